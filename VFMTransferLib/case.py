@@ -1,0 +1,57 @@
+"""One study of one patient: its sequences, each on its own grid, and masks that came with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .errors import MissingSequenceError
+from .terms import Sequence
+from .volume import Volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images of one prostate study.
+
+    Attributes:
+        id: What to call the case in reports; never a patient's name or identifier from DICOM.
+        volumes: Sequence → volume, each on the grid it was scanned on. ADC is in 1e-6 mm²/s.
+        gland: Mask of the prostate, where somebody drew one; any grid.
+        notes: What reading had to decide (b value computed, unit converted), for log and report.
+    """
+
+    id: str
+    volumes: dict[Sequence, Volume]
+    gland: Volume | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __getitem__(self, sequence: Sequence | str) -> Volume:
+        """The volume of a sequence.
+
+        Raises:
+            MissingSequenceError: The case has none.
+        """
+        self.require([Sequence(sequence)])
+        return self.volumes[Sequence(sequence)]
+
+    def __contains__(self, sequence: object) -> bool:
+        return sequence in self.volumes
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        return tuple(s for s in Sequence if s in self.volumes)
+
+    def require(self, sequences: Iterable[Sequence]) -> None:
+        """Raise unless the case has all of `sequences`.
+
+        Raises:
+            MissingSequenceError: One is lacking; the message names what is there.
+        """
+        wanted = list(sequences)
+        lacking = [s for s in wanted if s not in self.volumes]
+        if lacking:
+            raise MissingSequenceError(
+                f"Case '{self.id}' must contain {', '.join(wanted)}, but lacks {', '.join(lacking)} "
+                f"(it has {', '.join(self.sequences) or 'no image'}). Add a file for each, or name it by option."
+            )

@@ -1,0 +1,201 @@
+"""Every model as a table: what it is made of, what it takes, what it gives. No torch here.
+
+A fact about a model stands once, in its `ModelSpec`, and drives preprocessing, building, weights,
+export and postprocessing. A bundle carries its own `ModelSpec`, so that a network of any size is
+described the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .terms import Label, Sequence, TaskId
+
+PROFOUND_PAPER = "https://arxiv.org/abs/2603.03961"
+PROVICNET_PAPER = "https://arxiv.org/abs/2502.00366"
+
+
+@dataclass(frozen=True)
+class ConvNeXtSpec:
+    """3D ConvNeXt V2 of ProFound: blocks and channels of the four stages.
+
+    The total stride is 16: stem 4, then 2, 2, 1.
+    """
+
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    dims: tuple[int, ...] = (96, 192, 384, 768)
+    in_channels: int = 3
+
+
+@dataclass(frozen=True)
+class ViTSpec:
+    """DINOv2 vision transformer of ProViCNet, with registers and two position tokens."""
+
+    depth: int = 12
+    dim: int = 384
+    heads: int = 6
+    patch_px: int = 14
+    registers: int = 4
+    image_px: int = 448
+    pretrained_image_px: int = 518
+    in_channels: int = 3
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What turns features into logits.
+
+    Attributes:
+        kind: `classifier`, `upernet`, `unetr`, `convolution` (ProViCNet, one sequence),
+            `fusion` (ProViCNet, three sequences) or `restoration`.
+        out_channels: Channels of the logits.
+        width: Channels of the decoder: 256 hidden (classifier), 512 (upernet), 32 (unetr),
+            128 (convolution and fusion).
+        auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
+    """
+
+    kind: str
+    out_channels: int
+    width: int
+    auxiliary_width: int = 256
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a case becomes a network's input.
+
+    Attributes:
+        sequences: Sequence of each input channel; `None` is a channel of zeros. For ProViCNet: the
+            sequences of its streams, one network each.
+        spacing_mm: Network grid (x, y, z).
+        patch: Input size in voxels (D, H, W). For ProViCNet D is 1 (a slice; its neighbors are
+            channels) and H, W are the in-plane grid before the slice is scaled to `image_px`.
+        normalization: `zscore-nonzero` (mean and std over non-zero voxels of the whole field of
+            view) or `zscore-gland` (over the voxels in the gland mask).
+        overlap: Fraction by which neighboring windows overlap where the volume is larger.
+        whole_volume: Run windows over the whole volume, not over one crop.
+    """
+
+    sequences: tuple[Sequence | None, ...]
+    spacing_mm: tuple[float, float, float]
+    patch: tuple[int, int, int]
+    normalization: str = "zscore-nonzero"
+    overlap: float = 0.5
+    whole_volume: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One network, whole.
+
+    Attributes:
+        name: Lower-case name of the architecture, a key of `MODELS`.
+        task: What it was made for.
+        encoder: `ConvNeXtSpec` (ProFound) or `ViTSpec` (ProViCNet).
+        head: The head.
+        preprocess: What its input is.
+        labels: Name of each output channel that is a class; `Label` values where the meaning is
+            known, else a neutral name such as `structure-1`.
+        activation: `softmax`, `sigmoid` or `none`.
+        threshold: Probability above which a voxel counts as the label (sigmoid, ProViCNet).
+        paper: Where the architecture is described.
+        license: Of the authors' code, not of any weights.
+    """
+
+    name: str
+    title: str
+    task: TaskId
+    encoder: ConvNeXtSpec | ViTSpec
+    head: HeadSpec
+    preprocess: PreprocessSpec
+    labels: tuple[str, ...]
+    activation: str
+    threshold: float = 0.5
+    paper: str = PROFOUND_PAPER
+    license: str = "Apache-2.0"
+
+    @property
+    def family(self) -> str:
+        """`profound` or `provicnet`."""
+        return "profound" if isinstance(self.encoder, ConvNeXtSpec) else "provicnet"
+
+
+_T2W_ONLY = (Sequence.T2W, None, None)
+_T2W_HBV_ADC = (Sequence.T2W, Sequence.HBV, Sequence.ADC)
+_PROFOUND_GRID = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
+_PROVICNET_GRID = {"spacing_mm": (0.5, 0.5, 3.0), "patch": (1, 256, 256), "normalization": "zscore-gland"}
+_CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
+_PROVICNET = {"activation": "softmax", "threshold": 0.4, "paper": PROVICNET_PAPER, "license": "MIT"}
+
+
+def _provicnet(sequence: Sequence, title: str) -> ModelSpec:
+    return ModelSpec(
+        name=f"provicnet-{sequence}",
+        title=f"ProViCNet, {title}",
+        task=TaskId.LESION_SEGMENTATION,
+        encoder=ViTSpec(),
+        head=HeadSpec("convolution", 4, 128),
+        preprocess=PreprocessSpec((sequence,), **_PROVICNET_GRID),
+        labels=_CANCER_LABELS,
+        **_PROVICNET,
+    )
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="profound-classifier",
+            title="ProFound classifier",
+            task=TaskId.CLASSIFICATION,
+            encoder=ConvNeXtSpec(),
+            head=HeadSpec("classifier", 4, 256),
+            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
+            labels=("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5"),
+            activation="softmax",
+        ),
+        ModelSpec(
+            name="profound-upernet-lesion",
+            title="ProFound UPerNet, lesions",
+            task=TaskId.LESION_SEGMENTATION,
+            encoder=ConvNeXtSpec(),
+            head=HeadSpec("upernet", 1, 512),
+            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
+            labels=(Label.CSPCA,),
+            activation="sigmoid",
+        ),
+        ModelSpec(
+            name="profound-upernet-anatomy",
+            title="ProFound UPerNet, anatomy",
+            task=TaskId.ANATOMY_SEGMENTATION,
+            encoder=ConvNeXtSpec(),
+            head=HeadSpec("upernet", 9, 512),
+            preprocess=PreprocessSpec(_T2W_ONLY, **_PROFOUND_GRID, whole_volume=True),
+            labels=(Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9))),
+            activation="softmax",
+        ),
+        ModelSpec(
+            name="profound-unetr-lesion",
+            title="ProFound UNETR, lesions",
+            task=TaskId.LESION_SEGMENTATION,
+            encoder=ConvNeXtSpec(),
+            head=HeadSpec("unetr", 1, 32),
+            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
+            labels=(Label.CSPCA,),
+            activation="sigmoid",
+        ),
+        _provicnet(Sequence.T2W, "T2w"),
+        _provicnet(Sequence.ADC, "ADC"),
+        _provicnet(Sequence.HBV, "high-b DWI"),
+        ModelSpec(
+            name="provicnet-fusion",
+            title="ProViCNet, fusion of T2w, ADC and high-b DWI",
+            task=TaskId.LESION_SEGMENTATION,
+            encoder=ViTSpec(),
+            head=HeadSpec("fusion", 4, 128),
+            preprocess=PreprocessSpec((Sequence.T2W, Sequence.ADC, Sequence.HBV), **_PROVICNET_GRID),
+            labels=_CANCER_LABELS,
+            **_PROVICNET,
+        ),
+    )
+}

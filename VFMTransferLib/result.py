@@ -1,0 +1,86 @@
+"""What one network says of one case, in space and in numbers; nothing here touches files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .terms import TaskId
+from .volume import Volume
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A connected region that a network marks as suspicious.
+
+    Attributes:
+        index: 1 for the largest; the value in `labels` stays the label's, not this.
+        center_mm: Centroid, LPS.
+        volume_ml: Volume.
+        confidence: Highest probability inside.
+        mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
+        label: Name of the label.
+    """
+
+    index: int
+    label: str
+    center_mm: tuple[float, float, float]
+    volume_ml: float
+    confidence: float
+    mean_adc: float | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which weights said it, how, and how long it took.
+
+    Attributes:
+        bundle: Name of the bundle.
+        arm: `pretrained`, `scratch` or empty.
+        sha256: Checksum of the weights.
+        runtime: For example `onnx`.
+        device: For example `cpu`.
+        versions: Package → version.
+        seconds: Stage → seconds.
+        notes: What was decided on the way, in sentences.
+    """
+
+    bundle: str
+    title: str
+    arm: str
+    sha256: str
+    runtime: str
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network's answer on one case.
+
+    Attributes:
+        case_id: The case.
+        task: The task.
+        provenance: Where it came from.
+        label_values: Label name → value in `labels`; 0 is background.
+        labels: Label map (uint8) on the grid of the task's reference sequence.
+        probabilities: Label name → probability (float32) on the same grid.
+        images: Output name (file stem, as `t2w-super-resolved`) → volume.
+        displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None.
+        class_probabilities: Class name → probability, for classification.
+        volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.
+        lesions: Largest first.
+    """
+
+    case_id: str
+    task: TaskId
+    provenance: Provenance
+    label_values: dict[str, int] = field(default_factory=dict)
+    labels: Volume | None = None
+    probabilities: dict[str, Volume] = field(default_factory=dict)
+    images: dict[str, Volume] = field(default_factory=dict)
+    displacement_mm: object | None = None
+    class_probabilities: dict[str, float] = field(default_factory=dict)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    lesions: tuple[Lesion, ...] = ()

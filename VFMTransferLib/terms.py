@@ -1,0 +1,94 @@
+"""The words that every other file shares: sequences, tasks, arms, labels and their codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+RESEARCH_USE = "For research use only. Not a medical device; not for clinical decisions."
+
+
+class Sequence(StrEnum):
+    """One kind of image of a multiparametric prostate study."""
+
+    T2W = "t2w"
+    HBV = "hbv"
+    ADC = "adc"
+
+
+class TaskId(StrEnum):
+    """The study's tasks; `tasks.py` says what each takes and gives."""
+
+    ANATOMY_SEGMENTATION = "anatomy-segmentation"
+    LESION_SEGMENTATION = "lesion-segmentation"
+    CLASSIFICATION = "classification"
+    SUPER_RESOLUTION = "super-resolution"
+    DISTORTION_CORRECTION = "distortion-correction"
+    ADC_TRANSLATION = "adc-translation"
+
+
+class Arm(StrEnum):
+    """Where a fine-tuned network's encoder started from; nothing else differs."""
+
+    PRETRAINED = "pretrained"
+    SCRATCH = "scratch"
+
+
+class Label(StrEnum):
+    """What a channel of a network's output, or a segment, stands for."""
+
+    BACKGROUND = "background"
+    PROSTATE = "prostate"
+    PERIPHERAL_ZONE = "peripheral-zone"
+    TRANSITION_ZONE = "transition-zone"
+    INDOLENT_CANCER = "indolent-cancer"
+    CSPCA = "csPCa"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: scheme, value and meaning, as DICOM and Slicer's terminologies write it."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class LabelTerm:
+    """How a label is shown and coded.
+
+    Attributes:
+        title: The segment's name as a radiologist reads it.
+        color: Red, green and blue, each 0..255.
+        category: SNOMED CT category of the segmented property.
+        type: SNOMED CT type of the segmented property.
+        region: Anatomic region, for findings that lie in one.
+    """
+
+    title: str
+    color: tuple[int, int, int]
+    category: Code
+    type: Code
+    region: Code | None = None
+
+
+_ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
+_ABNORMAL = Code("SCT", "49755003", "Morphologically Altered Structure")
+_PROSTATE = Code("SCT", "41216001", "Prostate")
+
+LABEL_TERMS: dict[Label, LabelTerm] = {
+    Label.PROSTATE: LabelTerm("Prostate", (230, 158, 140), _ANATOMY, _PROSTATE),
+    Label.PERIPHERAL_ZONE: LabelTerm(
+        "Peripheral zone", (180, 140, 190), _ANATOMY, Code("SCT", "279706003", "Peripheral zone of prostate")
+    ),
+    Label.TRANSITION_ZONE: LabelTerm(
+        "Transition zone", (190, 190, 110), _ANATOMY, Code("SCT", "399384005", "Transition zone of prostate")
+    ),
+    Label.INDOLENT_CANCER: LabelTerm(
+        "Indolent cancer", (240, 200, 60), _ABNORMAL, Code("SCT", "4147007", "Mass"), _PROSTATE
+    ),
+    Label.CSPCA: LabelTerm(
+        "Clinically significant cancer", (220, 60, 50), _ABNORMAL, Code("SCT", "4147007", "Mass"), _PROSTATE
+    ),
+}
