@@ -1,0 +1,261 @@
+"""A case becomes a network's input: onto the network's grid, normalized, with its windows chosen.
+
+The steps and their order are those that the networks were trained with (see each `ModelSpec`): axes nearest
+to Left, Posterior, Superior; the reference sequence's field of view at the network's spacing; every sequence
+there by position; intensities; then windows. `Prepared` records where everything lies, and
+`postprocess` goes back by that record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .case import Case
+from .errors import ImageError, MissingSequenceError
+from .registry import ModelSpec, PreprocessSpec
+from .tasks import TASKS
+from .terms import Sequence
+from .volume import Geometry, IntTriple, Volume
+from .windows import centered_start, covered_box, window_starts
+
+CROPS = ("auto", "gland", "center")
+ZSCORE_NONZERO = "zscore-nonzero"
+ZSCORE_GLAND = "zscore-gland"
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Mean and standard deviation that a channel was normalized by."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @classmethod
+    def of(cls, voxels: np.ndarray) -> ZScore:
+        """Of the given voxels (population standard deviation); of a constant, deviation 1."""
+        values = np.asarray(voxels, np.float64)
+        return cls(float(values.mean()), float(values.std()) or 1.0)
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        return ((np.asarray(array, np.float64) - self.mean) / self.std).astype(np.float32)
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        return (np.asarray(array, np.float64) * self.std + self.mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network's input and the record of where it lies.
+
+    Attributes:
+        array: Channels on the whole network grid (C, D, H, W), float32, normalized.
+        geometry: The network grid.
+        reference: Grid of the reference sequence as it was scanned; results come back here.
+        starts: First voxel (z, y, x) of each window; may lie outside the grid, where padding is.
+        patch: Voxels (D, H, W) of a window.
+        scales: How each channel was normalized.
+        centered_on: `gland`, `image`, or `whole volume`.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    reference: Geometry
+    starts: tuple[IntTriple, ...]
+    patch: IntTriple
+    scales: tuple[ZScore, ...]
+    centered_on: str
+
+    @property
+    def box(self) -> tuple[IntTriple, IntTriple]:
+        """First voxel (z, y, x) and size (D, H, W) of what the windows cover of the grid."""
+        return covered_box(self.geometry.shape, self.starts, self.patch)
+
+    @property
+    def region(self) -> Geometry:
+        """The grid that the network's output lies on: the windows' box."""
+        (z, y, x), (depth, height, width) = self.box
+        return self.geometry.crop((x, y, z), (width, height, depth))
+
+
+def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None) -> Prepared:
+    """Make a network's input from a case; the case stays as it is.
+
+    Args:
+        case: The study, each sequence on its own grid.
+        spec: The network.
+        crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
+            the image as published, `auto` around the gland where a mask is known, else in the middle.
+        gland: Mask of the prostate, any grid; before the case's own.
+
+    Raises:
+        MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
+        ImageError: The gland mask is empty or lies outside the image.
+    """
+    if crop not in CROPS:
+        raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
+    mask = gland if gland is not None else case.gland
+    if crop == "gland" and mask is None:
+        raise MissingSequenceError(_needs_gland(case, "the crop must be centered on the gland"))
+    grid = network_grid(case, spec)
+    array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
+    array, scales = _normalized(case, array, spec, mask, grid)
+    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask)
+    return Prepared(
+        array=array,
+        geometry=grid,
+        reference=case[reference_sequence(case, spec)].geometry,
+        starts=starts,
+        patch=spec.preprocess.patch,
+        scales=scales,
+        centered_on=centered_on,
+    )
+
+
+def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
+    """The sequence whose field of view the network sees and on whose grid the result comes back.
+
+    It is the task's, where the case has it, else the first that the network takes.
+    """
+    reference = TASKS[spec.task].reference
+    if reference in case:
+        return reference
+    return next(sequence for sequence in spec.preprocess.sequences if sequence is not None)
+
+
+def network_grid(case: Case, spec: ModelSpec) -> Geometry:
+    """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing."""
+    seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
+    return seen.with_spacing(spec.preprocess.spacing_mm)
+
+
+def place_on_grid(case: Case, spec: ModelSpec) -> Case:
+    """The case with the network's sequences on the network grid, linearly by position, 0 outside.
+
+    A gland mask of the case comes along by nearest neighbor.
+
+    Raises:
+        MissingSequenceError: A sequence that the network takes is not in the case.
+    """
+    wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
+    case.require(wanted)
+    grid = network_grid(case, spec)
+    volumes = {sequence: case[sequence].resample_to(grid) for sequence in wanted}
+    gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
+    return Case(case.id, volumes, gland, case.notes)
+
+
+def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
+    """Stack the sequences that a network takes into channels, in the order that its weights expect.
+
+    Args:
+        case: Volumes already on one grid.
+        spec: Names the sequences; their order is the channel order, and None is a channel of zeros.
+
+    Returns:
+        Array (C, D, H, W), float32, where C is `len(spec.sequences)`.
+
+    Raises:
+        MissingSequenceError: A sequence in `spec` is not in `case`.
+        GeometryError: The volumes lie on different grids.
+    """
+    volumes = [case[sequence] for sequence in spec.sequences if sequence is not None]
+    for volume in volumes[1:]:
+        volumes[0].require_same_grid(volume)
+    array = np.zeros((len(spec.sequences), *volumes[0].geometry.shape), np.float32)
+    for channel, sequence in enumerate(spec.sequences):
+        if sequence is not None:
+            array[channel] = case[sequence].array
+    return array
+
+
+def zscore_nonzero(array: np.ndarray) -> np.ndarray:
+    """Mean 0 and standard deviation 1 over the non-zero voxels; zeros, and an array of zeros, stay as they are."""
+    return _zscore_nonzero(array)[0]
+
+
+def zscore_within(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """All voxels by mean and standard deviation of those in `mask` (not empty)."""
+    return ZScore.of(array[mask > 0]).apply(array)
+
+
+def _zscore_nonzero(array: np.ndarray) -> tuple[np.ndarray, ZScore]:
+    inside = array != 0
+    if not inside.any():
+        return array.astype(np.float32), ZScore()
+    scale = ZScore.of(array[inside])
+    return np.where(inside, scale.apply(array), np.float32(0)), scale
+
+
+def _normalized(
+    case: Case, array: np.ndarray, spec: ModelSpec, gland: Volume | None, grid: Geometry
+) -> tuple[np.ndarray, tuple[ZScore, ...]]:
+    """Normalize the channels in place of the given array, over the whole field of view, before any crop."""
+    scales = []
+    if spec.preprocess.normalization == ZSCORE_NONZERO:
+        for channel in range(len(array)):
+            array[channel], scale = _zscore_nonzero(array[channel])
+            scales.append(scale)
+    elif spec.preprocess.normalization == ZSCORE_GLAND:
+        inside = _gland_on_grid(case, gland, grid)
+        for channel in range(len(array)):
+            scales.append(ZScore.of(array[channel][inside]))
+            array[channel] = scales[-1].apply(array[channel])
+    else:
+        raise ValueError(
+            f"Normalization must be {ZSCORE_NONZERO} or {ZSCORE_GLAND}, got '{spec.preprocess.normalization}'."
+        )
+    return array, tuple(scales)
+
+
+def _gland_on_grid(case: Case, gland: Volume | None, grid: Geometry) -> np.ndarray:
+    """The gland's voxels on the network grid (D, H, W), bool, at least one."""
+    if gland is None:
+        raise MissingSequenceError(_needs_gland(case, "this network normalizes intensities inside the gland"))
+    inside = gland.resample_to(grid, "nearest").array > 0
+    if not inside.any():
+        raise ImageError(
+            f"The gland mask of case '{case.id}' must mark voxels inside the images, but marks none there. "
+            "Give a mask that was drawn on this study."
+        )
+    return inside
+
+
+def _windows(spec: ModelSpec, grid: Geometry, gland: Volume | None) -> tuple[tuple[IntTriple, ...], str]:
+    """First voxels of the windows, and what they are centered on."""
+    shape, patch = grid.shape, spec.preprocess.patch
+    center = gland_center(gland, grid) if gland is not None else None
+    centered_on = "image" if center is None else "gland"
+    if spec.family == "provicnet":
+        _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
+        return tuple((z, y, x) for z in range(shape[0])), centered_on
+    if spec.preprocess.whole_volume:
+        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
+    return (centered_start(shape, patch, center),), centered_on
+
+
+def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
+    """Centroid of a gland mask as a continuous index (z, y, x) of `grid`.
+
+    Raises:
+        ImageError: The mask is empty, or its middle lies outside the grid.
+    """
+    voxels = np.argwhere(gland.array > 0)
+    if len(voxels) == 0:
+        raise ImageError("The gland mask must mark at least one voxel, but is empty. Give another, or none.")
+    centroid_mm = gland.geometry.to_world(voxels.mean(axis=0)[::-1])
+    x, y, z = (float(v) for v in grid.to_index(centroid_mm))
+    if not all(-0.5 <= c <= n - 0.5 for c, n in zip((x, y, z), grid.size, strict=True)):
+        raise ImageError(
+            "The gland mask must lie inside the images, but its middle is outside of them. "
+            "Give a mask that was drawn on this study."
+        )
+    return (z, y, x)
+
+
+def _needs_gland(case: Case, why: str) -> str:
+    return (
+        f"Case '{case.id}' must come with a gland mask, since {why}, but has none. "
+        "Give one, or install a gland segmentation bundle."
+    )
