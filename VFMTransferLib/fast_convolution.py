@@ -1,0 +1,118 @@
+"""Depthwise 3D convolution whose gradients are fast on a CPU; same weights, same result.
+
+PyTorch's own gradients of a depthwise `Conv3d` are the slowest part of training a ConvNeXt on a
+CPU: ten to thirty times its forward pass. Both are rewritten here as operations that are fast
+(`docs/training.md` has the timings):
+
+- with respect to the input: the forward convolution of the output's gradient with the flipped kernel;
+- with respect to the kernel: one matrix product for each kernel plane. The product of all rows of
+  the output's gradient with all rows of the padded input holds every shift along W as a diagonal.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """Depthwise convolution of stride 1 that keeps the size: odd cubic kernel, padding kernel // 2."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        to_x = to_weight = to_bias = None
+        if needs_x:
+            padding = weight.shape[-1] // 2
+            to_x = F.conv3d(gradient, weight.flip(2, 3, 4), padding=padding, groups=x.shape[1])
+        if needs_weight:
+            to_weight = _kernel_gradient(x, gradient, weight.shape[-1]).to(weight.dtype)
+        if needs_bias and ctx.has_bias:
+            to_bias = gradient.sum((0, 2, 3, 4))
+        return to_x, to_weight, to_bias
+
+
+def _kernel_gradient(x: Tensor, gradient: Tensor, size: int) -> Tensor:
+    """Gradient with respect to the kernel of a depthwise convolution.
+
+    Args:
+        x: Input (B, C, D, H, W).
+        gradient: Gradient with respect to the output, same shape.
+        size: Edge of the kernel, odd.
+
+    Returns:
+        Gradient (C, 1, size, size, size), float32.
+    """
+    batch, channels, depth, height, width = x.shape
+    padded_width = width + size - 1
+    padded = F.pad(x, (size // 2,) * 6)
+    rows = padded.unfold(3, height, 1)  # (B, C, D + size - 1, ky, W + size - 1, H)
+    # The pixels of one column of the gradient, for each W: (C, W, B D H)
+    columns = gradient.permute(1, 4, 0, 2, 3).reshape(channels, width, batch * depth * height)
+    planes = []
+    for kz in range(size):
+        plane = rows[:, :, kz : kz + depth].permute(1, 0, 2, 5, 3, 4)  # (C, B, D, H, ky, W + size - 1)
+        plane = plane.reshape(channels, batch * depth * height, size * padded_width)
+        products = torch.bmm(columns, plane)  # (C, W, ky (W + size - 1))
+        # Entry (w, ky, w + kx) for all w is a diagonal; its sum is the gradient of the tap (kz, ky, kx).
+        row = size * padded_width
+        diagonals = products.as_strided((channels, size, size, width), (width * row, padded_width, 1, row + 1))
+        planes.append(diagonals.float().sum(-1))
+    return torch.stack(planes, dim=1).unsqueeze(1)
+
+
+class FastDepthwiseConv3d(nn.Conv3d):
+    """A depthwise `nn.Conv3d` with fast gradients; under autocast it computes in autocast's precision."""
+
+    @classmethod
+    def from_convolution(cls, convolution: nn.Conv3d) -> FastDepthwiseConv3d:
+        """The same convolution, sharing its parameters."""
+        size = convolution.kernel_size[0]
+        channels = convolution.in_channels
+        fast = cls(channels, channels, size, padding=size // 2, groups=channels, device="meta")
+        fast.weight, fast.bias = convolution.weight, convolution.bias
+        return fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, D, H, W); the size stays."""
+        precision = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        bias = None if self.bias is None else self.bias.to(precision)
+        return _DepthwiseConvolution.apply(x.to(precision).contiguous(), self.weight.to(precision), bias)
+
+
+def accelerate(network: nn.Module) -> nn.Module:
+    """Give each depthwise convolution of a network fast gradients, in place.
+
+    Parameters, their names and their order stay; only how gradients are computed changes.
+
+    Returns:
+        The same network.
+    """
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Conv3d and _is_plain_depthwise(child):
+                setattr(module, name, FastDepthwiseConv3d.from_convolution(child))
+    return network
+
+
+def _is_plain_depthwise(convolution: nn.Conv3d) -> bool:
+    """Whether it is depthwise, of stride 1, odd and cubic, and keeps the size with zero padding."""
+    size = convolution.kernel_size[0]
+    return (
+        convolution.groups == convolution.in_channels == convolution.out_channels
+        and convolution.groups > 1
+        and size % 2 == 1
+        and convolution.kernel_size == (size,) * 3
+        and convolution.padding == (size // 2,) * 3
+        and convolution.stride == convolution.dilation == (1, 1, 1)
+        and convolution.padding_mode == "zeros"
+    )
