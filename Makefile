@@ -1,0 +1,44 @@
+# Everything happens in .venv and build/ of this folder; both may be deleted at any time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := build
+
+# Tests run as two processes on machines of two cores and more; each network then keeps to one thread.
+WORKERS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
+
+.PHONY: demo test lint bench bundles clean
+.DELETE_ON_ERROR:
+
+# The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
+demo: $(VENV)/.installed-base
+	@$(BIN)/vfm-transfer demo -o $(OUT)/demo
+
+test: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks -o $(OUT)/benchmarks.json
+
+clean:
+	rm -rf $(VENV) $(OUT) dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'VFM Transfer needs Python 3.11 or newer: make PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-base: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.installed-base $@
