@@ -14,6 +14,17 @@ from torch import Tensor, nn
 NORM_EPS = 1e-6
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """View (B, C, D, H, W) as (B, D, H, W, C)."""
+    # Not movedim: the ONNX exporter writes its -1 as it stands, which ONNX forbids.
+    return x.permute(0, 2, 3, 4, 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """View (B, D, H, W, C) as (B, C, D, H, W)."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer normalization over the channels of a channels-first map (B, C, D, H, W)."""
 
@@ -22,7 +33,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each voxel's channels; the shape stays."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return channels_first(super().forward(channels_last(x)))
 
 
 class GRN(nn.Module):
@@ -77,9 +88,9 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine x (B, C, D, H, W); the shape stays."""
-        residual = self.dwconv(x).movedim(1, -1)  # (B, D, H, W, C)
+        residual = channels_last(self.dwconv(x))  # (B, D, H, W, C)
         residual = self.act(self.pwconv1(self.norm(residual)))  # (B, D, H, W, 4C)
-        residual = self.pwconv2(self.grn(residual)).movedim(-1, 1)  # (B, C, D, H, W)
+        residual = channels_first(self.pwconv2(self.grn(residual)))  # (B, C, D, H, W)
         return x + self.drop_path(residual)
 
 
