@@ -8,75 +8,20 @@ there by position; intensities; then windows. `Prepared` records where everythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .case import Case
 from .errors import ImageError, MissingSequenceError
+from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
 from .tasks import TASKS
 from .terms import Sequence
 from .volume import Geometry, IntTriple, Volume
-from .windows import centered_start, covered_box, window_starts
+from .windows import centered_start, window_starts
 
 CROPS = ("auto", "gland", "center")
 ZSCORE_NONZERO = "zscore-nonzero"
 ZSCORE_GLAND = "zscore-gland"
-
-
-@dataclass(frozen=True)
-class ZScore:
-    """Mean and standard deviation that a channel was normalized by."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    @classmethod
-    def of(cls, voxels: np.ndarray) -> ZScore:
-        """Of the given voxels (population standard deviation); of a constant, deviation 1."""
-        values = np.asarray(voxels, np.float64)
-        return cls(float(values.mean()), float(values.std()) or 1.0)
-
-    def apply(self, array: np.ndarray) -> np.ndarray:
-        return ((np.asarray(array, np.float64) - self.mean) / self.std).astype(np.float32)
-
-    def undo(self, array: np.ndarray) -> np.ndarray:
-        return (np.asarray(array, np.float64) * self.std + self.mean).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network's input and the record of where it lies.
-
-    Attributes:
-        array: Channels on the whole network grid (C, D, H, W), float32, normalized.
-        geometry: The network grid.
-        reference: Grid of the reference sequence as it was scanned; results come back here.
-        starts: First voxel (z, y, x) of each window; may lie outside the grid, where padding is.
-        patch: Voxels (D, H, W) of a window.
-        scales: How each channel was normalized.
-        centered_on: `gland`, `image`, or `whole volume`.
-    """
-
-    array: np.ndarray
-    geometry: Geometry
-    reference: Geometry
-    starts: tuple[IntTriple, ...]
-    patch: IntTriple
-    scales: tuple[ZScore, ...]
-    centered_on: str
-
-    @property
-    def box(self) -> tuple[IntTriple, IntTriple]:
-        """First voxel (z, y, x) and size (D, H, W) of what the windows cover of the grid."""
-        return covered_box(self.geometry.shape, self.starts, self.patch)
-
-    @property
-    def region(self) -> Geometry:
-        """The grid that the network's output lies on: the windows' box."""
-        (z, y, x), (depth, height, width) = self.box
-        return self.geometry.crop((x, y, z), (width, height, depth))
 
 
 def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None) -> Prepared:

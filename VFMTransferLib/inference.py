@@ -1,0 +1,91 @@
+"""A prepared input through a network, window by window, and back together as logits on the network grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from .errors import BundleError
+from .placement import Prepared
+from .registry import ModelSpec, ViTSpec
+from .slices import neighbor_slices, scale_slices, slice_positions
+from .volume import IntTriple
+from .windows import Blend, cut, gaussian_weight
+
+OnWindow = Callable[[float], None]
+
+
+class Session(Protocol):
+    """A loaded network, arrays in and array out, as `runtimes.open_session` gives it."""
+
+    runtime: str
+    device: str
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray: ...
+
+
+def infer(session: Session, prepared: Prepared, spec: ModelSpec, on_window: OnWindow | None = None) -> np.ndarray:
+    """The network's logits for a case.
+
+    Args:
+        session: The network.
+        prepared: Its input.
+        spec: What kind of network it is.
+        on_window: Called with the fraction that is done after each window; may raise to stop.
+
+    Returns:
+        Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), the mean over windows.
+
+    Raises:
+        BundleError: The network's output has not the size that its specification states.
+    """
+    network_input = _slice_input if isinstance(spec.encoder, ViTSpec) else _window_input
+    is_classifier = spec.head.kind == "classifier"
+    expected = (spec.head.out_channels, *(() if is_classifier else prepared.patch))
+    blend = Blend(*prepared.box, _weight(prepared))
+    vectors = []
+    for done, start in enumerate(prepared.starts, start=1):
+        output = _checked(session.run(*network_input(prepared, spec, start)), expected)
+        if is_classifier:
+            vectors.append(output)
+        else:
+            blend.add(output, start)
+        if on_window is not None:
+            on_window(done / len(prepared.starts))
+    return np.mean(vectors, axis=0) if is_classifier else blend.mean()
+
+
+def _window_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
+    """ProFound: one window, (1, C, D, H, W)."""
+    return (cut(prepared.array, start, prepared.patch)[None],)
+
+
+def _slice_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
+    """ProViCNet: for each sequence three slices as channels, (1, 3, S, S), then the slice's place."""
+    assert isinstance(spec.encoder, ViTSpec)
+    z, y, x = start
+    depth = prepared.array.shape[1]
+    _, height, width = prepared.patch
+    neighbors = list(neighbor_slices(z, depth))
+    window = cut(prepared.array[:, neighbors], (0, y, x), (len(neighbors), height, width))
+    scaled = scale_slices(window, spec.encoder.image_px)  # (sequences, 3, S, S)
+    return (*(stream[None] for stream in scaled), slice_positions(z, depth))
+
+
+def _weight(prepared: Prepared) -> np.ndarray:
+    """How windows blend; even where they do not overlap, so that a single one comes back untouched."""
+    if len(prepared.starts) == 1 or prepared.patch[0] == 1:
+        return np.ones(prepared.patch, np.float32)
+    return gaussian_weight(prepared.patch)
+
+
+def _checked(output: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
+    """The output of a batch of one; a slice gains its axis: (1, C, H, W) → (C, 1, H, W)."""
+    if output.size != np.prod(expected) or output.shape[:2] != (1, expected[0]):
+        raise BundleError(
+            f"The network must give {expected} for each window, got {output.shape[1:]}. "
+            "Its specification does not describe its weights; import it again."
+        )
+    return output.reshape(expected).astype(np.float32, copy=False)
