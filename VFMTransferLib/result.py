@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .terms import TaskId
 from .volume import Volume
 
@@ -80,7 +82,7 @@ class Result:
     labels: Volume | None = None
     probabilities: dict[str, Volume] = field(default_factory=dict)
     images: dict[str, Volume] = field(default_factory=dict)
-    displacement_mm: object | None = None
+    displacement_mm: np.ndarray | None = None
     class_probabilities: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
