@@ -47,10 +47,11 @@ class HeadSpec:
 
     Attributes:
         kind: `classifier`, `upernet`, `unetr`, `convolution` (ProViCNet, one sequence),
-            `fusion` (ProViCNet, three sequences) or `restoration`.
-        out_channels: Channels of the logits.
+            `fusion` (ProViCNet, three sequences), `restoration`, or `none` (the encoder alone, which
+            gives one feature vector a sample).
+        out_channels: Channels of the logits, or of the image that a restoration gives.
         width: Channels of the decoder: 256 hidden (classifier), 512 (upernet), 32 (unetr),
-            128 (convolution and fusion).
+            128 (convolution and fusion), 16 at the input's size (restoration).
         auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
     """
 
@@ -90,7 +91,7 @@ class ModelSpec:
 
     Attributes:
         name: Lower-case name of the architecture, a key of `MODELS`.
-        task: What it was made for.
+        task: What it was made for; `None` for an encoder alone, which is a starting point only.
         encoder: `ConvNeXtSpec` (ProFound) or `ViTSpec` (ProViCNet).
         head: The head.
         preprocess: What its input is.
@@ -104,7 +105,7 @@ class ModelSpec:
 
     name: str
     title: str
-    task: TaskId
+    task: TaskId | None
     encoder: ConvNeXtSpec | ViTSpec
     head: HeadSpec
     preprocess: PreprocessSpec
@@ -140,6 +141,32 @@ def _provicnet(sequence: Sequence, title: str) -> ModelSpec:
         **_PROVICNET,
     )
 
+
+def _restoration(task: TaskId, title: str, sequences: tuple[Sequence | None, ...]) -> ModelSpec:
+    """An image-to-image row; the unit of its one output channel stands beside each call."""
+    return ModelSpec(
+        name=f"profound-restoration-{task}",
+        title=f"ProFound restoration, {title}",
+        task=task,
+        encoder=ConvNeXtSpec(),
+        head=HeadSpec("restoration", 1, 16),
+        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID),
+        labels=(),
+        activation="none",
+    )
+
+
+# Pre-training ends with this. It predicts nothing, so it is no row of `MODELS`.
+PROFOUND_ENCODER = ModelSpec(
+    name="profound-encoder",
+    title="ProFound encoder, pre-trained",
+    task=None,
+    encoder=ConvNeXtSpec(),
+    head=HeadSpec("none", 768, 0),
+    preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
+    labels=(),
+    activation="none",
+)
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -184,6 +211,22 @@ MODELS: dict[str, ModelSpec] = {
             labels=(Label.CSPCA,),
             activation="sigmoid",
         ),
+        ModelSpec(
+            name="profound-unetr-anatomy",
+            title="ProFound UNETR, anatomy",
+            task=TaskId.ANATOMY_SEGMENTATION,
+            encoder=ConvNeXtSpec(),
+            head=HeadSpec("unetr", 9, 32),
+            preprocess=PreprocessSpec(_T2W_ONLY, **_PROFOUND_GRID, whole_volume=True),
+            labels=(Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9))),
+            activation="softmax",
+        ),
+        # What to add to the z-scored T2w, itself up-sampled to twice its in-plane matrix.
+        _restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", _T2W_ONLY),
+        # Displacement along the phase-encoding axis, in mm.
+        _restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
+        # ADC in 1e-3 mm²/s, so that tissue is near 1.
+        _restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", _T2W_ONLY),
         _provicnet(Sequence.T2W, "T2w"),
         _provicnet(Sequence.ADC, "ADC"),
         _provicnet(Sequence.HBV, "high-b DWI"),
