@@ -5,10 +5,23 @@ from __future__ import annotations
 from torch import nn
 
 from ..registry import ModelSpec
-from .profound import ProFoundUPerNet
+from .profound import (
+    ProFoundClassifier,
+    ProFoundEncoder,
+    ProFoundRestoration,
+    ProFoundUNETR,
+    ProFoundUPerNet,
+)
+from .provicnet import ProViCNet, ProViCNetFusion
 
 _BUILDERS = {
+    ("profound", "none"): ProFoundEncoder,
+    ("profound", "classifier"): ProFoundClassifier,
     ("profound", "upernet"): ProFoundUPerNet,
+    ("profound", "unetr"): ProFoundUNETR,
+    ("profound", "restoration"): ProFoundRestoration,
+    ("provicnet", "convolution"): ProViCNet,
+    ("provicnet", "fusion"): ProViCNetFusion,
 }
 
 

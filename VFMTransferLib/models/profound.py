@@ -6,14 +6,49 @@ Input of each network: x (B, 3, D, H, W), channels T2w, high-b DWI, ADC (or T2w 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from ..heads.classification import ClassifierHead
+from ..heads.restoration import RestorationHead
 from ..heads.segmentation import AuxiliaryHead, UPerNetHead
-from ..layers import LayerNorm, resize
+from ..heads.unetr import UNETRDecoder
+from ..layers import LayerNorm, channels_first, channels_last, resize
 from ..registry import ModelSpec
 from .convnextv2 import ConvNeXtV2
 
 _AUXILIARY_MAP = 2
+_STRIDE = 16
+
+
+class ProFoundEncoder(ConvNeXtV2):
+    """The encoder alone: one normalized feature vector a sample, and no head.
+
+    Args:
+        spec: Sizes of the encoder.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec.encoder, drop_path)
+
+
+class ProFoundClassifier(nn.Module):
+    """Encoder and perceptron: logits of one class a study.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = ConvNeXtV2(spec.encoder, drop_path)
+        self.head = ClassifierHead(spec.encoder.dims[-1], spec.head.width, spec.head.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify x: logits (B, out)."""
+        return self.head(self.encoder(x))
 
 
 class ProFoundUPerNet(nn.Module):
@@ -44,3 +79,55 @@ class ProFoundUPerNet(nn.Module):
         if not self.training:
             return logits
         return [logits, resize(self.auxiliary_head(maps[_AUXILIARY_MAP]), size)]
+
+
+class ProFoundUNETR(nn.Module):
+    """Encoder and UNETR-like decoder: logits at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, head = spec.encoder, spec.head
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.norm1, self.norm2, self.norm3 = (LayerNorm(dim) for dim in encoder.dims[:-1])
+        self.decoder = UNETRDecoder(encoder.in_channels, encoder.dims, head.width, head.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Segment x: logits (B, out, D, H, W).
+
+        Raises:
+            ValueError: A size is no multiple of 16, so that the skips do not meet.
+        """
+        if not torch.jit.is_tracing() and any(n % _STRIDE for n in x.shape[2:]):
+            raise ValueError(
+                f"The input's size must be a multiple of {_STRIDE} in each axis, got {tuple(x.shape[2:])}."
+            )
+        first, second, third, last = self.encoder.forward_features(x)
+        # The last map's norm is the encoder's own, as in the authors' files.
+        last = channels_first(self.encoder.norm(channels_last(last)))
+        return self.decoder(x, [self.norm1(first), self.norm2(second), self.norm3(third), last])
+
+
+class ProFoundRestoration(nn.Module):
+    """Encoder and restoration head: an image at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, head = spec.encoder, spec.head
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
+        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore x: (B, out, D, H, W), in the unit that the model's registry row states."""
+        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        return self.head(x, maps)
