@@ -1,0 +1,152 @@
+"""Many cases: A against B, paired by case, with an interval that says how sure the mean is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .comparison import Comparison
+from .measures import KINDS, Between, Measure
+
+RESAMPLES = 9999
+CONFIDENCE = 0.95
+MIN_CASES = 2
+_PAIRS = {Between.A_REFERENCE: Between.B_REFERENCE, Between.A: Between.B}
+
+
+@dataclass(frozen=True)
+class CohortRow:
+    """One measure over all cases.
+
+    Attributes:
+        measure: Key of `KINDS`.
+        subject: Structure, output image or class.
+        between: `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs.
+        cases: Number of cases that have a value.
+        left_out: Number of cases whose value is undefined.
+        mean_a: Mean of A; of the agreement itself for `a-b`.
+        mean_b: Mean of B; `nan` for `a-b`.
+        mean: Mean of A minus B paired by case; of the agreement itself for `a-b`.
+        low: Lower end of the bootstrap interval of `mean`.
+        high: Upper end.
+        unit: Unit of all five.
+        higher_is_better: Direction against a reference; None where there is none.
+        note: Why there is no interval.
+    """
+
+    measure: str
+    subject: str
+    between: str
+    cases: int
+    left_out: int
+    mean_a: float
+    mean_b: float
+    mean: float
+    low: float
+    high: float
+    unit: str = ""
+    higher_is_better: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Rows over a list of cases, and how their intervals were drawn."""
+
+    case_ids: tuple[str, ...]
+    rows: tuple[CohortRow, ...]
+    seed: int
+    confidence: float = CONFIDENCE
+
+
+def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
+    """Average comparisons over cases; A minus B is paired by case.
+
+    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples).
+    Undefined values are left out and counted.
+
+    Args:
+        comparisons: One a case; an iterator is read one by one, so that one case is in memory.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: A case comes twice, or the comparisons are of different tasks.
+    """
+    case_ids: list[str] = []
+    tasks = set()
+    values: dict[tuple[str, str, Between], dict[str, Measure]] = defaultdict(dict)
+    for comparison in comparisons:
+        if comparison.case.id in case_ids:
+            raise ValueError(f"Each case must come once, but '{comparison.case.id}' comes twice.")
+        case_ids.append(comparison.case.id)
+        tasks.add(comparison.a.task)
+        for found in comparison.measures:
+            values[found.kind, found.subject, found.between][comparison.case.id] = found
+    if len(tasks) > 1:
+        raise ValueError(f"All comparisons must be of one task, got {', '.join(sorted(tasks))}.")
+    rows = [row for key in values if (row := _row(key, values, seed)) is not None]
+    return Cohort(tuple(case_ids), tuple(rows), seed)
+
+
+def _row(
+    key: tuple[str, str, Between], values: dict[tuple[str, str, Between], dict[str, Measure]], seed: int
+) -> CohortRow | None:
+    kind, subject, between = key
+    of_a = values[key]
+    if between is Between.A_B:
+        numbers = np.array([found.value for found in of_a.values()])
+        return _summary(key, "a-b", numbers, np.full_like(numbers, np.nan), numbers, of_a, seed)
+    if between not in _PAIRS or (kind, subject, _PAIRS[between]) not in values:
+        return None
+    of_b = values[kind, subject, _PAIRS[between]]
+    cases = [case for case in of_a if case in of_b]
+    a = np.array([of_a[case].value for case in cases])
+    b = np.array([of_b[case].value for case in cases])
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: two exact arms have no difference to average
+        difference = a - b
+    return _summary(key, f"{between} minus {_PAIRS[between]}", a, b, difference, of_a, seed)
+
+
+def _summary(
+    key: tuple[str, str, Between],
+    between: str,
+    a: np.ndarray,
+    b: np.ndarray,
+    difference: np.ndarray,
+    measures: dict[str, Measure],
+    seed: int,
+) -> CohortRow:
+    kept = np.isfinite(difference)
+    low, high, note = _interval(difference[kept], seed)
+    return CohortRow(
+        measure=key[0],
+        subject=key[1],
+        between=between,
+        cases=int(kept.sum()),
+        left_out=int((~kept).sum()),
+        mean_a=_mean(a[kept]),
+        mean_b=_mean(b[kept]),
+        mean=_mean(difference[kept]),
+        low=low,
+        high=high,
+        unit=next(iter(measures.values())).unit,
+        higher_is_better=None if key[2] is Between.A else KINDS[key[0]].higher_is_better,
+        note=note,
+    )
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
+    if len(values) < MIN_CASES:
+        return float("nan"), float("nan"), f"an interval needs {MIN_CASES} cases with a value"
+    drawn = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), ""
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,88 @@
+"""Two output images against each other, and each against a reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..metrics import SSIM_RADIUS_PX, data_range, mae, mean_difference, psnr_db, ssim
+from ..terms import Sequence
+from ..volume import Volume
+from .measures import Between, Measure, measure
+
+ADC_UNIT = "1e-6 mm²/s"
+ARBITRARY_UNIT = "a.u."
+CONSTANT = "the image is constant"
+
+
+def sequence_of(output: str) -> Sequence:
+    """Sequence that an output image is of, by the first word of its name."""
+    return Sequence(output.split("-")[0])
+
+
+def unit_of(output: str) -> str:
+    """Unit of an output's voxels and differences; signal intensities are arbitrary."""
+    return ADC_UNIT if sequence_of(output) is Sequence.ADC else ARBITRARY_UNIT
+
+
+def image_measures(
+    output: str, between: Between, first: Volume, second: Volume, regions: dict[str, np.ndarray], peak: Volume | None
+) -> tuple[Measure, ...]:
+    """Bias, MAE, PSNR and SSIM of two images on one grid.
+
+    Args:
+        output: Name of the output image.
+        between: Whom the two images belong to.
+        first: Image that the difference is taken from.
+        second: Image that is taken away.
+        regions: Region name → mask (D, H, W); an empty name is the whole field of view.
+        peak: Image whose range is the data range of PSNR and SSIM; both together if None.
+    """
+    found: list[Measure] = []
+    a, b, unit = first.array, second.array, unit_of(output)
+    for region, mask in regions.items():
+        subject = f"{output}, {region}" if region else output
+        if not mask.any():
+            found += [measure(k, subject, between, np.nan, f"the {region} is empty", unit) for k in _KINDS]
+            continue
+        span, note = _data_range(first, second, mask, peak)
+        psnr = psnr_db(a, b, span, mask) if span > 0 else np.nan
+        similarity, ssim_note = _ssim(first, second, span, mask)
+        found += [
+            measure("mean_difference", subject, between, mean_difference(a, b, mask), "", unit),
+            measure("mae", subject, between, mae(a, b, mask), "", unit),
+            measure("psnr_db", subject, between, psnr, note if span > 0 else CONSTANT),
+            measure("ssim", subject, between, similarity, ssim_note or note),
+        ]
+    return tuple(found)
+
+
+def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray) -> int:
+    """Slice with the largest mean absolute difference; the middle one where A equals B."""
+    per_slice = np.abs(a.astype(np.float64) - b).mean(axis=(1, 2))
+    return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
+
+
+def displacement_measure(output: str, a: np.ndarray, b: np.ndarray) -> Measure:
+    """Mean length of the difference of two displacement fields (D, H, W, 3) in millimeters."""
+    length_mm = np.linalg.norm(np.asarray(a, np.float64) - b, axis=-1)
+    return measure("displacement_difference_mm", output, Between.A_B, float(length_mm.mean()))
+
+
+_KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
+
+
+def _ssim(first: Volume, second: Volume, span: float, mask: np.ndarray) -> tuple[float, str]:
+    """SSIM, or `nan` and why."""
+    if span <= 0:
+        return np.nan, CONSTANT
+    if min(first.array.shape[1:]) <= 2 * SSIM_RADIUS_PX:
+        return np.nan, "the slices are smaller than the window of SSIM"
+    value = ssim(first.array, second.array, span, mask)
+    return value, "the region lies within the border that SSIM leaves out" if np.isnan(value) else ""
+
+
+def _data_range(first: Volume, second: Volume, mask: np.ndarray, peak: Volume | None) -> tuple[float, str]:
+    if peak is not None:
+        return data_range(peak.array, mask), "data range: of the reference"
+    both, masks = np.stack([first.array, second.array]), np.stack([mask, mask])
+    return data_range(both, masks), "data range: of A and B together"

@@ -1,0 +1,118 @@
+"""What a comparison is made of: numbers with their unit and reason, and places where A and B differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..volume import IntTriple, Triple
+
+
+class Between(StrEnum):
+    """Whom a number is about. Agreement of A with B says nothing of whether either is right."""
+
+    A = "a"
+    B = "b"
+    REFERENCE = "reference"
+    A_B = "a-b"
+    A_REFERENCE = "a-reference"
+    B_REFERENCE = "b-reference"
+    INPUT_REFERENCE = "input-reference"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a measure is shown.
+
+    Attributes:
+        title: Name on screen.
+        unit: Its own unit; empty where it has none or takes the image's.
+        higher_is_better: Direction against a reference; None where there is none.
+        decimals: Digits shown after the point.
+    """
+
+    title: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    decimals: int = 3
+
+
+KINDS: dict[str, Kind] = {
+    "volume_ml": Kind("Volume", "ml", decimals=2),
+    "volume_difference_ml": Kind("Volume difference", "ml", decimals=2),
+    "dice": Kind("Dice", higher_is_better=True),
+    "hausdorff95_mm": Kind("HD95", "mm", False, 2),
+    "mean_difference": Kind("Mean difference", decimals=1),
+    "mae": Kind("MAE", higher_is_better=False, decimals=1),
+    "psnr_db": Kind("PSNR", "dB", True, 2),
+    "ssim": Kind("SSIM", higher_is_better=True),
+    "displacement_difference_mm": Kind("Displacement difference, mean", "mm", False, 2),
+    "probability": Kind("Probability"),
+    "probability_difference": Kind("Probability difference"),
+    "total_variation": Kind("Total variation distance", higher_is_better=False),
+    "log_loss": Kind("Log loss", higher_is_better=False),
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a comparison.
+
+    Attributes:
+        kind: Key of `KINDS`; the function's name in `metrics.py` where there is one.
+        subject: What was measured: a structure, an output image (with `, gland` where measured
+            inside the gland only), or a class.
+        between: Whom it is about.
+        value: The number; `nan` where it is undefined, `inf` for the PSNR of equal images.
+        unit: Its unit.
+        note: Why there is no value, or what the value depends on.
+    """
+
+    kind: str
+    subject: str
+    between: Between
+    value: float
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        return KINDS[self.kind].title
+
+    @property
+    def text(self) -> str:
+        """The value as shown, without its unit."""
+        if math.isnan(self.value):
+            return "n/a"
+        if math.isinf(self.value):
+            return "∞"
+        return f"{self.value:.{KINDS[self.kind].decimals}f}"
+
+
+def measure(kind: str, subject: str, between: Between, value: float, note: str = "", unit: str = "") -> Measure:
+    """A measure in its kind's own unit, or in `unit` where the kind has none."""
+    return Measure(kind, subject, between, float(value), KINDS[kind].unit or unit, note)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A connected region where A and B differ in the same way.
+
+    Attributes:
+        index: 1 for the largest.
+        a_label: What A says there.
+        b_label: What B says there.
+        volume_ml: Size.
+        center_mm: A voxel of the region near its middle, LPS.
+        center_index: The same voxel (x, y, z) on the grid with its axes nearest L, P, S.
+        slice_index: Slice in which most of it lies, from 0 at the inferior end.
+    """
+
+    index: int
+    a_label: str
+    b_label: str
+    volume_ml: float
+    center_mm: Triple
+    center_index: IntTriple
+    slice_index: int
