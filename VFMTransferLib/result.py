@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class Provenance:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def with_notes(self, *notes: str) -> Provenance:
+        """The same with sentences added."""
+        return replace(self, notes=(*self.notes, *notes))
+
 
 @dataclass(frozen=True)
 class Result:
@@ -70,7 +74,8 @@ class Result:
         probabilities: Label name → probability (float32) on the same grid.
         images: Output name (file stem, as `t2w-super-resolved`) → volume.
         displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None.
-        class_probabilities: Class name → probability, for classification.
+        class_probabilities: Class name → probability, for classification; they add up to 1.
+        derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note says where the reading is ours.
         volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
     """
@@ -84,5 +89,6 @@ class Result:
     images: dict[str, Volume] = field(default_factory=dict)
     displacement_mm: np.ndarray | None = None
     class_probabilities: dict[str, float] = field(default_factory=dict)
+    derived_probabilities: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
