@@ -1,0 +1,245 @@
+"""The prostate: its shape, its zones, what grows in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import tissues
+from .canvas import Box, Canvas, smooth_field
+from .shapes import Blob, Tube, paint_layers, rotation, smooth_union
+
+VOLUME_RANGE_ML = (23.0, 138.0)  # leaves room for what the deformation changes within 20..150 ml
+_MEDIAN_ML, _LOG_SD = 48.0, 0.55
+_POSTERIOR_MM, _APEX_MM = 16.0, -22.0
+
+
+@dataclass(frozen=True)
+class Gland:
+    """A prostate's dimensions.
+
+    Attributes:
+        half_mm: Half axes along its own (x, y, z).
+        center_mm: Middle in body coordinates (x, y, z).
+        turn_deg: Rotation about (x, y, z); about x it leans forward with its apex.
+        lobe_scale: Size of the transition zone's two lobes against the gland.
+    """
+
+    half_mm: tuple[float, float, float]
+    center_mm: tuple[float, float, float]
+    turn_deg: tuple[float, float, float]
+    lobe_scale: float
+
+    def own(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Body coordinates → the gland's own, in units of its half axes."""
+        turn = rotation(*self.turn_deg).T.astype(np.float32)
+        p = [v - np.float32(c) for v, c in zip((x, y, z), self.center_mm, strict=True)]
+        u, v, w = (
+            (row[0] * p[0] + row[1] * p[1] + row[2] * p[2]) * np.float32(1 / h)
+            for row, h in zip(turn, self.half_mm, strict=True)
+        )
+        return u, v, w
+
+    def distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Signed distance to the capsule: a chestnut, narrower at apex and front, hollow behind at the midline."""
+        apex = np.clip(-w, 0, 1.2)
+        narrow = (1 - np.float32(0.26) * apex * apex) * (1 + np.float32(0.10) * np.clip(v, -1, 1))
+        groove = np.float32(0.11) * np.exp(-((u / np.float32(0.4)) ** 2)) * np.clip(v, 0, 1)
+        return _level_distance(u / narrow, v * np.float32(0.97) + groove, w, self.half_mm)
+
+    def lobes_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Signed distance to the transition zone's lobes, which meet at the urethra."""
+        s = self.lobe_scale
+        half = (0.60 * s, 0.78 * s, 0.86 * s)
+        lobes = []
+        for side in (-1, 1):
+            at = ((u - np.float32(side * 0.30 * s)) / half[0], (v + 0.20) / half[1], (w - 0.14) / half[2])
+            lobes.append(_level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True))))
+        return smooth_union(lobes[0], lobes[1], 6.0)
+
+    def central_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Signed distance to the central zone: a cone around the ejaculatory ducts at the base."""
+        half = (0.42, 0.26, 0.42)
+        at = (u / half[0], (v - 0.48) / half[1], (w - 0.66) / half[2])
+        return _level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True)))
+
+    def stroma_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Signed distance to the anterior fibromuscular stroma: an apron in front."""
+        half = (0.50, 0.20, 0.85)
+        at = (u / half[0], (v + 0.92) / half[1], (w - 0.05) / half[2])
+        return _level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True)))
+
+    def box(self, canvas: Canvas, margin_mm: float = 6.0) -> Box:
+        """The canvas's points in and around the gland."""
+        reach = np.abs(rotation(*self.turn_deg)) @ np.asarray(self.half_mm)
+        box = canvas.box(np.asarray(self.center_mm), reach + margin_mm)
+        if box is None:
+            raise ValueError("The field of view must show the gland.")
+        return box
+
+    def surface_point(self, u: float, v: float, w: float, outward_mm: float = 0.0) -> np.ndarray:
+        """Body coordinates of the surface in direction (u, v, w), in half axes; `outward_mm` beyond it."""
+        direction = np.array([u, v, w]) / np.linalg.norm([u, v, w])
+        own = direction * np.asarray(self.half_mm)
+        own = own * (1 + outward_mm / np.linalg.norm(own))
+        return rotation(*self.turn_deg) @ own + np.asarray(self.center_mm)
+
+
+def _level_distance(u: np.ndarray, v: np.ndarray, w: np.ndarray, half_mm: tuple[float, ...]) -> np.ndarray:
+    """Distance to the unit sphere of stretched coordinates, in mm to first order."""
+    u2, v2, w2 = u * u, v * v, w * w
+    level = np.sqrt(u2 + v2 + w2)
+    a, b, c = (np.float32(1 / h**2) for h in half_mm)
+    return (level - 1) * level / np.sqrt(u2 * a + v2 * b + w2 * c + np.float32(1e-9))
+
+
+def draw_gland(rng: np.random.Generator) -> Gland:
+    """A prostate of log-normal volume; the larger, the more of it is transition zone (hyperplasia)."""
+    volume_ml = float(np.clip(_MEDIAN_ML * np.exp(rng.normal(0, _LOG_SD)), *VOLUME_RANGE_ML))
+    ratio = np.array([1.24, 0.92, 1.0]) * np.exp(rng.normal(0, 0.08, 3))
+    share = float(np.clip(0.30 + 0.45 * (1 - np.exp(-(volume_ml - 20) / 45)) + rng.normal(0, 0.07), 0.22, 0.82))
+    turn = (float(rng.uniform(-2, 22)), float(rng.normal(0, 3)), float(rng.normal(0, 4)))
+    unit = Gland(tuple(ratio), (0.0, 0.0, 0.0), turn, 1.0)  # type: ignore[arg-type]
+    u, v, w = np.meshgrid(*[np.linspace(-1.3, 1.3, 40, dtype=np.float32)] * 3, indexing="ij")
+    inside = unit.distance_mm(u, v, w) < 0
+    cells = inside.sum() * (2.6 / 39) ** 3 * np.prod(ratio)
+    half = tuple(ratio * (volume_ml * 1000 / cells) ** (1 / 3))
+    center = (float(rng.normal(0, 2)), _POSTERIOR_MM + float(rng.normal(0, 2)) - half[1], _APEX_MM + half[2])
+    scale = _lobe_scale(Gland(half, center, turn, 1.0), share, (u, v, w), inside)
+    return Gland(half, center, turn, scale)
+
+
+def _lobe_scale(gland: Gland, share: float, grid: tuple[np.ndarray, ...], inside: np.ndarray) -> float:
+    """The lobes' size at which they fill `share` of the gland."""
+    low, high = 0.3, 1.6
+    for _ in range(12):
+        middle = (low + high) / 2
+        lobes = Gland(gland.half_mm, gland.center_mm, gland.turn_deg, middle).lobes_distance_mm(*grid) < 0
+        low, high = (middle, high) if (lobes & inside).sum() < share * inside.sum() else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class PaintedGland:
+    """Distances and masks over the gland's box of a canvas, kept as truth.
+
+    Attributes:
+        box: Where on the canvas.
+        gland_mm: Signed distance to the capsule.
+        transition_mm: Signed distance to the transition zone, with central zone and anterior stroma.
+    """
+
+    box: Box
+    gland_mm: np.ndarray
+    transition_mm: np.ndarray
+
+    @property
+    def peripheral(self) -> np.ndarray:
+        return (self.gland_mm < 0) & (self.transition_mm >= 0)
+
+    @property
+    def transition(self) -> np.ndarray:
+        return (self.gland_mm < 0) & (self.transition_mm < 0)
+
+
+def paint_gland(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> PaintedGland:
+    """Paint capsule, zones, nodules and urethra, without lesions."""
+    box = gland.box(canvas)
+    u, v, w = gland.own(*canvas.coordinates(box))
+    outer = gland.distance_mm(u, v, w)
+    lobes = gland.lobes_distance_mm(u, v, w)
+    central = gland.central_distance_mm(u, v, w)
+    stroma = gland.stroma_distance_mm(u, v, w)
+    whole = canvas.coverage(outer)
+    _paint_peripheral(canvas, box, whole, rng)
+    canvas.paint(tissues.CENTRAL_ZONE, whole * canvas.coverage(central) * 0.9, box)
+    transition = whole * canvas.coverage(lobes)
+    canvas.paint(tissues.TRANSITION_ZONE.scaled(*np.exp(rng.normal(0, 0.12, 2))), transition, box)
+    _paint_nodules(canvas, gland, box, transition, rng)
+    rim_mm = rng.uniform(0.5, 1.1)
+    canvas.paint(tissues.CAPSULE, whole * _band(lobes, rim_mm) * rng.uniform(0.4, 0.9), box)
+    canvas.paint(tissues.FIBROMUSCULAR, whole * np.clip(0.5 - stroma / 2.5, 0, 1) * 0.9, box)
+    _paint_urethra(canvas, gland, whole, box, rng)
+    canvas.paint(tissues.CAPSULE, _band(outer, rng.uniform(0.4, 0.8)) * rng.uniform(0.5, 0.9), box)
+    return PaintedGland(box, outer, np.minimum(np.minimum(lobes, central), stroma))
+
+
+def _band(distance_mm: np.ndarray, width_mm: float) -> np.ndarray:
+    """Coverage of a thin sheet around a surface."""
+    return np.clip(1.2 - np.abs(distance_mm) / np.float32(width_mm), 0, 1)
+
+
+def ridges(field: np.ndarray, width: float) -> np.ndarray:
+    """Thin lines where a random field crosses zero: septa, 0..1."""
+    return np.clip(1 - np.abs(field) / np.float32(width), 0, 1)
+
+
+def _paint_peripheral(canvas: Canvas, box: Box, whole: np.ndarray, rng: np.random.Generator) -> None:
+    """Bright glands between dark septa, some of it hazy from inflammation or atrophy."""
+    brightness = float(np.clip(np.exp(rng.normal(-0.10, 0.28)), 0.52, 1.35))
+    canvas.paint(tissues.PERIPHERAL_ZONE.scaled(brightness, brightness**0.5), whole, box)
+    haze = canvas.field(rng, 18.0, box)
+    amount = rng.uniform(0.1, 0.6)
+    canvas.paint(tissues.CENTRAL_ZONE, whole * np.clip(haze * 0.5 - 0.15, 0, 1) * np.float32(amount), box)
+    septa = ridges(canvas.field(rng, (14.0, 7.0, 7.0), box), 0.12)
+    canvas.paint(tissues.CAPSULE, whole * septa * np.float32(rng.uniform(0.15, 0.5)), box)
+
+
+def _paint_nodules(canvas: Canvas, gland: Gland, box: Box, zone: np.ndarray, rng: np.random.Generator) -> None:
+    """Hyperplastic nodules: bright glandular, dark stromal, mixed; most with a dark rim."""
+    lobe_ml = float(np.prod(np.asarray(gland.half_mm) * gland.lobe_scale * 0.78)) * 4.19e-3
+    for _ in range(rng.poisson(3 + lobe_ml / 2.2)):
+        side = rng.choice([-1, 1])
+        spread = rng.normal(0, 1, 3) * (0.26, 0.34, 0.38)
+        own = gland.lobe_scale * (spread + (side * 0.32, 0, 0)) + (0, -0.2, 0.14)
+        center = rotation(*gland.turn_deg) @ (own * gland.half_mm) + gland.center_mm
+        radius = float(np.clip(rng.lognormal(np.log(3.4), 0.5), 1.8, 0.42 * min(gland.half_mm)))
+        half = radius * np.exp(rng.normal(0, 0.18, 3))
+        nodule = Blob(tuple(center), tuple(half), tuple(rng.uniform(-40, 40, 3)))
+        _paint_nodule(canvas, nodule, box, zone, rng)
+
+
+def _paint_nodule(canvas: Canvas, nodule: Blob, box: Box, zone: np.ndarray, rng: np.random.Generator) -> None:
+    inner = nodule.box(canvas)
+    if inner is None:
+        return
+    inner = intersection(inner, box)
+    if inner is None:
+        return
+    inside = zone[within(inner, box)]
+    distance = nodule.distance_of(*canvas.coordinates(inner))
+    glandular = rng.random() < 0.5
+    kind = tissues.GLANDULAR_NODULE if glandular else tissues.STROMAL_NODULE
+    kind = kind.scaled(*np.exp(rng.normal(-0.15 if glandular else 0, 0.22, 2)))
+    if rng.random() < 0.75:
+        canvas.paint(tissues.CAPSULE, inside * canvas.coverage(distance) * np.float32(rng.uniform(0.5, 0.9)), inner)
+        distance = distance + np.float32(rng.uniform(0.4, 0.9))
+    canvas.paint(kind, inside * np.clip(0.5 - distance, 0, 1) * np.float32(rng.uniform(0.5, 0.95)), inner)
+
+
+def _paint_urethra(canvas: Canvas, gland: Gland, whole: np.ndarray, box: Box, rng: np.random.Generator) -> None:
+    """Muscular tube from bladder neck to apex, bright at the verumontanum, bent in its middle."""
+    points = [(0, -0.45, 0.95), (0, 0.12, -0.1), (0, -0.02, -1.0)]
+    path = [rotation(*gland.turn_deg) @ (np.array(p) * gland.half_mm) + gland.center_mm for p in points]
+    radius = rng.uniform(2.4, 3.8)
+    for start, end in zip(path, path[1:], strict=False):
+        tube = Tube(tuple(start), tuple(end), (radius, radius))
+        distance = tube.distance_of(*canvas.coordinates(box))
+        canvas.paint(tissues.FIBROMUSCULAR, whole * canvas.coverage(distance) * 0.6, box)
+        canvas.paint(tissues.SLOW_BLOOD, whole * canvas.coverage(distance + np.float32(radius * 0.7)) * 0.5, box)
+    veru = Blob(tuple(path[1]), (2.4, 1.8, 4.5))
+    paint_layers(canvas, veru, ((0.0, tissues.GLANDULAR_NODULE),))
+
+
+def intersection(a: Box, b: Box) -> Box | None:
+    """Points that lie in both boxes."""
+    slices = tuple(slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    if any(s.start >= s.stop for s in slices):
+        return None
+    return slices  # type: ignore[return-value]
+
+
+def within(inner: Box, outer: Box) -> Box:
+    """`inner` counted from the start of `outer`."""
+    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))  # type: ignore[return-value]

@@ -1,0 +1,88 @@
+"""From tissue to image: signal equations, k-space, coil, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SpinEcho:
+    """A turbo spin echo.
+
+    Attributes:
+        tr_ms: Repetition time.
+        te_ms: Effective echo time.
+    """
+
+    tr_ms: float
+    te_ms: float
+
+    def signal(self, pd: np.ndarray, t1_ms: np.ndarray, t2_ms: np.ndarray) -> np.ndarray:
+        """PD · (1 − exp(−TR/T1)) · exp(−TE/T2), relative to water at TE 0."""
+        return pd * (1 - np.exp(-self.tr_ms / t1_ms)) * np.exp(-self.te_ms / t2_ms)
+
+
+def box_average(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+    """Mean over blocks of `factors` points along (D, H, W): what a voxel that large sees."""
+    (d, h, w), (fd, fh, fw) = array.shape, factors
+    blocks = array.reshape(d // fd, fd, h // fh, fh, w // fw, fw)
+    return blocks.mean(axis=(1, 3, 5), dtype=np.float32)
+
+
+def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, crop: bool = False) -> np.ndarray:
+    """Keep the middle of each slice's k-space along (H, W), as a coarser acquisition would.
+
+    Args:
+        slices: Array (D, H, W), real or complex.
+        kept: Fraction of the samples kept along both axes, or along each of (H, W).
+        crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) in place of zero filling.
+
+    Returns:
+        Complex array; the mean of each slice stays.
+    """
+    d, h, w = slices.shape
+    fractions = (kept, kept) if isinstance(kept, int | float) else kept
+    rows, columns = (max(round(n * f), 1) for n, f in zip((h, w), fractions, strict=True))
+    spectrum = np.fft.fftshift(np.fft.fft2(slices), axes=(1, 2))
+    top, left = h // 2 - rows // 2, w // 2 - columns // 2
+    middle = spectrum[:, top : top + rows, left : left + columns]
+    if not crop:
+        full = np.zeros_like(spectrum)
+        full[:, top : top + rows, left : left + columns] = middle
+        return np.fft.ifft2(np.fft.ifftshift(full, axes=(1, 2)))
+    scale = (rows * columns) / (h * w)
+    return np.fft.ifft2(np.fft.ifftshift(middle, axes=(1, 2))) * scale
+
+
+def acquire(
+    signal: np.ndarray, rng: np.random.Generator, *, noise: float, kept: float | tuple[float, float]
+) -> np.ndarray:
+    """The magnitude image of one receiver: finite k-space and complex noise, so Rician.
+
+    Args:
+        signal: True signal (D, H, W).
+        rng: Source of the noise.
+        noise: Standard deviation of real and imaginary part, in the signal's unit, before truncation.
+        kept: Fraction of k-space along (H, W).
+
+    Returns:
+        Array (D, H, W), float32, not negative.
+    """
+    measured = signal.astype(np.complex64)
+    if noise > 0:
+        measured.real += rng.standard_normal(signal.shape, dtype=np.float32) * np.float32(noise)
+        measured.imag += rng.standard_normal(signal.shape, dtype=np.float32) * np.float32(noise)
+    if kept != 1:
+        measured = truncate_k_space(measured, kept)
+    return np.abs(measured).astype(np.float32)
+
+
+def coil_sensitivity(y_mm: np.ndarray, x_mm: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Gain (H, W) of a surface array after the scanner's own correction: a little more in front and behind, mean 1."""
+    y, x = np.meshgrid(y_mm / 95, x_mm / 95, indexing="ij")
+    front, back, tilt, side = rng.uniform(0.3, 1.0), rng.uniform(0.1, 0.9), *rng.normal(0, 0.2, 2)
+    gain = front * np.clip(-y, 0, None) ** 2 + back * np.clip(y, 0, None) ** 2 + tilt * x + side * y * x
+    gain = np.exp(strength * gain)
+    return (gain / gain.mean()).astype(np.float32)
