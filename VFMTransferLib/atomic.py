@@ -1,0 +1,114 @@
+"""Files and folders that appear whole or not at all: written beside their place, then moved into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+
+@contextmanager
+def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an error.
+
+    Args:
+        folder: Where the folder shall be.
+        overwrite: Replace what is there. Without it an existing folder that is not empty is an error.
+
+    Yields:
+        The temporary folder to write into; it lies on the same disk, so that the move is one step.
+
+    Raises:
+        OutputError: `folder` is taken, cannot be written, or the disk is full.
+    """
+    if not overwrite and _is_taken(folder):
+        raise OutputError(f"{folder} must not exist yet, but does. Choose another folder, or remove it first.")
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        with writing(folder):
+            yield work
+            _apply_umask(work)
+            _replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, of the same suffix, that replaces it when the block ends well.
+
+    Raises:
+        OutputError: The folder cannot be written, or the disk is full.
+    """
+    with writing(path):
+        descriptor, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
+        os.close(descriptor)
+    part = Path(name)
+    try:
+        with writing(path):
+            yield part
+            part.chmod(0o666 & ~_umask())
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence about `path`.
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{path} could not be written: the disk is full. Free some space, then try again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            reason = os.strerror(error.errno).lower()
+            raise OutputError(
+                f"{path} could not be written: {reason}. Choose a folder that you may write to."
+            ) from error
+        raise
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+
+
+def _replace_folder(work: Path, folder: Path) -> None:
+    """Move `work` to `folder`; an old folder there is set aside first and deleted last."""
+    if not folder.exists():
+        work.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    folder.rename(aside / folder.name)
+    try:
+        work.rename(folder)
+    except OSError:
+        (aside / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _apply_umask(work: Path) -> None:
+    """Give the folder the permissions of an ordinary one; `mkdtemp` makes it private."""
+    work.chmod(0o777 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,311 @@
+"""Weights on disk with all that is known of them: one folder in MONAI's bundle layout.
+
+configs/metadata.json   what it is, block `vfm_transfer` included
+configs/inference.json  for MONAI's own tools
+models/                 model.safetensors and, where exported, model.onnx, which shares its weights
+docs/README.md          the model card
+LICENSE                 of the weights
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .atomic import atomic_file, atomic_folder
+from .errors import BundleError, ChecksumError
+from .metadata import FORMAT, check_schema, inference_config, label_table, metadata_of
+from .model_card import license_text, model_card
+from .registry import ModelSpec
+from .spec_json import describe, spec_from_json, spec_to_json
+from .terms import Arm
+
+WEIGHTS = "models/model.safetensors"
+ONNX = "models/model.onnx"
+METADATA = "configs/metadata.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOCK_KEYS = ("format", "name", "arm", "demonstration", "license", "model", "labels", "sha256", "training", "metrics")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One network on disk.
+
+    Attributes:
+        folder: Where it lies.
+        name: Short lower-case name, unique in a catalog.
+        title: What to call it on screen.
+        version: Of these weights.
+        spec: The network.
+        arm: Which arm of a transfer study it is; None where it is none.
+        sha256: File (relative, with slashes) → checksum, for each file in `models/`.
+        training: How it was trained: data, split, seed, schedule. Free JSON.
+        metrics: What it reached. Free JSON.
+        license: Of the weights, an SPDX identifier where there is one.
+        demonstration: Made by this project to show the product, not by the network's authors.
+        description: What it is, in sentences.
+    """
+
+    folder: Path
+    name: str
+    title: str
+    version: str
+    spec: ModelSpec
+    arm: Arm | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    license: str = "unknown"
+    demonstration: bool = False
+    description: str = "A network for prostate MRI."
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / WEIGHTS
+
+    @property
+    def onnx_path(self) -> Path:
+        return self.folder / ONNX
+
+    @property
+    def weights_sha256(self) -> str:
+        """Checksum of the weights, as the metadata state it."""
+        return self.sha256[WEIGHTS]
+
+    @property
+    def license_path(self) -> Path:
+        return self.folder / "LICENSE"
+
+    @property
+    def card_path(self) -> Path:
+        return self.folder / "docs" / "README.md"
+
+
+def read_bundle(folder: Path | str) -> Bundle:
+    """Read what a bundle is, without reading its weights.
+
+    Raises:
+        BundleError: The folder holds no bundle, or its metadata are broken; the message names the key.
+    """
+    folder = Path(folder)
+    document = _read_metadata(folder)
+    block = document["vfm_transfer"]
+    spec = spec_from_json(block["model"], "vfm_transfer.model")
+    _expect(block["labels"] == label_table(spec), "vfm_transfer.labels", "the labels of vfm_transfer.model", "others")
+    return Bundle(
+        folder=folder,
+        name=_name(block["name"]),
+        title=_text(document, "name"),
+        version=_text(document, "version"),
+        spec=spec,
+        arm=_arm(block["arm"]),
+        sha256=_checksums(block["sha256"]),
+        training=_object(block["training"], "vfm_transfer.training"),
+        metrics=_object(block["metrics"], "vfm_transfer.metrics"),
+        license=_text(block, "license", "vfm_transfer."),
+        demonstration=_flag(block["demonstration"], "vfm_transfer.demonstration"),
+        description=_text(document, "description"),
+    )
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Check all that reading leaves out: the schema of the metadata, and the weights' checksums.
+
+    Raises:
+        BundleError: The metadata do not fit the schema.
+        ChecksumError: A file in `models/` is not the one that the metadata describe.
+    """
+    check_schema(_read_metadata(bundle.folder))
+    verify(bundle)
+
+
+def verify(bundle: Bundle) -> None:
+    """Check the files in `models/` against their checksums, before anything of them is used.
+
+    Raises:
+        BundleError: A file is missing, or one is there that the metadata do not list.
+        ChecksumError: A file differs from its checksum.
+    """
+    if bundle.onnx_path.exists() and ONNX not in bundle.sha256:
+        raise BundleError(
+            f"Bundle '{bundle.name}' must state the checksum of {ONNX}, but does not. Export it again, or delete it."
+        )
+    for name, expected in bundle.sha256.items():
+        path = bundle.folder / name
+        if not path.is_file():
+            raise BundleError(f"Bundle '{bundle.name}' must contain {name}, but it is missing. Get the bundle again.")
+        found = file_sha256(path)
+        if found != expected:
+            raise ChecksumError(
+                f"{name} of bundle '{bundle.name}' must have sha256 {expected[:12]}…, but has {found[:12]}…: it was "
+                "changed or damaged, and is not used. Get the bundle again from its source."
+            )
+
+
+def write_bundle(
+    bundle: Bundle,
+    weights: Mapping[str, Any],
+    *,
+    license_body: str | None = None,
+    card: str | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle into `bundle.folder`, whole or not at all.
+
+    `export.export_onnx` adds the ONNX graph afterwards.
+
+    Args:
+        bundle: What to write; its `sha256` is not looked at.
+        weights: State dict of the network: tensors (on any device) or arrays by name.
+        license_body: The text of `LICENSE`; by default a sentence that names `bundle.license`.
+        card: The model card, instead of the one made from the metadata.
+        half: Store floating-point weights as fp16; both runtimes compute in fp32 all the same.
+        overwrite: Replace what is in the folder.
+
+    Returns:
+        The bundle with the checksums of what was written.
+
+    Raises:
+        BundleError: The name or the specification cannot be, or a weight is not finite.
+        OutputError: The folder is taken or cannot be written.
+    """
+    _name(bundle.name)
+    spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
+    arrays = stored_arrays(weights, half)
+    with atomic_folder(bundle.folder, overwrite) as work:
+        return _write_files(bundle, arrays, work, license_body or license_text(bundle), card)
+
+
+def stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
+    """Contiguous numpy arrays of a state dict; floating point as fp32, or as fp16.
+
+    Raises:
+        BundleError: A weight is not finite, or too large for fp16.
+    """
+    import numpy as np
+
+    arrays = {}
+    for name, tensor in weights.items():
+        array = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
+        if np.issubdtype(array.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float16 if half else np.float32)
+            if not np.isfinite(array).all():
+                raise BundleError(
+                    f"Weights '{name}' must be finite{' in half precision' if half else ''}, but are not."
+                )
+        arrays[name] = np.ascontiguousarray(array)
+    return arrays
+
+
+def record_checksum(bundle: Bundle, name: str) -> Bundle:
+    """Write the checksum of a file that was put into `models/` into the metadata.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    bundle = replace(bundle, sha256={**bundle.sha256, name: file_sha256(bundle.folder / name)})
+    document = _read_metadata(bundle.folder)
+    document["vfm_transfer"]["sha256"] = dict(bundle.sha256)
+    with atomic_file(bundle.folder / METADATA) as part:
+        part.write_text(dump(document), encoding="utf-8")
+    return bundle
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dump(document: dict[str, Any]) -> str:
+    """JSON as bundles hold it: indented, ending with a line break, no NaN."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_body: str, card: str | None) -> Bundle:
+    from safetensors.numpy import save_file
+
+    for part in ("configs", "models", "docs"):
+        (work / part).mkdir()
+    save_file(arrays, work / WEIGHTS, {"format": "pt"})
+    bundle = replace(bundle, sha256={WEIGHTS: file_sha256(work / WEIGHTS)})
+    metadata = dump(metadata_of(bundle))
+    check_schema(json.loads(metadata))
+    texts = {
+        METADATA: metadata,
+        "configs/inference.json": dump(inference_config()),
+        "docs/README.md": card or model_card(bundle),
+        "LICENSE": license_body,
+    }
+    for name, text in texts.items():
+        (work / name).write_text(text, encoding="utf-8")
+    return bundle
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata document, with every key of the block there."""
+    path = folder / METADATA
+    if not path.is_file():
+        raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
+    document = _object(document, METADATA)
+    _expect("vfm_transfer" in document, METADATA, "made by VFM Transfer, with a block vfm_transfer", "no such block")
+    block = _object(document["vfm_transfer"], "vfm_transfer")
+    for key in _BLOCK_KEYS:
+        _expect(key in block, f"vfm_transfer.{key}", "given", "nothing")
+    for key in block:
+        _expect(key in _BLOCK_KEYS, f"vfm_transfer.{key}", "absent", "a key that is not known")
+    _expect(block["format"] == FORMAT, "vfm_transfer.format", f"{FORMAT}", describe(block["format"]))
+    return document
+
+
+def _expect(holds: bool, key: str, must_be: str, found: str) -> None:
+    if not holds:
+        raise BundleError(f"{key} must be {must_be}, got {found}. Get the bundle again, or mend its metadata.json.")
+
+
+def _name(value: object) -> str:
+    holds = isinstance(value, str) and _NAME.fullmatch(value) is not None
+    _expect(holds, "The name of a bundle", "lower-case letters, digits, '-', '_', '.'", describe(value))
+    return str(value)
+
+
+def _text(document: dict[str, Any], key: str, prefix: str = "") -> str:
+    _expect(isinstance(document.get(key), str), prefix + key, "a string", describe(document.get(key)))
+    return str(document[key])
+
+
+def _flag(value: object, key: str) -> bool:
+    _expect(isinstance(value, bool), key, "true or false", describe(value))
+    return bool(value)
+
+
+def _object(value: object, key: str) -> dict[str, Any]:
+    _expect(isinstance(value, dict), key, "an object", describe(value))
+    return value  # type: ignore[return-value]
+
+
+def _arm(value: object) -> Arm | None:
+    _expect(value is None or value in list(Arm), "vfm_transfer.arm", "pretrained, scratch or null", describe(value))
+    return None if value is None else Arm(value)
+
+
+def _checksums(value: object) -> dict[str, str]:
+    table = _object(value, "vfm_transfer.sha256")
+    _expect(WEIGHTS in table, "vfm_transfer.sha256", f"a table that lists {WEIGHTS}", describe(list(table)))
+    for name, digest in table.items():
+        key = f"vfm_transfer.sha256['{name}']"
+        _expect(name in (WEIGHTS, ONNX), key, f"for {WEIGHTS} or {ONNX}", "another file")
+        _expect(isinstance(digest, str) and bool(_SHA256.fullmatch(digest)), key, "64 hex digits", describe(digest))
+    return table
