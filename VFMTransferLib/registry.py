@@ -51,7 +51,7 @@ class HeadSpec:
             gives one feature vector a sample).
         out_channels: Channels of the logits, or of the image that a restoration gives.
         width: Channels of the decoder: 256 hidden (classifier), 512 (upernet), 32 (unetr),
-            128 (convolution and fusion), 16 at the input's size (restoration).
+            128 (convolution and fusion), 16 at the input's size (restoration), the features (none).
         auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
     """
 
@@ -162,7 +162,7 @@ PROFOUND_ENCODER = ModelSpec(
     title="ProFound encoder, pre-trained",
     task=None,
     encoder=ConvNeXtSpec(),
-    head=HeadSpec("none", 768, 0),
+    head=HeadSpec("none", 768, 768),
     preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
     labels=(),
     activation="none",
