@@ -1,0 +1,142 @@
+"""From a bundle's weights to its network, and back to a file. Nothing here reads a pickle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .atomic import atomic_file
+from .bundle import Bundle, stored_arrays, verify
+from .errors import BundleError, CheckpointError
+from .models.network import build_network
+from .registry import ModelSpec
+from .tensor_file import read_index
+
+# What a fine-tuning takes over from elsewhere; all other tensors belong to a head.
+_ENCODER = re.compile(r"((t2w|adc|dwi)\.)?(encoder|backbone|axis_pos|axis_max)\.")
+_ENCODER_ALONE = "downsample_layers.0.0.weight"
+_LISTED = 3
+
+
+def load_network(bundle: Bundle) -> nn.Module:
+    """Build a bundle's network and give it the bundle's weights, in evaluation mode, float32, on the CPU.
+
+    Raises:
+        BundleError: The weights are missing, damaged, or not those of the network in the metadata.
+        ChecksumError: The weights differ from the bundle's checksum.
+    """
+    verify(bundle)
+    state = read_weights(bundle.weights_path)
+    network = empty_network(bundle.spec)
+    mismatch = describe_mismatch(network, state)
+    if mismatch:
+        raise BundleError(
+            f"The weights of bundle '{bundle.name}' must be those of {bundle.spec.name}, but {mismatch}. "
+            "Get the bundle again."
+        )
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval()
+
+
+def empty_network(spec: ModelSpec) -> nn.Module:
+    """Build a network whose tensors have shapes but no memory, to be filled or compared."""
+    with torch.device("meta"):
+        return build_network(spec)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; floating-point tensors come as float32, whatever is stored.
+
+    Raises:
+        BundleError: The file is missing, truncated, or no safetensors file.
+    """
+    from safetensors.torch import load_file
+
+    read_index(path)  # says in a sentence what is wrong with the file
+    return {name: _as_float32(tensor) for name, tensor in load_file(path).items()}
+
+
+def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a network's tensors to a safetensors file, whole or not at all.
+
+    Args:
+        network: On any device.
+        path: Replaced where it exists.
+        dtype: How floating-point tensors are stored: float32 or float16.
+
+    Raises:
+        BundleError: A weight is not finite, or too large for float16.
+        OutputError: The file cannot be written.
+        ValueError: `dtype` is another one.
+    """
+    from safetensors.numpy import save_file
+
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"Weights must be stored as float32 or float16, got {dtype}.")
+    arrays = stored_arrays(network.state_dict(), half=dtype == torch.float16)
+    with atomic_file(path) as part:
+        save_file(arrays, part, {"format": "pt"})
+
+
+def load_encoder_weights(network: nn.Module, source: Bundle | Mapping[str, Tensor]) -> None:
+    """Copy an encoder's weights into a network, in place; the head stays as it is.
+
+    Args:
+        network: What is to be fine-tuned.
+        source: A bundle with the same encoder and any head or none, or its state dict.
+
+    Raises:
+        BundleError: The bundle's weights cannot be read.
+        CheckpointError: The encoders differ; the message names tensors.
+        ChecksumError: The weights differ from the bundle's checksum.
+    """
+    if isinstance(source, Bundle):
+        verify(source)
+        source = read_weights(source.weights_path)
+    wanted, given = encoder_tensors(network.state_dict()), encoder_tensors(source)
+    mismatch = _mismatch(wanted, given)
+    if mismatch:
+        raise CheckpointError(
+            f"The starting weights must have the network's encoder, but {mismatch}. "
+            "Choose weights of an encoder with the same depths and widths."
+        )
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(given[name])
+
+
+def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's part of a state dict, under the names that it has inside a whole network."""
+    if _ENCODER_ALONE in state:
+        return {f"encoder.{name}": tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in state.items() if _ENCODER.match(name)}
+
+
+def describe_mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Say in a clause how a state dict differs from a network's tensors; empty where it does not."""
+    return _mismatch(network.state_dict(), state)
+
+
+def _mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    reshaped = [
+        f"{name} ({tuple(given[name].shape)} for {tuple(wanted[name].shape)})"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    parts = [("lack", missing), ("also hold", extra), ("have another shape in", reshaped)]
+    return "; ".join(f"they {verb} {_listed(names)}" for verb, names in parts if names)
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
