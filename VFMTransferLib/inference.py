@@ -22,6 +22,9 @@ class Session(Protocol):
 
     runtime: str
     device: str
+    precision: str
+    versions: dict[str, str]
+    notes: tuple[str, ...]
 
     def run(self, *arrays: np.ndarray) -> np.ndarray: ...
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from .case import Case
+from .doubling import interpolated
 from .errors import ImageError, MissingSequenceError
 from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
 from .tasks import TASKS
-from .terms import Sequence
+from .terms import Sequence, TaskId
 from .volume import Geometry, IntTriple, Volume
 from .windows import centered_start, window_starts
 
@@ -70,15 +71,21 @@ def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
 
 
 def network_grid(case: Case, spec: ModelSpec) -> Geometry:
-    """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing."""
+    """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing.
+
+    Super-resolution sees half the T2w's own spacing in plane, whatever that is.
+    """
     seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
-    return seen.with_spacing(spec.preprocess.spacing_mm)
+    spacing_mm = spec.preprocess.spacing_mm
+    if spec.task is TaskId.SUPER_RESOLUTION:
+        spacing_mm = (seen.spacing_mm[0] / 2, seen.spacing_mm[1] / 2, spacing_mm[2])
+    return seen.with_spacing(spacing_mm)
 
 
 def place_on_grid(case: Case, spec: ModelSpec) -> Case:
     """The case with the network's sequences on the network grid, linearly by position, 0 outside.
 
-    A gland mask of the case comes along by nearest neighbor.
+    For super-resolution, which adds to what it sees, by B-splines. A gland mask comes along by nearest neighbor.
 
     Raises:
         MissingSequenceError: A sequence that the network takes is not in the case.
@@ -86,7 +93,8 @@ def place_on_grid(case: Case, spec: ModelSpec) -> Case:
     wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
     case.require(wanted)
     grid = network_grid(case, spec)
-    volumes = {sequence: case[sequence].resample_to(grid) for sequence in wanted}
+    place = interpolated if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
+    volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)
 

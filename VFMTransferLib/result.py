@@ -41,6 +41,7 @@ class Provenance:
         sha256: Checksum of the weights.
         runtime: For example `onnx`.
         device: For example `cpu`.
+        precision: What it computed in, for example `fp32`.
         versions: Package → version.
         seconds: Stage → seconds.
         notes: What was decided on the way, in sentences.
@@ -52,6 +53,7 @@ class Provenance:
     sha256: str
     runtime: str
     device: str
+    precision: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -73,7 +75,8 @@ class Result:
         labels: Label map (uint8) on the grid of the task's reference sequence.
         probabilities: Label name → probability (float32) on the same grid.
         images: Output name (file stem, as `t2w-super-resolved`) → volume.
-        displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None.
+        displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None. A point p of the
+            corrected image shows what lay at p + displacement in the distorted one.
         class_probabilities: Class name → probability, for classification; they add up to 1.
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note says where the reading is ours.
         volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.

@@ -1,0 +1,104 @@
+"""Inputs of one case for many networks: each made once, with the gland found by a network where nobody drew it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .bundle import Bundle
+from .case import Case
+from .catalog import default_pair
+from .errors import BundleError, MissingSequenceError
+from .inference import Session, infer
+from .placement import Prepared
+from .postprocess import postprocess
+from .preprocess import ZSCORE_GLAND, prepare
+from .registry import ModelSpec
+from .result import Provenance
+from .terms import Sequence, TaskId
+from .volume import Volume
+
+OpenNetwork = Callable[[Bundle], Session]
+
+
+@dataclass
+class CaseInputs:
+    """The inputs that networks take of one case.
+
+    Attributes:
+        case: The study; it stays as it is.
+        gland: Mask of the prostate, before the case's own.
+        crop: As in `preprocess.prepare`.
+        open_network: Gives the loaded network of a bundle.
+    """
+
+    case: Case
+    gland: Volume | None
+    crop: str
+    open_network: OpenNetwork
+    _made: dict[object, tuple[Prepared, tuple[str, ...]]] = field(default_factory=dict)
+    _found: tuple[Volume | None, str] | None = None
+
+    def of(self, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]]:
+        """The input of a network, and what was decided for it, in sentences.
+
+        Raises:
+            MissingSequenceError: The network needs a gland mask, and none can be had.
+        """
+        key = (spec.family, spec.task, spec.preprocess)
+        if key not in self._made:
+            self._made[key] = self._prepare(spec)
+        return self._made[key]
+
+    def _prepare(self, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]]:
+        gland = self.gland if self.gland is not None else self.case.gland
+        notes: tuple[str, ...] = ()
+        if gland is None and self._profits_from_gland(spec):
+            gland, note = self._gland_by_network()
+            notes = (note,)
+            if gland is None and self._needs_gland(spec):
+                raise MissingSequenceError(
+                    f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. {note} "
+                    "Give a mask of the prostate (--gland)."
+                )
+        prepared = prepare(self.case, spec, crop=self.crop, gland=gland)
+        return prepared, (*notes, f"What the network saw was centered on: {prepared.centered_on}.")
+
+    def _needs_gland(self, spec: ModelSpec) -> bool:
+        return spec.preprocess.normalization == ZSCORE_GLAND or self.crop == "gland"
+
+    def _profits_from_gland(self, spec: ModelSpec) -> bool:
+        """Whether a mask changes the input; a network that looks for the gland itself is not told where it is."""
+        sees_one_crop = not spec.preprocess.whole_volume and self.crop != "center"
+        is_anatomy = spec.task is TaskId.ANATOMY_SEGMENTATION
+        return self._needs_gland(spec) or (sees_one_crop and not is_anatomy)
+
+    def _gland_by_network(self) -> tuple[Volume | None, str]:
+        if self._found is None:
+            self._found = gland_by_network(self.case, self.open_network)
+        return self._found
+
+
+def gland_by_network(case: Case, open_network: OpenNetwork) -> tuple[Volume | None, str]:
+    """The prostate as the shipped pretrained network marks it, or None, and a sentence on either.
+
+    Args:
+        case: The study.
+        open_network: Gives the loaded network of a bundle.
+    """
+    if Sequence.T2W not in case:
+        return None, "The gland could not be looked for, since the case has no t2w."
+    try:
+        bundle, _ = default_pair(TaskId.ANATOMY_SEGMENTATION)
+    except BundleError:
+        return None, "The gland could not be looked for, since no gland segmentation bundle is installed."
+    prepared = prepare(case, bundle.spec)
+    logits = infer(open_network(bundle), prepared, bundle.spec)
+    unused = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "", "")
+    labels = postprocess(logits, prepared, case, bundle.spec, unused).labels
+    if labels is None or not labels.array.any():
+        return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
+    return (
+        labels,
+        f"The gland was marked by bundle '{bundle.name}' ({labels.volume_ml:.1f} ml), since no mask was given.",
+    )

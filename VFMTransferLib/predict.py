@@ -1,0 +1,216 @@
+"""A case and a bundle in, a result out. `save_result` writes it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+
+from .bundle import Bundle
+from .case import Case
+from .errors import BundleError, OutOfMemoryError
+from .inference import Session, infer
+from .inputs import CaseInputs, OpenNetwork
+from .postprocess import postprocess
+from .restored import PHASE_AXES
+from .result import Provenance, Result
+from .result_files import save_result
+from .runtimes import open_session
+from .tasks import TASKS
+from .terms import TaskId
+from .version import __version__
+from .volume import Volume
+
+__all__ = ["predict", "predict_each", "save_result"]
+
+OnProgress = Callable[[str, float], None]
+
+# How much of the time each stage takes, roughly, for the progress that is shown.
+STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
+_PACKAGES = ("numpy", "scipy", "SimpleITK")
+_NO_MEMORY = ("bad_alloc", "failed to allocate memory", "memory allocation")
+
+
+def predict(
+    case: Case,
+    bundle: Bundle,
+    runtime: str = "auto",
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+    *,
+    precision: str = "auto",
+    gland: Volume | None = None,
+    crop: str = "auto",
+    threshold: float | None = None,
+    only_cspca: bool = False,
+    phase_axis: str = "left-right",
+    open_network: OpenNetwork | None = None,
+) -> Result:
+    """Run one network on one case; the case stays as it is.
+
+    Args:
+        case: The study.
+        bundle: The network.
+        runtime: `auto`, `onnx` or `torch`.
+        device: `auto`, or a device of the runtime.
+        on_progress: Called with the stage (`read`, `preprocess`, `infer`, `postprocess`) and the fraction of the whole
+            that is done; what it raises stops the run.
+        precision: `auto`, `fp32`, `fp16` or `bf16`.
+        gland: Mask of the prostate, before the case's own. Without one, networks that profit from knowing where the
+            gland is get it from the shipped gland network, and the result's notes say so.
+        crop: `auto`, `gland` or `center`; see `preprocess.prepare`.
+        threshold: Probability above which a voxel counts, instead of the network's own.
+        only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
+        phase_axis: Along which axis diffusion images are distorted: `left-right` or `anterior-posterior`.
+        open_network: Gives the loaded network of a bundle, for callers that keep networks loaded.
+
+    Raises:
+        MissingSequenceError: The case lacks a sequence, or a gland mask that cannot be had otherwise.
+        BundleError: The bundle predicts nothing, or is broken.
+        RuntimeUnavailableError: The runtime or device is not on this machine.
+        OutOfMemoryError: Memory ran out.
+    """
+    return predict_each(
+        case,
+        [bundle],
+        runtime,
+        device,
+        on_progress,
+        precision=precision,
+        gland=gland,
+        crop=crop,
+        threshold=threshold,
+        only_cspca=only_cspca,
+        phase_axis=phase_axis,
+        open_network=open_network,
+    )[0]
+
+
+def predict_each(
+    case: Case,
+    bundles: Sequence[Bundle],
+    runtime: str = "auto",
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+    *,
+    precision: str = "auto",
+    gland: Volume | None = None,
+    crop: str = "auto",
+    threshold: float | None = None,
+    only_cspca: bool = False,
+    phase_axis: str = "left-right",
+    open_network: OpenNetwork | None = None,
+) -> list[Result]:
+    """Run several networks on one case, preparing it once for all that take the same input; see `predict`."""
+    if phase_axis not in PHASE_AXES:
+        raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{phase_axis}'.")
+    for bundle in bundles:
+        require_fit(case, bundle)
+    open_network = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
+    inputs = CaseInputs(case, gland, crop, open_network)
+    finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis)
+    with _memory_checked():
+        return [
+            _predict_one(inputs, bundle, finish, _Clock(on_progress, i / len(bundles), 1 / len(bundles)))
+            for i, bundle in enumerate(bundles)
+        ]
+
+
+def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
+    """Raise unless the bundle can say something of the case.
+
+    Args:
+        case: The study.
+        bundle: The network.
+        task: What is wanted; any by default.
+
+    Raises:
+        BundleError: The bundle is an encoder alone, or was made for another task.
+        MissingSequenceError: The case lacks a sequence.
+    """
+    if bundle.spec.task is None:
+        raise BundleError(
+            f"Bundle '{bundle.name}' must have a head to predict, but is an encoder alone, a start for fine-tuning. "
+            "Choose a fine-tuned bundle; vfm-transfer models list shows which there are."
+        )
+    if task is not None and bundle.spec.task != task:
+        raise BundleError(
+            f"Bundle '{bundle.name}' must be for task {task}, but is for {bundle.spec.task}. Choose one for {task}."
+        )
+    case.require(sequence for sequence in bundle.spec.preprocess.sequences if sequence is not None)
+    if TASKS[bundle.spec.task].output == "image":
+        case.require([TASKS[bundle.spec.task].reference])
+
+
+def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Result], clock: _Clock) -> Result:
+    case, spec = inputs.case, bundle.spec
+    with clock.stage("read"):
+        session = inputs.open_network(bundle)
+    with clock.stage("preprocess"):
+        prepared, notes = inputs.of(spec)
+    with clock.stage("infer") as on_window:
+        logits = infer(session, prepared, spec, on_window)
+    with clock.stage("postprocess"):
+        result = finish(logits, prepared, case, spec, _provenance(bundle, session).with_notes(*case.notes, *notes))
+    return replace(result, provenance=replace(result.provenance, seconds=dict(clock.seconds)))
+
+
+def _provenance(bundle: Bundle, session: Session) -> Provenance:
+    versions = {"vfm-transfer": __version__, "python": platform.python_version()}
+    versions |= {package: version(package) for package in _PACKAGES}
+    return Provenance(
+        bundle=bundle.name,
+        title=bundle.title,
+        arm=str(bundle.arm or ""),
+        sha256=bundle.weights_sha256,
+        runtime=session.runtime,
+        device=session.device,
+        precision=session.precision,
+        versions={**versions, **session.versions},
+        notes=tuple(session.notes),
+    )
+
+
+class _Clock:
+    """Seconds per stage of one network's run, and the fraction of all runs that is done.
+
+    Args:
+        on_progress: Whom to tell; may be None.
+        start: Fraction that was done before this run.
+        share: Fraction that this run is of all.
+    """
+
+    def __init__(self, on_progress: OnProgress | None, start: float, share: float) -> None:
+        self.seconds: dict[str, float] = {}
+        self._on_progress = on_progress or (lambda stage, fraction: None)
+        self._done = start
+        self._share = share
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        """Time a stage; what is given takes the fraction of the stage that is done."""
+        share = STAGE_SHARES[name] * self._share
+        self._on_progress(name, self._done)
+        begin = time.perf_counter()
+        yield lambda fraction: self._on_progress(name, self._done + share * fraction)
+        self.seconds[name] = time.perf_counter() - begin
+        self._done += share
+        self._on_progress(name, self._done)
+
+
+@contextmanager
+def _memory_checked() -> Iterator[None]:
+    """Say in one sentence that memory ran out, whoever noticed it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+            raise OutOfMemoryError(
+                "The memory must hold the images and the network's window, but ran out. Close other programs, crop the "
+                "images, or choose a smaller network."
+            ) from error
+        raise
