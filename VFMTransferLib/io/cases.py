@@ -1,0 +1,235 @@
+"""Find the images of one study and read them: a folder by file names, DICOM, one file, or options."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..case import Case
+from ..errors import AmbiguousInputError, ImageError, MissingSequenceError
+from ..terms import Sequence
+from ..volume import Volume
+from . import dicom
+from .diffusion import high_b_image
+from .images import image_stem, is_image_name, read_image, read_mask, to_volume, with_checked_voxels
+from .overlap import require_one_space
+from .roles import DWI, GLAND, candidates_for
+from .values import adc_unit, checked_sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Reading:
+    """A case in the making: sequence → volume, and what had to be decided."""
+
+    volumes: dict[Sequence, Volume] = field(default_factory=dict)
+    gland: Volume | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_case(
+    path: str | Path | None = None,
+    *,
+    t2w: str | Path | None = None,
+    hbv: str | Path | None = None,
+    adc: str | Path | None = None,
+    gland: str | Path | None = None,
+) -> Case:
+    """Read one prostate study; each sequence stays on the grid it was scanned on.
+
+    Args:
+        path: A folder with one file for each role (`t2w.nii.gz`, `adc.mha`, `*_hbv.nrrd`; a 4D
+            `dwi` with its `.bval` gives the high-b image), a folder of DICOM series, or one T2w
+            file.
+        t2w: The T2w image; it and the following overrule what `path` holds. Each is an image file,
+            a folder of one DICOM series, or a file of such a series.
+        hbv: The high-b image, or a diffusion series that holds one.
+        adc: The ADC map, in any usual unit.
+        gland: A mask of the prostate.
+
+    Returns:
+        The case, with ADC in 1e-6 mm²/s and with notes on what reading had to decide.
+
+    Raises:
+        ImageError: A file is missing, damaged, or cannot be what its role needs.
+        GeometryError: A grid cannot be used, or the images do not lie in one space.
+        AmbiguousInputError: Several files or series could fill one role.
+        MissingSequenceError: Nothing was recognized.
+    """
+    named = {Sequence.T2W: t2w, Sequence.HBV: hbv, Sequence.ADC: adc}
+    sources = {role: Path(given) for role, given in named.items() if given is not None}
+    if path is None and not sources:
+        raise ValueError("Give a path, or at least one of t2w, hbv, adc.")
+    case_id = _id_of(Path(path) if path is not None else next(iter(sources.values())).absolute().parent)
+    reading = _Reading()
+    if path is not None:
+        case_id = _look_into(Path(path), sources, reading, gland is None) or case_id
+    for role in [role for role in Sequence if role in sources]:
+        volume, notes = _read_source(role, sources)
+        reading.volumes[role] = volume
+        reading.notes += notes
+    if gland is not None:
+        reading.gland = _gland_of(Path(gland))
+    volumes = {role: reading.volumes[role] for role in Sequence if role in reading.volumes}
+    _require_sensible(case_id, volumes, reading.gland)
+    for note in reading.notes:
+        log.info("%s: %s", case_id, note)
+    return Case(case_id, volumes, reading.gland, tuple(reading.notes))
+
+
+def _id_of(path: Path) -> str:
+    return image_stem(path.absolute().name) or "case"
+
+
+def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wants_gland: bool) -> str | None:
+    """Add to `sources` the files that `path` has for other roles, and read at once what lies in series.
+
+    Returns:
+        A neutral id where a DICOM study was read.
+    """
+    if path.is_file() and is_image_name(path.name):
+        sources.setdefault(Sequence.T2W, path)
+        return None
+    if not path.is_dir():
+        raise ImageError(f"Case '{path.name}' must be a folder or an image file, but there is none. Check the path.")
+    files = sorted(f for f in path.iterdir() if f.is_file() and is_image_name(f.name) and not f.name.startswith("."))
+    by_name = {role: file for role in Sequence if role not in sources and (file := _only_file(role, files))}
+    sources |= by_name
+    if Sequence.HBV not in sources:
+        _read_high_b_of_file(_only_file(DWI, files), reading)
+    if wants_gland:
+        _read_gland(candidates_for(GLAND, files), reading)
+    if by_name or reading.volumes:
+        return None
+    return _read_dicom(path, frozenset(Sequence) - sources.keys(), reading)
+
+
+def _only_file(role: str, files: list[Path]) -> Path | None:
+    candidates = candidates_for(role, files)
+    if len(candidates) > 1:
+        raise AmbiguousInputError(
+            f"One file must be the {role}, but these could be: {', '.join(f.name for f in candidates)}. "
+            f"Name one with --{Sequence.HBV if role == DWI else role}."
+        )
+    return candidates[0] if candidates else None
+
+
+def _read_dicom(folder: Path, wanted: frozenset[Sequence], reading: _Reading) -> str | None:
+    study = dicom.read_study(folder, wanted)
+    if study is None:
+        return None
+    reading.notes += study.notes
+    for role, volume in study.volumes.items():
+        name = f"{role} series"
+        reading.volumes[role], notes = checked_sequence(with_checked_voxels(volume, name), role, name)
+        reading.notes += notes
+    return study.id
+
+
+def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str]]:
+    """Read one named input, whose values must be those of its sequence."""
+    path = sources[role]
+    volume, notes = _read_values(path, role)
+    if role is Sequence.ADC and adc_unit(volume.array) is None and Sequence.HBV in sources:
+        other = sources[Sequence.HBV]
+        if adc_unit(_read_values(other, Sequence.HBV)[0].array) is not None:
+            raise ImageError(
+                f"'{path.name}' must be the ADC map and '{other.name}' the high-b image, but by their values it is the "
+                "other way round. Swap them."
+            )
+    volume, more = checked_sequence(volume, role, path.name)
+    return volume, [*notes, *more]
+
+
+def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
+    """Read an image file, the DICOM series in a folder, or the DICOM series that a file belongs to."""
+    if path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path)):
+        volume, notes = dicom.read_series(path, role)
+        return with_checked_voxels(volume, path.name), notes
+    image = read_image(path)
+    if role is Sequence.HBV and image.GetDimension() == 4 and image.GetSize()[3] > 1:
+        volume, note = _high_b_of_4d(path, image)
+        return volume, [note]
+    return to_volume(image, path.name, str(role)), []
+
+
+def _read_high_b_of_file(path: Path | None, reading: _Reading) -> None:
+    """The high-b image of a 4D diffusion file, if there is one."""
+    if path is None:
+        return
+    image = read_image(path)
+    if image.GetDimension() != 4:
+        reading.notes.append(f"'{path.name}' has no b values and was not used; if it is the high-b image, say --hbv.")
+        return
+    volume, note = _high_b_of_4d(path, image)
+    reading.volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, path.name)
+    reading.notes.append(note)
+
+
+def _high_b_of_4d(path: Path, image: sitk.Image) -> tuple[Volume, str]:
+    """The high-b image of a 4D file with its `.bval` beside it."""
+    by_b: dict[float, Volume] = {}
+    b_values = _b_values(path)
+    if len(b_values) != image.GetSize()[3]:
+        raise ImageError(
+            f"'{path.name}' must have one b value for each of its {image.GetSize()[3]} images, but its .bval has "
+            f"{len(b_values)}. Convert it again."
+        )
+    for index, b in enumerate(b_values):
+        if b in by_b:
+            raise ImageError(
+                f"'{path.name}' must hold one trace-weighted image for each b value, but holds several of b {b:g} "
+                "(directions). Select the trace images."
+            )
+        part = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, index])
+        by_b[b] = to_volume(part, path.name, str(Sequence.HBV))
+    return high_b_image(by_b, path.name)
+
+
+def _b_values(path: Path) -> list[float]:
+    file = path.with_name(image_stem(path.name) + ".bval")
+    try:
+        values = [float(word) for word in file.read_text(encoding="utf-8").split()]
+    except (OSError, ValueError):
+        values = []
+    if not values or not np.isfinite(values).all() or min(values) < 0:
+        raise ImageError(
+            f"'{path.name}' is 4D and must have its b values in '{file.name}', but has none to read there."
+        )
+    return values
+
+
+def _read_gland(candidates: list[Path], reading: _Reading) -> None:
+    if len(candidates) == 1:
+        reading.gland = _gland_of(candidates[0])
+        reading.notes.append(f"Gland mask: '{candidates[0].name}'.")
+    elif candidates:
+        names = ", ".join(f.name for f in candidates)
+        reading.notes.append(f"Several files could be the gland mask ({names}); none was used. Name one with --gland.")
+
+
+def _gland_of(path: Path) -> Volume:
+    mask = read_mask(path, GLAND)
+    if not mask.array.any():
+        raise ImageError(f"'{path.name}' must mark the prostate, but is empty. Select another mask, or none.")
+    return mask.with_array((mask.array > 0).astype(np.uint8))
+
+
+def _require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
+    """Raise unless there is an image, no two are the same, and all lie in one space."""
+    if not volumes:
+        raise MissingSequenceError(
+            f"Case '{case_id}' must contain t2w, hbv or adc by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd) or as DICOM "
+            "series, but none was recognized. Name the files by option."
+        )
+    for (role, a), (other, b) in combinations(volumes.items(), 2):
+        if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):
+            raise ImageError(f"{role} and {other} must be two images, but are the same. Select another file for one.")
+    require_one_space(volumes, gland)

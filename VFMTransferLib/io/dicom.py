@@ -1,0 +1,176 @@
+"""DICOM series: which of a study's series are T2w, ADC and high-b image, read as volumes.
+
+What a series is, its tags say first (image type, scanning sequence, echo time, b value) and its
+description second. Read through SimpleITK (GDCM); nothing of a patient's identity is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import AmbiguousInputError, ImageError, MissingSequenceError
+from ..terms import Sequence
+from ..volume import Volume
+from .diffusion import HIGH_B, high_b_image
+from .headers import Header, read_headers
+from .series import T2_WORDS, Series, grouped, listed
+from .stack import stack_slices
+
+LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image
+DICOM_SUFFIXES = (".dcm", ".ima")
+
+
+@dataclass
+class Study:
+    """What a DICOM folder gave: a neutral id, sequence → volume, and what had to be decided."""
+
+    id: str
+    volumes: dict[Sequence, Volume] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its name, or begins as such files do."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
+
+
+def read_study(folder: Path, wanted: Iterable[Sequence]) -> Study | None:
+    """Recognize and read a study's series, or None where the folder holds no DICOM file.
+
+    Args:
+        folder: Searched with all folders below it.
+        wanted: Sequences to look for; the others may be ambiguous.
+
+    Raises:
+        AmbiguousInputError: Several studies, or several series that could be one sequence.
+        ImageError, GeometryError: A series that is needed cannot be read as a volume.
+    """
+    headers = read_headers(path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path))
+    if not headers:
+        return None
+    series = grouped(headers)
+    studies = {h.study_uid for h in headers}
+    if len(studies) > 1:
+        raise AmbiguousInputError(
+            f"The DICOM folder must hold one study, but holds {len(studies)}. Give the folder of one."
+        )
+    study = Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}")
+    axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
+    for role in Sequence:
+        if role in wanted and (found := _ROLE_READERS[role](axial)) is not None:
+            study.volumes[role], notes = found
+            study.notes += notes
+    if not study.volumes and set(wanted) == set(Sequence):
+        raise _nothing_recognized(series)
+    return study
+
+
+def read_series(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
+    """Read the one series of a folder, or the one that a file belongs to, as what the user says it is.
+
+    Raises:
+        AmbiguousInputError: The folder holds several series.
+        ImageError, GeometryError: It holds none, or it cannot be read as a volume.
+    """
+    folder = path if path.is_dir() else path.parent
+    headers = read_headers(f for f in sorted(folder.iterdir()) if f.is_file() and is_dicom(f))
+    series = grouped(headers)
+    if path.is_file():
+        series = [s for s in series if any(h.path.name == path.name for h in s.headers)]
+    if not series:
+        raise ImageError(f"'{path.name}' must be an image file or a folder of one DICOM series, but holds none.")
+    if len(series) > 1:
+        raise AmbiguousInputError(
+            f"'{path.name}' must hold one DICOM series, but holds {listed(series)}. Name a file of the one wanted."
+        )
+    chosen = series[0]
+    if role is Sequence.HBV and len(chosen.b_values) > 1:
+        return _high_b_of(chosen)
+    return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}, as named."]
+
+
+def _read_t2w(series: list[Series]) -> tuple[Volume, list[str]] | None:
+    return _read_only_one([s for s in series if s.is_t2w], Sequence.T2W, lambda s: bool(s.first.words & T2_WORDS))
+
+
+def _read_adc(series: list[Series]) -> tuple[Volume, list[str]] | None:
+    return _read_only_one([s for s in series if s.is_adc], Sequence.ADC, lambda s: "ADC" in s.first.image_type)
+
+
+def _read_only_one(
+    candidates: list[Series], role: Sequence, is_surer: Callable[[Series], bool]
+) -> tuple[Volume, list[str]] | None:
+    surer = [s for s in candidates if is_surer(s)]
+    chosen = _only_one(surer or candidates, role)
+    if chosen is None:
+        return None
+    return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}."]
+
+
+def _only_one(candidates: list[Series], role: Sequence) -> Series | None:
+    if len(candidates) > 1:
+        raise AmbiguousInputError(
+            f"One series must be the {role}, but these could be: {listed(candidates)}. "
+            f"Name a folder or a file of the one wanted with --{role}."
+        )
+    return candidates[0] if candidates else None
+
+
+def _read_hbv(series: list[Series]) -> tuple[Volume, list[str]] | None:
+    """The scanner's calculated image where it goes beyond what was measured, else the measured series."""
+    diffusion = [s for s in series if s.is_diffusion]
+    measured = [s for s in diffusion if not s.is_calculated and s.b_values]
+    highest = max((s.highest_b for s in measured), default=0.0)
+    calculated = [s for s in diffusion if s.is_calculated and (not s.b_values or s.highest_b > highest)]
+    if highest < HIGH_B and calculated:
+        return _read_calculated(calculated)
+    candidates = [s for s in measured if s.highest_b == highest]
+    traces = [s for s in candidates if "TRACEW" in s.first.image_type]
+    chosen = _only_one(traces or candidates, Sequence.HBV)
+    return _high_b_of(chosen) if chosen is not None and highest >= LOWEST_HIGH_B else None
+
+
+def _read_calculated(candidates: list[Series]) -> tuple[Volume, list[str]]:
+    top = max(s.highest_b for s in candidates)
+    chosen = _only_one([s for s in candidates if s.highest_b == top], Sequence.HBV) or candidates[0]
+    b = f"b {top:g} by its tag" if top else "b not stated"
+    note = f"High-b image: {chosen.label}, calculated by the scanner, {b}."
+    return stack_slices(chosen.headers, str(Sequence.HBV), chosen.label), [note]
+
+
+def _high_b_of(series: Series) -> tuple[Volume, list[str]]:
+    """The high-b image of one measured series, which is split by b value."""
+    slices: dict[float, list[Header]] = defaultdict(list)
+    for header in series.headers:
+        if header.b_value is not None:
+            slices[header.b_value].append(header)
+    by_b = {}
+    for b, headers in slices.items():
+        traces = [h for h in headers if h.is_trace]
+        by_b[b] = stack_slices(traces or headers, str(Sequence.HBV), f"{series.label}, b {b:g}")
+    if len(by_b) == 1:
+        note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
+        return by_b[series.highest_b], [note]
+    volume, note = high_b_image(by_b, series.label)
+    return volume, [note]
+
+
+def _nothing_recognized(series: list[Series]) -> MissingSequenceError:
+    multiframe = any(s.first.frames > 1 for s in series)
+    hint = (
+        " Multi-frame (enhanced) series must be exported as single-frame ones or converted first." if multiframe else ""
+    )
+    return MissingSequenceError(
+        f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
+        f"{listed(series)}. Name them by option.{hint}"
+    )
+
+
+_ROLE_READERS = {Sequence.T2W: _read_t2w, Sequence.HBV: _read_hbv, Sequence.ADC: _read_adc}

@@ -1,0 +1,168 @@
+"""What the header of one DICOM slice says of its series, its place and its b value."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..volume import itk_warnings_silenced
+
+_SIEMENS_B = "0019|100c"
+_GE_B = "0043|1039"
+_PHILIPS_B = "2001|1003"
+_PHILIPS_DIRECTION = "2001|1004"
+_STANDARD_B = "0018|9087"
+_STANDARD_DIRECTION = "0018|9075"
+_GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
+_B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1; not *ep_b50_800
+_B_IN_DESCRIPTION = re.compile(r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]?(\d{1,4})(?!\d|[ _,/-]\d)")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of one slice that reading needs; of the patient, nothing.
+
+    Attributes:
+        image_type: Words of Image Type.
+        scanning_sequence: Words of Scanning Sequence, as `SE`, `EP`, `GR`.
+        orientation: Direction cosines of the rows, then of the columns, LPS.
+        position_mm: Center of the first pixel, LPS.
+        spacing_mm: Between pixels along (x, y).
+        size: Pixels along (x, y).
+        b_value: s/mm², or None.
+        is_trace: Not one of several diffusion directions, as far as the tags say.
+    """
+
+    path: Path
+    study_uid: str
+    series_uid: str
+    number: str
+    description: str
+    modality: str
+    frames: int
+    image_type: frozenset[str]
+    scanning_sequence: frozenset[str]
+    echo_time_ms: float | None
+    orientation: tuple[float, ...]
+    position_mm: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    size: tuple[int, int]
+    b_value: float | None
+    is_trace: bool
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Words of the series description, in lower case, split at anything that is no letter or digit."""
+        return frozenset(re.split(r"[^a-z0-9]+", self.description.lower())) - {""}
+
+    @cached_property
+    def normal(self) -> np.ndarray:
+        """Direction in which slices follow each other, LPS."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def read_headers(paths: Iterable[Path]) -> list[Header]:
+    """Headers of the files that are images in space; reports, presentation states and the like stay out."""
+    headers = []
+    with itk_warnings_silenced():
+        for path in paths:
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.LoadPrivateTagsOn()
+            try:
+                reader.ReadImageInformation()
+            except RuntimeError:  # no image, or one that GDCM cannot decode
+                continue
+            if (header := _header(path, reader)) is not None:
+                headers.append(header)
+    return headers
+
+
+def _header(path: Path, reader: sitk.ImageFileReader) -> Header | None:
+    tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
+    frames = int(_number(tags.get("0028|0008")) or 1)
+    orientation = _numbers(tags.get("0020|0037"))
+    position = _numbers(tags.get("0020|0032"))
+    if frames == 1 and (len(orientation) != 6 or len(position) != 3):
+        return None
+    description = tags.get("0008|103e", "")
+    return Header(
+        path=path,
+        study_uid=tags.get("0020|000d", ""),
+        series_uid=tags.get("0020|000e", ""),
+        number=tags.get("0020|0011", ""),
+        description=description,
+        modality=tags.get("0008|0060", ""),
+        frames=frames,
+        image_type=_words(tags.get("0008|0008")),
+        scanning_sequence=_words(tags.get("0018|0020")),
+        echo_time_ms=_number(tags.get("0018|0081")),
+        orientation=orientation if len(orientation) == 6 else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        position_mm=position if len(position) == 3 else (0.0, 0.0, 0.0),
+        spacing_mm=reader.GetSpacing()[:2],
+        size=reader.GetSize()[:2],
+        b_value=_b_value(path, tags, description),
+        is_trace=_is_trace(tags),
+    )
+
+
+def _b_value(path: Path, tags: dict[str, str], description: str) -> float | None:
+    """b value by the standard tag, the vendors' private ones, the sequence's name, the description."""
+    for key in (_STANDARD_B, _SIEMENS_B, _PHILIPS_B, _GE_B):
+        if key not in tags:
+            continue
+        value = _number(tags[key]) if tags[key] else _private_number(path, key)
+        if value is not None and value >= 0:
+            return value % _GE_B_OFFSET if key == _GE_B else value
+    by_name = _B_IN_SEQUENCE_NAME.search(tags.get("0018|0024", "").lower())
+    if by_name:
+        return float(by_name.group(1))
+    by_description = _B_IN_DESCRIPTION.findall(description.lower())
+    return float(by_description[0]) if len(by_description) == 1 else None
+
+
+def _private_number(path: Path, key: str) -> float | None:
+    """The number in a private element whose type an anonymizer changed to OB or UN.
+
+    GDCM gives no text for such elements. Their bytes are the text of the number (Siemens, GE) or a
+    little-endian float (Philips).
+    """
+    group, element = (int(part, 16) for part in key.split("|"))
+    content = path.read_bytes()
+    tag = re.escape(struct.pack("<HH", group, element))
+    match = re.search(tag + rb"(?:(?:OB|UN)\0\0)(.)\0\0\0", content, re.DOTALL)
+    if match is None:
+        return None
+    value = content[match.end() : match.end() + match.group(1)[0]]
+    if key == _PHILIPS_B and len(value) == 4:
+        return float(struct.unpack("<f", value)[0])
+    return _number(value.decode("latin-1"))
+
+
+def _is_trace(tags: dict[str, str]) -> bool:
+    direction = tags.get(_STANDARD_DIRECTION, "").upper() or tags.get(_PHILIPS_DIRECTION, "").upper()
+    return not direction or direction.startswith(("I", "N"))  # isotropic, or none at b 0
+
+
+def _words(text: str | None) -> frozenset[str]:
+    return frozenset(word.strip().upper() for word in (text or "").split("\\")) - {""}
+
+
+def _number(text: str | None) -> float | None:
+    """The first number of a multi-valued element."""
+    values = _numbers((text or "").split("\\")[0])
+    return values[0] if values else None
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in (text or "").strip(" \0").split("\\"))
+    except ValueError:
+        return ()

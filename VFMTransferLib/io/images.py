@@ -1,0 +1,241 @@
+"""One image file: read with checks, written whole. NIfTI, NRRD and MetaImage, through SimpleITK."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..atomic import atomic_file
+from ..errors import GeometryError, ImageError, OutputError
+from ..terms import Sequence
+from ..volume import Geometry, Volume, itk_warnings_silenced
+from .values import checked_sequence
+from .wholeness import require_whole
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+SPACING_RANGE_MM = (0.01, 50.0)
+MAX_LABEL = 255
+_SPACE_MARGIN_BYTES = 1 << 16
+
+log = logging.getLogger(__name__)
+
+
+def is_image_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def image_stem(name: str) -> str:
+    """A file's name without the suffix of an image: `t2w` of `t2w.nii.gz`."""
+    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def read_volume(path: str | Path, role: Sequence | str = "image") -> Volume:
+    """Read a three-dimensional image and check that it can serve.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage file.
+        role: A sequence, whose values are checked (ADC is converted to 1e-6 mm²/s), or any other
+            word to call the image by.
+
+    Raises:
+        ImageError: Missing, damaged, not 3D, not one value a voxel, constant, NaN or Inf, values
+            that do not fit the sequence.
+        GeometryError: One slice only, or a grid without spacing or orientation.
+    """
+    volume = to_volume(read_image(path), Path(path).name, str(role))
+    if role not in tuple(Sequence):
+        return volume
+    volume, notes = checked_sequence(volume, Sequence(role), Path(path).name)
+    for note in notes:
+        log.info(note)
+    return volume
+
+
+def read_mask(path: str | Path, name: str = "mask") -> Volume:
+    """Read a label map: uint8, 0 is background; it may be empty.
+
+    Raises:
+        ImageError: As `read_volume`, or values that are no labels 0..255.
+    """
+    image = read_image(path)
+    file = Path(path).name
+    if image.GetNumberOfComponentsPerPixel() > 1 and file.lower().endswith(".seg.nrrd"):
+        raise ImageError(
+            f"'{file}' must hold one layer, but its segments overlap. Export the one wanted as a label map."
+        )
+    _require_3d_scalar(image, file)
+    volume = Volume.from_sitk(image, name)
+    _require_usable_grid(volume.geometry, file)
+    array = volume.array
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > MAX_LABEL or (array != np.round(array)).any():
+        raise ImageError(
+            f"'{file}' must be a label map with whole numbers 0..{MAX_LABEL}, but holds values "
+            f"{np.nanmin(array):.3g}..{np.nanmax(array):.3g}. Threshold a probability map first."
+        )
+    return volume.with_array(array.astype(np.uint8))
+
+
+def read_image(path: str | Path) -> sitk.Image:
+    """Read a file of a known type that is there whole, with a stated orientation; any dimension.
+
+    Raises:
+        ImageError: Missing, of an unknown type, truncated, or damaged.
+        GeometryError: It states no orientation, no spacing, or sheared axes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"'{path.name}' must be an image file, but there is none of that name. Check the path.")
+    if not is_image_name(path.name):
+        raise ImageError(f"'{path.name}' must be one of {', '.join(SUFFIXES)}. Convert it, or give a DICOM folder.")
+    try:
+        require_whole(path)
+        with itk_warnings_silenced():
+            image = sitk.ReadImage(str(path))
+    except PermissionError as error:
+        raise ImageError(f"'{path.name}' may not be read by this user. Change its permissions.") from error
+    except RuntimeError as error:
+        raise _reading_error(path.name, str(error)) from None  # ITK's text holds the full path
+    _require_stated_grid(image, path.name)
+    return image
+
+
+def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
+    """A checked volume of an image that was read from `file`.
+
+    Raises:
+        ImageError, GeometryError: As `read_volume`.
+    """
+    image = _without_unit_axes(image)
+    _require_3d_scalar(image, file)
+    volume = Volume.from_sitk(image, name)
+    _require_usable_grid(volume.geometry, file)
+    return with_checked_voxels(volume, file)
+
+
+def with_checked_voxels(volume: Volume, file: str) -> Volume:
+    """The volume with voxels of at most 32 bits, all finite and not all equal.
+
+    Raises:
+        ImageError: They are not.
+    """
+    array = volume.array.astype(np.float32) if volume.array.dtype == np.float64 else volume.array
+    if not np.isfinite(array).all():
+        count = int(np.count_nonzero(~np.isfinite(array)))
+        raise ImageError(f"'{file}' must hold finite values, but {count} voxels are NaN or infinite. Export it again.")
+    if array.min() == array.max():
+        raise ImageError(f"'{file}' must show something, but every voxel is {array.flat[0]:.6g}. Select another file.")
+    return volume.with_array(array)
+
+
+def write_volume(volume: Volume, path: str | Path) -> None:
+    """Write an image, compressed; the file appears whole or not at all.
+
+    Raises:
+        OutputError: Folder not writable, disk full.
+    """
+    write_image(volume.to_sitk(), Path(path))
+
+
+def write_displacement(displacement_mm: np.ndarray, geometry: Geometry, path: str | Path) -> None:
+    """Write displacement vectors as ITK's displacement field.
+
+    Args:
+        displacement_mm: (D, H, W, 3), millimeters in LPS. As in every ITK transform it leads from a
+            point of the output to where the input is sampled.
+        geometry: The grid that the vectors lie on.
+        path: For example `displacement.nii.gz`; `SimpleITK.DisplacementFieldTransform` takes it
+            when read as `sitkVectorFloat64`.
+
+    Raises:
+        OutputError: Folder not writable, disk full.
+    """
+    if displacement_mm.shape != (*geometry.shape, 3):
+        raise ValueError(f"Displacement must be {(*geometry.shape, 3)}, got {displacement_mm.shape}.")
+    image = sitk.GetImageFromArray(np.asarray(displacement_mm, np.float32), isVector=True)
+    image.CopyInformation(geometry.image())
+    write_image(image, Path(path))
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Write through a temporary sibling, so that a failure leaves nothing under `path`.
+
+    Raises:
+        OutputError: Folder not writable, disk full.
+    """
+    size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    with atomic_file(path) as part:
+        _require_space(path.parent, size)
+        try:
+            with itk_warnings_silenced():
+                sitk.WriteImage(image, str(part), useCompression=True)
+            require_whole(part)  # on a full disk ITK loses a NIfTI file's end without a word
+        except (RuntimeError, ImageError):
+            raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
+
+
+def _require_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size // 8 + _SPACE_MARGIN_BYTES:  # compression rarely does better than 8
+        raise OutputError(f"Writing results needs about {size >> 20} MB, but the disk has {free >> 20} MB free.")
+
+
+def _reading_error(file: str, text: str) -> ImageError:
+    if "orthonormal" in text:
+        return GeometryError(
+            f"'{file}' must have perpendicular axes, but its are sheared or missing. Resample it first."
+        )
+    if "Unable to determine ImageIO" in text:
+        return ImageError(f"'{file}' must be an image, but its content is of no known type. Export it again.")
+    return ImageError(f"'{file}' must be an image, but its header or voxels cannot be read. Export it again.")
+
+
+def _require_stated_grid(image: sitk.Image, file: str) -> None:
+    """Raise where a NIfTI header leaves out what ITK would then make up."""
+    stated = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    if stated.get("qform_code") == "0" and stated.get("sform_code") == "0":
+        raise GeometryError(
+            f"'{file}' must state its orientation, but qform and sform are both unset. Convert it from DICOM again."
+        )
+    spacings = [float(stated.get(f"pixdim[{axis}]", 1)) for axis in (1, 2, 3)]
+    if not all(np.isfinite(s) and s > 0 for s in spacings):
+        raise GeometryError(f"'{file}' must have a spacing along each axis, but has {spacings} mm. Mend its header.")
+
+
+def _without_unit_axes(image: sitk.Image) -> sitk.Image:
+    """A 4D image of one time point as 3D."""
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        return sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, 0])
+    return image
+
+
+def _require_3d_scalar(image: sitk.Image, file: str) -> None:
+    size = "x".join(map(str, image.GetSize()))
+    if image.GetDimension() != 3:
+        raise ImageError(
+            f"'{file}' must be a 3D volume, but is {image.GetDimension()}D ({size}). Select or split out one."
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise ImageError(
+            f"'{file}' must have one gray value a voxel, but has {image.GetPixelIDTypeAsString()} (color or vectors). "
+            "Select the original image."
+        )
+
+
+def _require_usable_grid(geometry: Geometry, file: str) -> None:
+    if min(geometry.size) < 2:
+        size = "x".join(map(str, geometry.size))
+        raise GeometryError(f"'{file}' must be a volume, but is a single slice ({size}). Select the whole series.")
+    low, high = SPACING_RANGE_MM
+    if not all(low <= s <= high for s in geometry.spacing_mm):
+        raise GeometryError(
+            f"'{file}' must have spacings of {low}..{high} mm, but has {geometry.spacing_mm}. Mend its header."
+        )
+    if not np.isclose(abs(np.linalg.det(np.reshape(geometry.direction, (3, 3)))), 1, atol=1e-2):
+        raise GeometryError(f"'{file}' must have perpendicular axes, but has directions {geometry.direction}.")
+    if not np.isfinite(geometry.origin_mm).all():
+        raise GeometryError(f"'{file}' must have a position in space, but its origin is {geometry.origin_mm}.")
