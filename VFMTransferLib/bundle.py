@@ -100,7 +100,7 @@ def read_bundle(folder: Path | str) -> Bundle:
     _expect(block["labels"] == label_table(spec), "vfm_transfer.labels", "the labels of vfm_transfer.model", "others")
     return Bundle(
         folder=folder,
-        name=_name(block["name"]),
+        name=check_name(block["name"]),
         title=_text(document, "name"),
         version=_text(document, "version"),
         spec=spec,
@@ -176,7 +176,7 @@ def write_bundle(
         BundleError: The name or the specification cannot be, or a weight is not finite.
         OutputError: The folder is taken or cannot be written.
     """
-    _name(bundle.name)
+    check_name(bundle.name)
     spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
     arrays = stored_arrays(weights, half)
     with atomic_folder(bundle.folder, overwrite) as work:
@@ -201,22 +201,30 @@ def stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
                 raise BundleError(
                     f"Weights '{name}' must be finite{' in half precision' if half else ''}, but are not."
                 )
-        arrays[name] = np.ascontiguousarray(array)
+        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # which alone would give a scalar an axis
     return arrays
 
 
-def record_checksum(bundle: Bundle, name: str) -> Bundle:
+def record_checksum(bundle: Bundle, file: str) -> Bundle:
     """Write the checksum of a file that was put into `models/` into the metadata.
 
     Raises:
         OutputError: They cannot be written.
     """
-    bundle = replace(bundle, sha256={**bundle.sha256, name: file_sha256(bundle.folder / name)})
-    document = _read_metadata(bundle.folder)
-    document["vfm_transfer"]["sha256"] = dict(bundle.sha256)
-    with atomic_file(bundle.folder / METADATA) as part:
-        part.write_text(dump(document), encoding="utf-8")
+    bundle = replace(bundle, sha256={**bundle.sha256, file: file_sha256(bundle.folder / file)})
+    _change_block(bundle, "sha256", dict(bundle.sha256))
     return bundle
+
+
+def rename(bundle: Bundle, name: str) -> Bundle:
+    """Give a bundle another name, in its metadata; the folder stays.
+
+    Raises:
+        BundleError: The name cannot be.
+        OutputError: The metadata cannot be written.
+    """
+    _change_block(bundle, "name", check_name(name))
+    return replace(bundle, name=name)
 
 
 def file_sha256(path: Path) -> str:
@@ -250,6 +258,13 @@ def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_bod
     return bundle
 
 
+def _change_block(bundle: Bundle, key: str, value: object) -> None:
+    document = _read_metadata(bundle.folder)
+    document["vfm_transfer"][key] = value
+    with atomic_file(bundle.folder / METADATA) as part:
+        part.write_text(dump(document), encoding="utf-8")
+
+
 def _read_metadata(folder: Path) -> dict[str, Any]:
     """The metadata document, with every key of the block there."""
     path = folder / METADATA
@@ -275,7 +290,12 @@ def _expect(holds: bool, key: str, must_be: str, found: str) -> None:
         raise BundleError(f"{key} must be {must_be}, got {found}. Get the bundle again, or mend its metadata.json.")
 
 
-def _name(value: object) -> str:
+def check_name(value: object) -> str:
+    """The value, where it can be a bundle's name.
+
+    Raises:
+        BundleError: It cannot.
+    """
     holds = isinstance(value, str) and _NAME.fullmatch(value) is not None
     _expect(holds, "The name of a bundle", "lower-case letters, digits, '-', '_', '.'", describe(value))
     return str(value)

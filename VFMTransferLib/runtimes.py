@@ -95,10 +95,10 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             f"runtime must be one of {', '.join(RUNTIMES)} and precision one of {', '.join(PRECISIONS)}, "
             f"got {runtime} and {precision}."
         )
-    verify(bundle)
     chosen, notes = choose_runtime(bundle, runtime, device)
     try:
         if chosen == "onnx":
+            verify(bundle)
             from .onnx_runtime import open_onnx
 
             return open_onnx(bundle, device, precision, notes)
