@@ -56,6 +56,11 @@ def smooth_field(
     return np.matmul(field, weights[2].T / np.float32(norm))
 
 
+def ridges(field: np.ndarray, width: float) -> np.ndarray:
+    """Thin lines where a random field crosses zero: septa, 0..1."""
+    return np.clip(1 - np.abs(field) / np.float32(width), 0, 1)
+
+
 def _spline_weights(points_mm: np.ndarray, period_mm: float) -> np.ndarray:
     """Cubic B-spline weights of knots at half the period: (points, knots)."""
     step = period_mm / 2
@@ -89,8 +94,9 @@ class Canvas:
         coordinates = []
         for axis in (x, y, z):
             slow = smooth_field(lattice, rng, 70.0)
-            quick = smooth_field(lattice, rng, 22.0)
-            coordinates.append(axis + np.float32(warp_mm) * (slow + np.float32(0.45) * quick))
+            quick = smooth_field(lattice, rng, 20.0)
+            ragged = smooth_field(lattice, rng, 9.0)
+            coordinates.append(axis + np.float32(warp_mm) * (slow + np.float32(0.5) * quick + np.float32(0.2) * ragged))
         self.x, self.y, self.z = coordinates
         self.edge_mm = max(lattice.spacing_mm[1:])
 

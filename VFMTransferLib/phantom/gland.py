@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from . import tissues
-from .canvas import Box, Canvas, smooth_field
+from .canvas import Box, Canvas, ridges
 from .shapes import Blob, Tube, paint_layers, rotation, smooth_union
 
 VOLUME_RANGE_ML = (23.0, 138.0)  # leaves room for what the deformation changes within 20..150 ml
@@ -170,11 +171,6 @@ def _band(distance_mm: np.ndarray, width_mm: float) -> np.ndarray:
     return np.clip(1.2 - np.abs(distance_mm) / np.float32(width_mm), 0, 1)
 
 
-def ridges(field: np.ndarray, width: float) -> np.ndarray:
-    """Thin lines where a random field crosses zero: septa, 0..1."""
-    return np.clip(1 - np.abs(field) / np.float32(width), 0, 1)
-
-
 def _paint_peripheral(canvas: Canvas, box: Box, whole: np.ndarray, rng: np.random.Generator) -> None:
     """Bright glands between dark septa, some of it hazy from inflammation or atrophy."""
     brightness = float(np.clip(np.exp(rng.normal(-0.10, 0.28)), 0.52, 1.35))
@@ -182,7 +178,7 @@ def _paint_peripheral(canvas: Canvas, box: Box, whole: np.ndarray, rng: np.rando
     haze = canvas.field(rng, 18.0, box)
     amount = rng.uniform(0.1, 0.6)
     canvas.paint(tissues.CENTRAL_ZONE, whole * np.clip(haze * 0.5 - 0.15, 0, 1) * np.float32(amount), box)
-    septa = ridges(canvas.field(rng, (14.0, 7.0, 7.0), box), 0.12)
+    septa = ridges(canvas.field(rng, (14.0, 7.0, 7.0), box), 0.2)
     canvas.paint(tissues.CAPSULE, whole * septa * np.float32(rng.uniform(0.15, 0.5)), box)
 
 
@@ -192,7 +188,7 @@ def _paint_nodules(canvas: Canvas, gland: Gland, box: Box, zone: np.ndarray, rng
     for _ in range(rng.poisson(3 + lobe_ml / 2.2)):
         side = rng.choice([-1, 1])
         spread = rng.normal(0, 1, 3) * (0.26, 0.34, 0.38)
-        own = gland.lobe_scale * (spread + (side * 0.32, 0, 0)) + (0, -0.2, 0.14)
+        own = gland.lobe_scale * (spread + np.array([side * 0.32, 0, 0])) + np.array([0, -0.2, 0.14])
         center = rotation(*gland.turn_deg) @ (own * gland.half_mm) + gland.center_mm
         radius = float(np.clip(rng.lognormal(np.log(3.4), 0.5), 1.8, 0.42 * min(gland.half_mm)))
         half = radius * np.exp(rng.normal(0, 0.18, 3))
@@ -223,7 +219,7 @@ def _paint_urethra(canvas: Canvas, gland: Gland, whole: np.ndarray, box: Box, rn
     points = [(0, -0.45, 0.95), (0, 0.12, -0.1), (0, -0.02, -1.0)]
     path = [rotation(*gland.turn_deg) @ (np.array(p) * gland.half_mm) + gland.center_mm for p in points]
     radius = rng.uniform(2.4, 3.8)
-    for start, end in zip(path, path[1:], strict=False):
+    for start, end in pairwise(path):
         tube = Tube(tuple(start), tuple(end), (radius, radius))
         distance = tube.distance_of(*canvas.coordinates(box))
         canvas.paint(tissues.FIBROMUSCULAR, whole * canvas.coverage(distance) * 0.6, box)

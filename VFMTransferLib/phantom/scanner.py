@@ -42,7 +42,7 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
     Returns:
         Complex array; the mean of each slice stays.
     """
-    d, h, w = slices.shape
+    _, h, w = slices.shape
     fractions = (kept, kept) if isinstance(kept, int | float) else kept
     rows, columns = (max(round(n * f), 1) for n, f in zip((h, w), fractions, strict=True))
     spectrum = np.fft.fftshift(np.fft.fft2(slices), axes=(1, 2))

@@ -103,13 +103,40 @@ class Tube:
         return np.sqrt(gap) - (np.float32(first) + along * np.float32(last - first))
 
 
+@dataclass(frozen=True)
+class Union:
+    """Several shapes grown together, their seams rounded over `blend_mm`."""
+
+    parts: tuple[Blob | Tube, ...]
+    blend_mm: float = 8.0
+
+    def mirrored(self) -> Union:
+        """The same on the other side of the body."""
+        return replace(self, parts=tuple(part.mirrored() for part in self.parts))
+
+    def box(self, canvas: Canvas) -> Box | None:
+        """The canvas's points that any part can reach."""
+        boxes = [box for box in (part.box(canvas) for part in self.parts) if box is not None]
+        if not boxes:
+            return None
+        ends = [(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True)]
+        return tuple(slice(*end) for end in ends)  # type: ignore[return-value]
+
+    def distance_of(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Signed distance of points to the common surface; float32."""
+        distance = self.parts[0].distance_of(x, y, z)
+        for part in self.parts[1:]:
+            distance = smooth_union(distance, part.distance_of(x, y, z), self.blend_mm)
+        return distance
+
+
 def smooth_union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Distance to two shapes together, their seam rounded over `blend_mm`."""
     h = np.clip(blend_mm - np.abs(a - b), 0, None) / np.float32(blend_mm)
     return np.minimum(a, b) - h * h * np.float32(blend_mm / 4)
 
 
-Shape = Blob | Tube
+Shape = Blob | Tube | Union
 
 
 def paint_layers(canvas: Canvas, shape: Shape, layers: Layers) -> None:

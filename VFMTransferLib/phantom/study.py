@@ -14,7 +14,8 @@ from ..volume import Geometry, Volume
 from .canvas import Canvas, Lattice, smooth_field
 from .gland import Gland, PaintedGland, draw_gland, paint_gland
 from .lesions import Lesion, draw_count, paint_lesions
-from .pelvis import Habitus, draw_habitus, paint_pelvis
+from .organs import paint_organs
+from .pelvis import Habitus, draw_habitus, paint_pelvis, paint_skin
 from .scanner import SpinEcho, acquire, box_average, coil_sensitivity
 from .shapes import rotation
 
@@ -103,8 +104,10 @@ def make_phantom(
     body, paint, grow, device, place, _ = streams
     gland, habitus, scanner = draw_gland(body), draw_habitus(body), _draw_scanner(device, noise)
     grid, lattice = _place_t2w(gland, t2w_spacing_mm, field_of_view_mm, place)
-    canvas = Canvas(lattice, paint, warp_mm=1.4)
-    paint_pelvis(canvas, gland, habitus, paint)
+    canvas = Canvas(lattice, paint, warp_mm=1.7)
+    paint_pelvis(canvas, habitus, paint)
+    paint_organs(canvas, gland, habitus, paint)
+    paint_skin(canvas, habitus, paint)
     painted = paint_gland(canvas, gland, paint)
     count = draw_count(grow) if lesions is None else lesions
     found, grades = paint_lesions(canvas, painted, count, grow)
@@ -123,7 +126,7 @@ def make_phantom(
 
 def _draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
     echo = SpinEcho(tr_ms=float(rng.uniform(3500, 7000)), te_ms=float(rng.uniform(88, 118)))
-    level = float(np.exp(rng.normal(np.log(0.02), 0.4))) if noise is None else noise
+    level = float(np.exp(rng.normal(np.log(0.013), 0.4))) if noise is None else noise
     kept = (float(rng.uniform(0.72, 1.0)), float(rng.uniform(0.85, 1.0)))
     return Scanner(echo, level, float(rng.uniform(0.1, 0.9)), kept)
 
