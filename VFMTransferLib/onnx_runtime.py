@@ -11,6 +11,7 @@ import numpy as np
 
 from .bundle import Bundle
 from .errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
+from .machine import usable_cores
 from .runtimes import Forward, Session, raise_if_memory
 
 _CPU = "CPUExecutionProvider"
@@ -25,24 +26,32 @@ class Provider:
 
     Attributes:
         name: ONNX Runtime's name.
-        package: What to install to have it.
+        remedy: What to do to have it, a sentence.
         precisions: What it can compute in; the first is the default.
         selectable: Whether a device number or name may follow, as in `cuda:1`.
     """
 
     name: str
-    package: str
+    remedy: str
     precisions: tuple[str, ...] = ("fp32",)
     selectable: bool = False
 
 
+def _swap(package: str) -> str:
+    return f"Run: python -m pip uninstall -y onnxruntime && python -m pip install {package}"
+
+
+_GPU = "'onnxruntime-gpu[cuda,cudnn]'"
 PROVIDERS: dict[str, Provider] = {
-    "cuda": Provider("CUDAExecutionProvider", "vfm-transfer[gpu]", ("fp32",), True),
-    "tensorrt": Provider("TensorrtExecutionProvider", "vfm-transfer[gpu] tensorrt", ("fp32", "fp16", "bf16"), True),
-    "openvino": Provider("OpenVINOExecutionProvider", "vfm-transfer[openvino]", ("fp32", "fp16", "bf16"), True),
-    "coreml": Provider("CoreMLExecutionProvider", "onnxruntime (on a Mac)", ("fp32", "fp16")),
-    "cpu": Provider(_CPU, "onnxruntime"),
+    "cuda": Provider("CUDAExecutionProvider", _swap(_GPU), ("fp32",), True),
+    "tensorrt": Provider("TensorrtExecutionProvider", _swap(f"{_GPU} tensorrt"), ("fp32", "fp16", "bf16"), True),
+    "openvino": Provider("OpenVINOExecutionProvider", _swap("onnxruntime-openvino"), ("fp32", "fp16", "bf16"), True),
+    "coreml": Provider("CoreMLExecutionProvider", "CoreML exists on Macs only.", ("fp32", "fp16")),
+    "cpu": Provider(_CPU, _swap("onnxruntime")),
 }
+# TensorRT is used only by name, for it compiles the graph for minutes. CoreML has no 3D convolution
+# (https://onnxruntime.ai/docs/execution-providers/CoreML-ExecutionProvider.html): it serves networks of slices.
+AUTO_ORDER = ("cuda", "openvino", "coreml", "cpu")
 
 
 def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
@@ -64,19 +73,16 @@ def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...
 
 
 def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
-    """Devices to try for `auto`, best first: those of this build that have the precision.
-
-    TensorRT is used only by name, for it compiles the graph for minutes. CoreML has no 3D convolution
-    (https://onnxruntime.ai/docs/execution-providers/CoreML-ExecutionProvider.html): it serves networks of slices.
-    """
+    """Devices to try for `auto`, best first: those of this build that have the precision."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    order = ["cuda", "openvino", *(["coreml"] if bundle.spec.family == "provicnet" else []), "cpu"]
     return [
         name
-        for name in order
-        if PROVIDERS[name].name in available and (precision == "auto" or precision in PROVIDERS[name].precisions)
+        for name in AUTO_ORDER
+        if PROVIDERS[name].name in available
+        and (name != "coreml" or bundle.spec.family == "provicnet")
+        and (precision == "auto" or precision in PROVIDERS[name].precisions)
     ]
 
 
@@ -94,16 +100,13 @@ def why_not_device(device: str) -> str:
     if kind in ("cuda", "tensorrt") and which and not which.isdigit():
         return f"'{which}' must be a number."
     if provider.name not in onnxruntime.get_available_providers():
-        return (
-            f"the installed onnxruntime {onnxruntime.__version__} is built without {provider.name}; "
-            f"remove it and install {provider.package}."
-        )
+        return f"onnxruntime {onnxruntime.__version__} is built without {provider.name}. {provider.remedy}"
     return ""
 
 
 def thread_count() -> int:
     """CPU cores that this process may use; OMP_NUM_THREADS lowers it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     wanted = os.environ.get(_THREADS_VARIABLE, "")
     return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
 
