@@ -39,7 +39,8 @@ def examine() -> dict[str, Any]:
     Returns:
         What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `packages` (name → version or None),
         `runtimes` (for `onnx` and `torch`: version, devices with the reason why not, or an error), `models`
-        (folder, free disk, names), `default` (runtime and device where none is named), `problems` (sentences that say what to do). No path holds the user's name.
+        (folder, free disk, names), `default` (runtime and device where none is named) and `problems` (sentences
+        that say what to do). No path holds the user's name.
     """
     packages = {name: _version(name) for name in _PACKAGES}
     runtimes = {runtime: _examine_runtime(runtime, packages) for runtime in _RUNTIMES}
