@@ -39,16 +39,20 @@ def save_cohort(cohort: Cohort, folder: Path) -> tuple[Path, Path]:
     Raises:
         OutputError: The folder cannot be written.
     """
-    rows = [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows]
-    document = {
+    document = cohort_document(cohort)
+    return _save(Path(folder), "cohort", document, document["rows"])
+
+
+def cohort_document(cohort: Cohort) -> dict[str, Any]:
+    """A cohort as JSON takes it; numbers that are not finite are None."""
+    return {
         "format": COHORT_FORMAT,
         "note": RESEARCH_USE,
         "cases": list(cohort.case_ids),
         "confidence": cohort.confidence,
         "seed": cohort.seed,
-        "rows": rows,
+        "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
     }
-    return _save(Path(folder), "cohort", document, rows)
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:

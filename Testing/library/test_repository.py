@@ -1,0 +1,92 @@
+"""The repository itself: sizes, versions, links, packaging lists."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import VFMTransferLib
+
+ROOT = Path(__file__).resolve().parents[2]
+MB = 1024 * 1024
+MARKDOWN_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.fixture(scope="module")
+def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("This is no clone, so there is no list of tracked files.")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    return [path for name in listed.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_no_tracked_file_is_over_5_mb(tracked_files):
+    assert [path.name for path in tracked_files if path.stat().st_size > 5 * MB] == []
+
+
+def test_shipped_bundles_are_at_most_24_mb(tracked_files):
+    bundles = [path for path in tracked_files if path.is_relative_to(ROOT / "Resources" / "Bundles")]
+    assert sum(path.stat().st_size for path in bundles) <= 24 * MB
+
+
+def test_no_image_of_a_study_is_tracked(tracked_files):
+    images = (".nii", ".nii.gz", ".mha", ".nrrd", ".dcm")
+    assert [path.name for path in tracked_files if path.name.lower().endswith(images)] == []
+
+
+def test_text_files_end_their_lines_as_unix_does(tracked_files):
+    text = [path for path in tracked_files if path.suffix in {".py", ".md", ".toml", ".json", ".yaml", ".cff"}]
+    assert [str(path.relative_to(ROOT)) for path in text if b"\r" in path.read_bytes()] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == VFMTransferLib.__version__
+    assert re.search(r"^## \[([\d.]+)\]", changelog, re.MULTILINE)[1] == VFMTransferLib.__version__
+
+
+def test_every_package_of_the_library_is_packaged(project):
+    folders = {path.parent for path in (ROOT / "VFMTransferLib").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert packages | {"VFMTransferLib.resources"} == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_the_base_install_brings_no_torch(project):
+    base = " ".join(project["project"]["dependencies"])
+    assert not re.search(r"\b(torch|monai|onnx)\b", base)
+
+
+def test_links_in_the_documentation_lead_to_files(tracked_files):
+    pages = [path for path in tracked_files if path.suffix == ".md"]
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in MARKDOWN_LINK.findall(page.read_text(encoding="utf-8"))
+        if "://" not in link and not link.startswith("mailto:") and not (page.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_the_licence_is_named_and_present():
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache-2.0" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_loads_no_pickle_and_runs_no_text():
+    forbidden = re.compile(
+        r"weights_only\s*=\s*False|\bpickle\.load|shell\s*=\s*True|\b(eval|exec)\(|torch\.hub|torchvision"
+    )
+    guilty = [
+        path.name
+        for path in (ROOT / "VFMTransferLib").rglob("*.py")
+        if any(forbidden.search(line.partition("#")[0]) for line in path.read_text(encoding="utf-8").splitlines())
+    ]
+    assert guilty == []

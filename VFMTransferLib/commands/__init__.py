@@ -1,0 +1,5 @@
+"""One file a command: `add_parser` says what it takes, `run` does it. They import what they need when they run."""
+
+from . import compare, demo, doctor, models, phantom, predict
+
+COMMANDS = (demo, predict, compare, models, phantom, doctor)

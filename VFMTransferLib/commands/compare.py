@@ -1,0 +1,183 @@
+"""`vfm-transfer compare`: two networks on the same study, or on several."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BundleError
+from ..terms import TaskId
+from .options import (
+    Commands,
+    add_case_files,
+    add_command,
+    add_json,
+    add_network,
+    add_output,
+    add_runtime,
+    add_task,
+    print_json,
+    require_images,
+    running,
+)
+from .progress import OnProgress, progress_bar
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..study.cohort import CohortRow
+    from ..study.comparison import Comparison, Reference
+
+    Pair = tuple[Bundle, Bundle]
+
+# What a program is told, and what a person is told.
+Answer = tuple[dict[str, Any], list[str]]
+COHORT = "cohort.json"
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(commands, "compare", "Run two networks on one study or several, and report them side by side")
+    parser.add_argument(
+        "cases", nargs="*", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM"
+    )
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        dest="bundles",
+        metavar="B",
+        help="name or folder of a bundle; give two, A first (default: the shipped pair of --task)",
+    )
+    add_task(parser, default=str(TaskId.ANATOMY_SEGMENTATION), help="whose pair to take where no --bundle is given")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        dest="references",
+        metavar="F",
+        help="the truth: a label map, an image, or the name of a class; one for each CASE, in the same order",
+    )
+    add_output(parser, "folder for the report: new, empty, or an earlier output, which is replaced")
+    add_case_files(parser)
+    add_network(parser)
+    add_runtime(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    _check_usage(args)
+    from ..io import output_folder
+    from ..io.outputs import OWN_MARKS
+
+    pair = chosen_pair(args.bundles, TaskId(args.task))
+    with output_folder(args.output, (*OWN_MARKS, COHORT)) as folder, progress_bar() as on_progress:
+        run_cases = _run_several if len(args.cases) > 1 else _run_one
+        document, lines = run_cases(args, pair, folder, on_progress)
+    if args.json:
+        print_json({"output": str(args.output), **document})
+    else:
+        print("\n".join(lines))
+
+
+def chosen_pair(names: list[str], task: TaskId) -> tuple[Bundle, Bundle]:
+    """The two bundles that were named, else the shipped pair of the task.
+
+    Raises:
+        BundleError: A bundle is missing or broken, or the two are for different tasks.
+    """
+    from ..catalog import default_pair, find_bundle
+
+    if not names:
+        return default_pair(task)
+    a, b = (find_bundle(name) for name in names)
+    if a.spec.task != b.spec.task:
+        raise BundleError(
+            f"Both bundles must be for one task, but '{a.name}' is for {a.spec.task} and '{b.name}' for {b.spec.task}. "
+            "Choose two of the same task; vfm-transfer models list shows them."
+        )
+    return a, b
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where the options do not fit each other."""
+    require_images(args, args.cases)
+    count = max(len(args.cases), 1)
+    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland):
+        args.parser.error("--t2w, --hbv, --adc and --gland belong to one case; give one CASE with them")
+    if len({path.resolve().name for path in args.cases}) < len(args.cases):
+        args.parser.error("the CASE folders must have different names, since the report calls them by these")
+    if len(args.bundles) not in (0, 2):
+        args.parser.error(f"give --bundle twice, or not at all; got {len(args.bundles)}")
+    if len(args.references) not in (0, count):
+        args.parser.error(f"give one --reference for each of {count} cases; got {len(args.references)}")
+
+
+def _run_one(args: argparse.Namespace, pair: Pair, folder: Path, on_progress: OnProgress) -> Answer:
+    from ..study.comparison_files import comparison_document
+
+    comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
+    lines = [f"{m.title}, {m.subject}, {m.between}: {m.text} {m.unit}".rstrip() for m in comparison.measures]
+    return comparison_document(comparison), [*lines, str(args.output / page.name)]
+
+
+def _run_several(args: argparse.Namespace, pair: Pair, folder: Path, on_progress: OnProgress) -> Answer:
+    from ..study.cohort import compare_cohort
+    from ..study.comparison_files import cohort_document, save_cohort
+
+    compared = _compared(args, pair, lambda case_id: folder / case_id, on_progress)
+    cohort = compare_cohort(comparison for comparison, _ in compared)
+    save_cohort(cohort, folder)
+    return cohort_document(cohort), [*map(_row_text, cohort.rows), str(args.output)]
+
+
+def _compared(
+    args: argparse.Namespace, pair: Pair, folder_of: Callable[[str], Path], on_progress: OnProgress
+) -> Iterator[tuple[Comparison, Path]]:
+    """Each case's comparison and page, one at a time, so that one case is in memory."""
+    from ..io import read_case
+    from ..side_by_side import run_side_by_side
+
+    paths = args.cases or [None]
+    references = args.references or [None] * len(paths)
+    for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
+        case = read_case(path, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+        folder = folder_of(case.id)
+        folder.mkdir(exist_ok=True)
+        yield run_side_by_side(
+            case,
+            pair,
+            folder,
+            _read_reference(reference, pair),
+            on_progress=_part(on_progress, index, len(paths), case.id),
+            **running(args),
+        )
+
+
+def _read_reference(text: str | None, pair: Pair) -> Reference | None:
+    """The truth: a label map, an image or a class, as the pair's task has it."""
+    from ..io import read_mask, read_volume
+    from ..tasks import TASKS
+
+    task = pair[0].spec.task
+    if text is None or task is None:
+        return None
+    readers: dict[str, Callable[[str], Reference]] = {
+        "segmentation": lambda path: read_mask(path, "reference"),
+        "image": lambda path: read_volume(path, "reference"),
+        "classification": str,
+    }
+    return readers[TASKS[task].output](text)
+
+
+def _part(on_progress: OnProgress, index: int, count: int, case_id: str) -> OnProgress:
+    """Progress of one case of several."""
+    if count == 1:
+        return on_progress
+    return lambda stage, fraction: on_progress(f"{case_id}: {stage}", (index + fraction) / count)
+
+
+def _row_text(row: CohortRow) -> str:
+    interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
+    return f"{row.measure}, {row.subject}, {row.between}: {row.mean:.3f}{interval} {row.unit} ({row.cases} cases)"

@@ -1,0 +1,106 @@
+"""Options that several commands share, each written down once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..terms import TaskId
+
+Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
+
+# The same words as in runtimes.py, preprocess.py and restored.py, which import numpy and so wait until a command runs.
+RUNTIMES = ("auto", "onnx", "torch")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+CROPS = ("auto", "gland", "center")
+PHASE_AXES = ("left-right", "anterior-posterior")
+
+
+def add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    """A command's parser, with what every command has."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary}.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, required: bool = True) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=required, metavar="OUT", help=what)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON, for programs")
+
+
+def add_case_files(parser: argparse.ArgumentParser) -> None:
+    """One file or folder a sequence; they overrule what is found in CASE."""
+    group = parser.add_argument_group("images", "Each a NIfTI, NRRD or MHA file, or a folder of one DICOM series.")
+    group.add_argument("--t2w", type=Path, metavar="F", help="axial T2-weighted image")
+    group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
+    group.add_argument("--adc", type=Path, metavar="F", help="apparent diffusion coefficient")
+    group.add_argument("--gland", type=Path, metavar="F", help="mask of the prostate, an image file")
+
+
+def require_images(args: argparse.Namespace, case: object) -> None:
+    """Leave with wrong usage unless a study, or files of one, are named."""
+    if not case and not (args.t2w or args.hbv or args.adc):
+        args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """How a network is used on a study."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
+    )
+    group.add_argument(
+        "--threshold",
+        type=probability,
+        metavar="P",
+        help="probability above which a voxel counts (default: the network's)",
+    )
+    group.add_argument(
+        "--only-cspca", action="store_true", help="of cancer grades, mark clinically significant cancer alone"
+    )
+    group.add_argument(
+        "--phase-axis",
+        choices=PHASE_AXES,
+        default=PHASE_AXES[0],
+        help="along which diffusion is distorted (default: %(default)s)",
+    )
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """What runs a network, and where."""
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--runtime", choices=RUNTIMES, default="auto", help="what runs the network (default: ONNX Runtime)"
+    )
+    group.add_argument(
+        "--device", default="auto", metavar="D", help="as `vfm-transfer doctor` lists them (default: the best)"
+    )
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the arithmetic (default: fp32)")
+
+
+def running(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_network` and `add_runtime` were told, as arguments of `predict`."""
+    names = ("runtime", "device", "precision", "crop", "threshold", "only_cspca", "phase_axis")
+    return {name: getattr(args, name) for name in names}
+
+
+def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
+    parser.add_argument("--task", choices=[str(task) for task in TaskId], metavar="TASK", **more)
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1, as an option's type."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def print_json(answer: Any) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -1,0 +1,67 @@
+"""`vfm-transfer predict`: one network on one study."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import (
+    Commands,
+    add_case_files,
+    add_command,
+    add_json,
+    add_network,
+    add_output,
+    add_runtime,
+    print_json,
+    require_images,
+    running,
+)
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..result import Result
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(commands, "predict", "Run one network on one study")
+    parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM")
+    parser.add_argument("--bundle", required=True, metavar="B", help="name (see `models list`) or folder of a bundle")
+    add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
+    add_case_files(parser)
+    add_network(parser)
+    add_runtime(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    require_images(args, args.case)
+    from ..catalog import find_bundle
+    from ..io import output_folder, read_case
+    from ..predict import predict, save_result
+    from ..result_files import result_to_json
+
+    bundle = find_bundle(args.bundle)
+    case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    # Opened before the work, so that a folder that cannot be written is known at once.
+    with output_folder(args.output) as folder, progress_bar() as on_progress:
+        result = predict(case, bundle, on_progress=on_progress, **running(args))
+        save_result(result, folder)
+    if args.json:
+        print_json({"output": str(args.output), **result_to_json(result)})
+    else:
+        print("\n".join([*summary(result), str(args.output)]))
+
+
+def summary(result: Result) -> list[str]:
+    """What a result says, in lines for people."""
+    lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
+    lines += [
+        f"lesion {lesion.index}: {lesion.label}, {lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"
+        for lesion in result.lesions
+    ]
+    probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
+    lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
+    return [*lines, *result.provenance.notes]

@@ -1,0 +1,46 @@
+"""What a measurement is, and how a time is taken."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Two times of one run and their ratio.
+
+    Attributes:
+        name: What was measured.
+        seconds: Its time.
+        against: What it is compared with.
+        against_s: The other's time.
+    """
+
+    name: str
+    seconds: float
+    against: str
+    against_s: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long as the other."""
+        return self.seconds / self.against_s
+
+    def __str__(self) -> str:
+        return f"{self.name:<52} {self.seconds:9.3f} s {self.ratio:8.3f} x  {self.against} ({self.against_s:.3f} s)"
+
+
+def median_s(work: Callable[[], object], repeats: int = 3, warm_up: int = 1) -> float:
+    """Median seconds of `work`, after runs that fill the caches."""
+    for _ in range(warm_up):
+        work()
+    return statistics.median(_seconds(work) for _ in range(repeats))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
