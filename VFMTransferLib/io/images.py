@@ -13,11 +13,13 @@ from ..atomic import atomic_file
 from ..errors import GeometryError, ImageError, OutputError
 from ..terms import Sequence
 from ..volume import Geometry, Volume, itk_warnings_silenced
+from .soundness import require_finite, require_sound
 from .values import checked_sequence
-from .wholeness import require_whole
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # each a single file
 SPACING_RANGE_MM = (0.01, 50.0)
+AXES_TOLERANCE = 1e-2
 MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
 
@@ -93,14 +95,14 @@ def read_image(path: str | Path) -> sitk.Image:
     if not is_image_name(path.name):
         raise ImageError(f"'{path.name}' must be one of {', '.join(SUFFIXES)}. Convert it, or give a DICOM folder.")
     try:
-        require_whole(path)
+        require_sound(path)
         with itk_warnings_silenced():
             image = sitk.ReadImage(str(path))
     except PermissionError as error:
         raise ImageError(f"'{path.name}' may not be read by this user. Change its permissions.") from error
     except RuntimeError as error:
         raise _reading_error(path.name, str(error)) from None  # ITK's text holds the full path
-    _require_stated_grid(image, path.name)
+    _require_stated_orientation(image, path.name)
     return image
 
 
@@ -124,9 +126,7 @@ def with_checked_voxels(volume: Volume, file: str) -> Volume:
         ImageError: They are not.
     """
     array = volume.array.astype(np.float32) if volume.array.dtype == np.float64 else volume.array
-    if not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(f"'{file}' must hold finite values, but {count} voxels are NaN or infinite. Export it again.")
+    require_finite(array, file)
     if array.min() == array.max():
         raise ImageError(f"'{file}' must show something, but every voxel is {array.flat[0]:.6g}. Select another file.")
     return volume.with_array(array)
@@ -134,6 +134,10 @@ def with_checked_voxels(volume: Volume, file: str) -> Volume:
 
 def write_volume(volume: Volume, path: str | Path) -> None:
     """Write an image, compressed; the file appears whole or not at all.
+
+    Args:
+        volume: What to write.
+        path: Named `.nii.gz`, `.nii`, `.nrrd` or `.mha`.
 
     Raises:
         OutputError: Folder not writable, disk full.
@@ -167,13 +171,19 @@ def write_image(image: sitk.Image, path: Path) -> None:
     Raises:
         OutputError: Folder not writable, disk full.
     """
+    if not path.name.endswith(WRITTEN_SUFFIXES):
+        raise ValueError(f"Images are written as {', '.join(WRITTEN_SUFFIXES)}, not as '{path.name}'.")
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"'{path.name}' must be written into a folder, but '{path.parent.name}' is none. Make it first."
+        )
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     with atomic_file(path) as part:
         _require_space(path.parent, size)
         try:
             with itk_warnings_silenced():
                 sitk.WriteImage(image, str(part), useCompression=True)
-            require_whole(part)  # on a full disk ITK loses a NIfTI file's end without a word
+            require_sound(part)  # on a full disk ITK loses a NIfTI file's end without a word
         except (RuntimeError, ImageError):
             raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
 
@@ -185,25 +195,23 @@ def _require_space(folder: Path, size: int) -> None:
 
 
 def _reading_error(file: str, text: str) -> ImageError:
-    if "orthonormal" in text:
-        return GeometryError(
-            f"'{file}' must have perpendicular axes, but its are sheared or missing. Resample it first."
-        )
+    if "orthonormal" in text or "Bad direction" in text:
+        return GeometryError(f"'{file}' must have perpendicular axes, but its are sheared or missing. Resample it.")
+    if "Zero-valued spacing" in text:
+        return GeometryError(f"'{file}' must have a spacing above 0 mm along each axis. Mend its header.")
     if "Unable to determine ImageIO" in text:
         return ImageError(f"'{file}' must be an image, but its content is of no known type. Export it again.")
     return ImageError(f"'{file}' must be an image, but its header or voxels cannot be read. Export it again.")
 
 
-def _require_stated_grid(image: sitk.Image, file: str) -> None:
-    """Raise where a NIfTI header leaves out what ITK would then make up."""
+def _require_stated_orientation(image: sitk.Image, file: str) -> None:
+    """Raise where a header leaves out how the patient lies, which ITK would then make up."""
     stated = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    if stated.get("qform_code") == "0" and stated.get("sform_code") == "0":
-        raise GeometryError(
-            f"'{file}' must state its orientation, but qform and sform are both unset. Convert it from DICOM again."
-        )
-    spacings = [float(stated.get(f"pixdim[{axis}]", 1)) for axis in (1, 2, 3)]
-    if not all(np.isfinite(s) and s > 0 for s in spacings):
-        raise GeometryError(f"'{file}' must have a spacing along each axis, but has {spacings} mm. Mend its header.")
+    is_nifti_without = stated.get("qform_code") == "0" and stated.get("sform_code") == "0"
+    is_nrrd_without = stated.get("ITK_InputFilterName") == "NrrdImageIO" and "NRRD_space" not in stated
+    if image.GetDimension() > 2 and (is_nifti_without or is_nrrd_without):
+        field = "qform and sform are both unset" if is_nifti_without else "its header names no space"
+        raise GeometryError(f"'{file}' must state its orientation, but {field}. Convert it from DICOM again.")
 
 
 def _without_unit_axes(image: sitk.Image) -> sitk.Image:
@@ -235,7 +243,8 @@ def _require_usable_grid(geometry: Geometry, file: str) -> None:
         raise GeometryError(
             f"'{file}' must have spacings of {low}..{high} mm, but has {geometry.spacing_mm}. Mend its header."
         )
-    if not np.isclose(abs(np.linalg.det(np.reshape(geometry.direction, (3, 3)))), 1, atol=1e-2):
-        raise GeometryError(f"'{file}' must have perpendicular axes, but has directions {geometry.direction}.")
+    axes = np.reshape(geometry.direction, (3, 3))
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=AXES_TOLERANCE):
+        raise GeometryError(f"'{file}' must have perpendicular axes, but its are sheared. Resample it first.")
     if not np.isfinite(geometry.origin_mm).all():
         raise GeometryError(f"'{file}' must have a position in space, but its origin is {geometry.origin_mm}.")
