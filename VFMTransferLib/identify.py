@@ -96,7 +96,8 @@ def _profound(state: State) -> ModelSpec:
         head = HeadSpec("classifier", _shape(state, "head.3.weight")[0], _shape(state, _CLASSIFIER)[0])
     elif _UPERNET in state:
         auxiliary = _shape(state, "auxiliary_head.classifier.weight")[1]
-        head = HeadSpec("upernet", *_shape(state, _UPERNET)[:2], auxiliary)
+        out_channels, width, *_ = _shape(state, _UPERNET)
+        head = HeadSpec("upernet", out_channels, width, auxiliary)
     elif _UNETR in state:
         head = HeadSpec("unetr", _shape(state, "decoder.out.conv.conv.weight")[0], _shape(state, _UNETR)[0])
     else:

@@ -15,7 +15,6 @@ from .placement import Prepared, to_reference
 from .registry import ModelSpec
 from .restored import restored_images
 from .result import Provenance, Result
-from .tasks import TASKS
 from .terms import Label, Sequence, TaskId
 from .volume import Volume
 
@@ -53,7 +52,7 @@ def postprocess(
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold must be a probability between 0 and 1, got {threshold}.")
-    output = TASKS[spec.task].output
+    output = spec.prediction_task.output
     if output == "classification":
         return classify(logits, case, spec, provenance)
     if output == "image":
@@ -94,7 +93,9 @@ def classify(logits: np.ndarray, case: Case, spec: ModelSpec, provenance: Proven
         derived = {f"{_PIRADS}>= {least}": sum(p for s, p in scores.items() if s >= least) for least in (3, 4)}
         derived[str(Label.CSPCA)] = derived[f"{_PIRADS}>= {CSPCA_PIRADS}"]
         provenance = provenance.with_notes(CSPCA_NOTE)
-    return Result(case.id, spec.task, provenance, class_probabilities=classes, derived_probabilities=derived)
+    return Result(
+        case.id, spec.prediction_task.id, provenance, class_probabilities=classes, derived_probabilities=derived
+    )
 
 
 def _lesion_result(
@@ -112,7 +113,7 @@ def _lesion_result(
     labels = _label_map(shown, sum_of(shown) > threshold, spec)
     return Result(
         case.id,
-        spec.task,
+        spec.prediction_task.id,
         provenance,
         label_values={n: v for n, v in label_values(spec).items() if n in shown},
         labels=labels,
@@ -139,7 +140,7 @@ def _anatomy_result(
     if is_gland:
         volumes_ml[str(Label.PROSTATE)] = labels.volume_ml
     values = {name: value for name, value in label_values(spec).items() if name in parts}
-    return Result(case.id, spec.task, provenance, values, labels, shown, volumes_ml=volumes_ml)
+    return Result(case.id, spec.prediction_task.id, provenance, values, labels, shown, volumes_ml=volumes_ml)
 
 
 def _structures(

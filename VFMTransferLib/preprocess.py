@@ -15,7 +15,6 @@ from .doubling import interpolated
 from .errors import ImageError, MissingSequenceError
 from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
-from .tasks import TASKS
 from .terms import Sequence, TaskId
 from .volume import Geometry, IntTriple, Volume
 from .windows import centered_start, window_starts
@@ -64,7 +63,7 @@ def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
 
     It is the task's, where the case has it, else the first that the network takes.
     """
-    reference = TASKS[spec.task].reference
+    reference = spec.prediction_task.reference
     if reference in case:
         return reference
     return next(sequence for sequence in spec.preprocess.sequences if sequence is not None)

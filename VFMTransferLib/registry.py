@@ -8,7 +8,9 @@ described the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from .tasks import TASKS, Task
 from .terms import Label, Sequence, TaskId
 
 PROFOUND_PAPER = "https://arxiv.org/abs/2603.03961"
@@ -120,13 +122,28 @@ class ModelSpec:
         """`profound` or `provicnet`."""
         return "profound" if isinstance(self.encoder, ConvNeXtSpec) else "provicnet"
 
+    @property
+    def prediction_task(self) -> Task:
+        """The row of the task that it predicts.
+
+        Raises:
+            ValueError: It is an encoder alone.
+        """
+        if self.task is None:
+            raise ValueError(f"A model that predicts must have a head, but {self.name} is an encoder alone.")
+        return TASKS[self.task]
+
 
 _T2W_ONLY = (Sequence.T2W, None, None)
 _T2W_HBV_ADC = (Sequence.T2W, Sequence.HBV, Sequence.ADC)
-_PROFOUND_GRID = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
-_PROVICNET_GRID = {"spacing_mm": (0.5, 0.5, 3.0), "patch": (1, 256, 256), "normalization": "zscore-gland"}
+_PROFOUND_GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
+_PROVICNET_GRID: dict[str, Any] = {
+    "spacing_mm": (0.5, 0.5, 3.0),
+    "patch": (1, 256, 256),
+    "normalization": "zscore-gland",
+}
 _CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
-_PROVICNET = {"activation": "softmax", "threshold": 0.4, "paper": PROVICNET_PAPER, "license": "MIT"}
+_PROVICNET: dict[str, Any] = {"activation": "softmax", "threshold": 0.4, "paper": PROVICNET_PAPER, "license": "MIT"}
 
 
 def _provicnet(sequence: Sequence, title: str) -> ModelSpec:
