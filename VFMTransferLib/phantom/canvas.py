@@ -14,7 +14,8 @@ from .tissues import FAT, PARAMETERS, Tissue
 
 Box = tuple[slice, slice, slice]
 EVERYWHERE: Box = (slice(None), slice(None), slice(None))
-_WARP_MARGIN_MM = 8.0
+_WARP_MARGIN_MM = 7.0
+_EDGE_STEPS = 1.3  # how soft edges are, in steps of the lattice
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Canvas:
             ragged = smooth_field(lattice, rng, 9.0)
             coordinates.append(axis + np.float32(warp_mm) * (slow + np.float32(0.5) * quick + np.float32(0.2) * ragged))
         self.x, self.y, self.z = coordinates
-        self.edge_mm = max(lattice.spacing_mm[1:])
+        self.edge_mm = _EDGE_STEPS * max(lattice.spacing_mm[1:])
 
     def variant(self, tissue: Tissue) -> Tissue:
         """The tissue as it is in this body: T2 and ADC a little off the book's value, the same all over."""
@@ -134,6 +135,33 @@ class Canvas:
 
     def paint(self, tissue: Tissue, coverage: np.ndarray, box: Box = EVERYWHERE) -> None:
         """Lay `tissue` over what is there, as far as `coverage` (0..1, of the box's shape) says."""
+        touched = _extent(coverage)
+        if touched is None:
+            return
+        share = coverage[touched]
+        change = np.empty_like(share)
         for parameter, value in zip(self.maps, self.variant(tissue).values, strict=True):
-            view = parameter[box]
-            view += coverage * (value - view)
+            view = parameter[box][touched]
+            np.subtract(value, view, out=change)
+            change *= share
+            view += change
+
+
+def roughen(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain says."""
+    coarse = smooth_field(canvas.lattice, rng, 7.0)
+    fine = smooth_field(canvas.lattice, rng, (4.0, 2.2, 2.2))
+    rough = (coarse * np.float32(0.6) + fine * np.float32(0.8)) * canvas.maps[4]
+    canvas.maps[2] *= np.exp(rough)
+    canvas.maps[3] *= np.exp(rough * np.float32(0.5))
+
+
+def _extent(coverage: np.ndarray) -> Box | None:
+    """The smallest box that holds all that is not zero."""
+    slices = []
+    for others in ((1, 2), (0, 2), (0, 1)):
+        hit = np.flatnonzero(coverage.any(axis=others))
+        if hit.size == 0:
+            return None
+        slices.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return (slices[0], slices[1], slices[2])

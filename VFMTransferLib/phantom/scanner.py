@@ -56,29 +56,6 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
     return np.fft.ifft2(np.fft.ifftshift(middle, axes=(1, 2))) * scale
 
 
-def acquire(
-    signal: np.ndarray, rng: np.random.Generator, *, noise: float, kept: float | tuple[float, float]
-) -> np.ndarray:
-    """The magnitude image of one receiver: finite k-space and complex noise, so Rician.
-
-    Args:
-        signal: True signal (D, H, W).
-        rng: Source of the noise.
-        noise: Standard deviation of real and imaginary part, in the signal's unit, before truncation.
-        kept: Fraction of k-space along (H, W).
-
-    Returns:
-        Array (D, H, W), float32, not negative.
-    """
-    measured = signal.astype(np.complex64)
-    if noise > 0:
-        measured.real += rng.standard_normal(signal.shape, dtype=np.float32) * np.float32(noise)
-        measured.imag += rng.standard_normal(signal.shape, dtype=np.float32) * np.float32(noise)
-    if kept != 1:
-        measured = truncate_k_space(measured, kept)
-    return np.abs(measured).astype(np.float32)
-
-
 def coil_sensitivity(y_mm: np.ndarray, x_mm: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Gain (H, W) of a surface array after the scanner's own correction: a little more in front and behind, mean 1."""
     y, x = np.meshgrid(y_mm / 95, x_mm / 95, indexing="ij")

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..case import Case
 from ..terms import Sequence
-from ..volume import Geometry, Volume
-from .canvas import Canvas, Lattice, smooth_field
+from ..volume import Triple, Volume
+from .acquisition import TWIN, Placement, draw_scanner, image_t2w, place_t2w
+from .canvas import Box, Canvas, roughen
+from .diffusion import draw_protocol, image_diffusion, place_diffusion
 from .gland import Gland, PaintedGland, draw_gland, paint_gland
 from .lesions import Lesion, draw_count, paint_lesions
 from .organs import paint_organs
 from .pelvis import Habitus, draw_habitus, paint_pelvis, paint_skin
-from .scanner import SpinEcho, acquire, box_average, coil_sensitivity
-from .shapes import rotation
+from .scanner import box_average
 
-FULL_SCALE = 700.0
-_SLICE_POINTS = 2
-_BASE_MARGIN_MM, _APEX_MARGIN_MM = 14.0, 11.0
-_MIN_SLICES = 19
+_WARP_MM = 1.7
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
-
-
-@dataclass(frozen=True)
-class Scanner:
-    """How T2w was acquired.
-
-    Attributes:
-        echo: Repetition and echo time.
-        noise: Noise of real and imaginary part against the signal of water at TE 0.
-        shading: Strength of the coil's uneven gain.
-        kept: Fraction of k-space along (rows, columns) that was measured.
-    """
-
-    echo: SpinEcho
-    noise: float
-    shading: float
-    kept: tuple[float, float]
+SEQUENCES = tuple(Sequence)
 
 
 @dataclass(frozen=True)
@@ -81,121 +63,77 @@ class Phantom:
 def make_phantom(
     seed: int,
     *,
-    sequences: Iterable[Sequence | str] = tuple(Sequence),
-    t2w_spacing_mm: tuple[float, float, float] = (0.5, 0.5, 3.0),
+    sequences: Iterable[Sequence | str] = SEQUENCES,
+    t2w_spacing_mm: Triple = (0.6, 0.6, 3.0),
     field_of_view_mm: float = 192.0,
+    full_resolution: bool = False,
     lesions: int | None = None,
     noise: float | None = None,
+    field_strength: float = 1.0,
 ) -> Phantom:
     """Draw a body and image it.
 
     Args:
         seed: The same seed and options give the same voxels.
-        sequences: What to acquire; T2w always is.
-        t2w_spacing_mm: Voxel of the T2w (x, y, z). (1, 1, 3) takes a quarter of the time.
+        sequences: What to acquire; T2w always is. Diffusion comes whole: hbv and adc together.
+        t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a tenth of the time.
         field_of_view_mm: Edge of the T2w's square field of view.
+        full_resolution: Whether to add the twin with twice the matrix, of whose k-space the T2w is the middle.
+            With a T2w of (1, 1, 3) this is the pair for super-resolution; finer ones take long.
         lesions: How many cancers; at random if None.
-        noise: Noise against the signal of water; at random if None.
+        noise: Noise of both scans against the signal of water; at random if None.
+        field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
 
     Returns:
         The study with its truth.
     """
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
-    body, paint, grow, device, place, _ = streams
-    gland, habitus, scanner = draw_gland(body), draw_habitus(body), _draw_scanner(device, noise)
-    grid, lattice = _place_t2w(gland, t2w_spacing_mm, field_of_view_mm, place)
-    canvas = Canvas(lattice, paint, warp_mm=1.7)
-    paint_pelvis(canvas, habitus, paint)
-    paint_organs(canvas, gland, habitus, paint)
-    paint_skin(canvas, habitus, paint)
-    painted = paint_gland(canvas, gland, paint)
-    count = draw_count(grow) if lesions is None else lesions
-    found, grades = paint_lesions(canvas, painted, count, grow)
-    _roughen(canvas, paint)
-    t2w = Volume(_image_t2w(canvas, scanner, device), grid, "t2w")
+    wanted = {Sequence(s) for s in sequences}
+    diffusion = bool(wanted - {Sequence.T2W})
+    body, paint, grow, device, place, scan = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6))
+    gland, habitus, scanner = draw_gland(body), draw_habitus(body), draw_scanner(device, noise)
+    placement = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, TWIN if full_resolution else 1, place)
+    canvas = Canvas(placement.lattice, paint, warp_mm=_WARP_MM)
+    painted = _paint_body(canvas, gland, habitus, paint)
+    found, grades = paint_lesions(canvas, painted, draw_count(grow) if lesions is None else lesions, grow)
+    roughen(canvas, paint)
+    t2w, full = image_t2w(canvas, scanner, placement.factors, device)
+    volumes = {Sequence.T2W: Volume(t2w, placement.grid, "t2w")}
+    truths = {"t2w_full_resolution": Volume(full, placement.twin, "t2w-full-resolution")} if full_resolution else {}
+    record: dict[str, Any] = {"t2w": asdict(scanner), "habitus": asdict(habitus), "gland": asdict(gland)}
+    if diffusion:
+        protocol = draw_protocol(scan, noise, field_strength)
+        grid = place_diffusion(placement.grid, scan)
+        scanned = vars(image_diffusion(canvas.maps, placement.fine, grid, protocol, scan))
+        volumes |= {s: scanned[s] for s in (Sequence.HBV, Sequence.ADC)}
+        truths |= {name: volume for name, volume in scanned.items() if name not in volumes}
+        record["diffusion"] = asdict(protocol)
+    marks = {"gland": painted.gland_mm < 0, "zones": _zones(painted), "lesion": grades}
+    labels = {name: _labels(placement, painted.box, mark, name) for name, mark in marks.items()}
     return Phantom(
-        case=Case(f"phantom-{seed:04d}", {Sequence.T2W: t2w}),
-        gland=_labels(canvas, painted, painted.gland_mm < 0, grid, "gland"),
-        zones=_labels(canvas, painted, _zones(painted), grid, "zones"),
-        lesion=_labels(canvas, painted, grades, grid, "lesion"),
-        lesions=found,
-        seed=seed,
-        acquisition=_record(gland, habitus, scanner),
+        Case(f"phantom-{seed:04d}", volumes), **labels, lesions=found, seed=seed, acquisition=record, truths=truths
     )
 
 
-def _draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
-    echo = SpinEcho(tr_ms=float(rng.uniform(3500, 7000)), te_ms=float(rng.uniform(88, 118)))
-    level = float(np.exp(rng.normal(np.log(0.013), 0.4))) if noise is None else noise
-    kept = (float(rng.uniform(0.72, 1.0)), float(rng.uniform(0.85, 1.0)))
-    return Scanner(echo, level, float(rng.uniform(0.1, 0.9)), kept)
-
-
-def _place_t2w(
-    gland: Gland, spacing_mm: tuple[float, float, float], view_mm: float, rng: np.random.Generator
-) -> tuple[Geometry, Lattice]:
-    """An oblique grid that shows the whole gland, and the finer lattice whose boxes are its voxels."""
-    matrix = round(view_mm / spacing_mm[0])
-    top = gland.center_mm[2] + gland.half_mm[2] + _BASE_MARGIN_MM
-    bottom = gland.center_mm[2] - gland.half_mm[2] - _APEX_MARGIN_MM
-    slices = max(_MIN_SLICES, int(np.ceil((top - bottom) / spacing_mm[2])))
-    middle = np.array(
-        [rng.normal(0, 3), gland.center_mm[1] + rng.normal(0, 6), (top + bottom) / 2 + rng.normal(0, 1.5)]
-    )
-    direction = rotation(rng.normal(0, 8), rng.normal(0, 2), rng.normal(0, 2))
-    size = (matrix, matrix, slices)
-    center = rng.normal(0, 15, 3)
-    origin = center - direction @ ((np.array(size) - 1) / 2 * spacing_mm)
-    grid = Geometry(size, spacing_mm, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
-    fine = (spacing_mm[2] / _SLICE_POINTS, spacing_mm[1], spacing_mm[0])
-    lattice = Lattice((slices * _SLICE_POINTS, matrix, matrix), fine, tuple(middle[::-1].tolist()))
-    return grid, lattice
-
-
-def _roughen(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain says."""
-    coarse = smooth_field(canvas.lattice, rng, 7.0)
-    fine = smooth_field(canvas.lattice, rng, (4.0, 2.2, 2.2))
-    rough = (coarse * np.float32(0.6) + fine * np.float32(0.8)) * canvas.maps[4]
-    canvas.maps[2] *= np.exp(rough)
-    canvas.maps[3] *= np.exp(rough * np.float32(0.5))
-
-
-def _image_t2w(canvas: Canvas, scanner: Scanner, rng: np.random.Generator) -> np.ndarray:
-    pd, t1, t2 = canvas.maps[:3]
-    signal = box_average(scanner.echo.signal(pd, t1, t2), (_SLICE_POINTS, 1, 1))
-    gain = coil_sensitivity(canvas.lattice.axis_mm(1), canvas.lattice.axis_mm(2), rng, scanner.shading)
-    image = acquire(signal * gain, rng, noise=scanner.noise, kept=scanner.kept)
-    return np.round(image * FULL_SCALE).astype(np.float32)
+def _paint_body(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> PaintedGland:
+    """All of the body, back to front, but for lesions."""
+    paint_pelvis(canvas, habitus, rng)
+    paint_organs(canvas, gland, habitus, rng)
+    paint_skin(canvas, habitus, rng)
+    return paint_gland(canvas, gland, rng)
 
 
 def _zones(painted: PaintedGland) -> np.ndarray:
     return painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
 
 
-def _labels(canvas: Canvas, painted: PaintedGland, labels: np.ndarray, grid: Geometry, name: str) -> Volume:
+def _labels(placement: Placement, box: Box, labels: np.ndarray, name: str) -> Volume:
     """Labels of the gland's box on the T2w's grid: in each voxel the label of most of its points."""
-    full = np.zeros(canvas.lattice.shape, np.uint8)
-    full[painted.box] = labels
+    full = np.zeros(placement.lattice.shape, np.uint8)
+    full[box] = labels
+    out = np.zeros(placement.grid.shape, np.uint8)
     values = [int(v) for v in np.unique(labels) if v]
-    shares = [box_average((full == v).astype(np.float32), (_SLICE_POINTS, 1, 1)) for v in values]
-    out = np.zeros(grid.shape, np.uint8)
-    if not values:
-        return Volume(out, grid, name)
-    any_label = np.sum(shares, axis=0) >= 0.5
-    out[any_label] = np.asarray(values, np.uint8)[np.argmax(shares, axis=0)][any_label]
-    return Volume(out, grid, name)
-
-
-def _record(gland: Gland, habitus: Habitus, scanner: Scanner) -> dict[str, Any]:
-    return {
-        "t2w": {
-            "tr_ms": scanner.echo.tr_ms,
-            "te_ms": scanner.echo.te_ms,
-            "noise": scanner.noise,
-            "shading": scanner.shading,
-            "k_space_kept": scanner.kept,
-        },
-        "rectum": habitus.rectum_content,
-        "gland_tilt_deg": gland.turn_deg[0],
-    }
+    if values:
+        shares = np.stack([box_average((full == v).astype(np.float32), placement.factors) for v in values])
+        mostly = shares.sum(axis=0) >= 0.5
+        out[mostly] = np.asarray(values, np.uint8)[shares.argmax(axis=0)][mostly]
+    return Volume(out, placement.grid, name)
