@@ -141,7 +141,7 @@ def test_a_constant_image_is_refused(write, value):
 def test_values_that_are_no_numbers_are_refused(write, value):
     array = a_t2w().array.astype(np.float32)
     array[2, 3, 4] = value
-    with pytest.raises(ImageError, match="1 voxels are NaN or infinite"):
+    with pytest.raises(ImageError, match="voxels are NaN or infinite: 1"):
         read_volume(write("t2w.nii.gz", array))
 
 

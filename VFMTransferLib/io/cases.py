@@ -67,7 +67,7 @@ def read_case(
     sources = {role: Path(given) for role, given in named.items() if given is not None}
     if path is None and not sources:
         raise ValueError("Give a path, or at least one of t2w, hbv, adc.")
-    case_id = _id_of(Path(path) if path is not None else next(iter(sources.values())).absolute().parent)
+    case_id = image_stem(Path(path).absolute().name) if path is not None else _id_by_options(sources)
     reading = _Reading()
     if path is not None:
         case_id = _look_into(Path(path), sources, reading, gland is None) or case_id
@@ -84,8 +84,14 @@ def read_case(
     return Case(case_id, volumes, reading.gland, tuple(reading.notes))
 
 
-def _id_of(path: Path) -> str:
-    return image_stem(path.absolute().name) or "case"
+def _id_by_options(sources: Mapping[Sequence, Path]) -> str:
+    """The folder's name; a neutral word for DICOM, whose folders often bear the patient's name."""
+    first = next(iter(sources.values()))
+    return "study" if _is_dicom(first) else first.absolute().parent.name or "case"
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path))
 
 
 def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wants_gland: bool) -> str | None:
@@ -150,7 +156,7 @@ def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volu
 
 def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
     """Read an image file, the DICOM series in a folder, or the DICOM series that a file belongs to."""
-    if path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path)):
+    if _is_dicom(path):
         volume, notes = dicom.read_series(path, role)
         return with_checked_voxels(volume, path.name), notes
     image = read_image(path)

@@ -89,7 +89,7 @@ def require_finite(array: np.ndarray, file: str) -> None:
     """
     if not np.isfinite(array).all():
         count = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(f"'{file}' must hold finite values, but {count} voxels are NaN or infinite. Export it again.")
+        raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
 
 
 def _nifti_header(content: bytes) -> _NiftiHeader | None:

@@ -79,14 +79,14 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     if gaps.min() < SAME_POSITION_MM:
         count = int((gaps < SAME_POSITION_MM).sum())
         raise GeometryError(
-            f"{label} must have one slice at each position, but {count} positions repeat (several acquisitions, echoes "
+            f"{label} must have one slice at each position, but positions repeat: {count} (several acquisitions, echoes "
             "or directions). Split the series, or select another one."
         )
     gap = float(np.median(gaps))
     uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap
     if uneven.any():
         missing = int((np.round(gaps[uneven] / gap) - 1).sum())
-        found = f"{missing} slices are missing" if missing > 0 else f"gaps are {gaps.min():.2f}..{gaps.max():.2f} mm"
+        found = f"slices are missing: {missing}" if missing > 0 else f"gaps are {gaps.min():.2f}..{gaps.max():.2f} mm"
         raise GeometryError(f"{label} must have even gaps between slices, but {found}. Export the whole series again.")
     sideways = positions - positions[0] - np.outer(along - along[0], ordered[0].normal)
     if np.abs(sideways).max() > SHEAR_TOLERANCE_MM:
