@@ -39,8 +39,10 @@ def metadata_of(bundle: Bundle) -> dict[str, Any]:
         "monai_version": _package_version("monai"),
         "pytorch_version": _package_version("torch"),
         "numpy_version": _package_version("numpy"),
-        "required_packages_version": {name: _package_version(name) for name in ("onnxruntime", "SimpleITK")},
-        "optional_packages_version": {"vfm-transfer": __version__},
+        "required_packages_version": {
+            "vfm-transfer": __version__,
+            **{name: _package_version(name) for name in ("onnxruntime", "SimpleITK")},
+        },
         "name": bundle.title,
         "task": task_title(bundle.spec),
         "description": bundle.description,

@@ -38,7 +38,8 @@ class Provider:
 
 
 def _swap(package: str) -> str:
-    return f"Run: python -m pip uninstall -y onnxruntime && python -m pip install {package}"
+    every = "onnxruntime onnxruntime-gpu onnxruntime-openvino"
+    return f"Run: python -m pip uninstall -y {every} && python -m pip install {package}"
 
 
 _GPU = "'onnxruntime-gpu[cuda,cudnn]'"
