@@ -79,8 +79,8 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     if gaps.min() < SAME_POSITION_MM:
         count = int((gaps < SAME_POSITION_MM).sum())
         raise GeometryError(
-            f"{label} must have one slice at each position, but positions repeat: {count} (several acquisitions, echoes "
-            "or directions). Split the series, or select another one."
+            f"{label} must have one slice at each position, but positions repeat: {count} (acquisitions, echoes or "
+            "directions). Split the series, or select another one."
         )
     gap = float(np.median(gaps))
     uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap
