@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from prediction_cases import a_small_case, ball, with_preprocess
 
 from VFMTransferLib.case import Case
 from VFMTransferLib.errors import ImageError, MissingSequenceError
@@ -19,49 +20,22 @@ from VFMTransferLib.preprocess import (
 )
 from VFMTransferLib.registry import MODELS
 from VFMTransferLib.terms import Sequence
-from VFMTransferLib.volume import Geometry, Volume
-
-
-def tilted(size, spacing_mm, angles=(0.2, -0.1, 0.15), flip=(1, -1, 1)) -> Geometry:
-    """An oblique grid around the scanner's middle; `flip` turns axes as dcm2niix does with y."""
-    rotation = np.reshape(sitk.Euler3DTransform((0, 0, 0), *angles).GetMatrix(), (3, 3)) * np.asarray(flip)
-    origin = -rotation @ ((np.asarray(size) - 1) / 2 * spacing_mm)
-    return Geometry(size, spacing_mm, tuple(origin), tuple(rotation.ravel()))
-
-
-def smooth_volume(geometry: Geometry, name: str, scale: float = 100) -> Volume:
-    """Intensities that are a smooth function of position, so that every grid must show the same."""
-    x, y, z = np.moveaxis(geometry.to_world(np.indices(geometry.shape)[::-1].transpose(1, 2, 3, 0)), -1, 0)
-    return Volume((scale * (2 + np.sin(x / 9) + np.cos(y / 11 + z / 7))).astype(np.float32), geometry, name)
+from VFMTransferLib.volume import Volume
 
 
 @pytest.fixture
 def a_case() -> Case:
-    """T2w and diffusion on different oblique grids, the y axis of T2w towards anterior."""
-    t2w = smooth_volume(tilted((40, 36, 9), (0.9, 0.9, 3.0)), "t2w")
-    diffusion = tilted((25, 21, 11), (2.0, 2.0, 3.3), (0.1, 0.05, -0.1), (1, 1, 1))
-    return Case(
-        "p001",
-        {
-            Sequence.T2W: t2w,
-            Sequence.HBV: smooth_volume(diffusion, "hbv", 30),
-            Sequence.ADC: smooth_volume(diffusion, "adc", 900),
-        },
-    )
+    return a_small_case()
 
 
 @pytest.fixture
 def a_spec():
     """ProFound's lesion network at a patch that is smaller than the case in plane and larger in depth."""
-    spec = MODELS["profound-upernet-lesion"]
-    return replace(spec, preprocess=replace(spec.preprocess, patch=(32, 48, 32)))
+    return with_preprocess("profound-upernet-lesion", patch=(32, 48, 32))
 
 
-def a_gland(case: Case, center_mm, radius_mm=6.0) -> Volume:
-    geometry = case[Sequence.T2W].geometry
-    points = geometry.to_world(np.indices(geometry.shape)[::-1].transpose(1, 2, 3, 0))
-    inside = np.linalg.norm(points - np.asarray(center_mm), axis=-1) < radius_mm
-    return Volume(inside.astype(np.uint8), geometry, "gland")
+def a_gland(case: Case, center_mm) -> Volume:
+    return ball(case[Sequence.T2W].geometry, center_mm, 6.0)
 
 
 def test_grid_is_the_t2w_field_of_view_towards_left_posterior_superior(a_case, a_spec):
@@ -170,7 +144,7 @@ def test_empty_or_distant_gland_is_refused(a_case):
 
 
 def test_whole_volume_is_covered_by_windows(a_case, a_spec):
-    spec = replace(a_spec, preprocess=replace(a_spec.preprocess, whole_volume=True))
+    spec = with_preprocess(a_spec, whole_volume=True)
     prepared = prepare(a_case, spec)
     assert prepared.region.equals(prepared.geometry)
     assert len(prepared.starts) > 1
@@ -204,3 +178,15 @@ def test_preparing_leaves_the_case_unchanged(a_case, a_spec):
     for sequence in Sequence:
         np.testing.assert_array_equal(a_case[sequence].array, before[sequence])
     np.testing.assert_array_equal(same_grid.array, before[Sequence.T2W])
+
+
+def test_super_resolution_sees_twice_the_in_plane_matrix(a_case):
+    spec = MODELS["profound-restoration-super-resolution"]
+    grid = network_grid(a_case, spec)
+    assert grid.size == (80, 72, 27)
+    np.testing.assert_allclose(grid.spacing_mm, (0.45, 0.45, 1.0))
+    placed = place_on_grid(a_case, spec)[Sequence.T2W].array
+    on_voxels = a_case[Sequence.T2W].to_nearest_lps().array
+    np.testing.assert_allclose(placed[::3, ::2, ::2], on_voxels, atol=0.5)
+    # The last half voxel of the field of view continues the image; it is not filled with zeros.
+    assert np.abs(np.diff(placed[:, :, -2:])).max() < 10
