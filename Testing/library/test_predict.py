@@ -1,0 +1,223 @@
+"""A case and a bundle in, a result out: round trip in space, stages, what is refused, the gland by a network."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_mm, with_preprocess
+
+from VFMTransferLib import inputs
+from VFMTransferLib.case import Case
+from VFMTransferLib.errors import BundleError, MissingSequenceError, OutOfMemoryError
+from VFMTransferLib.predict import predict, predict_each, require_fit
+from VFMTransferLib.preprocess import network_grid
+from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
+from VFMTransferLib.terms import Label, Sequence, TaskId
+
+LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
+CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+
+
+def as_is(x: np.ndarray) -> np.ndarray:
+    """A network that returns its own first channel."""
+    return x[:, :1]
+
+
+@pytest.fixture
+def a_case() -> Case:
+    return a_small_case()
+
+
+@pytest.fixture
+def no_bundle_installed(monkeypatch):
+    def none(task):
+        raise BundleError("No pair.")
+
+    monkeypatch.setattr(inputs, "default_pair", none)
+
+
+@pytest.fixture
+def gland_network(monkeypatch):
+    """A shipped gland bundle whose network marks a ball in the middle of its window."""
+    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(27, 65, 72), whole_volume=False)
+    bundle = a_bundle(replace(spec, labels=(Label.PROSTATE,), activation="sigmoid", head=CROP.head), "gland")
+    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    z, y, x = np.indices((27, 65, 72))
+    marked = ((z - 13) / 8) ** 2 + ((y - 32) / 16) ** 2 + ((x - 20) / 16) ** 2 < 1
+    return FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
+
+
+def test_first_channel_comes_back_on_the_scanned_grid(a_case):
+    """The whole way, against SimpleITK alone: T2w to the network's grid, z-score, back, sigmoid."""
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is))
+    t2w = a_case[Sequence.T2W].to_sitk()
+    there = sitk.Resample(t2w, network_grid(a_case, LESIONS).image(), sitk.Transform(), sitk.sitkLinear, 0.0)
+    voxels = sitk.GetArrayFromImage(there).astype(np.float64)
+    inside = voxels != 0
+    scored = np.where(inside, (voxels - voxels[inside].mean()) / voxels[inside].std(), 0)
+    image = sitk.GetImageFromArray((1 / (1 + np.exp(-scored))).astype(np.float32))
+    image.CopyInformation(there)
+    back = sitk.GetArrayFromImage(sitk.Resample(image, t2w, sitk.Transform(), sitk.sitkLinear, -1.0))
+    probability = result.probabilities["csPCa"]
+    assert probability.geometry == a_case[Sequence.T2W].geometry
+    seen = back >= 0
+    assert seen.mean() > 0.9
+    np.testing.assert_allclose(probability.array[seen], back[seen], atol=1e-5)
+    np.testing.assert_array_equal(result.labels.array, probability.array > 0.5)
+
+
+def test_axes_of_the_file_do_not_change_what_is_marked(a_case):
+    """The same study with the T2w's axes permuted and flipped gives the same marks at the same positions."""
+    t2w = a_case[Sequence.T2W]
+    turned = type(t2w).from_sitk(sitk.DICOMOrient(t2w.to_sitk(), "SAR"), "t2w")
+    other = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: turned})
+    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
+    first, second = (predict(c, a_bundle(LESIONS), open_network=open_network) for c in (a_case, other))
+    assert second.labels.geometry == turned.geometry
+    assert second.labels.geometry.orientation == "SAR"
+    np.testing.assert_array_equal(second.labels.resample_to(t2w.geometry, "nearest").array, first.labels.array)
+
+
+def test_case_stays_as_it_is(a_case):
+    before = {s: v.array.copy() for s, v in a_case.volumes.items()}
+    predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is))
+    for sequence, array in before.items():
+        np.testing.assert_array_equal(a_case[sequence].array, array)
+
+
+def test_result_says_where_it_came_from(a_case):
+    bundle = a_bundle(LESIONS)
+    result = predict(replace(a_case, notes=("ADC was converted.",)), bundle, open_network=lambda b: FakeSession(as_is))
+    source = result.provenance
+    assert (source.bundle, source.sha256, source.runtime, source.precision) == ("fake", "0" * 64, "onnx", "fp32")
+    assert list(source.seconds) == ["read", "preprocess", "infer", "postprocess"]
+    assert {"vfm-transfer", "python", "numpy", "SimpleITK", "fake"} <= set(source.versions)
+    assert {"A fake network.", "ADC was converted."} <= set(source.notes)
+
+
+def test_progress_grows_to_one_through_all_stages(a_case):
+    calls = []
+    predict_each(
+        a_case,
+        [a_bundle(LESIONS), a_bundle(LESIONS, "other")],
+        on_progress=lambda stage, fraction: calls.append((stage, fraction)),
+        open_network=lambda bundle: FakeSession(as_is),
+    )
+    fractions = [fraction for _, fraction in calls]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert [s for i, (s, _) in enumerate(calls) if i == 0 or calls[i - 1][0] != s] == [
+        "read",
+        "preprocess",
+        "infer",
+        "postprocess",
+    ] * 2
+
+
+def test_progress_can_stop_the_run(a_case):
+    def stop(stage, fraction):
+        if stage == "infer":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(a_case, a_bundle(LESIONS), on_progress=stop, open_network=lambda bundle: FakeSession(as_is))
+
+
+def test_networks_that_take_the_same_input_share_it(a_case):
+    sessions = [FakeSession(as_is), FakeSession(lambda x: -x[:, :1])]
+    opened = iter(sessions)
+    a, b = predict_each(
+        a_case, [a_bundle(CROP), a_bundle(CROP, "b")], crop="center", open_network=lambda _: next(opened)
+    )
+    np.testing.assert_array_equal(sessions[0].seen[0][0], sessions[1].seen[0][0])
+    assert b.provenance.seconds["preprocess"] < a.provenance.seconds["preprocess"]
+    assert (a.provenance.bundle, b.provenance.bundle) == ("fake", "b")
+
+
+def test_missing_sequence_is_named_before_any_network_is_loaded(a_case):
+    case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
+    with pytest.raises(MissingSequenceError, match="lacks hbv, adc"):
+        predict(case, a_bundle(LESIONS), open_network=lambda bundle: pytest.fail("loaded"))
+
+
+def test_encoder_alone_and_wrong_task_are_refused(a_case):
+    with pytest.raises(BundleError, match="encoder alone"):
+        predict(a_case, a_bundle(PROFOUND_ENCODER))
+    with pytest.raises(BundleError, match="for task classification"):
+        require_fit(a_case, a_bundle(LESIONS), TaskId.CLASSIFICATION)
+
+
+def test_lack_of_memory_is_one_sentence(a_case):
+    def too_large(x):
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match="ran out"):
+        predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(too_large))
+
+
+def test_gland_network_says_where_the_crop_lies(a_case, gland_network):
+    fake = FakeSession(as_is)
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else fake  # noqa: E731
+    result = predict(a_case, a_bundle(CROP), open_network=open_network)
+    grid = network_grid(a_case, CROP)
+    # Middle of the ball: voxel x 20 of 72, so the crop of 48 starts at 0, not at the published 12.
+    np.testing.assert_allclose(fake.seen[0][0][0, 0, 2:29, 0, 0], scored_t2w(a_case, grid)[:, 8, 0], atol=1e-5)
+    assert any("'gland'" in note for note in result.provenance.notes)
+
+
+def scored_t2w(case: Case, grid) -> np.ndarray:
+    voxels = case[Sequence.T2W].resample_to(grid).array.astype(np.float64)
+    inside = voxels != 0
+    return np.where(inside, (voxels - voxels[inside].mean()) / voxels[inside].std(), 0)
+
+
+def test_center_crop_asks_no_gland_network(a_case, gland_network):
+    predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: FakeSession(as_is))
+    assert gland_network.seen == []
+
+
+def test_without_mask_and_bundle_the_crop_is_the_middle_and_that_is_said(a_case, no_bundle_installed):
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is))
+    assert any("no gland segmentation bundle" in note for note in result.provenance.notes)
+    assert any("centered on: image" in note for note in result.provenance.notes)
+
+
+def test_provicnet_takes_the_gland_of_user_case_or_network_or_refuses(a_case, gland_network):
+    spec = with_preprocess("provicnet-t2w", patch=(1, 32, 32))
+    provicnet = FakeSession(lambda image, positions: np.zeros((1, 4, 32, 32), np.float32))
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else provicnet  # noqa: E731
+    mask = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 8)
+    for case, gland in ((a_case, mask), (replace(a_case, gland=mask), None)):
+        predict(case, a_bundle(spec), gland=gland, open_network=open_network)
+    assert gland_network.seen == []
+    result = predict(a_case, a_bundle(spec), open_network=open_network)
+    assert len(gland_network.seen) == 1
+    assert any("since no mask was given" in note for note in result.provenance.notes)
+
+
+def test_provicnet_without_any_gland_is_refused(a_case, no_bundle_installed):
+    with pytest.raises(MissingSequenceError, match="--gland"):
+        predict(a_case, a_bundle(MODELS["provicnet-t2w"]), open_network=lambda bundle: FakeSession(as_is))
+
+
+def test_importing_loads_neither_torch_nor_onnxruntime():
+    code = "import sys, VFMTransferLib.predict; print({'torch', 'onnxruntime', 'monai'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_marked_ball_is_where_it_is_in_the_patient(a_case):
+    """A network that marks a ball in its own window: the lesion lies at those millimeters."""
+    grid = network_grid(a_case, CROP)
+    start_mm = grid.to_world((12, 8, -2))
+    center_mm = start_mm + np.reshape(grid.direction, (3, 3)) @ (np.array([30, 20, 15]) * grid.spacing_mm)
+    z, y, x = np.indices((32, 48, 48))
+    far_mm = np.sqrt(((x - 30) * 0.5) ** 2 + ((y - 20) * 0.5) ** 2 + (z - 15.0) ** 2)
+    network = FakeSession(lambda array: np.where(far_mm < 6, 5.0, -5.0)[None, None])
+    (lesion,) = predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: network).lesions
+    assert np.linalg.norm(np.subtract(lesion.center_mm, center_mm)) < 0.3
+    inside = np.linalg.norm(points_mm(a_case[Sequence.T2W].geometry) - center_mm, axis=-1) < 6
+    assert lesion.volume_ml == pytest.approx(inside.sum() * 2.43e-3, rel=0.1)
