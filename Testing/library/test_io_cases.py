@@ -90,6 +90,12 @@ def test_an_option_overrules_what_the_folder_holds(a_folder):
     assert case.sequences == tuple(Sequence)
 
 
+def test_only_what_is_looked_for_has_to_be_unambiguous(a_folder):
+    (a_folder / "adc.nii.gz").rename(a_folder / "a_adc.nii.gz")
+    write_volume(an_adc(5), a_folder / "b_adc.nii.gz")
+    assert read_case(a_folder, sequences=[Sequence.T2W]).sequences == (Sequence.T2W,)
+
+
 def test_options_alone_make_a_case(a_folder):
     case = read_case(t2w=a_folder / "t2w.nii.gz", adc=str(a_folder / "adc.nii.gz"))
     assert (case.id, case.sequences) == ("p001", (Sequence.T2W, Sequence.ADC))

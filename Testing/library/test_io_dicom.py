@@ -7,7 +7,7 @@ from images import a_t2w, an_adc, an_hbv
 pytest.importorskip("pydicom", reason="pydicom is not installed; the dev extra brings it.")
 from dicom_series import AXIAL, CORONAL, PATIENT_ID, PATIENT_NAME, SAGITTAL, STUDY_UID, DicomSeries
 from pydicom.dataelem import DataElement
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import BasicTextSRStorage, ImplicitVRLittleEndian
 
 from VFMTransferLib.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.io import read_case
@@ -312,10 +312,11 @@ def test_slices_that_make_no_volume_are_refused(tmp_path, change, problem):
         read_case(tmp_path)
 
 
-def test_a_truncated_slice_is_refused(tmp_path):
-    path = t2w_series().write(tmp_path)[3]
+@pytest.mark.parametrize("index", [0, 3, 6])
+def test_a_truncated_slice_is_refused_wherever_it_lies(tmp_path, index):
+    path = t2w_series().write(tmp_path)[index]
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises((ImageError, GeometryError)):
+    with pytest.raises(ImageError, match=f"'{path.name}' must be a whole DICOM slice, but is truncated"):
         read_case(tmp_path)
 
 
@@ -325,6 +326,7 @@ def test_other_dicom_objects_are_passed_over(tmp_path):
     for keyword in ("PixelData", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient"):
         delattr(report, keyword)
     report.Modality = "SR"
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
     report.save_as(tmp_path / "report.dcm", enforce_file_format=True)
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     assert read_case(tmp_path).sequences == (Sequence.T2W,)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..case import Case
 from ..errors import AmbiguousInputError, ImageError, MissingSequenceError
 from ..terms import Sequence
 from ..volume import Volume
 from . import dicom
-from .diffusion import high_b_image
+from .dwi_file import high_b_of_file, is_series
 from .images import image_stem, is_image_name, read_image, read_mask, to_volume, with_checked_voxels
 from .overlap import require_one_space
 from .roles import DWI, GLAND, candidates_for
@@ -41,6 +40,7 @@ def read_case(
     hbv: str | Path | None = None,
     adc: str | Path | None = None,
     gland: str | Path | None = None,
+    sequences: Collection[Sequence] = tuple(Sequence),
 ) -> Case:
     """Read one prostate study; each sequence stays on the grid it was scanned on.
 
@@ -53,6 +53,7 @@ def read_case(
         hbv: The high-b image, or a diffusion series that holds one.
         adc: The ADC map, in any usual unit.
         gland: A mask of the prostate.
+        sequences: What to look for in `path`; that others are ambiguous or damaged does not matter.
 
     Returns:
         The case, with ADC in 1e-6 mm²/s and with notes on what reading had to decide.
@@ -70,7 +71,9 @@ def read_case(
     case_id = image_stem(Path(path).absolute().name) if path is not None else _id_by_options(sources)
     reading = _Reading()
     if path is not None:
-        case_id = _look_into(Path(path), sources, reading, gland is None) or case_id
+        case_id = _look_into(Path(path), sources, reading, frozenset(sequences) - sources.keys()) or case_id
+        if gland is None and Path(path).is_dir():
+            _read_gland(candidates_for(GLAND, _image_files(Path(path))), reading)
     for role in [role for role in Sequence if role in sources]:
         volume, notes = _read_source(role, sources)
         reading.volumes[role] = volume
@@ -94,8 +97,8 @@ def _is_dicom(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path))
 
 
-def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wants_gland: bool) -> str | None:
-    """Add to `sources` the files that `path` has for other roles, and read at once what lies in series.
+def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wanted: frozenset[Sequence]) -> str | None:
+    """Add to `sources` the files that `path` has for other sequences, and read at once what lies in series.
 
     Returns:
         A neutral id where a DICOM study was read.
@@ -105,16 +108,16 @@ def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wan
         return None
     if not path.is_dir():
         raise ImageError(f"Case '{path.name}' must be a folder or an image file, but there is none. Check the path.")
-    files = sorted(f for f in path.iterdir() if f.is_file() and is_image_name(f.name) and not f.name.startswith("."))
-    by_name = {role: file for role in Sequence if role not in sources and (file := _only_file(role, files))}
+    files = _image_files(path)
+    by_name = {role: file for role in Sequence if role in wanted and (file := _only_file(role, files))}
     sources |= by_name
-    if Sequence.HBV not in sources:
+    if Sequence.HBV in wanted and Sequence.HBV not in sources:
         _read_high_b_of_file(_only_file(DWI, files), reading)
-    if wants_gland:
-        _read_gland(candidates_for(GLAND, files), reading)
-    if by_name or reading.volumes:
-        return None
-    return _read_dicom(path, frozenset(Sequence) - sources.keys(), reading)
+    return None if by_name or reading.volumes else _read_dicom(path, wanted, reading)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and is_image_name(f.name) and not f.name.startswith("."))
 
 
 def _only_file(role: str, files: list[Path]) -> Path | None:
@@ -160,8 +163,8 @@ def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
         volume, notes = dicom.read_series(path, role)
         return with_checked_voxels(volume, path.name), notes
     image = read_image(path)
-    if role is Sequence.HBV and image.GetDimension() == 4 and image.GetSize()[3] > 1:
-        volume, note = _high_b_of_4d(path, image)
+    if role is Sequence.HBV and is_series(image):
+        volume, note = high_b_of_file(path, image)
         return volume, [note]
     return to_volume(image, path.name, str(role)), []
 
@@ -171,45 +174,12 @@ def _read_high_b_of_file(path: Path | None, reading: _Reading) -> None:
     if path is None:
         return
     image = read_image(path)
-    if image.GetDimension() != 4:
+    if not is_series(image):
         reading.notes.append(f"'{path.name}' has no b values and was not used; if it is the high-b image, say --hbv.")
         return
-    volume, note = _high_b_of_4d(path, image)
+    volume, note = high_b_of_file(path, image)
     reading.volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, path.name)
     reading.notes.append(note)
-
-
-def _high_b_of_4d(path: Path, image: sitk.Image) -> tuple[Volume, str]:
-    """The high-b image of a 4D file with its `.bval` beside it."""
-    by_b: dict[float, Volume] = {}
-    b_values = _b_values(path)
-    if len(b_values) != image.GetSize()[3]:
-        raise ImageError(
-            f"'{path.name}' must have one b value for each of its {image.GetSize()[3]} images, but its .bval has "
-            f"{len(b_values)}. Convert it again."
-        )
-    for index, b in enumerate(b_values):
-        if b in by_b:
-            raise ImageError(
-                f"'{path.name}' must hold one trace-weighted image for each b value, but holds several of b {b:g} "
-                "(directions). Select the trace images."
-            )
-        part = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, index])
-        by_b[b] = to_volume(part, path.name, str(Sequence.HBV))
-    return high_b_image(by_b, path.name)
-
-
-def _b_values(path: Path) -> list[float]:
-    file = path.with_name(image_stem(path.name) + ".bval")
-    try:
-        values = [float(word) for word in file.read_text(encoding="utf-8").split()]
-    except (OSError, ValueError):
-        values = []
-    if not values or not np.isfinite(values).all() or min(values) < 0:
-        raise ImageError(
-            f"'{path.name}' is 4D and must have its b values in '{file.name}', but has none to read there."
-        )
-    return values
 
 
 def _read_gland(candidates: list[Path], reading: _Reading) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..errors import ImageError
 from ..volume import itk_warnings_silenced
 
+_MR_STORAGE = b"1.2.840.10008.5.1.4.1.1.4\0"  # class of single-frame MR images, in the file's first bytes
+_META_BYTES = 1024
 _SIEMENS_B = "0019|100c"
 _GE_B = "0043|1039"
 _PHILIPS_B = "2001|1003"
@@ -69,7 +72,11 @@ class Header:
 
 
 def read_headers(paths: Iterable[Path]) -> list[Header]:
-    """Headers of the files that are images in space; reports, presentation states and the like stay out."""
+    """Headers of the files that are images in space; reports, presentation states and the like stay out.
+
+    Raises:
+        ImageError: A slice of an MR series is truncated or damaged.
+    """
     headers = []
     with itk_warnings_silenced():
         for path in paths:
@@ -78,11 +85,21 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
             reader.LoadPrivateTagsOn()
             try:
                 reader.ReadImageInformation()
-            except RuntimeError:  # no image, or one that GDCM cannot decode
+            except RuntimeError:
+                _require_no_mr_slice(path)
                 continue
             if (header := _header(path, reader)) is not None:
                 headers.append(header)
     return headers
+
+
+def _require_no_mr_slice(path: Path) -> None:
+    """Raise if a file that cannot be read was a slice; left out, it would shorten its series unseen."""
+    with path.open("rb") as file:
+        if _MR_STORAGE in file.read(_META_BYTES):
+            raise ImageError(
+                f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
+            )
 
 
 def _header(path: Path, reader: sitk.ImageFileReader) -> Header | None:
