@@ -28,7 +28,7 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         OutputError: `folder` is taken, cannot be written, or the disk is full.
     """
     if not overwrite and _is_taken(folder):
-        raise OutputError(f"{folder} must not exist yet, but does. Choose another folder, or remove it first.")
+        raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -73,12 +73,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(
-                f"{path} could not be written: the disk is full. Free some space, then try again."
+                f"'{path.name}' could not be written: the disk is full. Free some space, then try again."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = os.strerror(error.errno).lower()
             raise OutputError(
-                f"{path} could not be written: {reason}. Choose a folder that you may write to."
+                f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."
             ) from error
         raise
 
