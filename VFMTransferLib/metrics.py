@@ -130,8 +130,16 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | Non
     window = 2 * SSIM_RADIUS_PX + 1
     if min(a.shape[-2:]) < window:
         raise ValueError(f"SSIM needs slices of at least {window}x{window} px, got {a.shape[-1]}x{a.shape[-2]}.")
-    inner = (slice(None), slice(SSIM_RADIUS_PX, -SSIM_RADIUS_PX), slice(SSIM_RADIUS_PX, -SSIM_RADIUS_PX))
-    return _mean(_ssim_map(a, b, data_range)[inner], None if mask is None else mask[inner])
+    measured = np.ones(a.shape, bool) if mask is None else np.asarray(mask) != 0
+    measured[:, :SSIM_RADIUS_PX] = measured[:, -SSIM_RADIUS_PX:] = False
+    measured[:, :, :SSIM_RADIUS_PX] = measured[:, :, -SSIM_RADIUS_PX:] = False
+    total = 0.0
+    for slice_a, slice_b, inside in zip(a, b, measured, strict=True):
+        if inside.any():
+            box = _with_margin(ndimage.find_objects(inside.astype(np.uint8))[0])
+            total += float(_ssim_map(slice_a[box], slice_b[box], data_range)[inside[box]].sum())
+    count = int(measured.sum())
+    return total / count if count else float("nan")
 
 
 def data_range(image: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -140,7 +148,14 @@ def data_range(image: np.ndarray, mask: np.ndarray | None = None) -> float:
     return float(np.max(values)) - float(np.min(values)) if values.size else float("nan")
 
 
+def _with_margin(box: tuple[slice, slice]) -> tuple[slice, slice]:
+    """A box of a slice (H, W) grown by what the window sees; it lies that far from the border."""
+    y, x = (slice(s.start - SSIM_RADIUS_PX, s.stop + SSIM_RADIUS_PX) for s in box)
+    return y, x
+
+
 def _ssim_map(a: np.ndarray, b: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM of each pixel of two slices (H, W)."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     var_a = _window_mean(a * a) - mean_a**2
@@ -152,8 +167,8 @@ def _ssim_map(a: np.ndarray, b: np.ndarray, data_range: float) -> np.ndarray:
 
 
 def _window_mean(image: np.ndarray) -> np.ndarray:
-    """Gaussian-weighted mean around each voxel, in plane only."""
-    return ndimage.gaussian_filter(image, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, axes=(1, 2))
+    """Gaussian-weighted mean around each pixel of a slice (H, W)."""
+    return ndimage.gaussian_filter(image, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX)
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,16 @@ SMALLEST_PROBABILITY = 1e-7
 ALL_CLASSES = "all classes"
 
 
+def probability_measures(a: dict[str, float], b: dict[str, float]) -> tuple[Measure, ...]:
+    """Both probabilities of each name, and A's minus B's."""
+    found: list[Measure] = []
+    for name in (name for name in a if name in b):
+        found.append(measure("probability", name, Between.A, a[name]))
+        found.append(measure("probability", name, Between.B, b[name]))
+        found.append(measure("probability_difference", name, Between.A_B, a[name] - b[name]))
+    return tuple(found)
+
+
 def classification_measures(a: dict[str, float], b: dict[str, float], truth: str | None) -> tuple[Measure, ...]:
     """Probability of each class, the distance of A from B, and the loss where the class is known.
 
@@ -27,11 +37,7 @@ def classification_measures(a: dict[str, float], b: dict[str, float], truth: str
         raise BundleError(f"A and B must know the same classes, got {', '.join(a)} and {', '.join(b)}.")
     if truth is not None and truth not in a:
         raise ImageError(f"The reference must be one of {', '.join(a)}, got '{truth}'.")
-    found: list[Measure] = []
-    for name in a:
-        found.append(measure("probability", name, Between.A, a[name]))
-        found.append(measure("probability", name, Between.B, b[name]))
-        found.append(measure("probability_difference", name, Between.A_B, a[name] - b[name]))
+    found = list(probability_measures(a, b))
     distance = sum(abs(a[name] - b[name]) for name in a) / 2
     found.append(measure("total_variation", ALL_CLASSES, Between.A_B, distance))
     if truth is not None:

@@ -12,12 +12,12 @@ from ..result import Result
 from ..tasks import TASKS, Task
 from ..terms import Sequence, TaskId
 from ..volume import Geometry, Volume
-from .classification import classification_measures
-from .images import displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
+from .classification import classification_measures, probability_measures
+from .images import WHOLE, displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
 from .measures import Between, Disagreement, Measure
 from .reference import place, reference_segments
 from .segmentation import disagreements, segmentation_measures, slice_of_most_disagreement
-from .segments import shared_segments
+from .segments import Segments, shared_segments
 
 Reference = Volume | Mapping[str, Volume] | str
 
@@ -36,6 +36,7 @@ class Comparison:
         disagreements: Regions where A and B differ, largest first.
         reference: Structure → mask, or output image → image, on the grid of the results; empty
             where no reference is known.
+        segments: Both label maps in one vocabulary, for a segmentation.
         true_class: Class that the case has, for a classification with a reference.
         notes: What was decided on the way, in sentences.
     """
@@ -48,6 +49,7 @@ class Comparison:
     measures: tuple[Measure, ...]
     disagreements: tuple[Disagreement, ...] = ()
     reference: dict[str, Volume] = field(default_factory=dict)
+    segments: Segments | None = None
     true_class: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -131,6 +133,7 @@ def _compare_segmentations(
         segmentation_measures(segments, geometry, masks, covered),
         disagreements(segments, geometry),
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
+        segments,
         notes=notes,
     )
 
@@ -172,6 +175,7 @@ def _compare_classifications(
     gland = None if case.gland is None else place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array
     focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
     measures = classification_measures(a.class_probabilities, b.class_probabilities, reference)
+    measures += probability_measures(a.derived_probabilities, b.derived_probabilities)
     return Comparison(case, a, b, geometry, focus, measures, true_class=reference)
 
 
@@ -211,7 +215,7 @@ def _candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, 
 
 
 def _regions(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    regions = {"": np.ones(geometry.shape, bool)}
+    regions = {WHOLE: np.ones(geometry.shape, bool)}
     if case.gland is None:
         return regions, ()
     placed = place(case.gland.to_nearest_lps(), geometry, "nearest")

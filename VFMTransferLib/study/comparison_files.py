@@ -7,14 +7,16 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_file, writing
 from ..result import Provenance
 from ..terms import RESEARCH_USE
-from .cohort import Cohort
 from .comparison import Comparison
 from .measures import Measure
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
 
 FORMAT = "vfm-transfer/comparison/1"
 COHORT_FORMAT = "vfm-transfer/cohort/1"

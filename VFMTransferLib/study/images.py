@@ -11,6 +11,7 @@ from .measures import Between, Measure, measure
 
 ADC_UNIT = "1e-6 mm²/s"
 ARBITRARY_UNIT = "a.u."
+WHOLE = ""
 CONSTANT = "the image is constant"
 
 
@@ -34,17 +35,18 @@ def image_measures(
         between: Whom the two images belong to.
         first: Image that the difference is taken from.
         second: Image that is taken away.
-        regions: Region name → mask (D, H, W); an empty name is the whole field of view.
-        peak: Image whose range is the data range of PSNR and SSIM; both together if None.
+        regions: Region name → mask (D, H, W); `WHOLE` must be among them.
+        peak: Image whose range in the whole field of view is the data range of PSNR and SSIM in
+            every region; A and B together if None.
     """
     found: list[Measure] = []
     a, b, unit = first.array, second.array, unit_of(output)
+    span, note = _data_range(first, second, regions[WHOLE], peak)
     for region, mask in regions.items():
         subject = f"{output}, {region}" if region else output
         if not mask.any():
             found += [measure(k, subject, between, np.nan, f"the {region} is empty", unit) for k in _KINDS]
             continue
-        span, note = _data_range(first, second, mask, peak)
         psnr = psnr_db(a, b, span, mask) if span > 0 else np.nan
         similarity, ssim_note = _ssim(first, second, span, mask)
         found += [
@@ -84,5 +86,5 @@ def _ssim(first: Volume, second: Volume, span: float, mask: np.ndarray) -> tuple
 def _data_range(first: Volume, second: Volume, mask: np.ndarray, peak: Volume | None) -> tuple[float, str]:
     if peak is not None:
         return data_range(peak.array, mask), "data range: of the reference"
-    both, masks = np.stack([first.array, second.array]), np.stack([mask, mask])
-    return data_range(both, masks), "data range: of A and B together"
+    ends = [f(image.array[mask]) for image in (first, second) for f in (np.min, np.max)] if mask.any() else [0.0]
+    return float(max(ends)) - float(min(ends)), "data range: of A and B together"

@@ -1,0 +1,34 @@
+"""Colors that mean something in views, tables and figures: arms apart from labels, safe for the color-blind."""
+
+from __future__ import annotations
+
+from ..terms import LABEL_TERMS, Label
+
+Color = tuple[int, int, int]
+
+ARM_A: Color = (76, 184, 255)
+ARM_B: Color = (255, 168, 38)
+REFERENCE: Color = (126, 231, 135)
+OTHER_LABEL: Color = (214, 112, 255)
+_NEUTRAL: tuple[Color, ...] = (
+    (240, 228, 66),
+    (86, 180, 233),
+    (0, 190, 140),
+    (230, 120, 60),
+    (204, 121, 167),
+    (160, 160, 255),
+    (180, 220, 110),
+    (255, 130, 130),
+)
+
+
+def label_color(name: str, index: int) -> Color:
+    """A label's own color, or one of a neutral palette where its meaning is unknown."""
+    terms = {str(label): term.color for label, term in LABEL_TERMS.items()}
+    return terms.get(name, _NEUTRAL[index % len(_NEUTRAL)])
+
+
+def label_title(name: str) -> str:
+    """A label as a radiologist reads it."""
+    terms = {str(label): term.title for label, term in LABEL_TERMS.items()}
+    return terms.get(name, "Background" if name == Label.BACKGROUND else name.replace("-", " ").capitalize())

@@ -1,0 +1,86 @@
+"""The grid that a report shows: in-plane as fine as the results, cropped so that the page stays small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..study.comparison import Comparison
+from ..terms import Sequence
+from ..volume import Geometry, IntTriple, Volume
+
+MAX_VOXELS = 6_000_000
+"""Voxels of all images on a page together: about 7 MB as text."""
+MIN_SIDE_PX = 64
+
+
+@dataclass(frozen=True)
+class Display:
+    """A window of a grid; everything on the page lies on it.
+
+    Attributes:
+        base: The whole grid, axes nearest L, P, S.
+        start: First voxel (x, y, z) of the window on `base`.
+        geometry: The window as a grid.
+    """
+
+    base: Geometry
+    start: IntTriple
+    geometry: Geometry
+
+    @property
+    def is_cropped(self) -> bool:
+        return self.geometry.size != self.base.size
+
+    def image(self, volume: Volume) -> np.ndarray:
+        """An image's voxels (D, H, W), interpolated linearly where it lies on another grid."""
+        return self._voxels(volume, "linear")
+
+    def labels(self, volume: Volume) -> np.ndarray:
+        """A label map's voxels (D, H, W), nearest."""
+        return self._voxels(volume, "nearest")
+
+    def index_of(self, point_mm: tuple[float, ...] | np.ndarray) -> IntTriple:
+        """Voxel (x, y, z) of the window that is nearest to a point (LPS)."""
+        rounded = np.rint(self.geometry.to_index(point_mm)).astype(int)
+        x, y, z = np.clip(rounded, 0, np.asarray(self.geometry.size) - 1)
+        return (int(x), int(y), int(z))
+
+    def _voxels(self, volume: Volume, interpolation: str) -> np.ndarray:
+        volume = volume.to_nearest_lps()
+        if volume.geometry.equals(self.base):  # cut, so that voxels stay what they are to the last bit
+            x, y, z = (slice(s, s + n) for s, n in zip(self.start, self.geometry.size, strict=True))
+            return volume.array[z, y, x]
+        return volume.resample_to(self.geometry, interpolation).array
+
+
+def display_of(comparison: Comparison, images: int) -> Display:
+    """Choose the grid: T2w's, or the results' where they are finer in plane.
+
+    Args:
+        comparison: What is shown.
+        images: Number of images on the page, which share `MAX_VOXELS`.
+    """
+    base = comparison.geometry
+    if Sequence.T2W in comparison.case:
+        t2w = comparison.case[Sequence.T2W].to_nearest_lps().geometry
+        if np.prod(t2w.spacing_mm[:2]) < np.prod(base.spacing_mm[:2]) * 0.999:
+            base = t2w
+    side = max(int(np.sqrt(MAX_VOXELS / max(images, 1) / base.size[2])), MIN_SIDE_PX)
+    size = (min(base.size[0], side), min(base.size[1], side), base.size[2])
+    center = base.to_index(_center_of_interest(comparison))
+    x, y = (
+        int(np.clip(round(c - n / 2), 0, whole - n)) for c, n, whole in zip(center, size, base.size[:2], strict=False)
+    )
+    return Display(base, (x, y, 0), base.crop((x, y, 0), size))
+
+
+def _center_of_interest(comparison: Comparison) -> np.ndarray:
+    """Middle of what is marked, or of the gland, or of the field of view; LPS."""
+    candidates = [comparison.a.labels, comparison.b.labels, comparison.case.gland]
+    for volume in candidates:
+        if volume is not None and volume.array.any():
+            found = np.argwhere(volume.array)[:, ::-1]
+            return volume.geometry.to_world((found.min(axis=0) + found.max(axis=0)) / 2)
+    return comparison.geometry.center_mm

@@ -1,0 +1,174 @@
+"""The still figure: T2w, A, B and their difference in the slice where they differ most."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from ..study.images import ARBITRARY_UNIT, unit_of
+from ..terms import RESEARCH_USE
+from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
+from .scene import SEQUENCE_TITLES, Scene, arm_title
+
+PANEL_PX = 420
+CAPTION_PX = 34
+GAP_PX = 6
+FOOTER_PX = 26
+BACKGROUND: Color = (10, 12, 15)
+INK: Color = (225, 231, 237)
+FAINT: Color = (141, 153, 166)
+FIELD_MM = 110.0
+_OUTLINE_PX = 2
+_FILL = 0.45
+_SCALE_BAR_MM = 20
+_PERCENTILES = (1.0, 99.5)
+
+Panel = tuple[str, Color, Image.Image]
+
+
+def figure_png(scene: Scene) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    frame = _Frame(scene)
+    panels = {"segmentation": _segmentation_panels, "image": _image_panels, "classification": _sequence_panels}
+    sheet = _sheet(panels[scene.kind](frame), frame)
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+class _Frame:
+    """The square of the slice that the figure shows, scaled to a panel's pixels."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        sx, sy, _ = scene.display.geometry.spacing_mm
+        width, height, _ = scene.display.geometry.size
+        self.side_mm = min(FIELD_MM, width * sx, height * sy)
+        center = self._center()
+        nx, ny = round(self.side_mm / sx), round(self.side_mm / sy)
+        x = int(np.clip(center[0] - nx / 2, 0, width - nx))
+        y = int(np.clip(center[1] - ny / 2, 0, height - ny))
+        self.window = (scene.focus_slice, slice(y, y + ny), slice(x, x + nx))
+
+    def _center(self) -> tuple[float, float]:
+        marked = [array[self.scene.focus_slice] for name, array in self.scene.labels.items() if name in ("a", "b")]
+        found = np.argwhere(np.any(marked, axis=0)) if marked else np.empty((0, 2))
+        if not len(found):
+            width, height, _ = self.scene.display.geometry.size
+            return width / 2, height / 2
+        y, x = (found.min(axis=0) + found.max(axis=0)) / 2
+        return float(x), float(y)
+
+    def image(self, name: str) -> np.ndarray:
+        return self.scene.images[name][self.window]
+
+    def gray(self, name: str, limits_of: str | None = None) -> Image.Image:
+        whole = self.scene.images[limits_of or name]
+        low, high = np.percentile(whole[whole != 0] if whole.any() else whole, _PERCENTILES)
+        gray = np.clip((self.image(name) - low) / max(high - low, 1e-6), 0, 1)
+        return (
+            Image.fromarray((gray * 255).astype(np.uint8))
+            .resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC)
+            .convert("RGB")
+        )
+
+    def labels(self, name: str) -> np.ndarray:
+        """A label map at panel size, with smooth borders."""
+        codes = self.scene.labels[name][self.window]
+        best, out = np.full((PANEL_PX, PANEL_PX), 0.5, np.float32), np.zeros((PANEL_PX, PANEL_PX), np.uint8)
+        for code in np.unique(codes[codes != 0]):
+            mask = Image.fromarray((codes == code).astype(np.float32))
+            share = np.asarray(mask.resize((PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR))
+            out[share > best] = code
+            best = np.maximum(best, share)
+        return out
+
+
+def _segmentation_panels(frame: _Frame) -> list[Panel]:
+    scene = frame.scene
+    base = frame.gray(next(iter(scene.images)))
+    colors = [label_color(name, i) for i, name in enumerate(scene.label_names)]
+    has_reference = "reference" in scene.labels
+    panels: list[Panel] = [("T2w" + (", reference outlined" if has_reference else ""), INK, base)]
+    if has_reference:
+        panels[0] = (*panels[0][:2], _outlined(base, frame.labels("reference"), [REFERENCE] * len(colors)))
+    for who, color, result in (("a", ARM_A, scene.comparison.a), ("b", ARM_B, scene.comparison.b)):
+        panels.append((f"{who.upper()}  {arm_title(result)}", color, _outlined(base, frame.labels(who), colors)))
+    difference = _filled(base, frame.labels("diff-ab"), [ARM_A, ARM_B, OTHER_LABEL])
+    panels.append(("Only A blue, only B orange", INK, difference))
+    return panels
+
+
+def _image_panels(frame: _Frame) -> list[Panel]:
+    scene = frame.scene
+    output = next(iter(scene.comparison.a.images))
+    a, b = f"a:{output}", f"b:{output}"
+    difference = frame.image(a).astype(np.float32) - frame.image(b)
+    limit = float(np.percentile(np.abs(difference), _PERCENTILES[1])) or 1.0
+    share = np.clip(np.abs(difference) / limit, 0, 1)[..., None]
+    rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
+    picture = Image.fromarray(rgb.astype(np.uint8)).resize((PANEL_PX, PANEL_PX), Image.Resampling.NEAREST)
+    unit = unit_of(output) if unit_of(output) != ARBITRARY_UNIT else "a.u."
+    return [
+        ("T2w", INK, frame.gray("t2w")),
+        (f"A  {arm_title(scene.comparison.a)}, synthetic", ARM_A, frame.gray(a)),
+        (f"B  {arm_title(scene.comparison.b)}, synthetic", ARM_B, frame.gray(b, a)),
+        (f"A − B, ±{limit:.3g} {unit}", INK, picture),
+    ]
+
+
+def _sequence_panels(frame: _Frame) -> list[Panel]:
+    return [(SEQUENCE_TITLES[name], INK, frame.gray(str(name))) for name in frame.scene.comparison.case.sequences]
+
+
+def _outlined(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> Image.Image:
+    out = np.asarray(base).copy()
+    for i, color in enumerate(colors):
+        mask = labels == i + 1
+        out[mask & ~ndimage.binary_erosion(mask, iterations=_OUTLINE_PX)] = color
+    return Image.fromarray(out)
+
+
+def _filled(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> Image.Image:
+    out = np.asarray(base).astype(np.float32)
+    for i, color in enumerate(colors):
+        mask = labels == i + 1
+        out[mask] = (1 - _FILL) * out[mask] + _FILL * np.array(color)
+    return _outlined(Image.fromarray(out.astype(np.uint8)), labels, colors)
+
+
+def _sheet(panels: list[Panel], frame: _Frame) -> Image.Image:
+    width = len(panels) * PANEL_PX + (len(panels) + 1) * GAP_PX
+    sheet = Image.new("RGB", (width, CAPTION_PX + PANEL_PX + FOOTER_PX + GAP_PX), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    for i, (caption, color, picture) in enumerate(panels):
+        x = GAP_PX + i * (PANEL_PX + GAP_PX)
+        sheet.paste(picture, (x, CAPTION_PX))
+        draw.text((x + 4, CAPTION_PX / 2), caption, fill=color, font=large, anchor="lm")
+        for letter, at in (
+            ("R", (x + 8, CAPTION_PX + PANEL_PX / 2)),
+            ("L", (x + PANEL_PX - 8, CAPTION_PX + PANEL_PX / 2)),
+        ):
+            anchor = "lm" if letter == "R" else "rm"
+            draw.text(at, letter, fill=INK, font=small, anchor=anchor, stroke_width=1, stroke_fill=BACKGROUND)
+    _scale_bar(draw, frame, small)
+    y = CAPTION_PX + PANEL_PX + FOOTER_PX / 2 + 2
+    scene = frame.scene
+    place = f"{scene.comparison.case.id}, slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
+    draw.text((GAP_PX + 4, y), place, fill=FAINT, font=small, anchor="lm")
+    draw.text((width - GAP_PX - 4, y), RESEARCH_USE, fill=FAINT, font=small, anchor="rm")
+    return sheet
+
+
+def _scale_bar(draw: ImageDraw.ImageDraw, frame: _Frame, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
+    length = _SCALE_BAR_MM * PANEL_PX / frame.side_mm
+    x, y = GAP_PX + 10, CAPTION_PX + PANEL_PX - 12
+    draw.line((x, y, x + length, y), fill=INK, width=2)
+    draw.text(
+        (x, y - 6), f"{_SCALE_BAR_MM} mm", fill=INK, font=font, anchor="ls", stroke_width=1, stroke_fill=BACKGROUND
+    )

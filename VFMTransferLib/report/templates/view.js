@@ -1,0 +1,260 @@
+// One panel: an image, what is marked on it, and the annotations in its corners.
+
+const FONT = "12px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+const SCALE_BARS_MM = [5, 10, 20, 50, 100];
+const CHECKER_TILES = 8;
+const MARGIN = 8;
+
+class View {
+  constructor(panel, canvas, app) {
+    this.panel = panel;
+    this.canvas = canvas;
+    this.app = app;
+    this.context = canvas.getContext("2d");
+  }
+
+  // Millimeters of the shown grid to pixels of the panel.
+  get transform() {
+    const { scene, state } = this.app;
+    const [sx, sy] = scene.spacing;
+    const extent = [scene.size[0] * sx, scene.size[1] * sy];
+    const fit = Math.min(this.width / extent[0], this.height / extent[1]);
+    const scale = fit * state.zoom;
+    const center = state.center ?? [extent[0] / 2, extent[1] / 2];
+    return { scale, x: this.width / 2 - center[0] * scale, y: this.height / 2 - center[1] * scale };
+  }
+
+  // Voxel under a pixel of the panel, not rounded.
+  voxelAt(px, py) {
+    const { scale, x, y } = this.transform;
+    const [sx, sy] = this.app.scene.spacing;
+    return [(px - x) / scale / sx - 0.5, (py - y) / scale / sy - 0.5];
+  }
+
+  resize() {
+    const box = this.canvas.getBoundingClientRect();
+    this.ratio = window.devicePixelRatio || 1;
+    this.width = box.width;
+    this.height = box.height;
+    this.canvas.width = Math.round(box.width * this.ratio);
+    this.canvas.height = Math.round(box.height * this.ratio);
+  }
+
+  draw() {
+    if (!this.width) return;
+    const c = this.context;
+    c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    c.fillStyle = "#000";
+    c.fillRect(0, 0, this.width, this.height);
+    if (this.panel.role === "compare") this.drawCompare();
+    else this.drawPlain(this.panel.role);
+    this.drawCrosshair();
+    this.drawAnnotations();
+  }
+
+  drawPlain(role) {
+    const { state } = this.app;
+    this.drawImage(this.app.imageOf(this.panel.image));
+    if (role === "a" || role === "b") this.drawLabels(role, 1);
+    if (state.reference && role !== "reference") this.drawOutlines("reference", 1, true);
+  }
+
+  drawCompare() {
+    const { state, scene } = this.app;
+    const draw = {
+      difference: () => this.drawDifference(),
+      fade: () => this.drawFade(),
+      flicker: () => this.drawArm(state.showB ? "b" : "a", 1),
+      checkerboard: () => this.drawCheckerboard(),
+    };
+    draw[state.mode]();
+    if (state.reference && scene.kind === "segmentation") this.drawOutlines("reference", 1, true);
+  }
+
+  drawDifference() {
+    const { app } = this;
+    const { scene, state } = app;
+    if (scene.kind === "image") return this.drawCanvas(app.differencePicture(), false);
+    this.drawImage(app.imageOf(this.panel.image));
+    this.drawCanvas(app.labelPicture(`labels:diff-${state.pair}`, app.differenceColors()), false, state.opacity);
+    const arms = { ab: ["a", "b"], ar: ["a", "reference"], br: ["b", "reference"] }[state.pair];
+    for (const arm of arms) this.drawOutlines(arm, 0.9, true);
+  }
+
+  drawFade() {
+    const { state } = this.app;
+    if (this.app.scene.kind === "image") {
+      this.drawArm("a", 1);
+      return this.drawArm("b", state.fade);
+    }
+    this.drawImage(this.app.imageOf(this.panel.image));
+    this.drawLabels("a", 1 - state.fade, true);
+    this.drawLabels("b", state.fade, true);
+  }
+
+  drawArm(arm, alpha) {
+    const isImage = this.app.scene.kind === "image";
+    this.drawImage(this.app.imageOf(isImage ? arm : this.panel.image), alpha);
+    this.drawLabels(arm, alpha);
+  }
+
+  drawCheckerboard() {
+    const c = this.context;
+    const side = Math.max(this.width, this.height) / CHECKER_TILES;
+    for (const [arm, odd] of [["a", 0], ["b", 1]]) {
+      c.save();
+      const tiles = new Path2D();
+      for (let j = 0; j * side < this.height; j++)
+        for (let i = (j + odd) % 2; i * side < this.width; i += 2) tiles.rect(i * side, j * side, side, side);
+      c.clip(tiles);
+      this.drawArm(arm, 1);
+      c.fillStyle = css(this.app.scene.colors[arm], 0.07);
+      c.fillRect(0, 0, this.width, this.height);
+      c.restore();
+    }
+  }
+
+  drawImage(name, alpha = 1) {
+    this.drawCanvas(this.app.grayPicture(name), true, alpha);
+  }
+
+  drawCanvas(picture, smooth, alpha = 1) {
+    if (!picture || alpha <= 0) return;
+    const c = this.context;
+    const { scale, x, y } = this.transform;
+    const [sx, sy] = this.app.scene.spacing;
+    c.globalAlpha = alpha;
+    c.imageSmoothingEnabled = smooth;
+    c.imageSmoothingQuality = "high";
+    c.drawImage(picture, x, y, picture.width * sx * scale, picture.height * sy * scale);
+    c.globalAlpha = 1;
+  }
+
+  // Labels of an arm as outline or fill; in the arm's own color where both arms lie in one panel.
+  drawLabels(arm, alpha, inArmColor = false) {
+    const { app } = this;
+    if (app.scene.kind !== "segmentation" || alpha <= 0) return;
+    if (app.state.style === "fill") {
+      const colors = [null, ...app.scene.labels.map((l) => (inArmColor ? app.scene.colors[arm] : l.color))];
+      this.drawCanvas(app.labelPicture(`labels:${arm}`, colors), false, alpha * app.state.opacity);
+    }
+    this.drawOutlines(arm, app.state.style === "fill" ? alpha * 0.6 : alpha, inArmColor);
+  }
+
+  drawOutlines(arm, alpha, inArmColor) {
+    const { app } = this;
+    const c = this.context;
+    const { scale, x, y } = this.transform;
+    const [sx, sy] = app.scene.spacing;
+    c.save();
+    c.translate(x, y);
+    c.scale(scale * sx, scale * sy);
+    c.lineCap = "round";
+    for (const { label, path } of app.outlines(arm)) {
+      c.lineWidth = 3.2 / (scale * sx);
+      c.strokeStyle = `rgb(0 0 0 / ${0.45 * alpha})`;
+      c.stroke(path);
+      c.lineWidth = 1.6 / (scale * sx);
+      c.strokeStyle = css(inArmColor ? app.scene.colors[arm] : label.color, alpha);
+      c.stroke(path);
+    }
+    c.restore();
+  }
+
+  drawCrosshair() {
+    const { state, scene } = this.app;
+    if (!state.crosshair || !state.cross) return;
+    const c = this.context;
+    const { scale, x, y } = this.transform;
+    const px = x + (state.cross[0] + 0.5) * scene.spacing[0] * scale;
+    const py = y + (state.cross[1] + 0.5) * scene.spacing[1] * scale;
+    const gap = 7;
+    c.strokeStyle = "rgb(255 235 90 / 0.75)";
+    c.lineWidth = 1;
+    c.beginPath();
+    for (const [x0, y0, x1, y1] of [
+      [0, py, px - gap, py], [px + gap, py, this.width, py],
+      [px, 0, px, py - gap], [px, py + gap, px, this.height],
+    ]) {
+      c.moveTo(x0, y0);
+      c.lineTo(x1, y1);
+    }
+    c.stroke();
+  }
+
+  write(text, x, y, align = "left", color = "#e6edf3", weight = "") {
+    const c = this.context;
+    c.font = `${weight} ${FONT}`;
+    c.textAlign = align;
+    c.textBaseline = "middle";
+    c.lineWidth = 3;
+    c.lineJoin = "round";
+    c.strokeStyle = "rgb(0 0 0 / 0.75)";
+    c.strokeText(text, x, y);
+    c.fillStyle = color;
+    c.fillText(text, x, y);
+  }
+
+  drawAnnotations() {
+    const { app, width, height } = this;
+    const faint = "#aab4c0";
+    this.write("R", MARGIN, height / 2, "left", faint);
+    this.write("L", width - MARGIN, height / 2, "right", faint);
+    this.write("A", width / 2, MARGIN + 6, "center", faint);
+    this.write("P", width / 2, height - MARGIN - 6, "center", faint);
+    this.write(app.sliceText(), width - MARGIN, height - MARGIN - 6, "right", faint);
+    if (app.isSynthetic(this.panel)) this.write("SYNTHETIC", width - MARGIN, MARGIN + 6, "right", "#ffd33d", "600");
+    if (this.panel.role === "compare") this.drawCompareNote();
+    this.drawScaleBar();
+  }
+
+  drawCompareNote() {
+    const { state, scene } = this.app;
+    if (state.mode === "flicker") {
+      const arm = state.showB ? "b" : "a";
+      this.write(arm.toUpperCase(), MARGIN, MARGIN + 6, "left", css(scene.colors[arm]), "700");
+    }
+    if (state.mode === "difference" && scene.kind === "image") this.drawColorBar();
+  }
+
+  drawScaleBar() {
+    const c = this.context;
+    const { scale } = this.transform;
+    const fitting = SCALE_BARS_MM.filter((mm) => mm * scale < this.width * 0.3);
+    const mm = fitting.at(-1) ?? SCALE_BARS_MM[0];
+    const y = this.height - MARGIN - 2;
+    c.strokeStyle = "#e6edf3";
+    c.lineWidth = 1.5;
+    c.beginPath();
+    c.moveTo(MARGIN, y - 4);
+    c.lineTo(MARGIN, y);
+    c.lineTo(MARGIN + mm * scale, y);
+    c.lineTo(MARGIN + mm * scale, y - 4);
+    c.stroke();
+    this.write(`${mm} mm`, MARGIN + 2, y - 12, "left", "#aab4c0");
+  }
+
+  drawColorBar() {
+    const c = this.context;
+    const { scene, state } = this.app;
+    const output = this.app.output;
+    const limit = output.limits[state.pair];
+    const x = this.width - MARGIN - 10;
+    const [top, bottom] = [this.height * 0.2, this.height * 0.42];
+    const [first, second] = this.app.pairColors();
+    const gradient = c.createLinearGradient(0, top, 0, bottom);
+    gradient.addColorStop(0, css(first));
+    gradient.addColorStop(0.5, "#000");
+    gradient.addColorStop(1, css(second));
+    c.fillStyle = gradient;
+    c.fillRect(x, top, 10, bottom - top);
+    c.strokeStyle = "#8b949e";
+    c.lineWidth = 1;
+    c.strokeRect(x, top, 10, bottom - top);
+    const shown = Number(limit.toPrecision(2));
+    this.write(`+${shown}`, x - 5, top + 5, "right", "#e6edf3");
+    this.write("0", x - 5, (top + bottom) / 2, "right", "#aab4c0");
+    this.write(`−${shown}`, x - 5, bottom - 5, "right", "#e6edf3");
+    this.write(output.unit || "a.u.", x + 10, bottom + 12, "right", "#aab4c0");
+  }
+}
