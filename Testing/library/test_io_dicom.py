@@ -152,6 +152,10 @@ def test_b_values_are_read_where_types_are_implicit(tmp_path):
     [
         (Sequence.T2W, DicomSeries(a_t2w().array, "T2W_TSE_ax", 301, manufacturer="Philips", orientation=AXIAL)),
         (Sequence.T2W, DicomSeries(a_t2w().array, "Ax T2 FRFSE", 4, manufacturer="GE MEDICAL SYSTEMS")),
+        (
+            Sequence.T2W,
+            DicomSeries(a_t2w().array, "Ax T2", 4, private=((0x43, "GEMS_PARM_01", 0x39, "IS", ["0"] * 4),)),
+        ),
         (Sequence.T2W, DicomSeries(a_t2w().array, "AX T2 PROPELLER", 4, scanning_sequence="RM", echo_time_ms=None)),
         (Sequence.T2W, DicomSeries(a_t2w().array, "Prostate high resolution", 4)),
         (Sequence.ADC, adc_series(image_type=("DERIVED", "SECONDARY"), description="dADC map")),

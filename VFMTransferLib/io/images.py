@@ -74,10 +74,11 @@ def read_mask(path: str | Path, name: str = "mask") -> Volume:
     volume = Volume.from_sitk(image, name)
     _require_usable_grid(volume.geometry, file)
     array = volume.array
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > MAX_LABEL or (array != np.round(array)).any():
+    require_finite(array, file)
+    if array.min() < 0 or array.max() > MAX_LABEL or (array != np.round(array)).any():
         raise ImageError(
             f"'{file}' must be a label map with whole numbers 0..{MAX_LABEL}, but holds values "
-            f"{np.nanmin(array):.3g}..{np.nanmax(array):.3g}. Threshold a probability map first."
+            f"{array.min():.3g}..{array.max():.3g}. Threshold a probability map first."
         )
     return volume.with_array(array.astype(np.uint8))
 

@@ -75,7 +75,8 @@ class Series:
         first = self.first
         by_tags = "DIFFUSION" in first.image_type or "EP" in first.scanning_sequence
         by_name = bool(first.words & _DIFFUSION_WORDS)
-        return not self.is_adc and not first.words & _EXPONENTIAL_WORDS and (by_tags or by_name or bool(self.b_values))
+        is_weighted = self.highest_b > 0  # some scanners write a b of 0 into every series
+        return not self.is_adc and not first.words & _EXPONENTIAL_WORDS and (by_tags or by_name or is_weighted)
 
     @property
     def is_t2w(self) -> bool:
