@@ -85,19 +85,14 @@ def bundle_name(text: str) -> str:
 def _read_network(
     paths: list[Path], sequence: Sequence | str | None, keep_fusion_streams: bool
 ) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """The specification and the tensors of the authors' files, found to fit each other."""
+    """The specification and the tensors of the authors' files."""
     reason = why_not_torch()
     if reason:
         raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
     from .checkpoint import read_network
-    from .weights import describe_mismatch, empty_network
 
     wanted = None if sequence is None else Sequence(sequence)
-    spec, state = read_network(paths, wanted, own_streams=keep_fusion_streams)
-    mismatch = describe_mismatch(empty_network(spec), state)
-    if mismatch:
-        raise CheckpointError(f"The tensors of {paths[0].name} must be those of {spec.title}, but {mismatch}.")
-    return spec, state
+    return read_network(paths, wanted, own_streams=keep_fusion_streams)
 
 
 def _describe(spec: ModelSpec, name: str, paths: list[Path], keep_fusion_streams: bool) -> Bundle:
