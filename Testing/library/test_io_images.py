@@ -211,9 +211,10 @@ def test_a_metaimage_header_must_give_a_grid(tmp_path, fields):
         read_volume(tmp_path / "t2w.mha")
 
 
-def test_impossible_dimensions_are_refused(tmp_path):
-    with pytest.raises(ImageError, match=r"'t2w.nii' must be"):
-        read_volume(nifti_with(tmp_path, 40, struct.pack("<8h", 3, -4, 18, 7, 1, 1, 1, 1)))
+@pytest.mark.parametrize("dim", [(3, -4, 18, 7), (0, 20, 18, 7), (9, 20, 18, 7), (3, 20, 0, 7)])
+def test_impossible_dimensions_are_refused(tmp_path, dim):
+    with pytest.raises(ImageError, match=r"'t2w.nii' must have voxels along each axis, but its header is broken"):
+        read_volume(nifti_with(tmp_path, 40, struct.pack("<4h", *dim)))
 
 
 def test_spacing_in_the_wrong_unit_is_refused(write):

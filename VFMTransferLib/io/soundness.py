@@ -8,6 +8,7 @@ the bytes are looked at here first.
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import struct
 import zlib
@@ -40,10 +41,12 @@ class _NiftiHeader:
 
     @property
     def voxel_bytes(self) -> int:
-        count = 1
-        for length in self.dim[1 : max(self.dim[0], 0) + 1]:
-            count *= max(length, 1)
-        return count * self.bits // 8
+        return math.prod(self.lengths) * self.bits // 8
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Voxels along each axis; empty where the header states no possible number of axes."""
+        return self.dim[1 : self.dim[0] + 1] if 1 <= self.dim[0] <= 7 else ()
 
 
 def require_sound(path: Path) -> None:
@@ -70,9 +73,11 @@ def _require_sound_nifti(path: Path) -> None:
     header = _nifti_header(content)
     if header is None:
         return  # reading it will say that it is no NIfTI file
+    if min(header.lengths, default=0) < 1:
+        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
     if len(content) < header.offset + header.voxel_bytes:
         raise _truncated(path)
-    spacings = header.pixdim[1 : 1 + min(header.dim[0], 3)]
+    spacings = header.pixdim[1 : 1 + min(len(header.lengths), 3)]
     if not all(np.isfinite(s) and s > 0 for s in spacings):
         words = " x ".join(f"{s:g}" for s in spacings)
         raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
