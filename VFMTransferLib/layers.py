@@ -52,7 +52,8 @@ class GRN(nn.Module):
         # vector_norm has a gradient of zero, not NaN, where a channel is zero everywhere.
         response = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1, C)
         share = response / (response.mean(dim=-1, keepdim=True) + NORM_EPS)
-        return self.gamma * (x * share) + self.beta + x
+        # The paper's gamma * (x * share) + beta + x, with fewer passes over the map.
+        return x * (1 + self.gamma * share) + self.beta
 
 
 class DropPath(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.fast_convolution import FastDepthwiseConv3d, accelerate
+from VFMTransferLib.fast_convolution import FastDepthwiseConv3d, FastPatchConv3d, accelerate
 
 
 @pytest.fixture
@@ -49,6 +49,17 @@ def test_a_tensor_in_channels_last_layout_gives_the_same(a_convolution):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(("kernel", "size"), [(4, (8, 12, 4)), (2, (5, 4, 7)), (1, (2, 3, 4)), ((1, 2, 3), (2, 4, 8))])
+def test_a_patch_convolution_equals_pytorchs(kernel, size):
+    torch.manual_seed(2)
+    convolution = nn.Conv3d(3, 5, kernel, kernel)
+    x = torch.randn(2, 3, *size)
+    expected = gradients(convolution, x)
+    found = gradients(FastPatchConv3d.from_convolution(convolution), x)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
 def test_acceleration_keeps_parameters_names_and_result():
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv3d(2, 4, 1), nn.Conv3d(4, 4, 3, padding=1, groups=4), nn.Conv3d(4, 3, 3))
@@ -57,7 +68,7 @@ def test_acceleration_keeps_parameters_names_and_result():
     assert accelerate(network) is network
     assert list(network.state_dict()) == names
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
-    assert [type(m) for m in network] == [nn.Conv3d, FastDepthwiseConv3d, nn.Conv3d]
+    assert [type(m) for m in network] == [FastPatchConv3d, FastDepthwiseConv3d, nn.Conv3d]
     torch.testing.assert_close(network(x), expected)
 
 

@@ -6,6 +6,8 @@ Input of each network: x (B, 3, D, H, W), channels T2w, high-b DWI, ADC (or T2w 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -67,13 +69,17 @@ class ProFoundUPerNet(nn.Module):
         self.auxiliary_head = AuxiliaryHead(dims[_AUXILIARY_MAP], head.auxiliary_width, head.out_channels)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in dims)
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         """Segment x.
+
+        Args:
+            x: Images (B, C, D, H, W).
+            size: Size of the logits, if not the input's; training saves most of its time at a smaller one.
 
         Returns:
             Logits (B, out, D, H, W); in training mode a list of these and the auxiliary head's.
         """
-        size = x.shape[2:]
+        size = x.shape[2:] if size is None else size
         maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
         logits = resize(self.decode_head(maps), size)
         if not self.training:

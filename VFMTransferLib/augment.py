@@ -1,0 +1,228 @@
+"""Random views of a training case: where it is sampled, and how it looks.
+
+Space and intensity are separate. A case is sampled once, from the grid it was scanned on straight to
+the network's input, so that a random view is interpolated no more often than a case to predict.
+Every random number comes from the generator that is handed in: the same generator, the same view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+# Knots of the coarse grid on which positions are computed; between them they are linear.
+_KNOTS = (16, 28, 28)
+_ELASTIC_KNOTS = (6, 8, 8)
+_CONTRAST_KNOTS = 7
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a random view may go from the case; the defaults are those of the shipped networks.
+
+    Attributes:
+        rotation_deg: Largest angle about (x, y, z); the last is the rotation in the axial plane.
+        log_scale: Largest logarithm of the common scale.
+        log_axis_scale: Largest logarithm of each axis' own scale.
+        shift_mm: Largest shift along (x, y, z).
+        flip: Probability of mirroring left and right.
+        elastic, elastic_mm: Probability and largest displacement of a smooth random warp.
+        narrow, narrowest: Probability of a narrower field of view, and its smallest part of each axis.
+        gamma, log_gamma: Probability and largest logarithm of the exponent.
+        bias, log_bias: Probability and largest logarithm of a smooth brightness field.
+        contrast: Probability of a random tone curve.
+        thick, thickest_mm: Probability of thicker slices, and their largest thickness.
+        coarse, coarsest: Probability of a lower resolution in the plane, and the largest factor.
+        noise, noise_std: Probability and largest deviation of Gaussian noise, in units of the image's.
+        level: Largest change of mean and of logarithmic scale of all intensities.
+    """
+
+    rotation_deg: tuple[float, float, float] = (10.0, 10.0, 25.0)
+    log_scale: float = 0.25
+    log_axis_scale: float = 0.12
+    shift_mm: tuple[float, float, float] = (12.0, 12.0, 10.0)
+    flip: float = 0.5
+    elastic: float = 0.7
+    elastic_mm: float = 5.0
+    narrow: float = 0.3
+    narrowest: float = 0.6
+    gamma: float = 0.5
+    log_gamma: float = 0.4
+    bias: float = 0.5
+    log_bias: float = 0.4
+    contrast: float = 0.15
+    thick: float = 0.2
+    thickest_mm: float = 6.0
+    coarse: float = 0.25
+    coarsest: float = 2.5
+    noise: float = 0.4
+    noise_std: float = 0.25
+    level: float = 0.2
+
+
+NO_AUGMENTATION = Augmentation(
+    rotation_deg=(0.0, 0.0, 0.0),
+    log_scale=0.0,
+    log_axis_scale=0.0,
+    shift_mm=(0.0, 0.0, 0.0),
+    **dict.fromkeys(("flip", "elastic", "narrow", "gamma", "bias", "contrast", "thick", "coarse", "noise"), 0.0),
+    level=0.0,
+)
+
+
+def uniform(generator: Generator, low: float, high: float, count: int = 1) -> Tensor:
+    """`count` random numbers between `low` and `high`."""
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def happens(generator: Generator, probability: float) -> bool:
+    """True with the given probability; draws one number in any case."""
+    return bool(torch.rand(1, generator=generator) < probability)
+
+
+def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tensor]:
+    """A random rotation, scale, mirroring and shift.
+
+    Returns:
+        Matrix (3, 3) and shift (3,) in millimeters, axes (x, y, z): a view's offset from its center
+        → the case's offset from the center of its crop.
+    """
+    rotation = torch.eye(3)
+    for axis, largest in enumerate(how.rotation_deg):
+        rotation = rotation @ _rotation(axis, math.radians(float(uniform(generator, -largest, largest))))
+    common = uniform(generator, -how.log_scale, how.log_scale)
+    own = uniform(generator, -how.log_axis_scale, how.log_axis_scale, 3)
+    scales = torch.exp(common + own)
+    if happens(generator, how.flip):
+        scales[0] = -scales[0]
+    shift = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm)
+    return rotation * scales, shift
+
+
+def _rotation(axis: int, angle: float) -> Tensor:
+    """Rotation matrix about an axis of (x, y, z)."""
+    a, b = [k for k in range(3) if k != axis]
+    matrix = torch.eye(3)
+    matrix[a, a] = matrix[b, b] = math.cos(angle)
+    matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
+    return matrix
+
+
+def random_knots(
+    patch: tuple[int, int, int], spacing_mm: tuple[float, float, float], generator: Generator, how: Augmentation
+) -> Tensor:
+    """Where a random view lies in the case, on a coarse grid of knots; between them positions are linear.
+
+    Args:
+        patch: Voxels (D, H, W) of the view.
+        spacing_mm: Their spacing (x, y, z).
+        generator: Source of all randomness.
+        how: Sizes and probabilities.
+
+    Returns:
+        Millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z); the first and
+        last knot of an axis are the centers of the view's first and last voxel.
+    """
+    matrix, shift = random_affine(generator, how)
+    knots = tuple(min(k, n) for k, n in zip(_KNOTS, patch, strict=True))
+    edges = [(n - 1) / 2 * s for n, s in zip(patch, spacing_mm[::-1], strict=True)]
+    axes = [torch.linspace(-edge, edge, k) if k > 1 else torch.zeros(1) for edge, k in zip(edges, knots, strict=True)]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    positions = torch.einsum("ij,jdhw->idhw", matrix, torch.stack([x, y, z])) + shift[:, None, None, None]
+    warp = _elastic_mm(knots, generator, how)
+    return positions if warp is None else positions + warp
+
+
+def between_knots(knots: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """Values (K, D, H, W) at every voxel of a view from those at its knots (K, d, h, w)."""
+    return F.interpolate(knots[None], size=patch, mode="trilinear", align_corners=True)[0]
+
+
+def _elastic_mm(knots: tuple[int, int, int], generator: Generator, how: Augmentation) -> Tensor | None:
+    """A smooth random displacement (3, *knots) in millimeters, or None."""
+    coarse = uniform(generator, -1, 1, 3 * math.prod(_ELASTIC_KNOTS)).reshape(1, 3, *_ELASTIC_KNOTS)
+    strength = float(uniform(generator, 0, how.elastic_mm))
+    if not happens(generator, how.elastic):
+        return None
+    fine = F.interpolate(coarse, size=knots, mode="trilinear", align_corners=True)
+    return strength * F.avg_pool3d(fine, 3, stride=1, padding=1, count_include_pad=False)[0]
+
+
+def random_field_of_view(generator: Generator, how: Augmentation) -> Tensor:
+    """Part of each axis that a scan with a narrower field of view would show.
+
+    Returns:
+        (3, 2): first and last part in 0..1 along (x, y, z); the whole axis is 0, 1.
+    """
+    widths = uniform(generator, how.narrowest, 1, 3)
+    places = uniform(generator, 0.3, 0.7, 3)
+    if not happens(generator, how.narrow):
+        return torch.tensor([[0.0, 1.0]] * 3)
+    first = (1 - widths) * places
+    return torch.stack([first, first + widths], dim=1)
+
+
+def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Augmentation) -> Tensor:
+    """Make a normalized image look as if another scanner had made it.
+
+    Args:
+        image: (D, H, W), about mean 0 and deviation 1.
+        inside: (D, H, W), bool: where the scan has voxels; elsewhere the result is 0.
+        generator: Source of all randomness.
+        how: Sizes and probabilities.
+
+    Returns:
+        Image (D, H, W), about mean 0 and deviation 1 but for a change of level.
+    """
+    mean, std = image.mean(), image.std() + 1e-6
+    image = _random_resolution(image, generator, how)
+    low, high = image.min(), image.max()
+    tone = ((image - low) / (high - low + 1e-6)).clamp_(0, 1)
+    if happens(generator, how.gamma):
+        tone = (tone + 1e-4) ** float(torch.exp(uniform(generator, -how.log_gamma, how.log_gamma)))
+    if happens(generator, how.contrast):
+        tone = _tone_curve(tone, generator)
+    if happens(generator, how.bias):
+        tone = tone * _smooth_field(image.shape, float(uniform(generator, 0, how.log_bias)), generator)
+    image = (tone - tone.mean()) * (std / (tone.std() + 1e-6)) + mean
+    if happens(generator, how.noise):
+        strength = float(uniform(generator, 0, how.noise_std))
+        image = image + strength * torch.randn(image.shape, generator=generator)
+    scale = torch.exp(uniform(generator, -how.level, how.level))
+    return (image * scale + uniform(generator, -how.level, how.level)) * inside
+
+
+def _random_resolution(image: Tensor, generator: Generator, how: Augmentation) -> Tensor:
+    """Lower the resolution along z (thick slices) or in the plane, and come back."""
+    depth, height, width = image.shape
+    thickness = float(uniform(generator, 2, how.thickest_mm))
+    factor = float(uniform(generator, 1, how.coarsest))
+    size = [depth, height, width]
+    if happens(generator, how.thick):
+        size[0] = max(round(depth / thickness), 1)
+    if happens(generator, how.coarse):
+        size[1:] = max(round(height / factor), 1), max(round(width / factor), 1)
+    if size == [depth, height, width]:
+        return image
+    low = F.interpolate(image[None, None], size=size, mode="area")
+    return F.interpolate(low, size=image.shape, mode="trilinear", align_corners=False)[0, 0]
+
+
+def _tone_curve(tone: Tensor, generator: Generator) -> Tensor:
+    """Send tones 0..1 through a random curve, piecewise linear, mostly rising."""
+    steps = torch.rand(_CONTRAST_KNOTS - 1, generator=generator) - 0.15
+    knots = torch.cat([torch.zeros(1), steps.cumsum(0)])
+    place = tone * (_CONTRAST_KNOTS - 1)
+    index = place.floor().clamp_(max=_CONTRAST_KNOTS - 2)
+    below = index.long()
+    return knots[below] + (place - index) * steps[below]
+
+
+def _smooth_field(shape: torch.Size, strength: float, generator: Generator) -> Tensor:
+    """A smooth positive field (D, H, W), like the sensitivity of a surface coil."""
+    coarse = torch.exp(strength * (torch.rand((1, 1, 3, 4, 4), generator=generator) * 2 - 1))
+    return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0, 0]
