@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -67,20 +67,31 @@ def fetch_bundle(
     # Named by the checksum, so that a later call finds what came, and never continues another file.
     work = parent / f".fetch-{source.sha256[:16]}"
     file = work / file_name(url)
+    with _work_folder(work):
+        download(source, file, report)
+        try:
+            if not accept_license(license_text(url, file)):
+                raise DownloadError(
+                    "The license must be accepted before the file is used, but was not. It was deleted."
+                )
+            report("import", 0.0)
+            bundle = import_files([file], folder, sequence=sequence, name=name, export=export, overwrite=overwrite)
+        finally:
+            file.unlink(missing_ok=True)
+    report("import", 1.0)
+    return bundle
+
+
+@contextmanager
+def _work_folder(work: Path) -> Iterator[None]:
+    """A folder that stays only where a part of a file is in it."""
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
-    download(source, file, report)
     try:
-        if not accept_license(license_text(url, file)):
-            raise DownloadError(
-                "The license must be accepted before the file is used, but was not. The file was deleted."
-            )
-        report("import", 0.0)
-        bundle = import_files([file], folder, sequence=sequence, name=name, export=export, overwrite=overwrite)
-        report("import", 1.0)
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return bundle
+        if not any(work.iterdir()):
+            work.rmdir()
 
 
 def license_text(url: str, file: Path) -> str:
