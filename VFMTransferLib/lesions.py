@@ -21,37 +21,43 @@ def find_lesions(labels: Volume, probabilities: dict[str, Volume], adc: Volume |
             highest on average inside it, and its confidence is the largest sum of all inside it.
         adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a say.
     """
-    regions, count = ndimage.label(labels.array > 0, structure=CONNECTIVITY)
+    marked = labels.array > 0
+    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
     if count == 0:
         return ()
-    numbers = np.arange(1, count + 1)
-    voxels = ndimage.sum_labels(np.ones_like(regions), regions, numbers)
-    centers_mm = labels.geometry.to_world(np.asarray(ndimage.center_of_mass(regions > 0, regions, numbers))[:, ::-1])
-    total = np.sum([p.array for p in probabilities.values()], axis=0)
-    confidence = ndimage.maximum(total, regions, numbers)
-    means = np.stack([ndimage.mean(p.array, regions, numbers) for p in probabilities.values()])
-    names = [list(probabilities)[i] for i in means.argmax(axis=0)]
-    mean_adc = _mean_adc(adc, labels, regions, numbers)
-    order = np.argsort(-voxels, kind="stable")
+    owner = regions[marked] - 1  # (N,) the region of each marked voxel
+    sizes = np.bincount(owner)
+    centers_mm = labels.geometry.to_world(_means(np.argwhere(marked).T[::-1], owner).T)  # (regions, 3)
+    inside = np.stack([p.array[marked] for p in probabilities.values()])  # (labels, N)
+    confidence = np.zeros(count)
+    np.maximum.at(confidence, owner, inside.sum(axis=0))
+    names = [str(list(probabilities)[i]) for i in _means(inside, owner).argmax(axis=0)]
+    mean_adc = _mean_adc(adc, labels, marked, owner)
     return tuple(
         Lesion(
             index=rank,
-            label=str(names[i]),
+            label=names[i],
             center_mm=tuple(float(v) for v in centers_mm[i]),  # type: ignore[arg-type]
-            volume_ml=float(voxels[i] * labels.geometry.voxel_volume_ml),
-            confidence=float(confidence[i]),
+            volume_ml=float(sizes[i] * labels.geometry.voxel_volume_ml),
+            confidence=min(float(confidence[i]), 1.0),
             mean_adc=mean_adc[i],
         )
-        for rank, i in enumerate(order, start=1)
+        for rank, i in enumerate(np.argsort(-sizes, kind="stable"), start=1)
     )
 
 
-def _mean_adc(adc: Volume | None, labels: Volume, regions: np.ndarray, numbers: np.ndarray) -> list[float | None]:
+def _means(rows: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Mean of each row (rows, N) over the voxels of each region: (rows, regions)."""
+    return np.stack([np.bincount(owner, weights=row) for row in rows]) / np.bincount(owner)
+
+
+def _mean_adc(adc: Volume | None, labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[float | None]:
     """Mean ADC of each region over the voxels that lie in the ADC's field of view."""
+    count = int(owner.max()) + 1
     if adc is None:
-        return [None] * len(numbers)
-    on_grid = adc.resample_to(labels.geometry, fill=np.nan).array
-    inside = np.where(np.isfinite(on_grid), regions, 0)
-    counts = ndimage.sum_labels(inside > 0, inside, numbers)
-    sums = ndimage.sum_labels(np.nan_to_num(on_grid), inside, numbers)
+        return [None] * count
+    values = adc.resample_to(labels.geometry, fill=np.nan).array[marked]
+    known = np.isfinite(values)
+    counts = np.bincount(owner[known], minlength=count)
+    sums = np.bincount(owner[known], weights=values[known], minlength=count)
     return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]

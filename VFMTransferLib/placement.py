@@ -80,7 +80,7 @@ def to_reference(
     region = prepared.region
     if not region.equals(target):
         array, region = _continued(array, prepared)
-    return Volume(array.astype(np.float32), region, name).resample_to(target, fill=fill)
+    return Volume(array.astype(np.float32, copy=False), region, name).resample_to(target, fill=fill)
 
 
 def _continued(array: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, Geometry]:

@@ -84,7 +84,7 @@ def network_grid(case: Case, spec: ModelSpec) -> Geometry:
 def place_on_grid(case: Case, spec: ModelSpec) -> Case:
     """The case with the network's sequences on the network grid, linearly by position, 0 outside.
 
-    For super-resolution, which adds to what it sees, by B-splines. A gland mask comes along by nearest neighbor.
+    For super-resolution, which adds to what it sees, by B-splines in plane. A gland mask comes along, nearest neighbor.
 
     Raises:
         MissingSequenceError: A sequence that the network takes is not in the case.
@@ -92,10 +92,17 @@ def place_on_grid(case: Case, spec: ModelSpec) -> Case:
     wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
     case.require(wanted)
     grid = network_grid(case, spec)
-    place = interpolated if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
+    place = _placed_finely if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
     volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)
+
+
+def _placed_finely(volume: Volume, grid: Geometry) -> Volume:
+    """By B-splines within the slices, then linearly from slice to slice, which takes a third of the time."""
+    slices = volume.to_nearest_lps().geometry
+    in_plane = slices.with_spacing((*grid.spacing_mm[:2], slices.spacing_mm[2]))
+    return interpolated(volume, in_plane).resample_to(grid)
 
 
 def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
