@@ -8,9 +8,8 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..result import Provenance
-from ..terms import Arm
+from .titles import ARM_TITLES
 
-ARM_TITLES = {str(Arm.PRETRAINED): "Pretrained", str(Arm.SCRATCH): "From scratch"}
 MAX_ITEMS = 12
 
 

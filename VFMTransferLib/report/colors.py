@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..terms import LABEL_TERMS, Label
+from ..terms import LABEL_TERMS
 
 Color = tuple[int, int, int]
 
@@ -10,7 +10,8 @@ ARM_A: Color = (76, 184, 255)
 ARM_B: Color = (255, 168, 38)
 REFERENCE: Color = (126, 231, 135)
 OTHER_LABEL: Color = (214, 112, 255)
-_NEUTRAL: tuple[Color, ...] = (
+NEUTRAL: Color = (140, 160, 182)
+_PALETTE: tuple[Color, ...] = (
     (240, 228, 66),
     (86, 180, 233),
     (0, 190, 140),
@@ -25,10 +26,4 @@ _NEUTRAL: tuple[Color, ...] = (
 def label_color(name: str, index: int) -> Color:
     """A label's own color, or one of a neutral palette where its meaning is unknown."""
     terms = {str(label): term.color for label, term in LABEL_TERMS.items()}
-    return terms.get(name, _NEUTRAL[index % len(_NEUTRAL)])
-
-
-def label_title(name: str) -> str:
-    """A label as a radiologist reads it."""
-    terms = {str(label): term.title for label, term in LABEL_TERMS.items()}
-    return terms.get(name, "Background" if name == Label.BACKGROUND else name.replace("-", " ").capitalize())
+    return terms.get(name, _PALETTE[index % len(_PALETTE)])

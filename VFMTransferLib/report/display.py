@@ -10,9 +10,11 @@ from ..study.comparison import Comparison
 from ..terms import Sequence
 from ..volume import Geometry, IntTriple, Volume
 
-MAX_VOXELS = 6_000_000
-"""Voxels of all images on a page together: about 7 MB as text."""
+MAX_VOXELS = 5_000_000
+"""Voxels of all images on a page together: 4 to 6 MB as text, by how noisy they are."""
 MIN_SIDE_PX = 64
+FIRST_FIELD_MM = 110.0
+"""Field of view that the page starts with; the whole window is a zoom away."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Display:
         base: The whole grid, axes nearest L, P, S.
         start: First voxel (x, y, z) of the window on `base`.
         geometry: The window as a grid.
+        center: Voxel (x, y, z) of the window in the middle of what matters.
     """
 
     base: Geometry
     start: IntTriple
     geometry: Geometry
+    center: IntTriple
 
     @property
     def is_cropped(self) -> bool:
@@ -73,7 +77,8 @@ def display_of(comparison: Comparison, images: int) -> Display:
     x, y = (
         int(np.clip(round(c - n / 2), 0, whole - n)) for c, n, whole in zip(center, size, base.size[:2], strict=False)
     )
-    return Display(base, (x, y, 0), base.crop((x, y, 0), size))
+    middle = (round(center[0]) - x, round(center[1]) - y, round(center[2]))
+    return Display(base, (x, y, 0), base.crop((x, y, 0), size), middle)
 
 
 def _center_of_interest(comparison: Comparison) -> np.ndarray:

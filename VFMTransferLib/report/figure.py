@@ -9,12 +9,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ..study.images import ARBITRARY_UNIT, unit_of
+from ..study.images import unit_of
 from ..terms import RESEARCH_USE
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
-from .scene import SEQUENCE_TITLES, Scene, arm_title
+from .scene import Scene
+from .titles import SEQUENCE_TITLES, arm_title
 
 PANEL_PX = 420
+DRAWN_PX = 2 * PANEL_PX
+"""Panels are drawn at twice their size, so that outlines come out smooth."""
 CAPTION_PX = 34
 GAP_PX = 6
 FOOTER_PX = 26
@@ -22,7 +25,7 @@ BACKGROUND: Color = (10, 12, 15)
 INK: Color = (225, 231, 237)
 FAINT: Color = (141, 153, 166)
 FIELD_MM = 110.0
-_OUTLINE_PX = 2
+_OUTLINE_PX = 3
 _FILL = 0.45
 _SCALE_BAR_MM = 20
 _PERCENTILES = (1.0, 99.5)
@@ -72,17 +75,17 @@ class _Frame:
         gray = np.clip((self.image(name) - low) / max(high - low, 1e-6), 0, 1)
         return (
             Image.fromarray((gray * 255).astype(np.uint8))
-            .resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC)
+            .resize((DRAWN_PX, DRAWN_PX), Image.Resampling.BICUBIC)
             .convert("RGB")
         )
 
     def labels(self, name: str) -> np.ndarray:
         """A label map at panel size, with smooth borders."""
         codes = self.scene.labels[name][self.window]
-        best, out = np.full((PANEL_PX, PANEL_PX), 0.5, np.float32), np.zeros((PANEL_PX, PANEL_PX), np.uint8)
+        best, out = np.full((DRAWN_PX, DRAWN_PX), 0.5, np.float32), np.zeros((DRAWN_PX, DRAWN_PX), np.uint8)
         for code in np.unique(codes[codes != 0]):
             mask = Image.fromarray((codes == code).astype(np.float32))
-            share = np.asarray(mask.resize((PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR))
+            share = np.asarray(mask.resize((DRAWN_PX, DRAWN_PX), Image.Resampling.BILINEAR))
             out[share > best] = code
             best = np.maximum(best, share)
         return out
@@ -111,14 +114,18 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     limit = float(np.percentile(np.abs(difference), _PERCENTILES[1])) or 1.0
     share = np.clip(np.abs(difference) / limit, 0, 1)[..., None]
     rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
-    picture = Image.fromarray(rgb.astype(np.uint8)).resize((PANEL_PX, PANEL_PX), Image.Resampling.NEAREST)
-    unit = unit_of(output) if unit_of(output) != ARBITRARY_UNIT else "a.u."
+    picture = Image.fromarray(rgb.astype(np.uint8)).resize((DRAWN_PX, DRAWN_PX), Image.Resampling.NEAREST)
     return [
         ("T2w", INK, frame.gray("t2w")),
         (f"A  {arm_title(scene.comparison.a)}, synthetic", ARM_A, frame.gray(a)),
         (f"B  {arm_title(scene.comparison.b)}, synthetic", ARM_B, frame.gray(b, a)),
-        (f"A − B, ±{limit:.3g} {unit}", INK, picture),
+        (f"A - B, ±{limit:.3g} {_plain(unit_of(output))}", INK, picture),
     ]
+
+
+def _plain(unit: str) -> str:
+    """A unit in the letters that Pillow's own font has."""
+    return unit.replace("²", "^2")
 
 
 def _sequence_panels(frame: _Frame) -> list[Panel]:
@@ -148,7 +155,7 @@ def _sheet(panels: list[Panel], frame: _Frame) -> Image.Image:
     large, small = ImageFont.load_default(16), ImageFont.load_default(13)
     for i, (caption, color, picture) in enumerate(panels):
         x = GAP_PX + i * (PANEL_PX + GAP_PX)
-        sheet.paste(picture, (x, CAPTION_PX))
+        sheet.paste(picture.resize((PANEL_PX, PANEL_PX), Image.Resampling.LANCZOS), (x, CAPTION_PX))
         draw.text((x + 4, CAPTION_PX / 2), caption, fill=color, font=large, anchor="lm")
         for letter, at in (
             ("R", (x + 8, CAPTION_PX + PANEL_PX / 2)),

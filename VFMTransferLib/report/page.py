@@ -16,9 +16,12 @@ from ..study.comparison import Comparison
 from ..terms import RESEARCH_USE
 from ..version import __version__
 from .cards import model_card
-from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color, label_title
-from .scene import Scene, arm_title, scene_document
-from .tables import disagreement_table, facts, lesion_table, measure_tables, probability_bars
+from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
+from .facts import facts, probability_bars
+from .regions import disagreement_table, lesion_table
+from .scene import Scene, scene_document
+from .tables import measure_tables
+from .titles import arm_title, label_title
 
 SCRIPTS = ("decode.js", "paint.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
 
@@ -34,7 +37,7 @@ def page_html(scene: Scene, figure_png: bytes, bundles: tuple[Bundle, Bundle] | 
     comparison = scene.comparison
     style = _template("page.css")
     script = "\n".join(_template(name) for name in SCRIPTS)
-    heading = f"{comparison.task.title}: {arm_title(comparison.a)} and {arm_title(comparison.b)}"
+    heading = f"{comparison.task.title}: {_arms(comparison)}"
     both = bundles or (None, None)
     return Template(_template("page.html")).substitute(
         title=escape(f"{comparison.case.id}, {heading}"),
@@ -70,6 +73,11 @@ def figure_text(scene: Scene) -> str:
     return f"{names.get(scene.kind, 'The images')} in slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
 
 
+def _arms(comparison: Comparison) -> str:
+    a, b = arm_title(comparison.a), arm_title(comparison.b)
+    return f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
+
+
 def _template(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
@@ -87,22 +95,21 @@ def _json_for_script(document: dict[str, Any]) -> str:
 
 def _tables(scene: Scene) -> str:
     comparison = scene.comparison
-    left = f"<section><h2>Measures</h2>{measure_tables(comparison)}</section>{lesion_table(comparison)}"
-    right = disagreement_table(comparison, scene.display) + probability_bars(comparison)
-    columns = f"<div>{left}</div>" + (f"<div>{right}</div>" if right else "")
-    return f'<section><div class="tables">{columns}</div></section>'
+    sections = [f"<h2>Measures</h2>{measure_tables(comparison)}", probability_bars(comparison)]
+    sections += [disagreement_table(comparison, scene.display), lesion_table(comparison)]
+    shown = "".join(f"<section>{section}</section>" for section in sections if section)
+    return f'<div class="tables {scene.kind}">{shown}</div>'
 
 
 def _legend(scene: Scene) -> str:
     items: list[tuple[Color, str]] = []
     if scene.kind == "segmentation":
-        document = [(name, i) for i, name in enumerate(scene.label_names)]
-        items = [(ARM_A, "marked by A only"), (ARM_B, "marked by B only")]
-        if len(document) > 1:
-            items.append((OTHER_LABEL, "another label"))
-        items = [(label_color(name, i), label_title(name)) for name, i in document] + items
+        items = [(label_color(name, i), label_title(name)) for i, name in enumerate(scene.label_names)]
+        items += [(ARM_A, "marked by A only"), (ARM_B, "marked by B only")]
+        if len(scene.label_names) > 1:
+            items.append((OTHER_LABEL, "marked differently"))
     elif scene.kind == "image":
-        items = [(ARM_A, "the first is higher"), (ARM_B, "the second is higher")]
+        items = [(ARM_A, "first higher"), (ARM_B, "second higher")]
     if scene.comparison.reference and scene.kind == "segmentation":
         items.append((REFERENCE, "reference"))
     swatch = '<svg width="11" height="11" aria-hidden="true"><rect width="11" height="11" rx="2" fill="rgb{}"/></svg>'

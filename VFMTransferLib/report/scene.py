@@ -10,14 +10,14 @@ import numpy as np
 
 from ..result import Result
 from ..study.comparison import Comparison
-from ..study.images import ARBITRARY_UNIT, sequence_of, unit_of
+from ..study.images import sequence_of, unit_of
 from ..terms import Label, Sequence
 from ..volume import Volume
-from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, label_color, label_title
-from .display import Display, display_of
+from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
+from .display import FIRST_FIELD_MM, Display, display_of
 from .encoding import encode_image, encode_labels
+from .titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 
-SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
 _WINDOW_PERCENTILES = (1.0, 99.5)
 _DIFFERENCE_PERCENTILE = 99.5
@@ -76,6 +76,8 @@ def scene_document(scene: Scene) -> dict[str, Any]:
         "spacing": geometry.spacing_mm,
         "affine": geometry.affine.tolist(),
         "focus": scene.focus_slice,
+        "center": scene.display.center[:2],
+        "field": FIRST_FIELD_MM,
         "layers": {
             **{name: _image_layer(name, array) for name, array in scene.images.items()},
             **{f"labels:{name}": encode_labels(array) for name, array in scene.labels.items()},
@@ -85,7 +87,7 @@ def scene_document(scene: Scene) -> dict[str, Any]:
             for i, name in enumerate(scene.label_names)
         ],
         "outputs": [_output(scene, name) for name in scene.comparison.a.images],
-        "colors": {"a": ARM_A, "b": ARM_B, "reference": REFERENCE, "other": OTHER_LABEL},
+        "colors": {"a": ARM_A, "b": ARM_B, "reference": REFERENCE, "other": OTHER_LABEL, "neutral": NEUTRAL},
         "panels": panels(scene),
         "disagreements": [
             {"index": d.index, "at": scene.display.index_of(d.center_mm)} for d in scene.comparison.disagreements
@@ -111,7 +113,7 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
                     "subtitle": arm_title(getattr(scene.comparison, who)),
                 }
             )
-        found.append({"id": "compare", "role": "compare", "image": first, "title": "A | B", "subtitle": ""})
+        found.append({"id": "compare", "role": "compare", "image": first, "title": "Difference", "subtitle": ""})
     found += [_sequence_panel(sequence) for sequence in sequences[1:]]
     if scene.kind == "image" and scene.comparison.reference:
         found.append(
@@ -131,14 +133,10 @@ def strip(scene: Scene) -> dict[str, Any] | None:
     if scene.kind == "image":
         output = next(iter(scene.comparison.a.images))
         difference = np.abs(scene.images[f"a:{output}"] - scene.images[f"b:{output}"])
-        return {"series": {"other": difference.mean(axis=(1, 2)).tolist()}, "unit": unit_of(output)}
+        if scene.comparison.case.gland is not None:
+            difference = difference * (scene.display.labels(scene.comparison.case.gland) != 0)
+        return {"series": {"neutral": difference.mean(axis=(1, 2)).tolist()}, "unit": unit_of(output)}
     return None
-
-
-def arm_title(result: Result) -> str:
-    """How an arm is called in views: where its weights started, or the bundle's title."""
-    names = {"pretrained": "Pretrained", "scratch": "From scratch"}
-    return names.get(result.provenance.arm, result.provenance.title)
 
 
 def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
@@ -153,9 +151,9 @@ def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
 
 
 def _label_names(comparison: Comparison) -> tuple[str, ...]:
-    tables = [comparison.a.label_values, comparison.b.label_values, comparison.reference]
     if comparison.task.output != "segmentation":
         return ()
+    tables = [comparison.a.label_values, comparison.b.label_values, _leaves(comparison)]
     return tuple(dict.fromkeys(str(name) for table in tables for name in table if name != Label.BACKGROUND))
 
 
@@ -225,12 +223,10 @@ def _output(scene: Scene, name: str) -> dict[str, Any]:
         if f"{second}:{name}" in scene.images:
             difference = np.abs(scene.images[f"{first}:{name}"] - scene.images[f"{second}:{name}"])
             limits[key] = float(np.percentile(difference, _DIFFERENCE_PERCENTILE)) or 1.0
-    unit = unit_of(name)
-    title = name.replace("-", " ").replace("t2w", "T2w").replace("hbv", "high-b").replace("adc", "ADC")
     return {
         "name": name,
-        "title": title,
-        "unit": "" if unit == ARBITRARY_UNIT else unit,
+        "title": subject_title(name),
+        "unit": unit_title(unit_of(name)),
         "limits": limits,
     }
 

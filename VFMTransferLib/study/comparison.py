@@ -13,7 +13,7 @@ from ..tasks import TASKS, Task
 from ..terms import Sequence, TaskId
 from ..volume import Geometry, Volume
 from .classification import classification_measures, probability_measures
-from .images import WHOLE, displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
+from .images import GLAND, WHOLE, displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
 from .measures import Between, Disagreement, Measure
 from .reference import place, reference_segments
 from .segmentation import disagreements, segmentation_measures, slice_of_most_disagreement
@@ -160,7 +160,10 @@ def _compare_images(
             notes += placed.notes
     if a.displacement_mm is not None and b.displacement_mm is not None:
         measures.append(displacement_measure("displacement", a.displacement_mm, b.displacement_mm))
-    focus = slice_of_greatest_difference(a.images[first].array, b.images[first].array)
+    regions, _ = _regions(case, a.images[first].geometry)
+    focus = slice_of_greatest_difference(
+        a.images[first].array, b.images[first].array, regions.get(GLAND, regions[WHOLE])
+    )
     return Comparison(
         case, a, b, a.images[first].geometry, focus, tuple(measures), reference=placed_references, notes=notes
     )
@@ -219,7 +222,7 @@ def _regions(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tup
     if case.gland is None:
         return regions, ()
     placed = place(case.gland.to_nearest_lps(), geometry, "nearest")
-    regions["gland"] = placed.volume.array != 0
+    regions[GLAND] = placed.volume.array != 0
     notes = tuple(note.replace("The reference", "The gland mask") for note in placed.notes[:1])
     return regions, notes
 

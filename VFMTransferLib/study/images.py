@@ -12,6 +12,7 @@ from .measures import Between, Measure, measure
 ADC_UNIT = "1e-6 mm²/s"
 ARBITRARY_UNIT = "a.u."
 WHOLE = ""
+GLAND = "gland"
 CONSTANT = "the image is constant"
 
 
@@ -58,9 +59,9 @@ def image_measures(
     return tuple(found)
 
 
-def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray) -> int:
-    """Slice with the largest mean absolute difference; the middle one where A equals B."""
-    per_slice = np.abs(a.astype(np.float64) - b).mean(axis=(1, 2))
+def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> int:
+    """Slice with the largest summed absolute difference over the mask; the middle one where A equals B."""
+    per_slice = (np.abs(a.astype(np.float64) - b) * mask).sum(axis=(1, 2))
     return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
 
 

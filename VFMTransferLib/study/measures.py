@@ -30,28 +30,42 @@ class Kind:
         unit: Its own unit; empty where it has none or takes the image's.
         higher_is_better: Direction against a reference; None where there is none.
         decimals: Digits shown after the point.
+        definition: What it is, in a sentence.
     """
 
     title: str
     unit: str = ""
     higher_is_better: bool | None = None
     decimals: int = 3
+    definition: str = ""
 
 
 KINDS: dict[str, Kind] = {
     "volume_ml": Kind("Volume", "ml", decimals=2),
-    "volume_difference_ml": Kind("Volume difference", "ml", decimals=2),
-    "dice": Kind("Dice", higher_is_better=True),
-    "hausdorff95_mm": Kind("HD95", "mm", False, 2),
-    "mean_difference": Kind("Mean difference", decimals=1),
-    "mae": Kind("MAE", higher_is_better=False, decimals=1),
-    "psnr_db": Kind("PSNR", "dB", True, 2),
-    "ssim": Kind("SSIM", higher_is_better=True),
-    "displacement_difference_mm": Kind("Displacement difference, mean", "mm", False, 2),
+    "volume_difference_ml": Kind("Volume difference", "ml", decimals=2, definition="the first volume minus the second"),
+    "dice": Kind("Dice", higher_is_better=True, definition="2|A∩B| / (|A| + |B|) over voxels"),
+    "hausdorff95_mm": Kind(
+        "HD95", "mm", False, 2, "the larger of the two directed 95th percentiles of surface distance, in space"
+    ),
+    "mean_difference": Kind("Mean difference", decimals=1, definition="mean of the first image minus the second"),
+    "mae": Kind("MAE", higher_is_better=False, decimals=1, definition="mean absolute difference"),
+    "psnr_db": Kind("PSNR", "dB", True, 2, "10 log10(data range² / mean squared difference)"),
+    "ssim": Kind(
+        "SSIM",
+        higher_is_better=True,
+        definition="structural similarity in plane, Gaussian window of 1.5 px, K1 .01, K2 .03",
+    ),
+    "displacement_difference_mm": Kind(
+        "Displacement difference", "mm", False, 2, "mean length of the difference vector"
+    ),
     "probability": Kind("Probability"),
-    "probability_difference": Kind("Probability difference"),
-    "total_variation": Kind("Total variation distance", higher_is_better=False),
-    "log_loss": Kind("Log loss", higher_is_better=False),
+    "probability_difference": Kind("Probability difference", definition="A minus B"),
+    "total_variation": Kind(
+        "Total variation distance",
+        higher_is_better=False,
+        definition="half the sum of absolute probability differences",
+    ),
+    "log_loss": Kind("Log loss", higher_is_better=False, definition="−ln of the probability given to the true class"),
 }
 
 

@@ -16,15 +16,22 @@ class App {
       if (layer.group && !this.windows[layer.group]) this.windows[layer.group] = [...layer.window];
     this.firstWindows = structuredClone(this.windows);
     this.state = {
-      slice: scene.focus, zoom: 1, center: null, cross: this.firstCross(), crosshair: true, style: "outline", opacity: 0.45,
-      mode: "difference", pair: "ab", fade: 0.5, showB: false, reference: false, output: 0,
+      slice: scene.focus, ...this.firstView(), cross: this.firstCross(), crosshair: true, style: "outline", opacity: 0.45,
+      mode: "difference", pair: "ab", fade: 0.5, showB: false, reference: true, output: 0,
       group: this.groupOf(scene.panels[0]), maximized: null, disagreement: null,
     };
   }
 
+  // The middle of what matters, near enough to read.
+  firstView() {
+    const { size, spacing, center, field } = this.scene;
+    const zoom = Math.max(1, Math.max(size[0] * spacing[0], size[1] * spacing[1]) / field);
+    return zoom > 1 ? { zoom, center: [0, 1].map((i) => (center[i] + 0.5) * spacing[i]) } : { zoom: 1, center: null };
+  }
+
   firstCross() {
     const first = this.scene.disagreements.find((d) => d.at[2] === this.scene.focus);
-    return first ? first.at.slice(0, 2) : null;
+    return first ? first.at.slice(0, 2) : this.scene.center;
   }
 
   get output() {
@@ -152,7 +159,7 @@ class App {
 
   resetView() {
     this.windows = structuredClone(this.firstWindows);
-    this.set({ zoom: 1, center: null });
+    this.set(this.firstView());
   }
 }
 

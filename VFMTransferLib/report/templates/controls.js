@@ -153,18 +153,21 @@ function showPanels(app) {
   if (resized) dispatchEvent(new Event("resize"));
   for (const canvas of findAll(".panel canvas"))
     canvas.setAttribute("aria-label", `${canvas.dataset.title}, ${app.sliceText()}`);
-  const compare = find(".panel[data-panel=compare] .subtitle");
-  if (compare) compare.textContent = compareText(app);
+  const caption = find(".panel[data-panel=compare] figcaption");
+  if (caption) [caption.firstChild.textContent, caption.lastChild.textContent] = compareTexts(app);
   if (scene.outputs.length) find("#output").value = state.output;
 }
 
-function compareText(app) {
+// Title and subtitle of the panel in which A and B meet.
+function compareTexts(app) {
   const { state, scene } = app;
-  const pair = { ab: "A − B", ar: "A − reference", br: "B − reference" }[state.pair];
-  if (state.mode === "difference") return scene.kind === "image" ? pair : `Difference ${pair.replace("−", "/")}`;
-  if (state.mode === "fade") return `Fade, ${Math.round(state.fade * 100)} % B`;
-  if (state.mode === "flicker") return `Flicker, showing ${state.showB ? "B" : "A"}`;
-  return "Checkerboard of A and B";
+  const texts = {
+    difference: ["Difference", PAIR_ARMS[state.pair].map((arm) => ({ a: "A", b: "B" })[arm] ?? "reference").join(scene.kind === "image" ? " − " : ", ")],
+    fade: ["Fade", `${Math.round((1 - state.fade) * 100)} % A, ${Math.round(state.fade * 100)} % B`],
+    flicker: ["Flicker", `showing ${state.showB ? "B" : "A"}, F swaps`],
+    checkerboard: ["Checkerboard", "A and B by turns"],
+  };
+  return texts[state.mode];
 }
 
 function drawStrip(app) {

@@ -55,12 +55,12 @@ class View {
   drawPlain(role) {
     const { state } = this.app;
     this.drawImage(this.app.imageOf(this.panel.image));
-    if (role === "a" || role === "b") this.drawLabels(role, 1);
     if (state.reference && role !== "reference") this.drawOutlines("reference", 1, true);
+    if (role === "a" || role === "b") this.drawLabels(role, 1);
   }
 
   drawCompare() {
-    const { state, scene } = this.app;
+    const { state } = this.app;
     const draw = {
       difference: () => this.drawDifference(),
       fade: () => this.drawFade(),
@@ -68,7 +68,7 @@ class View {
       checkerboard: () => this.drawCheckerboard(),
     };
     draw[state.mode]();
-    if (state.reference && scene.kind === "segmentation") this.drawOutlines("reference", 1, true);
+    if (state.reference && state.mode !== "difference") this.drawOutlines("reference", 1, true);
   }
 
   drawDifference() {
@@ -108,7 +108,7 @@ class View {
         for (let i = (j + odd) % 2; i * side < this.width; i += 2) tiles.rect(i * side, j * side, side, side);
       c.clip(tiles);
       this.drawArm(arm, 1);
-      c.fillStyle = css(this.app.scene.colors[arm], 0.07);
+      c.fillStyle = css(this.app.scene.colors[arm], 0.035);
       c.fillRect(0, 0, this.width, this.height);
       c.restore();
     }
@@ -240,7 +240,7 @@ class View {
     const output = this.app.output;
     const limit = output.limits[state.pair];
     const x = this.width - MARGIN - 10;
-    const [top, bottom] = [this.height * 0.2, this.height * 0.42];
+    const [top, bottom] = [34, 34 + this.height * 0.24];
     const [first, second] = this.app.pairColors();
     const gradient = c.createLinearGradient(0, top, 0, bottom);
     gradient.addColorStop(0, css(first));
@@ -255,6 +255,6 @@ class View {
     this.write(`+${shown}`, x - 5, top + 5, "right", "#e6edf3");
     this.write("0", x - 5, (top + bottom) / 2, "right", "#aab4c0");
     this.write(`−${shown}`, x - 5, bottom - 5, "right", "#e6edf3");
-    this.write(output.unit || "a.u.", x + 10, bottom + 12, "right", "#aab4c0");
+    this.write(output.unit, x + 10, bottom + 12, "right", "#aab4c0");
   }
 }
