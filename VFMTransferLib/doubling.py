@@ -23,10 +23,9 @@ def doubled_in_plane(geometry: Geometry) -> Geometry:
     The old voxel centers are voxel centers again, as where k-space is filled with zeros to twice its width.
     """
     through = slice_axis(geometry)
-    factors = [1 if axis == through else 2 for axis in range(3)]
-    size = tuple(n * f for n, f in zip(geometry.size, factors, strict=True))
-    spacing_mm = tuple(s / f for s, f in zip(geometry.spacing_mm, factors, strict=True))
-    return replace(geometry, size=size, spacing_mm=spacing_mm)
+    fx, fy, fz = (1 if axis == through else 2 for axis in range(3))
+    (nx, ny, nz), (sx, sy, sz) = geometry.size, geometry.spacing_mm
+    return replace(geometry, size=(nx * fx, ny * fy, nz * fz), spacing_mm=(sx / fx, sy / fy, sz / fz))
 
 
 def interpolated(volume: Volume, geometry: Geometry) -> Volume:

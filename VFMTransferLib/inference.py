@@ -20,12 +20,16 @@ OnWindow = Callable[[float], None]
 class Session(Protocol):
     """A loaded network, arrays in and array out, as `runtimes.open_session` gives it."""
 
-    runtime: str
-    device: str
-    precision: str
-    versions: dict[str, str]
-    notes: tuple[str, ...]
-
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def versions(self) -> dict[str, str]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
     def run(self, *arrays: np.ndarray) -> np.ndarray: ...
 
 

@@ -110,8 +110,8 @@ def predict_each(
         raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{phase_axis}'.")
     for bundle in bundles:
         require_fit(case, bundle)
-    open_network = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
-    inputs = CaseInputs(case, gland, crop, open_network)
+    opened = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
+    inputs = CaseInputs(case, gland, crop, opened)
     finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis)
     with _memory_checked():
         return [
