@@ -151,7 +151,8 @@ def roughen(canvas: Canvas, rng: np.random.Generator) -> None:
     """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain says."""
     coarse = smooth_field(canvas.lattice, rng, 7.0)
     fine = smooth_field(canvas.lattice, rng, (4.0, 2.2, 2.2))
-    rough = (coarse * np.float32(0.6) + fine * np.float32(0.8)) * canvas.maps[4]
+    finest = smooth_field(canvas.lattice, rng, (3.5, 1.2, 1.2))
+    rough = (coarse * np.float32(0.5) + fine * np.float32(0.65) + finest * np.float32(0.65)) * canvas.maps[4]
     canvas.maps[2] *= np.exp(rough)
     canvas.maps[3] *= np.exp(rough * np.float32(0.5))
 

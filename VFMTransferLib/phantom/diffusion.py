@@ -18,11 +18,11 @@ HIGH_B = 1400.0
 FULL_SCALE = 1200.0
 ADC_LIMIT = 4000.0  # 1e-6 mm²/s
 _PER_MM2 = 1e-6
-_FAT_T1_MS = 480.0
+_FAT_T1_MS, _WATER_T1_MS = 850.0, 1250.0
 _VOXEL_MM = (2.0, 2.0, 3.0)
 _VIEW_MM = (176.0, 188.0)
 _FINE = 2  # points a voxel along each axis
-_VISIBLE_NOISE = 4.0  # below this many standard deviations of noise the scanner shows nothing
+_VISIBLE_NOISE = 6.0  # below this many standard deviations of noise the scanner shows nothing
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def image_diffusion(
     """
     pure = [_sampled(s, fine, grid) for s in weighted_signals(maps, protocol.echo)]
     air = _sampled((maps[0] < 0.05).astype(np.float32), fine, grid)
+    air *= np.float32(rng.uniform(0.2, 0.7))  # few bodies hold still pure gas
     air[:, : air.shape[1] // 2] = 0.0  # gas in the rectum; the shim copes with the air around the body
     lattice = Lattice(grid.shape, grid.spacing_mm[::-1])
     field = draw_field_hz(air, lattice, protocol.tesla, rng, protocol.field_strength)
@@ -132,7 +133,7 @@ def weighted_signals(maps: np.ndarray, echo: SpinEcho) -> list[np.ndarray]:
     """Signal at each of `B_VALUES`: fat is saturated, and S_b = S_0 · exp(−b · ADC)."""
     pd, t1, t2, adc = maps[:4]
     base = echo.signal(pd, t1, t2)
-    base *= np.clip((t1 - np.float32(_FAT_T1_MS)) / np.float32(300), 0.03, 1)  # short T1 marks fat
+    base *= np.clip((t1 - np.float32(_FAT_T1_MS)) / np.float32(_WATER_T1_MS - _FAT_T1_MS), 0.02, 1)  # short T1: fat
     return [base * np.exp(-np.float32(b * _PER_MM2) * adc) for b in B_VALUES]
 
 

@@ -13,7 +13,8 @@ from .canvas import Lattice, smooth_field
 
 GYROMAGNETIC_MHZ_PER_T = 42.577
 AIR_TISSUE_PPM = 9.4  # difference of volume susceptibility, SI (Schenck, Med Phys 23:815 (1996))
-_SPLAT_POINTS = 4
+_PIECES = 4
+_ROUNDING = 1e-9  # an edge that falls on a voxel's own by arithmetic alone
 _LIMIT_HZ = 160.0
 
 
@@ -38,7 +39,7 @@ def field_of_air_hz(air: np.ndarray, spacing_mm: tuple[float, float, float], tes
     square[0, 0, 0] = 1.0
     kernel = 1 / 3 - kz**2 / square
     kernel[0, 0, 0] = 0.0
-    spectrum = np.fft.fftn(air, padded) * kernel
+    spectrum = np.fft.fftn(air, padded, axes=(0, 1, 2)) * kernel
     hertz = np.fft.ifftn(spectrum).real * AIR_TISSUE_PPM * GYROMAGNETIC_MHZ_PER_T * tesla
     d, h, w = air.shape
     return hertz[:d, :h, :w].astype(np.float32)
@@ -62,8 +63,8 @@ def displacement_voxels(field_hz: np.ndarray, total_readout_s: float, sign: int 
 def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarray:
     """Move each voxel's signal along `axis` and add up what arrives.
 
-    The signal of a voxel is spread over points within it, each displaced by the field's interpolated shift and
-    shared between the two voxels it lands on. What leaves at one end enters at the other, as in an aliased readout.
+    Each voxel is cut into pieces, each displaced by the field's interpolated shift and shared among the voxels that it
+    then overlaps. What leaves at one end enters at the other, as in an aliased readout.
 
     Args:
         image: Signal (D, H, W).
@@ -76,14 +77,15 @@ def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarra
     lines = np.moveaxis(image, axis, -1)
     length = lines.shape[-1]
     shifts = np.moveaxis(shift_voxels, axis, -1).reshape(-1, length).astype(np.float64)
-    signal = lines.reshape(-1, length).astype(np.float64) / _SPLAT_POINTS
+    signal = lines.reshape(-1, length).astype(np.float64) / _PIECES
     start = np.arange(len(signal))[:, None] * length
     slope = np.gradient(shifts, axis=1) if length > 1 else np.zeros_like(shifts)
     out = np.zeros(signal.size)
-    for offset in (np.arange(_SPLAT_POINTS) + 0.5) / _SPLAT_POINTS - 0.5:
-        target = np.arange(length) + offset + shifts + slope * offset
-        below = np.floor(target).astype(int)
-        share = target - below
-        for index, weight in ((below, 1 - share), (below + 1, share)):
+    for piece in range(_PIECES):
+        middle = (piece + 0.5) / _PIECES  # counted from the voxel's edge
+        edge = np.arange(length) + shifts + slope * (middle - 0.5) + piece / _PIECES
+        below = np.floor(edge + _ROUNDING).astype(int)
+        share = np.clip((1 - (edge - below)) * _PIECES, 0, 1)
+        for index, weight in ((below, share), (below + 1, 1 - share)):
             out += np.bincount((start + index % length).ravel(), (signal * weight).ravel(), out.size)
     return np.moveaxis(out.reshape(lines.shape), -1, axis).astype(np.float32)

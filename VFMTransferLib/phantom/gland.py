@@ -11,7 +11,7 @@ from . import tissues
 from .canvas import Box, Canvas, ridges
 from .shapes import Blob, Tube, paint_layers, rotation, smooth_union
 
-VOLUME_RANGE_ML = (23.0, 138.0)  # leaves room for what the deformation changes within 20..150 ml
+VOLUME_RANGE_ML = (24.0, 130.0)  # leaves room for what the deformation changes within 20..150 ml
 _MEDIAN_ML, _LOG_SD = 48.0, 0.55
 _POSTERIOR_MM, _APEX_MM = 16.0, -22.0
 
@@ -174,7 +174,7 @@ def _band(distance_mm: np.ndarray, width_mm: float) -> np.ndarray:
 def _paint_peripheral(canvas: Canvas, box: Box, whole: np.ndarray, rng: np.random.Generator) -> None:
     """Bright glands between dark septa, some of it hazy from inflammation or atrophy."""
     brightness = float(np.clip(np.exp(rng.normal(-0.10, 0.28)), 0.52, 1.35))
-    canvas.paint(tissues.PERIPHERAL_ZONE.scaled(brightness, brightness**0.5), whole, box)
+    canvas.paint(tissues.PERIPHERAL_ZONE.scaled(brightness, brightness**0.3), whole, box)
     haze = canvas.field(rng, 18.0, box)
     amount = rng.uniform(0.1, 0.6)
     canvas.paint(tissues.CENTRAL_ZONE, whole * np.clip(haze * 0.5 - 0.15, 0, 1) * np.float32(amount), box)

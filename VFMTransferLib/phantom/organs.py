@@ -51,6 +51,7 @@ def draw_rectum(gland: Gland, habitus: Habitus, rng: np.random.Generator) -> Rec
 def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
     """Paint what touches the gland, back to front."""
     rectum = draw_rectum(gland, habitus, rng)
+    _paint_loose_tissue(canvas, gland, rng)
     _paint_wall_vessels(canvas, rng)
     _paint_pelvic_floor(canvas, gland, rectum, rng)
     _paint_bladder(canvas, gland, habitus, rng)
@@ -58,6 +59,24 @@ def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.
     _paint_rectum(canvas, rectum, habitus.rectum_content, rng)
     _paint_plexus(canvas, gland, rng)
     _paint_bundles(canvas, gland, rng)
+
+
+def _paint_loose_tissue(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Fat of the pelvic cavity, threaded with fascia, veins and nerves, denser toward the organs."""
+    cavity = Blob((0, gland.center_mm[1] + 10, 6), (36, 52, 48))
+    box = cavity.box(canvas)
+    if box is None:
+        return
+    x, y, z = canvas.coordinates(box)
+    inside = np.clip(0.5 - cavity.distance_of(x, y, z) / 14, 0, 1)
+    near = np.clip(1.2 - gland.distance_mm(*gland.own(x, y, z)) / 22, 0.25, 1)
+    dull = np.clip(canvas.field(rng, 14.0, box) * 0.5 + 0.4, 0, 1) * np.float32(rng.uniform(0.1, 0.6))
+    canvas.paint(tissues.LOOSE, inside * dull, box)
+    busy = rng.uniform(0.3, 1.0)
+    for tissue in (tissues.SLOW_BLOOD, tissues.FASCIA, tissues.SMOOTH_MUSCLE):
+        strands = ridges(canvas.field(rng, (9.0, 4.5, 5.5), box), 0.45)
+        strands *= np.clip(canvas.field(rng, 9.0, box) * 1.4, 0, 1)
+        canvas.paint(tissue, inside * near * strands * np.float32(busy), box)
 
 
 def _paint_pelvic_floor(canvas: Canvas, gland: Gland, rectum: Rectum, rng: np.random.Generator) -> None:
@@ -142,9 +161,9 @@ def _fill_rectum(canvas: Canvas, box: Box, lumen_mm: np.ndarray, content: str, r
     inside = canvas.coverage(lumen_mm)
     clumps = canvas.field(rng, 7.0, box)
     if content == "empty":
-        folds = ridges(canvas.field(rng, (24.0, 9.0, 9.0), box), 0.25)
+        folds = ridges(canvas.field(rng, (24.0, 7.0, 7.0), box), 0.22)
         canvas.paint(tissues.SMOOTH_MUSCLE, inside * 0.8, box)
-        canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.4, box)
+        canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.3, box)
         return
     base = {"gas": tissues.AIR, "stool": tissues.STOOL, "gel": tissues.GEL}[content]
     canvas.paint(base, inside, box)
@@ -189,7 +208,7 @@ def _paint_wall_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _paint_vessel(canvas: Canvas, point: np.ndarray, radius_mm: float, rng: np.random.Generator) -> None:
-    direction = rng.normal(0, (3, 3, 7))
-    blood = tissues.SLOW_BLOOD if rng.random() < 0.4 else tissues.FLOWING_BLOOD
+    direction = rng.normal(0, (4, 4, 7))
+    blood = tissues.SLOW_BLOOD if rng.random() < 0.35 else tissues.FLOWING_BLOOD
     tube = Tube(tuple(point - direction), tuple(point + direction), (radius_mm, radius_mm))
-    paint_layers(canvas, tube, ((-0.4, tissues.FASCIA), (0.3, blood)))
+    paint_layers(canvas, tube, ((-0.2, tissues.FASCIA), (0.25, blood)))

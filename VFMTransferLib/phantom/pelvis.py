@@ -10,9 +10,9 @@ from . import tissues
 from .canvas import EVERYWHERE, Canvas, ridges, smooth_field
 from .shapes import Blob, Layers, Shape, Tube, Union, paint_layers
 
-_BONE: Layers = ((0.0, tissues.CORTEX), (1.3, tissues.RED_MARROW))
-_FATTY_BONE: Layers = ((0.0, tissues.CORTEX), (1.3, tissues.MARROW))
-_HEAD: Layers = ((-2.4, tissues.CORTEX), (-1.2, tissues.SYNOVIA), (0.0, tissues.CORTEX), (1.2, tissues.MARROW))
+_BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.RED_MARROW))
+_FATTY_BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.MARROW))
+_HEAD: Layers = ((-1.9, tissues.CORTEX), (-1.0, tissues.SYNOVIA), (0.0, tissues.CORTEX), (1.0, tissues.MARROW))
 _MUSCLE: Layers = ((-0.5, tissues.FASCIA), (0.0, tissues.MUSCLE))
 _ARTERY: Layers = ((-0.8, tissues.FASCIA), (0.9, tissues.FLOWING_BLOOD))
 _VEIN: Layers = ((-0.6, tissues.FASCIA), (0.5, tissues.VENOUS_BLOOD))
@@ -90,14 +90,13 @@ def paint_pelvis(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> 
 
 
 def _paint_fat(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fat is duller in places, and septa run through it, many in some bodies and few in others."""
+    """Fat is duller in places, and broken septa run through it, more in some bodies than in others."""
     shade = smooth_field(canvas.lattice, rng, 45.0) + smooth_field(canvas.lattice, rng, 16.0) * np.float32(0.6)
     canvas.maps[2] *= 1 + np.float32(rng.uniform(0.04, 0.11)) * shade
-    septa = ridges(smooth_field(canvas.lattice, rng, (26.0, 16.0, 12.0)), 0.16)
-    fine = ridges(smooth_field(canvas.lattice, rng, (14.0, 10.0, 7.0)), 0.24)
-    patchy = np.clip(shade + 0.6, 0, 1)  # septa crowd where fat is duller
-    canvas.paint(tissues.FASCIA, septa * np.float32(rng.uniform(0.15, 0.5)))
-    canvas.paint(tissues.FASCIA, fine * patchy * np.float32(rng.uniform(0.08, 0.3)))
+    for period_mm, width, most in (((20.0, 14.0, 9.0), 0.13, 0.6), ((10.0, 8.0, 5.0), 0.2, 0.35)):
+        septa = ridges(smooth_field(canvas.lattice, rng, period_mm), width)
+        septa *= np.clip(smooth_field(canvas.lattice, rng, (20.0, 11.0, 11.0)) * 1.2, 0, 1)
+        canvas.paint(tissues.FASCIA, septa * np.float32(rng.uniform(0.2, 1) * most))
 
 
 def _paint_pairs(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
@@ -136,15 +135,18 @@ def _paint_muscle_fat(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _slanted(canvas: Canvas, field: np.ndarray, slope: float) -> np.ndarray:
     """A field sheared along y by `slope` times the distance from the midline."""
-    away = np.abs(canvas.lattice.axis_mm(2)) * slope / canvas.lattice.spacing_mm[1]
-    rows = np.arange(field.shape[1])[:, None] - np.round(away).astype(int)[None, :]
-    return field[:, rows % field.shape[1], np.arange(field.shape[2])[None, :]]
+    away = np.abs(canvas.lattice.axis_mm(2)) * np.float32(slope / canvas.lattice.spacing_mm[1])
+    rows, columns = np.arange(field.shape[1])[:, None], np.arange(field.shape[2])[None, :]
+    whole = np.floor(away).astype(int)
+    share = (away - whole).astype(np.float32)
+    near, far = (field[:, (rows - whole - step) % field.shape[1], columns] for step in (0, 1))
+    return near + share * (far - near)
 
 
 def _paint_midline(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     """Symphysis, rectus abdominis, coccyx, natal cleft."""
     sx, sy, sz = habitus.scale
-    symphysis = Blob((0, -49 * sy, -15 * sz), (rng.uniform(2.4, 4.2), 18 * sy, 20 * sz), square=True)
+    symphysis = Blob((0, -48 * sy, -16 * sz), (rng.uniform(2.2, 3.8), 16 * sy, 18 * sz))
     paint_layers(canvas, symphysis, ((-0.5, tissues.CORTEX), (1.2, tissues.CARTILAGE)))
     for side in (-1, 1):
         rectus = Blob((side * 17 * sx, -69 * sy, 28), (15.5 * sx, rng.uniform(4, 7), 38), (0, 0, side * 5), square=True)

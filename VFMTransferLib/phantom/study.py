@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,19 @@ import numpy as np
 from ..case import Case
 from ..terms import Sequence
 from ..volume import Triple, Volume
-from .acquisition import TWIN, Placement, draw_scanner, image_t2w, place_t2w
+from .acquisition import TWIN, Placement, Scanner, draw_scanner, image_t2w, place_t2w
 from .canvas import Box, Canvas, roughen
-from .diffusion import draw_protocol, image_diffusion, place_diffusion
+from .diffusion import DiffusionStudy, draw_protocol, image_diffusion, place_diffusion
 from .gland import Gland, PaintedGland, draw_gland, paint_gland
-from .lesions import Lesion, draw_count, paint_lesions
+from .lesions import SIGNIFICANT_GRADE, Lesion, draw_count, paint_lesions
 from .organs import paint_organs
 from .pelvis import Habitus, draw_habitus, paint_pelvis, paint_skin
 from .scanner import box_average
 
-_WARP_MM = 1.7
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
+_WARP_MM = 1.7
+_STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Phantom:
         lesion: ISUP grade group of the cancer in each voxel, else 0; T2w's grid.
         lesions: The same as a list.
         seed: Makes the same phantom again.
-        acquisition: What the scanner was set to, for the record.
-        truths: Further images that are exactly known, by name.
+        acquisition: What body and scanner were drawn, for the record.
+        diffusion: The diffusion scan with its undistorted twin, true ADC and field, where asked for.
+        t2w_full_resolution: The T2w with twice the matrix in plane, where asked for.
     """
 
     case: Case
@@ -47,7 +49,8 @@ class Phantom:
     lesions: tuple[Lesion, ...]
     seed: int
     acquisition: dict[str, Any]
-    truths: dict[str, Volume] = field(default_factory=dict)
+    diffusion: DiffusionStudy | None = None
+    t2w_full_resolution: Volume | None = None
 
     @property
     def volume_ml(self) -> float:
@@ -58,6 +61,22 @@ class Phantom:
     def pirads(self) -> int:
         """PI-RADS class of the worst lesion; 2 where there is none."""
         return max((lesion.pirads for lesion in self.lesions), default=2)
+
+    @property
+    def clinically_significant(self) -> bool:
+        """Whether any lesion is of ISUP grade group 2 or more."""
+        return any(lesion.isup_grade >= SIGNIFICANT_GRADE for lesion in self.lesions)
+
+    @property
+    def truths(self) -> dict[str, Volume]:
+        """All that is exactly known, by name: labels, undistorted images, true ADC, field, full-resolution twin."""
+        known = {"gland": self.gland, "zones": self.zones, "lesion": self.lesion}
+        if self.diffusion is not None:
+            names = [f.name for f in fields(self.diffusion) if f.name not in SEQUENCES]
+            known |= {name: getattr(self.diffusion, name) for name in names}
+        if self.t2w_full_resolution is not None:
+            known["t2w_full_resolution"] = self.t2w_full_resolution
+        return known
 
 
 def make_phantom(
@@ -76,7 +95,7 @@ def make_phantom(
     Args:
         seed: The same seed and options give the same voxels.
         sequences: What to acquire; T2w always is. Diffusion comes whole: hbv and adc together.
-        t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a tenth of the time.
+        t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a third of the time.
         field_of_view_mm: Edge of the T2w's square field of view.
         full_resolution: Whether to add the twin with twice the matrix, of whose k-space the T2w is the middle.
             With a T2w of (1, 1, 3) this is the pair for super-resolution; finer ones take long.
@@ -87,31 +106,42 @@ def make_phantom(
     Returns:
         The study with its truth.
     """
-    wanted = {Sequence(s) for s in sequences}
-    diffusion = bool(wanted - {Sequence.T2W})
-    body, paint, grow, device, place, scan = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6))
-    gland, habitus, scanner = draw_gland(body), draw_habitus(body), draw_scanner(device, noise)
-    placement = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, TWIN if full_resolution else 1, place)
-    canvas = Canvas(placement.lattice, paint, warp_mm=_WARP_MM)
-    painted = _paint_body(canvas, gland, habitus, paint)
-    found, grades = paint_lesions(canvas, painted, draw_count(grow) if lesions is None else lesions, grow)
-    roughen(canvas, paint)
-    t2w, full = image_t2w(canvas, scanner, placement.factors, device)
-    volumes = {Sequence.T2W: Volume(t2w, placement.grid, "t2w")}
-    truths = {"t2w_full_resolution": Volume(full, placement.twin, "t2w-full-resolution")} if full_resolution else {}
+    rng = _streams(seed)
+    gland, habitus, scanner = draw_gland(rng["body"]), draw_habitus(rng["body"]), draw_scanner(rng["scanner"], noise)
+    in_plane = TWIN if full_resolution else 1
+    placement = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, in_plane, rng["placement"])
+    canvas = Canvas(placement.lattice, rng["paint"], warp_mm=_WARP_MM)
+    painted = _paint_body(canvas, gland, habitus, rng["paint"])
+    count = draw_count(rng["lesions"]) if lesions is None else lesions
+    found, grades = paint_lesions(canvas, painted, count, rng["lesions"])
+    roughen(canvas, rng["paint"])
+    t2w, twin = _scan_t2w(canvas, scanner, placement, rng["scanner"])
+    volumes = {Sequence.T2W: t2w}
     record: dict[str, Any] = {"t2w": asdict(scanner), "habitus": asdict(habitus), "gland": asdict(gland)}
-    if diffusion:
-        protocol = draw_protocol(scan, noise, field_strength)
-        grid = place_diffusion(placement.grid, scan)
-        scanned = vars(image_diffusion(canvas.maps, placement.fine, grid, protocol, scan))
-        volumes |= {s: scanned[s] for s in (Sequence.HBV, Sequence.ADC)}
-        truths |= {name: volume for name, volume in scanned.items() if name not in volumes}
+    diffusion = None
+    if {Sequence(s) for s in sequences} - {Sequence.T2W}:
+        protocol = draw_protocol(rng["diffusion"], noise, field_strength)
+        grid = place_diffusion(placement.grid, rng["diffusion"])
+        diffusion = image_diffusion(canvas.maps, placement.fine, grid, protocol, rng["diffusion"])
+        volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
-    marks = {"gland": painted.gland_mm < 0, "zones": _zones(painted), "lesion": grades}
-    labels = {name: _labels(placement, painted.box, mark, name) for name, mark in marks.items()}
     return Phantom(
-        Case(f"phantom-{seed:04d}", volumes), **labels, lesions=found, seed=seed, acquisition=record, truths=truths
+        case=Case(f"phantom-{seed:04d}", volumes),
+        gland=_labels(placement, painted.box, painted.gland_mm < 0, "gland"),
+        zones=_labels(placement, painted.box, _zones(painted), "zones"),
+        lesion=_labels(placement, painted.box, grades, "lesion"),
+        lesions=found,
+        seed=seed,
+        acquisition=record,
+        diffusion=diffusion,
+        t2w_full_resolution=twin if full_resolution else None,
     )
+
+
+def _streams(seed: int) -> dict[str, np.random.Generator]:
+    """A source of chance for each stage, so that an option of one leaves the others as they are."""
+    seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
+    return {name: np.random.default_rng(own) for name, own in zip(_STREAMS, seeds, strict=True)}
 
 
 def _paint_body(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> PaintedGland:
@@ -120,6 +150,14 @@ def _paint_body(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.G
     paint_organs(canvas, gland, habitus, rng)
     paint_skin(canvas, habitus, rng)
     return paint_gland(canvas, gland, rng)
+
+
+def _scan_t2w(
+    canvas: Canvas, scanner: Scanner, placement: Placement, rng: np.random.Generator
+) -> tuple[Volume, Volume]:
+    """The T2w and its full-resolution twin."""
+    t2w, twin = image_t2w(canvas, scanner, placement.factors, rng)
+    return Volume(t2w, placement.grid, "t2w"), Volume(twin, placement.twin, "t2w-full-resolution")
 
 
 def _zones(painted: PaintedGland) -> np.ndarray:
