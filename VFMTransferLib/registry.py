@@ -167,7 +167,7 @@ def _restoration(task: TaskId, title: str, sequences: tuple[Sequence | None, ...
         task=task,
         encoder=ConvNeXtSpec(),
         head=HeadSpec("restoration", 1, 16),
-        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID),
+        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID, whole_volume=True),
         labels=(),
         activation="none",
     )
