@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .bundle import Bundle
 from .case import Case
 from .catalog import default_pair
@@ -14,9 +16,11 @@ from .placement import Prepared
 from .postprocess import postprocess
 from .preprocess import ZSCORE_GLAND, prepare
 from .registry import ModelSpec
-from .result import Provenance
-from .terms import Sequence, TaskId
+from .result import Provenance, Result
+from .terms import Label, Sequence, TaskId
 from .volume import Volume
+
+ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 
 OpenNetwork = Callable[[Bundle], Session]
 
@@ -37,7 +41,7 @@ class CaseInputs:
     crop: str
     open_network: OpenNetwork
     _made: dict[object, tuple[Prepared, tuple[str, ...]]] = field(default_factory=dict)
-    _found: tuple[Volume | None, str] | None = None
+    _found: tuple[Result | None, str] | None = None
 
     def of(self, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]]:
         """The input of a network, and what was decided for it, in sentences.
@@ -54,8 +58,8 @@ class CaseInputs:
         gland = self.gland if self.gland is not None else self.case.gland
         notes: tuple[str, ...] = ()
         if gland is None and self._profits_from_gland(spec):
-            gland, note = self._gland_by_network()
-            notes = (note,)
+            anatomy, note = self._anatomy_by_network()
+            gland, notes = anatomy.labels if anatomy else None, (note,)
             if gland is None and self._needs_gland(spec):
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. {note} "
@@ -73,14 +77,23 @@ class CaseInputs:
         is_anatomy = spec.task is TaskId.ANATOMY_SEGMENTATION
         return self._needs_gland(spec) or (sees_one_crop and not is_anatomy)
 
-    def _gland_by_network(self) -> tuple[Volume | None, str]:
+    def _anatomy_by_network(self) -> tuple[Result | None, str]:
         if self._found is None:
-            self._found = gland_by_network(self.case, self.open_network)
+            self._found = anatomy_by_network(self.case, self.open_network)
         return self._found
 
+    @property
+    def zones(self) -> dict[str, Volume]:
+        """Zone name → mask, where the gland was found by a network that tells zones apart; else nothing."""
+        anatomy = self._found[0] if self._found else None
+        if anatomy is None or anatomy.labels is None:
+            return {}
+        zones = {name: value for name, value in anatomy.label_values.items() if name in ZONE_LABELS}
+        return {n: anatomy.labels.with_array((anatomy.labels.array == v).astype(np.uint8)) for n, v in zones.items()}
 
-def gland_by_network(case: Case, open_network: OpenNetwork) -> tuple[Volume | None, str]:
-    """The prostate as the shipped pretrained network marks it, or None, and a sentence on either.
+
+def anatomy_by_network(case: Case, open_network: OpenNetwork) -> tuple[Result | None, str]:
+    """The prostate, not empty, as the shipped pretrained network marks it, or None; and a sentence on either.
 
     Args:
         case: The study.
@@ -95,10 +108,8 @@ def gland_by_network(case: Case, open_network: OpenNetwork) -> tuple[Volume | No
     prepared = prepare(case, bundle.spec)
     logits = infer(open_network(bundle), prepared, bundle.spec)
     unused = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "", "")
-    labels = postprocess(logits, prepared, case, bundle.spec, unused).labels
-    if labels is None or not labels.array.any():
+    anatomy = postprocess(logits, prepared, case, bundle.spec, unused)
+    if anatomy.labels is None or not anatomy.labels.array.any():
         return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
-    return (
-        labels,
-        f"The gland was marked by bundle '{bundle.name}' ({labels.volume_ml:.1f} ml), since no mask was given.",
-    )
+    found_ml = anatomy.labels.volume_ml
+    return anatomy, f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."

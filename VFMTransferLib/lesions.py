@@ -12,7 +12,12 @@ from .volume import Volume
 CONNECTIVITY = np.ones((3, 3, 3), bool)
 
 
-def find_lesions(labels: Volume, probabilities: dict[str, Volume], adc: Volume | None = None) -> tuple[Lesion, ...]:
+def find_lesions(
+    labels: Volume,
+    probabilities: dict[str, Volume],
+    adc: Volume | None = None,
+    zones: dict[str, Volume] | None = None,
+) -> tuple[Lesion, ...]:
     """Describe each connected region of the label map's non-zero voxels; none is too small.
 
     Args:
@@ -20,6 +25,7 @@ def find_lesions(labels: Volume, probabilities: dict[str, Volume], adc: Volume |
         probabilities: Label name → probability on the same grid. A lesion bears the name whose probability is
             highest on average inside it, and its confidence is the largest sum of all inside it.
         adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a say.
+        zones: Zone name → mask on any grid.
     """
     marked = labels.array > 0
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
@@ -33,6 +39,7 @@ def find_lesions(labels: Volume, probabilities: dict[str, Volume], adc: Volume |
     np.maximum.at(confidence, owner, inside.sum(axis=0))
     names = [str(list(probabilities)[i]) for i in _means(inside, owner).argmax(axis=0)]
     mean_adc = _mean_adc(adc, labels, marked, owner)
+    zone = _zones(zones or {}, labels, marked, owner)
     return tuple(
         Lesion(
             index=rank,
@@ -41,6 +48,7 @@ def find_lesions(labels: Volume, probabilities: dict[str, Volume], adc: Volume |
             volume_ml=float(sizes[i] * labels.geometry.voxel_volume_ml),
             confidence=min(float(confidence[i]), 1.0),
             mean_adc=mean_adc[i],
+            zone=zone[i],
         )
         for rank, i in enumerate(np.argsort(-sizes, kind="stable"), start=1)
     )
@@ -61,3 +69,14 @@ def _mean_adc(adc: Volume | None, labels: Volume, marked: np.ndarray, owner: np.
     counts = np.bincount(owner[known], minlength=count)
     sums = np.bincount(owner[known], weights=values[known], minlength=count)
     return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
+
+
+def _zones(zones: dict[str, Volume], labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[str | None]:
+    """The zone that holds most of each region, or None of one that lies outside of all."""
+    count = int(owner.max()) + 1
+    if not zones:
+        return [None] * count
+    inside = np.stack([z.resample_to(labels.geometry, "nearest").array[marked] > 0 for z in zones.values()])
+    shares = _means(inside.astype(float), owner)  # (zones, regions)
+    names = [str(list(zones)[i]) for i in shares.argmax(axis=0)]
+    return [name if share > 0 else None for name, share in zip(names, shares.max(axis=0), strict=True)]

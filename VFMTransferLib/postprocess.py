@@ -37,6 +37,7 @@ def postprocess(
     threshold: float | None = None,
     only_cspca: bool = False,
     phase_axis: str = "left-right",
+    zones: dict[str, Volume] | None = None,
 ) -> Result:
     """Make the result of a network's output.
 
@@ -49,6 +50,7 @@ def postprocess(
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
         phase_axis: Of distortion correction: a key of `restored.PHASE_AXES`.
+        zones: Zone name → mask, for naming where lesions lie.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold must be a probability between 0 and 1, got {threshold}.")
@@ -63,7 +65,7 @@ def postprocess(
     }
     level = spec.threshold if threshold is None else threshold
     if spec.task is TaskId.LESION_SEGMENTATION:
-        return _lesion_result(probabilities, case, spec, provenance, level, only_cspca)
+        return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, zones)
     return _anatomy_result(probabilities, spec, case, provenance, level)
 
 
@@ -105,6 +107,7 @@ def _lesion_result(
     provenance: Provenance,
     threshold: float,
     only_cspca: bool,
+    zones: dict[str, Volume] | None,
 ) -> Result:
     """Voxels whose probability of all marked labels together exceeds the threshold, and the lesions they form."""
     cancer = [name for name in spec.labels if name in CANCER_LABELS]
@@ -119,7 +122,7 @@ def _lesion_result(
         labels=labels,
         probabilities=shown,
         volumes_ml=_volumes_ml(labels, shown, spec),
-        lesions=find_lesions(labels, shown, case.volumes.get(Sequence.ADC)),
+        lesions=find_lesions(labels, shown, case.volumes.get(Sequence.ADC), zones),
     )
 
 

@@ -155,7 +155,8 @@ def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Resul
     with clock.stage("infer") as on_window:
         logits = infer(session, prepared, spec, on_window)
     with clock.stage("postprocess"):
-        result = finish(logits, prepared, case, spec, _provenance(bundle, session).with_notes(*case.notes, *notes))
+        source = _provenance(bundle, session).with_notes(*case.notes, *notes)
+        result = finish(logits, prepared, case, spec, source, zones=inputs.zones)
     return replace(result, provenance=replace(result.provenance, seconds=dict(clock.seconds)))
 
 

@@ -21,6 +21,7 @@ class Lesion:
         confidence: Highest probability inside.
         mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
         label: Name of the label.
+        zone: Zone of the prostate that holds most of it, where a network told the zones apart.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Lesion:
     volume_ml: float
     confidence: float
     mean_adc: float | None = None
+    zone: str | None = None
 
 
 @dataclass(frozen=True)

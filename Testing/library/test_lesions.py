@@ -53,3 +53,10 @@ def test_lesion_bears_the_likeliest_of_several_labels(labels):
 
 def test_nothing_marked_is_no_lesion():
     assert find_lesions(Volume(np.zeros(GRID.shape, np.uint8), GRID), {}) == ()
+
+
+def test_lesion_lies_in_the_zone_that_holds_most_of_it(labels):
+    peripheral, transition = a_map((3, 4, 3)), a_map((3, 4, 4), (3, 4, 5))
+    zones = {"peripheral-zone": Volume(peripheral, GRID), "transition-zone": Volume(transition, GRID)}
+    first, second = find_lesions(labels, {"csPCa": Volume(a_map(), GRID)}, zones=zones)
+    assert (first.zone, second.zone) == ("transition-zone", None)

@@ -174,6 +174,21 @@ def scored_t2w(case: Case, grid) -> np.ndarray:
     return np.where(inside, (voxels - voxels[inside].mean()) / voxels[inside].std(), 0)
 
 
+def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(27, 65, 72), whole_volume=False)
+    head = replace(spec.head, out_channels=3)
+    labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+    bundle = a_bundle(replace(spec, labels=labels, head=head), "gland")
+    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    logits = np.full((1, 3, 27, 65, 72), -9.0)
+    logits[:, 1, :, :, :36], logits[:, 2, :, :, 36:] = 9, 9
+    lesion = np.full((1, 1, 32, 48, 48), -9.0)
+    lesion[:, :, 12:20, 20:28, 40:46] = 9  # towards the patient's left, where the fake transition zone is
+    networks = {"gland": FakeSession(lambda x: logits), "fake": FakeSession(lambda x: lesion)}
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: networks[bundle.name])
+    assert [found.zone for found in result.lesions] == ["transition-zone"]
+
+
 def test_center_crop_asks_no_gland_network(a_case, gland_network):
     predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: FakeSession(as_is))
     assert gland_network.seen == []
