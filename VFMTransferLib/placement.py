@@ -83,6 +83,23 @@ def to_reference(
     return Volume(array.astype(np.float32, copy=False), region, name).resample_to(target, fill=fill)
 
 
+def is_cut(marked: Volume, prepared: Prepared) -> bool:
+    """Whether what is marked reaches a face of the network's window behind which the field of view goes on.
+
+    Args:
+        marked: Non-zero where something is marked, any grid.
+        prepared: The record of the window.
+    """
+    voxels = np.argwhere(marked.array > 0)
+    if len(voxels) == 0:
+        return False
+    index = prepared.region.to_index(marked.geometry.to_world(voxels[:, ::-1]))[:, ::-1]  # (N, 3) in (z, y, x)
+    start, size = (np.asarray(part) for part in prepared.box)
+    goes_on_before, goes_on_after = start > 0, start + size < prepared.geometry.shape
+    first, last = index.min(axis=0) < 1, index.max(axis=0) > size - 2
+    return bool((goes_on_before & first).any() or (goes_on_after & last).any())
+
+
 def _continued(array: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, Geometry]:
     """The values and their grid, one voxel larger where the field of view ends.
 

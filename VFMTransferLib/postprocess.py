@@ -6,12 +6,14 @@ reference's own voxels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
 from .case import Case
 from .lesions import CONNECTIVITY, find_lesions
-from .placement import Prepared, to_reference
+from .placement import Prepared, is_cut, to_reference
 from .registry import ModelSpec
 from .restored import restored_images
 from .result import Provenance, Result
@@ -24,6 +26,7 @@ CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
 # This project's own definition, since the network was trained on PI-RADS scores and knows no biopsy.
 CSPCA_PIRADS = 4
 CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
+CUT_NOTE = "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
 _PIRADS = "PI-RADS "
 
 
@@ -66,7 +69,8 @@ def postprocess(
     level = spec.threshold if threshold is None else threshold
     if spec.task is TaskId.LESION_SEGMENTATION:
         return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, zones)
-    return _anatomy_result(probabilities, spec, case, provenance, level)
+    result = _anatomy_result(probabilities, spec, case, provenance, level)
+    return _with_note_if_cut(result, prepared)
 
 
 def activated(logits: np.ndarray, activation: str) -> np.ndarray:
@@ -144,6 +148,13 @@ def _anatomy_result(
         volumes_ml[str(Label.PROSTATE)] = labels.volume_ml
     values = {name: value for name, value in label_values(spec).items() if name in parts}
     return Result(case.id, spec.prediction_task.id, provenance, values, labels, shown, volumes_ml=volumes_ml)
+
+
+def _with_note_if_cut(result: Result, prepared: Prepared) -> Result:
+    """The result, with a warning where the prostate may go on beyond what the network saw."""
+    if result.labels is None or Label.PROSTATE not in result.volumes_ml or not is_cut(result.labels, prepared):
+        return result
+    return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
 
 
 def _structures(

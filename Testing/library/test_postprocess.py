@@ -183,3 +183,20 @@ def test_classes_add_up_and_what_follows_from_them_stands_apart(a_case):
     assert result.class_probabilities == pytest.approx({f"PI-RADS {i}": (i - 1) / 10 for i in (2, 3, 4, 5)})
     assert result.derived_probabilities == pytest.approx({"PI-RADS >= 3": 0.9, "PI-RADS >= 4": 0.7, "csPCa": 0.7})
     assert any("own reading" in note for note in result.provenance.notes)
+
+
+@pytest.mark.parametrize(("center_mm", "is_cut"), [((0.0, 0.0, 0.0), False), ((9.0, 0.0, 0.0), True)])
+def test_gland_at_the_edge_of_the_window_is_said_to_be_cut(a_case, center_mm, is_cut):
+    spec = with_preprocess(an_anatomy_spec((Label.PROSTATE,), "sigmoid"), patch=(32, 48, 48), whole_volume=False)
+    prepared = prepare(a_case, spec)
+    logits = np.where(distance_mm(prepared, center_mm) < 7, 9.0, -9.0)[None]
+    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    assert any("reaches the edge" in note for note in result.provenance.notes) == is_cut
+
+
+def test_gland_that_ends_with_the_field_of_view_is_not_said_to_be_cut(a_case):
+    spec = an_anatomy_spec((Label.PROSTATE,), "sigmoid")
+    prepared = prepare(a_case, spec)
+    logits = np.where(distance_mm(prepared, (17.0, 0.0, 0.0)) < 7, 9.0, -9.0)[None]
+    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    assert not any("reaches the edge" in note for note in result.provenance.notes)
