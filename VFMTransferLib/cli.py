@@ -15,6 +15,7 @@ from types import FrameType
 
 from .commands import COMMANDS
 from .commands.failures import sentence
+from .commands.memory import require_address_space
 from .terms import RESEARCH_USE
 from .version import __version__
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        require_address_space()
         args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

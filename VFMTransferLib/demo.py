@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .case import Case
 from .catalog import default_pair
 from .io import output_folder, read_case
-from .phantom import make_phantom
+from .phantom import Phantom, make_phantom
+from .registry import ModelSpec
 from .side_by_side import run_side_by_side
-from .terms import Sequence, TaskId
+from .terms import Label, TaskId
 from .volume import Volume
 
 PHANTOM_SEED = 7
+ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
 
 
 def run_demo(
@@ -34,12 +35,19 @@ def run_demo(
     """
     pair = default_pair(TaskId.ANATOMY_SEGMENTATION)
     with output_folder(folder) as work:
-        case, truth = (read_case(case_folder), None) if case_folder else _phantom()
-        _, page = run_side_by_side(case, pair, work, truth, on_progress=on_progress)
+        if case_folder is not None:
+            _, page = run_side_by_side(read_case(case_folder), pair, work, on_progress=on_progress)
+        else:
+            phantom = make_phantom(PHANTOM_SEED)
+            truth, labels = truth_for(phantom, pair[0].spec)
+            _, page = run_side_by_side(
+                phantom.case, pair, work, truth, reference_labels=labels, on_progress=on_progress
+            )
     return folder / page.name
 
 
-def _phantom() -> tuple[Case, Volume]:
-    """A synthetic study, and its gland as the truth."""
-    phantom = make_phantom(PHANTOM_SEED, sequences=[Sequence.T2W])
-    return phantom.case, phantom.gland
+def truth_for(phantom: Phantom, spec: ModelSpec) -> tuple[Volume, dict[str, int] | None]:
+    """What a phantom knows of what an anatomy network marks: the zones with their values, or the whole gland."""
+    if set(ZONE_VALUES) <= set(spec.labels):
+        return phantom.zones, ZONE_VALUES
+    return phantom.gland, None

@@ -16,8 +16,8 @@ from .runtimes import Forward, Session, raise_if_memory
 
 _CPU = "CPUExecutionProvider"
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
-# ONNX Runtime's levels: 3 is errors only. Its warnings name files and nodes, which help no user.
-_LOG_ERRORS_ONLY = 3
+# ONNX Runtime's levels: 4 is fatal only. What else it would print names files and nodes, and errors are raised anyway.
+_LOG_FATAL_ONLY = 4
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = _LOG_FATAL_ONLY
     wanted = [(provider.name, _provider_options(device, precision))]
     if provider.name != _CPU:
         wanted.append((_CPU, {}))

@@ -43,4 +43,4 @@ def run_side_by_side(
     comparison = compare(case, results[0], results[1], reference, reference_labels=reference_labels)
     for side, result in zip(SIDES, results, strict=True):
         save_result(result, folder / side)
-    return comparison, write_report(comparison, folder)
+    return comparison, write_report(comparison, folder, pair)

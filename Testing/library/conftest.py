@@ -24,3 +24,28 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         pytest.skip("The reference numbers are not beside this clone.")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """A folder with the bundles `tiny-pretrained` and `tiny-scratch`."""
+    pytest.importorskip("torch")
+    from bundles import make_anatomy_pair
+
+    folder = tmp_path_factory.mktemp("models")
+    make_anatomy_pair(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def a_study(tmp_path_factory) -> Path:
+    """A folder with t2w, hbv and adc of a small synthetic study."""
+    from images import a_t2w, an_adc, an_hbv
+
+    from VFMTransferLib.io import write_volume
+
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    folder.mkdir()
+    for volume in (a_t2w(), an_hbv(), an_adc()):
+        write_volume(volume, folder / f"{volume.name}.nii.gz")
+    return folder

@@ -1,10 +1,9 @@
 """The command line: what it offers, its exit codes, and how fast it answers."""
 
 import json
-import statistics
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from VFMTransferLib.commands.failures import sentence
 from VFMTransferLib.errors import ImageError
 from VFMTransferLib.terms import RESEARCH_USE
 
-COMMANDS = ("demo", "predict", "compare", "models", "phantom", "doctor")
+COMMANDS = ("demo", "predict", "compare", "models", "finetune", "pretrain", "phantom", "doctor")
 SLOWEST_START_S = 0.3
 
 
@@ -46,6 +45,8 @@ def test_help_says_that_it_is_for_research_only(capsys):
         ["compare", "a", "b", "--t2w", "t2w.nii.gz", "-o", "out"],
         ["compare", "x/study", "y/study", "-o", "out"],
         ["phantom", "-n", "0", "-o", "out"],
+        ["finetune", "data", "--recipe", "r.json", "--arm", "pretrained", "-o", "out"],
+        ["finetune", "data", "--recipe", "r.json", "--arm", "scratch", "--encoder", "e.safetensors", "-o", "out"],
         ["models"],
     ],
 )
@@ -94,13 +95,12 @@ def test_help_imports_nothing_heavy():
 
 
 def test_help_answers_at_once():
-    command = [sys.executable, "-m", "VFMTransferLib", "--help"]
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < SLOWEST_START_S
+    """Measured in the processor's time, since other work on the machine must not decide."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "VFMTransferLib", "--help"], stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    taken_s = after.children_user - before.children_user + after.children_system - before.children_system
+    assert taken_s < SLOWEST_START_S
 
 
 def test_options_offer_what_the_library_knows():

@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         metavar="B",
         help="name or folder of a bundle; give two, A first (default: the shipped pair of --task)",
     )
-    add_task(parser, default=str(TaskId.ANATOMY_SEGMENTATION), help="whose pair to take where no --bundle is given")
+    add_task(parser, help=f"whose pair to take where no --bundle is given (default: {TaskId.ANATOMY_SEGMENTATION})")
     parser.add_argument(
         "--reference",
         action="append",
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from ..io import output_folder
     from ..io.outputs import OWN_MARKS
 
-    pair = chosen_pair(args.bundles, TaskId(args.task))
+    pair = chosen_pair(args.bundles, args.task)
     with output_folder(args.output, (*OWN_MARKS, COHORT)) as folder, progress_bar() as on_progress:
         run_cases = _run_several if len(args.cases) > 1 else _run_one
         document, lines = run_cases(args, pair, folder, on_progress)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(lines))
 
 
-def chosen_pair(names: list[str], task: TaskId) -> tuple[Bundle, Bundle]:
+def chosen_pair(names: list[str], task: str | None) -> tuple[Bundle, Bundle]:
     """The two bundles that were named, else the shipped pair of the task.
 
     Raises:
@@ -90,12 +90,12 @@ def chosen_pair(names: list[str], task: TaskId) -> tuple[Bundle, Bundle]:
     from ..catalog import default_pair, find_bundle
 
     if not names:
-        return default_pair(task)
+        return default_pair(TaskId(task or TaskId.ANATOMY_SEGMENTATION))
     a, b = (find_bundle(name) for name in names)
-    if a.spec.task != b.spec.task:
+    if a.spec.task != b.spec.task or task not in (None, a.spec.task):
         raise BundleError(
-            f"Both bundles must be for one task, but '{a.name}' is for {a.spec.task} and '{b.name}' for {b.spec.task}. "
-            "Choose two of the same task; vfm-transfer models list shows them."
+            f"Both bundles must be for {task or 'one task'}, but '{a.name}' is for {a.spec.task} "
+            f"and '{b.name}' for {b.spec.task}. Choose others; vfm-transfer models list shows them."
         )
     return a, b
 

@@ -9,7 +9,15 @@ from ..errors import VFMTransferError
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 # What C++ libraries (ITK, ONNX Runtime, torch) say when memory ends, where Python would raise MemoryError.
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "can't allocate memory", "out of memory")
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment",
+)
 
 
 def sentence(error: BaseException) -> str:
@@ -36,7 +44,8 @@ def sentence(error: BaseException) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+        isinstance(error, (RuntimeError, ImportError, OSError))
+        and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
     )
 
 

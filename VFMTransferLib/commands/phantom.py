@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import Commands, add_command, add_json, add_output
+from .options import Commands, add_command, add_json, add_output, print_json
 from .progress import progress_bar
 
 
@@ -22,10 +22,13 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.number < 1:
         args.parser.error(f"-n must be 1 or more, got {args.number}")
-    from ..phantom import make_phantom, write_phantom
+    if args.seed < 0:
+        args.parser.error(f"--seed must be 0 or more, got {args.seed}")
+    from ..phantom import make_phantoms
 
     with progress_bar() as on_progress:
-        for index, seed in enumerate(range(args.seed, args.seed + args.number)):
-            phantom = make_phantom(seed)
-            write_phantom(phantom, args.output / phantom.case.id)
-            on_progress(f"phantom {index + 1} of {args.number}", (index + 1) / args.number)
+        folders = make_phantoms(args.number, args.seed, args.output, on_progress)
+    if args.json:
+        print_json({"phantoms": [str(folder) for folder in folders]})
+    else:
+        print("\n".join(map(str, folders)))

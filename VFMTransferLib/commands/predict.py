@@ -14,6 +14,7 @@ from .options import (
     add_network,
     add_output,
     add_runtime,
+    add_task,
     print_json,
     require_images,
     running,
@@ -28,6 +29,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "predict", "Run one network on one study")
     parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM")
     parser.add_argument("--bundle", required=True, metavar="B", help="name (see `models list`) or folder of a bundle")
+    add_task(parser, help="what is wanted; a bundle for another task is then refused")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
     add_case_files(parser)
     add_network(parser)
@@ -40,11 +42,12 @@ def run(args: argparse.Namespace) -> None:
     require_images(args, args.case)
     from ..catalog import find_bundle
     from ..io import output_folder, read_case
-    from ..predict import predict, save_result
+    from ..predict import predict, require_fit, save_result
     from ..result_files import result_to_json
 
     bundle = find_bundle(args.bundle)
     case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    require_fit(case, bundle, args.task)
     # Opened before the work, so that a folder that cannot be written is known at once.
     with output_folder(args.output) as folder, progress_bar() as on_progress:
         result = predict(case, bundle, on_progress=on_progress, **running(args))

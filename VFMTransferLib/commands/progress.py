@@ -33,5 +33,15 @@ def progress_bar() -> Iterator[OnProgress]:
         progress.stop()
 
 
+@contextmanager
+def progress_lines() -> Iterator[OnProgress]:
+    """As `progress_bar`; where stderr is no terminal, a line for each call, for logs of long runs."""
+    if sys.stderr.isatty():
+        with progress_bar() as on_progress:
+            yield on_progress
+    else:
+        yield lambda stage, fraction: print(f"{fraction:4.0%} {stage}", file=sys.stderr, flush=True)
+
+
 def _ignore(stage: str, fraction: float) -> None:
     """Nobody watches."""
