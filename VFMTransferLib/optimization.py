@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -158,7 +159,7 @@ class Run:
         """
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, OSError) as error:
+        except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
             raise CheckpointError(f"Checkpoint {path.name} must be readable, but is damaged. Remove it.") from error
         if document["identity"] != identity:
             raise CheckpointError(

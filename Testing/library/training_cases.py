@@ -1,0 +1,66 @@
+"""Tiny cases, networks and configurations for the tests of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from VFMTransferLib.augment import Augmentation
+from VFMTransferLib.case import Case
+from VFMTransferLib.dataset import Split, TrainingCase, training_case
+from VFMTransferLib.finetune import FinetuneConfig
+from VFMTransferLib.optimization import Schedule
+from VFMTransferLib.registry import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
+from VFMTransferLib.terms import Label, Sequence
+from VFMTransferLib.volume import Geometry, Volume
+
+OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
+# x runs to the left, y to anterior, as dcm2niix writes.
+ANTERIOR = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def tiny_spec(out_channels: int = 2) -> ModelSpec:
+    """ProFound with UPerNet, as small as it gets."""
+    zones = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+    labels = (Label.BACKGROUND, *(zones if out_channels == 3 else (Label.PROSTATE,)))
+    return replace(
+        MODELS["profound-upernet-anatomy"],
+        encoder=ConvNeXtSpec((1, 1, 1, 1), (4, 6, 8, 10)),
+        head=HeadSpec("upernet", out_channels, 6, 5),
+        preprocess=PreprocessSpec((Sequence.T2W, None, None), (1.0, 1.0, 1.0), (16, 32, 48)),
+        labels=labels,
+    )
+
+
+def tiny_case(seed: int, direction: tuple[float, ...] = OBLIQUE) -> tuple[Case, Volume]:
+    """Noise with a bright ellipsoid, and the ellipsoid's mask; unequal and anisotropic."""
+    grid = Geometry((60, 50, 9), (0.8, 0.9, 2.5), (3.0, -20.0, 7.0), direction)
+    z, y, x = np.indices(grid.shape)
+    inside = ((x - 31) / 14) ** 2 + ((y - 24) / 12) ** 2 + ((z - 4) / 3) ** 2 < 1
+    noise = np.random.default_rng(seed).normal(100, 10, grid.shape)
+    image = Volume((noise + 60 * inside).astype(np.float32), grid, "t2w")
+    return Case(f"case-{seed}", {Sequence.T2W: image}), Volume(inside.astype(np.uint8), grid, "gland")
+
+
+def tiny_training_case(seed: int, spec: ModelSpec | None = None) -> TrainingCase:
+    case, mask = tiny_case(seed)
+    return training_case(case, spec or tiny_spec(), {Label.PROSTATE: mask})
+
+
+def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
+    config = FinetuneConfig(
+        model=tiny_spec(),
+        split=Split(("case-0", "case-1"), (), ("case-2",)),
+        schedule=Schedule(steps, checkpoint_every=2),
+        augmentation=Augmentation(),
+        seed=3,
+        drop_path=0.1,
+        phantom_share=0.0,
+        measure_every=2,
+    )
+    return replace(config, **changes)
+
+
+def tiny_cases() -> dict[str, TrainingCase]:
+    return {f"case-{seed}": tiny_training_case(seed) for seed in range(3)}

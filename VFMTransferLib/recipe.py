@@ -1,0 +1,143 @@
+"""A training recipe: one JSON file from which a pair of bundles can be made again.
+
+It states the network, the cases and their labels, the phantoms, and the three trainings: pretraining,
+cross-fitting of the labels, and fine-tuning, which both arms share.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .augment import Augmentation
+from .crossfit import CrossFit
+from .dataset import Split
+from .errors import BundleError, DatasetError
+from .finetune import FinetuneConfig
+from .optimization import Schedule
+from .pretrain import PretrainConfig
+from .registry import ModelSpec
+from .spec_json import from_json, spec_from_json
+from .volume import Triple
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PhantomSource:
+    """Phantoms to train on: seeds 0 .. count - 1.
+
+    Attributes:
+        count: How many.
+        t2w_spacing_mm: Their T2w's voxel (x, y, z).
+    """
+
+    count: int
+    t2w_spacing_mm: Triple
+
+
+@dataclass(frozen=True)
+class PretrainPart:
+    """What pretraining adds to the recipe; see `PretrainConfig`."""
+
+    schedule: Schedule
+    augmentation: Augmentation
+    hidden: float
+    decoder_width: int
+    phantom_share: float
+
+
+@dataclass(frozen=True)
+class FinetunePart:
+    """What fine-tuning adds to the recipe; see `FinetuneConfig`."""
+
+    schedule: Schedule
+    augmentation: Augmentation
+    drop_path: float
+    phantom_share: float
+    measure_every: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a pair of bundles, but for the images.
+
+    Attributes:
+        format: Version of this file's layout.
+        name: Name of the bundles, before the arm.
+        title: Title of the bundles, before the arm.
+        model: The network.
+        split: Which cases train, and which are measured.
+        labels: File stem of the mask of the prostate in each case's folder.
+        seed: Of all randomness.
+        phantoms: The phantoms.
+        pretrain, crossfit, finetune: The three trainings.
+    """
+
+    format: int
+    name: str
+    title: str
+    model: ModelSpec
+    split: Split
+    labels: str
+    seed: int
+    phantoms: PhantomSource
+    pretrain: PretrainPart
+    crossfit: CrossFit
+    finetune: FinetunePart
+
+    @property
+    def pretrain_config(self) -> PretrainConfig:
+        """The configuration of pretraining: all training cases."""
+        part = self.pretrain
+        return PretrainConfig(
+            model=self.model,
+            cases=self.split.train,
+            schedule=part.schedule,
+            augmentation=part.augmentation,
+            seed=self.seed,
+            hidden=part.hidden,
+            decoder_width=part.decoder_width,
+            phantom_share=part.phantom_share,
+        )
+
+    @property
+    def finetune_config(self) -> FinetuneConfig:
+        """The configuration of fine-tuning, of either arm."""
+        part = self.finetune
+        return FinetuneConfig(
+            model=self.model,
+            split=self.split,
+            schedule=part.schedule,
+            augmentation=part.augmentation,
+            seed=self.seed,
+            drop_path=part.drop_path,
+            phantom_share=part.phantom_share,
+            measure_every=part.measure_every,
+        )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe, strictly: every key known, every key there.
+
+    Raises:
+        DatasetError: The file is missing, no JSON, or a key or value is wrong; the message names it.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"A recipe must be at {path}, but no file is there. Name another.") from error
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Mend it.") from error
+    try:
+        if isinstance(document, dict) and "model" in document:
+            document["model"] = spec_from_json(document["model"])
+        recipe = from_json(Recipe, document, "recipe")
+    except (BundleError, ValueError) as error:
+        raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
+    if recipe.format != FORMAT:
+        raise DatasetError(
+            f"Recipe {path.name} must have format {FORMAT}, but has {recipe.format}. Use another version."
+        )
+    return recipe
