@@ -28,6 +28,7 @@ from VFMTransferLib.errors import BundleError, GeometryError, ImageError
 from VFMTransferLib.study.cohort import compare_cohort
 from VFMTransferLib.study.comparison import compare
 from VFMTransferLib.study.comparison_files import save_cohort, save_comparison
+from VFMTransferLib.study.lesion_matches import Matches, match_lesions
 from VFMTransferLib.study.measures import Between
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.volume import Geometry, Volume
@@ -190,6 +191,44 @@ def test_results_that_share_no_structure_are_refused():
     a, b = lesion_pair()
     with pytest.raises(BundleError, match="must share a structure"):
         compare(a_case(), a, replace(b, label_values={"indolent-cancer": 1}))
+
+
+def test_lesions_are_matched_one_by_one():
+    a, b = lesion_pair()
+    comparison = compare(a_case(), a, b, a.labels)
+    counts = {
+        between: [comparison.value(f"lesions_{kind}", "csPCa", between) for kind in ("matched", "added", "missed")]
+        for between in ("a-b", "a-reference", "b-reference")
+    }
+    assert counts == {"a-b": [0, 1, 1], "a-reference": [1, 0, 0], "b-reference": [0, 1, 1]}
+
+
+def test_one_large_region_is_matched_with_one_of_two_small_ones():
+    large = np.zeros((3, 10, 12), bool)
+    large[1, 2:8, 1:11] = True
+    two = np.zeros_like(large)
+    two[1, 2:8, 1:5] = two[1, 2:8, 7:11] = True
+    assert match_lesions(large, two) == Matches(both=1, first_only=0, second_only=1)
+    assert match_lesions(two, large) == Matches(both=1, first_only=1, second_only=0)
+
+
+def test_regions_that_barely_touch_are_no_match():
+    a, b = np.zeros((2, 5, 30), bool), np.zeros((2, 5, 30), bool)
+    a[0, 1:3, 0:12], b[0, 1:3, 11:23] = True, True  # 2 of 46 voxels in common
+    assert match_lesions(a, b) == Matches(0, 1, 1)
+
+
+def test_no_lesion_anywhere_is_no_error():
+    nothing = np.zeros((2, 5, 7), bool)
+    assert match_lesions(nothing, nothing) == Matches(0, 0, 0)
+
+
+def test_a_noisy_difference_lists_its_largest_regions_only():
+    noise = (np.random.default_rng(0).random(T2W_GRID.shape) < 0.2).astype(np.uint8)
+    b = anatomy("scratch", zones() * (1 - noise))
+    found = compare(a_case(), anatomy("pretrained", zones()), b).disagreements
+    assert len(found) == 25
+    assert found[0].volume_ml >= found[-1].volume_ml > 0
 
 
 # Images

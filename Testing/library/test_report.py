@@ -25,8 +25,10 @@ from comparison_cases import (
 )
 from PIL import Image
 
+from VFMTransferLib.bundle import Bundle
 from VFMTransferLib.case import Case
 from VFMTransferLib.errors import OutputError
+from VFMTransferLib.registry import MODELS
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.colors import ARM_A, ARM_B
 from VFMTransferLib.report.encoding import LEVELS, encode_image, encode_labels
@@ -163,6 +165,17 @@ def test_the_page_may_run_its_own_script_only(a_page: str):
 def test_the_page_says_what_it_is_and_where_it_comes_from(a_page: str):
     for words in ("research use only", "0123456789abcdef" * 4, "onnxruntime 1.32.0", "1.45 s", "anatomy-scratch"):
         assert words in a_page
+
+
+def test_the_cards_say_how_the_bundles_were_trained_and_licensed(tmp_path: Path):
+    spec = MODELS["profound-upernet-anatomy"]
+    common = {"folder": tmp_path / "hidden-folder", "version": "3.2.1", "spec": spec}
+    a = Bundle(name="a", title="A", training={"steps": 4000, "data": {"not": "shown"}}, license="CC-BY-4.0", **common)
+    b = Bundle(name="b", title="B", demonstration=True, metrics={"dice": 0.87654}, **common)
+    text = write_report(compare(a_case(), *anatomy_pair()), tmp_path, (a, b)).read_text(encoding="utf-8")
+    for words in ("steps: 4000", "CC-BY-4.0", "3.2.1", "dice: 0.8765", "Demonstration network", spec.title):
+        assert words in text
+    assert "hidden-folder" not in text
 
 
 def test_agreement_is_never_called_accuracy(a_page: str):

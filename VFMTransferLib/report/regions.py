@@ -32,6 +32,7 @@ def lesion_table(comparison: Comparison) -> str:
     rows = [
         f'<tr><td class="arm-{who}">{who.upper()}</td>'
         f'<td class="left">{escape(label_title(lesion.label))}</td>'
+        f'<td class="left">{escape(label_title(lesion.zone or "–"))}</td>'
         f"<td>{lesion.index}</td><td>{lesion.volume_ml:.2f} ml</td>"
         f"<td>{lesion.confidence:.2f}</td><td>{'n/a' if lesion.mean_adc is None else f'{lesion.mean_adc:.0f}'}</td>"
         f"<td>{place_title(lesion.center_mm)}</td></tr>"
@@ -41,7 +42,8 @@ def lesion_table(comparison: Comparison) -> str:
     if not rows:
         return ""
     return (
-        '<h2>Lesions</h2><table><thead><tr><th>Arm</th><th class="left">Label</th><th>No.</th><th>Volume</th>'
+        '<h2>Lesions</h2><table><thead><tr><th>Arm</th><th class="left">Label</th>'
+        '<th class="left">Zone</th><th>No.</th><th>Volume</th>'
         "<th>Highest probability</th><th>Mean ADC, 10⁻⁶ mm²/s</th><th>Center, mm</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
     )

@@ -21,6 +21,7 @@ _WHO = {
     Between.B_REFERENCE: "B",
     Between.INPUT_REFERENCE: "Input",
 }
+_LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
 AGREEMENT = "Agreement of A with B"
 ERROR = "Against the reference"
 NO_REFERENCE = "No reference is known for this case: agreement of A with B does not say which of them is right."
@@ -43,8 +44,9 @@ def measure_tables(comparison: Comparison) -> str:
 def _segmentation_columns(comparison: Comparison) -> list[Column]:
     volumes = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
     kinds = ("dice", "hausdorff95_mm")
-    agreement = [(AGREEMENT, kind, Between.A_B) for kind in (*kinds, "volume_difference_ml")]
-    error = [(ERROR, kind, arm) for kind in kinds for arm in _ARMS]
+    lesions = tuple(kind for kind in _LESIONS if any(m.kind == kind for m in comparison.measures))
+    agreement = [(AGREEMENT, kind, Between.A_B) for kind in (*kinds, "volume_difference_ml", *lesions)]
+    error = [(ERROR, kind, arm) for kind in (*kinds, *lesions) for arm in _ARMS]
     return volumes[: 3 if comparison.has_reference else 2] + agreement + (error if comparison.has_reference else [])
 
 

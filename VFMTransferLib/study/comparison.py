@@ -10,7 +10,7 @@ import numpy as np
 from ..case import Case
 from ..result import Result
 from ..tasks import TASKS, Task
-from ..terms import Sequence, TaskId
+from ..terms import Label, Sequence, TaskId
 from ..volume import Geometry, Volume
 from .classification import classification_measures, probability_measures
 from .images import GLAND, WHOLE, displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
@@ -130,7 +130,7 @@ def _compare_segmentations(
         b,
         geometry,
         slice_of_most_disagreement(segments),
-        segmentation_measures(segments, geometry, masks, covered),
+        segmentation_measures(segments, geometry, masks, covered, _lesions(a)),
         disagreements(segments, geometry),
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
         segments,
@@ -240,6 +240,13 @@ def _to_nearest_lps(result: Result) -> Result:
         images={name: volume.to_nearest_lps() for name, volume in result.images.items()},
         displacement_mm=displacement,
     )
+
+
+def _lesions(result: Result) -> tuple[str, ...]:
+    """Labels that stand for findings, not for anatomy."""
+    if result.task is not TaskId.LESION_SEGMENTATION:
+        return ()
+    return tuple(str(name) for name in result.label_values if name not in (Label.BACKGROUND, Label.PROSTATE))
 
 
 def _grid_of_labels(result: Result) -> Geometry:

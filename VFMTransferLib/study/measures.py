@@ -47,6 +47,15 @@ KINDS: dict[str, Kind] = {
     "hausdorff95_mm": Kind(
         "HD95", "mm", False, 2, "the larger of the two directed 95th percentiles of surface distance, in space"
     ),
+    "lesions_matched": Kind(
+        "Lesions matched",
+        "",
+        True,
+        0,
+        "regions of the first and of the second that overlap with an IoU of at least 0.1",
+    ),
+    "lesions_added": Kind("Lesions added", "", False, 0, "regions of the first alone; false ones against a reference"),
+    "lesions_missed": Kind("Lesions missed", "", False, 0, "regions of the second alone"),
     "mean_difference": Kind("Mean difference", decimals=1, definition="mean of the first image minus the second"),
     "mae": Kind("MAE", higher_is_better=False, decimals=1, definition="mean absolute difference"),
     "psnr_db": Kind("PSNR", "dB", True, 2, "10 log10(data range² / mean squared difference)"),

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from ..metrics import dice, hausdorff95_mm, volume_difference_ml
 from ..volume import Geometry
+from .lesion_matches import lesion_measures
 from .measures import Between, Disagreement, Measure, measure
 from .segments import BACKGROUND, Segments
 
@@ -15,7 +16,11 @@ _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
 
 def segmentation_measures(
-    segments: Segments, geometry: Geometry, reference: dict[str, np.ndarray], covered: np.ndarray
+    segments: Segments,
+    geometry: Geometry,
+    reference: dict[str, np.ndarray],
+    covered: np.ndarray,
+    lesions: tuple[str, ...] = (),
 ) -> tuple[Measure, ...]:
     """Volumes and overlap by structure.
 
@@ -24,6 +29,7 @@ def segmentation_measures(
         geometry: Their grid.
         reference: Structure → mask; empty where there is no reference.
         covered: Where the reference has a say; A and B are measured against it inside only.
+        lesions: Structures whose connected regions are counted one by one.
     """
     found: list[Measure] = []
     for structure in segments.structures:
@@ -36,6 +42,8 @@ def segmentation_measures(
             inside = {who: mask & covered for who, mask in masks.items()}
             found += _overlap(structure, Between.A_REFERENCE, inside, geometry)
             found += _overlap(structure, Between.B_REFERENCE, inside, geometry)
+        if structure in lesions:
+            found += lesion_measures(structure, masks, covered)
     return tuple(found)
 
 
@@ -45,16 +53,21 @@ def disagreements(segments: Segments, geometry: Geometry) -> tuple[Disagreement,
     A region is joined through faces and holds one kind of difference, so that what A marks and B
     leaves out is never one region with the reverse.
     """
-    regions = []
+    found = []
     for a_value, b_value in _differing_pairs(segments):
-        labeled, _ = ndimage.label((segments.a == a_value) & (segments.b == b_value))
-        for number, box in enumerate(ndimage.find_objects(labeled), start=1):
-            voxels = np.argwhere(labeled[box] == number) + [s.start for s in box]
-            regions.append((len(voxels), a_value, b_value, voxels))
-    regions.sort(key=lambda region: -region[0])
+        regions, _ = ndimage.label((segments.a == a_value) & (segments.b == b_value))
+        sizes = np.bincount(regions.ravel())
+        sizes[BACKGROUND] = 0
+        largest = np.argsort(-sizes, kind="stable")[:MAX_DISAGREEMENTS]
+        boxes = ndimage.find_objects(regions)
+        for number in (int(n) for n in largest if sizes[n]):
+            box = boxes[number - 1]
+            voxels = np.argwhere(regions[box] == number) + [s.start for s in box]
+            found.append((a_value, b_value, voxels))
+    found.sort(key=lambda region: -len(region[2]))
     return tuple(
         _disagreement(i, segments.label_name(a), segments.label_name(b), voxels, geometry)
-        for i, (_, a, b, voxels) in enumerate(regions[:MAX_DISAGREEMENTS], start=1)
+        for i, (a, b, voxels) in enumerate(found[:MAX_DISAGREEMENTS], start=1)
     )
 
 
