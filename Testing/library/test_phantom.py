@@ -125,7 +125,7 @@ def test_diffusion_of_a_uniform_tissue_gives_its_adc_and_the_signal_at_high_b():
     canvas = a_canvas_of(tissues.TRANSITION_ZONE, fine.shape)
     protocol = EchoPlanar(SpinEcho(4000, 65), 0.0, 0.045, phase_axis=1, sign=1, field_strength=0.0)
     study = image_diffusion(canvas.maps, fine, grid, protocol, np.random.default_rng(0))
-    signal = 0.86 * (1 - np.exp(-4000 / 1600)) * np.exp(-65 / 84) * np.exp(-1400 * 1350e-6)
+    signal = 0.86 * (1 - np.exp(-4000 / 1600)) * np.exp(-65 / 78) * np.exp(-1400 * 1350e-6)
     np.testing.assert_allclose(study.adc_true.array, 1350, rtol=1e-3)
     np.testing.assert_allclose(study.adc.array, 1350, atol=1)
     np.testing.assert_allclose(study.hbv.array, 1200 * signal, atol=0.6)

@@ -66,7 +66,7 @@ def draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
     echo = SpinEcho(tr_ms=float(rng.uniform(3500, 7000)), te_ms=float(rng.uniform(88, 118)))
     level = float(np.exp(rng.normal(np.log(0.015), 0.4))) if noise is None else noise
     kept = (float(rng.uniform(0.72, 1.0)), float(rng.uniform(0.85, 1.0)))
-    return Scanner(echo, level, float(rng.uniform(0.2, 1.2)), kept)
+    return Scanner(echo, level, float(rng.uniform(0.15, 0.85)), kept)
 
 
 def place_t2w(gland: Gland, spacing_mm: Triple, view_mm: float, in_plane: int, rng: np.random.Generator) -> Placement:

@@ -79,7 +79,7 @@ def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarra
     shifts = np.moveaxis(shift_voxels, axis, -1).reshape(-1, length).astype(np.float64)
     signal = lines.reshape(-1, length).astype(np.float64) / _PIECES
     start = np.arange(len(signal))[:, None] * length
-    slope = np.gradient(shifts, axis=1) if length > 1 else np.zeros_like(shifts)
+    slope = np.asarray(np.gradient(shifts, axis=1)) if length > 1 else np.zeros_like(shifts)
     out = np.zeros(signal.size)
     for piece in range(_PIECES):
         middle = (piece + 0.5) / _PIECES  # counted from the voxel's edge

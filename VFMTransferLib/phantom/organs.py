@@ -89,9 +89,9 @@ def _paint_pelvic_floor(canvas: Canvas, gland: Gland, rectum: Rectum, rng: np.ra
     x, y, z = canvas.coordinates(box)
     outlet = Tube(tuple(apex), (apex[0], apex[1] - 3, apex[2] - 26), (7.5, 9.0))
     front = smooth_union(gland.distance_mm(*gland.own(x, y, z)), outlet.distance_of(x, y, z), 8.0)
-    both = smooth_union(front, rectum.distance_of(x, y, z), 26.0)
+    both = smooth_union(front, rectum.distance_of(x, y, z), 18.0)
     height = z - np.float32(apex[2])  # above the apex
-    gap = np.float32(rng.uniform(2.0, 4.5)) + np.clip(height, 0, 30) * np.float32(rng.uniform(0.02, 0.12))
+    gap = np.float32(rng.uniform(1.2, 4.0)) + np.clip(height, 0, 30) * np.float32(rng.uniform(0.02, 0.12))
     thick = np.float32(rng.uniform(2.2, 4.0))
     fade = np.clip(1 - (height - np.float32(rng.uniform(10, 26))) / 14, 0, 1) * np.clip((y + 26) / 12, 0, 1)
     canvas.paint(tissues.SMOOTH_MUSCLE, canvas.coverage(both - gap) * np.clip(0.6 - height / 8, 0, 0.9), box)
@@ -127,11 +127,11 @@ def _paint_bladder(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.rando
 def _paint_seminal_vesicles(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
     """Convoluted bright tubules with dark walls, on both sides behind the bladder."""
     root = gland.surface_point(0, 0.55, 0.9)
-    size = rng.uniform(0.75, 1.25)
-    filling = rng.uniform(-0.7, 0.5)
+    size = rng.uniform(0.85, 1.3)
+    filling = rng.uniform(-0.6, 0.4)
     for side in (-1, 1):
         center = tuple(root + np.array([side * 19, 3, 7]) * size)
-        vesicle = Blob(center, (21 * size, 7.5 * size, 9 * size), (0, -side * 12, side * rng.uniform(5, 22)))
+        vesicle = Blob(center, (20 * size, 8.5 * size, 9 * size), (0, -side * 12, side * rng.uniform(5, 22)))
         box = vesicle.box(canvas)
         if box is None:
             continue
@@ -161,9 +161,9 @@ def _fill_rectum(canvas: Canvas, box: Box, lumen_mm: np.ndarray, content: str, r
     inside = canvas.coverage(lumen_mm)
     clumps = canvas.field(rng, 7.0, box)
     if content == "empty":
-        folds = ridges(canvas.field(rng, (24.0, 7.0, 7.0), box), 0.22)
+        folds = ridges(canvas.field(rng, (24.0, 7.0, 7.0), box), 0.5)
         canvas.paint(tissues.SMOOTH_MUSCLE, inside * 0.8, box)
-        canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.3, box)
+        canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.16, box)
         return
     base = {"gas": tissues.AIR, "stool": tissues.STOOL, "gel": tissues.GEL}[content]
     canvas.paint(base, inside, box)

@@ -33,16 +33,16 @@ _PAIRED: tuple[tuple[Shape, Layers], ...] = (
                 Blob((60, 36, -14), (14, 18, 36), (8, 0, 12)),  # ischium
                 Tube((16, -44, -12), (60, -32, 12), (12.5, 12.0)),  # superior ramus
                 Tube((12, -40, -28), (52, 18, -48), (8.0, 7.5)),  # inferior ramus
-                Blob((18.5, -47, -15), (15.5, 18, 20), (0, 0, -14), square=True),  # pubic body
+                Blob((17.2, -47, -15), (15.5, 18, 20), (0, 0, -14), square=True),  # pubic body
             )
         ),
         _BONE,
     ),
     (Blob((86, -2, 10), (25.5, 25.5, 25.5)), _HEAD),  # femoral head
-    (Blob((42, 2, 8), (7.5, 42, 44), (0, 6, -5), square=True), _MUSCLE),  # obturator internus, at the hip
-    (Blob((40, 14, -27), (9.0, 44, 22), (0, 4, -24)), _MUSCLE),  # and below it
+    (Blob((41, 2, 8), (9.0, 42, 46), (0, 6, -6), square=True), _MUSCLE),  # obturator internus, at the hip
+    (Blob((40, 12, -27), (11.0, 46, 24), (0, 4, -24)), _MUSCLE),  # and below it
     (Tube((48, 46, 6), (90, 52, 16), (6.0, 7.0)), _MUSCLE),  # its tendon around the ischium
-    (Blob((67, 88, -6), (50, 30, 90), (0, 0, 14), square=True), _MUSCLE),  # gluteus maximus
+    (Blob((65, 87, -6), (51, 30, 90), (0, 0, 14), square=True), _MUSCLE),  # gluteus maximus
     (Tube((62, -60, -45), (57, -52, 55), (5.0, 6.0)), _ARTERY),  # femoral artery
     (Tube((50, -54, -45), (45, -46, 55), (6.0, 7.0)), _VEIN),  # femoral vein
     (Tube((68, -56, -45), (72, -60, -5), (3.0, 2.0)), _ARTERY),  # deep femoral artery
