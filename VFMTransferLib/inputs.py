@@ -14,7 +14,7 @@ from .errors import BundleError, MissingSequenceError
 from .inference import Session, infer
 from .placement import Prepared
 from .postprocess import postprocess
-from .preprocess import ZSCORE_GLAND, prepare
+from .preprocess import needs_gland, prepare
 from .registry import ModelSpec
 from .result import Provenance, Result
 from .terms import Label, Sequence, TaskId
@@ -60,7 +60,7 @@ class CaseInputs:
         if gland is None and self._profits_from_gland(spec):
             anatomy, note = self._anatomy_by_network()
             gland, notes = anatomy.labels if anatomy else None, (note,)
-            if gland is None and self._needs_gland(spec):
+            if gland is None and needs_gland(spec, self.crop):
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. {note} "
                     "Give a mask of the prostate (--gland)."
@@ -68,14 +68,11 @@ class CaseInputs:
         prepared = prepare(self.case, spec, crop=self.crop, gland=gland)
         return prepared, (*notes, f"What the network saw was centered on: {prepared.centered_on}.")
 
-    def _needs_gland(self, spec: ModelSpec) -> bool:
-        return spec.preprocess.normalization == ZSCORE_GLAND or self.crop == "gland"
-
     def _profits_from_gland(self, spec: ModelSpec) -> bool:
         """Whether a mask changes the input; a network that looks for the gland itself is not told where it is."""
         sees_one_crop = not spec.preprocess.whole_volume and self.crop != "center"
         is_anatomy = spec.task is TaskId.ANATOMY_SEGMENTATION
-        return self._needs_gland(spec) or (sees_one_crop and not is_anatomy)
+        return needs_gland(spec, self.crop) or (sees_one_crop and not is_anatomy)
 
     def _anatomy_by_network(self) -> tuple[Result | None, str]:
         if self._found is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .case import Case
 from .doubling import interpolated
-from .errors import ImageError, MissingSequenceError
+from .errors import GeometryError, ImageError, MissingSequenceError
 from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
 from .terms import Sequence, TaskId
@@ -41,8 +41,11 @@ def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | 
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
     mask = gland if gland is not None else case.gland
-    if crop == "gland" and mask is None:
-        raise MissingSequenceError(_needs_gland(case, "the crop must be centered on the gland"))
+    if mask is None and needs_gland(spec, crop):
+        raise MissingSequenceError(
+            f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
+            "Give one, or install a gland segmentation bundle."
+        )
     grid = network_grid(case, spec)
     array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
@@ -56,6 +59,12 @@ def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | 
         scales=scales,
         centered_on=centered_on,
     )
+
+
+def needs_gland(spec: ModelSpec, crop: str) -> bool:
+    """Whether a network's input cannot be made without a gland mask."""
+    is_cropped_there = crop == "gland" and not spec.preprocess.whole_volume
+    return spec.preprocess.normalization == ZSCORE_GLAND or is_cropped_there
 
 
 def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
@@ -88,12 +97,19 @@ def place_on_grid(case: Case, spec: ModelSpec) -> Case:
 
     Raises:
         MissingSequenceError: A sequence that the network takes is not in the case.
+        GeometryError: A sequence shows nothing where the network looks.
     """
     wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
     case.require(wanted)
     grid = network_grid(case, spec)
     place = _placed_finely if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
     volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
+    for sequence, volume in volumes.items():
+        if not volume.array.any():
+            raise GeometryError(
+                f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec)}, but shows "
+                "nothing there. Select images of one study."
+            )
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)
 
@@ -157,6 +173,7 @@ def _normalized(
             array[channel], scale = _zscore_nonzero(array[channel])
             scales.append(scale)
     elif spec.preprocess.normalization == ZSCORE_GLAND:
+        assert gland is not None, "needs_gland was asked before"
         inside = _gland_on_grid(case, gland, grid)
         for channel in range(len(array)):
             scales.append(ZScore.of(array[channel][inside]))
@@ -168,10 +185,8 @@ def _normalized(
     return array, tuple(scales)
 
 
-def _gland_on_grid(case: Case, gland: Volume | None, grid: Geometry) -> np.ndarray:
+def _gland_on_grid(case: Case, gland: Volume, grid: Geometry) -> np.ndarray:
     """The gland's voxels on the network grid (D, H, W), bool, at least one."""
-    if gland is None:
-        raise MissingSequenceError(_needs_gland(case, "this network normalizes intensities inside the gland"))
     inside = gland.resample_to(grid, "nearest").array > 0
     if not inside.any():
         raise ImageError(
@@ -184,13 +199,13 @@ def _gland_on_grid(case: Case, gland: Volume | None, grid: Geometry) -> np.ndarr
 def _windows(spec: ModelSpec, grid: Geometry, gland: Volume | None) -> tuple[tuple[IntTriple, ...], str]:
     """First voxels of the windows, and what they are centered on."""
     shape, patch = grid.shape, spec.preprocess.patch
+    if spec.preprocess.whole_volume:
+        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
     center = gland_center(gland, grid) if gland is not None else None
     centered_on = "image" if center is None else "gland"
     if spec.family == "provicnet":
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
         return tuple((z, y, x) for z in range(shape[0])), centered_on
-    if spec.preprocess.whole_volume:
-        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
     return (centered_start(shape, patch, center),), centered_on
 
 
@@ -211,10 +226,3 @@ def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
             "Give a mask that was drawn on this study."
         )
     return (z, y, x)
-
-
-def _needs_gland(case: Case, why: str) -> str:
-    return (
-        f"Case '{case.id}' must come with a gland mask, since {why}, but has none. "
-        "Give one, or install a gland segmentation bundle."
-    )

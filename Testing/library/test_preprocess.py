@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from prediction_cases import a_small_case, ball, with_preprocess
 
 from VFMTransferLib.case import Case
-from VFMTransferLib.errors import ImageError, MissingSequenceError
+from VFMTransferLib.errors import GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.preprocess import (
     gland_center,
     network_grid,
@@ -162,8 +162,8 @@ def test_provicnet_normalizes_within_the_gland_and_takes_each_slice_once(a_case)
     assert prepared.patch == (1, 256, 256)
 
 
-def test_provicnet_without_a_gland_says_why_it_needs_one(a_case):
-    with pytest.raises(MissingSequenceError, match="inside the gland"):
+def test_provicnet_without_a_gland_is_refused(a_case):
+    with pytest.raises(MissingSequenceError, match="gland mask for ProViCNet"):
         prepare(a_case, MODELS["provicnet-t2w"])
 
 
@@ -190,3 +190,15 @@ def test_super_resolution_sees_twice_the_in_plane_matrix(a_case):
     np.testing.assert_allclose(placed[::3, ::2, ::2], on_voxels, atol=0.5)
     # The last half voxel of the field of view continues the image; it is not filled with zeros.
     assert np.abs(np.diff(placed[:, :, -2:])).max() < 10
+
+
+def test_sequence_of_another_region_is_refused(a_case, a_spec):
+    hbv = a_case[Sequence.HBV]
+    elsewhere = replace(hbv, geometry=replace(hbv.geometry, origin_mm=(900.0, 0.0, 0.0)))
+    with pytest.raises(GeometryError, match="hbv of case 'p001' must show the region of t2w"):
+        prepare(replace(a_case, volumes={**a_case.volumes, Sequence.HBV: elsewhere}), a_spec)
+
+
+def test_whole_volume_asks_for_no_gland(a_case, a_spec):
+    spec = with_preprocess(a_spec, whole_volume=True)
+    assert prepare(a_case, spec, crop="gland").centered_on == "whole volume"
