@@ -10,7 +10,7 @@ from ..study.comparison import Comparison
 from ..terms import Sequence
 from ..volume import Geometry, IntTriple, Volume
 
-MAX_VOXELS = 5_000_000
+MAX_VOXELS = 4_500_000
 """Voxels of all images on a page together: 4 to 6 MB as text, by how noisy they are."""
 MIN_SIDE_PX = 64
 FIRST_FIELD_MM = 110.0

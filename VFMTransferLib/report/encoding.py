@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 
-LEVELS = 4095
-"""Steps between the smallest and the largest value of an image with fractions (12 bit)."""
-_LARGEST_CODE = 65535
+LEVELS = 2047
+"""Steps between the smallest and the largest value of an image that is rounded (11 bit)."""
+LARGEST_EXACT_RANGE = 4095
+"""Whole numbers within this range are kept as they are; most scanners store 12 bit."""
 _DEFLATE_LEVEL = 6
 
 
 def encode_image(array: np.ndarray) -> dict[str, Any]:
     """An image (D, H, W) as codes of 16 bit; a value is `offset + code * scale`.
 
-    Whole numbers stay exact. Others are rounded to 1/4095 of their range.
+    Whole numbers within a range of 4095 stay exact. Others are rounded to 1/2047 of their range,
+    which a screen cannot show, so that the noise of a float does not fill the page.
     """
     low, high = float(array.min()), float(array.max())
-    whole = high - low <= _LARGEST_CODE and bool(np.all(array == np.rint(array)))
+    whole = high - low <= LARGEST_EXACT_RANGE and bool(np.all(array == np.rint(array)))
     scale = 1.0 if whole or high == low else (high - low) / LEVELS
     codes = np.rint((array - low) / scale).astype(np.uint16)
     steps = np.diff(codes, axis=-1, prepend=np.uint16(0)).astype(np.int16)  # modulo 2^16, along each row

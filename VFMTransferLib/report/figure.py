@@ -12,7 +12,7 @@ from scipy import ndimage
 from ..study.images import unit_of
 from ..terms import RESEARCH_USE
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
-from .scene import Scene
+from .scene import Scene, shown_sequences
 from .titles import SEQUENCE_TITLES, arm_title
 
 PANEL_PX = 420
@@ -129,7 +129,7 @@ def _plain(unit: str) -> str:
 
 
 def _sequence_panels(frame: _Frame) -> list[Panel]:
-    return [(SEQUENCE_TITLES[name], INK, frame.gray(str(name))) for name in frame.scene.comparison.case.sequences]
+    return [(SEQUENCE_TITLES[name], INK, frame.gray(str(name))) for name in shown_sequences(frame.scene.comparison)]
 
 
 def _outlined(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> Image.Image:

@@ -99,7 +99,7 @@ def scene_document(scene: Scene) -> dict[str, Any]:
 def panels(scene: Scene) -> list[dict[str, Any]]:
     """Panels in reading order: T2w, A, B and their comparison first, then the other sequences."""
     found: list[dict[str, Any]] = []
-    sequences = [s for s in (Sequence.T2W, Sequence.ADC, Sequence.HBV) if s in scene.comparison.case]
+    sequences = shown_sequences(scene.comparison)
     first = sequences[0]
     found.append(_sequence_panel(first))
     if scene.kind != "classification":
@@ -122,6 +122,12 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
     return found
 
 
+def shown_sequences(comparison: Comparison) -> list[Sequence]:
+    """T2w first. For an image task only what its networks see, so that more of the outputs fits on the page."""
+    wanted = comparison.task.sequences if comparison.task.output == "image" else tuple(Sequence)
+    return [s for s in (Sequence.T2W, Sequence.ADC, Sequence.HBV) if s in comparison.case and s in wanted]
+
+
 def strip(scene: Scene) -> dict[str, Any] | None:
     """How much A and B differ in each slice, for the bar above the slider."""
     if scene.kind == "segmentation":
@@ -140,7 +146,7 @@ def strip(scene: Scene) -> dict[str, Any] | None:
 
 
 def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
-    for sequence in comparison.case.sequences:
+    for sequence in shown_sequences(comparison):
         yield str(sequence), comparison.case[sequence]
     if comparison.task.output == "image":
         for output in comparison.a.images:

@@ -31,7 +31,10 @@ WITH_REFERENCE = "Agreement of A with B is no accuracy; only the columns against
 def measure_tables(comparison: Comparison) -> str:
     """All measures, one row a structure, output or class, and what they mean."""
     tables = {
-        "segmentation": lambda: _table(comparison, _segmentation_columns(comparison), "Structure"),
+        "segmentation": lambda: (
+            _table(comparison, _segmentation_columns(comparison), "Structure")
+            + _table(comparison, _lesion_columns(comparison), "Lesions")
+        ),
         "image": lambda: _table(comparison, _image_columns(comparison), "Image"),
         "classification": lambda: (
             _table(comparison, _class_columns(), "Class") + _table(comparison, _whole_class_columns(comparison), "")
@@ -44,10 +47,15 @@ def measure_tables(comparison: Comparison) -> str:
 def _segmentation_columns(comparison: Comparison) -> list[Column]:
     volumes = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
     kinds = ("dice", "hausdorff95_mm")
-    lesions = tuple(kind for kind in _LESIONS if any(m.kind == kind for m in comparison.measures))
-    agreement = [(AGREEMENT, kind, Between.A_B) for kind in (*kinds, "volume_difference_ml", *lesions)]
-    error = [(ERROR, kind, arm) for kind in (*kinds, *lesions) for arm in _ARMS]
+    agreement = [(AGREEMENT, kind, Between.A_B) for kind in (*kinds, "volume_difference_ml")]
+    error = [(ERROR, kind, arm) for kind in kinds for arm in _ARMS]
     return volumes[: 3 if comparison.has_reference else 2] + agreement + (error if comparison.has_reference else [])
+
+
+def _lesion_columns(comparison: Comparison) -> list[Column]:
+    agreement = [(AGREEMENT, kind, Between.A_B) for kind in _LESIONS]
+    error = [(ERROR, kind, arm) for kind in _LESIONS for arm in _ARMS]
+    return agreement + (error if comparison.has_reference else [])
 
 
 def _image_columns(comparison: Comparison) -> list[Column]:
@@ -77,6 +85,8 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> s
     found = {(m.kind, m.subject, m.between): m for m in comparison.measures}
     kinds = {kind for _, kind, _ in columns}
     subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
+    if not subjects:
+        return ""
     groups = [column[0] for column in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
     units = [_column_unit(column, comparison.measures) for column in columns]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,16 +10,15 @@ import numpy as np
 from ..case import Case
 from ..result import Result
 from ..tasks import TASKS, Task
-from ..terms import Label, Sequence, TaskId
+from ..terms import Label, TaskId
 from ..volume import Geometry, Volume
 from .classification import classification_measures, probability_measures
-from .images import GLAND, WHOLE, displacement_measure, image_measures, sequence_of, slice_of_greatest_difference
+from .image_sources import Reference, candidates, reference_images, regions_of, wrong_reference
+from .images import GLAND, displacement_measure, image_measures, slice_of_greatest_difference
 from .measures import Between, Disagreement, Measure
 from .reference import place, reference_segments
 from .segmentation import disagreements, segmentation_measures, slice_of_most_disagreement
 from .segments import Segments, shared_segments
-
-Reference = Volume | Mapping[str, Volume] | str
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _compare_segmentations(
     notes = segments.notes
     if reference is not None:
         if not isinstance(reference, Volume):
-            raise _wrong_reference("a label map", reference)
+            raise wrong_reference("a label map", reference)
         placed = place(reference.to_nearest_lps(), geometry, "nearest")
         masks, decided = reference_segments(placed, a.task, segments, table)
         covered, notes = placed.covered, notes + placed.notes + decided
@@ -141,39 +140,44 @@ def _compare_segmentations(
 def _compare_images(
     case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
 ) -> Comparison:
-    first = next(iter(a.images))
-    references, notes = _reference_images(case, a, reference)
+    references, notes = reference_images(case, a, reference)
     measures: list[Measure] = []
-    placed_references: dict[str, Volume] = {}
-    for output, image in a.images.items():
-        image.require_same_grid(b.images[output])
-        regions, decided = _regions(case, image.geometry)
-        measures += image_measures(output, Between.A_B, image, b.images[output], regions, None)
+    placed: dict[str, Volume] = {}
+    for output in a.images:
+        found, volume, decided = _compare_output(case, a, b, output, references.get(output))
+        measures += found
+        placed |= {} if volume is None else {output: volume}
         notes += tuple(note for note in decided if note not in notes)
-        if output in references:
-            placed = place(references[output].to_nearest_lps(), image.geometry, "linear")
-            inside = {name: mask & placed.covered for name, mask in regions.items()}
-            candidates = _candidates(case, a, b, output)
-            for between, candidate in candidates.items():
-                measures += image_measures(output, between, candidate, placed.volume, inside, placed.volume)
-            placed_references[output] = placed.volume
-            notes += placed.notes
     if a.displacement_mm is not None and b.displacement_mm is not None:
         measures.append(displacement_measure("displacement", a.displacement_mm, b.displacement_mm))
-    regions, _ = _regions(case, a.images[first].geometry)
-    focus = slice_of_greatest_difference(
-        a.images[first].array, b.images[first].array, regions.get(GLAND, regions[WHOLE])
-    )
-    return Comparison(
-        case, a, b, a.images[first].geometry, focus, tuple(measures), reference=placed_references, notes=notes
-    )
+    first_a, first_b = (next(iter(result.images.values())) for result in (a, b))
+    gland = regions_of(case, first_a.geometry)[0].get(GLAND)
+    focus = slice_of_greatest_difference(first_a.array, first_b.array, gland)
+    return Comparison(case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, notes=notes)
+
+
+def _compare_output(
+    case: Case, a: Result, b: Result, output: str, reference: Volume | None
+) -> tuple[tuple[Measure, ...], Volume | None, tuple[str, ...]]:
+    """Measures of one output, its reference on the output's grid, and what was decided."""
+    image = a.images[output]
+    image.require_same_grid(b.images[output])
+    regions, notes = regions_of(case, image.geometry)
+    measures = image_measures(output, Between.A_B, image, b.images[output], regions, None)
+    if reference is None:
+        return measures, None, notes
+    placed = place(reference.to_nearest_lps(), image.geometry, "linear")
+    inside = {name: mask & placed.covered for name, mask in regions.items()}
+    for between, candidate in candidates(case, a, b, output).items():
+        measures += image_measures(output, between, candidate, placed.volume, inside, placed.volume)
+    return measures, placed.volume, notes + placed.notes
 
 
 def _compare_classifications(
     case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
 ) -> Comparison:
     if reference is not None and not isinstance(reference, str):
-        raise _wrong_reference("the name of a class", reference)
+        raise wrong_reference("the name of a class", reference)
     geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
     gland = None if case.gland is None else place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array
     focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
@@ -187,44 +191,6 @@ _COMPARERS: dict[str, Callable[..., Comparison]] = {
     "image": _compare_images,
     "classification": _compare_classifications,
 }
-
-
-def _reference_images(
-    case: Case, result: Result, reference: Reference | None
-) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    first = next(iter(result.images))
-    if isinstance(reference, Volume):
-        return {first: reference}, ()
-    if isinstance(reference, str):
-        raise _wrong_reference("an image, or images by output name", reference)
-    if reference is not None:
-        unknown = set(reference) - set(result.images)
-        if unknown:
-            raise ValueError(f"References must be named as the outputs ({', '.join(result.images)}), got {unknown}.")
-        return dict(reference), ()
-    if result.task is TaskId.ADC_TRANSLATION and Sequence.ADC in case:
-        return {first: case[Sequence.ADC]}, ("The case's own measured ADC is the reference.",)
-    return {}, ()
-
-
-def _candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, Volume]:
-    """What is measured against the reference: A, B, and the plain input where it is of the same sequence."""
-    found = {Between.A_REFERENCE: a.images[output], Between.B_REFERENCE: b.images[output]}
-    sequence = sequence_of(output)
-    if sequence in TASKS[a.task].sequences and sequence in case:
-        plain = case[sequence].to_nearest_lps().resample_to(a.images[output].geometry, "bspline")
-        found[Between.INPUT_REFERENCE] = plain
-    return found
-
-
-def _regions(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    regions = {WHOLE: np.ones(geometry.shape, bool)}
-    if case.gland is None:
-        return regions, ()
-    placed = place(case.gland.to_nearest_lps(), geometry, "nearest")
-    regions[GLAND] = placed.volume.array != 0
-    notes = tuple(note.replace("The reference", "The gland mask") for note in placed.notes[:1])
-    return regions, notes
 
 
 def _to_nearest_lps(result: Result) -> Result:
@@ -253,7 +219,3 @@ def _grid_of_labels(result: Result) -> Geometry:
     if result.labels is None:
         raise ValueError("A segmentation must have a label map.")
     return result.labels.geometry
-
-
-def _wrong_reference(wanted: str, got: Reference) -> ValueError:
-    return ValueError(f"The reference must be {wanted}, got {type(got).__name__}.")

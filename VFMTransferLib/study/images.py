@@ -59,9 +59,19 @@ def image_measures(
     return tuple(found)
 
 
-def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> int:
-    """Slice with the largest summed absolute difference over the mask; the middle one where A equals B."""
-    per_slice = (np.abs(a.astype(np.float64) - b) * mask).sum(axis=(1, 2))
+def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, gland: np.ndarray | None) -> int:
+    """Slice with the largest summed absolute difference; the middle one where A equals B.
+
+    Args:
+        a: Image (D, H, W).
+        b: Image of the same shape.
+        gland: Where to look. Without it in the middle half of the field of view, where a prostate
+            scan has the prostate; at its rim the difference is noise and aliasing.
+    """
+    _, height, width = a.shape
+    middle = np.s_[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    difference = np.abs(a.astype(np.float64) - b)
+    per_slice = (difference[middle] if gland is None else difference * gland).sum(axis=(1, 2))
     return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
 
 

@@ -76,9 +76,9 @@ class View {
     const { scene, state } = app;
     if (scene.kind === "image") return this.drawCanvas(app.differencePicture(), false);
     this.drawImage(app.imageOf(this.panel.image));
-    this.drawCanvas(app.labelPicture(`labels:diff-${state.pair}`, app.differenceColors()), false, state.opacity);
+    this.drawCanvas(app.labelPicture(`labels:diff-${state.pair}`, app.differenceColors()), false, Math.min(1, state.opacity + 0.2));
     const arms = { ab: ["a", "b"], ar: ["a", "reference"], br: ["b", "reference"] }[state.pair];
-    for (const arm of arms) this.drawOutlines(arm, 0.9, true);
+    for (const arm of arms) this.drawOutlines(arm, 0.8, true, 0.6);
   }
 
   drawFade() {
@@ -141,7 +141,7 @@ class View {
     this.drawOutlines(arm, app.state.style === "fill" ? alpha * 0.6 : alpha, inArmColor);
   }
 
-  drawOutlines(arm, alpha, inArmColor) {
+  drawOutlines(arm, alpha, inArmColor, thickness = 1) {
     const { app } = this;
     const c = this.context;
     const { scale, x, y } = this.transform;
@@ -151,10 +151,10 @@ class View {
     c.scale(scale * sx, scale * sy);
     c.lineCap = "round";
     for (const { label, path } of app.outlines(arm)) {
-      c.lineWidth = 3.2 / (scale * sx);
+      c.lineWidth = (3.2 * thickness) / (scale * sx);
       c.strokeStyle = `rgb(0 0 0 / ${0.45 * alpha})`;
       c.stroke(path);
-      c.lineWidth = 1.6 / (scale * sx);
+      c.lineWidth = (1.6 * thickness) / (scale * sx);
       c.strokeStyle = css(inArmColor ? app.scene.colors[arm] : label.color, alpha);
       c.stroke(path);
     }
