@@ -60,6 +60,21 @@ class FinetunePart:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """On what the finished networks are measured; nothing of it chooses or trains.
+
+    Attributes:
+        cases: Names of the cases.
+        references: File stems of masks of the prostate; a case may lack some.
+        notes: What to know about the references, for the model card.
+    """
+
+    cases: tuple[str, ...]
+    references: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a pair of bundles, but for the images.
 
@@ -73,6 +88,9 @@ class Recipe:
         seed: Of all randomness.
         phantoms: The phantoms.
         pretrain, crossfit, finetune: The three trainings.
+        evaluation: On what the networks are measured afterwards.
+        license: Of the weights, an SPDX identifier.
+        attribution: Whose images and masks trained the networks, for the model card.
     """
 
     format: int
@@ -86,6 +104,9 @@ class Recipe:
     pretrain: PretrainPart
     crossfit: CrossFit
     finetune: FinetunePart
+    evaluation: Evaluation
+    license: str
+    attribution: str
 
     @property
     def pretrain_config(self) -> PretrainConfig:

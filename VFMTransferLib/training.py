@@ -6,6 +6,7 @@ A work folder keeps checkpoints; started again with the same recipe, a training 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from .bundle import Bundle, write_bundle
 from .crossfit import cross_fit
 from .dataset import TrainingCase, training_case
 from .errors import DatasetError
+from .evaluation import evaluate_gland, read_gland_mask
 from .export import export_onnx
 from .finetune import finetune
-from .io import read_case, read_mask
+from .io import read_case
 from .optimization import Progress, Run
 from .phantom import make_phantom
 from .pretrain import encoder_weights, pretrain
@@ -26,13 +28,11 @@ from .recipe import PhantomSource, Recipe
 from .registry import ModelSpec
 from .spec_json import to_json
 from .terms import Arm, Label
-from .volume import Volume
+from .training_card import training_card
 from .weights import read_weights, save_weights
 
 ENCODER = "encoder.safetensors"
 VERSION = "1.0.0"
-LICENSE = "CC-BY-4.0"
-_MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _ZONE_VALUES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
 
 
@@ -105,8 +105,16 @@ def finetune_arm(
     return finetune(config, arm, cases, work / arm, encoder=start, phantoms=phantoms, on_progress=on_progress)
 
 
-def write_arm(recipe: Recipe, arm: Arm, run: Run, folder: Path, metrics: Mapping[str, Any] | None = None) -> Bundle:
-    """Write a finished arm as a bundle `<name>-<arm>` into `folder`, with its ONNX graph."""
+def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path) -> Bundle:
+    """Write a finished arm as a bundle `<name>-<arm>`, with its ONNX graph, measurements and model card.
+
+    Args:
+        recipe: The recipe.
+        arm: Which arm.
+        run: The finished training; its averaged weights are written, as fp16.
+        data: Folder with the cases that the recipe's evaluation names.
+        folder: Where the bundle's folder goes.
+    """
     name = f"{recipe.name}-{arm}"
     bundle = Bundle(
         folder=folder / name,
@@ -115,13 +123,19 @@ def write_arm(recipe: Recipe, arm: Arm, run: Run, folder: Path, metrics: Mapping
         version=VERSION,
         spec=recipe.model,
         arm=arm,
-        training={"recipe": to_json_recipe(recipe), "steps": run.step, "history": run.history},
-        metrics=dict(metrics or {}),
-        license=LICENSE,
+        training={"recipe": recipe_record(recipe), "steps": run.step, "history": run.history},
+        license=recipe.license,
         demonstration=True,
         description=_DESCRIPTIONS[arm],
     )
-    return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True))
+    written = export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True))
+    if not recipe.evaluation.cases:
+        return written
+    # Measured as a user would run it: the bundle that was just written, through `predict`.
+    cases = evaluate_gland(written, data, recipe.evaluation.cases, recipe.evaluation.references)
+    measured = replace(bundle, metrics={"cases": cases, "notes": list(recipe.evaluation.notes)})
+    card = training_card(measured, recipe)
+    return export_onnx(write_bundle(measured, run.average, half=True, overwrite=True, card=card))
 
 
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
@@ -132,7 +146,7 @@ _DESCRIPTIONS = {
 }
 
 
-def to_json_recipe(recipe: Recipe) -> dict[str, Any]:
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the record, without the network, which the bundle states itself."""
     document = to_json(recipe)
     del document["model"]
@@ -153,17 +167,13 @@ def read_training_cases(
     cases = {}
     for name in names:
         case = read_case(data / name, sequences=[s for s in spec.preprocess.sequences if s is not None])
-        masks = None if labels is None else {Label.PROSTATE: _read_label(data / name, labels)}
-        cases[name] = training_case(case, spec, masks)
+        mask = None if labels is None else read_gland_mask(data / name, labels)
+        if labels is not None and mask is None:
+            raise DatasetError(
+                f"Case '{name}' must have a mask {labels}, but has none. Draw one, or leave the case out."
+            )
+        cases[name] = training_case(case, spec, None if mask is None else {Label.PROSTATE: mask})
     return cases
-
-
-def _read_label(folder: Path, stem: str) -> Volume:
-    for suffix in _MASK_SUFFIXES:
-        if (folder / f"{stem}{suffix}").is_file():
-            mask = read_mask(folder / f"{stem}{suffix}", stem)
-            return mask.with_array(mask.array > 0)
-    raise DatasetError(f"Case '{folder.name}' must have a mask {stem}, but has none. Draw one, or leave the case out.")
 
 
 def phantom_cases(source: PhantomSource, spec: ModelSpec) -> list[TrainingCase]:

@@ -11,16 +11,17 @@ import torch
 from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.augment import Augmentation
-from VFMTransferLib.bundle import read_bundle, verify
+from VFMTransferLib.bundle import Bundle, read_bundle, verify
 from VFMTransferLib.crossfit import CrossFit
 from VFMTransferLib.dataset import Split
 from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.optimization import Schedule
-from VFMTransferLib.recipe import FinetunePart, PhantomSource, PretrainPart, Recipe, read_recipe
+from VFMTransferLib.recipe import Evaluation, FinetunePart, PhantomSource, PretrainPart, Recipe, read_recipe
 from VFMTransferLib.spec_json import spec_to_json, to_json
 from VFMTransferLib.terms import Arm, Sequence
 from VFMTransferLib.training import finetune_arm, phantom_cases, pretrain_encoder, read_training_cases, write_arm
+from VFMTransferLib.training_card import training_card
 from VFMTransferLib.weights import load_network, read_weights
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Training" / "anatomy.json"
@@ -41,6 +42,9 @@ def a_recipe() -> Recipe:
         pretrain=PretrainPart(schedule, Augmentation(), 0.6, 8, 0.0),
         crossfit=CrossFit(2, 0.5, 0.7, schedule),
         finetune=FinetunePart(schedule, Augmentation(), 0.0, 0.0, 2),
+        evaluation=Evaluation(("case-1", "case-2"), ("gland", "gland_other"), ("A note on the masks.",)),
+        license="Apache-2.0",
+        attribution="Images: made up for this test.",
     )
 
 
@@ -101,7 +105,7 @@ def test_a_recipe_and_a_folder_become_a_pair_of_bundles(a_recipe, a_data_folder,
     bundles = {}
     for arm, start in ((Arm.PRETRAINED, encoder), (Arm.SCRATCH, None)):
         run = finetune_arm(a_recipe, arm, a_data_folder, work, encoder=start)
-        bundles[arm] = write_arm(a_recipe, arm, run, tmp_path / "bundles")
+        bundles[arm] = write_arm(a_recipe, arm, run, a_data_folder, tmp_path / "bundles")
     for arm, bundle in bundles.items():
         found = read_bundle(bundle.folder)
         verify(found)
@@ -110,9 +114,21 @@ def test_a_recipe_and_a_folder_become_a_pair_of_bundles(a_recipe, a_data_folder,
         assert found.demonstration
         assert found.onnx_path.is_file()
         assert found.training["recipe"]["split"]["train"] == ["case-0", "case-1"]
+        assert found.metrics["cases"]["case-2"]["gland"].keys() == {"dice", "hd95_mm"}
         network = load_network(found)
         assert network(torch.zeros(1, 3, 16, 32, 48)).shape == (1, 2, 16, 32, 48)
     assert bundles[Arm.PRETRAINED].spec == bundles[Arm.SCRATCH].spec
+
+
+def test_a_card_says_who_trained_it_and_how_good_it_is(a_recipe):
+    bundle = Bundle(Path("b"), "b", "B", "1", a_recipe.model, license="Apache-2.0")
+    values = {"dice": 0.9, "hd95_mm": 4.0}
+    cases = {"case-1": {"volume_ml": 40.2, "gland": values}, "case-2": {"volume_ml": 31.0, "gland_other": values}}
+    card = training_card(replace(bundle, metrics={"cases": cases, "notes": ["A note on the masks."]}), a_recipe)
+    assert "| case-1 | training | 40 | 0.900 | 4.0 |  |  |" in card
+    assert "| case-2 | unseen | 31 |  |  | 0.900 | 4.0 |" in card
+    for text in ("made up for this test", "A note on the masks.", "case-0, case-1", "Limits"):
+        assert text in card
 
 
 def test_the_pretrained_encoder_has_the_encoders_own_names(a_recipe, a_data_folder, tmp_path):

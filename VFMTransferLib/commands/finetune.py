@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> None:
     recipe = read_recipe(args.recipe)
     with progress_lines() as on_progress:
         trained = finetune_arm(recipe, arm, args.data, args.output, encoder=args.encoder, on_progress=on_progress)
-        bundle = write_arm(recipe, arm, trained, args.output)
+        bundle = write_arm(recipe, arm, trained, args.data, args.output)
     print(f"{bundle.name}\n{bundle.folder}")
