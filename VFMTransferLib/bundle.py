@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,18 +18,24 @@ from typing import Any
 
 from .atomic import atomic_file, atomic_folder
 from .errors import BundleError, ChecksumError
-from .metadata import FORMAT, check_schema, inference_config, label_table, metadata_of
+from .metadata import check_schema, inference_config, label_table, metadata_of
+from .metadata_fields import (
+    METADATA,
+    ONNX,
+    WEIGHTS,
+    arm_field,
+    check_name,
+    checksums_field,
+    expect,
+    flag_field,
+    object_field,
+    read_metadata,
+    text_field,
+)
 from .model_card import license_text, model_card
 from .registry import ModelSpec
-from .spec_json import describe, spec_from_json, spec_to_json
+from .spec_json import spec_from_json, spec_to_json
 from .terms import Arm
-
-WEIGHTS = "models/model.safetensors"
-ONNX = "models/model.onnx"
-METADATA = "configs/metadata.json"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_BLOCK_KEYS = ("format", "name", "arm", "demonstration", "license", "model", "labels", "sha256", "training", "metrics")
 
 
 @dataclass(frozen=True)
@@ -94,23 +99,23 @@ def read_bundle(folder: Path | str) -> Bundle:
         BundleError: The folder holds no bundle, or its metadata are broken; the message names the key.
     """
     folder = Path(folder)
-    document = _read_metadata(folder)
+    document = read_metadata(folder)
     block = document["vfm_transfer"]
     spec = spec_from_json(block["model"], "vfm_transfer.model")
-    _expect(block["labels"] == label_table(spec), "vfm_transfer.labels", "the labels of vfm_transfer.model", "others")
+    expect(block["labels"] == label_table(spec), "vfm_transfer.labels", "the labels of vfm_transfer.model", "others")
     return Bundle(
         folder=folder,
         name=check_name(block["name"]),
-        title=_text(document, "name"),
-        version=_text(document, "version"),
+        title=text_field(document, "name"),
+        version=text_field(document, "version"),
         spec=spec,
-        arm=_arm(block["arm"]),
-        sha256=_checksums(block["sha256"]),
-        training=_object(block["training"], "vfm_transfer.training"),
-        metrics=_object(block["metrics"], "vfm_transfer.metrics"),
-        license=_text(block, "license", "vfm_transfer."),
-        demonstration=_flag(block["demonstration"], "vfm_transfer.demonstration"),
-        description=_text(document, "description"),
+        arm=arm_field(block["arm"]),
+        sha256=checksums_field(block["sha256"]),
+        training=object_field(block["training"], "vfm_transfer.training"),
+        metrics=object_field(block["metrics"], "vfm_transfer.metrics"),
+        license=text_field(block, "license", "vfm_transfer."),
+        demonstration=flag_field(block["demonstration"], "vfm_transfer.demonstration"),
+        description=text_field(document, "description"),
     )
 
 
@@ -121,7 +126,7 @@ def check_bundle(bundle: Bundle) -> None:
         BundleError: The metadata do not fit the schema.
         ChecksumError: A file in `models/` is not the one that the metadata describe.
     """
-    check_schema(_read_metadata(bundle.folder))
+    check_schema(read_metadata(bundle.folder))
     verify(bundle)
 
 
@@ -259,73 +264,7 @@ def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_bod
 
 
 def _change_block(bundle: Bundle, key: str, value: object) -> None:
-    document = _read_metadata(bundle.folder)
+    document = read_metadata(bundle.folder)
     document["vfm_transfer"][key] = value
     with atomic_file(bundle.folder / METADATA) as part:
         part.write_text(dump(document), encoding="utf-8")
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata document, with every key of the block there."""
-    path = folder / METADATA
-    if not path.is_file():
-        raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
-    document = _object(document, METADATA)
-    _expect("vfm_transfer" in document, METADATA, "made by VFM Transfer, with a block vfm_transfer", "no such block")
-    block = _object(document["vfm_transfer"], "vfm_transfer")
-    for key in _BLOCK_KEYS:
-        _expect(key in block, f"vfm_transfer.{key}", "given", "nothing")
-    for key in block:
-        _expect(key in _BLOCK_KEYS, f"vfm_transfer.{key}", "absent", "a key that is not known")
-    _expect(block["format"] == FORMAT, "vfm_transfer.format", f"{FORMAT}", describe(block["format"]))
-    return document
-
-
-def _expect(holds: bool, key: str, must_be: str, found: str) -> None:
-    if not holds:
-        raise BundleError(f"{key} must be {must_be}, got {found}. Get the bundle again, or mend its metadata.json.")
-
-
-def check_name(value: object) -> str:
-    """The value, where it can be a bundle's name.
-
-    Raises:
-        BundleError: It cannot.
-    """
-    holds = isinstance(value, str) and _NAME.fullmatch(value) is not None
-    _expect(holds, "The name of a bundle", "lower-case letters, digits, '-', '_', '.'", describe(value))
-    return str(value)
-
-
-def _text(document: dict[str, Any], key: str, prefix: str = "") -> str:
-    _expect(isinstance(document.get(key), str), prefix + key, "a string", describe(document.get(key)))
-    return str(document[key])
-
-
-def _flag(value: object, key: str) -> bool:
-    _expect(isinstance(value, bool), key, "true or false", describe(value))
-    return bool(value)
-
-
-def _object(value: object, key: str) -> dict[str, Any]:
-    _expect(isinstance(value, dict), key, "an object", describe(value))
-    return value  # type: ignore[return-value]
-
-
-def _arm(value: object) -> Arm | None:
-    _expect(value is None or value in list(Arm), "vfm_transfer.arm", "pretrained, scratch or null", describe(value))
-    return None if value is None else Arm(value)
-
-
-def _checksums(value: object) -> dict[str, str]:
-    table = _object(value, "vfm_transfer.sha256")
-    _expect(WEIGHTS in table, "vfm_transfer.sha256", f"a table that lists {WEIGHTS}", describe(list(table)))
-    for name, digest in table.items():
-        key = f"vfm_transfer.sha256['{name}']"
-        _expect(name in (WEIGHTS, ONNX), key, f"for {WEIGHTS} or {ONNX}", "another file")
-        _expect(isinstance(digest, str) and bool(_SHA256.fullmatch(digest)), key, "64 hex digits", describe(digest))
-    return table

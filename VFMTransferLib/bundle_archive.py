@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from .bundle import METADATA, ONNX, WEIGHTS, Bundle, check_bundle, check_name, dump, read_bundle
+from .bundle import Bundle, check_bundle, dump, read_bundle
 from .errors import BundleError
 from .metadata import inference_config
+from .metadata_fields import METADATA, ONNX, WEIGHTS, check_name
 from .tensor_file import read_index
 
 # `configs/inference.json` is not taken over: MONAI's tools evaluate it, so it is written anew.
@@ -111,8 +112,8 @@ def _read_text(path: Path, name: str) -> str:
         inside = _prefix(members) + name
         if inside not in archive.namelist():
             return ""
-        with archive.open(inside) as file:
-            return file.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
+        with archive.open(inside) as packed:
+            return packed.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
 
 
 @contextmanager

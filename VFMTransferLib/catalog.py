@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from .atomic import writing
-from .bundle import METADATA, Bundle, read_bundle
+from .bundle import Bundle, read_bundle
 from .errors import AmbiguousInputError, BundleError
+from .metadata_fields import METADATA
 from .terms import Arm, TaskId
 
 FOLDER_VARIABLE = "VFM_TRANSFER_MODELS"

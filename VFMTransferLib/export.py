@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from .atomic import atomic_file
-from .bundle import ONNX, WEIGHTS, Bundle, record_checksum
+from .bundle import Bundle, record_checksum
 from .errors import BundleError
+from .metadata_fields import ONNX, WEIGHTS
 from .registry import ModelSpec, ViTSpec
 from .tensor_file import StoredTensor, read_index
 from .weights import load_network

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bundle import ONNX, Bundle, verify
+from .bundle import Bundle, verify
 from .errors import OutOfMemoryError, RuntimeUnavailableError
+from .metadata_fields import ONNX
 
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")

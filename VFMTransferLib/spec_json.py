@@ -48,7 +48,7 @@ def spec_from_json(document: object, where: str = "model") -> ModelSpec:
     if not isinstance(encoder, dict) or encoder.get("kind") not in ENCODER_KINDS:
         raise BundleError(f"{where}.encoder.kind must be one of {', '.join(ENCODER_KINDS)}.")
     parts = {key: value for key, value in encoder.items() if key != "kind"}
-    built = from_json(ENCODER_KINDS[encoder["kind"]], parts, f"{where}.encoder")
+    built: Any = from_json(ENCODER_KINDS[encoder["kind"]], parts, f"{where}.encoder")
     spec = from_json(ModelSpec, {**document, "encoder": built}, where)
     _check_values(spec, where)
     return spec
@@ -72,7 +72,7 @@ def from_json(kind: type[T], document: object, where: str) -> T:
         BundleError: The document does not fit; the message names the key.
     """
     if is_dataclass(kind):
-        return document if isinstance(document, kind) else _dataclass_from_json(kind, document, where)
+        return document if type(document) is kind else _dataclass_from_json(kind, document, where)  # type: ignore[return-value]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return _union_from_json(arguments, document, where)
@@ -108,7 +108,7 @@ def _union_from_json(kinds: tuple[Any, ...], document: object, where: str) -> An
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     for kind in kinds:
-        if is_dataclass(kind) and isinstance(document, kind):
+        if isinstance(kind, type) and is_dataclass(kind) and isinstance(document, kind):
             return document
     if len(kinds) != 1:
         raise BundleError(f"{where} must be one of {', '.join(k.__name__ for k in kinds)}, got {describe(document)}.")

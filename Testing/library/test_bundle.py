@@ -9,8 +9,9 @@ import torch
 from bundles import make_bundle
 from networks import SMALL_SPECS, small_network
 
-from VFMTransferLib.bundle import METADATA, ONNX, WEIGHTS, Bundle, check_bundle, read_bundle, verify, write_bundle
+from VFMTransferLib.bundle import Bundle, check_bundle, read_bundle, verify, write_bundle
 from VFMTransferLib.errors import BundleError, ChecksumError, OutputError
+from VFMTransferLib.metadata_fields import METADATA, ONNX, WEIGHTS
 from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
 from VFMTransferLib.spec_json import spec_from_json, spec_to_json
 from VFMTransferLib.tensor_file import read_index

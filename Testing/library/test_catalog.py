@@ -4,7 +4,6 @@ import pytest
 from bundles import make_bundle
 
 from VFMTransferLib import catalog
-from VFMTransferLib.bundle import METADATA
 from VFMTransferLib.catalog import (
     broken_bundles,
     default_pair,
@@ -15,6 +14,7 @@ from VFMTransferLib.catalog import (
     user_folder,
 )
 from VFMTransferLib.errors import AmbiguousInputError, BundleError
+from VFMTransferLib.metadata_fields import METADATA
 from VFMTransferLib.terms import Arm, TaskId
 
 

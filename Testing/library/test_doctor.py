@@ -8,9 +8,9 @@ import pytest
 from bundles import make_bundle
 
 from VFMTransferLib import catalog, doctor, probe
-from VFMTransferLib.bundle import METADATA
 from VFMTransferLib.doctor import clash, describe, examine
 from VFMTransferLib.machine import describe_machine, free_disk_gb
+from VFMTransferLib.metadata_fields import METADATA
 from VFMTransferLib.probe import probe as ask
 
 

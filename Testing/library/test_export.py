@@ -11,9 +11,11 @@ from bundles import make_bundle
 from networks import SMALL_SPECS, inputs
 
 from VFMTransferLib import export
-from VFMTransferLib.bundle import METADATA, ONNX, read_bundle
+from VFMTransferLib.bundle import Bundle, read_bundle, write_bundle
 from VFMTransferLib.errors import BundleError
 from VFMTransferLib.export import export_onnx
+from VFMTransferLib.metadata_fields import METADATA, ONNX
+from VFMTransferLib.models.network import build_network
 from VFMTransferLib.runtimes import open_session
 from VFMTransferLib.tensor_file import read_index
 from VFMTransferLib.weights import load_network
@@ -86,8 +88,6 @@ def test_the_graph_passes_the_checker_and_its_checksum_is_recorded(tmp_path):
 
 def test_equal_weights_stay_apart(tmp_path):
     """Fresh networks have many equal tensors, which the exporter would merge into one."""
-    from VFMTransferLib.bundle import Bundle, write_bundle
-    from VFMTransferLib.models.network import build_network
 
     spec = SMALL_SPECS["profound-classifier"]
     bundle = write_bundle(Bundle(tmp_path / "b", "b", "B", "1.0.0", spec), build_network(spec).state_dict())

@@ -14,7 +14,7 @@ from bundles import make_bundle
 from networks import inputs, small_network
 
 from VFMTransferLib import bundle_archive, importing
-from VFMTransferLib.bundle import METADATA, WEIGHTS, Bundle, read_bundle
+from VFMTransferLib.bundle import Bundle, read_bundle
 from VFMTransferLib.errors import (
     BundleError,
     CheckpointError,
@@ -23,6 +23,7 @@ from VFMTransferLib.errors import (
     RuntimeUnavailableError,
 )
 from VFMTransferLib.importing import bundle_name, import_files
+from VFMTransferLib.metadata_fields import METADATA, WEIGHTS
 from VFMTransferLib.runtimes import open_session
 from VFMTransferLib.terms import Arm, Sequence
 from VFMTransferLib.weights import load_network

@@ -7,7 +7,9 @@ from bundles import make_bundle
 from networks import inputs
 
 from VFMTransferLib import onnx_runtime, runtimes, torch_runtime
+from VFMTransferLib.bundle import record_checksum
 from VFMTransferLib.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
+from VFMTransferLib.metadata_fields import ONNX
 from VFMTransferLib.runtimes import Session, open_session
 
 SIZE = (16, 32, 48)
@@ -169,7 +171,6 @@ def test_tampered_weights_are_never_loaded(tmp_path):
 def test_a_graph_that_is_none_is_refused(tmp_path):
     bundle = make_bundle(tmp_path / "b", onnx=True)
     bundle.onnx_path.write_bytes(b"no graph")
-    from VFMTransferLib.bundle import ONNX, record_checksum
 
     with pytest.raises(BundleError, match="cannot be loaded"):
         open_session(record_checksum(bundle, ONNX), "onnx", "cpu")
