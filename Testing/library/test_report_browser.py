@@ -10,7 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparison_cases import T2W_GRID, a_case, anatomy, anatomy_pair, classification_pair, translation_pair, zones
+from comparison_cases import (
+    T2W_GRID,
+    a_case,
+    anatomy,
+    anatomy_pair,
+    classification_pair,
+    lesion_pair,
+    translation_pair,
+    zones,
+)
 from PIL import Image
 
 from VFMTransferLib.report import write_report
@@ -405,8 +414,22 @@ def test_paper_gets_the_still_figure_instead_of_the_controls(anatomy_reader: Rea
     assert anatomy_reader.page.locator(".still img").evaluate("(e) => e.naturalWidth") > 1000
 
 
+def test_lesions_can_be_seen_by_their_probability(tmp_path: Path, reader_of):
+    reader = reader_of(write_report(compare(a_case(), *lesion_pair()), tmp_path))
+    before = reader.all_pixels()
+    reader.choose("probability")
+    after = reader.all_pixels()
+    assert all((before[name] != after[name]).any(axis=-1).mean() > 0.2 for name in "ab")  # 0.1 outside the lesion
+    assert np.array_equal(before["t2w"], after["t2w"])
+    lines = reader.text("#readout").split("\n")
+    assert sorted(lines[lines.index(f"{arm}, probability") + 1] for arm in "AB") == ["0.10", "0.80"]
+    reader.press("o")
+    assert np.array_equal(reader.pixels("a"), before["a"])
+
+
 def test_synthetic_images_say_so_and_their_difference_has_both_signs(translation_page, reader_of):
     reader = reader_of(translation_page)
+    assert not reader.page.locator("#probability").is_visible()
     reader.press("x")
     for panel in ("a", "b"):
         pixels = reader.pixels(panel)

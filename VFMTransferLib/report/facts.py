@@ -7,7 +7,7 @@ from html import escape
 from ..study.classification import ALL_CLASSES
 from ..study.comparison import Comparison
 from ..study.measures import KINDS, Between, Measure
-from .titles import label_title, unit_title
+from .titles import label_title, quantity_title
 
 _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
 
@@ -92,7 +92,7 @@ def _shown(found: Measure | None) -> str:
     """A measure with its unit, as text."""
     if found is None:
         return "–"
-    return f"{found.text} {unit_title(found.unit)}".strip() if found.text != "n/a" else "n/a"
+    return quantity_title(found.text, found.unit) if found.text != "n/a" else "n/a"
 
 
 def _find(comparison: Comparison, kind: str, subject: str, between: Between) -> Measure | None:

@@ -23,7 +23,7 @@ from .scene import Scene, scene_document
 from .tables import measure_tables
 from .titles import arm_title, label_title
 
-SCRIPTS = ("decode.js", "paint.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
+SCRIPTS = ("decode.js", "paint.js", "scales.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
 
 
 def page_html(scene: Scene, figure_png: bytes, bundles: tuple[Bundle, Bundle] | None = None) -> str:

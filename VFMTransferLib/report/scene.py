@@ -16,6 +16,7 @@ from ..volume import Volume
 from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
 from .display import FIRST_FIELD_MM, Display, display_of
 from .encoding import encode_image, encode_labels
+from .probability import probability_label, probability_layers
 from .titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
@@ -81,11 +82,13 @@ def scene_document(scene: Scene) -> dict[str, Any]:
         "layers": {
             **{name: _image_layer(name, array) for name, array in scene.images.items()},
             **{f"labels:{name}": encode_labels(array) for name, array in scene.labels.items()},
+            **probability_layers(scene.comparison, scene.display),
         },
         "labels": [
             {"name": name, "title": label_title(name), "color": label_color(name, i)}
             for i, name in enumerate(scene.label_names)
         ],
+        "probability": label_title(probability_label(scene.comparison) or ""),
         "outputs": [_output(scene, name) for name in scene.comparison.a.images],
         "colors": {"a": ARM_A, "b": ARM_B, "reference": REFERENCE, "other": OTHER_LABEL, "neutral": NEUTRAL},
         "panels": panels(scene),

@@ -7,7 +7,7 @@ from html import escape
 
 from ..study.comparison import Comparison
 from ..study.measures import KINDS, Between, Measure
-from .titles import subject_title, unit_title
+from .titles import quantity_title, subject_title, unit_title
 
 Cell = Measure | None
 Column = tuple[str, str, Between]  # group, kind, between
@@ -130,8 +130,8 @@ def _cell(found: Cell, with_unit: bool, first: bool) -> str:
     if found is None:
         return f"<td{_first(first)}>–</td>"
     title = f' title="{escape(found.note)}"' if found.note else ""
-    unit = f" {unit_title(found.unit)}" if found.unit and with_unit else ""
-    return f"<td{_first(first)}{title}>{found.text}{escape(unit)}</td>"
+    text = quantity_title(found.text, found.unit) if with_unit else found.text
+    return f"<td{_first(first)}{title}>{escape(text)}</td>"
 
 
 def _footnotes(comparison: Comparison) -> str:

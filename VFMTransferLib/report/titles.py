@@ -38,6 +38,12 @@ def unit_title(unit: str) -> str:
     return unit.replace("1e-6", "10⁻⁶")
 
 
+def quantity_title(value: str, unit: str) -> str:
+    """A number with its unit; a power of ten is a factor."""
+    factor = "× " if unit.startswith("1e") else ""
+    return f"{value} {factor}{unit_title(unit)}" if unit else value
+
+
 def place_title(point_mm: Iterable[float]) -> str:
     """A point in LPS millimeters by anatomical directions."""
     sides = zip(point_mm, ("LR", "PA", "SI"), strict=True)

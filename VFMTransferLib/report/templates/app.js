@@ -44,6 +44,14 @@ class App {
       : this.layers.has("labels:reference");
   }
 
+  get styles() {
+    return this.layers.has("probability:a") ? ["outline", "fill", "probability"] : ["outline", "fill"];
+  }
+
+  nextStyle() {
+    this.set({ style: this.styles[(this.styles.indexOf(this.state.style) + 1) % this.styles.length] });
+  }
+
   // Change the state; everything is drawn once, before the next frame.
   set(change) {
     Object.assign(this.state, change);
@@ -95,6 +103,12 @@ class App {
     const layer = this.layers.get(name);
     const { slice } = this.state;
     return this.cached(`${name} ${slice} ${colors.join()}`, () => paintLabels(layer, slice, this.scene.size, colors));
+  }
+
+  heatPicture(arm) {
+    const name = `probability:${arm}`;
+    const { slice } = this.state;
+    return this.cached(`${name} ${slice}`, () => paintHeat(this.layers.get(name), slice, this.scene.size));
   }
 
   differencePicture() {

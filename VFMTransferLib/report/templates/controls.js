@@ -35,6 +35,7 @@ function hideWhatDoesNotApply(app) {
   const { scene } = app;
   const applies = {
     segmentation: scene.kind === "segmentation",
+    probability: app.styles.includes("probability"),
     compare: scene.kind !== "classification",
     reference: app.hasReference,
     "reference-outline": app.hasReference && scene.kind === "segmentation",
@@ -77,7 +78,7 @@ const KEYS = {
   ArrowLeft: (app) => app.set({ slice: app.state.slice - 1 }),
   Home: (app) => app.set({ slice: 0 }),
   End: (app) => app.set({ slice: app.scene.size[2] - 1 }),
-  o: (app) => app.set({ style: app.state.style === "outline" ? "fill" : "outline" }),
+  o: (app) => app.nextStyle(),
   f: (app) => app.flicker(),
   d: (app) => app.set({ mode: "difference" }),
   a: (app) => app.set({ mode: "fade" }),
@@ -205,6 +206,8 @@ function showReadout(app, voxel) {
   const rows = [["Position", `${place} mm`]];
   for (const [name, layer] of app.layers) {
     if (layer.bits === 16) rows.push([layerTitle(app, name), valueText(layer, layer.value(...voxel))]);
+    else if (name.startsWith("probability:"))
+      rows.push([`${name.at(-1).toUpperCase()}, probability`, layer.value(...voxel).toFixed(2)]);
     else if (!name.startsWith("labels:diff"))
       rows.push([layerTitle(app, name), scene.labels[layer.value(...voxel) - 1]?.title ?? "Background"]);
   }

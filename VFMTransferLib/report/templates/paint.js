@@ -48,6 +48,17 @@ function paintLabels(layer, k, [width, height], colors) {
   return painted(width, height, (i) => solid[codes[i]] ?? NO_COLOR);
 }
 
+// Color of a probability: clear at 0, through red to yellow at 1.
+function heatColor(share) {
+  const [red, green, blue] = [Math.min(1, 0.35 + 1.3 * share), share ** 1.6, Math.max(0.15, 0.55 - share)];
+  return [255 * red, 255 * green, 255 * blue, 255 * Math.min(1, 1.6 * share)];
+}
+
+function paintHeat(layer, k, [width, height]) {
+  const codes = layer.slice(k);
+  return painted(width, height, (i) => heatColor(codes[i] * layer.scale));
+}
+
 // Signed difference: blue where the first is higher, orange where the second is, black where they agree.
 function paintDifference(first, second, k, [width, height], limit, positive, negative) {
   const a = first.slice(k);

@@ -1,9 +1,9 @@
 // One panel: an image, what is marked on it, and the annotations in its corners.
 
 const FONT = "12px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
-const SCALE_BARS_MM = [5, 10, 20, 50, 100];
 const CHECKER_TILES = 8;
 const MARGIN = 8;
+const FAINT = "#aab4c0";
 
 class View {
   constructor(panel, canvas, app) {
@@ -130,7 +130,7 @@ class View {
     c.globalAlpha = 1;
   }
 
-  // Labels of an arm as outline or fill; in the arm's own color where both arms lie in one panel.
+  // Labels of an arm as outline, fill, or with their probability; in the arm's own color where both arms lie in one panel.
   drawLabels(arm, alpha, inArmColor = false) {
     const { app } = this;
     if (app.scene.kind !== "segmentation" || alpha <= 0) return;
@@ -138,7 +138,9 @@ class View {
       const colors = [null, ...app.scene.labels.map((l) => (inArmColor ? app.scene.colors[arm] : l.color))];
       this.drawCanvas(app.labelPicture(`labels:${arm}`, colors), false, alpha * app.state.opacity);
     }
-    this.drawOutlines(arm, app.state.style === "fill" ? alpha * 0.6 : alpha, inArmColor);
+    if (app.state.style === "probability")
+      this.drawCanvas(app.heatPicture(arm), true, alpha * Math.min(1, app.state.opacity + 0.2));
+    this.drawOutlines(arm, app.state.style === "outline" ? alpha : alpha * 0.6, inArmColor);
   }
 
   drawOutlines(arm, alpha, inArmColor, thickness = 1) {
@@ -197,15 +199,15 @@ class View {
 
   drawAnnotations() {
     const { app, width, height } = this;
-    const faint = "#aab4c0";
-    this.write("R", MARGIN, height / 2, "left", faint);
-    this.write("L", width - MARGIN, height / 2, "right", faint);
-    this.write("A", width / 2, MARGIN + 6, "center", faint);
-    this.write("P", width / 2, height - MARGIN - 6, "center", faint);
-    this.write(app.sliceText(), width - MARGIN, height - MARGIN - 6, "right", faint);
+    this.write("R", MARGIN, height / 2, "left", FAINT);
+    this.write("L", width - MARGIN, height / 2, "right", FAINT);
+    this.write("A", width / 2, MARGIN + 6, "center", FAINT);
+    this.write("P", width / 2, height - MARGIN - 6, "center", FAINT);
+    this.write(app.sliceText(), width - MARGIN, height - MARGIN - 6, "right", FAINT);
     if (app.isSynthetic(this.panel)) this.write("SYNTHETIC", width - MARGIN, MARGIN + 6, "right", "#ffd33d", "600");
     if (this.panel.role === "compare") this.drawCompareNote();
-    this.drawScaleBar();
+    if (this.showsProbability) drawHeatBar(this);
+    drawScaleBar(this);
   }
 
   drawCompareNote() {
@@ -214,47 +216,10 @@ class View {
       const arm = state.showB ? "b" : "a";
       this.write(arm.toUpperCase(), MARGIN, MARGIN + 6, "left", css(scene.colors[arm]), "700");
     }
-    if (state.mode === "difference" && scene.kind === "image") this.drawColorBar();
+    if (state.mode === "difference" && scene.kind === "image") drawColorBar(this);
   }
 
-  drawScaleBar() {
-    const c = this.context;
-    const { scale } = this.transform;
-    const fitting = SCALE_BARS_MM.filter((mm) => mm * scale < this.width * 0.3);
-    const mm = fitting.at(-1) ?? SCALE_BARS_MM[0];
-    const y = this.height - MARGIN - 2;
-    c.strokeStyle = "#e6edf3";
-    c.lineWidth = 1.5;
-    c.beginPath();
-    c.moveTo(MARGIN, y - 4);
-    c.lineTo(MARGIN, y);
-    c.lineTo(MARGIN + mm * scale, y);
-    c.lineTo(MARGIN + mm * scale, y - 4);
-    c.stroke();
-    this.write(`${mm} mm`, MARGIN + 2, y - 12, "left", "#aab4c0");
-  }
-
-  drawColorBar() {
-    const c = this.context;
-    const { scene, state } = this.app;
-    const output = this.app.output;
-    const limit = output.limits[state.pair];
-    const x = this.width - MARGIN - 10;
-    const [top, bottom] = [34, 34 + this.height * 0.24];
-    const [first, second] = this.app.pairColors();
-    const gradient = c.createLinearGradient(0, top, 0, bottom);
-    gradient.addColorStop(0, css(first));
-    gradient.addColorStop(0.5, "#000");
-    gradient.addColorStop(1, css(second));
-    c.fillStyle = gradient;
-    c.fillRect(x, top, 10, bottom - top);
-    c.strokeStyle = "#8b949e";
-    c.lineWidth = 1;
-    c.strokeRect(x, top, 10, bottom - top);
-    const shown = Number(limit.toPrecision(2));
-    this.write(`+${shown}`, x - 5, top + 5, "right", "#e6edf3");
-    this.write("0", x - 5, (top + bottom) / 2, "right", "#aab4c0");
-    this.write(`−${shown}`, x - 5, bottom - 5, "right", "#e6edf3");
-    this.write(output.unit, x + 10, bottom + 12, "right", "#aab4c0");
+  get showsProbability() {
+    return this.app.state.style === "probability" && ["a", "b"].includes(this.panel.role);
   }
 }
