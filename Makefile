@@ -46,9 +46,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-base: pyproject.toml | $(BIN)/python
+	@echo 'Installing into $(VENV); this downloads about 200 MB once.'
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo 'Installing the development tools and PyTorch into $(VENV); this downloads up to 1 GB once.'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(VENV)/.installed-base $@
