@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from comparison_cases import (
     DIFFUSION_GRID,
     T2W_GRID,
@@ -161,8 +162,6 @@ def test_what_a_adds_is_never_one_region_with_what_b_adds():
 
 
 def test_a_case_stored_upside_down_gives_the_same_numbers_and_places():
-    import SimpleITK as sitk
-
     def flipped(volume: Volume) -> Volume:
         return Volume.from_sitk(sitk.DICOMOrient(volume.to_sitk(), "LAI"), volume.name)
 
@@ -229,6 +228,21 @@ def test_a_noisy_difference_lists_its_largest_regions_only():
     found = compare(a_case(), anatomy("pretrained", zones()), b).disagreements
     assert len(found) == 25
     assert found[0].volume_ml >= found[-1].volume_ml > 0
+
+
+def test_two_sources_of_a_real_gland_agree_as_their_index_says(shared_data: Path):
+    def gland(name: str) -> Volume:
+        return Volume.from_sitk(sitk.ReadImage(shared_data / "cases" / "ProstateX-0000" / f"{name}.nii.gz"), name)
+
+    taps, reference = gland("gland_taps"), gland("gland_nc")
+    case = replace(a_case(), id="ProstateX-0000")
+    a, b = (
+        replace(anatomy(arm, array, {"prostate": 1}, taps.geometry), case_id=case.id)
+        for arm, array in (("pretrained", taps.array), ("scratch", np.zeros_like(taps.array)))
+    )
+    comparison = compare(case, a, b, reference)
+    assert comparison.value("dice", "prostate", "a-reference") == pytest.approx(0.83, abs=0.005)
+    assert comparison.value("dice", "prostate", "b-reference") == 0.0
 
 
 # Images
