@@ -32,9 +32,9 @@ bench: $(VENV)/.installed-dev
 RECIPE ?= Resources/Training/anatomy.json
 bundles: $(VENV)/.installed-dev
 	@test -n "$(DATA)" || { echo 'Say where the cases are: make bundles DATA=<folder>' >&2; exit 1; }
-	$(BIN)/vfm-transfer pretrain $(DATA) --recipe $(RECIPE) -o $(OUT)/training
-	$(BIN)/vfm-transfer finetune $(DATA) --recipe $(RECIPE) --arm scratch -o $(OUT)/training
-	$(BIN)/vfm-transfer finetune $(DATA) --recipe $(RECIPE) --arm pretrained \
+	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe "$(RECIPE)" -o $(OUT)/training
+	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe "$(RECIPE)" --arm scratch -o $(OUT)/training
+	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe "$(RECIPE)" --arm pretrained \
 	  --encoder $(OUT)/training/encoder.safetensors -o $(OUT)/training
 
 clean:

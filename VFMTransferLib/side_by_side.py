@@ -10,7 +10,8 @@ from .bundle import Bundle
 from .case import Case
 from .predict import predict_each, save_result
 from .report import write_report
-from .study.comparison import Comparison, Reference, compare
+from .study.comparison import Comparison, compare
+from .study.image_sources import Reference
 
 SIDES = ("a", "b")
 

@@ -27,7 +27,8 @@ from .progress import OnProgress, progress_bar
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..study.cohort import CohortRow
-    from ..study.comparison import Comparison, Reference
+    from ..study.comparison import Comparison
+    from ..study.image_sources import Reference
 
     Pair = tuple[Bundle, Bundle]
 
