@@ -39,6 +39,8 @@ def evaluate_gland(bundle: Bundle, data: Path, names: Iterable[str], references:
         case = read_case(data / name, sequences=[MRSequence.T2W])
         # In the middle of the image, as in a clinic, though a mask that would center the crop is at hand.
         marked = predict(case, bundle, crop="center").labels
+        if marked is None:
+            raise ValueError(f"Bundle '{bundle.name}' must be for anatomy, but marks no labels.")
         gland = marked.with_array(marked.array > 0)
         found[name] = {"volume_ml": round(gland.volume_ml, 1)}
         for stem in references:
