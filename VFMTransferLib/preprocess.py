@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .case import Case
-from .doubling import interpolated
+from .doubling import doubled_in_plane
 from .errors import GeometryError, ImageError, MissingSequenceError
 from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
@@ -81,13 +81,13 @@ def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
 def network_grid(case: Case, spec: ModelSpec) -> Geometry:
     """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing.
 
-    Super-resolution sees half the T2w's own spacing in plane, whatever that is.
+    Super-resolution sees the T2w's own matrix doubled in plane, whatever its spacing is.
     """
     seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
-    spacing_mm = spec.preprocess.spacing_mm
-    if spec.task is TaskId.SUPER_RESOLUTION:
-        spacing_mm = (seen.spacing_mm[0] / 2, seen.spacing_mm[1] / 2, spacing_mm[2])
-    return seen.with_spacing(spacing_mm)
+    if spec.task is not TaskId.SUPER_RESOLUTION:
+        return seen.with_spacing(spec.preprocess.spacing_mm)
+    doubled = doubled_in_plane(seen)
+    return doubled.with_spacing((*doubled.spacing_mm[:2], spec.preprocess.spacing_mm[2]))
 
 
 def place_on_grid(case: Case, spec: ModelSpec) -> Case:
@@ -116,9 +116,8 @@ def place_on_grid(case: Case, spec: ModelSpec) -> Case:
 
 def _placed_finely(volume: Volume, grid: Geometry) -> Volume:
     """By B-splines within the slices, then linearly from slice to slice, which takes a third of the time."""
-    slices = volume.to_nearest_lps().geometry
-    in_plane = slices.with_spacing((*grid.spacing_mm[:2], slices.spacing_mm[2]))
-    return interpolated(volume, in_plane).resample_to(grid)
+    in_plane = doubled_in_plane(volume.to_nearest_lps().geometry)
+    return volume.resample_to(in_plane, "bspline").resample_to(grid)
 
 
 def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:

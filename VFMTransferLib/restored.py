@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .case import Case
-from .doubling import doubled_in_plane, interpolated
+from .doubling import doubled_in_plane
 from .placement import Prepared, to_reference
 from .registry import ModelSpec
 from .result import Provenance, Result
@@ -56,7 +56,7 @@ def _super_resolved(residual: np.ndarray, prepared: Prepared, case: Case, proven
     t2w = case[Sequence.T2W]
     grid = doubled_in_plane(t2w.geometry)
     added = to_reference(residual * prepared.scales[0].std, prepared, SUPER_RESOLVED, target=grid)
-    array = np.maximum(interpolated(t2w, grid).array + added.array, 0)
+    array = np.maximum(t2w.resample_to(grid, "bspline").array + added.array, 0)
     provenance = provenance.with_notes("The network adds detail to the T2w interpolated by cubic B-splines.")
     images = {SUPER_RESOLVED: Volume(array, grid, SUPER_RESOLVED)}
     return Result(case.id, TaskId.SUPER_RESOLUTION, provenance, images=images)
