@@ -22,6 +22,7 @@ _MEMORY_SIGNS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
+    "cannot allocate memory",
     "failed to allocate memory",
     "bad_alloc",
     "bad allocation",
