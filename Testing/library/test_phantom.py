@@ -189,11 +189,21 @@ def test_truncated_k_space_equals_a_plain_fourier_sum():
     forward_y = np.exp(-2j * np.pi * np.outer(rows, np.arange(8)) / 8)
     forward_x = np.exp(-2j * np.pi * np.outer(columns, np.arange(12)) / 12)
     middle = forward_y @ image[0] @ forward_x.T
-    back_y = np.exp(2j * np.pi * np.outer(np.arange(4), rows) / 4) / 8
-    back_x = np.exp(2j * np.pi * np.outer(np.arange(6), columns) / 6) / 12
+    # A coarse voxel's middle lies a quarter of it behind the first fine voxel's.
+    back_y = np.exp(2j * np.pi * np.outer(np.arange(4) + 0.25, rows) / 4) / 8
+    back_x = np.exp(2j * np.pi * np.outer(np.arange(6) + 0.25, columns) / 6) / 12
     np.testing.assert_allclose(truncate_k_space(image, 0.5, crop=True)[0], back_y @ middle @ back_x.T, atol=1e-10)
     filled = (forward_y.conj().T / 8) @ middle @ (forward_x.conj() / 12)
     np.testing.assert_allclose(truncate_k_space(image, 0.5)[0], filled, atol=1e-10)
+
+
+def test_a_coarser_matrix_shows_the_image_at_its_own_voxels_middles():
+    def bump(x):
+        return np.exp(-(((x - 30.3) / 6) ** 2))
+
+    fine = np.broadcast_to(bump(np.arange(64)), (1, 48, 64))
+    coarse = truncate_k_space(fine, 0.5, crop=True).real
+    np.testing.assert_allclose(coarse[0, 7], bump(2 * np.arange(32) + 0.5), atol=1e-6)
 
 
 def test_the_full_resolution_twin_shows_the_same_field_of_view_with_twice_the_matrix():

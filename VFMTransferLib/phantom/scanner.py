@@ -37,7 +37,8 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
     Args:
         slices: Array (D, H, W), real or complex.
         kept: Fraction of the samples kept along both axes, or along each of (H, W).
-        crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) in place of zero filling.
+        crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) in place of zero filling. Its voxels fill the
+            same field of view: each lies amid those that it stands for.
 
     Returns:
         Complex array; the mean of each slice stays.
@@ -52,8 +53,16 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
         full = np.zeros_like(spectrum)
         full[:, top : top + rows, left : left + columns] = middle
         return np.fft.ifft2(np.fft.ifftshift(full, axes=(1, 2)))
+    # Without this the first coarse voxel would lie on the first fine one, not amid those it covers.
+    shift = np.outer(_half_voxel_ramp(h, rows), _half_voxel_ramp(w, columns))
     scale = (rows * columns) / (h * w)
-    return np.fft.ifft2(np.fft.ifftshift(middle, axes=(1, 2))) * scale
+    return np.fft.ifft2(np.fft.ifftshift(middle * shift, axes=(1, 2))) * scale
+
+
+def _half_voxel_ramp(size: int, kept: int) -> np.ndarray:
+    """Phase of the middle `kept` of `size` frequencies that moves voxel 0 amid the size / kept voxels it covers."""
+    frequency = np.arange(kept) - kept // 2
+    return np.exp(2j * np.pi * frequency * (size / kept - 1) / 2 / size)
 
 
 def coil_sensitivity(y_mm: np.ndarray, x_mm: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
