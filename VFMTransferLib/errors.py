@@ -55,3 +55,11 @@ class DownloadError(VFMTransferError):
 
 class DatasetError(VFMTransferError):
     """A folder of cases cannot serve for training or for the wanted task."""
+
+
+class JobError(VFMTransferError):
+    """A message between a program and its worker cannot be understood, or names what cannot be."""
+
+
+class WorkerError(VFMTransferError):
+    """The worker, a child process, did not start or died; the message says of what."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from .bundle import Bundle
 from .case import Case
@@ -25,7 +26,7 @@ from .terms import TaskId
 from .version import __version__
 from .volume import Volume
 
-__all__ = ["predict", "predict_each", "save_result"]
+__all__ = ["predict", "predict_each", "predict_in_turn", "save_result"]
 
 OnProgress = Callable[[str, float], None]
 
@@ -96,6 +97,18 @@ def predict_each(
     runtime: str = "auto",
     device: str = "auto",
     on_progress: OnProgress | None = None,
+    **options: Any,
+) -> list[Result]:
+    """Run several networks on one case, preparing it once for all that take the same input; see `predict`."""
+    return list(predict_in_turn(case, bundles, runtime, device, on_progress, **options))
+
+
+def predict_in_turn(
+    case: Case,
+    bundles: Sequence[Bundle],
+    runtime: str = "auto",
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
     *,
     precision: str = "auto",
     gland: Volume | None = None,
@@ -104,8 +117,8 @@ def predict_each(
     only_cspca: bool = False,
     phase_axis: str = "left-right",
     open_network: OpenNetwork | None = None,
-) -> list[Result]:
-    """Run several networks on one case, preparing it once for all that take the same input; see `predict`."""
+) -> Iterator[Result]:
+    """As `predict_each`, but each result is given as soon as it is there; what cannot run is refused at once."""
     if phase_axis not in PHASE_AXES:
         raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{phase_axis}'.")
     for bundle in bundles:
@@ -113,11 +126,12 @@ def predict_each(
     opened = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
     inputs = CaseInputs(case, gland, crop, opened)
     finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis)
-    with _memory_checked():
-        return [
-            _predict_one(inputs, bundle, finish, _Clock(on_progress, i / len(bundles), 1 / len(bundles)))
-            for i, bundle in enumerate(bundles)
-        ]
+
+    def run(i: int) -> Result:
+        with memory_checked():
+            return _predict_one(inputs, bundles[i], finish, _Clock(on_progress, i / len(bundles), 1 / len(bundles)))
+
+    return map(run, range(len(bundles)))
 
 
 def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
@@ -204,8 +218,12 @@ class _Clock:
 
 
 @contextmanager
-def _memory_checked() -> Iterator[None]:
-    """Say in one sentence that memory ran out, whoever noticed it."""
+def memory_checked() -> Iterator[None]:
+    """Say in one sentence that memory ran out, whoever noticed it.
+
+    Raises:
+        OutOfMemoryError: It did.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:

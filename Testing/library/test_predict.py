@@ -12,7 +12,7 @@ from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_m
 from VFMTransferLib import inputs
 from VFMTransferLib.case import Case
 from VFMTransferLib.errors import BundleError, MissingSequenceError, OutOfMemoryError
-from VFMTransferLib.predict import predict, predict_each, require_fit
+from VFMTransferLib.predict import predict, predict_each, predict_in_turn, require_fit
 from VFMTransferLib.preprocess import network_grid
 from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
 from VFMTransferLib.terms import Label, Sequence, TaskId
@@ -236,3 +236,22 @@ def test_marked_ball_is_where_it_is_in_the_patient(a_case):
     assert np.linalg.norm(np.subtract(lesion.center_mm, center_mm)) < 0.3
     inside = np.linalg.norm(points_mm(a_case[Sequence.T2W].geometry) - center_mm, axis=-1) < 6
     assert lesion.volume_ml == pytest.approx(inside.sum() * 2.43e-3, rel=0.1)
+
+
+def test_results_come_one_by_one_and_the_first_is_kept_when_the_second_stops(a_case):
+    opened = []
+
+    def open_network(bundle):
+        opened.append(bundle.name)
+        return FakeSession(as_is)
+
+    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=open_network)
+    assert opened == []
+    assert next(results).provenance.bundle == "fake"
+    assert opened == ["fake"]
+
+
+def test_what_cannot_run_is_refused_before_the_first_result(a_case):
+    case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
+    with pytest.raises(MissingSequenceError):
+        predict_in_turn(case, [a_bundle(LESIONS)])

@@ -81,7 +81,7 @@ def read_case(
     if gland is not None:
         reading.gland = _gland_of(Path(gland))
     volumes = {role: reading.volumes[role] for role in Sequence if role in reading.volumes}
-    _require_sensible(case_id, volumes, reading.gland)
+    require_sensible(case_id, volumes, reading.gland)
     for note in reading.notes:
         log.info("%s: %s", case_id, note)
     return Case(case_id, volumes, reading.gland, tuple(reading.notes))
@@ -192,14 +192,28 @@ def _read_gland(candidates: list[Path], reading: _Reading) -> None:
 
 
 def _gland_of(path: Path) -> Volume:
-    mask = read_mask(path, GLAND)
+    return checked_gland(read_mask(path, GLAND), path.name)
+
+
+def checked_gland(mask: Volume, file: str) -> Volume:
+    """A label map as the prostate's mask, 0 and 1.
+
+    Raises:
+        ImageError: It is empty.
+    """
     if not mask.array.any():
-        raise ImageError(f"'{path.name}' must mark the prostate, but is empty. Select another mask, or none.")
+        raise ImageError(f"'{file}' must mark the prostate, but is empty. Select another mask, or none.")
     return mask.with_array((mask.array > 0).astype(np.uint8))
 
 
-def _require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
-    """Raise unless there is an image, no two are the same, and all lie in one space."""
+def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
+    """Raise unless there is an image, no two are the same, and all lie in one space.
+
+    Raises:
+        MissingSequenceError: There is no image.
+        ImageError: Two are the same.
+        GeometryError: They lie elsewhere.
+    """
     if not volumes:
         raise MissingSequenceError(
             f"Case '{case_id}' must contain t2w, hbv or adc by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd) or as DICOM "

@@ -64,15 +64,22 @@ def read_mask(path: str | Path, name: str = "mask") -> Volume:
     Raises:
         ImageError: As `read_volume`, or values that are no labels 0..255.
     """
-    image = read_image(path)
-    file = Path(path).name
+    return to_mask(read_image(path), Path(path).name, name)
+
+
+def to_mask(image: sitk.Image, file: str, name: str) -> Volume:
+    """A checked label map of an image that was read from `file`.
+
+    Raises:
+        ImageError: As `read_mask`.
+    """
     if image.GetNumberOfComponentsPerPixel() > 1 and file.lower().endswith(".seg.nrrd"):
         raise ImageError(
             f"'{file}' must hold one layer, but its segments overlap. Export the one wanted as a label map."
         )
     _require_3d_scalar(image, file)
     volume = Volume.from_sitk(image, name)
-    _require_usable_grid(volume.geometry, file)
+    require_usable_grid(volume.geometry, file)
     array = volume.array
     require_finite(array, file)
     if array.min() < 0 or array.max() > MAX_LABEL or (array != np.round(array)).any():
@@ -116,7 +123,7 @@ def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
     image = _without_unit_axes(image)
     _require_3d_scalar(image, file)
     volume = Volume.from_sitk(image, name)
-    _require_usable_grid(volume.geometry, file)
+    require_usable_grid(volume.geometry, file)
     return with_checked_voxels(volume, file)
 
 
@@ -235,7 +242,12 @@ def _require_3d_scalar(image: sitk.Image, file: str) -> None:
         )
 
 
-def _require_usable_grid(geometry: Geometry, file: str) -> None:
+def require_usable_grid(geometry: Geometry, file: str) -> None:
+    """Raise unless a grid is that of a volume in space.
+
+    Raises:
+        GeometryError: It is not.
+    """
     if min(geometry.size) < 2:
         size = "x".join(map(str, geometry.size))
         raise GeometryError(f"'{file}' must be a volume, but is a single slice ({size}). Select the whole series.")
