@@ -24,8 +24,8 @@ def doubled_in_plane(geometry: Geometry) -> Geometry:
     through = slice_axis(geometry)
     fx, fy, fz = (1 if axis == through else 2 for axis in range(3))
     (nx, ny, nz), (sx, sy, sz) = geometry.size, geometry.spacing_mm
-    first = geometry.to_world([-0.25 if f == 2 else 0.0 for f in (fx, fy, fz)])
-    x, y, z = (float(v) for v in first)
+    first = np.array([-0.25 if f == 2 else 0.0 for f in (fx, fy, fz)])
+    x, y, z = (float(v) for v in geometry.to_world(first))
     return replace(
         geometry, size=(nx * fx, ny * fy, nz * fz), spacing_mm=(sx / fx, sy / fy, sz / fz), origin_mm=(x, y, z)
     )
