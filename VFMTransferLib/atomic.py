@@ -104,8 +104,11 @@ def _replace_folder(work: Path, folder: Path) -> None:
 
 
 def _apply_umask(work: Path) -> None:
-    """Give the folder the permissions of an ordinary one; `mkdtemp` makes it private."""
+    """Give the folder and its files ordinary permissions; `mkdtemp` and safetensors make theirs private."""
     work.chmod(0o777 & ~_umask())
+    for file in work.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -1,0 +1,22 @@
+"""Files and folders that appear whole: what others may do with them."""
+
+import os
+import stat
+
+import pytest
+
+from VFMTransferLib.atomic import atomic_folder
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions.")
+
+
+def test_a_folder_and_its_files_get_ordinary_permissions(tmp_path):
+    with atomic_folder(tmp_path / "out") as work:
+        (work / "sub").mkdir()
+        (work / "sub" / "private.bin").write_bytes(b"x")
+        (work / "sub" / "private.bin").chmod(0o600)
+    ordinary = tmp_path / "ordinary"
+    ordinary.mkdir()
+    (ordinary / "file").write_bytes(b"x")
+    for ours, usual in ((tmp_path / "out", ordinary), (tmp_path / "out" / "sub" / "private.bin", ordinary / "file")):
+        assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
