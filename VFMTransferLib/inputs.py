@@ -13,7 +13,7 @@ from .catalog import default_pair
 from .errors import BundleError, MissingSequenceError
 from .inference import Session, infer
 from .placement import Prepared
-from .postprocess import postprocess
+from .postprocess import postprocess, reaches_edge
 from .preprocess import needs_gland, prepare
 from .registry import ModelSpec
 from .result import Provenance, Result
@@ -21,6 +21,10 @@ from .terms import Label, Sequence, TaskId
 from .volume import Volume
 
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+
+SECOND_LOOK_NOTE = (
+    "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
+)
 
 OpenNetwork = Callable[[Bundle], Session]
 
@@ -66,7 +70,23 @@ class CaseInputs:
                     "Give a mask of the prostate (--gland)."
                 )
         prepared = prepare(self.case, spec, crop=self.crop, gland=gland)
-        return prepared, (*notes, f"What the network saw was centered on: {prepared.centered_on}.")
+        return prepared, (*notes, _centered(prepared))
+
+    def around(self, found: Result, prepared: Prepared, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]] | None:
+        """The input for a second look, around what a network found, where the first look cut the prostate off.
+
+        Args:
+            found: What the network made of `prepared`.
+            prepared: Its input, in the middle of the image.
+            spec: The network.
+
+        Returns:
+            As `of`; None where a second look would show nothing new, or the user chose the crop.
+        """
+        if self.crop != "auto" or prepared.centered_on != "image" or not reaches_edge(found, prepared):
+            return None
+        again = prepare(self.case, spec, crop="gland", gland=found.labels)
+        return again, (SECOND_LOOK_NOTE, _centered(again))
 
     def _profits_from_gland(self, spec: ModelSpec) -> bool:
         """Whether a mask changes the input; a network that looks for the gland itself is not told where it is."""
@@ -89,6 +109,10 @@ class CaseInputs:
         return {n: anatomy.labels.with_array((anatomy.labels.array == v).astype(np.uint8)) for n, v in zones.items()}
 
 
+def _centered(prepared: Prepared) -> str:
+    return f"What the network saw was centered on: {prepared.centered_on}."
+
+
 def anatomy_by_network(case: Case, open_network: OpenNetwork) -> tuple[Result | None, str]:
     """The prostate, not empty, as the shipped pretrained network marks it, or None; and a sentence on either.
 
@@ -102,10 +126,14 @@ def anatomy_by_network(case: Case, open_network: OpenNetwork) -> tuple[Result | 
         bundle, _ = default_pair(TaskId.ANATOMY_SEGMENTATION)
     except BundleError:
         return None, "The gland could not be looked for, since no gland segmentation bundle is installed."
-    prepared = prepare(case, bundle.spec)
-    logits = infer(open_network(bundle), prepared, bundle.spec)
+    session = open_network(bundle)
     unused = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "", "")
-    anatomy = postprocess(logits, prepared, case, bundle.spec, unused)
+    inputs = CaseInputs(case, None, "auto", open_network)
+    look: tuple[Prepared, tuple[str, ...]] | None = (prepare(case, bundle.spec), ())
+    while look is not None:
+        logits = infer(session, look[0], bundle.spec)
+        anatomy = postprocess(logits, look[0], case, bundle.spec, unused)
+        look = inputs.around(anatomy, look[0], bundle.spec)
     if anatomy.labels is None or not anatomy.labels.array.any():
         return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
     found_ml = anatomy.labels.volume_ml

@@ -70,7 +70,9 @@ def postprocess(
     if spec.task is TaskId.LESION_SEGMENTATION:
         return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, zones)
     result = _anatomy_result(probabilities, spec, case, provenance, level)
-    return _with_note_if_cut(result, prepared)
+    if not reaches_edge(result, prepared):
+        return result
+    return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
 
 
 def activated(logits: np.ndarray, activation: str) -> np.ndarray:
@@ -150,11 +152,9 @@ def _anatomy_result(
     return Result(case.id, spec.prediction_task.id, provenance, values, labels, shown, volumes_ml=volumes_ml)
 
 
-def _with_note_if_cut(result: Result, prepared: Prepared) -> Result:
-    """The result, with a warning where the prostate may go on beyond what the network saw."""
-    if result.labels is None or Label.PROSTATE not in result.volumes_ml or not is_cut(result.labels, prepared):
-        return result
-    return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
+def reaches_edge(result: Result, prepared: Prepared) -> bool:
+    """Whether the prostate of a result may go on beyond what the network saw."""
+    return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
 
 
 def _structures(

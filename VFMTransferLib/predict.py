@@ -16,6 +16,7 @@ from .case import Case
 from .errors import BundleError, OutOfMemoryError
 from .inference import Session, infer
 from .inputs import CaseInputs, OpenNetwork
+from .placement import Prepared
 from .postprocess import postprocess
 from .restored import PHASE_AXES
 from .result import Provenance, Result
@@ -165,12 +166,15 @@ def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Resul
     with clock.stage("read"):
         session = inputs.open_network(bundle)
     with clock.stage("preprocess"):
-        prepared, notes = inputs.of(spec)
-    with clock.stage("infer") as on_window:
-        logits = infer(session, prepared, spec, on_window)
-    with clock.stage("postprocess"):
-        source = _provenance(bundle, session).with_notes(*case.notes, *notes)
-        result = finish(logits, prepared, case, spec, source, zones=inputs.zones)
+        look: tuple[Prepared, tuple[str, ...]] | None = inputs.of(spec)
+    while look is not None:
+        prepared, notes = look
+        with clock.stage("infer") as on_window:
+            logits = infer(session, prepared, spec, on_window)
+        with clock.stage("postprocess"):
+            source = _provenance(bundle, session).with_notes(*case.notes, *notes)
+            result = finish(logits, prepared, case, spec, source, zones=inputs.zones)
+            look = inputs.around(result, prepared, spec)
     return replace(result, provenance=replace(result.provenance, seconds=dict(clock.seconds)))
 
 
@@ -204,15 +208,17 @@ class _Clock:
         self._on_progress = on_progress or (lambda stage, fraction: None)
         self._done = start
         self._share = share
+        self._end = start + share
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float], None]]:
         """Time a stage; what is given takes the fraction of the stage that is done."""
-        share = STAGE_SHARES[name] * self._share
+        # A network that looks a second time stays at the end of its share meanwhile.
+        share = min(STAGE_SHARES[name] * self._share, self._end - self._done)
         self._on_progress(name, self._done)
         begin = time.perf_counter()
         yield lambda fraction: self._on_progress(name, self._done + share * fraction)
-        self.seconds[name] = time.perf_counter() - begin
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
         self._done += share
         self._on_progress(name, self._done)
 

@@ -255,3 +255,30 @@ def test_what_cannot_run_is_refused_before_the_first_result(a_case):
     case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
     with pytest.raises(MissingSequenceError):
         predict_in_turn(case, [a_bundle(LESIONS)])
+
+
+def marks_low_columns(x: np.ndarray) -> np.ndarray:
+    """A network that marks the left edge of its window, as far as there is an image."""
+    logits = np.full((1, 1, *x.shape[2:]), -9.0)
+    logits[0, 0, 8:24, 16:32, :12] = 9
+    return logits
+
+
+def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    fake = FakeSession(marks_low_columns)
+    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: fake)
+    assert len(fake.seen) == 2
+    assert not np.array_equal(fake.seen[0][0], fake.seen[1][0])
+    assert inputs.SECOND_LOOK_NOTE in result.provenance.notes
+    assert any("centered on: gland" in note for note in result.provenance.notes)
+    assert not any("centered on: image" in note for note in result.provenance.notes)
+
+
+def test_center_crop_is_never_moved(a_case):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    fake = FakeSession(marks_low_columns)
+    predict(a_case, a_bundle(spec), crop="center", open_network=lambda bundle: fake)
+    assert len(fake.seen) == 1
