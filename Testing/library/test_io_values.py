@@ -47,6 +47,22 @@ def test_an_image_without_signal_is_refused():
         checked_sequence(a_t2w().with_array(-a_t2w().array), Sequence.T2W, "t2w.nii.gz")
 
 
+@pytest.mark.parametrize("sequence", [Sequence.T2W, Sequence.HBV])
+def test_a_ct_is_no_mr_image(sequence):
+    hounsfield = a_t2w().array - np.int16(600)
+    hounsfield[:, :3] = -1000
+    with pytest.raises(
+        ImageError, match=f"must be a {sequence} image of MR, but [0-9]+% .* below -500, as air does in CT"
+    ):
+        checked_sequence(a_t2w().with_array(hounsfield), sequence, "ct.nii.gz")
+
+
+def test_a_small_offset_makes_no_ct():
+    shifted = a_t2w().array - np.int16(400)
+    volume, notes = checked_sequence(a_t2w().with_array(shifted), Sequence.T2W, "t2w.nii.gz")
+    assert (volume.array.min() < 0, notes) == (True, [])
+
+
 def test_a_t2w_with_the_values_of_an_adc_map_is_taken_with_a_doubt():
     _, notes = checked_sequence(an_adc(), Sequence.T2W, "t2w.nii.gz")
     assert notes == ["'t2w.nii.gz' was given as t2w, but its values could be those of an ADC map; check it."]

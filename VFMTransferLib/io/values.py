@@ -9,6 +9,9 @@ from ..terms import Sequence
 from ..volume import Volume
 
 MIN_GRAY_LEVELS = 12
+# Air in Hounsfield units is -1000. MR signal is a magnitude; interpolation or an offset brings it a little below 0.
+AIR_BELOW = -500.0
+MAX_AIR_SHARE = 0.05
 # Apparent diffusion coefficients of a pelvis in 1e-6 mm²/s: muscle and gland set the median (around
 # 1300), urine and cystic tissue the top (around 3000). Wide enough for any scanner, far narrower
 # than the factor of 1000 between the units in use.
@@ -25,7 +28,7 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
         The volume (ADC in 1e-6 mm²/s) and notes in sentences.
 
     Raises:
-        ImageError: A label map, an image without signal, or an ADC map in no known unit.
+        ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
     """
     if looks_like_labels(volume.array):
         raise ImageError(
@@ -36,6 +39,7 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
         raise ImageError(f"'{file}' must hold signal above 0, but its largest value is {volume.array.max():.3g}.")
     unit = adc_unit(volume.array)
     if sequence is not Sequence.ADC:
+        _require_no_ct(volume.array, sequence, file)
         doubt = f"'{file}' was given as {sequence}, but its values could be those of an ADC map; check it."
         return volume, [doubt] if unit == NATIVE_ADC_UNIT else []
     if unit is None:
@@ -48,6 +52,15 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
         return volume, []
     scaled = (volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32)
     return volume.with_array(scaled), [f"'{file}' was in {unit} by its range; converted to 1e-6 mm²/s."]
+
+
+def _require_no_ct(array: np.ndarray, sequence: Sequence, file: str) -> None:
+    air = float((array < AIR_BELOW).mean())
+    if air > MAX_AIR_SHARE:
+        raise ImageError(
+            f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as air "
+            "does in CT. Select the MR image."
+        )
 
 
 def adc_unit(array: np.ndarray) -> str | None:
