@@ -52,6 +52,9 @@ def test_a_folder_of_files_by_role_is_a_case(a_folder):
         ("10000_1000000_t2w.mha", "10000_1000000_hbv.mha", "10000_1000000_adc.mha"),
         ("T2W.nrrd", "HBV.nrrd", "ADC.nrrd"),
         ("patient-7_T2.nii", "patient-7_high_b_hbv.nii", "patient-7.ADC.nii"),
+        ("t2_tse_tra.nii", "ep2d_diff_BVAL1400.nii", "ep2d_diff_ADC.nii"),
+        ("T2 axial.nii", "DWI b2000.nii", "ADC map.nii"),
+        ("prostate_t2w.mha", "prostate_hbv.mha", "prostate_adc.mha"),
     ],
 )
 def test_roles_are_words_of_the_file_names(tmp_path, names):
@@ -59,7 +62,17 @@ def test_roles_are_words_of_the_file_names(tmp_path, names):
         write_volume(volume, tmp_path / name)
     case = read_case(tmp_path)
     assert case.sequences == tuple(Sequence)
+    assert case.gland is None
     np.testing.assert_array_equal(case[Sequence.ADC].array, an_adc().array)
+
+
+@pytest.mark.parametrize("name", ["prostate", "t2w_prostate_mask", "p001_gland", "t2w_gland"])
+def test_a_mask_is_told_from_the_scan_it_was_drawn_on(a_folder, name):
+    write_volume(a_gland(), a_folder / f"{name}.nii.gz")
+    (a_folder / "t2w.nii.gz").rename(a_folder / "scan_t2w.nii.gz")
+    case = read_case(a_folder)
+    np.testing.assert_array_equal(case.gland.array, a_gland().array)
+    np.testing.assert_array_equal(case[Sequence.T2W].array, a_t2w().array)
 
 
 def test_other_planes_masks_and_earlier_results_are_not_taken_for_scans(a_folder):
