@@ -129,6 +129,22 @@ def test_a_missing_folder_is_named(tmp_path):
         read_case(tmp_path / "nowhere")
 
 
+def test_a_file_that_is_no_image_is_told_from_one_that_is_missing(tmp_path):
+    (tmp_path / "IM0001.dcm").write_bytes(b"a slice")
+    with pytest.raises(
+        ImageError, match=r"'IM0001.dcm' must be a folder .*, but is neither; for DICOM give the folder"
+    ):
+        read_case(tmp_path / "IM0001.dcm")
+
+
+def test_a_case_has_its_folders_own_name_however_it_is_reached(a_folder, monkeypatch):
+    (a_folder / "below").mkdir()
+    monkeypatch.chdir(a_folder / "below")
+    assert read_case("..").id == "p001"
+    monkeypatch.chdir(a_folder)
+    assert read_case(".").id == "p001"
+
+
 def test_a_folder_without_images_says_what_is_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     with pytest.raises(MissingSequenceError, match=r"must contain t2w, hbv or adc by name \(t2w.nii.gz"):

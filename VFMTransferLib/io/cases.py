@@ -68,7 +68,7 @@ def read_case(
     sources = {role: Path(given) for role, given in named.items() if given is not None}
     if path is None and not sources:
         raise ValueError("Give a path, or at least one of t2w, hbv, adc.")
-    case_id = image_stem(Path(path).absolute().name) if path is not None else _id_by_options(sources)
+    case_id = _id_by_path(Path(path)) if path is not None else _id_by_options(sources)
     reading = _Reading()
     if path is not None:
         case_id = _look_into(Path(path), sources, reading, frozenset(sequences) - sources.keys()) or case_id
@@ -85,6 +85,12 @@ def read_case(
     for note in reading.notes:
         log.info("%s: %s", case_id, note)
     return Case(case_id, volumes, reading.gland, tuple(reading.notes))
+
+
+def _id_by_path(path: Path) -> str:
+    """The folder's or file's own name, also where it was named as `..`; links keep the name that they were given."""
+    named = path.resolve() if path.name in ("", "..") else path
+    return image_stem(named.name) or "case"
 
 
 def _id_by_options(sources: Mapping[Sequence, Path]) -> str:
@@ -107,7 +113,8 @@ def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wan
         sources.setdefault(Sequence.T2W, path)
         return None
     if not path.is_dir():
-        raise ImageError(f"Case '{path.name}' must be a folder or an image file, but there is none. Check the path.")
+        found = "is neither; for DICOM give the folder" if path.exists() else "there is none; check the path"
+        raise ImageError(f"Case '{path.name}' must be a folder or an image file, but {found}.")
     files = _image_files(path)
     by_name = {role: file for role in Sequence if role in wanted and (file := _only_file(role, files))}
     sources |= by_name
