@@ -1,4 +1,6 @@
 import errno
+import os
+import time
 
 import pytest
 
@@ -39,6 +41,39 @@ def test_an_earlier_output_is_replaced_whole(tmp_path, mark):
         (work / "new.nii.gz").write_bytes(b"new")
     assert names_in(tmp_path / "out") == ["new.nii.gz"]
     assert names_in(tmp_path) == ["out"]
+
+
+@pytest.fixture
+def an_earlier_output(tmp_path):
+    """Written an hour ago."""
+    with output_folder(tmp_path / "out") as work:
+        for name in ("result.json", "segmentation.seg.nrrd"):
+            (work / name).write_bytes(b"{}")
+    for path in (tmp_path / "out").iterdir():
+        hour_ago = time.time() - 3600
+        os.utime(path, (hour_ago, hour_ago))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", ["segmentation.seg.nrrd", "note.txt", "other/result.json"])
+def test_what_was_changed_or_added_to_an_earlier_output_is_never_lost(an_earlier_output, name):
+    path = an_earlier_output / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"an hour of work")
+    with (
+        pytest.raises(OutputError, match=f"'{path.name}' in it was changed or added since"),
+        output_folder(an_earlier_output),
+    ):
+        pytest.fail("The block must not run.")
+    assert path.read_bytes() == b"an hour of work"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db"])
+def test_what_a_file_browser_leaves_keeps_no_output(an_earlier_output, name):
+    (an_earlier_output / name).write_bytes(b"icons")
+    with output_folder(an_earlier_output) as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+    assert names_in(an_earlier_output) == ["result.json"]
 
 
 def test_an_earlier_output_stays_when_the_new_one_fails(tmp_path):
