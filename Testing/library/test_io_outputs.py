@@ -76,6 +76,15 @@ def test_what_a_file_browser_leaves_keeps_no_output(an_earlier_output, name):
     assert names_in(an_earlier_output) == ["result.json"]
 
 
+def test_a_link_to_a_folder_on_another_disk_stays(tmp_path):
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large-disk")
+    with output_folder(tmp_path / "out") as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+    assert (tmp_path / "out").is_symlink()
+    assert names_in(tmp_path / "large-disk") == ["result.json"]
+
+
 def test_an_earlier_output_stays_when_the_new_one_fails(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "result.json").write_text("{}", encoding="utf-8")

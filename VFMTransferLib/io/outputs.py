@@ -22,7 +22,8 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     On any failure, Ctrl-C included, the sibling is removed and what was at `path` stays.
 
     Args:
-        path: Where the results shall lie; missing parents are made.
+        path: Where the results shall lie; missing parents are made. A link to a folder stays, and
+            the results lie where it leads.
         marks: Files by which an earlier output is known; only such a folder, in which nothing was
             changed since, or an empty one, is replaced.
 
@@ -30,6 +31,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
         OutputError: `path` is something else than an earlier output, or cannot be written; disk full.
     """
     target = Path(path).absolute()
+    target = target.resolve() if target.is_symlink() and target.is_dir() else target
     require_replaceable(target, marks)
     with atomic_folder(target, overwrite=True) as work:
         yield work
