@@ -10,7 +10,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from .commands import COMMANDS
@@ -50,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Wrong usage leaves by `SystemExit(2)`, as argparse does.
     """
     args = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        require_address_space()
-        args.run(args)
-        sys.stdout.flush()
+        with _ending_cleanly():
+            require_address_space()
+            args.run(args)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _failed("Stopped; nothing half-done was left behind.", STOPPED)
     except _TerminatedError:
@@ -73,6 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(text: str, code: int) -> int:
     print(text, file=sys.stderr)
     return code
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let the wish to end the process unwind it as Ctrl-C does, so that temporary folders go."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
