@@ -33,7 +33,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except ValueError as error:
         raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
     document = object_field(document, METADATA)
@@ -45,6 +45,15 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         expect(key in _BLOCK_KEYS, f"vfm_transfer.{key}", "absent", "a key that is not known")
     expect(block["format"] == FORMAT, "vfm_transfer.format", f"{FORMAT}", describe(block["format"]))
     return document
+
+
+def _refuse_constant(word: str) -> None:
+    """Python's reader takes NaN and Infinity for numbers; JSON knows none, and no field could be one.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"it holds {word}")
 
 
 def expect(holds: bool, key: str, must_be: str, found: str) -> None:

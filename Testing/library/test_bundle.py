@@ -115,6 +115,13 @@ def test_metadata_that_are_no_object_are_refused(a_bundle, content):
         read_bundle(a_bundle.folder)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_know_are_refused(a_bundle, change_metadata, number):
+    change_metadata(lambda d: d["vfm_transfer"]["model"]["preprocess"].update(spacing_mm=[0.5, number, 3.0]))
+    with pytest.raises(BundleError, match=r"must be JSON, but is not \(it holds (NaN|Infinity)\)"):
+        read_bundle(a_bundle.folder)
+
+
 def test_metadata_of_another_encoding_are_refused(a_bundle):
     (a_bundle.folder / METADATA).write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(BundleError, match="must be JSON"):
