@@ -83,7 +83,8 @@ def reference_segments(
     if not set(found) <= set(segments.values.values()):
         raise ImageError(
             f"The reference must be a mask with one value, or have the values of the results' labels "
-            f"({_table_text(segments.values)}), but has {found}. Name its values."
+            f"({_table_text(segments.values)}), but has {found}. "
+            "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
         )
     return _by_table(array, segments.values, segments), ()
 
