@@ -90,3 +90,15 @@ def test_doctor_says_what_runs_where(capsys):
     said = answer(capsys, "doctor")
     assert said["runtimes"]["onnx"]["devices"]["cpu"] == ""
     assert "tiny-scratch" in said["models"]["own"]
+
+
+def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, capsys, monkeypatch):
+    def never(*args, **options):
+        pytest.fail("A network ran.")
+
+    monkeypatch.setattr("VFMTransferLib.side_by_side.run_side_by_side", never)
+    other = shutil.copytree(a_study, tmp_path / "other")
+    (other / "t2w.nii.gz").write_bytes(b"damaged")
+    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
+    assert main(["compare", str(a_study), str(other), *pair, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("Of case 'other': 't2w.nii.gz' must be ")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleError
+from ..errors import BundleError, VFMTransferError
 from ..terms import TaskId
 from .options import (
     Commands,
@@ -26,6 +27,7 @@ from .progress import OnProgress, progress_bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..case import Case
     from ..study.cohort import CohortRow
     from ..study.comparison import Comparison
     from ..study.image_sources import Reference
@@ -137,23 +139,50 @@ def _compared(
     args: argparse.Namespace, pair: Pair, folder_of: Callable[[str], Path], on_progress: OnProgress
 ) -> Iterator[tuple[Comparison, Path]]:
     """Each case's comparison and page, one at a time, so that one case is in memory."""
-    from ..io import read_case
     from ..side_by_side import run_side_by_side
 
     paths = args.cases or [None]
     references = args.references or [None] * len(paths)
+    if len(paths) > 1:
+        for path, reference in zip(paths, references, strict=True):
+            with _named(path, len(paths)):
+                _read(args, pair, path, reference)  # so that a broken study is known before hours of work
     for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
-        case = read_case(path, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
-        folder = folder_of(case.id)
-        folder.mkdir(exist_ok=True)
-        yield run_side_by_side(
-            case,
-            pair,
-            folder,
-            _read_reference(reference, pair),
-            on_progress=_part(on_progress, index, len(paths), case.id),
-            **running(args),
-        )
+        with _named(path, len(paths)):
+            case, truth = _read(args, pair, path, reference)
+            folder = folder_of(case.id)
+            folder.mkdir(exist_ok=True)
+            on_part = _part(on_progress, index, len(paths), case.id)
+            compared = run_side_by_side(case, pair, folder, truth, on_progress=on_part, **running(args))
+        yield compared
+
+
+def _read(
+    args: argparse.Namespace, pair: Pair, path: Path | None, reference: str | None
+) -> tuple[Case, Reference | None]:
+    """A study that both networks can take, and its truth."""
+    from ..io import read_case
+    from ..predict import require_fit
+
+    case = read_case(path, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    for bundle in pair:
+        require_fit(case, bundle)
+    return case, _read_reference(reference, pair)
+
+
+@contextmanager
+def _named(path: Path | None, count: int) -> Iterator[None]:
+    """Say of which case an error is, where there are several: their files often bear the same names.
+
+    Raises:
+        VFMTransferError: The error, with the case before it.
+    """
+    try:
+        yield
+    except VFMTransferError as error:
+        if path is None or count == 1 or f"'{path.name}'" in str(error):
+            raise
+        raise type(error)(f"Of case '{path.name}': {error}") from error
 
 
 def _read_reference(text: str | None, pair: Pair) -> Reference | None:
