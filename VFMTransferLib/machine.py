@@ -53,6 +53,17 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    if sys.platform == "win32":
+        return _windows_resident_bytes()
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    kib = _output(["ps", "-o", "rss=", "-p", str(os.getpid())])
+    return int(kib) * 1024 if kib.isdigit() else 0
+
+
 def free_disk_gb(folder: Path) -> float:
     """Free space on the disk of a folder that may not exist yet."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -84,3 +95,19 @@ def _windows_memory_bytes() -> int:
     status = Status(length=ctypes.sizeof(Status))
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
     return int(status.total)
+
+
+def _windows_resident_bytes() -> int:
+    class Counters(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("faults", ctypes.c_ulong), ("peak", ctypes.c_size_t)] + [
+            (name, ctypes.c_size_t)
+            for name in ("resident", "peak_paged", "paged", "peak_nonpaged", "nonpaged", "pagefile", "peak_pagefile")
+        ]
+
+    counters = Counters(length=ctypes.sizeof(Counters))
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    query = kernel.K32GetProcessMemoryInfo
+    query.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong]
+    query(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.length)
+    return int(counters.resident)

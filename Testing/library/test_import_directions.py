@@ -17,6 +17,7 @@ PREDICTION_PATH = (
     "VFMTransferLib.report",
     "VFMTransferLib.doctor",
     "VFMTransferLib.demo",
+    "VFMTransferLib.job_run",
 )
 
 
