@@ -105,7 +105,7 @@ def finetune_arm(
     return finetune(config, arm, cases, work / arm, encoder=start, phantoms=phantoms, on_progress=on_progress)
 
 
-def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path) -> Bundle:
+def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path, *, remarks: Sequence[str] = ()) -> Bundle:
     """Write a finished arm as a bundle `<name>-<arm>`, with its ONNX graph, measurements and model card.
 
     Args:
@@ -114,6 +114,7 @@ def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path) -> B
         run: The finished training; its averaged weights are written, as fp16.
         data: Folder with the cases that the recipe's evaluation names.
         folder: Where the bundle's folder goes.
+        remarks: What of this run was not as the recipe says, for record and card.
     """
     name = f"{recipe.name}-{arm}"
     bundle = Bundle(
@@ -123,7 +124,12 @@ def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path) -> B
         version=VERSION,
         spec=recipe.model,
         arm=arm,
-        training={"recipe": recipe_record(recipe), "steps": run.step, "history": run.history},
+        training={
+            "recipe": recipe_record(recipe),
+            "steps": run.step,
+            "history": run.history,
+            "remarks": list(remarks),
+        },
         license=recipe.license,
         demonstration=True,
         description=_DESCRIPTIONS[arm],

@@ -19,7 +19,7 @@ _CAVEATS = """\
 def training_card(bundle: Bundle, recipe: Recipe) -> str:
     """The card, Markdown: facts of the bundle, then training, measurements and limits."""
     sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]
-    sections += ["## Training", _training(recipe), recipe.attribution]
+    sections += ["## Training", _training(recipe), *bundle.training.get("remarks", []), recipe.attribution]
     if bundle.metrics:
         sections += ["## Measured", *_measured(bundle.metrics, recipe)]
     sections += ["## Limits", _CAVEATS]
