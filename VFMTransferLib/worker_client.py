@@ -42,6 +42,7 @@ class WorkerClient:
         self._child: WorkerProcess | None = None
         self._at_work: str | None = None
         self._ended_for: str | None = None
+        self._deadline: Timer | None = None
 
     def __enter__(self) -> WorkerClient:
         return self
@@ -89,6 +90,9 @@ class WorkerClient:
             yield Finished(run.job, "canceled" if is_canceled else "failed")
         finally:
             self._at_work = None
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
 
     def send(self, message: Request) -> None:
         """Write one message; that the worker is gone is told by `receive`."""
@@ -109,9 +113,10 @@ class WorkerClient:
     def cancel(self, job: str, within_s: float = CANCEL_S) -> None:
         """Stop a job: by message, and where that is not answered in time, by ending the worker."""
         self.send(Cancel(job))
-        timer = Timer(within_s, self._end_for, (job,))
-        timer.daemon = True
-        timer.start()
+        if self._at_work == job and self._deadline is None:
+            self._deadline = Timer(within_s, self._end_for, (job,))
+            self._deadline.daemon = True
+            self._deadline.start()
 
     def close(self, within_s: float = CLOSE_S) -> None:
         """End the worker, kindly at first."""
