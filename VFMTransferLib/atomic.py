@@ -29,16 +29,22 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     if not overwrite and _is_taken(folder):
         raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    _require_no_file_above(folder)
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         with writing(folder):
-            yield work
-            _apply_umask(work)
-            _replace_folder(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+        try:
+            with writing(folder):
+                yield work
+                _apply_umask(work)
+                _replace_folder(work, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except BaseException:
+        _remove_empty(new_parents)
+        raise
 
 
 @contextmanager
@@ -81,6 +87,21 @@ def writing(path: Path) -> Iterator[None]:
                 f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."
             ) from error
         raise
+
+
+def _require_no_file_above(folder: Path) -> None:
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise OutputError(
+                f"'{parent.name}' must be a folder to hold '{folder.name}', but is a file. Choose a folder."
+            )
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, as far as they are there and empty."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _is_taken(folder: Path) -> bool:

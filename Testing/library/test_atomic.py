@@ -6,10 +6,26 @@ import stat
 import pytest
 
 from VFMTransferLib.atomic import atomic_folder
+from VFMTransferLib.errors import OutputError
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions.")
+
+def test_a_failure_takes_the_parents_away_that_it_made(tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "old" / "new" / "deep" / "out"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
 
 
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with (
+        pytest.raises(OutputError, match="'file' must be a folder to hold 'out'"),
+        atomic_folder(tmp_path / "file" / "out"),
+    ):
+        pytest.fail("The block ran.")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions.")
 def test_a_folder_and_its_files_get_ordinary_permissions(tmp_path):
     with atomic_folder(tmp_path / "out") as work:
         (work / "sub").mkdir()
