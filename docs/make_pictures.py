@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
-WINDOW = {"width": 1440, "height": 900}
+WINDOW = {"width": 1440, "height": 802}
 MAX_WIDTH_PX = 1400
 COLORS = 256
 MAX_BYTES = 480_000
