@@ -51,7 +51,7 @@ def infer(session: Session, prepared: Prepared, spec: ModelSpec, on_window: OnWi
     network_input = _slice_input if isinstance(spec.encoder, ViTSpec) else _window_input
     is_classifier = spec.head.kind == "classifier"
     expected = (spec.head.out_channels, *(() if is_classifier else prepared.patch))
-    blend = Blend(*prepared.box, _weight(prepared))
+    blend = Blend(*prepared.box, _weight(prepared, spec))
     vectors = []
     for done, start in enumerate(prepared.starts, start=1):
         output = _checked(session.run(*network_input(prepared, spec, start)), expected)
@@ -81,11 +81,11 @@ def _slice_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple
     return (*(stream[None] for stream in scaled), slice_positions(z, depth))
 
 
-def _weight(prepared: Prepared) -> np.ndarray:
-    """How windows blend; even where they do not overlap, so that a single one comes back untouched."""
-    if len(prepared.starts) == 1 or prepared.patch[0] == 1:
-        return np.ones(prepared.patch, np.float32)
-    return gaussian_weight(prepared.patch)
+def _weight(prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+    """How windows blend: windows over a whole volume fade into each other, others count alike wherever they lie."""
+    if spec.preprocess.whole_volume and len(prepared.starts) > 1:
+        return gaussian_weight(prepared.patch)
+    return np.ones(prepared.patch, np.float32)
 
 
 def _checked(output: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,7 @@ from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
 from .terms import Sequence, TaskId
 from .volume import Geometry, IntTriple, Volume
-from .windows import centered_start, window_starts
+from .windows import centered_start, shifted_starts, window_starts
 
 CROPS = ("auto", "gland", "center")
 ZSCORE_NONZERO = "zscore-nonzero"
@@ -205,7 +205,7 @@ def _windows(spec: ModelSpec, grid: Geometry, gland: Volume | None) -> tuple[tup
     if spec.family == "provicnet":
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
         return tuple((z, y, x) for z in range(shape[0])), centered_on
-    return (centered_start(shape, patch, center),), centered_on
+    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
 
 
 def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:

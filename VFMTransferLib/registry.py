@@ -77,6 +77,8 @@ class PreprocessSpec:
             view) or `zscore-gland` (over the voxels in the gland mask).
         overlap: Fraction by which neighboring windows overlap where the volume is larger.
         whole_volume: Run windows over the whole volume, not over one crop.
+        shift_voxels: Where one crop is all that the network sees: 0, or how far four crops are moved from it along
+            both in-plane diagonals; their outputs are averaged.
     """
 
     sequences: tuple[Sequence | None, ...]
@@ -85,6 +87,7 @@ class PreprocessSpec:
     normalization: str = "zscore-nonzero"
     overlap: float = 0.5
     whole_volume: bool = False
+    shift_voxels: int = 0
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ def _check_values(spec: ModelSpec, where: str) -> None:
         (min(spec.preprocess.spacing_mm) > 0, "preprocess.spacing_mm", "positive", spec.preprocess.spacing_mm),
         (min(spec.preprocess.patch) > 0, "preprocess.patch", "positive", spec.preprocess.patch),
         (0 <= spec.preprocess.overlap < 1, "preprocess.overlap", "in 0 <= overlap < 1", spec.preprocess.overlap),
+        (spec.preprocess.shift_voxels >= 0, "preprocess.shift_voxels", "0 or more", spec.preprocess.shift_voxels),
         (0 < spec.threshold < 1, "threshold", "between 0 and 1", spec.threshold),
         (any(spec.preprocess.sequences), "preprocess.sequences", "at least one sequence", spec.preprocess.sequences),
         (

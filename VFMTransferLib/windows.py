@@ -36,6 +36,12 @@ def centered_start(size: IntTriple, patch: IntTriple, center: tuple[float, float
     return (start[0], start[1], start[2])
 
 
+def shifted_starts(start: IntTriple, shift: int) -> tuple[IntTriple, ...]:
+    """First voxels of four windows around one, moved along the in-plane diagonals; of that one alone without shift."""
+    z, y, x = start
+    return tuple((z, y + dy, x + dx) for dy, dx in product((-shift, shift), repeat=2)) if shift else (start,)
+
+
 def window_starts(size: IntTriple, patch: IntTriple, overlap: float) -> tuple[IntTriple, ...]:
     """First voxels of the windows that together cover the volume, z slowest.
 

@@ -30,6 +30,18 @@ def test_network_that_returns_its_first_channel_gives_back_the_input(a_case, who
     assert len(session.seen) == len(prepared.starts)
 
 
+def test_shifted_crops_count_alike_wherever_they_lie(a_case):
+    spec = with_preprocess("profound-upernet-lesion", patch=(16, 16, 16), shift_voxels=4)
+    prepared = prepare(a_case, spec)
+    outputs = iter([1.0, 2.0, 3.0, 4.0])
+    logits = infer(FakeSession(lambda x: np.full((1, 1, 16, 16, 16), next(outputs))), prepared, spec)
+    assert logits.shape == (1, 16, 24, 24)
+    # By hand: the middle lies in all four, a corner in one, the middle of an edge in two.
+    assert logits[0, 8, 12, 12] == 2.5
+    assert [logits[0, 8, y, x] for y, x in ((0, 0), (0, 23), (23, 0), (23, 23))] == [1, 2, 3, 4]
+    assert [logits[0, 8, y, x] for y, x in ((0, 12), (12, 0))] == [1.5, 2]
+
+
 def test_classifier_gives_one_vector(a_case):
     spec = with_preprocess("profound-classifier", patch=(16, 32, 48))
     logits = infer(FakeSession(lambda x: np.array([[1.0, 2.0, 3.0, 4.0]])), prepare(a_case, spec), spec)

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from VFMTransferLib.windows import Blend, centered_start, covered_box, cut, gaussian_weight, window_starts
+from VFMTransferLib.windows import (
+    Blend,
+    centered_start,
+    covered_box,
+    cut,
+    gaussian_weight,
+    shifted_starts,
+    window_starts,
+)
 
 
 def test_center_crop_starts_where_the_published_one_does():
@@ -13,6 +21,11 @@ def test_center_crop_starts_where_the_published_one_does():
 
 def test_window_around_a_center_stays_inside_the_volume():
     assert centered_start((80, 300, 300), (64, 224, 224), (5.0, 150.4, 290.0)) == (0, 38, 76)
+
+
+def test_shifted_windows_lie_on_the_diagonals_of_the_plane():
+    assert shifted_starts((5, 80, 8), 6) == ((5, 74, 2), (5, 74, 14), (5, 86, 2), (5, 86, 14))
+    assert shifted_starts((5, 80, 8), 0) == ((5, 80, 8),)
 
 
 def test_volume_that_fits_has_one_padded_window():
