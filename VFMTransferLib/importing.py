@@ -12,7 +12,7 @@ from .atomic import atomic_folder
 from .bundle import Bundle, file_sha256, read_bundle, rename, write_bundle
 from .bundle_archive import copy_folder, extract_zip, is_bundle_folder, is_bundle_zip, name_of
 from .catalog import user_folder
-from .errors import CheckpointError, RuntimeUnavailableError
+from .errors import CheckpointError, OutputError, RuntimeUnavailableError
 from .registry import ModelSpec
 from .runtimes import why_not_torch
 from .terms import Arm, Sequence
@@ -49,7 +49,7 @@ def import_files(
         keep_fusion_streams: Keep the fusion file's own first blocks, which upstream overwrites with those of the
             three networks' heads.
         export: Add the ONNX graph.
-        overwrite: Replace the folder.
+        overwrite: Replace the folder, if it holds a bundle.
 
     Raises:
         CheckpointError: A file holds no known network, holds what must not be loaded, or the files do not belong
@@ -68,13 +68,15 @@ def import_files(
     spec, state = _read_network(paths, sequence, keep_fusion_streams)
     name = name or bundle_name(spec.name if target is None else target.name)
     bundle = _describe(spec, name, paths, keep_fusion_streams)
-    with atomic_folder(target or user_folder() / name, overwrite) as work:
+    final = target or user_folder() / name
+    _require_bundle(final, overwrite)
+    with atomic_folder(final, overwrite) as work:
         bundle = write_bundle(replace(bundle, folder=work), state, overwrite=True)
         if export and spec.head.kind != "none":
             from .export import export_onnx
 
             export_onnx(bundle)
-    return read_bundle(target or user_folder() / name)
+    return read_bundle(final)
 
 
 def bundle_name(text: str) -> str:
@@ -120,8 +122,22 @@ def _describe(spec: ModelSpec, name: str, paths: list[Path], keep_fusion_streams
 def _import_bundle(source: Path, target: Path | None, name: str | None, overwrite: bool) -> Bundle:
     """Copy a bundle into place once all of it is found right."""
     final = target or user_folder() / (name or name_of(source))
+    _require_bundle(final, overwrite)
     with atomic_folder(final, overwrite) as work:
         bundle = extract_zip(source, work) if source.is_file() else copy_folder(source, work)
         if name is not None and name != bundle.name:
             rename(bundle, name)
     return read_bundle(final)
+
+
+def _require_bundle(folder: Path, overwrite: bool) -> None:
+    """Raise where a bundle would take the place of something else, as of the folder that holds all bundles.
+
+    Raises:
+        OutputError: It would.
+    """
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if overwrite and not is_free and not is_bundle_folder(folder):
+        raise OutputError(
+            f"'{folder.name}' must be a bundle to be replaced, but holds something else. Choose another folder."
+        )

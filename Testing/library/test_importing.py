@@ -174,6 +174,16 @@ def test_a_folder_in_use_is_kept(tmp_path, target):
     assert files_in(target) == {"notes.txt"}
 
 
+def test_only_a_bundle_is_replaced(a_bundle, tmp_path, target):
+    import_files([a_bundle.folder], target)
+    assert import_files([a_bundle.folder], target, name="renamed", overwrite=True).name == "renamed"
+    with pytest.raises(OutputError, match="'out' must be a bundle to be replaced, but holds something else"):
+        import_files([a_bundle.folder], target.parent, overwrite=True)
+    with pytest.raises(OutputError, match="'out' must be a bundle to be replaced"):
+        import_files([profound_file(tmp_path / "c.pth.tar", "profound-classifier")], target.parent, overwrite=True)
+    assert read_bundle(target).name == "renamed"
+
+
 def test_without_torch_the_authors_files_cannot_be_read(tmp_path, target, monkeypatch):
     monkeypatch.setattr(importing, "why_not_torch", lambda: "not installed: torch.")
     with pytest.raises(RuntimeUnavailableError, match="Checkpoints are read with PyTorch, which is not installed"):
