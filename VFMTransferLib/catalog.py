@@ -81,7 +81,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
         )
     if folders:
         return read_bundle(folders[0])
-    known = ", ".join(bundle.name for bundle in list_bundles()) or "none"
+    known = ", ".join(dict.fromkeys(bundle.name for bundle in list_bundles())) or "none"
     raise BundleError(
         f"Bundle '{name_or_path}' must be the folder of a bundle or one of: {known}. See: vfm-transfer models list."
     )

@@ -68,6 +68,15 @@ def test_models_are_listed_and_shown(capsys):
     assert answer(capsys, "models", "show", "tiny-scratch")["arm"] == "scratch"
 
 
+def test_bundles_of_one_name_are_listed_with_their_folders(tiny_models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
+    for name in ("one", "copy"):
+        shutil.copytree(tiny_models / "tiny-scratch", tmp_path / name)
+    assert main(["models", "list"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny-scratch")]
+    assert [line.rpartition(" ")[2] for line in listed] == [f"{tmp_path / 'copy'})", f"{tmp_path / 'one'})"]
+
+
 def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
     assert main(["models", "import", str(tiny_models / "tiny-scratch"), "--name", "mine"]) == 0

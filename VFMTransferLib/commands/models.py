@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,11 @@ def run_list(args: argparse.Namespace) -> None:
         print_json({"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}})
         return
     width = max([len(bundle.name) for bundle in bundles], default=0)
+    named = Counter(bundle.name for bundle in bundles)
     for bundle in bundles:
         task, onnx = bundle.spec.task or "encoder", "" if bundle.onnx_path.is_file() else "  (no ONNX graph)"
-        print(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}")
+        twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
+        print(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
     for folder, why in broken.items():
         print(f"{folder.name}: broken. {why}")
     print(f"Your own bundles: {user_folder()}")
