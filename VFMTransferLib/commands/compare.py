@@ -209,5 +209,12 @@ def _part(on_progress: OnProgress, index: int, count: int, case_id: str) -> OnPr
 
 
 def _row_text(row: CohortRow) -> str:
+    """A measure over all cases; for a pair the mean of each arm before the mean of their difference."""
+    from ..study.measures import KINDS
+
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
-    return f"{row.measure}, {row.subject}, {row.between}: {row.mean:.3f}{interval} {row.unit} ({row.cases} cases)"
+    arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""
+    against = ", A with B" if row.between == "a-b" else " against the reference" if "reference" in row.between else ""
+    unit = f" {row.unit}" if row.unit else ""
+    title = KINDS[row.measure].title
+    return f"{title}, {row.subject}{against}: {arms}{row.mean:.3f}{interval}{unit} (cases: {row.cases})"
