@@ -31,6 +31,7 @@ from VFMTransferLib.errors import OutputError
 from VFMTransferLib.registry import MODELS
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.colors import ARM_A, ARM_B
+from VFMTransferLib.report.display import MARGIN_MM
 from VFMTransferLib.report.encoding import LEVELS, encode_image, encode_labels
 from VFMTransferLib.report.figure import figure_png
 from VFMTransferLib.report.scene import FIRST_ONLY, OTHER, SECOND_ONLY, build_scene
@@ -138,6 +139,17 @@ def test_a_large_study_is_cropped_around_what_is_marked_and_says_so(tmp_path: Pa
     page = write_report(scene.comparison, tmp_path)
     assert page.stat().st_size < 8e6
     assert "Cropped to" in page.read_text(encoding="utf-8")
+
+
+def test_thin_slices_do_not_cost_the_gland_its_edge():
+    grid = Geometry((200, 190, 220), (0.5, 0.5, 0.5))
+    case = Case("thin", {Sequence.T2W: Volume(np.indices(grid.shape).sum(axis=0, dtype=np.int16), grid)})
+    left, right = (ellipse((x, 90), (55, 40), slice(20, 200), grid).astype(np.uint8) for x in (90, 110))
+    pair = (anatomy("pretrained", left, {"prostate": 1}, grid), anatomy("scratch", right, {"prostate": 1}, grid))
+    scene = build_scene(compare(case, *(replace(result, case_id="thin") for result in pair)))
+    assert scene.display.is_cropped
+    assert (scene.labels["a"].sum(), scene.labels["b"].sum()) == (left.sum(), right.sum())
+    assert scene.display.geometry.extent_mm[0] >= 65 + 2 * MARGIN_MM
 
 
 # The page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ..volume import Geometry, IntTriple, Volume
 MAX_VOXELS = 4_500_000
 """Voxels of all images on a page together: 4 to 6 MB as text, by how noisy they are."""
 MIN_SIDE_PX = 64
+MARGIN_MM = 10.0
+"""Shown around what is marked, however many voxels that takes: a thin-sliced scan must not lose the gland's edge."""
 FIRST_FIELD_MM = 110.0
 """Field of view that the page starts with; the whole window is a zoom away."""
 
@@ -71,9 +74,12 @@ def display_of(comparison: Comparison, images: int) -> Display:
         t2w = comparison.case[Sequence.T2W].to_nearest_lps().geometry
         if np.prod(t2w.spacing_mm[:2]) < np.prod(base.spacing_mm[:2]) * 0.999:
             base = t2w
+    low, high = _box_of_interest(comparison, base)
+    center = (low + high) / 2
+    shown_mm = np.minimum((high - low + 1) * base.spacing_mm + 2 * MARGIN_MM, FIRST_FIELD_MM)
+    least = np.ceil(shown_mm / base.spacing_mm).astype(int)
     side = max(int(np.sqrt(MAX_VOXELS / max(images, 1) / base.size[2])), MIN_SIDE_PX)
-    size = (min(base.size[0], side), min(base.size[1], side), base.size[2])
-    center = base.to_index(_center_of_interest(comparison))
+    size = (min(base.size[0], max(side, int(least[0]))), min(base.size[1], max(side, int(least[1]))), base.size[2])
     x, y = (
         int(np.clip(round(c - n / 2), 0, whole - n)) for c, n, whole in zip(center, size, base.size[:2], strict=False)
     )
@@ -81,11 +87,20 @@ def display_of(comparison: Comparison, images: int) -> Display:
     return Display(base, (x, y, 0), base.crop((x, y, 0), size), middle)
 
 
-def _center_of_interest(comparison: Comparison) -> np.ndarray:
-    """Middle of what is marked, or of the gland, or of the field of view; LPS."""
-    candidates = [comparison.a.labels, comparison.b.labels, comparison.case.gland]
-    for volume in candidates:
-        if volume is not None and volume.array.any():
-            found = np.argwhere(volume.array)[:, ::-1]
-            return volume.geometry.to_world((found.min(axis=0) + found.max(axis=0)) / 2)
-    return comparison.geometry.center_mm
+def _box_of_interest(comparison: Comparison, base: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index (x, y, z) on a grid of what A or B marks, or of the gland, or twice its middle."""
+    marked = [result.labels for result in (comparison.a, comparison.b)]
+    for volumes in (marked, [comparison.case.gland]):
+        boxes = [_box(volume, base) for volume in volumes if volume is not None and volume.array.any()]
+        if boxes:
+            return np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
+    middle = base.to_index(comparison.geometry.center_mm)
+    return middle, middle
+
+
+def _box(volume: Volume, base: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index on a grid of a volume's non-zero voxels."""
+    found = np.argwhere(volume.array)[:, ::-1]
+    corners = np.array(list(product(*zip(found.min(axis=0), found.max(axis=0), strict=True))))
+    indices = base.to_index(volume.geometry.to_world(corners))
+    return indices.min(axis=0), indices.max(axis=0)
