@@ -308,11 +308,18 @@ def edit_preprocessing(bench: Bench, **entries: object) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
+def listen_to_ctrl_c() -> None:
+    """A shell's background jobs, and all they start, ignore SIGINT; a user's command does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start_long_run(bench: Bench) -> subprocess.Popen:
     """A run with thousands of windows that has begun to work."""
     edit_preprocessing(bench, whole_volume=True, overlap=0.97, spacing_mm=[0.5, 0.5, 1])
     command = [*COMMAND, "predict", bench.study, "--bundle", "tiny-scratch", "-o", bench.out]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=bench.environment())
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=bench.environment(), preexec_fn=listen_to_ctrl_c
+    )
     deadline = time.monotonic() + PATIENCE_S
     while not list(bench.folder.glob(".out.*")):
         assert process.poll() is None, process.stderr.read()
