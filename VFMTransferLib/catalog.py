@@ -59,6 +59,11 @@ def broken_bundles() -> dict[Path, str]:
     return broken
 
 
+def as_bundle(bundle: Bundle | str | Path) -> Bundle:
+    """The bundle itself, or the one that a name or folder stands for; see `find_bundle`."""
+    return bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
+
+
 def find_bundle(name_or_path: str | Path) -> Bundle:
     """The bundle of a folder, or of a name in the catalog.
 

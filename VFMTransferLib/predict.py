@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
 from .case import Case
+from .catalog import as_bundle
 from .errors import BundleError, OutOfMemoryError
 from .inference import Session, infer
 from .inputs import CaseInputs, OpenNetwork
@@ -39,7 +41,7 @@ _NO_MEMORY = ("bad_alloc", "failed to allocate memory", "memory allocation")
 
 def predict(
     case: Case,
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     runtime: str = "auto",
     device: str = "auto",
     on_progress: OnProgress | None = None,
@@ -56,7 +58,7 @@ def predict(
 
     Args:
         case: The study.
-        bundle: The network.
+        bundle: The network: a bundle, its folder, or the name of an installed one.
         runtime: `auto`, `onnx` or `torch`.
         device: `auto`, or a device of the runtime.
         on_progress: Called with the stage (`read`, `preprocess`, `infer`, `postprocess`) and the fraction of the whole
@@ -94,7 +96,7 @@ def predict(
 
 def predict_each(
     case: Case,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[Bundle | str | Path],
     runtime: str = "auto",
     device: str = "auto",
     on_progress: OnProgress | None = None,
@@ -106,7 +108,7 @@ def predict_each(
 
 def predict_in_turn(
     case: Case,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[Bundle | str | Path],
     runtime: str = "auto",
     device: str = "auto",
     on_progress: OnProgress | None = None,
@@ -122,17 +124,18 @@ def predict_in_turn(
     """As `predict_each`, but each result is given as soon as it is there; what cannot run is refused at once."""
     if phase_axis not in PHASE_AXES:
         raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{phase_axis}'.")
-    for bundle in bundles:
-        require_fit(case, bundle)
+    networks = [as_bundle(bundle) for bundle in bundles]
+    for network in networks:
+        require_fit(case, network)
     opened = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
     inputs = CaseInputs(case, gland, crop, opened)
     finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis)
 
     def run(i: int) -> Result:
         with memory_checked():
-            return _predict_one(inputs, bundles[i], finish, _Clock(on_progress, i / len(bundles), 1 / len(bundles)))
+            return _predict_one(inputs, networks[i], finish, _Clock(on_progress, i / len(networks), 1 / len(networks)))
 
-    return map(run, range(len(bundles)))
+    return map(run, range(len(networks)))
 
 
 def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:

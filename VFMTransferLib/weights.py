@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .atomic import atomic_file
 from .bundle import Bundle, stored_arrays, verify
+from .catalog import as_bundle
 from .errors import BundleError, CheckpointError
 from .models.network import build_network
 from .registry import ModelSpec
@@ -22,13 +23,17 @@ _ENCODER_ALONE = "downsample_layers.0.0.weight"
 _LISTED = 3
 
 
-def load_network(bundle: Bundle) -> nn.Module:
+def load_network(bundle: Bundle | str | Path) -> nn.Module:
     """Build a bundle's network and give it the bundle's weights, in evaluation mode, float32, on the CPU.
+
+    Args:
+        bundle: A bundle, its folder, or the name of an installed one.
 
     Raises:
         BundleError: The weights are missing, damaged, or not those of the network in the metadata.
         ChecksumError: The weights differ from the bundle's checksum.
     """
+    bundle = as_bundle(bundle)
     verify(bundle)
     state = read_weights(bundle.weights_path)
     network = empty_network(bundle.spec)

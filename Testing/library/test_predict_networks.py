@@ -18,6 +18,7 @@ from VFMTransferLib.models.network import build_network
 from VFMTransferLib.predict import predict, save_result
 from VFMTransferLib.result import Result
 from VFMTransferLib.terms import Sequence
+from VFMTransferLib.weights import load_network
 
 # One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
 NAMES = (
@@ -57,3 +58,9 @@ def test_both_runtimes_give_one_result(bundle, a_case, tmp_path):
 
 def volumes_of(result: Result):
     return [*result.probabilities.values(), *result.images.values()]
+
+
+def test_a_folder_stands_for_its_bundle(a_case, bundle):
+    assert type(load_network(str(bundle.folder))) is type(load_network(bundle))
+    by_folder, by_bundle = predict(a_case, bundle.folder), predict(a_case, bundle)
+    assert by_folder.provenance.sha256 == by_bundle.provenance.sha256 != ""
