@@ -96,8 +96,8 @@ def a_job(folder: Path, models: Path, *names: str, t2w: Volume | None = None, **
 
 def a_large_t2w() -> Volume:
     """An image of many windows."""
-    noise = np.random.default_rng(0).normal(size=(20, 96, 90))
-    return Volume((300 + 90 * noise).astype(np.int16), Geometry((90, 96, 20), (2.0, 2.0, 4.0)), "t2w")
+    noise = np.random.default_rng(0).normal(size=(24, 128, 120))
+    return Volume((300 + 90 * noise).astype(np.int16), Geometry((120, 128, 24), (2.0, 2.0, 4.0)), "t2w")
 
 
 def of(kind: type, replies: list) -> list:
@@ -294,8 +294,11 @@ def test_the_worker_ends_in_the_middle_of_a_job_when_its_parent_dies(slow_models
     process = start()
     process.stdin.write(to_line(a_job(tmp_path, slow_models, "slow-a", "slow-b", t2w=a_large_t2w())).encode())
     process.stdin.flush()
-    while not (b'"infer"' in (line := process.stdout.readline()) or line == b""):
-        pass
+    is_running = False
+    while not is_running:
+        reply = read_reply(process.stdout.readline())  # a line that is no message, as at the end, raises
+        assert not isinstance(reply, Error), reply.details
+        is_running = isinstance(reply, Progress) and reply.stage == "infer"
     replies, _ = converse(process)
     assert process.returncode == 0
     assert of(ArmResult, replies) == []
