@@ -245,6 +245,13 @@ def test_the_fused_network_joins_the_tokens_of_its_three_networks():
         torch.testing.assert_close(network(t2w, adc, dwi, positions), network.fusion(*tokens))
 
 
+def test_positions_may_be_whole_numbers():
+    network = small_network("provicnet-t2w")
+    x, counts = inputs(SMALL_SPECS["provicnet-t2w"], (1, 1, 1))
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x, counts.long()), network(x, counts))
+
+
 def test_an_unknown_head_is_a_mistake_of_the_caller():
     spec = SMALL_SPECS["profound-classifier"]
     with pytest.raises(ValueError, match="got profound with fusion"):

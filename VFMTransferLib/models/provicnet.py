@@ -37,6 +37,7 @@ class ProViCNet(nn.Module):
 
     def patch_tokens(self, x: Tensor, positions: Tensor) -> Tensor:
         """Encode a slice: normalized patch tokens (B, side * side, dim), row by row."""
+        positions = positions.to(x.dtype)  # counts are whole numbers, and may come as such
         extra = torch.stack([self.axis_pos(positions[:, :1]), self.axis_max(positions[:, 1:])], dim=1)
         return self.backbone(x, extra)[:, self.leading_tokens :]
 
