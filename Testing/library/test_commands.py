@@ -7,7 +7,10 @@ import pytest
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.commands.compare import _row_text
+from VFMTransferLib.commands.predict import summary
+from VFMTransferLib.result import Lesion, Provenance, Result
 from VFMTransferLib.study.cohort import CohortRow
+from VFMTransferLib.terms import TaskId
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +129,14 @@ def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path
     pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
     assert main(["compare", str(a_study), str(other), *pair, "-o", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("Of case 'other': 't2w.nii.gz' must be ")
+
+
+def test_the_largest_lesions_are_printed_and_the_others_counted():
+    lesions = tuple(Lesion(i, "csPCa", (0.0, 0.0, 0.0), 1 / i, 0.5) for i in range(1, 14))
+    source = Provenance("b", "B", "", "", "onnx", "cpu")
+    lines = summary(Result("p001", TaskId.LESION_SEGMENTATION, source, lesions=lesions))
+    assert lines[0] == "lesion 1: csPCa, 1.00 ml, confidence 0.50"
+    assert lines[9:] == [
+        "lesion 10: csPCa, 0.10 ml, confidence 0.50",
+        "and 3 smaller lesions, listed in result.json",
+    ]

@@ -24,6 +24,8 @@ from .progress import progress_bar
 if TYPE_CHECKING:
     from ..result import Result
 
+SHOWN_LESIONS = 10
+
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "predict", "Run one network on one study")
@@ -63,8 +65,10 @@ def summary(result: Result) -> list[str]:
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [
         f"lesion {lesion.index}: {lesion.label}, {lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"
-        for lesion in result.lesions
+        for lesion in result.lesions[:SHOWN_LESIONS]
     ]
+    if len(result.lesions) > SHOWN_LESIONS:
+        lines.append(f"and {len(result.lesions) - SHOWN_LESIONS} smaller lesions, listed in result.json")
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
     return [*lines, *result.provenance.notes]
