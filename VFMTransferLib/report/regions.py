@@ -10,6 +10,8 @@ from ..terms import Label
 from .display import Display
 from .titles import label_title, place_title
 
+SHOWN_LESIONS = 50
+
 
 def disagreement_table(comparison: Comparison, display: Display) -> str:
     """Regions where A and B differ; each row jumps to its place."""
@@ -28,7 +30,7 @@ def disagreement_table(comparison: Comparison, display: Display) -> str:
 
 
 def lesion_table(comparison: Comparison) -> str:
-    """Lesions that A and B list, side by side."""
+    """The largest lesions that A and B list, side by side."""
     rows = [
         f'<tr><td class="arm-{who}">{who.upper()}</td>'
         f'<td class="left">{escape(label_title(lesion.label))}</td>'
@@ -37,15 +39,16 @@ def lesion_table(comparison: Comparison) -> str:
         f"<td>{lesion.confidence:.2f}</td><td>{'n/a' if lesion.mean_adc is None else f'{lesion.mean_adc:.0f}'}</td>"
         f"<td>{place_title(lesion.center_mm)}</td></tr>"
         for who, result in (("a", comparison.a), ("b", comparison.b))
-        for lesion in result.lesions
+        for lesion in result.lesions[:SHOWN_LESIONS]
     ]
     if not rows:
         return ""
     return (
-        '<h2>Lesions</h2><table><thead><tr><th>Arm</th><th class="left">Label</th>'
+        f'<h2>Lesions</h2><div class="scroll"><table><caption>Largest first, at most {SHOWN_LESIONS} of each; '
+        'all are in comparison.json.</caption><thead><tr><th>Arm</th><th class="left">Label</th>'
         '<th class="left">Zone</th><th>No.</th><th>Volume</th>'
         "<th>Highest probability</th><th>Mean ADC, 10⁻⁶ mm²/s</th><th>Center, mm</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
