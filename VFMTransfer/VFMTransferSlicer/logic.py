@@ -29,7 +29,7 @@ _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 
 
 class BackgroundWorker(Protocol):
-    """A worker that is heard while the caller goes on; see `process.QtWorker`."""
+    """A worker that is heard while the caller goes on; see `process.TimedWorker`."""
 
     def run(self, run: Run, hear: Callable[[Reply], None]) -> None: ...
 
@@ -154,10 +154,10 @@ class TransferLogic:
             self._job.worker.cancel(self._job.run.job)
 
     def close(self) -> None:
-        """End the workers."""
-        self._client.close()
+        """End the worker, and a run that is on its way."""
         if self._process is not None:
             self._process.close()
+        self._client.close()
         self._end()
 
     def _begin(self, job: _Job) -> None:
