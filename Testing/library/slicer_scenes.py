@@ -67,3 +67,16 @@ def in_the_world(volume: Volume, rows=TO_WORLD_RAS) -> Volume:
     direction = (affine[:3, :3] / spacing).ravel()
     geometry = Geometry(volume.geometry.size, tuple(spacing), tuple(affine[:3, 3]), tuple(direction))
     return Volume(volume.array, geometry, volume.name)
+
+
+def voxels_of(segmentation, segment: str, volume) -> np.ndarray:
+    """A segment as an array (D, H, W) on the grid of a volume node."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic()
+    logic.SetMRMLScene(segmentation.GetScene())
+    labels = segmentation.GetScene().AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    names = vtk.vtkStringArray()
+    names.InsertNextValue(segment)
+    assert logic.ExportSegmentsToLabelmapNode(segmentation, names, labels, volume)
+    array = slicer.util.arrayFromVolume(labels).copy()
+    segmentation.GetScene().RemoveNode(labels)
+    return array > 0

@@ -5,16 +5,12 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer
-from test_slicer_scene import voxels_of
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
-from VFMTransferLib.case import Case
 from VFMTransferLib.catalog import find_bundle
 from VFMTransferLib.errors import JobError, MissingSequenceError, VFMTransferError, WorkerError
 from VFMTransferLib.job import Progress
-from VFMTransferLib.predict import predict
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.worker_client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic, missingInputs
@@ -50,23 +46,6 @@ def t2w(scene):
 
 def segmentations(scene) -> list:
     return slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
-
-
-def test_both_shipped_arms_come_as_segmentations_at_their_place(logic, scene, t2w):
-    arms = logic.run(task=ANATOMY, t2w=t2w)
-    assert [arm.bundle for arm in arms] == list(SHIPPED)
-    assert [arm.segmentation.GetName() for arm in arms] == [
-        "T2 segmentation (pretrained)",
-        "T2 segmentation (from scratch)",
-    ]
-    case = Case("study", {Sequence.T2W: in_the_world(an_oblique_t2w())})
-    for arm in arms:
-        expected = predict(case, find_bundle(arm.bundle))
-        for name, value in expected.label_values.items():
-            mine = voxels_of(arm.segmentation, str(name), t2w)
-            np.testing.assert_array_equal(mine, expected.labels.array == value)
-        assert arm.numbers["volumes_ml"] == pytest.approx(expected.volumes_ml)
-        assert arm.segmentation.GetAttribute("VFMTransfer.Sha256") == arm.numbers["model"]["sha256"]
 
 
 def test_a_second_run_overwrites_nothing(logic, scene, t2w):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from images import T2W_GRID
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer, vtk
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer, voxels_of, vtk
 
 from VFMTransferLib.errors import GeometryError, ImageError
 from VFMTransferLib.io import SegmentLayer, write_segmentation, write_volume
@@ -33,19 +33,6 @@ def write_zones(path) -> Volume:
     values = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
     write_segmentation(path, [SegmentLayer(labels, values)])
     return labels
-
-
-def voxels_of(segmentation, segment: str, volume) -> np.ndarray:
-    """A segment as an array (D, H, W) on the grid of a volume node."""
-    logic = slicer.vtkSlicerSegmentationsModuleLogic()
-    logic.SetMRMLScene(segmentation.GetScene())
-    labels = segmentation.GetScene().AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
-    names = vtk.vtkStringArray()
-    names.InsertNextValue(segment)
-    assert logic.ExportSegmentsToLabelmapNode(segmentation, names, labels, volume)
-    array = slicer.util.arrayFromVolume(labels).copy()
-    segmentation.GetScene().RemoveNode(labels)
-    return array > 0
 
 
 def test_a_grid_says_where_the_voxels_are_in_the_world(scene):
