@@ -11,6 +11,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from VFMTransferSlicer.layout import SideBySide
 from VFMTransferSlicer.logic import TransferLogic, workerPython
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
 from VFMTransferSlicer.process import TimedWorker
@@ -57,7 +58,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         client = WorkerClient(workerPython())
         self.logic = VFMTransferLogic(client, TimedWorker(client, qt.QTimer()))
-        self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
+        self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic, makeLayout)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.enter()
@@ -77,6 +78,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event):
         self.logic.cancel()
+        self.panel.clear()
         self.exit()
 
     def onSceneEndClose(self, caller, event):
@@ -93,3 +95,8 @@ class VFMTransferLogic(TransferLogic, ScriptedLoadableModuleLogic):
 
     def getParameterNode(self):
         return VFMTransferParameterNode(super().getParameterNode())
+
+
+def makeLayout():
+    """The comparison's views in this application."""
+    return SideBySide(slicer.app.layoutManager().layoutLogic().GetLayoutNode(), slicer.app.applicationLogic())

@@ -1,4 +1,4 @@
-"""The Slicer half of VFM Transfer. `logic` and `scene` need no Qt, and run without the application too."""
+"""The Slicer half of VFM Transfer. All but `widget` and `parameters` runs without the application too."""
 
 import sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import qt
@@ -16,6 +17,7 @@ from VFMTransferLib.job import Progress
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import LABEL_TERMS, Arm, Sequence, TaskId
 
+from .layout import VIEWS, SideBySide
 from .logic import TransferLogic, missingInputs
 from .parameters import VFMTransferParameterNode
 from .scene import ArmInScene
@@ -27,16 +29,20 @@ class Panel(VTKObservationMixin):
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Runs what is chosen; it was given a process.
+        makeLayout: Makes the comparison's layout; called when it is first wanted, for it needs a main window.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, makeLayout: Callable[[], SideBySide]) -> None:
         VTKObservationMixin.__init__(self)
         self.ui = ui
         self.logic = logic
         self._parameters: VFMTransferParameterNode | None = None
         self._guiTag = None
+        self._makeLayout = makeLayout
+        self._layout: SideBySide | None = None
         self._arms: list[ArmInScene] = []
         self._networks = 1
+        self._volume: slicer.vtkMRMLScalarVolumeNode | None = None
         for task in TASKS.values():
             ui.taskComboBox.addItem(task.title, str(task.id))
         ui.taskComboBox.connect("activated(int)", self.onTask)
@@ -44,6 +50,7 @@ class Panel(VTKObservationMixin):
         ui.bundleBComboBox.connect("activated(int)", self.onBundles)
         ui.runButton.connect("clicked(bool)", self.onRun)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        ui.compareButton.connect("toggled(bool)", self.onCompare)
         logic.progress.connect(self.onProgress)
         logic.armLoaded.connect(self.onArm)
         logic.failed.connect(self.onFailed)
@@ -70,6 +77,7 @@ class Panel(VTKObservationMixin):
         self.ui.runButton.toolTip = missing or _("Run the chosen networks on this study.")
         self.ui.cancelButton.enabled = isRunning
         self.ui.inputsCollapsibleButton.enabled = not isRunning
+        self.ui.compareButton.enabled = bool(self._segmentations()) and not isRunning
 
     def onTask(self, index: int) -> None:
         """The user chose a task: its networks are offered."""
@@ -86,9 +94,10 @@ class Panel(VTKObservationMixin):
         """Begin a run; the signals of the logic tell the rest."""
         chosen = self._parameters
         bundles = [name for name in (chosen.bundleA, chosen.bundleB) if name]
-        self._arms, self._networks = [], len(bundles)
-        self._showNumbers()
+        self.clear()
+        self._networks = len(bundles)
         with slicer.util.tryWithErrorDisplay(_("The run could not begin."), waitCursor=True):
+            self._volume = chosen.t2w
             self.logic.run(chosen.task, chosen.t2w, chosen.adc, chosen.hbv, bundles, waitForCompletion=False)
             self._say(_("Starting the worker"))
         self.onParameters()
@@ -97,6 +106,21 @@ class Panel(VTKObservationMixin):
         """Stop the run; what is finished stays."""
         self._say(_("Canceling"))
         self.logic.cancel()
+
+    def onCompare(self, isShown: bool) -> None:
+        """Show the networks side by side, or go back to the user's former layout."""
+        if isShown and self._segmentations():
+            if self._layout is None:
+                self._layout = self._makeLayout()
+            self._layout.show(self._volume, self._segmentations())
+        elif self._layout is not None:
+            self._layout.restore()
+
+    def clear(self) -> None:
+        """Forget the results of the last run; their nodes stay."""
+        self.ui.compareButton.checked = False
+        self._arms = []
+        self._showNumbers()
 
     def onProgress(self, progress: Progress) -> None:
         self.ui.progressBar.value = round(100 * (progress.arm + progress.fraction) / self._networks)
@@ -124,6 +148,12 @@ class Panel(VTKObservationMixin):
         return missingInputs(
             chosen.task, {Sequence.T2W: chosen.t2w, Sequence.HBV: chosen.hbv, Sequence.ADC: chosen.adc}
         )
+
+    def _segmentations(self) -> dict[str, slicer.vtkMRMLSegmentationNode]:
+        """View → what is drawn in it; empty where there is nothing to draw, or no longer."""
+        found = {view: arm.segmentation for view, arm in zip(list(VIEWS)[1:], self._arms, strict=False)}
+        alive = {view: node for view, node in found.items() if node is not None and node.GetScene() is not None}
+        return alive if self._volume is not None and self._volume.GetScene() is not None else {}
 
     def _fillBundles(self) -> None:
         """Offer the networks for the task; where nothing is chosen yet, the first of each arm."""
