@@ -340,6 +340,12 @@ def test_a_cohort_pairs_a_with_b_by_case():
     assert (row.cases, row.left_out, row.higher_is_better) == (4, 0, True)
 
 
+def test_an_interval_of_few_cases_says_that_it_is_too_narrow():
+    few, enough = (compare_cohort(cohort_of(count)).rows[0] for count in (9, 10))
+    assert "too narrow" in few.note
+    assert enough.note == ""
+
+
 def test_a_cohort_is_the_same_for_the_same_seed():
     first, second = (compare_cohort(cohort_of(3), seed=5) for _ in range(2))
     assert [(r.low, r.high) for r in first.rows] == [(r.low, r.high) for r in second.rows]

@@ -132,7 +132,8 @@ def _run_several(args: argparse.Namespace, pair: Pair, folder: Path, on_progress
     compared = _compared(args, pair, lambda case_id: folder / case_id, on_progress)
     cohort = compare_cohort(comparison for comparison, _ in compared)
     save_cohort(cohort, folder)
-    return cohort_document(cohort), [*map(_row_text, cohort.rows), str(args.output)]
+    notes = dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note)
+    return cohort_document(cohort), [*map(_row_text, cohort.rows), *notes, str(args.output)]
 
 
 def _compared(

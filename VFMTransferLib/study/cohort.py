@@ -15,6 +15,9 @@ from .measures import KINDS, Between, Measure
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
+# Resampling few cases seldom shows how much they vary; the bound is this project's own.
+FEW_CASES = 10
+FEW_NOTE = f"with fewer than {FEW_CASES} cases the bootstrap's intervals are too narrow"
 _PAIRS = {Between.A_REFERENCE: Between.B_REFERENCE, Between.A: Between.B}
 
 
@@ -35,7 +38,7 @@ class CohortRow:
         high: Upper end.
         unit: Unit of all five.
         higher_is_better: Direction against a reference; None where there is none.
-        note: Why there is no interval.
+        note: Why there is no interval, or what to keep in mind of it.
     """
 
     measure: str
@@ -145,7 +148,8 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
     drawn = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
     )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), ""
+    note = FEW_NOTE if len(values) < FEW_CASES else ""
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), note
 
 
 def _mean(values: np.ndarray) -> float:
