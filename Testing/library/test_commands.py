@@ -94,7 +94,7 @@ def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, ca
 def test_phantoms_are_written_one_folder_each(tmp_path, capsys):
     said = answer(capsys, "phantom", "-n", "1", "--seed", "5", "-o", tmp_path / "phantoms")
     (folder,) = said["phantoms"]
-    assert {"t2w.nii.gz", "hbv.nii.gz", "adc.nii.gz", "zones.nii.gz"} <= {
+    assert {"t2w.nii.gz", "hbv.nii.gz", "adc.nii.gz", "zones.nii.gz", "t2w-full-resolution.nii.gz"} <= {
         path.name for path in (tmp_path / "phantoms").glob("*/*")
     }
     assert folder.startswith(str(tmp_path / "phantoms"))

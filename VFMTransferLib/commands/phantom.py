@@ -14,6 +14,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="seed of the first; the next has S+1 (default: 0)"
     )
+    parser.add_argument(
+        "--full-resolution",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also write the T2w with twice the matrix; most of the time goes there",
+    )
     add_output(parser, "folder for the studies, one folder each")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -27,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from ..phantom import make_phantoms
 
     with progress_bar() as on_progress:
-        folders = make_phantoms(args.number, args.seed, args.output, on_progress)
+        folders = make_phantoms(args.number, args.seed, args.output, on_progress, full_resolution=args.full_resolution)
     if args.json:
         print_json({"phantoms": [str(folder) for folder in folders]})
     else:
