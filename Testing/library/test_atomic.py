@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from VFMTransferLib.atomic import atomic_folder
+from VFMTransferLib.atomic import atomic_file, atomic_folder
 from VFMTransferLib.errors import OutputError
 
 
@@ -36,3 +36,24 @@ def test_a_folder_and_its_files_get_ordinary_permissions(tmp_path):
     (ordinary / "file").write_bytes(b"x")
     for ours, usual in ((tmp_path / "out", ordinary), (tmp_path / "out" / "sub" / "private.bin", ordinary / "file")):
         assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+
+
+def test_a_file_takes_its_place_whole_by_a_rename(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old", encoding="utf-8")
+    with atomic_file(target) as part:
+        part.write_text("new", encoding="utf-8")
+        assert target.read_text(encoding="utf-8") == "old"
+        written = part.stat().st_ino
+    assert target.stat().st_ino == written  # the very file, not a copy that a crash could cut short
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), atomic_file(target) as part:
+        part.write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert target.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [target]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,6 +99,17 @@ def test_each_variation_of_intensity_changes_the_image_but_not_its_size(an_image
     assert torch.isfinite(varied).all()
     assert (varied - an_image).abs().max() > 0.05
     assert torch.equal(an_image, before)
+
+
+def test_the_level_changes_scale_and_offset_within_its_limit(an_image):
+    inside = torch.ones(an_image.shape, dtype=torch.bool)
+    how = replace(NO_AUGMENTATION, level=0.3)
+    varied = [vary_intensity(an_image, inside, seeded(seed), how) for seed in range(20)]
+    scales = torch.stack([view.std() / an_image.std() for view in varied])
+    offsets = torch.stack([view.mean() - scale * an_image.mean() for view, scale in zip(varied, scales, strict=True)])
+    assert scales.log().abs().max() < 0.31
+    assert offsets.abs().max() < 0.31
+    assert min(scales.log().std(), offsets.std()) > 0.1
 
 
 def test_a_constant_image_stays_finite():
