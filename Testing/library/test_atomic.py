@@ -52,8 +52,13 @@ def test_a_file_takes_its_place_whole_by_a_rename(tmp_path):
 def test_a_file_that_fails_leaves_the_old_one(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old", encoding="utf-8")
-    with pytest.raises(KeyboardInterrupt), atomic_file(target) as part:
-        part.write_text("half", encoding="utf-8")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with atomic_file(target) as part:
+            part.write_text("half", encoding="utf-8")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert target.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [target]
