@@ -14,7 +14,7 @@ MODULE = ROOT / "VFMTransfer"
 ICON = MODULE / "Resources" / "Icons" / "VFMTransfer.png"
 OWN = {"VFMTransferLib", "VFMTransferSlicer"}
 SLICERS = {"slicer", "vtk", "qt", "ctk", "numpy"}
-HOUSE = {"parameters", "widget", "logic", "process", "signals", "scene", "layout", "install", "__init__"}
+HOUSE = {"parameters", "widget", "logic", "process", "signals", "runs", "scene", "layout", "install", "__init__"}
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # how they begin; the index takes no WebP
 
 

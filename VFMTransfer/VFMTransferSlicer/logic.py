@@ -22,7 +22,8 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.worker_client import WorkerClient
 
-from .scene import ArmInScene, handOver, loadArm
+from .runs import ArmInScene
+from .scene import handOver, loadArm
 from .signals import Signal
 
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from VFMTransferLib.errors import GeometryError, ImageError, OutputError
 from VFMTransferLib.job import Grid, ImageFile
 from VFMTransferLib.terms import Sequence
 
+from .runs import ArmInScene
+
 ATTRIBUTE = "VFMTransfer."
 RESULT = "result.json"
 SEGMENTATION = "segmentation.seg.nrrd"
@@ -24,23 +25,6 @@ _NO_IMAGES = ("labels", "probabilities", "displacement")  # files that are no im
 _ARM_TITLES = {"pretrained": "pretrained", "scratch": "from scratch"}
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _INVALID_ITEM = 0
-
-
-@dataclass
-class ArmInScene:
-    """What one network says of the study, as nodes.
-
-    Attributes:
-        bundle: Name of the network.
-        numbers: The content of `result.json`: volumes in ml, lesions, class probabilities, provenance.
-        segmentation: Its segments; None where the task gives none.
-        images: Name → volume node, for tasks that give images.
-    """
-
-    bundle: str
-    numbers: dict[str, Any]
-    segmentation: slicer.vtkMRMLSegmentationNode | None = None
-    images: dict[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
 
 
 def handOver(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) -> ImageFile:

@@ -20,7 +20,7 @@ from VFMTransferLib.terms import LABEL_TERMS, Arm, Sequence, TaskId
 from .layout import VIEWS, SideBySide
 from .logic import TransferLogic, missingInputs
 from .parameters import VFMTransferParameterNode
-from .scene import ArmInScene
+from .runs import ArmInScene
 
 
 class Panel(VTKObservationMixin):
