@@ -14,7 +14,7 @@ from .errors import JobError
 from .strict_json import from_json
 from .terms import Sequence, TaskId
 
-PROTOCOL = 1
+PROTOCOL = 2
 ARRAY_SUFFIX = ".npy"
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
@@ -74,7 +74,8 @@ class Run:
         case: What to call the study in results; never a patient's name.
         gland: Mask of the prostate.
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
-        reference: The truth for `compare`: a label map or an image.
+        reference: The truth for `compare`: a label map or an image. Unused without `compare`, and a `Log` says so.
+        report: Also write the report of the comparison, into the folder that `Compared` names.
         runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
     """
 
@@ -87,6 +88,7 @@ class Run:
     gland: ImageFile | None = None
     compare: bool = False
     reference: ImageFile | None = None
+    report: bool = False
     runtime: RuntimeName = "auto"
     device: str = "auto"
     precision: PrecisionName = "auto"
@@ -101,6 +103,8 @@ class Run:
             raise ValueError(f"A run must name its {', '.join(empty)}, but leaves it empty.")
         if self.compare and len(self.bundles) < 2:
             raise ValueError("A run that compares must name two bundles, got one.")
+        if self.report and not self.compare:
+            raise ValueError("A run that reports must compare two bundles, but does not compare.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Progress:
     """From the worker: how far an arm is.
 
     Attributes:
-        stage: `images`, `read`, `preprocess`, `infer`, `postprocess`, `write` or `compare`.
+        stage: `images`, `read`, `preprocess`, `infer`, `postprocess`, `write`, `compare` or `report`.
         fraction: How much of the arm is done, 0..1.
     """
 
@@ -201,10 +205,16 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Compared:
-    """From the worker: the first two arms were compared; `file` lies below the job's folder."""
+    """From the worker: the first two arms were compared.
+
+    Attributes:
+        file: The numbers, as JSON, below the job's folder; a CSV of the same stem lies beside it.
+        report: Folder of the report, below the job's; None where none was asked for, or an `Error` says why it failed.
+    """
 
     job: str
     file: str
+    report: str | None = None
 
 
 @dataclass(frozen=True)

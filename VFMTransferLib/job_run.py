@@ -12,16 +12,17 @@ from .case import Case
 from .catalog import find_bundle
 from .errors import JobError, OutOfMemoryError
 from .io.handover import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
-from .job import ArmResult, Compared, ImageFile, Progress, Reply, Run
+from .job import ArmResult, Compared, ImageFile, Log, Progress, Reply, Run
 from .loaded_networks import LoadedNetworks
 from .predict import memory_checked, predict_in_turn, require_fit, save_result
 from .result import Result
-from .study.comparison import compare
+from .study.comparison import Comparison, compare
 from .study.comparison_files import save_comparison
 from .tasks import TASKS
 from .volume import Geometry, Volume
 
 REFERENCE = "reference"
+REPORT = "report"
 
 
 class JobCanceledError(Exception):
@@ -88,6 +89,9 @@ class JobRun:
         case = read_handed_over(self.run.case, images, gland)
         if self.run.reference is None:
             return case, None
+        if not self.run.compare:
+            self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
+            return case, None
         read = read_mask_handed_over if TASKS[self.run.task].output == "segmentation" else read_volume_handed_over
         return case, read(_handed_over(folder, self.run.reference), REFERENCE)
 
@@ -117,9 +121,23 @@ class JobRun:
         self.send(ArmResult(self.run.job, arm, bundle.name, folder, self.networks.loads - loads_before))
 
     def _compare(self, case: Case, kept: list[Result], bundles: list[Bundle], reference: Volume | None) -> None:
+        """Write the numbers, and where it is wanted the report; a report that fails does not take them away."""
         self._tell(1, bundles[1], "compare", 1.0)
-        path, _ = save_comparison(compare(case, kept[0], kept[1], reference), Path(self.run.folder))
-        self.send(Compared(self.run.job, path.name))
+        comparison = compare(case, kept[0], kept[1], reference)
+        path, _ = save_comparison(comparison, Path(self.run.folder))
+        report = None
+        try:
+            if self.run.report:
+                report = self._report(comparison, (bundles[0], bundles[1]))
+        finally:
+            self.send(Compared(self.run.job, path.name, report))
+
+    def _report(self, comparison: Comparison, pair: tuple[Bundle, Bundle]) -> str:
+        self._tell(1, pair[1], REPORT, 1.0)
+        from .report import write_report  # the only part of a job that needs pillow
+
+        write_report(comparison, Path(self.run.folder) / REPORT, pair)
+        return REPORT
 
     def _tell(self, arm: int, bundle: Bundle, stage: str, fraction: float) -> None:
         """Report how far an arm is, and stop here if nobody wants it any more."""

@@ -40,7 +40,7 @@ REPLIES = (
     job.Pong(7, ("first",)),
     job.Progress("job-1", 0, "first", "infer", 0.5),
     job.ArmResult("job-1", 0, "first", "0-first", 1),
-    job.Compared("job-1", "comparison.json"),
+    job.Compared("job-1", "comparison.json", "report"),
     job.Finished("job-1", "canceled"),
     job.Error("ImageError", "'t2w' must show something.", "Traceback …\nline 2", "job-1", 0),
     job.Log("warning", "Schön langsam\u2028"),
@@ -86,7 +86,7 @@ def test_a_message_is_one_line_of_ascii_that_fits_the_schema(message):
 
 
 def test_fields_with_a_default_may_be_left_out():
-    short = {"protocol": 1, "type": "run", "job": "j", "task": "anatomy-segmentation", "folder": "/f"}
+    short = {"protocol": 2, "type": "run", "job": "j", "task": "anatomy-segmentation", "folder": "/f"}
     short |= {"images": {"t2w": {"file": "t2w.nrrd"}}, "bundles": ["b"]}
     schema_validator().validate(short)
     assert read_request(json.dumps(short)).device == "auto"
@@ -117,6 +117,7 @@ NOT_A_RUN = {
     "unknown runtime": (changed(runtime="abacus"), r"'run.runtime' must be one of auto, onnx, torch, got 'abacus'"),
     "list for word": (changed(runtime=["onnx"]), r"'run.runtime' must be one of"),
     "one arm to compare": (changed(bundles=["first"]), r"A run that compares must name two bundles"),
+    "report of one arm": (changed(report=True, compare=False), r"A run that reports must compare two bundles"),
     "escape": (changed(gland={"file": "../gland.nrrd"}), r"An image must be named by a plain file name"),
     "parent": (changed(gland={"file": ".."}), r"An image must be named by a plain file name"),
     "other disk": (changed(gland={"file": "C:gland.nrrd"}), r"An image must be named by a plain file name"),
@@ -147,14 +148,14 @@ def test_what_is_no_run_is_refused_by_parser_and_schema(document, sentence):
         ("[" * 100_000, "must be one line of JSON"),
         ("[1]\n", "must be an object with protocol and type"),
         ('{"type": "hello"}\n', "must be an object with protocol and type"),
-        ('{"protocol": 2, "type": "hello"}', "must be of protocol 1, but is of 2. Update VFM Transfer"),
-        ('{"protocol": "1", "type": "hello"}', "must be of protocol 1, but is of '1'"),
-        ('{"protocol": true, "type": "hello"}', "must be of protocol 1, but is of True"),
-        ('{"protocol": 1, "type": "dance"}', "must be one of hello, run, cancel, ping, shutdown, got 'dance'"),
-        ('{"protocol": 1, "type": ["hello"]}', "must be one of hello"),
-        ('{"protocol": 1, "type": "pong", "token": 1}', "must be one of hello"),
-        ('{"protocol": 1, "type": "ping", "token": NaN}', "must be one line of JSON"),
-        ('{"protocol": 1, "type": "ping", "token": 1.5}', "'ping.token' must be a whole number, got 1.5"),
+        ('{"protocol": 9, "type": "hello"}', "must be of protocol 2, but is of 9. Update VFM Transfer"),
+        ('{"protocol": "2", "type": "hello"}', "must be of protocol 2, but is of '2'"),
+        ('{"protocol": true, "type": "hello"}', "must be of protocol 2, but is of True"),
+        ('{"protocol": 2, "type": "dance"}', "must be one of hello, run, cancel, ping, shutdown, got 'dance'"),
+        ('{"protocol": 2, "type": ["hello"]}', "must be one of hello"),
+        ('{"protocol": 2, "type": "pong", "token": 1}', "must be one of hello"),
+        ('{"protocol": 2, "type": "ping", "token": NaN}', "must be one line of JSON"),
+        ('{"protocol": 2, "type": "ping", "token": 1.5}', "'ping.token' must be a whole number, got 1.5"),
     ],
 )
 def test_what_is_no_message_is_refused_in_a_sentence(line, sentence):

@@ -15,6 +15,7 @@ from images import a_gland, a_t2w
 
 from VFMTransferLib.errors import JobError, WorkerError
 from VFMTransferLib.job import (
+    PROTOCOL,
     ArmResult,
     Bye,
     Cancel,
@@ -24,6 +25,7 @@ from VFMTransferLib.job import (
     Grid,
     Hello,
     ImageFile,
+    Log,
     Ping,
     Pong,
     Progress,
@@ -173,6 +175,37 @@ def test_two_arms_are_compared_with_each_other_and_with_a_reference(client, tiny
     assert document["has_reference"]
 
 
+def test_a_report_comes_with_the_numbers(client, tiny_models, tmp_path):
+    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, report=True)
+    replies = list(client.run(run))
+    assert replies[-1] == Finished("job", "done"), of(Error, replies)
+    assert of(Progress, replies)[-1].stage == "report"
+    assert of(Compared, replies) == [Compared("job", "comparison.json", "report")]
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "tiny-scratch" in page
+    assert str(tmp_path) not in page
+
+
+def test_a_report_that_fails_leaves_the_arms_and_the_numbers(client, tiny_models, tmp_path):
+    (tmp_path / "report").write_text("in the way")
+    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, report=True)
+    replies = list(client.run(run))
+    assert [type(reply) for reply in replies[-3:]] == [Compared, Error, Finished]
+    assert replies[-3] == Compared("job", "comparison.json", None)
+    assert (replies[-2].kind, replies[-1].outcome) == ("OutputError", "failed")
+    assert [result.arm for result in of(ArmResult, replies)] == [0, 1]
+    assert all((tmp_path / result.folder / RESULT).is_file() for result in of(ArmResult, replies))
+    assert (tmp_path / "comparison.json").is_file()
+
+
+def test_a_reference_for_a_single_arm_is_said_to_be_unused(client, tiny_models, tmp_path):
+    run = a_job(tmp_path, tiny_models, "tiny-scratch", reference=hand_over(tmp_path, a_gland()))
+    replies = list(client.run(run))
+    (log,) = of(Log, replies)
+    assert (log.level, log.text[:30]) == ("warning", "The reference was not used, si")
+    assert replies[-1] == Finished("job", "done")
+
+
 def test_what_a_user_can_mend_comes_as_its_sentence(client, tiny_models, tmp_path):
     unknown = list(client.run(a_job(tmp_path, tiny_models, "no-such-bundle")))
     (error,) = of(Error, unknown)
@@ -194,11 +227,11 @@ def test_a_job_without_its_folder_or_image_fails_alone(client, tiny_models, tmp_
 
 
 def test_garbage_and_wrong_protocols_are_errors_and_the_worker_goes_on():
-    wrong = to_line(Hello()).replace('"protocol": 1', '"protocol": 99')
+    wrong = to_line(Hello()).replace(f'"protocol": {PROTOCOL}', '"protocol": 99')
     replies, _ = converse(start(), "garbage\n", "\n", wrong, "x" * 3_000_000 + "\n", to_line(Hello()))
     errors = of(Error, replies)
     assert "must be one line of JSON, got 'garbage'" in errors[0].sentence
-    assert "must be of protocol 1, but is of 99" in errors[1].sentence
+    assert "must be of protocol 2, but is of 99" in errors[1].sentence
     assert {(e.kind, e.job) for e in errors} == {("JobError", None)}
     assert [type(reply) for reply in replies[-2:]] == [Ready, Bye]
 
@@ -397,7 +430,7 @@ def test_a_worker_of_another_protocol_is_refused_at_the_start(tmp_path):
     foreign = tmp_path / "python"
     foreign.write_text('#!/bin/sh\nread line\necho \'{"protocol": 99, "type": "ready"}\'\nread line\n')
     foreign.chmod(0o755)
-    with pytest.raises(JobError, match=r"must be of protocol 1, but is of 99\. Update VFM Transfer"):
+    with pytest.raises(JobError, match=r"must be of protocol 2, but is of 99\. Update VFM Transfer"):
         WorkerClient(python=str(foreign)).start()
 
 
