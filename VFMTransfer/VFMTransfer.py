@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 from VFMTransferSlicer.layout import SideBySide
 from VFMTransferSlicer.logic import TransferLogic, workerPython
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
-from VFMTransferSlicer.process import TimedWorker
+from VFMTransferSlicer.timed_worker import TimedWorker
 from VFMTransferSlicer.widget import Panel
 
 # The package above says where the library lies, so it comes first.

@@ -1,136 +1,107 @@
-"""Runs that do not wait: a real worker, a real thread, and a timer that fires when the test says so."""
+"""Child processes of the library, by a stand-in for `qt.QProcess` that starts real ones."""
 
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
+from qt_stand_ins import AnEventLoop
+from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
-from VFMTransferLib.job import Error, Finished, Run
-from VFMTransferLib.terms import TaskId
-from VFMTransferLib.worker_client import WorkerClient
-from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.process import TimedWorker
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-ANATOMY = TaskId.ANATOMY_SEGMENTATION
-PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
-WAIT_S = 60
-
-
-class ATimer:
-    """Stands for a `qt.QTimer`: its owner fires it."""
-
-    def __init__(self) -> None:
-        self.isActive, self.fire = False, None
-
-    def setInterval(self, milliseconds: int) -> None:  # noqa: N802  (Qt's name)
-        assert milliseconds <= 100
-
-    def connect(self, signal: str, slot) -> None:
-        assert signal == "timeout()"
-        self.fire = slot
-
-    def start(self) -> None:
-        self.isActive = True
-
-    def stop(self) -> None:
-        self.isActive = False
-
-
-@pytest.fixture(scope="module")
-def client():
-    with WorkerClient(environment=ENVIRONMENT) as client:
-        yield client
+from VFMTransferLib.version import __version__
+from VFMTransferSlicer.process import NOT_STARTED, LibraryProcess, libraryEnvironment
 
 
 @pytest.fixture
-def timer() -> ATimer:
-    return ATimer()
+def loop() -> AnEventLoop:
+    return AnEventLoop()
 
 
 @pytest.fixture
-def logic(client, timer) -> TransferLogic:
-    return TransferLogic(client, TimedWorker(client, timer))
+def heard() -> list[str]:
+    return []
 
 
 @pytest.fixture
-def t2w():
-    return add_volume(a_scene(), an_oblique_t2w(), "T2")
+def ends() -> list[tuple]:
+    return []
 
 
-def fire_until_done(timer: ATimer) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while timer.isActive and time.monotonic() < deadline:
-        timer.fire()
-    assert not timer.isActive
+@pytest.fixture
+def run(loop, heard, ends, tmp_path, monkeypatch):
+    """Starts `python -m a_program` with a source, or a command of the library."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def start(source: str | None, *arguments: str, python: str = sys.executable) -> LibraryProcess:
+        module = {} if source is None else {"module": "a_program"}
+        (tmp_path / "a_program.py").write_text(source or "", "utf-8")
+        process = LibraryProcess(
+            arguments, heard.append, lambda *end: ends.append(end), loop.make_process, python=python, **module
+        )
+        process.start()
+        return process
+
+    return start
 
 
-def test_a_run_returns_at_once_and_its_results_come_later(logic, timer, t2w):
-    outcomes = []
-    logic.finished.connect(outcomes.append)
+def test_a_command_of_the_library_runs_from_any_folder(run, loop, ends, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = run(None, "--version")
+    loop.turn_until(lambda: ends)
+    assert (ends[0][0], ends[0][1].split()[-1], process.isRunning) == (0, __version__, False)
+
+
+def test_lines_come_while_it_runs_and_the_end_brings_them_all(run, loop, heard, ends):
+    run("import sys; print('größer'); print('log', file=sys.stderr); input()")
+    loop.turn_until(lambda: len(heard) == 2)
+    assert ends == []
+
+
+def test_stdout_is_handed_over_whole_and_the_last_lines_of_stderr_beside_it(run, loop, heard, ends):
+    run("import sys; print('ä'); print('b', end=''); print('why', file=sys.stderr); sys.exit(3)")
+    loop.turn_until(lambda: ends)
+    assert ends == [(3, "ä\nb", ["why"])]
+    assert sorted(heard) == ["b", "why", "ä"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+def test_a_killed_child_has_minus_the_signal_as_its_exit_code(run, loop, ends):
+    run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    loop.turn_until(lambda: ends)
+    assert ends == [(-9, "", [])]
+
+
+def test_a_program_that_cannot_be_started_ends_too(run, loop, ends):
+    run("", python="no-such-python")
+    loop.turn_until(lambda: ends)
+    assert ends == [(NOT_STARTED, "", [])]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are looked for by Unix's means")
+def test_cancel_ends_also_what_a_launcher_started(run, loop, heard, ends):
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    process = run(f"import subprocess, sys; subprocess.run([sys.executable, '-c', '''{child}'''])")
+    loop.turn_until(lambda: heard)
     begin = time.monotonic()
-    arms = logic.run(task=ANATOMY, t2w=t2w, waitForCompletion=False)
-    assert time.monotonic() - begin < 0.5
-    assert (arms, logic.isRunning) == ([], True)
-    fire_until_done(timer)
-    assert [arm.bundle for arm in arms] == [PRETRAINED, SCRATCH]
-    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [arm.segmentation for arm in arms]
-    assert (outcomes, logic.isRunning) == (["done"], False)
+    process.cancel()
+    loop.turn_until(lambda: ends)
+    assert time.monotonic() - begin < 1
+    loop.turn_until(lambda: not is_alive(int(heard[0])), within_s=5)
 
 
-def test_the_main_thread_is_held_for_a_moment_only(logic, timer, t2w):
-    logic.run(task=ANATOMY, t2w=t2w, bundles=[PRETRAINED], waitForCompletion=False)
-    longest = 0.0
-    while timer.isActive:
-        begin = time.monotonic()
-        timer.fire()
-        longest = max(longest, time.monotonic() - begin)
-    assert longest < 0.5  # loading a result included; far above what it takes, for machines that do much else
+def test_a_child_finds_the_library_first_and_the_callers_packages_next(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    first, second = libraryEnvironment()["PYTHONPATH"].split(os.pathsep)
+    assert second == "elsewhere"
+    assert (Path(first) / "VFMTransferLib" / "__main__.py").is_file()
 
 
-def test_a_run_is_canceled_even_before_the_worker_knows_it(timer, t2w):
-    with WorkerClient(environment=ENVIRONMENT) as cold:
-        logic, outcomes = TransferLogic(cold, TimedWorker(cold, timer)), []
-        logic.finished.connect(outcomes.append)
-        arms = logic.run(task=ANATOMY, t2w=t2w, waitForCompletion=False)
-        logic.cancel()
-        fire_until_done(timer)
-        assert (arms, outcomes) == ([], ["canceled"])
-
-
-def test_a_python_that_does_not_start_is_told_and_ends_the_run(timer, t2w):
-    absent = WorkerClient("no-such-python")
-    logic, heard = TransferLogic(absent, TimedWorker(absent, timer)), []
-    logic.failed.connect(lambda sentence, details: heard.append(sentence))
-    logic.finished.connect(heard.append)
-    logic.run(task=ANATOMY, t2w=t2w, waitForCompletion=False)
-    fire_until_done(timer)
-    assert heard[0].startswith("The worker's Python must be a program that can be started")
-    assert heard[1:] == ["failed"]
-
-
-def test_an_error_of_the_thread_itself_ends_the_run_too(timer):
-    class Broken:
-        def run(self, run):
-            raise RuntimeError("broken")
-
-    heard = []
-    TimedWorker(Broken(), timer).run(a_run(), heard.append)
-    fire_until_done(timer)
-    assert isinstance(heard[0], Error)
-    assert "RuntimeError: broken" in heard[0].details
-    assert heard[1] == Finished("job", "failed")
-
-
-def test_closing_in_the_middle_of_a_run_stops_it(timer, t2w):
-    client = WorkerClient(environment=ENVIRONMENT)
-    logic, outcomes = TransferLogic(client, TimedWorker(client, timer)), []
-    logic.finished.connect(outcomes.append)
-    logic.run(task=ANATOMY, t2w=t2w, waitForCompletion=False)
-    logic.close()
-    assert (timer.isActive, logic.isRunning, outcomes) == (False, False, [])
-
-
-def a_run() -> Run:
-    return Run("job", ANATOMY, "/nowhere", {"t2w": None}, ("a",))
+def is_alive(process_id: int) -> bool:
+    """Whether it runs; one that ended, but that nobody waited for, does not."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process_id}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -12,7 +12,7 @@ from test_slicer_process import ATimer
 
 from VFMTransferLib.worker_client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.process import TimedWorker
+from VFMTransferSlicer.timed_worker import TimedWorker
 
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
 WAIT_S = 60

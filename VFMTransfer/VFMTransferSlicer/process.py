@@ -1,107 +1,243 @@
-"""The worker while Slicer's window goes on: a thread listens to it, a timer brings its messages to the main thread.
+"""Child processes of the library, by `qt.QProcess`: Slicer's window goes on while they work.
 
-The thread knows messages only; nodes and widgets are touched by whoever hears them, on the main thread.
+Qt comes in through one factory, `newProcess`, so that all else runs wherever there is a stand-in for it.
 """
 
 from __future__ import annotations
 
-import queue
-import traceback
-from collections.abc import Callable
-from threading import Thread
-from typing import Any, Protocol
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from VFMTransferLib.errors import VFMTransferError
-from VFMTransferLib.job import Error, Finished, Progress, Reply, Run
-from VFMTransferLib.worker_client import WorkerClient
+import slicer
 
-PUMP_MS = 50
-# How long the main thread listens each time. It lets go of Python's lock meanwhile, without which no other thread runs.
-LISTEN_S = 0.005
-_END_S = 5.0
+from VFMTransferLib import __file__ as _LIBRARY
 
+LIBRARY = "VFMTransferLib"
+PYTHON_SETTING = "VFMTransfer/Python"
+# The child did not start at all; a shell says so by the same number.
+NOT_STARTED = 127
+_FAILED_TO_START = 0  # of QProcess::ProcessError
+_CRASH_EXIT = 1  # of QProcess::ExitStatus
+_LAST_LINES = 60
+_LISTING_S = 5
 
-class Timer(Protocol):
-    """What is needed of a `qt.QTimer`."""
-
-    def setInterval(self, milliseconds: int) -> Any: ...
-
-    def connect(self, signal: str, slot: Callable[[], None]) -> Any: ...
-
-    def start(self) -> Any: ...
-
-    def stop(self) -> Any: ...
+MakeProcess = Callable[[Mapping[str, str]], Any]
 
 
-class TimedWorker:
-    """Runs one job at a time, and tells of it whenever the timer fires.
+def workerPython() -> str:
+    """The Python that runs the networks: the user's choice, else Slicer's own, or outside Slicer that of the caller."""
+    return chosenPython() or shutil.which("PythonSlicer") or sys.executable
+
+
+def chosenPython() -> str:
+    """The Python that the user chose instead of Slicer's; empty for none."""
+    return slicer.util.settingsValue(PYTHON_SETTING, "") if hasattr(slicer, "app") else ""
+
+
+def newProcess(additions: Mapping[str, str]) -> Any:
+    """A `qt.QProcess` that is not started yet.
+
+    It belongs to the application, for Python must not delete it in the middle of one of its own signals.
 
     Args:
-        client: Who speaks with the worker; not to be used by others while a job runs.
-        timer: A `qt.QTimer` of the main thread.
+        additions: Variables to add to the environment. A Python of the user's own gets the environment that Slicer
+            was started with: Slicer's would make it look for packages in the wrong place.
+    """
+    import qt
+
+    isForeign = bool(chosenPython())
+    environment = slicer.app.startupEnvironment() if isForeign else qt.QProcessEnvironment.systemEnvironment()
+    for name, value in additions.items():
+        environment.insert(name, value)
+    process = qt.QProcess(slicer.app)
+    process.setProcessEnvironment(environment)
+    return process
+
+
+def libraryEnvironment() -> dict[str, str]:
+    """Variables by which a child finds the library, and writes its lines at once and in UTF-8."""
+    folder = str(Path(_LIBRARY).resolve().parents[1])
+    former = "" if chosenPython() else os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join([folder, former] if former else [folder])
+    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Child:
+    """One child process: its lines as they come, its end, and a way to end it with all that it started.
+
+    Args:
+        command: Program and arguments.
+        onOutput: Takes each line of stdout.
+        onError: Takes each line of stderr.
+        onEnd: Takes the exit code, once: as `subprocess` gives it, minus a signal's number; `NOT_STARTED` where the
+            program cannot be started.
+        makeProcess: Makes a `qt.QProcess`; see `newProcess`.
     """
 
-    def __init__(self, client: WorkerClient, timer: Timer) -> None:
-        self._client = client
-        self._timer = timer
-        self._heard: queue.Queue[Reply] = queue.Queue()
-        self._thread: Thread | None = None
-        self._run: Run | None = None
-        self._hear: Callable[[Reply], None] | None = None
-        self._isCanceled = False
-        timer.setInterval(PUMP_MS)
-        timer.connect("timeout()", self.pump)
+    def __init__(
+        self,
+        command: Sequence[str],
+        onOutput: Callable[[bytes], None],
+        onError: Callable[[str], None],
+        onEnd: Callable[[int], None],
+        makeProcess: MakeProcess = newProcess,
+    ) -> None:
+        self._command = list(command)
+        self._onOutput, self._onError, self._onEnd = onOutput, onError, onEnd
+        self._restOfOutput, self._restOfErrors = b"", b""
+        self.isEnded = False
+        self.process = makeProcess(libraryEnvironment())
+        self.process.connect("readyReadStandardOutput()", self._readOutput)
+        self.process.connect("readyReadStandardError()", self._readErrors)
+        self.process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        self.process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
 
-    def run(self, run: Run, hear: Callable[[Reply], None]) -> None:
-        """Begin a job; `hear` gets each message about it on the timer's thread, `Finished` last, whatever happens."""
-        self._run, self._hear, self._isCanceled = run, hear, False
-        self._thread = Thread(target=self._work, args=(run,), name="VFMTransfer worker", daemon=True)
-        self._thread.start()
-        self._timer.start()
+    def start(self) -> None:
+        """Start it; whatever becomes of it is heard later."""
+        self.process.start(self._command[0], self._command[1:])
 
-    def cancel(self, job: str) -> None:
-        """Stop a job: by message, and where that is not answered in time, by ending the worker."""
-        if self._run is not None and self._run.job == job:
-            self._isCanceled = True
-            self._client.cancel(job)
+    def write(self, line: bytes) -> None:
+        """Write to its stdin; that it is gone already is told by `onEnd`."""
+        if not self.isEnded:
+            self.process.write(line)
 
-    def close(self) -> None:
-        """Stop listening, and stop the job if there is one; nobody hears of it."""
-        self._timer.stop()
-        if self._run is not None:
-            self.cancel(self._run.job)
-            self._thread.join(_END_S)
-            self._forget()
+    def kill(self) -> None:
+        """End it at once, with all that it started: behind a launcher it is the launcher's child that works."""
+        processId = 0 if self.isEnded else self.process.processId()
+        if processId:
+            _endFamily(processId)
+            if sys.platform != "win32":  # there `taskkill` ends it too, and needs it alive to find its children
+                self.process.kill()
 
-    def pump(self) -> None:
-        """Hand on what was heard so far."""
-        while self._hear is not None:
-            try:
-                reply = self._heard.get(timeout=LISTEN_S)
-            except queue.Empty:
-                return
-            if self._isCanceled and isinstance(reply, Progress):
-                self._client.cancel(reply.job)  # the first word came before the worker knew the job
-            hear = self._hear
-            if isinstance(reply, Finished):
-                self._timer.stop()
-                self._forget()
-            hear(reply)
+    def _readOutput(self) -> None:
+        *lines, self._restOfOutput = (self._restOfOutput + self._bytes("readAllStandardOutput")).split(b"\n")
+        for line in lines:
+            self._onOutput(line)
 
-    def _work(self, run: Run) -> None:
-        try:
-            for reply in self._client.run(run):
-                self._heard.put(reply)
-        except VFMTransferError as error:
-            self._endWith(run, Error(type(error).__name__, str(error), job=run.job))
-        except Exception as error:  # the edge of a thread: without a word the panel would wait for ever
-            sentence = f"An unexpected error stopped the run ({type(error).__name__}). Report it with its details."
-            self._endWith(run, Error("UnexpectedError", sentence, traceback.format_exc(), run.job))
+    def _readErrors(self) -> None:
+        *lines, self._restOfErrors = (self._restOfErrors + self._bytes("readAllStandardError")).split(b"\n")
+        for line in lines:
+            self._onError(_text(line))
 
-    def _endWith(self, run: Run, error: Error) -> None:
-        self._heard.put(error)
-        self._heard.put(Finished(run.job, "failed"))
+    def _bytes(self, reader: str) -> bytes:
+        return bytes(getattr(self.process, reader)().data())
 
-    def _forget(self) -> None:
-        self._run = self._hear = self._thread = None
-        self._heard = queue.Queue()
+    def _onFinished(self, exitCode: int, exitStatus: int) -> None:
+        self._readOutput()
+        self._readErrors()
+        if self._restOfOutput:
+            self._onOutput(self._restOfOutput)
+        if self._restOfErrors:
+            self._onError(_text(self._restOfErrors))
+        # Qt gives the signal's number as the exit code of a process that crashed, and on Windows its status.
+        hasSignal = int(exitStatus) == _CRASH_EXIT and sys.platform != "win32"
+        self._end(-exitCode if hasSignal else exitCode)
+
+    def _onProcessError(self, error: int) -> None:
+        if int(error) == _FAILED_TO_START:  # the other errors are followed by `finished`
+            self._end(NOT_STARTED)
+
+    def _end(self, exitCode: int) -> None:
+        if not self.isEnded:
+            self.isEnded = True
+            self.process.deleteLater()
+            self._onEnd(exitCode)
+
+
+class LibraryProcess:
+    """One command of the library: `PythonSlicer -m VFMTransferLib ARGUMENTS`.
+
+    Args:
+        arguments: As for the command line `vfm-transfer`.
+        onLine: Takes each line, of stdout and stderr alike, without its line break.
+        onDone: Called once at the end with the exit code, all of stdout, and the last lines of stderr. The exit code
+            is as `Child` gives it.
+        makeProcess: Makes a `qt.QProcess`; see `newProcess`.
+        module: Another module to run in the same way, for example `pip`.
+        python: The Python to run it; by default that of the worker.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        onLine: Callable[[str], None],
+        onDone: Callable[[int, str, list[str]], None],
+        makeProcess: MakeProcess = newProcess,
+        *,
+        module: str = LIBRARY,
+        python: str = "",
+    ) -> None:
+        command = [python or workerPython(), "-m", module, *arguments]
+        self._onLine, self._onDone = onLine, onDone
+        self._output: list[str] = []
+        self._lastLines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._child = Child(command, self._hearOutput, self._hearError, self._finish, makeProcess)
+
+    @property
+    def isRunning(self) -> bool:
+        return not self._child.isEnded
+
+    def start(self) -> None:
+        """Start it; `onDone` comes in any case, later."""
+        self._child.start()
+
+    def cancel(self) -> None:
+        """End it now, with all that it started; `onDone` tells when it is gone."""
+        self._child.kill()
+
+    def _hearOutput(self, line: bytes) -> None:
+        text = _text(line)
+        self._output.append(text)
+        self._onLine(text)
+
+    def _hearError(self, text: str) -> None:
+        self._lastLines.append(text)
+        self._onLine(text)
+
+    def _finish(self, exitCode: int) -> None:
+        self._onDone(exitCode, "\n".join(self._output), list(self._lastLines))
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r")
+
+
+def _endFamily(processId: int) -> None:
+    """End what a process started, and what that started; on Windows the process too."""
+    if sys.platform == "win32":  # not waited for: the window must not stand still
+        command = ["taskkill", "/T", "/F", "/PID", str(processId)]
+        subprocess.Popen(command, creationflags=subprocess.CREATE_NO_WINDOW)
+        return
+    parents, family = _parents(), [processId]
+    for one in family:  # grows on the way
+        family += [child for child, parent in parents.items() if parent == one]
+    for descendant in family[1:]:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(descendant, signal.SIGKILL)
+
+
+def _parents() -> dict[int, int]:
+    """Process → its parent, of all that run on this computer."""
+    if Path("/proc/self/stat").exists():
+        return dict(_parentsByProc())
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, timeout=_LISTING_S, check=True
+    )
+    pairs = (line.split() for line in listing.stdout.splitlines())
+    return {int(child): int(parent) for child, parent in pairs}
+
+
+def _parentsByProc() -> Iterator[tuple[int, int]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):  # it ended meanwhile
+                # The name, in parentheses, may hold anything; state and parent follow it.
+                yield int(folder.name), int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
