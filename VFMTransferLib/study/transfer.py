@@ -89,7 +89,7 @@ def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_bette
     rng = np.random.default_rng(seed)
     drawn = np.empty(RESAMPLES)
     for i in range(RESAMPLES):
-        rows, columns = rng.integers(seeds, size=seeds)[:, None], rng.integers(cases, size=cases)
+        rows, columns = rng.integers(seeds, size=(seeds, 1)), rng.integers(cases, size=cases)
         drawn[i] = _gain_of_means(a[rows, columns].mean(), b[rows, columns].mean(), higher_is_better)
     edge = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn, (edge, 100 - edge))
