@@ -14,7 +14,22 @@ MODULE = ROOT / "VFMTransfer"
 ICON = MODULE / "Resources" / "Icons" / "VFMTransfer.png"
 OWN = {"VFMTransferLib", "VFMTransferSlicer"}
 SLICERS = {"slicer", "vtk", "qt", "ctk", "numpy"}
-HOUSE = {"parameters", "widget", "logic", "process", "signals", "runs", "scene", "layout", "install", "__init__"}
+HOUSE = {
+    "__init__",
+    "install",
+    "layout",
+    "logic",
+    "masks",
+    "parameters",
+    "process",
+    "runs",
+    "samples",
+    "scene",
+    "signals",
+    "structures",
+    "studies",
+    "widget",
+}
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # how they begin; the index takes no WebP
 
 
