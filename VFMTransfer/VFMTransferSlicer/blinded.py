@@ -1,0 +1,171 @@
+"""Blinded reading: two networks behind left and right in random order, and what the reader says of them.
+
+Nothing here needs Slicer. The order is drawn for each study and follows from a *seal*, a random number that is kept
+with the reading: by eye it says nothing, but anybody can work out later that the order was not chosen afterwards.
+Which network was preferred is written down only when the reading is revealed; until then there is the side alone.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from VFMTransferLib.errors import VFMTransferError
+
+CONFIDENCES = range(1, 6)  # 1 a guess .. 5 certain
+_SEAL_BITS = 128
+
+
+class ReadingError(VFMTransferError):
+    """A reading cannot be taken, or a table of readings cannot be understood."""
+
+
+class Side(StrEnum):
+    """What the reader says: which of the two views is better."""
+
+    LEFT = "left"
+    EQUAL = "equal"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by its name and the checksum of its weights."""
+
+    bundle: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is read: two networks' answers to one task on one study.
+
+    Attributes:
+        case: Name of the study's volume, for the reader.
+        study: Checksum of the study's voxels; many studies' volumes are called the same.
+        task: As `terms.TaskId` names it.
+        networks: A, then B.
+    """
+
+    case: str
+    study: str
+    task: str
+    networks: tuple[Network, Network]
+
+    def isSameAs(self, other: Subject) -> bool:
+        """Whether it is the same study, task and pair, whichever network is called A."""
+        checksums = [{network.sha256 for network in subject.networks} for subject in (self, other)]
+        return (self.study, self.task) == (other.study, other.task) and checksums[0] == checksums[1]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader said of one subject.
+
+    Attributes:
+        seal: 32 hexadecimal digits, from which the order follows.
+        side: Which side is better.
+        confidence: One of `CONFIDENCES`.
+        seconds: From the moment when the views were shown to the answer.
+        time: Of the answer; ISO 8601 with its time zone.
+        isRevealed: Whether the reader was told the order; the reading is final then.
+    """
+
+    subject: Subject
+    seal: str
+    side: Side
+    confidence: int
+    seconds: float
+    time: str
+    isRevealed: bool = False
+
+    @property
+    def left(self) -> str:
+        """`A` or `B`: which network was on the left."""
+        return "AB"[orderOf(self.seal)[0]]
+
+    @property
+    def preferred(self) -> str:
+        """`A`, `equal` or `B`."""
+        if self.side is Side.EQUAL:
+            return str(Side.EQUAL)
+        first, second = orderOf(self.seal)
+        return "AB"[first if self.side is Side.LEFT else second]
+
+    def revealed(self) -> Reading:
+        """The same, final."""
+        return replace(self, isRevealed=True)
+
+
+def newSeal(chance: random.Random) -> str:
+    return f"{chance.getrandbits(_SEAL_BITS):0{_SEAL_BITS // 4}x}"
+
+
+def orderOf(seal: str) -> tuple[int, int]:
+    """Which network is left and which is right, 0 for A and 1 for B: the last bit of the seal's SHA-256."""
+    left = sha256(seal.encode("ascii")).digest()[-1] & 1
+    return left, 1 - left
+
+
+def _nowWithZone() -> datetime:
+    return datetime.now().astimezone()
+
+
+class BlindedReading:
+    """One subject in front of the reader.
+
+    Args:
+        subject: What is read.
+        former: An earlier reading of it that was not revealed: its order stays, and its time goes on.
+        chance: Draws the order.
+        clock: Seconds that never jump.
+        now: The time of day, with its zone.
+
+    Raises:
+        ReadingError: The earlier reading was revealed.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        former: Reading | None = None,
+        chance: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _nowWithZone,
+    ) -> None:
+        if former is not None and former.isRevealed:
+            raise ReadingError(
+                f"A study must be read before its networks are revealed, but those of '{subject.case}' were. "
+                "Read another study."
+            )
+        # The former subject stays, for its A and B belong to the seal; the run's may have changed places since.
+        self.subject = former.subject if former else subject
+        self._isSwapped = self.subject.networks[0].sha256 != subject.networks[0].sha256
+        self._seal = former.seal if former else newSeal(chance or random.SystemRandom())
+        self._clock, self._now = clock, now
+        self._begun = clock() - (former.seconds if former else 0.0)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Which network of the run on the screen is left, and which is right."""
+        left, right = orderOf(self._seal)
+        return (right, left) if self._isSwapped else (left, right)
+
+    def answer(self, side: Side, confidence: int) -> Reading:
+        """What the reader says now; it takes the place of what was said before.
+
+        Raises:
+            ReadingError: The confidence is none of `CONFIDENCES`.
+        """
+        if confidence not in CONFIDENCES:
+            lowest, highest = CONFIDENCES[0], CONFIDENCES[-1]
+            raise ReadingError(f"Confidence must be {lowest} to {highest}, but is {confidence}. Choose one.")
+        seconds = round(self._clock() - self._begun, 1)
+        return Reading(
+            self.subject, self._seal, Side(side), confidence, seconds, self._now().isoformat(timespec="seconds")
+        )

@@ -1,0 +1,276 @@
+"""Blinded reading on the panel: left or right, how sure, and only then which was which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from VFMTransferLib.errors import VFMTransferError
+
+from ..blinded import CONFIDENCES, BlindedReading, Reading, Side
+from ..readings import ReadingTable, networksOf, newTable, readCsv, subjectOf, writeCsv
+from ..signals import Signal
+from ..tally import tallyOf
+from .reading_words import revealedText, tallyText
+
+if TYPE_CHECKING:
+    from ..logic import TransferLogic
+    from ..parameters import VFMTransferParameterNode
+    from .views import ViewSection
+
+_USUAL_CONFIDENCE = 3
+
+
+class ReadingSection:
+    """Leads through blinded readings: each run is shown blinded as long as Start is pressed.
+
+    Args:
+        ui: The panel's widgets.
+        logic: Has the run to read.
+        views: Shows it.
+
+    Attributes:
+        blinded: Emitted with True when networks are hidden, and with False when they may be seen again. Whoever names
+            their results elsewhere on the panel hides that meanwhile.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, views: ViewSection) -> None:
+        self.ui, self._logic, self._views = ui, logic, views
+        self.blinded = Signal()
+        self._parameters: VFMTransferParameterNode | None = None
+        self._isOn = False
+        self._isBlinded = False
+        self._session: BlindedReading | None = None
+        self._answer: Reading | None = None
+        self._sides = {
+            Side.LEFT: ui.readingLeftButton,
+            Side.EQUAL: ui.readingEqualButton,
+            Side.RIGHT: ui.readingRightButton,
+        }
+        self._fillConfidence()
+        ui.readingStartButton.connect("clicked(bool)", self.onStart)
+        for side, button in self._sides.items():
+            button.connect("clicked(bool)", lambda checked=False, side=side: self.answer(side))
+        ui.readingConfidenceComboBox.connect("activated(int)", self.onConfidence)
+        ui.readingRevealButton.connect("clicked(bool)", self.onReveal)
+        ui.readingExportButton.connect("clicked(bool)", self.onExport)
+        ui.readingResumeButton.connect("clicked(bool)", self.onResume)
+        logic.started.connect(self.onRunStarted)
+        logic.finished.connect(self.onRunFinished)
+
+    # ---- what the panel and the logic say
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """Other choices, or none: their readings are shown; a reading that was going on ends."""
+        if parameters is None:
+            self._end()
+        self._parameters = parameters
+        self.update()
+
+    def update(self) -> None:
+        """Say what can be done now."""
+        readings = self._readings()
+        missing = self._missing()
+        self._updateStart(missing)
+        for side, button in self._sides.items():
+            button.enabled = self._session is not None
+            button.checked = self._answer is not None and self._answer.side is side
+        self.ui.readingConfidenceComboBox.enabled = self._session is not None
+        isUnanswered = self._session is not None and self._answer is None
+        self.ui.readingRevealButton.enabled = not isUnanswered and any(not reading.isRevealed for reading in readings)
+        self.ui.readingRevealButton.toolTip = (
+            _("Say first which is better.")
+            if isUnanswered
+            else _("Show which was which, in all readings so far. They are final then, and count in the tally.")
+        )
+        self.ui.readingExportButton.enabled = bool(readings)
+        self.ui.readingResumeButton.enabled = self._parameters is not None
+
+    def onRunStarted(self, run: object) -> None:
+        """The run that was read is past; what comes is hidden from its first moment."""
+        self._session = self._answer = None
+        if self._isOn:
+            self._hide(True)
+            self._say(_("The networks of this run will be shown without their names."))
+        self.update()
+
+    def onRunFinished(self, outcome: str) -> None:
+        if self._isOn:
+            self._begin()
+        self.update()
+
+    # ---- what the reader does
+
+    def onStart(self, isOn: bool) -> None:
+        """Begin to read blinded, or stop it."""
+        if isOn:
+            self._isOn = True
+            self._hide(True)
+            self._begin()
+        else:
+            self._end()
+            self._say(_("Stopped. A reading that was not revealed can be changed when you start again."))
+        self.update()
+
+    def answer(self, side: Side) -> None:
+        """Note which side is better; a second word takes the place of the first."""
+        if self._session is None:
+            return
+        combo = self.ui.readingConfidenceComboBox
+        try:
+            reading = self._session.answer(side, combo.itemData(combo.currentIndex))
+            self._table(isNeeded=True).put(reading)
+            self._answer = reading
+            self._say(_("Noted. You may change your mind until the networks are revealed."))
+        except VFMTransferError as error:
+            self._say(str(error))
+        self.update()
+
+    def onConfidence(self, index: int) -> None:
+        """The reader is more or less sure of what was noted."""
+        if self._answer is not None:
+            self.answer(self._answer.side)
+
+    def onReveal(self, checked: bool = False) -> None:
+        """Show which was which; all readings are final from now on."""
+        table, answer = self._table(), self._answer
+        try:
+            table.reveal()
+        except VFMTransferError as error:
+            self._say(str(error))
+            return
+        if self._session is not None:
+            self._views.unblind()
+        self._session = self._answer = None
+        self._hide(False)
+        self._say(revealedText(answer) if answer is not None else _("All readings are revealed."))
+        self.update()
+
+    def onExport(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Save readings"), "readings.csv", _("Table") + " (*.csv)"
+        )
+        if path:
+            self.exportTo(Path(path))
+
+    def exportTo(self, path: Path) -> None:
+        """Save all readings as CSV; those that are not revealed stay sealed in it."""
+        try:
+            writeCsv(self._readings(), path)
+            self._say(_("Saved {name}.").format(name=path.name))
+        except VFMTransferError as error:
+            self._say(str(error))
+
+    def onResume(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(), _("Go on with readings"), "", _("Table") + " (*.csv)"
+        )
+        if path:
+            self.resumeFrom(Path(path))
+
+    def resumeFrom(self, path: Path) -> None:
+        """Take the readings of a CSV file into the scene."""
+        try:
+            taken = self._table(isNeeded=True).add(readCsv(path))
+            self._say(_("Took {count} readings from {name}.").format(count=taken, name=path.name))
+        except VFMTransferError as error:
+            self._say(str(error))
+        self.update()
+
+    # ---- within
+
+    def _begin(self) -> None:
+        """Show the last run blinded, if there is one to read."""
+        run = self._logic.lastRun
+        if run is None or self._logic.isRunning:
+            self._say(_("The networks of the next run will be shown without their names."))
+            return
+        try:
+            subject = subjectOf(run)
+            table = self._table()
+            self._answer = table.find(subject) if table is not None else None
+            self._session = BlindedReading(subject, self._answer)
+        except VFMTransferError as error:
+            self._answer = None
+            self._hide(False)
+            self._say(str(error))
+            return
+        self._views.show(order=self._session.order, isBlinded=True)
+        self._say(_("Which is better, left or right? Look as long as you like; the time is noted."))
+
+    def _end(self) -> None:
+        """Stop reading. What is on the screen goes, for it would tell the order of a reading that may change yet."""
+        if self._session is not None:
+            self._views.restore()
+        self._isOn = False
+        self._session = self._answer = None
+        self._hide(False)
+
+    def _hide(self, isBlinded: bool) -> None:
+        if isBlinded != self._isBlinded:
+            self._isBlinded = isBlinded
+            self.blinded.emit(isBlinded)
+
+    def _missing(self) -> str:
+        if self._parameters is None:
+            return _("Open the module to choose a study.")
+        return _("Wait for the run, or cancel it.") if self._logic.isRunning and not self._isOn else ""
+
+    def _updateStart(self, missing: str) -> None:
+        button = self.ui.readingStartButton
+        button.checked = self._isOn
+        button.text = _("Stop") if self._isOn else _("Start")
+        button.enabled = not missing
+        button.toolTip = missing or _(
+            "Hide which is A and which is B: the results of each run appear left and right in random order."
+        )
+
+    def _table(self, isNeeded: bool = False) -> ReadingTable | None:
+        """The readings in the scene; made where it is needed and there is none."""
+        node = self._parameters.readingTable if self._parameters is not None else None
+        if node is not None:
+            return ReadingTable(node)
+        if not isNeeded:
+            return None
+        table = newTable(slicer.mrmlScene)
+        self._parameters.readingTable = table.node
+        return table
+
+    def _readings(self) -> list[Reading]:
+        """All readings in the scene, told in the tally."""
+        try:
+            table = self._table()
+            readings = table.readings() if table is not None else []
+        except VFMTransferError as error:
+            self.ui.readingTallyLabel.text = str(error)
+            return []
+        self.ui.readingTallyLabel.text = self._tallyText(readings)
+        return readings
+
+    def _tallyText(self, readings: list[Reading]) -> str:
+        if not readings:
+            return _("No readings yet.")
+        subject = readings[-1].subject
+        task, networks = subject.task, subject.networks
+        run = self._logic.lastRun
+        if run is not None and len(run.arms) == 2:
+            try:
+                task, networks = str(run.task), networksOf(run)
+            except VFMTransferError as error:
+                return str(error)
+        names = [network.bundle for network in networks]
+        return tallyText(tallyOf(readings, task, networks), names)
+
+    def _fillConfidence(self) -> None:
+        titles = {1: _("1: a guess"), 3: _("3: fairly sure"), 5: _("5: certain")}
+        for confidence in CONFIDENCES:
+            self.ui.readingConfidenceComboBox.addItem(titles.get(confidence, str(confidence)), confidence)
+        self.ui.readingConfidenceComboBox.setCurrentIndex(CONFIDENCES.index(_USUAL_CONFIDENCE))
+
+    def _say(self, sentence: str) -> None:
+        self.ui.readingStatusLabel.text = sentence

@@ -1,0 +1,220 @@
+"""Readings in a table node, which is saved with the scene, and in a CSV file. Needs MRML, but no Qt."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from VFMTransferLib.atomic import atomic_file
+
+from .blinded import CONFIDENCES, Network, Reading, ReadingError, Side, Subject
+from .runs import RunInScene
+
+TABLE_NAME = "VFM Transfer readings"
+# The last two are empty until the reading is revealed.
+COLUMNS = (
+    *("case", "study", "task", "bundle_a", "sha256_a", "bundle_b", "sha256_b"),
+    *("seal", "side", "confidence", "seconds", "time", "left", "preferred"),
+)
+_ENCODING = "utf-8-sig"  # spreadsheets take a file without the mark for one of their own code page
+
+
+def networksOf(run: RunInScene) -> tuple[Network, Network]:
+    """The pair that a run compares, A and then B.
+
+    Raises:
+        ReadingError: It has not the results of two different networks.
+    """
+    if len(run.arms) != 2:
+        raise ReadingError(
+            f"A reading needs the results of two networks, but there are {len(run.arms)}. Run both first."
+        )
+    first, second = (Network(arm.bundle, arm.numbers["model"]["sha256"]) for arm in run.arms)
+    if first.sha256 == second.sha256:
+        raise ReadingError("A reading needs two different networks, but A and B are the same. Choose another B.")
+    return first, second
+
+
+def subjectOf(run: RunInScene) -> Subject:
+    """What a finished run gives to read. Takes a look at every voxel of its study.
+
+    Raises:
+        ReadingError: It has not the results of two different networks, or its study was deleted.
+    """
+    networks = networksOf(run)
+    if not run.isInScene:
+        raise ReadingError("A reading needs the study in the scene, but it was deleted. Load it, and run both again.")
+    voxels = np.ascontiguousarray(slicer.util.arrayFromVolume(run.about))
+    return Subject(run.about.GetName(), sha256(voxels).hexdigest()[:16], str(run.task), networks)
+
+
+class ReadingTable:
+    """The readings in a table node, a row each.
+
+    Args:
+        node: Made by `newTable`, or loaded with a scene.
+    """
+
+    def __init__(self, node: slicer.vtkMRMLTableNode) -> None:
+        self.node = node
+
+    def readings(self) -> list[Reading]:
+        """All of them, in the order in which they were first given.
+
+        Raises:
+            ReadingError: The table was changed by hand.
+        """
+        table = self.node.GetTable()
+        rows = range(table.GetNumberOfRows())
+        columns = {name: table.GetColumnByName(name) for name in COLUMNS}
+        _requireColumns(self.node.GetName(), [name for name, column in columns.items() if column is not None])
+        texts = ({name: column.GetVariantValue(y).ToString() for name, column in columns.items()} for y in rows)
+        return [_fromRow(row, f"Row {y} of '{self.node.GetName()}'") for y, row in enumerate(texts, 1)]
+
+    def find(self, subject: Subject) -> Reading | None:
+        """The reading of a subject, if there is one."""
+        return next((reading for reading in self.readings() if reading.subject.isSameAs(subject)), None)
+
+    def put(self, reading: Reading) -> None:
+        """Write a reading; it takes the place of an earlier one of the same subject.
+
+        Raises:
+            ReadingError: The earlier one was revealed, and is final.
+        """
+        former = self.find(reading.subject)
+        if former is not None and former.isRevealed:
+            raise ReadingError(
+                f"A revealed reading is final, but '{reading.subject.case}' was read again. Read another study."
+            )
+        self._write(_withReading(self.readings(), reading))
+
+    def reveal(self) -> None:
+        """Make all readings final, with the network that was preferred."""
+        self._write(reading.revealed() for reading in self.readings())
+
+    def add(self, readings: Iterable[Reading]) -> int:
+        """Take readings from elsewhere. Of a subject that is known, the final one stays.
+
+        Returns:
+            How many were taken.
+        """
+        known = self.readings()
+        taken = 0
+        for reading in readings:
+            former = next((one for one in known if one.subject.isSameAs(reading.subject)), None)
+            if former is None or (reading.isRevealed and not former.isRevealed):
+                known = _withReading(known, reading)
+                taken += 1
+        self._write(known)
+        return taken
+
+    def _write(self, readings: Iterable[Reading]) -> None:
+        rows = [_toRow(reading) for reading in readings]
+        table = vtk.vtkTable()
+        for name in COLUMNS:
+            column = vtk.vtkStringArray()
+            column.SetName(name)
+            for row in rows:
+                column.InsertNextValue(row[name])
+            table.AddColumn(column)
+        self.node.SetAndObserveTable(table)
+
+
+def newTable(scene: slicer.vtkMRMLScene) -> ReadingTable:
+    """An empty table in the scene; nobody can type into it."""
+    node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(TABLE_NAME))
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetLocked(True)
+    table = ReadingTable(node)
+    table._write([])
+    return table
+
+
+def writeCsv(readings: Iterable[Reading], path: Path) -> None:
+    """Write readings as a file that `readCsv` reads, whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_file(path) as part, part.open("w", encoding=_ENCODING, newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(_toRow(reading) for reading in readings)
+
+
+def readCsv(path: Path) -> list[Reading]:
+    """Read what `writeCsv` wrote.
+
+    Raises:
+        ReadingError: It is another file, or was changed so that it contradicts itself.
+    """
+    try:
+        with path.open(encoding=_ENCODING, newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            _requireColumns(path.name, reader.fieldnames or ())
+            return [_fromRow(row, f"Row {y} of '{path.name}'") for y, row in enumerate(reader, 1)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadingError(
+            f"'{path.name}' must be a CSV file of readings, but cannot be read. Choose another."
+        ) from error
+
+
+def _withReading(readings: Iterable[Reading], new: Reading) -> list[Reading]:
+    """The new one stands where the earlier one of its subject stood, else last."""
+    result = list(readings)
+    for y, reading in enumerate(result):
+        if reading.subject.isSameAs(new.subject):
+            result[y] = new
+            return result
+    return [*result, new]
+
+
+def _requireColumns(name: str, found: Iterable[str]) -> None:
+    if missing := [column for column in COLUMNS if column not in found]:
+        raise ReadingError(
+            f"'{name}' must have the columns of a table of readings, but lacks {', '.join(missing)}. "
+            "Choose a file that this module saved."
+        )
+
+
+def _toRow(reading: Reading) -> dict[str, str]:
+    """The reading as texts; what would unblind it is left out until it is revealed."""
+    subject = reading.subject
+    (first, second) = subject.networks
+    values = (
+        *(subject.case, subject.study, subject.task, first.bundle, first.sha256, second.bundle, second.sha256),
+        *(reading.seal, str(reading.side), str(reading.confidence), f"{reading.seconds:.1f}", reading.time),
+        *((reading.left, reading.preferred) if reading.isRevealed else ("", "")),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _fromRow(row: Mapping[str, str], where: str) -> Reading:
+    """Understand a row, and check that it agrees with itself.
+
+    Raises:
+        ReadingError: It does not.
+    """
+    networks = (Network(row["bundle_a"], row["sha256_a"]), Network(row["bundle_b"], row["sha256_b"]))
+    subject = Subject(row["case"], row["study"], row["task"], networks)
+    try:
+        confidence, seconds, side = int(row["confidence"]), float(row["seconds"]), Side(row["side"])
+        isSound = confidence in CONFIDENCES and seconds >= 0 and bool(bytes.fromhex(row["seal"]))
+        isSound = isSound and datetime.fromisoformat(row["time"]).tzinfo is not None
+    except ValueError as error:
+        raise ReadingError(_unsound(where)) from error
+    reading = Reading(subject, row["seal"], side, confidence, seconds, row["time"], isRevealed=bool(row["preferred"]))
+    if not isSound or any(_toRow(reading)[name] != row[name] for name in ("left", "preferred")):
+        raise ReadingError(_unsound(where))
+    return reading
+
+
+def _unsound(where: str) -> str:
+    return f"{where} must be a reading as it was saved, but was changed. Use a copy that nobody edited."
