@@ -17,6 +17,7 @@ from .postprocess import postprocess, reaches_edge
 from .preprocess import needs_gland, prepare
 from .registry import ModelSpec
 from .result import Provenance, Result
+from .roi import RESTORED_NOTE, RIM_NOTE, Bounds
 from .terms import Label, Sequence, TaskId
 from .volume import Volume
 
@@ -36,7 +37,7 @@ class CaseInputs:
     Attributes:
         case: The study; it stays as it is.
         gland: Mask of the prostate, before the case's own.
-        crop: As in `preprocess.prepare`.
+        crop, roi: As in `preprocess.prepare`.
         open_network: Gives the loaded network of a bundle.
     """
 
@@ -44,6 +45,7 @@ class CaseInputs:
     gland: Volume | None
     crop: str
     open_network: OpenNetwork
+    roi: Volume | None = None
     _made: dict[object, tuple[Prepared, tuple[str, ...]]] = field(default_factory=dict)
     _found: tuple[Result | None, str] | None = None
 
@@ -64,13 +66,20 @@ class CaseInputs:
         if gland is None and self._profits_from_gland(spec):
             anatomy, note = self._anatomy_by_network()
             gland, notes = anatomy.labels if anatomy else None, (note,)
-            if gland is None and needs_gland(spec, self.crop):
+            if gland is None and needs_gland(spec, self.crop, self.roi):
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. {note} "
                     "Give a mask of the prostate (--gland)."
                 )
-        prepared = prepare(self.case, spec, crop=self.crop, gland=gland)
-        return prepared, (*notes, _centered(prepared))
+        prepared = prepare(self.case, spec, crop=self.crop, gland=gland, roi=self.roi)
+        return prepared, (*notes, _centered(prepared), *self._roi_notes(prepared, spec))
+
+    def _roi_notes(self, prepared: Prepared, spec: ModelSpec) -> tuple[str, ...]:
+        if self.roi is None:
+            return ()
+        if spec.prediction_task.output == "image" and spec.preprocess.whole_volume:
+            return (RESTORED_NOTE,)
+        return (RIM_NOTE,) if Bounds.of(self.roi, prepared.geometry).exceeds(prepared.box) else ()
 
     def around(self, found: Result, prepared: Prepared, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]] | None:
         """The input for a second look, around what a network found, where the first look cut the prostate off.
@@ -83,16 +92,21 @@ class CaseInputs:
         Returns:
             As `of`; None where a second look would show nothing new, or the user chose the crop.
         """
-        if self.crop != "auto" or prepared.centered_on != "image" or not reaches_edge(found, prepared):
+        if (
+            self.crop != "auto"
+            or self.roi is not None
+            or prepared.centered_on != "image"
+            or not reaches_edge(found, prepared)
+        ):
             return None
         again = prepare(self.case, spec, crop="gland", gland=found.labels)
         return again, (SECOND_LOOK_NOTE, _centered(again))
 
     def _profits_from_gland(self, spec: ModelSpec) -> bool:
         """Whether a mask changes the input; a network that looks for the gland itself is not told where it is."""
-        sees_one_crop = not spec.preprocess.whole_volume and self.crop != "center"
+        looks_for_middle = not spec.preprocess.whole_volume and self.crop != "center" and self.roi is None
         is_anatomy = spec.task is TaskId.ANATOMY_SEGMENTATION
-        return needs_gland(spec, self.crop) or (sees_one_crop and not is_anatomy)
+        return needs_gland(spec, self.crop, self.roi) or (looks_for_middle and not is_anatomy)
 
     def _anatomy_by_network(self) -> tuple[Result | None, str]:
         if self._found is None:

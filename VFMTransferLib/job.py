@@ -73,6 +73,7 @@ class Run:
         bundles: Name or folder of each network: the arms of the job, counted from 0.
         case: What to call the study in results; never a patient's name.
         gland: Mask of the prostate.
+        roi: Mask of a region of interest: where networks look, and outside of which nothing counts.
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
         reference: The truth for `compare`: a label map or an image. Unused without `compare`, and a `Log` says so.
         report: Also write the report of the comparison, into the folder that `Compared` names.
@@ -86,6 +87,7 @@ class Run:
     bundles: tuple[str, ...]
     case: str = "study"
     gland: ImageFile | None = None
+    roi: ImageFile | None = None
     compare: bool = False
     reference: ImageFile | None = None
     report: bool = False

@@ -16,13 +16,24 @@ from .job import ArmResult, Compared, ImageFile, Log, Progress, Reply, Run
 from .loaded_networks import LoadedNetworks
 from .predict import memory_checked, predict_in_turn, require_fit, save_result
 from .result import Result
+from .roi import within_roi
 from .study.comparison import Comparison, compare
 from .study.comparison_files import save_comparison
 from .tasks import TASKS
 from .volume import Geometry, Volume
 
 REFERENCE = "reference"
+ROI = "region of interest"
 REPORT = "report"
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What a job reads: the case, and where they were handed over the region of interest and the truth."""
+
+    case: Case
+    roi: Volume | None
+    reference: Volume | None
 
 
 class JobCanceledError(Exception):
@@ -66,10 +77,10 @@ class JobRun:
     def _execute(self) -> None:
         bundles = [find_bundle(name) for name in self.run.bundles]
         self._tell(0, bundles[0], "images", 0.0)
-        case, reference = self._read()
+        study = self._read()
         for bundle in bundles:
-            require_fit(case, bundle, self.run.task)
-        results = self._predict(case, bundles)
+            require_fit(study.case, bundle, self.run.task)
+        results = self._predict(study, bundles)
         kept = []
         for self.arm, bundle in enumerate(bundles):
             before = self.networks.loads
@@ -78,24 +89,35 @@ class JobRun:
             kept += [result] if self.run.compare and self.arm < 2 else []
         self.arm = None
         if self.run.compare:
-            self._compare(case, kept, bundles, reference)
+            self._compare(study, kept, bundles)
 
-    def _read(self) -> tuple[Case, Volume | None]:
+    def _read(self) -> _Study:
         folder = Path(self.run.folder)
         if not (folder.is_absolute() and folder.is_dir()):
             raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
         images = {sequence: _handed_over(folder, image) for sequence, image in self.run.images.items()}
         gland = None if self.run.gland is None else _handed_over(folder, self.run.gland)
         case = read_handed_over(self.run.case, images, gland)
+        roi = None if self.run.roi is None else read_mask_handed_over(_handed_over(folder, self.run.roi), ROI)
+        reference = self._read_reference(folder)
+        if reference is not None and roi is not None and self._is_segmentation:
+            case, reference = within_roi(case, reference, roi)
+        return _Study(case, roi, reference)
+
+    def _read_reference(self, folder: Path) -> Volume | None:
         if self.run.reference is None:
-            return case, None
+            return None
         if not self.run.compare:
             self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
-            return case, None
-        read = read_mask_handed_over if TASKS[self.run.task].output == "segmentation" else read_volume_handed_over
-        return case, read(_handed_over(folder, self.run.reference), REFERENCE)
+            return None
+        read = read_mask_handed_over if self._is_segmentation else read_volume_handed_over
+        return read(_handed_over(folder, self.run.reference), REFERENCE)
 
-    def _predict(self, case: Case, bundles: list[Bundle]) -> Iterator[Result]:
+    @property
+    def _is_segmentation(self) -> bool:
+        return TASKS[self.run.task].output == "segmentation"
+
+    def _predict(self, study: _Study, bundles: list[Bundle]) -> Iterator[Result]:
         run = self.run
         opening = partial(self.networks.open, runtime=run.runtime, device=run.device, precision=run.precision)
 
@@ -104,9 +126,10 @@ class JobRun:
             self._tell(arm, bundles[arm], stage, fraction * len(bundles) - arm)
 
         return predict_in_turn(
-            case,
+            study.case,
             bundles,
             on_progress=on_progress,
+            roi=study.roi,
             crop=run.crop,
             threshold=run.threshold,
             only_cspca=run.only_cspca,
@@ -120,10 +143,10 @@ class JobRun:
         save_result(result, Path(self.run.folder) / folder)
         self.send(ArmResult(self.run.job, arm, bundle.name, folder, self.networks.loads - loads_before))
 
-    def _compare(self, case: Case, kept: list[Result], bundles: list[Bundle], reference: Volume | None) -> None:
+    def _compare(self, study: _Study, kept: list[Result], bundles: list[Bundle]) -> None:
         """Write the numbers, and where it is wanted the report; a report that fails does not take them away."""
         self._tell(1, bundles[1], "compare", 1.0)
-        comparison = compare(case, kept[0], kept[1], reference)
+        comparison = compare(study.case, kept[0], kept[1], study.reference)
         path, _ = save_comparison(comparison, Path(self.run.folder))
         report = None
         try:

@@ -41,7 +41,7 @@ class Prepared:
         starts: First voxel (z, y, x) of each window; may lie outside the grid, where padding is.
         patch: Voxels (D, H, W) of a window.
         scales: How each channel was normalized.
-        centered_on: `gland`, `image`, or `whole volume`.
+        centered_on: `gland`, `region of interest`, `image`, or `whole volume`.
     """
 
     array: np.ndarray

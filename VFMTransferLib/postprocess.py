@@ -17,6 +17,7 @@ from .placement import Prepared, is_cut, to_reference
 from .registry import ModelSpec
 from .restored import restored_images
 from .result import Provenance, Result
+from .roi import confine, confined_note
 from .terms import Label, Sequence, TaskId
 from .volume import Volume
 
@@ -41,6 +42,7 @@ def postprocess(
     only_cspca: bool = False,
     phase_axis: str = "left-right",
     zones: dict[str, Volume] | None = None,
+    roi: Volume | None = None,
 ) -> Result:
     """Make the result of a network's output.
 
@@ -54,6 +56,7 @@ def postprocess(
         only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
         phase_axis: Of distortion correction: a key of `restored.PHASE_AXES`.
         zones: Zone name → mask, for naming where lesions lie.
+        roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold must be a probability between 0 and 1, got {threshold}.")
@@ -66,6 +69,9 @@ def postprocess(
         name: to_reference(channel, prepared, str(name), fill=float(name == Label.BACKGROUND))
         for name, channel in zip(spec.labels, activated(logits, spec.activation), strict=True)
     }
+    if roi is not None:
+        probabilities = confine(probabilities, roi)
+        provenance = provenance.with_notes(confined_note(roi))
     level = spec.threshold if threshold is None else threshold
     if spec.task is TaskId.LESION_SEGMENTATION:
         return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, zones)

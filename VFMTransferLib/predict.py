@@ -48,6 +48,7 @@ def predict(
     *,
     precision: str = "auto",
     gland: Volume | None = None,
+    roi: Volume | None = None,
     crop: str = "auto",
     threshold: float | None = None,
     only_cspca: bool = False,
@@ -66,6 +67,8 @@ def predict(
         precision: `auto`, `fp32`, `fp16` or `bf16`.
         gland: Mask of the prostate, before the case's own. Without one, networks that profit from knowing where the
             gland is get it from the shipped gland network, and the result's notes say so.
+        roi: Mask of a region of interest: networks that see one crop see the one around it, and nothing is marked
+            outside of it. Class probabilities and images are not cut.
         crop: `auto`, `gland` or `center`; see `preprocess.prepare`.
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
@@ -74,6 +77,7 @@ def predict(
 
     Raises:
         MissingSequenceError: The case lacks a sequence, or a gland mask that cannot be had otherwise.
+        ImageError: A mask is empty, or lies outside the images.
         BundleError: The bundle predicts nothing, or is broken.
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutOfMemoryError: Memory ran out.
@@ -86,6 +90,7 @@ def predict(
         on_progress,
         precision=precision,
         gland=gland,
+        roi=roi,
         crop=crop,
         threshold=threshold,
         only_cspca=only_cspca,
@@ -115,6 +120,7 @@ def predict_in_turn(
     *,
     precision: str = "auto",
     gland: Volume | None = None,
+    roi: Volume | None = None,
     crop: str = "auto",
     threshold: float | None = None,
     only_cspca: bool = False,
@@ -128,8 +134,8 @@ def predict_in_turn(
     for network in networks:
         require_fit(case, network)
     opened = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
-    inputs = CaseInputs(case, gland, crop, opened)
-    finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis)
+    inputs = CaseInputs(case, gland, crop, opened, roi)
+    finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis, roi=roi)
 
     def run(i: int) -> Result:
         with memory_checked():

@@ -15,6 +15,7 @@ from .doubling import doubled_in_plane
 from .errors import GeometryError, ImageError, MissingSequenceError
 from .placement import Prepared, ZScore
 from .registry import ModelSpec, PreprocessSpec
+from .roi import Bounds
 from .terms import Sequence, TaskId
 from .volume import Geometry, IntTriple, Volume
 from .windows import centered_start, shifted_starts, window_starts
@@ -24,7 +25,9 @@ ZSCORE_NONZERO = "zscore-nonzero"
 ZSCORE_GLAND = "zscore-gland"
 
 
-def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None) -> Prepared:
+def prepare(
+    case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None, roi: Volume | None = None
+) -> Prepared:
     """Make a network's input from a case; the case stays as it is.
 
     Args:
@@ -33,23 +36,26 @@ def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | 
         crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
             the image as published, `auto` around the gland where a mask is known, else in the middle.
         gland: Mask of the prostate, any grid; before the case's own.
+        roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` says, and of windows
+            that segment the whole volume only those that reach it are kept.
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
-        ImageError: The gland mask is empty or lies outside the image.
+        ImageError: A mask is empty or lies outside the image.
     """
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
     mask = gland if gland is not None else case.gland
-    if mask is None and needs_gland(spec, crop):
+    if mask is None and needs_gland(spec, crop, roi):
         raise MissingSequenceError(
             f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
             "Give one, or install a gland segmentation bundle."
         )
     grid = network_grid(case, spec)
+    bounds = None if roi is None else Bounds.of(roi, grid)
     array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
-    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask)
+    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
     return Prepared(
         array=array,
         geometry=grid,
@@ -61,9 +67,9 @@ def prepare(case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | 
     )
 
 
-def needs_gland(spec: ModelSpec, crop: str) -> bool:
+def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:
     """Whether a network's input cannot be made without a gland mask."""
-    is_cropped_there = crop == "gland" and not spec.preprocess.whole_volume
+    is_cropped_there = crop == "gland" and roi is None and not spec.preprocess.whole_volume
     return spec.preprocess.normalization == ZSCORE_GLAND or is_cropped_there
 
 
@@ -195,17 +201,34 @@ def _gland_on_grid(case: Case, gland: Volume, grid: Geometry) -> np.ndarray:
     return inside
 
 
-def _windows(spec: ModelSpec, grid: Geometry, gland: Volume | None) -> tuple[tuple[IntTriple, ...], str]:
+def _windows(
+    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None
+) -> tuple[tuple[IntTriple, ...], str]:
     """First voxels of the windows, and what they are centered on."""
     shape, patch = grid.shape, spec.preprocess.patch
     if spec.preprocess.whole_volume:
-        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
-    center = gland_center(gland, grid) if gland is not None else None
-    centered_on = "image" if center is None else "gland"
+        return _reaching(bounds, window_starts(shape, patch, spec.preprocess.overlap), spec), "whole volume"
+    center, centered_on = _middle(grid, gland, bounds)
     if spec.family == "provicnet":
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
-        return tuple((z, y, x) for z in range(shape[0])), centered_on
+        return _reaching(bounds, tuple((z, y, x) for z in range(shape[0])), spec), centered_on
     return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
+
+
+def _middle(
+    grid: Geometry, gland: Volume | None, bounds: Bounds | None
+) -> tuple[tuple[float, float, float] | None, str]:
+    """The continuous index (z, y, x) that a single window lies around, None for the image's middle; and its name."""
+    if bounds is not None:
+        return bounds.center, "region of interest"
+    return (None, "image") if gland is None else (gland_center(gland, grid), "gland")
+
+
+def _reaching(bounds: Bounds | None, starts: tuple[IntTriple, ...], spec: ModelSpec) -> tuple[IntTriple, ...]:
+    """The windows that are needed: of a segmentation, whose rest is dropped, those that reach the region."""
+    if bounds is None or spec.prediction_task.output != "segmentation":
+        return starts
+    return bounds.touching(starts, spec.preprocess.patch)
 
 
 def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:

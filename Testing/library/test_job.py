@@ -31,6 +31,7 @@ RUN = Run(
     ("first", "second"),
     compare=True,
     gland=ImageFile("gland.nrrd"),
+    roi=ImageFile("roi.npy", GRID),
     threshold=0.25,
 )
 CAPABILITIES = job.Capabilities(tuple(TaskId), ("onnx",), ("SimpleITK",))

@@ -14,6 +14,7 @@ import pytest
 from images import a_gland, a_t2w
 
 from VFMTransferLib.errors import JobError, WorkerError
+from VFMTransferLib.io import read_mask
 from VFMTransferLib.job import (
     PROTOCOL,
     ArmResult,
@@ -35,6 +36,7 @@ from VFMTransferLib.job import (
     to_line,
 )
 from VFMTransferLib.result_files import RESULT
+from VFMTransferLib.roi import REFERENCE_NOTE
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.version import __version__
 from VFMTransferLib.volume import Geometry, Volume
@@ -173,6 +175,36 @@ def test_two_arms_are_compared_with_each_other_and_with_a_reference(client, tiny
     document = json.loads((tmp_path / compared.file).read_text(encoding="utf-8"))
     assert (document["a"]["bundle"], document["b"]["bundle"]) == ("tiny-pretrained", "tiny-scratch")
     assert document["has_reference"]
+
+
+def test_a_region_bounds_both_arms_and_the_reference(client, tiny_models, tmp_path):
+    gland = a_gland()
+    mask = np.zeros_like(gland.array)
+    mask[2:4, 4:10, 6:12] = 1
+    about = {
+        "roi": hand_over(tmp_path, Volume(mask, gland.geometry, "roi")),
+        "reference": hand_over(tmp_path, gland),
+    }
+    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, threshold=0.0, **about)
+    replies = list(client.run(run))
+    assert replies[-1] == Finished("job", "done"), of(Error, replies)
+    for result in of(ArmResult, replies):
+        labels = read_mask(tmp_path / result.folder / "labels.nii.gz").array
+        assert labels[mask > 0].any()
+        assert not labels[mask == 0].any()
+    document = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert REFERENCE_NOTE in document["notes"]
+    dice = [m["value"] for m in document["measures"] if m["measure"] == "dice" and "reference" in m["between"]]
+    assert dice == pytest.approx([2 * 40 / (72 + 40)] * 2)  # both arms mark all 72 voxels; 40 of them are gland
+
+
+def test_a_region_outside_of_the_images_is_one_sentence(client, tiny_models, tmp_path):
+    gland = a_gland()
+    far = replace(gland.geometry, origin_mm=(900.0, 0.0, 0.0))
+    roi = hand_over(tmp_path, Volume(gland.array, far, "roi"))
+    (error,) = of(Error, list(client.run(a_job(tmp_path, tiny_models, "tiny-scratch", roi=roi))))
+    assert (error.kind, error.arm) == ("ImageError", 0)
+    assert error.sentence.startswith("The region of interest must lie inside the images")
 
 
 def test_a_report_comes_with_the_numbers(client, tiny_models, tmp_path):

@@ -107,8 +107,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     """Leave with wrong usage where the options do not fit each other."""
     require_images(args, args.cases)
     count = max(len(args.cases), 1)
-    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland):
-        args.parser.error("--t2w, --hbv, --adc and --gland belong to one case; give one CASE with them")
+    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi):
+        args.parser.error("--t2w, --hbv, --adc, --gland and --roi belong to one case; give one CASE with them")
     if len({path.resolve().name for path in args.cases}) < len(args.cases):
         args.parser.error("the CASE folders must have different names, since the report calls them by these")
     if len(args.bundles) not in (0, 2):
@@ -140,8 +140,10 @@ def _compared(
     args: argparse.Namespace, pair: Pair, folder_of: Callable[[str], Path], on_progress: OnProgress
 ) -> Iterator[tuple[Comparison, Path]]:
     """Each case's comparison and page, one at a time, so that one case is in memory."""
+    from ..io import read_mask
     from ..side_by_side import run_side_by_side
 
+    roi = None if args.roi is None else read_mask(args.roi, "region of interest")
     paths = args.cases or [None]
     references = args.references or [None] * len(paths)
     if len(paths) > 1:
@@ -154,7 +156,7 @@ def _compared(
             folder = folder_of(case.id)
             folder.mkdir(exist_ok=True)
             on_part = _part(on_progress, index, len(paths), case.id)
-            compared = run_side_by_side(case, pair, folder, truth, on_progress=on_part, **running(args))
+            compared = run_side_by_side(case, pair, folder, truth, roi=roi, on_progress=on_part, **running(args))
         yield compared
 
 

@@ -41,6 +41,9 @@ def add_case_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
     group.add_argument("--adc", type=Path, metavar="F", help="apparent diffusion coefficient")
     group.add_argument("--gland", type=Path, metavar="F", help="mask of the prostate, an image file")
+    group.add_argument(
+        "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
+    )
 
 
 def require_images(args: argparse.Namespace, case: object) -> None:

@@ -43,16 +43,17 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     require_images(args, args.case)
     from ..catalog import find_bundle
-    from ..io import output_folder, read_case
+    from ..io import output_folder, read_case, read_mask
     from ..predict import predict, require_fit, save_result
     from ..result_files import result_to_json
 
     bundle = find_bundle(args.bundle)
     case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    roi = None if args.roi is None else read_mask(args.roi, "region of interest")
     require_fit(case, bundle, args.task)
     # Opened before the work, so that a folder that cannot be written is known at once.
     with output_folder(args.output) as folder, progress_bar() as on_progress:
-        result = predict(case, bundle, on_progress=on_progress, **running(args))
+        result = predict(case, bundle, on_progress=on_progress, roi=roi, **running(args))
         save_result(result, folder)
     if args.json:
         print_json({"output": str(args.output), **result_to_json(result)})
