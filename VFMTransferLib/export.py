@@ -82,13 +82,21 @@ def export_onnx(bundle: Bundle) -> Bundle:
 def signature_of(spec: ModelSpec) -> Signature:
     """Inputs and free axes: any batch, and for 3D networks any size that the network takes."""
     if isinstance(spec.encoder, ViTSpec):
-        names = (*(("t2w", "adc", "dwi") if spec.head.kind == "fusion" else ("x",)), "positions")
+        names = (*_window_names(spec), "positions")
         return Signature(names, {name: {0: "batch"} for name in (*names, "logits")})
     space = {2: "depth", 3: "height", 4: "width"}
     axes = {"x": {0: "batch", **space}, "logits": {0: "batch"}}
     if spec.head.kind not in ("classifier", "none"):
         axes["logits"] |= space
     return Signature(("x",), axes)
+
+
+def _window_names(spec: ModelSpec) -> tuple[str, ...]:
+    if spec.head.kind == "fusion":
+        return ("t2w", "adc", "dwi")
+    if spec.head.kind == "restoration":
+        return tuple(str(sequence) for sequence in spec.preprocess.sequences)
+    return ("x",)
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:

@@ -142,5 +142,6 @@ def _averaging_matrix(length: int, size: int, like: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Scale a map (B, C, D, H, W) trilinearly to `size`; voxel corners, not centers, are aligned."""
-    return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=False)
+    """Scale a map (B, C, D, H, W) or (B, C, H, W) linearly to `size`; voxel corners, not centers, are aligned."""
+    mode = "trilinear" if x.ndim == 5 else "bilinear"
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)

@@ -176,6 +176,22 @@ def _restoration(task: TaskId, title: str, sequences: tuple[Sequence | None, ...
     )
 
 
+def _slice_restoration(task: TaskId, title: str, sequences: tuple[Sequence, ...]) -> ModelSpec:
+    """As `_restoration`, slice by slice."""
+    return ModelSpec(
+        name=f"provicnet-restoration-{task}",
+        title=f"ProViCNet restoration, {title}",
+        task=task,
+        encoder=ViTSpec(),
+        head=HeadSpec("restoration", 1, 16),
+        preprocess=PreprocessSpec(sequences, **_PROVICNET_GRID),
+        labels=(),
+        activation="none",
+        paper=PROVICNET_PAPER,
+        license="MIT",
+    )
+
+
 # Pre-training ends with this. It predicts nothing, so it is no row of `MODELS`.
 PROFOUND_ENCODER = ModelSpec(
     name="profound-encoder",
@@ -247,6 +263,10 @@ MODELS: dict[str, ModelSpec] = {
         _restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
         # ADC in 1e-3 mm²/s, so that tissue is near 1.
         _restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", _T2W_ONLY),
+        # The same three outputs, in the same units.
+        _slice_restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", (Sequence.T2W,)),
+        _slice_restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
+        _slice_restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", (Sequence.T2W,)),
         _provicnet(Sequence.T2W, "T2w"),
         _provicnet(Sequence.ADC, "ADC"),
         _provicnet(Sequence.HBV, "high-b DWI"),

@@ -15,8 +15,10 @@ from torch import nn
 
 from VFMTransferLib.models.convnextv2 import ConvNeXtV2
 from VFMTransferLib.models.network import build_network
+from VFMTransferLib.models.provicnet import own_slice
 from VFMTransferLib.models.vit import Attention, VisionTransformer
 from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER, ViTSpec
+from VFMTransferLib.slices import neighbor_slices, slice_positions
 from VFMTransferLib.weights import empty_network
 
 NAMES = list(SMALL_SPECS)
@@ -24,7 +26,7 @@ IN_3D = [name for name in NAMES if name.startswith("profound")]
 # What a network carries but its loss does not reach.
 UNREACHED = {
     "upernet": ("encoder.norm.",),
-    "restoration": ("encoder.norm.",),
+    "restoration": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
     "convolution": ("backbone.mask_token",),
     "fusion": tuple(f"{s}.{part}" for s in ("t2w", "adc", "dwi") for part in ("backbone.mask_token", "head.")),
 }
@@ -150,8 +152,28 @@ def test_unetr_says_which_sizes_it_takes():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "restoration" in name])
 def test_an_untrained_restoration_changes_nothing(name):
-    output = build_network(SMALL_SPECS[name])(noise((1, 3, 16, 17, 32), 0))
+    output = build_network(SMALL_SPECS[name])(*inputs(SMALL_SPECS[name], (16, 17, 32)))
     assert not output.any()
+
+
+@pytest.mark.parametrize(("z", "count", "channel"), [(0, 9, 0), (1, 9, 1), (7, 9, 1), (8, 9, 2), (0, 1, 0), (1, 2, 2)])
+def test_a_restoration_of_slices_looks_at_the_slice_it_is_about(z, count, channel):
+    volume = torch.arange(count, dtype=torch.float32)[:, None, None].expand(count, 2, 2)
+    window = volume[list(neighbor_slices(z, count))][None]
+    found = own_slice(window, torch.from_numpy(slice_positions(z, count)))
+    assert neighbor_slices(z, count)[channel] == z
+    assert bool((found == z).all())
+
+
+def test_a_restoration_of_slices_starts_from_encoders_of_single_sequences():
+    pretrained = small_network("provicnet-t2w")
+    network = build_network(SMALL_SPECS["provicnet-restoration-distortion-correction"])
+    weights = {name: t for name, t in pretrained.state_dict().items() if not name.startswith("head.")}
+    for encoder in network.encoders.values():
+        encoder.load_state_dict(weights)  # strictly
+    window, positions = inputs(SMALL_SPECS["provicnet-t2w"], (1, 1, 1))
+    expected = pretrained.patch_tokens(window, positions)
+    torch.testing.assert_close(network.eval().encoders["adc"].patch_tokens(window, positions), expected)
 
 
 def test_attention_equals_softmax_of_scaled_products():

@@ -26,6 +26,7 @@ NAMES = (
     "profound-upernet-anatomy",
     "profound-restoration-distortion-correction",
     "provicnet-fusion",
+    "provicnet-restoration-distortion-correction",
 )
 
 

@@ -15,18 +15,27 @@ from ..layers import resize
 
 
 class RefineStep(nn.Module):
-    """One step up: resize to the skip, join both, convolve."""
+    """One step up: resize to the skip, join both, convolve.
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+    Args:
+        in_channels: Channels of the coarser map.
+        skip_channels: Channels of the skip.
+        out_channels: Channels of the result.
+        convolution: `nn.Conv3d`, or `nn.Conv2d` for maps of slices.
+    """
+
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, convolution: type[nn.Module] = nn.Conv3d
+    ) -> None:
         super().__init__()
-        # Narrowing before resizing, not after it, saves eight times the work.
-        self.narrow = nn.Conv3d(in_channels, out_channels, 1)
-        self.skip = nn.Conv3d(skip_channels, out_channels, 1)
-        self.join = nn.Conv3d(2 * out_channels, out_channels, 3, padding=1)
-        self.refine = nn.Conv3d(out_channels, out_channels, 3, padding=1)
+        # Narrowing before resizing, not after it, saves the work of all places but every eighth, or fourth.
+        self.narrow = convolution(in_channels, out_channels, 1)
+        self.skip = convolution(skip_channels, out_channels, 1)
+        self.join = convolution(2 * out_channels, out_channels, 3, padding=1)
+        self.refine = convolution(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Join x (B, in, ...) with skip (B, skip, D, H, W) to (B, out, D, H, W)."""
+        """Join x (B, in, ...) with skip (B, skip, [D,] H, W) to (B, out, [D,] H, W)."""
         x = resize(self.narrow(x), skip.shape[2:])
         x = F.gelu(self.join(torch.cat([x, self.skip(skip)], dim=1)))
         return x + F.gelu(self.refine(x))
@@ -67,5 +76,50 @@ class RestorationHead(nn.Module):
         half = F.gelu(self.image_half(full))
         x = F.gelu(self.bottom(torch.cat(maps[2:], dim=1)))  # stride 16
         for step, skip in zip(self.steps, (maps[1], maps[0], half, full), strict=True):
+            x = step(x, skip)
+        return self.out(x)
+
+
+class SliceRestorationHead(nn.Module):
+    """Decoder over a slice and the patch tokens of its sequences, up to eight times the tokens' grid.
+
+    The last convolution starts at zero, as above.
+
+    Args:
+        image_channels: Channels of the slices that the skips come from.
+        token_channels: Channels of the tokens of all sequences together.
+        width: Channels at the output's size; they double with each halving.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, image_channels: int, token_channels: int, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.image_full = nn.Conv2d(image_channels, width, 3, padding=1)
+        self.image_half = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.image_quarter = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+        self.bottom = nn.Conv2d(token_channels, 8 * width, 1)
+        self.steps = nn.ModuleList(
+            [
+                RefineStep(8 * width, 4 * width, 4 * width, nn.Conv2d),
+                RefineStep(4 * width, 2 * width, 2 * width, nn.Conv2d),
+                RefineStep(2 * width, width, width, nn.Conv2d),
+            ]
+        )
+        self.out = nn.Conv2d(width, out_channels, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, image: Tensor, grid: Tensor) -> Tensor:
+        """Decode to (B, out, 8S, 8S).
+
+        Args:
+            image: Slices (B, image_channels, 8S, 8S).
+            grid: Tokens of all sequences as a map (B, token_channels, S, S).
+        """
+        full = F.gelu(self.image_full(image))
+        half = F.gelu(self.image_half(full))
+        quarter = F.gelu(self.image_quarter(half))
+        x = F.gelu(self.bottom(grid))
+        for step, skip in zip(self.steps, (quarter, half, full), strict=True):
             x = step(x, skip)
         return self.out(x)

@@ -12,7 +12,7 @@ from .profound import (
     ProFoundUNETR,
     ProFoundUPerNet,
 )
-from .provicnet import ProViCNet, ProViCNetFusion
+from .provicnet import ProViCNet, ProViCNetFusion, ProViCNetRestoration
 
 _BUILDERS = {
     ("profound", "none"): ProFoundEncoder,
@@ -22,6 +22,7 @@ _BUILDERS = {
     ("profound", "restoration"): ProFoundRestoration,
     ("provicnet", "convolution"): ProViCNet,
     ("provicnet", "fusion"): ProViCNetFusion,
+    ("provicnet", "restoration"): ProViCNetRestoration,
 }
 
 

@@ -11,27 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from ..heads.convolution import ConvolutionHead, FusionHead, token_grid
-from ..registry import ModelSpec
+from ..heads.restoration import SliceRestorationHead
+from ..layers import resize
+from ..registry import ModelSpec, ViTSpec
 from .vit import VisionTransformer
 
 _POSITION_TOKENS = 2
+_NEIGHBORS = 3
+_TOKENS_TO_OUTPUT = 8
 
 
-class ProViCNet(nn.Module):
-    """The network of one sequence.
+class SliceEncoder(nn.Module):
+    """The backbone of one sequence, told where in the volume its slice lies.
 
     Args:
-        spec: Sizes of backbone and head.
-        drop_path: Stochastic depth of the backbone, in training.
+        encoder: Sizes of the backbone.
+        drop_path: Its stochastic depth, in training.
     """
 
-    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+    def __init__(self, encoder: ViTSpec, drop_path: float = 0.0) -> None:
         super().__init__()
-        encoder, head = spec.encoder, spec.head
         self.side = encoder.image_px // encoder.patch_px
         self.leading_tokens = 1 + encoder.registers + _POSITION_TOKENS
         self.backbone = VisionTransformer(encoder, drop_path)
-        self.head = ConvolutionHead(encoder.dim, head.width, head.out_channels)
         self.axis_pos = nn.Linear(1, encoder.dim)
         self.axis_max = nn.Linear(1, encoder.dim)
 
@@ -40,6 +42,19 @@ class ProViCNet(nn.Module):
         positions = positions.to(x.dtype)  # counts are whole numbers, and may come as such
         extra = torch.stack([self.axis_pos(positions[:, :1]), self.axis_max(positions[:, 1:])], dim=1)
         return self.backbone(x, extra)[:, self.leading_tokens :]
+
+
+class ProViCNet(SliceEncoder):
+    """The network of one sequence.
+
+    Args:
+        spec: Sizes of backbone and head.
+        drop_path: Stochastic depth of the backbone, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec.encoder, drop_path)
+        self.head = ConvolutionHead(spec.encoder.dim, spec.head.width, spec.head.out_channels)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Segment a slice: logits (B, out, 8 * side, 8 * side)."""
@@ -70,3 +85,51 @@ class ProViCNetFusion(nn.Module):
             self.adc.patch_tokens(adc, positions),
             self.dwi.patch_tokens(dwi, positions),
         )
+
+
+class ProViCNetRestoration(nn.Module):
+    """One encoder a sequence, and a decoder to an image with skips from the slices themselves.
+
+    Nobody has published such a head; it is this project's own.
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, sequences = spec.encoder, spec.preprocess.sequences
+        self.side = encoder.image_px // encoder.patch_px
+        self.encoders = nn.ModuleDict({str(sequence): SliceEncoder(encoder, drop_path) for sequence in sequences})
+        channels = len(sequences) * (_NEIGHBORS + 1)
+        self.head = SliceRestorationHead(
+            channels, len(sequences) * encoder.dim, spec.head.width, spec.head.out_channels
+        )
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the model's registry row states.
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        tokens = [
+            encoder.patch_tokens(window, positions)
+            for encoder, window in zip(self.encoders.values(), windows, strict=True)
+        ]
+        grid = torch.cat([token_grid(found, self.side) for found in tokens], dim=1)
+        slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
+        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
+        return self.head(resize(slices, size), grid)
+
+
+def own_slice(window: Tensor, positions: Tensor) -> Tensor:
+    """The slice (B, 1, H, W) of a window (B, 3, H, W) that the answer is about.
+
+    It is the middle one, but at a volume's ends, where the window has moved inwards: see `slices.neighbor_slices`.
+    """
+    z, count = positions.to(window.dtype)[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
+    first, last = (z < 1).to(window.dtype), (z > count - 2).to(window.dtype)
+    below, middle, above = window.split(1, dim=1)
+    return first * below + last * (1 - first) * above + (1 - first) * (1 - last) * middle
