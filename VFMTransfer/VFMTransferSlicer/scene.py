@@ -1,140 +1,164 @@
-"""From volume nodes to the files of a job, and from the files of a result to nodes. Needs MRML, but no Qt."""
+"""What a network wrote, as nodes in the scene of its inputs. Needs MRML, but no Qt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
-import vtk
 
-from VFMTransferLib.errors import GeometryError, ImageError, OutputError
-from VFMTransferLib.job import Grid, ImageFile
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.errors import JobError
+from VFMTransferLib.terms import LABEL_TERMS, Sequence
 
+from .handover import gridInWorld, handOver
+from .nifti import NiftiImage, readNifti
+from .nodes import Window, gridTransformNode, loadSegmentation, removeNode, volumeNode, windowFor, windowOf
 from .runs import ArmInScene
+
+__all__ = ["ATTRIBUTE", "describe", "gridInWorld", "handOver", "loadArm", "loadArmInSteps", "placeBeside"]
 
 ATTRIBUTE = "VFMTransfer."
 RESULT = "result.json"
 SEGMENTATION = "segmentation.seg.nrrd"
+PROBABILITIES = "probabilities"
+DISPLACEMENT = "displacement"
 IMAGE_SUFFIX = ".nii.gz"
-_NO_IMAGES = ("labels", "probabilities", "displacement")  # files that are no image to look at
+_LABELS = "labels"  # the segmentation says the same, and more
+_WAIT_S = 0.02  # how long a step waits for a file, which lets the thread that reads it have Python's lock
 _ARM_TITLES = {"pretrained": "pretrained", "scratch": "from scratch"}
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LABEL_TITLES = {str(label): term.title for label, term in LABEL_TERMS.items()}
+# Output → the input it is named after, and what it is of it.
+_IMAGE_TITLES = {
+    "t2w-super-resolved": (Sequence.T2W, "SR"),
+    "hbv-corrected": (Sequence.HBV, "corrected"),
+    "adc-corrected": (Sequence.ADC, "corrected"),
+    "adc-synthetic": (Sequence.T2W, "ADC"),
+}
 _INVALID_ITEM = 0
 
-
-def handOver(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) -> ImageFile:
-    """Write a volume's voxels into a job's folder, and say where in the world they lie.
-
-    Parent transforms count; the node itself stays as it is.
-
-    Args:
-        node: A scalar volume.
-        folder: The job's folder.
-        name: What to call the file.
-
-    Raises:
-        ImageError: The volume is empty, or holds more than one value a voxel.
-        GeometryError: A parent transform bends it.
-        OutputError: The file cannot be written.
-    """
-    image = node.GetImageData()
-    if image is None or image.GetNumberOfPoints() == 0:
-        raise ImageError(f"Volume '{node.GetName()}' must hold voxels, but is empty. Load it again.")
-    if image.GetNumberOfScalarComponents() != 1:
-        components = image.GetNumberOfScalarComponents()
-        raise ImageError(f"Volume '{node.GetName()}' must hold one value a voxel, but holds {components}.")
-    grid = gridInWorld(node)
-    try:
-        np.save(folder / f"{name}.npy", slicer.util.arrayFromVolume(node))  # (D, H, W)
-    except OSError as error:
-        raise OutputError(
-            f"Volume '{node.GetName()}' cannot be written into the temporary folder: {error.strerror or error}. "
-            "Free some space on its disk."
-        ) from error
-    return ImageFile(f"{name}.npy", grid)
+Volumes = Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode]
+Steps = Generator[None, None, None]
 
 
-def gridInWorld(node: slicer.vtkMRMLScalarVolumeNode) -> Grid:
-    """Where a volume's voxels lie in the world, with all parent transforms, in LPS millimeters.
-
-    Raises:
-        GeometryError: A parent transform bends it, so that it has no grid in the world.
-    """
-    lps = _RAS_TO_LPS @ _ijkToWorld(node)
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    direction = lps[:3, :3] / spacing
-    return Grid(
-        tuple(node.GetImageData().GetDimensions()),
-        tuple(spacing.tolist()),
-        tuple(lps[:3, 3].tolist()),
-        tuple(direction.ravel().tolist()),  # row by row
-    )
+def loadArm(folder: Path, inputs: Volumes, reference: Sequence) -> ArmInScene:
+    """Load what a network wrote, all at once; see `loadArmInSteps`."""
+    steps = loadArmInSteps(folder, inputs, reference)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
-def loadArm(folder: Path, inputs: Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode], reference: Sequence) -> ArmInScene:
-    """Load what a network wrote, as new nodes in the scene of its inputs; nothing is overwritten.
+def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Generator[None, None, ArmInScene]:
+    """Load what a network wrote as new nodes beside its inputs, a little with each step; nothing is overwritten.
+
+    Files are read in a thread, nodes are made in the caller's: one step takes less than 100 ms for a prostate study.
+    The folder must stay until the last step. Closed before that, or on an error, it leaves no node behind.
 
     Args:
         folder: The arm's folder, with its `result.json`.
         inputs: The volumes that the network saw.
         reference: The one on whose grid the result lies.
 
+    Returns:
+        The arm, as the generator's value.
+
     Raises:
-        ImageError: A file cannot be read; no node is left then.
+        ImageError: A file cannot be read.
+        JobError: The scene was closed meanwhile.
     """
     numbers = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    about = inputs[reference]
-    arm = ArmInScene(numbers["model"]["bundle"], numbers)
-    title = _ARM_TITLES.get(numbers["model"]["arm"], arm.bundle)
-    for file in numbers["files"]:
-        name = file.removesuffix(IMAGE_SUFFIX)
-        if file == SEGMENTATION:
-            arm.segmentation = loadSegmentation(folder / file, f"{about.GetName()} segmentation ({title})", about)
-        elif file.endswith(IMAGE_SUFFIX) and name not in _NO_IMAGES:
-            label = f"{about.GetName()} {name} ({title}, synthetic)"
-            arm.images[name] = loadImage(folder / file, label, about.GetScene())
-    for node in (arm.segmentation, *arm.images.values()):
-        if node is not None:
-            placeBeside(node, about)
-            describe(node, numbers, inputs)
-    return arm
+    loading = _Loading(folder, numbers, dict(inputs), inputs[reference])
+    try:
+        for step in loading.steps():
+            yield step
+            if any(node.GetScene() is None for node in inputs.values()):
+                raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
+    except BaseException:
+        for node in loading.arm.nodes:
+            removeNode(node)
+        raise
+    return loading.arm
 
 
-def loadSegmentation(
-    path: Path, name: str, reference: slicer.vtkMRMLScalarVolumeNode
-) -> slicer.vtkMRMLSegmentationNode:
-    """A new segmentation node with the file's names, colors and terminology.
+class _Loading:
+    """One arm on its way into the scene.
 
     Args:
-        path: Named `*.seg.nrrd`.
-        name: Made unique in the scene.
-        reference: The volume whose grid the segmentation is drawn on, and is exported with.
-
-    Raises:
-        ImageError: The file cannot be read.
+        folder: Its files.
+        numbers: Its `result.json`.
+        inputs: What the network saw.
+        about: The input on whose grid the result lies.
     """
-    node = _newNode("vtkMRMLSegmentationNode", name, reference.GetScene())
-    _read(slicer.vtkMRMLSegmentationStorageNode(), path, node)
-    node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
-    return node
 
+    def __init__(
+        self, folder: Path, numbers: dict[str, Any], inputs: Volumes, about: slicer.vtkMRMLScalarVolumeNode
+    ) -> None:
+        self.arm = ArmInScene(numbers["model"]["bundle"], numbers)
+        self._folder = folder
+        self._inputs = inputs
+        self._about = about
+        self._arm_title = _ARM_TITLES.get(numbers["model"]["arm"], self.arm.bundle)
 
-def loadImage(path: Path, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLScalarVolumeNode:
-    """A new volume node.
+    def steps(self) -> Steps:
+        files = [file.removesuffix(IMAGE_SUFFIX) for file in self.arm.numbers["files"] if file.endswith(IMAGE_SUFFIX)]
+        pool = ThreadPoolExecutor(1, "VFMTransfer reading")
+        try:
+            read = {name: pool.submit(_read, self._folder / (name + IMAGE_SUFFIX)) for name in files if name != _LABELS}
+            if SEGMENTATION in self.arm.numbers["files"]:
+                self._addSegmentation()
+                yield
+            for name, future in read.items():
+                while not wait([future], _WAIT_S).done:
+                    yield
+                yield from self._add(name, future)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    Raises:
-        ImageError: The file cannot be read.
-    """
-    node = _newNode("vtkMRMLScalarVolumeNode", name, scene)
-    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), path, node)
-    node.CreateDefaultDisplayNodes()
-    return node
+    def _add(self, name: str, future: Future[tuple[NiftiImage, list[Window]]]) -> Steps:
+        image, windows = future.result()
+        if name == DISPLACEMENT:
+            self._addTransform(image)
+        elif name == PROBABILITIES:
+            for label, voxels in zip(self.arm.numbers["probabilities"], image.frames, strict=True):
+                title = f"{self._about.GetName()} {_LABEL_TITLES.get(label, label)} probability"
+                self.arm.probabilities[label] = self._volume(voxels, image, f"{title} ({self._arm_title})", (0.0, 1.0))
+                yield
+        else:
+            self._addImage(name, image, windows[0])
+        yield
+
+    def _addSegmentation(self) -> None:
+        title = f"{self._about.GetName()} segmentation ({self._arm_title})"
+        self.arm.segmentation = loadSegmentation(self._folder / SEGMENTATION, title, self._about)
+        self._place(self.arm.segmentation)
+
+    def _addTransform(self, image: NiftiImage) -> None:
+        title = f"{self._about.GetName()} distortion correction ({self._arm_title})"
+        self.arm.transform = gridTransformNode(image, title, self._about.GetScene())
+        self._place(self.arm.transform)
+
+    def _addImage(self, name: str, image: NiftiImage, window: Window) -> None:
+        """Show an output as the input of its sequence is shown, so that the two can be looked at together."""
+        of, title = _IMAGE_TITLES.get(name, (None, name))
+        source = self._inputs.get(of, self._about)
+        alike = self._inputs.get(Sequence(name.split("-")[0])) if of is not None else None
+        title = f"{source.GetName()} {title} ({self._arm_title}, synthetic)"
+        shown = windowOf(alike) if alike is not None else None
+        self.arm.images[name] = self._volume(image.frames[0], image, title, shown or window)
+
+    def _volume(self, voxels, image: NiftiImage, title: str, window: Window) -> slicer.vtkMRMLScalarVolumeNode:
+        node = volumeNode(voxels, image.ijkToRas, title, window, self._about.GetScene())
+        self._place(node)
+        return node
+
+    def _place(self, node: slicer.vtkMRMLNode) -> None:
+        placeBeside(node, self._about)
+        describe(node, self.arm.numbers, self._inputs)
 
 
 def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
@@ -149,43 +173,20 @@ def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
         hierarchy.SetItemParent(item, parent)
 
 
-def describe(
-    node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Mapping[Sequence, slicer.vtkMRMLNode]
-) -> None:
+def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volumes) -> None:
     """Write into a node where it came from; attributes and references are saved with the scene."""
     facts = {key.title(): value for key, value in numbers["model"].items()}
     facts |= {"Task": numbers["task"], "ResearchUse": numbers["research_use"]}
     facts["Versions"] = ", ".join(f"{name} {version}" for name, version in numbers["versions"].items())
+    facts["Seconds"] = f"{sum(numbers['seconds'].values()):.2f}"
+    facts["Inputs"] = ", ".join(f"{sequence}: {volume.GetName()}" for sequence, volume in inputs.items())
     for name, value in facts.items():
         node.SetAttribute(ATTRIBUTE + name, str(value))
     for sequence, volume in inputs.items():
         node.SetNodeReferenceID(ATTRIBUTE + sequence, volume.GetID())
 
 
-def _ijkToWorld(node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """4x4, voxel index to RAS millimeters of the world."""
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    parent = node.GetParentTransformNode()
-    if parent is not None:
-        if not parent.IsTransformToWorldLinear():
-            raise GeometryError(
-                f"Volume '{node.GetName()}' must be under linear transforms only, but '{parent.GetName()}' bends it. "
-                "Harden the transform first."
-            )
-        toWorld = vtk.vtkMatrix4x4()
-        parent.GetMatrixTransformToWorld(toWorld)
-        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
-
-
-def _newNode(kind: str, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode:
-    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
-
-
-def _read(storage: slicer.vtkMRMLStorageNode, path: Path, node: slicer.vtkMRMLStorableNode) -> None:
-    """Fill a node from a file that will soon be gone: the storage node is not kept with it."""
-    storage.SetFileName(str(path))
-    if not storage.ReadData(node):
-        node.GetScene().RemoveNode(node)
-        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
+def _read(path: Path) -> tuple[NiftiImage, list[Window]]:
+    """A file, and how each of its frames is best shown."""
+    image = readNifti(path)
+    return image, [windowFor(frame) for frame in image.frames]

@@ -1,0 +1,128 @@
+"""One file of a result as one new node; nothing in the scene is overwritten. Needs MRML, but no Qt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.util import updateVolumeFromArray, vtkMatrixFromArray
+from vtk.util.numpy_support import numpy_to_vtk
+
+from VFMTransferLib.errors import ImageError
+
+from .nifti import VECTOR, NiftiImage
+
+_WINDOW_PERCENTILES = (0.5, 99.5)
+_WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
+_LPS_TO_RAS = (-1.0, -1.0, 1.0)
+
+Window = tuple[float, float]  # the values shown black and white
+
+
+def newNode(kind: str, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode:
+    """A node whose name no other one has."""
+    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+
+
+def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:
+    """Take a node out of its scene, with what shows it, which would stay otherwise."""
+    for display in [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]:
+        node.GetScene().RemoveNode(display)
+    node.GetScene().RemoveNode(node)
+
+
+def loadSegmentation(
+    path: Path, name: str, reference: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLSegmentationNode:
+    """A segmentation with the file's names, colors and terminology.
+
+    Args:
+        path: Named `*.seg.nrrd`. It will soon be gone, so that the node keeps no way to it.
+        name: Made unique in the scene.
+        reference: The volume whose grid the segmentation is drawn on, and is exported with.
+
+    Raises:
+        ImageError: The file cannot be read; no node is left then.
+    """
+    node = newNode("vtkMRMLSegmentationNode", name, reference.GetScene())
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        removeNode(node)
+        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
+    return node
+
+
+def volumeNode(
+    voxels: np.ndarray, ijkToRas: np.ndarray, name: str, window: Window, scene: slicer.vtkMRMLScene
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume in shades of gray.
+
+    Args:
+        voxels: (D, H, W); copied.
+        ijkToRas: 4x4, voxel index to RAS millimeters.
+        name: Made unique in the scene.
+        window: Given, because Slicer would go through all voxels to find one.
+        scene: Where it goes.
+    """
+    node = newNode("vtkMRMLScalarVolumeNode", name, scene)
+    updateVolumeFromArray(node, voxels)
+    node.SetIJKToRASMatrix(vtkMatrixFromArray(ijkToRas))
+    display = newNode("vtkMRMLScalarVolumeDisplayNode", f"{node.GetName()} display", scene)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(*window)
+    display.SetDefaultColorMap()
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    return node
+
+
+def gridTransformNode(image: NiftiImage, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLGridTransformNode:
+    """A transform that takes the distorted image to the corrected one.
+
+    A point p of the corrected image shows what lay at p + d(p) in the distorted one (`Result.displacement_mm`): d
+    leads from the corrected image, the parent's side in Slicer's words, to the distorted one. Interpolated linearly,
+    as the library does.
+
+    Args:
+        image: Vectors (3, D, H, W), LPS millimeters.
+        name: Made unique in the scene.
+        scene: Where it goes.
+
+    Raises:
+        ImageError: The file holds no vectors in LPS.
+    """
+    if image.intent != VECTOR or len(image.frames) != 3:
+        raise ImageError("The displacement must be a field of vectors in LPS, but is none. Run again.")
+    spacing = np.linalg.norm(image.ijkToRas[:3, :3], axis=0)
+    direction = np.eye(4)
+    direction[:3, :3] = image.ijkToRas[:3, :3] / spacing
+    vectors = image.frames.transpose(1, 2, 3, 0) * np.array(_LPS_TO_RAS)  # (D, H, W, 3), RAS
+    grid = vtk.vtkImageData()
+    grid.SetDimensions(*reversed(vectors.shape[:3]))
+    grid.SetSpacing(*spacing)
+    grid.SetOrigin(*image.ijkToRas[:3, 3])
+    grid.GetPointData().SetScalars(numpy_to_vtk(vectors.reshape(-1, 3), deep=True))
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetInterpolationModeToLinear()
+    transform.SetGridDirectionMatrix(vtkMatrixFromArray(direction))
+    transform.SetDisplacementGridData(grid)
+    node = newNode("vtkMRMLGridTransformNode", name, scene)
+    node.SetAndObserveTransformFromParent(transform)
+    return node
+
+
+def windowOf(volume: slicer.vtkMRMLScalarVolumeNode) -> Window | None:
+    """How a volume is shown; None if it is not."""
+    display = volume.GetDisplayNode()
+    return (display.GetWindowLevelMin(), display.GetWindowLevelMax()) if display is not None else None
+
+
+def windowFor(voxels: np.ndarray) -> Window:
+    """Values between which nearly all voxels lie."""
+    some = voxels.ravel()[:: max(1, voxels.size // _WINDOW_SAMPLES)]
+    low, high = (float(value) for value in np.percentile(some, _WINDOW_PERCENTILES))
+    return low, high if high > low else low + 1.0
