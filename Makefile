@@ -8,7 +8,10 @@ OUT := build
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
-.PHONY: demo test lint bench bundles clean
+# Where there is no screen, a virtual one.
+SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
+
+.PHONY: demo test test-slicer lint bench bundles clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -17,6 +20,15 @@ demo: $(VENV)/.installed-base
 
 test: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+# Inside a real Slicer: make test-slicer SLICER=<its start script>. Once with a main window, and what needs none without.
+SLICER ?= Slicer
+IN_SLICER = $(SCREEN) "$(SLICER)" --testing --no-splash --disable-cli-modules \
+  --additional-module-paths "$(CURDIR)/VFMTransfer"
+
+test-slicer:
+	$(IN_SLICER) --python-script Testing/slicer/run.py $(TESTS)
+	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module.py test_console.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

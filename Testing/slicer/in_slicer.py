@@ -1,0 +1,145 @@
+"""What the tests inside Slicer share: a study, the panel under their fingers, and waiting without standing still."""
+
+import importlib.util
+import subprocess
+import tempfile
+import time
+import unittest
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import qt
+import slicer
+
+from VFMTransferLib.terms import Sequence
+from VFMTransferSlicer.process import workerPython
+from VFMTransferSlicer.workers import theWorker
+
+MODULE = "VFMTransfer"
+WITHIN_S = 180.0  # generous: the machine may be slow, and busy
+PAIR = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
+
+
+def waitFor(isReached: Callable[[], object], what: str, within_s: float = WITHIN_S) -> None:
+    """Let the application go on until it is so.
+
+    Raises:
+        AssertionError: It was not in time.
+    """
+    deadline = time.monotonic() + within_s
+    while not isReached():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:.0f} s"
+        slicer.app.processEvents()
+        time.sleep(0.005)
+
+
+@cache
+def studyFolder() -> Path:
+    """A phantom on disk, made once by the library's own command."""
+    folder = Path(tempfile.mkdtemp(prefix="VFM Transfer Prüfung "))
+    library = str(Path(importlib.util.find_spec("VFMTransferLib").origin).parents[1])
+    code = f"import sys; sys.path.insert(0, {library!r}); from VFMTransferLib.cli import main; sys.exit(main())"
+    command = [workerPython(), "-c", code, "phantom", "--no-full-resolution", "--seed", "7", "-o", str(folder / "out")]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return next(path for path in (folder / "out").iterdir() if path.is_dir())
+
+
+def loadStudy(*sequences: Sequence) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
+    """The phantom's volumes in the scene, all three by default."""
+    wanted = sequences or tuple(Sequence)
+    return {sequence: slicer.util.loadVolume(str(studyFolder() / f"{sequence}.nii.gz")) for sequence in wanted}
+
+
+def requireRuntime(test: unittest.TestCase) -> None:
+    """Networks run on ONNX Runtime, which Slicer does not bring."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        test.skipTest("onnxruntime is not in Slicer's Python.")
+
+
+class EventLoopWatch:
+    """How long the window stood still: the longest time between two turns of a fast timer."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._last = time.monotonic()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(5)
+        self._timer.connect("timeout()", self._tick)
+
+    def __enter__(self) -> "EventLoopWatch":
+        self._last = time.monotonic()
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+
+
+class PanelTest(unittest.TestCase):
+    """The module open in an empty scene, with what its logic says written down.
+
+    Attributes:
+        ui: The panel's widgets, by name.
+        logic: The panel's.
+        outcomes: What each run ended with.
+        failures: The sentences that were said.
+    """
+
+    def setUp(self) -> None:
+        if slicer.util.mainWindow() is None:
+            self.skipTest("The panel is clicked where there is a main window.")
+        requireRuntime(self)
+        slicer.mrmlScene.Clear()
+        slicer.util.selectModule(MODULE)
+        slicer.app.processEvents()
+        self.ui = slicer.util.childWidgetVariables(slicer.util.getModuleWidget(MODULE).parent)
+        self.logic = slicer.util.getModuleWidget(MODULE).logic
+        self.outcomes, self.failures = [], []
+        self._connect(self.logic.finished, self.outcomes.append)
+        self._connect(self.logic.failed, lambda sentence, details: self.failures.append(sentence))
+
+    def tearDown(self) -> None:
+        self.logic.cancel()
+        waitFor(lambda: not self.logic.isRunning, "The end of a run")
+        slicer.mrmlScene.Clear()
+
+    def _connect(self, signal, slot) -> None:
+        signal.connect(slot)
+        self.addCleanup(signal.disconnect, slot)
+
+    def onFirst(self, signal, isWanted: Callable[..., bool], act: Callable[[], None]) -> None:
+        """Act once, when a signal says what is waited for."""
+        done = []
+
+        def slot(*arguments) -> None:
+            if not done and isWanted(*arguments):
+                done.append(True)
+                act()
+
+        self._connect(signal, slot)
+
+    def chooseStudy(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
+        """Load the phantom, and choose its volumes by hand."""
+        volumes = loadStudy()
+        for sequence, node in volumes.items():
+            getattr(self.ui, f"{sequence}Selector").setCurrentNode(node)
+        waitFor(lambda: self.ui.runButton.enabled, "Run can be clicked")
+        return volumes
+
+    def runBoth(self) -> str:
+        """Click Run, wait for the end, and return the outcome."""
+        self.outcomes.clear()
+        self.failures.clear()
+        self.ui.runButton.click()
+        waitFor(lambda: self.outcomes, "The end of the run")
+        slicer.app.processEvents()
+        return self.outcomes[0]
+
+    def workerId(self) -> int:
+        return theWorker().ready.process_id

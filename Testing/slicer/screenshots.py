@@ -1,0 +1,108 @@
+"""Takes the pictures of `docs/slicer.md`: the module in each of its states, on a phantom.
+
+    Slicer --testing --no-splash --additional-module-paths <clone>/VFMTransfer \\
+        --python-script <this file> <clone>/docs/images
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ctk
+import slicer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from in_slicer import MODULE, loadStudy, waitFor
+
+from VFMTransferSlicer.workers import theWorker
+
+SIZE = (1500, 950)
+QUALITY = 82
+SECTIONS = ("study", "networks", "advanced", "log", "results", "view", "reading", "setup")
+
+
+class Photographer:
+    """The panel under its fingers, and a camera.
+
+    Args:
+        folder: Where the pictures go, as `slicer-<state>.jpg`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._window = slicer.util.mainWindow()
+        self._window.resize(*SIZE)
+        slicer.util.selectModule(MODULE)
+        widget = slicer.util.getModuleWidget(MODULE)
+        self.ui, self.logic = slicer.util.childWidgetVariables(widget.parent), widget.logic
+        self._panels = slicer.util.findChildren(self._window, className="QScrollArea")
+        self._settle()
+
+    def take(self, state: str, *opened: str) -> None:
+        """Take a picture with these sections open, the others closed."""
+        for name in SECTIONS:
+            section = getattr(self.ui, f"{name}CollapsibleButton")
+            section.collapsed = name not in opened
+        self._settle()
+        for panel in self._panels:
+            panel.verticalScrollBar().setValue(0)
+        self._settle()
+        image = ctk.ctkWidgetsUtils.grabWidget(self._window)
+        path = self._folder / f"slicer-{state}.jpg"
+        assert image.save(str(path), "JPG", QUALITY), path
+        print(f"{path.name}: {path.stat().st_size // 1024} KB")
+
+    def chooseStudy(self) -> None:
+        """Load the phantom, and choose its volumes by hand."""
+        for sequence, node in loadStudy().items():
+            getattr(self.ui, f"{sequence}Selector").setCurrentNode(node)
+        waitFor(lambda: self.ui.runButton.enabled, "Run can be clicked")
+
+    def run(self, during: Callable[[], None] | None = None) -> None:
+        """Click Run and wait for the end; do something when the second network is at work."""
+        outcomes, seen = [], []
+
+        def onProgress(progress) -> None:
+            if during is not None and not seen and progress.arm == 1 and progress.stage == "infer":
+                seen.append(True)
+                during()
+
+        self.logic.finished.connect(outcomes.append)
+        self.logic.progress.connect(onProgress)
+        self.ui.runButton.click()
+        waitFor(lambda: outcomes, "The end of the run")
+        self.logic.finished.disconnect(outcomes.append)
+        self.logic.progress.disconnect(onProgress)
+        self._settle()
+
+    def _settle(self) -> None:
+        for _ in range(20):
+            slicer.app.processEvents()
+
+
+def main(folder: Path) -> None:
+    photographer = Photographer(folder)
+    ui = photographer.ui
+    photographer.take("empty", "study", "networks")
+    photographer.chooseStudy()
+    photographer.take("loaded", "study", "networks")
+    photographer.run(lambda: photographer.take("running", "networks", "log"))
+    if not ui.sideBySideButton.checked:
+        ui.sideBySideButton.click()
+    photographer.take("results", "results", "view")
+    ui.readingStartButton.click()
+    photographer.take("reading", "reading", "view")
+    ui.readingLeftButton.click()
+    ui.readingRevealButton.click()
+    photographer.take("revealed", "reading", "results")
+    ui.readingStartButton.click()
+    photographer.take("setup", "advanced", "setup")
+    photographer.run(lambda: os.kill(theWorker().ready.process_id, signal.SIGKILL))
+    photographer.take("error", "networks", "log")
+
+
+main(Path(sys.argv[1]))
+slicer.util.exit(slicer.util.EXIT_SUCCESS)

@@ -1,0 +1,53 @@
+"""Click through the panel: sample study, both networks, results, side by side, and back."""
+
+import slicer
+from in_slicer import PAIR, PanelTest, waitFor
+
+from VFMTransferSlicer.layout import LAYOUT_ID
+
+
+class ClickTest(PanelTest):
+    def test_the_sample_study_is_made_run_and_shown(self):
+        self.ui.sampleButton.click()
+        waitFor(lambda: self.ui.runButton.enabled, "The sample study")
+        self.assertIsNotNone(self.ui.t2wSelector.currentNode())
+        self.assertEqual(self.runBoth(), "done")
+        run = self.logic.lastRun
+        self.assertEqual([arm.bundle for arm in run.arms], list(PAIR))
+        self.assertGreater(self.ui.resultsTable.rowCount, 0)
+        self.assertEqual(self.ui.progressABar.value, self.ui.progressABar.maximum)
+
+    def test_side_by_side_shows_both_and_gives_the_users_layout_back(self):
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        layout = slicer.app.layoutManager()
+        layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self.ui.sideBySideButton.click()
+        slicer.app.processEvents()
+        self.assertEqual(layout.layout, LAYOUT_ID)
+        self.ui.sideBySideButton.click()
+        slicer.app.processEvents()
+        self.assertEqual(layout.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+
+    def test_run_says_what_is_missing(self):
+        self.assertFalse(self.ui.runButton.enabled)
+        self.assertIn("T2w", self.ui.runButton.toolTip)
+
+    def test_a_second_run_overwrites_nothing(self):
+        self.chooseStudy()
+        for _ in range(2):
+            self.assertEqual(self.runBoth(), "done")
+        names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+        self.assertEqual(len(set(names)), 4, names)
+
+    def test_results_lie_beside_their_study_and_say_where_they_are_from(self):
+        self.chooseStudy()
+        self.runBoth()
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        about = self.logic.lastRun.about
+        parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(about))
+        for arm in self.logic.lastRun.arms:
+            item = hierarchy.GetItemByDataNode(arm.segmentation)
+            self.assertEqual(hierarchy.GetItemParent(item), parent)
+            self.assertEqual(arm.segmentation.GetAttribute("VFMTransfer.Bundle"), arm.bundle)
+            self.assertEqual(len(arm.segmentation.GetAttribute("VFMTransfer.Sha256")), 64)

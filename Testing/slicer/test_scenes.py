@@ -1,0 +1,45 @@
+"""What is saved with the scene, and is there again when it is loaded."""
+
+import tempfile
+from pathlib import Path
+
+import slicer
+from in_slicer import MODULE, PAIR, PanelTest
+
+
+class SceneTest(PanelTest):
+    def test_choices_and_results_survive_saving_and_loading(self):
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        volumes = {arm.bundle: arm.numbers["volumes_ml"] for arm in self.logic.lastRun.arms}
+        self._saveAndLoad()
+        parameters = self.logic.getParameterNode()
+        self.assertEqual(parameters.t2w.GetName(), "t2w")
+        self.assertEqual((parameters.task, parameters.bundleA, parameters.bundleB), ("anatomy-segmentation", *PAIR))
+        self.assertEqual(self.ui.t2wSelector.currentNode(), parameters.t2w)
+        segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual({node.GetAttribute("VFMTransfer.Bundle") for node in segmentations}, set(volumes))
+        for node in segmentations:
+            segment = node.GetSegmentation().GetNthSegment(0)
+            self.assertIn("41216001", segment.GetTag(segment.GetTerminologyEntryTagName()))
+
+    def test_a_loaded_scene_runs_again(self):
+        self.chooseStudy()
+        self._saveAndLoad()
+        self.assertTrue(self.ui.runButton.enabled, self.ui.runButton.toolTip)
+        self.assertEqual(self.runBoth(), "done")
+
+    def test_choices_follow_when_another_module_was_open_meanwhile(self):
+        volumes = self.chooseStudy()
+        slicer.util.selectModule("Data")
+        slicer.util.selectModule(MODULE)
+        self.assertEqual(self.logic.getParameterNode().t2w, next(iter(volumes.values())))
+        self.assertTrue(self.ui.runButton.enabled)
+
+    def _saveAndLoad(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="VFM Transfer ä ") as folder:
+            path = str(Path(folder) / "scene.mrb")
+            self.assertTrue(slicer.util.saveScene(path))
+            slicer.mrmlScene.Clear()
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
