@@ -16,7 +16,7 @@ from VFMTransferLib.registry import ModelSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import TaskId
 
-from .scene import gridInWorld, handOver
+from .handover import gridInWorld, handOver
 from .structures import glandValues, referenceValues
 
 _VOXELS = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
