@@ -2,8 +2,8 @@
 
     Slicer --testing --additional-module-paths <clone>/VFMTransfer --python-script <this file> [PATTERN ...]
 
-A pattern chooses files, as in `test_console.py`; by default all run. `make test-slicer` does this with a main window, and
-for what needs none without.
+A pattern chooses files, as in `test_console.py`; by default all run. `make test-slicer` runs all with a main window,
+and what needs none without.
 """
 
 import sys
