@@ -128,7 +128,10 @@ class Run:
         decay = min(self.schedule.averaging, self.step / (self.step + 10))
         with torch.no_grad():
             for name, tensor in self.network.state_dict().items():
-                self.average[name].lerp_(tensor, 1 - decay)
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - decay)
+                else:  # a counter, as batch normalization keeps one
+                    self.average[name].copy_(tensor)
         return float(norm)
 
     def save(self, path: Path, identity: str) -> None:

@@ -58,7 +58,11 @@ class ProViCNet(SliceEncoder):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Segment a slice: logits (B, out, 8 * side, 8 * side)."""
-        return self.head(token_grid(self.patch_tokens(x, positions), self.side))
+        return self.segment(self.patch_tokens(x, positions))
+
+    def segment(self, tokens: Tensor) -> Tensor:
+        """Logits (B, out, 8 * side, 8 * side) from a slice's patch tokens."""
+        return self.head(token_grid(tokens, self.side))
 
 
 class ProViCNetFusion(nn.Module):

@@ -1,0 +1,149 @@
+"""Random slices of a case as ProViCNet sees them at prediction: three neighbors as channels, and what each pixel is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from .augment import Augmentation, happens, vary_intensity
+from .case import Case
+from .errors import DatasetError
+from .phantom import Phantom
+from .phantom.lesions import SIGNIFICANT_GRADE
+from .preprocess import prepare
+from .registry import ModelSpec, ViTSpec
+from .slices import NEIGHBORS, neighbor_slices
+from .terms import Label
+from .volume import IntTriple, Volume
+from .windows import cut
+
+_NEAR_GLAND = 0.8  # share of the samples whose slice holds gland; in the others it is as likely as any
+
+
+@dataclass(frozen=True)
+class SliceCase:
+    """A case on the network's grid.
+
+    Attributes:
+        id: Name of the case.
+        images: (S, D, H, W), a sequence each, normalized as for prediction.
+        classes: (D, H, W), the class of each voxel by its number in the network's labels.
+        corner: First voxel (z, y, x) of the window that prediction would take.
+    """
+
+    id: str
+    images: Tensor = field(repr=False)
+    classes: Tensor = field(repr=False)
+    corner: IntTriple
+
+
+@dataclass(frozen=True)
+class SliceSample:
+    """One slice.
+
+    Attributes:
+        windows: (S, 3, image_px, image_px), for each sequence the slice with its neighbors.
+        positions: (2,), the slice's index and the number of slices.
+        classes: (H, W) of the network grid's window.
+    """
+
+    windows: Tensor
+    positions: Tensor
+    classes: Tensor
+
+
+def slice_case(case: Case, spec: ModelSpec, gland: Volume, classes: Volume) -> SliceCase:
+    """Bring a case onto the grid of a network of slices.
+
+    Args:
+        case: The study.
+        spec: A network of the ProViCNet family.
+        gland: Mask of the prostate, any grid; the network's input is normalized and centered by it.
+        classes: Class of each voxel by its number in `spec.labels`, any grid.
+
+    Raises:
+        DatasetError: A class is none of the network's.
+        MissingSequenceError: The case lacks a sequence.
+    """
+    found = int(classes.array.max())
+    if found >= len(spec.labels):
+        raise DatasetError(f"Classes of case '{case.id}' must be below {len(spec.labels)}, but one is {found}.")
+    prepared = prepare(case, spec, gland=gland)
+    placed = classes.resample_to(prepared.geometry, "nearest").array
+    return SliceCase(
+        id=case.id,
+        images=torch.from_numpy(prepared.array).half(),
+        classes=torch.from_numpy(np.ascontiguousarray(placed, np.uint8)),
+        corner=prepared.starts[0],
+    )
+
+
+def cancer_classes(phantom: Phantom, labels: Sequence[str]) -> Volume:
+    """What a phantom's voxels are: background, normal gland, indolent or clinically significant cancer.
+
+    Args:
+        phantom: The phantom.
+        labels: The network's labels; their order numbers the classes.
+    """
+    number = {label: labels.index(label) for label in labels}
+    grade = phantom.lesion.array
+    classes = np.where(phantom.gland.array > 0, number[Label.PROSTATE], number[Label.BACKGROUND])
+    classes = np.where(grade > 0, number[Label.INDOLENT_CANCER], classes)
+    classes = np.where(grade >= SIGNIFICANT_GRADE, number[Label.CSPCA], classes)
+    return phantom.gland.with_array(classes.astype(np.uint8))
+
+
+def sample_slice(case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> SliceSample:
+    """A random slice, varied at random.
+
+    Args:
+        case: The case.
+        spec: Its network; says window and size.
+        generator: Source of all randomness.
+        how: Shift, mirroring and intensities are used.
+    """
+    assert isinstance(spec.encoder, ViTSpec)
+    depth = case.images.shape[1]
+    z = _random_slice(case, generator)
+    _, height, width = spec.preprocess.patch
+    y, x = _random_corner(case, spec, generator, how)
+    neighbors = list(neighbor_slices(z, depth))
+    windows = torch.from_numpy(cut(case.images[:, neighbors].float().numpy(), (0, y, x), (NEIGHBORS, height, width)))
+    classes = torch.from_numpy(cut(case.classes[None, z : z + 1].numpy(), (0, y, x), (1, height, width))[0, 0])
+    if happens(generator, how.flip):
+        windows, classes = windows.flip(-1), classes.flip(-1)
+    everywhere = torch.ones_like(windows[0], dtype=torch.bool)
+    how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
+    varied = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
+    pixels = [spec.encoder.image_px] * 2
+    scaled = F.interpolate(varied, size=pixels, mode="bilinear", align_corners=False)
+    return SliceSample(scaled, torch.tensor([float(z), float(depth)]), classes.long())
+
+
+def batch_of(samples: Sequence[SliceSample]) -> Mapping[str, Tensor]:
+    """Samples as one batch: `windows` (B, S, 3, P, P), `positions` (B, 2), `classes` (B, H, W)."""
+    names = ("windows", "positions", "classes")
+    return {name: torch.stack([getattr(sample, name) for sample in samples]) for name in names}
+
+
+def _random_slice(case: SliceCase, generator: Generator) -> int:
+    marked = torch.nonzero(case.classes.flatten(1).any(dim=1))[:, 0]
+    draw = torch.rand(2, generator=generator)
+    if len(marked) and float(draw[0]) < _NEAR_GLAND:
+        return int(marked[int(float(draw[1]) * len(marked))])
+    return int(float(draw[1]) * len(case.classes))
+
+
+def _random_corner(case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> tuple[int, int]:
+    """First row and column of the window: the one of prediction, shifted."""
+    x_mm, y_mm, _ = spec.preprocess.spacing_mm
+    draw = 2 * torch.rand(2, generator=generator) - 1
+    dx, dy = (
+        round(float(part) * limit / step) for part, limit, step in zip(draw, how.shift_mm, (x_mm, y_mm), strict=False)
+    )
+    return case.corner[1] + dy, case.corner[2] + dx
