@@ -8,7 +8,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..result import Provenance
-from .titles import ARM_TITLES
+from ..study.titles import ARM_TITLES
 
 MAX_ITEMS = 12
 

@@ -7,7 +7,7 @@ from html import escape
 from ..study.classification import ALL_CLASSES
 from ..study.comparison import Comparison
 from ..study.measures import KINDS, Between, Measure
-from .titles import label_title, quantity_title
+from ..study.titles import label_title, quantity_title
 
 _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
 

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from ..study.images import unit_of
+from ..study.titles import SEQUENCE_TITLES, arm_title
 from ..terms import RESEARCH_USE
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
 from .scene import Scene, shown_sequences
-from .titles import SEQUENCE_TITLES, arm_title
 
 PANEL_PX = 420
 DRAWN_PX = 2 * PANEL_PX

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..study.comparison import Comparison
+from ..study.titles import arm_title, label_title
 from ..terms import RESEARCH_USE
 from ..version import __version__
 from .cards import model_card
@@ -21,7 +22,6 @@ from .facts import facts, probability_bars
 from .regions import disagreement_table, lesion_table
 from .scene import Scene, scene_document
 from .tables import measure_tables
-from .titles import arm_title, label_title
 
 SCRIPTS = ("decode.js", "paint.js", "scales.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
 

@@ -6,9 +6,9 @@ from html import escape
 
 from ..study.comparison import Comparison
 from ..study.measures import Disagreement
+from ..study.titles import label_title, place_title
 from ..terms import Label
 from .display import Display
-from .titles import label_title, place_title
 
 SHOWN_LESIONS = 50
 

@@ -11,13 +11,13 @@ import numpy as np
 from ..result import Result
 from ..study.comparison import Comparison
 from ..study.images import sequence_of, unit_of
+from ..study.titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..terms import Label, Sequence
 from ..volume import Volume
 from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
 from .display import FIRST_FIELD_MM, Display, display_of
 from .encoding import encode_image, encode_labels
 from .probability import probability_label, probability_layers
-from .titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
 _WINDOW_PERCENTILES = (1.0, 99.5)

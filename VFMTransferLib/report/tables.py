@@ -7,7 +7,7 @@ from html import escape
 
 from ..study.comparison import Comparison
 from ..study.measures import KINDS, Between, Measure
-from .titles import quantity_title, subject_title, unit_title
+from ..study.titles import quantity_title, subject_title, unit_title
 
 Cell = Measure | None
 Column = tuple[str, str, Between]  # group, kind, between

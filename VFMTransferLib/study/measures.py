@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from ..volume import IntTriple, Triple
+if TYPE_CHECKING:  # Slicer's window reads these words, and must not wait for SimpleITK
+    from ..volume import IntTriple, Triple
 
 
 class Between(StrEnum):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ..result import Result
 from ..terms import LABEL_TERMS, Arm, Label, Sequence
+
+if TYPE_CHECKING:  # Slicer's window reads these names, and must not wait for SimpleITK
+    from ..result import Result
 
 SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 ARM_TITLES = {str(Arm.PRETRAINED): "Pretrained", str(Arm.SCRATCH): "From scratch"}
