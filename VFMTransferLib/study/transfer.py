@@ -87,12 +87,11 @@ def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_bette
     if cases < MIN_CASES:
         return Gain(percent, float("nan"), float("nan"), cases, seeds)
     rng = np.random.default_rng(seed)
-    drawn = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        rows, columns = rng.integers(seeds, size=(seeds, 1)), rng.integers(cases, size=cases)
-        drawn[i] = _gain_of_means(a[rows, columns].mean(), b[rows, columns].mean(), higher_is_better)
+    rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
+    columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
+    drawn_a, drawn_b = (values[rows, columns].mean(axis=(1, 2)) for values in (a, b))
     edge = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, (edge, 100 - edge))
+    low, high = np.percentile(_gains(drawn_a, drawn_b, higher_is_better), (edge, 100 - edge))
     return Gain(percent, float(low), float(high), cases, seeds)
 
 
@@ -161,6 +160,6 @@ def savings(
     return Savings(each, each * planned, each * planned * price_per_device_hour)
 
 
-def _gain_of_means(pretrained: float, scratch: float, higher_is_better: bool) -> float:
+def _gains(pretrained: np.ndarray, scratch: np.ndarray, higher_is_better: bool) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (100.0 if higher_is_better else -100.0) * (pretrained - scratch) / abs(scratch)
+        return (100.0 if higher_is_better else -100.0) * (pretrained - scratch) / np.abs(scratch)

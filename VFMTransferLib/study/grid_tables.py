@@ -1,0 +1,207 @@
+"""The tables that a study leaves behind: one row a training, a measured case, a point of a learning curve, a distance.
+
+They are CSV files beside each other in one folder; everything that a study concludes is computed from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+from ..atomic import atomic_file, writing
+from ..errors import DatasetError
+
+ARMS = ("pretrained", "scratch", "specialised", "trivial")
+RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One training, or one trivial baseline.
+
+    Attributes:
+        encoder: `profound` or `provicnet`; of other arms what they are, as `dynunet` or `sinc`.
+        task: As `terms.TaskId` names it.
+        arm: One of `ARMS`.
+        seed: Of head, order and views.
+        metric: The task's primary measure.
+        higher_is_better: Its direction.
+        value: Mean over the test cases, or a statistic of all of them.
+        steps: Steps trained; 0 for a trivial baseline.
+        steps_to_best: Step of the best validation value.
+        device_seconds: Time on the device.
+        n_test_cases: Cases that `value` rests on.
+        config_sha256: Of everything that decides the training.
+    """
+
+    encoder: str
+    task: str
+    arm: str
+    seed: int
+    metric: str
+    higher_is_better: bool
+    value: float
+    steps: int
+    steps_to_best: int
+    device_seconds: float
+    n_test_cases: int
+    config_sha256: str
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number of one case.
+
+    Attributes:
+        data: `phantom`, or `real` for cases that nothing was trained on.
+        case: Name of the case; empty for a statistic of all cases.
+    """
+
+    encoder: str
+    task: str
+    arm: str
+    seed: int
+    data: str
+    case: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One point of a learning curve: the validation value after so many steps."""
+
+    encoder: str
+    task: str
+    arm: str
+    seed: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class DistanceRow:
+    """How far fine-tuning moved a layer's features; see `distance.Distance`.
+
+    Attributes:
+        layer: `encoder` for its final features, else the name of a layer.
+    """
+
+    encoder: str
+    task: str
+    seed: int
+    layer: str
+    d2p: float
+    p_value: float
+    d2p_low_bandwidth: float
+    d2p_high_bandwidth: float
+    n_cases: int
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """All tables of a study."""
+
+    runs: tuple[RunRow, ...]
+    metrics: tuple[MetricRow, ...] = ()
+    curves: tuple[CurveRow, ...] = ()
+    distances: tuple[DistanceRow, ...] = ()
+
+
+Row = TypeVar("Row")
+
+
+def read_tables(folder: Path) -> StudyTables:
+    """Read the tables of a study; all but the runs may be missing.
+
+    Raises:
+        DatasetError: A table is missing or cannot be understood; the message names file, line and column.
+    """
+    if not (folder / RUNS).is_file():
+        raise DatasetError(f"A study's folder must hold {RUNS}, but '{folder.name}' does not. Run the study first.")
+    runs = read_rows(folder / RUNS, RunRow)
+    for number, row in enumerate(runs, start=2):
+        if row.arm not in ARMS:
+            raise DatasetError(f"{RUNS}, line {number}: arm must be one of {', '.join(ARMS)}, got '{row.arm}'.")
+    return StudyTables(
+        runs,
+        _rows_if_there(folder / METRICS, MetricRow),
+        _rows_if_there(folder / CURVES, CurveRow),
+        _rows_if_there(folder / DISTANCES, DistanceRow),
+    )
+
+
+def write_tables(tables: StudyTables, folder: Path) -> None:
+    """Write all tables, each whole or not at all.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / RUNS, RunRow, tables.runs)
+    write_rows(folder / METRICS, MetricRow, tables.metrics)
+    write_rows(folder / CURVES, CurveRow, tables.curves)
+    write_rows(folder / DISTANCES, DistanceRow, tables.distances)
+
+
+def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
+    """The rows of one table, strictly: its columns are the fields of `kind`, in their order.
+
+    Raises:
+        DatasetError: Columns or a value are wrong.
+    """
+    names, types = _names(kind), get_type_hints(kind)
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if list(reader.fieldnames or ()) != names:
+            found = ",".join(reader.fieldnames or ()) or "none"
+            raise DatasetError(f"{path.name} must have the columns {','.join(names)}, but has {found}.")
+        rows = []
+        for number, row in enumerate(reader, start=2):
+            try:
+                rows.append(kind(**{name: _value(row[name], types[name]) for name in names}))
+            except (TypeError, ValueError) as error:
+                raise DatasetError(f"{path.name}, line {number}, cannot be understood: {error}.") from error
+    return tuple(rows)
+
+
+def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Write one table; numbers keep all their digits."""
+    names = _names(kind)
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
+
+
+def _rows_if_there(path: Path, kind: type[Row]) -> tuple[Row, ...]:
+    return read_rows(path, kind) if path.is_file() else ()
+
+
+def _names(kind: type) -> Sequence[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return str(value)
+
+
+def _value(text: str | None, kind: type) -> object:
+    if text is None:
+        raise ValueError("a column is missing")
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"true or false was expected, got '{text}'")
+        return text == "true"
+    if kind is float:
+        return float(text) if text else math.nan
+    return kind(text)
