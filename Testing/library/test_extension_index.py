@@ -124,6 +124,10 @@ def test_a_licence_that_the_index_knows_lies_at_the_top():
     assert {path.name for path in ROOT.iterdir()} & LICENSES
 
 
+def test_the_licence_is_in_the_package_too(description):
+    assert re.search(r"install\(FILES LICENSE NOTICE DESTINATION", description)
+
+
 def test_the_repository_is_small_enough():
     assert sum((ROOT / name).stat().st_size for name in tracked(".")) < MOST_REPOSITORY / 2  # its history counts too
 
