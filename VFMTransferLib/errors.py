@@ -57,6 +57,10 @@ class DatasetError(VFMTransferError):
     """A folder of cases cannot serve for training or for the wanted task."""
 
 
+class BatchError(VFMTransferError):
+    """Some cases of a batch failed; the others are done."""
+
+
 class JobError(VFMTransferError):
     """A message between a program and its worker cannot be understood, or names what cannot be."""
 

@@ -23,6 +23,7 @@ PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 CropName = Literal["auto", "gland", "center"]
 PhaseAxis = Literal["left-right", "anterior-posterior"]
 Outcome = Literal["done", "canceled", "failed"]
+CaseOutcome = Literal["done", "skipped", "failed"]
 Reason = Literal["shutdown", "idle", "stdin closed"]
 Level = Literal["info", "warning"]
 
@@ -110,8 +111,40 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """To the worker: run networks on each case of a folder; see `batch.run_batch`. A job like a `Run`.
+
+    Attributes:
+        job: Name of the job, as of a run.
+        task: What is wanted; a bundle for another task is refused.
+        cases: The folder that holds a folder for each case, absolute.
+        output: Where results go, absolute: new, empty, or the output of an earlier batch, which is gone on with.
+        bundles: Name or folder of each network; two are compared.
+        runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
+    """
+
+    job: str
+    task: TaskId
+    cases: str
+    output: str
+    bundles: tuple[str, ...]
+    runtime: RuntimeName = "auto"
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    crop: CropName = "auto"
+    threshold: float | None = None
+    only_cspca: bool = False
+    phase_axis: PhaseAxis = "left-right"
+
+    def __post_init__(self) -> None:
+        empty = [name for name in ("job", "cases", "output", "bundles") if not getattr(self, name)]
+        if empty:
+            raise ValueError(f"A batch must name its {', '.join(empty)}, but leaves it empty.")
+
+
+@dataclass(frozen=True)
 class Cancel:
-    """To the worker: stop a job between two windows, keep its finished arms. A finished job is left alone."""
+    """To the worker: stop a job between two windows, keep its finished arms or cases. A finished job is left alone."""
 
     job: str
 
@@ -180,6 +213,8 @@ class Progress:
     Attributes:
         stage: `images`, `read`, `preprocess`, `infer`, `postprocess`, `write`, `compare` or `report`.
         fraction: How much of the arm is done, 0..1.
+        case: Number of the case, from 0, in a batch.
+        cases: How many cases there are.
     """
 
     job: str
@@ -187,6 +222,8 @@ class Progress:
     bundle: str
     stage: str
     fraction: float
+    case: int = 0
+    cases: int = 1
 
 
 @dataclass(frozen=True)
@@ -220,8 +257,28 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class CaseDone:
+    """From the worker: a case of a batch is finished with; `summary.csv` in the output has its numbers.
+
+    Attributes:
+        name: Name of the case's folder, for the screen and not for a log: it may be a patient's.
+        case: Its number, from 0.
+        cases: How many there are.
+        outcome: `skipped` where all was there from an earlier batch.
+        sentence: Why it failed; else empty.
+    """
+
+    job: str
+    name: str
+    case: int
+    cases: int
+    outcome: CaseOutcome
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
 class Finished:
-    """From the worker, the last word on a job: all arms done, or canceled, or failed, which an `Error` explained."""
+    """From the worker, the last word on a job: all done, or canceled, or failed, which an `Error` explained."""
 
     job: str
     outcome: Outcome
@@ -261,16 +318,24 @@ class Bye:
     reason: Reason
 
 
-Request = Hello | Run | Cancel | Ping | Shutdown
-Reply = Ready | Pong | Progress | ArmResult | Compared | Finished | Error | Log | Bye
+Request = Hello | Run | Batch | Cancel | Ping | Shutdown
+Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
-REQUESTS: dict[str, type] = {"hello": Hello, "run": Run, "cancel": Cancel, "ping": Ping, "shutdown": Shutdown}
+REQUESTS: dict[str, type] = {
+    "hello": Hello,
+    "run": Run,
+    "batch": Batch,
+    "cancel": Cancel,
+    "ping": Ping,
+    "shutdown": Shutdown,
+}
 REPLIES: dict[str, type] = {
     "ready": Ready,
     "pong": Pong,
     "progress": Progress,
     "result": ArmResult,
     "compared": Compared,
+    "case-done": CaseDone,
     "finished": Finished,
     "error": Error,
     "log": Log,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from .restored import PHASE_AXES
 from .result import Provenance, Result
 from .result_files import save_result
 from .runtimes import open_session
+from .stages import OnProgress, StageClock
 from .tasks import TASKS
 from .terms import TaskId
 from .version import __version__
@@ -31,10 +31,8 @@ from .volume import Volume
 
 __all__ = ["predict", "predict_each", "predict_in_turn", "save_result"]
 
-OnProgress = Callable[[str, float], None]
-
-# How much of the time each stage takes, roughly, for the progress that is shown.
-STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
+# What `predict` takes beside the network and where it runs, and a result records; see `Provenance.options`.
+DEFAULT_OPTIONS = {"crop": "auto", "threshold": None, "only_cspca": False, "phase_axis": "left-right"}
 _PACKAGES = ("numpy", "scipy", "SimpleITK")
 _NO_MEMORY = ("bad_alloc", "failed to allocate memory", "memory allocation")
 
@@ -127,19 +125,25 @@ def predict_in_turn(
     phase_axis: str = "left-right",
     open_network: OpenNetwork | None = None,
 ) -> Iterator[Result]:
-    """As `predict_each`, but each result is given as soon as it is there; what cannot run is refused at once."""
+    """As `predict_each`, but each result is given as soon as it is there; what cannot run is refused at once.
+
+    A network that fails while it runs raises in its turn, and the next one can be asked for all the same.
+    """
     if phase_axis not in PHASE_AXES:
         raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{phase_axis}'.")
     networks = [as_bundle(bundle) for bundle in bundles]
     for network in networks:
         require_fit(case, network)
     opened = open_network or partial(open_session, runtime=runtime, device=device, precision=precision)
+    options = {"crop": crop, "threshold": threshold, "only_cspca": only_cspca, "phase_axis": phase_axis}
     inputs = CaseInputs(case, gland, crop, opened, roi)
     finish = partial(postprocess, threshold=threshold, only_cspca=only_cspca, phase_axis=phase_axis, roi=roi)
 
     def run(i: int) -> Result:
         with memory_checked():
-            return _predict_one(inputs, networks[i], finish, _Clock(on_progress, i / len(networks), 1 / len(networks)))
+            clock = StageClock(on_progress, i / len(networks), 1 / len(networks))
+            result = _predict_one(inputs, networks[i], finish, clock)
+            return replace(result, provenance=replace(result.provenance, seconds=dict(clock.seconds), options=options))
 
     return map(run, range(len(networks)))
 
@@ -156,6 +160,18 @@ def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
         BundleError: The bundle is an encoder alone, or was made for another task.
         MissingSequenceError: The case lacks a sequence.
     """
+    made_for = require_task(bundle, task)
+    case.require(sequence for sequence in bundle.spec.preprocess.sequences if sequence is not None)
+    if TASKS[made_for].output == "image":
+        case.require([TASKS[made_for].reference])
+
+
+def require_task(bundle: Bundle, task: TaskId | None = None) -> TaskId:
+    """The task that a bundle was made for.
+
+    Raises:
+        BundleError: It is an encoder alone, or was made for another task than the one wanted.
+    """
     if bundle.spec.task is None:
         raise BundleError(
             f"Bundle '{bundle.name}' must have a head to predict, but is an encoder alone, a start for fine-tuning. "
@@ -165,12 +181,10 @@ def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
         raise BundleError(
             f"Bundle '{bundle.name}' must be for task {task}, but is for {bundle.spec.task}. Choose one for {task}."
         )
-    case.require(sequence for sequence in bundle.spec.preprocess.sequences if sequence is not None)
-    if TASKS[bundle.spec.task].output == "image":
-        case.require([TASKS[bundle.spec.task].reference])
+    return bundle.spec.task
 
 
-def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Result], clock: _Clock) -> Result:
+def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Result], clock: StageClock) -> Result:
     case, spec = inputs.case, bundle.spec
     with clock.stage("read"):
         session = inputs.open_network(bundle)
@@ -184,7 +198,7 @@ def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Resul
             source = _provenance(bundle, session).with_notes(*case.notes, *notes)
             result = finish(logits, prepared, case, spec, source, zones=inputs.zones)
             look = inputs.around(result, prepared, spec)
-    return replace(result, provenance=replace(result.provenance, seconds=dict(clock.seconds)))
+    return result
 
 
 def _provenance(bundle: Bundle, session: Session) -> Provenance:
@@ -201,35 +215,6 @@ def _provenance(bundle: Bundle, session: Session) -> Provenance:
         versions={**versions, **session.versions},
         notes=tuple(session.notes),
     )
-
-
-class _Clock:
-    """Seconds per stage of one network's run, and the fraction of all runs that is done.
-
-    Args:
-        on_progress: Whom to tell; may be None.
-        start: Fraction that was done before this run.
-        share: Fraction that this run is of all.
-    """
-
-    def __init__(self, on_progress: OnProgress | None, start: float, share: float) -> None:
-        self.seconds: dict[str, float] = {}
-        self._on_progress = on_progress or (lambda stage, fraction: None)
-        self._done = start
-        self._share = share
-        self._end = start + share
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
-        """Time a stage; what is given takes the fraction of the stage that is done."""
-        # A network that looks a second time stays at the end of its share meanwhile.
-        share = min(STAGE_SHARES[name] * self._share, self._end - self._done)
-        self._on_progress(name, self._done)
-        begin = time.perf_counter()
-        yield lambda fraction: self._on_progress(name, self._done + share * fraction)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-        self._done += share
-        self._on_progress(name, self._done)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class Provenance:
         versions: Package → version.
         seconds: Stage → seconds.
         notes: What was decided on the way, in sentences.
+        options: What was asked for: crop, threshold (None is the network's own), only_cspca, phase_axis.
     """
 
     bundle: str
@@ -59,6 +60,7 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    options: dict[str, str | float | bool | None] = field(default_factory=dict)
 
     def with_notes(self, *notes: str) -> Provenance:
         """The same with sentences added."""

@@ -68,6 +68,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         "case": result.case_id,
         "task": str(result.task),
         "model": {key: source[key] for key in ("bundle", "title", "arm", "sha256", "runtime", "device", "precision")},
+        "options": source["options"],
         "versions": source["versions"],
         "seconds": dict(source["seconds"]),
         "notes": list(source["notes"]),

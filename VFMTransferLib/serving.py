@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .errors import JobError, VFMTransferError
 from .job import (
+    Batch,
     Bye,
     Cancel,
     Capabilities,
@@ -61,7 +62,7 @@ class Serving:
         self._send = send
         self._keep_bytes = keep_bytes
         self._networks: LoadedNetworks | None = None
-        self._queue: queue.Queue[Run | None] = queue.Queue()
+        self._queue: queue.Queue[Run | Batch | None] = queue.Queue()
         self._lock = Lock()
         self._canceled: dict[str, Event] = {}  # one for each job that is not finished
         self._reason: Reason = "stdin closed"
@@ -116,10 +117,10 @@ class Serving:
             with self._lock:
                 if request.job in self._canceled:
                     self._canceled[request.job].set()
-        elif isinstance(request, Run):
+        elif isinstance(request, Run | Batch):
             self._accept(request)
 
-    def _accept(self, run: Run) -> None:
+    def _accept(self, run: Run | Batch) -> None:
         with self._lock:
             if run.job in self._canceled:
                 raise JobError(
@@ -128,20 +129,22 @@ class Serving:
             self._canceled[run.job] = Event()
         self._queue.put(run)
 
-    def _run(self, run: Run) -> None:
+    def _run(self, run: Run | Batch) -> None:
         outcome = self._outcome_of(run)
         with self._lock:
             del self._canceled[run.job]
         self._send(Finished(run.job, outcome))
 
-    def _outcome_of(self, run: Run) -> Outcome:
+    def _outcome_of(self, run: Run | Batch) -> Outcome:
         job = None
         try:
+            from .batch_job import BatchJob
             from .job_run import JobCanceledError, JobRun
             from .loaded_networks import LoadedNetworks
 
             self._networks = self._networks or LoadedNetworks(self._keep_bytes)
-            job = JobRun(run, self._networks, self._send, self._canceled[run.job].is_set)
+            about = (self._networks, self._send, self._canceled[run.job].is_set)
+            job = JobRun(run, *about) if isinstance(run, Run) else BatchJob(run, *about)
             try:
                 job.execute()
             except JobCanceledError:

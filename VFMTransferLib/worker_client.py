@@ -12,7 +12,7 @@ from threading import Timer
 from types import TracebackType
 
 from .errors import JobError, WorkerError
-from .job import Bye, Cancel, Error, Finished, Hello, Ready, Reply, Request, Run, Shutdown
+from .job import Batch, Bye, Cancel, Error, Finished, Hello, Ready, Reply, Request, Run, Shutdown
 from .worker_process import WorkerProcess, worker_command
 
 START_S = 60.0
@@ -67,11 +67,11 @@ class WorkerClient:
             child.ready = self._await_ready(child)
         return child.ready
 
-    def run(self, run: Run) -> Iterator[Reply]:
+    def run(self, run: Run | Batch) -> Iterator[Reply]:
         """Run a job and give each message about it as it comes; the last one is always `Finished`.
 
         A worker that dies, or that was ended for `cancel`, is an `Error` or none, and `Finished` all the same; what
-        was finished before is in the job's folder.
+        was finished before is in the job's folder, or a batch's output.
 
         Raises:
             WorkerError: The worker does not start.
@@ -125,7 +125,7 @@ class WorkerClient:
             self._child.close(within_s)
             self._child = None
 
-    def _about(self, run: Run) -> Iterator[Reply]:
+    def _about(self, run: Run | Batch) -> Iterator[Reply]:
         while True:
             reply = self.receive()
             if isinstance(reply, Bye):  # it left just before the run came

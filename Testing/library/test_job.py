@@ -34,14 +34,16 @@ RUN = Run(
     roi=ImageFile("roi.npy", GRID),
     threshold=0.25,
 )
+BATCH = job.Batch("job-2", TaskId.ANATOMY_SEGMENTATION, "/cases of Größe", "/out", ("first",), crop="center")
 CAPABILITIES = job.Capabilities(tuple(TaskId), ("onnx",), ("SimpleITK",))
-REQUESTS = (job.Hello(), RUN, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
+REQUESTS = (job.Hello(), RUN, BATCH, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
 REPLIES = (
     job.Ready("0.1.0", "3.12.1", 4711, CAPABILITIES),
     job.Pong(7, ("first",)),
-    job.Progress("job-1", 0, "first", "infer", 0.5),
+    job.Progress("job-1", 0, "first", "infer", 0.5, 3, 12),
     job.ArmResult("job-1", 0, "first", "0-first", 1),
     job.Compared("job-1", "comparison.json", "report"),
+    job.CaseDone("job-2", "p003", 3, 12, "failed", "Case 'p003' must contain t2w."),
     job.Finished("job-1", "canceled"),
     job.Error("ImageError", "'t2w' must show something.", "Traceback …\nline 2", "job-1", 0),
     job.Log("warning", "Schön langsam\u2028"),
@@ -141,6 +143,14 @@ def test_what_is_no_run_is_refused_by_parser_and_schema(document, sentence):
     assert not schema_validator().is_valid(document)
 
 
+@pytest.mark.parametrize("empty", ["job", "cases", "output", "bundles"])
+def test_a_batch_must_name_all_that_it_needs(empty):
+    document = changed(BATCH, **{empty: [] if empty == "bundles" else ""})
+    with pytest.raises(JobError, match=f"A batch must name its {empty}, but leaves it empty"):
+        read_request(json.dumps(document))
+    assert not schema_validator().is_valid(document)
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -152,7 +162,7 @@ def test_what_is_no_run_is_refused_by_parser_and_schema(document, sentence):
         ('{"protocol": 9, "type": "hello"}', "must be of protocol 2, but is of 9. Update VFM Transfer"),
         ('{"protocol": "2", "type": "hello"}', "must be of protocol 2, but is of '2'"),
         ('{"protocol": true, "type": "hello"}', "must be of protocol 2, but is of True"),
-        ('{"protocol": 2, "type": "dance"}', "must be one of hello, run, cancel, ping, shutdown, got 'dance'"),
+        ('{"protocol": 2, "type": "dance"}', "must be one of hello, run, batch, cancel, ping, shutdown, got 'dance'"),
         ('{"protocol": 2, "type": ["hello"]}', "must be one of hello"),
         ('{"protocol": 2, "type": "pong", "token": 1}', "must be one of hello"),
         ('{"protocol": 2, "type": "ping", "token": NaN}', "must be one line of JSON"),

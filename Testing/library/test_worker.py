@@ -14,12 +14,14 @@ import pytest
 from images import a_gland, a_t2w
 
 from VFMTransferLib.errors import JobError, WorkerError
-from VFMTransferLib.io import read_mask
+from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.job import (
     PROTOCOL,
     ArmResult,
+    Batch,
     Bye,
     Cancel,
+    CaseDone,
     Compared,
     Error,
     Finished,
@@ -236,6 +238,64 @@ def test_a_reference_for_a_single_arm_is_said_to_be_unused(client, tiny_models, 
     (log,) = of(Log, replies)
     assert (log.level, log.text[:30]) == ("warning", "The reference was not used, si")
     assert replies[-1] == Finished("job", "done")
+
+
+def a_cohort(folder: Path, *names: str) -> Path:
+    """A folder of cases, each a T2w; one named `empty` has none."""
+    for seed, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        if name != "empty":
+            write_volume(a_t2w(seed), folder / name / "t2w.nii.gz")
+    return folder
+
+
+def a_batch(cohort: Path, output: Path, models: Path, *names: str, **about) -> Batch:
+    fields = {"job": "batch", "task": TaskId.ANATOMY_SEGMENTATION, **about}
+    return Batch(cases=str(cohort), output=str(output), bundles=tuple(str(models / name) for name in names), **fields)
+
+
+def test_a_batch_tells_of_each_case_and_names_none_in_the_log(client, tiny_models, tmp_path):
+    cohort = a_cohort(tmp_path / "cases", "empty", "p001", "p002")
+    replies = list(client.run(a_batch(cohort, tmp_path / "out", tiny_models, "tiny-pretrained", "tiny-scratch")))
+    done = of(CaseDone, replies)
+    assert [(c.name, c.case, c.cases, c.outcome) for c in done] == [
+        ("empty", 0, 3, "failed"),
+        ("p001", 1, 3, "done"),
+        ("p002", 2, 3, "done"),
+    ]
+    assert "none was recognized" in done[0].sentence
+    (error,) = of(Error, replies)
+    assert (error.kind, error.sentence[:36]) == ("BatchError", "1 of 3 cases failed, the first since")
+    assert replies[-1] == Finished("batch", "failed")
+    assert {(p.case, p.cases) for p in of(Progress, replies)} == {(0, 3), (1, 3), (2, 3)}
+    assert of(Log, replies) == []
+    assert "p001" not in client._child.details
+    again = list(client.run(a_batch(cohort, tmp_path / "out", tiny_models, "tiny-pretrained", "tiny-scratch")))
+    assert [c.outcome for c in of(CaseDone, again)] == ["failed", "skipped", "skipped"]
+
+
+def test_a_batch_that_is_canceled_keeps_its_cases_and_goes_on(client, slow_models, tmp_path):
+    cohort = a_cohort(tmp_path / "cases", "p001", "p002")
+    write_volume(a_large_t2w(), cohort / "p002" / "t2w.nii.gz")
+    batch = a_batch(cohort, tmp_path / "out", slow_models, "slow-a")
+    replies = []
+    for reply in client.run(batch):
+        replies.append(reply)
+        if isinstance(reply, Progress) and (reply.case, reply.stage) == (1, "infer"):
+            client.cancel("batch", within_s=WAIT_S)
+    assert replies[-1] == Finished("batch", "canceled")
+    assert [c.name for c in of(CaseDone, replies)] == ["p001"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p001", "summary.csv"]
+    write_volume(a_t2w(), cohort / "p002" / "t2w.nii.gz")
+    again = list(client.run(batch))
+    assert [c.outcome for c in of(CaseDone, again)] == ["skipped", "done"]
+    assert again[-1] == Finished("batch", "done")
+
+
+def test_a_batch_whose_folders_are_not_named_whole_is_refused(client, tiny_models, tmp_path):
+    batch = replace(a_batch(tmp_path, tmp_path / "out", tiny_models, "tiny-scratch"), output="out")
+    (error,) = of(Error, list(client.run(batch)))
+    assert error.sentence.startswith("The folders of a batch must be named absolutely")
 
 
 def test_what_a_user_can_mend_comes_as_its_sentence(client, tiny_models, tmp_path):

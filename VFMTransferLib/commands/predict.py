@@ -1,4 +1,4 @@
-"""`vfm-transfer predict`: one network on one study."""
+"""`vfm-transfer predict`: one network on one study, or networks on each study of a folder."""
 
 from __future__ import annotations
 
@@ -28,9 +28,22 @@ SHOWN_LESIONS = 10
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "predict", "Run one network on one study")
+    parser = add_command(commands, "predict", "Run one network on one study, or networks on each study of a folder")
     parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM")
-    parser.add_argument("--bundle", required=True, metavar="B", help="name (see `models list`) or folder of a bundle")
+    parser.add_argument(
+        "--cohort",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of CASE: a folder of studies; goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        required=True,
+        dest="bundles",
+        metavar="B",
+        help="name (see `models list`) or folder of a bundle; several with --cohort, of which two are also compared",
+    )
     add_task(parser, help="what is wanted; a bundle for another task is then refused")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
     add_case_files(parser)
@@ -41,13 +54,30 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    require_images(args, args.case)
+    _check_usage(args)
+    if args.cohort is not None:
+        _run_cohort(args)
+    else:
+        _run_one(args)
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where the options do not fit each other."""
+    if args.cohort is None:
+        require_images(args, args.case)
+        if len(args.bundles) > 1:
+            args.parser.error("several --bundle need --cohort; for one study use `vfm-transfer compare`")
+    elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi)):
+        args.parser.error("--cohort takes no files of one study; put each study's files into its folder")
+
+
+def _run_one(args: argparse.Namespace) -> None:
     from ..catalog import find_bundle
     from ..io import output_folder, read_case, read_mask
     from ..predict import predict, require_fit, save_result
     from ..result_files import result_to_json
 
-    bundle = find_bundle(args.bundle)
+    bundle = find_bundle(args.bundles[0])
     case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
     roi = None if args.roi is None else read_mask(args.roi, "region of interest")
     require_fit(case, bundle, args.task)
@@ -59,6 +89,26 @@ def run(args: argparse.Namespace) -> None:
         print_json({"output": str(args.output), **result_to_json(result)})
     else:
         print("\n".join([*summary(result), str(args.output)]))
+
+
+def _run_cohort(args: argparse.Namespace) -> None:
+    from ..batch import SUMMARY, require_all_done, run_batch
+
+    with progress_bar() as on_progress:
+        rows = run_batch(
+            args.cohort,
+            args.output,
+            args.bundles,
+            lambda at: on_progress(f"case {at.case + 1} of {at.cases}, {at.bundle}: {at.stage}", at.of_all),
+            task=args.task,
+            **running(args),
+        )
+    if args.json:
+        print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
+    else:
+        lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
+        print("\n".join([*lines, str(args.output / SUMMARY)]))
+    require_all_done(rows)
 
 
 def summary(result: Result) -> list[str]:
