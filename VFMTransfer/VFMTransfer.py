@@ -1,6 +1,8 @@
 """VFM Transfer in 3D Slicer: the classes that Slicer looks for, each handing on to `VFMTransferSlicer`."""
 
-import qt
+import importlib
+import sys
+
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -12,15 +14,15 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from VFMTransferSlicer.layout import SideBySide
-from VFMTransferSlicer.logic import TransferLogic, workerPython
+from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
-from VFMTransferSlicer.timed_worker import TimedWorker
-from VFMTransferSlicer.widget import Panel
+from VFMTransferSlicer.widget import Panel, makeSections
 
 # The package above says where the library lies, so it comes first.
 # isort: split
 from VFMTransferLib.terms import RESEARCH_USE
-from VFMTransferLib.worker_client import WorkerClient
+
+PACKAGES = ("VFMTransferLib", "VFMTransferSlicer")
 
 
 class VFMTransfer(ScriptedLoadableModule):
@@ -56,42 +58,50 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/VFMTransfer.ui"))
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        client = WorkerClient(workerPython())
-        self.logic = VFMTransferLogic(client, TimedWorker(client, qt.QTimer()))
-        self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic, makeLayout)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.enter()
+        ui = slicer.util.childWidgetVariables(uiWidget)
+        self.logic = VFMTransferLogic()
+        self.panel = Panel(ui, self.logic, makeSections(ui, self.logic, makeLayout))
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.EndRestoreEvent, self.onSceneChanged)
 
     def cleanup(self):
-        self.exit()
         self.removeObservers()
-        self.logic.close()
+        if self.panel is not None:  # `setup` may have failed
+            self.exit()
+            self.logic.close()
 
     def enter(self):
-        if self.panel is not None:
-            self.panel.setParameterNode(self.logic.getParameterNode())
+        self.panel.setParameterNode(self.logic.getParameterNode())
 
     def exit(self):
-        if self.panel is not None:
-            self.panel.setParameterNode(None)
+        self.panel.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
         self.logic.cancel()
-        self.panel.clear()
         self.exit()
 
-    def onSceneEndClose(self, caller, event):
+    def onSceneChanged(self, caller, event):
+        """The scene was closed, or another one was loaded, which may hold a parameter node of its own."""
         if self.parent.isEntered:
             self.enter()
+
+    def onReload(self):
+        """Take all files of the module and the library anew; Slicer's own way takes this one only."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        ScriptedLoadableModuleWidget.onReload(self)
 
 
 class VFMTransferLogic(TransferLogic, ScriptedLoadableModuleLogic):
     """`VFMTransferLogic().run(task=..., t2w=node, bundles=[...])` from the console; see `TransferLogic`."""
 
-    def __init__(self, client=None, process=None):
+    def __init__(self, worker=None):
         ScriptedLoadableModuleLogic.__init__(self)
-        TransferLogic.__init__(self, client, process)
+        TransferLogic.__init__(self, worker)
 
     def getParameterNode(self):
         return VFMTransferParameterNode(super().getParameterNode())

@@ -45,7 +45,7 @@ class AnEventLoop:
             assert time.monotonic() < deadline, "nothing came in time"
             self.processEvents(0.02)
 
-    def make_process(self, additions: Mapping[str, str]) -> "AQProcess":
+    def make_process(self, program: str, additions: Mapping[str, str]) -> "AQProcess":
         return AQProcess(self, {**os.environ, "OMP_NUM_THREADS": "1", **additions})
 
 
@@ -85,7 +85,7 @@ class AQProcess:
         return 0 if self._child is None else self._child.pid
 
     def write(self, line: bytes) -> None:
-        with suppress(OSError):  # Qt buffers what it cannot write, and drops it at the end
+        with suppress(OSError, AttributeError):  # Qt buffers what it cannot write, and drops it at the end
             self._child.stdin.write(line)
             self._child.stdin.flush()
 

@@ -29,15 +29,19 @@ def ends() -> list[tuple]:
 
 
 @pytest.fixture
-def run(loop, heard, ends, tmp_path, monkeypatch):
+def run(loop, heard, ends, tmp_path):
     """Starts `python -m a_program` with a source, or a command of the library."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def start(source: str | None, *arguments: str, python: str = sys.executable) -> LibraryProcess:
         module = {} if source is None else {"module": "a_program"}
         (tmp_path / "a_program.py").write_text(source or "", "utf-8")
+
+        def make_process(program: str, additions: dict[str, str]):
+            path = os.pathsep.join([additions["PYTHONPATH"], str(tmp_path)])
+            return loop.make_process(program, {**additions, "PYTHONPATH": path})
+
         process = LibraryProcess(
-            arguments, heard.append, lambda *end: ends.append(end), loop.make_process, python=python, **module
+            arguments, heard.append, lambda *end: ends.append(end), make_process, python=python, **module
         )
         process.start()
         return process
@@ -90,11 +94,12 @@ def test_cancel_ends_also_what_a_launcher_started(run, loop, heard, ends):
     loop.turn_until(lambda: not is_alive(int(heard[0])), within_s=5)
 
 
-def test_a_child_finds_the_library_first_and_the_callers_packages_next(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    first, second = libraryEnvironment()["PYTHONPATH"].split(os.pathsep)
-    assert second == "elsewhere"
-    assert (Path(first) / "VFMTransferLib" / "__main__.py").is_file()
+def test_slicers_python_keeps_its_packages_and_a_foreign_one_gets_none_of_them(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "slicers")
+    library, slicers = libraryEnvironment("/Slicer/bin/PythonSlicer")["PYTHONPATH"].split(os.pathsep)
+    assert slicers == "slicers"
+    assert (Path(library) / "VFMTransferLib" / "__main__.py").is_file()
+    assert libraryEnvironment("/usr/bin/python3")["PYTHONPATH"] == library
 
 
 def is_alive(process_id: int) -> bool:

@@ -1,218 +1,204 @@
-"""The panel with stand-ins for Qt's widgets, on real MRML, with a real worker: click, wait, look at the scene."""
+"""The panel's run section with stand-ins for Qt's widgets, on real MRML, with a real worker: click, wait, look."""
 
 import os
+import signal
 import sys
-import time
-from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
 
 import pytest
+from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets  # noqa: F401  (fixtures)
+from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer, vtk
-from test_slicer_process import ATimer
 
-from VFMTransferLib.worker_client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.timed_worker import TimedWorker
+from VFMTransferSlicer.warm_worker import QtWorker
 
-SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
-WAIT_S = 60
-
-
-class AWidget:
-    """Has the properties that the panel uses and, as in PythonQt, no others."""
-
-    __slots__ = ("checked", "enabled", "slots", "text", "toolTip", "value")
-
-    def __init__(self) -> None:
-        self.slots = {}
-        self.checked = False
-
-    def connect(self, signal: str, slot) -> None:
-        self.slots[signal] = slot
-
-
-class AComboBox(AWidget):
-    __slots__ = ("currentIndex", "items")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clear()
-
-    def addItem(self, text: str, value: str) -> None:  # noqa: N802  (Qt's names, here and below)
-        self.items.append((text, value))
-        self.currentIndex = max(self.currentIndex, 0)
-
-    def clear(self) -> None:
-        self.items, self.currentIndex = [], -1
-
-    def itemData(self, index: int):  # noqa: N802
-        return self.items[index][1] if 0 <= index < len(self.items) else None
-
-    def findData(self, value: str) -> int:  # noqa: N802
-        return next((index for index, item in enumerate(self.items) if item[1] == value), -1)
-
-    def setCurrentIndex(self, index: int) -> None:  # noqa: N802
-        self.currentIndex = index
-
-
-class ATable(AWidget):
-    __slots__ = ("cells", "columns", "rows")
-
-    def setColumnCount(self, count: int) -> None:  # noqa: N802
-        self.cells = {}
-
-    def setRowCount(self, count: int) -> None:  # noqa: N802
-        self.cells = {}
-
-    def setHorizontalHeaderLabels(self, labels: list[str]) -> None:  # noqa: N802
-        self.columns = labels
-
-    def setVerticalHeaderLabels(self, labels: list[str]) -> None:  # noqa: N802
-        self.rows = labels
-
-    def setItem(self, row: int, column: int, item: str) -> None:  # noqa: N802
-        self.cells[row, column] = item
-
-
-class SomeParameters:
-    """A parameter node without its wrapper, which the wheel lacks: a change is an event."""
-
-    def __init__(self) -> None:
-        self.__dict__["events"] = vtk.vtkObject()
-        self.__dict__.update(t2w=None, hbv=None, adc=None, task="anatomy-segmentation", bundleA="", bundleB="")
-
-    def __setattr__(self, name: str, value) -> None:
-        self.__dict__[name] = value
-        self.events.InvokeEvent(vtk.vtkCommand.ModifiedEvent)
-
-    def AddObserver(self, *arguments) -> int:  # noqa: N802
-        return self.events.AddObserver(*arguments)
-
-    def RemoveObserver(self, tag: int) -> None:  # noqa: N802
-        self.events.RemoveObserver(tag)
-
-    def connectGui(self, ui) -> int:  # noqa: N802
-        return 1
-
-    def disconnectGui(self, tag: int) -> None:  # noqa: N802
-        assert tag == 1
-
-
-@pytest.fixture
-def panel_class(monkeypatch):
-    """The panel, imported with stand-ins for what only the application has."""
-    modules = {name: ModuleType(name) for name in ("qt", "slicer.i18n", "slicer.parameterNodeWrapper")}
-    modules["qt"].QTableWidgetItem = str
-    modules["slicer.i18n"].tr = str
-    modules["slicer.parameterNodeWrapper"].parameterNodeWrapper = lambda wrapped: wrapped
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    for name in ("VFMTransferSlicer.widget", "VFMTransferSlicer.parameters"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    from VFMTransferSlicer.widget import Panel
-
-    yield Panel
-    for name in ("VFMTransferSlicer.widget", "VFMTransferSlicer.parameters"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def ui() -> SimpleNamespace:
-    combos = {name: AComboBox() for name in ("taskComboBox", "bundleAComboBox", "bundleBComboBox")}
-    names = ("runButton", "cancelButton", "compareButton", "inputsCollapsibleButton", "progressBar", "statusLabel")
-    return SimpleNamespace(**combos, **{name: AWidget() for name in names}, resultsTable=ATable())
-
-
-@pytest.fixture
-def timer() -> ATimer:
-    return ATimer()
+PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
 
 
 @pytest.fixture(scope="module")
-def client():
-    with WorkerClient(environment={**os.environ, "OMP_NUM_THREADS": "1"}) as client:
-        yield client
+def loop():
+    return AnEventLoop()
+
+
+@pytest.fixture(scope="module")
+def worker(loop):
+    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    yield worker
+    worker.close()
 
 
 @pytest.fixture
-def shown() -> list:
-    """What the comparison's layout was asked to show."""
-    return []
+def logic(worker):
+    return TransferLogic(worker)
 
 
 @pytest.fixture
-def panel(panel_class, ui, timer, client, shown, monkeypatch):
-    @contextmanager
-    def with_error_display(message: str, waitCursor: bool = False):  # noqa: N803
-        yield
+def ui():
+    return widgets()
 
-    monkeypatch.setattr(slicer.util, "tryWithErrorDisplay", with_error_display, raising=False)
-    layout = SimpleNamespace(
-        show=lambda volume, segmentations: shown.append((volume, list(segmentations.values()))),
-        restore=lambda: shown.append("restored"),
-    )
-    panel = panel_class(ui, TransferLogic(client, TimedWorker(client, timer)), lambda: layout)
-    panel.parameters = SomeParameters()
-    panel.setParameterNode(panel.parameters)
+
+@pytest.fixture
+def panel(in_qt, ui, logic):  # noqa: F811
+    from VFMTransferSlicer.panel.run import RunSection
+    from VFMTransferSlicer.widget import Panel
+
+    panel = Panel(ui, logic, [RunSection(ui, logic)])
+    parameters = SomeParameters()
+    parameters.bundleA, parameters.bundleB = PRETRAINED, SCRATCH
+    panel.setParameterNode(parameters)
     return panel
 
 
-def click_run(panel, timer: ATimer) -> None:
-    panel.ui.runButton.slots["clicked(bool)"]()
-    deadline = time.monotonic() + WAIT_S
-    while timer.isActive and time.monotonic() < deadline:
-        timer.fire()
+@pytest.fixture
+def t2w(panel):
+    node = add_volume(a_scene(), an_oblique_t2w(), "Doe, John: T2")
+    panel.parameters.t2w = node
+    return node
 
 
-def test_the_shipped_pair_is_chosen_and_run_says_what_is_missing(panel, ui):
-    assert (panel.parameters.bundleA, panel.parameters.bundleB) == SHIPPED
+def run_until_done(ui, loop, logic) -> None:
+    ui.runButton.click()
+    loop.turn_until(lambda: not logic.isRunning)
+
+
+def test_the_run_button_says_what_is_missing(panel, ui):
     assert not ui.runButton.enabled
     assert ui.runButton.toolTip == "Anatomy segmentation needs T2w, but lacks T2w. Select a volume for each."
     panel.parameters.t2w = add_volume(a_scene(), an_oblique_t2w(), "T2")
-    assert ui.runButton.enabled
-
-
-def test_a_task_without_networks_says_so(panel, ui):
-    ui.taskComboBox.slots["activated(int)"](ui.taskComboBox.findData("super-resolution"))
-    assert panel.parameters.task == "super-resolution"
-    assert not ui.runButton.enabled
+    assert (ui.runButton.enabled, ui.runButton.text) == (True, "Run both")
+    panel.parameters.bundleB = ""
+    assert ui.runButton.text == "Run"
+    panel.parameters.bundleA = ""
     assert ui.runButton.toolTip.startswith("Choose a network.")
+    panel.setParameterNode(None)
+    assert ui.runButton.toolTip == "Open the module to choose a study."
 
 
-def test_a_click_runs_both_and_shows_their_numbers_and_views(panel, ui, timer, shown):
-    panel.parameters.t2w = t2w = add_volume(a_scene(), an_oblique_t2w(), "T2")
-    click_run(panel, timer)
-    assert (ui.statusLabel.text, ui.progressBar.value) == ("Done", 100)
-    assert ui.resultsTable.rows == ["Prostate, ml"]
-    assert set(ui.resultsTable.cells) == {(0, 0), (0, 1)}
-    assert (ui.runButton.enabled, ui.cancelButton.enabled, ui.compareButton.enabled) == (True, False, True)
-    ui.compareButton.slots["toggled(bool)"](True)
-    ui.compareButton.slots["toggled(bool)"](False)
-    assert shown == [(t2w, slicer.util.getNodesByClass("vtkMRMLSegmentationNode")), "restored"]
+def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):
+    ui.runButton.click()
+    assert (ui.runButton.enabled, ui.cancelButton.enabled) == (False, True)
+    assert not any(box.enabled for box in (ui.studyCollapsibleButton, ui.networksCollapsibleButton))
+    assert ui.progressALabel.text == "waits"
+    loop.turn_until(lambda: not logic.isRunning)
+    assert (ui.statusLabel.text, ui.progressABar.value, ui.progressBBar.value) == ("Done", 100, 100)
+    assert ui.progressBLabel.text.startswith("Done in ")
+    assert (ui.runButton.enabled, ui.cancelButton.enabled, ui.studyCollapsibleButton.enabled) == (True, False, True)
+    assert [arm.bundle for arm in logic.lastRun.arms] == [PRETRAINED, SCRATCH]
+    assert any("A: The network works" in line for line in ui.logTextEdit.lines)
 
 
-def test_cancel_is_said_and_run_is_there_again(panel, ui, timer):
-    panel.parameters.t2w = add_volume(a_scene(), an_oblique_t2w(), "T2")
-    panel.logic.progress.connect(lambda progress: ui.cancelButton.slots["clicked(bool)"]())
-    click_run(panel, timer)
+def test_one_network_alone_has_one_row(panel, ui, loop, logic, t2w):
+    panel.parameters.bundleA = ""
+    run_until_done(ui, loop, logic)
+    assert (ui.progressABar.visible, ui.progressBBar.visible, ui.progressBBar.value) == (False, True, 100)
+
+
+def test_cancel_is_said_at_once_and_run_is_there_again(panel, ui, loop, logic, t2w):
+    ui.runButton.click()
+    ui.cancelButton.click()
+    loop.turn_until(lambda: not logic.isRunning)
     assert ui.statusLabel.text == "Canceled"
     assert (ui.runButton.enabled, ui.cancelButton.enabled) == (True, False)
+    assert ui.progressALabel.text == "not finished"
 
 
-def test_a_failure_stays_on_the_panel_with_its_details_in_the_tooltip(panel, ui, timer):
-    panel.parameters.t2w = add_volume(a_scene(), an_oblique_t2w(), "T2")
+def test_a_failure_stays_on_the_panel_and_opens_the_log(panel, ui, loop, logic, t2w):
     panel.parameters.bundleA = "no-such-network"
-    click_run(panel, timer)
+    run_until_done(ui, loop, logic)
     assert "no-such-network" in ui.statusLabel.text
-    assert ui.progressBar.value == 0
+    assert ui.logCollapsibleButton.collapsed is False
+    assert ui.progressABar.value == 0
 
 
-def test_a_closed_scene_leaves_nothing_to_compare(panel, ui, timer):
+def test_details_name_versions_and_the_error_but_no_patient_and_no_folder(panel, ui, loop, logic, t2w, clipboard):  # noqa: F811
+    logic.progress.connect(lambda progress: os.kill(logic._worker.ready.process_id, signal.SIGKILL))
+    run_until_done(ui, loop, logic)
+    ui.copyDetailsButton.enabled = True
+    ui.copyDetailsButton.click()
+    assert "The worker was killed: most likely out of memory" in clipboard.text
+    assert f"Networks: {PRETRAINED}, {SCRATCH}" in clipboard.text
+    assert "Doe" not in clipboard.text
+
+
+def test_a_closed_scene_leaves_no_run_to_look_at(panel, ui, loop, logic):
     scene = a_scene()
     panel.parameters.t2w = add_volume(scene, an_oblique_t2w(), "T2")
-    click_run(panel, timer)
+    run_until_done(ui, loop, logic)
     scene.Clear(False)
-    panel.clear()
     panel.setParameterNode(None)
-    assert not ui.compareButton.enabled
+    assert logic.lastRun is None
     assert not ui.runButton.enabled
+
+
+def test_sections_are_told_once_more_of_what_one_of_them_changes(in_qt, logic):  # noqa: F811
+    from VFMTransferSlicer.widget import Panel
+
+    class Eager:
+        """Chooses a network as soon as there is none."""
+
+        def __init__(self, seen) -> None:
+            self.parameters, self.seen = None, seen
+
+        def setParameters(self, parameters) -> None:  # noqa: N802
+            self.parameters = parameters
+
+        def update(self) -> None:
+            self.seen.append(self.parameters and self.parameters.bundleA)
+            if self.parameters and not self.parameters.bundleA:
+                self.parameters.bundleA = "chosen"
+
+    first, second = [], []
+    panel = Panel(widgets(), logic, [Eager(first), Eager(second)])
+    panel.setParameterNode(SomeParameters())
+    assert (first, second) == ([None, "", "chosen"], [None, "chosen", "chosen"])
+
+
+def test_a_parameter_node_that_is_left_is_not_heard_any_more(panel, ui):
+    former = panel.parameters
+    panel.setParameterNode(SomeParameters())
+    former.bundleA = ""
+    assert "T2w" not in ui.runButton.toolTip
+    assert not former.events.HasObserver(vtk.vtkCommand.ModifiedEvent)
+
+
+@pytest.fixture
+def device(in_qt, ui, logic, monkeypatch):  # noqa: F811
+    from types import ModuleType
+
+    install = ModuleType("VFMTransferSlicer.install")
+    install.whyNotGpu = lambda machine: "There is no GPU."
+    monkeypatch.setitem(sys.modules, "VFMTransferSlicer.install", install)
+    from VFMTransferSlicer.panel.device import DeviceSection
+
+    device = DeviceSection(ui, logic)
+    device.parameters = SomeParameters()
+    device.setParameters(device.parameters)
+    device.update()
+    return device
+
+
+def test_devices_are_those_that_were_found_to_work(device, ui, logic):
+    assert [value for _, value in ui.deviceComboBox.items] == ["auto", "cpu"]
+    onnx = {"devices": {"cpu": "", "openvino": "", "cuda": "no driver"}}
+    logic.setMachine({"runtimes": {"onnx": onnx, "torch": {"devices": {"mps": ""}}}})
+    assert [value for _, value in ui.deviceComboBox.items] == ["auto", "openvino", "mps", "cpu"]
+    assert ui.deviceReasonLabel.text == "There is no GPU."
+    ui.deviceComboBox.choose("openvino")
+    assert device.parameters.device == "openvino"
+    ui.runtimeComboBox.choose("torch")
+    assert (device.parameters.runtime, device.parameters.device) == ("torch", "auto")
+
+
+def test_a_device_of_another_computer_is_still_shown(device, ui):
+    device.parameters.device = "cuda"
+    device.update()
+    assert ui.deviceComboBox.items[ui.deviceComboBox.currentIndex][1] == "cuda"
+
+
+def test_a_python_of_ones_own_is_kept_in_the_settings(device, ui, settings):  # noqa: F811
+    ui.pythonPathLineEdit.slots["currentPathChanged(QString)"]("/opt/python")
+    assert settings == {"VFMTransfer/Python": "/opt/python"}
+    from VFMTransferSlicer.process import workerPython
+
+    assert workerPython() == "/opt/python"
+    assert slicer.app is not None

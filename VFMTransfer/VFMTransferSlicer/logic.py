@@ -2,121 +2,84 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Callable, Mapping
+import json
+import traceback
 from collections.abc import Sequence as List
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
-from uuid import uuid4
+from typing import Any
 
 import slicer
 
 from VFMTransferLib import errors
 from VFMTransferLib.catalog import default_pair
 from VFMTransferLib.errors import JobError, MissingSequenceError, VFMTransferError
-from VFMTransferLib.job import ArmResult, Error, Finished, Log, Progress, Reply, Run
+from VFMTransferLib.job import ArmResult, Compared, Error, Finished, Log, Progress, Reply
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
-from VFMTransferLib.worker_client import WorkerClient
 
-from .runs import ArmInScene
-from .scene import handOver, loadArm
+from .runs import ArmInScene, RunInScene
+from .scene import loadArmInSteps
 from .signals import Signal
+from .steps import StepQueue, Steps
+from .study_job import StudyJob, missingInputs
+from .workers import Worker, theWorker
 
-_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
-
-
-class BackgroundWorker(Protocol):
-    """A worker that is heard while the caller goes on; see `process.TimedWorker`."""
-
-    def run(self, run: Run, hear: Callable[[Reply], None]) -> None: ...
-
-    def cancel(self, job: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass
-class _Job:
-    """A run on its way.
-
-    Attributes:
-        run: What the worker was told.
-        folder: Holds its files, and is deleted at its end.
-        inputs: What the networks see; the user may close the scene meanwhile.
-        worker: Who does it.
-        arms: What came back.
-        error: The first thing that failed.
-    """
-
-    run: Run
-    folder: TemporaryDirectory
-    inputs: dict[Sequence, slicer.vtkMRMLScalarVolumeNode]
-    worker: WorkerClient | BackgroundWorker
-    arms: list[ArmInScene] = field(default_factory=list)
-    error: VFMTransferError | None = None
-
-
-def missingInputs(task: TaskId | str, inputs: Mapping[Sequence, object]) -> str:
-    """A sentence that says what must still be chosen; empty if nothing.
-
-    Args:
-        task: What is wanted.
-        inputs: Sequence → volume node, or None where none is chosen.
-    """
-    wanted = TASKS[TaskId(task)]
-    missing = [_TITLES[sequence] for sequence in wanted.sequences if inputs.get(sequence) is None]
-    if not missing:
-        return ""
-    needs = ", ".join(_TITLES[sequence] for sequence in wanted.sequences)
-    return f"{wanted.title} needs {needs}, but lacks {', '.join(missing)}. Select a volume for each."
-
-
-def workerPython() -> str:
-    """The Python that runs the worker: Slicer's own, or outside Slicer the one that runs this."""
-    return shutil.which("PythonSlicer") or sys.executable
+Volume = slicer.vtkMRMLScalarVolumeNode
 
 
 class TransferLogic:
     """Runs networks on volume nodes. One run at a time; the worker stays warm between runs.
 
     Args:
-        client: Worker for runs that wait; by default one under `workerPython()`, started with the first run.
-        process: Worker for runs that do not wait; without one every run must wait.
+        worker: Does the work; by default the one that all of this application share.
 
     Attributes:
+        started: Emitted with a `RunInScene` when a run begins; it fills while the run goes on.
         progress: Emitted with each `Progress`.
         armLoaded: Emitted with an `ArmInScene` when its nodes are there.
+        compared: Emitted with the `RunInScene` when it has its comparison and its report.
         failed: Emitted with a sentence to show, and details for a bug report.
         logged: Emitted with each `Log`.
         finished: Emitted last, with `done`, `canceled` or `failed`.
+        examined: Emitted with what was found on this computer.
+        machine: What was found, as `doctor.examine` gives it; None until somebody looked.
     """
 
-    def __init__(self, client: WorkerClient | None = None, process: BackgroundWorker | None = None) -> None:
-        self._client = client if client is not None else WorkerClient(workerPython())
-        self._process = process
-        self._job: _Job | None = None
-        self.progress, self.armLoaded, self.failed, self.logged, self.finished = (Signal() for _ in range(5))
+    def __init__(self, worker: Worker | None = None) -> None:
+        self._worker = worker if worker is not None else theWorker()
+        self._steps = StepQueue(self._worker.later)
+        self._job: StudyJob | None = None
+        self._last: StudyJob | None = None
+        self.started, self.progress, self.armLoaded, self.compared = (Signal() for _ in range(4))
+        self.failed, self.logged, self.finished, self.examined = (Signal() for _ in range(4))
+        self.machine: dict[str, Any] | None = None
 
     @property
     def isRunning(self) -> bool:
         return self._job is not None
 
+    @property
+    def lastRun(self) -> RunInScene | None:
+        """The run that is on its way, else the one before; None if there was none, or its study left the scene."""
+        if self._last is not None and self._job is None and not self._last.scene.isInScene:
+            self._forgetLast()
+        return self._last.scene if self._last is not None else None
+
     def run(
         self,
         task: TaskId | str,
-        t2w: slicer.vtkMRMLScalarVolumeNode | None = None,
-        adc: slicer.vtkMRMLScalarVolumeNode | None = None,
-        hbv: slicer.vtkMRMLScalarVolumeNode | None = None,
+        t2w: Volume | None = None,
+        adc: Volume | None = None,
+        hbv: Volume | None = None,
         bundles: List[str | Path] = (),
         runtime: str = "auto",
         device: str = "auto",
         waitForCompletion: bool = True,
+        gland: slicer.vtkMRMLNode | None = None,
+        reference: slicer.vtkMRMLNode | None = None,
+        roi: slicer.vtkMRMLMarkupsROINode | None = None,
     ) -> list[ArmInScene]:
-        """Run networks on one study, one after the other.
+        """Run networks on one study, one after the other; the first two are compared.
 
         Args:
             task: As `terms.TaskId` names it.
@@ -127,6 +90,9 @@ class TransferLogic:
             runtime: `auto`, `onnx` or `torch`.
             device: As the runtime names it.
             waitForCompletion: Return when all is done; otherwise at once, and the signals tell.
+            gland: Where the prostate is: a segmentation or a label map.
+            reference: The truth: a segmentation or a label map, or for tasks that give images a volume.
+            roi: A box that the networks look at.
 
         Returns:
             What each network says, in the order of `bundles`; without waiting, a list that fills as they finish.
@@ -137,95 +103,122 @@ class TransferLogic:
             VFMTransferError: It failed; the message says what to do. Arms that were done before are in the scene.
         """
         volumes = {Sequence.T2W: t2w, Sequence.HBV: hbv, Sequence.ADC: adc}
-        chosen = {sequence: volumes[sequence] for sequence in TASKS[TaskId(task)].sequences if volumes[sequence]}
-        if not waitForCompletion and self._process is None:
-            raise ValueError("A run must wait for completion where the logic was given no process.")
-        if self._job is not None:
-            raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
-        if missing := missingInputs(task, chosen):
+        task = TaskId(task)
+        self._requireReady(waitForCompletion)
+        if missing := missingInputs(task, volumes):
             raise MissingSequenceError(missing)
-        run, folder = _newRun(TaskId(task), chosen, bundles, runtime, device)
-        job = self._job = _Job(run, folder, chosen, self._client if waitForCompletion else self._process)
-        self._begin(job)
-        return job.arms
+        inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
+        names = tuple(map(str, bundles)) or tuple(str(bundle.folder) for bundle in default_pair(task))
+        scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
+        job = StudyJob(scene, names, runtime, device, gland, roi)
+        self._forgetLast()
+        self._job = self._last = job
+        self.started.emit(scene)
+        self._steps.add(self._begin(job), lambda error: self._giveUp(job, error))
+        if waitForCompletion:
+            self._wait(job)
+        return scene.arms
+
+    def setMachine(self, machine: dict[str, Any]) -> None:
+        """Tell all what was found on this computer."""
+        self.machine = machine
+        self.examined.emit(machine)
 
     def cancel(self) -> None:
         """Stop the run; what is finished stays. Answered within about a second by `finished`."""
-        if self._job is not None:
-            self._job.worker.cancel(self._job.run.job)
+        job = self._job
+        if job is None:
+            return
+        if job.isSent:
+            self._worker.cancel(job.name)
+        else:
+            self._steps.clear()
+            self._end(job, "canceled")
 
     def close(self) -> None:
-        """End the worker, and a run that is on its way."""
-        if self._process is not None:
-            self._process.close()
-        self._client.close()
-        self._end()
+        """End the worker, and a run that is on its way; the report of the last run is deleted.
 
-    def _begin(self, job: _Job) -> None:
+        The logic can be used on: the next run starts another worker.
+        """
+        job, self._job = self._job, None
+        self._steps.clear()
+        if job is not None or not self._worker.isBusy:  # busy for another logic, which would wait for ever
+            self._worker.close()
+        self._forgetLast()
+
+    def _requireReady(self, waitForCompletion: bool) -> None:
+        if self._worker.isWaitedFor and not waitForCompletion:
+            raise ValueError("A run must wait for completion outside Slicer.")
+        if self._job is not None or self._worker.isBusy:
+            raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
+
+    def _wait(self, job: StudyJob) -> None:
         try:
-            if job.worker is self._process:
-                self._process.run(job.run, self._hear)
-                return
-            for reply in self._client.run(job.run):
-                self._hear(reply)
-        except BaseException:
-            self._end()
+            self._worker.wait(lambda: self._job is not job)
+        except BaseException:  # also Ctrl-C
+            self.close()
             raise
         if job.error is not None:
             raise job.error
 
-    def _hear(self, reply: Reply) -> None:
-        """Take one message of the worker; it is about the run that is on its way."""
-        job = self._job
-        if job is None:
+    def _begin(self, job: StudyJob) -> Steps:
+        yield from job.handOver()
+        self._worker.run(job.request, lambda reply: self._hear(job, reply))
+
+    def _hear(self, job: StudyJob, reply: Reply) -> None:
+        """Take one message of the worker; what takes time, or must keep its order, waits for its turn."""
+        if job is not self._job:
             return
         if isinstance(reply, Progress):
             self.progress.emit(reply)
-        elif isinstance(reply, ArmResult):
-            self._load(job, reply)
-        elif isinstance(reply, Error):
-            self._fail(job, getattr(errors, reply.kind, VFMTransferError)(reply.sentence), reply.details)
         elif isinstance(reply, Log):
             self.logged.emit(reply)
-        elif isinstance(reply, Finished):
-            self._end()
-            self.finished.emit("failed" if job.error else reply.outcome)
+        elif isinstance(reply, ArmResult):
+            self._steps.add(self._load(job, reply), lambda error: self._fail(job, error))
+        elif isinstance(reply, Compared | Error | Finished):
+            self._steps.add(self._note(job, reply), lambda error: self._fail(job, error))
 
-    def _load(self, job: _Job, result: ArmResult) -> None:
-        try:
-            if any(node.GetScene() is None for node in job.inputs.values()):
-                raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
-            arm = loadArm(Path(job.folder.name) / result.folder, job.inputs, TASKS[job.run.task].reference)
-        except VFMTransferError as error:
-            self._fail(job, error, "")
-            return
-        job.arms.append(arm)
+    def _load(self, job: StudyJob, result: ArmResult) -> Steps:
+        if not job.scene.isInScene:
+            raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
+        folder = job.path / result.folder
+        arm = yield from loadArmInSteps(folder, job.scene.inputs, TASKS[job.scene.task].reference)
+        job.scene.arms.append(arm)
         self.armLoaded.emit(arm)
 
-    def _fail(self, job: _Job, error: VFMTransferError, details: str) -> None:
-        job.error = job.error or error
-        self.failed.emit(str(error), details)
+    def _note(self, job: StudyJob, reply: Compared | Error | Finished) -> Steps:
+        if isinstance(reply, Finished):
+            self._end(job, reply.outcome)
+        elif isinstance(reply, Error):
+            error = getattr(errors, reply.kind, VFMTransferError)(reply.sentence)
+            self._fail(job, error, reply.details)
+        elif len(job.scene.arms) > 1:  # without both nobody could look at it
+            job.scene.comparison = json.loads((job.path / reply.file).read_text("utf-8"))
+            job.scene.folder = job.path
+            self.compared.emit(job.scene)
+        yield
 
-    def _end(self) -> None:
-        job, self._job = self._job, None
+    def _fail(self, job: StudyJob, error: Exception, details: str = "") -> None:
+        """Tell of the first thing that failed; what follows is its consequence."""
+        if job.error is not None:
+            return
+        job.error = error
+        sentence = str(error)
+        if not isinstance(error, VFMTransferError | ValueError):
+            sentence = f"An unexpected error stopped the run ({type(error).__name__}). Report it with its details."
+        self.failed.emit(sentence, details or "".join(traceback.format_exception(error)))
+
+    def _giveUp(self, job: StudyJob, error: Exception) -> None:
+        self._fail(job, error)
+        self._end(job, "failed")
+
+    def _end(self, job: StudyJob, outcome: str) -> None:
+        if self._job is job:
+            self._job = None
+            job.tidy()
+            self.finished.emit("failed" if job.error is not None else outcome)
+
+    def _forgetLast(self) -> None:
+        job, self._last = self._last, None
         if job is not None:
-            job.folder.cleanup()
-
-
-def _newRun(
-    task: TaskId,
-    inputs: dict[Sequence, slicer.vtkMRMLScalarVolumeNode],
-    bundles: List[str | Path],
-    runtime: str,
-    device: str,
-) -> tuple[Run, TemporaryDirectory]:
-    """A run with its images in a folder of its own, which goes when it is not used any more."""
-    names = tuple(map(str, bundles)) or tuple(str(bundle.folder) for bundle in default_pair(task))
-    folder = TemporaryDirectory(prefix="VFMTransfer-")
-    try:
-        images = {sequence: handOver(node, Path(folder.name), sequence) for sequence, node in inputs.items()}
-        run = Run(uuid4().hex, task, folder.name, images, names, runtime=runtime, device=device)
-    except BaseException:
-        folder.cleanup()
-        raise
-    return run, folder
+            job.delete()

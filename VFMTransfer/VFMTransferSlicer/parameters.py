@@ -1,6 +1,12 @@
 """What the panel holds, saved and loaded with the scene."""
 
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
@@ -10,13 +16,30 @@ class VFMTransferParameterNode:
 
     Attributes:
         t2w, hbv, adc: Its volumes.
+        gland: Where the prostate is.
+        reference: The truth: a segmentation, or for tasks that give images a volume.
+        roi: A box that the networks look at.
         task: As `terms.TaskId` names it.
         bundleA, bundleB: Names of the networks; empty for none.
+        runtime, device: As in `predict.predict`.
+        secondRow, opacity, segmentStyle: How the results are shown side by side.
+        readingTable: The answers of blinded reading.
     """
 
     t2w: vtkMRMLScalarVolumeNode
     hbv: vtkMRMLScalarVolumeNode
     adc: vtkMRMLScalarVolumeNode
+    # The wrapper can hold no node in a union unless None is named.
+    gland: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None
+    # A label map is a scalar volume too, but the selector offers only the very classes that are named.
+    reference: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
+    roi: vtkMRMLMarkupsROINode
     task: str = "anatomy-segmentation"
     bundleA: str = ""
     bundleB: str = ""
+    runtime: str = "auto"
+    device: str = "auto"
+    secondRow: bool = True
+    opacity: float = 0.5
+    segmentStyle: str = "outline"
+    readingTable: vtkMRMLTableNode

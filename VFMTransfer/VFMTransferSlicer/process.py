@@ -22,6 +22,7 @@ from VFMTransferLib import __file__ as _LIBRARY
 
 LIBRARY = "VFMTransferLib"
 PYTHON_SETTING = "VFMTransfer/Python"
+_LAUNCHER = "PythonSlicer"
 # The child did not start at all; a shell says so by the same number.
 NOT_STARTED = 127
 _FAILED_TO_START = 0  # of QProcess::ProcessError
@@ -29,12 +30,13 @@ _CRASH_EXIT = 1  # of QProcess::ExitStatus
 _LAST_LINES = 60
 _LISTING_S = 5
 
-MakeProcess = Callable[[Mapping[str, str]], Any]
+# A program, and variables to add to its environment → a `qt.QProcess` that is not started yet.
+MakeProcess = Callable[[str, Mapping[str, str]], Any]
 
 
 def workerPython() -> str:
     """The Python that runs the networks: the user's choice, else Slicer's own, or outside Slicer that of the caller."""
-    return chosenPython() or shutil.which("PythonSlicer") or sys.executable
+    return chosenPython() or shutil.which(_LAUNCHER) or sys.executable
 
 
 def chosenPython() -> str:
@@ -42,18 +44,16 @@ def chosenPython() -> str:
     return slicer.util.settingsValue(PYTHON_SETTING, "") if hasattr(slicer, "app") else ""
 
 
-def newProcess(additions: Mapping[str, str]) -> Any:
-    """A `qt.QProcess` that is not started yet.
+def newProcess(program: str, additions: Mapping[str, str]) -> Any:
+    """A `qt.QProcess` for this program, not started yet.
 
-    It belongs to the application, for Python must not delete it in the middle of one of its own signals.
-
-    Args:
-        additions: Variables to add to the environment. A Python of the user's own gets the environment that Slicer
-            was started with: Slicer's would make it look for packages in the wrong place.
+    It belongs to the application, for Python must not delete it in the middle of one of its own signals. A Python of
+    the user's own gets the environment that Slicer was started with: in Slicer's it would look for its packages in
+    the wrong place.
     """
     import qt
 
-    isForeign = bool(chosenPython())
+    isForeign = not _isSlicers(program)
     environment = slicer.app.startupEnvironment() if isForeign else qt.QProcessEnvironment.systemEnvironment()
     for name, value in additions.items():
         environment.insert(name, value)
@@ -62,12 +62,16 @@ def newProcess(additions: Mapping[str, str]) -> Any:
     return process
 
 
-def libraryEnvironment() -> dict[str, str]:
+def libraryEnvironment(program: str) -> dict[str, str]:
     """Variables by which a child finds the library, and writes its lines at once and in UTF-8."""
     folder = str(Path(_LIBRARY).resolve().parents[1])
-    former = "" if chosenPython() else os.environ.get("PYTHONPATH", "")
+    former = os.environ.get("PYTHONPATH", "") if _isSlicers(program) else ""
     path = os.pathsep.join([folder, former] if former else [folder])
     return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _isSlicers(program: str) -> bool:
+    return Path(program).stem == _LAUNCHER
 
 
 class Child:
@@ -94,7 +98,7 @@ class Child:
         self._onOutput, self._onError, self._onEnd = onOutput, onError, onEnd
         self._restOfOutput, self._restOfErrors = b"", b""
         self.isEnded = False
-        self.process = makeProcess(libraryEnvironment())
+        self.process = makeProcess(command[0], libraryEnvironment(command[0]))
         self.process.connect("readyReadStandardOutput()", self._readOutput)
         self.process.connect("readyReadStandardError()", self._readErrors)
         self.process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)

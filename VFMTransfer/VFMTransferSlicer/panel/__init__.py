@@ -1,0 +1,18 @@
+"""The panel's sections: each keeps its widgets, the parameter node and the logic in step. All of them need Qt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..parameters import VFMTransferParameterNode
+
+
+class Section(Protocol):
+    """What the panel asks of a section."""
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """Show these choices, and write into them from now on; None while there is no study to choose from."""
+
+    def update(self) -> None:
+        """Enable what can be used now, and say why the rest cannot."""

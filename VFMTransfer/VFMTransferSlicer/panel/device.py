@@ -1,0 +1,95 @@
+"""Where the networks run: runtime, device and Python. Needs Qt."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from ..install import whyNotGpu
+from ..logic import TransferLogic
+from ..parameters import VFMTransferParameterNode
+from ..process import PYTHON_SETTING, chosenPython
+
+_RUNTIMES = {"auto": "", "onnx": "ONNX Runtime", "torch": "PyTorch"}
+_DEVICES = {
+    "cuda": "NVIDIA GPU (CUDA)",
+    "tensorrt": "NVIDIA GPU (TensorRT)",
+    "openvino": "Intel (OpenVINO)",
+    "mps": "Apple GPU (MPS)",
+    "coreml": "Apple (Core ML)",
+    "directml": "GPU (DirectML)",
+    "cpu": "CPU",
+}
+
+
+class DeviceSection:
+    """Offers what this computer was found to have; until then what every computer has.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Knows what was found on this computer.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui = ui
+        self._logic = logic
+        self._parameters: VFMTransferParameterNode | None = None
+        for runtime, title in _RUNTIMES.items():
+            ui.runtimeComboBox.addItem(title or _("Automatic"), runtime)
+        ui.pythonPathLineEdit.currentPath = chosenPython()
+        ui.runtimeComboBox.connect("activated(int)", self.onRuntime)
+        ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
+        logic.examined.connect(lambda machine: self.update())
+        self._offered: list[str] = []
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        self._parameters = parameters
+
+    def update(self) -> None:
+        chosen = self._parameters
+        runtime, device = ("auto", "auto") if chosen is None else (chosen.runtime, chosen.device)
+        _select(self._ui.runtimeComboBox, runtime)
+        self._offerDevices(runtime, device)
+        machine = self._logic.machine
+        self._ui.deviceReasonLabel.text = "" if machine is None else whyNotGpu(machine)
+
+    def onRuntime(self, index: int) -> None:
+        """The user chose a runtime; a device of another one means nothing to it."""
+        if self._parameters is not None:
+            self._parameters.runtime = self._ui.runtimeComboBox.itemData(index)
+            if self._parameters.device not in self._devices(self._parameters.runtime):
+                self._parameters.device = "auto"
+
+    def onDevice(self, index: int) -> None:
+        if self._parameters is not None:
+            self._parameters.device = self._ui.deviceComboBox.itemData(index)
+
+    def onPython(self, path: str) -> None:
+        """The user chose another Python; it is taken with the next run."""
+        qt.QSettings().setValue(PYTHON_SETTING, path)
+
+    def _devices(self, runtime: str) -> list[str]:
+        """Those that work here, as far as that is known."""
+        runtimes: dict[str, Any] = (self._logic.machine or {}).get("runtimes", {})
+        asked = runtimes.values() if runtime == "auto" else [runtimes.get(runtime, {})]
+        found = {device for one in asked for device, reason in one.get("devices", {}).items() if not reason}
+        return ["auto", *(device for device in _DEVICES if device in found | {"cpu"})]
+
+    def _offerDevices(self, runtime: str, device: str) -> None:
+        combo, devices = self._ui.deviceComboBox, self._devices(runtime)
+        if device not in devices:  # chosen on another computer: shown, so that it can be changed
+            devices.append(device)
+        if devices != self._offered:  # a list that is open stays open
+            self._offered = devices
+            combo.clear()
+            for name in devices:
+                combo.addItem(_("Automatic") if name == "auto" else _DEVICES.get(name, name), name)
+        _select(combo, device)
+
+
+def _select(combo: Any, value: str) -> None:
+    combo.setCurrentIndex(max(combo.findData(value), 0))

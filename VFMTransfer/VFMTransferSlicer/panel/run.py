@@ -1,0 +1,244 @@
+"""The buttons Run and Cancel, and all that is told of a run. Needs Qt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import SimpleNamespace
+
+import slicer
+from slicer.i18n import tr as _
+
+from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.job import Log, Progress
+from VFMTransferLib.terms import Sequence
+from VFMTransferLib.version import __version__
+
+from ..arm_clock import ArmClock
+from ..details import detailsOf
+from ..logic import TransferLogic
+from ..parameters import VFMTransferParameterNode
+from ..runs import ArmInScene, RunInScene
+from ..study_job import missingInputs
+
+_MINUTE_S = 60
+_MOST_S = 90  # from here on in minutes
+_LINES_OF_LOG = 200
+
+
+def stageTitles() -> dict[str, str]:
+    """Stage of the worker → what it does, in plain words."""
+    return {
+        "images": _("Reading the images"),
+        "read": _("Looking at the study"),
+        "preprocess": _("Preparing the images"),
+        "infer": _("The network works"),
+        "postprocess": _("Finishing the result"),
+        "write": _("Writing the result"),
+        "compare": _("Comparing both, writing the report"),
+    }
+
+
+class RunSection:
+    """Begins and stops runs, and tells how far they are.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Runs what is chosen.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui = ui
+        self._logic = logic
+        self._parameters: VFMTransferParameterNode | None = None
+        self._rows = [_Row(ui, letter) for letter in "AB"]
+        self._arms: list[_Row] = []
+        self._isCanceling = False
+        self._log: list[str] = []
+        self._error = ""
+        ui.runButton.connect("clicked(bool)", self.onRun)
+        ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        ui.copyDetailsButton.connect("clicked(bool)", self.onCopyDetails)
+        logic.started.connect(self.onStarted)
+        logic.progress.connect(self.onProgress)
+        logic.armLoaded.connect(self.onArmLoaded)
+        logic.failed.connect(self.onFailed)
+        logic.logged.connect(self.onLogged)
+        logic.finished.connect(self.onFinished)
+        self._showRows([])
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        self._parameters = parameters
+
+    def update(self) -> None:
+        """Say whether a run can begin, and if not, what is missing."""
+        missing, isRunning, networks = self._missing(), self._logic.isRunning, self._networks()
+        areTwo = len(networks) != 1
+        ui = self._ui
+        ui.runButton.text = _("Run both") if areTwo else _("Run")
+        ui.runButton.enabled = not missing and not isRunning
+        ready = _("Run both networks on this study.") if areTwo else _("Run this network on this study.")
+        ui.runButton.toolTip = _("A run is on its way.") if isRunning else missing or ready
+        ui.cancelButton.enabled = isRunning and not self._isCanceling
+        for section in (ui.studyCollapsibleButton, ui.networksCollapsibleButton, ui.advancedCollapsibleButton):
+            section.enabled = not isRunning
+
+    def onRun(self, checked: bool = False) -> None:
+        """Begin a run; the signals of the logic tell the rest."""
+        chosen = self._parameters
+        try:
+            self._logic.run(
+                chosen.task,
+                chosen.t2w,
+                chosen.adc,
+                chosen.hbv,
+                list(self._networks().values()),
+                chosen.runtime,
+                chosen.device,
+                waitForCompletion=False,
+                gland=chosen.gland,
+                reference=chosen.reference,
+                roi=chosen.roi,
+            )
+        except VFMTransferError as error:
+            self._say(str(error))
+
+    def onCancel(self, checked: bool = False) -> None:
+        """Stop the run; what is finished stays."""
+        self._isCanceling = True
+        self._say(_("Canceling"))
+        self.update()
+        self._logic.cancel()
+
+    def onCopyDetails(self, checked: bool = False) -> None:
+        """Copy what a report of a fault needs."""
+        chosen = self._parameters
+        facts = {"VFM Transfer": __version__, "Slicer": slicer.app.applicationVersion}
+        if chosen is not None:
+            facts |= {"Task": chosen.task, "Networks": ", ".join(self._networks().values())}
+            facts |= {"Runtime": chosen.runtime, "Device": chosen.device}
+        for arm in self._logic.lastRun.arms if self._logic.lastRun is not None else ():
+            facts[arm.bundle] = ", ".join(f"{name} {version}" for name, version in arm.numbers["versions"].items())
+        text = detailsOf(facts, self._logic.lastRun, self._log[-_LINES_OF_LOG:], self._error)
+        slicer.app.clipboard().setText(text)
+        self._say(_("Details are on the clipboard."))
+
+    def onStarted(self, run: RunInScene) -> None:
+        self._isCanceling, self._error = False, ""
+        letters = list(self._networks()) or ["A", "B"]
+        self._showRows([row for row in self._rows if row.letter in letters])
+        self._say(_("Handing over the images, starting the worker"))
+
+    def onProgress(self, progress: Progress) -> None:
+        if progress.arm >= len(self._arms):  # the console may run more networks than the panel shows
+            return
+        row = self._arms[progress.arm]
+        isNew = row.clock.stage != progress.stage
+        row.hear(progress)
+        if isNew:
+            title = stageTitles().get(progress.stage, progress.stage)
+            self._note(f"{row.letter}: {title}")
+            if not self._isCanceling:
+                self._show(f"{row.letter}: {title}")
+
+    def onArmLoaded(self, arm: ArmInScene) -> None:
+        index = len(self._logic.lastRun.arms) - 1
+        seconds = sum(arm.numbers["seconds"].values())
+        device = f"{arm.numbers['model']['runtime']}, {arm.numbers['model']['device']}"
+        self._note(
+            _("{bundle}: done in {seconds:.1f} s ({device})").format(bundle=arm.bundle, seconds=seconds, device=device)
+        )
+        if index < len(self._arms):
+            self._arms[index].finish(seconds)
+
+    def onFailed(self, sentence: str, details: str) -> None:
+        self._error = details
+        self._say(sentence)
+        self._ui.logCollapsibleButton.collapsed = False
+
+    def onLogged(self, log: Log) -> None:
+        self._note(log.text if log.level == "info" else _("Warning: {text}").format(text=log.text))
+
+    def onFinished(self, outcome: str) -> None:
+        self._isCanceling = False
+        if outcome == "done":
+            self._say(_("Done"))
+        elif outcome == "canceled":
+            kept = bool(self._logic.lastRun is not None and self._logic.lastRun.arms)
+            self._say(_("Canceled; what was finished is in the scene.") if kept else _("Canceled"))
+        for row in self._arms:  # the sentence of a failure stays
+            row.end()
+
+    def _missing(self) -> str:
+        chosen = self._parameters
+        if chosen is None:
+            return _("Open the module to choose a study.")
+        if not self._networks():
+            return _("Choose a network. Where none is offered, none for this task is on this computer.")
+        return missingInputs(
+            chosen.task, {Sequence.T2W: chosen.t2w, Sequence.HBV: chosen.hbv, Sequence.ADC: chosen.adc}
+        )
+
+    def _networks(self) -> dict[str, str]:
+        """`A` and `B` → the bundle that is chosen, if one is."""
+        chosen = self._parameters
+        both = {} if chosen is None else {"A": chosen.bundleA, "B": chosen.bundleB}
+        return {letter: bundle for letter, bundle in both.items() if bundle}
+
+    def _showRows(self, rows: list[_Row]) -> None:
+        self._arms = rows
+        for row in self._rows:
+            row.clear(isShown=row in rows)
+
+    def _say(self, sentence: str) -> None:
+        self._show(sentence)
+        self._note(sentence)
+
+    def _show(self, sentence: str) -> None:
+        self._ui.statusLabel.text = sentence
+
+    def _note(self, line: str) -> None:
+        line = f"{datetime.now():%H:%M:%S}  {line}"
+        self._log.append(line)
+        self._ui.logTextEdit.appendPlainText(line)
+
+
+class _Row:
+    """The progress of one network: title, bar, words."""
+
+    def __init__(self, ui: SimpleNamespace, letter: str) -> None:
+        self.letter = letter
+        self.clock = ArmClock()
+        self._title = getattr(ui, f"progress{letter}TitleLabel")
+        self._bar = getattr(ui, f"progress{letter}Bar")
+        self._words = getattr(ui, f"progress{letter}Label")
+
+    def clear(self, isShown: bool) -> None:
+        self.clock = ArmClock()
+        self._bar.value = 0
+        self._words.text = _("waits") if isShown else ""
+        for widget in (self._title, self._bar, self._words):
+            widget.visible = isShown
+
+    def hear(self, progress: Progress) -> None:
+        self.clock.hear(progress.stage, progress.fraction)
+        self._bar.value = round(100 * progress.fraction)
+        title = stageTitles().get(progress.stage, progress.stage)
+        remaining = self.clock.remaining_s
+        self._words.text = title if remaining is None else f"{title}, {_remainingWords(remaining)}"
+
+    def finish(self, seconds: float) -> None:
+        self._bar.value = 100
+        self._words.text = _("Done in {seconds:.1f} s").format(seconds=seconds)
+        self.clock.hear("done", 1.0)
+
+    def end(self) -> None:
+        """Nothing more comes; what is not finished never will be."""
+        if self.clock.stage != "done":
+            self._bar.value = 0
+            self._words.text = _("not finished")
+
+
+def _remainingWords(seconds: float) -> str:
+    if seconds > _MOST_S:
+        return _("about {minutes} min left").format(minutes=round(seconds / _MINUTE_S))
+    return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
