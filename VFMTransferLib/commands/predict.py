@@ -92,7 +92,8 @@ def _run_one(args: argparse.Namespace) -> None:
 
 
 def _run_cohort(args: argparse.Namespace) -> None:
-    from ..batch import SUMMARY, require_all_done, run_batch
+    from ..batch import require_all_done, run_batch
+    from ..batch_summary import SUMMARY
 
     with progress_bar() as on_progress:
         rows = run_batch(
