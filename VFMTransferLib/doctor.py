@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
-from pathlib import Path
 from typing import Any
 
 from .catalog import broken_bundles, list_bundles, shipped_folder, user_folder
+from .installed import describe_site_packages, is_half_installed, version_of, without_home
 from .machine import describe_machine, free_disk_gb
 from .probe import probe
 from .version import __version__
@@ -25,9 +24,9 @@ _PACKAGES = (
     "onnx",
     "monai",
     "rich",
-    "jsonschema",
     "pillow",
 )
+_MODULES = {"onnx": "onnxruntime", "torch": "torch"}
 _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 # CoreML is left out here: it is the default for networks of slices only.
 _DEVICE_ORDER = {"onnx": ("cuda", "openvino", "cpu"), "torch": ("cuda", "mps", "cpu")}
@@ -37,24 +36,28 @@ def examine() -> dict[str, Any]:
     """Look at this machine; nothing is changed, and no network is asked.
 
     Returns:
-        What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `packages` (name → version or None),
-        `runtimes` (for `onnx` and `torch`: version, devices with the reason why not, or an error), `models`
-        (folder, free disk, names), `default` (runtime and device where none is named) and `problems` (sentences
-        that say what to do). No path holds the user's name.
+        What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `site_packages` (where pip puts packages),
+        `packages` (name → version or None), `half_installed` (modules without a whole package), `runtimes` (for
+        `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, free disk,
+        names), `default` (runtime and device where none is named) and `problems` (sentences that say what to do).
+        No path holds the user's name.
     """
-    packages = {name: _version(name) for name in _PACKAGES}
-    runtimes = {runtime: _examine_runtime(runtime, packages) for runtime in _RUNTIMES}
+    packages = {name: version_of(name) for name in _PACKAGES}
+    halves = [module for module in _MODULES.values() if is_half_installed(module, packages)]
+    runtimes = {runtime: _examine_runtime(runtime, packages, halves) for runtime in _RUNTIMES}
     models = _examine_models()
     machine = describe_machine()
     return {
         "vfm_transfer": __version__,
         "python": platform.python_version(),
         "machine": machine,
+        "site_packages": describe_site_packages(),
         "packages": packages,
+        "half_installed": halves,
         "runtimes": runtimes,
         "models": models,
         "default": _default(runtimes),
-        "problems": _problems(packages, machine, runtimes, models),
+        "problems": _half_installed(halves) + _problems(packages, machine, runtimes, models),
     }
 
 
@@ -102,9 +105,11 @@ def clash(packages: dict[str, str | None]) -> str:
     )
 
 
-def _examine_runtime(runtime: str, packages: dict[str, str | None]) -> dict[str, Any]:
-    names = [name for name, version in packages.items() if name.startswith(runtime) and name != "onnx" and version]
-    if not names:
+def _examine_runtime(runtime: str, packages: dict[str, str | None], halves: list[str]) -> dict[str, Any]:
+    module = _MODULES[runtime]
+    if module in halves:
+        return {"error": f"half installed: {module} and its record do not belong together. Install it again."}
+    if not any(version for name, version in packages.items() if name.partition("-")[0] == module):
         wanted = "onnxruntime" if runtime == "onnx" else "'vfm-transfer[torch]'"
         return {"error": f"not installed; run: python -m pip install {wanted}"}
     return probe(runtime)
@@ -114,7 +119,7 @@ def _examine_models() -> dict[str, Any]:
     shipped, folder = shipped_folder(), user_folder()
     bundles = list_bundles()
     return {
-        "folder": _without_home(folder),
+        "folder": without_home(folder),
         "free_disk_gb": free_disk_gb(folder),
         "shipped": [bundle.name for bundle in bundles if bundle.folder.parent == shipped],
         "own": [bundle.name for bundle in bundles if bundle.folder.parent != shipped],
@@ -129,6 +134,10 @@ def _default(runtimes: dict[str, Any]) -> dict[str, str] | None:
             if runtimes[runtime].get("devices", {}).get(device) == "":
                 return {"runtime": runtime, "device": device}
     return None
+
+
+def _half_installed(modules: list[str]) -> list[str]:
+    return [f"{module} is half installed: remove what is left of it, and install it again." for module in modules]
 
 
 def _problems(
@@ -151,18 +160,3 @@ def _runtime_lines(title: str, runtime: dict[str, Any]) -> list[str]:
     for device, reason in runtime["devices"].items():
         lines.append(f"  {device:9s} {f'no: {reason}' if reason else 'yes'}")
     return lines
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _without_home(path: Path) -> str:
-    """The path with the home folder, which bears the user's name, as `~`."""
-    try:
-        return str(Path("~") / path.absolute().relative_to(Path.home()))
-    except ValueError:
-        return str(path)

@@ -62,6 +62,7 @@ def _probe_onnx() -> dict[str, Any]:
 
 
 def _why_not_started(device: str, provider: str) -> str:
+    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,11 +71,12 @@ def _why_not_started(device: str, provider: str) -> str:
         onnxruntime.preload_dlls()
     try:
         session = onnxruntime.InferenceSession(base64.b64decode(_GRAPH), options, providers=[provider])
+        (output,) = session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # ONNX Runtime's own classes share no public parent
         return f"{provider} did not start: {str(error).strip().splitlines()[0][:200]}"
     if session.get_providers()[0] != provider:
         return f"{provider} did not start: no such device, or its driver or libraries are missing."
-    return ""
+    return "" if output == 2.0 else f"{provider} computes wrongly: 1 + 1 gave {output}. Install it again."
 
 
 def _probe_torch() -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """What doctor says of this machine, and of machines that are not well."""
 
 import json
+import os
 import subprocess
+import venv
 from pathlib import Path
 
 import pytest
 from bundles import make_bundle
 
-from VFMTransferLib import catalog, doctor, probe
+from VFMTransferLib import catalog, doctor, installed, probe
 from VFMTransferLib.doctor import clash, describe, examine
+from VFMTransferLib.installed import describe_site_packages, is_half_installed
 from VFMTransferLib.machine import describe_machine, free_disk_gb
 from VFMTransferLib.metadata_fields import METADATA
 from VFMTransferLib.probe import probe as ask
@@ -105,3 +108,47 @@ def test_a_runtime_that_hangs_is_given_up(monkeypatch):
 
 def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path):
     assert free_disk_gb(tmp_path / "not" / "there") == pytest.approx(free_disk_gb(tmp_path), abs=1)
+
+
+def test_a_half_installed_runtime_is_a_problem_and_is_not_tried(a_catalog, runtimes, monkeypatch):
+    monkeypatch.setattr(doctor, "is_half_installed", lambda module, packages: module == "onnxruntime")
+    report = examine()
+    assert report["half_installed"] == ["onnxruntime"]
+    assert report["runtimes"]["onnx"]["error"].startswith("half installed")
+    assert any(problem.startswith("onnxruntime is half installed") for problem in report["problems"])
+
+
+def test_a_folder_without_a_record_and_a_record_without_a_module_are_half_installed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leftover").mkdir()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "__init__.py").touch()
+    assert is_half_installed("leftover", {"leftover": None})
+    assert is_half_installed("leftover", {"leftover": "1.0"})
+    assert is_half_installed("gone", {"gone-gpu": "1.0"})
+    assert is_half_installed("whole", {"whole": None})
+    assert not is_half_installed("whole", {"whole-gpu": "1.0"})
+    assert not is_half_installed("gone", {"gone": None})
+
+
+def test_where_packages_go_is_told_without_the_users_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(installed.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
+    assert describe_site_packages()["folder"] == str(Path("~") / "lib")
+    assert describe_site_packages()["path_length"] == len(str(tmp_path / "lib"))
+    assert not describe_site_packages()["writable"]
+    (tmp_path / "lib").mkdir()
+    assert describe_site_packages()["writable"]
+
+
+def test_where_nothing_is_installed_doctor_still_speaks(tmp_path):
+    """A bare Python has no numpy either: the report is all that can say so."""
+    venv.create(tmp_path / "bare", symlinks=True)
+    python = tmp_path / "bare" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    library = str(Path(doctor.__file__).parents[1])
+    command = [python, "-m", "VFMTransferLib", "doctor", "--json"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": library}, capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert report["packages"]["numpy"] is None
+    assert report["default"] is None
+    assert report["half_installed"] == []
