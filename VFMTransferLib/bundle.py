@@ -18,7 +18,7 @@ from typing import Any
 
 from .atomic import atomic_file, atomic_folder
 from .errors import BundleError, ChecksumError
-from .metadata import check_schema, inference_config, label_table, metadata_of
+from .metadata import inference_config, label_table, metadata_of
 from .metadata_fields import (
     METADATA,
     ONNX,
@@ -31,6 +31,7 @@ from .metadata_fields import (
     object_field,
     read_metadata,
     text_field,
+    version_field,
 )
 from .model_card import license_text, model_card
 from .registry import ModelSpec
@@ -107,7 +108,7 @@ def read_bundle(folder: Path | str) -> Bundle:
         folder=folder,
         name=check_name(block["name"]),
         title=text_field(document, "name"),
-        version=text_field(document, "version"),
+        version=version_field(document),
         spec=spec,
         arm=arm_field(block["arm"]),
         sha256=checksums_field(block["sha256"]),
@@ -117,17 +118,6 @@ def read_bundle(folder: Path | str) -> Bundle:
         demonstration=flag_field(block["demonstration"], "vfm_transfer.demonstration"),
         description=text_field(document, "description"),
     )
-
-
-def check_bundle(bundle: Bundle) -> None:
-    """Check all that reading leaves out: the schema of the metadata, and the weights' checksums.
-
-    Raises:
-        BundleError: The metadata do not fit the schema.
-        ChecksumError: A file in `models/` is not the one that the metadata describe.
-    """
-    check_schema(read_metadata(bundle.folder))
-    verify(bundle)
 
 
 def verify(bundle: Bundle) -> None:
@@ -250,16 +240,15 @@ def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_bod
         (work / part).mkdir()
     save_file(arrays, work / WEIGHTS, {"format": "pt"})
     bundle = replace(bundle, sha256={WEIGHTS: file_sha256(work / WEIGHTS)})
-    metadata = dump(metadata_of(bundle))
-    check_schema(json.loads(metadata))
     texts = {
-        METADATA: metadata,
+        METADATA: dump(metadata_of(bundle)),
         "configs/inference.json": dump(inference_config()),
         "docs/README.md": card or model_card(bundle),
         "LICENSE": license_body,
     }
     for name, text in texts.items():
         (work / name).write_text(text, encoding="utf-8")
+    read_bundle(work)  # what cannot be read again is not put in place
     return bundle
 
 

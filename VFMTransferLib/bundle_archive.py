@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from .bundle import Bundle, check_bundle, dump, read_bundle
+from .bundle import Bundle, dump, read_bundle, verify
 from .errors import BundleError
 from .metadata import inference_config
 from .metadata_fields import METADATA, ONNX, WEIGHTS, check_name
@@ -164,7 +164,7 @@ def _copy_exactly(packed: IO[bytes], file: IO[bytes], size: int, name: str) -> N
 def _checked(folder: Path) -> Bundle:
     """The bundle of copied files, once they are what the metadata say."""
     bundle = read_bundle(folder)
-    check_bundle(bundle)
+    verify(bundle)
     read_index(bundle.weights_path)
     (folder / "configs" / "inference.json").write_text(dump(inference_config()), encoding="utf-8")
     return bundle

@@ -7,11 +7,8 @@ block `vfm_transfer`. `inference.json` is written for them: nothing here ever ev
 from __future__ import annotations
 
 import importlib.metadata
-import json
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleError
 from .registry import ModelSpec, ViTSpec
 from .spec_json import spec_to_json
 from .tasks import TASKS
@@ -104,22 +101,6 @@ def inference_config() -> dict[str, Any]:
         "result": "$VFMTransferLib.predict(VFMTransferLib.read_case(@case), @bundle)",
         "run": ["$VFMTransferLib.save_result(@result, @output_dir)"],
     }
-
-
-def check_schema(document: dict[str, Any]) -> None:
-    """Hold a metadata document against `schemas/bundle.schema.json`.
-
-    Raises:
-        BundleError: It does not fit; the message names the key.
-    """
-    import jsonschema
-
-    text = files("VFMTransferLib").joinpath("schemas", "bundle.schema.json").read_text(encoding="utf-8")
-    validator = jsonschema.Draft202012Validator(json.loads(text))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-    if error is not None:
-        key = ".".join(str(part) for part in error.absolute_path) or "the document"
-        raise BundleError(f"metadata.json does not fit the schema of bundles at {key}: {error.message[:200]}.")
 
 
 def _inputs(spec: ModelSpec) -> dict[str, Any]:

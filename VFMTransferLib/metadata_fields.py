@@ -16,6 +16,7 @@ METADATA = "configs/metadata.json"
 WEIGHTS = "models/model.safetensors"
 ONNX = "models/model.onnx"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+.*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK_KEYS = ("format", "name", "arm", "demonstration", "license", "model", "labels", "sha256", "training", "metrics")
 
@@ -81,6 +82,13 @@ def text_field(document: dict[str, Any], key: str, prefix: str = "") -> str:
     """A string of an object."""
     expect(isinstance(document.get(key), str), prefix + key, "a string", describe(document.get(key)))
     return str(document[key])
+
+
+def version_field(document: dict[str, Any]) -> str:
+    """The version of the weights, as 1.0.0; MONAI's schema wants it so too."""
+    version = text_field(document, "version")
+    expect(_VERSION.fullmatch(version) is not None, "version", "three numbers with dots, as 1.0.0", describe(version))
+    return version
 
 
 def flag_field(value: object, key: str) -> bool:

@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from bundles import make_bundle
 from networks import SMALL_SPECS, small_network
 
-from VFMTransferLib.bundle import Bundle, check_bundle, read_bundle, verify, write_bundle
+from VFMTransferLib.bundle import Bundle, read_bundle, verify, write_bundle
 from VFMTransferLib.errors import BundleError, ChecksumError, OutputError
 from VFMTransferLib.metadata_fields import METADATA, ONNX, WEIGHTS
 from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
@@ -66,7 +68,9 @@ def test_every_registry_row_survives_json(spec):
 
 @pytest.mark.parametrize("name", SMALL_SPECS)
 def test_every_network_fits_the_schema(tmp_path, name):
-    check_bundle(make_bundle(tmp_path / "b", name))
+    schema = json.loads(files("VFMTransferLib").joinpath("schemas", "bundle.schema.json").read_text(encoding="utf-8"))
+    metadata = json.loads((make_bundle(tmp_path / "b", name).folder / METADATA).read_text(encoding="utf-8"))
+    jsonschema.validate(metadata, schema)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +135,6 @@ def test_metadata_of_another_encoding_are_refused(a_bundle):
 def test_a_folder_without_metadata_is_no_bundle(tmp_path):
     with pytest.raises(BundleError, match="must be a bundle"):
         read_bundle(tmp_path)
-
-
-def test_the_schema_names_a_key_that_reading_does_not_look_at(a_bundle, change_metadata):
-    change_metadata(lambda d: d["network_data_format"]["outputs"].pop("pred"))
-    with pytest.raises(BundleError, match=r"network_data_format\.outputs"):
-        check_bundle(read_bundle(a_bundle.folder))
 
 
 def test_tampered_weights_are_refused(a_bundle):
