@@ -1,0 +1,53 @@
+"""Where to look first: differences and lesions by size."""
+
+from dataclasses import replace
+
+import pytest
+from comparison_cases import anatomy_pair, lesion_pair
+from slicer_results import a_run
+
+from VFMTransferSlicer.findings import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf
+
+
+def test_differences_come_largest_first_with_what_each_says():
+    run = a_run(*anatomy_pair())
+    found = findingsOf(run).shown
+    assert [finding.volumeMl for finding in found] == sorted((f.volumeMl for f in found), reverse=True)
+    assert {finding.kind for finding in found} == {DIFFERENCE}
+    assert {"Peripheral zone", "nothing"} <= {said for finding in found for said in (finding.a, finding.b)}
+    assert all(finding.a != finding.b for finding in found)
+
+
+def test_a_position_is_turned_from_lps_to_ras_and_named_by_directions():
+    run = a_run(*anatomy_pair())
+    run.comparison["disagreements"] = [{**run.comparison["disagreements"][0], "center_mm": [12.5, -30.0, 7.25]}]
+    (finding,) = findingsOf(run).shown
+    assert finding.positionRas == (-12.5, 30.0, 7.25)
+    assert finding.place.replace("\u00a0", " ") == "L 12.5 A 30.0 S 7.2"
+
+
+def test_lesions_of_both_arms_stand_among_the_differences():
+    a, b = lesion_pair()
+    a = replace(a, lesions=(replace(a.lesions[0], zone="peripheral-zone"),))
+    lesions = [finding for finding in findingsOf(a_run(a, b)).shown if finding.kind in LESION_OF]
+    assert [finding.kind for finding in lesions] == ["Lesion of A", "Lesion of B"]
+    first, second = lesions
+    assert (first.a, first.b) == ("Clinically significant cancer", "")
+    assert (second.a, second.b) == ("", "Clinically significant cancer")
+    assert (first.meanAdc, first.confidence, first.zone) == (760.0, 0.8, "Peripheral zone")
+    assert second.zone == ""
+
+
+def test_lesions_are_listed_before_the_second_arm_is_there():
+    found = findingsOf(a_run(lesion_pair()[0])).shown
+    assert [finding.kind for finding in found] == ["Lesion of A"]
+
+
+@pytest.mark.parametrize(("many", "note"), [(MAX_FINDINGS, ""), (MAX_FINDINGS + 3, "3 smaller ones are not listed.")])
+def test_specks_are_counted_not_listed(many, note):
+    a, _ = lesion_pair()
+    specks = tuple(replace(a.lesions[0], index=i, volume_ml=1.0 / i) for i in range(1, many + 1))
+    found = findingsOf(a_run(replace(a, lesions=specks)))
+    assert len(found.shown) == MAX_FINDINGS
+    assert found.note == note
+    assert found.shown[0].volumeMl == 1.0

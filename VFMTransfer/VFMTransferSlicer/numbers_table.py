@@ -1,0 +1,162 @@
+"""The numbers of a run as one table: a row a measure, a column an arm or a pair. Plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from VFMTransferLib.study.measures import KINDS, Between, Kind
+from VFMTransferLib.study.titles import subject_title, unit_title
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.terms import TaskId
+
+from .runs import ArmInScene, RunInScene
+
+COLUMNS = {
+    Between.A: "A",
+    Between.B: "B",
+    Between.REFERENCE: "Reference",
+    Between.A_B: "A vs B",
+    Between.A_REFERENCE: "A vs reference",
+    Between.B_REFERENCE: "B vs reference",
+    Between.INPUT_REFERENCE: "Input vs reference",
+}
+AGREEMENT = "A vs B is agreement, not accuracy: it does not say which of the two is right."
+ONLY_REFERENCE = "Only the columns against the reference say how right each is."
+CALIBRATION = (
+    "Probabilities are as the networks give them. It is not known here whether they are calibrated, that is, whether "
+    "of all cases with 0.7 seven in ten are positive."
+)
+_PROBABILITY = "probability"
+# A difference stands in the row of what it is a difference of.
+_DIFFERENCE_OF = {"volume_difference_ml": "volume_ml", "probability_difference": _PROBABILITY}
+_ARMS = (Between.A, Between.B)
+_LESIONS, _MEAN_ADC = "lesions", "mean_adc"
+# What the arms tell beyond the comparison.
+_OF_ARMS = {
+    _LESIONS: Kind("Lesions", decimals=0, definition="connected regions that the network marks"),
+    _MEAN_ADC: Kind("Mean ADC in lesions", "1e-6 mm²/s", decimals=0, definition="over the volume of all lesions"),
+}
+_KINDS = KINDS | _OF_ARMS
+_ALL_LESIONS = "all lesions"
+_UNDEFINED, _INFINITE = "n/a", "∞"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number.
+
+    Attributes:
+        text: As shown, without its unit.
+        note: Why there is none, or what it depends on.
+    """
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one structure, image or class.
+
+    Attributes:
+        title: With its unit.
+        definition: What the measure is; may be empty.
+        cells: Column → number; a column without one is left out.
+    """
+
+    title: str
+    definition: str = ""
+    cells: dict[Between, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NumbersTable:
+    """All numbers of a run.
+
+    Attributes:
+        rows: In the order to show.
+        notes: What must be known to read them, in sentences.
+    """
+
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Between, ...]:
+        """Those in which there is a number."""
+        return tuple(column for column in COLUMNS if any(column in row.cells for row in self.rows))
+
+
+def numbersOf(run: RunInScene) -> NumbersTable:
+    """The table of a run as far as it has come: of its comparison, before that of each arm that is there."""
+    if run.comparison is not None:
+        measures = run.comparison["measures"]
+    else:
+        measures = [row for side, arm in zip(_ARMS, run.arms, strict=False) for row in _measuresOf(arm, side)]
+    lesions = [row for side, arm in zip(_ARMS, run.arms, strict=False) for row in _lesionMeasures(run, arm, side)]
+    return NumbersTable(_rows([*measures, *lesions]), _notes(run))
+
+
+def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    rows: dict[tuple[str, str], Row] = {}
+    for found in measures:
+        kind = _DIFFERENCE_OF.get(found["measure"], found["measure"])
+        row = rows.setdefault((found["subject"], kind), _emptyRow(found["subject"], kind, found["unit"]))
+        row.cells[Between(found["between"])] = _cell(found)
+    return tuple(rows.values())
+
+
+def _emptyRow(subject: str, kind: str, unit: str) -> Row:
+    about = _KINDS[kind]
+    if kind in _OF_ARMS:
+        title = about.title
+    elif kind == _PROBABILITY:
+        title = f"P({subject_title(subject)})"
+    else:
+        title = f"{subject_title(subject)}: {about.title}"
+    return Row(title + (f", {unit_title(unit)}" if unit else ""), about.definition)
+
+
+def _cell(found: Mapping[str, Any]) -> Cell:
+    kind, value, note = found["measure"], found["value"], found.get("note", "")
+    if value is None:
+        return Cell(_INFINITE if kind == "psnr_db" and note.startswith("the images are equal") else _UNDEFINED, note)
+    sign = "+" if kind in _DIFFERENCE_OF or kind == "mean_difference" else ""
+    note = note or (KINDS[kind].definition if kind in _DIFFERENCE_OF else "")
+    return Cell(f"{value:{sign}.{_KINDS[kind].decimals}f}", note)
+
+
+def _measuresOf(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+    """What one arm tells on its own, in the comparison's words."""
+    numbers = arm.numbers
+    found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
+    probabilities = numbers["class_probabilities"] | numbers["derived_probabilities"]
+    return found + [_measure(_PROBABILITY, name, side, value) for name, value in probabilities.items()]
+
+
+def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+    if run.task is not TaskId.LESION_SEGMENTATION:
+        return []
+    lesions = arm.numbers["lesions"]
+    known = [lesion for lesion in lesions if lesion["mean_adc"] is not None]
+    found = [_measure(_LESIONS, _ALL_LESIONS, side, len(lesions))]
+    if known:
+        total_ml = sum(lesion["volume_ml"] for lesion in known)
+        mean = sum(lesion["mean_adc"] * lesion["volume_ml"] for lesion in known) / total_ml
+        found.append(_measure(_MEAN_ADC, _ALL_LESIONS, side, mean, _KINDS[_MEAN_ADC].unit))
+    return found
+
+
+def _measure(kind: str, subject: str, side: Between, value: float, unit: str = "") -> dict[str, Any]:
+    return {"measure": kind, "subject": subject, "between": side, "value": value, "unit": unit}
+
+
+def _notes(run: RunInScene) -> tuple[str, ...]:
+    notes = []
+    if run.comparison is not None:
+        notes.append(f"{AGREEMENT} {ONLY_REFERENCE}" if run.comparison["has_reference"] else AGREEMENT)
+    if TASKS[run.task].output == "classification" and run.arms:
+        notes.append(CALIBRATION)
+    return (*notes, *(run.comparison["notes"] if run.comparison is not None else ()))
