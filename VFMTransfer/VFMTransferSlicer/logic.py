@@ -7,16 +7,18 @@ import traceback
 from collections.abc import Sequence as List
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import slicer
 
 from VFMTransferLib import errors
 from VFMTransferLib.catalog import default_pair
 from VFMTransferLib.errors import JobError, MissingSequenceError, VFMTransferError
-from VFMTransferLib.job import ArmResult, Compared, Error, Finished, Log, Progress, Reply
+from VFMTransferLib.job import ArmResult, Batch, CaseDone, Compared, Error, Finished, Log, Progress, Reply
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
 
+from .batch_job import BatchJob
 from .runs import ArmInScene, RunInScene
 from .scene import loadArmInSteps
 from .signals import Signal
@@ -25,6 +27,7 @@ from .study_job import StudyJob, missingInputs
 from .workers import Worker, theWorker
 
 Volume = slicer.vtkMRMLScalarVolumeNode
+Job = StudyJob | BatchJob
 
 
 class TransferLogic:
@@ -38,6 +41,7 @@ class TransferLogic:
         progress: Emitted with each `Progress`.
         armLoaded: Emitted with an `ArmInScene` when its nodes are there.
         compared: Emitted with the `RunInScene` when it has its comparison and its report.
+        caseDone: Emitted with the `CaseDone` of each case of a folder.
         failed: Emitted with a sentence to show, and details for a bug report.
         logged: Emitted with each `Log`.
         finished: Emitted last, with `done`, `canceled` or `failed`.
@@ -48,9 +52,9 @@ class TransferLogic:
     def __init__(self, worker: Worker | None = None) -> None:
         self._worker = worker if worker is not None else theWorker()
         self._steps = StepQueue(self._worker.later)
-        self._job: StudyJob | None = None
+        self._job: Job | None = None
         self._last: StudyJob | None = None
-        self.started, self.progress, self.armLoaded, self.compared = (Signal() for _ in range(4))
+        self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
         self.failed, self.logged, self.finished, self.examined = (Signal() for _ in range(4))
         self.machine: dict[str, Any] | None = None
 
@@ -108,16 +112,44 @@ class TransferLogic:
         if missing := missingInputs(task, volumes):
             raise MissingSequenceError(missing)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
-        names = tuple(map(str, bundles)) or tuple(str(bundle.folder) for bundle in default_pair(task))
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = StudyJob(scene, names, runtime, device, gland, roi)
+        job = StudyJob(scene, _named(bundles, task), runtime, device, gland, roi)
         self._forgetLast()
         self._job = self._last = job
         self.started.emit(scene)
-        self._steps.add(self._begin(job), lambda error: self._giveUp(job, error))
-        if waitForCompletion:
-            self._wait(job)
+        self._do(job, waitForCompletion)
         return scene.arms
+
+    def runFolder(
+        self,
+        folder: str | Path,
+        output: str | Path,
+        task: TaskId | str,
+        bundles: List[str | Path] = (),
+        runtime: str = "auto",
+        device: str = "auto",
+        waitForCompletion: bool = True,
+    ) -> list[CaseDone]:
+        """Run networks on each case of a folder, without the scene. What is done already is skipped.
+
+        Args:
+            folder: Holds a folder for each case.
+            output: Gets `summary.csv`, and a folder of results for each case; new, empty, or that of an earlier call.
+            task, bundles, runtime, device, waitForCompletion: As for `run`.
+
+        Returns:
+            What became of each case; without waiting, a list that fills as they finish. `caseDone` tells too.
+
+        Raises:
+            JobError: A run is not finished yet.
+            VFMTransferError: A case failed, or all; the message says what to do. What is done is in the output.
+        """
+        self._requireReady(waitForCompletion)
+        names, task = _named(bundles, TaskId(task)), TaskId(task)
+        cases, output = str(Path(folder).absolute()), str(Path(output).absolute())
+        job = self._job = BatchJob(Batch(uuid4().hex, task, cases, output, names, runtime=runtime, device=device))
+        self._do(job, waitForCompletion)
+        return job.cases
 
     def setMachine(self, machine: dict[str, Any]) -> None:
         """Tell all what was found on this computer."""
@@ -152,7 +184,10 @@ class TransferLogic:
         if self._job is not None or self._worker.isBusy:
             raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
 
-    def _wait(self, job: StudyJob) -> None:
+    def _do(self, job: Job, isWaited: bool) -> None:
+        self._steps.add(self._begin(job), lambda error: self._giveUp(job, error))
+        if not isWaited:
+            return
         try:
             self._worker.wait(lambda: self._job is not job)
         except BaseException:  # also Ctrl-C
@@ -161,11 +196,12 @@ class TransferLogic:
         if job.error is not None:
             raise job.error
 
-    def _begin(self, job: StudyJob) -> Steps:
-        yield from job.handOver()
+    def _begin(self, job: Job) -> Steps:
+        yield from job.prepare()
+        job.isSent = True
         self._worker.run(job.request, lambda reply: self._hear(job, reply))
 
-    def _hear(self, job: StudyJob, reply: Reply) -> None:
+    def _hear(self, job: Job, reply: Reply) -> None:
         """Take one message of the worker; what takes time, or must keep its order, waits for its turn."""
         if job is not self._job:
             return
@@ -175,6 +211,9 @@ class TransferLogic:
             self.logged.emit(reply)
         elif isinstance(reply, ArmResult):
             self._steps.add(self._load(job, reply), lambda error: self._fail(job, error))
+        elif isinstance(reply, CaseDone):
+            job.cases.append(reply)
+            self.caseDone.emit(reply)
         elif isinstance(reply, Compared | Error | Finished):
             self._steps.add(self._note(job, reply), lambda error: self._fail(job, error))
 
@@ -186,7 +225,7 @@ class TransferLogic:
         job.scene.arms.append(arm)
         self.armLoaded.emit(arm)
 
-    def _note(self, job: StudyJob, reply: Compared | Error | Finished) -> Steps:
+    def _note(self, job: Job, reply: Compared | Error | Finished) -> Steps:
         if isinstance(reply, Finished):
             self._end(job, reply.outcome)
         elif isinstance(reply, Error):
@@ -198,7 +237,7 @@ class TransferLogic:
             self.compared.emit(job.scene)
         yield
 
-    def _fail(self, job: StudyJob, error: Exception, details: str = "") -> None:
+    def _fail(self, job: Job, error: Exception, details: str = "") -> None:
         """Tell of the first thing that failed; what follows is its consequence."""
         if job.error is not None:
             return
@@ -208,11 +247,11 @@ class TransferLogic:
             sentence = f"An unexpected error stopped the run ({type(error).__name__}). Report it with its details."
         self.failed.emit(sentence, details or "".join(traceback.format_exception(error)))
 
-    def _giveUp(self, job: StudyJob, error: Exception) -> None:
+    def _giveUp(self, job: Job, error: Exception) -> None:
         self._fail(job, error)
         self._end(job, "failed")
 
-    def _end(self, job: StudyJob, outcome: str) -> None:
+    def _end(self, job: Job, outcome: str) -> None:
         if self._job is job:
             self._job = None
             job.tidy()
@@ -222,3 +261,8 @@ class TransferLogic:
         job, self._last = self._last, None
         if job is not None:
             job.delete()
+
+
+def _named(bundles: List[str | Path], task: TaskId) -> tuple[str, ...]:
+    """Names or folders of the networks; by default those of the shipped pair."""
+    return tuple(map(str, bundles)) or tuple(str(bundle.folder) for bundle in default_pair(task))

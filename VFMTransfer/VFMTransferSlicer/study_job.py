@@ -56,6 +56,7 @@ class StudyJob:
         roi: A box that the networks look at.
         name: Of the job.
         request: What the worker is told, once all is handed over.
+        isSent: Whether the worker was told.
         error: The first thing that failed.
     """
 
@@ -67,20 +68,16 @@ class StudyJob:
     roi: slicer.vtkMRMLMarkupsROINode | None = None
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
+    isSent: bool = False
     error: Exception | None = None
     _folder: TemporaryDirectory = field(default_factory=_newFolder)
-
-    @property
-    def isSent(self) -> bool:
-        """Whether the worker was told of it."""
-        return self.request is not None
 
     @property
     def path(self) -> Path:
         """Its folder: images, results, report."""
         return Path(self._folder.name)
 
-    def handOver(self) -> Steps:
+    def prepare(self) -> Steps:
         """Write what the worker needs into the folder, an image with each step; then there is a request.
 
         Raises:

@@ -12,6 +12,7 @@ import slicer
 
 from VFMTransferLib.errors import JobError, VFMTransferError, WorkerError
 from VFMTransferLib.job import (
+    Batch,
     Bye,
     Cancel,
     Error,
@@ -87,7 +88,7 @@ class QtWorker:
         self._child: Child | None = None
         self._ready: Ready | None = None
         self._lastLines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._run: Run | None = None
+        self._run: Run | Batch | None = None
         self._hear: Hear | None = None
         self._isCanceled = False
 
@@ -100,7 +101,7 @@ class QtWorker:
     def isBusy(self) -> bool:
         return self._run is not None
 
-    def run(self, run: Run, hear: Hear) -> None:
+    def run(self, run: Run | Batch, hear: Hear) -> None:
         requireIdle(self)
         self._run, self._hear, self._isCanceled = run, hear, False
         if self._command != self._wanted():
@@ -208,7 +209,7 @@ class QtWorker:
             seconds = START_MS // 1000
             self._giveUp(WorkerError(f"The worker must answer within {seconds} s, but did not. Start it again."))
 
-    def _endFor(self, run: Run) -> None:
+    def _endFor(self, run: Run | Batch) -> None:
         """End the worker, for it did not stop a canceled job in time."""
         if self._run is run:
             self._abandon()

@@ -9,7 +9,7 @@ from typing import Protocol
 import slicer
 
 from VFMTransferLib.errors import JobError, VFMTransferError
-from VFMTransferLib.job import Error, Finished, Reply, Run
+from VFMTransferLib.job import Batch, Error, Finished, Reply, Run
 from VFMTransferLib.worker_client import WorkerClient
 
 from .process import workerPython
@@ -30,7 +30,7 @@ class Worker(Protocol):
     def isBusy(self) -> bool:
         """Whether a job is on its way."""
 
-    def run(self, run: Run, hear: Hear) -> None:
+    def run(self, run: Run | Batch, hear: Hear) -> None:
         """Begin a job; `hear` gets each message about it, `Finished` last, whatever happens.
 
         Raises:
@@ -61,13 +61,13 @@ class PlainWorker:
 
     def __init__(self, client: WorkerClient) -> None:
         self._client = client
-        self._todo: tuple[Run, Hear] | None = None
+        self._todo: tuple[Run | Batch, Hear] | None = None
 
     @property
     def isBusy(self) -> bool:
         return self._todo is not None
 
-    def run(self, run: Run, hear: Hear) -> None:
+    def run(self, run: Run | Batch, hear: Hear) -> None:
         requireIdle(self)
         self._todo = run, hear
 

@@ -34,7 +34,8 @@ def stageTitles() -> dict[str, str]:
         "infer": _("The network works"),
         "postprocess": _("Finishing the result"),
         "write": _("Writing the result"),
-        "compare": _("Comparing both, writing the report"),
+        "compare": _("Comparing both"),
+        "report": _("Writing the report"),
     }
 
 
@@ -129,6 +130,10 @@ class RunSection:
         self._say(_("Handing over the images, starting the worker"))
 
     def onProgress(self, progress: Progress) -> None:
+        if progress.cases > 1:  # the console runs a folder
+            case = _("Case {case} of {cases}").format(case=progress.case + 1, cases=progress.cases)
+            self._show(f"{case}: {stageTitles().get(progress.stage, progress.stage)}")
+            return
         if progress.arm >= len(self._arms):  # the console may run more networks than the panel shows
             return
         row = self._arms[progress.arm]
