@@ -1,0 +1,195 @@
+"""A case with the truth of one task: from a phantom, or from a real scan that is made worse in a known way.
+
+Super-resolution truncates k-space in plane; distortion correction moves the signal along the phase axis by a known
+off-resonance field and adds up what arrives; T2w→ADC takes the measured ADC for the truth. Geometry stays in space:
+nothing is resampled here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .case import Case
+from .doubling import doubled_in_plane
+from .errors import DatasetError
+from .phantom import Phantom, distort, truncate_k_space
+from .phantom.canvas import Lattice, smooth_field
+from .phantom.lesions import SIGNIFICANT_GRADE
+from .restored import ADC_CORRECTED, ADC_SYNTHETIC, HBV_CORRECTED, PHASE_AXES, SUPER_RESOLVED
+from .tasks import TASKS
+from .terms import Label, Sequence, TaskId
+from .volume import Geometry, Volume
+
+PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
+_ZONE_VALUES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
+_HALF = 0.5
+_ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not say
+_PER_MM2 = 1e-6
+_READOUT_S = 0.042
+_PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
+_SLOW_MM, _SLOW_HZ = 90.0, 18.0  # what a shim leaves over, as in the phantoms
+_FAST_MM, _FAST_HZ = 45.0, 8.0
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """What a network gets, and what it should give.
+
+    Attributes:
+        task: The task.
+        case: What the network sees.
+        gland: Mask of the prostate, where it is known.
+        masks: Label → mask, for segmentation; empty masks count.
+        images: Output name → true image, as results name them, for tasks that give images.
+        along_phase_mm: Displacement that `distort` was given, along the positive phase axis, for distortion correction.
+        phase_axis: Along which it goes, a key of `restored.PHASE_AXES`.
+        category: True class of a classification.
+        is_phantom: Whether everything about it is known, or only what was made worse.
+    """
+
+    task: TaskId
+    case: Case
+    gland: Volume | None = None
+    masks: Mapping[Label, Volume] = field(default_factory=dict)
+    images: Mapping[str, Volume] = field(default_factory=dict)
+    along_phase_mm: Volume | None = None
+    phase_axis: str = "left-right"
+    category: str | None = None
+    is_phantom: bool = True
+
+    @property
+    def is_significant(self) -> bool | None:
+        """Whether a cancer of ISUP grade group 2 or more is marked; None where lesions are not the task."""
+        mask = self.masks.get(Label.CSPCA)
+        return None if mask is None else bool(mask.array.any())
+
+
+def from_phantom(phantom: Phantom, task: TaskId) -> StudyCase:
+    """The task on a phantom.
+
+    Raises:
+        DatasetError: The phantom was made without what the task needs.
+    """
+    study = StudyCase(task, _with_sequences(phantom.case, task), phantom.gland)
+    if task is TaskId.ANATOMY_SEGMENTATION:
+        zones = {label: _equal(phantom.zones, value) for label, value in _ZONE_VALUES.items()}
+        return replace(study, masks={Label.PROSTATE: phantom.gland, **zones})
+    if task is TaskId.LESION_SEGMENTATION:
+        significant = phantom.lesion.with_array((phantom.lesion.array >= SIGNIFICANT_GRADE).astype(np.uint8))
+        return replace(study, masks={Label.CSPCA: significant})
+    if task is TaskId.CLASSIFICATION:
+        return replace(study, category=f"PI-RADS {phantom.pirads}")
+    if task is TaskId.SUPER_RESOLUTION:
+        if phantom.t2w_full_resolution is None:
+            raise DatasetError("A phantom for super-resolution must be made with full_resolution=True.")
+        return replace(study, images={SUPER_RESOLVED: phantom.t2w_full_resolution})
+    if phantom.diffusion is None:
+        raise DatasetError(f"A phantom for {TASKS[task].title} must be made with hbv and adc.")
+    if task is TaskId.ADC_TRANSLATION:
+        return replace(study, images={ADC_SYNTHETIC: phantom.diffusion.adc_true})
+    images = {
+        HBV_CORRECTED: phantom.diffusion.hbv_undistorted,
+        ADC_CORRECTED: phantom.diffusion.adc_undistorted,
+    }
+    axis = _axis_name(phantom.acquisition["diffusion"])
+    return replace(study, images=images, along_phase_mm=phantom.diffusion.displacement_mm, phase_axis=axis)
+
+
+def from_scan(case: Case, task: TaskId, *, seed: int = 0, gland: Volume | None = None) -> StudyCase:
+    """An image task on a real case; the scan itself is the truth.
+
+    Args:
+        case: The study, as it was scanned.
+        task: Super-resolution, distortion correction or T2w→ADC translation.
+        seed: Of the field that distorts it.
+        gland: Mask of the prostate.
+
+    Raises:
+        DatasetError: The task needs labels, which a scan has not.
+        MissingSequenceError: The case lacks a sequence.
+    """
+    if TASKS[task].output != "image":
+        raise DatasetError(f"{TASKS[task].title} needs labels; a scan alone holds truth for image tasks only.")
+    study = StudyCase(task, _with_sequences(case, task), gland, is_phantom=False)
+    if task is TaskId.SUPER_RESOLUTION:
+        coarse, fine = halved_in_plane(case[Sequence.T2W])
+        return replace(study, case=_exchanged(study.case, {Sequence.T2W: coarse}), images={SUPER_RESOLVED: fine})
+    if task is TaskId.ADC_TRANSLATION:
+        return replace(study, images={ADC_SYNTHETIC: case[Sequence.ADC]})
+    return _distorted(study, case, np.random.default_rng(seed))
+
+
+def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
+    """The T2w with half its matrix by truncated k-space, and the T2w that it should become again.
+
+    The two cover the same field of view: an odd row or column is left out.
+
+    Returns:
+        Coarse and fine, axes nearest to L, P, S; `doubled_in_plane` of the coarse grid is the fine grid.
+    """
+    turned = t2w.to_nearest_lps()
+    nx, ny, nz = (n - n % 2 if axis < 2 else n for axis, n in enumerate(turned.geometry.size))
+    grid = turned.geometry.crop((0, 0, 0), (nx, ny, nz))
+    fine = Volume(np.ascontiguousarray(turned.array[:, :ny, :nx], np.float32), grid, "t2w")
+    coarse = np.maximum(truncate_k_space(fine.array, _HALF, crop=True).real, 0).astype(np.float32)
+    sx, sy, sz = grid.spacing_mm
+    origin = tuple(float(v) for v in grid.to_world((0.5, 0.5, 0.0)))
+    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), origin, grid.direction)
+    assert doubled_in_plane(halved).equals(grid)
+    return Volume(coarse, halved, "t2w"), fine
+
+
+def smooth_field_hz(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """An off-resonance field as a shim leaves it over: (D, H, W) in Hz, slowly varying."""
+    lattice = Lattice(geometry.shape, geometry.spacing_mm[::-1])
+    return _SLOW_HZ * smooth_field(lattice, rng, _SLOW_MM) + _FAST_HZ * smooth_field(lattice, rng, _FAST_MM)
+
+
+def _distorted(study: StudyCase, case: Case, rng: np.random.Generator) -> StudyCase:
+    """Both diffusion images as one echo-planar readout would distort them.
+
+    The ADC is made of signals, so that the signal at b 0 and at the high b are moved, and the ADC is taken of these.
+    """
+    hbv, adc = case[Sequence.HBV].to_nearest_lps(), case[Sequence.ADC].to_nearest_lps()
+    adc_there = adc.resample_to(hbv.geometry)
+    axis = PHASE_AXES[study.phase_axis]
+    shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(_READOUT_S * _PHASE_VOXEL_MM * rng.choice([-1, 1]))
+    shift = shift_mm / np.float32(hbv.geometry.spacing_mm[axis])
+    high = np.maximum(hbv.array.astype(np.float32), 0)
+    base = high * np.exp(_ASSUMED_B * _PER_MM2 * adc_there.array)
+    moved_high, moved_base = (distort(signal, shift, 2 - axis) for signal in (high, base))
+    seen = (moved_high > 0) & (moved_base > 0)
+    ratio = np.divide(moved_base, moved_high, out=np.ones_like(moved_base), where=seen)
+    moved_adc = np.where(seen, np.log(np.maximum(ratio, 1.0)) / (_ASSUMED_B * _PER_MM2), 0).astype(np.float32)
+    volumes = {
+        Sequence.HBV: Volume(moved_high, hbv.geometry, "hbv"),
+        Sequence.ADC: Volume(moved_adc, hbv.geometry, "adc"),
+    }
+    return replace(
+        study,
+        case=_exchanged(study.case, volumes),
+        images={HBV_CORRECTED: hbv, ADC_CORRECTED: adc_there},
+        along_phase_mm=Volume(shift_mm, hbv.geometry, "displacement"),
+    )
+
+
+def _with_sequences(case: Case, task: TaskId) -> Case:
+    """The case with the task's sequences alone; no mask may help the network."""
+    case.require(TASKS[task].sequences)
+    return Case(case.id, {s: case.volumes[s] for s in TASKS[task].sequences}, notes=case.notes)
+
+
+def _exchanged(case: Case, volumes: Mapping[Sequence, Volume]) -> Case:
+    return replace(case, volumes={**case.volumes, **volumes})
+
+
+def _equal(labels: Volume, value: int) -> Volume:
+    return labels.with_array((labels.array == value).astype(np.uint8))
+
+
+def _axis_name(protocol: Mapping[str, Any]) -> str:
+    return next(name for name, axis in PHASE_AXES.items() if axis == protocol["phase_axis"])
