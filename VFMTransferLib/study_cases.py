@@ -137,8 +137,8 @@ def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
     fine = Volume(np.ascontiguousarray(turned.array[:, :ny, :nx], np.float32), grid, "t2w")
     coarse = np.maximum(truncate_k_space(fine.array, _HALF, crop=True).real, 0).astype(np.float32)
     sx, sy, sz = grid.spacing_mm
-    origin = tuple(float(v) for v in grid.to_world((0.5, 0.5, 0.0)))
-    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), origin, grid.direction)
+    x, y, z = (float(v) for v in grid.to_world((0.5, 0.5, 0.0)))
+    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), (x, y, z), grid.direction)
     assert doubled_in_plane(halved).equals(grid)
     return Volume(coarse, halved, "t2w"), fine
 
