@@ -53,5 +53,5 @@ class Case:
         if lacking:
             raise MissingSequenceError(
                 f"Case '{self.id}' must contain {', '.join(wanted)}, but lacks {', '.join(lacking)} "
-                f"(it has {', '.join(self.sequences) or 'no image'}). Add a file for each, or name it by option."
+                f"(it has {', '.join(self.sequences) or 'no image'}). Select an image for each."
             )

@@ -88,7 +88,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
         return read_bundle(folders[0])
     known = ", ".join(dict.fromkeys(bundle.name for bundle in list_bundles())) or "none"
     raise BundleError(
-        f"Bundle '{name_or_path}' must be the folder of a bundle or one of: {known}. See: vfm-transfer models list."
+        f"Bundle '{name_or_path}' must be the folder of a bundle or one of: {known}. Choose one, or import it."
     )
 
 
@@ -106,9 +106,22 @@ def default_pair(task: TaskId) -> tuple[Bundle, Bundle]:
         for second in bundles:
             if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
                 return first, second
-    raise BundleError(
-        f"No pair of networks (pretrained and scratch) is shipped for task {task}. "
-        "Name two bundles: --bundle A --bundle B; vfm-transfer models list shows what there is."
+    raise BundleError(_why_no_pair(task))
+
+
+def _why_no_pair(task: TaskId) -> str:
+    """What there is for a task instead of a shipped pair, and what to do."""
+    installed = [bundle.name for bundle in list_bundles(task)]
+    if not installed:
+        return f"No network for {task} is installed. Import one, or fine-tune one on your own data."
+    if len(installed) == 1:
+        return (
+            f"No pair of networks (pretrained and scratch) comes with the product for {task}; installed is "
+            f"{installed[0]} alone. Run it alone, or import a second one to compare it with."
+        )
+    return (
+        f"No pair of networks (pretrained and scratch) comes with the product for {task}, but these are installed: "
+        f"{', '.join(installed)}. Choose two of them."
     )
 
 

@@ -175,8 +175,8 @@ def _check(source: Source, part: Path) -> None:
 
 def _http_sentence(source: Source, error: urllib.error.HTTPError) -> str:
     advice = {
-        401: "The server wants a log-in. Fetch the file in a browser, then use: vfm-transfer models import.",
-        403: "The server refuses. Fetch the file in a browser, then use: vfm-transfer models import.",
+        401: "The server wants a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
+        403: "The server refuses. Fetch the file in a browser, then import it (vfm-transfer models import).",
         404: "No such file is there. Check the address.",
         407: "The proxy wants a log-in. Set HTTPS_PROXY with user and password.",
         410: "The file is no longer there. Check the address with its publisher.",

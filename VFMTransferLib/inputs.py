@@ -69,7 +69,7 @@ class CaseInputs:
             if gland is None and needs_gland(spec, self.crop, self.roi):
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. {note} "
-                    "Give a mask of the prostate (--gland)."
+                    "Select a mask of the prostate (--gland on the command line)."
                 )
         prepared = prepare(self.case, spec, crop=self.crop, gland=gland, roi=self.roi)
         return prepared, (*notes, _centered(prepared), *self._roi_notes(prepared, spec))

@@ -160,7 +160,7 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     if session.get_providers()[0] != provider.name:
         raise RuntimeUnavailableError(
             f"Device '{device}' did not start: {provider.name} found no device or lacks its libraries. "
-            "Run vfm-transfer doctor, or choose --device cpu."
+            "Choose the device cpu, or see in the set-up (vfm-transfer doctor) what is missing."
         )
     return session
 

@@ -175,7 +175,7 @@ def require_task(bundle: Bundle, task: TaskId | None = None) -> TaskId:
     if bundle.spec.task is None:
         raise BundleError(
             f"Bundle '{bundle.name}' must have a head to predict, but is an encoder alone, a start for fine-tuning. "
-            "Choose a fine-tuned bundle; vfm-transfer models list shows which there are."
+            "Choose a fine-tuned one."
         )
     if task is not None and bundle.spec.task != task:
         raise BundleError(

@@ -49,7 +49,7 @@ def prepare(
     if mask is None and needs_gland(spec, crop, roi):
         raise MissingSequenceError(
             f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
-            "Give one, or install a gland segmentation bundle."
+            "Select one, or install a gland segmentation bundle."
         )
     grid = network_grid(case, spec)
     bounds = None if roi is None else Bounds.of(roi, grid)

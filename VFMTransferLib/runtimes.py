@@ -139,9 +139,9 @@ def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tupl
 def why_not_onnx(bundle: Bundle, device: str = "auto") -> str:
     """A sentence, or nothing where ONNX Runtime can run the bundle (on the device, where one is named)."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return "the package onnxruntime is not installed; run: pip install onnxruntime."
+        return "the package onnxruntime is not installed; install it in the set-up (pip install onnxruntime)."
     if ONNX not in bundle.sha256:
-        return f"bundle '{bundle.name}' has no {ONNX}; run: vfm-transfer models export-onnx."
+        return f"bundle '{bundle.name}' has no {ONNX}; export it (vfm-transfer models export-onnx)."
     if device == "auto":
         return ""
     from . import onnx_runtime
@@ -153,7 +153,7 @@ def why_not_torch(device: str = "auto") -> str:
     """A sentence, or nothing where PyTorch can run a bundle (on the device, where one is named)."""
     lacking = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if lacking:
-        return f"not installed: {', '.join(lacking)}; run: pip install 'vfm-transfer[torch]'."
+        return f"not installed: {', '.join(lacking)}; install it in the set-up (pip install 'vfm-transfer[torch]')."
     if device == "auto":
         return ""
     from . import torch_runtime
@@ -172,5 +172,5 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
         what = "loading the network" if shape is None else f"an input of {' x '.join(map(str, shape))}"
         raise OutOfMemoryError(
             f"The memory of device '{device}' must hold {what}, but ran out. Close other programs, or choose another "
-            "device (--device cpu), a smaller crop or a smaller network."
+            "device (cpu), a smaller crop or a smaller network."
         ) from error

@@ -101,8 +101,13 @@ def test_the_default_pair_is_pretrained_then_scratch(folders):
 
 
 def test_no_pair_for_a_task_is_a_sentence(folders):
+    with pytest.raises(BundleError, match=r"No network for super-resolution is installed\. Import one"):
+        default_pair(TaskId.SUPER_RESOLUTION)
     make_bundle(folders[0] / "one", "profound-classifier", arm=Arm.PRETRAINED)
-    with pytest.raises(BundleError, match=r"No pair of networks .* for task classification"):
+    with pytest.raises(BundleError, match=r"No pair .* for classification; installed is one alone\. Run it alone"):
+        default_pair(TaskId.CLASSIFICATION)
+    make_bundle(folders[1] / "two", "profound-classifier", arm=Arm.SCRATCH)
+    with pytest.raises(BundleError, match=r"these are installed: one, two\. Choose two of them"):
         default_pair(TaskId.CLASSIFICATION)
 
 

@@ -40,8 +40,9 @@ def test_a_phantom_is_compared_with_its_truth(shipped_pair, tmp_path):
 
 def test_without_a_shipped_pair_the_demo_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(catalog, "_SHIPPED", (tmp_path / "nothing",))
+    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(tmp_path / "no bundles"))
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 1
-    assert "No pair of networks" in capsys.readouterr().err
+    assert "No network for anatomy-segmentation is installed." in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

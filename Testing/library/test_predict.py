@@ -1,8 +1,10 @@
 """A case and a bundle in, a result out: round trip in space, stages, what is refused, the gland by a network."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_m
 from VFMTransferLib import inputs
 from VFMTransferLib.case import Case
 from VFMTransferLib.errors import BundleError, MissingSequenceError, OutOfMemoryError
-from VFMTransferLib.predict import predict, predict_each, predict_in_turn, require_fit
+from VFMTransferLib.predict import DEFAULT_OPTIONS, predict, predict_each, predict_in_turn, require_fit
 from VFMTransferLib.preprocess import network_grid
 from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
 from VFMTransferLib.terms import Label, Sequence, TaskId
 
+ROOT = Path(__file__).resolve().parents[2]
 LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
 CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
 
@@ -282,3 +285,39 @@ def test_center_crop_is_never_moved(a_case):
     fake = FakeSession(marks_low_columns)
     predict(a_case, a_bundle(spec), crop="center", open_network=lambda bundle: fake)
     assert len(fake.seen) == 1
+
+
+def test_a_network_that_fails_leaves_the_next_one_its_turn(a_case):
+    def breaks(x):
+        raise ZeroDivisionError
+
+    opened = iter([FakeSession(breaks), FakeSession(as_is)])
+    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=lambda _: next(opened))
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(results).provenance.bundle == "b"
+    assert list(results) == []
+
+
+def test_a_result_records_what_was_asked_for(a_case):
+    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
+    asked = predict(a_case, a_bundle(LESIONS), threshold=0.25, crop="center", open_network=open_network)
+    assert asked.provenance.options == {**DEFAULT_OPTIONS, "threshold": 0.25, "crop": "center"}
+    assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == DEFAULT_OPTIONS
+
+
+def test_no_sentence_tells_a_slicer_user_to_type_an_option():
+    """What prediction raises is shown in a panel too; an option may be named in brackets beside what a panel has."""
+    files = (
+        "case",
+        "inputs",
+        "preprocess",
+        "postprocess",
+        "predict",
+        "catalog",
+        "runtimes",
+        "onnx_runtime",
+        "io/cases",
+    )
+    texts = [(ROOT / "VFMTransferLib" / f"{name}.py").read_text(encoding="utf-8") for name in files]
+    assert not re.findall(r"\b(?:by option|say --\w+|with --\w+|choose --\w+|\(--\w+\))", "\n".join(texts))

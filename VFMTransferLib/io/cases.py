@@ -132,7 +132,7 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
     if len(candidates) > 1:
         raise AmbiguousInputError(
             f"One file must be the {role}, but these could be: {', '.join(f.name for f in candidates)}. "
-            f"Name one with --{Sequence.HBV if role == DWI else role}."
+            f"Keep one of them in the folder, or select it as {Sequence.HBV if role == DWI else role}."
         )
     return candidates[0] if candidates else None
 
@@ -182,7 +182,9 @@ def _read_high_b_of_file(path: Path | None, reading: _Reading) -> None:
         return
     image = read_image(path)
     if not is_series(image):
-        reading.notes.append(f"'{path.name}' has no b values and was not used; if it is the high-b image, say --hbv.")
+        reading.notes.append(
+            f"'{path.name}' has no b values and was not used; if it is the high-b image, select it as such."
+        )
         return
     volume, note = high_b_of_file(path, image)
     reading.volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, path.name)
@@ -195,7 +197,9 @@ def _read_gland(candidates: list[Path], reading: _Reading) -> None:
         reading.notes.append(f"Gland mask: '{candidates[0].name}'.")
     elif candidates:
         names = ", ".join(f.name for f in candidates)
-        reading.notes.append(f"Several files could be the gland mask ({names}); none was used. Name one with --gland.")
+        reading.notes.append(
+            f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
+        )
 
 
 def _gland_of(path: Path) -> Volume:
@@ -224,7 +228,7 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
     if not volumes:
         raise MissingSequenceError(
             f"Case '{case_id}' must contain t2w, hbv or adc by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd) or as DICOM "
-            "series, but none was recognized. Name the files by option."
+            "series, but none was recognized. Name the files so, or select each image."
         )
     for (role, a), (other, b) in combinations(volumes.items(), 2):
         if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):

@@ -169,7 +169,7 @@ def _nothing_recognized(series: list[Series]) -> MissingSequenceError:
     )
     return MissingSequenceError(
         f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
-        f"{listed(series)}. Name them by option.{hint}"
+        f"{listed(series)}. Select the series yourself.{hint}"
     )
 
 

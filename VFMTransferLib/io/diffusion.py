@@ -40,7 +40,7 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
     if len(fitted) < 2 or fitted[-1] - fitted[0] < MIN_SPREAD_OF_B:
         raise ImageError(
             f"{source} must hold b {HIGH_B:g} or higher, or two b values {MIN_SPREAD_OF_B:g} apart to compute it from, "
-            f"but holds b {measured}. Name the high-b image by option."
+            f"but holds b {measured}. Select the high-b image itself."
         )
     for b in fitted:
         by_b[highest].require_same_grid(by_b[b])

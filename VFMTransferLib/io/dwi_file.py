@@ -54,6 +54,6 @@ def _b_values(path: Path) -> list[float]:
     if not values or not np.isfinite(values).all() or min(values) < 0:
         raise ImageError(
             f"'{path.name}' is 4D and must have its b values in '{file.name}', but has none to read "
-            f"there. Add the file, or name the high-b image with --hbv."
+            f"there. Add the file, or select the high-b image itself."
         )
     return values
