@@ -1,0 +1,196 @@
+"""What is installed where nothing runs networks yet: plans as data. Nothing is done here."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .machine_report import Report, builds, nvidiaDriver
+from .pip_words import notWritable
+
+# CUDA 13 needs driver 580, CUDA 12 driver 525
+# (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
+_CUDA_13_DRIVER, _CUDA_12_DRIVER = 580, 525
+# The last release whose extras bring CUDA 12 is 1.26; from 1.27 on they bring CUDA 13 (the packages' own metadata).
+_CUDA_12_RELEASES = "<1.27"
+_X86 = {"x86_64", "AMD64", "amd64"}
+# No compiler is at hand in a clinic, so ready-made packages only; nobody answers a question in a child process.
+_QUIETLY = ("--disable-pip-version-check", "--no-input")
+_INSTALL = ("--only-binary=:all:", "--no-warn-script-location")
+# Since this release pip tells how far a download is in lines that a program can read.
+_RAW_PROGRESS = (24, 1)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build of ONNX Runtime.
+
+    Attributes:
+        package: Its name on PyPI.
+        title: What to call it on screen.
+        requirement: What pip is asked for. The extras bring CUDA and cuDNN
+            (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
+        downloadMb, diskMb: About how much it takes, with all that it needs (measured for release 1.31 and 1.32).
+    """
+
+    package: str
+    title: str
+    requirement: str
+    downloadMb: int
+    diskMb: int
+
+
+BUILDS: dict[str, Build] = {
+    build.package: build
+    for build in (
+        Build("onnxruntime", "CPU", "onnxruntime>=1.20", 30, 90),
+        Build("onnxruntime-gpu", "NVIDIA GPU", "onnxruntime-gpu[cuda,cudnn]>=1.21", 1600, 3000),
+        Build("onnxruntime-openvino", "Intel, faster on CPU", "onnxruntime-openvino>=1.20", 90, 270),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shall be done to the packages.
+
+    Attributes:
+        requirements: What is installed.
+        removed: Packages that are removed before.
+        isRepair: Put them in place again even if pip takes them for installed.
+        downloadMb, diskMb: About how much it takes.
+    """
+
+    requirements: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+    isRepair: bool = False
+    downloadMb: int = 0
+    diskMb: int = 0
+
+    def steps(self, constraints: Path, pipVersion: tuple[int, ...]) -> list[list[str]]:
+        """The calls of pip, in order; the first that fails is the last.
+
+        Where something is removed, pip first says whether the rest can be had at all: without a network the user
+        would be left with nothing. A repair writes the package's own files anew and leaves what it needs alone.
+        """
+        progress = "raw" if pipVersion >= _RAW_PROGRESS else "off"
+        install = ["install", *_QUIETLY, *_INSTALL, f"--progress-bar={progress}", "-c", str(constraints)]
+        wanted = list(self.requirements)
+        steps = [[*install, "--dry-run", *(["--ignore-installed", "--no-deps"] if self.isRepair else []), *wanted]]
+        steps = steps if self.removed or self.isRepair else []
+        if self.removed:
+            steps.append(["uninstall", *_QUIETLY, "--yes", *self.removed])
+        if self.isRepair:
+            steps.append([*install, "--ignore-installed", "--no-deps", *wanted])
+        return [*steps, [*install, *wanted]]
+
+
+def planInstall(report: Report, package: str) -> Plan:
+    """Install a build of ONNX Runtime; the other builds, which share its folder, go first."""
+    build = BUILDS[package]
+    others = tuple(name for name in builds(report) if name != package)
+    return Plan((_requirement(report, build),), others, False, build.downloadMb, build.diskMb)
+
+
+def planRepair(report: Report, package: str) -> Plan:
+    """Remove all builds that are there, and put one in place anew."""
+    build = BUILDS[package]
+    return Plan((_requirement(report, build),), tuple(builds(report)), True, build.downloadMb, build.diskMb)
+
+
+def planTorchCompanions(report: Report) -> Plan:
+    """What importing checkpoints needs beside PyTorch itself, which its own extension installs."""
+    lacking = tuple(name for name in ("safetensors", "onnx") if not report["packages"][name])
+    return Plan(lacking, downloadMb=20, diskMb=60)
+
+
+def whyNotBuild(report: Report, package: str) -> str:
+    """A sentence where a build cannot work on this computer; empty where it can."""
+    machine, system = report["machine"]["architecture"], report["machine"]["system"]
+    if package == "onnxruntime-openvino" and not (system.startswith("Linux") and machine in _X86):
+        return "Its packages hold OpenVINO itself for Linux on Intel and AMD processors only."
+    if package != "onnxruntime-gpu":
+        return ""
+    if system.startswith("Darwin"):
+        return "There are no NVIDIA GPUs in Macs."
+    driver = nvidiaDriver(report)
+    if not driver:
+        return "It needs an NVIDIA GPU with a working driver, and none was found."
+    if driver < _CUDA_12_DRIVER:
+        return f"It needs NVIDIA driver {_CUDA_12_DRIVER} or newer, but {driver} is installed. Update the driver first."
+    return ""
+
+
+def bestBuild(report: Report) -> str:
+    """The package to offer: what is there, else the one for the GPU where there is one, else that for the CPU."""
+    installed = [name for name in builds(report) if name in BUILDS]
+    if len(installed) == 1:
+        return installed[0]
+    return "onnxruntime" if whyNotBuild(report, "onnxruntime-gpu") else "onnxruntime-gpu"
+
+
+def whyNotInstall(report: Report, plan: Plan) -> str:
+    """A sentence where a plan is bound to fail, said before anything is removed; empty where it is not."""
+    place = report["site_packages"]
+    if not place["writable"]:
+        return notWritable()
+    needed, free = plan.diskMb / 1000, place["free_disk_gb"]
+    if free < needed:
+        return f"It takes about {needed:.1f} GB, but only {free:.1f} GB are free. Free some space first."
+    return ""
+
+
+def consent(plan: Plan, folder: str) -> str:
+    """What the user is asked before anything is changed."""
+    parts = [f"To be installed from PyPI: {', '.join(plan.requirements)}, and what they need."]
+    if plan.removed:
+        parts.append(f"To be removed first: {', '.join(plan.removed)}.")
+    parts.append(f"About {_size(plan.downloadMb)} to download, {_size(plan.diskMb)} on the disk, in:\n{folder}")
+    parts.append("Every other package, Slicer's numpy and SimpleITK among them, stays as it is.")
+    return "\n\n".join(parts)
+
+
+def constraints(listing: str, plan: Plan) -> str:
+    """The file that pins every package to the version it has, but for those that the plan is about.
+
+    Args:
+        listing: What `pip list --format=freeze` says.
+        plan: What shall be done.
+    """
+    own = {_canonical(re.split(r"[\[<>=!~ ]", one, maxsplit=1)[0]) for one in (*plan.requirements, *plan.removed)}
+    # A version that is none, as some developer's builds have, would make pip refuse the whole file.
+    pin = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==\d[A-Za-z0-9.!+_-]*")
+    matches = [match for line in listing.splitlines() if (match := pin.fullmatch(line.strip()))]
+    return "".join(f"{match[0]}\n" for match in matches if _canonical(match[1]) not in own)
+
+
+def needsRestart(plan: Plan, imported: Iterable[str]) -> bool:
+    """Whether Slicer itself has a package in use that was replaced; the worker is a process of its own.
+
+    Args:
+        plan: What was done.
+        imported: Names of the modules in Slicer, `sys.modules`.
+    """
+    isOnnxRuntime = any(name.startswith("onnxruntime") for name in (*plan.requirements, *plan.removed))
+    return isOnnxRuntime and "onnxruntime" in set(imported)
+
+
+def torchRequirement() -> str:
+    """Which PyTorch to ask its extension for; from 2.13 on its folders are too deep for Windows' short paths."""
+    return ">=2.6,<2.13" if sys.platform == "win32" else ">=2.6"
+
+
+def _requirement(report: Report, build: Build) -> str:
+    isOldDriver = build.package == "onnxruntime-gpu" and 0 < nvidiaDriver(report) < _CUDA_13_DRIVER
+    return f"{build.requirement},{_CUDA_12_RELEASES}" if isOldDriver else build.requirement
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _size(megabytes: int) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"

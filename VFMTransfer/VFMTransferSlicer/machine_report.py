@@ -1,0 +1,159 @@
+"""What `doctor` found on this computer, in sentences and choices for the panel."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+Report = dict[str, Any]
+
+RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
+_DEVICES = {
+    "cuda": "NVIDIA GPU",
+    "tensorrt": "NVIDIA GPU, TensorRT",
+    "openvino": "OpenVINO",
+    "coreml": "Core ML",
+    "mps": "Apple GPU",
+    "cpu": "CPU",
+}
+_GPUS = ("cuda", "tensorrt", "coreml", "mps")
+# Windows refuses longer paths, unless long ones are switched on; PyTorch's own folders take up to about so much.
+_MAX_PATH, _DEEPEST_TORCH = 260, 170
+# Doctor speaks to those who use a terminal too; the panel has buttons instead.
+_COMMAND = re.compile(r"[.;]? (?:Run|run): .*$", re.DOTALL)
+
+
+def isReady(report: Report) -> bool:
+    """Whether some runtime can run a network."""
+    return report["default"] is not None
+
+
+def builds(report: Report) -> list[str]:
+    """The packages of ONNX Runtime that are installed; more than one lie over each other."""
+    return [name for name, version in report["packages"].items() if name.startswith("onnxruntime") and version]
+
+
+def needsRepair(report: Report) -> str:
+    """A sentence about what is broken in ONNX Runtime and can be mended; empty where nothing is."""
+    installed = builds(report)
+    if len(installed) > 1:
+        return f"{', '.join(installed)} lie over each other, so that none works for sure. Press Repair."
+    if "onnxruntime" in report["half_installed"]:
+        return "ONNX Runtime is only half there, as after an install that was stopped. Press Repair."
+    onnx = report["runtimes"]["onnx"]
+    if installed and "error" in onnx:
+        return f"{installed[0]} is installed, but does not work: {plain(onnx['error'])} Press Repair."
+    if installed and onnx["devices"].get("cpu"):
+        return f"{installed[0]} is installed, but computes nothing: {plain(onnx['devices']['cpu'])} Press Repair."
+    return ""
+
+
+def whyNotGpu(report: Report) -> str:
+    """One sentence that says why networks do not run on a GPU here; empty where they can."""
+    if any(_works(report, runtime, device) for runtime in RUNTIMES for device in _GPUS):
+        return ""
+    if not report["machine"]["nvidia_gpus"]:
+        if report["machine"]["system"].startswith("Darwin"):
+            return "Networks run on the CPU: on a Mac only networks of slices, or PyTorch, can use the GPU."
+        return "Networks run on the CPU: no NVIDIA GPU with a working driver was found."
+    gpu = report["machine"]["nvidia_gpus"][0].partition(",")[0]
+    onnx = report["runtimes"]["onnx"]
+    if "onnxruntime-gpu" not in builds(report):
+        has = "is not installed" if "error" in onnx else "is a build without GPU"
+        return f"{gpu} is not used: ONNX Runtime {has}. Install the one for NVIDIA GPUs under Set-up."
+    reason = onnx.get("error") or onnx["devices"]["cuda"]
+    return f"{gpu} is not used: {plain(reason)}"
+
+
+def devices(report: Report, runtime: str = "auto") -> dict[str, str]:
+    """The devices that work here, by the name that a run takes → what to call them.
+
+    Args:
+        report: What doctor found.
+        runtime: `onnx`, `torch`, or `auto` for those of both.
+    """
+    asked = [runtime] if runtime in RUNTIMES else list(RUNTIMES)
+    found: dict[str, str] = {}
+    for device, title in _DEVICES.items():
+        if any(_works(report, one, device) for one in asked):
+            found |= _numbered(report, device, title)
+    return found
+
+
+def nvidiaDriver(report: Report) -> int:
+    """The first number of the NVIDIA driver's version; 0 where there is none."""
+    gpus = report["machine"]["nvidia_gpus"]
+    version = gpus[0].split(",")[1].strip() if gpus and "," in gpus[0] else ""
+    return int(version.partition(".")[0]) if version.partition(".")[0].isdigit() else 0
+
+
+def statusLines(report: Report) -> list[str]:
+    """What the panel says of this computer, most important first, each line short enough for a narrow panel."""
+    return [
+        line
+        for line in (
+            _readiness(report),
+            needsRepair(report),
+            whyNotGpu(report),
+            _torchLine(report),
+            _placeLine(report),
+            *_longPath(report),
+        )
+        if line
+    ]
+
+
+def plain(sentence: str) -> str:
+    """A sentence of doctor's without the command line at its end."""
+    text = _COMMAND.sub("", sentence).strip()
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _works(report: Report, runtime: str, device: str) -> bool:
+    return report["runtimes"][runtime].get("devices", {}).get(device) == ""
+
+
+def _numbered(report: Report, device: str, title: str) -> dict[str, str]:
+    """One entry for each NVIDIA GPU, with its name; for other devices one."""
+    gpus = report["machine"]["nvidia_gpus"]
+    if device not in ("cuda", "tensorrt") or not gpus:
+        return {device: title}
+    suffix = title.removeprefix(_DEVICES["cuda"])
+    names = [gpu.partition(",")[0] + suffix for gpu in gpus]
+    if len(names) == 1:
+        return {device: names[0]}
+    return {f"{device}:{index}": f"{index}: {name}" for index, name in enumerate(names)}
+
+
+def _readiness(report: Report) -> str:
+    default = report["default"]
+    if default is None:
+        return "Nothing that runs networks is installed yet. Press Install."
+    version = report["runtimes"][default["runtime"]]["version"]
+    device = devices(report, default["runtime"]).get(default["device"], _DEVICES[default["device"]])
+    return f"Ready: {RUNTIMES[default['runtime']]} {version} on {device}."
+
+
+def _torchLine(report: Report) -> str:
+    torch = report["runtimes"]["torch"]
+    if "version" in torch:
+        lacking = [name for name in ("safetensors", "onnx") if not report["packages"][name]]
+        return f"PyTorch {torch['version']}" + (f", without {', '.join(lacking)}: press PyTorch." if lacking else ".")
+    if report["packages"]["torch"] or "torch" in report["half_installed"]:
+        return f"PyTorch does not work: {plain(torch['error'])}"
+    return "PyTorch: not installed; only importing checkpoints needs it."
+
+
+def _placeLine(report: Report) -> str:
+    place = report["site_packages"]
+    locked = "" if place["writable"] else "; its folder of packages cannot be written"
+    return f"Python {report['python']}, {place['free_disk_gb']:.0f} GB free{locked}."
+
+
+def _longPath(report: Report) -> list[str]:
+    """A warning where PyTorch's paths grow too long for Windows."""
+    length = report["site_packages"]["path_length"]
+    if sys.platform != "win32" or length + _DEEPEST_TORCH <= _MAX_PATH:
+        return []
+    return [f"The folder of packages has a path of {length} characters; PyTorch may not fit. Install Slicer nearer C:."]
