@@ -17,7 +17,7 @@ from slicer.util import arrayFromVTKMatrix
 
 ATTRIBUTE = "VFMTransfer."  # begins the names of what results say of themselves
 
-# DICOM instance UID, tag as "gggg,eeee" → value as text, empty where there is none; `slicer.dicomDatabase` in Slicer.
+# DICOM instance UID, tag as "GGGG,EEEE" → value as text, empty where there is none; `slicer.dicomDatabase` in Slicer.
 TagOf = Callable[[str, str], str]
 
 
@@ -31,7 +31,6 @@ LOWEST_HIGH_B = 800.0  # below, an image is no high-b image
 PLANES = ("sagittal", "coronal", "axial")
 _T2W_ECHO_MS = (60.0, 250.0)
 _THICK = 1.5  # an axis whose spacing is so many times the others' is that of the slices, however they are stored
-_INSTANCES_READ = 6  # spread over a series, to see whether it mixes b-values
 _T2_WORD = re.compile(
     r"[set]?t2(w|wi)?(tse|fse|frfse|space|cube|vista|propeller|blade)?(tra|ax|axial|sag|sagittal|cor|coronal)?"
 )
@@ -49,7 +48,7 @@ _NO_SCAN = wordSet(
 _SYNTHETIC, _PHANTOM = "synthetic", "phantom"  # a phantom is synthetic, but a study
 _RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
 _PLANE_WORDS = {"sag": "sagittal", "sagittal": "sagittal", "cor": "coronal", "coronal": "coronal"}
-_B_TAGS = ("0018,9087", "0019,100c", "2001,1003", "0043,1039")  # standard, Siemens, Philips, GE
+_B_TAGS = ("0018,9087", "0019,100C", "2001,1003", "0043,1039")  # standard, Siemens, Philips, GE
 _GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
 _B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1
 # b1400, b=1400, bval_1400, dwi 1500; several where a name lists them, as b50_500_800.
@@ -176,11 +175,10 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
     def tag(key: str) -> str:
         return (tagOf(instances[0], key) or "").strip() if instances else ""
 
-    description, name = tag("0008,103e").lower(), node.GetName().lower()
+    description, name = tag("0008,103E").lower(), node.GetName().lower()
     text = name if description in name else f"{description} {name}"
     words = frozenset(re.split(r"[^a-z0-9]+", text)) - {""}
-    spread = instances[:: max(len(instances) // _INSTANCES_READ, 1)]
-    tagged = {b for instance in spread if (b := _taggedB(instance, tagOf)) is not None}
+    tagged = {b for instance in _some(instances) if (b := _taggedB(instance, tagOf)) is not None}
     return Series(
         node=node,
         text=text,
@@ -218,6 +216,13 @@ def sliceAxis(node: slicer.vtkMRMLScalarVolumeNode) -> int | None:
     spacing = node.GetSpacing()
     thickest = int(np.argmax(spacing))
     return thickest if spacing[thickest] >= _THICK * sorted(spacing)[1] else None
+
+
+def _some(instances: list[str]) -> list[str]:
+    """Enough of a series to see whether it mixes b-values: neighbors, for they may alternate, and both ends."""
+    middle = len(instances) // 2
+    places = {0, 1, middle, middle + 1, len(instances) - 1}
+    return [instances[place] for place in sorted(places) if 0 <= place < len(instances)]
 
 
 def _taggedB(instance: str, tagOf: TagOf) -> float | None:

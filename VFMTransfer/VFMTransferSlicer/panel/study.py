@@ -1,0 +1,218 @@
+"""The study on the panel: which volumes, where they lie, sample studies. Needs Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from VFMTransferLib.catalog import find_bundle
+from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.registry import ModelSpec
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.terms import Sequence, TaskId
+
+from ..geometry import Described, describeGeometry
+from ..logic import TransferLogic
+from ..parameters import VFMTransferParameterNode
+from ..phantoms import PhantomInScene, isPhantomTruth, nameOf, seedsIn
+from ..process import MakeProcess, newProcess
+from ..samples import SAMPLE_SEED, PhantomMaker
+from ..studies import findStudy
+
+# A study comes into the scene volume by volume; so long after the last one it is taken to be whole.
+_SETTLED_MS = 400
+_WARNING = "⚠"
+_OPTIONAL = ("gland", "reference", "roi")  # what belongs to one study only
+
+
+def databaseTag(instance: str, tag: str) -> str:
+    """A DICOM tag of an image that Slicer's DICOM database holds; empty where there is none."""
+    database = getattr(slicer, "dicomDatabase", None)
+    return database.instanceValue(instance, tag) if database is not None and database.isOpen else ""
+
+
+class StudySection(VTKObservationMixin):
+    """Chooses volumes for the user, and says how they lie. What the user chose stays as it is.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Tells whether a run is on its way.
+        later: Calls a function after so many milliseconds.
+        makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
+    """
+
+    def __init__(
+        self,
+        ui: SimpleNamespace,
+        logic: TransferLogic,
+        later: Callable[[int, Callable[[], None]], None] = lambda ms, slot: qt.QTimer.singleShot(ms, slot),
+        makeProcess: MakeProcess = newProcess,
+    ) -> None:
+        VTKObservationMixin.__init__(self)
+        self._ui, self._logic, self._later = ui, logic, later
+        self._parameters: VFMTransferParameterNode | None = None
+        self._maker = PhantomMaker(lambda step: later(0, step), makeProcess)
+        self._maker.loaded.connect(self.onPhantom)
+        self._maker.failed.connect(self.onPhantomFailed)
+        self._labels = {
+            Sequence.T2W: ui.t2wGeometryLabel,
+            Sequence.HBV: ui.hbvGeometryLabel,
+            Sequence.ADC: ui.adcGeometryLabel,
+        }
+        self._arrivals = 0
+        self._described: tuple = ()
+        self._offered: set[str] = set()
+        self._setAside: slicer.vtkMRMLNode | None = None
+        ui.fillButton.connect("clicked(bool)", self.onFill)
+        ui.sampleButton.connect("clicked(bool)", self.onSample)
+        ui.phantomButton.connect("clicked(bool)", self.onNewPhantom)
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """Other choices, or none; where nothing is chosen, the newest study is."""
+        self.removeObservers()
+        self._parameters = parameters
+        self._described = ()
+        if parameters is not None:
+            self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
+            if not any(self._volumes().values()):
+                self._offered.clear()
+            self._fillEmpty()
+
+    def update(self) -> None:
+        """Say how the chosen volumes lie, and what can be clicked."""
+        isFree = self._parameters is not None and not self._logic.isRunning and not self._maker.isBusy
+        for button in (self._ui.fillButton, self._ui.sampleButton, self._ui.phantomButton):
+            button.enabled = isFree
+        if self._parameters is not None:
+            self._fitReference()
+            self._describe()
+
+    def onNodeAdded(self, caller=None, event=None) -> None:
+        """Something came into the scene; when no more comes, it may be a study."""
+        self._arrivals += 1
+        arrival = self._arrivals
+        self._later(_SETTLED_MS, lambda: arrival == self._arrivals and self._fillEmpty())
+
+    def onFill(self, checked: bool = False) -> None:
+        """The user wants the newest study, whatever was chosen before."""
+        found = findStudy(slicer.mrmlScene, databaseTag)
+        if not found.isEmpty:
+            self._choose(found.volumes)
+        self._say(" ".join(found.sentences))
+
+    def onSample(self, checked: bool = False) -> None:
+        self._make(SAMPLE_SEED)
+
+    def onNewPhantom(self, checked: bool = False) -> None:
+        """Another phantom than those that are there, and than the sample."""
+        self._make(max({SAMPLE_SEED} | seedsIn(slicer.mrmlScene)) + 1)
+
+    def onPhantom(self, phantom: PhantomInScene) -> None:
+        """A phantom is there: it is chosen, for it was asked for."""
+        self._say(_("{name} is loaded.").format(name=nameOf(phantom.seed)))
+        if self._parameters is not None:
+            self._choose(phantom.volumes)
+            self._parameters.reference = phantom.truth
+        self.update()
+
+    def onPhantomFailed(self, sentence: str, details: str) -> None:
+        self._say(sentence, details)
+        self.update()
+
+    def _make(self, seed: int) -> None:
+        self._say(_("Making {name}; it takes some seconds.").format(name=nameOf(seed)))
+        self._maker.make(seed, slicer.mrmlScene)
+        self.update()
+
+    def _fillEmpty(self) -> None:
+        """Choose the newest study where nothing is chosen, or what arrived of it since; never replace a choice."""
+        if self._parameters is None or self._logic.isRunning or self._maker.isBusy:
+            return
+        chosen = self._volumes()
+        if all(chosen.values()):
+            return
+        found = findStudy(slicer.mrmlScene, databaseTag)
+        if any(node is not None and node is not found.volumes[sequence] for sequence, node in chosen.items()):
+            return
+        # What was offered once, and is not chosen, the user does not want.
+        new = {
+            sequence: node
+            for sequence, node in found.volumes.items()
+            if node is not None and chosen[sequence] is None and node.GetID() not in self._offered
+        }
+        if new:
+            self._offered |= {node.GetID() for node in new.values()}
+            self._set(new)
+            self._say(" ".join(found.sentences))
+
+    def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+        """Choose a study; what was chosen beside another one is let go."""
+        if volumes[Sequence.T2W] is not self._parameters.t2w:
+            for name in _OPTIONAL:
+                setattr(self._parameters, name, None)
+            self._setAside = None
+        self._set(volumes)
+
+    def _set(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+        for sequence, node in volumes.items():
+            setattr(self._parameters, str(sequence), node)
+
+    def _volumes(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]:
+        return {sequence: getattr(self._parameters, str(sequence)) for sequence in Sequence}
+
+    def _fitReference(self) -> None:
+        """Set a phantom's truth, which was chosen for the user, aside while the task gives no segments."""
+        chosen, givesSegments = self._parameters, TASKS[TaskId(self._parameters.task)].output == "segmentation"
+        if isPhantomTruth(chosen.reference) and not givesSegments:
+            self._setAside, chosen.reference = chosen.reference, None
+        elif chosen.reference is not None or givesSegments:
+            aside, self._setAside = self._setAside, None
+            if aside is not None and chosen.reference is None and aside.GetScene() is not None:
+                chosen.reference = aside
+
+    def _describe(self) -> None:
+        """Fill the lines below the selectors, if anything changed that they tell of."""
+        volumes = self._volumes()
+        about = volumes[TASKS[TaskId(self._parameters.task)].reference]
+        state = (self._parameters.task, self._parameters.bundleA, *(_stateOf(node) for node in volumes.values()))
+        if state == self._described:
+            return
+        self._described = state
+        spec = self._spec()
+        for sequence, node in volumes.items():
+            described = Described("") if node is None else describeGeometry(node, sequence, spec, about)
+            self._labels[sequence].text = "\n".join(_lines(described))
+
+    def _spec(self) -> ModelSpec | None:
+        try:
+            return find_bundle(self._parameters.bundleA).spec if self._parameters.bundleA else None
+        except VFMTransferError:  # the section of the networks says so
+            return None
+
+    def _say(self, sentence: str, details: str = "") -> None:
+        self._ui.studyNoteLabel.text = sentence
+        self._ui.studyNoteLabel.toolTip = details
+
+
+def _lines(described: Described) -> Iterable[str]:
+    if described.line:
+        yield described.line
+    yield from (f"{_WARNING} {warning}" for warning in described.warnings)
+
+
+def _stateOf(node: slicer.vtkMRMLScalarVolumeNode | None) -> tuple:
+    """What changes with all that is told of a volume."""
+    if node is None:
+        return ()
+    parent, image = node.GetParentTransformNode(), node.GetImageData()
+    return (
+        node.GetID(),
+        node.GetMTime(),
+        image.GetMTime() if image is not None else 0,
+        (parent.GetID(), parent.GetTransformToWorldMTime()) if parent is not None else (),
+    )
