@@ -68,6 +68,12 @@ def a_field(grid: Geometry) -> np.ndarray:
     return along.astype(np.float32)
 
 
+def tag_of(segment, name: str) -> str:
+    value = vtk.mutable("")
+    segment.GetTag(f"DICOM.Segment{name}", value)
+    return str(value)
+
+
 def load(result: Result, folder, inputs, reference=Sequence.T2W):
     return loadArm(save_result(result, folder / "arm"), inputs, reference)
 
@@ -87,6 +93,7 @@ def test_segments_come_with_names_colors_terms_and_place(scene, tmp_path):
         assert segment.GetTag(segment.GetTerminologyEntryTagName(), tag)
         assert str(tag) == terminology(term)
         np.testing.assert_array_equal(voxels_of(node, str(label), volume), labels.array == value)
+        assert (tag_of(segment, "AlgorithmType"), tag_of(segment, "AlgorithmName")) == ("AUTOMATIC", "b")
     assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
     assert node.GetDisplayNode() is not None
 

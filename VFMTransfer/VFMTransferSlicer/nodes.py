@@ -16,6 +16,7 @@ from .nifti import VECTOR, NiftiImage
 
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
+_LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 Window = tuple[float, float]  # the values shown black and white
@@ -55,6 +56,15 @@ def loadSegmentation(
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
     return node
+
+
+def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
+    """Say in each segment that a network drew it; without that DICOM SEG would call it drawn by hand."""
+    segmentation = node.GetSegmentation()
+    for name in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(name)
+        segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmName", bundle[:_LONGEST_DICOM_TEXT])
 
 
 def volumeNode(

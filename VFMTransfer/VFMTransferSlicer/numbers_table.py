@@ -90,13 +90,22 @@ class NumbersTable:
 
 
 def numbersOf(run: RunInScene) -> NumbersTable:
-    """The table of a run as far as it has come: of its comparison, before that of each arm that is there."""
+    """The table of a run as far as it has come."""
+    return NumbersTable(_rows(measuresOf(run)), _notes(run))
+
+
+def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
+    """All numbers of a run: of its comparison, before that of each arm that is there, and of the lesions.
+
+    Returns:
+        Rows as `comparison.json` has them: subject, measure, between, value, unit, note.
+    """
+    arms = list(zip(_ARMS, run.arms, strict=False))
     if run.comparison is not None:
-        measures = run.comparison["measures"]
+        found = list(run.comparison["measures"])
     else:
-        measures = [row for side, arm in zip(_ARMS, run.arms, strict=False) for row in _measuresOf(arm, side)]
-    lesions = [row for side, arm in zip(_ARMS, run.arms, strict=False) for row in _lesionMeasures(run, arm, side)]
-    return NumbersTable(_rows([*measures, *lesions]), _notes(run))
+        found = [row for side, arm in arms for row in _measuresOfArm(arm, side)]
+    return found + [row for side, arm in arms for row in _lesionMeasures(run, arm, side)]
 
 
 def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
@@ -128,7 +137,7 @@ def _cell(found: Mapping[str, Any]) -> Cell:
     return Cell(f"{value:{sign}.{_KINDS[kind].decimals}f}", note)
 
 
-def _measuresOf(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
     """What one arm tells on its own, in the comparison's words."""
     numbers = arm.numbers
     found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]

@@ -15,7 +15,16 @@ from VFMTransferLib.terms import LABEL_TERMS, Sequence
 
 from .handover import gridInWorld, handOver
 from .nifti import NiftiImage, readNifti
-from .nodes import Window, gridTransformNode, loadSegmentation, removeNode, volumeNode, windowFor, windowOf
+from .nodes import (
+    Window,
+    gridTransformNode,
+    loadSegmentation,
+    removeNode,
+    signSegments,
+    volumeNode,
+    windowFor,
+    windowOf,
+)
 from .runs import ArmInScene
 
 __all__ = ["ATTRIBUTE", "describe", "gridInWorld", "handOver", "loadArm", "loadArmInSteps", "placeBeside"]
@@ -135,6 +144,7 @@ class _Loading:
     def _addSegmentation(self) -> None:
         title = f"{self._about.GetName()} segmentation ({self._arm_title})"
         self.arm.segmentation = loadSegmentation(self._folder / SEGMENTATION, title, self._about)
+        signSegments(self.arm.segmentation, self.arm.bundle)
         self._place(self.arm.segmentation)
 
     def _addTransform(self, image: NiftiImage) -> None:

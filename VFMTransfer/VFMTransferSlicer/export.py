@@ -1,0 +1,204 @@
+"""A run as files for others, each whole or not at all, and why it cannot be. Needs MRML; the rest is handed in."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import slicer
+
+from VFMTransferLib.atomic import atomic_file, atomic_folder, writing
+from VFMTransferLib.errors import OutputError
+from VFMTransferLib.study.measures import Between
+from VFMTransferLib.terms import RESEARCH_USE
+
+from .numbers_table import measuresOf
+from .runs import ArmInScene, RunInScene
+
+REPORT, PAGE = "report", "report.html"
+PAGE_SUFFIXES = (".html", ".htm")
+SCENE_SUFFIX = ".mrb"
+DICOM_UIDS = "DICOM.instanceUIDs"
+_COLUMNS = ("case", "task", "subject", "measure", "between", "value", "unit", "note")
+_PROVENANCE = "provenance"
+_SIDES = (Between.A, Between.B)
+_ENCODING = "utf-8-sig"  # with the mark by which spreadsheets know what it is
+_LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
+_RUN_FIRST = "Run networks first."
+
+
+class SegExporter(Protocol):
+    """What is used of Slicer's `DICOMSegmentationExporter`."""
+
+    def export(self, outputDirectory: str, segFileName: str, metadata: dict[str, str], *, skipEmpty: bool) -> Any: ...
+
+    def cleanup(self) -> None: ...
+
+
+def proposedName(run: RunInScene, now: datetime, suffix: str = "") -> str:
+    """A file name that tells runs apart, and nothing of the patient."""
+    return f"vfm-transfer-{run.task}-{now:%Y-%m-%d-%H%M%S}{suffix}"
+
+
+def whyNoReport(run: RunInScene | None) -> str:
+    """Why the report cannot be saved, in a sentence; empty if it can."""
+    if run is None or not run.arms:
+        return _RUN_FIRST
+    if run.comparison is None:
+        return "The report needs both networks. Choose two, and run them to the end."
+    if run.folder is None or not (run.folder / REPORT / PAGE).is_file():
+        return "The report of this run is no longer there. Run again."
+    return ""
+
+
+def whyNoNumbers(run: RunInScene | None) -> str:
+    """Why the numbers cannot be saved, in a sentence; empty if they can."""
+    return "" if run is not None and run.arms else _RUN_FIRST
+
+
+def whyNoSegmentations(run: RunInScene | None, hasExporter: bool) -> str:
+    """Why the segmentations cannot be saved as DICOM, in a sentence; empty if they can.
+
+    Args:
+        run: What they come from.
+        hasExporter: Whether this Slicer can write them.
+    """
+    if run is None or not run.arms:
+        return _RUN_FIRST
+    if not any(_segmentation(arm) for arm in run.arms):
+        return "This run left no segmentation in the scene."
+    if not run.isInScene or not run.about.GetAttribute(DICOM_UIDS):
+        return "DICOM SEG refers to the slices it was drawn on, so the images must have been loaded from DICOM."
+    if not hasExporter:
+        return "This Slicer writes no DICOM SEG. It needs Slicer 5.12, or the extension QuantitativeReporting."
+    return ""
+
+
+def saveReport(run: RunInScene, target: Path) -> None:
+    """Save the library's report.
+
+    Args:
+        run: With its report still there.
+        target: Named `.html` for the page alone, which needs no other file and replaces what is there; else a new
+            folder, for the page with its picture and tables.
+
+    Raises:
+        OutputError: The report is gone, the place cannot be written, or the folder is there already.
+    """
+    if why := whyNoReport(run):
+        raise OutputError(why)
+    report = run.folder / REPORT
+    if target.suffix.lower() in PAGE_SUFFIXES:
+        with atomic_file(target) as part:
+            shutil.copyfile(report / PAGE, part)
+    else:
+        with atomic_folder(target) as work:
+            shutil.copytree(report, work, dirs_exist_ok=True)
+
+
+def saveNumbers(run: RunInScene, target: Path) -> None:
+    """Save all measures as CSV, a row each, and what they come from in the same columns.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    rows = [*measuresOf(run), *_provenanceRows(run)]
+    with atomic_file(target) as part, part.open("w", encoding=_ENCODING, newline="") as stream:
+        writer = csv.DictWriter(stream, _COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({"case": "study", "task": str(run.task), **row} for row in rows)
+
+
+def saveScene(target: Path, save: Callable[[str], bool]) -> None:
+    """Save the scene, with all that is in it, as one file.
+
+    Args:
+        target: Named `.mrb`.
+        save: Slicer's own `slicer.util.saveScene`, which says whether it could.
+
+    Raises:
+        OutputError: It could not; what was at `target` is still there.
+    """
+    with _besides(target.parent, target.name) as work:
+        if not save(str(work / target.name)):
+            raise OutputError(
+                f"Slicer could not save the scene as '{target.name}'. Its log says why; is there space on the disk?"
+            )
+        (work / target.name).replace(target)
+
+
+def saveSegmentations(
+    run: RunInScene,
+    folder: Path,
+    newExporter: Callable[[slicer.vtkMRMLSegmentationNode, str], SegExporter],
+    now: datetime,
+) -> list[Path]:
+    """Save each network's segmentation as DICOM SEG, without structures that are empty.
+
+    Args:
+        run: Drawn on slices that were loaded from DICOM.
+        folder: Where the files go.
+        newExporter: Slicer's own exporter for a segmentation and the name of who made it.
+        now: Part of the names.
+
+    Returns:
+        The files, of A and B.
+
+    Raises:
+        OutputError: A segmentation cannot be written; none of the files is left then.
+    """
+    stem = proposedName(run, now)
+    chosen = [(side, arm) for side, arm in zip("ab", run.arms, strict=False) if _segmentation(arm)]
+    with _besides(folder, stem) as work:
+        names = [_writeSeg(arm, work, f"{stem}-{side}.dcm", newExporter) for side, arm in chosen]
+        for name in names:
+            (work / name).replace(folder / name)
+    return [folder / name for name in names]
+
+
+def _writeSeg(arm: ArmInScene, folder: Path, name: str, newExporter: Callable[..., SegExporter]) -> str:
+    exporter = newExporter(arm.segmentation, "VFM Transfer")
+    description = f"Research use only: {arm.bundle}"[:_LONGEST_DICOM_TEXT]
+    try:
+        exporter.export(str(folder), name, {"SeriesDescription": description}, skipEmpty=True)
+    except (ValueError, RuntimeError, OSError) as error:  # Slicer's own, of which only the first line is a sentence
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OutputError(f"'{arm.segmentation.GetName()}' could not be written as DICOM SEG: {reason}") from error
+    finally:
+        exporter.cleanup()
+    return name
+
+
+def _segmentation(arm: ArmInScene) -> slicer.vtkMRMLSegmentationNode | None:
+    node = arm.segmentation
+    return node if node is not None and node.GetScene() is not None else None
+
+
+def _provenanceRows(run: RunInScene) -> Iterator[dict[str, str]]:
+    """Which weights said it, how, in what versions and how long it took."""
+    yield {"subject": _PROVENANCE, "measure": "research use", "value": RESEARCH_USE}
+    for side, arm in zip(_SIDES, run.arms, strict=False):
+        about = {"subject": _PROVENANCE, "between": str(side)}
+        for name, value in arm.numbers["model"].items():
+            yield {**about, "measure": name, "value": value}
+        for package, version in arm.numbers["versions"].items():
+            yield {**about, "measure": f"version of {package}", "value": version}
+        for stage, seconds in arm.numbers["seconds"].items():
+            yield {**about, "measure": f"time to {stage}", "value": f"{seconds:.3f}", "unit": "s"}
+
+
+@contextmanager
+def _besides(folder: Path, name: str) -> Iterator[Path]:
+    """A temporary folder in `folder`, from which files come to their place in one step.
+
+    Raises:
+        OutputError: `folder` cannot be written; the sentence names `name`.
+    """
+    with writing(folder / name), TemporaryDirectory(prefix=".vfm-transfer-", dir=folder) as work:
+        yield Path(work)
