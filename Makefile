@@ -28,7 +28,7 @@ IN_SLICER = $(SCREEN) "$(SLICER)" --testing --no-splash --disable-cli-modules \
 
 test-slicer:
 	$(IN_SLICER) --python-script Testing/slicer/run.py $(TESTS)
-	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module.py test_console.py
+	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module test_console
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
