@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from .atomic import writing
@@ -32,31 +33,42 @@ def user_folder() -> Path:
     return _data_folder() / "vfm-transfer" / "bundles"
 
 
+@dataclass(frozen=True)
+class Catalog:
+    """All that is in both folders, read once.
+
+    Attributes:
+        bundles: Those that can be read, the shipped ones first, each group by name.
+        broken: Folder → sentence, for the others.
+    """
+
+    bundles: tuple[Bundle, ...]
+    broken: dict[Path, str]
+
+
+def read_catalog() -> Catalog:
+    """Read the metadata of every bundle on this machine."""
+    bundles: list[Bundle] = []
+    broken: dict[Path, str] = {}
+    for folder in _bundle_folders():
+        try:
+            bundles.append(read_bundle(folder))
+        except BundleError as error:
+            broken[folder] = str(error)
+    return Catalog(tuple(bundles), broken)
+
+
 def list_bundles(task: TaskId | None = None) -> list[Bundle]:
     """All bundles that can be read, the shipped ones first, each group by name.
 
     `broken_bundles` says what is wrong with the others.
     """
-    bundles = []
-    for folder in _bundle_folders():
-        try:
-            bundle = read_bundle(folder)
-        except BundleError:
-            continue
-        if task is None or bundle.spec.task == task:
-            bundles.append(bundle)
-    return bundles
+    return [bundle for bundle in read_catalog().bundles if task is None or bundle.spec.task == task]
 
 
 def broken_bundles() -> dict[Path, str]:
     """Folder → sentence, for each bundle that cannot be read."""
-    broken = {}
-    for folder in _bundle_folders():
-        try:
-            read_bundle(folder)
-        except BundleError as error:
-            broken[folder] = str(error)
-    return broken
+    return read_catalog().broken
 
 
 def as_bundle(bundle: Bundle | str | Path) -> Bundle:
@@ -123,6 +135,11 @@ def _why_no_pair(task: TaskId) -> str:
         f"No pair of networks (pretrained and scratch) comes with the product for {task}, but these are installed: "
         f"{', '.join(installed)}. Choose two of them."
     )
+
+
+def is_own(bundle: Bundle) -> bool:
+    """Whether it lies in the user's folder, so that it can be removed."""
+    return bundle.folder.parent == user_folder()
 
 
 def remove_bundle(name: str) -> Path:

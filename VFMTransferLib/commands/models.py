@@ -1,4 +1,4 @@
-"""`vfm-transfer models`: list, show, import, export-onnx, fetch, remove."""
+"""`vfm-transfer models`: list, show, import, check, export-onnx, fetch, remove."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def add_parser(commands: Commands) -> None:
     _add_list(actions)
     _add_show(actions)
     _add_import(actions)
+    _add_check(actions)
     _add_export(actions)
     _add_fetch(actions)
     _add_remove(actions)
@@ -52,7 +53,14 @@ def _add_import(actions: Commands) -> None:
         action="store_true",
         help="keep the fusion file's own first blocks instead of those of the three sequence networks",
     )
+    add_json(parser)
     parser.set_defaults(run=run_import)
+
+
+def _add_check(actions: Commands) -> None:
+    parser = add_command(actions, "check", "Check a bundle's files against their checksums")
+    parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
+    parser.set_defaults(run=run_check)
 
 
 def _add_export(actions: Commands) -> None:
@@ -122,7 +130,19 @@ def run_import(args: argparse.Namespace) -> None:
     from ..importing import import_files
 
     bundle = import_files(args.files, args.output, keep_fusion_streams=args.keep_fusion_streams, **_importing(args))
-    _print_new(bundle)
+    if args.json:
+        print_json(_facts(bundle))
+    else:
+        _print_new(bundle)
+
+
+def run_check(args: argparse.Namespace) -> None:
+    from ..bundle import verify
+    from ..catalog import find_bundle
+
+    bundle = find_bundle(args.bundle)
+    verify(bundle)
+    print(f"{bundle.name}: {', '.join(bundle.sha256)} are intact.")
 
 
 def run_export(args: argparse.Namespace) -> None:
