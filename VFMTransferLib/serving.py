@@ -5,12 +5,14 @@ Standard library only, so that a worker whose Python lacks a package can still s
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
 import queue
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,7 @@ class Serving:
 
     def serve(self, idle_s: float) -> None:
         """Run jobs until the end is asked for, or none came for so long."""
+        _import_ahead()
         while True:
             try:
                 run = self._queue.get(timeout=idle_s)
@@ -155,6 +158,13 @@ class Serving:
             self._send(described(error, run.job, job.arm if job else None))
             return "failed"
         return "done"
+
+
+def _import_ahead() -> None:
+    """Load what every job needs while the user still chooses; whatever fails here, the job meets it and says so."""
+    for module in ("VFMTransferLib.batch_job", "onnxruntime"):
+        with suppress(Exception):
+            importlib.import_module(module)
 
 
 def capabilities() -> Capabilities:

@@ -435,6 +435,16 @@ def test_the_worker_runs_as_a_module_too():
     assert [type(reply) for reply in replies] == [Ready, Bye]
 
 
+def test_what_every_job_needs_is_loaded_before_the_first_one():
+    code = (
+        "import sys\nfrom VFMTransferLib.serving import Serving\n"
+        "serving = Serving(print, 0)\nserving.hear([])\nserving.serve(1.0)\n"
+        "print({'VFMTransferLib.batch_job', 'onnxruntime'} <= set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True"
+
+
 def test_a_worker_without_work_leaves_and_the_next_run_starts_one(tiny_models, tmp_path):
     with WorkerClient(options=["--idle-s", "0.2"], environment=ENVIRONMENT) as idle:
         first = idle.start().process_id

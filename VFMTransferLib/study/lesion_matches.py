@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, optimize
+import scipy  # which loads `optimize`, as slow as all else here, when it is first asked for
+from scipy import ndimage
 
 from ..lesions import CONNECTIVITY
 from .measures import Between, Measure, measure
@@ -46,7 +47,7 @@ def match_lesions(first: np.ndarray, second: np.ndarray) -> Matches:
     intersection = table[1:, 1:]
     union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - intersection
     iou = np.where(intersection >= MIN_IOU * union, intersection / np.maximum(union, 1), 0.0)
-    rows, columns = optimize.linear_sum_assignment(iou, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
     both = int((iou[rows, columns] > 0).sum())
     return Matches(both, count_a - both, count_b - both)
 
