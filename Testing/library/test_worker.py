@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -379,6 +380,28 @@ def test_cancel_that_is_not_answered_ends_the_worker_and_the_next_run_starts_one
         assert stubborn.start().process_id != process
 
 
+@unix_only
+def test_a_cancel_in_a_long_window_keeps_the_finished_arm_and_the_next_run_loads_again(
+    tiny_models, slow_models, tmp_path
+):
+    run = a_job(tmp_path, tiny_models, "tiny-scratch", t2w=a_large_t2w())
+    run = replace(run, bundles=(*run.bundles, str(slow_models / "slow-a")))
+    with WorkerClient(environment=ENVIRONMENT) as stubborn:
+        process, replies, is_asked = stubborn.start().process_id, [], False
+        for reply in stubborn.run(run):
+            replies.append(reply)
+            if isinstance(reply, Progress) and (reply.arm, reply.stage) == (1, "infer") and not is_asked:
+                os.kill(process, signal.SIGSTOP)  # as a window that takes for ever
+                stubborn.cancel("job", within_s=0.2)
+                is_asked = True
+        assert of(ArmResult, replies) == [ArmResult("job", 0, "tiny-scratch", "0-tiny-scratch", 1)]
+        assert replies[-1] == Finished("job", "canceled")
+        document = json.loads((tmp_path / "0-tiny-scratch" / RESULT).read_text(encoding="utf-8"))
+        assert all((tmp_path / "0-tiny-scratch" / name).is_file() for name in document["files"])
+        again = list(stubborn.run(a_job(tmp_path, tiny_models, "tiny-scratch")))
+        assert [result.networks_loaded for result in of(ArmResult, again)] == [1]
+
+
 def test_a_canceled_job_leaves_no_deadline_for_the_next_of_its_name(client, slow_models, tiny_models, tmp_path):
     process = client.start().process_id
     for reply in client.run(a_job(tmp_path, slow_models, "slow-a", t2w=a_large_t2w())):
@@ -472,6 +495,26 @@ def test_only_messages_reach_stdout_whatever_libraries_print():
     replies, stderr = converse(start(command=[sys.executable, "-c", noisy]), to_line(Hello()))
     assert [type(reply) for reply in replies] == [Ready, Bye]
     assert {"native noise", "python noise", "child noise"} <= set(stderr.splitlines())
+
+
+def test_no_home_no_temporary_folder_no_network_and_strange_names_are_no_hindrance(tiny_models, tmp_path):
+    folder = tmp_path / "Größe & Übergabe (1)"
+    models, cohort = folder / "Netze für  alle", a_cohort(folder / "Fälle", "Ö Ä")
+    shutil.copytree(tiny_models, models)
+    (folder / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*about):\n"
+        "    raise OSError('no network here')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+    )
+    nowhere = {"HOME": str(folder / "no home"), "TMPDIR": str(folder / "no place"), "LC_ALL": "C"}
+    run = a_job(folder, models, "tiny-pretrained", "tiny-scratch", compare=True, report=True)
+    with WorkerClient(environment={**ENVIRONMENT, **nowhere, "PYTHONPATH": str(folder)}) as cut_off:
+        replies = list(cut_off.run(run))
+        assert replies[-1] == Finished("job", "done"), of(Error, replies)
+        batch = list(cut_off.run(a_batch(cohort, folder / "Aus gabe ß", models, "tiny-scratch")))
+        assert batch[-1] == Finished("batch", "done"), of(Error, batch)
+    assert (folder / "Aus gabe ß" / "Ö Ä" / "tiny-scratch" / RESULT).is_file()
 
 
 def test_a_job_needs_no_package_but_the_four(tiny_models, tmp_path):
