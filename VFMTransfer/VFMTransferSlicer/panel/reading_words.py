@@ -27,14 +27,15 @@ def tallyText(tally: Tally, names: list[str]) -> str:
         tally: Of one pair.
         names: Of its networks, A and then B.
     """
-    counts = _("{nameA}: {a}; {nameB}: {b}; equal: {equal}; not revealed yet: {sealed}.").format(
-        nameA=names[0], a=tally.a, nameB=names[1], b=tally.b, equal=tally.equal, sealed=tally.sealed
-    )
-    if not tally.preferences:
-        return counts
-    p = "p < 0.001" if tally.pValue < 0.001 else f"p = {tally.pValue:.3f}"
-    test = _("Exact two-sided sign test, n = {n} without ties: {p}.").format(n=tally.preferences, p=p)
-    if tally.preferences >= FEWEST_FOR_SIGNIFICANCE:
-        return f"{counts} {test}"
-    caution = _("Too few to tell: fewer than {fewest} cannot give p < 0.05.").format(fewest=FEWEST_FOR_SIGNIFICANCE)
-    return f"{counts} {test} {caution}"
+    lines = [
+        f"{names[0]}: {tally.a}",
+        f"{names[1]}: {tally.b}",
+        _("equal: {equal}; not revealed yet: {sealed}").format(equal=tally.equal, sealed=tally.sealed),
+    ]
+    if tally.preferences:
+        p = "p < 0.001" if tally.pValue < 0.001 else f"p = {tally.pValue:.3f}"
+        lines.append(_("Exact two-sided sign test, n = {n} without ties: {p}.").format(n=tally.preferences, p=p))
+    if 0 < tally.preferences < FEWEST_FOR_SIGNIFICANCE:
+        caution = _("Too few to tell: fewer than {fewest} cannot give p < 0.05.")
+        lines.append(caution.format(fewest=FEWEST_FOR_SIGNIFICANCE))
+    return "\n".join(lines)
