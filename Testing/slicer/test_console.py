@@ -1,9 +1,11 @@
 """The module from Slicer's Python console, with and without a main window."""
 
+import tempfile
 import unittest
+from pathlib import Path
 
 import slicer
-from in_slicer import PAIR, loadStudy, requireRuntime
+from in_slicer import PAIR, loadStudy, requireRuntime, studyFolder
 
 from VFMTransfer import VFMTransferLogic
 from VFMTransferLib.errors import BundleError, MissingSequenceError, VFMTransferError
@@ -36,6 +38,16 @@ class ConsoleTest(unittest.TestCase):
             slicer.mrmlScene.RemoveNode(t2w)
             counts.append(slicer.mrmlScene.GetNumberOfNodes())
         self.assertEqual(counts[1], counts[2])
+
+    def test_a_folder_of_cases_is_run_once(self):
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        with tempfile.TemporaryDirectory(prefix="VFM Transfer ö ") as output:
+            for outcome in ("done", "skipped"):
+                done = self.logic.runFolder(studyFolder().parent, Path(output) / "results", "anatomy-segmentation")
+                self.assertEqual([(case.name, str(case.outcome)) for case in done], [("phantom-0007", outcome)])
+            summary = (Path(output) / "results" / "summary.csv").read_text(encoding="utf-8-sig")
+        self.assertIn("phantom-0007", summary)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_what_is_missing_is_an_error_that_says_so(self):
         with self.assertRaisesRegex(MissingSequenceError, "lacks T2w"):
