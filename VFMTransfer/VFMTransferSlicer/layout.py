@@ -1,86 +1,194 @@
-"""T2w, network A and network B side by side, in slice views of their own; the user's views stay as they are."""
+"""T2w, network A and network B side by side, in slice views of their own; the user's views stay as they are.
+
+The views are linked with each other by Slicer itself: slice, place and zoom by their view group, window and level by
+`LinkedWindows`. All that is changed of the user's nodes is given back, and the views leave the scene with the layout:
+a view that stays makes Slicer slower, and is saved with the scene (Slicer issue 7522). Slicer says nothing before it
+saves a scene, so what is there only for the views is kept from being saved at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container
 from xml.etree import ElementTree
 
 import slicer
+import vtk
 
-LAYOUT_ID = 5501  # Slicer's own are below 100, and 100 is the one that modules share
+from .cells import TAG, Rows, Volumes, cellsOf
+from .difference import makeDifference
+from .framing import Point, focusOf, frame, jump
+from .pairs import Order
+from .runs import RunInScene
+from .segments import nodesOf
+from .shown import Shown
+from .signals import Signal
+from .viewing import Viewing
+
+ONE_ROW_ID, TWO_ROWS_ID = 5501, 5502  # Slicer's own are below 100, and 100 is the one that modules share
 VIEW_GROUP = 55  # linked to each other, and to no view outside
-VIEWS = {"VFMTransferT2w": "T2w", "VFMTransferA": "A", "VFMTransferB": "B"}  # singleton tag → label in the corner
+_BLINDED = ("Left", "Right")
+_COLOR = "#4A90D9"
 
 
-def layoutXml() -> str:
-    """The layout as Slicer reads it: one row of axial slice views."""
-    row = ElementTree.Element("layout", type="horizontal")
-    for tag, label in VIEWS.items():
-        view = ElementTree.SubElement(ElementTree.SubElement(row, "item"), "view")
-        view.attrib.update({"class": "vtkMRMLSliceNode", "singletontag": tag})
-        properties = {"orientation": "Axial", "viewlabel": label, "viewcolor": "#4A90D9", "viewgroup": str(VIEW_GROUP)}
-        for name, value in properties.items():
-            ElementTree.SubElement(view, "property", name=name, action="default").text = value
-    return ElementTree.tostring(row, encoding="unicode")
+def layoutXml(rows: Rows) -> str:
+    """The layout as Slicer reads it: rows of axial slice views."""
+    root = ElementTree.Element("layout", type="vertical")
+    for cells in rows:
+        row = ElementTree.SubElement(ElementTree.SubElement(root, "item"), "layout", type="horizontal")
+        for cell in cells:
+            view = ElementTree.SubElement(ElementTree.SubElement(row, "item"), "view")
+            view.attrib.update({"class": "vtkMRMLSliceNode", "singletontag": cell.tag})
+            properties = {"orientation": "Axial", "viewlabel": cell.label, "viewcolor": _COLOR}
+            for name, value in {**properties, "viewgroup": str(VIEW_GROUP)}.items():
+                ElementTree.SubElement(view, "property", name=name, action="default").text = value
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 class SideBySide:
-    """Shows the comparison, and brings the user's former layout back.
+    """Shows a run, and brings the user's former layout back.
 
     Args:
         layoutNode: Of the application's layout logic.
         application: Knows the slice logic of each view.
+        rendererOf: Singleton tag of a view → its renderer, for the words in its corners.
+        later: Calls a function when the application has done what it is at.
+
+    Attributes:
+        changed: Emitted when the views come and go, also when the user chooses another layout.
     """
 
-    def __init__(self, layoutNode: slicer.vtkMRMLLayoutNode, application: slicer.vtkMRMLApplicationLogic) -> None:
+    def __init__(
+        self,
+        layoutNode: slicer.vtkMRMLLayoutNode,
+        application: slicer.vtkMRMLApplicationLogic,
+        rendererOf: Callable[[str], vtk.vtkRenderer],
+        later: Callable[[Callable[[], None]], None] = lambda function: function(),
+    ) -> None:
+        self.changed = Signal()
         self._layoutNode = layoutNode
         self._application = application
+        self._rendererOf = rendererOf
+        self._later = later
+        self._scene = layoutNode.GetScene()
         self._former: int | None = None
-        self._shown: list[slicer.vtkMRMLSegmentationNode] = []
+        self._shown: Shown | None = None
+        self._tags: list[tuple[vtk.vtkObject, int]] = []
+
+    @property
+    def isShown(self) -> bool:
+        return self._shown is not None
+
+    @property
+    def viewing(self) -> Viewing | None:
+        """Style and tools of what is shown."""
+        return self._shown.viewing if self._shown is not None else None
 
     def show(
         self,
-        volume: slicer.vtkMRMLScalarVolumeNode,
-        segmentations: Mapping[str, slicer.vtkMRMLSegmentationNode],
+        run: RunInScene,
+        *,
+        others: Volumes | None = None,
+        secondRow: bool = True,
+        order: Order = (0, 1),
+        isBlinded: bool = False,
     ) -> None:
-        """Switch to the three views: the volume in all of them, each segmentation in one.
+        """Switch to the views of a run. Shown again, they stay at their slice and zoom.
 
         Args:
-            volume: Shown in the plane of its own slices.
-            segmentations: Singleton tag of a view → what is drawn in it.
+            run: With one arm at least.
+            others: Volumes of the same study that the networks did not see.
+            secondRow: Reference or ADC, difference and high-b as well.
+            order: Which arm comes first.
+            isBlinded: Call the networks left and right.
+
+        Raises:
+            GeometryError: The arms' volumes are not on one grid; nothing is changed then.
         """
-        if self._former is None:
-            self._former = self._layoutNode.GetViewArrangement()
-        xml = layoutXml()
-        if not self._layoutNode.SetLayoutDescription(LAYOUT_ID, xml):
-            self._layoutNode.AddLayoutDescription(LAYOUT_ID, xml)
-        self._layoutNode.SetViewArrangement(LAYOUT_ID)
-        bounds = [0.0] * 6
-        next(iter(segmentations.values())).GetRASBounds(bounds)
-        center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
-        for tag in VIEWS:
-            self._fill(tag, volume, center)
-        for tag, segmentation in segmentations.items():
-            view = self._application.GetSliceLogicByLayoutName(tag).GetSliceNode()
-            segmentation.GetDisplayNode().SetViewNodeIDs([view.GetID()])
-            self._shown.append(segmentation)
+        names = _BLINDED if isBlinded else tuple("AB"[index] for index in order)
+        difference = makeDifference(run, order, names)
+        rows = cellsOf(run, others or {}, difference, secondRow=secondRow, order=order, names=names)
+        isNew = self._shown is None or self._shown.run is not run
+        self._clear()
+        self._arrange(rows)
+        logics = {cell.tag: self._application.GetSliceLogicByLayoutName(cell.tag) for row in rows for cell in row}
+        self._shown = Shown(run, order, rows, difference, logics, isBlinded, self._rendererOf)
+        self._shown.changes.set(self._layoutNode, "SaveWithScene", False)  # it would ask for views that are not saved
+        if isNew:
+            self.frame()
+        self.changed.emit()
+
+    def frame(self, focus: Point | None = None) -> None:
+        """Look at the slice of greatest disagreement, or at another point, at the first zoom."""
+        if self._shown is not None:
+            shown = self._shown
+            frame(shown.run, list(shown.logics.values()), focus or focusOf(shown.run))
+
+    def jumpTo(self, ras: Point) -> None:
+        """Go to a point: in these views, or while they are not shown in the user's."""
+        views = nodesOf(self._scene, "vtkMRMLSliceNode")
+        jump([view for view in views if not self.isShown or view.GetViewGroup() == VIEW_GROUP], ras)
+        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if crosshair is not None:
+            crosshair.SetCrosshairRAS(*ras)
 
     def restore(self) -> None:
-        """Back to the layout that was there before `show`; the segmentations are in all views again."""
-        for segmentation in self._shown:
-            if segmentation.GetScene() is not None:
-                segmentation.GetDisplayNode().RemoveAllViewNodeIDs()
-        self._shown.clear()
-        if self._former is not None:
+        """Back to the layout that was there before `show`."""
+        if self._shown is None:
+            return
+        self._clear()
+        self._stopWatching()
+        if self._layoutNode.GetViewArrangement() in (ONE_ROW_ID, TWO_ROWS_ID):
             self._layoutNode.SetViewArrangement(self._former)
-            self._former = None
+        self._former = None
+        _removeViews(self._scene, self._application)
+        self.changed.emit()
 
-    def _fill(self, tag: str, volume: slicer.vtkMRMLScalarVolumeNode, center: list[float]) -> None:
-        logic = self._application.GetSliceLogicByLayoutName(tag)
-        composite = logic.GetSliceCompositeNode()
-        composite.SetBackgroundVolumeID(volume.GetID())
-        composite.SetLinkedControl(1)
-        composite.SetHotLinkedControl(1)
-        logic.GetSliceNode().RotateToVolumePlane(volume)
-        logic.FitSliceToBackground()
-        logic.GetSliceNode().JumpSliceByOffsetting(*center)
+    def _arrange(self, rows: Rows) -> None:
+        self._stopWatching()
+        if self._former is None:
+            self._former = self._layoutNode.GetViewArrangement()
+        layout = ONE_ROW_ID if len(rows) == 1 else TWO_ROWS_ID
+        xml = layoutXml(rows)
+        if not self._layoutNode.SetLayoutDescription(layout, xml):
+            self._layoutNode.AddLayoutDescription(layout, xml)
+        self._layoutNode.SetViewArrangement(layout)
+        _removeViews(self._scene, self._application, kept={cell.tag for cells in rows for cell in cells})
+        watched = ((self._layoutNode, vtk.vtkCommand.ModifiedEvent, self._onLayout),)
+        watched += ((self._scene, self._scene.StartCloseEvent, self._onClose),)
+        self._tags = [(node, node.AddObserver(event, slot)) for node, event, slot in watched]
+
+    def _stopWatching(self) -> None:
+        for node, tag in self._tags:
+            node.RemoveObserver(tag)
+        self._tags = []
+
+    def _clear(self) -> None:
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
+
+    def _onLayout(self, caller: vtk.vtkObject, event: str) -> None:
+        """The user chose another layout: leave it there."""
+        if self._layoutNode.GetViewArrangement() not in (ONE_ROW_ID, TWO_ROWS_ID):
+            self._later(self.restore)  # Slicer is still at work on this layout
+
+    def _onClose(self, caller: vtk.vtkObject, event: str) -> None:
+        self.restore()
+
+
+def _removeViews(
+    scene: slicer.vtkMRMLScene, application: slicer.vtkMRMLApplicationLogic, kept: Container[str] = ()
+) -> None:
+    """Take our views out of the scene, with all that Slicer made for them; those with these tags stay."""
+    for view in nodesOf(scene, "vtkMRMLSliceNode"):
+        if not view.GetLayoutName().startswith(TAG) or view.GetLayoutName() in kept:
+            continue
+        logic = application.GetSliceLogic(view)
+        made = []
+        if logic is not None:
+            made += [logic.GetSliceCompositeNode(), logic.GetSliceModelNode()]
+            made += [logic.GetSliceModelDisplayNode(), logic.GetSliceModelTransformNode()]
+        scene.RemoveNode(view)  # first, for then the view's logic lets go, and does not make the others anew
+        for node in made:
+            if node is not None and node.GetScene() is not None:
+                scene.RemoveNode(node)

@@ -1,0 +1,125 @@
+"""Which view shows what of a run, as data. Nothing here changes a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import slicer
+
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.terms import Sequence
+
+from .difference import Difference
+from .pairs import Order, alive
+from .runs import RunInScene
+
+TAG = "VFMTransfer"  # singleton tags of our views begin with it
+T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE = (
+    f"{TAG}{name}" for name in ("T2w", "A", "B", "Difference", "ADC", "HBV", "Reference")
+)
+_SEQUENCES = {Sequence.T2W: (T2W, "T2w"), Sequence.ADC: (ADC, "ADC"), Sequence.HBV: (HBV, "High-b DWI")}
+_MISSING = {ADC: "No ADC in this study.", HBV: "No high-b DWI in this study."}
+
+Volumes = Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One view.
+
+    Attributes:
+        tag: Its singleton tag.
+        label: Its name, in its bar and its corner.
+        volume: Shown in it; None leaves it black.
+        overlay: Signed difference on top of it.
+        labels: Label map on top of it.
+        segmentation: Drawn in it.
+        arm: Index of the network that it is about; None if it is about none.
+        sentence: Why it is black.
+    """
+
+    tag: str
+    label: str
+    volume: slicer.vtkMRMLScalarVolumeNode | None = None
+    overlay: slicer.vtkMRMLScalarVolumeNode | None = None
+    labels: slicer.vtkMRMLLabelMapVolumeNode | None = None
+    segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    arm: int | None = None
+    sentence: str = ""
+
+
+Rows = tuple[tuple[Cell, ...], ...]
+
+
+def cellsOf(
+    run: RunInScene,
+    others: Volumes,
+    difference: Difference | None,
+    *,
+    secondRow: bool = True,
+    order: Order = (0, 1),
+    names: tuple[str, str] = ("A", "B"),
+) -> Rows:
+    """The views of a run, row by row.
+
+    The second row is left out where it would hold the difference alone, which then ends the first one.
+
+    Args:
+        run: What is shown.
+        others: Volumes of the same study that the networks did not see.
+        difference: A minus B, if there is one.
+        secondRow: Whether it is wanted.
+        order: Which arm comes first.
+        names: What the arms are called, in that order.
+    """
+    volumes = {**others, **alive(run.inputs)}
+    if TASKS[run.task].output == "classification":
+        shown = [sequence for sequence in _SEQUENCES if sequence in volumes]
+        return (tuple(Cell(*_SEQUENCES[sequence], volumes[sequence]) for sequence in shown),)
+    first = (_sequence(Sequence.T2W, volumes), *_arms(run, order, names))
+    if not secondRow:
+        return (first,)
+    left, right = _reference(run, volumes), _sequence(Sequence.HBV, volumes)
+    middle = () if difference is None else (_difference(run, difference, names),)
+    if left.volume is None and right.volume is None:
+        return ((*first, *middle),)
+    return (first, (left, *middle, right))
+
+
+def _sequence(sequence: Sequence, volumes: Volumes) -> Cell:
+    tag, label = _SEQUENCES[sequence]
+    volume = volumes.get(sequence)
+    return Cell(tag, label, volume, sentence="" if volume is not None else _MISSING.get(tag, ""))
+
+
+def _arms(run: RunInScene, order: Order, names: tuple[str, str]) -> list[Cell]:
+    cells = []
+    for tag, name, index in zip((A, B), names, order, strict=True):
+        if index < len(run.arms):
+            arm = run.arms[index]
+            image = next(iter(alive(arm.images).values()), None)
+            segmentation = arm.segmentation if arm.segmentation is not None and arm.segmentation.GetScene() else None
+            sentence = "" if image is not None or segmentation is not None else "Its result is no longer in the scene."
+            volume = run.about if TASKS[run.task].output == "segmentation" else image
+            cells.append(Cell(tag, name, volume, segmentation=segmentation, arm=index, sentence=sentence))
+    return cells
+
+
+def _reference(run: RunInScene, volumes: Volumes) -> Cell:
+    """The truth where it is known, else the ADC."""
+    node = run.reference
+    if node is None or node.GetScene() is None:
+        return _sequence(Sequence.ADC, volumes)
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return Cell(REFERENCE, "Reference", run.about, segmentation=node)
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return Cell(REFERENCE, "Reference", run.about, labels=node)
+    return Cell(REFERENCE, "Reference", node)
+
+
+def _difference(run: RunInScene, difference: Difference, names: tuple[str, str]) -> Cell:
+    label = f"{names[0]} - {names[1]}"
+    if difference.limit is None:
+        return Cell(DIFFERENCE, label, run.about, labels=difference.node)
+    return Cell(DIFFERENCE, label, run.about, overlay=difference.node)

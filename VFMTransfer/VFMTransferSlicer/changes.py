@@ -1,0 +1,53 @@
+"""What the views change of the user's scene, so that all of it can be given back. MRML only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+
+
+class Changes:
+    """Remembers settings before they are changed, and nodes that are only there for the views."""
+
+    def __init__(self) -> None:
+        self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
+        self._made: list[slicer.vtkMRMLNode] = []
+
+    def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
+        """Call `node.Set<name>(value)`; what `node.Get<name>()` said before the first time comes back.
+
+        Args:
+            node: In a scene.
+            name: Of a setting that has a getter and a setter of this name.
+            value: The setter's one argument.
+        """
+        self._former.setdefault((node, name), getattr(node, f"Get{name}")())
+        getattr(node, f"Set{name}")(value)
+
+    def make(self, scene: slicer.vtkMRMLScene, kind: type[slicer.vtkMRMLNode], name: str) -> slicer.vtkMRMLNode:
+        """A node that is neither listed to the user nor saved with the scene; `giveBack` removes it.
+
+        Make a volume after its display, so that it goes before it: shown without one it would get another.
+        """
+        node = kind()
+        node.SetName(name)
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        self._made.append(scene.AddNode(node))
+        return self._made[-1]
+
+    def remove(self, node: slicer.vtkMRMLNode) -> None:
+        """Remove a node that `make` made, before the others."""
+        self._made.remove(node)
+        if node.GetScene() is not None:
+            node.GetScene().RemoveNode(node)
+
+    def giveBack(self) -> None:
+        """Undo everything, the last change first. Nodes that the user removed meanwhile are left out."""
+        for (node, name), former in reversed(self._former.items()):
+            if node.GetScene() is not None:
+                getattr(node, f"Set{name}")(former)
+        self._former.clear()
+        for node in reversed(self._made[:]):
+            self.remove(node)

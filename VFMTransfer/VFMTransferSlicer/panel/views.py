@@ -1,0 +1,281 @@
+"""The section of the panel that shows A and B side by side, and the tools to look from one to the other. Needs Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from VFMTransferLib.terms import Sequence
+
+from ..layout import SideBySide
+from ..logic import TransferLogic
+from ..pairs import Order
+from ..parameters import VFMTransferParameterNode
+from ..runs import RunInScene
+from ..segments import Style
+from ..viewing import Tool
+
+FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
+FLICKER_MS = 600
+
+
+def makeSideBySide() -> SideBySide | None:
+    """The views of this application; None where it has no window to show them in."""
+    layoutManager = slicer.app.layoutManager()
+    if layoutManager is None:
+        return None
+    return SideBySide(
+        layoutManager.layoutLogic().GetLayoutNode(),
+        slicer.app.applicationLogic(),
+        lambda tag: layoutManager.sliceWidget(tag).sliceView().renderWindow().GetRenderers().GetFirstRenderer(),
+        lambda function: qt.QTimer.singleShot(0, function),
+    )
+
+
+class ViewSection:
+    """Opens the views after a run, and closes them again.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the run to show.
+        make: Makes the views when they are first wanted, for they need a main window.
+    """
+
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, make: Callable[[], SideBySide | None] = makeSideBySide
+    ) -> None:
+        self._ui = ui
+        self._logic = logic
+        self._make = make
+        self._views: SideBySide | None = None
+        self._parameters: VFMTransferParameterNode | None = None
+        self._order: Order = (0, 1)
+        self._isBlinded = False
+        self._hasSecondRow = True
+        self._isTelling = False
+        self._flicker = qt.QTimer()
+        self._flicker.setInterval(FLICKER_MS)
+        self._flicker.connect("timeout()", self.flip)
+        self._key: qt.QShortcut | None = None
+        for title, style in ((_("Outline"), Style.OUTLINE), (_("Fill"), Style.FILL), (_("Both"), Style.BOTH)):
+            ui.styleComboBox.addItem(title, str(style))
+        self._connect()
+        self.update()
+
+    def _connect(self) -> None:
+        ui = self._ui
+        ui.sideBySideButton.connect("toggled(bool)", self.onSideBySide)
+        ui.styleComboBox.connect("activated(int)", self.onStyle)
+        ui.fadeSlider.connect("valueChanged(double)", self.onFade)
+        ui.flickerButton.connect("toggled(bool)", self.onFlicker)
+        ui.checkerboardButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.CHECKERBOARD, isOn))
+        ui.revealButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.REVEAL, isOn))
+        self._logic.finished.connect(self.onFinished)
+
+    # ---- what the panel and the logic say
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """Other choices, or none; what is shown stays."""
+        self._parameters = parameters
+        self.update()
+
+    def update(self) -> None:
+        """Show what is chosen, and say what can be done now."""
+        run = self._run()
+        if self.isShown:
+            self._follow(run)
+        self._tell(run)
+
+    def onFinished(self, outcome: str) -> None:
+        """A run that is done is shown, if there are two answers to compare."""
+        run = self._run()
+        if outcome == "done" and run is not None and len(run.arms) > 1:
+            self.show()
+
+    # ---- what other sections ask for
+
+    @property
+    def isShown(self) -> bool:
+        return self._views is not None and self._views.isShown
+
+    def show(self, order: Order = (0, 1), isBlinded: bool = False) -> None:
+        """Show the last run; nothing happens where there is none, or no window.
+
+        Args:
+            order: Which arm comes first.
+            isBlinded: Call the networks left and right.
+        """
+        run = self._run()
+        if run is None or not self._hasViews():
+            return
+        wasShown = self.isShown
+        self._order, self._isBlinded = order, isBlinded
+        self._hasSecondRow = self._parameters is None or self._parameters.secondRow
+        with slicer.util.tryWithErrorDisplay(_("The results cannot be shown side by side.")):
+            self._views.show(
+                run, others=self._others(run), secondRow=self._hasSecondRow, order=order, isBlinded=isBlinded
+            )
+            self._setStyle()
+            if not wasShown:  # the views have their size only when Slicer has laid them out
+                qt.QTimer.singleShot(0, self._views.frame)
+
+    def unblind(self) -> None:
+        """Name the networks in the views that are shown, each where it is."""
+        if self.isShown:
+            self.show(self._order, isBlinded=False)
+
+    def restore(self) -> None:
+        """Back to the user's own layout."""
+        if self._views is not None:
+            self._views.restore()
+
+    def jumpTo(self, ras: tuple[float, float, float]) -> None:
+        """Go to a point, RAS, in these views, or in the user's while these are not shown."""
+        if self._hasViews():
+            self._views.jumpTo(ras)
+
+    # ---- what the user does
+
+    def onSideBySide(self, isOn: bool) -> None:
+        if self._isTelling:
+            return
+        if isOn:
+            self.show()
+        else:
+            self.restore()
+        self.update()
+
+    def onStyle(self, index: int) -> None:
+        if self._parameters is not None:
+            self._parameters.segmentStyle = self._ui.styleComboBox.itemData(index)
+
+    def onFade(self, fade: float) -> None:
+        if self._canCompare() and not self._isTelling:
+            self._views.viewing.setFade(fade)
+
+    def onFlicker(self, isOn: bool) -> None:
+        """Change between A and B by the clock."""
+        if not self._isTelling:
+            self._setFlicker(isOn)
+            self.update()
+
+    def onTool(self, tool: Tool, isOn: bool) -> None:
+        """Make the middle view of both, or of A again."""
+        if not self._isTelling and self._canCompare():
+            self._setFlicker(False)
+            self._views.viewing.setTool(tool if isOn else Tool.NONE)
+            self.update()
+
+    def flip(self) -> None:
+        """From A to B in the middle view, or back."""
+        if self._canCompare():
+            if self._views.viewing.tool is not Tool.NONE:
+                self._views.viewing.setTool(Tool.NONE)
+            self._views.viewing.flip()
+            self._tell(self._run())
+
+    # ---- within
+
+    def _run(self) -> RunInScene | None:
+        """The run to show; None as long as there is nothing of it."""
+        run = self._logic.lastRun
+        return run if run is not None and run.isInScene and run.arms else None
+
+    def _others(self, run: RunInScene) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
+        """What else is chosen of the study; nothing if the user has gone on to another one."""
+        chosen = self._parameters
+        if chosen is None or chosen.t2w is None or chosen.t2w is not run.inputs.get(Sequence.T2W):
+            return {}
+        volumes = {Sequence.T2W: chosen.t2w, Sequence.ADC: chosen.adc, Sequence.HBV: chosen.hbv}
+        return {sequence: volume for sequence, volume in volumes.items() if volume is not None}
+
+    def _hasViews(self) -> bool:
+        if self._views is None:
+            self._views = self._make()
+            if self._views is not None:
+                self._views.changed.connect(self._onChanged)
+        return self._views is not None
+
+    def _canCompare(self) -> bool:
+        return self.isShown and self._views.viewing.canCompare
+
+    def _onChanged(self) -> None:
+        """The views came, or went, perhaps because the user chose another layout."""
+        self._setFlicker(False)
+        self._setKey(self._canCompare())
+        if not self.isShown:
+            self._isBlinded = False
+        self._tell(self._run())
+
+    def _follow(self, run: RunInScene | None) -> None:
+        """Change what is shown with the choices."""
+        if run is None:
+            self.restore()
+        elif self._parameters is not None and self._parameters.secondRow != self._hasSecondRow:
+            self.show(self._order, self._isBlinded)
+        else:
+            self._setStyle()
+
+    def _setStyle(self) -> None:
+        if self._parameters is not None:
+            self._views.viewing.setStyle(self._parameters.segmentStyle, self._parameters.opacity)
+
+    def _setFlicker(self, isOn: bool) -> None:
+        if isOn and self._canCompare():
+            self._views.viewing.setTool(Tool.NONE)
+            self._flicker.start()
+        else:
+            self._flicker.stop()
+
+    def _setKey(self, isOn: bool) -> None:
+        """The key counts only while the views are there."""
+        if self._key is None and isOn:
+            self._key = qt.QShortcut(qt.QKeySequence(FLICKER_KEY), slicer.util.mainWindow())
+            self._key.connect("activated()", self.flip)
+        if self._key is not None:
+            self._key.setEnabled(isOn)
+
+    def _tell(self, run: RunInScene | None) -> None:
+        """Show on the widgets what there is; none of them is to take it for a click."""
+        self._isTelling = True
+        try:
+            self._tellViews(run)
+            self._tellTools()
+        finally:
+            self._isTelling = False
+
+    def _tellViews(self, run: RunInScene | None) -> None:
+        ui, chosen = self._ui, self._parameters
+        ui.sideBySideButton.enabled = run is not None
+        ui.sideBySideButton.checked = self.isShown
+        if run is None:
+            ui.sideBySideButton.toolTip = _("Run two networks first.")
+        else:
+            ui.sideBySideButton.toolTip = _("Show T2w, A and B in linked views; again to go back to your layout.")
+        if chosen is not None:
+            ui.styleComboBox.setCurrentIndex(max(ui.styleComboBox.findData(chosen.segmentStyle), 0))
+        isOutline = chosen is not None and chosen.segmentStyle == Style.OUTLINE
+        ui.opacitySlider.enabled = not isOutline
+        ui.opacitySlider.toolTip = _("Of the fill; an outline is always opaque.")
+
+    def _tellTools(self) -> None:
+        ui, canCompare = self._ui, self._canCompare()
+        viewing = self._views.viewing if canCompare else None
+        for widget in (ui.fadeSlider, ui.flickerButton, ui.checkerboardButton, ui.revealButton):
+            widget.enabled = canCompare
+        ui.fadeSlider.value = viewing.fade if canCompare else 0.0
+        ui.flickerButton.checked = self._flicker.isActive()
+        ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
+        ui.revealButton.checked = canCompare and viewing.tool is Tool.REVEAL
+        ui.viewHintLabel.text = _hint() if canCompare else ""
+
+
+def _hint() -> str:
+    return _(
+        "{key} changes between A and B in the middle view. Shift and the mouse move the crosshair in all views, "
+        "a double click shows one view alone, R shows the whole image."
+    ).format(key=FLICKER_KEY)

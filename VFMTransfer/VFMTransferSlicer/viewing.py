@@ -1,0 +1,188 @@
+"""Ways to look from A to B in one view, the middle one: fade, flicker, checkerboard, a window around the mouse.
+
+MRML only: mouse and keys come in through nodes and calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+
+import slicer
+
+from .cells import A, B, Cell
+from .changes import Changes
+from .mixture import Mixture, imageMixture, labelMixture
+from .pairs import Order, labelPair
+from .runs import RunInScene
+from .segments import DrawnSegments, Style
+from .signals import Signal
+from .windows import LinkedWindows
+
+_HALF = 0.5
+
+
+class Tool(StrEnum):
+    """What the middle view is made of."""
+
+    NONE = "none"  # A, fading into B
+    CHECKERBOARD = "checkerboard"
+    REVEAL = "reveal"
+
+
+class Viewing:
+    """Style of all segments, and the tools of the middle view.
+
+    Args:
+        run: What is shown.
+        order: Which arm comes first.
+        cells: Singleton tag → what the view was given to show.
+        logics: Singleton tag → the view.
+        windows: Links the volumes of A and B, if there are any.
+        changes: Undoes all of it in the end.
+
+    Attributes:
+        changed: Emitted when the middle view shows something else.
+    """
+
+    def __init__(
+        self,
+        run: RunInScene,
+        order: Order,
+        cells: Mapping[str, Cell],
+        logics: Mapping[str, slicer.vtkMRMLSliceLogic],
+        windows: LinkedWindows | None,
+        changes: Changes,
+    ) -> None:
+        self.changed = Signal()
+        self._run, self._order, self._cells, self._logics = run, order, cells, logics
+        self._windows, self._changes = windows, changes
+        self._style, self._opacity, self._fade, self._tool = Style.OUTLINE, 0.5, 0.0, Tool.NONE
+        self._mixture: Mixture | None = None
+        self._cursor: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
+        self._drawn = {
+            tag: DrawnSegments(cell.segmentation, logics[tag].GetSliceNode(), changes)
+            for tag, cell in cells.items()
+            if cell.segmentation is not None
+        }
+        self._over: DrawnSegments | None = None  # the second one's segments in the middle view
+        if A in self._drawn and B in self._drawn:
+            self._over = DrawnSegments(cells[B].segmentation, logics[A].GetSliceNode(), changes)
+        self._draw()
+
+    @property
+    def canCompare(self) -> bool:
+        """Whether there is an A and a B to look from one to the other."""
+        return self._over is not None or self._hasImages
+
+    @property
+    def tool(self) -> Tool:
+        return self._tool
+
+    @property
+    def fade(self) -> float:
+        """0 shows A, 1 shows B."""
+        return self._fade
+
+    def setStyle(self, style: Style | str, opacity: float) -> None:
+        """How segments are drawn, in all views; the opacity (0..1) is that of the fill."""
+        self._style, self._opacity = Style(style), opacity
+        self._draw()
+
+    def setFade(self, fade: float) -> None:
+        """Between A (0) and B (1), in the middle view."""
+        self._fade = min(max(fade, 0.0), 1.0)
+        self._draw()
+        self.changed.emit()
+
+    def flip(self) -> None:
+        """From A to B, or back."""
+        self.setFade(0.0 if self._fade > _HALF else 1.0)
+
+    def setTool(self, tool: Tool | str) -> None:
+        """Make the middle view of A and B in this way."""
+        self._tool = Tool(tool)
+        self._followCursor(self._tool is Tool.REVEAL)
+        if self._tool is not Tool.NONE:
+            self._mixture = self._mixture or self._mix()
+        if self._tool is Tool.CHECKERBOARD:
+            self._mixture.showCheckerboard()
+        elif self._tool is Tool.REVEAL:
+            self._mixture.showFirst()
+        self._draw()
+        self.changed.emit()
+
+    def middle(self) -> Cell:
+        """What the middle view shows now, for its corners."""
+        first, second = self._cells[A], self._cells.get(B)
+        names = (first.label, second.label if second is not None else "")
+        if self._tool is Tool.CHECKERBOARD:
+            return replace(first, label=f"{names[0]} / {names[1]}", arm=None, sentence="Checkerboard")
+        if self._tool is Tool.REVEAL:
+            return replace(first, sentence=f"{names[1]} around the mouse")
+        if self._fade == 1:
+            return replace(first, label=names[1], arm=second.arm)
+        if self._fade == 0:
+            return first
+        return replace(first, label=f"{names[0]} to {names[1]}: {self._fade:.0%}", arm=None)
+
+    def close(self) -> None:
+        """Follow the mouse no longer; what was changed is given back by `changes`."""
+        self._followCursor(False)
+
+    @property
+    def _hasImages(self) -> bool:
+        cells = [self._cells.get(tag) for tag in (A, B)]
+        return all(cell is not None and cell.segmentation is None and cell.volume is not None for cell in cells)
+
+    def _draw(self) -> None:
+        share = self._fade if self._tool is Tool.NONE else 0.0
+        for tag, drawn in self._drawn.items():
+            isHidden = tag == A and self._tool is not Tool.NONE
+            drawn.draw(self._style, self._opacity, 0.0 if isHidden else 1.0 - share if tag == A else 1.0)
+        if self._over is not None:
+            self._over.draw(self._style, self._opacity, share)
+        if not self.canCompare:
+            return
+        composite = self._logics[A].GetSliceCompositeNode()
+        wasModifying = composite.StartModify()
+        if self._hasImages:
+            self._showImages(composite, share)
+        else:
+            self._showLabels(composite)
+        composite.EndModify(wasModifying)
+
+    def _showImages(self, composite: slicer.vtkMRMLSliceCompositeNode, share: float) -> None:
+        isPlain = self._tool is Tool.NONE
+        composite.SetBackgroundVolumeID((self._cells[A].volume if isPlain else self._mixture.node).GetID())
+        composite.SetForegroundVolumeID(self._cells[B].volume.GetID() if isPlain and share > 0 else None)
+        composite.SetForegroundOpacity(share)
+
+    def _showLabels(self, composite: slicer.vtkMRMLSliceCompositeNode) -> None:
+        composite.SetLabelVolumeID(None if self._tool is Tool.NONE else self._mixture.node.GetID())
+        isOutline = self._style is Style.OUTLINE
+        composite.SetLabelOpacity(1.0 if isOutline else self._opacity)
+        self._logics[A].GetSliceNode().SetUseLabelOutline(isOutline)
+
+    def _mix(self) -> Mixture:
+        if not self._hasImages:
+            return labelMixture(labelPair(self._run, self._order), self._run.about, self._changes)
+        mixture = imageMixture(self._cells[A].volume, self._cells[B].volume, self._changes)
+        if self._windows is not None:
+            self._windows.add(mixture.node)
+        return mixture
+
+    def _followCursor(self, isOn: bool) -> None:
+        if self._cursor is not None:
+            self._cursor[0].RemoveObserver(self._cursor[1])
+            self._cursor = None
+        crosshair = self._run.about.GetScene().GetFirstNodeByClass("vtkMRMLCrosshairNode") if isOn else None
+        if crosshair is not None:
+            self._cursor = crosshair, crosshair.AddObserver(crosshair.CursorPositionModifiedEvent, self._onCursor)
+
+    def _onCursor(self, crosshair: slicer.vtkMRMLCrosshairNode, event: str) -> None:
+        view, ras = crosshair.GetCursorPositionXYZ([0.0] * 3), [0.0] * 3
+        isOurs = view is not None and any(view is logic.GetSliceNode() for logic in self._logics.values())
+        isSomewhere = isOurs and crosshair.GetCursorPositionRAS(ras)
+        self._mixture.showWindow(tuple(ras) if isSomewhere else None)
