@@ -1,0 +1,63 @@
+"""The page for trouble: each sentence that the module raises is explained there, or where it sends the reader on to."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "VFMTransfer"
+PAGES = [ROOT / "docs" / name for name in ("slicer-trouble.md", "troubleshooting.md", "worker.md")]
+# Files that raise nothing, but whose every sentence is shown where something is wrong.
+SAY_ALL = {"pip_words.py"}
+FEWEST_WORDS = 3  # of a message in the table; fewer could stand for anything
+
+
+def sentences(path: Path) -> list[str]:
+    """What a file raises as an error for users, with `…` where something is put in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name in SAY_ALL:
+        docstrings = {
+            ast.get_docstring(node, clean=False)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.Module)
+        }
+        texts = [text_of(node) for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)]
+        return [text for text in texts if re.fullmatch(r"[A-Zp].* .* .*\.", text) and text not in docstrings]
+    raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    calls = [call for call in raised if isinstance(call, ast.Call) and call.args]
+    errors = [call for call in calls if ast.unparse(call.func).endswith("Error")]
+    return [
+        text for call in errors if ast.unparse(call.func) != "ValueError" for text in [text_of(call.args[0])] if text
+    ]
+
+
+def text_of(node: ast.expr) -> str:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+        return text_of(node.args[0])
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return ""
+
+
+def explained() -> list[re.Pattern]:
+    """The messages of the tables, as patterns; `…` stands for what varies."""
+    cells = [
+        row.split(" | ")[0]
+        for page in PAGES
+        for row in page.read_text(encoding="utf-8").splitlines()
+        if row.startswith("| `")
+    ]
+    messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    wordy = [message for message in messages if len(message.replace("…", "").split()) >= FEWEST_WORDS]
+    return [re.compile(".*".join(re.escape(part.strip()) for part in message.split("…"))) for message in wordy]
+
+
+@pytest.mark.parametrize("path", sorted(MODULE.rglob("*.py")), ids=lambda path: path.name)
+def test_what_a_file_raises_is_explained(path):
+    patterns = explained()
+    unexplained = [text for text in sentences(path) if not any(pattern.search(text) for pattern in patterns)]
+    assert unexplained == []
