@@ -124,6 +124,7 @@ def in_qt(monkeypatch, settings, clipboard):
     modules["qt"].QSettings = lambda: SimpleNamespace(setValue=settings.__setitem__)
     modules["slicer.i18n"].tr = str
     modules["slicer.parameterNodeWrapper"].parameterNodeWrapper = lambda wrapped: wrapped
+    modules["slicer.parameterNodeWrapper"].WithinRange = lambda least, most: (least, most)
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     app = SimpleNamespace(applicationVersion="5.12", clipboard=lambda: clipboard)

@@ -162,12 +162,7 @@ def test_a_parameter_node_that_is_left_is_not_heard_any_more(panel, ui):
 
 
 @pytest.fixture
-def device(in_qt, ui, logic, monkeypatch):  # noqa: F811
-    from types import ModuleType
-
-    install = ModuleType("VFMTransferSlicer.install")
-    install.whyNotGpu = lambda machine: "There is no GPU."
-    monkeypatch.setitem(sys.modules, "VFMTransferSlicer.install", install)
+def device(in_qt, ui, logic):  # noqa: F811
     from VFMTransferSlicer.panel.device import DeviceSection
 
     device = DeviceSection(ui, logic)
@@ -180,9 +175,10 @@ def device(in_qt, ui, logic, monkeypatch):  # noqa: F811
 def test_devices_are_those_that_were_found_to_work(device, ui, logic):
     assert [value for _, value in ui.deviceComboBox.items] == ["auto", "cpu"]
     onnx = {"devices": {"cpu": "", "openvino": "", "cuda": "no driver"}}
-    logic.setMachine({"runtimes": {"onnx": onnx, "torch": {"devices": {"mps": ""}}}})
-    assert [value for _, value in ui.deviceComboBox.items] == ["auto", "openvino", "mps", "cpu"]
-    assert ui.deviceReasonLabel.text == "There is no GPU."
+    machine = {"system": "Linux", "nvidia_gpus": []}
+    logic.setMachine({"runtimes": {"onnx": onnx, "torch": {"error": "not installed"}}, "machine": machine})
+    assert [value for _, value in ui.deviceComboBox.items] == ["auto", "openvino", "cpu"]
+    assert ui.deviceReasonLabel.text.startswith("Networks run on the CPU")
     ui.deviceComboBox.choose("openvino")
     assert device.parameters.device == "openvino"
     ui.runtimeComboBox.choose("torch")

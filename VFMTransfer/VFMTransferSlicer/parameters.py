@@ -1,5 +1,7 @@
 """What the panel holds, saved and loaded with the scene."""
 
+from typing import Annotated
+
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLMarkupsROINode,
@@ -7,7 +9,7 @@ from slicer import (
     vtkMRMLSegmentationNode,
     vtkMRMLTableNode,
 )
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
 @parameterNodeWrapper
@@ -40,6 +42,6 @@ class VFMTransferParameterNode:
     runtime: str = "auto"
     device: str = "auto"
     secondRow: bool = True
-    opacity: float = 0.5
+    opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     segmentStyle: str = "outline"
     readingTable: vtkMRMLTableNode

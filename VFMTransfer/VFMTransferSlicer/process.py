@@ -30,6 +30,13 @@ _CRASH_EXIT = 1  # of QProcess::ExitStatus
 _LAST_LINES = 60
 _LISTING_S = 5
 
+# What a child writes comes at once and in UTF-8, and the folder it happens to run in offers it no modules.
+CHILD_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+# Runs a module from a folder, whatever paths a launcher sets: the folder, the module's name, its arguments.
+_RUN_FROM = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 # A program, and variables to add to its environment → a `qt.QProcess` that is not started yet.
 MakeProcess = Callable[[str, Mapping[str, str]], Any]
 
@@ -62,14 +69,6 @@ def newProcess(program: str, additions: Mapping[str, str]) -> Any:
     return process
 
 
-def libraryEnvironment(program: str) -> dict[str, str]:
-    """Variables by which a child finds the library, and writes its lines at once and in UTF-8."""
-    folder = str(Path(_LIBRARY).resolve().parents[1])
-    former = os.environ.get("PYTHONPATH", "") if _isSlicers(program) else ""
-    path = os.pathsep.join([folder, former] if former else [folder])
-    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
-
-
 def _isSlicers(program: str) -> bool:
     return Path(program).stem == _LAUNCHER
 
@@ -98,7 +97,7 @@ class Child:
         self._onOutput, self._onError, self._onEnd = onOutput, onError, onEnd
         self._restOfOutput, self._restOfErrors = b"", b""
         self.isEnded = False
-        self.process = makeProcess(command[0], libraryEnvironment(command[0]))
+        self.process = makeProcess(command[0], CHILD_ENVIRONMENT)
         self.process.connect("readyReadStandardOutput()", self._readOutput)
         self.process.connect("readyReadStandardError()", self._readErrors)
         self.process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
@@ -157,7 +156,7 @@ class Child:
 
 
 class LibraryProcess:
-    """One command of the library: `PythonSlicer -m VFMTransferLib ARGUMENTS`.
+    """One command of the library, as `PythonSlicer -m VFMTransferLib ARGUMENTS`.
 
     Args:
         arguments: As for the command line `vfm-transfer`.
@@ -179,7 +178,9 @@ class LibraryProcess:
         module: str = LIBRARY,
         python: str = "",
     ) -> None:
-        command = [python or workerPython(), "-m", module, *arguments]
+        folder = str(Path(_LIBRARY).resolve().parents[1])
+        start = ["-c", _RUN_FROM, folder, LIBRARY] if module == LIBRARY else ["-m", module]
+        command = [python or workerPython(), *start, *arguments]
         self._onLine, self._onDone = onLine, onDone
         self._output: list[str] = []
         self._lastLines: deque[str] = deque(maxlen=_LAST_LINES)

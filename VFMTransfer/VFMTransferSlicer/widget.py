@@ -11,7 +11,9 @@ from slicer.util import VTKObservationMixin
 from .layout import SideBySide
 from .logic import TransferLogic
 from .panel import Section
+from .panel.device import DeviceSection
 from .panel.run import RunSection
+from .panel.study import StudySection
 from .parameters import VFMTransferParameterNode
 
 # A section that changes a choice while it is told of another one: all are told once more, but not for ever.
@@ -26,7 +28,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic, makeLayout: Callable
         logic: Runs what is chosen.
         makeLayout: Makes the comparison's layout; called when it is first wanted, for it needs a main window.
     """
-    return [RunSection(ui, logic)]
+    return [StudySection(ui, logic), DeviceSection(ui, logic), RunSection(ui, logic)]
 
 
 class Panel(VTKObservationMixin):

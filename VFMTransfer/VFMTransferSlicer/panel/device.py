@@ -8,21 +8,14 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from ..install import whyNotGpu
 from ..logic import TransferLogic
+from ..machine_report import devices, whyNotGpu
 from ..parameters import VFMTransferParameterNode
 from ..process import PYTHON_SETTING, chosenPython
 
 _RUNTIMES = {"auto": "", "onnx": "ONNX Runtime", "torch": "PyTorch"}
-_DEVICES = {
-    "cuda": "NVIDIA GPU (CUDA)",
-    "tensorrt": "NVIDIA GPU (TensorRT)",
-    "openvino": "Intel (OpenVINO)",
-    "mps": "Apple GPU (MPS)",
-    "coreml": "Apple (Core ML)",
-    "directml": "GPU (DirectML)",
-    "cpu": "CPU",
-}
+# What every computer has; shown until somebody looked at this one.
+_EVERYWHERE = {"cpu": "CPU"}
 
 
 class DeviceSection:
@@ -44,7 +37,7 @@ class DeviceSection:
         ui.deviceComboBox.connect("activated(int)", self.onDevice)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
         logic.examined.connect(lambda machine: self.update())
-        self._offered: list[str] = []
+        self._offered: dict[str, str] = {}
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         self._parameters = parameters
@@ -72,22 +65,21 @@ class DeviceSection:
         """The user chose another Python; it is taken with the next run."""
         qt.QSettings().setValue(PYTHON_SETTING, path)
 
-    def _devices(self, runtime: str) -> list[str]:
-        """Those that work here, as far as that is known."""
-        runtimes: dict[str, Any] = (self._logic.machine or {}).get("runtimes", {})
-        asked = runtimes.values() if runtime == "auto" else [runtimes.get(runtime, {})]
-        found = {device for one in asked for device, reason in one.get("devices", {}).items() if not reason}
-        return ["auto", *(device for device in _DEVICES if device in found | {"cpu"})]
+    def _devices(self, runtime: str) -> dict[str, str]:
+        """Name of a device → what to call it; those that work here, as far as that is known."""
+        machine = self._logic.machine
+        return {"auto": _("Automatic")} | (_EVERYWHERE if machine is None else devices(machine, runtime))
 
     def _offerDevices(self, runtime: str, device: str) -> None:
-        combo, devices = self._ui.deviceComboBox, self._devices(runtime)
-        if device not in devices:  # chosen on another computer: shown, so that it can be changed
-            devices.append(device)
-        if devices != self._offered:  # a list that is open stays open
-            self._offered = devices
+        # One that was chosen on another computer is shown too, so that it can be changed.
+        offered = {**self._devices(runtime)}
+        offered.setdefault(device, device)
+        combo = self._ui.deviceComboBox
+        if offered != self._offered:  # a list that is open stays open
+            self._offered = offered
             combo.clear()
-            for name in devices:
-                combo.addItem(_("Automatic") if name == "auto" else _DEVICES.get(name, name), name)
+            for name, title in offered.items():
+                combo.addItem(title, name)
         _select(combo, device)
 
 
