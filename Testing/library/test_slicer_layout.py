@@ -339,6 +339,14 @@ def test_blinded_nothing_names_a_network(views, side_by_side, adc_run):
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(second))
 
 
+def test_blinded_the_segmentation_under_the_mouse_names_no_network(views, side_by_side, run):
+    former = [arm.segmentation.GetName() for arm in run.arms]
+    side_by_side.show(run, order=(1, 0), isBlinded=True)
+    assert [arm.segmentation.GetName() for arm in run.arms] == ["Right", "Left"]
+    side_by_side.show(run, order=(1, 0))
+    assert [arm.segmentation.GetName() for arm in run.arms] == former
+
+
 def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
     side_by_side.show(run, order=(1, 0), isBlinded=True)
     side_by_side.show(run, order=(1, 0))

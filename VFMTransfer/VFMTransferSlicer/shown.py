@@ -50,6 +50,8 @@ class Shown:
         self.changes = Changes()
         self._difference, self._isBlinded = difference, isBlinded
         self._cells = {cell.tag: self._nameless(cell) if isBlinded else cell for row in rows for cell in row}
+        if isBlinded:
+            self._renameSegmentations()
         keepOut([logic.GetSliceNode() for logic in logics.values()], self.changes)
         for tag, cell in self._cells.items():
             _fill(cell, logics[tag])
@@ -89,6 +91,12 @@ class Shown:
         node.SetAndObserveImageData(volume.GetImageData())
         node.SetAttribute(SYNTHETIC, "1")
         return replace(cell, volume=node)
+
+    def _renameSegmentations(self) -> None:
+        """Slicer's data probe names the segmentation under the mouse. A scene that is saved meanwhile stays blinded."""
+        for cell in self._cells.values():
+            if cell.segmentation is not None and cell.arm is not None:
+                self.changes.set(cell.segmentation, "Name", cell.label)
 
     def _linkWindows(self) -> list[LinkedWindows]:
         """Images of one kind together, the first group being that of the networks' images; each other one by itself."""

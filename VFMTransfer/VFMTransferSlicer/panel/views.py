@@ -55,6 +55,7 @@ class ViewSection:
         self._parameters: VFMTransferParameterNode | None = None
         self._order: Order = (0, 1)
         self._isBlinded = False
+        self._isReading = False
         self._hasSecondRow = True
         self._isTelling = False
         self._flicker = qt.QTimer()
@@ -91,10 +92,15 @@ class ViewSection:
         self._tell(run)
 
     def onFinished(self, outcome: str) -> None:
-        """A run that is done is shown, if there are two answers to compare."""
+        """A run that is done is shown, if there are two answers to compare, and nobody reads them blinded."""
         run = self._run()
-        if outcome == "done" and run is not None and len(run.arms) > 1:
+        if not self._isReading and outcome == "done" and run is not None and len(run.arms) > 1:
             self.show()
+
+    def setBlinded(self, isBlinded: bool) -> None:
+        """Leave it to the reading what is shown, for a click here would name the networks."""
+        self._isReading = isBlinded
+        self.update()
 
     # ---- what other sections ask for
 
@@ -250,9 +256,11 @@ class ViewSection:
 
     def _tellViews(self, run: RunInScene | None) -> None:
         ui, chosen = self._ui, self._parameters
-        ui.sideBySideButton.enabled = run is not None
+        ui.sideBySideButton.enabled = run is not None and not self._isReading
         ui.sideBySideButton.checked = self.isShown
-        if run is None:
+        if self._isReading:
+            ui.sideBySideButton.toolTip = _("Not while the networks are read blinded.")
+        elif run is None:
             ui.sideBySideButton.toolTip = _("Run two networks first.")
         else:
             ui.sideBySideButton.toolTip = _("Show T2w, A and B in linked views; again to go back to your layout.")
