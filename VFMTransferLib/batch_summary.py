@@ -16,6 +16,7 @@ SUMMARY = "summary.csv"
 COMPARISON = "comparison.json"
 BETWEEN_ARMS = "a-b"
 _SHOWN_DIGITS = 12  # of the checksum, as much as tells weights apart
+_DECIMALS = 6
 
 Status = Literal["done", "failed", "waiting"]
 Value = float | int | str | None
@@ -48,7 +49,8 @@ class Row:
     def cells(self) -> dict[str, Value]:
         """Column → what stands there."""
         about = {name: value for name, value in asdict(self).items() if name != "values"}
-        return {**about, **self.values}
+        rounded = {n: round(v, _DECIMALS) if isinstance(v, float) else v for n, v in self.values.items()}
+        return {**about, **rounded}
 
 
 def read_row(folder: Path, case: str, bundle: Bundle, status: Status, message: str = "") -> Row:

@@ -11,7 +11,7 @@ from .bundle import Bundle
 from .case import Case
 from .catalog import default_pair
 from .errors import BundleError, MissingSequenceError
-from .inference import Session, infer
+from .inference import OnWindow, Session, infer
 from .placement import Prepared
 from .postprocess import postprocess, reaches_edge
 from .preprocess import needs_gland, prepare
@@ -49,22 +49,26 @@ class CaseInputs:
     _made: dict[object, tuple[Prepared, tuple[str, ...]]] = field(default_factory=dict)
     _found: tuple[Result | None, str] | None = None
 
-    def of(self, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]]:
+    def of(self, spec: ModelSpec, on_window: OnWindow | None = None) -> tuple[Prepared, tuple[str, ...]]:
         """The input of a network, and what was decided for it, in sentences.
+
+        Args:
+            spec: The network.
+            on_window: Called with the fraction that is done where the gland is looked for; may raise to stop.
 
         Raises:
             MissingSequenceError: The network needs a gland mask, and none can be had.
         """
         key = (spec.family, spec.task, spec.preprocess)
         if key not in self._made:
-            self._made[key] = self._prepare(spec)
+            self._made[key] = self._prepare(spec, on_window)
         return self._made[key]
 
-    def _prepare(self, spec: ModelSpec) -> tuple[Prepared, tuple[str, ...]]:
+    def _prepare(self, spec: ModelSpec, on_window: OnWindow | None) -> tuple[Prepared, tuple[str, ...]]:
         gland = self.gland if self.gland is not None else self.case.gland
         notes: tuple[str, ...] = ()
         if gland is None and self._profits_from_gland(spec):
-            anatomy, note = self._anatomy_by_network()
+            anatomy, note = self._anatomy_by_network(on_window)
             gland, notes = anatomy.labels if anatomy else None, (note,)
             if gland is None and needs_gland(spec, self.crop, self.roi):
                 raise MissingSequenceError(
@@ -108,9 +112,9 @@ class CaseInputs:
         is_anatomy = spec.task is TaskId.ANATOMY_SEGMENTATION
         return needs_gland(spec, self.crop, self.roi) or (looks_for_middle and not is_anatomy)
 
-    def _anatomy_by_network(self) -> tuple[Result | None, str]:
+    def _anatomy_by_network(self, on_window: OnWindow | None) -> tuple[Result | None, str]:
         if self._found is None:
-            self._found = anatomy_by_network(self.case, self.open_network)
+            self._found = anatomy_by_network(self.case, self.open_network, on_window)
         return self._found
 
     @property
@@ -127,12 +131,15 @@ def _centered(prepared: Prepared) -> str:
     return f"What the network saw was centered on: {prepared.centered_on}."
 
 
-def anatomy_by_network(case: Case, open_network: OpenNetwork) -> tuple[Result | None, str]:
+def anatomy_by_network(
+    case: Case, open_network: OpenNetwork, on_window: OnWindow | None = None
+) -> tuple[Result | None, str]:
     """The prostate, not empty, as the shipped pretrained network marks it, or None; and a sentence on either.
 
     Args:
         case: The study.
         open_network: Gives the loaded network of a bundle.
+        on_window: As for `inference.infer`.
     """
     if Sequence.T2W not in case:
         return None, "The gland could not be looked for, since the case has no t2w."
@@ -145,7 +152,7 @@ def anatomy_by_network(case: Case, open_network: OpenNetwork) -> tuple[Result | 
     inputs = CaseInputs(case, None, "auto", open_network)
     look: tuple[Prepared, tuple[str, ...]] | None = (prepare(case, bundle.spec), ())
     while look is not None:
-        logits = infer(session, look[0], bundle.spec)
+        logits = infer(session, look[0], bundle.spec, on_window)
         anatomy = postprocess(logits, look[0], case, bundle.spec, unused)
         look = inputs.around(anatomy, look[0], bundle.spec)
     if anatomy.labels is None or not anatomy.labels.array.any():

@@ -188,8 +188,8 @@ def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Resul
     case, spec = inputs.case, bundle.spec
     with clock.stage("read"):
         session = inputs.open_network(bundle)
-    with clock.stage("preprocess"):
-        look: tuple[Prepared, tuple[str, ...]] | None = inputs.of(spec)
+    with clock.stage("preprocess") as on_window:
+        look: tuple[Prepared, tuple[str, ...]] | None = inputs.of(spec, on_window)
     while look is not None:
         prepared, notes = look
         with clock.stage("infer") as on_window:

@@ -35,7 +35,14 @@ class StageClock:
         share = min(STAGE_SHARES[name] * self._share, self._end - self._done)
         self._on_progress(name, self._done)
         begin = time.perf_counter()
-        yield lambda fraction: self._on_progress(name, self._done + share * fraction)
+        reached = 0.0
+
+        def on_part(fraction: float) -> None:
+            nonlocal reached
+            reached = max(reached, fraction)  # a gland network may look a second time
+            self._on_progress(name, self._done + share * reached)
+
+        yield on_part
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
         self._done += share
         self._on_progress(name, self._done)

@@ -102,7 +102,7 @@ def test_the_numbers_of_a_row_are_those_of_the_files(good_cohort, pair, tmp_path
     run_batch(good_cohort, tmp_path / "out", pair)
     row = rows_of(tmp_path / "out")[1]
     result = json.loads((tmp_path / "out" / "p001" / "tiny-scratch" / "result.json").read_text(encoding="utf-8"))
-    assert float(row["volume_ml prostate"]) == result["volumes_ml"]["prostate"]
+    assert float(row["volume_ml prostate"]) == pytest.approx(result["volumes_ml"]["prostate"], abs=1e-6)
     assert float(row["seconds"]) == pytest.approx(sum(result["seconds"].values()), abs=0.01)
     comparison = json.loads((tmp_path / "out" / "p001" / "comparison.json").read_text(encoding="utf-8"))
     dice = {m["subject"]: m["value"] for m in comparison["measures"] if (m["measure"], m["between"]) == ("dice", "a-b")}

@@ -171,6 +171,15 @@ def test_gland_network_says_where_the_crop_lies(a_case, gland_network):
     assert any("'gland'" in note for note in result.provenance.notes)
 
 
+def test_each_window_of_the_gland_network_is_told_so_that_a_run_can_be_stopped_there(a_case, gland_network):
+    told = []
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
+    predict(a_case, a_bundle(CROP), on_progress=lambda *at: told.append(at), open_network=open_network)
+    fractions = [fraction for stage, fraction in told if stage == "preprocess"]
+    assert len(fractions) == 2 + len(gland_network.seen)  # the stage's beginning and end, and each window
+    assert fractions == sorted(fractions)
+
+
 def scored_t2w(case: Case, grid) -> np.ndarray:
     voxels = case[Sequence.T2W].resample_to(grid).array.astype(np.float64)
     inside = voxels != 0
