@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 REQUIRED = ("numpy", "scipy", "SimpleITK")
 _RUNTIME_PACKAGES: dict[RuntimeName, tuple[str, ...]] = {"onnx": ("onnxruntime",), "torch": ("torch", "safetensors")}
+_PACKAGE_OF = {"PIL": "pillow"}  # where what is installed bears another name than what is imported
 _SHORT = 200  # characters of a strange error's own words
 
 
@@ -180,7 +181,8 @@ def described(error: Exception, job: str | None, arm: int | None) -> Error:
     if isinstance(error, VFMTransferError):
         return Error(type(error).__name__, _one_line(str(error)), details, job, arm)
     if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
+        module = error.name.partition(".")[0]
+        package = _PACKAGE_OF.get(module, module)
         sentence = f"The worker's Python must have the package {package}, but lacks it. Install it, then run again."
         return Error("RuntimeUnavailableError", sentence, details, job, arm)
     own_words = _one_line(f"{type(error).__name__}: {error}")[:_SHORT]

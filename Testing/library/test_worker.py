@@ -527,6 +527,16 @@ def test_a_job_needs_no_package_but_the_four(tiny_models, tmp_path):
     assert replies[-1] == Finished("job", "done"), of(Error, replies)
 
 
+def test_a_report_without_pillow_leaves_all_else(tiny_models, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['PIL'] = None\n")
+    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, report=True)
+    with WorkerClient(environment={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}) as lacking:
+        replies = list(lacking.run(run))
+    assert [type(reply) for reply in replies[-3:]] == [Compared, Error, Finished]
+    assert "must have the package pillow, but lacks it" in replies[-2].sentence
+    assert [result.arm for result in of(ArmResult, replies)] == [0, 1]
+
+
 def test_a_missing_package_is_named(tiny_models, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['SimpleITK'] = None\n")
     with WorkerClient(environment={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}) as lacking:
