@@ -216,6 +216,15 @@ def test_b_values_are_read_from_all_vendors_tags(scene):
         assert seriesOf(node, 0, tags).bValue == (1500 if name == "b" else 1400)
 
 
+@pytest.mark.parametrize("text", ["31", "00"])
+def test_private_elements_that_an_anonymizer_made_bytes_are_no_b_values(scene, text):
+    tags = Tags()
+    node = tags.add(add(scene, "tra"), description="ep2d_diff", siemens_b=text)
+    assert seriesOf(node, 0, tags).bValue is None
+    named = tags.add(add(scene, "tra"), description="ep2d_diff", siemens_b=text, sequence_name="*ep_b1400t")
+    assert seriesOf(named, 0, tags).bValue == 1400
+
+
 def test_a_diffusion_image_that_states_no_b_value_is_chosen_with_a_warning(scene):
     add(scene, "dwi")
     found = findStudy(scene)

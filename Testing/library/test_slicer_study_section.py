@@ -40,7 +40,9 @@ def logic():
 def section(in_qt, scene, ui, logic, loop):  # noqa: F811
     from VFMTransferSlicer.panel.study import StudySection
 
-    return StudySection(ui, logic, loop.callLater, loop.make_process)
+    section = StudySection(ui, logic, loop.callLater, loop.make_process, lambda volume: section.shown.append(volume))
+    section.shown = []
+    return section
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def test_nothing_can_be_filled_during_a_run(panel, ui, logic):
     assert not any(getattr(ui, name).enabled for name in BUTTONS)
 
 
-def test_the_sample_is_made_chosen_and_its_truth_is_the_reference(panel, scene, ui, loop):
+def test_the_sample_is_made_chosen_shown_and_its_truth_is_the_reference(panel, section, scene, ui, loop):
     ui.sampleButton.click()
     assert not any(getattr(ui, name).enabled for name in BUTTONS)
     assert ui.studyNoteLabel.text == "Making Phantom 7 (synthetic); it takes some seconds."
@@ -155,6 +157,7 @@ def test_the_sample_is_made_chosen_and_its_truth_is_the_reference(panel, scene, 
     assert [node.GetName() for node in chosen(panel)] == [
         f"Phantom 7 {word} (synthetic)" for word in ("T2w", "high-b DWI", "ADC")
     ]
+    assert section.shown == [panel.parameters.t2w]
     truth = panel.parameters.reference
     assert truth.GetName() == "Phantom 7 truth (synthetic)"
     assert ui.studyNoteLabel.text == "Phantom 7 (synthetic) is loaded."

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import slicer
 
 from VFMTransferLib.errors import JobError, VFMTransferError
+from VFMTransferLib.terms import Sequence
 
 from .phantoms import findPhantom, loadPhantom, nameOf
 from .process import LibraryProcess, MakeProcess, newProcess
@@ -114,6 +115,12 @@ class PhantomMaker:
             folder.cleanup()
 
 
+def showInViews(volume: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Show a volume in the slice views, in the plane of its own slices, if there are any views."""
+    if slicer.app.layoutManager() is not None:
+        slicer.util.setSliceViewerLayers(background=volume, foreground=None, fit=True, rotateToVolumePlane=True)
+
+
 def registerSampleData() -> None:
     """Offer the sample study in Slicer's Sample Data module; called once the application has started."""
     import qt
@@ -121,7 +128,7 @@ def registerSampleData() -> None:
     from slicer.i18n import tr as _
 
     maker = PhantomMaker(lambda step: qt.QTimer.singleShot(0, step))
-    maker.loaded.connect(lambda phantom: slicer.util.showStatusMessage(_("The phantom is loaded."), 3000))
+    maker.loaded.connect(lambda phantom: showInViews(phantom.volumes[Sequence.T2W]))
     maker.failed.connect(lambda sentence, details: slicer.util.errorDisplay(sentence, detailedText=details))
 
     def download(source: SampleData.SampleDataSource) -> None:

@@ -7,7 +7,6 @@ wanted in Slicer's process.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,12 @@ import slicer
 import vtk
 from slicer.util import arrayFromVTKMatrix
 
-ATTRIBUTE = "VFMTransfer."  # begins the names of what results say of themselves
+from .b_values import LOWEST_HIGH_B, TagOf, firstNumber, namedB, taggedB
 
-# DICOM instance UID, tag as "GGGG,EEEE" → value as text, empty where there is none; `slicer.dicomDatabase` in Slicer.
-TagOf = Callable[[str, str], str]
+ATTRIBUTE = "VFMTransfer."  # begins the names of what results say of themselves
+PLANES = ("sagittal", "coronal", "axial")
+_T2W_ECHO_MS = (60.0, 250.0)
+_THICK = 1.5  # an axis whose spacing is so many times the others' is that of the slices, however they are stored
 
 
 def wordSet(text: str) -> frozenset[str]:
@@ -26,11 +27,6 @@ def wordSet(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken before a calculated one
-LOWEST_HIGH_B = 800.0  # below, an image is no high-b image
-PLANES = ("sagittal", "coronal", "axial")
-_T2W_ECHO_MS = (60.0, 250.0)
-_THICK = 1.5  # an axis whose spacing is so many times the others' is that of the slices, however they are stored
 _T2_WORD = re.compile(
     r"[set]?t2(w|wi)?(tse|fse|frfse|space|cube|vista|propeller|blade)?(tra|ax|axial|sag|sagittal|cor|coronal)?"
 )
@@ -48,14 +44,6 @@ _NO_SCAN = wordSet(
 _SYNTHETIC, _PHANTOM = "synthetic", "phantom"  # a phantom is synthetic, but a study
 _RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
 _PLANE_WORDS = {"sag": "sagittal", "sagittal": "sagittal", "cor": "coronal", "coronal": "coronal"}
-_B_TAGS = ("0018,9087", "0019,100C", "2001,1003", "0043,1039")  # standard, Siemens, Philips, GE
-_GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
-_B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1
-# b1400, b=1400, bval_1400, dwi 1500; several where a name lists them, as b50_500_800.
-_B_IN_NAME = re.compile(
-    r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]*(\d{1,4}(?:[ _,/-]+b?\d{2,4})*)(?!\d)"
-    r"|(?<![a-z0-9])(?:dwi|hb|highb|hbv)[ _=-]?([1-9]\d{2,3})(?!\d)"
-)
 
 
 @dataclass(frozen=True)
@@ -178,7 +166,6 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
     description, name = tag("0008,103E").lower(), node.GetName().lower()
     text = name if description in name else f"{description} {name}"
     words = frozenset(re.split(r"[^a-z0-9]+", text)) - {""}
-    tagged = {b for instance in _some(instances) if (b := _taggedB(instance, tagOf)) is not None}
     return Series(
         node=node,
         text=text,
@@ -186,8 +173,8 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
         imageType=_upperWords(tag("0008,0008")),
         scanningSequence=_upperWords(tag("0018,0020")),
         modality=tag("0008,0060"),
-        echoTimeMs=_number(tag("0018,0081")),
-        bValues=frozenset(tagged or _namedB(text)),
+        echoTimeMs=firstNumber(tag("0018,0081")),
+        bValues=frozenset(taggedB(instances, tagOf) or namedB(text)),
         plane=planeOf(node, words),
         place=place,
     )
@@ -218,36 +205,5 @@ def sliceAxis(node: slicer.vtkMRMLScalarVolumeNode) -> int | None:
     return thickest if spacing[thickest] >= _THICK * sorted(spacing)[1] else None
 
 
-def _some(instances: list[str]) -> list[str]:
-    """Enough of a series to see whether it mixes b-values: neighbors, for they may alternate, and both ends."""
-    middle = len(instances) // 2
-    places = {0, 1, middle, middle + 1, len(instances) - 1}
-    return [instances[place] for place in sorted(places) if 0 <= place < len(instances)]
-
-
-def _taggedB(instance: str, tagOf: TagOf) -> float | None:
-    for key in _B_TAGS:
-        value = _number(tagOf(instance, key))
-        if value is not None and value >= 0:
-            return value % _GE_B_OFFSET
-    match = _B_IN_SEQUENCE_NAME.search((tagOf(instance, "0018,0024") or "").strip().lower())
-    return float(match.group(1)) if match else None
-
-
-def _namedB(text: str) -> set[float]:
-    """The b-value that a name states; nothing where it lists those of a whole acquisition."""
-    found = [first or second for first, second in _B_IN_NAME.findall(text)]
-    values = {float(number) for group in found for number in re.findall(r"\d+", group)}
-    return values if len(values) == 1 else set()
-
-
 def _upperWords(text: str) -> frozenset[str]:
     return frozenset(word.strip().upper() for word in text.split("\\")) - {""}
-
-
-def _number(text: str | None) -> float | None:
-    """The first number of an element that may hold several."""
-    try:
-        return float((text or "").split("\\")[0].strip(" \0"))
-    except ValueError:
-        return None

@@ -13,7 +13,8 @@ import slicer
 
 from VFMTransferLib.terms import Sequence
 
-from .series import HIGH_B, Series, TagOf, seriesOf, wordSet
+from .b_values import HIGH_B, TagOf
+from .series import Series, seriesOf, wordSet
 
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 _PELVIS_MM = 270.0  # a larger field of view is that of the whole pelvis, for its lymph nodes
@@ -74,7 +75,7 @@ def findStudy(scene: slicer.vtkMRMLScene, tagOf: TagOf | None = None) -> FoundSt
 
     Args:
         scene: Results of networks, label maps and the like in it are left out.
-        tagOf: Tells DICOM tags; see `series.TagOf`.
+        tagOf: Tells DICOM tags; see `b_values.TagOf`.
     """
     found = FoundStudy()
     studies = _studies(scene, tagOf)

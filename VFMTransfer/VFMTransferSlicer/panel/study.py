@@ -21,7 +21,7 @@ from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
 from ..phantoms import PhantomInScene, isPhantomTruth, nameOf, seedsIn
 from ..process import MakeProcess, newProcess
-from ..samples import SAMPLE_SEED, PhantomMaker
+from ..samples import SAMPLE_SEED, PhantomMaker, showInViews
 from ..studies import findStudy
 
 # A study comes into the scene volume by volume; so long after the last one it is taken to be whole.
@@ -44,6 +44,7 @@ class StudySection(VTKObservationMixin):
         logic: Tells whether a run is on its way.
         later: Calls a function after so many milliseconds.
         makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
+        show: Shows a volume that the user asked for.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class StudySection(VTKObservationMixin):
         logic: TransferLogic,
         later: Callable[[int, Callable[[], None]], None] = lambda ms, slot: qt.QTimer.singleShot(ms, slot),
         makeProcess: MakeProcess = newProcess,
+        show: Callable[[slicer.vtkMRMLScalarVolumeNode], None] = showInViews,
     ) -> None:
         VTKObservationMixin.__init__(self)
-        self._ui, self._logic, self._later = ui, logic, later
+        self._ui, self._logic, self._later, self._show = ui, logic, later, show
         self._parameters: VFMTransferParameterNode | None = None
         self._maker = PhantomMaker(lambda step: later(0, step), makeProcess)
         self._maker.loaded.connect(self.onPhantom)
@@ -118,6 +120,7 @@ class StudySection(VTKObservationMixin):
         if self._parameters is not None:
             self._choose(phantom.volumes)
             self._parameters.reference = phantom.truth
+            self._show(phantom.volumes[Sequence.T2W])
         self.update()
 
     def onPhantomFailed(self, sentence: str, details: str) -> None:
@@ -186,7 +189,9 @@ class StudySection(VTKObservationMixin):
         spec = self._spec()
         for sequence, node in volumes.items():
             described = Described("") if node is None else describeGeometry(node, sequence, spec, about)
-            self._labels[sequence].text = "\n".join(_lines(described))
+            label = self._labels[sequence]
+            label.text = "\n".join(_lines(described))
+            label.visible = bool(label.text)
 
     def _spec(self) -> ModelSpec | None:
         try:
