@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 Report = dict[str, Any]
@@ -129,7 +130,7 @@ def _numbered(report: Report, device: str, title: str) -> dict[str, str]:
 def _readiness(report: Report) -> str:
     default = report["default"]
     if default is None:
-        return "Nothing that runs networks is installed yet. Press Install."
+        return "" if needsRepair(report) else "Nothing that runs networks is installed yet. Press Install."
     version = report["runtimes"][default["runtime"]]["version"]
     device = devices(report, default["runtime"]).get(default["device"], _DEVICES[default["device"]])
     return f"Ready: {RUNTIMES[default['runtime']]} {version} on {device}."
@@ -157,3 +158,21 @@ def _longPath(report: Report) -> list[str]:
     if sys.platform != "win32" or length + _DEEPEST_TORCH <= _MAX_PATH:
         return []
     return [f"The folder of packages has a path of {length} characters; PyTorch may not fit. Install Slicer nearer C:."]
+
+
+def reportText(report: Report, describe: Callable[[Report], str], versions: dict[str, str]) -> str:
+    """The report for whoever helps: without folders, for they may bear names.
+
+    Args:
+        report: What doctor found.
+        describe: `doctor.describe`.
+        versions: Further programs → their versions.
+    """
+    models = {**report["models"], "folder": "the user's folder"}
+    programs = ", ".join(f"{name} {version}" for name, version in versions.items())
+    place = report["site_packages"]
+    rights = "writable" if place["writable"] else "not writable"
+    packages = (
+        f"Folder of packages: {rights}, path of {place['path_length']} characters, {place['free_disk_gb']} GB free"
+    )
+    return "\n".join((programs, describe({**report, "models": models}), packages))

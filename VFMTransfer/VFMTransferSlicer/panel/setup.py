@@ -1,0 +1,238 @@
+"""Set-up on the panel: what is there, what works, what can be installed or mended. Needs Qt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from VFMTransferLib.doctor import describe
+
+from ..install import (
+    BUILDS,
+    Plan,
+    bestBuild,
+    consent,
+    needsRestart,
+    planInstall,
+    planRepair,
+    planTorchCompanions,
+    whyNotBuild,
+    whyNotInstall,
+)
+from ..installer import Examination, Installer
+from ..logic import TransferLogic
+from ..machine_report import Report, isReady, needsRepair, reportText, statusLines
+from ..parameters import VFMTransferParameterNode
+from ..process import Child
+from ..torch_extension import torchCommand, torchConsent, whyNotTorchExtension
+from ..workers import theWorker
+from .network_actions import confirm
+
+# So long after the last change of the path of Python it is taken to be whole.
+_SETTLED_MS = 800
+
+
+class SetupSection:
+    """Looks at the worker's Python when the panel is first opened, and changes it when it is asked to.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Is told what was found, and tells all others.
+        later: Calls a function after so many milliseconds.
+        ask: Asks the user before anything is changed.
+    """
+
+    def __init__(
+        self,
+        ui: SimpleNamespace,
+        logic: TransferLogic,
+        later: Callable[[int, Callable[[], None]], Any] = lambda ms, slot: qt.QTimer.singleShot(ms, slot),
+        ask: Callable[[str], bool] = confirm,
+    ) -> None:
+        self._ui, self._logic, self._later, self._ask = ui, logic, later, ask
+        self._examination = Examination(self.onReport, self.onNoReport, later)
+        self._installer = Installer(self._log, self._onDownload, self._onInstalled)
+        self._torch: Child | None = None
+        self._plan: Plan | None = None
+        self._isFirst = True
+        self._paths = 0
+        self._status = ""
+        self._outcome = ""
+        ui.setupLogTextEdit.visible = False
+        ui.setupPackageComboBox.connect("activated(int)", lambda index: self.update())
+        ui.setupInstallButton.connect("clicked(bool)", self.onInstall)
+        ui.setupCheckButton.connect("clicked(bool)", self.onCheck)
+        ui.setupRepairButton.connect("clicked(bool)", self.onRepair)
+        ui.setupTorchButton.connect("clicked(bool)", self.onTorch)
+        ui.setupCopyReportButton.connect("clicked(bool)", self.onCopyReport)
+        ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
+
+    @property
+    def report(self) -> Report | None:
+        """What was found; None until somebody looked. `logic.examined` tells when that changes."""
+        return self._logic.machine
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether something is being installed."""
+        return self._installer.isRunning or self._torch is not None
+
+    # ---- what the panel says
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """The first time that the panel is open, look; nothing is done when the module is loaded."""
+        if parameters is not None and self._isFirst:
+            self._isFirst = False
+            self._later(0, self.examine)
+
+    def update(self) -> None:
+        """Say what was found, and what can be done about it."""
+        ui, report, isRunning = self._ui, self.report, self._logic.isRunning
+        isFree = report is not None and not self.isBusy and not isRunning
+        package = self._package()
+        why = whyNotBuild(report, package) if report is not None and package else ""
+        ui.setupStatusLabel.text = "\n".join(filter(None, (self._outcome, self._status)))
+        ui.setupPackageComboBox.enabled = isFree
+        ui.setupInstallButton.enabled = isFree and not why
+        ui.setupInstallButton.toolTip = why or _("Install it into the worker's Python, after asking.")
+        ui.setupCheckButton.enabled = not self.isBusy and not self._examination.isRunning
+        ui.setupRepairButton.enabled = isFree and bool(needsRepair(report))
+        ui.setupTorchButton.enabled = isFree
+        ui.setupCopyReportButton.enabled = report is not None
+
+    # ---- looking
+
+    def examine(self) -> None:
+        """Look at the worker's Python, in a child process."""
+        self._status = _("Looking at what is installed…")
+        self._examination.start()
+        self.update()
+
+    def onCheck(self, checked: bool = False) -> None:
+        self._outcome = ""
+        self.examine()
+
+    def onPython(self, path: str) -> None:
+        """The user chose another Python; each letter of its path is a change."""
+        self._paths += 1
+        mark = self._paths
+        self._later(_SETTLED_MS, lambda: self.examine() if mark == self._paths and not self.isBusy else None)
+
+    def onReport(self, report: Report) -> None:
+        self._status = "\n".join(statusLines(report))
+        self._fillPackages(report)
+        if not isReady(report) or needsRepair(report):
+            self._ui.setupCollapsibleButton.collapsed = False
+        self._logic.setMachine(report)
+        if self._plan is not None:
+            self._tellOutcome(report)
+        self.update()
+
+    def onNoReport(self, sentence: str, details: str) -> None:
+        self._status, self._plan = sentence, None
+        self._ui.setupCollapsibleButton.collapsed = False
+        for line in details.splitlines():
+            self._log(line)
+        self.update()
+
+    def onCopyReport(self, checked: bool = False) -> None:
+        versions = {"Slicer": slicer.app.applicationVersion, "Qt": qt.qVersion()}
+        slicer.app.clipboard().setText(reportText(self.report, describe, versions))
+        self._outcome = _("The report is on the clipboard.")
+        self.update()
+
+    # ---- changing
+
+    def onInstall(self, checked: bool = False) -> None:
+        """Install the chosen build, after asking."""
+        self._begin(planInstall(self.report, self._package()))
+
+    def onRepair(self, checked: bool = False) -> None:
+        """Put the chosen build in place anew, after asking."""
+        self._begin(planRepair(self.report, self._package()))
+
+    def onTorch(self, checked: bool = False) -> None:
+        """Install PyTorch through its extension, then what goes with it."""
+        torch = self.report["runtimes"]["torch"]
+        if "version" in torch:
+            self._begin(planTorchCompanions(self.report))
+            return
+        if why := whyNotTorchExtension():
+            self._outcome = why
+        elif self._ask(torchConsent()):
+            self._outcome = _("Installing PyTorch…")
+            self._torch = Child(
+                torchCommand(), lambda line: self._log(line.decode("utf-8", "replace")), self._log, self._onTorch
+            )
+            self._torch.start()
+        self.update()
+
+    def _begin(self, plan: Plan) -> None:
+        if not plan.requirements:
+            self._outcome = _("PyTorch and what goes with it are installed.")
+        elif why := whyNotInstall(self.report, plan):
+            self._outcome = why
+        elif self._ask(consent(plan, self.report["site_packages"]["folder"])):
+            self._plan = plan
+            self._outcome = _("Installing…")
+            theWorker().close()  # it holds the files that are to be replaced; the next run starts another
+            self._ui.setupLogTextEdit.plainText = ""
+            self._installer.start(plan)
+        self.update()
+
+    def _onDownload(self, share: float) -> None:
+        self._outcome = _("Installing… {percent} % of this download").format(percent=round(100 * share))
+        self.update()
+
+    def _onInstalled(self, sentence: str) -> None:
+        """pip is done; whether what it put there works is told by looking."""
+        self._outcome = sentence or _("Installed. Trying it…")
+        if sentence:
+            self._plan = None
+        self.examine()
+
+    def _tellOutcome(self, report: Report) -> None:
+        plan, self._plan = self._plan, None
+        self._outcome = needsRepair(report) or _("Installed, and it works.")
+        if needsRestart(plan, sys.modules):
+            self._outcome += " " + _("Slicer itself has the former one in use: start Slicer again.")
+
+    def _onTorch(self, exitCode: int) -> None:
+        self._torch = None
+        if exitCode != 0:
+            self._outcome = _(
+                "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
+            )
+            self.examine()
+            return
+        companions = planTorchCompanions(self.report)
+        if companions.requirements:
+            self._plan = companions
+            self._installer.start(companions)
+        else:
+            self.examine()
+        self.update()
+
+    # ---- widgets
+
+    def _package(self) -> str:
+        combo = self._ui.setupPackageComboBox
+        return combo.itemData(combo.currentIndex) or ""
+
+    def _fillPackages(self, report: Report) -> None:
+        combo = self._ui.setupPackageComboBox
+        wanted = self._package() or bestBuild(report)
+        combo.clear()
+        for build in BUILDS.values():
+            combo.addItem(f"{build.package} ({build.title})", build.package)
+        combo.setCurrentIndex(combo.findData(wanted))
+
+    def _log(self, line: str) -> None:
+        self._ui.setupLogTextEdit.visible = True
+        self._ui.setupLogTextEdit.appendPlainText(line)

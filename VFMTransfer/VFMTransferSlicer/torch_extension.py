@@ -1,0 +1,70 @@
+"""PyTorch by its own extension, whose installer runs in a second Slicer without a window.
+
+The extension imports torch where it installs it. In this Slicer that must not be: an import can take the application
+with it, and what is imported cannot be replaced. In the second Slicer it harms nobody, and this window goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slicer
+
+from .install import torchRequirement
+from .process import chosenPython
+
+_EXTENSION = "PyTorch"
+_MODULE = "pytorchutils"
+# One argument of the second Slicer. Whatever happens there, it must end, and say how it went.
+_CODE = """
+import sys, traceback
+import slicer
+status = 1
+try:
+    from PyTorchUtils import PyTorchUtilsLogic
+    PyTorchUtilsLogic().installTorch(torchVersionRequirement={requirement!r})
+    status = 0
+except BaseException:
+    traceback.print_exc()
+sys.stdout.flush()
+slicer.util.exit(status)
+"""
+
+
+def whyNotTorchExtension() -> str:
+    """A sentence where PyTorch cannot be installed from here; empty where it can."""
+    if chosenPython():
+        return "Another Python is chosen under Runtime and device: install PyTorch there with its own pip."
+    if not hasattr(slicer.modules, _MODULE):
+        return (
+            f"PyTorch comes by an extension of its own. Open the Extensions Manager, install {_EXTENSION}, start "
+            "Slicer again, and press PyTorch… once more."
+        )
+    return ""
+
+
+def torchCommand() -> list[str]:
+    """Starts the second Slicer, which installs PyTorch and ends."""
+    application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
+    folder = str(Path(getattr(slicer.modules, _MODULE).path).parent)
+    code = _CODE.format(requirement=torchRequirement())
+    # A module from a folder that only this session knows would be missing there.
+    return [
+        application,
+        "--no-splash",
+        "--no-main-window",
+        "--additional-module-paths",
+        folder,
+        "--python-code",
+        code,
+    ]
+
+
+def torchConsent() -> str:
+    """What the user is asked before."""
+    return (
+        f"The PyTorch extension will install torch{torchRequirement()} and torchvision into Slicer's Python, as they "
+        "fit the driver of this computer: up to 3 GB to download, up to 6 GB on the disk.\n\n"
+        "Only importing checkpoints of the networks' authors, and networks without an ONNX file, need it. The "
+        "extension decides what else it changes."
+    )
