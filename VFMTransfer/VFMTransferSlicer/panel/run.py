@@ -23,6 +23,7 @@ from ..study_job import missingInputs
 _MINUTE_S = 60
 _MOST_S = 90  # from here on in minutes
 _LINES_OF_LOG = 200
+_OF_BOTH = ("compare", "report")  # stages that come after both networks
 
 
 def stageTitles() -> dict[str, str]:
@@ -54,6 +55,7 @@ class RunSection:
         self._rows = [_Row(ui, letter) for letter in "AB"]
         self._arms: list[_Row] = []
         self._isCanceling = False
+        self._stage = ""
         self._log: list[str] = []
         self._error = ""
         ui.runButton.connect("clicked(bool)", self.onRun)
@@ -124,7 +126,7 @@ class RunSection:
         self._say(_("Details are on the clipboard."))
 
     def onStarted(self, run: RunInScene) -> None:
-        self._isCanceling, self._error = False, ""
+        self._isCanceling, self._error, self._stage = False, "", ""
         letters = list(self._networks()) or ["A", "B"]
         self._showRows([row for row in self._rows if row.letter in letters])
         self._say(_("Handing over the images, starting the worker"))
@@ -137,13 +139,15 @@ class RunSection:
         if progress.arm >= len(self._arms):  # the console may run more networks than the panel shows
             return
         row = self._arms[progress.arm]
-        isNew = row.clock.stage != progress.stage
-        row.hear(progress)
-        if isNew:
-            title = stageTitles().get(progress.stage, progress.stage)
-            self._note(f"{row.letter}: {title}")
+        title = stageTitles().get(progress.stage, progress.stage)
+        if progress.stage not in _OF_BOTH:
+            title = f"{row.letter}: {title}"
+            row.hear(progress)
+        if title != self._stage:
+            self._stage = title
+            self._note(title)
             if not self._isCanceling:
-                self._show(f"{row.letter}: {title}")
+                self._show(title)
 
     def onArmLoaded(self, arm: ArmInScene) -> None:
         index = len(self._logic.lastRun.arms) - 1
