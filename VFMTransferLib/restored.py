@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .case import Case
-from .doubling import doubled_in_plane
+from .doubling import zero_filled
 from .placement import Prepared, to_reference
 from .registry import ModelSpec
 from .result import Provenance, Result
@@ -52,12 +52,12 @@ def restored_images(
 
 
 def _super_resolved(residual: np.ndarray, prepared: Prepared, case: Case, provenance: Provenance) -> Result:
-    """The T2w by B-splines on twice its matrix, plus what the network adds, in the T2w's own intensities."""
-    t2w = case[Sequence.T2W]
-    grid = doubled_in_plane(t2w.geometry)
+    """The T2w by zero-filled k-space on twice its matrix, plus what the network adds, in the T2w's own intensities."""
+    plain = zero_filled(case[Sequence.T2W])
+    grid = plain.geometry
     added = to_reference(residual * prepared.scales[0].std, prepared, SUPER_RESOLVED, target=grid)
-    array = np.maximum(t2w.resample_to(grid, "bspline").array + added.array, 0)
-    provenance = provenance.with_notes("The network adds detail to the T2w interpolated by cubic B-splines.")
+    array = np.maximum(plain.array + added.array, 0)
+    provenance = provenance.with_notes("The network adds detail to the T2w interpolated by zero-filled k-space.")
     images = {SUPER_RESOLVED: Volume(array, grid, SUPER_RESOLVED)}
     return Result(case.id, TaskId.SUPER_RESOLUTION, provenance, images=images)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..case import Case
+from ..doubling import doubled_in_plane, zero_filled
 from ..result import Result
 from ..tasks import TASKS
 from ..terms import Sequence, TaskId
@@ -46,9 +47,16 @@ def candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, V
     found = {Between.A_REFERENCE: a.images[output], Between.B_REFERENCE: b.images[output]}
     sequence = sequence_of(output)
     if sequence in TASKS[a.task].sequences and sequence in case:
-        plain = case[sequence].to_nearest_lps().resample_to(a.images[output].geometry, "bspline")
+        plain = _plain(case[sequence].to_nearest_lps(), a.images[output].geometry)
         found[Between.INPUT_REFERENCE] = plain
     return found
+
+
+def _plain(image: Volume, geometry: Geometry) -> Volume:
+    """The input on the output's grid, as one would have it without a network: zero-filled where the matrix doubles."""
+    if geometry.equals(doubled_in_plane(image.geometry)):
+        return zero_filled(image)
+    return image.resample_to(geometry, "bspline")
 
 
 def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
