@@ -12,7 +12,9 @@ from .layout import SideBySide
 from .logic import TransferLogic
 from .panel import Section
 from .panel.device import DeviceSection
+from .panel.networks import NetworksSection
 from .panel.run import RunSection
+from .panel.setup import SetupSection
 from .panel.study import StudySection
 from .parameters import VFMTransferParameterNode
 
@@ -28,7 +30,13 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic, makeLayout: Callable
         logic: Runs what is chosen.
         makeLayout: Makes the comparison's layout; called when it is first wanted, for it needs a main window.
     """
-    return [StudySection(ui, logic), DeviceSection(ui, logic), RunSection(ui, logic)]
+    return [
+        StudySection(ui, logic),
+        NetworksSection(ui, logic),
+        DeviceSection(ui, logic),
+        RunSection(ui, logic),
+        SetupSection(ui, logic),
+    ]
 
 
 class Panel(VTKObservationMixin):
