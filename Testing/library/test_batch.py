@@ -161,7 +161,7 @@ def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_pat
     rows = run_batch(good_cohort, tmp_path / "out", pair)
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
     assert "ZeroDivisionError: by accident" in rows[0].message
-    with pytest.raises(BatchError, match=r"1 of 2 cases failed, the first since: An unexpected error .* run again"):
+    with pytest.raises(BatchError, match=r"^1 of 2 cases failed; summary\.csv says of each why\."):
         require_all_done(rows)
 
 
@@ -317,7 +317,8 @@ def test_the_command_line_tells_of_each_case_and_fails_where_one_did(cohort, pai
     shown = capsys.readouterr()
     assert "p001 tiny-pretrained: done" in shown.out
     assert "p002 tiny-scratch: failed" in shown.out
-    assert shown.err.startswith("1 of 3 cases failed, the first since: Case 'p002' must contain t2w")
+    assert "p002 tiny-scratch: failed. Case 'p002' must contain t2w" in shown.out
+    assert shown.err.startswith("1 of 3 cases failed; summary.csv says of each why.")
     assert main([*command, "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert [(row["case"], row["status"]) for row in answer["rows"]][:2] == [("p001", "done"), ("p001", "done")]
