@@ -30,13 +30,9 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic, makeLayout: Callable
         logic: Runs what is chosen.
         makeLayout: Makes the comparison's layout; called when it is first wanted, for it needs a main window.
     """
-    return [
-        StudySection(ui, logic),
-        NetworksSection(ui, logic),
-        DeviceSection(ui, logic),
-        RunSection(ui, logic),
-        SetupSection(ui, logic),
-    ]
+    networks, setup = NetworksSection(ui, logic), SetupSection(ui, logic)
+    run = RunSection(ui, logic, (setup.whyNot, networks.whyNot))
+    return [StudySection(ui, logic), networks, DeviceSection(ui, logic), setup, run]
 
 
 class Panel(VTKObservationMixin):

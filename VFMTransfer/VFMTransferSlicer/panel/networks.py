@@ -90,6 +90,12 @@ class NetworksSection:
         self._importing.update(isFree=not self._logic.isRunning)
         self._ui.networksNoteLabel.text = "\n".join(filter(None, (self._note, brokenText(self._catalog))))
 
+    def whyNot(self) -> str:
+        """A sentence where a chosen network is not here, so that no run can begin; empty where all are."""
+        chosen = self._parameters
+        names = () if chosen is None else (chosen.bundleA, chosen.bundleB)
+        return next(filter(None, (whyNotChosen(self._catalog, chosen.task, name) for name in names)), "")
+
     def onArmLoaded(self, arm: ArmInScene) -> None:
         self._times.remember(arm.numbers)
 

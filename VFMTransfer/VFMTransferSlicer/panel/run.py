@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -46,11 +47,13 @@ class RunSection:
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Runs what is chosen.
+        hurdles: Each gives a sentence where something else stands in the way of a run, and otherwise nothing.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, hurdles: tuple[Callable[[], str], ...] = ()) -> None:
         self._ui = ui
         self._logic = logic
+        self._hurdles = hurdles
         self._parameters: VFMTransferParameterNode | None = None
         self._rows = [_Row(ui, letter) for letter in "AB"]
         self._arms: list[_Row] = []
@@ -183,6 +186,8 @@ class RunSection:
             return _("Open the module to choose a study.")
         if not self._networks():
             return _("Choose a network. Where none is offered, none for this task is on this computer.")
+        if why := next(filter(None, (hurdle() for hurdle in self._hurdles)), ""):
+            return why
         return missingInputs(
             chosen.task, {Sequence.T2W: chosen.t2w, Sequence.HBV: chosen.hbv, Sequence.ADC: chosen.adc}
         )

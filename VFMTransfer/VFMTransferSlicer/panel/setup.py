@@ -106,6 +106,14 @@ class SetupSection:
         ui.setupTorchButton.enabled = isFree
         ui.setupCopyReportButton.enabled = report is not None
 
+    def whyNot(self) -> str:
+        """A sentence where no run can begin; empty where one can, or nobody looked yet."""
+        if self.isBusy:
+            return _("Set-up: packages are being installed.")
+        if self.report is not None and not isReady(self.report):
+            return _("Set-up: install ONNX Runtime.")
+        return ""
+
     # ---- looking
 
     def examine(self) -> None:
