@@ -156,8 +156,8 @@ def require_all_done(rows: Sequence[Row]) -> None:
     if failed:
         cases, all_cases = (len({row.case for row in some}) for some in (failed, rows))
         raise BatchError(
-            f"{cases} of {all_cases} cases failed; {SUMMARY} says of each why. Mend them and run again; what is done is "
-            "kept."
+            f"{cases} of {all_cases} cases failed; {SUMMARY} says of each why. Mend them and run again; "
+            "what is done is kept."
         )
 
 

@@ -18,6 +18,7 @@ PREDICTION_PATH = (
     "VFMTransferLib.doctor",
     "VFMTransferLib.demo",
     "VFMTransferLib.job_run",
+    "VFMTransferLib.batch_job",
 )
 
 
