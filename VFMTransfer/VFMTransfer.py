@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import time
 
 import slicer
 from slicer.i18n import tr as _
@@ -9,20 +10,23 @@ from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
 
-from VFMTransferSlicer.layout import SideBySide
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
+from VFMTransferSlicer.samples import SAMPLE_SEED, PhantomMaker, registerSampleData
 from VFMTransferSlicer.widget import Panel, makeSections
+from VFMTransferSlicer.workers import theWorker
 
 # The package above says where the library lies, so it comes first.
 # isort: split
 from VFMTransferLib.terms import RESEARCH_USE
 
 PACKAGES = ("VFMTransferLib", "VFMTransferSlicer")
+PROSTATE_ML = (15, 120)  # of any grown man
 
 
 class VFMTransfer(ScriptedLoadableModule):
@@ -42,6 +46,7 @@ class VFMTransfer(ScriptedLoadableModule):
         self.parent.acknowledgementText = _(
             "The networks follow ProFound (arXiv:2603.03961) and ProViCNet (arXiv:2502.00366). Cite their papers."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -60,7 +65,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         ui = slicer.util.childWidgetVariables(uiWidget)
         self.logic = VFMTransferLogic()
-        self.panel = Panel(ui, self.logic, makeSections(ui, self.logic, makeLayout))
+        self.panel = Panel(ui, self.logic, makeSections(ui, self.logic))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
@@ -70,7 +75,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         self.removeObservers()
         if self.panel is not None:  # `setup` may have failed
-            self.exit()
+            self.panel.close()
             self.logic.close()
 
     def enter(self):
@@ -107,6 +112,38 @@ class VFMTransferLogic(TransferLogic, ScriptedLoadableModuleLogic):
         return VFMTransferParameterNode(super().getParameterNode())
 
 
-def makeLayout():
-    """The comparison's views in this application."""
-    return SideBySide(slicer.app.layoutManager().layoutLogic().GetLayoutNode(), slicer.app.applicationLogic())
+class VFMTransferTest(ScriptedLoadableModuleTest):
+    """What "Reload and Test" runs; the rest of the tests are beside the source."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self, msec=100, **kwargs):
+        self.setUp()
+        self.test_both_networks_find_the_phantoms_prostate()
+
+    def test_both_networks_find_the_phantoms_prostate(self):
+        phantom = self._phantom()
+        logic = VFMTransferLogic()
+        try:
+            arms = logic.run(task="anatomy-segmentation", t2w=phantom.volumes["t2w"], reference=phantom.truth)
+            for arm in arms:
+                assert PROSTATE_ML[0] < arm.numbers["volumes_ml"]["prostate"] < PROSTATE_ML[1]
+            assert logic.lastRun.comparison["has_reference"]
+            slicer.mrmlScene.Clear()
+            assert logic.lastRun is None
+        finally:
+            logic.close()
+
+    def _phantom(self):
+        """The sample study, made by a child process as by a click."""
+        made, failed = [], []
+        maker = PhantomMaker(theWorker().later)
+        maker.loaded.connect(made.append)
+        maker.failed.connect(lambda sentence, details: failed.append(sentence))
+        maker.make(SAMPLE_SEED, slicer.mrmlScene)
+        while not made and not failed:
+            slicer.app.processEvents()
+            time.sleep(0.01)
+        assert not failed, failed
+        return made[0]

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import vtk
 from slicer.util import VTKObservationMixin
 
-from .layout import SideBySide
 from .logic import TransferLogic
-from .panel import Section
+from .panel import Closing, Section
 from .panel.device import DeviceSection
 from .panel.networks import NetworksSection
+from .panel.reading import ReadingSection
+from .panel.results import ResultsSection
 from .panel.run import RunSection
 from .panel.setup import SetupSection
 from .panel.study import StudySection
+from .panel.views import ViewSection
 from .parameters import VFMTransferParameterNode
 
 # A section that changes a choice while it is told of another one: all are told once more, but not for ever.
 _MOST_ROUNDS = 5
 
 
-def makeSections(ui: SimpleNamespace, logic: TransferLogic, makeLayout: Callable[[], SideBySide]) -> list[Section]:
-    """The sections from top to bottom.
+def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
+    """The sections, acquainted with each other; what others ask is told first.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Runs what is chosen.
-        makeLayout: Makes the comparison's layout; called when it is first wanted, for it needs a main window.
     """
-    networks, setup = NetworksSection(ui, logic), SetupSection(ui, logic)
+    study, networks, device = StudySection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
+    setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
     run = RunSection(ui, logic, (setup.whyNot, networks.whyNot))
-    return [StudySection(ui, logic), networks, DeviceSection(ui, logic), setup, run]
+    results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
+    for section in (results, views):  # both name the networks
+        reading.blinded.connect(section.setBlinded)
+    return [study, networks, device, setup, run, results, views, reading]
 
 
 class Panel(VTKObservationMixin):
@@ -71,6 +76,13 @@ class Panel(VTKObservationMixin):
         for section in self._sections:
             section.setParameters(parameters)
         self.update()
+
+    def close(self) -> None:
+        """Leave nothing behind in the application."""
+        self.setParameterNode(None)
+        for section in self._sections:
+            if isinstance(section, Closing):
+                section.close()
 
     def update(self, caller=None, event=None) -> None:
         """Tell all sections that something changed."""

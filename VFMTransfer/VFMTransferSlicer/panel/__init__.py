@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ..parameters import VFMTransferParameterNode
@@ -16,3 +16,11 @@ class Section(Protocol):
 
     def update(self) -> None:
         """Enable what can be used now, and say why the rest cannot."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A section that has something outside the panel: views, timers, child processes."""
+
+    def close(self) -> None:
+        """Leave nothing of it behind; the module goes, or is loaded anew."""
