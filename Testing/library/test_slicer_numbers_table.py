@@ -1,6 +1,7 @@
 """The table of results: what stands in which column, from the library's own comparisons."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 from comparison_cases import (
     T2W_GRID,
@@ -19,8 +20,12 @@ from VFMTransferLib.volume import Volume
 from VFMTransferSlicer.numbers_table import AGREEMENT, CALIBRATION, numbersOf
 
 
+def named(row) -> str:
+    return f"{row.group}: {row.title}" if row.group else row.title
+
+
 def texts(table) -> dict[str, dict[str, str]]:
-    return {row.title: {str(column): cell.text for column, cell in row.cells.items()} for row in table.rows}
+    return {named(row): {str(column): cell.text for column, cell in row.cells.items()} for row in table.rows}
 
 
 def test_a_segmentation_has_volume_dice_and_distance_of_each_structure():
@@ -55,7 +60,7 @@ def test_a_reference_brings_its_own_columns():
 def test_a_distance_that_is_not_defined_says_why():
     a, b = anatomy_pair()
     nothing = replace(b, labels=b.labels.with_array(0 * b.labels.array))
-    row = next(row for row in numbersOf(a_run(a, nothing)).rows if row.title == "Prostate: HD95, mm")
+    row = next(row for row in numbersOf(a_run(a, nothing)).rows if named(row) == "Prostate: HD95, mm")
     assert row.cells[Between.A_B].text == "n/a"
     assert row.cells[Between.A_B].note == "B is empty"
 
@@ -63,7 +68,7 @@ def test_a_distance_that_is_not_defined_says_why():
 def test_one_arm_alone_shows_its_volumes():
     table = numbersOf(a_run(anatomy_pair()[0]))
     assert table.columns == (Between.A,)
-    assert {row.title for row in table.rows} == {f"{name}: Volume, ml" for name in _STRUCTURES}
+    assert {named(row) for row in table.rows} == {f"{name}: Volume, ml" for name in _STRUCTURES}
 
 
 def test_two_arms_show_their_volumes_before_they_are_compared():
@@ -94,8 +99,8 @@ def test_lesions_are_counted_and_their_mean_adc_is_weighted_by_volume():
     second = replace(lesion, index=2, volume_ml=lesion.volume_ml / 3, mean_adc=1160.0)
     unknown = replace(lesion, index=3, mean_adc=None)
     rows = texts(numbersOf(a_run(replace(a, lesions=(lesion, second, unknown)), b)))
-    assert rows["Lesions"] == {"a": "3", "b": "1"}
-    assert rows["Mean ADC in lesions, 10⁻⁶ mm²/s"] == {"a": "860", "b": "760"}
+    assert rows["All lesions: Count"] == {"a": "3", "b": "1"}
+    assert rows["All lesions: Mean ADC, 10⁻⁶ mm²/s"] == {"a": "860", "b": "760"}
     assert "Clinically significant cancer: Lesions matched" in rows
 
 
@@ -103,8 +108,14 @@ def test_a_classification_shows_probabilities_and_what_is_not_known_of_them():
     table = numbersOf(a_run(*classification_pair(), reference="PI-RADS 4"))
     rows = texts(table)
     assert rows["P(PI-RADS 5)"] == {"a": "0.400", "b": "0.100", "a-b": "+0.300"}
-    assert set(rows["All classes: Log loss"]) == {"a-reference", "b-reference"}
+    assert set(rows["Log loss"]) == {"a-reference", "b-reference"}
     assert CALIBRATION in table.notes
+
+
+def test_rows_of_one_structure_follow_each_other():
+    for pair in (anatomy_pair(), lesion_pair(), translation_pair()):
+        groups = [row.group for row in numbersOf(a_run(*pair)).rows]
+        assert len(dict.fromkeys(groups)) == 1 + sum(a != b for a, b in pairwise(groups))
 
 
 def test_what_the_comparison_had_to_decide_is_said():

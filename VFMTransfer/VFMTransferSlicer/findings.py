@@ -15,6 +15,13 @@ DIFFERENCE = "Difference"
 LESION_OF = ("Lesion of A", "Lesion of B")
 MAX_FINDINGS = 40  # a network may mark a hundred specks, which nobody visits one by one
 _NOTHING = "nothing"
+# As radiologists write them where space is short.
+_SHORT = {
+    Label.PERIPHERAL_ZONE: "PZ",
+    Label.TRANSITION_ZONE: "TZ",
+    Label.CSPCA: "csPCa",
+    Label.INDOLENT_CANCER: "indolent",
+}
 
 Ras = tuple[float, float, float]
 
@@ -90,14 +97,14 @@ def _lesion(lesion: Mapping[str, Any], side: int) -> Finding:
         said if side == 1 else "",
         lesion["volume_ml"],
         _toRas(lesion["center_mm"]),
-        label_title(lesion["zone"]) if lesion["zone"] else "",
+        _said(lesion["zone"]) if lesion["zone"] else "",
         lesion["mean_adc"],
         lesion["confidence"],
     )
 
 
 def _said(label: str) -> str:
-    return _NOTHING if label == Label.BACKGROUND else label_title(label)
+    return _NOTHING if label == Label.BACKGROUND else _SHORT.get(label, label_title(label))
 
 
 def _toRas(lps: list[float]) -> Ras:

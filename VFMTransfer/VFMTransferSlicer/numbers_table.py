@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from VFMTransferLib.study.classification import ALL_CLASSES
 from VFMTransferLib.study.measures import KINDS, Between, Kind
 from VFMTransferLib.study.titles import subject_title, unit_title
 from VFMTransferLib.tasks import TASKS
@@ -35,11 +36,11 @@ _ARMS = (Between.A, Between.B)
 _LESIONS, _MEAN_ADC = "lesions", "mean_adc"
 # What the arms tell beyond the comparison.
 _OF_ARMS = {
-    _LESIONS: Kind("Lesions", decimals=0, definition="connected regions that the network marks"),
-    _MEAN_ADC: Kind("Mean ADC in lesions", "1e-6 mm²/s", decimals=0, definition="over the volume of all lesions"),
+    _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
+    _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of all lesions"),
 }
 _KINDS = KINDS | _OF_ARMS
-_ALL_LESIONS = "all lesions"
+_ALL_LESIONS = "All lesions"
 _UNDEFINED, _INFINITE = "n/a", "∞"
 
 
@@ -61,11 +62,13 @@ class Row:
     """One measure of one structure, image or class.
 
     Attributes:
+        group: The structure or image; rows of one follow each other. Empty for classes, which are named by the title.
         title: With its unit.
         definition: What the measure is; may be empty.
         cells: Column → number; a column without one is left out.
     """
 
+    group: str
     title: str
     definition: str = ""
     cells: dict[Between, Cell] = field(default_factory=dict)
@@ -119,13 +122,10 @@ def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
 
 def _emptyRow(subject: str, kind: str, unit: str) -> Row:
     about = _KINDS[kind]
-    if kind in _OF_ARMS:
-        title = about.title
-    elif kind == _PROBABILITY:
-        title = f"P({subject_title(subject)})"
-    else:
-        title = f"{subject_title(subject)}: {about.title}"
-    return Row(title + (f", {unit_title(unit)}" if unit else ""), about.definition)
+    title = about.title + (f", {unit_title(unit)}" if unit else "")
+    if kind == _PROBABILITY:
+        return Row("", f"P({subject_title(subject)})", about.definition)
+    return Row("" if subject == ALL_CLASSES else subject_title(subject), title, about.definition)
 
 
 def _cell(found: Mapping[str, Any]) -> Cell:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # Slicer's window reads these names, and must not wait for Si
 
 SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 ARM_TITLES = {str(Arm.PRETRAINED): "Pretrained", str(Arm.SCRATCH): "From scratch"}
+_OTHER_TITLES = {"all classes": "All classes", "displacement": "Displacement"}
 _LABEL_TITLES = {
     str(Label.BACKGROUND): "Background",
     **{str(label): term.title for label, term in LABEL_TERMS.items()},
@@ -28,7 +29,7 @@ def subject_title(name: str) -> str:
     for sequence, title in SEQUENCE_TITLES.items():
         if name.startswith(f"{sequence}-"):
             return f"{title} {name.removeprefix(f'{sequence}-').replace('-', ' ')}"
-    return label_title(name) if name != "all classes" else "All classes"
+    return _OTHER_TITLES.get(name) or label_title(name)
 
 
 def arm_title(result: Result) -> str:

@@ -42,6 +42,7 @@ class Exports:
 
     def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
         self._ui, self._logic = ui, logic
+        self._saved: RunInScene | None = None
         self._hasSegExporter = find_spec(_SEG_MODULE) is not None
         self._tips = {
             button: button.toolTip
@@ -59,6 +60,9 @@ class Exports:
             isBlinded: Whether the networks' names are hidden, which files would tell.
         """
         run = self._logic.lastRun
+        if run is not self._saved:  # what was said of another run
+            self._saved = run
+            self._say("")
         hidden = _("Not while the networks are read blinded.") if isBlinded else ""
         running = _("Wait for the end of the run.") if self._logic.isRunning else ""
         reasons = {

@@ -18,7 +18,7 @@ from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..transfer_note import SUMMARY, transferNote
 from .exports import Exports
-from .tables import Shown, fillTable, setUpTable
+from .tables import Cell, Line, Shown, fillTable, setUpTable
 
 _NO_NUMBER = "–"
 
@@ -38,7 +38,7 @@ class ResultsSection:
         self._isBlinded = False
         self._seen: tuple | None = None
         self._findings = Findings()
-        self._shown = {ui.resultsTable: Shown((), ()), ui.findingsTable: Shown((), ())}
+        self._shown = {ui.resultsTable: Shown(), ui.findingsTable: Shown()}
         for table in self._shown:
             setUpTable(table, lambda table=table: self._shown[table])
         ui.findingsTable.verticalHeader().hide()
@@ -83,13 +83,17 @@ class ResultsSection:
 
 
 def _numbersShown(numbers: NumbersTable) -> Shown:
-    titles = [COLUMNS[column].replace(" vs ", " vs\n") for column in numbers.columns]
-    rows = []
+    """One heading a structure or image, so that the titles beside the rows are short."""
+    lines: list[Line] = []
+    group = ""
     for row in numbers.rows:
+        if row.group != group:
+            group = row.group
+            lines.append(Line(group))
         found = [row.cells.get(column) for column in numbers.columns]
-        cells = [(cell.text, cell.note) if cell is not None else (_NO_NUMBER, "") for cell in found]
-        rows.append((row.title, row.definition, cells))
-    return Shown(titles, rows)
+        cells = [Cell(cell.text, cell.note) if cell is not None else Cell(_NO_NUMBER) for cell in found]
+        lines.append(Line(f"  {row.title}" if group else row.title, cells, row.definition))
+    return Shown([COLUMNS[column].replace(" vs ", " vs\n") for column in numbers.columns], lines, areNumbers=True)
 
 
 def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
@@ -101,13 +105,13 @@ def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
         (_("ml"), lambda found: f"{found.volumeMl:.2f}"),
         (_("Where, mm"), lambda found: found.place),
         (_("Zone"), lambda found: found.zone),
-        (_("Mean ADC"), lambda found: "" if found.meanAdc is None else f"{found.meanAdc:.0f}"),
-        (_("Confidence"), lambda found: "" if found.confidence is None else f"{found.confidence:.2f}"),
+        (_("ADC"), lambda found: "" if found.meanAdc is None else f"{found.meanAdc:.0f}"),
+        (_("Conf."), lambda found: "" if found.confidence is None else f"{found.confidence:.2f}"),
     ]
     known = [(title, text) for title, text in columns if any(text(found) for found in findings)]
     tip = _("Click to go there.")
-    rows = [("", tip, [(text(found), tip) for _title, text in known]) for found in findings]
-    return Shown([title for title, _text in known], rows)
+    lines = [Line(cells=[Cell(text(found), tip) for _title, text in known]) for found in findings]
+    return Shown([title for title, _text in known], lines)
 
 
 def _transferOf(run: RunInScene) -> str:

@@ -8,7 +8,30 @@ from dataclasses import dataclass
 import qt
 import slicer
 
-MOST_HEIGHT_PX = 420  # a longer table scrolls
+MOST_HEIGHT_PX = 480  # a longer table scrolls
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and what more is said of it under the mouse."""
+
+    text: str
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row.
+
+    Attributes:
+        title: Beside it; may be empty.
+        cells: One a column; none for a heading.
+        tip: Of the title.
+    """
+
+    title: str = ""
+    cells: Sequence[Cell] = ()
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -17,18 +40,20 @@ class Shown:
 
     Attributes:
         columns: Their titles.
-        rows: Title, tooltip and cells of each, a cell being its text and its tooltip.
+        lines: From top to bottom.
+        areNumbers: Whether cells stand at the right.
     """
 
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]
+    columns: Sequence[str] = ()
+    lines: Sequence[Line] = ()
+    areNumbers: bool = False
 
     @property
     def text(self) -> str:
         """As spreadsheets take it from the clipboard."""
         head = ["", *(title.replace("\n", " ") for title in self.columns)]
-        lines = [head, *([title, *(text for text, _ in cells)] for title, _, cells in self.rows)]
-        return "\n".join("\t".join(line) for line in lines)
+        rows = [head, *([line.title, *(cell.text for cell in line.cells)] for line in self.lines)]
+        return "\n".join("\t".join(row) for row in rows)
 
 
 def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
@@ -49,19 +74,29 @@ def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
 
 def fillTable(table: qt.QTableWidget, shown: Shown) -> None:
     """Show it; a table without rows is not shown at all."""
-    table.setRowCount(len(shown.rows))
+    table.clearContents()
+    table.setRowCount(len(shown.lines))
     table.setColumnCount(len(shown.columns))
     table.setHorizontalHeaderLabels(list(shown.columns))
-    for y, (title, tip, cells) in enumerate(shown.rows):
-        head = qt.QTableWidgetItem(title)
-        head.setToolTip(tip)
+    side = qt.Qt.AlignRight if shown.areNumbers else qt.Qt.AlignLeft
+    for y, line in enumerate(shown.lines):
+        head = _item(Cell(line.title, line.tip), qt.Qt.AlignLeft)
+        if not line.cells:
+            font = head.font()
+            font.setBold(True)
+            head.setFont(font)
         table.setVerticalHeaderItem(y, head)
-        for x, (text, cellTip) in enumerate(cells):
-            item = qt.QTableWidgetItem(text)
-            item.setToolTip(cellTip)
-            table.setItem(y, x, item)
-    table.visible = bool(shown.rows)
+        for x, cell in enumerate(line.cells):
+            table.setItem(y, x, _item(cell, side))
+    table.visible = bool(shown.lines)
     _fitHeight(table)
+
+
+def _item(cell: Cell, side: qt.Qt.AlignmentFlag) -> qt.QTableWidgetItem:
+    item = qt.QTableWidgetItem(cell.text)
+    item.setToolTip(cell.tip)
+    item.setTextAlignment(int(side) | int(qt.Qt.AlignVCenter))
+    return item
 
 
 def _fitHeight(table: qt.QTableWidget) -> None:
