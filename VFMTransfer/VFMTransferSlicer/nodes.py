@@ -1,4 +1,7 @@
-"""One file of a result as one new node; nothing in the scene is overwritten. Needs MRML, but no Qt."""
+"""One file of a result as one new node. Needs MRML, but no Qt.
+
+Nodes are filled before they come into the scene: there, each change would have views and lists drawn anew.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,30 @@ Window = tuple[float, float]  # the values shown black and white
 
 
 def newNode(kind: str, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode:
-    """A node whose name no other one has."""
+    """An empty node in the scene, whose name no other one has."""
     return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+
+
+def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window | None = None) -> None:
+    """Bring a node into the scene under a name that no other one has, and show it the usual way.
+
+    Args:
+        node: Filled.
+        scene: Where it goes; nothing in it is overwritten.
+        window: How a volume is shown. Slicer would go through all voxels to find one.
+    """
+    node.SetName(scene.GenerateUniqueName(node.GetName()))
+    if node.IsA("vtkMRMLScalarVolumeNode"):
+        display = slicer.vtkMRMLScalarVolumeDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(*window)
+        scene.AddNode(display)
+        display.SetDefaultColorMap()
+        node.SetAndObserveDisplayNodeID(display.GetID())
+        scene.AddNode(node)
+    else:
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
 
 
 def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:
@@ -34,26 +59,25 @@ def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:
     node.GetScene().RemoveNode(node)
 
 
-def loadSegmentation(
+def segmentationNode(
     path: Path, name: str, reference: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkMRMLSegmentationNode:
     """A segmentation with the file's names, colors and terminology.
 
     Args:
         path: Named `*.seg.nrrd`. It will soon be gone, so that the node keeps no way to it.
-        name: Made unique in the scene.
+        name: What to call it.
         reference: The volume whose grid the segmentation is drawn on, and is exported with.
 
     Raises:
-        ImageError: The file cannot be read; no node is left then.
+        ImageError: The file cannot be read.
     """
-    node = newNode("vtkMRMLSegmentationNode", name, reference.GetScene())
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(name)
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
-        removeNode(node)
         raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
-    node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
     return node
 
@@ -70,27 +94,28 @@ def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
 def volumeNode(
     voxels: np.ndarray, ijkToRas: np.ndarray, name: str, window: Window, scene: slicer.vtkMRMLScene
 ) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume in shades of gray.
-
-    Args:
-        voxels: (D, H, W); copied.
-        ijkToRas: 4x4, voxel index to RAS millimeters.
-        name: Made unique in the scene.
-        window: Given, because Slicer would go through all voxels to find one.
-        scene: Where it goes.
-    """
-    node = newNode("vtkMRMLScalarVolumeNode", name, scene)
-    updateVolumeFromArray(node, voxels)
-    node.SetIJKToRASMatrix(vtkMatrixFromArray(ijkToRas))
-    display = newNode("vtkMRMLScalarVolumeDisplayNode", f"{node.GetName()} display", scene)
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(*window)
-    display.SetDefaultColorMap()
-    node.SetAndObserveDisplayNodeID(display.GetID())
+    """A volume in the scene, in shades of gray; see `filledVolume` and `addNode`."""
+    node = filledVolume(voxels, ijkToRas, name)
+    addNode(node, scene, window)
     return node
 
 
-def gridTransformNode(image: NiftiImage, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLGridTransformNode:
+def filledVolume(voxels: np.ndarray, ijkToRas: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of voxels (D, H, W), which are copied.
+
+    Args:
+        voxels: What it holds.
+        ijkToRas: 4x4, voxel index to RAS millimeters.
+        name: What to call it.
+    """
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(name)
+    updateVolumeFromArray(node, voxels)
+    node.SetIJKToRASMatrix(vtkMatrixFromArray(ijkToRas))
+    return node
+
+
+def gridTransformNode(image: NiftiImage, name: str) -> slicer.vtkMRMLGridTransformNode:
     """A transform that takes the distorted image to the corrected one.
 
     A point p of the corrected image shows what lay at p + d(p) in the distorted one (`Result.displacement_mm`): d
@@ -99,8 +124,7 @@ def gridTransformNode(image: NiftiImage, name: str, scene: slicer.vtkMRMLScene) 
 
     Args:
         image: Vectors (3, D, H, W), LPS millimeters.
-        name: Made unique in the scene.
-        scene: Where it goes.
+        name: What to call it.
 
     Raises:
         ImageError: The file holds no vectors in LPS.
@@ -120,7 +144,8 @@ def gridTransformNode(image: NiftiImage, name: str, scene: slicer.vtkMRMLScene) 
     transform.SetInterpolationModeToLinear()
     transform.SetGridDirectionMatrix(vtkMatrixFromArray(direction))
     transform.SetDisplacementGridData(grid)
-    node = newNode("vtkMRMLGridTransformNode", name, scene)
+    node = slicer.vtkMRMLGridTransformNode()
+    node.SetName(name)
     node.SetAndObserveTransformFromParent(transform)
     return node
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from .handover import gridInWorld, handOver
 from .nifti import NiftiImage, readNifti
 from .nodes import (
     Window,
+    addNode,
+    filledVolume,
     gridTransformNode,
-    loadSegmentation,
     removeNode,
+    segmentationNode,
     signSegments,
-    volumeNode,
     windowFor,
     windowOf,
 )
@@ -46,6 +47,7 @@ _IMAGE_TITLES = {
     "adc-corrected": (Sequence.ADC, "corrected"),
     "adc-synthetic": (Sequence.T2W, "ADC"),
 }
+_PROBABILITY_WINDOW = (0.0, 1.0)
 _INVALID_ITEM = 0
 
 Volumes = Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode]
@@ -111,7 +113,7 @@ class _Loading:
         self._folder = folder
         self._inputs = inputs
         self._about = about
-        self._arm_title = _ARM_TITLES.get(numbers["model"]["arm"], self.arm.bundle)
+        self._armTitle = _ARM_TITLES.get(numbers["model"]["arm"], self.arm.bundle)
 
     def steps(self) -> Steps:
         files = [file.removesuffix(IMAGE_SUFFIX) for file in self.arm.numbers["files"] if file.endswith(IMAGE_SUFFIX)]
@@ -119,56 +121,50 @@ class _Loading:
         try:
             read = {name: pool.submit(_read, self._folder / (name + IMAGE_SUFFIX)) for name in files if name != _LABELS}
             if SEGMENTATION in self.arm.numbers["files"]:
-                self._addSegmentation()
-                yield
+                yield from self._addSegmentation()
             for name, future in read.items():
                 while not wait([future], _WAIT_S).done:
                     yield
-                yield from self._add(name, future)
+                yield from self._add(name, *future.result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _add(self, name: str, future: Future[tuple[NiftiImage, list[Window]]]) -> Steps:
-        image, windows = future.result()
+    def _add(self, name: str, image: NiftiImage, windows: list[Window]) -> Steps:
         if name == DISPLACEMENT:
-            self._addTransform(image)
+            self.arm.transform = gridTransformNode(image, self._titled("distortion correction"))
+            yield from self._place(self.arm.transform)
         elif name == PROBABILITIES:
             for label, voxels in zip(self.arm.numbers["probabilities"], image.frames, strict=True):
-                title = f"{self._about.GetName()} {_LABEL_TITLES.get(label, label)} probability"
-                self.arm.probabilities[label] = self._volume(voxels, image, f"{title} ({self._arm_title})", (0.0, 1.0))
-                yield
+                title = self._titled(f"{_LABEL_TITLES.get(label, label)} probability")
+                self.arm.probabilities[label] = node = filledVolume(voxels, image.ijkToRas, title)
+                yield from self._place(node, _PROBABILITY_WINDOW)
         else:
-            self._addImage(name, image, windows[0])
-        yield
+            yield from self._addImage(name, image, windows[0])
 
-    def _addSegmentation(self) -> None:
-        title = f"{self._about.GetName()} segmentation ({self._arm_title})"
-        self.arm.segmentation = loadSegmentation(self._folder / SEGMENTATION, title, self._about)
+    def _addSegmentation(self) -> Steps:
+        self.arm.segmentation = segmentationNode(self._folder / SEGMENTATION, self._titled("segmentation"), self._about)
         signSegments(self.arm.segmentation, self.arm.bundle)
-        self._place(self.arm.segmentation)
+        yield from self._place(self.arm.segmentation)
 
-    def _addTransform(self, image: NiftiImage) -> None:
-        title = f"{self._about.GetName()} distortion correction ({self._arm_title})"
-        self.arm.transform = gridTransformNode(image, title, self._about.GetScene())
-        self._place(self.arm.transform)
-
-    def _addImage(self, name: str, image: NiftiImage, window: Window) -> None:
+    def _addImage(self, name: str, image: NiftiImage, window: Window) -> Steps:
         """Show an output as the input of its sequence is shown, so that the two can be looked at together."""
         of, title = _IMAGE_TITLES.get(name, (None, name))
         source = self._inputs.get(of, self._about)
         alike = self._inputs.get(Sequence(name.split("-")[0])) if of is not None else None
-        title = f"{source.GetName()} {title} ({self._arm_title}, synthetic)"
-        shown = windowOf(alike) if alike is not None else None
-        self.arm.images[name] = self._volume(image.frames[0], image, title, shown or window)
+        title = f"{source.GetName()} {title} ({self._armTitle}, synthetic)"
+        self.arm.images[name] = node = filledVolume(image.frames[0], image.ijkToRas, title)
+        yield from self._place(node, (windowOf(alike) if alike is not None else None) or window)
 
-    def _volume(self, voxels, image: NiftiImage, title: str, window: Window) -> slicer.vtkMRMLScalarVolumeNode:
-        node = volumeNode(voxels, image.ijkToRas, title, window, self._about.GetScene())
-        self._place(node)
-        return node
-
-    def _place(self, node: slicer.vtkMRMLNode) -> None:
-        placeBeside(node, self._about)
+    def _place(self, node: slicer.vtkMRMLNode, window: Window | None = None) -> Steps:
+        """Describe a node that is filled, and bring it into the scene."""
         describe(node, self.arm.numbers, self._inputs)
+        yield
+        addNode(node, self._about.GetScene(), window)
+        placeBeside(node, self._about)
+        yield
+
+    def _titled(self, what: str) -> str:
+        return f"{self._about.GetName()} {what} ({self._armTitle})"
 
 
 def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
