@@ -3,7 +3,7 @@
 import slicer
 from in_slicer import PAIR, PanelTest, waitFor
 
-from VFMTransferSlicer.layout import LAYOUT_ID
+from VFMTransferSlicer.layout import TWO_ROWS_ID
 
 
 class ClickTest(PanelTest):
@@ -17,17 +17,28 @@ class ClickTest(PanelTest):
         self.assertGreater(self.ui.resultsTable.rowCount, 0)
         self.assertEqual(self.ui.progressABar.value, self.ui.progressABar.maximum)
 
-    def test_side_by_side_shows_both_and_gives_the_users_layout_back(self):
-        self.chooseStudy()
-        self.assertEqual(self.runBoth(), "done")
+    def test_a_run_is_shown_side_by_side_and_the_users_layout_comes_back(self):
         layout = slicer.app.layoutManager()
         layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-        self.ui.sideBySideButton.click()
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        self.assertEqual(layout.layout, TWO_ROWS_ID)
+        for expected in (slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, TWO_ROWS_ID) * 2:
+            self.ui.sideBySideButton.click()
+            slicer.app.processEvents()
+            self.assertEqual(layout.layout, expected)
+
+    def test_each_tool_of_the_views_can_be_clicked(self):
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        for button in (self.ui.flickerButton, self.ui.checkerboardButton, self.ui.revealButton):
+            for isOn in (True, False):
+                button.click()
+                slicer.app.processEvents()
+                self.assertEqual(button.checked, isOn, button.text)
+        self.ui.fadeSlider.value = 0.5
+        self.ui.secondRowCheckBox.click()
         slicer.app.processEvents()
-        self.assertEqual(layout.layout, LAYOUT_ID)
-        self.ui.sideBySideButton.click()
-        slicer.app.processEvents()
-        self.assertEqual(layout.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
     def test_run_says_what_is_missing(self):
         self.assertFalse(self.ui.runButton.enabled)

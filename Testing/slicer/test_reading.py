@@ -2,10 +2,13 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import slicer
 from in_slicer import PAIR, PanelTest
 
+from VFMTransferSlicer.panel import reading
 from VFMTransferSlicer.readings import ReadingTable
 
 
@@ -20,8 +23,8 @@ class ReadingTest(PanelTest):
         self._requireHidden()
         self.ui.readingRevealButton.click()
         slicer.app.processEvents()
-        (reading,) = self._readings()
-        self.assertTrue(reading.isRevealed)
+        readings = self._readings()
+        self.assertEqual([one.isRevealed for one in readings], [True])
         self.assertIn("You preferred", self.ui.readingStatusLabel.text)
         tally = self.ui.readingTallyLabel.text
         with tempfile.TemporaryDirectory() as folder:
@@ -31,7 +34,7 @@ class ReadingTest(PanelTest):
             self.assertEqual(self.ui.readingTallyLabel.text, "No readings yet.")
             slicer.util.loadScene(path)
         slicer.app.processEvents()
-        self.assertEqual(self._readings(), [reading])
+        self.assertEqual(self._readings(), readings)
         self.assertEqual(self.ui.readingTallyLabel.text, tally)
 
     def test_a_run_that_begins_while_reading_goes_on_is_blinded_from_its_first_moment(self):
@@ -47,13 +50,14 @@ class ReadingTest(PanelTest):
         self.runBoth()
         self.ui.readingStartButton.click()
         self.ui.readingLeftButton.click()
-        section = slicer.util.getModuleWidget("VFMTransfer").panel.reading
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "Lesungen für März.csv"
-            section.exportTo(path)
-            slicer.mrmlScene.Clear()
-            section.resumeFrom(path)
-        self.assertEqual([reading.side for reading in self._readings()], ["left"])
+            dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
+            with patch.object(reading, "qt", SimpleNamespace(QFileDialog=dialog)):
+                self.ui.readingExportButton.click()
+                slicer.mrmlScene.Clear()
+                self.ui.readingResumeButton.click()
+        self.assertEqual([one.side for one in self._readings()], ["left"])
 
     def _requireHidden(self) -> None:
         """Nothing that is visible on the panel or in a view names a network and a side."""
