@@ -168,6 +168,9 @@ def test_the_sample_is_made_chosen_shown_and_its_truth_is_the_reference(panel, s
     panel.parameters.reference = None
     panel.update()
     assert panel.parameters.reference is None
+    ui.fillButton.click()
+    assert panel.parameters.reference is truth
+    panel.parameters.reference = None
     nodes, panel.parameters.t2w = scene.GetNumberOfNodes(), None
     ui.sampleButton.click()
     assert panel.parameters.t2w.GetName() == "Phantom 7 T2w (synthetic)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from VFMTransferLib.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
 
 from .nifti import NiftiImage, readNifti
-from .nodes import newNode, removeNode, volumeNode, windowFor
+from .nodes import Window, removeNode, volumeNode, windowFor
 from .steps import Steps
 
 TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
@@ -25,6 +26,8 @@ _SIGNIFICANT_GRADE = 2  # ISUP grade group
 _ZONES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}  # as the library writes them
 _CONTEXT = "Segmentation category and type - DICOM master list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
+_LABELS = ("gland", "zones", "lesion")
+_WAIT_S = 0.02  # how long a step waits for a file, which lets the thread that reads it have Python's lock
 _INVALID_ITEM = 0
 
 
@@ -52,11 +55,19 @@ def isPhantomTruth(node: slicer.vtkMRMLNode | None) -> bool:
     return node is not None and node.GetAttribute(ROLE) == TRUTH
 
 
-def findPhantom(scene: slicer.vtkMRMLScene, seed: int) -> PhantomInScene | None:
+def seedOf(node: slicer.vtkMRMLNode | None) -> int | None:
+    """The seed of the phantom that a node belongs to; None for others."""
+    seed = (node.GetAttribute(SEED) or "") if node is not None else ""
+    return int(seed) if seed.isdigit() else None
+
+
+def findPhantom(scene: slicer.vtkMRMLScene, seed: int | None) -> PhantomInScene | None:
     """The phantom of this seed, if the scene holds it whole."""
+    if seed is None:
+        return None
     found = PhantomInScene(seed)
     for node in _nodesOfPhantoms(scene):
-        if node.GetAttribute(SEED) == str(seed):
+        if seedOf(node) == seed:
             role = node.GetAttribute(ROLE)
             if role == TRUTH:
                 found.truth = node
@@ -67,11 +78,11 @@ def findPhantom(scene: slicer.vtkMRMLScene, seed: int) -> PhantomInScene | None:
 
 def seedsIn(scene: slicer.vtkMRMLScene) -> set[int]:
     """Seeds of the phantoms of which the scene holds a part."""
-    return {int(node.GetAttribute(SEED)) for node in _nodesOfPhantoms(scene)}
+    return {seedOf(node) for node in _nodesOfPhantoms(scene)}
 
 
 def loadPhantom(folder: Path, seed: int, scene: slicer.vtkMRMLScene) -> Steps:
-    """Load what `vfm-transfer phantom` wrote, a file with each step; all of it or nothing.
+    """Load what `vfm-transfer phantom` wrote, a node or a segment with each step; all of it or nothing.
 
     Args:
         folder: Of this one phantom; may be deleted after the last step.
@@ -82,23 +93,38 @@ def loadPhantom(folder: Path, seed: int, scene: slicer.vtkMRMLScene) -> Steps:
         ImageError: A file is missing or damaged.
     """
     nodes: list[slicer.vtkMRMLDisplayableNode] = []
+    pool = ThreadPoolExecutor(1, "VFMTransfer reading")
     try:
+        read = {name: pool.submit(_read, folder / f"{name}.nii.gz") for name in (*Sequence, *_LABELS)}
+        for future in read.values():
+            while not wait([future], _WAIT_S).done:
+                yield
         for sequence in Sequence:
-            image = readNifti(folder / f"{sequence}.nii.gz")
+            image, window = read[sequence].result()
             name = f"Phantom {seed} {TITLES[sequence]} (synthetic)"
-            voxels = image.frames[0]
-            nodes.append(volumeNode(voxels, image.ijkToRas, name, windowFor(voxels), scene))
+            nodes.append(volumeNode(image.frames[0], image.ijkToRas, name, window, scene))
             _mark(nodes[-1], seed, sequence)
             yield
-        labels = {name: readNifti(folder / f"{name}.nii.gz") for name in ("gland", "zones", "lesion")}
-        yield
-        nodes.append(_truthNode(labels, f"Phantom {seed} truth (synthetic)", nodes[0]))
-        _mark(nodes[-1], seed, TRUTH)
+        truth = slicer.vtkMRMLSegmentationNode()
+        truth.SetName(f"Phantom {seed} truth (synthetic)")
+        yield from _fillTruth(truth, {name: read[name].result()[0] for name in _LABELS})
+        nodes.append(truth)
+        _mark(truth, seed, TRUTH)
+        truth.SetReferenceImageGeometryParameterFromVolumeNode(nodes[0])
+        _addHidden(truth, scene)
         _placeInStudy(nodes, seed)
     except BaseException:
         for node in nodes:
-            removeNode(node)
+            if node.GetScene() is not None:
+                removeNode(node)
         raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(path: Path) -> tuple[NiftiImage, Window]:
+    image = readNifti(path)
+    return image, windowFor(image.frames[0])
 
 
 def terminologyOf(term: LabelTerm) -> str:
@@ -110,29 +136,45 @@ def terminologyOf(term: LabelTerm) -> str:
     return f"{_CONTEXT}~{code(term.category)}~{code(term.type)}~^^~{_REGION_CONTEXT}~{code(term.region)}~^^"
 
 
-def _truthNode(
-    labels: dict[str, NiftiImage], name: str, volume: slicer.vtkMRMLScalarVolumeNode
-) -> slicer.vtkMRMLSegmentationNode:
-    """What is true, as segments; hidden, for it would be seen in the views of both networks as well."""
-    gland, zones, grades = (labels[key].frames[0] for key in ("gland", "zones", "lesion"))
+def _fillTruth(node: slicer.vtkMRMLSegmentationNode, labels: dict[str, NiftiImage]) -> Steps:
+    """What is true, a segment with each step."""
+    gland, zones, grades = (labels[name].frames[0] for name in _LABELS)
     masks = {Label.PROSTATE: gland > 0} | {label: zones == value for label, value in _ZONES.items()}
     indolent = (grades > 0) & (grades < _SIGNIFICANT_GRADE)
     if indolent.any():
         masks[Label.INDOLENT_CANCER] = indolent
     masks[Label.CSPCA] = grades >= _SIGNIFICANT_GRADE  # also where there is none, which is a truth as well
-    node = newNode("vtkMRMLSegmentationNode", name, volume.GetScene())
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    box = _boxAround(np.any(list(masks.values()), axis=0))
     for label, mask in masks.items():
-        _addSegment(node, label, mask, labels["gland"].ijkToRas)
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetVisibility(False)
-    return node
+        _addSegment(node, label, mask[box], box, labels["gland"].ijkToRas)
+        yield
 
 
-def _addSegment(node: slicer.vtkMRMLSegmentationNode, label: Label, mask: np.ndarray, ijkToRas: np.ndarray) -> None:
+def _addHidden(node: slicer.vtkMRMLSegmentationNode, scene: slicer.vtkMRMLScene) -> None:
+    """Bring it into the scene unseen: else it would be seen in the views of both networks as well."""
+    display = slicer.vtkMRMLSegmentationDisplayNode()
+    display.SetVisibility(False)
+    scene.AddNode(display)
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    scene.AddNode(node)
+
+
+def _boxAround(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """Indices (z, y, x) of what is marked, and so much less than all that the window need not wait for it."""
+    bounds = [(int(index.min()), int(index.max()) + 1) for index in np.nonzero(mask)]
+    return tuple(slice(first, end) for first, end in bounds)
+
+
+def _addSegment(
+    node: slicer.vtkMRMLSegmentationNode,
+    label: Label,
+    mask: np.ndarray,
+    box: tuple[slice, slice, slice],
+    ijkToRas: np.ndarray,
+) -> None:
     term = LABEL_TERMS[label]
     image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*reversed(mask.shape))
+    image.SetExtent([bound for one in reversed(box) for bound in (one.start, one.stop - 1)])
     image.SetImageToWorldMatrix(vtkMatrixFromArray(ijkToRas))
     voxels = np.ascontiguousarray(mask, np.uint8).ravel()
     image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
@@ -163,4 +205,4 @@ def _placeInStudy(nodes: list[slicer.vtkMRMLNode], seed: int) -> None:
 def _nodesOfPhantoms(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLNode]:
     kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode")
     every = [node for kind in kinds for node in getNodesByClass(kind, scene)]
-    return [node for node in every if (node.GetAttribute(SEED) or "").isdigit() and node.GetAttribute(ROLE)]
+    return [node for node in every if seedOf(node) is not None and node.GetAttribute(ROLE)]

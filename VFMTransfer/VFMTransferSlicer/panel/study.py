@@ -19,7 +19,7 @@ from VFMTransferLib.terms import Sequence, TaskId
 from ..geometry import Described, describeGeometry
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
-from ..phantoms import PhantomInScene, isPhantomTruth, nameOf, seedsIn
+from ..phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn
 from ..process import MakeProcess, newProcess
 from ..samples import SAMPLE_SEED, PhantomMaker, showInViews
 from ..studies import findStudy
@@ -105,6 +105,7 @@ class StudySection(VTKObservationMixin):
         found = findStudy(slicer.mrmlScene, databaseTag)
         if not found.isEmpty:
             self._choose(found.volumes)
+            self._takeTruth()
         self._say(" ".join(found.sentences))
 
     def onSample(self, checked: bool = False) -> None:
@@ -119,7 +120,7 @@ class StudySection(VTKObservationMixin):
         self._say(_("{name} is loaded.").format(name=nameOf(phantom.seed)))
         if self._parameters is not None:
             self._choose(phantom.volumes)
-            self._parameters.reference = phantom.truth
+            self._takeTruth()
             self._show(phantom.volumes[Sequence.T2W])
         self.update()
 
@@ -151,6 +152,7 @@ class StudySection(VTKObservationMixin):
         if new:
             self._offered |= {node.GetID() for node in new.values()}
             self._set(new)
+            self._takeTruth()
             self._say(" ".join(found.sentences))
 
     def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
@@ -167,6 +169,13 @@ class StudySection(VTKObservationMixin):
 
     def _volumes(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]:
         return {sequence: getattr(self._parameters, str(sequence)) for sequence in Sequence}
+
+    def _takeTruth(self) -> None:
+        """Of a phantom the truth is known; where no other reference is chosen, it is the reference."""
+        chosen = self._parameters
+        phantom = findPhantom(slicer.mrmlScene, seedOf(chosen.t2w))
+        if phantom is not None and chosen.reference is None:
+            chosen.reference = phantom.truth
 
     def _fitReference(self) -> None:
         """Set a phantom's truth, which was chosen for the user, aside while the task gives no segments."""
