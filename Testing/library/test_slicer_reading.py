@@ -208,9 +208,25 @@ def test_a_closed_scene_ends_the_reading(section, ui, logic, views):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)
     section.setParameters(None)
+    logic.lastRun = None  # as when its study left the scene
+    section.setParameters(section.parameters)
     assert section.said == [True, False]
+    assert not ui.readingLeftButton.enabled
+    assert not ui.readingStartButton.checked
+
+
+def test_a_reading_stays_while_another_module_is_open(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    section.setParameters(None)
     assert not ui.readingStartButton.enabled
-    assert not ui.readingResumeButton.enabled
+    assert not ui.readingRightButton.enabled
+    section.setParameters(section.parameters)
+    assert section.said == [True]
+    assert ui.readingLeftButton.checked
+    click(ui, "Right")
+    assert [reading.side for reading in readings(section)] == [Side.RIGHT]
 
 
 def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
@@ -218,7 +234,7 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     click(ui, "Start", True)
     click(ui, "Left")
     section.exportTo(tmp_path / "readings.csv")
-    section.setParameters(None)
+    click(ui, "Start", False)
     section.parameters = SimpleNamespace(readingTable=None)
     section.setParameters(section.parameters)
     section.resumeFrom(tmp_path / "readings.csv")

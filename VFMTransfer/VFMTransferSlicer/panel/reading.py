@@ -21,6 +21,7 @@ from .reading_words import revealedText, tallyText
 if TYPE_CHECKING:
     from ..logic import TransferLogic
     from ..parameters import VFMTransferParameterNode
+    from ..runs import RunInScene
     from .views import ViewSection
 
 _USUAL_CONFIDENCE = 3
@@ -45,6 +46,7 @@ class ReadingSection:
         self._parameters: VFMTransferParameterNode | None = None
         self._isOn = False
         self._isBlinded = False
+        self._run: RunInScene | None = None
         self._session: BlindedReading | None = None
         self._answer: Reading | None = None
         self._sides = {
@@ -66,21 +68,22 @@ class ReadingSection:
     # ---- what the panel and the logic say
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
-        """Other choices, or none: their readings are shown; a reading that was going on ends."""
-        if parameters is None:
-            self._end()
+        """Other choices, or none while another module is open; a reading that goes on stays."""
         self._parameters = parameters
         self.update()
 
     def update(self) -> None:
-        """Say what can be done now."""
+        """Say what can be done now; a reading whose study left the scene ends."""
+        if self._session is not None and self._logic.lastRun is not self._run:
+            self._end()
         readings = self._readings()
         missing = self._missing()
         self._updateStart(missing)
+        canAnswer = self._session is not None and self._parameters is not None
         for side, button in self._sides.items():
-            button.enabled = self._session is not None
+            button.enabled = canAnswer
             button.checked = self._answer is not None and self._answer.side is side
-        self.ui.readingConfidenceComboBox.enabled = self._session is not None
+        self.ui.readingConfidenceComboBox.enabled = canAnswer
         isUnanswered = self._session is not None and self._answer is None
         self.ui.readingRevealButton.enabled = not isUnanswered and any(not reading.isRevealed for reading in readings)
         self.ui.readingRevealButton.toolTip = (
@@ -91,7 +94,7 @@ class ReadingSection:
         self.ui.readingExportButton.enabled = bool(readings)
         self.ui.readingResumeButton.enabled = self._parameters is not None
 
-    def onRunStarted(self, run: object) -> None:
+    def onRunStarted(self, run: RunInScene) -> None:
         """The run that was read is past; what comes is hidden from its first moment."""
         self._session = self._answer = None
         if self._isOn:
@@ -194,7 +197,7 @@ class ReadingSection:
             subject = subjectOf(run)
             table = self._table()
             self._answer = table.find(subject) if table is not None else None
-            self._session = BlindedReading(subject, self._answer)
+            self._session, self._run = BlindedReading(subject, self._answer), run
         except VFMTransferError as error:
             self._answer = None
             self._hide(False)
