@@ -14,6 +14,16 @@ LABELS = ("t2wGeometryLabel", "hbvGeometryLabel", "adcGeometryLabel", "studyNote
 BUTTONS = ("fillButton", "sampleButton", "phantomButton")
 
 
+class SomeLogic:
+    """A run is on its way when a test says so; whatever else the panel hears of it is a signal."""
+
+    isRunning = False
+
+    def __getattr__(self, name):
+        self.__dict__[name] = Signal()
+        return self.__dict__[name]
+
+
 @pytest.fixture
 def scene():
     return a_scene()
@@ -31,9 +41,7 @@ def loop():
 
 @pytest.fixture
 def logic():
-    return SimpleNamespace(
-        isRunning=False, **{name: Signal() for name in ("started", "armLoaded", "compared", "finished")}
-    )
+    return SomeLogic()
 
 
 @pytest.fixture
