@@ -162,7 +162,8 @@ def seen_in(views: Views, segmentation) -> set[str]:
     for tag in ours(views):
         for index in range(segmentation.GetNumberOfDisplayNodes()):
             display = segmentation.GetNthDisplayNode(index)
-            if display.GetVisibility() and display.IsDisplayableInView(views.slice_node(tag).GetID()):
+            is_drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
+            if is_drawn and display.IsDisplayableInView(views.slice_node(tag).GetID()):
                 found.add(tag)
     return found
 

@@ -24,6 +24,7 @@ _TASK = "VFMTransfer.Task"
 _ARMS = {"pretrained": "pretrained", "scratch": "from scratch"}
 _MARGIN = 0.015  # of the view's sides
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 18, 14, 11
+_SPACING = 1.25  # of lines of one text
 _LINE = 1.35  # of a letter's size, from one line to the next
 _WHITE, _ORANGE, _GRAY = (1.0, 1.0, 1.0), (1.0, 0.65, 0.15), (0.65, 0.65, 0.65)
 
@@ -166,6 +167,7 @@ class CornerActors:
         look.SetFontSize(size)
         look.SetColor(color)
         look.SetShadow(True)
+        look.SetLineSpacing(_SPACING)
         look.SetJustificationToRight() if isRight else look.SetJustificationToLeft()
         look.SetVerticalJustificationToTop() if isTop else look.SetVerticalJustificationToBottom()
         corner = vtk.vtkCoordinate()

@@ -120,7 +120,7 @@ def _showScalars(
 
 def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str, str]) -> Difference:
     node = _node(run, slicer.vtkMRMLLabelMapVolumeNode, title)
-    words = {FIRST_ONLY: f"{names[0]} only", SECOND_ONLY: f"{names[1]} only", OTHER: "another label"}
+    words = {FIRST_ONLY: f"{names[0]} only", SECOND_ONLY: f"{names[1]} only", OTHER: "other label"}
 
     def fill(colors: slicer.vtkMRMLColorTableNode) -> None:
         colors.SetNumberOfColors(len(words) + 1)

@@ -38,7 +38,8 @@ def layoutXml(rows: Rows) -> str:
         for cell in cells:
             view = ElementTree.SubElement(ElementTree.SubElement(row, "item"), "view")
             view.attrib.update({"class": "vtkMRMLSliceNode", "singletontag": cell.tag})
-            properties = {"orientation": "Axial", "viewlabel": cell.label, "viewcolor": _COLOR}
+            # The label is that of the cell only later: another one would make it another layout.
+            properties = {"orientation": "Axial", "viewlabel": cell.tag.removeprefix(TAG), "viewcolor": _COLOR}
             for name, value in {**properties, "viewgroup": str(VIEW_GROUP)}.items():
                 ElementTree.SubElement(view, "property", name=name, action="default").text = value
     return ElementTree.tostring(root, encoding="unicode")
@@ -72,11 +73,17 @@ class SideBySide:
         self._scene = layoutNode.GetScene()
         self._former: int | None = None
         self._shown: Shown | None = None
+        self._focus: Point | None = None
         self._tags: list[tuple[vtk.vtkObject, int]] = []
 
     @property
     def isShown(self) -> bool:
         return self._shown is not None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Singleton tags of the views that are shown."""
+        return tuple(self._shown.logics) if self._shown is not None else ()
 
     @property
     def viewing(self) -> Viewing | None:
@@ -92,7 +99,7 @@ class SideBySide:
         order: Order = (0, 1),
         isBlinded: bool = False,
     ) -> None:
-        """Switch to the views of a run. Shown again, they stay at their slice and zoom.
+        """Switch to the views of a run. The same run shown again stays at its slice.
 
         Args:
             run: With one arm at least.
@@ -107,29 +114,35 @@ class SideBySide:
         names = _BLINDED if isBlinded else tuple("AB"[index] for index in order)
         difference = makeDifference(run, order, names)
         rows = cellsOf(run, others or {}, difference, secondRow=secondRow, order=order, names=names)
-        isNew = self._shown is None or self._shown.run is not run
+        tags = tuple(cell.tag for row in rows for cell in row)
+        isShown = self._shown is not None and self._shown.run is run
+        self._focus = self._middle() if isShown else focusOf(run)
+        hasPlace = isShown and tags == self.tags
         self._clear()
         self._arrange(rows)
-        logics = {cell.tag: self._application.GetSliceLogicByLayoutName(cell.tag) for row in rows for cell in row}
+        logics = {tag: self._application.GetSliceLogicByLayoutName(tag) for tag in tags}
         self._shown = Shown(run, order, rows, difference, logics, isBlinded, self._rendererOf)
-        self._shown.changes.set(self._layoutNode, "SaveWithScene", False)  # it would ask for views that are not saved
-        if isNew:
+        self._saveLayout(False)  # it would ask for views that are not saved
+        if not hasPlace:
             self.frame()
         self.changed.emit()
 
-    def frame(self, focus: Point | None = None) -> None:
-        """Look at the slice of greatest disagreement, or at another point, at the first zoom."""
-        if self._shown is not None:
-            shown = self._shown
-            frame(shown.run, list(shown.logics.values()), focus or focusOf(shown.run))
+    def frame(self) -> None:
+        """The first zoom, at the slice where the views are to be.
+
+        `show` does so; once more it is needed when Slicer has laid out the views: they get another size then, and their
+        sliders put them to slice 0.
+        """
+        if self._shown is not None and self._focus is not None:
+            frame(self._shown.run, list(self._shown.logics.values()), self._focus)
+            self._point(self._focus)
 
     def jumpTo(self, ras: Point) -> None:
         """Go to a point: in these views, or while they are not shown in the user's."""
         views = nodesOf(self._scene, "vtkMRMLSliceNode")
+        self._focus = ras
         jump([view for view in views if not self.isShown or view.GetViewGroup() == VIEW_GROUP], ras)
-        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-        if crosshair is not None:
-            crosshair.SetCrosshairRAS(*ras)
+        self._point(ras)
 
     def restore(self) -> None:
         """Back to the layout that was there before `show`."""
@@ -137,11 +150,29 @@ class SideBySide:
             return
         self._clear()
         self._stopWatching()
+        self._saveLayout(True)
         if self._layoutNode.GetViewArrangement() in (ONE_ROW_ID, TWO_ROWS_ID):
             self._layoutNode.SetViewArrangement(self._former)
         self._former = None
         _removeViews(self._scene, self._application)
         self.changed.emit()
+
+    def _point(self, ras: Point) -> None:
+        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if crosshair is not None:
+            crosshair.SetCrosshairRAS(*ras)
+
+    def _middle(self) -> Point:
+        """Where the first view is."""
+        matrix = next(iter(self._shown.logics.values())).GetSliceNode().GetSliceToRAS()
+        return tuple(matrix.GetElement(row, 3) for row in range(3))
+
+    def _saveLayout(self, isSaved: bool) -> None:
+        node = self._layoutNode
+        wasDisabled = node.GetDisableModifiedEvent()
+        node.SetDisableModifiedEvent(True)  # Slicer would lay out all views anew
+        node.SetSaveWithScene(isSaved)
+        node.SetDisableModifiedEvent(wasDisabled)
 
     def _arrange(self, rows: Rows) -> None:
         self._stopWatching()

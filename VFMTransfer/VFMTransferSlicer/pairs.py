@@ -69,17 +69,22 @@ def probabilityPair(
 
 def labelPair(run: RunInScene, order: Order = (0, 1)) -> LabelPair | None:
     """Both segmentations as label maps; None where the task gives none, or they share no segment."""
-    if len(run.arms) <= max(order):
-        return None
-    nodes = [run.arms[index].segmentation for index in order]
-    if any(node is None or node.GetScene() is None for node in nodes):
-        return None
-    names = _sharedSegments(*(node.GetSegmentation() for node in nodes))
+    names = sharedSegments(run, order)
     if not names:
         return None
+    nodes = [run.arms[index].segmentation for index in order]
     first, second = (_labels(node, names, _gridFor(node, run.about)) for node in nodes)
     colors = tuple(nodes[0].GetSegmentation().GetSegment(name).GetColor() for name in names)
     return LabelPair(first, second, names, colors)
+
+
+def sharedSegments(run: RunInScene, order: Order = (0, 1)) -> tuple[str, ...]:
+    """IDs of the segments that both networks mark; empty where one of them is not there."""
+    nodes = [run.arms[index].segmentation for index in order if index < len(run.arms)]
+    if len(nodes) < len(order) or any(node is None or node.GetScene() is None for node in nodes):
+        return ()
+    first, second = (node.GetSegmentation() for node in nodes)
+    return leaves(name for name in first.GetSegmentIDs() if second.GetSegment(name) is not None)
 
 
 def alive(nodes: dict[str, slicer.vtkMRMLNode]) -> dict[str, slicer.vtkMRMLNode]:
@@ -126,10 +131,6 @@ def _requireSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolu
         raise GeometryError(
             f"'{first.GetName()}' and '{second.GetName()}' must lie on one grid to be compared, but do not. Run again."
         )
-
-
-def _sharedSegments(first: slicer.vtkSegmentation, second: slicer.vtkSegmentation) -> tuple[str, ...]:
-    return leaves([name for name in first.GetSegmentIDs() if second.GetSegment(name) is not None])
 
 
 def _gridFor(

@@ -55,9 +55,9 @@ class DrawnSegments:
         """
         display = self._display
         wasModifying = display.StartModify()
-        display.SetVisibility(strength > 0)
-        display.SetVisibility2DFill(style != Style.OUTLINE)
-        display.SetVisibility2DOutline(style != Style.FILL)
+        # Not the visibility as a whole: the eye in Slicer's tree of data would say that the segmentation is hidden.
+        display.SetVisibility2DFill(strength > 0 and style != Style.OUTLINE)
+        display.SetVisibility2DOutline(strength > 0 and style != Style.FILL)
         display.SetOpacity2DFill(opacity * strength)
         display.SetOpacity2DOutline(strength)
         display.EndModify(wasModifying)

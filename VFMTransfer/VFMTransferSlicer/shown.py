@@ -22,6 +22,7 @@ from .windows import LinkedWindows
 
 _OVERLAY_OPACITY = 0.8  # of the difference, so that the anatomy can be seen dimly below it
 _LABEL_OPACITY = 0.7
+_ALL_FLAGS = 0xFFFFFFFF
 _SEQUENCE_TAGS = {Sequence.T2W: T2W, Sequence.ADC: ADC, Sequence.HBV: HBV}
 
 
@@ -126,6 +127,8 @@ def _fill(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:
     for node in (view, composite):
         node.SetSaveWithScene(False)
     view.SetLayoutLabel(cell.label)
+    # Outlined label maps are not passed on to the other views: the difference stays filled.
+    view.SetInteractionFlagsModifier(_ALL_FLAGS & ~view.LabelOutlineFlag)
     view.SetUseLabelOutline(False)
     wasModifying = composite.StartModify()
     composite.SetLinkedControl(True)

@@ -14,7 +14,7 @@ import slicer
 from .cells import A, B, Cell
 from .changes import Changes
 from .mixture import Mixture, imageMixture, labelMixture
-from .pairs import Order, labelPair
+from .pairs import Order, labelPair, sharedSegments
 from .runs import RunInScene
 from .segments import DrawnSegments, Style
 from .signals import Signal
@@ -77,6 +77,11 @@ class Viewing:
         return self._over is not None or self._hasImages
 
     @property
+    def canMix(self) -> bool:
+        """Whether one image or label map can be made of both."""
+        return self.canCompare and (self._hasImages or bool(sharedSegments(self._run, self._order)))
+
+    @property
     def tool(self) -> Tool:
         return self._tool
 
@@ -101,8 +106,8 @@ class Viewing:
         self.setFade(0.0 if self._fade > _HALF else 1.0)
 
     def setTool(self, tool: Tool | str) -> None:
-        """Make the middle view of A and B in this way."""
-        self._tool = Tool(tool)
+        """Make the middle view of A and B in this way, if `canMix`."""
+        self._tool = Tool(tool) if self.canMix else Tool.NONE
         self._followCursor(self._tool is Tool.REVEAL)
         if self._tool is not Tool.NONE:
             self._mixture = self._mixture or self._mix()

@@ -118,7 +118,7 @@ class ViewSection:
         run = self._run()
         if run is None or not self._hasViews():
             return
-        wasShown = self.isShown
+        former = self._tags()
         self._order, self._isBlinded = order, isBlinded
         self._hasSecondRow = self._parameters is None or self._parameters.secondRow
         with slicer.util.tryWithErrorDisplay(_("The results cannot be shown side by side.")):
@@ -126,7 +126,7 @@ class ViewSection:
                 run, others=self._others(run), secondRow=self._hasSecondRow, order=order, isBlinded=isBlinded
             )
             self._setStyle()
-            if not wasShown:  # the views have their size only when Slicer has laid them out
+            if self._tags() != former:  # Slicer lays the views out when it has the time
                 qt.QTimer.singleShot(0, self._views.frame)
 
     def unblind(self) -> None:
@@ -206,6 +206,9 @@ class ViewSection:
                 self._views.changed.connect(self._onChanged)
         return self._views is not None
 
+    def _tags(self) -> tuple[str, ...]:
+        return self._views.tags if self._views is not None else ()
+
     def _canCompare(self) -> bool:
         return self.isShown and self._views.viewing.canCompare
 
@@ -273,8 +276,10 @@ class ViewSection:
     def _tellTools(self) -> None:
         ui, canCompare = self._ui, self._canCompare()
         viewing = self._views.viewing if canCompare else None
-        for widget in (ui.fadeSlider, ui.flickerButton, ui.checkerboardButton, ui.revealButton):
+        for widget in (ui.fadeSlider, ui.flickerButton):
             widget.enabled = canCompare
+        for widget in (ui.checkerboardButton, ui.revealButton):
+            widget.enabled = canCompare and viewing.canMix
         ui.fadeSlider.value = viewing.fade if canCompare else 0.0
         ui.flickerButton.checked = self._flicker.isActive()
         ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
