@@ -126,6 +126,10 @@ class Installer:
         self._lines.clear()
         self._makeChild(_LIST, lambda line: None, self._onListed, module="pip").start()
 
+    def detach(self) -> None:
+        """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
+        self._sayLine, self._onProgress, self._onDone = (lambda *_: None for _ in range(3))
+
     def _onListed(self, exitCode: int, listing: str, lastLines: list[str]) -> None:
         if exitCode != 0:
             self._finish(whyPipFailed(exitCode, lastLines))

@@ -6,12 +6,13 @@ with it, and what is imported cannot be replaced. In the second Slicer it harms 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import slicer
 
 from .install import torchRequirement
-from .process import chosenPython
+from .process import Child, MakeProcess, chosenPython, newProcess
 
 _EXTENSION = "PyTorch"
 _MODULE = "pytorchutils"
@@ -29,6 +30,51 @@ except BaseException:
 sys.stdout.flush()
 slicer.util.exit(status)
 """
+
+
+class TorchInstaller:
+    """Runs the extension's installer.
+
+    Args:
+        onLine: Takes each line for the log.
+        onDone: Takes a sentence about what failed, empty where all is done.
+        makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
+    """
+
+    def __init__(
+        self,
+        onLine: Callable[[str], None],
+        onDone: Callable[[str], None],
+        makeProcess: MakeProcess = newProcess,
+    ) -> None:
+        self._onLine, self._onDone, self._makeProcess = onLine, onDone, makeProcess
+        self._child: Child | None = None
+
+    @property
+    def isRunning(self) -> bool:
+        return self._child is not None
+
+    def start(self, command: list[str]) -> None:
+        """Begin; `onDone` comes in any case. `command` is that of `torchCommand`."""
+        self._child = Child(
+            command,
+            lambda line: self._onLine(line.decode("utf-8", "replace")),
+            lambda line: self._onLine(line),
+            self._finish,
+            self._makeProcess,
+        )
+        self._child.start()
+
+    def detach(self) -> None:
+        """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
+        self._onLine = self._onDone = lambda text: None
+
+    def _finish(self, exitCode: int) -> None:
+        self._child = None
+        failed = (
+            "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
+        )
+        self._onDone(failed if exitCode else "")
 
 
 def whyNotTorchExtension() -> str:

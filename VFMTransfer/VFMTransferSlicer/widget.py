@@ -56,7 +56,7 @@ class Panel(VTKObservationMixin):
         self._parameters: VFMTransferParameterNode | None = None
         self._guiTag: int | None = None
         self._isUpdating = self._isStale = False
-        for signal in (logic.started, logic.armLoaded, logic.compared, logic.finished):
+        for signal in (logic.started, logic.armLoaded, logic.compared, logic.finished, logic.examined):
             signal.connect(lambda *_: self.update())
         self.update()
 

@@ -157,6 +157,12 @@ class Importing:
         for button in (self._ui.importFileButton, self._ui.importFolderButton):
             button.enabled = isFree and self._child is None
 
+    def close(self) -> None:
+        """Stop an import, which leaves nothing behind."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.cancel()
+
     def onFile(self, checked: bool = False) -> None:
         # The files of one network may be several: ProViCNet's three and its fusion.
         chosen = qt.QFileDialog.getOpenFileNames(
@@ -187,9 +193,14 @@ class Importing:
             return
         self._lines.clear()
         arguments = ["models", "import", "--json", *options, *map(str, paths)]
-        self._child = self._makeChild(arguments, self._lines.append, self._onDone)
+
+        def onDone(exitCode: int, output: str, lastLines: list[str]) -> None:
+            if self._child is child:  # else the panel is gone
+                self._finish(exitCode, output, lastLines)
+
+        child = self._child = self._makeChild(arguments, self._lines.append, onDone)
         self._networks.say(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
-        self._child.start()
+        child.start()
 
     def _whyNot(self, paths: list[Path]) -> str:
         if not needsTorch(paths) or self._networks.machine is None:
@@ -211,7 +222,7 @@ class Importing:
         isWanted = self._ask(_("There is a network '{name}' already. Replace it?").format(name=name))
         return ["--overwrite"] if isWanted else None
 
-    def _onDone(self, exitCode: int, output: str, lastLines: list[str]) -> None:
+    def _finish(self, exitCode: int, output: str, lastLines: list[str]) -> None:
         self._child = None
         if exitCode == 0:
             self._networks.welcome(json.loads(output)["folder"])

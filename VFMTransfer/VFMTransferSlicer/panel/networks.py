@@ -90,6 +90,10 @@ class NetworksSection:
         self._importing.update(isFree=not self._logic.isRunning)
         self._ui.networksNoteLabel.text = "\n".join(filter(None, (self._note, brokenText(self._catalog))))
 
+    def close(self) -> None:
+        """Stop what goes on outside the panel."""
+        self._importing.close()
+
     def whyNot(self) -> str:
         """A sentence where a chosen network is not here, so that no run can begin; empty where all are."""
         chosen = self._parameters

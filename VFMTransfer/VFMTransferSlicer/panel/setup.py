@@ -29,8 +29,7 @@ from ..installer import Examination, Installer
 from ..logic import TransferLogic
 from ..machine_report import Report, isReady, needsRepair, reportText, statusLines
 from ..parameters import VFMTransferParameterNode
-from ..process import Child
-from ..torch_extension import torchCommand, torchConsent, whyNotTorchExtension
+from ..torch_extension import TorchInstaller, torchCommand, torchConsent, whyNotTorchExtension
 from ..workers import theWorker
 from .network_actions import confirm
 
@@ -58,7 +57,7 @@ class SetupSection:
         self._ui, self._logic, self._later, self._ask = ui, logic, later, ask
         self._examination = Examination(self.onReport, self.onNoReport, later)
         self._installer = Installer(self._log, self._onDownload, self._onInstalled)
-        self._torch: Child | None = None
+        self._torch = TorchInstaller(self._log, self._onTorch)
         self._plan: Plan | None = None
         self._isFirst = True
         self._paths = 0
@@ -81,7 +80,7 @@ class SetupSection:
     @property
     def isBusy(self) -> bool:
         """Whether something is being installed."""
-        return self._installer.isRunning or self._torch is not None
+        return self._installer.isRunning or self._torch.isRunning
 
     # ---- what the panel says
 
@@ -97,7 +96,8 @@ class SetupSection:
         isFree = report is not None and not self.isBusy and not isRunning
         package = self._package()
         why = whyNotBuild(report, package) if report is not None and package else ""
-        ui.setupStatusLabel.text = "\n".join(filter(None, (self._outcome, self._status)))
+        status = "" if self.isBusy else self._status  # which is about to change
+        ui.setupStatusLabel.text = "\n".join(filter(None, (self._outcome, status)))
         ui.setupPackageComboBox.enabled = isFree
         ui.setupInstallButton.enabled = isFree and not why
         ui.setupInstallButton.toolTip = why or _("Install it into the worker's Python, after asking.")
@@ -105,6 +105,12 @@ class SetupSection:
         ui.setupRepairButton.enabled = isFree and bool(needsRepair(report))
         ui.setupTorchButton.enabled = isFree
         ui.setupCopyReportButton.enabled = report is not None
+
+    def close(self) -> None:
+        """Stop looking. An install goes on, for half of one is worse, but nobody is told."""
+        self._examination.cancel()
+        self._installer.detach()
+        self._torch.detach()
 
     def whyNot(self) -> str:
         """A sentence where no run can begin; empty where one can, or nobody looked yet."""
@@ -175,10 +181,7 @@ class SetupSection:
             self._outcome = why
         elif self._ask(torchConsent()):
             self._outcome = _("Installing PyTorch…")
-            self._torch = Child(
-                torchCommand(), lambda line: self._log(line.decode("utf-8", "replace")), self._log, self._onTorch
-            )
-            self._torch.start()
+            self._torch.start(torchCommand())
         self.update()
 
     def _begin(self, plan: Plan) -> None:
@@ -211,21 +214,15 @@ class SetupSection:
         if needsRestart(plan, sys.modules):
             self._outcome += " " + _("Slicer itself has the former one in use: start Slicer again.")
 
-    def _onTorch(self, exitCode: int) -> None:
-        self._torch = None
-        if exitCode != 0:
-            self._outcome = _(
-                "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
-            )
-            self.examine()
-            return
+    def _onTorch(self, sentence: str) -> None:
         companions = planTorchCompanions(self.report)
-        if companions.requirements:
+        if sentence or not companions.requirements:
+            self._outcome = sentence or _("PyTorch is installed.")
+            self.examine()
+        else:  # what the user agreed to
             self._plan = companions
             self._installer.start(companions)
-        else:
-            self.examine()
-        self.update()
+            self.update()
 
     # ---- widgets
 
