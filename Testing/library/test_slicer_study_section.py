@@ -17,7 +17,7 @@ BUTTONS = ("fillButton", "sampleButton", "phantomButton")
 class SomeLogic:
     """A run is on its way when a test says so; whatever else the panel hears of it is a signal."""
 
-    isRunning = False
+    isRunning = False  # noqa: N815  (the module's word)
 
     def __getattr__(self, name):
         self.__dict__[name] = Signal()
