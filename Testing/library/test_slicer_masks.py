@@ -20,6 +20,7 @@ from VFMTransferSlicer.structures import labelOf, valuesOf
 BOX, CORNER = (slice(2, 5), slice(6, 12), slice(7, 14)), (slice(3, 5), slice(3, 8), slice(8, 12))
 LESIONS = MODELS["provicnet-fusion"]
 ANATOMY = replace(MODELS["profound-upernet-anatomy"], labels=(Label.BACKGROUND, Label.PROSTATE))
+CLASSES = next(m for m in MODELS.values() if m.task is TaskId.CLASSIFICATION)
 TRANSLATION = next(m for m in MODELS.values() if m.task is TaskId.ADC_TRANSLATION)
 
 
@@ -198,6 +199,11 @@ def test_the_reference_of_an_image_is_a_volume(volume, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / image.file), an_oblique_t2w().array)
     with pytest.raises(ImageError, match="'Truth' must be a volume for this task"):
         referenceOf(add_segmentation(volume, {"PZ": a_mask(BOX)}), volume, tmp_path, "reference", TRANSLATION)
+
+
+def test_a_classification_has_no_reference(volume, tmp_path):
+    with pytest.raises(ImageError, match="Classification cannot be measured against 'T2'"):
+        referenceOf(volume, volume, tmp_path, "reference", CLASSES)
 
 
 def add_box(scene, center, size, rows=None):

@@ -14,7 +14,6 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VFMTransferLib.errors import GeometryError, ImageError, OutputError
 from VFMTransferLib.job import ImageFile
 from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import TaskId
 
 from .handover import gridInWorld, handOver
@@ -60,14 +59,14 @@ def referenceOf(
         GeometryError: A parent transform bends it.
         OutputError: The file cannot be written.
     """
-    isSegmentation = node.IsA("vtkMRMLSegmentationNode")
-    if TASKS[spec.prediction_task.id].output != "segmentation" and (
-        isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")
-    ):
+    task, isSegmentation = spec.prediction_task, node.IsA("vtkMRMLSegmentationNode")
+    if task.output == "classification":
+        raise ImageError(f"{task.title} cannot be measured against '{node.GetName()}'. Choose no reference.")
+    if task.output == "image" and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
         raise ImageError(f"Reference '{node.GetName()}' must be a volume for this task, but marks structures.")
     if not isSegmentation:
         return handOver(node, folder, name)
-    mayBeEmpty = spec.prediction_task.id is TaskId.LESION_SEGMENTATION  # no cancer is a truth as well
+    mayBeEmpty = task.id is TaskId.LESION_SEGMENTATION  # no cancer is a truth as well
     return _write(node, volume, referenceValues(node, spec), folder / f"{name}.npy", mayBeEmpty)
 
 
