@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from bundles import make_bundle
-from panel_stand_ins import AComboBox, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import slicer  # noqa: F401  (brings the module's folder)
 
@@ -226,7 +226,7 @@ def test_checkpoints_need_torch_and_bundles_do_not(own, a_lesion_pair, tmp_path)
 
 def test_where_an_imported_network_is_is_said(own, a_lesion_pair):
     bundle = read_bundle(own / "lesion-scratch")
-    assert "chosen above" in importedText(bundle, LESION)
+    assert "chose it" in importedText(bundle, LESION)
     assert "It is for Lesion segmentation" in importedText(bundle, CLASSIFICATION)
 
 
@@ -265,7 +265,7 @@ def ui():
     combos = {f"{name}ComboBox": AComboBox() for name in ("task", "bundleA", "bundleB")}
     labels = ("bundleACardLabel", "bundleBCardLabel", "networksNoteLabel", "importFileButton", "importFolderButton")
     menus = {f"bundle{letter}MenuButton": AMenuButton() for letter in "AB"}
-    return SimpleNamespace(**combos, **menus, **{name: AWidget() for name in labels})
+    return SimpleNamespace(**combos, **menus, **{name: AWidget() for name in labels}, setupLogTextEdit=ATextEdit())
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_a_task_brings_its_networks_and_none_is_said(section, ui, own, a_lesion_
     ui.taskComboBox.choose(str(CLASSIFICATION))
     section.update()
     assert section.parameters.bundleA == ""
-    assert ui.bundleACardLabel.text == "No network for this task is on this computer. Import one below."
+    assert ui.bundleACardLabel.text == "No network for this task is on this computer. Import one under Set-up."
     assert not ui.bundleAMenuButton.enabled
 
 
@@ -382,7 +382,8 @@ def test_a_bundle_is_imported_chosen_checked_and_deleted(section, ui, loop, own,
     source = make_bundle(tmp_path / "gland", "profound-upernet-anatomy", arm=Arm.SCRATCH, title="My gland").folder
     section._importing.importPaths([source])
     assert not ui.importFileButton.enabled
-    wait_for(loop, ui, "Imported 'My gland'. It is chosen above.")
+    wait_for(loop, ui, "Imported 'My gland', and chose it.")
+    assert ui.setupLogTextEdit.lines == ["Importing gland", "Imported 'My gland', and chose it."]
     assert section.parameters.bundleB == "gland"
     assert ui.importFileButton.enabled
     section.update()

@@ -120,7 +120,7 @@ def whyNotChosen(catalog: Catalog, task: TaskId | str, name: str) -> str:
         return f"Network '{shown}' is not for {title}. Choose another one."
     if any(folder.name == shown for folder in catalog.broken):
         return f"Network '{shown}' cannot be used, see below. Choose another one."
-    return f"Network '{shown}' is not on this computer. Import it, or choose another one."
+    return f"Network '{shown}' is not on this computer. Import it under Set-up, or choose another one."
 
 
 def taskTitle(catalog: Catalog, task: TaskId) -> str:
@@ -147,7 +147,7 @@ def needsTorch(paths: list[Path]) -> bool:
 def importedText(bundle: Bundle, task: TaskId | str) -> str:
     """What is said of a network that was just imported."""
     if bundle.spec.task == task:
-        return f"Imported '{bundle.title}'. It is chosen above."
+        return f"Imported '{bundle.title}', and chose it."
     if bundle.spec.task is None:
         return f"Imported '{bundle.title}'. It has no task of its own: it is a start for fine-tuning."
     return f"Imported '{bundle.title}'. It is for {TASKS[bundle.spec.task].title}: choose that task to use it."

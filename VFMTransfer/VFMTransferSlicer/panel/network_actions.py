@@ -35,7 +35,7 @@ class Networks(Protocol):
 
     def forget(self, bundle: Bundle) -> None: ...
 
-    def welcome(self, folder: str) -> None: ...
+    def welcome(self, folder: str) -> str: ...
 
 
 def confirm(question: str) -> bool:
@@ -183,11 +183,11 @@ class Importing:
             return
         try:
             if why := self._whyNot(list(paths)):
-                self._networks.say(why)
+                self._say(why)
                 return
             options = self._replacing(list(paths))
         except VFMTransferError as error:
-            self._networks.say(str(error))
+            self._say(str(error))
             return
         if options is None:
             return
@@ -199,7 +199,7 @@ class Importing:
                 self._finish(exitCode, output, lastLines)
 
         child = self._child = self._makeChild(arguments, self._lines.append, onDone)
-        self._networks.say(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
+        self._say(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
         child.start()
 
     def _whyNot(self, paths: list[Path]) -> str:
@@ -225,8 +225,17 @@ class Importing:
     def _finish(self, exitCode: int, output: str, lastLines: list[str]) -> None:
         self._child = None
         if exitCode == 0:
-            self._networks.welcome(json.loads(output)["folder"])
+            self._log(self._networks.welcome(json.loads(output)["folder"]))
             return
         sentence = lastLines[-1] if lastLines else _("The import ended with {code}.").format(code=exitCode)
-        self._networks.say(sentence, "\n".join(self._lines))
+        self._say(sentence, "\n".join(self._lines))
         self._networks.rereadCatalog()
+
+    def _say(self, sentence: str, details: str = "") -> None:
+        """Show a sentence at the networks, and here at the buttons."""
+        self._networks.say(sentence, details)
+        self._log(sentence)
+
+    def _log(self, line: str) -> None:
+        self._ui.setupLogTextEdit.visible = True
+        self._ui.setupLogTextEdit.appendPlainText(line)

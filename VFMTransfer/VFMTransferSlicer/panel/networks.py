@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from VFMTransferLib.bundle import Bundle
 from VFMTransferLib.catalog import read_catalog
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.terms import Arm, TaskId
 
 from ..logic import TransferLogic
 from ..network_card import cardOf
@@ -147,20 +147,25 @@ class NetworksSection:
                     setattr(self._parameters, f"bundle{letter}", name)
         self.update()
 
-    def welcome(self, folder: str) -> None:
-        """A network is new: it is chosen where it fits, and otherwise it is said where it is."""
+    def welcome(self, folder: str) -> str:
+        """A network is new: it is chosen where it fits, and otherwise it is said where it is.
+
+        Returns:
+            What is said.
+        """
         self._catalog = read_catalog()
-        found = next((bundle for bundle in self._catalog.bundles if str(bundle.folder) == folder), None)
-        chosen = self._parameters
-        if found is None or chosen is None:
-            self.update()
-            return
-        key = next((key for key, bundle in offered(self._catalog, chosen.task).items() if bundle == found), None)
-        if key is not None:
-            setattr(chosen, "bundleB" if found.arm == "scratch" else "bundleA", key)
-        self.say(importedText(found, chosen.task))
+        found = next(bundle for bundle in self._catalog.bundles if str(bundle.folder) == folder)
+        sentence = importedText(found, self._parameters.task) if self._parameters is not None else ""
+        for key, bundle in self._offered().items():
+            if bundle == found:
+                setattr(self._parameters, "bundleB" if found.arm == Arm.SCRATCH else "bundleA", key)
+        self.say(sentence)
+        return sentence
 
     # ---- widgets
+
+    def _offered(self) -> dict[str, Bundle]:
+        return {} if self._parameters is None else offered(self._catalog, self._parameters.task)
 
     def _chooseDefault(self) -> None:
         self._parameters.bundleA, self._parameters.bundleB = defaultChoice(self._catalog, self._parameters.task)
@@ -173,7 +178,7 @@ class NetworksSection:
         combo.setCurrentIndex(combo.findData(self._parameters.task))
 
     def _fillNetworks(self) -> None:
-        choices = offered(self._catalog, self._parameters.task)
+        choices = self._offered()
         for letter, combo in self._combos.items():
             combo.clear()
             if letter == "B" or not choices:
@@ -186,7 +191,7 @@ class NetworksSection:
             combo.setCurrentIndex(max(combo.findData(name), 0))
 
     def _showCards(self) -> None:
-        choices = offered(self._catalog, self._parameters.task)
+        choices = self._offered()
         for letter, label in self._cards.items():
             name = getattr(self._parameters, f"bundle{letter}")
             bundle = choices.get(name)
@@ -199,9 +204,9 @@ class NetworksSection:
                 label.text, label.toolTip = card.text, card.details
 
     def _noneText(self, letter: str) -> str:
-        if offered(self._catalog, self._parameters.task):
+        if self._offered():
             return "" if letter == "A" else _("Only A is run.")
-        return _("No network for this task is on this computer. Import one below.") if letter == "A" else ""
+        return _("No network for this task is on this computer. Import one under Set-up.") if letter == "A" else ""
 
     def _device(self) -> str:
         """Where a network would run, as far as that is known."""
