@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from images import a_t2w
+from images import COS, SIN, a_t2w
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
 
 from VFMTransferLib.io.overlap import share_inside
@@ -49,10 +49,11 @@ def test_a_straight_volume_without_a_network_is_described_in_short(scene):
     assert describeGeometry(node, Sequence.T2W).line == "2 × 2 × 3 mm · 24 × 20 × 12 · axial"
 
 
-def test_obliqueness_is_that_of_the_library(scene):
-    volume = an_oblique_t2w()
-    node = add_volume(scene, volume, "T2")
-    assert obliquenessDeg(gridInWorld(node)) == pytest.approx(volume.geometry.obliqueness_deg)
+def test_obliqueness_is_the_tilt_of_the_slices_not_their_turn_in_plane(scene):
+    node = add_volume(scene, an_oblique_t2w(), "T2")
+    assert obliquenessDeg(gridInWorld(node), 2) == pytest.approx(30)
+    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())  # turns about the axis of the body
+    assert obliquenessDeg(gridInWorld(node), 2) == pytest.approx(30)
 
 
 def test_other_sequences_go_to_the_t2w_by_position(scene):
@@ -73,7 +74,8 @@ def test_super_resolution_doubles_in_plane(scene):
 
 def test_a_parent_transform_counts_and_is_named(scene):
     node = add_volume(scene, a_t2w(), "T2")
-    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
+    tilt = ((1, 0, 0, 0), (0, COS, -SIN, 0), (0, SIN, COS, 0), (0, 0, 0, 1))
+    node.SetAndObserveTransformNodeID(add_transform(scene, tilt).GetID())
     line = describeGeometry(node, Sequence.T2W).line
     assert "oblique by 30°" in line
     assert line.endswith("moved by 'To the world'")

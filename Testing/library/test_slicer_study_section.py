@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from panel_stand_ins import AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
 
 from VFMTransferLib.terms import Sequence
 from VFMTransferSlicer.signals import Signal
@@ -134,9 +134,11 @@ def test_lines_follow_volumes_networks_and_transforms(panel, scene, ui):
         assert line.startswith(start)
     panel.parameters.bundleA = "profound-prostate-demo-pretrained"
     assert "will be resampled to 1 × 1 × 1 mm" in ui.t2wGeometryLabel.text
-    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
-    panel.update()
-    assert "moved by 'To the world'" in ui.t2wGeometryLabel.text
+    transform = add_transform(scene)
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    assert "axial, oblique by 30° · moved by 'To the world'" in ui.t2wGeometryLabel.text
+    transform.SetMatrixTransformToParent(matrix_of([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    assert "It is sagittal, but networks know axial images." in ui.t2wGeometryLabel.text
     panel.parameters.bundleA = "there is none of this name"
     assert "resampled" not in ui.t2wGeometryLabel.text
 

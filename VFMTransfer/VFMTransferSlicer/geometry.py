@@ -14,7 +14,7 @@ from VFMTransferLib.registry import ModelSpec
 from VFMTransferLib.terms import Sequence, TaskId
 
 from .handover import gridInWorld
-from .series import planeOf
+from .series import LAST_AXIS, planeOf, sliceAxis
 
 TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 _FEWEST_SLICES = 10
@@ -60,7 +60,8 @@ def describeGeometry(
         grid = gridInWorld(node)
     except GeometryError:
         return Described(_sizeOf(node), (_bentBy(node.GetParentTransformNode()),))
-    plane, degrees = planeOf(node), obliquenessDeg(grid)
+    axis = sliceAxis(node)
+    plane, degrees = planeOf(node), obliquenessDeg(grid, LAST_AXIS if axis is None else axis)
     parts = [_spacing(grid.spacing_mm), " × ".join(map(str, grid.size)), plane]
     if round(degrees):
         parts[-1] += f", oblique by {degrees:.0f}°"
@@ -71,10 +72,15 @@ def describeGeometry(
     return Described(" · ".join(parts), tuple(_warnings(node, sequence, grid, plane, about)))
 
 
-def obliquenessDeg(grid: Grid) -> float:
-    """Largest angle between an axis of the grid and its nearest anatomical axis."""
-    nearest = np.abs(np.reshape(grid.direction, (3, 3))).max(axis=0)
-    return float(np.degrees(np.arccos(np.clip(nearest.min(), -1.0, 1.0))))
+def obliquenessDeg(grid: Grid, axis: int) -> float:
+    """Angle between the normal of the slices and its nearest anatomical axis.
+
+    Args:
+        grid: Where the voxels lie.
+        axis: The index axis along which slices follow each other.
+    """
+    normal = np.abs(np.reshape(grid.direction, (3, 3))[:, axis])
+    return float(np.degrees(np.arccos(np.clip(normal.max(), 0.0, 1.0))))
 
 
 def adcUnit(node: slicer.vtkMRMLScalarVolumeNode) -> str | None:

@@ -19,6 +19,7 @@ from .b_values import LOWEST_HIGH_B, TagOf, firstNumber, namedB, taggedB
 ATTRIBUTE = "VFMTransfer."  # begins the names of what results say of themselves
 PLANES = ("sagittal", "coronal", "axial")
 _T2W_ECHO_MS = (60.0, 250.0)
+LAST_AXIS = 2
 _THICK = 1.5  # an axis whose spacing is so many times the others' is that of the slices, however they are stored
 
 
@@ -187,7 +188,7 @@ def planeOf(node: slicer.vtkMRMLScalarVolumeNode, words: frozenset[str] = frozen
         named = [plane for word, plane in _PLANE_WORDS.items() if word in words]
         if named:
             return named[0]
-        axis = 2
+        axis = LAST_AXIS
     matrix, parent = vtk.vtkMatrix4x4(), node.GetParentTransformNode()
     node.GetIJKToRASMatrix(matrix)
     if parent is not None and parent.IsTransformToWorldLinear():

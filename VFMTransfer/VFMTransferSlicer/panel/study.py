@@ -100,6 +100,10 @@ class StudySection(VTKObservationMixin):
         arrival = self._arrivals
         self._later(_SETTLED_MS, lambda: arrival == self._arrivals and self._fillEmpty())
 
+    def onVolumeMoved(self, caller=None, event=None) -> None:
+        if self._parameters is not None:
+            self._describe()
+
     def onFill(self, checked: bool = False) -> None:
         """The user wants the newest study, whatever was chosen before."""
         found = findStudy(slicer.mrmlScene, databaseTag)
@@ -130,7 +134,8 @@ class StudySection(VTKObservationMixin):
 
     def _make(self, seed: int) -> None:
         self._say(_("Making {name}; it takes some seconds.").format(name=nameOf(seed)))
-        self._maker.make(seed, slicer.mrmlScene)
+        with slicer.util.tryWithErrorDisplay(_("The phantom could not be made.")):
+            self._maker.make(seed, slicer.mrmlScene)
         self.update()
 
     def _fillEmpty(self) -> None:
@@ -195,12 +200,20 @@ class StudySection(VTKObservationMixin):
         if state == self._described:
             return
         self._described = state
+        self._watch(volumes.values())
         spec = self._spec()
         for sequence, node in volumes.items():
             described = Described("") if node is None else describeGeometry(node, sequence, spec, about)
             label = self._labels[sequence]
             label.text = "\n".join(_lines(described))
             label.visible = bool(label.text)
+
+    def _watch(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+        """Hear when a volume is moved, which changes no choice."""
+        self.removeObservers(self.onVolumeMoved)
+        for node in volumes:
+            if node is not None:
+                self.addObserver(node, slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self.onVolumeMoved)
 
     def _spec(self) -> ModelSpec | None:
         try:
