@@ -6,6 +6,9 @@ from typing import Any
 
 import slicer
 
+# Displayable node, display node that was taken from it.
+_outliving: list[tuple[slicer.vtkMRMLNode, slicer.vtkMRMLNode]] = []
+
 
 class Changes:
     """Remembers settings before they are changed, and nodes that are only there for the views."""
@@ -41,6 +44,8 @@ class Changes:
         """Remove a node that `make` made, before the others."""
         self._made.remove(node)
         if node.GetScene() is not None:
+            if node.IsA("vtkMRMLDisplayNode"):
+                _keepAlive(node)
             node.GetScene().RemoveNode(node)
 
     def giveBack(self) -> None:
@@ -51,3 +56,15 @@ class Changes:
         self._former.clear()
         for node in reversed(self._made[:]):
             self.remove(node)
+
+
+def _keepAlive(display: slicer.vtkMRMLDisplayNode) -> None:
+    """Let a display node that leaves the scene live as long as what it showed is there.
+
+    The slice views of segmentations go on pointing to it, and would crash when the segmentation changes, as it does
+    when the scene is saved (`vtkMRMLSegmentationsDisplayableManager2D::OnMRMLSceneNodeRemoved` in Slicer 5.12).
+    """
+    _outliving[:] = [(shown, node) for shown, node in _outliving if shown.GetScene() is not None]
+    shown = display.GetDisplayableNode()
+    if shown is not None:
+        _outliving.append((shown, display))
