@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -461,3 +462,21 @@ def test_what_is_not_to_be_had_is_said_and_one_install_waits_for_the_other(loop,
         installer.start(planInstall(a_report([]), "onnxruntime"))
     loop.turn_until(lambda: ends)
     assert ends == [whyPipFailed(1, ["No matching distribution"])]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PIP_INDEX_URL": "https://127.0.0.1:9/simple"}, "PyPI cannot be reached."),
+        ({"PIP_INDEX_URL": "https://pypi.invalid/simple", "HTTPS_PROXY": "http://127.0.0.1:9"}, "The proxy refused"),
+    ],
+)
+def test_without_a_network_the_former_build_stays(install, python, monkeypatch, variables, words):
+    install(planInstall(a_report([]), "onnxruntime"))
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", **variables}.items():
+        monkeypatch.setenv(name, value)
+    outcome, _ = install(planInstall(a_report(["onnxruntime"]), "onnxruntime-openvino"))
+    assert outcome.startswith(words)
+    assert installed(python)["onnxruntime"] == "1.30"

@@ -34,6 +34,8 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     study, networks, device = StudySection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
     setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
     run = RunSection(ui, logic, (setup.whyNot, networks.whyNot))
+    for section in (setup, networks):
+        section.changed.connect(run.update)
     results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
     for section in (results, views):  # both name the networks
         reading.blinded.connect(section.setBlinded)

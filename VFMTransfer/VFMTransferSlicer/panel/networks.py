@@ -29,6 +29,7 @@ from ..networks import (
 )
 from ..parameters import VFMTransferParameterNode
 from ..runs import ArmInScene
+from ..signals import Signal
 from .network_actions import Importing, NetworkMenu
 
 _USUAL_TASK = TaskId.ANATOMY_SEGMENTATION
@@ -41,6 +42,9 @@ class NetworksSection:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Tells whether a run is on its way, and how long it took.
         store: Keeps how long a network took; by default Slicer's settings.
+
+    Attributes:
+        changed: Emitted when other networks are on this computer.
     """
 
     def __init__(self, ui: SimpleNamespace, logic: TransferLogic, store: Store | None = None) -> None:
@@ -49,6 +53,7 @@ class NetworksSection:
         self._times = RunTimes(store if store is not None else qt.QSettings())
         self._checks = FileChecks()
         self._catalog = read_catalog()
+        self.changed = Signal()
         self._note = ""
         self._shown: tuple[object, ...] = ()
         self._combos = {"A": ui.bundleAComboBox, "B": ui.bundleBComboBox}
@@ -135,6 +140,7 @@ class NetworksSection:
         """Take what is on the disk now."""
         self._catalog = read_catalog()
         self.update()
+        self.changed.emit()
 
     def forget(self, bundle: Bundle) -> None:
         """A network is gone: where it was chosen, the usual one is."""
@@ -146,6 +152,7 @@ class NetworksSection:
                 if getattr(self._parameters, f"bundle{letter}") in gone:
                     setattr(self._parameters, f"bundle{letter}", name)
         self.update()
+        self.changed.emit()
 
     def welcome(self, folder: str) -> str:
         """A network is new: it is chosen where it fits, and otherwise it is said where it is.
@@ -160,6 +167,7 @@ class NetworksSection:
             if bundle == found:
                 setattr(self._parameters, "bundleB" if found.arm == Arm.SCRATCH else "bundleA", key)
         self.say(sentence)
+        self.changed.emit()
         return sentence
 
     # ---- widgets

@@ -29,6 +29,7 @@ from ..installer import Examination, Installer
 from ..logic import TransferLogic
 from ..machine_report import Report, isReady, needsRepair, reportText, statusLines
 from ..parameters import VFMTransferParameterNode
+from ..signals import Signal
 from ..torch_extension import TorchInstaller, torchCommand, torchConsent, whyNotTorchExtension
 from ..workers import theWorker
 from .network_actions import confirm
@@ -45,6 +46,9 @@ class SetupSection:
         logic: Is told what was found, and tells all others.
         later: Calls a function after so many milliseconds.
         ask: Asks the user before anything is changed.
+
+    Attributes:
+        changed: Emitted when an install begins or ends, for no run can begin meanwhile.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class SetupSection:
         self._installer = Installer(self._log, self._onDownload, self._onInstalled)
         self._torch = TorchInstaller(self._log, self._onTorch)
         self._plan: Plan | None = None
+        self.changed = Signal()
         self._isFirst = True
         self._paths = 0
         self._status = ""
@@ -182,6 +187,7 @@ class SetupSection:
         elif self._ask(torchConsent()):
             self._outcome = _("Installing PyTorch…")
             self._torch.start(torchCommand())
+            self.changed.emit()
         self.update()
 
     def _begin(self, plan: Plan) -> None:
@@ -195,6 +201,7 @@ class SetupSection:
             theWorker().close()  # it holds the files that are to be replaced; the next run starts another
             self._ui.setupLogTextEdit.plainText = ""
             self._installer.start(plan)
+            self.changed.emit()
         self.update()
 
     def _onDownload(self, share: float) -> None:
@@ -207,6 +214,7 @@ class SetupSection:
         if sentence:
             self._plan = None
         self.examine()
+        self.changed.emit()
 
     def _tellOutcome(self, report: Report) -> None:
         plan, self._plan = self._plan, None
@@ -223,6 +231,7 @@ class SetupSection:
             self._plan = companions
             self._installer.start(companions)
             self.update()
+        self.changed.emit()
 
     # ---- widgets
 
