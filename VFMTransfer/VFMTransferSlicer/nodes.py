@@ -72,12 +72,15 @@ def segmentationNode(
     Raises:
         ImageError: The file cannot be read.
     """
-    node = slicer.vtkMRMLSegmentationNode()
-    node.SetName(name)
+    aside = slicer.vtkMRMLScene()  # reading wants a scene, to show the node in
+    read = aside.AddNewNodeByClass("vtkMRMLSegmentationNode")
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
-    if not storage.ReadData(node):
+    if not storage.ReadData(read):
         raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(name)
+    node.SetAndObserveSegmentation(read.GetSegmentation())
     node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
     return node
 
