@@ -18,6 +18,7 @@ from slicer.util import VTKObservationMixin
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
 from VFMTransferSlicer.samples import SAMPLE_SEED, PhantomMaker, registerSampleData
+from VFMTransferSlicer.terminology import loadTerminology
 from VFMTransferSlicer.widget import Panel, makeSections
 from VFMTransferSlicer.workers import theWorker
 
@@ -47,6 +48,12 @@ class VFMTransfer(ScriptedLoadableModule):
             "The networks follow ProFound (arXiv:2603.03961) and ProViCNet (arXiv:2502.00366). Cite their papers."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerTerms)
+
+
+def registerTerms():
+    """Make the prostate's zones known, with which segments are coded."""
+    loadTerminology(slicer.modules.terminologies.logic())
 
 
 class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -86,6 +86,12 @@ def test_images_have_their_measures_everywhere_and_in_the_gland():
     assert Between.A_REFERENCE in table.columns  # the case's own ADC
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    a, b = anatomy_pair()
+    rows = texts(numbersOf(a_run(a, replace(b, labels=a.labels))))
+    assert rows["Prostate: Volume, ml"]["a-b"] == "0.00"
+
+
 def test_equal_images_have_an_infinite_psnr():
     a, _ = translation_pair()
     same = replace(a, images={"adc-synthetic": a.images["adc-synthetic"]})

@@ -134,7 +134,8 @@ def _cell(found: Mapping[str, Any]) -> Cell:
         return Cell(_INFINITE if kind == "psnr_db" and note.startswith("the images are equal") else _UNDEFINED, note)
     sign = "+" if kind in _DIFFERENCE_OF or kind == "mean_difference" else ""
     note = note or (KINDS[kind].definition if kind in _DIFFERENCE_OF else "")
-    return Cell(f"{value:{sign}.{_KINDS[kind].decimals}f}", note)
+    text = f"{value:{sign}.{_KINDS[kind].decimals}f}"
+    return Cell(text if float(text) else text.lstrip("+-"), note)  # no -0.0
 
 
 def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
