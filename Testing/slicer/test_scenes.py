@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import slicer
+import vtk
 from in_slicer import MODULE, PAIR, PanelTest
 
 
@@ -21,7 +22,9 @@ class SceneTest(PanelTest):
         self.assertEqual({node.GetAttribute("VFMTransfer.Bundle") for node in segmentations}, set(volumes))
         for node in segmentations:
             segment = node.GetSegmentation().GetNthSegment(0)
-            self.assertIn("41216001", segment.GetTag(segment.GetTerminologyEntryTagName()))
+            code = vtk.reference("")
+            self.assertTrue(segment.GetTag(segment.GetTerminologyEntryTagName(), code))
+            self.assertIn("41216001", str(code))
 
     def test_a_loaded_scene_runs_again(self):
         self.chooseStudy()
