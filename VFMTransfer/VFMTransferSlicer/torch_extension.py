@@ -6,6 +6,7 @@ with it, and what is imported cannot be replaced. In the second Slicer it harms 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,20 +17,8 @@ from .process import Child, MakeProcess, chosenPython, newProcess
 
 _EXTENSION = "PyTorch"
 _MODULE = "pytorchutils"
-# One argument of the second Slicer. Whatever happens there, it must end, and say how it went.
-_CODE = """
-import sys, traceback
-import slicer
-status = 1
-try:
-    from PyTorchUtils import PyTorchUtilsLogic
-    PyTorchUtilsLogic().installTorch(torchVersionRequirement={requirement!r})
-    status = 0
-except BaseException:
-    traceback.print_exc()
-sys.stdout.flush()
-slicer.util.exit(status)
-"""
+# What the second Slicer does; its command line takes one line only.
+_CODE = f"import {__name__} as torch_extension; torch_extension.installAndExit()"
 
 
 class TorchInstaller:
@@ -92,18 +81,24 @@ def whyNotTorchExtension() -> str:
 def torchCommand() -> list[str]:
     """Starts the second Slicer, which installs PyTorch and ends."""
     application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
-    folder = str(Path(getattr(slicer.modules, _MODULE).path).parent)
-    code = _CODE.format(requirement=torchRequirement())
-    # A module from a folder that only this session knows would be missing there.
-    return [
-        application,
-        "--no-splash",
-        "--no-main-window",
-        "--additional-module-paths",
-        folder,
-        "--python-code",
-        code,
-    ]
+    extension = Path(getattr(slicer.modules, _MODULE).path).parent
+    # Modules from folders that only this session knows would be missing there.
+    folders = [str(Path(__file__).parents[1]), str(extension)]
+    window = ["--no-splash", "--no-main-window"]
+    return [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
+
+
+def installAndExit() -> None:
+    """In the second Slicer: install PyTorch, and end; the exit code tells how it went."""
+    status = 1
+    try:
+        from PyTorchUtils import PyTorchUtilsLogic
+
+        PyTorchUtilsLogic().installTorch(torchVersionRequirement=torchRequirement())
+        status = 0
+    except Exception:  # the edge of a process: whatever happened, it must be told and the process must end
+        traceback.print_exc()
+    slicer.util.exit(status)
 
 
 def torchConsent() -> str:
