@@ -167,15 +167,18 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
     description, name = tag("0008,103E").lower(), node.GetName().lower()
     text = name if description in name else f"{description} {name}"
     words = frozenset(re.split(r"[^a-z0-9]+", text)) - {""}
+    imageType, scanningSequence = _upperWords(tag("0008,0008")), _upperWords(tag("0018,0020"))
+    # Each tag of each slice costs a look into the database, and others than echo-planar images have no b-value.
+    mayBeDiffusion = not scanningSequence or "EP" in scanningSequence or "DIFFUSION" in imageType
     return Series(
         node=node,
         text=text,
         words=words,
-        imageType=_upperWords(tag("0008,0008")),
-        scanningSequence=_upperWords(tag("0018,0020")),
+        imageType=imageType,
+        scanningSequence=scanningSequence,
         modality=tag("0008,0060"),
         echoTimeMs=firstNumber(tag("0018,0081")),
-        bValues=frozenset(taggedB(instances, tagOf) or namedB(text)),
+        bValues=frozenset((taggedB(instances, tagOf) if mayBeDiffusion else ()) or namedB(text)),
         plane=planeOf(node, words),
         place=place,
     )
