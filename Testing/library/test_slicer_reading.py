@@ -4,7 +4,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.terms import TaskId
 from VFMTransferSlicer.blinded import Side
@@ -63,7 +63,7 @@ def ui() -> SimpleNamespace:
 
 @pytest.fixture
 def logic() -> SimpleNamespace:
-    return SimpleNamespace(started=Signal(), finished=Signal(), isRunning=False, lastRun=None)
+    return SimpleNamespace(started=Signal(), armLoaded=Signal(), finished=Signal(), isRunning=False, lastRun=None)
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def forget_what_needs_the_application() -> None:
 def section(ui, logic, views, monkeypatch):
     modules = {name: ModuleType(name) for name in ("qt", "slicer.i18n", "slicer.parameterNodeWrapper")}
     modules["slicer.i18n"].tr = str
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None, raising=False)
     modules["slicer.parameterNodeWrapper"].parameterNodeWrapper = lambda wrapped: wrapped
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -101,6 +102,12 @@ def a_run(scene, name: str = "T2", brighter: int = 0) -> RunInScene:
     volume = type(volume)(volume.array + brighter, volume.geometry, volume.name)
     arms = [ArmInScene(bundle, {"model": {"sha256": bundle}}) for bundle in ("first", "second")]
     return RunInScene(TaskId.ANATOMY_SEGMENTATION, {}, add_volume(scene, volume, name), arms)
+
+
+def choose(path) -> None:
+    """What the user will choose in the next file dialog."""
+    dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
+    sys.modules["qt"].QFileDialog = dialog
 
 
 def click(ui, name: str, *arguments) -> None:
@@ -172,6 +179,20 @@ def test_each_run_is_blinded_from_its_beginning_as_long_as_reading_goes_on(secti
     assert section.said == [True, False, True]
 
 
+def test_the_first_network_is_not_seen_before_the_second_is_there(section, ui, logic):
+    run = a_run(section.scene)
+    segmentation = section.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation.CreateDefaultDisplayNodes()
+    run.arms[0].segmentation = segmentation
+    click(ui, "Start", True)
+    logic.started.emit(run)
+    logic.armLoaded.emit(run.arms[0])
+    assert not segmentation.GetDisplayNode().GetVisibility()
+    logic.lastRun = run
+    logic.finished.emit("done")
+    assert segmentation.GetDisplayNode().GetVisibility()
+
+
 def test_stopping_takes_the_views_away_and_starting_again_shows_the_same_order(section, ui, logic, views):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)
@@ -233,17 +254,19 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)
     click(ui, "Left")
-    section.exportTo(tmp_path / "readings.csv")
+    choose(tmp_path / "readings.csv")
+    click(ui, "Export")
     click(ui, "Start", False)
     section.parameters = SimpleNamespace(readingTable=None)
     section.setParameters(section.parameters)
-    section.resumeFrom(tmp_path / "readings.csv")
-    assert ui.readingStatusLabel.text == "Took 1 readings from readings.csv."
+    click(ui, "Resume")
+    assert ui.readingStatusLabel.text == "1 readings taken from readings.csv."
     click(ui, "Start", True)
     assert ui.readingLeftButton.checked
 
 
 def test_a_file_that_is_none_of_ours_is_said_on_the_panel(section, ui, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n", encoding="utf-8")
-    section.resumeFrom(tmp_path / "other.csv")
+    choose(tmp_path / "other.csv")
+    click(ui, "Resume")
     assert "'other.csv' must have the columns" in ui.readingStatusLabel.text

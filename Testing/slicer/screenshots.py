@@ -15,12 +15,12 @@ import slicer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from in_slicer import MODULE, loadStudy, waitFor
+from in_slicer import MODULE, waitFor
 
 from VFMTransferSlicer.workers import theWorker
 
 SIZE = (1500, 950)
-QUALITY = 82
+QUALITY = 76  # below 250 KB each
 SECTIONS = ("study", "networks", "advanced", "log", "results", "view", "reading", "setup")
 
 
@@ -35,6 +35,7 @@ class Photographer:
         self._folder = folder
         self._window = slicer.util.mainWindow()
         self._window.resize(*SIZE)
+        slicer.util.setDataProbeVisible(False)
         slicer.util.selectModule(MODULE)
         widget = slicer.util.getModuleWidget(MODULE)
         self.ui, self.logic = slicer.util.childWidgetVariables(widget.parent), widget.logic
@@ -55,11 +56,11 @@ class Photographer:
         assert image.save(str(path), "JPG", QUALITY), path
         print(f"{path.name}: {path.stat().st_size // 1024} KB")
 
-    def chooseStudy(self) -> None:
-        """Load the phantom, and choose its volumes by hand."""
-        for sequence, node in loadStudy().items():
-            getattr(self.ui, f"{sequence}Selector").setCurrentNode(node)
-        waitFor(lambda: self.ui.runButton.enabled, "Run can be clicked")
+    def takeSample(self) -> None:
+        """Click for the sample study, and wait until it is chosen."""
+        self.ui.sampleButton.click()
+        waitFor(lambda: self.ui.runButton.enabled, "The sample study")
+        slicer.util.setSliceViewerLayers(background=self.ui.t2wSelector.currentNode(), fit=True)
 
     def run(self, during: Callable[[], None] | None = None) -> None:
         """Click Run and wait for the end; do something when the second network is at work."""
@@ -87,18 +88,17 @@ def main(folder: Path) -> None:
     photographer = Photographer(folder)
     ui = photographer.ui
     photographer.take("empty", "study", "networks")
-    photographer.chooseStudy()
+    photographer.takeSample()
     photographer.take("loaded", "study", "networks")
     photographer.run(lambda: photographer.take("running", "networks", "log"))
-    if not ui.sideBySideButton.checked:
-        ui.sideBySideButton.click()
-    photographer.take("results", "results", "view")
+    photographer.take("results", "results")
     ui.readingStartButton.click()
-    photographer.take("reading", "reading", "view")
+    photographer.take("reading", "reading")
     ui.readingLeftButton.click()
     ui.readingRevealButton.click()
-    photographer.take("revealed", "reading", "results")
+    photographer.take("revealed", "reading")
     ui.readingStartButton.click()
+    ui.sideBySideButton.click()
     photographer.take("setup", "advanced", "setup")
     photographer.run(lambda: os.kill(theWorker().ready.process_id, signal.SIGKILL))
     photographer.take("error", "networks", "log")

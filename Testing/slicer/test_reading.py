@@ -8,7 +8,7 @@ from unittest.mock import patch
 import slicer
 from in_slicer import PAIR, PanelTest
 
-from VFMTransferSlicer.panel import reading
+from VFMTransferSlicer.panel import reading_files
 from VFMTransferSlicer.readings import ReadingTable
 
 
@@ -40,7 +40,7 @@ class ReadingTest(PanelTest):
     def test_a_run_that_begins_while_reading_goes_on_is_blinded_from_its_first_moment(self):
         self.chooseStudy()
         self.ui.readingStartButton.click()
-        self.onFirst(self.logic.armLoaded, lambda arm: True, self._requireHidden)
+        self.onFirst(self.logic.armLoaded, lambda arm: True, self._requireUnseen)
         self.assertEqual(self.runBoth(), "done")
         self._requireHidden()
         self.ui.readingStartButton.click()
@@ -53,11 +53,17 @@ class ReadingTest(PanelTest):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "Lesungen für März.csv"
             dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
-            with patch.object(reading, "qt", SimpleNamespace(QFileDialog=dialog)):
+            with patch.object(reading_files, "qt", SimpleNamespace(QFileDialog=dialog)):
                 self.ui.readingExportButton.click()
                 slicer.mrmlScene.Clear()
                 self.ui.readingResumeButton.click()
         self.assertEqual([one.side for one in self._readings()], ["left"])
+
+    def _requireUnseen(self) -> None:
+        """The first network's answer is in no view yet."""
+        self._requireHidden()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            self.assertFalse(node.GetAttribute("VFMTransfer.Bundle") and node.GetDisplayNode().GetVisibility())
 
     def _requireHidden(self) -> None:
         """Nothing that is visible on the panel or in a view names a network and a side."""

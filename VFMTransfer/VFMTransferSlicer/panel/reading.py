@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from VFMTransferLib.errors import VFMTransferError
 
 from ..blinded import CONFIDENCES, BlindedReading, Reading, Side
-from ..readings import ReadingTable, networksOf, newTable, readCsv, subjectOf, writeCsv
+from ..changes import Changes
+from ..readings import ReadingTable, networksOf, newTable, subjectOf
 from ..signals import Signal
 from ..tally import tallyOf
+from .reading_files import ReadingFiles
 from .reading_words import revealedText, tallyText
 
 if TYPE_CHECKING:
     from ..logic import TransferLogic
     from ..parameters import VFMTransferParameterNode
-    from ..runs import RunInScene
+    from ..runs import ArmInScene, RunInScene
     from .views import ViewSection
 
 _USUAL_CONFIDENCE = 3
@@ -49,6 +49,8 @@ class ReadingSection:
         self._run: RunInScene | None = None
         self._session: BlindedReading | None = None
         self._answer: Reading | None = None
+        self._unseen = Changes()
+        self._files = ReadingFiles(ui, self._table, self._say, self.update)
         self._sides = {
             Side.LEFT: ui.readingLeftButton,
             Side.EQUAL: ui.readingEqualButton,
@@ -60,9 +62,8 @@ class ReadingSection:
             button.connect("clicked(bool)", lambda checked=False, side=side: self.answer(side))
         ui.readingConfidenceComboBox.connect("activated(int)", self.onConfidence)
         ui.readingRevealButton.connect("clicked(bool)", self.onReveal)
-        ui.readingExportButton.connect("clicked(bool)", self.onExport)
-        ui.readingResumeButton.connect("clicked(bool)", self.onResume)
         logic.started.connect(self.onRunStarted)
+        logic.armLoaded.connect(self.onArmLoaded)
         logic.finished.connect(self.onRunFinished)
 
     # ---- what the panel and the logic say
@@ -91,8 +92,7 @@ class ReadingSection:
             if isUnanswered
             else _("Show which was which, in all readings so far. They are final then, and count in the tally.")
         )
-        self.ui.readingExportButton.enabled = bool(readings)
-        self.ui.readingResumeButton.enabled = self._parameters is not None
+        self._files.update(canSave=bool(readings), canTake=self._parameters is not None)
 
     def onRunStarted(self, run: RunInScene) -> None:
         """The run that was read is past; what comes is hidden from its first moment."""
@@ -102,7 +102,16 @@ class ReadingSection:
             self._say(_("The networks of this run will be shown without their names."))
         self.update()
 
+    def onArmLoaded(self, arm: ArmInScene) -> None:
+        """Keep the first network's answer out of the user's own views until both can be shown."""
+        if self._isOn:
+            for node in filter(
+                None, (node.GetDisplayNode() for node in arm.nodes if node.IsA("vtkMRMLDisplayableNode"))
+            ):
+                self._unseen.set(node, "Visibility", False)
+
     def onRunFinished(self, outcome: str) -> None:
+        self._unseen.giveBack()
         if self._isOn:
             self._begin()
         self.update()
@@ -152,37 +161,6 @@ class ReadingSection:
         self._session = self._answer = None
         self._hide(False)
         self._say(revealedText(answer) if answer is not None else _("All readings are revealed."))
-        self.update()
-
-    def onExport(self, checked: bool = False) -> None:
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Save readings"), "readings.csv", _("Table") + " (*.csv)"
-        )
-        if path:
-            self.exportTo(Path(path))
-
-    def exportTo(self, path: Path) -> None:
-        """Save all readings as CSV; those that are not revealed stay sealed in it."""
-        try:
-            writeCsv(self._readings(), path)
-            self._say(_("Saved {name}.").format(name=path.name))
-        except VFMTransferError as error:
-            self._say(str(error))
-
-    def onResume(self, checked: bool = False) -> None:
-        path = qt.QFileDialog.getOpenFileName(
-            slicer.util.mainWindow(), _("Go on with readings"), "", _("Table") + " (*.csv)"
-        )
-        if path:
-            self.resumeFrom(Path(path))
-
-    def resumeFrom(self, path: Path) -> None:
-        """Take the readings of a CSV file into the scene."""
-        try:
-            taken = self._table(isNeeded=True).add(readCsv(path))
-            self._say(_("Took {count} readings from {name}.").format(count=taken, name=path.name))
-        except VFMTransferError as error:
-            self._say(str(error))
         self.update()
 
     # ---- within
