@@ -16,6 +16,7 @@ from VFMTransferSlicer.difference import (
     labelDifference,
     makeDifference,
     robustLimit,
+    showLegend,
 )
 from VFMTransferSlicer.pairs import labelPair
 
@@ -80,6 +81,7 @@ def test_the_other_order_changes_the_sign_and_the_name(adc_run):
 def test_the_scale_is_symmetric_and_red_is_where_the_first_is_higher(adc_run):
     difference = makeDifference(adc_run)
     display = difference.node.GetDisplayNode()
+    assert difference.limit > 0
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (-difference.limit, difference.limit)
     colors = display.GetColorNode()
     last = colors.GetNumberOfColors() - 1
@@ -92,7 +94,11 @@ def test_the_scale_is_symmetric_and_red_is_where_the_first_is_higher(adc_run):
 
 
 def test_the_scale_is_shown_with_its_unit(adc_run):
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(makeDifference(adc_run).node)
+    difference = makeDifference(adc_run)
+    for _ in range(2):
+        showLegend(difference)
+    assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(difference.node) == 1
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(difference.node)
     assert legend.GetTitleText() == "1e-6 mm²/s"
     assert legend.GetVisibility()
 
@@ -109,11 +115,18 @@ def test_equal_images_have_a_scale_too():
     assert robustLimit(np.zeros((2, 3, 4), np.float32)) == 1.0
 
 
+def test_where_nothing_differs_there_is_no_limit(adc_run):
+    first, second = (arm.images["adc-synthetic"] for arm in adc_run.arms)
+    slicer.util.updateVolumeFromArray(second, slicer.util.arrayFromVolume(first))
+    assert makeDifference(adc_run).limit == 0
+
+
 def test_a_difference_of_synthetic_images_is_marked_as_synthetic(adc_run):
     assert makeDifference(adc_run).node.GetAttribute(SYNTHETIC) == "1"
 
 
-def test_probabilities_are_subtracted_where_both_networks_give_them(scene, t2w):
+def test_probabilities_are_subtracted_where_both_networks_give_them(scene, t2w, adc_run):
+    makeDifference(adc_run)  # the node is used again, but what it was is forgotten
     run = a_segmentation_run(scene, t2w, *zones())
     for arm, value in zip(run.arms, (0.75, 0.25), strict=True):
         arm.probabilities = {

@@ -87,6 +87,14 @@ def cellsOf(
     return (first, (left, *middle, right))
 
 
+def expectedTags(run: RunInScene, *, secondRow: bool = True) -> tuple[str, ...]:
+    """Tags of the views that a run will most likely want, before it has results."""
+    if TASKS[run.task].output == "classification":
+        return tuple(_SEQUENCES[sequence][0] for sequence in run.inputs)
+    second = (ADC if run.reference is None else REFERENCE, DIFFERENCE, HBV)
+    return (T2W, A, B, *(second if secondRow else ()))
+
+
 def _sequence(sequence: Sequence, volumes: Volumes) -> Cell:
     tag, label = _SEQUENCES[sequence]
     volume = volumes.get(sequence)

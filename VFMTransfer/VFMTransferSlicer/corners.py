@@ -11,7 +11,7 @@ import slicer
 import vtk
 
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.terms import LABEL_TERMS, Label, Sequence, TaskId
 
 from .cells import Cell
 from .difference import SYNTHETIC, Difference
@@ -21,9 +21,11 @@ from .runs import RunInScene
 SYNTHETIC_TEXT = "Synthetic (not acquired)"
 RESEARCH_TEXT = "Research use only"
 _TASK = "VFMTransfer.Task"
+_SEQUENCES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 _ARMS = {"pretrained": "pretrained", "scratch": "from scratch"}
 _MARGIN = 0.015  # of the view's sides
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 18, 14, 11
+_SHADE = 0.35
 _SPACING = 1.25  # of lines of one text
 _LINE = 1.35  # of a letter's size, from one line to the next
 _WHITE, _ORANGE, _GRAY = (1.0, 1.0, 1.0), (1.0, 0.65, 0.15), (0.65, 0.65, 0.65)
@@ -88,14 +90,14 @@ def cornersOf(
 
 
 def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
-    """What each network says of the classes, one line each; blinded nothing, for there is no picture to judge."""
+    """Who says it, and what each says of the classes; blinded nothing, for there is no picture to judge."""
     if isBlinded:
         return []
-    lines = []
-    for letter, arm in zip("AB", run.arms, strict=False):
-        found = {**arm.numbers["class_probabilities"], **arm.numbers["derived_probabilities"]}
-        lines.append(f"{letter}  {armTitle(arm)}")
-        lines += [f"    {name}: {value:.2f}" for name, value in found.items()]
+    columns = [{**arm.numbers["class_probabilities"], **arm.numbers["derived_probabilities"]} for arm in run.arms]
+    lines = [f"{letter}  {armTitle(arm)}" for letter, arm in zip("AB", run.arms, strict=False)]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        values = (f"{column[name]:.2f}" if name in column else "n/a" for column in columns)
+        lines.append(f"{name}:  {' / '.join(values)}")
     return lines
 
 
@@ -107,9 +109,16 @@ def _networkOf(run: RunInScene, index: int) -> str:
 
 
 def _scaleOf(difference: Difference) -> str:
+    """What differs, and what the ends of the scale stand for."""
+    first, _, rest = difference.subject.partition("-")
+    if difference.subject in tuple(Label):
+        title = f"{LABEL_TERMS[Label(difference.subject)].title} probability"
+    else:
+        title = f"{_SEQUENCES.get(first, first)} {rest.replace('-', ' ')}".strip()
+    if not difference.limit:
+        return f"{title}: no difference"
     unit = f" {difference.unit}" if difference.unit else ""
-    subject = difference.subject.replace("-", " ")
-    return f"{subject}, -{difference.limit:g} to +{difference.limit:g}{unit}"
+    return f"{title}, -{difference.limit:g} to +{difference.limit:g}{unit}"
 
 
 def _legendOf(difference: Difference) -> tuple[tuple[str, Color], ...]:
@@ -167,6 +176,8 @@ class CornerActors:
         look.SetFontSize(size)
         look.SetColor(color)
         look.SetShadow(True)
+        look.SetBackgroundColor(0.0, 0.0, 0.0)
+        look.SetBackgroundOpacity(_SHADE)  # fat is as bright as the letters
         look.SetLineSpacing(_SPACING)
         look.SetJustificationToRight() if isRight else look.SetJustificationToLeft()
         look.SetVerticalJustificationToTop() if isTop else look.SetVerticalJustificationToBottom()

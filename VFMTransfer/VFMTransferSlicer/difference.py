@@ -27,6 +27,8 @@ _DIVERGING = ("92c5de", "4393c3", "2166ac", "000000", "b2182b", "d6604d", "f4a58
 _STEPS = 255  # odd, so that zero has a color of its own
 _PERCENTILE = 99.5  # as on the report's page: one bright vessel must not set the scale
 _LABELS_OF_SCALE = 5
+_SCALE_SIZE, _SCALE_PLACE = (0.12, 0.4), (0.86, 0.3)  # of the view: width and height, lower left corner
+_SCALE_FONT_PX = 12
 _SAMPLE = 400_000  # voxels that the percentile is taken of; of all of them it takes too long for the window
 
 FIRST_ONLY, SECOND_ONLY, OTHER = 1, 2, 3
@@ -43,7 +45,7 @@ class Difference:
         node: Signed difference as a scalar volume, or a label map of `FIRST_ONLY`, `SECOND_ONLY` and `OTHER`.
         subject: What differs: an output image or a label; empty for a label map.
         unit: Of the values; empty where they have none.
-        limit: The scale goes from minus this to this; None for a label map.
+        limit: The scale goes from minus this to this; 0 where nothing differs, None for a label map.
     """
 
     node: slicer.vtkMRMLScalarVolumeNode
@@ -112,10 +114,8 @@ def _showScalars(
     display.SetAndObserveColorNodeID(_colors(node, _fillDiverging).GetID())
     putOnGridOf(node, grid)
     slicer.util.updateVolumeFromArray(node, array)
-    if TASKS[run.task].output == "image":
-        node.SetAttribute(SYNTHETIC, "1")
-    _addLegend(node, unit)
-    return Difference(node, subject, unit, limit)
+    node.SetAttribute(SYNTHETIC, "1" if TASKS[run.task].output == "image" else None)
+    return Difference(node, subject, unit, limit if array.any() else 0.0)
 
 
 def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str, str]) -> Difference:
@@ -178,9 +178,24 @@ def _fillDiverging(colors: slicer.vtkMRMLColorTableNode) -> None:
         colors.SetColor(index, f"{place:+.2f}", *color, 1.0)
 
 
-def _addLegend(node: slicer.vtkMRMLScalarVolumeNode, unit: str) -> None:
-    """The scale at the edge of each view that shows the difference."""
-    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(unit)
+def showLegend(difference: Difference) -> None:
+    """Draw the scale at the edge of each view that shows the difference; none for a label map.
+
+    It is made anew, for views that are younger than a scale do not find it.
+    """
+    if difference.limit is None:
+        return
+    former = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(difference.node)
+    if former is not None:
+        difference.node.GetScene().RemoveNode(former)
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(difference.node)
+    wasModifying = legend.StartModify()
+    legend.SetTitleText(difference.unit)
     legend.SetLabelFormat("%+g")
     legend.SetNumberOfLabels(_LABELS_OF_SCALE)
+    legend.SetSize(*_SCALE_SIZE)
+    legend.SetPosition(*_SCALE_PLACE)
+    for look in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        look.SetFontFamilyToArial()
+        look.SetFontSize(_SCALE_FONT_PX)
+    legend.EndModify(wasModifying)

@@ -8,7 +8,7 @@ saves a scene, so what is there only for the views is kept from being saved at a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from xml.etree import ElementTree
 
 import slicer
@@ -22,6 +22,7 @@ from .runs import RunInScene
 from .segments import nodesOf
 from .shown import Shown
 from .signals import Signal
+from .steps import Steps
 from .viewing import Viewing
 
 ONE_ROW_ID, TWO_ROWS_ID = 5501, 5502  # Slicer's own are below 100, and 100 is the one that modules share
@@ -81,6 +82,11 @@ class SideBySide:
         return self._shown is not None
 
     @property
+    def run(self) -> RunInScene | None:
+        """What is shown."""
+        return self._shown.run if self._shown is not None else None
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """Singleton tags of the views that are shown."""
         return tuple(self._shown.logics) if self._shown is not None else ()
@@ -89,6 +95,29 @@ class SideBySide:
     def viewing(self) -> Viewing | None:
         """Style and tools of what is shown."""
         return self._shown.viewing if self._shown is not None else None
+
+    def prepare(self, tags: Iterable[str]) -> Steps:
+        """Make views that will be wanted, one with each step: Slicer takes its time for each, and none to show it then.
+
+        Args:
+            tags: Their singleton tags; those that are there are left alone.
+        """
+        for tag in tags:
+            if self._scene.GetSingletonNode(tag, "vtkMRMLSliceNode") is None:
+                view = slicer.vtkMRMLSliceNode()
+                view.SetLayoutName(tag)
+                view.SetName(tag)
+                view.SetLayoutColor(*(int(_COLOR[place : place + 2], 16) / 255 for place in (1, 3, 5)))
+                view.SetViewGroup(VIEW_GROUP)
+                view.SetOrientation("Axial")
+                view.SetSaveWithScene(False)
+                self._scene.AddNode(view)
+            yield
+
+    def discard(self) -> None:
+        """Take views out of the scene that were made, but are not shown."""
+        if self._shown is None:
+            _removeViews(self._scene, self._application)
 
     def show(
         self,

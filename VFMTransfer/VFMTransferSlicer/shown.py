@@ -10,10 +10,10 @@ import vtk
 
 from VFMTransferLib.terms import Sequence
 
-from .cells import ADC, HBV, REFERENCE, T2W, A, B, Cell, Rows
+from .cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B, Cell, Rows
 from .changes import Changes
 from .corners import CornerActors, cornersOf, isSynthetic
-from .difference import SYNTHETIC, Difference
+from .difference import SYNTHETIC, Difference, showLegend
 from .pairs import Order, putOnGridOf
 from .runs import RunInScene
 from .segments import keepOut
@@ -56,6 +56,8 @@ class Shown:
         keepOut([logic.GetSliceNode() for logic in logics.values()], self.changes)
         for tag, cell in self._cells.items():
             _fill(cell, logics[tag])
+        if DIFFERENCE in self._cells:
+            showLegend(difference)
         self._windows = self._linkWindows()
         self.viewing = Viewing(run, order, self._cells, logics, self._windows[0], self.changes)
         self._showCrosshair()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -11,12 +12,14 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.terms import Sequence
 
+from ..cells import expectedTags
 from ..layout import SideBySide
 from ..logic import TransferLogic
 from ..pairs import Order
 from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..segments import Style
+from ..steps import StepQueue
 from ..viewing import Tool
 
 FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
@@ -62,6 +65,7 @@ class ViewSection:
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.connect("timeout()", self.flip)
         self._key: qt.QShortcut | None = None
+        self._steps = StepQueue(lambda step: qt.QTimer.singleShot(0, step))
         for title, style in ((_("Outline"), Style.OUTLINE), (_("Fill"), Style.FILL), (_("Both"), Style.BOTH)):
             ui.styleComboBox.addItem(title, str(style))
         self._connect()
@@ -75,6 +79,7 @@ class ViewSection:
         ui.flickerButton.connect("toggled(bool)", self.onFlicker)
         ui.checkerboardButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.CHECKERBOARD, isOn))
         ui.revealButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.REVEAL, isOn))
+        self._logic.started.connect(self.onStarted)
         self._logic.finished.connect(self.onFinished)
 
     # ---- what the panel and the logic say
@@ -87,15 +92,24 @@ class ViewSection:
     def update(self) -> None:
         """Show what is chosen, and say what can be done now."""
         run = self._run()
-        if self.isShown:
+        if self.isShown and not self._logic.isRunning:  # what was shown stays until there is something new
             self._follow(run)
         self._tell(run)
+
+    def onStarted(self, run: RunInScene) -> None:
+        """The views are made while the networks work."""
+        if self._hasViews():
+            hasSecondRow = self._parameters is None or self._parameters.secondRow
+            self._steps.add(self._views.prepare(expectedTags(run, secondRow=hasSecondRow)), self._onNoViews)
 
     def onFinished(self, outcome: str) -> None:
         """A run that is done is shown, if there are two answers to compare, and nobody reads them blinded."""
         run = self._run()
+        self._steps.clear()
         if not self._isReading and outcome == "done" and run is not None and len(run.arms) > 1:
             self.show()
+        elif self._views is not None and not self._isReading:
+            self._views.discard()
 
     def setBlinded(self, isBlinded: bool) -> None:
         """Leave it to the reading what is shown, for a click here would name the networks."""
@@ -138,6 +152,16 @@ class ViewSection:
         """Back to the user's own layout."""
         if self._views is not None:
             self._views.restore()
+
+    def close(self) -> None:
+        """Leave nothing of it in the application."""
+        self._steps.clear()
+        self._flicker.stop()
+        if self._key is not None:
+            self._key.setEnabled(False)
+        if self._views is not None:
+            self._views.restore()
+            self._views.discard()
 
     def jumpTo(self, ras: tuple[float, float, float]) -> None:
         """Go to a point, RAS, in these views, or in the user's while these are not shown."""
@@ -212,6 +236,10 @@ class ViewSection:
     def _canCompare(self) -> bool:
         return self.isShown and self._views.viewing.canCompare
 
+    def _onNoViews(self, error: Exception) -> None:
+        """They are made when they are shown, then."""
+        logging.warning("Views could not be made ahead of time: %s", error)
+
     def _onChanged(self) -> None:
         """The views came, or went, perhaps because the user chose another layout."""
         self._setFlicker(False)
@@ -224,6 +252,8 @@ class ViewSection:
         """Change what is shown with the choices."""
         if run is None:
             self.restore()
+        elif not self._isReading and self._views.run is not run:
+            self.show()
         elif self._parameters is not None and self._parameters.secondRow != self._hasSecondRow:
             self.show(self._order, self._isBlinded)
         else:
