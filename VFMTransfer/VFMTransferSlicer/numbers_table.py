@@ -1,4 +1,4 @@
-"""The numbers of a run as one table: a row a measure, a column an arm or a pair. Plain Python."""
+"""The numbers of a run as one table: a row a measure, a column an arm or a pair. Needs MRML, but no Qt."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from VFMTransferLib.study.titles import subject_title, unit_title
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import TaskId
 
+from .lesion_adc import meanAdcInLesions
 from .runs import ArmInScene, RunInScene
 
 COLUMNS = {
@@ -37,7 +38,7 @@ _LESIONS, _MEAN_ADC = "lesions", "mean_adc"
 # What the arms tell beyond the comparison.
 _OF_ARMS = {
     _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
-    _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of all lesions"),
+    _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of the lesions"),
 }
 _KINDS = KINDS | _OF_ARMS
 _ALL_LESIONS = "All lesions"
@@ -108,7 +109,7 @@ def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
         found = list(run.comparison["measures"])
     else:
         found = [row for side, arm in arms for row in _measuresOfArm(arm, side)]
-    return found + [row for side, arm in arms for row in _lesionMeasures(run, arm, side)]
+    return [*found, *(row for side, arm in arms for row in _lesionMeasures(run, arm, side)), *_lesionAdc(run)]
 
 
 def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
@@ -157,6 +158,16 @@ def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dic
         mean = sum(lesion["mean_adc"] * lesion["volume_ml"] for lesion in known) / total_ml
         found.append(_measure(_MEAN_ADC, _ALL_LESIONS, side, mean, _KINDS[_MEAN_ADC].unit))
     return found
+
+
+def _lesionAdc(run: RunInScene) -> list[dict[str, Any]]:
+    """For tasks that give an ADC image."""
+    return [
+        _measure(_MEAN_ADC, f"Lesion: {name}", side, mean, _KINDS[_MEAN_ADC].unit)
+        for name, means in meanAdcInLesions(run)
+        for side, mean in zip(_ARMS, means, strict=False)
+        if mean is not None
+    ]
 
 
 def _measure(kind: str, subject: str, side: Between, value: float, unit: str = "") -> dict[str, Any]:
