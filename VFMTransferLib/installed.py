@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from .machine import free_disk_gb
+
+# Drive or home or root, then folders, as far as no space, quote or colon ends them.
+_FOLDERS = re.compile(r"(?:(?<![\w.])[A-Za-z]:|~|(?<![\w.:/]))[\\/](?:[^\\/\s'\":]+[\\/])+")
 
 
 def version_of(package: str) -> str | None:
@@ -54,6 +58,12 @@ def is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def without_folders(text: str) -> str:
+    """A message with each path in it cut down to the file's name: folders may bear the user's name, and are long."""
+    text = text.replace(str(Path.home()), "~")
+    return _FOLDERS.sub("", text)
 
 
 def without_home(path: Path) -> str:

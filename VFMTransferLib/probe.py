@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .installed import without_folders
+
 _TIMEOUT_S = 60
 # y = x + x, for one float: the smallest graph that makes a provider start (ONNX opset 17).
 _GRAPH = "CAgSADo5Cg4KAXgKAXgSAXkiA0FkZBIFcHJvYmVaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQKAggBQgQKABAR"
@@ -43,7 +45,7 @@ def probe(runtime: str) -> dict[str, Any]:
     if done.returncode == 0 and lines:
         return json.loads(lines[-1])
     last = done.stderr.strip().splitlines()[-1:] or [f"the process ended with {done.returncode}"]
-    return {"error": f"{last[0][:200]}."}
+    return {"error": f"{without_folders(last[0])[:200]}."}
 
 
 def _probe_onnx() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bundles import make_bundle
 
 from VFMTransferLib import catalog, doctor, installed, probe
 from VFMTransferLib.doctor import clash, describe, examine
-from VFMTransferLib.installed import describe_site_packages, is_half_installed
+from VFMTransferLib.installed import describe_site_packages, is_half_installed, without_folders
 from VFMTransferLib.machine import describe_machine, free_disk_gb
 from VFMTransferLib.metadata_fields import METADATA
 from VFMTransferLib.probe import probe as ask
@@ -152,3 +152,18 @@ def test_where_nothing_is_installed_doctor_still_speaks(tmp_path):
     assert report["packages"]["numpy"] is None
     assert report["default"] is None
     assert report["half_installed"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ImportError: {home}/lib/a.so: file too short", "ImportError: a.so: file too short"),
+        ("ImportError: {home}/Slicer 5/a.so: file too short", "ImportError: ~/Slicer 5/a.so: file too short"),
+        ("OSError: '/opt/doe/b.so' is missing", "OSError: 'b.so' is missing"),
+        ("DLL load failed: C:\\Users\\Doe\\c.dll", "DLL load failed: c.dll"),
+        ("see https://onnxruntime.ai/docs/x and 1/2", "see https://onnxruntime.ai/docs/x and 1/2"),
+    ],
+)
+def test_an_error_names_files_without_their_folders(text, said, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "Max Muster"))
+    assert without_folders(text.format(home=tmp_path / "Max Muster")) == said

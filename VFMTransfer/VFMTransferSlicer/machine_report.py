@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .details import withoutNames
+
 Report = dict[str, Any]
 
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
@@ -175,4 +177,4 @@ def reportText(report: Report, describe: Callable[[Report], str], versions: dict
     packages = (
         f"Folder of packages: {rights}, path of {place['path_length']} characters, {place['free_disk_gb']} GB free"
     )
-    return "\n".join((programs, describe({**report, "models": models}), packages))
+    return withoutNames("\n".join((programs, describe({**report, "models": models}), packages)))
