@@ -164,7 +164,9 @@ def _colors(
         colors.SetTypeToUser()
         colors.SetHideFromEditors(True)
         node.SetNodeReferenceID(_COLORS, colors.GetID())
+    wasModifying = colors.StartModify()  # views that show it are drawn once, not for each color
     fill(colors)
+    colors.EndModify(wasModifying)
     return colors
 
 

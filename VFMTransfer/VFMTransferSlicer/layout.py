@@ -104,7 +104,8 @@ class SideBySide:
         """
         for tag in tags:
             if self._scene.GetSingletonNode(tag, "vtkMRMLSliceNode") is None:
-                view = slicer.vtkMRMLSliceNode()
+                view = self._scene.CreateNodeByClass("vtkMRMLSliceNode")  # knows the orientations of this scene
+                view.UnRegister(None)  # it comes with a reference of its own
                 view.SetLayoutName(tag)
                 view.SetName(tag)
                 view.SetLayoutColor(*(int(_COLOR[place : place + 2], 16) / 255 for place in (1, 3, 5)))
