@@ -85,7 +85,7 @@ class AQProcess:
         return 0 if self._child is None else self._child.pid
 
     def write(self, line: bytes) -> None:
-        with suppress(OSError, AttributeError):  # Qt buffers what it cannot write, and drops it at the end
+        with suppress(OSError, AttributeError, ValueError):  # Qt buffers what it cannot write, and drops it at the end
             self._child.stdin.write(line)
             self._child.stdin.flush()
 
