@@ -110,8 +110,8 @@ def closed(in_qt, ui, logic, children, answers, later, monkeypatch):  # noqa: F8
     monkeypatch.setattr(Installer.__init__, "__defaults__", (children, None))
     from VFMTransferSlicer.panel import setup
 
-    workers = SimpleNamespace(closed=0)
-    worker = SimpleNamespace(close=lambda: setattr(workers, "closed", workers.closed + 1))
+    worker = SimpleNamespace(isBusy=False, closed=0)
+    worker.close = lambda: setattr(worker, "closed", worker.closed + 1)
     monkeypatch.setattr(setup, "theWorker", lambda: worker)
 
     def ask(question: str) -> bool:
@@ -119,7 +119,7 @@ def closed(in_qt, ui, logic, children, answers, later, monkeypatch):  # noqa: F8
         return answers.yes
 
     section = setup.SetupSection(ui, logic, lambda ms, slot: later.append(slot), ask)
-    section.workers = workers
+    section.worker = worker
     return section
 
 
@@ -175,7 +175,7 @@ def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, chil
     section.changed.connect(lambda: changes.append(section.isBusy))
     ui.setupInstallButton.click()
     assert "onnxruntime>=1.20" in answers.asked[0]
-    assert section.workers.closed == 1
+    assert section.worker.closed == 1
     assert section.whyNot() == "Set-up: packages are being installed."
     assert not ui.setupInstallButton.enabled
     children.report = READY
@@ -193,7 +193,7 @@ def test_who_says_no_changes_nothing(open_with, ui, children, answers):
     answers.yes = False
     ui.setupInstallButton.click()
     assert children.pip_steps == []
-    assert section.workers.closed == 0
+    assert section.worker.closed == 0
 
 
 def test_what_is_installed_but_does_not_work_is_told_and_repaired(open_with, ui, children):
@@ -207,6 +207,14 @@ def test_what_is_installed_but_does_not_work_is_told_and_repaired(open_with, ui,
     children.end_all()
     assert children.pip_steps == ["list", "install", "list", "install", "uninstall", "install", "install"]
     assert ui.setupStatusLabel.text.startswith("Installed, and it works.")
+
+
+def test_a_run_of_the_console_is_waited_for(open_with, ui, children, answers):
+    section = open_with(NOTHING)
+    section.worker.isBusy = True
+    ui.setupInstallButton.click()
+    assert ui.setupStatusLabel.text.startswith("A run is on its way.")
+    assert answers.asked == children.pip_steps == []
 
 
 def test_a_failed_install_says_what_to_do(open_with, ui, children):

@@ -193,12 +193,14 @@ class SetupSection:
     def _begin(self, plan: Plan) -> None:
         if not plan.requirements:
             self._outcome = _("PyTorch and what goes with it are installed.")
+        elif theWorker().isBusy:  # for the console; it holds the files that are to be replaced
+            self._outcome = _("A run is on its way. Wait for it, or cancel it.")
         elif why := whyNotInstall(self.report, plan):
             self._outcome = why
         elif self._ask(consent(plan, self.report["site_packages"]["folder"])):
             self._plan = plan
             self._outcome = _("Installing…")
-            theWorker().close()  # it holds the files that are to be replaced; the next run starts another
+            theWorker().close()  # the next run starts another
             self._ui.setupLogTextEdit.plainText = ""
             self._installer.start(plan)
             self.changed.emit()
