@@ -20,7 +20,7 @@ from in_slicer import MODULE, waitFor
 from VFMTransferSlicer.workers import theWorker
 
 SIZE = (1500, 950)
-QUALITY = 76  # below 250 KB each
+QUALITY = 72  # below 250 KB each
 SECTIONS = ("study", "networks", "advanced", "log", "results", "view", "reading", "setup")
 
 

@@ -13,6 +13,11 @@ from VFMTransferSlicer.readings import ReadingTable
 
 
 class ReadingTest(PanelTest):
+    def tearDown(self) -> None:
+        if self.ui.readingStartButton.checked:  # reading goes on from study to study
+            self.ui.readingStartButton.click()
+        super().tearDown()
+
     def test_a_reading_is_taken_revealed_and_saved(self):
         self.chooseStudy()
         self.runBoth()
@@ -43,7 +48,6 @@ class ReadingTest(PanelTest):
         self.onFirst(self.logic.armLoaded, lambda arm: True, self._requireUnseen)
         self.assertEqual(self.runBoth(), "done")
         self._requireHidden()
-        self.ui.readingStartButton.click()
 
     def test_readings_go_on_from_a_file(self):
         self.chooseStudy()
