@@ -72,5 +72,5 @@ def test_a_lesion_outside_the_image_has_no_mean(scene):
 def test_the_table_shows_it_beside_the_measures(scene):
     run, _ = a_run_with_lesion(scene)
     row = numbersOf(run).rows[-1]
-    assert (row.group, row.title) == ("Lesion: csPCa of Reader", "Mean ADC, 10⁻⁶ mm²/s")
+    assert (row.group, row.title) == ("Mean ADC, 10⁻⁶ mm²/s", "csPCa of Reader")
     assert [cell.text for cell in row.cells.values()] == ["700", "900"]

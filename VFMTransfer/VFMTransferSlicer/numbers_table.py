@@ -42,6 +42,7 @@ _OF_ARMS = {
 }
 _KINDS = KINDS | _OF_ARMS
 _ALL_LESIONS = "All lesions"
+_MARKED = "Lesion: "  # one that is marked in the scene, and its name
 _UNDEFINED, _INFINITE = "n/a", "∞"
 
 
@@ -124,6 +125,8 @@ def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
 def _emptyRow(subject: str, kind: str, unit: str) -> Row:
     about = _KINDS[kind]
     title = about.title + (f", {unit_title(unit)}" if unit else "")
+    if subject.startswith(_MARKED):
+        return Row(title, subject.removeprefix(_MARKED), about.definition)
     if kind == _PROBABILITY:
         return Row("", f"P({subject_title(subject)})", about.definition)
     return Row("" if subject == ALL_CLASSES else subject_title(subject), title, about.definition)
@@ -163,7 +166,7 @@ def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dic
 def _lesionAdc(run: RunInScene) -> list[dict[str, Any]]:
     """For tasks that give an ADC image."""
     return [
-        _measure(_MEAN_ADC, f"Lesion: {name}", side, mean, _KINDS[_MEAN_ADC].unit)
+        _measure(_MEAN_ADC, _MARKED + name, side, mean, _KINDS[_MEAN_ADC].unit)
         for name, means in meanAdcInLesions(run)
         for side, mean in zip(_ARMS, means, strict=False)
         if mean is not None

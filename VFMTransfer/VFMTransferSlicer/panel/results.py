@@ -21,6 +21,7 @@ from .exports import Exports
 from .tables import Cell, Line, Shown, fillTable, setUpTable
 
 _NO_NUMBER = "–"
+_LONGEST_TITLE = 30  # characters; longer ones would push the numbers out of a narrow panel
 
 
 class ResultsSection:
@@ -89,11 +90,20 @@ def _numbersShown(numbers: NumbersTable) -> Shown:
     for row in numbers.rows:
         if row.group != group:
             group = row.group
-            lines.append(Line(group))
+            lines.append(Line(_shortened(group), tip=group))
         found = [row.cells.get(column) for column in numbers.columns]
         cells = [Cell(cell.text, cell.note) if cell is not None else Cell(_NO_NUMBER) for cell in found]
-        lines.append(Line(f"  {row.title}" if group else row.title, cells, row.definition))
+        tip = f"{row.title}: {row.definition}" if row.definition else row.title
+        lines.append(Line(f"  {_shortened(row.title)}" if group else _shortened(row.title), cells, tip))
     return Shown([COLUMNS[column].replace(" vs ", " vs\n") for column in numbers.columns], lines, areNumbers=True)
+
+
+def _shortened(title: str) -> str:
+    """A long title without its middle, for its ends tell most."""
+    if len(title) <= _LONGEST_TITLE:
+        return title
+    half = _LONGEST_TITLE // 2
+    return f"{title[:half].rstrip()}…{title[-half:].lstrip()}"
 
 
 def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
