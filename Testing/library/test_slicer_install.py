@@ -21,6 +21,7 @@ from VFMTransferSlicer.install import (
     consent,
     constraints,
     needsRestart,
+    outcomeOf,
     planInstall,
     planRepair,
     planTorchCompanions,
@@ -269,6 +270,17 @@ def test_slicer_starts_again_only_where_it_has_the_former_one_in_use():
     plan = planInstall(a_report(["onnxruntime"]), "onnxruntime-gpu")
     assert not needsRestart(plan, ["numpy"])
     assert needsRestart(plan, ["numpy", "onnxruntime"])
+
+
+def test_what_was_installed_is_told_as_it_was_found():
+    for_gpu = planInstall(a_report([]), "onnxruntime-gpu")
+    assert outcomeOf(for_gpu, a_report(["onnxruntime-gpu"], [A4000], with_devices(cuda="")), []) == (
+        "Installed, and it works."
+    )
+    assert "GPU is not used" in outcomeOf(for_gpu, a_report(["onnxruntime-gpu"], [A4000], with_devices()), [])
+    assert "Press Repair" in outcomeOf(for_gpu, a_report(["onnxruntime", "onnxruntime-gpu"]), [])
+    cpu = planInstall(a_report([]), "onnxruntime")
+    assert "start Slicer again" in outcomeOf(cpu, a_report(["onnxruntime"]), ["onnxruntime"])
 
 
 # ---- what pip says

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401
+from qt_stand_ins import AnEventLoop
 from test_slicer_install import A4000, a_report
 
 from VFMTransferSlicer import torch_extension
 from VFMTransferSlicer.installer import Examination, Installer
 from VFMTransferSlicer.signals import Signal
-from VFMTransferSlicer.torch_extension import TorchInstaller, installAndExit, torchCommand, whyNotTorchExtension
+from VFMTransferSlicer.torch_extension import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
 
 READY, NOTHING = a_report(["onnxruntime"]), a_report([])
 BOTH = a_report(["onnxruntime", "onnxruntime-gpu"])
@@ -326,7 +327,7 @@ def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(
     extension, open_with, ui, children, answers, monkeypatch
 ):
     commands = []
-    monkeypatch.setattr(TorchInstaller, "start", lambda self, command: commands.append(command))
+    monkeypatch.setattr(TorchInstaller, "start", lambda self, each: commands.extend(each))
     monkeypatch.setattr(TorchInstaller, "isRunning", property(lambda self: bool(commands)))
     monkeypatch.setattr(torch_extension.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
     section = open_with(READY)
@@ -337,16 +338,39 @@ def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(
     assert "\n" not in "".join(arguments)
     assert section.isBusy
     commands.clear()
-    section._torch._finish(0)
+    section._torch._onEnd(0)
     children.end_all()
     assert children.pip_steps == ["list", "install"]
     assert children.started[-2][-2:] == ["safetensors", "onnx"]
-    assert torchCommand()[:1] == ["/Slicer"]
+
+
+def test_a_broken_pytorch_is_removed_before_the_extension_comes(extension, in_qt, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(torch_extension.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
+    report = a_report(["onnxruntime"])
+    assert [command[0] for command in torchCommands(report)] == ["/Slicer"]
+    report["packages"]["torch"] = "2.12.0"
+    remove, install = torchCommands(report)
+    assert remove[1:] == ["-m", "pip", "uninstall", "--yes", "torch", "torchvision"]
+    assert install[0] == "/Slicer"
+
+
+def test_the_second_step_waits_for_the_first_and_a_failure_ends_it():
+    loop, lines, ends = AnEventLoop(), [], []
+    installer = TorchInstaller(lines.append, ends.append, loop.make_process)
+    say = [sys.executable, "-c", "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"]
+    for codes, outcome in (((0, 0), ""), ((3, 0), "The PyTorch extension could not install it")):
+        lines.clear(), ends.clear()
+        installer.start([[*say, "one", str(codes[0])], [*say, "two", str(codes[1])]])
+        assert installer.isRunning
+        loop.turn_until(lambda: ends)
+        assert ends[0].startswith(outcome)
+        assert bool(ends[0]) == bool(outcome)
+        assert lines == (["one", "two"] if not outcome else ["one"])
 
 
 def test_an_extension_that_fails_is_said(extension, open_with, ui, children):
     section = open_with(READY)
-    section._torch._finish(1)
+    section._torch._onEnd(1)
     children.end_all()
     assert ui.setupStatusLabel.text.startswith("The PyTorch extension could not install it")
     assert children.pip_steps == []

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine_report import Report, builds, nvidiaDriver
+from .machine_report import Report, builds, needsRepair, nvidiaDriver, whyNotGpu
 from .pip_words import notWritable
 
 # CUDA 13 needs driver 580, CUDA 12 driver 525
@@ -165,6 +165,23 @@ def constraints(listing: str, plan: Plan) -> str:
     pin = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==\d[A-Za-z0-9.!+_-]*")
     matches = [match for line in listing.splitlines() if (match := pin.fullmatch(line.strip()))]
     return "".join(f"{match[0]}\n" for match in matches if _canonical(match[1]) not in own)
+
+
+def outcomeOf(plan: Plan, report: Report, imported: Iterable[str]) -> str:
+    """What is said when a plan is done and its work was tried.
+
+    Args:
+        plan: What was done.
+        report: What doctor found afterwards.
+        imported: Names of the modules in Slicer, `sys.modules`.
+    """
+    if broken := needsRepair(report):
+        return broken
+    isForGpu = any(name.startswith("onnxruntime-gpu") for name in plan.requirements)
+    if isForGpu and whyNotGpu(report):
+        return "Installed, but the GPU is not used; the reason is below."
+    restart = " Slicer itself has the former one in use: start Slicer again." if needsRestart(plan, imported) else ""
+    return f"Installed, and it works.{restart}"
 
 
 def needsRestart(plan: Plan, imported: Iterable[str]) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 import slicer
 
 from .install import torchRequirement
-from .process import Child, MakeProcess, chosenPython, newProcess
+from .machine_report import Report
+from .process import Child, MakeProcess, chosenPython, newProcess, workerPython
 
 _EXTENSION = "PyTorch"
 _MODULE = "pytorchutils"
@@ -22,7 +23,7 @@ _CODE = f"import {__name__} as torch_extension; torch_extension.installAndExit()
 
 
 class TorchInstaller:
-    """Runs the extension's installer.
+    """Runs the extension's installer, after what must go first.
 
     Args:
         onLine: Takes each line for the log.
@@ -37,28 +38,36 @@ class TorchInstaller:
         makeProcess: MakeProcess = newProcess,
     ) -> None:
         self._onLine, self._onDone, self._makeProcess = onLine, onDone, makeProcess
+        self._commands: list[list[str]] = []
         self._child: Child | None = None
 
     @property
     def isRunning(self) -> bool:
         return self._child is not None
 
-    def start(self, command: list[str]) -> None:
-        """Begin; `onDone` comes in any case. `command` is that of `torchCommand`."""
-        self._child = Child(
-            command,
-            lambda line: self._onLine(line.decode("utf-8", "replace")),
-            lambda line: self._onLine(line),
-            self._finish,
-            self._makeProcess,
-        )
-        self._child.start()
+    def start(self, commands: list[list[str]]) -> None:
+        """Run these one after the other, see `torchCommands`; `onDone` comes in any case."""
+        self._commands = list(commands)
+        self._next()
 
     def detach(self) -> None:
         """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
         self._onLine = self._onDone = lambda text: None
 
-    def _finish(self, exitCode: int) -> None:
+    def _next(self) -> None:
+        self._child = Child(
+            self._commands.pop(0),
+            lambda line: self._onLine(line.decode("utf-8", "replace")),
+            lambda line: self._onLine(line),
+            self._onEnd,
+            self._makeProcess,
+        )
+        self._child.start()
+
+    def _onEnd(self, exitCode: int) -> None:
+        if exitCode == 0 and self._commands:
+            self._next()
+            return
         self._child = None
         failed = (
             "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
@@ -78,14 +87,19 @@ def whyNotTorchExtension() -> str:
     return ""
 
 
-def torchCommand() -> list[str]:
-    """Starts the second Slicer, which installs PyTorch and ends."""
+def torchCommands(report: Report) -> list[list[str]]:
+    """Removes a PyTorch that is there but does not work, then starts the second Slicer, which installs it and ends.
+
+    pip would take what is broken for installed, and leave it as it is.
+    """
     application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
     extension = Path(getattr(slicer.modules, _MODULE).path).parent
     # Modules from folders that only this session knows would be missing there.
     folders = [str(Path(__file__).parents[1]), str(extension)]
     window = ["--no-splash", "--no-main-window"]
-    return [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
+    install = [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
+    remove = [workerPython(), "-m", "pip", "uninstall", "--yes", "torch", "torchvision"]
+    return [remove, install] if report["packages"]["torch"] else [install]
 
 
 def installAndExit() -> None:
@@ -107,5 +121,5 @@ def torchConsent() -> str:
         f"The PyTorch extension will install torch{torchRequirement()} and torchvision into Slicer's Python, as they "
         "fit the driver of this computer: up to 3 GB to download, up to 6 GB on the disk.\n\n"
         "Only importing checkpoints of the networks' authors, and networks without an ONNX file, need it. The "
-        "extension decides what else it changes."
+        "extension decides what else it changes. What reads checkpoints, safetensors and onnx, follows (20 MB)."
     )

@@ -18,7 +18,7 @@ from ..install import (
     Plan,
     bestBuild,
     consent,
-    needsRestart,
+    outcomeOf,
     planInstall,
     planRepair,
     planTorchCompanions,
@@ -30,7 +30,7 @@ from ..logic import TransferLogic
 from ..machine_report import Report, isReady, needsRepair, reportText, statusLines
 from ..parameters import VFMTransferParameterNode
 from ..signals import Signal
-from ..torch_extension import TorchInstaller, torchCommand, torchConsent, whyNotTorchExtension
+from ..torch_extension import TorchInstaller, torchCommands, torchConsent, whyNotTorchExtension
 from ..workers import theWorker
 from .network_actions import confirm
 
@@ -150,7 +150,7 @@ class SetupSection:
             self._ui.setupCollapsibleButton.collapsed = False
         self._logic.setMachine(report)
         if self._plan is not None:
-            self._tellOutcome(report)
+            self._outcome, self._plan = outcomeOf(self._plan, report, sys.modules), None
         self.update()
 
     def onNoReport(self, sentence: str, details: str) -> None:
@@ -182,11 +182,11 @@ class SetupSection:
         if "version" in torch:
             self._begin(planTorchCompanions(self.report))
             return
-        if why := whyNotTorchExtension():
+        if why := whyNotTorchExtension() or whyNotInstall(self.report, Plan(())):
             self._outcome = why
         elif self._ask(torchConsent()):
             self._outcome = _("Installing PyTorch…")
-            self._torch.start(torchCommand())
+            self._torch.start(torchCommands(self.report))
             self.changed.emit()
         self.update()
 
@@ -217,12 +217,6 @@ class SetupSection:
             self._plan = None
         self.examine()
         self.changed.emit()
-
-    def _tellOutcome(self, report: Report) -> None:
-        plan, self._plan = self._plan, None
-        self._outcome = needsRepair(report) or _("Installed, and it works.")
-        if needsRestart(plan, sys.modules):
-            self._outcome += " " + _("Slicer itself has the former one in use: start Slicer again.")
 
     def _onTorch(self, sentence: str) -> None:
         companions = planTorchCompanions(self.report)
