@@ -192,9 +192,12 @@ def test_a_device_of_another_computer_is_still_shown(device, ui):
 
 
 def test_a_python_of_ones_own_is_kept_in_the_settings(device, ui, settings):  # noqa: F811
+    ui.pythonPathLineEdit.currentPath = "/opt/python"
     ui.pythonPathLineEdit.slots["currentPathChanged(QString)"]("/opt/python")
     assert settings == {"VFMTransfer/Python": "/opt/python"}
     from VFMTransferSlicer.process import workerPython
 
     assert workerPython() == "/opt/python"
-    assert slicer.app is not None
+    ui.pythonPathLineEdit.currentPath = ""
+    ui.pythonPathLineEdit.slots["validInputChanged(bool)"](False)
+    assert workerPython() != "/opt/python"

@@ -23,6 +23,7 @@ from VFMTransferLib import __file__ as _LIBRARY
 LIBRARY = "VFMTransferLib"
 PYTHON_SETTING = "VFMTransfer/Python"
 _LAUNCHER = "PythonSlicer"
+_SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE")
 # The child did not start at all; a shell says so by the same number.
 NOT_STARTED = 127
 _FAILED_TO_START = 0  # of QProcess::ProcessError
@@ -60,17 +61,17 @@ def newProcess(program: str, additions: Mapping[str, str]) -> Any:
     """
     import qt
 
-    isForeign = not _isSlicers(program)
-    environment = slicer.app.startupEnvironment() if isForeign else qt.QProcessEnvironment.systemEnvironment()
+    if Path(program).stem == _LAUNCHER:
+        environment = qt.QProcessEnvironment.systemEnvironment()
+    else:
+        environment = slicer.app.startupEnvironment()
+        for name in _SLICERS_PYTHON:  # there still, if Slicer was started by other means than its launcher
+            environment.remove(name)
     for name, value in additions.items():
         environment.insert(name, value)
     process = qt.QProcess(slicer.app)
     process.setProcessEnvironment(environment)
     return process
-
-
-def _isSlicers(program: str) -> bool:
-    return Path(program).stem == _LAUNCHER
 
 
 class Child:

@@ -36,6 +36,7 @@ class DeviceSection:
         ui.runtimeComboBox.connect("activated(int)", self.onRuntime)
         ui.deviceComboBox.connect("activated(int)", self.onDevice)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
+        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path tells no change
         logic.examined.connect(lambda machine: self.update())
         self._offered: dict[str, str] = {}
 
@@ -61,9 +62,9 @@ class DeviceSection:
         if self._parameters is not None:
             self._parameters.device = self._ui.deviceComboBox.itemData(index)
 
-    def onPython(self, path: str) -> None:
+    def onPython(self, path: str | bool) -> None:
         """The user chose another Python; it is taken with the next run."""
-        qt.QSettings().setValue(PYTHON_SETTING, path)
+        qt.QSettings().setValue(PYTHON_SETTING, self._ui.pythonPathLineEdit.currentPath)
 
     def _devices(self, runtime: str) -> dict[str, str]:
         """Name of a device → what to call it; those that work here, as far as that is known."""
