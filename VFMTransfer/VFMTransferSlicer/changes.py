@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import slicer
@@ -15,7 +17,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
-        self._made: list[slicer.vtkMRMLNode] = []
+        self._added: list[slicer.vtkMRMLNode] = []
 
     def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
         """Call `node.Set<name>(value)`; what `node.Get<name>()` said before the first time comes back.
@@ -28,21 +30,20 @@ class Changes:
         self._former.setdefault((node, name), getattr(node, f"Get{name}")())
         getattr(node, f"Set{name}")(value)
 
-    def make(self, scene: slicer.vtkMRMLScene, kind: type[slicer.vtkMRMLNode], name: str) -> slicer.vtkMRMLNode:
-        """A node that is neither listed to the user nor saved with the scene; `giveBack` removes it.
+    def add(self, scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLNode, name: str) -> slicer.vtkMRMLNode:
+        """Add a node that is neither listed to the user nor saved with the scene; `giveBack` removes it.
 
-        Make a volume after its display, so that it goes before it: shown without one it would get another.
+        Add a volume after its display, so that it goes before it: shown without one it would get another.
         """
-        node = kind()
         node.SetName(name)
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)
-        self._made.append(scene.AddNode(node))
-        return self._made[-1]
+        self._added.append(scene.AddNode(node))
+        return node
 
     def remove(self, node: slicer.vtkMRMLNode) -> None:
-        """Remove a node that `make` made, before the others."""
-        self._made.remove(node)
+        """Remove a node that `add` added, before the others."""
+        self._added.remove(node)
         if node.GetScene() is not None:
             if node.IsA("vtkMRMLDisplayNode"):
                 _keepAlive(node)
@@ -50,12 +51,25 @@ class Changes:
 
     def giveBack(self) -> None:
         """Undo everything, the last change first. Nodes that the user removed meanwhile are left out."""
-        for (node, name), former in reversed(self._former.items()):
-            if node.GetScene() is not None:
-                getattr(node, f"Set{name}")(former)
+        nodes = {node: None for node, _ in self._former if node.GetScene() is not None}
+        with asOne(*nodes):
+            for (node, name), former in reversed(self._former.items()):
+                if node in nodes:
+                    getattr(node, f"Set{name}")(former)
         self._former.clear()
-        for node in reversed(self._made[:]):
+        for node in reversed(self._added[:]):
             self.remove(node)
+
+
+@contextmanager
+def asOne(*nodes: slicer.vtkMRMLNode) -> Iterator[None]:
+    """Tell of all changes of each node together, in the end: every telling makes Slicer work out its views anew."""
+    wereModifying = [node.StartModify() for node in nodes]
+    try:
+        yield
+    finally:
+        for node, wasModifying in zip(nodes, wereModifying, strict=True):
+            node.EndModify(wasModifying)
 
 
 def _keepAlive(display: slicer.vtkMRMLDisplayNode) -> None:

@@ -85,8 +85,8 @@ def imageMixture(
 ) -> Mixture:
     """Of two volumes on one grid, shown as the first one is."""
     scene = first.GetScene()
-    display = changes.make(scene, slicer.vtkMRMLScalarVolumeDisplayNode, f"{NAME} display")
-    node = changes.make(scene, slicer.vtkMRMLScalarVolumeNode, NAME)
+    display = changes.add(scene, slicer.vtkMRMLScalarVolumeDisplayNode(), f"{NAME} display")
+    node = changes.add(scene, slicer.vtkMRMLScalarVolumeNode(), NAME)
     display.CopyContent(first.GetDisplayNode())
     display.SetAutoWindowLevel(False)
     node.SetAndObserveDisplayNodeID(display.GetID())
@@ -98,14 +98,14 @@ def imageMixture(
 def labelMixture(labels: LabelPair, grid: slicer.vtkMRMLScalarVolumeNode, changes: Changes) -> Mixture:
     """Of two label maps on a volume's grid, in the segments' colors."""
     scene = grid.GetScene()
-    colors = changes.make(scene, slicer.vtkMRMLColorTableNode, f"{NAME} colors")
+    colors = changes.add(scene, slicer.vtkMRMLColorTableNode(), f"{NAME} colors")
     colors.SetTypeToUser()
     colors.SetNumberOfColors(len(labels.names) + 1)
     colors.SetColor(0, "none", 0.0, 0.0, 0.0, 0.0)
     for index, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True), start=1):
         colors.SetColor(index, name, *color, 1.0)
-    display = changes.make(scene, slicer.vtkMRMLLabelMapVolumeDisplayNode, f"{NAME} display")
-    node = changes.make(scene, slicer.vtkMRMLLabelMapVolumeNode, NAME)
+    display = changes.add(scene, slicer.vtkMRMLLabelMapVolumeDisplayNode(), f"{NAME} display")
+    node = changes.add(scene, slicer.vtkMRMLLabelMapVolumeNode(), NAME)
     display.SetAndObserveColorNodeID(colors.GetID())
     node.SetAndObserveDisplayNodeID(display.GetID())
     putOnGridOf(node, grid)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import slicer
 
-from .changes import Changes
+from .changes import Changes, asOne
 from .pairs import leaves
 
 _LINE_PX = 2
@@ -35,15 +35,17 @@ class DrawnSegments:
         self, segmentation: slicer.vtkMRMLSegmentationNode, view: slicer.vtkMRMLSliceNode, changes: Changes
     ) -> None:
         name = f"{segmentation.GetName()} in {view.GetName()}"
-        self._display = changes.make(segmentation.GetScene(), slicer.vtkMRMLSegmentationDisplayNode, name)
-        self._display.SetViewNodeIDs([view.GetID()])
-        self._display.SetVisibility3D(False)
-        self._display.SetSliceIntersectionThickness(_LINE_PX)
+        display = slicer.vtkMRMLSegmentationDisplayNode()
+        display.SetViewNodeIDs([view.GetID()])  # at once, or the other views would begin to draw it
+        self._display = changes.add(segmentation.GetScene(), display, name)
         segmentation.AddAndObserveDisplayNodeID(self._display.GetID())
         shown = leaves(segmentation.GetSegmentation().GetSegmentIDs())
-        for name in segmentation.GetSegmentation().GetSegmentIDs():
-            self._display.SetSegmentVisibility(name, name in shown)
-            self._display.SetSegmentOpacity2DFill(name, 1.0)
+        with asOne(self._display):
+            self._display.SetVisibility3D(False)
+            self._display.SetSliceIntersectionThickness(_LINE_PX)
+            for name in segmentation.GetSegmentation().GetSegmentIDs():
+                self._display.SetSegmentVisibility(name, name in shown)
+                self._display.SetSegmentOpacity2DFill(name, 1.0)
 
     def draw(self, style: Style, opacity: float, strength: float = 1.0) -> None:
         """Draw it.
@@ -54,13 +56,12 @@ class DrawnSegments:
             strength: Of all of it, 0..1.
         """
         display = self._display
-        wasModifying = display.StartModify()
-        # Not the visibility as a whole: the eye in Slicer's tree of data would say that the segmentation is hidden.
-        display.SetVisibility2DFill(strength > 0 and style != Style.OUTLINE)
-        display.SetVisibility2DOutline(strength > 0 and style != Style.FILL)
-        display.SetOpacity2DFill(opacity * strength)
-        display.SetOpacity2DOutline(strength)
-        display.EndModify(wasModifying)
+        with asOne(display):
+            # Not the visibility as a whole: the eye in Slicer's tree of data would say that the segmentation is hidden.
+            display.SetVisibility2DFill(strength > 0 and style != Style.OUTLINE)
+            display.SetVisibility2DOutline(strength > 0 and style != Style.FILL)
+            display.SetOpacity2DFill(opacity * strength)
+            display.SetOpacity2DOutline(strength)
 
 
 def keepOut(views: Iterable[slicer.vtkMRMLSliceNode], changes: Changes) -> None:

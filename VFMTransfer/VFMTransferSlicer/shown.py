@@ -12,7 +12,7 @@ from VFMTransferLib.terms import Sequence
 
 from .cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B, Cell, Rows
 from .changes import Changes
-from .corners import CornerActors, cornersOf, isSynthetic
+from .corners import CornerActors, Corners, cornersOf, isSynthetic
 from .difference import SYNTHETIC, Difference, showLegend
 from .pairs import Order, putOnGridOf
 from .runs import RunInScene
@@ -67,7 +67,8 @@ class Shown:
             (composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._writeCorners))
             for composite in (logic.GetSliceCompositeNode() for logic in logics.values())
         ]
-        self._writeCorners()
+        for tag, actors in self._corners.items():
+            actors.show(self._wordsOf(tag))
 
     def close(self) -> None:
         """Give back everything but the layout."""
@@ -85,8 +86,8 @@ class Shown:
         if cell.arm is None or not isSynthetic(cell.volume):
             return cell
         scene, volume = cell.volume.GetScene(), cell.volume
-        display = self.changes.make(scene, slicer.vtkMRMLScalarVolumeDisplayNode, f"{cell.label} display")
-        node = self.changes.make(scene, slicer.vtkMRMLScalarVolumeNode, cell.label)
+        display = self.changes.add(scene, slicer.vtkMRMLScalarVolumeDisplayNode(), f"{cell.label} display")
+        node = self.changes.add(scene, slicer.vtkMRMLScalarVolumeNode(), cell.label)
         display.CopyContent(volume.GetDisplayNode())
         display.SetAndObserveColorNodeID(volume.GetDisplayNode().GetColorNodeID())
         node.SetAndObserveDisplayNodeID(display.GetID())
@@ -116,11 +117,13 @@ class Shown:
             self.changes.set(crosshair, "CrosshairMode", crosshair.ShowSmallBasic)
 
     def _writeCorners(self, caller: vtk.vtkObject | None = None, event: str = "") -> None:
-        for tag, logic in self.logics.items():
-            cell = self.viewing.middle() if tag == A else self._cells[tag]
-            words = cornersOf(cell, self.run, self._difference, _seenIn(logic), isBlinded=self._isBlinded)
-            if self._corners[tag].show(words):
-                logic.GetSliceNode().Modified()  # draws the view anew
+        for tag, actors in self._corners.items():
+            if actors.show(self._wordsOf(tag)):
+                self.logics[tag].GetSliceNode().Modified()  # draws the view anew
+
+    def _wordsOf(self, tag: str) -> Corners:
+        cell = self.viewing.middle() if tag == A else self._cells[tag]
+        return cornersOf(cell, self.run, self._difference, _seenIn(self.logics[tag]), isBlinded=self._isBlinded)
 
 
 def _fill(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:

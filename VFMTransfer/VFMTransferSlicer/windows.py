@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import slicer
 import vtk
 
-from .changes import Changes
+from .changes import Changes, asOne
 from .nodes import windowFor
 
 
@@ -35,8 +35,9 @@ class LinkedWindows:
         if display.GetAutoWindowLevel():  # nobody chose it, and on diffusion images a few bright vessels make it dark
             low, high = windowFor(slicer.util.arrayFromVolume(volume))
             window, level = high - low, (high + low) / 2
-        for name, value in (("AutoWindowLevel", False), ("Window", window), ("Level", level)):
-            self._changes.set(display, name, value)
+        with asOne(display):
+            for name, value in (("AutoWindowLevel", False), ("Window", window), ("Level", level)):
+                self._changes.set(display, name, value)
         self._observed.append((display, display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
         self._copy(self._observed[0][0])
 
