@@ -7,7 +7,7 @@ import sys
 import pytest
 from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer, vtk
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.warm_worker import QtWorker
