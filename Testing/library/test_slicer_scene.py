@@ -36,7 +36,8 @@ def scene():
 
 def a_result(task: TaskId, arm: str = "pretrained", **says) -> Result:
     versions, seconds = {"numpy": "2.4.6", "vfm-transfer": "0.1.0"}, {"read": 0.25, "infer": 1.5}
-    provenance = Provenance("b", "B", arm, SHA256, "onnx", "cpu", versions=versions, seconds=seconds)
+    options = {"crop": "gland", "threshold": None}
+    provenance = Provenance("b", "B", arm, SHA256, "onnx", "cpu", versions=versions, seconds=seconds, options=options)
     return Result("study", task, provenance, **says)
 
 
@@ -244,6 +245,7 @@ def test_nodes_say_where_they_came_from(scene, tmp_path):
         "Task": "anatomy-segmentation",
         "ResearchUse": RESEARCH_USE,
         "Versions": "numpy 2.4.6, vfm-transfer 0.1.0",
+        "Options": "crop gland",
         "Inputs": "t2w: T2",
     }
     assert {name: node.GetAttribute(f"VFMTransfer.{name}") for name in facts} == facts

@@ -5,13 +5,14 @@ Nodes are filled before they come into the scene: there, each change would have 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import slicer
 import vtk
-from slicer.util import updateVolumeFromArray, vtkMatrixFromArray
-from vtk.util.numpy_support import numpy_to_vtk
+from slicer.util import arrayFromVolume, arrayFromVolumeModified, vtkMatrixFromArray
+from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
 from VFMTransferLib.errors import ImageError
 
@@ -19,6 +20,7 @@ from .nifti import VECTOR, NiftiImage
 
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
+_VOXELS_A_STEP = 4_000_000
 _LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
@@ -97,25 +99,40 @@ def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
 def volumeNode(
     voxels: np.ndarray, ijkToRas: np.ndarray, name: str, window: Window, scene: slicer.vtkMRMLScene
 ) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume in the scene, in shades of gray; see `filledVolume` and `addNode`."""
-    node = filledVolume(voxels, ijkToRas, name)
+    """A volume in the scene, in shades of gray; see `blankVolume`, `fillVolume` and `addNode`."""
+    node = blankVolume(voxels, ijkToRas, name)
+    for _ in fillVolume(node, voxels):
+        pass
     addNode(node, scene, window)
     return node
 
 
-def filledVolume(voxels: np.ndarray, ijkToRas: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume of voxels (D, H, W), which are copied.
+def blankVolume(voxels: np.ndarray, ijkToRas: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume with room for voxels (D, H, W); what it holds is not defined before `fillVolume`.
 
     Args:
-        voxels: What it holds.
+        voxels: Tell how many, and of which type.
         ijkToRas: 4x4, voxel index to RAS millimeters.
         name: What to call it.
     """
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(voxels.shape))
+    image.AllocateScalars(get_vtk_array_type(voxels.dtype), 1)
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(name)
-    updateVolumeFromArray(node, voxels)
+    node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(vtkMatrixFromArray(ijkToRas))
     return node
+
+
+def fillVolume(node: slicer.vtkMRMLScalarVolumeNode, voxels: np.ndarray) -> Iterator[None]:
+    """Copy voxels into a blank volume, some slices a step: all of a super-resolved T2w take too long for one."""
+    array = arrayFromVolume(node)
+    slices = max(1, _VOXELS_A_STEP // voxels[0].size)
+    for first in range(0, len(voxels), slices):
+        array[first : first + slices] = voxels[first : first + slices]
+        yield
+    arrayFromVolumeModified(node)
 
 
 def gridTransformNode(image: NiftiImage, name: str) -> slicer.vtkMRMLGridTransformNode:

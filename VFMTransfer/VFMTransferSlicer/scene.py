@@ -13,12 +13,12 @@ import slicer
 from VFMTransferLib.errors import JobError
 from VFMTransferLib.terms import LABEL_TERMS, Sequence
 
-from .handover import gridInWorld, handOver
 from .nifti import NiftiImage, readNifti
 from .nodes import (
     Window,
     addNode,
-    filledVolume,
+    blankVolume,
+    fillVolume,
     gridTransformNode,
     removeNode,
     segmentationNode,
@@ -27,8 +27,6 @@ from .nodes import (
     windowOf,
 )
 from .runs import ArmInScene
-
-__all__ = ["ATTRIBUTE", "describe", "gridInWorld", "handOver", "loadArm", "loadArmInSteps", "placeBeside"]
 
 ATTRIBUTE = "VFMTransfer."
 RESULT = "result.json"
@@ -136,7 +134,8 @@ class _Loading:
         elif name == PROBABILITIES:
             for label, voxels in zip(self.arm.numbers["probabilities"], image.frames, strict=True):
                 title = self._titled(f"{_LABEL_TITLES.get(label, label)} probability")
-                self.arm.probabilities[label] = node = filledVolume(voxels, image.ijkToRas, title)
+                self.arm.probabilities[label] = node = blankVolume(voxels, image.ijkToRas, title)
+                yield from fillVolume(node, voxels)
                 yield from self._place(node, _PROBABILITY_WINDOW)
         else:
             yield from self._addImage(name, image, windows[0])
@@ -152,7 +151,8 @@ class _Loading:
         source = self._inputs.get(of, self._about)
         alike = self._inputs.get(Sequence(name.split("-")[0])) if of is not None else None
         title = f"{source.GetName()} {title} ({self._armTitle}, synthetic)"
-        self.arm.images[name] = node = filledVolume(image.frames[0], image.ijkToRas, title)
+        self.arm.images[name] = node = blankVolume(image.frames[0], image.ijkToRas, title)
+        yield from fillVolume(node, image.frames[0])
         yield from self._place(node, (windowOf(alike) if alike is not None else None) or window)
 
     def _place(self, node: slicer.vtkMRMLNode, window: Window | None = None) -> Steps:
@@ -185,6 +185,7 @@ def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volum
     facts |= {"Task": numbers["task"], "ResearchUse": numbers["research_use"]}
     facts["Versions"] = ", ".join(f"{name} {version}" for name, version in numbers["versions"].items())
     facts["Seconds"] = f"{sum(numbers['seconds'].values()):.2f}"
+    facts["Options"] = ", ".join(f"{name} {value}" for name, value in numbers["options"].items() if value is not None)
     facts["Inputs"] = ", ".join(f"{sequence}: {volume.GetName()}" for sequence, volume in inputs.items())
     for name, value in facts.items():
         node.SetAttribute(ATTRIBUTE + name, str(value))
