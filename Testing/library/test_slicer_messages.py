@@ -1,16 +1,21 @@
-"""The page for trouble: each sentence that the module raises is explained there, or where it sends the reader on to."""
+"""The pages for Slicer: each sentence that the module raises is explained there, and each control has its line."""
 
 import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+from VFMTransferLib.terms import RESEARCH_USE
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "VFMTransfer"
 PAGES = [ROOT / "docs" / name for name in ("slicer-trouble.md", "troubleshooting.md", "worker.md")]
 # Files that raise nothing, but whose every sentence is shown where something is wrong.
 SAY_ALL = {"pip_words.py"}
+CONTROLS = {"QPushButton", "QToolButton", "QCheckBox", "ctkCollapsibleButton", "QLabel"}
+ARMS = {"A", "B"}  # the letters before the bars of progress
 FEWEST_WORDS = 3  # of a message in the table; fewer could stand for anything
 
 
@@ -61,3 +66,12 @@ def test_what_a_file_raises_is_explained(path):
     patterns = explained()
     unexplained = [text for text in sentences(path) if not any(pattern.search(text) for pattern in patterns)]
     assert unexplained == []
+
+
+def test_each_control_has_its_line():
+    page = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+    widgets = ElementTree.parse(MODULE / "Resources" / "UI" / "VFMTransfer.ui").getroot().iter("widget")
+    named = [widget for widget in widgets if widget.get("class") in CONTROLS]
+    texts = [widget.findtext("property[@name='text']/string") for widget in named]
+    titles = {text.removesuffix(":") for text in texts if text and text not in ARMS and text != RESEARCH_USE}
+    assert [title for title in sorted(titles) if f"**{title}**" not in page and f"| {title} |" not in page] == []
