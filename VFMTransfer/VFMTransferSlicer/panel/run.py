@@ -157,7 +157,9 @@ class RunSection:
         seconds = sum(arm.numbers["seconds"].values())
         device = f"{arm.numbers['model']['runtime']}, {arm.numbers['model']['device']}"
         self._note(
-            _("{bundle}: done in {seconds:.1f} s ({device})").format(bundle=arm.bundle, seconds=seconds, device=device)
+            _("{bundle}: in the scene, took {seconds:.1f} s ({device})").format(
+                bundle=arm.bundle, seconds=seconds, device=device
+            )
         )
         if index < len(self._arms):
             self._arms[index].finish(seconds)
