@@ -58,6 +58,9 @@ REPORT = {
     "site_packages": {"folder": "~/Slicer/site-packages", "path_length": 40, "writable": True, "free_disk_gb": 20.0},
     "packages": {
         "numpy": "2.4.6",
+        "scipy": "1.17.1",
+        "SimpleITK": "2.5.5",
+        "pillow": "12.2.0",
         "onnxruntime": "1.32.0",
         "onnxruntime-gpu": None,
         "onnxruntime-openvino": None,
@@ -193,6 +196,16 @@ def test_the_other_builds_go_before_one_comes():
     assert removed[-3:] == ["--yes", "onnxruntime", "onnxruntime-directml"]
     assert installed[-1:] == ["onnxruntime-openvino>=1.20"]
     assert installed[-3:-1] == ["-c", "c.txt"]
+
+
+def test_what_another_python_lacks_is_said_and_comes_with_the_build():
+    report = a_report(["onnxruntime"])
+    report["packages"] |= {"scipy": None, "SimpleITK": None}
+    assert not isReady(report)
+    assert statusLines(report)[0] == "This Python lacks scipy, SimpleITK. Press Install."
+    plan = planInstall(report, "onnxruntime")
+    assert plan.requirements == ("onnxruntime>=1.20", "scipy", "SimpleITK")
+    assert plan.downloadMb == 130
 
 
 def test_where_nothing_goes_there_is_one_step():

@@ -271,6 +271,16 @@ def test_a_python_that_cannot_look_at_itself_is_said(closed, children, ui, later
     assert ui.setupCheckButton.enabled
 
 
+def test_what_was_found_in_the_former_python_is_forgotten(open_with, children, ui, later, logic):
+    open_with(READY)
+    children.failing = ("doctor",)
+    ui.pythonPathLineEdit.slots["currentPathChanged(QString)"]("/no/python")
+    later.pop()()
+    children.end_all()
+    assert logic.machine is None
+    assert not ui.setupInstallButton.enabled
+
+
 def test_the_report_goes_to_the_clipboard_without_folders(open_with, ui, clipboard):  # noqa: F811
     open_with(READY)
     ui.setupCopyReportButton.click()
@@ -286,6 +296,9 @@ def test_a_closed_panel_hears_of_nothing(open_with, ui, children):
     children.end_all()
     assert ui.setupStatusLabel.text == "Installing…"
     assert children.pip_steps == ["list", "install"]  # what was begun goes on
+    looks = len(children.started)
+    section.examine()
+    assert len(children.started) == looks
 
 
 def test_during_a_run_nothing_is_installed(open_with, ui, logic):

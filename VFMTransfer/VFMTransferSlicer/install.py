@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine_report import Report, builds, needsRepair, nvidiaDriver, whyNotGpu
+from .machine_report import Report, builds, lacking, needsRepair, nvidiaDriver, whyNotGpu
 from .pip_words import notWritable
 
 # CUDA 13 needs driver 580, CUDA 12 driver 525
@@ -89,10 +89,14 @@ class Plan:
 
 
 def planInstall(report: Report, package: str) -> Plan:
-    """Install a build of ONNX Runtime; the other builds, which share its folder, go first."""
+    """Install a build of ONNX Runtime, and what else lacks; the other builds, which share its folder, go first."""
     build = BUILDS[package]
     others = tuple(name for name in builds(report) if name != package)
-    return Plan((_requirement(report, build),), others, False, build.downloadMb, build.diskMb)
+    needed = tuple(lacking(report))
+    # scipy and SimpleITK, of all that may lack, are the largest by far.
+    extraMb = 100 if needed else 0
+    requirements = (_requirement(report, build), *needed)
+    return Plan(requirements, others, False, build.downloadMb + extraMb, build.diskMb + 3 * extraMb)
 
 
 def planRepair(report: Report, package: str) -> Plan:

@@ -151,8 +151,8 @@ class TransferLogic:
         self._do(job, waitForCompletion)
         return job.cases
 
-    def setMachine(self, machine: dict[str, Any]) -> None:
-        """Tell all what was found on this computer."""
+    def setMachine(self, machine: dict[str, Any] | None) -> None:
+        """Tell all what was found on this computer; None where nothing could be."""
         self.machine = machine
         self.examined.emit(machine)
 

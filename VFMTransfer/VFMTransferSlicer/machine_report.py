@@ -11,6 +11,7 @@ from .details import withoutNames
 
 Report = dict[str, Any]
 
+_NEEDED = ("numpy", "scipy", "SimpleITK", "pillow")
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICES = {
     "cuda": "NVIDIA GPU",
@@ -29,7 +30,12 @@ _COMMAND = re.compile(r"[.;]? (?:Run|run): .*$", re.DOTALL)
 
 def isReady(report: Report) -> bool:
     """Whether some runtime can run a network."""
-    return report["default"] is not None
+    return report["default"] is not None and not lacking(report)
+
+
+def lacking(report: Report) -> list[str]:
+    """Packages that every run needs; Slicer's own Python has them, another one may not."""
+    return [name for name in _NEEDED if not report["packages"][name]]
 
 
 def builds(report: Report) -> list[str]:
@@ -97,6 +103,7 @@ def statusLines(report: Report) -> list[str]:
         line
         for line in (
             _readiness(report),
+            f"This Python lacks {', '.join(lacking(report))}. Press Install." if lacking(report) else "",
             needsRepair(report),
             whyNotGpu(report),
             _torchLine(report),
@@ -131,6 +138,8 @@ def _numbered(report: Report, device: str, title: str) -> dict[str, str]:
 
 def _readiness(report: Report) -> str:
     default = report["default"]
+    if default is not None and lacking(report):
+        return ""
     if default is None:
         return "" if needsRepair(report) else "Nothing that runs networks is installed yet. Press Install."
     version = report["runtimes"][default["runtime"]]["version"]

@@ -64,7 +64,7 @@ class SetupSection:
         self._torch = TorchInstaller(self._log, self._onTorch)
         self._plan: Plan | None = None
         self.changed = Signal()
-        self._isFirst = True
+        self._isFirst, self._isClosed = True, False
         self._paths = 0
         self._status = ""
         self._outcome = ""
@@ -76,6 +76,7 @@ class SetupSection:
         ui.setupTorchButton.connect("clicked(bool)", self.onTorch)
         ui.setupCopyReportButton.connect("clicked(bool)", self.onCopyReport)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
+        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path tells no change
 
     @property
     def report(self) -> Report | None:
@@ -113,6 +114,7 @@ class SetupSection:
 
     def close(self) -> None:
         """Stop looking. An install goes on, for half of one is worse, but nobody is told."""
+        self._isClosed = True
         self._examination.cancel()
         self._installer.detach()
         self._torch.detach()
@@ -128,7 +130,9 @@ class SetupSection:
     # ---- looking
 
     def examine(self) -> None:
-        """Look at the worker's Python, in a child process."""
+        """Look at the worker's Python, in a child process; not once the panel is gone, or while packages change."""
+        if self._isClosed or self.isBusy:
+            return
         self._status = _("Looking at what is installed…")
         self._examination.start()
         self.update()
@@ -137,11 +141,11 @@ class SetupSection:
         self._outcome = ""
         self.examine()
 
-    def onPython(self, path: str) -> None:
+    def onPython(self, path: str | bool) -> None:
         """The user chose another Python; each letter of its path is a change."""
         self._paths += 1
         mark = self._paths
-        self._later(_SETTLED_MS, lambda: self.examine() if mark == self._paths and not self.isBusy else None)
+        self._later(_SETTLED_MS, lambda: self.examine() if mark == self._paths else None)
 
     def onReport(self, report: Report) -> None:
         self._status = "\n".join(statusLines(report))
@@ -155,6 +159,7 @@ class SetupSection:
 
     def onNoReport(self, sentence: str, details: str) -> None:
         self._status, self._plan = sentence, None
+        self._logic.setMachine(None)  # what was found before was another Python, or another state of this one
         self._ui.setupCollapsibleButton.collapsed = False
         for line in details.splitlines():
             self._log(line)
