@@ -1,0 +1,118 @@
+"""The views of a comparison in their window: what comes, what the mouse and keys do, and that all of it goes."""
+
+import slicer
+from in_slicer import PanelTest
+
+from VFMTransferSlicer.cells import DIFFERENCE, T2W, A, B
+from VFMTransferSlicer.layout import VIEW_GROUP
+
+FORMER = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+HIDDEN = ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode", "vtkMRMLSliceDisplayNode", "vtkMRMLModelNode")
+
+
+class ViewsTest(PanelTest):
+    def setUp(self) -> None:
+        super().setUp()
+        slicer.app.layoutManager().setLayout(FORMER)
+        self.chooseStudy()
+        self.before = self._counts()
+        self.assertEqual(self.runBoth(), "done", self.failures)
+        self._settle()
+
+    def test_each_network_is_in_its_view_and_the_user_is_given_everything_back(self):
+        about = self.logic.lastRun.about.GetDisplayNode()
+        for tag in (T2W, A, B):
+            composite = self._logic(tag).GetSliceCompositeNode()
+            self.assertEqual(composite.GetBackgroundVolumeID(), self.logic.lastRun.about.GetID())
+        shown = [self._drawnIn(arm.segmentation) for arm in self.logic.lastRun.arms]
+        self.assertEqual(shown, [{A}, {B}])
+        window = about.GetWindow()
+        about.SetWindowLevel(window / 2, about.GetLevel())
+        self.ui.sideBySideButton.click()
+        self._settle()
+        self.assertEqual(slicer.app.layoutManager().layout, FORMER)
+        self.assertEqual(self._counts(), self.before)
+        self.assertEqual(about.GetAutoWindowLevel(), True)
+        for arm in self.logic.lastRun.arms:
+            self.assertEqual(arm.segmentation.GetDisplayNode().GetViewNodeIDs(), ())
+            self.assertEqual(arm.segmentation.GetNumberOfDisplayNodes(), 1)
+
+    def test_all_views_have_one_slice_and_one_scale_when_they_are_laid_out(self):
+        nodes = [self._logic(tag).GetSliceNode() for tag in (T2W, A, B, DIFFERENCE)]
+        self.assertEqual({node.GetViewGroup() for node in nodes}, {VIEW_GROUP})
+        offsets = {round(node.GetSliceOffset(), 2) for node in nodes}
+        scales = {round(node.GetFieldOfView()[1] / node.GetDimensions()[1], 3) for node in nodes}
+        self.assertEqual((len(offsets), len(scales)), (1, 1), (offsets, scales))
+        lps = self.logic.lastRun.comparison["disagreements"][0]["center_mm"]
+        matrix = nodes[0].GetSliceToRAS()
+        ras = (-lps[0], -lps[1], lps[2])
+        away = sum((ras[row] - matrix.GetElement(row, 3)) * matrix.GetElement(row, 2) for row in range(3))
+        self.assertAlmostEqual(away, 0, places=2)
+
+    def test_scrolling_one_view_takes_the_others_along_and_not_the_users(self):
+        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed").GetSliceOffset()
+        interactor = self._view(A).renderWindow().GetInteractor()
+        before = self._logic(B).GetSliceNode().GetSliceOffset()
+        interactor.SetEventInformation(100, 100, 0, 0)
+        interactor.MouseWheelForwardEvent()
+        self._settle()
+        offsets = {round(self._logic(tag).GetSliceNode().GetSliceOffset(), 2) for tag in (T2W, A, B)}
+        self.assertEqual(len(offsets), 1)
+        self.assertNotAlmostEqual(offsets.pop(), before, places=2)
+        self.assertEqual(slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed").GetSliceOffset(), red)
+
+    def test_the_mouse_reveals_b_in_the_middle_view(self):
+        self.ui.revealButton.click()
+        labels = slicer.mrmlScene.GetNodeByID(self._logic(A).GetSliceCompositeNode().GetLabelVolumeID())
+        before = slicer.util.arrayFromVolume(labels).copy()
+        interactor = self._view(A).renderWindow().GetInteractor()
+        width, height = self._logic(A).GetSliceNode().GetDimensions()[:2]
+        changed = []
+        for x in range(0, width, 15):  # along the middle, where the prostate is
+            interactor.SetEventInformation(x, height // 2, 0, 0)
+            interactor.MouseMoveEvent()
+            changed.append((slicer.util.arrayFromVolume(labels) != before).any())
+        self.assertTrue(any(changed))
+        self.ui.revealButton.click()
+
+    def test_another_layout_of_the_user_ends_the_views_and_stays(self):
+        chosen = slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
+        slicer.app.layoutManager().setLayout(chosen)
+        self._settle()
+        self.assertEqual(slicer.app.layoutManager().layout, chosen)
+        self.assertFalse(self.ui.sideBySideButton.checked)
+        self.assertEqual(self._counts(), self.before)
+
+    def test_a_scene_that_is_closed_meanwhile_takes_the_views_along(self):
+        for _ in range(2):
+            slicer.mrmlScene.Clear()
+            self._settle()
+            self.assertEqual(slicer.app.layoutManager().layout, FORMER)
+            tags = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+            self.assertEqual(sorted(tags), ["Green", "Red", "Yellow"])
+            self.chooseStudy()
+            self.assertEqual(self.runBoth(), "done")
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let Slicer lay out its views, and delete those that are gone."""
+        for _ in range(10):
+            slicer.app.processEvents()
+
+    def _counts(self) -> dict[str, int]:
+        return {kind: len(slicer.util.getNodesByClass(kind)) for kind in HIDDEN}
+
+    def _logic(self, tag: str) -> slicer.vtkMRMLSliceLogic:
+        return slicer.app.applicationLogic().GetSliceLogicByLayoutName(tag)
+
+    def _view(self, tag: str):
+        return slicer.app.layoutManager().sliceWidget(tag).sliceView()
+
+    def _drawnIn(self, segmentation) -> set[str]:
+        found = set()
+        for index in range(segmentation.GetNumberOfDisplayNodes()):
+            display = segmentation.GetNthDisplayNode(index)
+            if display.GetVisibility2DFill() or display.GetVisibility2DOutline():
+                ids = {tag: self._logic(tag).GetSliceNode().GetID() for tag in (T2W, A, B, DIFFERENCE)}
+                found |= {tag for tag, id_ in ids.items() if display.IsDisplayableInView(id_)}
+        return found
