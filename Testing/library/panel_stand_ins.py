@@ -1,6 +1,7 @@
 """Stands for Qt's widgets and the parameter node: what the sections use of them and, as in PythonQt, nothing else."""
 
 import sys
+import tempfile
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -127,7 +128,7 @@ def in_qt(monkeypatch, settings, clipboard):
     modules["slicer.parameterNodeWrapper"].WithinRange = lambda least, most: (least, most)
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    app = SimpleNamespace(applicationVersion="5.12", clipboard=lambda: clipboard)
+    app = SimpleNamespace(applicationVersion="5.12", temporaryPath=tempfile.gettempdir(), clipboard=lambda: clipboard)
     monkeypatch.setattr(slicer, "app", app, raising=False)
     monkeypatch.setattr(slicer.util, "settingsValue", lambda key, default: settings.get(key, default), raising=False)
     yield

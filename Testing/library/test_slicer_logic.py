@@ -12,7 +12,7 @@ from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.catalog import find_bundle
-from VFMTransferLib.errors import JobError, MissingSequenceError, VFMTransferError, WorkerError
+from VFMTransferLib.errors import JobError, MissingSequenceError, OutputError, VFMTransferError, WorkerError
 from VFMTransferLib.job import Progress
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.worker_client import WorkerClient
@@ -173,6 +173,13 @@ def test_a_canceled_run_keeps_the_arm_that_is_done(logic, scene, t2w):
     assert outcomes == ["canceled"]
     assert [arm.bundle for arm in arms] == [SHIPPED[0]]
     assert segmentations(scene) == [arms[0].segmentation]
+
+
+def test_a_full_disk_is_told_before_anything_starts(logic, t2w, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    with pytest.raises(OutputError, match="A run cannot be written into the temporary folder"):
+        logic.run(task=ANATOMY, t2w=t2w)
+    assert not logic.isRunning
 
 
 def test_a_missing_volume_is_named_before_anything_starts(logic, t2w):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 
 from VFMTransferLib import __file__ as _LIBRARY
 
 from .runs import RunInScene
+from .study_job import temporaryFolder
 
 _JOB_FOLDER = re.compile(r"VFMTransfer-[A-Za-z0-9_]{8,}")
 
@@ -48,7 +49,8 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
     """
     folders = {
         str(Path(_LIBRARY).resolve().parents[1]): "<module>",
-        tempfile.gettempdir(): "<temporary>",
+        gettempdir(): "<temporary>",
+        temporaryFolder(): "<temporary>",
         sys.prefix: "<python>",
         str(Path.home()): "~",
     }
@@ -57,5 +59,5 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
             text = text.replace(path, folders[path])
     text = _JOB_FOLDER.sub("<job>", text)
     for name in sorted(names or {}, key=len, reverse=True):
-        text = text.replace(name, names[name])
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", names[name], text)
     return text

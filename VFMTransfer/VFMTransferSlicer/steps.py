@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
-Steps = Iterator[None]
+Steps = Generator[None, None, None]
 
 
 class StepQueue:
@@ -19,6 +19,7 @@ class StepQueue:
         self._later = later
         self._work: deque[tuple[Steps, Callable[[Exception], None]]] = deque()
         self._isTurning = False
+        self._atWork: Steps | None = None
 
     def add(self, steps: Steps, onError: Callable[[Exception], None]) -> None:
         """Do this after all that was added before.
@@ -33,12 +34,11 @@ class StepQueue:
             self._later(self._turn)
 
     def clear(self) -> None:
-        """Do nothing of what is left."""
+        """Do nothing of what is left. A step that calls this is done to its end."""
         while self._work:
             steps, _ = self._work.popleft()
-            close = getattr(steps, "close", None)
-            if close is not None:
-                close()
+            if steps is not self._atWork:
+                steps.close()
 
     def _turn(self) -> None:
         if self._work:
@@ -48,6 +48,7 @@ class StepQueue:
             self._later(self._turn)
 
     def _step(self, steps: Steps, onError: Callable[[Exception], None]) -> None:
+        self._atWork = steps
         try:
             next(steps)
             return
@@ -55,6 +56,8 @@ class StepQueue:
             error = None
         except Exception as raised:  # whoever added the work knows what to do
             error = raised
+        finally:
+            self._atWork = None
         if self._work and self._work[0][0] is steps:  # a step may clear the queue
             self._work.popleft()
         if error is not None:

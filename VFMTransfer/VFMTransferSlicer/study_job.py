@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from uuid import uuid4
 
 import slicer
 
 from VFMTransferLib.catalog import find_bundle
+from VFMTransferLib.errors import OutputError
 from VFMTransferLib.job import ImageFile, Run
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
@@ -40,8 +41,19 @@ def missingInputs(task: TaskId | str, inputs: Mapping[Sequence, object]) -> str:
     return f"{wanted.title} needs {needs}, but lacks {', '.join(missing)}. Select a volume for each."
 
 
+def temporaryFolder() -> str:
+    """Where files go for a while: the folder that the user may choose in Slicer's settings."""
+    return slicer.app.temporaryPath if hasattr(slicer, "app") else gettempdir()
+
+
 def _newFolder() -> TemporaryDirectory:
-    return TemporaryDirectory(prefix="VFMTransfer-", ignore_cleanup_errors=True)
+    try:
+        return TemporaryDirectory(prefix="VFMTransfer-", dir=temporaryFolder(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"A run cannot be written into the temporary folder: {error.strerror or error}. "
+            "Free some space on its disk."
+        ) from error
 
 
 @dataclass
