@@ -14,31 +14,15 @@ from VFMTransferLib.job import Log, Progress
 from VFMTransferLib.terms import Sequence
 from VFMTransferLib.version import __version__
 
-from ..arm_clock import ArmClock
 from ..details import detailsOf
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
 from ..runs import ArmInScene, RunInScene
 from ..study_job import missingInputs
+from .progress_row import ProgressRow, stageTitle
 
-_MINUTE_S = 60
-_MOST_S = 90  # from here on in minutes
 _LINES_OF_LOG = 200
 _OF_BOTH = ("compare", "report")  # stages that come after both networks
-
-
-def stageTitles() -> dict[str, str]:
-    """Stage of the worker → what it does, in plain words."""
-    return {
-        "images": _("Reading the images"),
-        "read": _("Looking at the study"),
-        "preprocess": _("Preparing the images"),
-        "infer": _("The network works"),
-        "postprocess": _("Finishing the result"),
-        "write": _("Writing the result"),
-        "compare": _("Comparing both"),
-        "report": _("Writing the report"),
-    }
 
 
 class RunSection:
@@ -55,8 +39,8 @@ class RunSection:
         self._logic = logic
         self._hurdles = hurdles
         self._parameters: VFMTransferParameterNode | None = None
-        self._rows = [_Row(ui, letter) for letter in "AB"]
-        self._arms: list[_Row] = []
+        self._rows = [ProgressRow(ui, letter) for letter in "AB"]
+        self._arms: list[ProgressRow] = []
         self._isCanceling = False
         self._stage = ""
         self._log: list[str] = []
@@ -137,12 +121,12 @@ class RunSection:
     def onProgress(self, progress: Progress) -> None:
         if progress.cases > 1:  # the console runs a folder
             case = _("Case {case} of {cases}").format(case=progress.case + 1, cases=progress.cases)
-            self._show(f"{case}: {stageTitles().get(progress.stage, progress.stage)}")
+            self._show(f"{case}: {stageTitle(progress.stage)}")
             return
         if progress.arm >= len(self._arms):  # the console may run more networks than the panel shows
             return
         row = self._arms[progress.arm]
-        title = stageTitles().get(progress.stage, progress.stage)
+        title = stageTitle(progress.stage)
         if progress.stage not in _OF_BOTH:
             title = f"{row.letter}: {title}"
             row.hear(progress)
@@ -200,7 +184,7 @@ class RunSection:
         both = {} if chosen is None else {"A": chosen.bundleA, "B": chosen.bundleB}
         return {letter: bundle for letter, bundle in both.items() if bundle}
 
-    def _showRows(self, rows: list[_Row]) -> None:
+    def _showRows(self, rows: list[ProgressRow]) -> None:
         self._arms = rows
         for row in self._rows:
             row.clear(isShown=row in rows)
@@ -216,45 +200,3 @@ class RunSection:
         line = f"{datetime.now():%H:%M:%S}  {line}"
         self._log.append(line)
         self._ui.logTextEdit.appendPlainText(line)
-
-
-class _Row:
-    """The progress of one network: title, bar, words."""
-
-    def __init__(self, ui: SimpleNamespace, letter: str) -> None:
-        self.letter = letter
-        self.clock = ArmClock()
-        self._title = getattr(ui, f"progress{letter}TitleLabel")
-        self._bar = getattr(ui, f"progress{letter}Bar")
-        self._words = getattr(ui, f"progress{letter}Label")
-
-    def clear(self, isShown: bool) -> None:
-        self.clock = ArmClock()
-        self._bar.value = 0
-        self._words.text = _("waits") if isShown else ""
-        for widget in (self._title, self._bar, self._words):
-            widget.visible = isShown
-
-    def hear(self, progress: Progress) -> None:
-        self.clock.hear(progress.stage, progress.fraction)
-        self._bar.value = round(100 * progress.fraction)
-        title = stageTitles().get(progress.stage, progress.stage)
-        remaining = self.clock.remaining_s
-        self._words.text = title if remaining is None else f"{title}, {_remainingWords(remaining)}"
-
-    def finish(self, seconds: float) -> None:
-        self._bar.value = 100
-        self._words.text = _("Done in {seconds:.1f} s").format(seconds=seconds)
-        self.clock.hear("done", 1.0)
-
-    def end(self) -> None:
-        """Nothing more comes; what is not finished never will be."""
-        if self.clock.stage != "done":
-            self._bar.value = 0
-            self._words.text = _("not finished")
-
-
-def _remainingWords(seconds: float) -> str:
-    if seconds > _MOST_S:
-        return _("about {minutes} min left").format(minutes=round(seconds / _MINUTE_S))
-    return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
