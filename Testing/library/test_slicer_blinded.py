@@ -143,6 +143,13 @@ def test_a_network_is_not_compared_with_itself():
         subjectOf(a_run(a_scene(), an_arm("a", "1"), an_arm("copy of a", "1")))
 
 
+def test_numbers_alone_are_not_read():
+    run = a_run(a_scene(), an_arm("a", "1"), an_arm("b", "2"))
+    run.task = TaskId.CLASSIFICATION
+    with pytest.raises(ReadingError, match="something to look at"):
+        subjectOf(run)
+
+
 def test_a_study_that_was_deleted_cannot_be_read():
     scene = a_scene()
     run = a_run(scene, an_arm("a", "1"), an_arm("b", "2"))

@@ -13,6 +13,7 @@ import slicer
 import vtk
 
 from VFMTransferLib.atomic import atomic_file
+from VFMTransferLib.tasks import TASKS
 
 from .blinded import CONFIDENCES, Network, Reading, ReadingError, Side, Subject
 from .runs import RunInScene
@@ -46,9 +47,12 @@ def subjectOf(run: RunInScene) -> Subject:
     """What a finished run gives to read. Takes a look at every voxel of its study.
 
     Raises:
-        ReadingError: It has not the results of two different networks, or its study was deleted.
+        ReadingError: It has not the results of two different networks, there is nothing of them to look at, or its
+            study was deleted.
     """
     networks = networksOf(run)
+    if TASKS[run.task].output == "classification":
+        raise ReadingError("A reading needs something to look at, but this task gives numbers. Choose another task.")
     if not run.isInScene:
         raise ReadingError("A reading needs the study in the scene, but it was deleted. Load it, and run both again.")
     voxels = np.ascontiguousarray(slicer.util.arrayFromVolume(run.about))
