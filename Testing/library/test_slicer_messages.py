@@ -1,6 +1,7 @@
 """The pages for Slicer: each sentence that the module raises is explained there, and each control has its line."""
 
 import ast
+import builtins
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -33,9 +34,8 @@ def sentences(path: Path) -> list[str]:
     raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)]
     calls = [call for call in raised if isinstance(call, ast.Call) and call.args]
     errors = [call for call in calls if ast.unparse(call.func).endswith("Error")]
-    return [
-        text for call in errors if ast.unparse(call.func) != "ValueError" for text in [text_of(call.args[0])] if text
-    ]
+    shown = [call for call in errors if not hasattr(builtins, ast.unparse(call.func))]  # those are a programmer's
+    return [text for call in shown for text in [text_of(call.args[0])] if text]
 
 
 def text_of(node: ast.expr) -> str:
