@@ -36,17 +36,16 @@ def cardOf(bundle: Bundle, files: str | None, last: tuple[float, str] | None) ->
         files: As `FileChecks.stateOf` says.
         last: As `RunTimes.last` says.
     """
-    state = {None: "Files not checked", "": "Files intact"}.get(files, "Files damaged")
-    time = "time not measured here yet" if last is None else f"took {_duration(last[0])} here last time ({last[1]})"
+    state = {None: "not checked", "": "intact"}.get(files, "damaged")
+    time = "not run here yet" if last is None else f"took {_duration(last[0])} here ({last[1]})"
     restricted = [f"Non-commercial use only: {bundle.license}"] if isNonCommercial(bundle) else []
-    size = f"{_megabytes(sizeOf(bundle))}, {_parameters(bundle)}"
+    license_ = [] if restricted else [_licenseOf(bundle)]
     lines = [
         *([files] if files else []),
         f"{startOf(bundle)}, {_kindOf(bundle)}",
         trainedOn(bundle),
-        size if restricted else f"{size}, {_licenseOf(bundle)}",
         *restricted,
-        f"{state}, {time}",
+        ", ".join([_megabytes(sizeOf(bundle)), *license_, state, time]),
     ]
     return Card("\n".join(lines), _details(bundle))
 
@@ -105,7 +104,7 @@ def _details(bundle: Bundle) -> str:
         bundle.title,
         bundle.description,
         attribution,
-        f"Version {bundle.version}, {bundle.spec.title}, {bundle.spec.paper}",
+        f"Version {bundle.version}, {bundle.spec.title}, {_parameters(bundle)}, {bundle.spec.paper}",
         f"Checksum of the weights: {bundle.weights_sha256[:12]}…",
         RESEARCH_USE,
     ]

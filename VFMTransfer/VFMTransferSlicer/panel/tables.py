@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import qt
 import slicer
 
-MOST_HEIGHT_PX = 480  # a longer table scrolls
+MOST_HEIGHT_PX = 240  # a longer table scrolls
 
 
 @dataclass(frozen=True)
