@@ -31,6 +31,15 @@ class ResultsTest(PanelTest):
         self.assertTrue(numbers.visible and places.visible)
         self.assertIn("agreement, not accuracy", self.ui.resultsNoteLabel.text)
 
+    def test_a_table_is_copied_as_spreadsheets_take_it(self):
+        copy = next(child for child in self.ui.resultsTable.children() if child.inherits("QShortcut"))
+        copy.activated()
+        lines = [line.split("\t") for line in slicer.app.clipboard().text().split("\n")]
+        self.assertEqual(lines[0], ["", "A", "B", "A vs B"])
+        self.assertEqual(lines[1], ["Prostate"])
+        self.assertEqual(lines[2][0].strip(), "Volume, ml")
+        self.assertEqual(lines[2][1], self.ui.resultsTable.item(1, 0).text())
+
     def test_a_click_on_a_place_goes_there(self):
         self.ui.findingsTable.cellClicked(0, 0)
         slicer.app.processEvents()
