@@ -1,4 +1,4 @@
-"""The section of the panel that shows A and B side by side, and the tools to look from one to the other. Needs Qt."""
+"""The section of the panel that shows A and B side by side. Needs Qt."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..segments import Style
 from ..steps import StepQueue
-from ..viewing import Tool
-
-FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
-FLICKER_MS = 600
+from ..viewing import Viewing
+from .view_tools import ViewTools
 
 
 def makeSideBySide() -> SideBySide | None:
@@ -61,26 +59,15 @@ class ViewSection:
         self._isReading = False
         self._hasSecondRow = True
         self._isTelling = False
-        self._flicker = qt.QTimer()
-        self._flicker.setInterval(FLICKER_MS)
-        self._flicker.connect("timeout()", self.flip)
-        self._key: qt.QShortcut | None = None
         self._steps = StepQueue(lambda step: qt.QTimer.singleShot(0, step))
         for title, style in ((_("Outline"), Style.OUTLINE), (_("Fill"), Style.FILL), (_("Both"), Style.BOTH)):
             ui.styleComboBox.addItem(title, str(style))
-        self._connect()
-        self.update()
-
-    def _connect(self) -> None:
-        ui = self._ui
+        self._tools = ViewTools(ui, self._comparable)
         ui.sideBySideButton.connect("toggled(bool)", self.onSideBySide)
         ui.styleComboBox.connect("activated(int)", self.onStyle)
-        ui.fadeSlider.connect("valueChanged(double)", self.onFade)
-        ui.flickerButton.connect("toggled(bool)", self.onFlicker)
-        ui.checkerboardButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.CHECKERBOARD, isOn))
-        ui.revealButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.REVEAL, isOn))
-        self._logic.started.connect(self.onStarted)
-        self._logic.finished.connect(self.onFinished)
+        logic.started.connect(self.onStarted)
+        logic.finished.connect(self.onFinished)
+        self.update()
 
     # ---- what the panel and the logic say
 
@@ -156,12 +143,10 @@ class ViewSection:
     def close(self) -> None:
         """Leave nothing of it in the application."""
         self._steps.clear()
-        self._flicker.stop()
-        if self._key is not None:
-            self._key.setEnabled(False)
         if self._views is not None:
             self._views.restore()
             self._views.discard()
+        self._tools.reset()
 
     def jumpTo(self, ras: tuple[float, float, float]) -> None:
         """Go to a point, RAS, in these views, or in the user's while these are not shown."""
@@ -182,31 +167,6 @@ class ViewSection:
     def onStyle(self, index: int) -> None:
         if self._parameters is not None:
             self._parameters.segmentStyle = self._ui.styleComboBox.itemData(index)
-
-    def onFade(self, fade: float) -> None:
-        if self._canCompare() and not self._isTelling:
-            self._views.viewing.setFade(fade)
-
-    def onFlicker(self, isOn: bool) -> None:
-        """Change between A and B by the clock."""
-        if not self._isTelling:
-            self._setFlicker(isOn)
-            self.update()
-
-    def onTool(self, tool: Tool, isOn: bool) -> None:
-        """Make the middle view of both, or of A again."""
-        if not self._isTelling and self._canCompare():
-            self._setFlicker(False)
-            self._views.viewing.setTool(tool if isOn else Tool.NONE)
-            self.update()
-
-    def flip(self) -> None:
-        """From A to B in the middle view, or back."""
-        if self._canCompare():
-            if self._views.viewing.tool is not Tool.NONE:
-                self._views.viewing.setTool(Tool.NONE)
-            self._views.viewing.flip()
-            self._tell(self._run())
 
     # ---- within
 
@@ -233,8 +193,8 @@ class ViewSection:
     def _tags(self) -> tuple[str, ...]:
         return self._views.tags if self._views is not None else ()
 
-    def _canCompare(self) -> bool:
-        return self.isShown and self._views.viewing.canCompare
+    def _comparable(self) -> Viewing | None:
+        return self._views.viewing if self.isShown and self._views.viewing.canCompare else None
 
     def _onNoViews(self, error: Exception) -> None:
         """They are made when they are shown, then."""
@@ -242,10 +202,9 @@ class ViewSection:
 
     def _onChanged(self) -> None:
         """The views came, or went, perhaps because the user chose another layout."""
-        self._setFlicker(False)
-        self._setKey(self._canCompare())
         if not self.isShown:
             self._isBlinded = False
+        self._tools.reset()
         self._tell(self._run())
 
     def _follow(self, run: RunInScene | None) -> None:
@@ -263,29 +222,14 @@ class ViewSection:
         if self._parameters is not None:
             self._views.viewing.setStyle(self._parameters.segmentStyle, self._parameters.opacity)
 
-    def _setFlicker(self, isOn: bool) -> None:
-        if isOn and self._canCompare():
-            self._views.viewing.setTool(Tool.NONE)
-            self._flicker.start()
-        else:
-            self._flicker.stop()
-
-    def _setKey(self, isOn: bool) -> None:
-        """The key counts only while the views are there."""
-        if self._key is None and isOn:
-            self._key = qt.QShortcut(qt.QKeySequence(FLICKER_KEY), slicer.util.mainWindow())
-            self._key.connect("activated()", self.flip)
-        if self._key is not None:
-            self._key.setEnabled(isOn)
-
     def _tell(self, run: RunInScene | None) -> None:
         """Show on the widgets what there is; none of them is to take it for a click."""
         self._isTelling = True
         try:
             self._tellViews(run)
-            self._tellTools()
         finally:
             self._isTelling = False
+        self._tools.update()
 
     def _tellViews(self, run: RunInScene | None) -> None:
         ui, chosen = self._ui, self._parameters
@@ -302,23 +246,3 @@ class ViewSection:
         isOutline = chosen is not None and chosen.segmentStyle == Style.OUTLINE
         ui.opacitySlider.enabled = not isOutline
         ui.opacitySlider.toolTip = _("Of the fill; an outline is always opaque.")
-
-    def _tellTools(self) -> None:
-        ui, canCompare = self._ui, self._canCompare()
-        viewing = self._views.viewing if canCompare else None
-        for widget in (ui.fadeSlider, ui.flickerButton):
-            widget.enabled = canCompare
-        for widget in (ui.checkerboardButton, ui.revealButton):
-            widget.enabled = canCompare and viewing.canMix
-        ui.fadeSlider.value = viewing.fade if canCompare else 0.0
-        ui.flickerButton.checked = self._flicker.isActive()
-        ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
-        ui.revealButton.checked = canCompare and viewing.tool is Tool.REVEAL
-        ui.viewHintLabel.text = _hint() if canCompare else ""
-
-
-def _hint() -> str:
-    return _(
-        "{key} changes between A and B in the middle view. Shift and the mouse move the crosshair in all views, "
-        "a double click shows one view alone, R shows the whole image."
-    ).format(key=FLICKER_KEY)
