@@ -178,7 +178,7 @@ def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
     assert errors(heard) == [
         "The worker's Python must be a program that can be started, but is not. Choose another Python."
     ]
-    assert not is_alive(former)
+    loop.turn_until(lambda: not is_alive(former))
 
 
 def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, monkeypatch):
