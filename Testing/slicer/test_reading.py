@@ -11,6 +11,8 @@ from in_slicer import PAIR, PanelTest
 from VFMTransferSlicer.panel import reading_files
 from VFMTransferSlicer.readings import ReadingTable
 
+BUNDLE = "VFMTransfer.Bundle"
+
 
 class ReadingTest(PanelTest):
     def tearDown(self) -> None:
@@ -66,8 +68,7 @@ class ReadingTest(PanelTest):
     def _requireUnseen(self) -> None:
         """The first network's answer is in no view yet."""
         self._requireHidden()
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            self.assertFalse(node.GetAttribute("VFMTransfer.Bundle") and node.GetDisplayNode().GetVisibility())
+        self.assertEqual(self._visibleAnswers(), [])
 
     def _requireHidden(self) -> None:
         """Nothing that is visible on the panel or in a view names a network and a side."""
@@ -79,6 +80,11 @@ class ReadingTest(PanelTest):
         for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             if node.GetLayoutName().startswith("VFMTransfer") and node.IsMappedInLayout():
                 self.assertNotIn(node.GetLayoutLabel(), ("A", "B", *PAIR))
+        self.assertLessEqual({node.GetName() for node in self._visibleAnswers()}, {"Left", "Right"})
+
+    def _visibleAnswers(self):
+        answers = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node.GetAttribute(BUNDLE)]
+        return [node for node in answers if node.GetDisplayNode().GetVisibility()]
 
     def _readings(self):
         return ReadingTable(self.logic.getParameterNode().readingTable).readings()
