@@ -8,7 +8,7 @@ saves a scene, so what is there only for the views is kept from being saved at a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from xml.etree import ElementTree
 
 import slicer
@@ -116,9 +116,17 @@ class SideBySide:
             yield
 
     def discard(self) -> None:
-        """Take views out of the scene that were made, but are not shown."""
-        if self._shown is None:
-            _removeViews(self._scene, self._application)
+        """Take views out of the scene that are not shown, one each time that the application has had its turn."""
+        views = [] if self.isShown else _views(self._scene)
+        if views:
+            _removeView(views[0], self._application)
+            self._later(self.discard)
+
+    def close(self) -> None:
+        """Leave nothing behind, now."""
+        self.restore()
+        for view in _views(self._scene):
+            _removeView(view, self._application)
 
     def show(
         self,
@@ -184,7 +192,7 @@ class SideBySide:
         if self._layoutNode.GetViewArrangement() in (ONE_ROW_ID, TWO_ROWS_ID):
             self._layoutNode.SetViewArrangement(self._former)
         self._former = None
-        _removeViews(self._scene, self._application)
+        self.discard()
         self.changed.emit()
 
     def _point(self, ras: Point) -> None:
@@ -213,7 +221,10 @@ class SideBySide:
         if not self._layoutNode.SetLayoutDescription(layout, xml):
             self._layoutNode.AddLayoutDescription(layout, xml)
         self._layoutNode.SetViewArrangement(layout)
-        _removeViews(self._scene, self._application, kept={cell.tag for cells in rows for cell in cells})
+        kept = {cell.tag for cells in rows for cell in cells}
+        for view in _views(self._scene):
+            if view.GetLayoutName() not in kept:
+                _removeView(view, self._application)
         watched = ((self._layoutNode, vtk.vtkCommand.ModifiedEvent, self._onLayout),)
         watched += ((self._scene, self._scene.StartCloseEvent, self._onClose),)
         self._tags = [(node, node.AddObserver(event, slot)) for node, event, slot in watched]
@@ -237,19 +248,18 @@ class SideBySide:
         self.restore()
 
 
-def _removeViews(
-    scene: slicer.vtkMRMLScene, application: slicer.vtkMRMLApplicationLogic, kept: Container[str] = ()
-) -> None:
-    """Take our views out of the scene, with all that Slicer made for them; those with these tags stay."""
-    for view in nodesOf(scene, "vtkMRMLSliceNode"):
-        if not view.GetLayoutName().startswith(TAG) or view.GetLayoutName() in kept:
-            continue
-        logic = application.GetSliceLogic(view)
-        made = []
-        if logic is not None:
-            made += [logic.GetSliceCompositeNode(), logic.GetSliceModelNode()]
-            made += [logic.GetSliceModelDisplayNode(), logic.GetSliceModelTransformNode()]
-        scene.RemoveNode(view)  # first, for then the view's logic lets go, and does not make the others anew
-        for node in made:
-            if node is not None and node.GetScene() is not None:
-                scene.RemoveNode(node)
+def _views(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSliceNode]:
+    """Our views, shown or not."""
+    return [view for view in nodesOf(scene, "vtkMRMLSliceNode") if view.GetLayoutName().startswith(TAG)]
+
+
+def _removeView(view: slicer.vtkMRMLSliceNode, application: slicer.vtkMRMLApplicationLogic) -> None:
+    """Take a view out of the scene, with all that Slicer made for it."""
+    scene, logic, made = view.GetScene(), application.GetSliceLogic(view), []
+    if logic is not None:
+        made += [logic.GetSliceCompositeNode(), logic.GetSliceModelNode()]
+        made += [logic.GetSliceModelDisplayNode(), logic.GetSliceModelTransformNode()]
+    scene.RemoveNode(view)  # first, for then the view's logic lets go, and does not make the others anew
+    for node in made:
+        if node is not None and node.GetScene() is not None:
+            scene.RemoveNode(node)

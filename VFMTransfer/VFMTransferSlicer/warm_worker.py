@@ -33,7 +33,7 @@ from .workers import Hear, requireIdle
 
 START_MS = 60_000
 # With what follows, the user's cancel is answered within a second.
-CANCEL_MS = 700
+CANCEL_MS = 600
 _CLOSE_MS = 1000
 _SLICE_MS = 20
 _LAST_LINES = 60

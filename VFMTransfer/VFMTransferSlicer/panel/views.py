@@ -144,8 +144,7 @@ class ViewSection:
         """Leave nothing of it in the application."""
         self._steps.clear()
         if self._views is not None:
-            self._views.restore()
-            self._views.discard()
+            self._views.close()
         self._tools.reset()
 
     def jumpTo(self, ras: tuple[float, float, float]) -> None:
@@ -196,6 +195,10 @@ class ViewSection:
     def _comparable(self) -> Viewing | None:
         return self._views.viewing if self.isShown and self._views.viewing.canCompare else None
 
+    def _leave(self) -> None:
+        """Back to the user's layout once all is told that takes less time, if there is still nothing to show."""
+        qt.QTimer.singleShot(0, lambda: self.restore() if self._run() is None else None)
+
     def _onNoViews(self, error: Exception) -> None:
         """They are made when they are shown, then."""
         logging.warning("Views could not be made ahead of time: %s", error)
@@ -210,7 +213,7 @@ class ViewSection:
     def _follow(self, run: RunInScene | None) -> None:
         """Change what is shown with the choices."""
         if run is None:
-            self.restore()
+            self._leave()
         elif not self._isReading and self._views.run is not run:
             self.show()
         elif self._parameters is not None and self._parameters.secondRow != self._hasSecondRow:
