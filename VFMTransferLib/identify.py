@@ -110,7 +110,7 @@ def _profound(state: State) -> ModelSpec:
 
 def _row(head: HeadSpec) -> ModelSpec:
     """The registry's row with this head; one output channel is lesions, more are anatomy."""
-    rows = [spec for spec in MODELS.values() if spec.head.kind == head.kind]
+    rows = [spec for spec in MODELS.values() if spec.family == "profound" and spec.head.kind == head.kind]
     return next((spec for spec in rows if spec.head.out_channels == head.out_channels), rows[-1])
 
 

@@ -56,6 +56,8 @@ def prepare(
     array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
     starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
+    if spec.family == "provicnet" and spec.task is TaskId.CLASSIFICATION and mask is not None:
+        starts = _with_gland(starts, _gland_on_grid(case, mask, grid))
     return Prepared(
         array=array,
         geometry=grid,
@@ -213,6 +215,11 @@ def _windows(
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
         return _reaching(bounds, tuple((z, y, x) for z in range(shape[0])), spec), centered_on
     return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
+
+
+def _with_gland(starts: tuple[IntTriple, ...], inside: np.ndarray) -> tuple[IntTriple, ...]:
+    """The slices that hold gland; the others say nothing of the prostate, and would have as much of a say."""
+    return tuple(start for start in starts if inside[start[0]].any())
 
 
 def _middle(

@@ -145,6 +145,7 @@ _PROVICNET_GRID: dict[str, Any] = {
     "patch": (1, 256, 256),
     "normalization": "zscore-gland",
 }
+_PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 _CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
 _PROVICNET: dict[str, Any] = {"activation": "softmax", "threshold": 0.4, "paper": PROVICNET_PAPER, "license": "MIT"}
 
@@ -214,7 +215,7 @@ MODELS: dict[str, ModelSpec] = {
             encoder=ConvNeXtSpec(),
             head=HeadSpec("classifier", 4, 256),
             preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
-            labels=("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5"),
+            labels=_PIRADS_LABELS,
             activation="softmax",
         ),
         ModelSpec(
@@ -267,6 +268,32 @@ MODELS: dict[str, ModelSpec] = {
         _slice_restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", (Sequence.T2W,)),
         _slice_restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
         _slice_restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", (Sequence.T2W,)),
+        # Not normalized by the gland, which is what it looks for.
+        ModelSpec(
+            name="provicnet-anatomy",
+            title="ProViCNet, anatomy",
+            task=TaskId.ANATOMY_SEGMENTATION,
+            encoder=ViTSpec(),
+            head=HeadSpec("convolution", 3, 128),
+            preprocess=PreprocessSpec((Sequence.T2W,), **{**_PROVICNET_GRID, "normalization": "zscore-nonzero"}),
+            labels=(Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE),
+            activation="softmax",
+            paper=PROVICNET_PAPER,
+            license="MIT",
+        ),
+        # Each slice of the gland has its say; the study's logits are the mean of its slices'.
+        ModelSpec(
+            name="provicnet-classifier",
+            title="ProViCNet classifier",
+            task=TaskId.CLASSIFICATION,
+            encoder=ViTSpec(),
+            head=HeadSpec("classifier", 4, 256),
+            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROVICNET_GRID),
+            labels=_PIRADS_LABELS,
+            activation="softmax",
+            paper=PROVICNET_PAPER,
+            license="MIT",
+        ),
         _provicnet(Sequence.T2W, "T2w"),
         _provicnet(Sequence.ADC, "ADC"),
         _provicnet(Sequence.HBV, "high-b DWI"),

@@ -27,6 +27,7 @@ IN_3D = [name for name in NAMES if name.startswith("profound")]
 UNREACHED = {
     "upernet": ("encoder.norm.",),
     "restoration": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
+    "classifier": tuple(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc")),
     "convolution": ("backbone.mask_token",),
     "fusion": tuple(f"{s}.{part}" for s in ("t2w", "adc", "dwi") for part in ("backbone.mask_token", "head.")),
 }

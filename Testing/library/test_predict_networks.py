@@ -25,6 +25,8 @@ NAMES = (
     "profound-classifier",
     "profound-upernet-anatomy",
     "profound-restoration-distortion-correction",
+    "provicnet-anatomy",
+    "provicnet-classifier",
     "provicnet-fusion",
     "provicnet-restoration-distortion-correction",
 )

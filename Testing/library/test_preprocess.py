@@ -163,6 +163,15 @@ def test_provicnet_normalizes_within_the_gland_and_takes_each_slice_once(a_case)
     assert prepared.patch == (1, 256, 256)
 
 
+def test_a_classifier_of_slices_looks_at_those_that_hold_gland(a_case):
+    gland = a_gland(a_case, (3.0, -2.0, 0.0))
+    prepared = prepare(a_case, MODELS["provicnet-classifier"], gland=gland)
+    inside = gland.resample_to(prepared.geometry, "nearest").array > 0
+    held = np.flatnonzero(inside.any(axis=(1, 2))).tolist()
+    assert [z for z, _, _ in prepared.starts] == held
+    assert 0 < len(held) < 9
+
+
 def test_provicnet_without_a_gland_is_refused(a_case):
     with pytest.raises(MissingSequenceError, match="gland mask for ProViCNet"):
         prepare(a_case, MODELS["provicnet-t2w"])

@@ -12,7 +12,7 @@ from .profound import (
     ProFoundUNETR,
     ProFoundUPerNet,
 )
-from .provicnet import ProViCNet, ProViCNetFusion, ProViCNetRestoration
+from .provicnet import ProViCNet, ProViCNetClassifier, ProViCNetFusion, ProViCNetRestoration
 
 _BUILDERS = {
     ("profound", "none"): ProFoundEncoder,
@@ -20,6 +20,7 @@ _BUILDERS = {
     ("profound", "upernet"): ProFoundUPerNet,
     ("profound", "unetr"): ProFoundUNETR,
     ("profound", "restoration"): ProFoundRestoration,
+    ("provicnet", "classifier"): ProViCNetClassifier,
     ("provicnet", "convolution"): ProViCNet,
     ("provicnet", "fusion"): ProViCNetFusion,
     ("provicnet", "restoration"): ProViCNetRestoration,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..heads.classification import ClassifierHead
 from ..heads.convolution import ConvolutionHead, FusionHead, token_grid
 from ..heads.restoration import SliceRestorationHead
 from ..layers import resize
@@ -91,6 +92,36 @@ class ProViCNetFusion(nn.Module):
         )
 
 
+class ProViCNetClassifier(nn.Module):
+    """One encoder a sequence, and a perceptron over what their tokens have in common and what stands out.
+
+    Nobody has published such a head; it is this project's own. It speaks of one slice; the logits of a study are the
+    mean over the slices that hold the gland (`preprocess.prepare`, `inference.infer`).
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoders = _encoders(spec, drop_path)
+        self.head = ClassifierHead(2 * len(self.encoders) * spec.encoder.dim, spec.head.width, spec.head.out_channels)
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Classify a slice: logits (B, out).
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        pooled = []
+        for encoder, window in zip(self.encoders.values(), windows, strict=True):
+            tokens = encoder.patch_tokens(window, positions)
+            pooled += [tokens.mean(dim=1), tokens.amax(dim=1)]  # a lesion covers few of the patches
+        return self.head(torch.cat(pooled, dim=1))
+
+
 class ProViCNetRestoration(nn.Module):
     """One encoder a sequence, and a decoder to an image with skips from the slices themselves.
 
@@ -103,13 +134,11 @@ class ProViCNetRestoration(nn.Module):
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__()
-        encoder, sequences = spec.encoder, spec.preprocess.sequences
-        self.side = encoder.image_px // encoder.patch_px
-        self.encoders = nn.ModuleDict({str(sequence): SliceEncoder(encoder, drop_path) for sequence in sequences})
-        channels = len(sequences) * (_NEIGHBORS + 1)
-        self.head = SliceRestorationHead(
-            channels, len(sequences) * encoder.dim, spec.head.width, spec.head.out_channels
-        )
+        self.side = spec.encoder.image_px // spec.encoder.patch_px
+        self.encoders = _encoders(spec, drop_path)
+        count = len(self.encoders)
+        channels, tokens = count * (_NEIGHBORS + 1), count * spec.encoder.dim
+        self.head = SliceRestorationHead(channels, tokens, spec.head.width, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
         """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the model's registry row states.
@@ -126,6 +155,11 @@ class ProViCNetRestoration(nn.Module):
         slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
         size = 2 * [_TOKENS_TO_OUTPUT * self.side]
         return self.head(resize(slices, size), grid)
+
+
+def _encoders(spec: ModelSpec, drop_path: float) -> nn.ModuleDict:
+    """An encoder for each sequence, under its name."""
+    return nn.ModuleDict({str(s): SliceEncoder(spec.encoder, drop_path) for s in spec.preprocess.sequences})
 
 
 def own_slice(window: Tensor, positions: Tensor) -> Tensor:
