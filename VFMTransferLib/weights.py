@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,14 +11,11 @@ from torch import Tensor, nn
 from .atomic import atomic_file
 from .bundle import Bundle, stored_arrays, verify
 from .catalog import as_bundle
-from .errors import BundleError, CheckpointError
+from .errors import BundleError
 from .models.network import build_network
 from .registry import ModelSpec
 from .tensor_file import read_index
 
-# What a fine-tuning takes over from elsewhere; all other tensors belong to a head.
-_ENCODER = re.compile(r"((t2w|adc|dwi)\.)?(encoder|backbone|axis_pos|axis_max)\.")
-_ENCODER_ALONE = "downsample_layers.0.0.weight"
 _LISTED = 3
 
 
@@ -37,10 +33,10 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
     verify(bundle)
     state = read_weights(bundle.weights_path)
     network = empty_network(bundle.spec)
-    mismatch = describe_mismatch(network, state)
-    if mismatch:
+    difference = describe_mismatch(network, state)
+    if difference:
         raise BundleError(
-            f"The weights of bundle '{bundle.name}' must be those of {bundle.spec.name}, but {mismatch}. "
+            f"The weights of bundle '{bundle.name}' must be those of {bundle.spec.name}, but {difference}. "
             "Get the bundle again."
         )
     network.load_state_dict(state, strict=True, assign=True)
@@ -87,46 +83,13 @@ def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.floa
         save_file(arrays, part, {"format": "pt"})
 
 
-def load_encoder_weights(network: nn.Module, source: Bundle | Mapping[str, Tensor]) -> None:
-    """Copy an encoder's weights into a network, in place; the head stays as it is.
-
-    Args:
-        network: What is to be fine-tuned.
-        source: A bundle with the same encoder and any head or none, or its state dict.
-
-    Raises:
-        BundleError: The bundle's weights cannot be read.
-        CheckpointError: The encoders differ; the message names tensors.
-        ChecksumError: The weights differ from the bundle's checksum.
-    """
-    if isinstance(source, Bundle):
-        verify(source)
-        source = read_weights(source.weights_path)
-    wanted, given = encoder_tensors(network.state_dict()), encoder_tensors(source)
-    mismatch = _mismatch(wanted, given)
-    if mismatch:
-        raise CheckpointError(
-            f"The starting weights must have the network's encoder, but {mismatch}. "
-            "Choose weights of an encoder with the same depths and widths."
-        )
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(given[name])
-
-
-def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's part of a state dict, under the names that it has inside a whole network."""
-    if _ENCODER_ALONE in state:
-        return {f"encoder.{name}": tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in state.items() if _ENCODER.match(name)}
-
-
 def describe_mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     """Say in a clause how a state dict differs from a network's tensors; empty where it does not."""
-    return _mismatch(network.state_dict(), state)
+    return mismatch(network.state_dict(), state)
 
 
-def _mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Say in a clause how given tensors differ from the wanted ones, by name and shape; empty where they do not."""
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     reshaped = [

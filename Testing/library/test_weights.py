@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import SMALL_CONVNEXT, SMALL_SPECS, inputs, small_network
+from networks import SMALL_SPECS, inputs, small_network
 from safetensors.torch import load_file
 
 from VFMTransferLib.bundle import Bundle, write_bundle
-from VFMTransferLib.errors import BundleError, CheckpointError, ChecksumError
-from VFMTransferLib.models.network import build_network
-from VFMTransferLib.weights import load_encoder_weights, load_network, read_weights, save_weights
+from VFMTransferLib.errors import BundleError, ChecksumError
+from VFMTransferLib.weights import load_network, read_weights, save_weights
 
 
 def bundle_of(name: str, folder: Path, half: bool = False) -> Bundle:
@@ -86,29 +85,3 @@ def test_weights_that_cannot_be_stored_leave_the_old_file(value, dtype, tmp_path
 def test_other_types_are_a_mistake_of_the_caller(tmp_path):
     with pytest.raises(ValueError, match="float32 or float16"):
         save_weights(small_network("profound-classifier"), tmp_path / "w.safetensors", torch.float64)
-
-
-@pytest.mark.parametrize("source", ["profound-classifier", "profound-encoder"])
-def test_an_encoder_starts_from_other_weights_and_the_head_stays(source, tmp_path):
-    network = build_network(SMALL_SPECS["profound-upernet-lesion"])
-    head = network.decode_head.bottleneck.conv.weight.clone()
-    load_encoder_weights(network, small_network(source).state_dict())
-    given = small_network(source).state_dict()
-    prefix = "" if source == "profound-encoder" else "encoder."
-    assert all(torch.equal(t, given[prefix + n]) for n, t in network.encoder.state_dict().items())
-    assert torch.equal(network.decode_head.bottleneck.conv.weight, head)
-
-
-def test_an_encoder_starts_from_a_bundle(tmp_path):
-    network = build_network(SMALL_SPECS["provicnet-adc"])
-    load_encoder_weights(network, bundle_of("provicnet-t2w", tmp_path / "b"))
-    start = small_network("provicnet-t2w")
-    assert torch.equal(network.backbone.pos_embed, start.backbone.pos_embed)
-    assert torch.equal(network.axis_max.weight, start.axis_max.weight)
-    assert not torch.equal(network.head.segmentation_conv[1].weight, start.head.segmentation_conv[1].weight)
-
-
-def test_an_encoder_of_other_sizes_is_named():
-    deeper = replace(SMALL_SPECS["profound-classifier"], encoder=replace(SMALL_CONVNEXT, depths=(1, 2, 2, 1)))
-    with pytest.raises(CheckpointError, match=r"but they lack encoder.stages.1.1.dwconv.weight"):
-        load_encoder_weights(build_network(deeper), small_network("profound-classifier").state_dict())
