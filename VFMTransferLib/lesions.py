@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import scipy  # which loads `optimize`, as slow as all else here, when it is first asked for
 from scipy import ndimage
 
 from .result import Lesion
@@ -10,6 +13,47 @@ from .volume import Volume
 
 # Voxels that share a face, an edge or a corner are one lesion (26 neighbors).
 CONNECTIVITY = np.ones((3, 3, 3), bool)
+MIN_IOU = 0.1
+"""Overlap from which two regions are one lesion, as in the PI-CAI challenge's evaluation."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Connected regions of two masks, paired one to one.
+
+    Attributes:
+        first: Regions of the first mask (D, H, W), numbered from 1.
+        pairs: Number of a region of the first → number of its partner in the second.
+        first_count: How many regions the first has.
+        second_count: How many the second has.
+    """
+
+    first: np.ndarray
+    pairs: dict[int, int]
+    first_count: int
+    second_count: int
+
+
+def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
+    """Pair the regions of two masks one to one, so that the overlap of all pairs is largest.
+
+    A pair needs an intersection over union of at least `MIN_IOU`. Voxels that share a corner are
+    one region.
+
+    Args:
+        first: Mask (D, H, W).
+        second: Mask of the same shape.
+    """
+    regions_a, count_a = ndimage.label(first, structure=CONNECTIVITY)
+    regions_b, count_b = ndimage.label(second, structure=CONNECTIVITY)
+    joint = np.bincount((regions_a * (count_b + 1) + regions_b).ravel(), minlength=(count_a + 1) * (count_b + 1))
+    table = joint.reshape(count_a + 1, count_b + 1)  # voxels in region i of the first and j of the second
+    intersection = table[1:, 1:]
+    union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - intersection
+    iou = np.where(intersection >= MIN_IOU * union, intersection / np.maximum(union, 1), 0.0)
+    rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
+    pairs = {int(i) + 1: int(j) + 1 for i, j in zip(rows, columns, strict=True) if iou[i, j] > 0}
+    return Pairing(regions_a, pairs, count_a, count_b)
 
 
 def find_lesions(

@@ -79,8 +79,13 @@ def from_phantom(phantom: Phantom, task: TaskId) -> StudyCase:
         zones = {label: _equal(phantom.zones, value) for label, value in _ZONE_VALUES.items()}
         return replace(study, masks={Label.PROSTATE: phantom.gland, **zones})
     if task is TaskId.LESION_SEGMENTATION:
-        significant = phantom.lesion.with_array((phantom.lesion.array >= SIGNIFICANT_GRADE).astype(np.uint8))
-        return replace(study, masks={Label.CSPCA: significant})
+        grade = phantom.lesion.array
+        found = {
+            Label.INDOLENT_CANCER: (grade > 0) & (grade < SIGNIFICANT_GRADE),
+            Label.CSPCA: grade >= SIGNIFICANT_GRADE,
+        }
+        masks = {label: phantom.lesion.with_array(mask.astype(np.uint8)) for label, mask in found.items()}
+        return replace(study, masks=masks)
     if task is TaskId.CLASSIFICATION:
         return replace(study, category=f"PI-RADS {phantom.pirads}")
     if task is TaskId.SUPER_RESOLUTION:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # which loads `optimize`, as slow as all else here, when it is first asked for
-from scipy import ndimage
 
-from ..lesions import CONNECTIVITY
+from ..lesions import pair_regions
 from .measures import Between, Measure, measure
-
-MIN_IOU = 0.1
-"""Overlap from which two regions are one lesion, as in the PI-CAI challenge's evaluation."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +26,15 @@ class Matches:
 
 
 def match_lesions(first: np.ndarray, second: np.ndarray) -> Matches:
-    """Pair the regions of two masks one to one, so that the overlap of all pairs is largest.
-
-    A pair needs an intersection over union of at least `MIN_IOU`. Voxels that share a corner are
-    one region.
+    """Count the regions of two masks that are one lesion; see `lesions.pair_regions`.
 
     Args:
         first: Mask (D, H, W).
         second: Mask of the same shape.
     """
-    regions_a, count_a = ndimage.label(first, structure=CONNECTIVITY)
-    regions_b, count_b = ndimage.label(second, structure=CONNECTIVITY)
-    pairs = np.bincount((regions_a * (count_b + 1) + regions_b).ravel(), minlength=(count_a + 1) * (count_b + 1))
-    table = pairs.reshape(count_a + 1, count_b + 1)  # voxels in region i of the first and j of the second
-    intersection = table[1:, 1:]
-    union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - intersection
-    iou = np.where(intersection >= MIN_IOU * union, intersection / np.maximum(union, 1), 0.0)
-    rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
-    both = int((iou[rows, columns] > 0).sum())
-    return Matches(both, count_a - both, count_b - both)
+    paired = pair_regions(first, second)
+    both = len(paired.pairs)
+    return Matches(both, paired.first_count - both, paired.second_count - both)
 
 
 def lesion_measures(structure: str, masks: dict[Between, np.ndarray], covered: np.ndarray) -> tuple[Measure, ...]:
