@@ -21,17 +21,15 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augmentation
 from .errors import DatasetError
+from .losses import tissue_loss
 from .models.network import build_network
 from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
 from .registry import ModelSpec
 from .slice_samples import SliceCase, batch_of, sample_slice
 from .spec_json import to_json
 
-# As published; background and gland would drown the cancers otherwise.
-CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
 CONTRAST_WEIGHT = 0.05
 MARGIN = 0.5
-_SMOOTH = 1.0
 STREAMS = ("t2w", "adc", "dwi")
 
 
@@ -91,23 +89,6 @@ def contrast_loss(tokens: Tensor, labels: Tensor) -> Tensor:
     together, apart = (1 - cosine)[same & other], F.relu(cosine - MARGIN)[~same]
     kinds = [kind.mean() for kind in (together, apart) if kind.numel()]
     return torch.stack(kinds).mean() if kinds else cosine.sum() * 0
-
-
-def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Weighted cross-entropy plus the mean Dice loss of all classes but the background.
-
-    Args:
-        logits: (B, K, H, W).
-        classes: (B, H, W).
-    """
-    logits = logits.float()
-    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS))
-    probabilities = logits.softmax(dim=1)[:, 1:]
-    truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
-    axes = (0, 2, 3)
-    overlap = 2 * (probabilities * truth).sum(axes) + _SMOOTH
-    dice = overlap / (probabilities.square().sum(axes) + truth.square().sum(axes) + _SMOOTH)
-    return entropy + (1 - dice).mean()
 
 
 def draw_patches(labels: Tensor, each: int, generator: Generator) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .dataset import TrainingCase, sample_view
-from .finetune import FinetuneConfig, averaged_network, finetune
+from .finetune import FinetuneConfig, averaged_network, finetune, gland_examination
+from .lessons import ViewLesson
 from .metrics import dice
 from .optimization import Progress, Schedule
 from .registry import PreprocessSpec
@@ -77,7 +78,15 @@ def cross_fit(
         split = replace(config.split, test=()).fold(fold, how.folds)
         part = replace(config, split=split, schedule=how.schedule)
         progress = None if on_progress is None else _of_fold(on_progress, fold, how.folds)
-        run = finetune(part, Arm.SCRATCH, cases, folder / f"fold-{fold}", phantoms=phantoms, on_progress=progress)
+        run = finetune(
+            part,
+            Arm.SCRATCH,
+            {name: ViewLesson(case, config.model.preprocess) for name, case in cases.items()},
+            folder / f"fold-{fold}",
+            phantoms=[ViewLesson(phantom, config.model.preprocess) for phantom in phantoms],
+            examine=gland_examination({name: cases[name] for name in split.validation}, config.model),
+            on_progress=progress,
+        )
         network = averaged_network(run, config.model)
         for name in split.validation:
             predicted = gland_probability(network, cases[name], config.model.preprocess)

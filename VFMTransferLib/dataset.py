@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +27,11 @@ from .augment import (
 )
 from .case import Case
 from .errors import DatasetError
-from .preprocess import ZScore, network_grid, reference_sequence
+from .preprocess import ZScore, gland_center, network_grid, reference_sequence
 from .registry import ModelSpec, PreprocessSpec
 from .terms import Label
 from .terms import Sequence as MRSequence
-from .volume import Geometry, Volume
+from .volume import Geometry, Triple, Volume
 from .windows import centered_start
 
 # Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
@@ -80,14 +81,16 @@ class TrainingCase:
         id: Name of the case.
         image: (C, D, H, W), each channel normalized over its whole field of view.
         labels: Probability of the prostate (1, D, H, W), or of prostate, peripheral and transition zone
-            (3, D, H, W) where the zones are known; None for pretraining.
+            (3, D, H, W) where the zones are known; of csPCa (1, D, H, W) for lesions; None for pretraining.
         geometry: The grid.
+        middle: Continuous index (z, y, x) on the network's grid that the crop lies around; None for the image's middle.
     """
 
     id: str
     image: Tensor = field(repr=False)
     labels: Tensor | None = field(repr=False)
     geometry: Geometry
+    middle: Triple | None = None
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,29 @@ class View:
 
     Attributes:
         image: Input (C, D, H, W).
-        target: Probabilities (1 or 3, D, H, W) / `TARGET_STRIDE`, in the order of `TARGETS`; None if unlabeled.
+        target: Probabilities (1 or 3, D, H, W) / `TARGET_STRIDE`, as the case's labels; None if unlabeled.
     """
 
     image: Tensor
     target: Tensor | None
 
 
-def training_case(case: Case, spec: ModelSpec, labels: Mapping[Label, Volume] | None = None) -> TrainingCase:
+def training_case(
+    case: Case, spec: ModelSpec, labels: Mapping[Label, Volume] | None = None, *, center: Volume | None = None
+) -> TrainingCase:
     """Bring a case and its labels onto one grid, for training.
 
     Args:
         case: The study.
         spec: The network; names the sequences. A sequence that the case lacks is a channel of zeros.
-        labels: Masks or probabilities by label, on any grid; the gland may be left to be the zones' sum.
+        labels: Masks or probabilities by label, on any grid; the gland may be left to be the zones' sum. Of lesions
+            csPCa alone, which may mark nothing.
+        center: Mask of the prostate that the crop lies around, as at prediction where it is known; by default the crop
+            is the image's middle.
 
     Raises:
-        DatasetError: Labels mark nothing, or only one of the zones is there.
+        DatasetError: Labels of anatomy mark nothing, or only one of the zones is there.
+        ImageError: The mask to lie around is empty, or outside of the image.
     """
     grid = case[reference_sequence(case, spec)].to_nearest_lps().geometry
     channels = [
@@ -123,7 +132,8 @@ def training_case(case: Case, spec: ModelSpec, labels: Mapping[Label, Volume] | 
     ]
     target = _target(case.id, labels, grid) if labels else None
     # Half precision holds a normalized image to 1e-3 of its deviation, and many cases in memory.
-    return TrainingCase(case.id, torch.from_numpy(np.stack(channels)).half(), target, grid)
+    middle = None if center is None else gland_center(center, network_grid(case, spec))
+    return TrainingCase(case.id, torch.from_numpy(np.stack(channels)).half(), target, grid, middle)
 
 
 def _normalized(case: Case, spec: ModelSpec, sequence: MRSequence, grid: Geometry) -> np.ndarray:
@@ -135,7 +145,9 @@ def _normalized(case: Case, spec: ModelSpec, sequence: MRSequence, grid: Geometr
 
 
 def _target(name: str, labels: Mapping[Label, Volume], grid: Geometry) -> Tensor:
-    """Probabilities of the gland (1, D, H, W), or of gland and zones (3, D, H, W)."""
+    """Probabilities of the gland (1, D, H, W), of gland and zones (3, D, H, W), or of csPCa (1, D, H, W)."""
+    if set(labels) == {Label.CSPCA}:
+        return torch.from_numpy(_share(labels[Label.CSPCA], grid))[None].half()
     zones = [label for label in ZONES if label in labels]
     if len(zones) == 1 or not (zones or Label.PROSTATE in labels):
         raise DatasetError(
@@ -144,8 +156,7 @@ def _target(name: str, labels: Mapping[Label, Volume], grid: Geometry) -> Tensor
         )
     target = torch.zeros(len(TARGETS), *grid.shape)
     for label, volume in labels.items():
-        placed = volume.with_array(volume.array.astype(np.float32)).resample_to(grid)
-        target[TARGETS.index(label)] = torch.from_numpy(np.clip(placed.array, 0, 1))
+        target[TARGETS.index(label)] = torch.from_numpy(_share(volume, grid))
     if Label.PROSTATE not in labels:
         target[0] = target[1:].sum(0).clamp(max=1)
     if not target[0].any():
@@ -155,12 +166,18 @@ def _target(name: str, labels: Mapping[Label, Volume], grid: Geometry) -> Tensor
     return target[: len(TARGETS) if zones else 1].half()
 
 
+def _share(mask: Volume, grid: Geometry) -> np.ndarray:
+    """A mask or probability (D, H, W) on another grid, 0..1."""
+    placed = mask.with_array(mask.array.astype(np.float32)).resample_to(grid)
+    return np.clip(placed.array, 0, 1)
+
+
 def sample_view(
     case: TrainingCase, spec: PreprocessSpec, generator: Generator, how: Augmentation = NO_AUGMENTATION
 ) -> View:
     """Sample a case as the network would see it, varied at random.
 
-    Without augmentation the image is the published crop: the middle of the field of view.
+    Without augmentation the image is prediction's crop: the middle of the field of view, or of the prostate.
 
     Args:
         case: The case.
@@ -168,7 +185,7 @@ def sample_view(
         generator: Source of all randomness.
         how: How far the view may go from the case.
     """
-    knots = _index_of(random_knots(spec.patch, spec.spacing_mm, generator, how), case.geometry, spec)
+    knots = _index_of(random_knots(spec.patch, spec.spacing_mm, generator, how), case, spec)
     part, grid = _part_and_grid(knots, spec.patch, case.geometry.shape)
     window = random_field_of_view(generator, how)
     inside = _inside(grid, part, window, case.geometry.shape)
@@ -184,14 +201,14 @@ def sample_view(
     return View(image, _interpolate(case.labels[:, *part], coarse, "zeros"))
 
 
-def _index_of(positions_mm: Tensor, geometry: Geometry, spec: PreprocessSpec) -> Tensor:
+def _index_of(positions_mm: Tensor, case: TrainingCase, spec: PreprocessSpec) -> Tensor:
     """Continuous voxel indices on a case's grid of positions around the middle of the network's crop."""
-    start = centered_start(geometry.with_spacing(spec.spacing_mm).shape, spec.patch)
+    start = centered_start(case.geometry.with_spacing(spec.spacing_mm).shape, spec.patch, case.middle)
     center_mm = [
         (first + (n - 1) / 2) * spacing
         for first, n, spacing in zip(start[::-1], spec.patch[::-1], spec.spacing_mm, strict=True)
     ]
-    spacing = torch.tensor(geometry.spacing_mm)[:, None, None, None]
+    spacing = torch.tensor(case.geometry.spacing_mm)[:, None, None, None]
     return (positions_mm + torch.tensor(center_mm)[:, None, None, None]) / spacing
 
 
@@ -267,9 +284,10 @@ def require_cases(found: Iterable[str], wanted: Iterable[str]) -> None:
         raise DatasetError(f"The folder must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
 
 
-def choose_case(
-    step: int, seed: int, cases: Sequence[TrainingCase], phantoms: Sequence[TrainingCase], share: float
-) -> TrainingCase:
+Chosen = TypeVar("Chosen")
+
+
+def choose_case(step: int, seed: int, cases: Sequence[Chosen], phantoms: Sequence[Chosen], share: float) -> Chosen:
     """The case that a step shows: each real case once a round, in an order of its own, phantoms between."""
     epoch, place = divmod(step, len(cases))
     order = torch.randperm(len(cases), generator=Generator().manual_seed(seed + epoch))

@@ -1,14 +1,16 @@
 """One arm of the study: fine-tune a network, from a pretrained encoder or from scratch.
 
 The arms differ in the encoder's initial weights and in nothing else: the head starts from the same
-seed, and each step shows both the same view of the same case at the same learning rate.
+seed, and each step shows both the same samples of the same cases at the same learning rate. One engine
+trains every task and both encoders: a lesson says what is shown, an objective what is asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +19,19 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augmentation
 from .dataset import TARGET_STRIDE, Split, TrainingCase, View, choose_case, require_cases, sample_view
+from .encoders import load_encoder
 from .fast_convolution import accelerate
-from .losses import deep_supervision
+from .lessons import Lesson
 from .metrics import dice
 from .models.network import build_network
+from .objectives import Objective, class_weights, collate
 from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
 from .registry import ModelSpec
 from .spec_json import to_json
-from .terms import Arm
+from .terms import Arm, TaskId
+
+# Names of measures and their values, of a network in evaluation mode.
+Examine = Callable[[nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,14 @@ class FinetuneConfig:
 
     Attributes:
         model: The network.
-        split: Which cases train; validation and test cases are measured on the way, and choose nothing.
+        split: Which cases train; the others choose nothing.
         schedule: How long and how fast.
         augmentation: How far a view may go from its case.
         seed: Of head, order and views.
         drop_path: Stochastic depth of the encoder.
         phantom_share: Part of the steps that show a phantom.
         measure_every: Steps between measurements.
+        batch: Samples a step.
     """
 
     model: ModelSpec
@@ -50,16 +58,18 @@ class FinetuneConfig:
     drop_path: float
     phantom_share: float
     measure_every: int
+    batch: int = 1
 
 
 def finetune(
     config: FinetuneConfig,
     arm: Arm,
-    cases: Mapping[str, TrainingCase],
+    lessons: Mapping[str, Lesson],
     folder: Path,
     *,
     encoder: Mapping[str, Tensor] | None = None,
-    phantoms: Sequence[TrainingCase] = (),
+    phantoms: Sequence[Lesson] = (),
+    examine: Examine | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Fine-tune one arm, or go on where it was stopped.
@@ -67,10 +77,11 @@ def finetune(
     Args:
         config: The configuration, the same for both arms.
         arm: `pretrained` needs `encoder`; `scratch` must not have it.
-        cases: Labeled cases by name, at least those of the split.
+        lessons: Cases by name, at least the training cases of the split.
         folder: Where the checkpoint lies.
-        encoder: Pretrained weights of the encoder.
-        phantoms: Labeled phantoms.
+        encoder: Pretrained weights of the encoders, from `encoders.encoder_weights`.
+        phantoms: Further cases, shown in `config.phantom_share` of the samples.
+        examine: What to measure of the averaged weights on the way; it chooses nothing.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
@@ -78,21 +89,24 @@ def finetune(
 
     Raises:
         DatasetError: A case of the split is missing.
-        CheckpointError: The folder holds a checkpoint of another configuration.
+        CheckpointError: The folder holds a checkpoint of another configuration, or the encoders do not fit.
     """
-    require_cases(cases, [*config.split.train, *config.split.validation, *config.split.test])
-    network = initial_network(config, arm, encoder)
-    run = Run.start(network, config.schedule)
+    require_cases(lessons, config.split.train)
+    run = Run.start(initial_network(config, arm, encoder), config.schedule)
     folder.mkdir(parents=True, exist_ok=True)
     path, identity = folder / CHECKPOINT, _identity(config, arm, encoder)
     if path.exists():
         run.resume(path, identity)
-    training = [cases[name] for name in config.split.train]
+    training = [lessons[name] for name in config.split.train]
+    objective = _objective(config.model, [*training, *phantoms])
     while run.step < config.schedule.steps:
-        loss = _step(run, config, training, phantoms)
+        began = time.perf_counter()
+        loss = _step(run, config, objective, training, phantoms)
+        run.seconds += time.perf_counter() - began
         finished = run.step == config.schedule.steps
         if run.step % config.measure_every == 0 or finished:
-            run.history.append({"step": run.step, "loss": loss, **_measure(run, config, cases)})
+            measured = {} if examine is None else examine(averaged_network(run, config.model))
+            run.history.append({"step": run.step, "loss": loss, **measured})
         if run.step % config.schedule.checkpoint_every == 0 or finished:
             run.save(path, identity)
             if on_progress is not None:
@@ -101,44 +115,48 @@ def finetune(
 
 
 def initial_network(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tensor] | None) -> nn.Module:
-    """The network before its first step: all of it from the seed, then the encoder from pretraining.
+    """The network before its first step: all of it from the seed, then the encoders from pretraining.
 
     Raises:
-        ValueError: The arm and the encoder's weights do not belong together.
+        ValueError: The arm and the encoders' weights do not belong together.
+        CheckpointError: The encoders do not fit.
     """
     if (arm is Arm.PRETRAINED) != (encoder is not None):
         raise ValueError("The pretrained arm must start from an encoder's weights, and the scratch arm from none.")
     torch.manual_seed(config.seed)
     network = build_network(config.model, config.drop_path)
     if encoder is not None:
-        network.encoder.load_state_dict(dict(encoder))
+        load_encoder(network, config.model, encoder)
     return accelerate(network)
 
 
-def _step(run: Run, config: FinetuneConfig, cases: Sequence[TrainingCase], phantoms: Sequence[TrainingCase]) -> float:
-    """Show one view and learn from it; returns the loss."""
-    case = choose_case(run.step, config.seed, cases, phantoms, config.phantom_share)
+def _objective(spec: ModelSpec, lessons: Sequence[Lesson]) -> Objective:
+    """What the task asks, classes balanced over the cases that train."""
+    if spec.task is not TaskId.CLASSIFICATION:
+        return Objective(spec)
+    categories = [lesson.category for lesson in lessons if lesson.category is not None]
+    return Objective(spec, class_weights(categories, spec.head.out_channels))
+
+
+def _step(
+    run: Run, config: FinetuneConfig, objective: Objective, lessons: Sequence[Lesson], phantoms: Sequence[Lesson]
+) -> float:
+    """Show one batch and learn from it; returns the loss."""
     generator = step_generator(config.seed, run.step)
-    view = sample_view(case, config.model.preprocess, generator, config.augmentation)
+    first = run.step * config.batch
+    shown = [choose_case(first + i, config.seed, lessons, phantoms, config.phantom_share) for i in range(config.batch)]
+    batch = collate([lesson.sample(generator, config.augmentation) for lesson in shown])
     run.network.train()
-    with config.schedule.autocast(view.image.device):
-        outputs = run.network(view.image[None], view.target.shape[1:])
-    loss = deep_supervision(outputs, view.target)
+    with config.schedule.autocast(batch.target.device):
+        loss = objective.loss(run.network, batch)
     run.advance(loss)
     return float(loss.detach())
 
 
-def _measure(run: Run, config: FinetuneConfig, cases: Mapping[str, TrainingCase]) -> dict[str, float]:
-    """Dice of the gland, by the averaged weights, on each case that does not train."""
-    names = [*config.split.validation, *config.split.test]
-    if not names:
-        return {}
-    network = averaged_network(run, config.model)
-    found = {}
-    for name in names:
-        view = sample_view(cases[name], config.model.preprocess, Generator())
-        found[f"dice {name}"] = gland_dice(network, view)
-    return found
+def gland_examination(cases: Mapping[str, TrainingCase], spec: ModelSpec) -> Examine:
+    """Dice of the gland on the crop of each case."""
+    views = {name: sample_view(case, spec.preprocess, Generator()) for name, case in cases.items()}
+    return lambda network: {f"dice {name}": gland_dice(network, view) for name, view in views.items()}
 
 
 def averaged_network(run: Run, spec: ModelSpec) -> nn.Module:

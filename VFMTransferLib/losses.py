@@ -1,6 +1,6 @@
-"""What training minimizes: segmentation against soft labels, where zones may be unknown.
+"""What training minimizes where the answer is a class: of voxels, with soft labels, or of slices, with hard ones.
 
-Targets are probabilities, since labels that come from a network or an interpolation are uncertain at
+Soft targets are probabilities, since labels that come from a network or an interpolation are uncertain at
 the gland's edge. Both terms are least where prediction and target are equal.
 """
 
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _SMOOTH = 1.0
+# As published for ProViCNet; background and gland would drown the cancers otherwise.
+CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
 AUXILIARY_WEIGHT = 0.4
 
 
@@ -51,7 +53,31 @@ def _zone_loss(logits: Tensor, target: Tensor) -> Tensor:
     return entropy + torch.stack(dice).mean()
 
 
-def deep_supervision(outputs: list[Tensor], target: Tensor) -> Tensor:
-    """The loss of the main logits and, less, of the auxiliary head's; batch of one."""
-    main, auxiliary = outputs
-    return anatomy_loss(main[0], target) + AUXILIARY_WEIGHT * anatomy_loss(auxiliary[0], target)
+def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy and Dice of one lesion channel, over a whole batch.
+
+    The Dice term is smoothed by one voxel: where no lesion is, it asks for none, and costs nothing once there is none.
+
+    Args:
+        logits: (B, 1, ...).
+        target: (B, 1, ...), probability of a lesion.
+    """
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, target) + soft_dice_loss(logits.sigmoid(), target)
+
+
+def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Weighted cross-entropy plus the mean Dice loss of all classes but the background.
+
+    Args:
+        logits: (B, K, H, W).
+        classes: (B, H, W).
+    """
+    logits = logits.float()
+    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS))
+    probabilities = logits.softmax(dim=1)[:, 1:]
+    truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
+    axes = (0, 2, 3)
+    overlap = 2 * (probabilities * truth).sum(axes) + _SMOOTH
+    dice = overlap / (probabilities.square().sum(axes) + truth.square().sum(axes) + _SMOOTH)
+    return entropy + (1 - dice).mean()

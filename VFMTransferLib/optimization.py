@@ -96,6 +96,7 @@ class Run:
         average: Name → averaged tensor.
         step: Steps done.
         history: What was measured on the way, oldest first.
+        seconds: Time that the steps took, without measuring and saving.
     """
 
     network: nn.Module
@@ -104,6 +105,7 @@ class Run:
     average: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
 
     @classmethod
     def start(cls, network: nn.Module, schedule: Schedule) -> Run:
@@ -145,6 +147,7 @@ class Run:
             "identity": identity,
             "step": self.step,
             "history": self.history,
+            "seconds": self.seconds,
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -172,3 +175,4 @@ class Run:
         self.network.load_state_dict(document["network"])
         self.optimizer.load_state_dict(document["optimizer"])
         self.average, self.step, self.history = document["average"], document["step"], document["history"]
+        self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them

@@ -1,8 +1,8 @@
-"""Random slices of a case as ProViCNet sees them at prediction: three neighbors as channels, and what each pixel is."""
+"""Random slices of a case as ProViCNet sees them at prediction: three neighbors as channels, and each pixel's truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from .case import Case
 from .errors import DatasetError
 from .phantom import Phantom
 from .phantom.lesions import SIGNIFICANT_GRADE
+from .placement import Prepared
 from .preprocess import prepare
 from .registry import ModelSpec, ViTSpec
 from .slices import NEIGHBORS, neighbor_slices
@@ -32,14 +33,21 @@ class SliceCase:
     Attributes:
         id: Name of the case.
         images: (S, D, H, W), a sequence each, normalized as for prediction.
-        classes: (D, H, W), the class of each voxel by its number in the network's labels.
+        maps: (K, D, H, W), the truth, half precision; for segmentation one map of classes, by their numbers in the
+            network's labels.
         corner: First voxel (z, y, x) of the window that prediction would take.
+        marked: Slices that show the prostate.
+        is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
+        keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
     """
 
     id: str
     images: Tensor = field(repr=False)
-    classes: Tensor = field(repr=False)
+    maps: Tensor = field(repr=False)
     corner: IntTriple
+    marked: tuple[int, ...]
+    is_signed: bool = False
+    keeps_intensity: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,17 @@ class SliceSample:
     Attributes:
         windows: (S, 3, image_px, image_px), for each sequence the slice with its neighbors.
         positions: (2,), the slice's index and the number of slices.
-        classes: (H, W) of the network grid's window.
+        maps: (K, H, W) of the network grid's window.
     """
 
     windows: Tensor
     positions: Tensor
-    classes: Tensor
+    maps: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """The one map as numbers of classes (H, W)."""
+        return self.maps[0].long()
 
 
 def slice_case(case: Case, spec: ModelSpec, gland: Volume, classes: Volume) -> SliceCase:
@@ -75,11 +88,26 @@ def slice_case(case: Case, spec: ModelSpec, gland: Volume, classes: Volume) -> S
         raise DatasetError(f"Classes of case '{case.id}' must be below {len(spec.labels)}, but one is {found}.")
     prepared = prepare(case, spec, gland=gland)
     placed = classes.resample_to(prepared.geometry, "nearest").array
+    return prepared_slices(case.id, prepared, placed[None], np.flatnonzero(placed.any(axis=(1, 2))))
+
+
+def prepared_slices(name: str, prepared: Prepared, maps: np.ndarray, marked: Iterable[int], **kind: bool) -> SliceCase:
+    """A case that is prepared already.
+
+    Args:
+        name: Name of the case.
+        prepared: The network's input.
+        maps: The truth (K, D, H, W) on its grid.
+        marked: Slices that show the prostate.
+        **kind: `is_signed`, `keeps_intensity`.
+    """
     return SliceCase(
-        id=case.id,
+        id=name,
         images=torch.from_numpy(prepared.array).half(),
-        classes=torch.from_numpy(np.ascontiguousarray(placed, np.uint8)),
+        maps=torch.from_numpy(np.ascontiguousarray(maps, np.float16)),
         corner=prepared.starts[0],
+        marked=tuple(int(z) for z in marked),
+        **kind,
     )
 
 
@@ -98,7 +126,9 @@ def cancer_classes(phantom: Phantom, labels: Sequence[str]) -> Volume:
     return phantom.gland.with_array(classes.astype(np.uint8))
 
 
-def sample_slice(case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> SliceSample:
+def sample_slice(
+    case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation, z: int | None = None
+) -> SliceSample:
     """A random slice, varied at random.
 
     Args:
@@ -106,23 +136,31 @@ def sample_slice(case: SliceCase, spec: ModelSpec, generator: Generator, how: Au
         spec: Its network; says window and size.
         generator: Source of all randomness.
         how: Shift, mirroring and intensities are used.
+        z: Which slice, if not any.
     """
     assert isinstance(spec.encoder, ViTSpec)
     depth = case.images.shape[1]
-    z = _random_slice(case, generator)
+    z = _random_slice(case, generator) if z is None else z
     _, height, width = spec.preprocess.patch
     y, x = _random_corner(case, spec, generator, how)
     neighbors = list(neighbor_slices(z, depth))
     windows = torch.from_numpy(cut(case.images[:, neighbors].float().numpy(), (0, y, x), (NEIGHBORS, height, width)))
-    classes = torch.from_numpy(cut(case.classes[None, z : z + 1].numpy(), (0, y, x), (1, height, width))[0, 0])
+    maps = torch.from_numpy(cut(case.maps[:, z : z + 1].float().numpy(), (0, y, x), (1, height, width)))[:, 0]
     if happens(generator, how.flip):
-        windows, classes = windows.flip(-1), classes.flip(-1)
-    everywhere = torch.ones_like(windows[0], dtype=torch.bool)
-    how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
-    varied = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
+        windows, maps = windows.flip(-1), mirrored(maps, case.is_signed)
+    if not case.keeps_intensity:
+        everywhere = torch.ones_like(windows[0], dtype=torch.bool)
+        how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
+        windows = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
     pixels = [spec.encoder.image_px] * 2
-    scaled = F.interpolate(varied, size=pixels, mode="bilinear", align_corners=False)
-    return SliceSample(scaled, torch.tensor([float(z), float(depth)]), classes.long())
+    scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
+    return SliceSample(scaled, torch.tensor([float(z), float(depth)]), maps)
+
+
+def mirrored(maps: Tensor, is_signed: bool) -> Tensor:
+    """Maps (K, ..., W) with left and right exchanged; a signed first map points the other way then."""
+    maps = maps.flip(-1)
+    return torch.cat([-maps[:1], maps[1:]]) if is_signed else maps
 
 
 def batch_of(samples: Sequence[SliceSample]) -> Mapping[str, Tensor]:
@@ -132,11 +170,10 @@ def batch_of(samples: Sequence[SliceSample]) -> Mapping[str, Tensor]:
 
 
 def _random_slice(case: SliceCase, generator: Generator) -> int:
-    marked = torch.nonzero(case.classes.flatten(1).any(dim=1))[:, 0]
     draw = torch.rand(2, generator=generator)
-    if len(marked) and float(draw[0]) < _NEAR_GLAND:
-        return int(marked[int(float(draw[1]) * len(marked))])
-    return int(float(draw[1]) * len(case.classes))
+    if case.marked and float(draw[0]) < _NEAR_GLAND:
+        return case.marked[int(float(draw[1]) * len(case.marked))]
+    return int(float(draw[1]) * case.images.shape[1])
 
 
 def _random_corner(case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> tuple[int, int]:

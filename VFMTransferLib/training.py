@@ -19,8 +19,9 @@ from .dataset import TrainingCase, training_case
 from .errors import DatasetError
 from .evaluation import evaluate_gland, read_gland_mask
 from .export import export_onnx
-from .finetune import finetune
+from .finetune import finetune, gland_examination
 from .io import read_case
+from .lessons import ViewLesson
 from .optimization import Progress, Run
 from .phantom import make_phantom
 from .pretrain import encoder_weights, pretrain
@@ -102,7 +103,17 @@ def finetune_arm(
     phantoms = phantom_cases(recipe.phantoms, recipe.model)
     cases = cross_fit(recipe.crossfit, config, cases, work / "crossfit", phantoms=phantoms, on_progress=on_progress)
     start = None if encoder is None else read_weights(encoder)
-    return finetune(config, arm, cases, work / arm, encoder=start, phantoms=phantoms, on_progress=on_progress)
+    measured = {name: cases[name] for name in (*recipe.split.validation, *recipe.split.test)}
+    return finetune(
+        config,
+        arm,
+        {name: ViewLesson(case, recipe.model.preprocess) for name, case in cases.items()},
+        work / arm,
+        encoder=start,
+        phantoms=[ViewLesson(phantom, recipe.model.preprocess) for phantom in phantoms],
+        examine=gland_examination(measured, recipe.model),
+        on_progress=on_progress,
+    )
 
 
 def write_arm(recipe: Recipe, arm: Arm, run: Run, data: Path, folder: Path, *, remarks: Sequence[str] = ()) -> Bundle:

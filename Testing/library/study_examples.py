@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
+from VFMTransferLib.augment import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.dataset import Split
+from VFMTransferLib.finetune import FinetuneConfig
+from VFMTransferLib.optimization import Schedule
 from VFMTransferLib.phantom import Phantom, make_phantom
+from VFMTransferLib.registry import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
 from VFMTransferLib.study_cases import StudyCase, from_phantom
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.terms import Label, TaskId
 
 SPACING_MM = (3.0, 3.0, 4.0)
 
@@ -19,3 +25,51 @@ def a_phantom(seed: int = 0) -> Phantom:
 
 def a_study(task: TaskId, seed: int = 0) -> StudyCase:
     return from_phantom(a_phantom(seed), task)
+
+
+FAMILIES = ("profound", "provicnet")
+CELLS = [(family, task) for family in FAMILIES for task in TaskId]
+TINY_CONVNEXT = ConvNeXtSpec((1, 1, 1, 1), (4, 6, 8, 10))
+# 8 x 8 patches of 8 px; a window of 64 voxels, none of which is lost on the way in.
+TINY_VIT = ViTSpec(depth=1, dim=16, heads=2, registers=1, patch_px=8, image_px=64, pretrained_image_px=64)
+_HEADS = {
+    TaskId.ANATOMY_SEGMENTATION: {"profound": "profound-upernet-anatomy", "provicnet": "provicnet-anatomy"},
+    TaskId.LESION_SEGMENTATION: {"profound": "profound-upernet-lesion", "provicnet": "provicnet-fusion"},
+    TaskId.CLASSIFICATION: {"profound": "profound-classifier", "provicnet": "provicnet-classifier"},
+}
+
+
+def tiny_study_spec(family: str, task: TaskId) -> ModelSpec:
+    """The registry's network of a task, as small as it gets, on a coarse grid."""
+    spec = MODELS[_HEADS.get(task, {}).get(family, f"{family}-restoration-{task}")]
+    head = replace(spec.head, width={"classifier": 8, "restoration": 2}.get(spec.head.kind, 6), auxiliary_width=5)
+    if family == "provicnet":
+        grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(1, 64, 64))
+        return replace(spec, encoder=TINY_VIT, head=head, preprocess=grid)
+    grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
+    spec = replace(spec, encoder=TINY_CONVNEXT, head=head, preprocess=grid)
+    if task is not TaskId.ANATOMY_SEGMENTATION:
+        return spec
+    labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+    return replace(spec, labels=labels, head=replace(head, out_channels=3))
+
+
+def tiny_study_config(family: str, task: TaskId, steps: int = 4, **changes) -> FinetuneConfig:
+    """Two training phantoms; batches of two, since batch norm needs them."""
+    config = FinetuneConfig(
+        model=tiny_study_spec(family, task),
+        split=Split((a_phantom(0).case.id, a_phantom(1).case.id)),
+        schedule=Schedule(steps, checkpoint_every=2, learning_rate=6e-3),
+        augmentation=Augmentation(),
+        seed=5,
+        drop_path=0.1,
+        phantom_share=0.0,
+        measure_every=steps,
+        batch=2,
+    )
+    return replace(config, **changes)
+
+
+def unvaried(config: FinetuneConfig) -> FinetuneConfig:
+    """The same without augmentation and stochastic depth."""
+    return replace(config, augmentation=NO_AUGMENTATION, drop_path=0.0)

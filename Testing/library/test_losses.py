@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from VFMTransferLib.losses import AUXILIARY_WEIGHT, anatomy_loss, deep_supervision, soft_dice_loss
+from VFMTransferLib.losses import anatomy_loss, lesion_loss, soft_dice_loss
 
 
 def test_soft_dice_by_hand():
@@ -43,11 +43,19 @@ def test_with_zone_labels_the_right_zone_costs_less():
     assert anatomy_loss(right, target) < anatomy_loss(wrong, target)
 
 
-def test_the_auxiliary_head_counts_less():
-    main, auxiliary = torch.randn(1, 2, 2, 3, 4), torch.randn(1, 2, 2, 3, 4)
-    target = torch.rand(1, 2, 3, 4)
-    expected = anatomy_loss(main[0], target) + AUXILIARY_WEIGHT * anatomy_loss(auxiliary[0], target)
-    assert torch.equal(deep_supervision([main, auxiliary], target), expected)
+def test_a_case_without_a_lesion_asks_for_none_and_then_costs_nothing():
+    nothing = torch.zeros(1, 1, 3, 4, 5)
+    wrong, right = torch.full(nothing.shape, 2.0, requires_grad=True), torch.full(nothing.shape, -30.0)
+    assert float(lesion_loss(right, nothing)) == pytest.approx(0, abs=1e-6)
+    lesion_loss(wrong, nothing).backward()
+    assert (wrong.grad > 0).all()  # every voxel is asked to be less sure
+
+
+def test_a_lesions_loss_by_hand():
+    logits = torch.tensor([math.log(3), -math.log(3)]).reshape(1, 1, 2)  # probabilities 3/4 and 1/4
+    target = torch.tensor([1.0, 0.0]).reshape(1, 1, 2)
+    dice = 1 - (2 * 0.75 + 1) / (0.75**2 + 0.25**2 + 1 + 1)
+    assert float(lesion_loss(logits, target)) == pytest.approx(-math.log(0.75) + dice, rel=1e-5)
 
 
 def test_other_numbers_of_classes_are_refused():

@@ -10,6 +10,7 @@ from VFMTransferLib.augment import Augmentation
 from VFMTransferLib.case import Case
 from VFMTransferLib.dataset import Split, TrainingCase, training_case
 from VFMTransferLib.finetune import FinetuneConfig
+from VFMTransferLib.lessons import ViewLesson
 from VFMTransferLib.optimization import Schedule
 from VFMTransferLib.registry import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.terms import Label, Sequence
@@ -64,3 +65,8 @@ def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
 
 def tiny_cases() -> dict[str, TrainingCase]:
     return {f"case-{seed}": tiny_training_case(seed) for seed in range(3)}
+
+
+def tiny_lessons(spec: ModelSpec | None = None) -> dict[str, ViewLesson]:
+    spec = spec or tiny_spec()
+    return {f"case-{seed}": ViewLesson(tiny_training_case(seed, spec), spec.preprocess) for seed in range(3)}

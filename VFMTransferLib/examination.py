@@ -1,0 +1,67 @@
+"""A network in training, examined on study cases by the same way that a user predicts: windows, placement, result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .inference import infer
+from .lessons import prepare_study
+from .placement import Prepared
+from .postprocess import postprocess
+from .registry import ModelSpec
+from .result import Provenance, Result
+from .study_cases import StudyCase
+from .study_scores import Scores, score_results
+
+_SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
+
+
+@dataclass(frozen=True)
+class NetworkSession:
+    """A network as `inference.infer` takes it, in evaluation mode."""
+
+    network: nn.Module
+    runtime: str = "torch"
+    device: str = "cpu"
+    precision: str = "fp32"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """The network's output for arrays of one batch."""
+        with torch.inference_mode():
+            return self.network(*(torch.from_numpy(array) for array in arrays)).float().numpy()
+
+
+class Examination:
+    """Study cases, prepared once, on which networks of one kind are examined.
+
+    Args:
+        spec: The networks.
+        studies: The cases; each comes with its truth.
+    """
+
+    def __init__(self, spec: ModelSpec, studies: Iterable[StudyCase]) -> None:
+        self.spec = spec
+        self.cases: list[tuple[StudyCase, Prepared]] = [(study, prepare_study(study, spec)) for study in studies]
+
+    def scores(self, network: nn.Module) -> Scores:
+        """How good a network in evaluation mode is."""
+        return score_results(self.spec.prediction_task.id, self._results(network))
+
+    def _results(self, network: nn.Module) -> Iterator[tuple[Result, StudyCase]]:
+        session = NetworkSession(network)
+        for study, prepared in self.cases:
+            logits = infer(session, prepared, self.spec)
+            yield (
+                postprocess(logits, prepared, study.case, self.spec, _SOURCE, phase_axis=study.phase_axis),
+                study,
+            )

@@ -1,0 +1,76 @@
+"""What training minimizes where the answer is an image or a displacement; slices (B, C, H, W) and volumes alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SSIM_WEIGHT = 0.2
+IMAGE_WEIGHT = 1.0
+_WINDOW_PX = 11  # as `metrics.ssim`
+
+
+def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute error, and how far structural similarity is from 1, slice by slice in plane.
+
+    Args:
+        found, truth: Images (B, 1, [D,] H, W).
+        weight: Where to look, 0 or 1, same shape; everywhere by default.
+    """
+    found = found.float()
+    if weight is not None:
+        found, truth = found * weight, truth * weight
+    absolute = (found - truth).abs()
+    error = absolute.mean() if weight is None else absolute.sum() / weight.sum().clamp(min=1)
+    span = float(truth.max() - truth.min())
+    if span <= 0 or min(truth.shape[-2:]) < _WINDOW_PX:
+        return error
+    return error + SSIM_WEIGHT * _dissimilarity(found, truth, span)
+
+
+def displacement_loss(
+    along_mm: Tensor, truth_mm: Tensor, seen: Tensor, truth: Tensor, tissue: Tensor, axis: int, step_mm: float
+) -> Tensor:
+    """Mean absolute error of one sample's displacement in tissue, and of the image that follows from it.
+
+    Args:
+        along_mm, truth_mm: Displacement along the phase axis, ([D,] H, W).
+        seen: The distorted image.
+        truth: The undistorted image.
+        tissue: Where there is signal, 0 or 1.
+        axis: Array axis of the phase encoding, from the end: -1 or -2.
+        step_mm: Voxel along it.
+    """
+    along_mm = along_mm.float()
+    count = tissue.sum().clamp(min=1)
+    field = ((along_mm - truth_mm).abs() * tissue).sum() / count
+    image = ((undistorted(seen, along_mm, axis, step_mm) - truth).abs() * tissue).sum() / count
+    return field + IMAGE_WEIGHT * image
+
+
+def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Tensor:
+    """An image pulled along its displacement and scaled by the Jacobian, as `restored` does, but with a gradient.
+
+    Args:
+        seen: The distorted image ([D,] H, W).
+        along_mm: Where the signal of each place went, along the axis.
+        axis: Array axis, from the end.
+        step_mm: Voxel along it.
+    """
+    image, shift = seen.movedim(axis, -1), along_mm.movedim(axis, -1) / step_mm
+    length = image.shape[-1]
+    place = (torch.arange(length, dtype=shift.dtype) + shift).clamp(0, length - 1)
+    below = place.detach().floor().clamp(max=length - 2).long()
+    share = place - below
+    pulled = image.gather(-1, below) * (1 - share) + image.gather(-1, below + 1) * share
+    (stretch,) = torch.gradient(shift, dim=-1)
+    return (pulled * (1 + stretch).clamp(min=0)).movedim(-1, axis)
+
+
+def _dissimilarity(found: Tensor, truth: Tensor, span: float) -> Tensor:
+    """1 - SSIM (Wang et al. 2004) of slices; a volume's slices count as a batch."""
+    from monai.losses import SSIMLoss  # its import takes seconds, and tasks without images do without
+
+    if found.ndim == 5:
+        found, truth = (x.transpose(1, 2).flatten(0, 1) for x in (found, truth))  # (B D, 1, H, W)
+    return SSIMLoss(spatial_dims=2, data_range=span, win_size=_WINDOW_PX)(found, truth)
