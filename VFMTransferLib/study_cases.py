@@ -128,6 +128,23 @@ def from_scan(case: Case, task: TaskId, *, seed: int = 0, gland: Volume | None =
     return _distorted(study, case, np.random.default_rng(seed))
 
 
+def from_labels(
+    case: Case,
+    task: TaskId,
+    *,
+    gland: Volume | None = None,
+    masks: Mapping[Label, Volume] | None = None,
+    category: str | None = None,
+) -> StudyCase:
+    """A task whose truth somebody marked on a real case.
+
+    Raises:
+        MissingSequenceError: The case lacks a sequence.
+    """
+    study = StudyCase(task, _with_sequences(case, task), gland, category=category, is_phantom=False)
+    return replace(study, masks=masks or {})
+
+
 def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
     """The T2w with half its matrix by truncated k-space, and the T2w that it should become again.
 

@@ -97,13 +97,6 @@ def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
     parser.add_argument("--task", choices=[str(task) for task in TaskId], metavar="TASK", **more)
 
 
-def add_training(parser: argparse.ArgumentParser, output: str) -> None:
-    """What both trainings take."""
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with a folder of images for each case")
-    parser.add_argument("--recipe", type=Path, required=True, metavar="JSON", help="network, split, schedules, seed")
-    add_output(parser, output)
-
-
 def probability(text: str) -> float:
     """A number from 0 to 1, as an option's type."""
     value = float(text)

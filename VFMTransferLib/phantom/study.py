@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ def make_phantom(
     lesions: int | None = None,
     noise: float | None = None,
     field_strength: float = 1.0,
+    phase_axis: int | None = None,
 ) -> Phantom:
     """Draw a body and image it.
 
@@ -102,6 +103,7 @@ def make_phantom(
         lesions: How many cancers; at random if None.
         noise: Noise of both scans against the signal of water; at random if None.
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
+        phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding; at random if None.
 
     Returns:
         The study with its truth.
@@ -121,6 +123,7 @@ def make_phantom(
     diffusion = None
     if {Sequence(s) for s in sequences} - {Sequence.T2W}:
         protocol = draw_protocol(rng["diffusion"], noise, field_strength)
+        protocol = protocol if phase_axis is None else replace(protocol, phase_axis=phase_axis)
         grid = place_diffusion(placement.grid, rng["diffusion"])
         diffusion = image_diffusion(canvas.maps, placement.fine, grid, protocol, rng["diffusion"])
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}

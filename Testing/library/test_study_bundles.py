@@ -1,0 +1,140 @@
+"""From the command line to a bundle that predicts: pretraining, both arms, going on after a stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from study_examples import FAMILIES, TINY_CONVNEXT, a_phantom, a_study, tiny_study_spec
+
+from VFMTransferLib import study_training as module
+from VFMTransferLib.bundle import read_bundle, verify
+from VFMTransferLib.cli import main
+from VFMTransferLib.dataset import Split
+from VFMTransferLib.demonstration import demonstration, demonstration_encoder, published
+from VFMTransferLib.encoders import bundle_encoder_weights, encoder_weights, load_encoder
+from VFMTransferLib.models.network import build_network
+from VFMTransferLib.optimization import CHECKPOINT
+from VFMTransferLib.predict import predict
+from VFMTransferLib.registry import HeadSpec
+from VFMTransferLib.study_source import StudySet
+from VFMTransferLib.study_training import checkpoints, finetune_study, study_config, write_study_arm
+from VFMTransferLib.terms import Arm, TaskId
+
+
+def tiny_encoder():
+    spec = demonstration_encoder()
+    grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
+    return replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    """The same commands with networks and phantoms that take seconds."""
+    from VFMTransferLib import study_source
+
+    monkeypatch.setattr(module, "demonstration", tiny_study_spec)
+    monkeypatch.setattr(module, "demonstration_encoder", tiny_encoder)
+    plain = study_source.make_phantom
+    monkeypatch.setattr(
+        study_source,
+        "make_phantom",
+        lambda seed, **options: plain(seed, **{**options, "t2w_spacing_mm": (3.0, 3.0, 4.0)}),
+    )
+
+
+def studies(task: TaskId) -> StudySet:
+    cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
+    train, validation = cases
+    return StudySet(Split((train,), (validation,)), cases)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_tasks_of_a_family_share_one_encoder_and_are_small(family):
+    specs = [demonstration(family, task) for task in TaskId]
+    assert len({spec.encoder for spec in specs}) == 1
+    for spec in specs:
+        assert sum(p.numel() for p in build_network(spec).parameters()) < 3e6
+        assert published(family, spec.task).labels == spec.labels
+    assert demonstration("profound", TaskId.CLASSIFICATION).encoder == demonstration_encoder().encoder
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "objective"),
+    [
+        ("profound", TaskId.CLASSIFICATION, "mae"),
+        ("provicnet", TaskId.ADC_TRANSLATION, "contrast"),
+    ],
+)
+def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, objective):
+    start, out = tmp_path / "start", tmp_path / "tuned"
+    assert main(["pretrain", "--objective", objective, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
+    verify(read_bundle(start))
+    options = ["--encoder", family, "--phantoms", "3", "--validation", "1", "--steps", "2"]
+    assert main(["finetune", task, "--init", str(start), *options, "-o", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["tuned", str(out)]
+    bundle = read_bundle(out)
+    verify(bundle)
+    assert bundle.onnx_path.is_file()
+    assert (bundle.arm, bundle.license) == (Arm.PRETRAINED, "Apache-2.0")
+    assert bundle.training["start"]["bundle"] == "start"
+    assert bundle.training["data"] == "3 phantoms"
+    assert bundle.training["config"]["split"]["validation"] == ["phantom-0002"]
+    assert bundle.metrics["validation"]["cohort"]
+    study = a_study(task)
+    result = predict(study.case, bundle, gland=study.gland)
+    assert result.class_probabilities if task is TaskId.CLASSIFICATION else result.images
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
+    phantoms = [a_phantom(0), a_phantom(1)]
+    pretrain = module.pretrain_masked if family == "profound" else module.pretrain_by_contrast
+    weights = bundle_encoder_weights(pretrain(phantoms, tmp_path / "start", steps=1))
+    for task in TaskId:
+        spec = tiny_study_spec(family, task)
+        network = build_network(spec)
+        load_encoder(network, spec, weights)
+        for name, tensor in encoder_weights(network.state_dict(), spec).items():
+            assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop(line, part):
+        if part == 0.5:
+            raise StoppedError
+
+    task = TaskId.ANATOMY_SEGMENTATION
+    cases = studies(task)
+    config = study_config("provicnet", task, cases, steps=4)
+    config = replace(config, schedule=replace(config.schedule, checkpoint_every=2))
+    with pytest.raises(StoppedError):
+        finetune_study(config, cases, checkpoints(tmp_path / "one"), on_progress=stop)
+    assert [path.name for path in checkpoints(tmp_path / "one").iterdir()] == [CHECKPOINT]
+    written = []
+    for name in ("one", "other"):
+        run = finetune_study(config, cases, checkpoints(tmp_path / name))
+        written.append(write_study_arm(config, run, cases, tmp_path / name, data="two", init=None, license="CC0-1.0"))
+    assert written[0].weights_sha256 == written[1].weights_sha256
+    assert written[0].arm is Arm.SCRATCH
+    assert [point["step"] for point in run.history] == [1, 2, 3, 4]
+    assert all("score" in point for point in run.history)
+
+
+def test_wrong_usage_is_said(capsys):
+    for arguments, message in (
+        (["finetune", "cooking", "-o", "x"], "TASK must be one of anatomy-segmentation"),
+        (["finetune", "classification", "--encoder", "resnet", "--init", "scratch", "-o", "x"], "must be profound or"),
+        (["finetune", "classification", "--encoder", "profound", "-o", "x"], "--init a bundle or scratch"),
+        (["finetune", "data", "--recipe", "r.json", "-o", "x"], "--recipe needs --arm"),
+        (["pretrain", "-o", "x"], "name an --objective"),
+        (["pretrain", "--objective", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err

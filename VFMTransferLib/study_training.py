@@ -1,0 +1,262 @@
+"""From study cases to bundles: one cell of the study, or the pretraining that its pretrained arm starts from.
+
+A work folder keeps checkpoints; started again with the same settings, a training goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .augment import Augmentation
+from .bundle import Bundle, write_bundle
+from .contrast import ContrastConfig, pretrain_contrast
+from .dataset import TrainingCase, training_case
+from .demonstration import demonstration, demonstration_encoder
+from .encoders import bundle_encoder_weights, encoder_weights, load_encoder
+from .examination import Examination
+from .export import export_onnx
+from .finetune import FinetuneConfig, averaged_network, finetune
+from .lessons import lesson_of
+from .models.network import build_network
+from .optimization import Progress, Run, Schedule
+from .phantom import Phantom
+from .pretrain import PretrainConfig, pretrain
+from .pretrain import encoder_weights as masked_encoder_weights
+from .registry import ModelSpec
+from .slice_samples import SliceCase, cancer_classes, slice_case
+from .spec_json import to_json
+from .study_scores import Scores
+from .study_source import StudySet
+from .tasks import TASKS
+from .terms import Arm, TaskId
+
+VERSION = "1.0.0"
+SCORE = "score"  # the task's primary measure in a run's history
+_RATES = {"profound": 2e-3, "provicnet": 1e-3}
+_ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
+# Of images, what they look like is what is asked for.
+_IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
+
+
+def study_config(
+    family: str, task: TaskId, studies: StudySet, *, steps: int, seed: int = 0, encoder: ModelSpec | None = None
+) -> FinetuneConfig:
+    """How a cell of the study is trained, the same for both arms.
+
+    Args:
+        family: `profound` or `provicnet`.
+        task: The task.
+        studies: Say the split.
+        steps: Optimizer steps.
+        seed: Of head, order and samples.
+        encoder: A network whose encoder's size to take, instead of the demonstration's.
+    """
+    spec = demonstration(family, task)
+    if encoder is not None:
+        spec = replace(spec, encoder=encoder.encoder)
+    is_image = TASKS[task].output == "image"
+    return FinetuneConfig(
+        model=spec,
+        split=studies.split,
+        schedule=Schedule(steps, learning_rate=_RATES[family], checkpoint_every=min(steps, 50)),
+        augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
+        seed=seed,
+        drop_path=0.0 if is_image else 0.1,
+        phantom_share=0.0,
+        measure_every=max(steps // 10, 1),
+        batch=_batch(family, task),
+    )
+
+
+def _batch(family: str, task: TaskId) -> int:
+    """Samples a step: a volume, several slices, or as many studies as batch normalization needs."""
+    if task is TaskId.CLASSIFICATION:
+        return 4 if family == "profound" else 2
+    return 1 if family == "profound" else 8
+
+
+def finetune_study(
+    config: FinetuneConfig,
+    studies: StudySet,
+    work: Path,
+    *,
+    init: Bundle | None = None,
+    on_progress: Progress | None = None,
+) -> Run:
+    """Fine-tune one arm on study cases, or go on where it was stopped.
+
+    Args:
+        config: From `study_config`, the same for both arms.
+        studies: The cases.
+        work: Where the checkpoint goes.
+        init: The pretrained arm's start; the scratch arm has none.
+        on_progress: Called with a line of text and the part that is done.
+
+    Returns:
+        The finished run, whose history holds the validation cases' scores, the primary one as `score`.
+
+    Raises:
+        DatasetError: A case lacks what its task needs.
+        CheckpointError: The start has another encoder, or `work` a checkpoint of another configuration.
+    """
+    lessons = {name: lesson_of(studies.cases[name], config.model) for name in config.split.train}
+    examination = Examination(config.model, studies.of(config.split.validation))
+    return finetune(
+        config,
+        Arm.SCRATCH if init is None else Arm.PRETRAINED,
+        lessons,
+        work,
+        encoder=None if init is None else bundle_encoder_weights(init),
+        examine=_curve_of(examination) if examination.cases else None,
+        on_progress=on_progress,
+    )
+
+
+def _curve_of(examination: Examination) -> Callable[[nn.Module], Mapping[str, float]]:
+    def examine(network: nn.Module) -> dict[str, float]:
+        scores = examination.scores(network)
+        return finite({SCORE: scores.primary, **scores.cohort})
+
+    return examine
+
+
+def write_study_arm(
+    config: FinetuneConfig, run: Run, studies: StudySet, folder: Path, *, data: str, init: Bundle | None, license: str
+) -> Bundle:
+    """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
+
+    Args:
+        config: The configuration.
+        run: The finished training; its averaged weights are written, as fp16.
+        studies: The cases.
+        folder: The bundle's folder; its name is the bundle's.
+        data: What the cases are, for the record.
+        init: The start; None of the scratch arm.
+        license: Of the weights, an SPDX identifier where there is one.
+    """
+    arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
+    spec, network = config.model, averaged_network(run, config.model)
+    scores = {
+        part: _record(Examination(spec, studies.of(names)).scores(network))
+        for part, names in (("validation", config.split.validation), ("test", config.split.test))
+        if names
+    }
+    start = "scratch" if init is None else {"bundle": init.name, "sha256": init.weights_sha256}
+    bundle = Bundle(
+        folder=folder,
+        name=folder.name,
+        title=f"{spec.title}, {_ARM_TITLES[arm]}",
+        version=VERSION,
+        spec=spec,
+        arm=arm,
+        training=_training(config, run, data) | {"start": start},
+        metrics=scores,
+        license=license,
+        demonstration=True,
+        description=f"Fine-tuned for {TASKS[config.model.prediction_task.id].title.lower()}. The arms of the study "
+        "differ in the encoder's initial weights only.",
+    )
+    return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True))
+
+
+def pretrain_masked(
+    phantoms: Iterable[Phantom], folder: Path, *, steps: int, seed: int = 0, on_progress: Progress | None = None
+) -> Bundle:
+    """Pretrain ProFound's encoder as a masked autoencoder on phantoms, to a bundle.
+
+    Args:
+        phantoms: Their labels are not used.
+        folder: The bundle's folder; checkpoints go beside it.
+        steps: Optimizer steps.
+        seed: Of weights, order, views and hidden cubes.
+        on_progress: Called with a line of text and the part that is done.
+    """
+    spec = demonstration_encoder()
+    cases: dict[str, TrainingCase] = {p.case.id: training_case(p.case, spec_for_views(spec)) for p in phantoms}
+    config = PretrainConfig(
+        model=spec,
+        cases=tuple(cases),
+        schedule=Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50)),
+        augmentation=Augmentation(),
+        seed=seed,
+        hidden=0.6,
+        decoder_width=64,
+        phantom_share=0.0,
+    )
+    run = pretrain(config, cases, checkpoints(folder), on_progress=on_progress)
+    return _write_start(spec, masked_encoder_weights(run), run, folder, _recorded(config), "mae")
+
+
+def pretrain_by_contrast(
+    phantoms: Iterable[Phantom], folder: Path, *, steps: int, seed: int = 0, on_progress: Progress | None = None
+) -> Bundle:
+    """Pretrain ProViCNet's encoders by patch-level contrast on phantoms' labels, to a bundle; as `pretrain_masked`."""
+    spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION)
+    cases: list[SliceCase] = [slice_case(p.case, spec, p.gland, cancer_classes(p, spec.labels)) for p in phantoms]
+    schedule = Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50))
+    config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=8, drop_path=0.1)
+    run = pretrain_contrast(config, cases, checkpoints(folder), on_progress=on_progress)
+    record = _recorded(config) | {"cases": [case.id for case in cases]}
+    return _write_start(spec, run.average, run, folder, record, "contrast")
+
+
+def checkpoints(bundle_folder: Path) -> Path:
+    """Where the training of a bundle keeps its checkpoint: beside the bundle, which is written whole at the end."""
+    return bundle_folder.parent / f"{bundle_folder.name}.training"
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What has a value; JSON knows no other numbers."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def spec_for_views(encoder: ModelSpec) -> ModelSpec:
+    """An encoder's specification with a task, which says that T2w is the grid's sequence."""
+    return replace(encoder, task=TaskId.LESION_SEGMENTATION)
+
+
+def _write_start(
+    spec: ModelSpec, weights: Mapping[str, Tensor], run: Run, folder: Path, config: dict[str, Any], objective: str
+) -> Bundle:
+    """Write a pretrained network; that its encoders can be loaded is tried first."""
+    load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
+    bundle = Bundle(
+        folder=folder,
+        name=folder.name,
+        title=f"{spec.title}, {objective}",
+        version=VERSION,
+        spec=spec,
+        training={"objective": objective, "data": "phantoms", "config": config, **_course(run)},
+        license="Apache-2.0",
+        demonstration=True,
+        description="A starting point for fine-tuning, pretrained on procedural phantoms.",
+    )
+    return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
+
+
+def _training(config: FinetuneConfig, run: Run, data: str) -> dict[str, Any]:
+    return {"config": _recorded(config), "data": data, **_course(run)}
+
+
+def _recorded(config: object) -> dict[str, Any]:
+    """A configuration without its network, which the bundle states itself."""
+    document: dict[str, Any] = to_json(config)
+    del document["model"]
+    return document
+
+
+def _course(run: Run) -> dict[str, Any]:
+    return {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+
+
+def _record(scores: Scores) -> dict[str, Any]:
+    return {
+        "cohort": finite(scores.cohort),
+        "cases": {case.case_id: finite(case.values) for case in scores.cases},
+    }
