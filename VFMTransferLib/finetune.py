@@ -28,6 +28,7 @@ from .objectives import Objective, class_weights, collate
 from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
 from .registry import ModelSpec
 from .spec_json import to_json
+from .specialised import specialised_network
 from .terms import Arm, TaskId
 
 # Names of measures and their values, of a network in evaluation mode.
@@ -48,6 +49,8 @@ class FinetuneConfig:
         phantom_share: Part of the steps that show a phantom.
         measure_every: Steps between measurements.
         batch: Samples a step.
+        specialised: Whether a specialised network of the same size is trained in the place of the model: the study's
+            third row, from scratch.
     """
 
     model: ModelSpec
@@ -59,6 +62,7 @@ class FinetuneConfig:
     phantom_share: float
     measure_every: int
     batch: int = 1
+    specialised: bool = False
 
 
 def finetune(
@@ -105,7 +109,7 @@ def finetune(
         run.seconds += time.perf_counter() - began
         finished = run.step == config.schedule.steps
         if run.step % config.measure_every == 0 or finished:
-            measured = {} if examine is None else examine(averaged_network(run, config.model))
+            measured = {} if examine is None else examine(averaged_network(run, config.model, config.specialised))
             run.history.append({"step": run.step, "loss": loss, **measured})
         if run.step % config.schedule.checkpoint_every == 0 or finished:
             run.save(path, identity)
@@ -124,6 +128,10 @@ def initial_network(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tens
     if (arm is Arm.PRETRAINED) != (encoder is not None):
         raise ValueError("The pretrained arm must start from an encoder's weights, and the scratch arm from none.")
     torch.manual_seed(config.seed)
+    if config.specialised:
+        if encoder is not None:
+            raise ValueError("A specialised network must start from scratch, since no pretraining fits it.")
+        return specialised_network(config.model)
     network = build_network(config.model, config.drop_path)
     if encoder is not None:
         load_encoder(network, config.model, encoder)
@@ -159,9 +167,9 @@ def gland_examination(cases: Mapping[str, TrainingCase], spec: ModelSpec) -> Exa
     return lambda network: {f"dice {name}": gland_dice(network, view) for name, view in views.items()}
 
 
-def averaged_network(run: Run, spec: ModelSpec) -> nn.Module:
+def averaged_network(run: Run, spec: ModelSpec, specialised: bool = False) -> nn.Module:
     """The network with a run's averaged weights, in evaluation mode."""
-    network = build_network(spec)
+    network = specialised_network(spec) if specialised else build_network(spec)
     network.load_state_dict(run.average)
     return network.eval()
 
