@@ -60,10 +60,13 @@ def demonstration_encoder() -> ModelSpec:
 
 
 def _grid(spec: ModelSpec) -> PreprocessSpec:
-    """About 10 cm around the prostate; ProFound's slices are interpolated to half their thickness."""
+    """About 10 cm around the prostate at the scale that pretraining saw; for images all of the slices, by windows."""
+    is_image = spec.head.kind == "restoration"
+    overlap = 0.25 if is_image else spec.preprocess.overlap
     if spec.family == "provicnet":
-        return replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128))
-    whole = spec.head.kind == "restoration"  # images are wanted everywhere, and by few windows
+        return replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)
     depth = 48 if spec.task is TaskId.ANATOMY_SEGMENTATION else 32
-    grid = replace(spec.preprocess, spacing_mm=(1.0, 1.0, 1.5), patch=(depth, 96, 96), whole_volume=whole)
-    return replace(grid, overlap=0.25) if whole else grid
+    spacing_mm = (1.0, 1.0, 1.5)
+    return replace(
+        spec.preprocess, spacing_mm=spacing_mm, patch=(depth, 96, 96), overlap=overlap, whole_volume=is_image
+    )

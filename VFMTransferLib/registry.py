@@ -178,14 +178,14 @@ def _restoration(task: TaskId, title: str, sequences: tuple[Sequence | None, ...
 
 
 def _slice_restoration(task: TaskId, title: str, sequences: tuple[Sequence, ...]) -> ModelSpec:
-    """As `_restoration`, slice by slice."""
+    """As `_restoration`, slice by slice, and window by window where a slice is larger than one."""
     return ModelSpec(
         name=f"provicnet-restoration-{task}",
         title=f"ProViCNet restoration, {title}",
         task=task,
         encoder=ViTSpec(),
         head=HeadSpec("restoration", 1, 16),
-        preprocess=PreprocessSpec(sequences, **_PROVICNET_GRID),
+        preprocess=PreprocessSpec(sequences, **_PROVICNET_GRID, whole_volume=True),
         labels=(),
         activation="none",
         paper=PROVICNET_PAPER,

@@ -20,7 +20,7 @@ from .preprocess import prepare
 from .registry import ModelSpec, ViTSpec
 from .slices import NEIGHBORS, neighbor_slices
 from .terms import Label
-from .volume import IntTriple, Volume
+from .volume import Volume
 from .windows import cut
 
 _NEAR_GLAND = 0.8  # share of the samples whose slice holds gland; in the others it is as likely as any
@@ -35,7 +35,7 @@ class SliceCase:
         images: (S, D, H, W), a sequence each, normalized as for prediction.
         maps: (K, D, H, W), the truth, half precision; for segmentation one map of classes, by their numbers in the
             network's labels.
-        corner: First voxel (z, y, x) of the window that prediction would take.
+        corners: First row and column of each window that prediction takes in a slice.
         marked: Slices that show the prostate.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
@@ -44,7 +44,7 @@ class SliceCase:
     id: str
     images: Tensor = field(repr=False)
     maps: Tensor = field(repr=False)
-    corner: IntTriple
+    corners: tuple[tuple[int, int], ...]
     marked: tuple[int, ...]
     is_signed: bool = False
     keeps_intensity: bool = False
@@ -105,7 +105,7 @@ def prepared_slices(name: str, prepared: Prepared, maps: np.ndarray, marked: Ite
         id=name,
         images=torch.from_numpy(prepared.array).half(),
         maps=torch.from_numpy(np.ascontiguousarray(maps, np.float16)),
-        corner=prepared.starts[0],
+        corners=tuple(dict.fromkeys((y, x) for _, y, x in prepared.starts)),
         marked=tuple(int(z) for z in marked),
         **kind,
     )
@@ -177,10 +177,12 @@ def _random_slice(case: SliceCase, generator: Generator) -> int:
 
 
 def _random_corner(case: SliceCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> tuple[int, int]:
-    """First row and column of the window: the one of prediction, shifted."""
+    """First row and column of the window: the one of prediction, or one of several, shifted."""
     x_mm, y_mm, _ = spec.preprocess.spacing_mm
     draw = 2 * torch.rand(2, generator=generator) - 1
     dx, dy = (
         round(float(part) * limit / step) for part, limit, step in zip(draw, how.shift_mm, (x_mm, y_mm), strict=False)
     )
-    return case.corner[1] + dy, case.corner[2] + dx
+    among = len(case.corners)
+    y, x = case.corners[int(torch.randint(among, (1,), generator=generator)) if among > 1 else 0]
+    return y + dy, x + dx

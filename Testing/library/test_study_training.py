@@ -255,3 +255,24 @@ def test_targets_of_lesions_are_half_as_fine_as_the_input():
     sample = lesson_of(a_study(TaskId.LESION_SEGMENTATION), spec).sample(Generator(), NO_AUGMENTATION)
     assert sample.target.shape == (1, 1, *(n // TARGET_STRIDE for n in spec.preprocess.patch))
     assert sample.target.max() > 0.2
+
+
+@pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION])
+def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slice(task):
+    study, spec = a_study(task), tiny_study_spec("provicnet", task)
+    prepared = prepare_study(study, spec)
+    several = len({start[1:] for start in prepared.starts}) > 1
+    assert several == (task is TaskId.SUPER_RESOLUTION)
+    seen = []
+
+    class Recorder(nn.Module):
+        def forward(self, *inputs):
+            seen.append(inputs)
+            return torch.zeros((1, 4) if task is TaskId.CLASSIFICATION else (1, 1, 64, 64))
+
+    infer(NetworkSession(Recorder()), prepared, spec)
+    for seed in range(4):
+        sample = lesson_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
+        first = [part[:1] for part in sample.inputs]
+        nearest = min(max(float((a - b).abs().max()) for a, b in zip(first, shown, strict=True)) for shown in seen)
+        assert nearest < 0.02  # kept as fp16
