@@ -101,6 +101,16 @@ def pretraining_phantoms(count: int, on_progress: OnProgress | None = None) -> l
     return made
 
 
+def folder_cases(folder: Path) -> list[Case]:
+    """The images of all cases on disk, for pretraining without labels.
+
+    Raises:
+        DatasetError: The folder holds no cases.
+        ImageError: A file cannot be read.
+    """
+    return [replace(read_case(path), id=path.name, gland=None) for _, path in _case_folders(folder)]
+
+
 def folder_studies(
     folder: Path, task: TaskId, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0
 ) -> StudySet:

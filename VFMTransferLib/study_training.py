@@ -15,24 +15,27 @@ from torch import Tensor, nn
 
 from .augment import Augmentation
 from .bundle import Bundle, write_bundle
+from .case import Case
 from .contrast import ContrastConfig, pretrain_contrast
 from .dataset import TrainingCase, training_case
 from .demonstration import demonstration, demonstration_encoder
 from .encoders import bundle_encoder_weights, encoder_weights, load_encoder
+from .errors import DatasetError
 from .examination import Examination
 from .export import export_onnx
 from .finetune import FinetuneConfig, averaged_network, finetune
 from .lessons import lesson_of
 from .models.network import build_network
 from .optimization import Progress, Run, Schedule
-from .phantom import Phantom
 from .pretrain import PretrainConfig, pretrain
 from .pretrain import encoder_weights as masked_encoder_weights
 from .registry import ModelSpec
-from .slice_samples import SliceCase, cancer_classes, slice_case
+from .slice_samples import SliceCase, slice_case
 from .spec_json import to_json
+from .study_cases import StudyCase
 from .study_scores import Scores
 from .study_source import StudySet
+from .study_targets import class_map
 from .tasks import TASKS
 from .terms import Arm, TaskId
 
@@ -165,19 +168,26 @@ def write_study_arm(
 
 
 def pretrain_masked(
-    phantoms: Iterable[Phantom], folder: Path, *, steps: int, seed: int = 0, on_progress: Progress | None = None
+    images: Iterable[Case],
+    folder: Path,
+    *,
+    steps: int,
+    data: str,
+    seed: int = 0,
+    on_progress: Progress | None = None,
 ) -> Bundle:
-    """Pretrain ProFound's encoder as a masked autoencoder on phantoms, to a bundle.
+    """Pretrain ProFound's encoder as a masked autoencoder, to a bundle.
 
     Args:
-        phantoms: Their labels are not used.
+        images: Cases; a sequence that one lacks is a channel of zeros.
         folder: The bundle's folder; checkpoints go beside it.
         steps: Optimizer steps.
+        data: What the cases are, for the record.
         seed: Of weights, order, views and hidden cubes.
         on_progress: Called with a line of text and the part that is done.
     """
     spec = demonstration_encoder()
-    cases: dict[str, TrainingCase] = {p.case.id: training_case(p.case, spec_for_views(spec)) for p in phantoms}
+    cases: dict[str, TrainingCase] = {case.id: training_case(case, spec_for_views(spec)) for case in images}
     config = PretrainConfig(
         model=spec,
         cases=tuple(cases),
@@ -189,20 +199,42 @@ def pretrain_masked(
         phantom_share=0.0,
     )
     run = pretrain(config, cases, checkpoints(folder), on_progress=on_progress)
-    return _write_start(spec, masked_encoder_weights(run), run, folder, _recorded(config), "mae")
+    record = {"objective": "mae", "data": data, "config": _recorded(config)}
+    return _write_start(spec, masked_encoder_weights(run), run, folder, record)
 
 
 def pretrain_by_contrast(
-    phantoms: Iterable[Phantom], folder: Path, *, steps: int, seed: int = 0, on_progress: Progress | None = None
+    studies: Iterable[StudyCase],
+    folder: Path,
+    *,
+    steps: int,
+    data: str,
+    seed: int = 0,
+    on_progress: Progress | None = None,
 ) -> Bundle:
-    """Pretrain ProViCNet's encoders by patch-level contrast on phantoms' labels, to a bundle; as `pretrain_masked`."""
+    """Pretrain ProViCNet's encoders by patch-level contrast of tissues, to a bundle.
+
+    Args:
+        studies: Cases of lesion segmentation, whose gland is known too; otherwise as for `pretrain_masked`.
+        folder, steps, data, seed, on_progress: As there.
+
+    Raises:
+        DatasetError: A case has no mask of the prostate.
+    """
     spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION)
-    cases: list[SliceCase] = [slice_case(p.case, spec, p.gland, cancer_classes(p, spec.labels)) for p in phantoms]
+    cases = [_tissues(study, spec) for study in studies]
     schedule = Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50))
     config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=8, drop_path=0.1)
     run = pretrain_contrast(config, cases, checkpoints(folder), on_progress=on_progress)
-    record = _recorded(config) | {"cases": [case.id for case in cases]}
-    return _write_start(spec, run.average, run, folder, record, "contrast")
+    names = [case.id for case in cases]
+    record = {"objective": "contrast", "data": data, "cases": names, "config": _recorded(config)}
+    return _write_start(spec, run.average, run, folder, record)
+
+
+def _tissues(study: StudyCase, spec: ModelSpec) -> SliceCase:
+    if study.gland is None:
+        raise DatasetError(f"Case '{study.case.id}' must have a mask of the prostate for contrast, but has none.")
+    return slice_case(study.case, spec, study.gland, class_map(study, spec))
 
 
 def checkpoints(bundle_folder: Path) -> Path:
@@ -221,20 +253,20 @@ def spec_for_views(encoder: ModelSpec) -> ModelSpec:
 
 
 def _write_start(
-    spec: ModelSpec, weights: Mapping[str, Tensor], run: Run, folder: Path, config: dict[str, Any], objective: str
+    spec: ModelSpec, weights: Mapping[str, Tensor], run: Run, folder: Path, record: dict[str, Any]
 ) -> Bundle:
     """Write a pretrained network; that its encoders can be loaded is tried first."""
     load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
     bundle = Bundle(
         folder=folder,
         name=folder.name,
-        title=f"{spec.title}, {objective}",
+        title=f"{spec.title}, {record['objective']}",
         version=VERSION,
         spec=spec,
-        training={"objective": objective, "data": "phantoms", "config": config, **_course(run)},
-        license="Apache-2.0",
+        training={**record, **_course(run)},
+        license="Apache-2.0" if record["data"].endswith("phantoms") else "unknown",
         demonstration=True,
-        description="A starting point for fine-tuning, pretrained on procedural phantoms.",
+        description="A starting point for fine-tuning.",
     )
     return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
 

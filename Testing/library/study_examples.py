@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 from VFMTransferLib.augment import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.dataset import Split
 from VFMTransferLib.finetune import FinetuneConfig
+from VFMTransferLib.io import write_volume
 from VFMTransferLib.optimization import Schedule
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.registry import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
@@ -25,6 +27,16 @@ def a_phantom(seed: int = 0) -> Phantom:
 
 def a_study(task: TaskId, seed: int = 0) -> StudyCase:
     return from_phantom(a_phantom(seed), task)
+
+
+def write_case(folder: Path, seed: int, *truths: str) -> None:
+    """A phantom as a study on disk, with some of its truths."""
+    folder.mkdir(parents=True)
+    phantom = a_phantom(seed)
+    for sequence, volume in phantom.case.volumes.items():
+        write_volume(volume, folder / f"{sequence}.nii.gz")
+    for name in truths:
+        write_volume(phantom.truths[name], folder / f"{name}.nii.gz")
 
 
 FAMILIES = ("profound", "provicnet")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from study_examples import FAMILIES, TINY_CONVNEXT, a_phantom, a_study, tiny_study_spec
+from study_examples import FAMILIES, TINY_CONVNEXT, a_study, tiny_study_spec, write_case
 
 from VFMTransferLib import study_training as module
 from VFMTransferLib.bundle import read_bundle, verify
@@ -14,6 +14,7 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.dataset import Split
 from VFMTransferLib.demonstration import demonstration, demonstration_encoder, published
 from VFMTransferLib.encoders import bundle_encoder_weights, encoder_weights, load_encoder
+from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.models.network import build_network
 from VFMTransferLib.optimization import CHECKPOINT
 from VFMTransferLib.predict import predict
@@ -87,11 +88,31 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert result.class_probabilities if task is TaskId.CLASSIFICATION else result.images
 
 
+@pytest.mark.parametrize("objective", ["mae", "contrast"])
+def test_pretraining_reads_a_folder_of_cases(tmp_path, objective):
+    for seed in range(2):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland", "lesion")
+    start = tmp_path / "start"
+    assert main(["pretrain", str(tmp_path / "cases"), "--objective", objective, "--steps", "1", "-o", str(start)]) == 0
+    bundle = read_bundle(start)
+    assert (bundle.training["data"], bundle.license) == ("cases", "unknown")
+
+
+def test_contrast_needs_to_know_the_gland(tmp_path):
+    study = replace(a_study(TaskId.LESION_SEGMENTATION), gland=None)
+    with pytest.raises(DatasetError, match="must have a mask of the prostate"):
+        module.pretrain_by_contrast([study], tmp_path / "start", steps=1, data="one")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
-    phantoms = [a_phantom(0), a_phantom(1)]
-    pretrain = module.pretrain_masked if family == "profound" else module.pretrain_by_contrast
-    weights = bundle_encoder_weights(pretrain(phantoms, tmp_path / "start", steps=1))
+    studies = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
+    if family == "profound":
+        images = [study.case for study in studies]
+        start = module.pretrain_masked(images, tmp_path / "start", steps=1, data="two")
+    else:
+        start = module.pretrain_by_contrast(studies, tmp_path / "start", steps=1, data="two")
+    weights = bundle_encoder_weights(start)
     for task in TaskId:
         spec = tiny_study_spec(family, task)
         network = build_network(spec)

@@ -6,22 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_examples import SPACING_MM, a_phantom
+from study_examples import SPACING_MM, a_phantom, write_case
 
 from VFMTransferLib.errors import DatasetError
-from VFMTransferLib.io import write_volume
 from VFMTransferLib.restored import ADC_SYNTHETIC, SUPER_RESOLVED
 from VFMTransferLib.study_source import folder_studies, phantom_studies
 from VFMTransferLib.terms import Label, Sequence, TaskId
-
-
-def write_case(folder: Path, seed: int, *truths: str) -> None:
-    folder.mkdir(parents=True)
-    phantom = a_phantom(seed)
-    for sequence, volume in phantom.case.volumes.items():
-        write_volume(volume, folder / f"{sequence}.nii.gz")
-    for name in truths:
-        write_volume(phantom.truths[name], folder / f"{name}.nii.gz")
 
 
 @pytest.fixture(scope="module")

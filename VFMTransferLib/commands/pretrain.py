@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .options import Commands, add_command, add_output
 from .progress import progress_lines
 
 OBJECTIVES = ("mae", "contrast")
+PHANTOMS = "phantoms"
 
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "pretrain", "Pretrain encoders: masked autoencoder, or contrast of tissues")
-    parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="with --recipe: folder of cases")
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
+    )
     parser.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        help="mae: ProFound, images alone; contrast: ProViCNet, by the phantoms' tissues. Writes a bundle for --init",
+        help="mae: ProFound, from images alone; contrast: ProViCNet, from masks gland and lesion. A bundle for --init",
     )
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")
@@ -28,28 +32,40 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if (args.recipe is None) == (args.objective is None) or (args.recipe is None) != (args.data is None):
+    if (args.recipe is None) == (args.objective is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name an --objective, or DATA with its --recipe")
     if args.recipe is None:
-        _on_phantoms(args)
+        _by_objective(args)
         return
     from ..recipe import read_recipe
     from ..training import pretrain_encoder
 
     recipe = read_recipe(args.recipe)
     with progress_lines() as on_progress:
-        encoder = pretrain_encoder(recipe, args.data, args.output, on_progress)
+        encoder = pretrain_encoder(recipe, Path(args.data), args.output, on_progress)
     print(encoder)
 
 
-def _on_phantoms(args: argparse.Namespace) -> None:
+def _by_objective(args: argparse.Namespace) -> None:
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
-    from ..study_source import pretraining_phantoms
+    from ..study_cases import from_phantom
+    from ..study_source import folder_cases, folder_studies, pretraining_phantoms
     from ..study_training import pretrain_by_contrast, pretrain_masked
+    from ..terms import TaskId
 
-    pretrain = pretrain_masked if args.objective == "mae" else pretrain_by_contrast
+    lesions = TaskId.LESION_SEGMENTATION
+    is_made_up = args.data in (None, PHANTOMS)
+    common: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
+    common["data"] = f"{args.phantoms} {PHANTOMS}" if is_made_up else Path(args.data).name
     with progress_lines() as on_progress:
-        phantoms = pretraining_phantoms(args.phantoms, on_progress)
-        bundle = pretrain(phantoms, args.output, steps=args.steps, seed=args.seed, on_progress=on_progress)
+        phantoms = pretraining_phantoms(args.phantoms, on_progress) if is_made_up else []
+        common["on_progress"] = on_progress
+        if args.objective == "mae":
+            images = [phantom.case for phantom in phantoms] if is_made_up else folder_cases(Path(args.data))
+            bundle = pretrain_masked(images, args.output, **common)
+        else:
+            made = [from_phantom(phantom, lesions) for phantom in phantoms]
+            studies = made if is_made_up else folder_studies(Path(args.data), lesions).cases.values()
+            bundle = pretrain_by_contrast(studies, args.output, **common)
     print(f"{bundle.name}\n{bundle.folder}")
