@@ -47,13 +47,15 @@ class VFMTransfer(ScriptedLoadableModule):
         self.parent.acknowledgementText = _(
             "The networks follow ProFound (arXiv:2603.03961) and ProViCNet (arXiv:2502.00366). Cite their papers."
         )
-        slicer.app.connect("startupCompleted()", registerSampleData)
-        slicer.app.connect("startupCompleted()", registerTerms)
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
 
 
-def registerTerms():
-    """Make the prostate's zones known, with which segments are coded."""
-    loadTerminology(slicer.modules.terminologies.logic())
+def onStartupCompleted():
+    """Tell other modules what there is for them, as far as Slicer was started with them."""
+    if hasattr(slicer.modules, "sampledata"):
+        registerSampleData()
+    if hasattr(slicer.modules, "terminologies"):
+        loadTerminology(slicer.modules.terminologies.logic())  # codes of the prostate's zones
 
 
 class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
