@@ -53,8 +53,9 @@ class Bench:
         )
 
     def predict(self, *words: object, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess:
-        """`predict` on the study; options of `words` that come last win."""
-        options = ["--bundle", "tiny-scratch", "-o", self.out, *words]
+        """`predict` on the study, with a good bundle unless `words` name one."""
+        bundle = [] if "--bundle" in words else ["--bundle", "tiny-scratch"]
+        options = [*bundle, "-o", self.out, *words]
         return self.run("predict", self.study, *options, limit=limit)
 
     def require_refusal(self, done: subprocess.CompletedProcess, *says: str) -> None:
@@ -175,7 +176,7 @@ def test_a_mask_in_place_of_an_image(bench):
 def test_two_files_for_one_sequence(bench):
     shutil.copy(bench.study / "t2w.nii.gz", bench.study / "other_t2w.nii.gz")
     shutil.move(bench.study / "t2w.nii.gz", bench.study / "one_t2w.nii.gz")
-    bench.require_refusal(bench.predict(), "one_t2w.nii.gz", "other_t2w.nii.gz", "--t2w")
+    bench.require_refusal(bench.predict(), "one_t2w.nii.gz", "other_t2w.nii.gz", "select it as t2w")
 
 
 def test_a_gland_mask_that_is_empty(bench):
