@@ -91,7 +91,9 @@ def test_a_file_named_by_its_role_alone_goes_before_others(a_folder):
 def test_two_files_for_one_role_are_listed(a_folder):
     (a_folder / "t2w.nii.gz").rename(a_folder / "a_t2w.nii.gz")
     write_volume(a_t2w(5), a_folder / "b_t2w.nii.gz")
-    with pytest.raises(AmbiguousInputError, match=r"a_t2w.nii.gz, b_t2w.nii.gz\. Keep one of them in the folder, or select it as t2w"):
+    with pytest.raises(
+        AmbiguousInputError, match=r"a_t2w.nii.gz, b_t2w.nii.gz\. Keep one of them in the folder, or select it as t2w"
+    ):
         read_case(a_folder)
 
 
@@ -213,7 +215,9 @@ def test_a_3d_diffusion_file_without_b_value_is_not_guessed_at(a_folder):
     (a_folder / "hbv.nii.gz").rename(a_folder / "dwi.nii.gz")
     case = read_case(a_folder)
     assert Sequence.HBV not in case
-    assert case.notes == ("'dwi.nii.gz' has no b values and was not used; if it is the high-b image, select it as such.",)
+    assert case.notes == (
+        "'dwi.nii.gz' has no b values and was not used; if it is the high-b image, select it as such.",
+    )
 
 
 def test_a_gland_mask_is_found_by_its_name(a_folder):
