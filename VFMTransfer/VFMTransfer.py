@@ -15,12 +15,12 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from VFMTransferSlicer.inputs.samples import SAMPLE_SEED, PhantomMaker, registerSampleData
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
-from VFMTransferSlicer.samples import SAMPLE_SEED, PhantomMaker, registerSampleData
-from VFMTransferSlicer.terminology import loadTerminology
+from VFMTransferSlicer.results.terminology import loadTerminology
 from VFMTransferSlicer.widget import Panel, makeSections
-from VFMTransferSlicer.workers import theWorker
+from VFMTransferSlicer.workers.choice import theWorker
 
 # The package above says where the library lies, so it comes first.
 # isort: split

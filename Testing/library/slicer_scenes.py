@@ -1,8 +1,5 @@
 """Scenes of Slicer's real MRML with small studies in them."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,10 +9,6 @@ vtk = pytest.importorskip("vtk")
 from images import COS, SIN, a_t2w  # noqa: E402  (only where MRML is)
 
 from VFMTransferLib.volume import Geometry, Volume  # noqa: E402
-
-MODULE = Path(__file__).resolve().parents[2] / "VFMTransfer"
-if str(MODULE) not in sys.path:
-    sys.path.append(str(MODULE))
 
 # Turned about the x axis by 30 degrees, and moved; the rest of the way to the world.
 OBLIQUE = (1, 0, 0, 0, COS, -SIN, 0, SIN, COS)

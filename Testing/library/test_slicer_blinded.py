@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.terms import TaskId
-from VFMTransferSlicer.blinded import (
+from VFMTransferSlicer.reading.blinded import (
     BlindedReading,
     Network,
     Reading,
@@ -19,9 +19,9 @@ from VFMTransferSlicer.blinded import (
     newSeal,
     orderOf,
 )
-from VFMTransferSlicer.readings import COLUMNS, newTable, readCsv, subjectOf, writeCsv
+from VFMTransferSlicer.reading.readings import COLUMNS, newTable, readCsv, subjectOf, writeCsv
+from VFMTransferSlicer.reading.tally import FEWEST_FOR_SIGNIFICANCE, Tally, signTest, tallyOf
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
-from VFMTransferSlicer.tally import FEWEST_FOR_SIGNIFICANCE, Tally, signTest, tallyOf
 
 PRETRAINED, SCRATCH = Network("first", "aa" * 32), Network("second", "bb" * 32)
 MORNING = datetime(2026, 3, 1, 9, 30, tzinfo=timezone(timedelta(hours=1)))

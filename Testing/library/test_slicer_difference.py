@@ -7,7 +7,7 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, sl
 
 from VFMTransferLib.errors import GeometryError
 from VFMTransferLib.report.colors import ARM_A, ARM_B, OTHER_LABEL
-from VFMTransferSlicer.difference import (
+from VFMTransferSlicer.views.difference import (
     FIRST_ONLY,
     LABEL_COLORS,
     OTHER,
@@ -18,7 +18,7 @@ from VFMTransferSlicer.difference import (
     robustLimit,
     showLegend,
 )
-from VFMTransferSlicer.pairs import labelPair
+from VFMTransferSlicer.views.pairs import labelPair
 
 SHAPE = an_oblique_t2w().array.shape
 

@@ -11,7 +11,7 @@ from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
 from VFMTransferLib.errors import OutputError
 from VFMTransferLib.terms import RESEARCH_USE
-from VFMTransferSlicer import export
+from VFMTransferSlicer.results import export
 
 NOW = datetime(2026, 11, 25, 16, 5, 30)
 UMLAUTS = "Größe und Übersicht"

@@ -10,8 +10,8 @@ from VFMTransferLib.io.values import adc_unit
 from VFMTransferLib.registry import MODELS
 from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.volume import Geometry, Volume
-from VFMTransferSlicer.geometry import adcUnit, describeGeometry, obliquenessDeg, shareInside
-from VFMTransferSlicer.handover import gridInWorld
+from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, obliquenessDeg, shareInside
+from VFMTransferSlicer.inputs.handover import gridInWorld
 
 ANATOMY = MODELS["profound-upernet-anatomy"]
 LESIONS = MODELS["provicnet-fusion"]

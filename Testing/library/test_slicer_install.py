@@ -15,8 +15,8 @@ from slicer_scenes import slicer  # noqa: F401  (brings the module's folder)
 from wheels import make_wheel
 
 from VFMTransferLib.doctor import describe
-from VFMTransferSlicer import installer as installer_file
-from VFMTransferSlicer.install import (
+from VFMTransferSlicer.setup import installer as installer_file
+from VFMTransferSlicer.setup.install import (
     bestBuild,
     consent,
     constraints,
@@ -28,8 +28,8 @@ from VFMTransferSlicer.install import (
     whyNotBuild,
     whyNotInstall,
 )
-from VFMTransferSlicer.installer import Examination, Installer, parseReport
-from VFMTransferSlicer.machine_report import (
+from VFMTransferSlicer.setup.installer import Examination, Installer, parseReport
+from VFMTransferSlicer.setup.machine_report import (
     devices,
     isReady,
     needsRepair,
@@ -38,8 +38,8 @@ from VFMTransferSlicer.machine_report import (
     statusLines,
     whyNotGpu,
 )
-from VFMTransferSlicer.pip_words import downloaded, pipVersion, whyPipFailed
-from VFMTransferSlicer.process import NOT_STARTED, LibraryProcess
+from VFMTransferSlicer.setup.pip_words import downloaded, pipVersion, whyPipFailed
+from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
 A4000 = "NVIDIA RTX A4000, 580.65.06, 16376 MiB"
 NO_CUDA = "onnxruntime 1.32.0 is built without CUDAExecutionProvider. Run: python -m pip uninstall -y onnxruntime"

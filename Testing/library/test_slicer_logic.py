@@ -18,8 +18,8 @@ from VFMTransferLib.terms import Sequence, TaskId
 from VFMTransferLib.worker_client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.study_job import missingInputs
-from VFMTransferSlicer.warm_worker import QtWorker
-from VFMTransferSlicer.workers import PlainWorker
+from VFMTransferSlicer.workers.choice import PlainWorker
+from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")

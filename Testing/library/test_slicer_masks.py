@@ -13,9 +13,9 @@ from VFMTransferLib.postprocess import label_values
 from VFMTransferLib.registry import MODELS
 from VFMTransferLib.terms import LABEL_TERMS, Label, TaskId
 from VFMTransferLib.volume import Geometry, Volume
-from VFMTransferSlicer.handover import gridInWorld
-from VFMTransferSlicer.masks import maskOf, referenceOf, roiMask
-from VFMTransferSlicer.structures import labelOf, valuesOf
+from VFMTransferSlicer.inputs.handover import gridInWorld
+from VFMTransferSlicer.inputs.masks import maskOf, referenceOf, roiMask
+from VFMTransferSlicer.inputs.structures import labelOf, valuesOf
 
 BOX, CORNER = (slice(2, 5), slice(6, 12), slice(7, 14)), (slice(3, 5), slice(3, 8), slice(8, 12))
 LESIONS = MODELS["provicnet-fusion"]

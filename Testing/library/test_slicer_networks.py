@@ -18,9 +18,9 @@ from VFMTransferLib.bundle import read_bundle
 from VFMTransferLib.catalog import read_catalog, shipped_folder
 from VFMTransferLib.metadata_fields import METADATA, WEIGHTS
 from VFMTransferLib.terms import Arm, TaskId
-from VFMTransferSlicer import networks as networks_file
-from VFMTransferSlicer.network_card import cardOf, parameterCount, sizeOf, trainedOn
-from VFMTransferSlicer.networks import (
+from VFMTransferSlicer.setup import networks as networks_file
+from VFMTransferSlicer.setup.network_card import cardOf, parameterCount, sizeOf, trainedOn
+from VFMTransferSlicer.setup.networks import (
     FileChecks,
     RunTimes,
     brokenText,
@@ -32,8 +32,8 @@ from VFMTransferSlicer.networks import (
     taskTitle,
     whyNotChosen,
 )
-from VFMTransferSlicer.process import LibraryProcess
 from VFMTransferSlicer.signals import Signal
+from VFMTransferSlicer.workers.process import LibraryProcess
 
 LESION, CLASSIFICATION = TaskId.LESION_SEGMENTATION, TaskId.CLASSIFICATION
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"

@@ -17,7 +17,7 @@ from slicer_results import a_run
 
 from VFMTransferLib.study.measures import Between
 from VFMTransferLib.volume import Volume
-from VFMTransferSlicer.numbers_table import AGREEMENT, CALIBRATION, numbersOf
+from VFMTransferSlicer.results.numbers_table import AGREEMENT, CALIBRATION, numbersOf
 
 
 def named(row) -> str:

@@ -10,7 +10,7 @@ from qt_stand_ins import AnEventLoop
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
 from VFMTransferLib.version import __version__
-from VFMTransferSlicer.process import NOT_STARTED, LibraryProcess
+from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.terms import TaskId
-from VFMTransferSlicer.blinded import Side
-from VFMTransferSlicer.readings import ReadingTable
+from VFMTransferSlicer.reading.blinded import Side
+from VFMTransferSlicer.reading.readings import ReadingTable
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.signals import Signal
 

@@ -13,7 +13,7 @@ from VFMTransferLib.predict import predict
 from VFMTransferLib.terms import Label, Sequence, TaskId
 from VFMTransferLib.worker_client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.workers import PlainWorker
+from VFMTransferSlicer.workers.choice import PlainWorker
 
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
 

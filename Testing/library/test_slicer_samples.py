@@ -14,10 +14,10 @@ from VFMTransferLib.io import read_mask, read_volume
 from VFMTransferLib.io.segments import terminology
 from VFMTransferLib.phantom import make_phantoms
 from VFMTransferLib.terms import LABEL_TERMS, Label, Sequence
-from VFMTransferSlicer.handover import gridInWorld
-from VFMTransferSlicer.phantoms import findPhantom, isPhantomTruth, loadPhantom, seedsIn, terminologyOf
-from VFMTransferSlicer.samples import SAMPLE_SEED, THUMBNAIL, PhantomMaker, registerSampleData
-from VFMTransferSlicer.studies import findStudy
+from VFMTransferSlicer.inputs.handover import gridInWorld
+from VFMTransferSlicer.inputs.phantoms import findPhantom, isPhantomTruth, loadPhantom, seedsIn, terminologyOf
+from VFMTransferSlicer.inputs.samples import SAMPLE_SEED, THUMBNAIL, PhantomMaker, registerSampleData
+from VFMTransferSlicer.inputs.studies import findStudy
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_the_sample_is_made_by_a_child_loaded_and_not_made_twice(scene, loop, ma
 
 def test_a_child_that_cannot_start_is_told_and_leaves_nothing(scene, loop, maker, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("VFMTransferSlicer.process.workerPython", lambda: str(tmp_path / "no-python"))
+    monkeypatch.setattr("VFMTransferSlicer.workers.process.workerPython", lambda: str(tmp_path / "no-python"))
     maker.make(SAMPLE_SEED, scene)
     loop.turn_until(lambda: maker.heard, within_s=300)
     sentence, _ = maker.heard.pop()

@@ -15,8 +15,8 @@ from VFMTransferLib.result import Provenance, Result
 from VFMTransferLib.result_files import save_result
 from VFMTransferLib.terms import LABEL_TERMS, RESEARCH_USE, Label, Sequence, TaskId
 from VFMTransferLib.volume import Geometry, Volume
-from VFMTransferSlicer.handover import gridInWorld
-from VFMTransferSlicer.scene import loadArm, loadArmInSteps, placeBeside
+from VFMTransferSlicer.inputs.handover import gridInWorld
+from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, placeBeside
 
 SHA256 = "ab" * 32
 PZ, TZ = str(Label.PERIPHERAL_ZONE), str(Label.TRANSITION_ZONE)

@@ -9,10 +9,10 @@ from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipb
 from qt_stand_ins import AnEventLoop
 from test_slicer_install import A4000, a_report
 
-from VFMTransferSlicer import torch_extension
-from VFMTransferSlicer.installer import Examination, Installer
+from VFMTransferSlicer.setup import torch_extension
+from VFMTransferSlicer.setup.installer import Examination, Installer
+from VFMTransferSlicer.setup.torch_extension import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
 from VFMTransferSlicer.signals import Signal
-from VFMTransferSlicer.torch_extension import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
 
 READY, NOTHING = a_report(["onnxruntime"]), a_report([])
 BOTH = a_report(["onnxruntime", "onnxruntime-gpu"])

@@ -3,7 +3,7 @@
 import pytest
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
-from VFMTransferSlicer.steps import StepQueue
+from VFMTransferSlicer.workers.steps import StepQueue
 
 
 @pytest.fixture

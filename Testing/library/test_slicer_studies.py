@@ -6,8 +6,8 @@ from slicer_scenes import a_scene, matrix_of, slicer
 
 from VFMTransferLib.io.roles import candidates_for
 from VFMTransferLib.terms import Sequence
-from VFMTransferSlicer.series import planeOf, seriesOf
-from VFMTransferSlicer.studies import findStudy
+from VFMTransferSlicer.inputs.series import planeOf, seriesOf
+from VFMTransferSlicer.inputs.studies import findStudy
 
 AXIAL = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
 SAGITTAL = ((0, -1, 0), (0, 0, -1), (1, 0, 0))

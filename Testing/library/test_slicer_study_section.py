@@ -190,7 +190,9 @@ def test_the_sample_is_made_chosen_shown_and_its_truth_is_the_reference(panel, s
 
 def test_a_new_phantom_has_the_next_seed(panel, scene, ui, monkeypatch):
     asked = []
-    monkeypatch.setattr("VFMTransferSlicer.samples.PhantomMaker.make", lambda self, seed, scene: asked.append(seed))
+    monkeypatch.setattr(
+        "VFMTransferSlicer.inputs.samples.PhantomMaker.make", lambda self, seed, scene: asked.append(seed)
+    )
     ui.phantomButton.click()
     add(scene, "Phantom 12 T2w (synthetic)").SetAttribute("Phantom.Seed", "12")
     slicer.util.getNode("Phantom 12 T2w (synthetic)").SetAttribute("Phantom.Role", str(Sequence.T2W))
@@ -199,7 +201,7 @@ def test_a_new_phantom_has_the_next_seed(panel, scene, ui, monkeypatch):
 
 
 def test_a_phantom_that_fails_is_told(panel, ui, loop, tmp_path, monkeypatch):
-    monkeypatch.setattr("VFMTransferSlicer.process.workerPython", lambda: str(tmp_path / "no-python"))
+    monkeypatch.setattr("VFMTransferSlicer.workers.process.workerPython", lambda: str(tmp_path / "no-python"))
     ui.sampleButton.click()
     loop.turn_until(lambda: "could not be made" in ui.studyNoteLabel.text)
     assert ui.sampleButton.enabled

@@ -7,7 +7,7 @@ from slicer_scenes import slicer
 
 from VFMTransferLib.io import segments
 from VFMTransferLib.terms import LABEL_TERMS, Label
-from VFMTransferSlicer import terminology
+from VFMTransferSlicer.results import terminology
 
 ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 

@@ -6,10 +6,10 @@ from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer
 from slicer_views import Views, a_colored_scene
 
-from VFMTransferSlicer.cells import T2W, A, B
-from VFMTransferSlicer.layout import SideBySide
-from VFMTransferSlicer.mixture import FIELD_MM, WINDOW_MM
-from VFMTransferSlicer.viewing import Tool
+from VFMTransferSlicer.views.cells import T2W, A, B
+from VFMTransferSlicer.views.layout import SideBySide
+from VFMTransferSlicer.views.mixture import FIELD_MM, WINDOW_MM
+from VFMTransferSlicer.views.viewing import Tool
 
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm

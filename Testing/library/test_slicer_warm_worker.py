@@ -16,8 +16,8 @@ from VFMTransferLib.errors import JobError
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.job import PROTOCOL, ArmResult, Error, Finished, ImageFile, Progress, Run
 from VFMTransferLib.terms import Sequence, TaskId
-from VFMTransferSlicer import warm_worker
-from VFMTransferSlicer.warm_worker import QtWorker
+from VFMTransferSlicer.workers import warm_worker
+from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 NETWORK = "profound-prostate-demo-pretrained"
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")

@@ -10,7 +10,7 @@ from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.warm_worker import QtWorker
+from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
 
@@ -195,7 +195,7 @@ def test_a_python_of_ones_own_is_kept_in_the_settings(device, ui, settings):  # 
     ui.pythonPathLineEdit.currentPath = "/opt/python"
     ui.pythonPathLineEdit.slots["currentPathChanged(QString)"]("/opt/python")
     assert settings == {"VFMTransfer/Python": "/opt/python"}
-    from VFMTransferSlicer.process import workerPython
+    from VFMTransferSlicer.workers.process import workerPython
 
     assert workerPython() == "/opt/python"
     ui.pythonPathLineEdit.currentPath = ""

@@ -13,8 +13,8 @@ import qt
 import slicer
 
 from VFMTransferLib.terms import Sequence
-from VFMTransferSlicer.process import workerPython
-from VFMTransferSlicer.workers import theWorker
+from VFMTransferSlicer.workers.choice import theWorker
+from VFMTransferSlicer.workers.process import workerPython
 
 MODULE = "VFMTransfer"
 WITHIN_S = 180.0  # generous: the machine may be slow, and busy

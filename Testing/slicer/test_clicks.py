@@ -3,7 +3,7 @@
 import slicer
 from in_slicer import PAIR, PanelTest, waitFor
 
-from VFMTransferSlicer.layout import TWO_ROWS_ID
+from VFMTransferSlicer.views.layout import TWO_ROWS_ID
 
 
 class ClickTest(PanelTest):

@@ -9,7 +9,7 @@ import slicer
 from in_slicer import PAIR, PanelTest
 
 from VFMTransferSlicer.panel import reading_files
-from VFMTransferSlicer.readings import ReadingTable
+from VFMTransferSlicer.reading.readings import ReadingTable
 
 BUNDLE = "VFMTransfer.Bundle"
 

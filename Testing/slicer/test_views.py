@@ -3,8 +3,8 @@
 import slicer
 from in_slicer import PanelTest
 
-from VFMTransferSlicer.cells import DIFFERENCE, T2W, A, B
-from VFMTransferSlicer.layout import VIEW_GROUP
+from VFMTransferSlicer.views.cells import DIFFERENCE, T2W, A, B
+from VFMTransferSlicer.views.layout import VIEW_GROUP
 
 FORMER = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
 HIDDEN = ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode", "vtkMRMLSliceDisplayNode", "vtkMRMLModelNode")

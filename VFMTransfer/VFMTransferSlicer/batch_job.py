@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from VFMTransferLib.job import Batch, CaseDone
 
-from .steps import Steps
+from .workers.steps import Steps
 
 
 @dataclass

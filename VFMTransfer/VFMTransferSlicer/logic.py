@@ -19,12 +19,12 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
 
 from .batch_job import BatchJob
+from .results.scene import loadArmInSteps
 from .runs import ArmInScene, RunInScene
-from .scene import loadArmInSteps
 from .signals import Signal
-from .steps import StepQueue, Steps
 from .study_job import StudyJob, missingInputs
-from .workers import Worker, theWorker
+from .workers.choice import Worker, theWorker
+from .workers.steps import StepQueue, Steps
 
 Volume = slicer.vtkMRMLScalarVolumeNode
 Job = StudyJob | BatchJob

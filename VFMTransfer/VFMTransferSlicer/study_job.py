@@ -17,10 +17,10 @@ from VFMTransferLib.job import ImageFile, Run
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
 
-from .handover import handOver
-from .masks import maskOf, referenceOf, roiMask
+from .inputs.handover import handOver
+from .inputs.masks import maskOf, referenceOf, roiMask
 from .runs import RunInScene
-from .steps import Steps
+from .workers.steps import Steps
 
 GLAND, REFERENCE, ROI = "gland", "reference", "roi"
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}

@@ -9,9 +9,9 @@ import qt
 from slicer.i18n import tr as _
 
 from ..logic import TransferLogic
-from ..machine_report import devices, whyNotGpu
 from ..parameters import VFMTransferParameterNode
-from ..process import PYTHON_SETTING, chosenPython
+from ..setup.machine_report import devices, whyNotGpu
+from ..workers.process import PYTHON_SETTING, chosenPython
 
 _RUNTIMES = {"auto": "", "onnx": "ONNX Runtime", "torch": "PyTorch"}
 # What every computer has; shown until somebody looked at this one.

@@ -14,7 +14,8 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.errors import VFMTransferError
 
-from ..export import (
+from ..logic import TransferLogic
+from ..results.export import (
     PAGE_SUFFIXES,
     SCENE_SUFFIX,
     proposedName,
@@ -26,7 +27,6 @@ from ..export import (
     whyNoReport,
     whyNoSegmentations,
 )
-from ..logic import TransferLogic
 from ..runs import RunInScene
 
 _SEG_MODULE = "DICOMSegmentationPlugin"

@@ -17,8 +17,8 @@ from VFMTransferLib.bundle_archive import name_of
 from VFMTransferLib.catalog import remove_bundle, user_folder
 from VFMTransferLib.errors import VFMTransferError
 
-from ..networks import FileChecks, canDelete, needsTorch
-from ..process import LibraryProcess
+from ..setup.networks import FileChecks, canDelete, needsTorch
+from ..workers.process import LibraryProcess
 
 _CARD_SIZE = (640, 560)
 

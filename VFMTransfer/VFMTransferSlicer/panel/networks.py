@@ -15,8 +15,10 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Arm, TaskId
 
 from ..logic import TransferLogic
-from ..network_card import cardOf
-from ..networks import (
+from ..parameters import VFMTransferParameterNode
+from ..runs import ArmInScene
+from ..setup.network_card import cardOf
+from ..setup.networks import (
     FileChecks,
     RunTimes,
     Store,
@@ -27,8 +29,6 @@ from ..networks import (
     taskTitle,
     whyNotChosen,
 )
-from ..parameters import VFMTransferParameterNode
-from ..runs import ArmInScene
 from ..signals import Signal
 from .network_actions import Importing, NetworkMenu
 

@@ -10,11 +10,11 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.errors import VFMTransferError
 
-from ..blinded import CONFIDENCES, BlindedReading, Reading, Side
-from ..changes import Changes
-from ..readings import ReadingTable, networksOf, newTable, subjectOf
+from ..reading.blinded import CONFIDENCES, BlindedReading, Reading, Side
+from ..reading.readings import ReadingTable, networksOf, newTable, subjectOf
+from ..reading.tally import tallyOf
 from ..signals import Signal
-from ..tally import tallyOf
+from ..views.changes import Changes
 from .reading_files import ReadingFiles
 from .reading_words import revealedText, tallyText
 

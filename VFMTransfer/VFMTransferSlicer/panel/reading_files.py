@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.errors import VFMTransferError
 
-from ..readings import ReadingTable, readCsv, writeCsv
+from ..reading.readings import ReadingTable, readCsv, writeCsv
 
 
 class ReadingFiles:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from slicer.i18n import tr as _
 
-from ..blinded import Reading, Side
-from ..tally import FEWEST_FOR_SIGNIFICANCE, Tally
+from ..reading.blinded import Reading, Side
+from ..reading.tally import FEWEST_FOR_SIGNIFICANCE, Tally
 
 
 def revealedText(reading: Reading) -> str:

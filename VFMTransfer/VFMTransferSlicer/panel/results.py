@@ -11,12 +11,12 @@ from slicer.i18n import tr as _
 from VFMTransferLib.catalog import find_bundle
 from VFMTransferLib.errors import VFMTransferError
 
-from ..findings import Finding, Findings, Ras, findingsOf
 from ..logic import TransferLogic
-from ..numbers_table import COLUMNS, NumbersTable, numbersOf
 from ..parameters import VFMTransferParameterNode
+from ..results.findings import Finding, Findings, Ras, findingsOf
+from ..results.numbers_table import COLUMNS, NumbersTable, numbersOf
+from ..results.transfer_note import SUMMARY, transferNote
 from ..runs import RunInScene
-from ..transfer_note import SUMMARY, transferNote
 from .exports import Exports
 from .tables import Cell, Line, Shown, fillTable, setUpTable
 

@@ -13,7 +13,9 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.doctor import describe
 
-from ..install import (
+from ..logic import TransferLogic
+from ..parameters import VFMTransferParameterNode
+from ..setup.install import (
     BUILDS,
     Plan,
     bestBuild,
@@ -25,13 +27,11 @@ from ..install import (
     whyNotBuild,
     whyNotInstall,
 )
-from ..installer import Examination, Installer
-from ..logic import TransferLogic
-from ..machine_report import Report, isReady, needsRepair, reportText, statusLines
-from ..parameters import VFMTransferParameterNode
+from ..setup.installer import Examination, Installer
+from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
+from ..setup.torch_extension import TorchInstaller, torchCommands, torchConsent, whyNotTorchExtension
 from ..signals import Signal
-from ..torch_extension import TorchInstaller, torchCommands, torchConsent, whyNotTorchExtension
-from ..workers import theWorker
+from ..workers.choice import theWorker
 from .network_actions import confirm
 
 # So long after the last change of the path of Python it is taken to be whole.

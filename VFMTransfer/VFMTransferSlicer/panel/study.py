@@ -16,13 +16,13 @@ from VFMTransferLib.registry import ModelSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence, TaskId
 
-from ..geometry import Described, describeGeometry
+from ..inputs.geometry import Described, describeGeometry
+from ..inputs.phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn
+from ..inputs.samples import SAMPLE_SEED, PhantomMaker, showInViews
+from ..inputs.studies import findStudy
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
-from ..phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn
-from ..process import MakeProcess, newProcess
-from ..samples import SAMPLE_SEED, PhantomMaker, showInViews
-from ..studies import findStudy
+from ..workers.process import MakeProcess, newProcess
 
 # A study comes into the scene volume by volume; so long after the last one it is taken to be whole.
 _SETTLED_MS = 400

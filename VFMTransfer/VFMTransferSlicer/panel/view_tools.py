@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..viewing import Tool, Viewing
+from ..views.viewing import Tool, Viewing
 
 FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
 FLICKER_MS = 600

@@ -12,15 +12,15 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.terms import Sequence
 
-from ..cells import expectedTags
-from ..layout import SideBySide
 from ..logic import TransferLogic
-from ..pairs import Order
 from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
-from ..segments import Style
-from ..steps import StepQueue
-from ..viewing import Viewing
+from ..views.cells import expectedTags
+from ..views.layout import SideBySide
+from ..views.pairs import Order
+from ..views.segments import Style
+from ..views.viewing import Viewing
+from ..workers.steps import StepQueue
 from .view_tools import ViewTools
 
 

@@ -14,14 +14,14 @@ import slicer
 from VFMTransferLib.errors import JobError, VFMTransferError
 from VFMTransferLib.terms import Sequence
 
+from ..signals import Signal
+from ..workers.process import LibraryProcess, MakeProcess, newProcess
+from ..workers.steps import StepQueue, Steps
 from .phantoms import findPhantom, loadPhantom, nameOf
-from .process import LibraryProcess, MakeProcess, newProcess
-from .signals import Signal
-from .steps import StepQueue, Steps
 
 CATEGORY = "VFM Transfer"
 SAMPLE_SEED = 7  # one lesion of the peripheral zone, ISUP grade group 3
-THUMBNAIL = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "VFMTransferPhantom.png"
+THUMBNAIL = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "VFMTransferPhantom.png"
 _LAST_LINES = 10
 
 

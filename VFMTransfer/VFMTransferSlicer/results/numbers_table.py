@@ -12,8 +12,8 @@ from VFMTransferLib.study.titles import subject_title, unit_title
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import TaskId
 
+from ..runs import ArmInScene, RunInScene
 from .lesion_adc import meanAdcInLesions
-from .runs import ArmInScene, RunInScene
 
 COLUMNS = {
     Between.A: "A",

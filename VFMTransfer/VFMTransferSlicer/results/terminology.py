@@ -7,7 +7,7 @@ from pathlib import Path
 import slicer
 
 CONTEXT = "Segmentation category and type - VFM Transfer"
-TERMS = Path(__file__).resolve().parents[1] / "Resources" / "Terminologies" / "VFMTransfer.term.json"
+TERMS = Path(__file__).resolve().parents[2] / "Resources" / "Terminologies" / "VFMTransfer.term.json"
 
 
 def loadTerminology(logic: slicer.vtkSlicerTerminologiesModuleLogic) -> None:

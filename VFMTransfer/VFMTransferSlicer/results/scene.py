@@ -13,6 +13,7 @@ import slicer
 from VFMTransferLib.errors import JobError
 from VFMTransferLib.terms import LABEL_TERMS, Sequence
 
+from ..runs import ArmInScene
 from .nifti import NiftiImage, readNifti
 from .nodes import (
     Window,
@@ -26,7 +27,6 @@ from .nodes import (
     windowFor,
     windowOf,
 )
-from .runs import ArmInScene
 
 ATTRIBUTE = "VFMTransfer."
 RESULT = "result.json"

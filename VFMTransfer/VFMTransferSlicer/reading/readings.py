@@ -15,8 +15,8 @@ import vtk
 from VFMTransferLib.atomic import atomic_file
 from VFMTransferLib.tasks import TASKS
 
+from ..runs import RunInScene
 from .blinded import CONFIDENCES, Network, Reading, ReadingError, Side, Subject
-from .runs import RunInScene
 
 TABLE_NAME = "VFM Transfer readings"
 # The last two are empty until the reading is revealed.

@@ -10,12 +10,12 @@ import vtk
 
 from VFMTransferLib.terms import Sequence
 
+from ..runs import RunInScene
 from .cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B, Cell, Rows
 from .changes import Changes
 from .corners import CornerActors, Corners, cornersOf, isSynthetic
 from .difference import SYNTHETIC, Difference, showLegend
 from .pairs import Order, putOnGridOf
-from .runs import RunInScene
 from .segments import keepOut
 from .viewing import Viewing
 from .windows import LinkedWindows

@@ -16,7 +16,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VFMTransferLib.errors import GeometryError
 from VFMTransferLib.terms import Label
 
-from .runs import ArmInScene, RunInScene
+from ..runs import ArmInScene, RunInScene
 
 Order = tuple[int, int]
 Color = tuple[float, float, float]

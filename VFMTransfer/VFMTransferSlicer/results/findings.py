@@ -9,7 +9,7 @@ from typing import Any
 from VFMTransferLib.study.titles import label_title, place_title
 from VFMTransferLib.terms import Label
 
-from .runs import RunInScene
+from ..runs import RunInScene
 
 DIFFERENCE = "Difference"
 LESION_OF = ("Lesion of A", "Lesion of B")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import slicer
 import vtk
 
+from ..results.nodes import windowFor
 from .changes import Changes, asOne
-from .nodes import windowFor
 
 
 class LinkedWindows:

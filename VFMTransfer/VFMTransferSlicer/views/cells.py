@@ -10,9 +10,9 @@ import slicer
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Sequence
 
+from ..runs import RunInScene
 from .difference import Difference
 from .pairs import Order, alive
-from .runs import RunInScene
 
 TAG = "VFMTransfer"  # singleton tags of our views begin with it
 T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE = (

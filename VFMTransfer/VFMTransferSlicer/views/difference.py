@@ -10,9 +10,9 @@ import slicer
 
 from VFMTransferLib.tasks import TASKS
 
+from ..results.scene import placeBeside
+from ..runs import RunInScene
 from .pairs import LabelPair, Order, imagePair, labelPair, probabilityPair, putOnGridOf
-from .runs import RunInScene
-from .scene import placeBeside
 
 ROLE = "VFMTransfer.Role"
 DIFFERENCE = "difference"

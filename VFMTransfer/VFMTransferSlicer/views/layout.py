@@ -14,15 +14,15 @@ from xml.etree import ElementTree
 import slicer
 import vtk
 
+from ..runs import RunInScene
+from ..signals import Signal
+from ..workers.steps import Steps
 from .cells import TAG, Rows, Volumes, cellsOf
 from .difference import makeDifference
 from .framing import Point, focusOf, frame, jump
 from .pairs import Order
-from .runs import RunInScene
 from .segments import nodesOf
 from .shown import Shown
-from .signals import Signal
-from .steps import Steps
 from .viewing import Viewing
 
 ONE_ROW_ID, TWO_ROWS_ID = 5501, 5502  # Slicer's own are below 100, and 100 is the one that modules share

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .details import withoutNames
+from ..details import withoutNames
 
 Report = dict[str, Any]
 

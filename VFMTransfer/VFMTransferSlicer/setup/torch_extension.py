@@ -12,9 +12,9 @@ from pathlib import Path
 
 import slicer
 
+from ..workers.process import Child, MakeProcess, chosenPython, newProcess, workerPython
 from .install import torchRequirement
 from .machine_report import Report
-from .process import Child, MakeProcess, chosenPython, newProcess, workerPython
 
 _EXTENSION = "PyTorch"
 _MODULE = "pytorchutils"
@@ -95,7 +95,7 @@ def torchCommands(report: Report) -> list[list[str]]:
     application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
     extension = Path(getattr(slicer.modules, _MODULE).path).parent
     # Modules from folders that only this session knows would be missing there.
-    folders = [str(Path(__file__).parents[1]), str(extension)]
+    folders = [str(Path(__file__).parents[2]), str(extension)]
     window = ["--no-splash", "--no-main-window"]
     install = [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
     remove = [workerPython(), "-m", "pip", "uninstall", "--yes", "torch", "torchvision"]

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 
-from .process import NOT_STARTED
+from ..workers.process import NOT_STARTED
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 

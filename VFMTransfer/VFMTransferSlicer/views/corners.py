@@ -13,10 +13,10 @@ import vtk
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import LABEL_TERMS, Label, Sequence, TaskId
 
+from ..runs import RunInScene
 from .cells import Cell
 from .difference import SYNTHETIC, Difference
 from .pairs import Color, armTitle
-from .runs import RunInScene
 
 SYNTHETIC_TEXT = "Synthetic (not acquired)"
 RESEARCH_TEXT = "Research use only"

@@ -12,8 +12,8 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VFMTransferLib.terms import Label
 
-from .runs import RunInScene
-from .structures import labelOf
+from ..inputs.structures import labelOf
+from ..runs import RunInScene
 
 ADC_OUTPUTS = ("adc-synthetic", "adc-corrected")
 _LESIONS = (Label.CSPCA, Label.INDOLENT_CANCER)

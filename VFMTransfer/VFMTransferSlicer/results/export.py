@@ -18,8 +18,8 @@ from VFMTransferLib.errors import OutputError
 from VFMTransferLib.study.measures import Between
 from VFMTransferLib.terms import RESEARCH_USE
 
+from ..runs import ArmInScene, RunInScene
 from .numbers_table import measuresOf
-from .runs import ArmInScene, RunInScene
 
 REPORT, PAGE = "report", "report.html"
 PAGE_SUFFIXES = (".html", ".htm")

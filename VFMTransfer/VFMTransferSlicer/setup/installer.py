@@ -12,10 +12,10 @@ from typing import Any
 
 import slicer
 
+from ..workers.process import NOT_STARTED, LibraryProcess, chosenPython
 from .install import Plan, constraints
 from .machine_report import Report
 from .pip_words import downloaded, pipVersion, whyPipFailed
-from .process import NOT_STARTED, LibraryProcess, chosenPython
 
 # Two probes of a minute each, on a computer whose disk is asleep.
 EXAMINATION_MS = 180_000

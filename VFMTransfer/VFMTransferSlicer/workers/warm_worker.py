@@ -28,8 +28,8 @@ from VFMTransferLib.job import (
 )
 from VFMTransferLib.worker_process import end_process_tree, how_it_ended, worker_command
 
+from .choice import Hear, requireIdle
 from .process import NOT_STARTED, Child, MakeProcess, newProcess, workerPython
-from .workers import Hear, requireIdle
 
 START_MS = 60_000
 # With what follows, the user's cancel is answered within a second.

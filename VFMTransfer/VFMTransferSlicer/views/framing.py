@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 
-from .runs import RunInScene
+from ..runs import RunInScene
 
 Point = tuple[float, float, float]  # RAS millimeters of the world
 _FIRST_FIELD_MM = 110.0  # what the report's page begins with

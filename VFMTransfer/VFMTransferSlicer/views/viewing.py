@@ -11,13 +11,13 @@ from enum import StrEnum
 
 import slicer
 
+from ..runs import RunInScene
+from ..signals import Signal
 from .cells import A, B, Cell
 from .changes import Changes
 from .mixture import Mixture, imageMixture, labelMixture
 from .pairs import Order, labelPair, sharedSegments
-from .runs import RunInScene
 from .segments import DrawnSegments, Style
-from .signals import Signal
 from .windows import LinkedWindows
 
 _HALF = 0.5

@@ -14,9 +14,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from VFMTransferLib.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
 
-from .nifti import NiftiImage, readNifti
-from .nodes import Window, removeNode, volumeNode, windowFor
-from .steps import Steps
+from ..results.nifti import NiftiImage, readNifti
+from ..results.nodes import Window, removeNode, volumeNode, windowFor
+from ..workers.steps import Steps
 
 TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 # Attributes of its nodes, saved with the scene. Names that begin with "VFMTransfer." are those of results.

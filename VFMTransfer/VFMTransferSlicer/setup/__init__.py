@@ -1,0 +1,1 @@
+"""The computer's networks and runtimes: what is there, and what is missing."""

@@ -1,0 +1,1 @@
+"""The comparison's views; what they change of the user's scene is given back."""

@@ -1,0 +1,1 @@
+"""Child processes that do the work while the window goes on."""
