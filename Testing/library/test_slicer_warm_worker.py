@@ -21,8 +21,12 @@ from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 NETWORK = "profound-prostate-demo-pretrained"
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+# A script for this Python, whose path may hold a space: sh hands it on, and Python reads that line as a text.
+BY_THIS_PYTHON = f"""#!/bin/sh
+''''exec "{sys.executable}" "$0" "$@" # '''
+"""
 # What Slicer's launcher does: it runs another program, hands on its exit code, and hides its signal.
-A_LAUNCHER = f"""#!{sys.executable}
+A_LAUNCHER = f"""{BY_THIS_PYTHON}
 import subprocess, sys
 code = subprocess.run([sys.executable, *sys.argv[1:]]).returncode
 if code < 0:
@@ -184,7 +188,7 @@ def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
 def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, monkeypatch):
     monkeypatch.setattr(warm_worker, "START_MS", 300)
     silent = tmp_path / "silent"
-    silent.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n", "utf-8")
+    silent.write_text(f"{BY_THIS_PYTHON}\nimport time\ntime.sleep(60)\n", "utf-8")
     silent.chmod(0o755)
     worker = QtWorker(loop, loop.make_process, lambda: str(silent))
     worker.run(a_run, heard.append)
@@ -195,7 +199,7 @@ def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, mo
 def test_a_job_that_a_worker_does_not_understand_ends(loop, a_run, heard, tmp_path):
     older = tmp_path / "older"
     older.write_text(
-        f"#!{sys.executable}\nimport json, sys\n"
+        f"{BY_THIS_PYTHON}\nimport json, sys\n"
         f"ready = dict(protocol={PROTOCOL}, type='ready', version='0', python='3', process_id=0,"
         " capabilities=dict(tasks=[], runtimes=[], missing=[]))\n"
         f"error = dict(protocol={PROTOCOL}, type='error', kind='JobError', sentence='Update it.', details='',"
