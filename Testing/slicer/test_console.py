@@ -47,7 +47,8 @@ class ConsoleTest(unittest.TestCase):
                 self.assertEqual([(case.name, str(case.outcome)) for case in done], [("phantom-0007", outcome)])
             summary = (Path(output) / "results" / "summary.csv").read_text(encoding="utf-8-sig")
         self.assertIn("phantom-0007", summary)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+        # Fewer is no leak: views of a test before this one may still be on their way out.
+        self.assertLessEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_what_is_missing_is_an_error_that_says_so(self):
         with self.assertRaisesRegex(MissingSequenceError, "lacks T2w"):
