@@ -127,7 +127,7 @@ def _write(
     for segment, value in values.items():
         names.InsertNextValue(segment)
         numbers.InsertNextValue(value)
-    merged, place = slicer.vtkOrientedImageData(), _gridFor(node, volume)
+    merged, place = slicer.vtkOrientedImageData(), gridBelow(node, volume)
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
     if not _voxelized(node, place).GenerateMergedLabelmapForAllSegments(merged, whole, place, names, numbers):
         raise ImageError(f"Segmentation '{node.GetName()}' cannot be turned into voxels. Draw or load it again.")
@@ -138,7 +138,7 @@ def _write(
     return ImageFile(path.name, grid)
 
 
-def _gridFor(
+def gridBelow(
     node: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkOrientedImageData:
     """The volume's grid as the segmentation sees it, below its own parent transform."""

@@ -16,6 +16,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VFMTransferLib.errors import GeometryError
 from VFMTransferLib.terms import Label
 
+from ..inputs.masks import gridBelow
 from ..runs import ArmInScene, RunInScene
 
 Order = tuple[int, int]
@@ -73,7 +74,7 @@ def labelPair(run: RunInScene, order: Order = (0, 1)) -> LabelPair | None:
     if not names:
         return None
     nodes = [run.arms[index].segmentation for index in order]
-    first, second = (_labels(node, names, _gridFor(node, run.about)) for node in nodes)
+    first, second = (_labels(node, names, gridBelow(node, run.about)) for node in nodes)
     colors = tuple(nodes[0].GetSegmentation().GetSegment(name).GetColor() for name in names)
     return LabelPair(first, second, names, colors)
 
@@ -131,22 +132,6 @@ def _requireSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolu
         raise GeometryError(
             f"'{first.GetName()}' and '{second.GetName()}' must lie on one grid to be compared, but do not. Run again."
         )
-
-
-def _gridFor(
-    node: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode
-) -> slicer.vtkOrientedImageData:
-    """The volume's grid as the segmentation sees it, below its own parent transform."""
-    matrix, toNode = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
-        volume.GetParentTransformNode(), node.GetParentTransformNode(), toNode
-    )
-    vtk.vtkMatrix4x4.Multiply4x4(toNode, matrix, matrix)
-    grid = slicer.vtkOrientedImageData()
-    grid.SetExtent(volume.GetImageData().GetExtent())
-    grid.SetImageToWorldMatrix(matrix)
-    return grid
 
 
 def _labels(
