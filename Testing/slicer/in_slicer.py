@@ -98,6 +98,12 @@ class EventLoopWatch:
         return time.monotonic(), time.thread_time()
 
 
+def ownViews() -> list[str]:
+    """Singleton tags of the comparison's views that are in the scene, shown or on their way out."""
+    tags = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+    return [tag for tag in tags if tag.startswith(MODULE)]
+
+
 class PanelTest(unittest.TestCase):
     """The module open in an empty scene, with what its logic says written down.
 

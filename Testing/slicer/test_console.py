@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 import slicer
-from in_slicer import PAIR, loadStudy, requireRuntime, studyFolder
+from in_slicer import PAIR, loadStudy, ownViews, requireRuntime, studyFolder, waitFor
 
 from VFMTransfer import VFMTransferLogic
 from VFMTransferLib.errors import BundleError, MissingSequenceError, VFMTransferError
@@ -16,6 +16,7 @@ class ConsoleTest(unittest.TestCase):
     def setUp(self):
         requireRuntime(self)
         slicer.mrmlScene.Clear()
+        waitFor(lambda: not ownViews(), "The end of a former test's views")
         self.logic = VFMTransferLogic()
         self.addCleanup(self.logic.close)
 
@@ -47,8 +48,7 @@ class ConsoleTest(unittest.TestCase):
                 self.assertEqual([(case.name, str(case.outcome)) for case in done], [("phantom-0007", outcome)])
             summary = (Path(output) / "results" / "summary.csv").read_text(encoding="utf-8-sig")
         self.assertIn("phantom-0007", summary)
-        # Fewer is no leak: views of a test before this one may still be on their way out.
-        self.assertLessEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_what_is_missing_is_an_error_that_says_so(self):
         with self.assertRaisesRegex(MissingSequenceError, "lacks T2w"):

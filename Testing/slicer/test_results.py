@@ -6,15 +6,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import slicer
-from in_slicer import PanelTest, waitFor
+from in_slicer import PanelTest, ownViews, waitFor
 
 from VFMTransferSlicer.panel import exports
 
 UMLAUTS = "VFM Transfer Prüfung "
-
-
-def _layoutNames():
-    return [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
 
 
 class ResultsTest(PanelTest):
@@ -78,7 +74,7 @@ class ResultsTest(PanelTest):
         found = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")}
         self.assertLessEqual(names | about, found)
         # Those of the closed scene go one by one; any that came with the file would stay.
-        waitFor(lambda: not any(tag.startswith("VFMTransfer") for tag in _layoutNames()), "The end of our views")
+        waitFor(lambda: not ownViews(), "The end of our views")
 
     def test_a_place_that_cannot_be_written_is_said(self):
         (self.folder / "file").touch()
