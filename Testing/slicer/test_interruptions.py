@@ -25,13 +25,11 @@ class InterruptionTest(PanelTest):
     def test_cancel_keeps_what_is_finished(self):
         self.chooseStudy()
         self.onFirst(self.logic.armLoaded, lambda arm: True, self.ui.cancelButton.click)
-        outcome = self.runBoth()
+        self.assertEqual(self.runBoth(), "canceled")
         kept = self.logic.lastRun.arms
-        self.assertEqual(kept[0].bundle, PAIR[0])
+        self.assertEqual([arm.bundle for arm in kept], [PAIR[0]])
         self.assertIsNotNone(kept[0].segmentation.GetScene())
-        if len(kept) == 1:  # on a busy machine the second one is done before the click is heard
-            self.assertEqual(outcome, "canceled")
-            self.assertIn("what was finished is in the scene", self.ui.statusLabel.text)
+        self.assertIn("what was finished is in the scene", self.ui.statusLabel.text)
 
     def test_a_worker_that_is_killed_is_said_and_the_next_click_starts_another(self):
         self.chooseStudy()
