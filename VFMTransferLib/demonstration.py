@@ -11,9 +11,9 @@ from .registry import MODELS, PROFOUND_ENCODER, ConvNeXtSpec, HeadSpec, ModelSpe
 from .terms import Label, TaskId
 
 FAMILIES = ("profound", "provicnet")
-CONVNEXT = ConvNeXtSpec(depths=(2, 2, 4, 2), dims=(24, 48, 96, 128))
+CONVNEXT = ConvNeXtSpec(depths=(2, 2, 4, 2), dims=(16, 32, 64, 96))
 # 16 x 16 patches of 8 px; the slice comes in as fine as it goes out.
-VIT = ViTSpec(depth=6, dim=96, heads=3, patch_px=8, registers=4, image_px=128, pretrained_image_px=128)
+VIT = ViTSpec(depth=6, dim=64, heads=2, patch_px=8, registers=4, image_px=128, pretrained_image_px=128)
 _WIDTHS = {"classifier": 64, "upernet": 24, "restoration": 8, "convolution": 48, "fusion": 48}
 _ROWS = {
     (TaskId.ANATOMY_SEGMENTATION, "profound"): "profound-upernet-anatomy",
