@@ -13,7 +13,7 @@ from VFMTransferLib.errors import DatasetError, MissingSequenceError
 from VFMTransferLib.metrics import mae
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.restored import ADC_CORRECTED, ADC_SYNTHETIC, HBV_CORRECTED, SUPER_RESOLVED
-from VFMTransferLib.study_cases import from_phantom, from_scan, halved_in_plane, smooth_field_hz
+from VFMTransferLib.study_cases import around_gland, from_phantom, from_scan, halved_in_plane, smooth_field_hz
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Label, Sequence, TaskId
 from VFMTransferLib.volume import Geometry, Volume
@@ -148,3 +148,26 @@ def test_a_scan_holds_no_labels_and_no_image_that_it_lacks():
     t2w_alone = Case("scan", {Sequence.T2W: a_scan()[Sequence.T2W]})
     with pytest.raises(MissingSequenceError):
         from_scan(t2w_alone, TaskId.DISTORTION_CORRECTION)
+
+
+@pytest.mark.parametrize("task", list(TaskId))
+def test_cut_around_the_gland_every_voxel_stays_where_it_was(phantom, task):
+    whole = from_phantom(phantom, task)
+    part = around_gland(whole, 60.0)
+    assert part.gland.array.sum() == whole.gland.array.sum()
+    pairs = [(part.case[s], whole.case[s]) for s in part.case.sequences]
+    pairs += [(part.images[name], whole.images[name]) for name in part.images]
+    pairs += [(part.masks[label], whole.masks[label]) for label in part.masks]
+    for cut, full in pairs:
+        assert cut.array.shape[1] * cut.geometry.spacing_mm[1] <= 66
+        np.testing.assert_allclose(full.resample_to(cut.geometry).array, cut.array, atol=1e-3 * np.abs(cut.array).max())
+
+
+def test_cut_around_the_gland_super_resolution_still_doubles_the_matrix(phantom):
+    part = around_gland(from_phantom(phantom, TaskId.SUPER_RESOLUTION), 61.0)
+    assert doubled_in_plane(part.case[Sequence.T2W].geometry).equals(part.images[SUPER_RESOLVED].geometry)
+
+
+def test_a_case_without_gland_cannot_be_cut_around_it():
+    with pytest.raises(DatasetError, match="mask of the prostate"):
+        around_gland(from_scan(a_scan(), TaskId.ADC_TRANSLATION), 60.0)
