@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .bundle import Bundle, verify
 from .errors import CheckpointError
+from .models.network import build_network
 from .registry import ConvNeXtSpec, ModelSpec
 from .terms import Sequence
 from .weights import mismatch, read_weights
@@ -83,6 +84,29 @@ def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tens
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(given[name])
+
+
+def slice_encoders(network: nn.Module, spec: ModelSpec) -> dict[Sequence, nn.Module]:
+    """The encoder of each sequence that a ProViCNet network takes, in the order in which it takes them."""
+    return {s: network.get_submodule(prefix.rstrip(".")) for s, prefix in _slice_prefixes(spec).items()}
+
+
+def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, seed: int = 0) -> nn.Module:
+    """A network with pretrained encoders, or with random ones, in evaluation mode.
+
+    Args:
+        spec: The network.
+        weights: From `encoder_weights`; None leaves the encoders as they were drawn.
+        seed: Of everything that is not pretrained.
+
+    Raises:
+        CheckpointError: The weights do not fit.
+    """
+    torch.manual_seed(seed)
+    network = build_network(spec)
+    if weights is not None:
+        load_encoder(network, spec, weights)
+    return network.eval()
 
 
 def _own_name(name: str, spec: ModelSpec) -> str | None:

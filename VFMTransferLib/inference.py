@@ -48,7 +48,6 @@ def infer(session: Session, prepared: Prepared, spec: ModelSpec, on_window: OnWi
     Raises:
         BundleError: The network's output has not the size that its specification states.
     """
-    network_input = _slice_input if isinstance(spec.encoder, ViTSpec) else _window_input
     is_classifier = spec.head.kind == "classifier"
     expected = (spec.head.out_channels, *(() if is_classifier else prepared.patch))
     blend = Blend(*prepared.box, _weight(prepared, spec))
@@ -64,8 +63,19 @@ def infer(session: Session, prepared: Prepared, spec: ModelSpec, on_window: OnWi
     return np.mean(vectors, axis=0) if is_classifier else blend.mean()
 
 
-def _window_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
-    """ProFound: one window, (1, C, D, H, W)."""
+def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
+    """What a network's `forward` takes for one window, as a batch of one.
+
+    Args:
+        prepared: The case.
+        spec: The network.
+        start: First voxel (z, y, x) of the window.
+
+    Returns:
+        ProFound: the window (1, C, D, H, W). ProViCNet: for each sequence three slices (1, 3, S, S), then their place.
+    """
+    if isinstance(spec.encoder, ViTSpec):
+        return _slice_input(prepared, spec, start)
     return (cut(prepared.array, start, prepared.patch)[None],)
 
 
