@@ -63,7 +63,7 @@ class StudyCase:
 
     @property
     def is_significant(self) -> bool | None:
-        """Whether a cancer of ISUP grade group 2 or more is marked; None where lesions are not the task."""
+        """Whether a cancer of ISUP grade group 2 or more is marked; None where nobody marked lesions."""
         mask = self.masks.get(Label.CSPCA)
         return None if mask is None else bool(mask.array.any())
 

@@ -43,7 +43,8 @@ class CaseScore:
     Attributes:
         case_id: The case.
         values: Measure → value.
-        truth: Its true class, of a classification.
+        truth: Its true class, of a classification, where it is known.
+        is_significant: Whether it has clinically significant cancer, of a classification.
         probabilities: Class → probability, of a classification.
         candidates: Of lesion segmentation.
         lesions: How many true lesions there are.
@@ -52,6 +53,7 @@ class CaseScore:
     case_id: str
     values: Mapping[str, float]
     truth: str | None = None
+    is_significant: bool = False
     probabilities: Mapping[str, float] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     lesions: int = 0
@@ -89,9 +91,7 @@ def score_results(task: TaskId, results: Iterable[tuple[Result, StudyCase]]) -> 
     names = sorted({name for case in cases for name in case.values})
     cohort = {name: _mean([case.values[name] for case in cases if name in case.values]) for name in names}
     if task is TaskId.CLASSIFICATION:
-        cohort |= classification_statistics(
-            [case.truth or "" for case in cases], [case.probabilities for case in cases]
-        )
+        cohort |= classification_statistics(cases)
     if task is TaskId.LESION_SEGMENTATION:
         candidates = [candidate for case in cases for candidate in case.candidates]
         cohort["average_precision"] = average_precision(candidates, sum(case.lesions for case in cases))
@@ -161,13 +161,15 @@ def average_precision(candidates: Sequence[Candidate], lesions: int) -> float:
     return area
 
 
-def classification_statistics(truths: Sequence[str], found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """AUROC of csPCa and quadratic-weighted kappa of the most probable class."""
-    classes = sorted({name for probabilities in found for name in probabilities})
-    chosen = [classes.index(max(probabilities, key=lambda name: probabilities[name])) for probabilities in found]
+def classification_statistics(cases: Sequence[CaseScore]) -> dict[str, float]:
+    """AUROC of csPCa, and quadratic-weighted kappa of the most probable class over the cases whose class is known."""
+    known = [case for case in cases if case.truth is not None]
+    classes = sorted({name for case in known for name in case.probabilities})
+    chosen = [classes.index(_most_probable(case.probabilities)) for case in known]
+    truths = [classes.index(str(case.truth)) for case in known]
     return {
-        "auroc": auroc([_significant(p) for p in found], [truth in SIGNIFICANT for truth in truths]),
-        "quadratic_weighted_kappa": quadratic_weighted_kappa([classes.index(t) for t in truths], chosen, len(classes)),
+        "auroc": auroc([_significant(case.probabilities) for case in cases], [case.is_significant for case in cases]),
+        "quadratic_weighted_kappa": quadratic_weighted_kappa(truths, chosen, len(classes)) if known else math.nan,
     }
 
 
@@ -209,13 +211,16 @@ def _lesions(result: Result, study: StudyCase) -> CaseScore:
 
 
 def _classes(result: Result, study: StudyCase) -> CaseScore:
-    probabilities = result.class_probabilities
-    if study.category not in probabilities:
-        raise ValueError(f"The true class must be one of {', '.join(probabilities)}, got '{study.category}'.")
-    loss = -math.log(max(probabilities[study.category], SMALLEST_PROBABILITY))
-    brier = (_significant(probabilities) - float(study.category in SIGNIFICANT)) ** 2
-    values = {"log_loss": loss, "brier": brier}
-    return CaseScore(study.case.id, values, study.category, probabilities)
+    probabilities, truth = result.class_probabilities, study.category
+    if truth is None and study.is_significant is None:
+        raise ValueError(f"The true class of '{study.case.id}' must be known, or its lesions, but neither is.")
+    if truth is not None and truth not in probabilities:
+        raise ValueError(f"The true class must be one of {', '.join(probabilities)}, got '{truth}'.")
+    is_significant = bool(study.is_significant) if truth is None else truth in SIGNIFICANT
+    values = {"brier": (_significant(probabilities) - float(is_significant)) ** 2}
+    if truth is not None:
+        values["log_loss"] = -math.log(max(probabilities[truth], SMALLEST_PROBABILITY))
+    return CaseScore(study.case.id, values, truth, is_significant, probabilities)
 
 
 def _images(result: Result, study: StudyCase) -> dict[str, float]:
@@ -271,6 +276,10 @@ def _labels(result: Result) -> Volume:
     if result.labels is None:
         raise ValueError("A result of a segmentation must have labels.")
     return result.labels
+
+
+def _most_probable(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=lambda name: probabilities[name])
 
 
 def _significant(probabilities: Mapping[str, float]) -> float:

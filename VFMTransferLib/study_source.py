@@ -159,16 +159,48 @@ def _split(folders: Sequence[tuple[str, Path]], validation_share: float, seed: i
     return Split(tuple(sorted(names[count:])), tuple(sorted(names[:count])))
 
 
-def _study(path: Path, task: TaskId, gland: str, classes: Mapping[str, str], seed: int) -> StudyCase:
+@dataclass(frozen=True)
+class MaskNames:
+    """File stems of a case's masks."""
+
+    gland: str = "gland"
+    zones: str = "zones"
+    lesion: str = "lesion"
+
+
+def read_study(
+    path: Path, task: TaskId, names: MaskNames = MaskNames(), *, category: str | None = None, seed: int = 0
+) -> StudyCase:
+    """One case on disk with what is true of it.
+
+    Args:
+        path: Folder of the case.
+        task: The task.
+        names: How its masks are called.
+        category: Its PI-RADS class, of a classification; where nobody gave one, the mask of its lesions says whether
+            there is clinically significant cancer, which is enough to measure by, though not to train.
+        seed: Of the field that distorts a scan.
+
+    Raises:
+        DatasetError: A label is missing.
+        ImageError: A file cannot be read.
+        MissingSequenceError: The case lacks a sequence.
+    """
     case = replace(read_case(path, sequences=_sequences(task)), id=path.name, gland=None)
-    mask = read_gland_mask(path, gland)
+    gland = read_gland_mask(path, names.gland)
     if TASKS[task].output == "image":
-        return from_scan(case, task, seed=seed, gland=mask)
-    if task is TaskId.CLASSIFICATION:
-        if path.name not in classes:
-            raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
-        return from_labels(case, task, gland=mask, category=classes[path.name])
-    return from_labels(case, task, gland=mask, masks=_masks(path, case, task, mask, gland))
+        return from_scan(case, task, seed=seed, gland=gland)
+    if category is not None:
+        return from_labels(case, task, gland=gland, category=category)
+    if task is TaskId.ANATOMY_SEGMENTATION:
+        return from_labels(case, task, gland=gland, masks=_anatomy(path, case, gland, names))
+    return from_labels(case, task, gland=gland, masks=_cancers(path, case, names))
+
+
+def _study(path: Path, task: TaskId, gland: str, classes: Mapping[str, str], seed: int) -> StudyCase:
+    if task is TaskId.CLASSIFICATION and path.name not in classes:
+        raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
+    return read_study(path, task, MaskNames(gland), category=classes.get(path.name), seed=seed)
 
 
 def _sequences(task: TaskId) -> tuple:
@@ -176,17 +208,21 @@ def _sequences(task: TaskId) -> tuple:
     return (*TASKS[task].sequences, "adc") if task is TaskId.ADC_TRANSLATION else TASKS[task].sequences
 
 
-def _masks(path: Path, case: Case, task: TaskId, gland: Volume | None, stem: str) -> dict[Label, Volume]:
-    if task is TaskId.ANATOMY_SEGMENTATION:
-        if gland is None:
-            raise DatasetError(f"Case '{case.id}' must have a mask {stem}, but has none. Draw one, or leave it out.")
-        zones = _labels(path, "zones")
-        values = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
-        parts = {} if zones is None else {label: _where(zones, zones.array == v) for label, v in values.items()}
-        return {Label.PROSTATE: gland, **parts}
-    grades = _labels(path, "lesion")
+def _anatomy(path: Path, case: Case, gland: Volume | None, names: MaskNames) -> dict[Label, Volume]:
+    if gland is None:
+        raise DatasetError(f"Case '{case.id}' must have a mask {names.gland}, but has none. Draw one, or leave it out.")
+    zones = _labels(path, names.zones)
+    values = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
+    parts = {} if zones is None else {label: _where(zones, zones.array == v) for label, v in values.items()}
+    return {Label.PROSTATE: gland, **parts}
+
+
+def _cancers(path: Path, case: Case, names: MaskNames) -> dict[Label, Volume]:
+    grades = _labels(path, names.lesion)
     if grades is None:
-        raise DatasetError(f"Case '{case.id}' must have a mask lesion, empty without one, but has none. Add it.")
+        raise DatasetError(
+            f"Case '{case.id}' must have a mask {names.lesion}, empty without a lesion, but has none. Add it."
+        )
     grade = grades.array
     return {
         Label.INDOLENT_CANCER: _where(grades, (grade > 0) & (grade < SIGNIFICANT_GRADE)),

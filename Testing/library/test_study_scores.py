@@ -108,6 +108,19 @@ def test_classes_are_scored_one_by_one_and_together():
     assert scores.cohort["quadratic_weighted_kappa"] == quadratic_weighted_kappa([0, 3, 2], [0, 3, 1], 4)
 
 
+def test_where_lesions_alone_are_known_cancer_is_scored_and_the_class_is_not():
+    study = replace(a_study(TaskId.LESION_SEGMENTATION, seed=1), task=TaskId.CLASSIFICATION)
+    empty = study.masks[Label.CSPCA].with_array(np.zeros_like(study.masks[Label.CSPCA].array))
+    without = replace(study, masks={Label.CSPCA: empty}, case=replace(study.case, id="without"))
+    shares = dict(zip(CLASSES, (0.1, 0.3, 0.4, 0.2), strict=True))
+    results = [(Result(s.case.id, s.task, SOURCE, class_probabilities=shares), s) for s in (study, without)]
+    scores = score_results(TaskId.CLASSIFICATION, results)
+    assert (study.is_significant, without.is_significant) == (True, False)
+    assert [case.values for case in scores.cases] == [{"brier": pytest.approx(0.16)}, {"brier": pytest.approx(0.36)}]
+    assert scores.cohort["auroc"] == 0.5
+    assert math.isnan(scores.cohort["quadratic_weighted_kappa"])
+
+
 def test_the_truth_itself_is_scored_as_perfect():
     study = a_study(TaskId.DISTORTION_CORRECTION)
     axis = {"left-right": 0, "anterior-posterior": 1}[study.phase_axis]

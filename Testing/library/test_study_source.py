@@ -10,7 +10,7 @@ from study_examples import SPACING_MM, a_phantom, write_case
 
 from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.restored import ADC_SYNTHETIC, SUPER_RESOLVED
-from VFMTransferLib.study_source import folder_studies, phantom_studies
+from VFMTransferLib.study_source import MaskNames, folder_studies, phantom_studies, read_study
 from VFMTransferLib.terms import Label, Sequence, TaskId
 
 
@@ -90,3 +90,14 @@ def test_what_lacks_is_named(a_folder, tmp_path):
         folder_studies(tmp_path, TaskId.CLASSIFICATION)
     with pytest.raises(DatasetError, match="two or more cases"):
         folder_studies(tmp_path / "p0", TaskId.CLASSIFICATION)
+
+
+def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_folder):
+    study = read_study(a_folder / "p0", TaskId.CLASSIFICATION)
+    assert study.category is None
+    assert study.is_significant == bool((a_phantom(0).lesion.array >= 2).any())
+
+
+def test_masks_may_have_names_of_their_own(a_folder):
+    with pytest.raises(DatasetError, match="mask lesion_nc"):
+        read_study(a_folder / "p0", TaskId.LESION_SEGMENTATION, MaskNames(lesion="lesion_nc"))
