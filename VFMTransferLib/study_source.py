@@ -75,20 +75,33 @@ def phantom_studies(
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
-    cases = {}
-    for index in range(count):
+    made = phantom_cases_of(task, range(seed, seed + count), spacing_mm=spacing_mm, on_progress=on_progress)
+    cases = {study.case.id: study for study in made}
+    names = tuple(cases)
+    return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
+
+
+def phantom_cases_of(
+    task: TaskId,
+    seeds: Sequence[int],
+    *,
+    spacing_mm: Triple = PHANTOM_SPACING_MM,
+    on_progress: OnProgress | None = None,
+) -> list[StudyCase]:
+    """A phantom of each seed as a case of a task; see `phantom_studies`."""
+    made = []
+    for number, seed in enumerate(seeds, start=1):
         phantom = make_phantom(
-            seed + index,
+            seed,
             sequences=TASKS[task].sequences if task is not TaskId.ADC_TRANSLATION else ("t2w", "adc"),
             t2w_spacing_mm=spacing_mm,
             full_resolution=task is TaskId.SUPER_RESOLUTION,
             phase_axis=_LEFT_RIGHT,
         )
-        cases[phantom.case.id] = from_phantom(phantom, task)
+        made.append(from_phantom(phantom, task))
         if on_progress is not None:
-            on_progress(f"phantom {index + 1} of {count}", (index + 1) / count)
-    names = tuple(cases)
-    return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
+            on_progress(f"phantom {number} of {len(seeds)}", number / len(seeds))
+    return made
 
 
 def pretraining_phantoms(count: int, on_progress: OnProgress | None = None) -> list[Phantom]:

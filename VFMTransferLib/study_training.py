@@ -33,11 +33,12 @@ from .registry import ModelSpec
 from .slice_samples import SliceCase, slice_case
 from .spec_json import to_json
 from .study_cases import StudyCase
-from .study_scores import Scores
+from .study_scores import Scores, score_results
 from .study_source import StudySet
 from .study_targets import class_map
 from .tasks import TASKS
 from .terms import Arm, TaskId
+from .trivial import TITLES, trivial_baseline
 
 VERSION = "1.0.0"
 SCORE = "score"  # the task's primary measure in a run's history
@@ -90,6 +91,7 @@ def finetune_study(
     work: Path,
     *,
     init: Bundle | None = None,
+    phantoms: Iterable[StudyCase] = (),
     on_progress: Progress | None = None,
 ) -> Run:
     """Fine-tune one arm on study cases, or go on where it was stopped.
@@ -99,6 +101,7 @@ def finetune_study(
         studies: The cases.
         work: Where the checkpoint goes.
         init: The pretrained arm's start; the scratch arm has none.
+        phantoms: Further cases, shown in `config.phantom_share` of the samples.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
@@ -116,6 +119,7 @@ def finetune_study(
         lessons,
         work,
         encoder=None if init is None else bundle_encoder_weights(init),
+        phantoms=[lesson_of(study, config.model) for study in phantoms],
         examine=_curve_of(examination) if examination.cases else None,
         on_progress=on_progress,
     )
@@ -130,7 +134,16 @@ def _curve_of(examination: Examination) -> Callable[[nn.Module], Mapping[str, fl
 
 
 def write_study_arm(
-    config: FinetuneConfig, run: Run, studies: StudySet, folder: Path, *, data: str, init: Bundle | None, license: str
+    config: FinetuneConfig,
+    run: Run,
+    studies: StudySet,
+    folder: Path,
+    *,
+    data: str,
+    init: Bundle | None,
+    license: str,
+    title: str | None = None,
+    card: Callable[[Bundle], str] | None = None,
 ) -> Bundle:
     """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
 
@@ -142,19 +155,18 @@ def write_study_arm(
         data: What the cases are, for the record.
         init: The start; None of the scratch arm.
         license: Of the weights, an SPDX identifier where there is one.
+        title: Title of the bundle, before the arm; the network's by default.
+        card: Writes its model card; the card of any bundle by default.
     """
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
     spec, network = config.model, averaged_network(run, config.model)
-    scores = {
-        part: _record(Examination(spec, studies.of(names)).scores(network))
-        for part, names in (("validation", config.split.validation), ("test", config.split.test))
-        if names
-    }
+    training = studies.of(config.split.train)
+    scores = {part: _measured(network, spec, cases, training) for part, cases in _parts(config, studies).items()}
     start = "scratch" if init is None else {"bundle": init.name, "sha256": init.weights_sha256}
     bundle = Bundle(
         folder=folder,
         name=folder.name,
-        title=f"{spec.title}, {_ARM_TITLES[arm]}",
+        title=f"{title or spec.title}, {_ARM_TITLES[arm]}",
         version=VERSION,
         spec=spec,
         arm=arm,
@@ -164,7 +176,8 @@ def write_study_arm(
         demonstration=True,
         description=f"{spec.prediction_task.title}. The study's arms differ in the encoder's initial weights only.",
     )
-    return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True))
+    text = None if card is None else card(bundle)
+    return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
 
 
 def pretrain_masked(
@@ -284,6 +297,31 @@ def _recorded(config: object) -> dict[str, Any]:
 
 def _course(run: Run) -> dict[str, Any]:
     return {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+
+
+def _parts(config: FinetuneConfig, studies: StudySet) -> dict[str, list[StudyCase]]:
+    """The cases that are measured, by what they are for; phantoms apart from real ones where there are both."""
+    parts = {}
+    for name, cases in (("validation", config.split.validation), ("test", config.split.test)):
+        phantoms = [study for study in studies.of(cases) if study.is_phantom]
+        real = [study for study in studies.of(cases) if not study.is_phantom]
+        if phantoms and real:
+            parts |= {f"{name}, phantoms": phantoms, f"{name}, real cases": real}
+        elif phantoms or real:
+            parts[name] = phantoms or real
+    return parts
+
+
+def _measured(network: nn.Module, spec: ModelSpec, cases: list[StudyCase], training: list[StudyCase]) -> dict[str, Any]:
+    """Scores of a network and, beside them, of the task's trivial baseline."""
+    found = _record(Examination(spec, cases).scores(network))
+    task = spec.prediction_task.id
+    try:
+        baseline = trivial_baseline(task, training)
+        trivial = _record(score_results(task, ((baseline(study), study) for study in cases)))
+    except DatasetError as error:
+        return {**found, "trivial": {"what": f"none: {error}"}}
+    return {**found, "trivial": {"what": TITLES[task], **trivial}}
 
 
 def _record(scores: Scores) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from .progress import progress_lines
 FAMILIES = ("profound", "provicnet")
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
-    "With --recipe the first argument is the folder of cases, --arm says which arm, and --encoder is the file that "
-    "pretrain wrote with the same recipe. This is how the shipped pair of prostate networks was made."
+    "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "
+    "--init, a bundle that pretrain wrote; the prostate's recipe instead takes --encoder, the file that pretrain wrote "
+    "with the same recipe. This is how the shipped pairs were made."
 )
 
 
@@ -78,9 +79,14 @@ def _study(args: argparse.Namespace) -> None:
 
 
 def _by_recipe(args: argparse.Namespace) -> None:
-    if args.arm is None or args.init is not None:
-        args.parser.error("--recipe needs --arm, and no --init")
+    if args.arm is None:
+        args.parser.error("--recipe needs --arm")
     arm = Arm(args.arm)
+    from ..pair_recipe import is_pair_recipe
+
+    if is_pair_recipe(args.recipe):
+        _pair(args, arm)
+        return
     if (arm is Arm.PRETRAINED) != (args.encoder is not None):
         args.parser.error("--encoder belongs to --arm pretrained, and must be given with it")
     from ..recipe import read_recipe
@@ -91,4 +97,20 @@ def _by_recipe(args: argparse.Namespace) -> None:
     with progress_lines() as on_progress:
         trained = finetune_arm(recipe, arm, data, args.output, encoder=encoder, on_progress=on_progress)
         bundle = write_arm(recipe, arm, trained, data, args.output)
+    print(f"{bundle.name}\n{bundle.folder}")
+
+
+def _pair(args: argparse.Namespace, arm: Arm) -> None:
+    if args.encoder is not None or (arm is Arm.PRETRAINED) != (args.init not in (None, SCRATCH)):
+        args.parser.error("this recipe takes --init, a bundle for --arm pretrained and none for scratch; no --encoder")
+    from ..catalog import find_bundle
+    from ..pair_recipe import read_pair_recipe
+    from ..pair_training import pair_data, train_pair_arm
+
+    recipe = read_pair_recipe(args.recipe)
+    init = find_bundle(args.init) if arm is Arm.PRETRAINED else None
+    folder = args.output / f"{recipe.name}-{arm}"
+    with progress_lines() as on_progress:
+        data = pair_data(recipe, Path(args.what), on_progress)
+        bundle = train_pair_arm(recipe, data, folder, init, on_progress)
     print(f"{bundle.name}\n{bundle.folder}")
