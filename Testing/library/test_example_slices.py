@@ -146,6 +146,25 @@ def test_the_first_case_with_a_finding_is_shown_whatever_the_order(tmp_path):
         assert [(example.data, example.case) for example in found] == [("phantom", "b"), ("real", "e")]
 
 
+def test_lesions_that_readers_marked_in_patients_are_drawn_only_when_asked_for(tmp_path):
+    study, result = lesion_study(is_phantom=False), lesion_result(box(z=slice(0, 2)))
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert example.truth is None
+    assert not (example.folder(tmp_path) / "truth.png").exists()
+    assert (pixels(tmp_path, "e-scratch.png", data="real") == pixels(tmp_path, "input.png", data="real")).all()
+    assert (example.slice_number, example.scores["dice"]) == (5, 0)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)], patients_lesions=True)
+    assert is_of(pixels(tmp_path, "truth.png", data="real"), CSPCA).any()
+
+
+def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):
+    study = replace(lesion_study(is_phantom=False), task=TaskId.CLASSIFICATION)
+    classes = {"PI-RADS 2": 0.1, "PI-RADS 4": 0.7, "PI-RADS 5": 0.2}
+    result = Result("case", TaskId.CLASSIFICATION, SOURCE, class_probabilities=classes)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert (example.true_class, example.classes, example.picture) == ("csPCa", classes, None)
+
+
 def test_scores_are_the_cases_own(tmp_path):
     pair = lesion_result(box(z=slice(4, 6), x=slice(14, 22))), lesion_study()
     (example,) = write_examples(tmp_path, "e", "pretrained", [pair])

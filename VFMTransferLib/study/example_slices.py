@@ -5,6 +5,7 @@ about, and the slice that holds most of it. So all arms show the same, and none 
 
 Pictures of real patients enter a study's folder, and with it reports and repositories: pass cases only whose license
 lets their images be passed on (CC BY), under their public names, and none whose images are for non-commercial use.
+Where readers' marks of lesions may not be passed on (CC BY-NC), they are not drawn either, unless asked for.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ DIFFERENCE_SHARE = 0.25
 """Of the gray window, from which on a difference has its full color."""
 _STEPS = 21
 _TRUE_PX, _FOUND_PX = 1, 2
+_LESIONS = (Label.INDOLENT_CANCER, Label.CSPCA)
 
 
-def write_examples(folder: Path, encoder: str, arm: str, pairs: Iterable[Pair]) -> tuple[Example, ...]:
+def write_examples(
+    folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_lesions: bool = False
+) -> tuple[Example, ...]:
     """Write one slice of a phantom and one of a real case, as far as the pairs hold them; see the module.
 
     What is written again is replaced. All pairs are of one task; they may come one by one, and only those that are
@@ -51,6 +55,7 @@ def write_examples(folder: Path, encoder: str, arm: str, pairs: Iterable[Pair]) 
         encoder: As in the study's tables.
         arm: As in the study's tables.
         pairs: What the arm says of each test case, and what is true of it.
+        patients_lesions: Draw the true lesions of real cases too: whoever marked them lets them be passed on.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -61,7 +66,11 @@ def write_examples(folder: Path, encoder: str, arm: str, pairs: Iterable[Pair]) 
         best = chosen.get(study.is_phantom)
         if best is None or _order(study) < _order(best[1]):
             chosen[study.is_phantom] = (result, study)
-    return tuple(_write(folder, encoder, arm, *chosen[data]) for data in (True, False) if data in chosen)
+    return tuple(
+        _write(folder, encoder, arm, *chosen[is_phantom], patients_lesions)
+        for is_phantom in (True, False)
+        if is_phantom in chosen
+    )
 
 
 def difference_palette() -> tuple[Color, ...]:
@@ -75,7 +84,7 @@ def _order(study: StudyCase) -> tuple[bool, str]:
     return (not has_finding(study), study.case.id)
 
 
-def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase) -> Example:
+def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase, patients_lesions: bool) -> Example:
     view, pictures = view_of(study), dict[str, bytes]()
     example = Example(
         encoder,
@@ -90,6 +99,8 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCas
         _inputs(study, view, pictures),
     )
     add = {"segmentation": _outlined, "image": _restored, "classification": _classified}
+    if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_lesions):
+        study = replace(study, masks={label: mask for label, mask in study.masks.items() if label not in _LESIONS})
     example = add[TASKS[study.task].output](example, result, study, view, pictures)
     save_example(example, pictures, folder)
     return example
@@ -113,18 +124,20 @@ def _outlined(example: Example, result: Result, study: StudyCase, view: View, pi
     """The T2w with the truth's outlines, and with the result's over the truth's."""
     values = view.voxels(study.case[MRSequence.T2W])
     window, own = window_of(values), f"{example.name}.png"
-    is_whole = len(study.masks) == 1
-    truth = {str(label): mask for label, mask in study.masks.items() if is_whole or label is not Label.PROSTATE}
-    found = _masks(result)
-    pictures[TRUTH] = _outlines_png(view, values, window, truth)
-    whole = study.masks.get(Label.PROSTATE) or study.masks[Label.CSPCA]
-    pictures[own] = _outlines_png(view, values, window, {TRUE_OUTLINE: whole, **found})
+    found, truth = _masks(result), {str(label): mask for label, mask in study.masks.items()}
+    whole = truth.get(Label.PROSTATE) or truth.get(Label.CSPCA)
+    if len(truth) > 1:
+        truth.pop(Label.PROSTATE, None)  # its zones say where it is
+    if truth:
+        pictures[TRUTH] = _outlines_png(view, values, window, truth)
+    shown = found if whole is None else {TRUE_OUTLINE: whole, **found}
+    pictures[own] = _outlines_png(view, values, window, shown)
     unit = unit_of(str(MRSequence.T2W))
     return replace(
         example,
-        truth=Picture(TRUTH, "Truth", *window, unit),
+        truth=Picture(TRUTH, "Truth", *window, unit) if truth else None,
         picture=Picture(own, "Result", *window, unit),
-        outlines={name: _color(name) for name in (*truth, *found, TRUE_OUTLINE)},
+        outlines={name: _color(name) for name in {**truth, **shown}},
     )
 
 
@@ -151,7 +164,8 @@ def _restored(example: Example, result: Result, study: StudyCase, view: View, pi
 
 
 def _classified(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
-    return replace(example, classes=dict(result.class_probabilities), true_class=study.category)
+    truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
+    return replace(example, classes=dict(result.class_probabilities), true_class=truth)
 
 
 def _masks(result: Result) -> dict[str, Volume]:
