@@ -174,9 +174,9 @@ def _split(folders: Sequence[tuple[str, Path]], validation_share: float, seed: i
 
 @dataclass(frozen=True)
 class MaskNames:
-    """File stems of a case's masks."""
+    """File stems of a case's masks; of the gland's several, the first that a case has is taken."""
 
-    gland: str = "gland"
+    gland: tuple[str, ...] = ("gland",)
     zones: str = "zones"
     lesion: str = "lesion"
 
@@ -200,7 +200,8 @@ def read_study(
         MissingSequenceError: The case lacks a sequence.
     """
     case = replace(read_case(path, sequences=_sequences(task)), id=path.name, gland=None)
-    gland = read_gland_mask(path, names.gland)
+    found = (read_gland_mask(path, stem) for stem in names.gland)
+    gland = next((mask for mask in found if mask is not None), None)
     if TASKS[task].output == "image":
         return from_scan(case, task, seed=seed, gland=gland)
     if category is not None:
@@ -213,7 +214,7 @@ def read_study(
 def _study(path: Path, task: TaskId, gland: str, classes: Mapping[str, str], seed: int) -> StudyCase:
     if task is TaskId.CLASSIFICATION and path.name not in classes:
         raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
-    return read_study(path, task, MaskNames(gland), category=classes.get(path.name), seed=seed)
+    return read_study(path, task, MaskNames((gland,)), category=classes.get(path.name), seed=seed)
 
 
 def _sequences(task: TaskId) -> tuple:
@@ -223,7 +224,9 @@ def _sequences(task: TaskId) -> tuple:
 
 def _anatomy(path: Path, case: Case, gland: Volume | None, names: MaskNames) -> dict[Label, Volume]:
     if gland is None:
-        raise DatasetError(f"Case '{case.id}' must have a mask {names.gland}, but has none. Draw one, or leave it out.")
+        raise DatasetError(
+            f"Case '{case.id}' must have a mask {' or '.join(names.gland)}, but has none. Draw one, or leave it out."
+        )
     zones = _labels(path, names.zones)
     values = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
     parts = {} if zones is None else {label: _where(zones, zones.array == v) for label, v in values.items()}

@@ -51,7 +51,7 @@ def a_recipe(task: TaskId = TaskId.SUPER_RESOLUTION, **changes) -> PairRecipe:
         seed=3,
         steps=2,
         split=Split(("a",), (), ("b",)),
-        masks=MaskNames(gland="gland_net"),
+        masks=MaskNames(gland=("gland_drawn", "gland_net")),
         phantoms=PhantomPart(train=1, validation=1, test=1, share=0.5),
         license="Apache-2.0",
         attribution="Images: none but phantoms.",
