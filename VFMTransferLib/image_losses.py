@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .metrics import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
+
 SSIM_WEIGHT = 0.2
 IMAGE_WEIGHT = 1.0
-_WINDOW_PX = 11  # as `metrics.ssim`
+_WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
 
 
 def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -68,9 +70,27 @@ def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Te
 
 
 def _dissimilarity(found: Tensor, truth: Tensor, span: float) -> Tensor:
-    """1 - SSIM (Wang et al. 2004) of slices; a volume's slices count as a batch."""
-    from monai.losses import SSIMLoss  # its import takes seconds, and tasks without images do without
+    """1 - SSIM (Wang et al. 2004) of slices, as `metrics.ssim`; a volume's slices count as a batch."""
+    with torch.autocast(found.device.type, enabled=False):  # a variance is a small difference of large numbers
+        a, b = found.float(), truth.float()
+        mean_a, mean_b, square_a, square_b, product = (_window_mean(x) for x in (a, b, a * a, b * b, a * b))
+        c1, c2 = (SSIM_K1 * span) ** 2, (SSIM_K2 * span) ** 2
+        covariance, variances = product - mean_a * mean_b, square_a - mean_a**2 + square_b - mean_b**2
+        similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+        return 1 - (similar / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean()
 
-    if found.ndim == 5:
-        found, truth = (x.transpose(1, 2).flatten(0, 1) for x in (found, truth))  # (B D, 1, H, W)
-    return SSIMLoss(spatial_dims=2, data_range=span, win_size=_WINDOW_PX)(found, truth)
+
+def _window_mean(x: Tensor) -> Tensor:
+    """Gaussian-weighted means (..., H - 10, W - 10) of the windows that lie within an image (..., H, W).
+
+    As two matrix products: the gradient of a convolution with one channel takes longer than all of a small network.
+    """
+    rows, columns = (_window_matrix(size).to(x.device) for size in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _window_matrix(size: int) -> Tensor:
+    """Weights (size - 10, size) of each window's pixels along one axis."""
+    offset = torch.arange(size) - torch.arange(size - 2 * SSIM_RADIUS_PX)[:, None] - SSIM_RADIUS_PX
+    weights = torch.exp(-0.5 * (offset / SSIM_SIGMA_PX) ** 2) * (offset.abs() <= SSIM_RADIUS_PX)
+    return weights / weights.sum(dim=1, keepdim=True)

@@ -75,3 +75,10 @@ def test_a_displacement_can_be_learned_from_the_image_alone():
         (undistorted(seen, along.expand(2, 40), -1, 1.0) - truth).abs().mean().backward()
         optimizer.step()
     assert float(along.detach()) == pytest.approx(1.5, abs=0.15)
+
+
+def test_similarity_keeps_its_precision_where_products_do_not():
+    found, truth = (x + 40 for x in some_images())  # a bfloat16 has no place left for what differs here
+    expected = image_loss(found, truth)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(image_loss(found, truth), expected)
