@@ -57,6 +57,10 @@ class DatasetError(VFMTransferError):
     """A folder of cases cannot serve for training or for the wanted task."""
 
 
+class ConfigError(VFMTransferError):
+    """A study's configuration is no such thing, or says what cannot be; the message names file and key."""
+
+
 class BatchError(VFMTransferError):
     """Some cases of a batch failed; the others are done."""
 

@@ -55,9 +55,10 @@ class Examination:
 
     def scores(self, network: nn.Module) -> Scores:
         """How good a network in evaluation mode is."""
-        return score_results(self.spec.prediction_task.id, self._results(network))
+        return score_results(self.spec.prediction_task.id, self.results(network))
 
-    def _results(self, network: nn.Module) -> Iterator[tuple[Result, StudyCase]]:
+    def results(self, network: nn.Module) -> Iterator[tuple[Result, StudyCase]]:
+        """What a network in evaluation mode says of each case, beside what is true of it."""
         session = NetworkSession(network)
         for study, prepared in self.cases:
             logits = infer(session, prepared, self.spec)

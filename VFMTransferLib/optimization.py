@@ -165,7 +165,7 @@ class Run:
         """
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
             raise CheckpointError(f"Checkpoint {path.name} must be readable, but is damaged. Remove it.") from error
         if document["identity"] != identity:
             raise CheckpointError(

@@ -187,6 +187,7 @@ def pretrain_masked(
     steps: int,
     data: str,
     seed: int = 0,
+    spec: ModelSpec | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Pretrain ProFound's encoder as a masked autoencoder, to a bundle.
@@ -197,9 +198,10 @@ def pretrain_masked(
         steps: Optimizer steps.
         data: What the cases are, for the record.
         seed: Of weights, order, views and hidden cubes.
+        spec: The encoder; the demonstration's by default.
         on_progress: Called with a line of text and the part that is done.
     """
-    spec = demonstration_encoder()
+    spec = demonstration_encoder() if spec is None else spec
     cases: dict[str, TrainingCase] = {case.id: training_case(case, spec_for_views(spec)) for case in images}
     config = PretrainConfig(
         model=spec,
@@ -223,18 +225,19 @@ def pretrain_by_contrast(
     steps: int,
     data: str,
     seed: int = 0,
+    spec: ModelSpec | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Pretrain ProViCNet's encoders by patch-level contrast of tissues, to a bundle.
 
     Args:
         studies: Cases of lesion segmentation, whose gland is known too; otherwise as for `pretrain_masked`.
-        folder, steps, data, seed, on_progress: As there.
+        folder, steps, data, seed, spec, on_progress: As there; the network is one of lesion segmentation.
 
     Raises:
         DatasetError: A case has no mask of the prostate.
     """
-    spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION)
+    spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION) if spec is None else spec
     cases = [_tissues(study, spec) for study in studies]
     schedule = Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50))
     config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=8, drop_path=0.1)

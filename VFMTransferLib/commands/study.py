@@ -1,0 +1,52 @@
+"""`vfm-transfer study`: the whole study, from its configuration to its tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from .options import Commands, add_command, add_output
+
+KEYS = ("encoder", "task", "arm", "seed")  # as in study/grid_cells.py, which imports numpy
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(commands, "study", "Train and measure every encoder, task, arm and seed of a study")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML; by default config.yaml of the folder, or else the shipped one",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on in a folder that has results")
+    parser.add_argument("--real", type=Path, metavar="FOLDER", help="where the real cases lie that the study names")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=V[,V]",
+        help=f"run a part of the cells: {', '.join(KEYS)}; may be given several times",
+    )
+    add_output(parser, "folder of the study; its cluster's workers must see it too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    only = _only(args)
+    from ..grid import open_study
+    from ..grid_run import run_study
+
+    study = open_study(args.output, args.config, real=args.real, resume=args.resume, only=only)
+    run_study(study)
+    print("\n".join([*study.notes, str(args.output)]))
+
+
+def _only(args: argparse.Namespace) -> dict[str, Iterable[str]] | None:
+    chosen: dict[str, Iterable[str]] = {}
+    for text in args.only:
+        key, equals, values = text.partition("=")
+        if key not in KEYS or not equals or not values:
+            args.parser.error(f"--only must be KEY=VALUE[,VALUE] with a key of {', '.join(KEYS)}, got '{text}'")
+        chosen[key] = values.split(",")
+    return chosen or None

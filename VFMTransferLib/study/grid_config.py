@@ -1,0 +1,232 @@
+"""What a study consists of: encoders, tasks, arms, seeds and cases, read strictly from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ConfigError
+from ..strict_json import from_json
+from ..tasks import TASKS
+from ..terms import TaskId
+from ..volume import Triple
+from .network_size import Size
+
+FORMAT = 1
+MIN_SEEDS = 3
+MIN_TEST_CASES = 3
+CONFIG = "config.yaml"
+OBJECTIVES = {"profound": "mae", "provicnet": "contrast"}
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Phantoms of consecutive seeds."""
+
+    first_seed: int
+    count: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
+
+    Attributes:
+        spacing_mm: Voxel of their T2w (x, y, z).
+    """
+
+    spacing_mm: Triple
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Where an encoder's pretrained arm starts from.
+
+    Attributes:
+        objective: `mae` for ProFound, `contrast` for ProViCNet.
+        steps: Optimizer steps.
+        phantoms: Of other seeds than those of the tasks.
+        seed: Of weights, order and views.
+    """
+
+    objective: Literal["mae", "contrast"]
+    steps: int
+    phantoms: Phantoms
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One encoder: its pretraining, and its size."""
+
+    pretraining: Pretraining
+    size: Size | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one encoder is trained on one task; what is left out is as `study_training.study_config` has it."""
+
+    steps: int
+    learning_rate: float | None = None
+    batch: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task: how each encoder is trained on it, and which specialised rows stand beside (ProFound's settings)."""
+
+    profound: Fit | None = None
+    provicnet: Fit | None = None
+    specialised: tuple[Literal["dynunet", "resnet", "registration"], ...] = ()
+
+    def fit(self, family: str) -> Fit | None:
+        """The settings of an encoder's family."""
+        return self.profound if family == "profound" else self.provicnet
+
+
+@dataclass(frozen=True)
+class RealCases:
+    """Real cases, which nothing is trained on; where they lie is told when the study is run.
+
+    Attributes:
+        cases: Name of a case's folder → the tasks that it tests.
+        shown: Cases whose license lets pictures of them be passed on; of the others numbers are written only.
+        gland: File stems of their masks of the prostate; of several that are there the first one is taken.
+        zones, lesion: File stems of their other masks.
+    """
+
+    cases: dict[str, tuple[TaskId, ...]]
+    shown: tuple[str, ...] = ()
+    gland: tuple[str, ...] = ("gland",)
+    zones: str = "zones"
+    lesion: str = "lesion"
+
+    def of(self, task: TaskId) -> tuple[str, ...]:
+        """Names of the cases that test a task."""
+        return tuple(name for name, tasks in self.cases.items() if task in tasks)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study.
+
+    Attributes:
+        format: Version of this file's format.
+        seeds: Of head, order and views; every network is trained once with each.
+        measurements: How often a training is measured on the validation cases.
+        phantoms: The split.
+        encoders: Name → its pretraining.
+        tasks: In the order in which they are trained.
+        around_gland_mm: Side of the square around the gland that cases are cut to; none for whole images.
+        real: Real cases.
+    """
+
+    format: int
+    seeds: tuple[int, ...]
+    measurements: int
+    phantoms: PhantomSplit
+    encoders: dict[str, EncoderConfig]
+    tasks: dict[TaskId, TaskConfig]
+    around_gland_mm: float | None = None
+    real: RealCases | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the real cases of which pictures may be written."""
+        return () if self.real is None else self.real.shown
+
+    def real_of(self, task: TaskId) -> tuple[str, ...]:
+        """Names of the real cases that test a task."""
+        return () if self.real is None else self.real.of(task)
+
+
+def read_config(path: Path) -> StudyConfig:
+    """Read a study's configuration.
+
+    Raises:
+        ConfigError: The file is not there, is no YAML, or says what cannot be; the message names file and key.
+    """
+    import yaml  # of the extra `study`
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config: StudyConfig = from_json(StudyConfig, document, path.name)
+    except OSError as error:
+        raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path.name} must be YAML, but cannot be understood: {reason}.") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for problem in _problems(config):
+        raise ConfigError(f"{path.name}: {problem}")
+    return config
+
+
+def _problems(config: StudyConfig) -> Iterator[str]:
+    """What cannot be, one sentence each."""
+    if config.format != FORMAT:
+        yield f"format must be {FORMAT}, got {config.format}."
+    if len(set(config.seeds)) < MIN_SEEDS:
+        yield f"seeds must be {MIN_SEEDS} or more different ones, got {list(config.seeds)}."
+    if config.measurements < 1:
+        yield f"measurements must be 1 or more, got {config.measurements}."
+    if not config.encoders or not config.tasks:
+        yield "encoders and tasks must hold at least one each."
+    for name, encoder in config.encoders.items():
+        if OBJECTIVES.get(name) != encoder.pretraining.objective:
+            known = ", ".join(f"{family} with {objective}" for family, objective in OBJECTIVES.items())
+            yield f"encoders must be {known}, got {name} with {encoder.pretraining.objective}."
+    yield from _phantom_problems(config)
+    for task, settings in config.tasks.items():
+        yield from _task_problems(config, task, settings)
+    if config.real is not None and (unknown := sorted(set(config.real.shown) - set(config.real.cases))):
+        yield f"real.shown must be among real.cases, but {', '.join(unknown)} is not."
+
+
+def _phantom_problems(config: StudyConfig) -> Iterator[str]:
+    split = config.phantoms
+    groups = {"train": split.train, "validation": split.validation, "test": split.test}
+    groups |= {
+        f"encoders.{name}.pretraining": encoder.pretraining.phantoms for name, encoder in config.encoders.items()
+    }
+    for name, group in groups.items():
+        if group.count < 1 or group.first_seed < 0:
+            yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
+    if split.test.count < MIN_TEST_CASES:
+        yield f"phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance can be told."
+    names = list(groups)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            both_pretrain = one.startswith("encoders") and other.startswith("encoders")
+            if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
+                yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
+
+
+def _task_problems(config: StudyConfig, task: TaskId, settings: TaskConfig) -> Iterator[str]:
+    where = f"tasks.{task}"
+    for family in ("profound", "provicnet"):
+        fit = settings.fit(family)
+        if fit is not None and family not in config.encoders:
+            yield f"{where}.{family} needs encoders.{family}, which is missing."
+        if fit is not None and (fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0):
+            yield f"{where}.{family}: steps, batch and learning_rate must be positive."
+    if {"dynunet", "resnet"} & set(settings.specialised) and settings.profound is None:
+        yield f"{where}.specialised needs {where}.profound, whose budget it has."
+    is_class = TASKS[task].output == "classification"
+    for row in settings.specialised:
+        if (row == "resnet") != is_class and row != "registration":
+            yield f"{where}.specialised must be {'resnet' if is_class else 'dynunet'}, got {row}."
+        if row == "registration" and task is not TaskId.DISTORTION_CORRECTION:
+            yield f"{where}.specialised: registration is of {TaskId.DISTORTION_CORRECTION} only."
