@@ -91,7 +91,9 @@ def from_phantom(phantom: Phantom, task: TaskId) -> StudyCase:
     if task is TaskId.SUPER_RESOLUTION:
         if phantom.t2w_full_resolution is None:
             raise DatasetError("A phantom for super-resolution must be made with full_resolution=True.")
-        return replace(study, images={SUPER_RESOLVED: phantom.t2w_full_resolution})
+        # The pair is made as a scan's is, so that both are one task.
+        coarse, fine = halved_in_plane(phantom.t2w_full_resolution)
+        return replace(study, case=_exchanged(study.case, {Sequence.T2W: coarse}), images={SUPER_RESOLVED: fine})
     if phantom.diffusion is None:
         raise DatasetError(f"A phantom for {TASKS[task].title} must be made with hbv and adc.")
     if task is TaskId.ADC_TRANSLATION:

@@ -12,7 +12,7 @@ from VFMTransferLib.phantom.acquisition import Scanner, image_t2w, refined
 from VFMTransferLib.phantom.canvas import EVERYWHERE, Canvas, Lattice, smooth_field
 from VFMTransferLib.phantom.diffusion import EchoPlanar, image_diffusion
 from VFMTransferLib.phantom.distortion import AIR_TISSUE_PPM, GYROMAGNETIC_MHZ_PER_T, field_of_air_hz
-from VFMTransferLib.phantom.scanner import SpinEcho
+from VFMTransferLib.phantom.scanner import SpinEcho, apodize
 from VFMTransferLib.phantom.study import ZONE_PERIPHERAL, ZONE_TRANSITION
 from VFMTransferLib.terms import Label, Sequence
 from VFMTransferLib.volume import Geometry
@@ -204,6 +204,23 @@ def test_a_coarser_matrix_shows_the_image_at_its_own_voxels_middles():
     fine = np.broadcast_to(bump(np.arange(64)), (1, 48, 64))
     coarse = truncate_k_space(fine, 0.5, crop=True).real
     np.testing.assert_allclose(coarse[0, 7], bump(2 * np.arange(32) + 0.5), atol=1e-6)
+
+
+def test_the_filter_keeps_what_is_coarse_and_dampens_what_is_finest():
+    fast, slow = np.broadcast_to([1.0, -1.0] * 16, (1, 24, 32)), np.cos(2 * np.pi * np.arange(32) / 8)
+    np.testing.assert_allclose(apodize(fast.astype(complex)), 0.35 * fast, atol=1e-12)
+    coarse = np.broadcast_to(3 + slow, (1, 24, 32)).astype(complex)
+    np.testing.assert_allclose(apodize(coarse), coarse, atol=1e-12)
+
+
+def test_the_true_adc_is_unknown_where_fat_is_saturated():
+    fine = Geometry((24, 20, 16), (1.0, 1.0, 1.5))
+    grid = Geometry((6, 5, 4), (2.0, 2.0, 3.0), (5.0, 5.0, 6.0))
+    protocol = EchoPlanar(SpinEcho(4000, 65), 0.004, 0.045, phase_axis=1, sign=1, field_strength=0.0)
+    for tissue, is_seen in ((tissues.FAT, False), (tissues.MUSCLE, True), (tissues.PERIPHERAL_ZONE, True)):
+        canvas = a_canvas_of(tissue, fine.shape)
+        truth = image_diffusion(canvas.maps, fine, grid, protocol, np.random.default_rng(0)).adc_true
+        assert (truth.array > 0).all() == is_seen == (truth.array > 0).any()
 
 
 def test_the_full_resolution_twin_shows_the_same_field_of_view_with_twice_the_matrix():

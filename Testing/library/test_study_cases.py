@@ -61,13 +61,22 @@ def test_phantoms_hold_the_truth_of_segmentation_and_classification(phantom):
 
 
 def test_phantoms_hold_the_truth_of_images(phantom):
-    assert from_phantom(phantom, TaskId.SUPER_RESOLUTION).images == {SUPER_RESOLVED: phantom.t2w_full_resolution}
+    assert set(from_phantom(phantom, TaskId.SUPER_RESOLUTION).images) == {SUPER_RESOLVED}
     assert from_phantom(phantom, TaskId.ADC_TRANSLATION).images == {ADC_SYNTHETIC: phantom.diffusion.adc_true}
     study = from_phantom(phantom, TaskId.DISTORTION_CORRECTION)
     assert set(study.images) == {HBV_CORRECTED, ADC_CORRECTED}
     assert study.along_phase_mm is phantom.diffusion.displacement_mm
     axis = {"left-right": 0, "anterior-posterior": 1}[study.phase_axis]
     assert axis == phantom.acquisition["diffusion"]["phase_axis"]
+
+
+def test_a_phantoms_super_resolution_is_the_task_of_a_scan(phantom):
+    twin = phantom.t2w_full_resolution
+    scan = from_scan(Case("scan", {Sequence.T2W: twin}), TaskId.SUPER_RESOLUTION)
+    study = from_phantom(phantom, TaskId.SUPER_RESOLUTION)
+    np.testing.assert_array_equal(study.case[Sequence.T2W].array, scan.case[Sequence.T2W].array)
+    np.testing.assert_array_equal(study.images[SUPER_RESOLVED].array, twin.array)
+    assert study.case[Sequence.T2W].geometry.size == phantom.case[Sequence.T2W].geometry.size
 
 
 def test_a_phantom_without_its_twin_is_refused(phantom):

@@ -9,7 +9,7 @@ import numpy as np
 from ..volume import Geometry, IntTriple, Triple
 from .canvas import Canvas, Lattice
 from .gland import Gland
-from .scanner import SpinEcho, box_average, coil_sensitivity, truncate_k_space
+from .scanner import SpinEcho, apodize, box_average, coil_sensitivity, truncate_k_space
 from .shapes import rotation
 
 FULL_SCALE = 700.0
@@ -27,7 +27,7 @@ class Scanner:
         echo: Repetition and echo time.
         noise: Noise of real and imaginary part against the signal of water at TE 0.
         shading: Strength of the coil's uneven gain.
-        kept: Fraction of the T2w's k-space along (rows, columns) that was measured.
+        kept: Fraction of the T2w's k-space along (rows, columns) that was measured; all of it where a twin is wanted.
     """
 
     echo: SpinEcho
@@ -108,10 +108,12 @@ def image_t2w(
     gain = coil_sensitivity(canvas.lattice.axis_mm(1), canvas.lattice.axis_mm(2), rng, scanner.shading)
     received = (signal * gain).astype(np.complex64)
     if scanner.noise > 0:
-        # A voxel of the T2w averages in_plane² of the twin's, and with them their noise.
-        noise = rng.standard_normal((2, *received.shape), dtype=np.float32) * np.float32(scanner.noise * in_plane)
+        noise = rng.standard_normal((2, *received.shape), dtype=np.float32) * np.float32(scanner.noise)
         received += noise[0] + 1j * noise[1]
-    coarse = truncate_k_space(received, 1 / in_plane, crop=True) if in_plane > 1 else received
-    coarse = truncate_k_space(coarse, scanner.kept)
+    if in_plane > 1:  # the twin is what was scanned and filtered, and the T2w the middle of its k-space
+        received = apodize(received)
+        coarse = truncate_k_space(received, 1 / in_plane, crop=True)
+    else:
+        coarse = truncate_k_space(received, scanner.kept)
     t2w, twin = (np.round(np.abs(image) * FULL_SCALE).astype(np.float32) for image in (coarse, received))
     return t2w, twin

@@ -60,7 +60,8 @@ class DiffusionStudy:
     Attributes:
         hbv, adc: As scanned: distorted and noisy.
         hbv_undistorted, adc_undistorted: The same with the same noise, had there been no field.
-        adc_true: What a noise-free, undistorted scan would measure, 1e-6 mm²/s.
+        adc_true: What a noise-free, undistorted scan would measure, 1e-6 mm²/s; 0 where this one shows nothing, as in
+            saturated fat.
         field_map_hz: Off-resonance.
         displacement_mm: Where the signal went, along the positive phase axis.
     """
@@ -123,7 +124,7 @@ def image_diffusion(
     images = {name: measured(signals, noise, protocol.noise) for name, signals in seen.items()}
     truth, _ = fit_adc(pure)
     made = {f"{kind}{name}": pair[i] for name, pair in images.items() for i, kind in enumerate(("hbv", "adc"))}
-    made["adc_true"] = np.where(pure[0] > protocol.noise, truth, 0)
+    made["adc_true"] = np.where(pure[0] > _VISIBLE_NOISE * protocol.noise, truth, 0)
     made["field_map_hz"] = field
     made["displacement_mm"] = shift * np.float32(grid.spacing_mm[protocol.phase_axis])
     return DiffusionStudy(**{name: Volume(array.astype(np.float32), grid, name) for name, array in made.items()})
