@@ -62,6 +62,15 @@ def study_set(config: StudyConfig, task: TaskId, place: Place, on_progress: OnPr
     return StudySet(split_of(split), cases)
 
 
+def training_studies(
+    config: StudyConfig, task: TaskId, place: Place, on_progress: OnProgress | None = None
+) -> list[StudyCase]:
+    """The phantoms that train a task, and no others."""
+    store = PhantomStore(place.phantoms, config.phantoms.spacing_mm)
+    made = (from_phantom(phantom, task) for phantom in store.phantoms(config.phantoms.train.seeds, on_progress))
+    return [_cut(study, config.around_gland_mm) for study in made]
+
+
 def pretraining_set(
     pretraining: Pretraining, spacing_mm: Triple, place: Place, on_progress: OnProgress | None = None
 ) -> list[Phantom]:

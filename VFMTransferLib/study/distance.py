@@ -84,6 +84,24 @@ def paired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     return _mean_of_different(_h_matrix(x, y, bandwidth))
 
 
+def unpaired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float | None = None) -> float:
+    """The unbiased squared maximum mean discrepancy of two samples that have nothing to do with each other (lemma 6).
+
+    Args:
+        x, y: Samples (cases, dimensions); their counts may differ.
+        bandwidth: Of the Gaussian kernel; by default the median heuristic over both samples.
+
+    Raises:
+        ValueError: A sample is too small, or not finite, or they differ in dimensions.
+    """
+    x, y = _checked(x), _checked(y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"Both samples must have the same dimensions, got {x.shape[1]} and {y.shape[1]}.")
+    width = median_bandwidth(x, y) if bandwidth is None else bandwidth
+    within = _mean_of_different(_kernel(x, x, width)) + _mean_of_different(_kernel(y, y, width))
+    return within - 2 * float(_kernel(x, y, width).mean())
+
+
 def _h_matrix(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
     cross = _kernel(x, y, bandwidth)
     return _kernel(x, x, bandwidth) + _kernel(y, y, bandwidth) - cross - cross.T

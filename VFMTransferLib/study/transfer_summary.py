@@ -93,8 +93,8 @@ def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlat
     if len(ranked) < MIN_POINTS:
         return Correlation(_NOTHING, _NOTHING, _NOTHING, len(ranked))
     drawn = np.random.default_rng(seed).integers(len(ranked), size=(RESAMPLES, len(ranked)))
-    low, high = np.nanpercentile(_rank_correlations(ranked[drawn]), (2.5, 97.5))
-    return Correlation(float(_rank_correlations(ranked[None])[0]), float(low), float(high), len(ranked))
+    low, high = np.nanpercentile(rank_correlations(ranked[drawn]), (2.5, 97.5))
+    return Correlation(float(rank_correlations(ranked[None])[0]), float(low), float(high), len(ranked))
 
 
 def _ranks(cells: list[SummaryRow], encoder: str) -> np.ndarray:
@@ -103,7 +103,7 @@ def _ranks(cells: list[SummaryRow], encoder: str) -> np.ndarray:
     return (stats.rankdata(own, axis=0) - 0.5) / len(own)
 
 
-def _rank_correlations(samples: np.ndarray) -> np.ndarray:
+def rank_correlations(samples: np.ndarray) -> np.ndarray:
     """Spearman's rho of each sample (samples, cells, 2); `nan` where all cells of one share a value."""
     ranks = stats.rankdata(samples, axis=1)
     centered = ranks - ranks.mean(axis=1, keepdims=True)

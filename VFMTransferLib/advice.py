@@ -1,0 +1,133 @@
+"""Advice before any fine-tuning: what each pretraining may be worth on a task's own cases."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .encoders import bundle_encoder_weights, pretrained_network
+from .errors import DatasetError
+from .estimators import ESTIMATORS, LARGEST_TRIAL, Prospect
+from .features import ENCODER, encoder_features, feature_cases
+from .registry import ConvNeXtSpec, ModelSpec
+from .starts import Start
+from .study.advice_words import Advice, Outlook, advice_of
+from .study.forecast import EstimateRow
+from .study.outlook import Experience, gain_to_expect, hours_to_save
+from .study_source import StudySet
+from .study_training import spec_for_views, study_config
+from .terms import TaskId
+
+STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at
+OnProgress = Callable[[str, float], None]
+
+
+def advise(
+    task: TaskId,
+    studies: StudySet,
+    starts: Sequence[Start],
+    experience: Experience,
+    *,
+    data: str,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Advice:
+    """Which pretraining suits a task on these cases.
+
+    Args:
+        task: The task.
+        studies: The cases; only those that train are looked at.
+        starts: The pretrainings to choose from.
+        experience: A finished study.
+        data: What the cases are, for the answer.
+        seed: Of everything that is drawn.
+        on_progress: Told what is done and which share of all.
+
+    Raises:
+        DatasetError: There is no pretraining, or there are no cases.
+        BundleError, CheckpointError: A pretraining cannot be read, or has no encoder for the task.
+    """
+    if not starts or not studies.split.train:
+        raise DatasetError("Advice needs at least one pretraining and one training case.")
+    outlooks = []
+    for number, start in enumerate(starts):
+        tell = None if on_progress is None else _part(on_progress, number, len(starts))
+        outlooks.append(_outlook(start, task, studies, experience, seed, tell))
+    return advice_of(str(task), data, len(studies.split.train), outlooks, experience)
+
+
+def estimate(prospect: Prospect, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
+    """What every estimator says, and what it took.
+
+    Args:
+        prospect: The pretraining and the cases.
+        encoder: What to call the encoder.
+        on_progress: Told which estimator is done and which share of all.
+    """
+    rows = []
+    for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
+        began = time.process_time()
+        value = float(estimator(prospect))
+        rows.append(EstimateRow(encoder, str(prospect.config.model.task), name, value, time.process_time() - began))
+        if on_progress is not None:
+            on_progress(f"{encoder}, {name}", number / len(ESTIMATORS))
+    return tuple(rows)
+
+
+def pretraining_features(start: Start, spec: ModelSpec) -> np.ndarray | None:
+    """The encoder's features (cases, channels) of pretraining's cases, of the sequences that a network takes.
+
+    Args:
+        start: The pretraining.
+        spec: The network; one encoder with it is shared.
+    """
+    if not start.cases:
+        return None
+    own = start.bundle.spec if start.bundle.spec.task is not None else spec_for_views(start.bundle.spec)
+    network = pretrained_network(own, bundle_encoder_weights(start.bundle))
+    features = encoder_features(network, own, feature_cases(start.cases, own))[ENCODER]
+    if isinstance(own.encoder, ConvNeXtSpec):
+        return features
+    parts = dict(zip(own.preprocess.sequences, np.split(features, len(own.preprocess.sequences), axis=1), strict=True))
+    return np.concatenate([parts[sequence] for sequence in spec.preprocess.sequences], axis=1)
+
+
+def _outlook(
+    start: Start, task: TaskId, studies: StudySet, experience: Experience, seed: int, tell: OnProgress | None
+) -> Outlook:
+    bundle = start.bundle
+    family = bundle.spec.family
+    config = study_config(family, task, studies, steps=STEPS, seed=seed, encoder=bundle.spec)
+    weights, features = bundle_encoder_weights(bundle), pretraining_features(start, config.model)
+    prospect = Prospect(config, studies.of(studies.split.train), weights, features)
+    estimates = {row.estimator: row.value for row in estimate(prospect, family, tell)}
+    measured = prospect.trial.seconds_per_step if math.isfinite(estimates["few-steps"]) else None
+    return Outlook(
+        name=bundle.name,
+        encoder=family,
+        objective=start.objective,
+        estimates=estimates,
+        gain=gain_to_expect(experience, family, str(task), estimates),
+        hours=hours_to_save(experience, family, str(task), measured),
+        seen=experience.cell(family, str(task)),
+        notes=tuple(_notes(prospect, estimates)),
+    )
+
+
+def _notes(prospect: Prospect, estimates: Mapping[str, float]) -> Iterable[str]:
+    if prospect.parameters > LARGEST_TRIAL:
+        yield (
+            f"few-steps was left out: {prospect.parameters / 1e6:.0f} million parameters are too many to train on a "
+            "processor. The study's encoders were far smaller, so that its experience may not hold."
+        )
+    if prospect.pretraining is None:
+        yield "nearness was left out: the cases of this pretraining are not at hand."
+    if any(math.isnan(value) for name, value in estimates.items() if name in ("probe", "logme")):
+        yield "probe and logme need three or more cases."
+
+
+def _part(on_progress: OnProgress, number: int, count: int) -> OnProgress:
+    return lambda line, share: on_progress(line, (number + share) / count)
