@@ -153,8 +153,18 @@ def test_lesions_that_readers_marked_in_patients_are_drawn_only_when_asked_for(t
     assert not (example.folder(tmp_path) / "truth.png").exists()
     assert (pixels(tmp_path, "e-scratch.png", data="real") == pixels(tmp_path, "input.png", data="real")).all()
     assert (example.slice_number, example.scores["dice"]) == (5, 0)
-    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)], patients_lesions=True)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)], patients_marks=True)
     assert is_of(pixels(tmp_path, "truth.png", data="real"), CSPCA).any()
+
+
+def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
+    gland = box(z=slice(1, 4))
+    masks = {Label.PROSTATE: gland, Label.PERIPHERAL_ZONE: gland, Label.TRANSITION_ZONE: box(z=slice(0, 0))}
+    case = Case("case", {Sequence.T2W: a_t2w()})
+    study = StudyCase(TaskId.ANATOMY_SEGMENTATION, case, gland, masks, is_phantom=False)
+    result = Result("case", study.task, SOURCE, {str(Label.PROSTATE): 1}, gland, {})
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert set(example.outlines) == {"prostate", "truth"}
 
 
 def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):

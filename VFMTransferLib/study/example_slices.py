@@ -5,7 +5,8 @@ about, and the slice that holds most of it. So all arms show the same, and none 
 
 Pictures of real patients enter a study's folder, and with it reports and repositories: pass cases only whose license
 lets their images be passed on (CC BY), under their public names, and none whose images are for non-commercial use.
-Where readers' marks of lesions may not be passed on (CC BY-NC), they are not drawn either, unless asked for.
+Public marks of zones and lesions often may not be passed on (CC BY-NC), so that those of patients are drawn only when
+asked for; the outline of the prostate is always drawn, so give one that may be passed on.
 """
 
 from __future__ import annotations
@@ -39,11 +40,10 @@ DIFFERENCE_SHARE = 0.25
 """Of the gray window, from which on a difference has its full color."""
 _STEPS = 21
 _TRUE_PX, _FOUND_PX = 1, 2
-_LESIONS = (Label.INDOLENT_CANCER, Label.CSPCA)
 
 
 def write_examples(
-    folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_lesions: bool = False
+    folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_marks: bool = False
 ) -> tuple[Example, ...]:
     """Write one slice of a phantom and one of a real case, as far as the pairs hold them; see the module.
 
@@ -55,7 +55,7 @@ def write_examples(
         encoder: As in the study's tables.
         arm: As in the study's tables.
         pairs: What the arm says of each test case, and what is true of it.
-        patients_lesions: Draw the true lesions of real cases too: whoever marked them lets them be passed on.
+        patients_marks: Draw the true zones and lesions of real cases too: whoever marked them lets that be passed on.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -67,7 +67,7 @@ def write_examples(
         if best is None or _order(study) < _order(best[1]):
             chosen[study.is_phantom] = (result, study)
     return tuple(
-        _write(folder, encoder, arm, *chosen[is_phantom], patients_lesions)
+        _write(folder, encoder, arm, *chosen[is_phantom], patients_marks)
         for is_phantom in (True, False)
         if is_phantom in chosen
     )
@@ -84,7 +84,7 @@ def _order(study: StudyCase) -> tuple[bool, str]:
     return (not has_finding(study), study.case.id)
 
 
-def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase, patients_lesions: bool) -> Example:
+def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase, patients_marks: bool) -> Example:
     view, pictures = view_of(study), dict[str, bytes]()
     example = Example(
         encoder,
@@ -99,8 +99,8 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCas
         _inputs(study, view, pictures),
     )
     add = {"segmentation": _outlined, "image": _restored, "classification": _classified}
-    if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_lesions):
-        study = replace(study, masks={label: mask for label, mask in study.masks.items() if label not in _LESIONS})
+    if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_marks):
+        study = replace(study, masks={label: mask for label, mask in study.masks.items() if label is Label.PROSTATE})
     example = add[TASKS[study.task].output](example, result, study, view, pictures)
     save_example(example, pictures, folder)
     return example

@@ -86,8 +86,11 @@ def view_of(study: StudyCase) -> View:
 def window_of(values: np.ndarray) -> Window:
     """Values shown as black and white: nearly all of an image that is not empty lies between them."""
     shown = values[values != 0]
-    low, high = (_rounded(float(v)) for v in np.percentile(shown if shown.size else values, _WINDOW_PERCENTILES))
-    return low, max(high, low + 1e-3)
+    low, high = (float(v) for v in np.percentile(shown if shown.size else values, _WINDOW_PERCENTILES))
+    if not high > low:
+        return low, low + 1.0
+    digits = _DIGITS - 1 - math.floor(math.log10(high - low))  # so that the numbers below a picture are short
+    return round(low, digits) + 0.0, round(high, digits)
 
 
 def has_finding(study: StudyCase) -> bool:
@@ -110,9 +113,3 @@ def _cut(center: float, count: int, spacing_mm: float) -> tuple[int, int]:
     """First index and number of voxels that show `FIELD_MM` around a center, inside of the image."""
     wanted = min(round(FIELD_MM / spacing_mm), count)
     return int(np.clip(round(center - (wanted - 1) / 2), 0, count - wanted)), wanted
-
-
-def _rounded(value: float) -> float:
-    if value == 0:
-        return 0.0
-    return round(value, _DIGITS - 1 - math.floor(math.log10(abs(value))))
