@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import study_report
 from .options import Commands, add_command, add_output
 
 KEYS = ("encoder", "task", "arm", "seed")  # as in study/grid_cells.py, which imports numpy
@@ -28,11 +29,14 @@ def add_parser(commands: Commands) -> None:
         metavar="KEY=V[,V]",
         help=f"run a part of the cells: {', '.join(KEYS)}; may be given several times",
     )
-    add_output(parser, "folder of the study; its cluster's workers must see it too")
+    add_output(parser, "folder of the study; its cluster's workers must see it too", required=False)
     parser.set_defaults(run=run)
+    study_report.add_parser(parser.add_subparsers(dest="action", metavar="report"))
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.output is None:  # which `report` does not need
+        args.parser.error("the following arguments are required: -o/--output")
     only = _only(args)
     from ..grid import open_study
     from ..grid_run import run_study

@@ -35,11 +35,11 @@ def page_html(scene: Scene, figure_png: bytes, bundles: tuple[Bundle, Bundle] | 
         bundles: Bundles of A and B, whose licence and training the cards then show.
     """
     comparison = scene.comparison
-    style = _template("page.css")
-    script = "\n".join(_template(name) for name in SCRIPTS)
+    style = template("page.css")
+    script = "\n".join(template(name) for name in SCRIPTS)
     heading = f"{comparison.task.title}: {_arms(comparison)}"
     both = bundles or (None, None)
-    return Template(_template("page.html")).substitute(
+    return Template(template("page.html")).substitute(
         title=escape(f"{comparison.case.id}, {heading}"),
         heading=escape(heading),
         subheading=escape(
@@ -49,9 +49,9 @@ def page_html(scene: Scene, figure_png: bytes, bundles: tuple[Bundle, Bundle] | 
         version=escape(__version__),
         date=date.today().isoformat(),
         style=style,
-        style_hash=_csp_hash(style),
+        style_hash=csp_hash(style),
         script=script,
-        script_hash=_csp_hash(script),
+        script_hash=csp_hash(script),
         facts=facts(comparison),
         legend=_legend(scene),
         orientation=escape(_orientation(scene)),
@@ -78,11 +78,11 @@ def _arms(comparison: Comparison) -> str:
     return f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _csp_hash(text: str) -> str:
+def csp_hash(text: str) -> str:
     """What lets a browser run this very text and nothing else."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 

@@ -1,0 +1,130 @@
+"""What the page is, what is missing from the study, what to know first, and how things are defined."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+
+from ...study.gaps import Gaps, Plan
+from ...study.grid_tables import StudyTables
+from ...study.overview import BOTH, encoders_of, tasks_of, total_device_hours
+from ...study.transfer import DEFINITIONS
+from ...study.transfer_summary import Correlation, SummaryRow
+from .plot import minus
+from .words import arm_title, encoder_title, listed, section, task_title
+
+_DEFINED = {
+    "rpg_percent": "RPG, relative performance gain",
+    "d2p": "D2P, distance to pretraining",
+    "convergence_efficiency": "Convergence efficiency",
+    "savings": "Savings",
+}
+_MORE = {
+    "Intervals": (
+        "percentile bootstrap, 9999 resamples of cases and seeds together, 95 %; with few cases and three seeds they "
+        "are rather too narrow (ours)"
+    ),
+    "D2P in detail": (
+        "Gaussian kernel, bandwidth by the median heuristic over the pooled sample, and at half and twice that; p by "
+        "exchanging before and after within cases (ours)"
+    ),
+    "Correlation": (
+        "Spearman's ρ of gain and D2P, both ranked within their encoder first; percentile bootstrap over cells (ours)"
+    ),
+}
+
+
+def about_section() -> str:
+    """What this is, and what it is not."""
+    return section(
+        "about",
+        "What this is",
+        "<p>A re-run of the transfer study at <b>demonstration size</b>: small networks, pretrained and fine-tuned on "
+        "synthetic prostate studies (phantoms), each once from pretrained weights and once from scratch with "
+        "everything else equal. <b>These are our own numbers, not those of the authors of the original study</b>, and "
+        "our own definitions where theirs could not be read. They show how such a study is run and read; they say "
+        "little about the published networks at full size. What was measured on real cases is listed apart.</p>"
+        "<p><b>Not for clinical use.</b> Negative gains and failed expectations stay in.</p>",
+    )
+
+
+def definitions_section() -> str:
+    """The formulas, each labeled ours."""
+    known = {_DEFINED[key]: text for key, text in DEFINITIONS.items() if key in _DEFINED}
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in {**known, **_MORE}.items())
+    return section(
+        "definitions",
+        "Definitions",
+        '<p class="muted">The published formulas could not be read; each of these is this project\'s own.</p>',
+        f"<dl>{items}</dl>",
+    )
+
+
+def facts(rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: Gaps) -> str:
+    """What to know first, in four tiles."""
+    planned = len(plan.trainings)
+    gained = sum(row.rpg_low > 0 for row in rows)
+    lost = sum(row.rpg_high < 0 for row in rows)
+    rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
+    interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
+    tiles = (
+        (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
+        (f"{gained} up, {lost} down", f"of {len(rows)} cells have a gain whose interval leaves out 0"),
+        (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
+        (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
+    )
+    return "".join(f'<div class="fact"><b>{escape(a)}</b><span>{escape(b)}</span></div>' for a, b in tiles)
+
+
+def gaps_note(missing: Gaps, is_planned: bool) -> str:
+    """What is missing, in sentences; nothing where nothing is.
+
+    Args:
+        missing: What is missing.
+        is_planned: Whether from the study's own configuration, or from the study as a whole.
+    """
+    if not missing.any:
+        return ""
+    items = "".join(f"<li>{sentence}</li>" for sentence in _sentences(missing))
+    plan = "what its configuration plans" if is_planned else "the whole study of two encoders and six tasks"
+    told = (
+        f"<h2>This study is incomplete</h2><p>Of {plan} something is missing; it is left out below, not filled in.</p>"
+    )
+    return f'<section id="gaps" class="gaps" role="note">{told}<ul>{items}</ul></section>'
+
+
+def subheading(tables: StudyTables) -> str:
+    """How large the study is, in a line."""
+    seeds = len({run.seed for run in tables.runs if run.arm in BOTH})
+    real = len({row.case for row in tables.metrics if row.data == "real" and row.case})
+    cases = sorted({run.n_test_cases for run in tables.runs})
+    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}" if cases else "no"
+    return (
+        f"{len(encoders_of(tables.runs))} encoders · {len(tasks_of(tables.runs))} tasks · 2 arms · {seeds} seeds · "
+        f"{tested} test phantoms a task · {real} real cases apart"
+    )
+
+
+def _sentences(missing: Gaps) -> list[str]:
+    found = []
+    cells: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for encoder, task, arm, seed in missing.trainings:
+        cells[encoder, task][arm].append(seed)
+    for (encoder, task), arms in cells.items():
+        told = "; ".join(
+            f"{arm_title(arm).lower()}, seed {listed(list(map(str, arms[arm])))}" for arm in BOTH if arm in arms
+        )
+        found.append(f"Not trained: {escape(encoder_title(encoder))} on {escape(task_title(task))} ({told}).")
+    tasks = {
+        "specialised": missing.specialised,
+        "trivial baseline": missing.trivial,
+        "number of a real case": missing.real,
+    }
+    found += [f"No {what}: {listed([task_title(task) for task in names])}." for what, names in tasks.items() if names]
+    for what, pairs in {"distance": missing.distances, "learning curve": missing.curves}.items():
+        if pairs:
+            of = [f"{encoder_title(encoder)} on {task_title(task)}" for encoder, task in pairs]
+            found.append(f"No {what}: {listed(of)}.")
+    return found
