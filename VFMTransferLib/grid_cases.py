@@ -14,6 +14,7 @@ from .phantom import Phantom
 from .study.grid_config import PhantomSplit, Pretraining, RealCases, StudyConfig
 from .study_cases import StudyCase, around_gland, from_phantom
 from .study_source import MaskNames, StudySet, read_study
+from .tasks import TASKS
 from .terms import TaskId
 from .volume import Triple
 
@@ -115,10 +116,6 @@ def _cases(
 
 
 def _cut(study: StudyCase, width_mm: float | None) -> StudyCase:
-    return study if width_mm is None else around_gland(study, width_mm)
-
-
-def _real_study(path: Path, task: TaskId, real: RealCases) -> StudyCase:
-    """A real case; the field that distorts its diffusion hangs on its name alone."""
-    names = MaskNames(real.gland, real.zones, real.lesion)
-    return read_study(path, task, names, seed=zlib.crc32(path.name.encode()))
+    """Cases of image tasks cut around the gland; where it lies is part of the other tasks."""
+    is_image = TASKS[study.task].output == "image"
+    return around_gland(study, width_mm) if is_image and width_mm is not None else study
