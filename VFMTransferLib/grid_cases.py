@@ -119,3 +119,9 @@ def _cut(study: StudyCase, width_mm: float | None) -> StudyCase:
     """Cases of image tasks cut around the gland; where it lies is part of the other tasks."""
     is_image = TASKS[study.task].output == "image"
     return around_gland(study, width_mm) if is_image and width_mm is not None else study
+
+
+def _real_study(path: Path, task: TaskId, real: RealCases) -> StudyCase:
+    """A real case; the field that distorts its diffusion hangs on its name alone."""
+    names = MaskNames(real.gland, real.zones, real.lesion)
+    return read_study(path, task, names, seed=zlib.crc32(path.name.encode()))

@@ -128,7 +128,7 @@ class StudyConfig:
         phantoms: The split.
         encoders: Name → its pretraining.
         tasks: In the order in which they are trained.
-        around_gland_mm: Side of the square around the gland that cases of image tasks are cut to; none for whole images.
+        around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
         real: Real cases.
     """
 
