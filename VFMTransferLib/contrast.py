@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,13 +21,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from .augment import Augmentation
+from .division import Division
 from .errors import DatasetError
 from .losses import tissue_loss
 from .models.network import build_network
-from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
+from .optimization import CHECKPOINT, Progress, Run, Schedule
 from .registry import ModelSpec
-from .slice_samples import SliceCase, batch_of, sample_slice
-from .spec_json import to_json
+from .sampling import draw, later, part_seed, stated, step_generator
+from .slice_samples import SliceCase, SliceSample, batch_of, sample_slice
 
 CONTRAST_WEIGHT = 0.05
 MARGIN = 0.5
@@ -42,9 +44,10 @@ class ContrastConfig:
         schedule: How long and how fast.
         augmentation: How far a slice may go from its case.
         seed: Of weights, order, slices and pairs.
-        batch: Slices a step.
-        pairs: Patches drawn from each class for the contrast.
+        batch: Slices a step, of all processes.
+        pairs: Patches drawn from each class for the contrast, in each part of the batch: only these are contrasted.
         drop_path: Stochastic depth of the encoders.
+        draws: As `sampling.DRAWS`.
     """
 
     model: ModelSpec
@@ -54,6 +57,7 @@ class ContrastConfig:
     batch: int = 4
     pairs: int = 32
     drop_path: float = 0.0
+    draws: str = later("step")
 
 
 def patch_classes(classes: Tensor, side: int, count: int) -> Tensor:
@@ -68,7 +72,7 @@ def patch_classes(classes: Tensor, side: int, count: int) -> Tensor:
         (B, side * side), row by row as tokens are.
     """
     shares = F.adaptive_avg_pool2d(F.one_hot(classes, count).permute(0, 3, 1, 2).float(), side)  # (B, K, side, side)
-    shares = shares + 1e-6 * torch.arange(count)[:, None, None]
+    shares = shares + 1e-6 * torch.arange(count, device=shares.device)[:, None, None]
     return shares.argmax(dim=1).flatten(1)
 
 
@@ -85,7 +89,7 @@ def contrast_loss(tokens: Tensor, labels: Tensor) -> Tensor:
     unit = F.normalize(tokens.float(), dim=1)
     cosine = unit @ unit.T
     same = labels[:, None] == labels
-    other = ~torch.eye(len(labels), dtype=torch.bool)
+    other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     together, apart = (1 - cosine)[same & other], F.relu(cosine - MARGIN)[~same]
     kinds = [kind.mean() for kind in (together, apart) if kind.numel()]
     return torch.stack(kinds).mean() if kinds else cosine.sum() * 0
@@ -96,12 +100,17 @@ def draw_patches(labels: Tensor, each: int, generator: Generator) -> Tensor:
     drawn = []
     for label in labels.unique().tolist():
         found = torch.nonzero(labels == label)[:, 0]
-        drawn.append(found[torch.randperm(len(found), generator=generator)[:each]])
+        drawn.append(found[torch.randperm(len(found), generator=generator)[:each].to(found.device)])
     return torch.cat(drawn)
 
 
 def pretrain_contrast(
-    config: ContrastConfig, cases: Sequence[SliceCase], folder: Path, *, on_progress: Progress | None = None
+    config: ContrastConfig,
+    cases: Sequence[SliceCase],
+    folder: Path,
+    *,
+    division: Division | None = None,
+    on_progress: Progress | None = None,
 ) -> Run:
     """Pretrain the encoders of all sequences, or go on where it was stopped.
 
@@ -109,50 +118,52 @@ def pretrain_contrast(
         config: The configuration.
         cases: Cases with the class of each voxel.
         folder: Where the checkpoint lies.
+        division: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The finished run; `average` holds the whole network's weights.
 
     Raises:
-        DatasetError: There are no cases.
+        DatasetError: There are no cases, or the batch cannot be divided so.
         CheckpointError: The folder holds a checkpoint of another configuration.
     """
     if not cases:
         raise DatasetError("Pretraining needs at least one case with the class of each voxel, got none.")
     torch.manual_seed(config.seed)
-    run = Run.start(build_network(config.model, config.drop_path), config.schedule)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, identity = folder / CHECKPOINT, _identity(config, cases)
-    if path.exists():
-        run.resume(path, identity)
-    losses: list[float] = []
-    while run.step < config.schedule.steps:
-        losses.append(_step(run, config, cases))
-        if run.step % config.schedule.checkpoint_every == 0 or run.step == config.schedule.steps:
-            run.history.append({"step": run.step, "loss": sum(losses) / len(losses)})
-            losses.clear()
-            run.save(path, identity)
-            if on_progress is not None:
-                on_progress(f"step {run.step}, loss {run.history[-1]['loss']:.4f}", run.step / config.schedule.steps)
+    network = build_network(config.model, config.drop_path)
+    run = Run.start(network, config.schedule, partial(_loss, config=config), division)
+    path, identity = folder / CHECKPOINT, _identity(config, cases, run.division)
+    run.follow(path, identity, lambda: _step(run, config, cases), on_progress)
     return run
 
 
 def _step(run: Run, config: ContrastConfig, cases: Sequence[SliceCase]) -> float:
     """Show one batch and learn from it; returns the loss."""
-    generator = step_generator(config.seed, run.step)
-    chosen = torch.randint(len(cases), (config.batch,), generator=generator).tolist()
-    batch = batch_of([sample_slice(cases[i], config.model, generator, config.augmentation) for i in chosen])
-    run.network.train()
-    with config.schedule.autocast(batch["windows"].device):
-        loss = _loss(run.network, config, batch, generator)
-    run.advance(loss)
-    return float(loss.detach())
+    step_draws = step_generator(config.seed, run.step)
+    chosen = torch.randint(len(cases), (config.batch,), generator=step_draws).tolist()
+
+    def sample(number: int, generator: Generator) -> SliceSample:
+        return sample_slice(cases[chosen[number]], config.model, generator, config.augmentation)
+
+    parts = []
+    for number, samples in enumerate(draw(config, run.division, run.step, step_draws, sample)):
+        batch, part = batch_of(samples), run.division.first_part + number
+        pairs = Generator().manual_seed(part_seed(config.seed, run.step, part)) if part else step_draws
+        parts.append((batch["windows"], batch["positions"], batch["classes"], pairs))
+    return run.learn(parts, config.seed)
 
 
-def _loss(network: nn.Module, config: ContrastConfig, batch: dict[str, Tensor], generator: Generator) -> Tensor:
+def _loss(
+    network: nn.Module,
+    windows: Tensor,
+    positions: Tensor,
+    classes: Tensor,
+    generator: Generator,
+    *,
+    config: ContrastConfig,
+) -> Tensor:
     """The loss of the fusion, and of each sequence's own network with its contrast."""
-    windows, positions, classes = batch["windows"], batch["positions"], batch["classes"]
     streams = [getattr(network, name) for name in STREAMS]
     labels = patch_classes(classes, streams[0].side, len(config.model.labels)).flatten()
     drawn = draw_patches(labels, config.pairs, generator)
@@ -166,7 +177,7 @@ def _loss(network: nn.Module, config: ContrastConfig, batch: dict[str, Tensor], 
     return torch.stack(losses).mean()
 
 
-def _identity(config: ContrastConfig, cases: Sequence[SliceCase]) -> str:
+def _identity(config: ContrastConfig, cases: Sequence[SliceCase], division: Division) -> str:
     """A checksum of all that decides the run."""
-    document = [to_json(config), [case.id for case in cases]]
+    document = [stated(config, division), [case.id for case in cases]]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -86,6 +86,8 @@ class FastDepthwiseConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, D, H, W); the size stays."""
+        if x.device.type != "cpu":
+            return super().forward(x)  # there PyTorch's own gradients are the fast ones
         precision = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         bias = None if self.bias is None else self.bias.to(precision)
         return _DepthwiseConvolution.apply(x.to(precision).contiguous(), self.weight.to(precision), bias)

@@ -19,15 +19,16 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augmentation
 from .dataset import TARGET_STRIDE, Split, TrainingCase, View, choose_case, require_cases, sample_view
+from .division import Division
 from .encoders import load_encoder
 from .fast_convolution import accelerate
 from .lessons import Lesson
 from .metrics import dice
 from .models.network import build_network
-from .objectives import Objective, class_weights, collate
-from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
+from .objectives import Objective, Sample, class_weights, collate
+from .optimization import CHECKPOINT, Progress, Run, Schedule
 from .registry import ModelSpec
-from .spec_json import to_json
+from .sampling import draw, later, stated, step_generator
 from .specialised import specialised_network
 from .terms import Arm, TaskId
 
@@ -48,9 +49,10 @@ class FinetuneConfig:
         drop_path: Stochastic depth of the encoder.
         phantom_share: Part of the steps that show a phantom.
         measure_every: Steps between measurements.
-        batch: Samples a step.
+        batch: Samples a step, of all processes.
         specialised: Whether a specialised network of the same size is trained in the place of the model: the study's
             third row, from scratch.
+        draws: As `sampling.DRAWS`.
     """
 
     model: ModelSpec
@@ -63,6 +65,7 @@ class FinetuneConfig:
     measure_every: int
     batch: int = 1
     specialised: bool = False
+    draws: str = later("step")
 
 
 def finetune(
@@ -74,6 +77,7 @@ def finetune(
     encoder: Mapping[str, Tensor] | None = None,
     phantoms: Sequence[Lesson] = (),
     examine: Examine | None = None,
+    division: Division | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Fine-tune one arm, or go on where it was stopped.
@@ -85,36 +89,37 @@ def finetune(
         folder: Where the checkpoint lies.
         encoder: Pretrained weights of the encoders, from `encoders.encoder_weights`.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
-        examine: What to measure of the averaged weights on the way; it chooses nothing.
+        examine: What to measure of the averaged weights on the way; it chooses nothing. The first process does it.
+        division: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The finished run; `average` holds the weights to ship.
 
     Raises:
-        DatasetError: A case of the split is missing.
+        DatasetError: A case of the split is missing, or the batch cannot be divided so.
         CheckpointError: The folder holds a checkpoint of another configuration, or the encoders do not fit.
     """
     require_cases(lessons, config.split.train)
-    run = Run.start(initial_network(config, arm, encoder), config.schedule)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, identity = folder / CHECKPOINT, _identity(config, arm, encoder)
-    if path.exists():
-        run.resume(path, identity)
     training = [lessons[name] for name in config.split.train]
     objective = _objective(config.model, [*training, *phantoms])
+    run = Run.start(initial_network(config, arm, encoder), config.schedule, objective.loss, division)
+    path, identity = folder / CHECKPOINT, _identity(config, arm, encoder, run.division)
+    if path.exists():
+        run.resume(path, identity)
     while run.step < config.schedule.steps:
         began = time.perf_counter()
-        loss = _step(run, config, objective, training, phantoms)
+        loss = _step(run, config, training, phantoms)
         run.seconds += time.perf_counter() - began
         finished = run.step == config.schedule.steps
         if run.step % config.measure_every == 0 or finished:
-            measured = {} if examine is None else examine(averaged_network(run, config.model, config.specialised))
+            measured = examine(_measured_network(run, config)) if examine and run.division.is_first else {}
             run.history.append({"step": run.step, "loss": loss, **measured})
         if run.step % config.schedule.checkpoint_every == 0 or finished:
             run.save(path, identity)
-            if on_progress is not None:
+            if on_progress is not None and run.division.is_first:
                 on_progress(_line(run), run.step / config.schedule.steps)
+    run.finish()
     return run
 
 
@@ -146,19 +151,17 @@ def _objective(spec: ModelSpec, lessons: Sequence[Lesson]) -> Objective:
     return Objective(spec, class_weights(categories, spec.head.out_channels))
 
 
-def _step(
-    run: Run, config: FinetuneConfig, objective: Objective, lessons: Sequence[Lesson], phantoms: Sequence[Lesson]
-) -> float:
+def _step(run: Run, config: FinetuneConfig, lessons: Sequence[Lesson], phantoms: Sequence[Lesson]) -> float:
     """Show one batch and learn from it; returns the loss."""
-    generator = step_generator(config.seed, run.step)
     first = run.step * config.batch
-    shown = [choose_case(first + i, config.seed, lessons, phantoms, config.phantom_share) for i in range(config.batch)]
-    batch = collate([lesson.sample(generator, config.augmentation) for lesson in shown])
-    run.network.train()
-    with config.schedule.autocast(batch.target.device):
-        loss = objective.loss(run.network, batch)
-    run.advance(loss)
-    return float(loss.detach())
+
+    def sample(number: int, generator: Generator) -> Sample:
+        lesson = choose_case(first + number, config.seed, lessons, phantoms, config.phantom_share)
+        return lesson.sample(generator, config.augmentation)
+
+    generator = step_generator(config.seed, run.step)
+    parts = draw(config, run.division, run.step, generator, sample)
+    return run.learn([(collate(samples),) for samples in parts], config.seed)
 
 
 def gland_examination(cases: Mapping[str, TrainingCase], spec: ModelSpec) -> Examine:
@@ -182,9 +185,14 @@ def gland_dice(network: nn.Module, view: View) -> float:
     return dice((probabilities[0] < 0.5).numpy(), (view.target[0] > 0.5).numpy())
 
 
-def _identity(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tensor] | None) -> str:
+def _measured_network(run: Run, config: FinetuneConfig) -> nn.Module:
+    """The averaged network where it trains."""
+    return averaged_network(run, config.model, config.specialised).to(run.division.device)
+
+
+def _identity(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tensor] | None, division: Division) -> str:
     """A checksum of all that decides the run."""
-    digest = hashlib.sha256(json.dumps([to_json(config), arm], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([stated(config, division), arm], sort_keys=True).encode())
     for name, tensor in sorted((encoder or {}).items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

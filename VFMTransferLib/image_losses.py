@@ -61,7 +61,7 @@ def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Te
     """
     image, shift = seen.movedim(axis, -1), along_mm.movedim(axis, -1) / step_mm
     length = image.shape[-1]
-    place = (torch.arange(length, dtype=shift.dtype) + shift).clamp(0, length - 1)
+    place = (torch.arange(length, dtype=shift.dtype, device=shift.device) + shift).clamp(0, length - 1)
     below = place.detach().floor().clamp(max=length - 2).long()
     share = place - below
     pulled = image.gather(-1, below) * (1 - share) + image.gather(-1, below + 1) * share

@@ -74,7 +74,7 @@ def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
         classes: (B, H, W).
     """
     logits = logits.float()
-    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS))
+    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS, device=logits.device))
     probabilities = logits.softmax(dim=1)[:, 1:]
     truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
     axes = (0, 2, 3)

@@ -42,6 +42,10 @@ class Batch:
     target: Tensor
     phase_axes: tuple[int, ...]
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.phase_axes)
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as one batch; where only some know all maps, the others' are filled up with `UNKNOWN`."""
@@ -86,7 +90,7 @@ class Objective:
             return tissue_loss(output, target[:, 0].long()) if is_graded else lesion_loss(output, target)
         if task is TaskId.CLASSIFICATION:
             logits = output.float().unflatten(0, (len(target), -1)).mean(dim=1)  # over a study's slices
-            return F.cross_entropy(logits, target, torch.tensor(self.class_weights))
+            return F.cross_entropy(logits, target, torch.tensor(self.class_weights, device=logits.device))
         if task is TaskId.SUPER_RESOLUTION:
             residual, plain = target[:, :1], target[:, 1:2]
             return image_loss(plain + output, plain + residual)

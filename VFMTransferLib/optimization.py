@@ -2,28 +2,32 @@
 
 A run may stop at any moment and goes on as if it had not: every step draws its randomness from a
 generator seeded by the run's seed and the step's number, and checkpoints are replaced as a whole.
+A step's batch may be divided (`division`); what a network sees in a step does not depend on it.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from .atomic import atomic_file
+from .division import Division
 from .errors import CheckpointError
+from .sampling import part_seed
 
 CHECKPOINT = "checkpoint.pt"
 Progress = Callable[[str, float], None]
-# Large and odd, so that the generators of two runs with neighboring seeds share no step.
-_SEED_STRIDE = 1_000_003
+# What a step asks: the network and what it is shown → the loss.
+Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,6 @@ class Schedule:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def step_generator(seed: int, step: int) -> Generator:
-    """The source of a step's randomness; also seeds the global one, which stochastic depth uses."""
-    torch.manual_seed(seed * _SEED_STRIDE + step)
-    return Generator().manual_seed(seed * _SEED_STRIDE + step)
-
-
 def build_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices and kernels only."""
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -83,6 +81,24 @@ def build_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW
     others = [p for p in parameters if sum(n > 1 for n in p.shape) <= 1]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas)
+
+
+class Learner(nn.Module):
+    """A network with what is asked of it: its forward pass is a loss, which is what processes share a gradient of.
+
+    Args:
+        network: The network.
+        loss: What is asked.
+    """
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+
+    def forward(self, *shown: Any) -> Tensor:
+        """The loss on what is shown."""
+        return self.loss(self.network, *shown)
 
 
 @dataclass
@@ -93,6 +109,8 @@ class Run:
         network: The network, as the optimizer has left it.
         optimizer: The optimizer.
         schedule: The schedule.
+        learner: The network with its loss, as `division` has set it up.
+        division: This process's share of each batch.
         average: Name → averaged tensor.
         step: Steps done.
         history: What was measured on the way, oldest first.
@@ -102,28 +120,50 @@ class Run:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    learner: nn.Module
+    division: Division
     average: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, network: nn.Module, schedule: Schedule) -> Run:
+    def start(cls, network: nn.Module, schedule: Schedule, loss: Loss, division: Division | None = None) -> Run:
         """A run at its beginning."""
+        division = division or Division()
+        learner = division.set_up(Learner(network, loss))
         average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        return cls(network, build_optimizer(network, schedule), schedule, average)
+        return cls(network, build_optimizer(network, schedule), schedule, learner, division, average)
 
-    def advance(self, loss: Tensor) -> float:
-        """Go one step down a loss's gradient and average the weights.
+    def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
+        """Show this process's parts of a batch, go one step down the mean loss of all parts, and average the weights.
+
+        Args:
+            parts: What the loss takes beside the network, for each part.
+            seed: The run's; parts after a batch's first have a seed of their own for stochastic depth.
 
         Returns:
-            The gradient's norm before it was clipped.
+            The mean loss of all parts, of all processes.
         """
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number, part in enumerate(parts):
+            if self.division.first_part + number:
+                torch.manual_seed(part_seed(seed, self.step, self.division.first_part + number))
+            with self.division.alone(self.learner, number + 1 < len(parts)):
+                with self.schedule.autocast(self.division.device):
+                    loss = self.learner(*map(self.division.to_device, part))
+                self.division.backward(loss / len(parts))
+            losses.append(loss.detach())
+        self._descend()
+        return self.division.mean(torch.stack(losses).mean())
+
+    def _descend(self) -> None:
+        """Go one step down the gradient, clipped, and average the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
         self.optimizer.step()
         self.step += 1
         # The average of a young run is of the last tenth of its steps, not of its random start.
@@ -134,15 +174,46 @@ class Run:
                     self.average[name].lerp_(tensor, 1 - decay)
                 else:  # a counter, as batch normalization keeps one
                     self.average[name].copy_(tensor)
-        return float(norm)
+
+    def follow(self, path: Path, identity: str, show: Callable[[], float], on_progress: Progress | None = None) -> None:
+        """Go on from a checkpoint, where there is one, to the end of the schedule, keeping the mean loss as history.
+
+        Args:
+            path: The checkpoint.
+            identity: As for `save`.
+            show: Does one step and returns its loss.
+            on_progress: Called with a line of text and the part that is done.
+        """
+        if path.exists():
+            self.resume(path, identity)
+        losses: list[float] = []
+        while self.step < self.schedule.steps:
+            began = time.perf_counter()
+            losses.append(show())
+            self.seconds += time.perf_counter() - began
+            if self.step % self.schedule.checkpoint_every == 0 or self.step == self.schedule.steps:
+                self.history.append({"step": self.step, "loss": sum(losses) / len(losses)})
+                losses.clear()
+                self.save(path, identity)
+                if on_progress is not None and self.division.is_first:
+                    line = f"step {self.step}, loss {self.history[-1]['loss']:.4f}"
+                    on_progress(line, self.step / self.schedule.steps)
+        self.finish()
+
+    def finish(self) -> None:
+        """Bring the averaged weights, which are what the run yields, back from the device."""
+        self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
 
     def save(self, path: Path, identity: str) -> None:
-        """Write a checkpoint, whole or not at all.
+        """Write a checkpoint, whole or not at all; of several processes the first one does.
 
         Args:
             path: The file.
             identity: What makes this run this run; a checkpoint of another one is not resumed.
         """
+        if not self.division.is_first:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
         document: dict[str, Any] = {
             "identity": identity,
             "step": self.step,
@@ -174,5 +245,6 @@ class Run:
             )
         self.network.load_state_dict(document["network"])
         self.optimizer.load_state_dict(document["optimizer"])
-        self.average, self.step, self.history = document["average"], document["step"], document["history"]
+        self.average = {name: tensor.to(self.division.device) for name, tensor in document["average"].items()}
+        self.step, self.history = document["step"], document["history"]
         self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them

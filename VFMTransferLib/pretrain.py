@@ -19,12 +19,13 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augmentation
 from .dataset import TrainingCase, choose_case, require_cases, sample_view
+from .division import Division
 from .fast_convolution import accelerate
 from .layers import ConvNeXtBlock, channels_last
 from .models.convnextv2 import ConvNeXtV2
-from .optimization import CHECKPOINT, Progress, Run, Schedule, step_generator
+from .optimization import CHECKPOINT, Progress, Run, Schedule
 from .registry import ModelSpec
-from .spec_json import to_json
+from .sampling import draw, later, stated, step_generator
 
 # Edge of a hidden cube in voxels; equal to the encoder's stride, so that a cube is one place of its last map.
 CUBE = 16
@@ -44,7 +45,9 @@ class PretrainConfig:
         seed: Of the weights, the order, the views and the hidden cubes.
         hidden: Part of the cubes that are hidden.
         decoder_width: Channels of the decoder.
-        phantom_share: Part of the steps that show a phantom.
+        phantom_share: Part of the samples that show a phantom.
+        batch: Views a step, of all processes.
+        draws: As `sampling.DRAWS`.
     """
 
     model: ModelSpec
@@ -55,6 +58,8 @@ class PretrainConfig:
     hidden: float
     decoder_width: int
     phantom_share: float
+    batch: int = later(1)
+    draws: str = later("step")
 
 
 class MaskedAutoencoder(nn.Module):
@@ -167,6 +172,7 @@ def pretrain(
     folder: Path,
     *,
     phantoms: Sequence[TrainingCase] = (),
+    division: Division | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Pretrain an encoder, or go on where it was stopped.
@@ -176,33 +182,23 @@ def pretrain(
         cases: Cases by name, at least those that it names.
         folder: Where the checkpoint lies.
         phantoms: Phantoms.
+        division: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The finished run; `encoder_weights` gives what fine-tuning starts from.
 
     Raises:
-        DatasetError: A case is missing.
+        DatasetError: A case is missing, or the batch cannot be divided so.
         CheckpointError: The folder holds a checkpoint of another configuration.
     """
     require_cases(cases, config.cases)
     torch.manual_seed(config.seed)
-    run = Run.start(accelerate(MaskedAutoencoder(config.model, config.decoder_width)), config.schedule)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CHECKPOINT
-    identity = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()
-    if path.exists():
-        run.resume(path, identity)
+    network = accelerate(MaskedAutoencoder(config.model, config.decoder_width))
+    run = Run.start(network, config.schedule, MaskedAutoencoder.loss, division)
+    identity = hashlib.sha256(json.dumps(stated(config, run.division), sort_keys=True).encode()).hexdigest()
     seen = [cases[name] for name in config.cases]
-    losses: list[float] = []
-    while run.step < config.schedule.steps:
-        losses.append(_step(run, config, seen, phantoms))
-        if run.step % config.schedule.checkpoint_every == 0 or run.step == config.schedule.steps:
-            run.history.append({"step": run.step, "loss": sum(losses) / len(losses)})
-            losses.clear()
-            run.save(path, identity)
-            if on_progress is not None:
-                on_progress(f"step {run.step}, loss {run.history[-1]['loss']:.4f}", run.step / config.schedule.steps)
+    run.follow(folder / CHECKPOINT, identity, lambda: _step(run, config, seen, phantoms), on_progress)
     return run
 
 
@@ -213,14 +209,14 @@ def encoder_weights(run: Run) -> dict[str, Tensor]:
 
 
 def _step(run: Run, config: PretrainConfig, cases: Sequence[TrainingCase], phantoms: Sequence[TrainingCase]) -> float:
-    """Show one view and learn from it; returns the loss."""
-    case = choose_case(run.step, config.seed, cases, phantoms, config.phantom_share)
+    """Show one batch and learn from it; returns the loss."""
+    first, spec = run.step * config.batch, config.model.preprocess
+
+    def sample(number: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        case = choose_case(first + number, config.seed, cases, phantoms, config.phantom_share)
+        image = sample_view(case, spec, generator, config.augmentation).image
+        return image, random_visible([n // CUBE for n in spec.patch], config.hidden, generator)[0]
+
     generator = step_generator(config.seed, run.step)
-    spec = config.model.preprocess
-    image = sample_view(case, spec, generator, config.augmentation).image[None]
-    visible = random_visible([n // CUBE for n in spec.patch], config.hidden, generator)
-    run.network.train()
-    with config.schedule.autocast(image.device):
-        loss = run.network.loss(image, visible)
-    run.advance(loss)
-    return float(loss.detach())
+    parts = draw(config, run.division, run.step, generator, sample)
+    return run.learn([tuple(torch.stack(kind) for kind in zip(*part, strict=True)) for part in parts], config.seed)

@@ -115,13 +115,13 @@ def pretraining_phantoms(count: int, on_progress: OnProgress | None = None) -> l
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The images of all cases on disk, for pretraining without labels.
+    """The images of all cases on disk, DICOM or image files, for pretraining without labels.
 
     Raises:
         DatasetError: The folder holds no cases.
         ImageError: A file cannot be read.
     """
-    return [replace(read_case(path), id=path.name, gland=None) for _, path in _case_folders(folder)]
+    return [replace(read_case(path), id=path.name, gland=None) for _, path in _case_folders(folder, least=1)]
 
 
 def folder_studies(
@@ -146,7 +146,18 @@ def folder_studies(
     return StudySet(_split(folders, validation_share, seed), cases)
 
 
-def _case_folders(folder: Path) -> list[tuple[str, Path]]:
+def folder_lesions(folder: Path) -> list[StudyCase]:
+    """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast.
+
+    Raises:
+        DatasetError: The folder lacks cases or a label.
+        ImageError: A file cannot be read.
+    """
+    folders = _case_folders(folder, least=1)
+    return [_study(path, TaskId.LESION_SEGMENTATION, "gland", {}, 0) for _, path in folders]
+
+
+def _case_folders(folder: Path, least: int = 2) -> list[tuple[str, Path]]:
     """Split and folder of each case; the split is empty where the folder has none."""
     if not folder.is_dir():
         raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
@@ -155,8 +166,10 @@ def _case_folders(folder: Path) -> list[tuple[str, Path]]:
     found = [(split.name, path) for split in splits for path in sorted(split.iterdir()) if path.is_dir()]
     found = found or [("", path) for path in below]
     names = [path.name for _, path in found]
-    if len(found) < 2 or len(set(names)) < len(names):
-        raise DatasetError(f"Folder '{folder.name}' must hold two or more cases, each once, but holds {len(found)}.")
+    if len(found) < least or len(set(names)) < len(names):
+        raise DatasetError(
+            f"Folder '{folder.name}' must hold {least} or more cases, each once, but holds {len(found)}."
+        )
     return found
 
 

@@ -19,6 +19,7 @@ from .case import Case
 from .contrast import ContrastConfig, pretrain_contrast
 from .dataset import TrainingCase, training_case
 from .demonstration import demonstration, demonstration_encoder
+from .division import Division
 from .encoders import bundle_encoder_weights, encoder_weights, load_encoder
 from .errors import DatasetError
 from .examination import Examination
@@ -49,7 +50,15 @@ _IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
 
 
 def study_config(
-    family: str, task: TaskId, studies: StudySet, *, steps: int, seed: int = 0, encoder: ModelSpec | None = None
+    family: str,
+    task: TaskId,
+    studies: StudySet,
+    *,
+    steps: int,
+    seed: int = 0,
+    encoder: ModelSpec | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
 ) -> FinetuneConfig:
     """How a cell of the study is trained, the same for both arms.
 
@@ -60,6 +69,8 @@ def study_config(
         steps: Optimizer steps.
         seed: Of head, order and samples.
         encoder: A network whose encoder's size to take, instead of the demonstration's.
+        batch: Samples a step, each of which then draws for itself; the study's own number by default.
+        precision: As `Schedule`.
     """
     spec = demonstration(family, task)
     if encoder is not None:
@@ -68,14 +79,20 @@ def study_config(
     return FinetuneConfig(
         model=spec,
         split=studies.split,
-        schedule=Schedule(steps, learning_rate=_RATE, checkpoint_every=min(steps, 50)),
+        schedule=Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
         augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
         seed=seed,
         drop_path=0.0 if is_image else 0.1,
         phantom_share=0.0,
         measure_every=max(steps // 10, 1),
-        batch=_batch(family, task),
+        batch=batch or _batch(family, task),
+        draws=_draws(batch),
     )
+
+
+def _draws(batch: int | None) -> str:
+    """How samples draw: the study's own batches as they always did, others so that processes draw their own only."""
+    return "step" if batch is None else "sample"
 
 
 def _batch(family: str, task: TaskId) -> int:
@@ -92,6 +109,7 @@ def finetune_study(
     *,
     init: Bundle | None = None,
     phantoms: Iterable[StudyCase] = (),
+    division: Division | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Fine-tune one arm on study cases, or go on where it was stopped.
@@ -102,6 +120,7 @@ def finetune_study(
         work: Where the checkpoint goes.
         init: The pretrained arm's start; the scratch arm has none.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
+        division: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
@@ -112,7 +131,8 @@ def finetune_study(
         CheckpointError: The start has another encoder, or `work` a checkpoint of another configuration.
     """
     lessons = {name: lesson_of(studies.cases[name], config.model) for name in config.split.train}
-    examination = Examination(config.model, studies.of(config.split.validation))
+    is_first = division is None or division.is_first
+    examination = Examination(config.model, studies.of(config.split.validation) if is_first else [])
     return finetune(
         config,
         Arm.SCRATCH if init is None else Arm.PRETRAINED,
@@ -121,6 +141,7 @@ def finetune_study(
         encoder=None if init is None else bundle_encoder_weights(init),
         phantoms=[lesson_of(study, config.model) for study in phantoms],
         examine=_curve_of(examination) if examination.cases else None,
+        division=division,
         on_progress=on_progress,
     )
 
@@ -188,6 +209,9 @@ def pretrain_masked(
     data: str,
     seed: int = 0,
     spec: ModelSpec | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+    division: Division | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Pretrain ProFound's encoder as a masked autoencoder, to a bundle.
@@ -199,21 +223,29 @@ def pretrain_masked(
         data: What the cases are, for the record.
         seed: Of weights, order, views and hidden cubes.
         spec: The encoder; the demonstration's by default.
+        batch: Samples a step, each of which then draws for itself; one view by default.
+        precision: As `Schedule`.
+        division: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
+
+    Returns:
+        The bundle, which the first of several processes has written.
     """
     spec = demonstration_encoder() if spec is None else spec
     cases: dict[str, TrainingCase] = {case.id: training_case(case, spec_for_views(spec)) for case in images}
     config = PretrainConfig(
         model=spec,
         cases=tuple(cases),
-        schedule=Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50)),
+        schedule=_pretraining_schedule(steps, precision),
         augmentation=Augmentation(),
         seed=seed,
         hidden=0.6,
         decoder_width=64,
         phantom_share=0.0,
+        batch=batch or 1,
+        draws=_draws(batch),
     )
-    run = pretrain(config, cases, checkpoints(folder), on_progress=on_progress)
+    run = pretrain(config, cases, checkpoints(folder), division=division, on_progress=on_progress)
     record = {"objective": "mae", "data": data, "config": _recorded(config)}
     return _write_start(spec, masked_encoder_weights(run), run, folder, record)
 
@@ -226,25 +258,37 @@ def pretrain_by_contrast(
     data: str,
     seed: int = 0,
     spec: ModelSpec | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+    division: Division | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Pretrain ProViCNet's encoders by patch-level contrast of tissues, to a bundle.
 
     Args:
         studies: Cases of lesion segmentation, whose gland is known too; otherwise as for `pretrain_masked`.
-        folder, steps, data, seed, spec, on_progress: As there; the network is one of lesion segmentation.
+        folder, steps, data, seed, precision, division, on_progress: As there.
+        spec: The network, one of lesion segmentation; the demonstration's by default.
+        batch: Slices a step, each of which then draws for itself; eight by default.
+
+    Returns:
+        As there.
 
     Raises:
         DatasetError: A case has no mask of the prostate.
     """
     spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION) if spec is None else spec
     cases = [_tissues(study, spec) for study in studies]
-    schedule = Schedule(steps, learning_rate=1e-3, checkpoint_every=min(steps, 50))
-    config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=8, drop_path=0.1)
-    run = pretrain_contrast(config, cases, checkpoints(folder), on_progress=on_progress)
+    schedule = _pretraining_schedule(steps, precision)
+    config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=batch or 8, drop_path=0.1, draws=_draws(batch))
+    run = pretrain_contrast(config, cases, checkpoints(folder), division=division, on_progress=on_progress)
     names = [case.id for case in cases]
     record = {"objective": "contrast", "data": data, "cases": names, "config": _recorded(config)}
     return _write_start(spec, run.average, run, folder, record)
+
+
+def _pretraining_schedule(steps: int, precision: str) -> Schedule:
+    return Schedule(steps, learning_rate=1e-3, precision=precision, checkpoint_every=min(steps, 50))
 
 
 def _tissues(study: StudyCase, spec: ModelSpec) -> SliceCase:
@@ -271,7 +315,7 @@ def spec_for_views(encoder: ModelSpec) -> ModelSpec:
 def _write_start(
     spec: ModelSpec, weights: Mapping[str, Tensor], run: Run, folder: Path, record: dict[str, Any]
 ) -> Bundle:
-    """Write a pretrained network; that its encoders can be loaded is tried first."""
+    """Write a pretrained network, in the first process; that its encoders can be loaded is tried first."""
     load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
     bundle = Bundle(
         folder=folder,
@@ -284,6 +328,8 @@ def _write_start(
         demonstration=True,
         description="A starting point for fine-tuning.",
     )
+    if not run.division.is_first:
+        return bundle
     return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
 
 
@@ -299,7 +345,9 @@ def _recorded(config: object) -> dict[str, Any]:
 
 
 def _course(run: Run) -> dict[str, Any]:
-    return {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+    course = {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+    how = {"devices": run.division.processes, "accumulation": run.division.accumulation}
+    return course if run.division.parts == 1 else {**course, **how}
 
 
 def _parts(config: FinetuneConfig, studies: StudySet) -> dict[str, list[StudyCase]]:

@@ -6,12 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.optimization import Run, Schedule, build_optimizer, step_generator
+from VFMTransferLib.optimization import Run, Schedule, build_optimizer
+from VFMTransferLib.sampling import step_generator
 
 
 def a_network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+
+
+def a_run(network: nn.Module, schedule: Schedule) -> Run:
+    return Run.start(network, schedule, lambda network, x: network(x).square()[:, 0].mean())
 
 
 def test_the_rate_rises_then_falls_to_zero():
@@ -33,9 +38,9 @@ def test_only_matrices_decay():
 
 def test_the_average_by_hand():
     network = a_network()
-    run = Run.start(network, Schedule(2, averaging=0.5))
+    run = a_run(network, Schedule(2, averaging=0.5))
     first = network[0].weight.detach().clone()
-    run.advance(network(torch.ones(1, 3))[0, 0])
+    run.learn([(torch.ones(1, 3),)], seed=0)
     second = network[0].weight.detach().clone()
     decay = min(0.5, 1 / 11)
     torch.testing.assert_close(run.average["0.weight"], decay * first + (1 - decay) * second)
@@ -43,18 +48,18 @@ def test_the_average_by_hand():
 
 def test_a_step_that_is_no_number_stops_the_run():
     network = a_network()
-    run = Run.start(network, Schedule(2))
+    run = a_run(network, Schedule(2))
     with pytest.raises(RuntimeError, match="non-finite"):
-        run.advance(network(torch.full((1, 3), torch.nan)).sum())
+        run.learn([(torch.full((1, 3), torch.nan),)], seed=0)
 
 
 def test_a_checkpoint_holds_tensors_only_and_brings_all_back(tmp_path):
-    run = Run.start(a_network(), Schedule(3))
-    run.advance(run.network(torch.ones(1, 3)).square()[0, 0])
+    run = a_run(a_network(), Schedule(3))
+    run.learn([(torch.ones(1, 3),)], seed=0)
     run.history.append({"step": 1, "loss": 0.5})
     run.save(tmp_path / "c.pt", "me")
     torch.load(tmp_path / "c.pt", weights_only=True)
-    other = Run.start(a_network(), Schedule(3))
+    other = a_run(a_network(), Schedule(3))
     other.resume(tmp_path / "c.pt", "me")
     assert other.step == 1
     assert other.history == run.history

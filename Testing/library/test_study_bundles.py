@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from study_examples import FAMILIES, TINY_CONVNEXT, a_study, tiny_study_spec, write_case
+from study_examples import FAMILIES, a_study, tiny_study_spec, write_case
+from tiny_commands import use_small_networks
 
 from VFMTransferLib import study_training as module
 from VFMTransferLib.bundle import read_bundle, verify
@@ -18,31 +19,15 @@ from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.models.network import build_network
 from VFMTransferLib.optimization import CHECKPOINT
 from VFMTransferLib.predict import predict
-from VFMTransferLib.registry import HeadSpec
 from VFMTransferLib.study_source import StudySet
 from VFMTransferLib.study_training import checkpoints, finetune_study, study_config, write_study_arm
 from VFMTransferLib.terms import Arm, TaskId
 
 
-def tiny_encoder():
-    spec = demonstration_encoder()
-    grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
-    return replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
-
-
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
     """The same commands with networks and phantoms that take seconds."""
-    from VFMTransferLib import study_source
-
-    monkeypatch.setattr(module, "demonstration", tiny_study_spec)
-    monkeypatch.setattr(module, "demonstration_encoder", tiny_encoder)
-    plain = study_source.make_phantom
-    monkeypatch.setattr(
-        study_source,
-        "make_phantom",
-        lambda seed, **options: plain(seed, **{**options, "t2w_spacing_mm": (3.0, 3.0, 4.0)}),
-    )
+    use_small_networks(monkeypatch.setattr)
 
 
 def studies(task: TaskId) -> StudySet:

@@ -88,7 +88,7 @@ def test_what_lacks_is_named(a_folder, tmp_path):
     (tmp_path / "labels.csv").write_text("case,pirads\np0,3\n")
     with pytest.raises(DatasetError, match="must have a row for case 'p1'"):
         folder_studies(tmp_path, TaskId.CLASSIFICATION)
-    with pytest.raises(DatasetError, match="two or more cases"):
+    with pytest.raises(DatasetError, match="2 or more cases"):
         folder_studies(tmp_path / "p0", TaskId.CLASSIFICATION)
 
 

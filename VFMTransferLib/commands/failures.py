@@ -51,7 +51,13 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _missing_package(name: str) -> str:
     package = name.partition(".")[0]
-    extra = {"torch": "torch", "safetensors": "torch", "onnx": "torch", "monai": "train"}.get(package)
+    extra = {
+        "torch": "torch",
+        "safetensors": "torch",
+        "onnx": "torch",
+        "monai": "train",
+        "lightning_fabric": "fabric",
+    }.get(package)
     target = f"vfm-transfer[{extra}]" if extra else "vfm-transfer"
     return f"This command needs the package {package}, which is not installed. Install it with: pip install '{target}'"
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..terms import Arm, TaskId
-from .options import Commands, add_command, add_output
+from .options import Commands, add_command, add_division, add_output, divided, require_undivided
 from .progress import progress_lines
 
 FAMILIES = ("profound", "provicnet")
@@ -28,6 +28,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of head, order and samples (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
     parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
+    add_division(parser)
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
     recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
@@ -65,13 +66,18 @@ def _study(args: argparse.Namespace) -> None:
     task = TaskId(args.what)
     init = None if args.init == SCRATCH else find_bundle(args.init)
     with progress_lines() as on_progress:
+        how = divided(args, on_progress)
+        division = how.pop("division")
         if args.data == PHANTOMS:
             studies = phantom_studies(task, args.phantoms, args.validation, on_progress=on_progress)
         else:
             studies = folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
         encoder = None if init is None else init.spec
-        config = study_config(args.encoder, task, studies, steps=args.steps, seed=args.seed, encoder=encoder)
-        trained = finetune_study(config, studies, checkpoints(args.output), init=init, on_progress=on_progress)
+        config = study_config(args.encoder, task, studies, steps=args.steps, seed=args.seed, encoder=encoder, **how)
+        work = checkpoints(args.output)
+        trained = finetune_study(config, studies, work, init=init, division=division, on_progress=on_progress)
+        if not division.is_first:
+            return
         data = f"{args.phantoms} {PHANTOMS}" if args.data == PHANTOMS else Path(args.data).name
         license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
         bundle = write_study_arm(config, trained, studies, args.output, data=data, init=init, license=license)
@@ -81,6 +87,7 @@ def _study(args: argparse.Namespace) -> None:
 def _by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
+    require_undivided(args)
     arm = Arm(args.arm)
     from ..pair_recipe import is_pair_recipe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from ..terms import TaskId
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in runtimes.py, preprocess.py and restored.py, which import numpy and so wait until a command runs.
+# The same words as in runtimes.py, preprocess.py, restored.py, division.py and optimization.py, which import numpy or
+# torch and so wait until a command runs.
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")
+ACCELERATORS = ("auto", "cpu", "cuda")
+TRAINING_PRECISIONS = ("float32", "bfloat16")
 PHASE_AXES = ("left-right", "anterior-posterior")
 
 
@@ -93,6 +97,44 @@ def running(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
+def add_division(parser: argparse.ArgumentParser) -> None:
+    """How a training's steps are computed."""
+    group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
+    group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
+    group.add_argument(
+        "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
+    )
+    group.add_argument(
+        "--devices", type=count, default=1, metavar="N", help="processes, each on a device of its own (default: 1)"
+    )
+    group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
+    group.add_argument(
+        "--precision", choices=TRAINING_PRECISIONS, default=TRAINING_PRECISIONS[0], help="default: %(default)s"
+    )
+
+
+def require_undivided(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where a recipe, which says all of this, is to be computed otherwise."""
+    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
+    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
+        args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
+
+
+def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """What `add_division` was told: this process's share, with the others started, and how a step is computed."""
+    from ..division import divide, training_device
+    from ..probe import require_bfloat16
+
+    device = training_device(args.devices, args.accelerator)
+    if args.precision == "bfloat16":
+        on_progress(require_bfloat16(device), 0.0)
+    return {
+        "division": divide(args.devices, args.accelerator, args.accumulate),
+        "batch": args.batch,
+        "precision": args.precision,
+    }
+
+
 def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
     parser.add_argument("--task", choices=[str(task) for task in TaskId], metavar="TASK", **more)
 
@@ -102,6 +144,14 @@ def probability(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
     return value
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import Commands, add_command, add_output
+from .options import Commands, add_command, add_division, add_output, divided, require_undivided
 from .progress import progress_lines
 
 OBJECTIVES = ("mae", "contrast")
@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
+    add_division(parser)
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
     parser.set_defaults(run=run)
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if args.recipe is None:
         _by_objective(args)
         return
+    require_undivided(args)
     from ..recipe import read_recipe
     from ..training import pretrain_encoder
 
@@ -50,22 +52,23 @@ def _by_objective(args: argparse.Namespace) -> None:
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..study_cases import from_phantom
-    from ..study_source import folder_cases, folder_studies, pretraining_phantoms
+    from ..study_source import folder_cases, folder_lesions, pretraining_phantoms
     from ..study_training import pretrain_by_contrast, pretrain_masked
     from ..terms import TaskId
 
-    lesions = TaskId.LESION_SEGMENTATION
     is_made_up = args.data in (None, PHANTOMS)
     common: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
     common["data"] = f"{args.phantoms} {PHANTOMS}" if is_made_up else Path(args.data).name
     with progress_lines() as on_progress:
+        common |= divided(args, on_progress)
         phantoms = pretraining_phantoms(args.phantoms, on_progress) if is_made_up else []
         common["on_progress"] = on_progress
         if args.objective == "mae":
             images = [phantom.case for phantom in phantoms] if is_made_up else folder_cases(Path(args.data))
             bundle = pretrain_masked(images, args.output, **common)
         else:
-            made = [from_phantom(phantom, lesions) for phantom in phantoms]
-            studies = made if is_made_up else folder_studies(Path(args.data), lesions).cases.values()
+            made = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+            studies = made if is_made_up else folder_lesions(Path(args.data))
             bundle = pretrain_by_contrast(studies, args.output, **common)
-    print(f"{bundle.name}\n{bundle.folder}")
+    if common["division"].is_first:
+        print(f"{bundle.name}\n{bundle.folder}")

@@ -1,0 +1,38 @@
+"""The command line with networks and phantoms that take seconds; run as a program, it may start its own processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from study_examples import SPACING_MM, TINY_CONVNEXT, tiny_study_spec
+
+from VFMTransferLib import study_source, study_training
+from VFMTransferLib.cli import main
+from VFMTransferLib.demonstration import demonstration_encoder
+from VFMTransferLib.registry import HeadSpec, ModelSpec
+
+
+def tiny_encoder() -> ModelSpec:
+    """ProFound's encoder on a coarse grid."""
+    spec = demonstration_encoder()
+    grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
+    return replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
+
+
+def use_small_networks(put: Callable[[object, str, object], None] = setattr) -> None:
+    """Put small things in the place of what the commands take; `put` may be a monkeypatch's."""
+    plain = study_source.make_phantom
+    put(study_training, "demonstration", tiny_study_spec)
+    put(study_training, "demonstration_encoder", tiny_encoder)
+    put(
+        study_source,
+        "make_phantom",
+        lambda seed, **options: plain(seed, **{**options, "t2w_spacing_mm": SPACING_MM}),
+    )
+
+
+if __name__ == "__main__":
+    use_small_networks()
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Run by a test as a program: trains in two processes on the CPU, and writes what the first one learned.
+
+Each process starts this file anew, as it would start any command.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from training_cases import tiny_cases
+from training_divisions import a_pretraining, tuned
+
+from VFMTransferLib.division import Division, divide
+from VFMTransferLib.optimization import Run
+from VFMTransferLib.pretrain import pretrain
+
+STOP_AT = 2
+
+
+class StoppedError(Exception):
+    """A power cut in every process."""
+
+
+def stopped_and_resumed(division: Division, folder: Path) -> Run:
+    """A run that stops right after a checkpoint, and goes on."""
+    plain = Run.save
+
+    def save(run: Run, path: Path, identity: str) -> None:
+        plain(run, path, identity)
+        if run.step == STOP_AT:
+            raise StoppedError
+
+    Run.save = save
+    try:
+        pretrain(a_pretraining(), tiny_cases(), folder, division=division)
+    except StoppedError:
+        Run.save = plain
+        division.fabric.barrier()  # the checkpoint is written by the first process
+        return pretrain(a_pretraining(), tiny_cases(), folder, division=division)
+    raise AssertionError("It was not stopped.")
+
+
+def main() -> None:
+    """Train and write."""
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    division = divide(devices=2, accelerator="cpu")
+    found = {
+        "whole": pretrain(a_pretraining(), tiny_cases(), folder / "whole", division=division).average,
+        "resumed": stopped_and_resumed(division, folder / "resumed").average,
+    }
+    for draws in ("step", "sample"):
+        run = tuned(folder / draws, division, draws)
+        found[draws] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
+    if division.is_first:
+        torch.save(found, folder / "found.pt")
+
+
+if __name__ == "__main__":
+    main()
