@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
 def line(row: SummaryRow) -> str:
     """One encoder and task in a line."""
+    gain = "n/a" if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+.1f} %"
     interval = "" if math.isnan(row.rpg_low) else f" [{row.rpg_low:+.1f}, {row.rpg_high:+.1f}]"
     distance = "" if math.isnan(row.d2p) else f", D2P {row.d2p:.4g}"
     speed = "" if math.isnan(row.convergence_efficiency) else f", convergence {row.convergence_efficiency:.2f}"
-    return f"{row.encoder}, {row.task}: RPG of {row.metric} {row.rpg_percent:+.1f} %{interval}{distance}{speed}"
+    return f"{row.encoder}, {row.task}: RPG of {row.metric} {gain}{interval}{distance}{speed}"

@@ -108,23 +108,30 @@ def subheading(tables: StudyTables) -> str:
 
 
 def _sentences(missing: Gaps) -> list[str]:
-    found = []
-    cells: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for encoder, task, arm, seed in missing.trainings:
-        cells[encoder, task][arm].append(seed)
-    for (encoder, task), arms in cells.items():
-        told = "; ".join(
-            f"{arm_title(arm).lower()}, seed {listed(list(map(str, arms[arm])))}" for arm in BOTH if arm in arms
-        )
-        found.append(f"Not trained: {escape(encoder_title(encoder))} on {escape(task_title(task))} ({told}).")
-    tasks = {
+    found = [
+        f"Not trained: {escape(encoder_title(encoder))} ({arms}) on {listed(tasks)}."
+        for (encoder, arms), tasks in _untrained(missing).items()
+    ]
+    lacking = {
         "specialised": missing.specialised,
         "trivial baseline": missing.trivial,
         "number of a real case": missing.real,
     }
-    found += [f"No {what}: {listed([task_title(task) for task in names])}." for what, names in tasks.items() if names]
+    found += [f"No {what}: {listed([task_title(task) for task in names])}." for what, names in lacking.items() if names]
     for what, pairs in {"distance": missing.distances, "learning curve": missing.curves}.items():
         if pairs:
             of = [f"{encoder_title(encoder)} on {task_title(task)}" for encoder, task in pairs]
             found.append(f"No {what}: {listed(of)}.")
+    return found
+
+
+def _untrained(missing: Gaps) -> dict[tuple[str, str], list[str]]:
+    """Encoder, and arms with their seeds → the tasks that lack these."""
+    cells: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for encoder, task, arm, seed in missing.trainings:
+        cells[encoder, task][arm].append(str(seed))
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (encoder, task), seeds in cells.items():
+        arms = "; ".join(f"{arm_title(arm).lower()}, seed {listed(seeds[arm])}" for arm in BOTH if arm in seeds)
+        found[encoder, arms].append(task_title(task))
     return found

@@ -1,20 +1,18 @@
-"""How far fine-tuning moved the features, in which layer, and whether that goes with the gain."""
+"""How far fine-tuning moved the features,  and whether that goes with the gain."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from ...study.grid_tables import DistanceRow, StudyTables
-from ...study.overview import encoders_of, mean, tasks_of
 from ...study.transfer_summary import LAYER, Correlation, SummaryRow
-from .plot import Axis, Box, Frame, chart, frame, free_place
+from .layers import layers_part
+from .plot import Box, Frame, chart, frame, free_place
 from .words import encoder_title, figure, interval, number, section, short_task, table, table_row, task_title
 
 _WIDTH, _HEIGHT = 560, 340
-_SMALL_WIDTH, _SMALL_HEIGHT = 300, 150
 _LABEL_PX, _LABEL_GAP, _CHARACTER_PX, _POINT_PX = 15.0, 9.0, 7.2, 6.0
 _MOST_STEPS = 8
 
@@ -70,7 +68,7 @@ def distance_section(rows: Sequence[SummaryRow], tables: StudyTables) -> str:
         "the encoder's final features, mean over seeds. p: share of random exchanges of before and after that move the "
         "features at least as far; not corrected for how many cells are looked at."
     )
-    return section("distance", "Distance to pretraining", table(caption, heads, body, left=2), _layers(tables))
+    return section("distance", "Distance to pretraining", table(caption, heads, body, left=2), layers_part(tables))
 
 
 def _scatter(encoder: str, rows: Sequence[SummaryRow]) -> str:
@@ -135,51 +133,3 @@ def _distance_row(found: SummaryRow, distances: Sequence[DistanceRow]) -> str:
             ", ".join(str(n) for n in sorted({d.n_cases for d in own})) or "n/a",
         ),
     )
-
-
-def _layers(tables: StudyTables) -> str:
-    """Bars of each layer's distance, a chart for each encoder and task; one scale for each encoder."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in tables.distances:
-        if row.layer != LAYER and math.isfinite(row.d2p):
-            found[row.encoder, row.task][row.layer].append(row.d2p)
-    if not found:
-        return '<p class="missing">No distance of a single layer was measured.</p>'
-    parts = ["<h3>Where in the encoder does fine-tuning move?</h3>"]
-    for encoder in encoders_of(tables.runs):
-        cells = {task: found[encoder, task] for task in tasks_of(tables.runs) if (encoder, task) in found}
-        highest = max((mean(values) for cell in cells.values() for values in cell.values()), default=0.0)
-        charts = "".join(
-            figure(_bars(encoder, task, cell, highest), escape(task_title(task))) for task, cell in cells.items()
-        )
-        parts.append(f'<h4>{escape(encoder_title(encoder))}</h4><div class="plots six">{charts}</div>')
-    note = (
-        "D2P of each layer's features from the input (left) to the output (right), mean over seeds. The charts of an "
-    )
-    parts.append(f'<p class="muted">{note}encoder share one scale.</p>')
-    return "".join(parts)
-
-
-def _bars(encoder: str, task: str, layers: dict[str, list[float]], highest: float) -> str:
-    left, right, bottom = 44, _SMALL_WIDTH - 8, _SMALL_HEIGHT - 26
-    values = {layer: mean(found) for layer, found in layers.items()}
-    lowest = min(0.0, *values.values())
-    y = Axis(lowest, highest if highest > lowest else lowest + 1, bottom, 10)
-    width = (right - left) / max(len(values), 1)
-    parts = [f'<path class="zero" d="M{left} {y.at(0):.1f}H{right}"/>']
-    for value in (0.0, y.high):
-        parts.append(
-            f'<text class="tick" x="{left - 5}" y="{y.at(value) + 3.5:.1f}" text-anchor="end">{value:.2g}</text>'
-        )
-    for i, (layer, value) in enumerate(values.items()):
-        x, top = left + i * width, min(y.at(value), y.at(0))
-        size = f'width="{0.7 * width:.1f}" height="{max(abs(y.at(value) - y.at(0)), 0.5):.1f}"'
-        title = escape(f"{layer}: {value:.4g}")
-        parts.append(
-            f'<rect class="column" x="{x + 0.15 * width:.1f}" y="{top:.1f}" {size}><title>{title}</title></rect>'
-        )
-        name = escape(layer.rpartition("-")[2])
-        parts.append(f'<text class="tick" x="{x + width / 2:.1f}" y="{bottom + 14}" text-anchor="middle">{name}</text>')
-    told = ", ".join(f"{layer} {value:.3g}" for layer, value in values.items())
-    label = f"D2P by layer of {encoder_title(encoder)}, {task_title(task)}: {told}"
-    return chart("".join(parts), _SMALL_WIDTH, _SMALL_HEIGHT, label, "small")

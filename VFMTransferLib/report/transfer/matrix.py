@@ -97,8 +97,8 @@ def _legend() -> str:
     return (
         f'<ul class="legend-row">{items}</ul><p class="muted">“Contains 0” marks intervals in which no gain at all is '
         "among the plausible values. Where a measure is a statistic of all cases (AUROC) or some cases have no value, "
-        "there is no interval. Small relative gains are not small in every measure: a PSNR of 30 dB that rises by 1 dB "
-        "gains 3 %.</p>"
+        "there is no interval; where the value from scratch is 0, nothing is relative to it (n/a). Small relative "
+        "gains are not small in every measure: a PSNR of 30 dB that rises by 1 dB gains 3 %.</p>"
     )
 
 
@@ -114,7 +114,9 @@ def _task_body(task: str, runs: Sequence[RunRow]) -> str:
     trivial = trivial_arm(values)
     title = f"{escape(task_title(task))}<span>{escape(metric_head(metric_name(run.metric, task)))}</span>"
     shown = [one for value in values for one in value.values]
-    rows = "".join(_arm_row(value, run, value is best, trivial, shown) for value in values)
+    rows = "".join(
+        _arm_row(value, run, best is not None and value.mean == best.mean, trivial, shown) for value in values
+    )
     return f'<tbody><tr class="task"><th colspan="7" scope="colgroup">{title}</th></tr>{rows}</tbody>'
 
 
@@ -124,8 +126,8 @@ def _arm_row(value: ArmValue, run: RunRow, is_best: bool, trivial: ArmValue | No
         _spread(value, run.metric, run.task),
         _strip(value, shown, trivial, run.higher_is_better),
         _better(value, trivial, run.higher_is_better),
-        "–" if value.arm == TRIVIAL else f"{value.steps_to_best:.0f}",
-        "–" if value.arm == TRIVIAL else duration(value.device_seconds),
+        f"{value.steps_to_best:.0f}" if value.steps_to_best > 0 else "–",
+        duration(value.device_seconds) if value.device_seconds > 0 else "–",
     )
     name = f'<span class="dot {arm_class(value.arm)}"></span>{escape(arm_text(value))}'
     return table_row((name,), cells, "best" if is_best else "")

@@ -32,14 +32,17 @@ class Axis:
         """Where a value lies."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, wanted: int = 4) -> list[float]:
-        """Round values between its ends, about so many."""
+    def ticks(self, wanted: int = 4) -> dict[float, str]:
+        """Round values between its ends, about so many, and how they are written."""
         raw = (self.high - self.low) / wanted
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(s * power for s in _STEPS if s * power >= raw * 0.999)
+        power = math.floor(math.log10(raw))
+        factor = next(s for s in _STEPS if s * 10.0**power >= raw * 0.999)
+        step, decimals = factor * 10.0**power, max(0, int(factor % 1 > 0) - power)
+        if factor == _STEPS[-1]:
+            decimals = max(0, decimals - 1)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
-        return [i * step for i in range(first, last + 1)]
+        return {i * step: minus(f"{i * step:.{decimals}f}") for i in range(first, last + 1)}
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,14 @@ class Frame:
         """Grid lines with their numbers, and what the axes are."""
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         parts = []
-        for value in self.y.ticks(ticks[1]):
+        for value, text in self.y.ticks(ticks[1]).items():
             y = self.y.at(value)
             parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{left - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{tick(value)}</text>'
-            )
-        for value in self.x.ticks(ticks[0]):
+            parts.append(f'<text class="tick" x="{left - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
+        for value, text in self.x.ticks(ticks[0]).items():
             x = self.x.at(value)
             parts.append(f'<path class="grid" d="M{x:.1f} {bottom:.1f}V{top:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick(value)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{text}</text>')
         middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
         parts.append(
             f'<text class="axis" x="{middle_x:.1f}" y="{self.height - 4}" text-anchor="middle">{x_title}</text>'
@@ -125,11 +124,6 @@ def free_place(wanted: Iterable[Box], taken: Sequence[Box], within: Box) -> Box:
     """The first of several places for a label that lies within a box and over nothing; the very first if none does."""
     places = list(wanted)
     return next((p for p in places if _is_inside(p, within) and not any(_overlap(p, t) for t in taken)), places[0])
-
-
-def tick(value: float) -> str:
-    """A number at an axis."""
-    return minus(f"{0.0 if abs(value) < 1e-12 else value:.4g}")
 
 
 def minus(text: str) -> str:

@@ -71,7 +71,12 @@ def number(value: float, decimals: int = 2, suffix: str = "", sign: bool = False
     """A number as HTML that keeps all its digits for programs."""
     if math.isnan(value):
         return "n/a"
-    text = f"{value:{'+' if sign else ''}.{decimals}f}" if math.isfinite(value) else ("-∞" if value < 0 else "∞")
+    if math.isinf(value):
+        text = "-∞" if value < 0 else "∞"
+    elif round(value, decimals) == 0:
+        text = f"{0:.{decimals}f}"
+    else:
+        text = f"{value:{'+' if sign else ''}.{decimals}f}"
     return f'<data value="{value!r}">{minus(text)}{suffix}</data>'
 
 
