@@ -14,7 +14,7 @@ FAMILIES = ("profound", "provicnet")
 CONVNEXT = ConvNeXtSpec(depths=(2, 2, 4, 2), dims=(16, 32, 64, 96))
 # 16 x 16 patches of 8 px; the slice comes in as fine as it goes out.
 VIT = ViTSpec(depth=6, dim=64, heads=2, patch_px=8, registers=4, image_px=128, pretrained_image_px=128)
-_WIDTHS = {"classifier": 64, "upernet": 24, "restoration": 8, "convolution": 48, "fusion": 48}
+_WIDTHS = {"classifier": 64, "upernet": 24, "restoration": 8, "matching": 8, "convolution": 48, "fusion": 48}
 _ROWS = {
     (TaskId.ANATOMY_SEGMENTATION, "profound"): "profound-upernet-anatomy",
     (TaskId.ANATOMY_SEGMENTATION, "provicnet"): "provicnet-anatomy",
@@ -61,7 +61,7 @@ def demonstration_encoder() -> ModelSpec:
 
 def _grid(spec: ModelSpec) -> PreprocessSpec:
     """About 10 cm around the prostate at the scale that pretraining saw; for images all of the slices, by windows."""
-    is_image = spec.head.kind == "restoration"
+    is_image = spec.head.kind in ("restoration", "matching")
     overlap = 0.25 if is_image else spec.preprocess.overlap
     if spec.family == "provicnet":
         return replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)

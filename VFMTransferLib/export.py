@@ -94,7 +94,7 @@ def signature_of(spec: ModelSpec) -> Signature:
 def _window_names(spec: ModelSpec) -> tuple[str, ...]:
     if spec.head.kind == "fusion":
         return ("t2w", "adc", "dwi")
-    if spec.head.kind in ("restoration", "classifier"):
+    if spec.head.kind in ("restoration", "matching", "classifier"):
         return tuple(str(sequence) for sequence in spec.preprocess.sequences)
     return ("x",)
 

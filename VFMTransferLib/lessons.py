@@ -8,7 +8,7 @@ of the image; ProViCNet takes slices of that grid (`slice_samples`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .errors import DatasetError
 from .objectives import Sample
 from .placement import Prepared
 from .preprocess import prepare
+from .redistortion import undistorted
 from .registry import ModelSpec, PreprocessSpec
 from .restored import PHASE_AXES
 from .slice_samples import SliceCase, SliceSample, prepared_slices, sample_slice
@@ -127,11 +128,16 @@ def lesson_of(study: StudyCase, spec: ModelSpec) -> Lesson:
         center = None if study.task is TaskId.ANATOMY_SEGMENTATION else study.gland
         return ViewLesson(training_case(study.case, spec, labels, center=center), spec.preprocess, category)
     prepared = prepare_study(study, spec)
-    maps, axis = target_maps(study, prepared, spec), PHASE_AXES[study.phase_axis]
-    kind = {
+    axis = PHASE_AXES[study.phase_axis]
+    kind: dict[str, Any] = {
         "is_signed": study.task is TaskId.DISTORTION_CORRECTION and axis == 0,
         "keeps_intensity": study.task is TaskId.SUPER_RESOLUTION,
     }
+    if study.task is TaskId.DISTORTION_CORRECTION:
+        maps = np.zeros((0, *prepared.geometry.shape), np.float32)
+        kind["fresh"] = undistorted(study, prepared, spec)
+    else:
+        maps = target_maps(study, prepared, spec)
     if spec.family == "profound":
         return WindowLesson(window_case(study.case.id, prepared, maps, **kind), spec, axis)
     marked = _slices_with_gland(study, prepared)

@@ -49,11 +49,12 @@ class HeadSpec:
 
     Attributes:
         kind: `classifier`, `upernet`, `unetr`, `convolution` (ProViCNet, one sequence),
-            `fusion` (ProViCNet, three sequences), `restoration`, or `none` (the encoder alone, which
+            `fusion` (ProViCNet, three sequences), `restoration`, `matching`, or `none` (the encoder alone, which
             gives one feature vector a sample).
         out_channels: Channels of the logits, or of the image that a restoration gives.
         width: Channels of the decoder: 256 hidden (classifier), 512 (upernet), 32 (unetr),
-            128 (convolution and fusion), 16 at the input's size (restoration), the features (none).
+            128 (convolution and fusion), 16 at the input's size (restoration) or compared
+            (matching), the features (none).
         auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
     """
 
@@ -163,28 +164,32 @@ def _provicnet(sequence: Sequence, title: str) -> ModelSpec:
     )
 
 
-def _restoration(task: TaskId, title: str, sequences: tuple[Sequence | None, ...]) -> ModelSpec:
+def _restoration(
+    task: TaskId, title: str, sequences: tuple[Sequence | None, ...], kind: str = "restoration"
+) -> ModelSpec:
     """An image-to-image row; the unit of its one output channel stands beside each call."""
     return ModelSpec(
         name=f"profound-restoration-{task}",
         title=f"ProFound restoration, {title}",
         task=task,
         encoder=ConvNeXtSpec(),
-        head=HeadSpec("restoration", 1, 16),
+        head=HeadSpec(kind, 1, 16),
         preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID, whole_volume=True),
         labels=(),
         activation="none",
     )
 
 
-def _slice_restoration(task: TaskId, title: str, sequences: tuple[Sequence, ...]) -> ModelSpec:
+def _slice_restoration(
+    task: TaskId, title: str, sequences: tuple[Sequence, ...], kind: str = "restoration"
+) -> ModelSpec:
     """As `_restoration`, slice by slice, and window by window where a slice is larger than one."""
     return ModelSpec(
         name=f"provicnet-restoration-{task}",
         title=f"ProViCNet restoration, {title}",
         task=task,
         encoder=ViTSpec(),
-        head=HeadSpec("restoration", 1, 16),
+        head=HeadSpec(kind, 1, 16),
         preprocess=PreprocessSpec(sequences, **_PROVICNET_GRID, whole_volume=True),
         labels=(),
         activation="none",
@@ -261,12 +266,14 @@ MODELS: dict[str, ModelSpec] = {
         # What to add to the z-scored T2w, itself up-sampled to twice its in-plane matrix.
         _restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", _T2W_ONLY),
         # Displacement along the phase-encoding axis, in mm.
-        _restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
+        _restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC, "matching"),
         # ADC in 1e-3 mm²/s, so that tissue is near 1.
         _restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", _T2W_ONLY),
         # The same three outputs, in the same units.
         _slice_restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", (Sequence.T2W,)),
-        _slice_restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC),
+        _slice_restoration(
+            TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC, "matching"
+        ),
         _slice_restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", (Sequence.T2W,)),
         # Not normalized by the gland, which is what it looks for.
         ModelSpec(

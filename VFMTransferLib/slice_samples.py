@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +21,18 @@ from .preprocess import prepare
 from .registry import ModelSpec, ViTSpec
 from .slices import NEIGHBORS, neighbor_slices
 from .terms import Label
-from .volume import Volume
+from .volume import IntTriple, Volume
 from .windows import cut
 
 _NEAR_GLAND = 0.8  # share of the samples whose slice holds gland; in the others it is as likely as any
+
+
+class Fresh(Protocol):
+    """What makes a case anew at every sample, such as a field that distorts it."""
+
+    def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The images (C, *size) of a block from voxel `start` on as they are now, and the truth's maps (K, *size)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class SliceCase:
         marked: Slices that show the prostate.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
+        fresh: Where each sample makes the case anew; its maps are not asked then.
     """
 
     id: str
@@ -48,6 +58,7 @@ class SliceCase:
     marked: tuple[int, ...]
     is_signed: bool = False
     keeps_intensity: bool = False
+    fresh: Fresh | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def slice_case(case: Case, spec: ModelSpec, gland: Volume, classes: Volume) -> S
     return prepared_slices(case.id, prepared, placed[None], np.flatnonzero(placed.any(axis=(1, 2))))
 
 
-def prepared_slices(name: str, prepared: Prepared, maps: np.ndarray, marked: Iterable[int], **kind: bool) -> SliceCase:
+def prepared_slices(name: str, prepared: Prepared, maps: np.ndarray, marked: Iterable[int], **kind: Any) -> SliceCase:
     """A case that is prepared already.
 
     Args:
@@ -99,7 +110,7 @@ def prepared_slices(name: str, prepared: Prepared, maps: np.ndarray, marked: Ite
         prepared: The network's input.
         maps: The truth (K, D, H, W) on its grid.
         marked: Slices that show the prostate.
-        **kind: `is_signed`, `keeps_intensity`.
+        **kind: `is_signed`, `keeps_intensity`, `fresh`.
     """
     return SliceCase(
         id=name,
@@ -145,7 +156,10 @@ def sample_slice(
     y, x = _random_corner(case, spec, generator, how)
     neighbors = list(neighbor_slices(z, depth))
     windows = torch.from_numpy(cut(case.images[:, neighbors].float().numpy(), (0, y, x), (NEIGHBORS, height, width)))
-    maps = torch.from_numpy(cut(case.maps[:, z : z + 1].float().numpy(), (0, y, x), (1, height, width)))[:, 0]
+    if case.fresh is None:
+        maps = torch.from_numpy(cut(case.maps[:, z : z + 1].float().numpy(), (0, y, x), (1, height, width)))[:, 0]
+    else:
+        windows, maps = _fresh_slices(case.fresh, windows, neighbors, z, (y, x), generator)
     if happens(generator, how.flip):
         windows, maps = windows.flip(-1), mirrored(maps, case.is_signed)
     if not case.keeps_intensity:
@@ -167,6 +181,16 @@ def batch_of(samples: Sequence[SliceSample]) -> Mapping[str, Tensor]:
     """Samples as one batch: `windows` (B, S, 3, P, P), `positions` (B, 2), `classes` (B, H, W)."""
     names = ("windows", "positions", "classes")
     return {name: torch.stack([getattr(sample, name) for sample in samples]) for name in names}
+
+
+def _fresh_slices(
+    fresh: Fresh, windows: Tensor, neighbors: list[int], z: int, corner: tuple[int, int], generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The windows (S, 3, H, W) made anew, and the maps (K, H, W) of slice `z`; a slice may be its own neighbor."""
+    places = sorted(set(neighbors))
+    once = windows[:, [neighbors.index(place) for place in places]]
+    images, maps = fresh.block(once, (places[0], *corner), generator)
+    return images[:, [places.index(place) for place in neighbors]], maps[:, places.index(z)]
 
 
 def _random_slice(case: SliceCase, generator: Generator) -> int:

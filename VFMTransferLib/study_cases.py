@@ -15,8 +15,9 @@ import numpy as np
 
 from .case import Case
 from .doubling import doubled_in_plane, slice_axis
+from .echo_planar import FAST_MM, PHASE_VOXEL_MM, SLOW_MM, distorted_images, signals_of
 from .errors import DatasetError
-from .phantom import Phantom, distort, truncate_k_space
+from .phantom import Phantom, truncate_k_space
 from .phantom.canvas import Lattice, smooth_field
 from .phantom.lesions import SIGNIFICANT_GRADE
 from .restored import ADC_CORRECTED, ADC_SYNTHETIC, HBV_CORRECTED, PHASE_AXES, SUPER_RESOLVED
@@ -27,12 +28,8 @@ from .volume import Geometry, IntTriple, Volume
 PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 _ZONE_VALUES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
 _HALF = 0.5
-_ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not say
-_PER_MM2 = 1e-6
 _READOUT_S = 0.042
-_PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
-_SLOW_MM, _SLOW_HZ = 90.0, 18.0  # what a shim leaves over, as in the phantoms
-_FAST_MM, _FAST_HZ = 45.0, 8.0
+_SLOW_HZ, _FAST_HZ = 18.0, 8.0  # what a shim leaves over, as in the phantoms
 
 
 @dataclass(frozen=True)
@@ -231,25 +228,18 @@ def _cut(volume: Volume, first: IntTriple, size: IntTriple) -> Volume:
 def smooth_field_hz(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
     """An off-resonance field as a shim leaves it over: (D, H, W) in Hz, slowly varying."""
     lattice = Lattice(geometry.shape, geometry.spacing_mm[::-1])
-    return _SLOW_HZ * smooth_field(lattice, rng, _SLOW_MM) + _FAST_HZ * smooth_field(lattice, rng, _FAST_MM)
+    return _SLOW_HZ * smooth_field(lattice, rng, SLOW_MM) + _FAST_HZ * smooth_field(lattice, rng, FAST_MM)
 
 
 def _distorted(study: StudyCase, case: Case, rng: np.random.Generator) -> StudyCase:
-    """Both diffusion images as one echo-planar readout would distort them.
-
-    The ADC is made of signals, so that the signal at b 0 and at the high b are moved, and the ADC is taken of these.
-    """
+    """Both diffusion images as one echo-planar readout would distort them."""
     hbv, adc = case[Sequence.HBV].to_nearest_lps(), case[Sequence.ADC].to_nearest_lps()
     adc_there = adc.resample_to(hbv.geometry)
     axis = PHASE_AXES[study.phase_axis]
-    shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(_READOUT_S * _PHASE_VOXEL_MM * rng.choice([-1, 1]))
+    shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(_READOUT_S * PHASE_VOXEL_MM * rng.choice([-1, 1]))
     shift = shift_mm / np.float32(hbv.geometry.spacing_mm[axis])
-    high = np.maximum(hbv.array.astype(np.float32), 0)
-    base = high * np.exp(_ASSUMED_B * _PER_MM2 * adc_there.array)
-    moved_high, moved_base = (distort(signal, shift, 2 - axis) for signal in (high, base))
-    seen = (moved_high > 0) & (moved_base > 0)
-    ratio = np.divide(moved_base, moved_high, out=np.ones_like(moved_base), where=seen)
-    moved_adc = np.where(seen, np.log(np.maximum(ratio, 1.0)) / (_ASSUMED_B * _PER_MM2), 0).astype(np.float32)
+    high, base = signals_of(hbv, adc_there)
+    moved_high, moved_adc = distorted_images(high, base, shift, 2 - axis)
     volumes = {
         Sequence.HBV: Volume(moved_high, hbv.geometry, "hbv"),
         Sequence.ADC: Volume(moved_adc, hbv.geometry, "adc"),

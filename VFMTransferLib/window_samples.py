@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Generator, Tensor
 from .augment import Augmentation, happens, uniform, vary_intensity
 from .placement import Prepared
 from .registry import ModelSpec
-from .slice_samples import mirrored
+from .slice_samples import Fresh, mirrored
 from .volume import IntTriple
 from .windows import cut
 
@@ -27,6 +28,7 @@ class WindowCase:
         starts: First voxels (z, y, x) of the windows that prediction takes.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
+        fresh: Where each sample makes the case anew; its maps are not asked then.
     """
 
     id: str
@@ -35,6 +37,7 @@ class WindowCase:
     starts: tuple[IntTriple, ...]
     is_signed: bool = False
     keeps_intensity: bool = False
+    fresh: Fresh | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class WindowSample:
     maps: Tensor
 
 
-def window_case(name: str, prepared: Prepared, maps: np.ndarray, **kind: bool) -> WindowCase:
-    """A prepared case with its truth on the same grid; `kind` are the flags of `WindowCase`."""
+def window_case(name: str, prepared: Prepared, maps: np.ndarray, **kind: Any) -> WindowCase:
+    """A prepared case with its truth on the same grid; `kind` are the other fields of `WindowCase`."""
     return WindowCase(
         id=name,
         images=torch.from_numpy(prepared.array).half(),
@@ -69,6 +72,8 @@ def sample_window(case: WindowCase, spec: ModelSpec, generator: Generator, how: 
     image, maps = (
         torch.from_numpy(cut(part.numpy(), start, spec.preprocess.patch)).float() for part in (case.images, case.maps)
     )
+    if case.fresh is not None:
+        image, maps = case.fresh.block(image, start, generator)
     if happens(generator, how.flip):
         image, maps = image.flip(-1), mirrored(maps, case.is_signed)
     if case.keeps_intensity:

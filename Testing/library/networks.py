@@ -21,6 +21,7 @@ SMALL_WIDTHS = {
     "upernet": 16,
     "unetr": 4,
     "restoration": 2,
+    "matching": 2,
     "convolution": 8,
     "fusion": 8,
 }

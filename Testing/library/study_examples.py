@@ -54,7 +54,9 @@ _HEADS = {
 def tiny_study_spec(family: str, task: TaskId) -> ModelSpec:
     """The registry's network of a task, as small as it gets, on a coarse grid."""
     spec = MODELS[_HEADS.get(task, {}).get(family, f"{family}-restoration-{task}")]
-    head = replace(spec.head, width={"classifier": 8, "restoration": 2}.get(spec.head.kind, 6), auxiliary_width=5)
+    head = replace(
+        spec.head, width={"classifier": 8, "restoration": 2, "matching": 2}.get(spec.head.kind, 6), auxiliary_width=5
+    )
     if family == "provicnet":
         grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(1, 64, 64))
         return replace(spec, encoder=TINY_VIT, head=head, preprocess=grid)

@@ -27,6 +27,7 @@ IN_3D = [name for name in NAMES if name.startswith("profound")]
 UNREACHED = {
     "upernet": ("encoder.norm.",),
     "restoration": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
+    "matching": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
     "classifier": tuple(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc")),
     "convolution": ("backbone.mask_token",),
     "fusion": tuple(f"{s}.{part}" for s in ("t2w", "adc", "dwi") for part in ("backbone.mask_token", "head.")),
@@ -151,7 +152,7 @@ def test_unetr_says_which_sizes_it_takes():
         small_network("profound-unetr-lesion")(noise((1, 3, 16, 30, 32), 0))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "restoration" in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if SMALL_SPECS[name].head.kind == "restoration"])
 def test_an_untrained_restoration_changes_nothing(name):
     output = build_network(SMALL_SPECS[name])(*inputs(SMALL_SPECS[name], (16, 17, 32)))
     assert not output.any()

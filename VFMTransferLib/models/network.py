@@ -8,21 +8,24 @@ from ..registry import ModelSpec
 from .profound import (
     ProFoundClassifier,
     ProFoundEncoder,
+    ProFoundMatching,
     ProFoundRestoration,
     ProFoundUNETR,
     ProFoundUPerNet,
 )
-from .provicnet import ProViCNet, ProViCNetClassifier, ProViCNetFusion, ProViCNetRestoration
+from .provicnet import ProViCNet, ProViCNetClassifier, ProViCNetFusion, ProViCNetMatching, ProViCNetRestoration
 
 _BUILDERS = {
     ("profound", "none"): ProFoundEncoder,
     ("profound", "classifier"): ProFoundClassifier,
     ("profound", "upernet"): ProFoundUPerNet,
     ("profound", "unetr"): ProFoundUNETR,
+    ("profound", "matching"): ProFoundMatching,
     ("profound", "restoration"): ProFoundRestoration,
     ("provicnet", "classifier"): ProViCNetClassifier,
     ("provicnet", "convolution"): ProViCNet,
     ("provicnet", "fusion"): ProViCNetFusion,
+    ("provicnet", "matching"): ProViCNetMatching,
     ("provicnet", "restoration"): ProViCNetRestoration,
 }
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..heads.classification import ClassifierHead
+from ..heads.matching import MatchingHead
 from ..heads.restoration import RestorationHead
 from ..heads.segmentation import AuxiliaryHead, UPerNetHead
 from ..heads.unetr import UNETRDecoder
@@ -137,3 +138,24 @@ class ProFoundRestoration(nn.Module):
         """Restore x: (B, out, D, H, W), in the unit that the model's registry row states."""
         maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
         return self.head(x, maps)
+
+
+class ProFoundMatching(nn.Module):
+    """Encoder and matching head: the displacement of diffusion against T2w, at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head; its first sequence is T2w.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, (step_mm, _, _) = spec.encoder, spec.preprocess.spacing_mm
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
+        self.head = MatchingHead(encoder.dims, encoder.in_channels - 1, spec.head.width, step_mm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Displacement (B, 1, D, H, W) in mm along x, see `MatchingHead`."""
+        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        return self.head(x[:, :1], x[:, 1:], maps)

@@ -7,11 +7,14 @@ Input of a sequence's network: x (B, 3, image_px, image_px), channels slices z -
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ..heads.classification import ClassifierHead
 from ..heads.convolution import ConvolutionHead, FusionHead, token_grid
+from ..heads.matching import MatchingHead
 from ..heads.restoration import SliceRestorationHead
 from ..layers import resize
 from ..registry import ModelSpec, ViTSpec
@@ -147,14 +150,46 @@ class ProViCNetRestoration(nn.Module):
             windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
         """
         *windows, positions = windows_and_positions
-        tokens = [
-            encoder.patch_tokens(window, positions)
-            for encoder, window in zip(self.encoders.values(), windows, strict=True)
-        ]
-        grid = torch.cat([token_grid(found, self.side) for found in tokens], dim=1)
+        grid = _joint_grid(self.encoders, windows, positions, self.side)
         slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
         size = 2 * [_TOKENS_TO_OUTPUT * self.side]
         return self.head(resize(slices, size), grid)
+
+
+class ProViCNetMatching(nn.Module):
+    """One encoder a sequence, and a matching head: the displacement of diffusion against T2w in a slice.
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are, T2w first.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.side = spec.encoder.image_px // spec.encoder.patch_px
+        self.encoders = _encoders(spec, drop_path)
+        count, (step_mm, _, _) = len(self.encoders), spec.preprocess.spacing_mm
+        self.head = MatchingHead([count * spec.encoder.dim], count - 1, spec.head.width, step_mm, is_flat=True)
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `MatchingHead`.
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        grid = _joint_grid(self.encoders, windows, positions, self.side)
+        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
+        t2w, *diffusion = (resize(own_slice(window, positions), size) for window in windows)
+        return self.head(t2w, torch.cat(diffusion, dim=1), [grid])
+
+
+def _joint_grid(encoders: nn.ModuleDict, windows: Sequence[Tensor], positions: Tensor, side: int) -> Tensor:
+    """Tokens of all sequences as one map (B, channels, side, side)."""
+    tokens = [
+        encoder.patch_tokens(window, positions) for encoder, window in zip(encoders.values(), windows, strict=True)
+    ]
+    return torch.cat([token_grid(found, side) for found in tokens], dim=1)
 
 
 def _encoders(spec: ModelSpec, drop_path: float) -> nn.ModuleDict:
