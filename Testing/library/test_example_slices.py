@@ -175,6 +175,15 @@ def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):
     assert (example.true_class, example.classes, example.picture) == ("csPCa", classes, None)
 
 
+def test_public_images_name_their_source(tmp_path):
+    names = {"ProstateX-0001": "PROSTATEx", "Prostate3T-0002": "Prostate-3T", "own-7": ""}
+    for name, source in names.items():
+        pair = lesion_result(box(z=slice(4, 6)), name), lesion_study(name, is_phantom=False)
+        (example,) = write_examples(tmp_path, name, "scratch", [pair])
+        assert source in example.attribution
+        assert ("CC BY 3.0" in example.attribution) == bool(source)
+
+
 def test_scores_are_the_cases_own(tmp_path):
     pair = lesion_result(box(z=slice(4, 6), x=slice(14, 22))), lesion_study()
     (example,) = write_examples(tmp_path, "e", "pretrained", [pair])

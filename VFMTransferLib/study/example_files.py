@@ -66,6 +66,7 @@ class Example:
         outlines: What is outlined → its color, of segmentations.
         classes: Class → probability, of a classification.
         true_class: The case's, of a classification.
+        attribution: Whom to name beside its pictures, of a public case.
     """
 
     encoder: str
@@ -84,6 +85,7 @@ class Example:
     outlines: dict[str, Color] = field(default_factory=dict)
     classes: dict[str, float] = field(default_factory=dict)
     true_class: str | None = None
+    attribution: str = ""
 
     @property
     def name(self) -> str:

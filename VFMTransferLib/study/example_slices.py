@@ -27,6 +27,7 @@ from ..volume import Volume
 from .example_files import Color, Example, Picture, indexed_png, save_example
 from .example_view import GRAYS, MM_PER_PIXEL, View, Window, has_finding, view_of, window_of
 from .images import unit_of
+from .public_cases import attribution
 from .titles import SEQUENCE_TITLES, subject_title
 
 Pair = tuple[Result, StudyCase]
@@ -97,6 +98,7 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCas
         MM_PER_PIXEL,
         dict(score_case(result, study).values),
         _inputs(study, view, pictures),
+        attribution="" if study.is_phantom else attribution(study.case.id),
     )
     add = {"segmentation": _outlined, "image": _restored, "classification": _classified}
     if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_marks):

@@ -61,9 +61,11 @@ def _group(examples: list[Example], study: Path) -> str:
     what = "" if first.data == "phantom" else "real case "
     place = f"{what}{escape(first.case)}, slice {first.slice_number} of {first.slices}"
     lesions = "" if first.truth or first.task != TaskId.LESION_SEGMENTATION else " The readers' marks are not shown."
+    source = f'<p class="scale">Image: {escape(first.attribution)}</p>' if first.attribution else ""
     return (
         f'<div class="example"><p class="place">On {place}.{lesions}</p>'
-        f'<div class="tiles"><div>{given}</div><div>{told}</div></div>{_outlines(examples)}{_scale(first)}</div>'
+        f'<div class="tiles"><div>{given}</div><div>{told}</div></div>'
+        f"{_outlines(examples)}{_scale(first)}{source}</div>"
     )
 
 

@@ -23,7 +23,9 @@ def real_section(tables: StudyTables) -> str:
     tasks = [task for task in tasks_of(tables.runs) if any(row.task == task for row in rows)]
     note = (
         "Scans of patients that no network here was trained on: few, so that they show whether something carries over "
-        "from phantoms at all, not how well it would do in a clinic. Means over seeds. “Better on” counts the cases on "
+        "from phantoms at all, not how well it would do in a clinic. Their truth is the scan itself where the task is "
+        "an image (k-space cut, diffusion moved by a known field, the measured ADC), and a mask that a network or a "
+        "reader drew where it is not. Means over seeds. “Better on” counts the cases on "
         "which an arm's mean over seeds is better than the trivial baseline."
     )
     shown = "".join(_task(task, [row for row in rows if row.task == task]) for task in tasks)
