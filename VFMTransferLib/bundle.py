@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import atomic_file, atomic_folder
+from .class_calibration import Calibration
 from .errors import BundleError, ChecksumError
 from .metadata import inference_config, label_table, metadata_of
 from .metadata_fields import (
@@ -24,6 +25,7 @@ from .metadata_fields import (
     ONNX,
     WEIGHTS,
     arm_field,
+    calibration_field,
     check_name,
     checksums_field,
     expect,
@@ -56,6 +58,7 @@ class Bundle:
         license: Of the weights, an SPDX identifier where there is one.
         demonstration: Made by this project to show the product, not by the network's authors.
         description: What it is, in sentences.
+        calibration: Of a classifier, how its probabilities are made true; None where nobody fitted it.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Bundle:
     license: str = "unknown"
     demonstration: bool = False
     description: str = "A network for prostate MRI."
+    calibration: Calibration | None = None
 
     @property
     def weights_path(self) -> Path:
@@ -117,6 +121,7 @@ def read_bundle(folder: Path | str) -> Bundle:
         license=text_field(block, "license", "vfm_transfer."),
         demonstration=flag_field(block["demonstration"], "vfm_transfer.demonstration"),
         description=text_field(document, "description"),
+        calibration=calibration_field(block.get("calibration"), spec),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .class_calibration import Calibration
 from .inference import infer
 from .lessons import prepare_study
 from .placement import Prepared
@@ -59,16 +60,14 @@ class Examination:
         self.spec = spec
         self.cases: list[tuple[StudyCase, Prepared]] = [(study, prepare_study(study, spec)) for study in studies]
 
-    def scores(self, network: nn.Module) -> Scores:
-        """How good a network in evaluation mode is."""
-        return score_results(self.spec.prediction_task.id, self.results(network))
+    def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
+        """How good a network in evaluation mode is, its classes calibrated where that is given."""
+        return score_results(self.spec.prediction_task.id, self.results(network, calibration))
 
-    def results(self, network: nn.Module) -> Iterator[tuple[Result, StudyCase]]:
+    def results(self, network: nn.Module, calibration: Calibration | None = None) -> Iterator[tuple[Result, StudyCase]]:
         """What a network in evaluation mode says of each case, beside what is true of it."""
         session = NetworkSession(network)
         for study, prepared in self.cases:
             logits = infer(session, prepared, self.spec)
-            yield (
-                postprocess(logits, prepared, study.case, self.spec, _SOURCE, phase_axis=study.phase_axis),
-                study,
-            )
+            options = {"phase_axis": study.phase_axis, "calibration": calibration}
+            yield postprocess(logits, prepared, study.case, self.spec, _SOURCE, **options), study

@@ -10,7 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from .registry import ModelSpec, ViTSpec
-from .spec_json import spec_to_json
+from .spec_json import spec_to_json, to_json
 from .tasks import TASKS
 from .terms import LABEL_TERMS, RESEARCH_USE, Label
 from .version import __version__
@@ -54,6 +54,7 @@ def metadata_of(bundle: Bundle) -> dict[str, Any]:
 
 def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
     """What MONAI has no word for: the network whole, where its weights came from, their checksums."""
+    calibration = {} if bundle.calibration is None else {"calibration": to_json(bundle.calibration)}
     return {
         "format": FORMAT,
         "name": bundle.name,
@@ -65,6 +66,7 @@ def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
         "sha256": dict(bundle.sha256),
         "training": bundle.training,
         "metrics": bundle.metrics,
+        **calibration,
     }
 
 

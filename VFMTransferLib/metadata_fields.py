@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+from .class_calibration import Calibration
 from .errors import BundleError
 from .metadata import FORMAT
-from .spec_json import describe
-from .terms import Arm
+from .registry import ModelSpec
+from .spec_json import describe, from_json
+from .terms import Arm, TaskId
 
 METADATA = "configs/metadata.json"
 WEIGHTS = "models/model.safetensors"
@@ -19,13 +22,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+.*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK_KEYS = ("format", "name", "arm", "demonstration", "license", "model", "labels", "sha256", "training", "metrics")
+_OPTIONAL_KEYS = ("calibration",)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the metadata of a bundle's folder.
 
     Returns:
-        The document; its block `vfm_transfer` has every key of this format and no other.
+        The document; its block `vfm_transfer` has every key of this format, perhaps optional ones, and no other.
 
     Raises:
         BundleError: There are none, or they are not of this format.
@@ -43,7 +47,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     for key in _BLOCK_KEYS:
         expect(key in block, f"vfm_transfer.{key}", "given", "nothing")
     for key in block:
-        expect(key in _BLOCK_KEYS, f"vfm_transfer.{key}", "absent", "a key that is not known")
+        expect(key in (*_BLOCK_KEYS, *_OPTIONAL_KEYS), f"vfm_transfer.{key}", "absent", "a key that is not known")
     expect(block["format"] == FORMAT, "vfm_transfer.format", f"{FORMAT}", describe(block["format"]))
     return document
 
@@ -107,6 +111,19 @@ def arm_field(value: object) -> Arm | None:
     """The arm, or None where the network is none of a study."""
     expect(value is None or value in list(Arm), "vfm_transfer.arm", "pretrained, scratch or null", describe(value))
     return None if value is None else Arm(str(value))
+
+
+def calibration_field(value: object, spec: ModelSpec) -> Calibration | None:
+    """How a classifier's probabilities are made true, or None where nothing is stated."""
+    if value is None:
+        return None
+    key = "vfm_transfer.calibration"
+    found = from_json(Calibration, value, key)
+    expect(spec.task is TaskId.CLASSIFICATION and spec.activation == "softmax", key, "absent", "one of no classifier")
+    is_possible = found.temperature > 0 and math.isfinite(found.temperature) and all(map(math.isfinite, found.bias))
+    expect(is_possible, key, "a temperature above 0 and finite biases", describe(value))
+    expect(len(found.bias) == len(spec.labels), f"{key}.bias", f"{len(spec.labels)} numbers", f"{len(found.bias)}")
+    return found
 
 
 def checksums_field(value: object) -> dict[str, str]:

@@ -30,6 +30,7 @@ def model_card(bundle: Bundle) -> str:
         "Window": f"{' x '.join(map(str, grid.patch))} voxels (slices, rows, columns)",
         "Normalization": grid.normalization,
         "Output channels": ", ".join(spec.labels) or str(spec.head.out_channels),
+        **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note}),
         "Version": bundle.version,
         "License of the weights": bundle.license,
     }

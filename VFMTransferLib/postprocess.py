@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .case import Case
+from .class_calibration import Calibration
 from .lesions import CONNECTIVITY, find_lesions
 from .placement import Prepared, is_cut, to_reference
 from .registry import ModelSpec
@@ -43,6 +44,7 @@ def postprocess(
     phase_axis: str = "left-right",
     zones: dict[str, Volume] | None = None,
     roi: Volume | None = None,
+    calibration: Calibration | None = None,
 ) -> Result:
     """Make the result of a network's output.
 
@@ -57,12 +59,13 @@ def postprocess(
         phase_axis: Of distortion correction: a key of `restored.PHASE_AXES`.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
+        calibration: Of a classifier, what its bundle states.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold must be a probability between 0 and 1, got {threshold}.")
     output = spec.prediction_task.output
     if output == "classification":
-        return classify(logits, case, spec, provenance)
+        return classify(logits, case, spec, provenance, calibration)
     if output == "image":
         return restored_images(logits, prepared, case, spec, provenance, phase_axis)
     probabilities = {
@@ -97,8 +100,12 @@ def label_values(spec: ModelSpec) -> dict[str, int]:
     return {str(n): i for i, n in enumerate(spec.labels, start=first) if n != Label.BACKGROUND}
 
 
-def classify(logits: np.ndarray, case: Case, spec: ModelSpec, provenance: Provenance) -> Result:
+def classify(
+    logits: np.ndarray, case: Case, spec: ModelSpec, provenance: Provenance, calibration: Calibration | None = None
+) -> Result:
     """Class probabilities; of PI-RADS classes also those of a score of at least 3 and 4, and csPCa by our reading."""
+    if calibration is not None:
+        logits, provenance = calibration.of(logits), provenance.with_notes(calibration.note)
     probabilities = activated(logits, spec.activation)
     classes = {str(n): float(p) for n, p in zip(spec.labels, probabilities, strict=True)}
     scores = {int(n.removeprefix(_PIRADS)): p for n, p in classes.items() if n.startswith(_PIRADS)}

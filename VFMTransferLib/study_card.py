@@ -58,11 +58,14 @@ def _part(found: Mapping[str, Any], task: TaskId) -> list[str]:
     ]
     rows.append("| " + " | ".join(["mean", *_cells(found["cohort"], trivial.get("cohort", {}), names)]) + " |")
     notes = [f"`trivial`: {trivial['what']}."] if "what" in trivial else []
-    statistics = {k: v for k, v in found["cohort"].items() if k in ("auroc", "quadratic_weighted_kappa")} | {
+    statistics = {k: v for k, v in found["cohort"].items() if k in ("auroc", "quadratic_weighted_kappa", "ece")} | {
         k: v for k, v in found["cohort"].items() if k == "average_precision"
     }
     if statistics:
         notes.append("Of all cases: " + ", ".join(f"{name} {value:.3f}" for name, value in statistics.items()) + ".")
+    if "uncalibrated" in found:
+        before = ", ".join(f"{name} {value:.3f}" for name, value in found["uncalibrated"].items())
+        notes.append(f"Before calibration: {before}.")
     direction = "higher" if TASKS[task].higher_is_better else "lower"
     return ["\n".join(rows), " ".join([f"Primary: {TASKS[task].metric}, {direction} is better.", *notes])]
 

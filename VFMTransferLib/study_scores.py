@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from .class_calibration import Calibration, expected_calibration_error, fit_calibration
 from .lesions import pair_regions
 from .metrics import SSIM_RADIUS_PX, data_range, dice, hausdorff95_mm, mae, psnr_db, ssim
 from .restored import HBV_CORRECTED, PHASE_AXES
@@ -25,6 +26,8 @@ from .volume import Volume
 SMALLEST_PROBABILITY = 1e-6
 # The same reading as in `postprocess`: PI-RADS 4 and 5 count as clinically significant.
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
+# Measures that calibration is for.
+OF_PROBABILITIES = ("brier", "log_loss", "ece")
 _ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 
 
@@ -162,15 +165,42 @@ def average_precision(candidates: Sequence[Candidate], lesions: int) -> float:
 
 
 def classification_statistics(cases: Sequence[CaseScore]) -> dict[str, float]:
-    """AUROC of csPCa, and quadratic-weighted kappa of the most probable class over the cases whose class is known."""
+    """AUROC of csPCa and how far its probability is from its frequency, over all cases; over those whose class is known
+    quadratic-weighted kappa of the most probable class.
+    """
     known = [case for case in cases if case.truth is not None]
     classes = sorted({name for case in known for name in case.probabilities})
     chosen = [classes.index(_most_probable(case.probabilities)) for case in known]
     truths = [classes.index(str(case.truth)) for case in known]
+    said, happened = [_significant(case.probabilities) for case in cases], [case.is_significant for case in cases]
     return {
-        "auroc": auroc([_significant(case.probabilities) for case in cases], [case.is_significant for case in cases]),
+        "auroc": auroc(said, happened),
+        "ece": expected_calibration_error(said, happened),
         "quadratic_weighted_kappa": quadratic_weighted_kappa(truths, chosen, len(classes)) if known else math.nan,
     }
+
+
+def calibration_of(scores: Scores) -> Calibration | None:
+    """The calibration that validation cases ask for: by their class, or by csPCa alone where that is all that is known.
+
+    Args:
+        scores: Of validation cases, by a network that is not calibrated.
+
+    Returns:
+        None without cases, and for other tasks.
+    """
+    if scores.task is not TaskId.CLASSIFICATION or not scores.cases:
+        return None
+    names = list(scores.cases[0].probabilities)
+    probabilities = np.array([[case.probabilities[name] for name in names] for case in scores.cases])
+    possible = [
+        [
+            name == case.truth if case.truth is not None else (name in SIGNIFICANT) == case.is_significant
+            for name in names
+        ]
+        for case in scores.cases
+    ]
+    return fit_calibration(np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)), np.array(possible))
 
 
 def _anatomy(result: Result, study: StudyCase) -> dict[str, float]:

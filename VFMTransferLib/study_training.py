@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .augment import Augmentation
 from .bundle import Bundle, write_bundle
 from .case import Case
+from .class_calibration import Calibration
 from .contrast import ContrastConfig, pretrain_contrast
 from .dataset import TrainingCase, training_case
 from .demonstration import demonstration, demonstration_encoder
@@ -34,7 +35,7 @@ from .registry import ModelSpec
 from .slice_samples import SliceCase, slice_case
 from .spec_json import to_json
 from .study_cases import StudyCase
-from .study_scores import Scores, score_results
+from .study_scores import OF_PROBABILITIES, Scores, calibration_of, score_results
 from .study_source import StudySet
 from .study_targets import class_map
 from .tasks import TASKS
@@ -182,7 +183,10 @@ def write_study_arm(
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
     spec, network = config.model, averaged_network(run, config.model)
     training = studies.of(config.split.train)
-    scores = {part: _measured(network, spec, cases, training) for part, cases in _parts(config, studies).items()}
+    validation = Examination(spec, studies.of(config.split.validation))
+    calibration = calibration_of(validation.scores(network)) if spec.task is TaskId.CLASSIFICATION else None
+    parts = _parts(config, studies)
+    scores = {part: _measured(network, spec, cases, training, calibration) for part, cases in parts.items()}
     start = "scratch" if init is None else {"bundle": init.name, "sha256": init.weights_sha256}
     bundle = Bundle(
         folder=folder,
@@ -196,6 +200,7 @@ def write_study_arm(
         license=license,
         demonstration=True,
         description=f"{spec.prediction_task.title}. The study's arms differ in the encoder's initial weights only.",
+        calibration=calibration,
     )
     text = None if card is None else card(bundle)
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
@@ -363,9 +368,19 @@ def _parts(config: FinetuneConfig, studies: StudySet) -> dict[str, list[StudyCas
     return parts
 
 
-def _measured(network: nn.Module, spec: ModelSpec, cases: list[StudyCase], training: list[StudyCase]) -> dict[str, Any]:
-    """Scores of a network and, beside them, of the task's trivial baseline."""
-    found = _record(Examination(spec, cases).scores(network))
+def _measured(
+    network: nn.Module,
+    spec: ModelSpec,
+    cases: list[StudyCase],
+    training: list[StudyCase],
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Scores of a network, of its probabilities also before calibration, and of the task's trivial baseline."""
+    examination = Examination(spec, cases)
+    found = _record(examination.scores(network, calibration))
+    if calibration is not None:
+        plain = examination.scores(network).cohort
+        found["uncalibrated"] = finite({name: plain[name] for name in OF_PROBABILITIES if name in plain})
     task = spec.prediction_task.id
     try:
         baseline = trivial_baseline(task, training)

@@ -55,6 +55,7 @@ _KINDS = {
     "is_cspca": MetricName("csPCa is there (truth)", "", None, 0),
     "brier": MetricName("Brier score", "", False),
     "log_loss": MetricName("Log loss", "", False),
+    "ece": MetricName("Expected calibration error", "", False),
     "psnr_db": MetricName("PSNR", "dB", True, 2),
     "ssim": MetricName("SSIM"),
     "mae": MetricName("MAE", ARBITRARY_UNIT, False, 1),
