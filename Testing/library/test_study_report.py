@@ -108,6 +108,12 @@ def test_colors_follow_fixed_steps(percent, css):
     assert gain_class(percent) == css
 
 
+def test_each_encoders_own_correlation_stands_by_its_points(page):
+    text = words(part(page, "relation"))
+    assert "over 12 cells" in text
+    assert text.count("over 6 tasks") == 2
+
+
 def test_the_published_numbers_stand_apart_and_are_called_unchecked(page):
     text = words(part(page, "published"))
     assert "as reported by a secondary summary, not checked against the paper" in text
@@ -205,6 +211,7 @@ def test_examples_are_shown_with_their_own_scores(page):
     [
         (Correlation(-0.6, -0.9, 0.1, 12), "contains 0"),
         (Correlation(-0.8, -0.95, -0.4, 12), "as the published study reports"),
+        (Correlation(-1.0, -1.0, -1.0, 6), "a bootstrap cannot tell how sure it is"),
         (Correlation(0.8, 0.4, 0.95, 12), "contrary to what the published study reports"),
         (Correlation(math.nan, math.nan, math.nan, 2), "nothing can be said"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from ...study.grid_tables import DistanceRow, StudyTables
-from ...study.transfer_summary import LAYER, Correlation, SummaryRow
+from ...study.transfer_summary import LAYER, Correlation, SummaryRow, gain_against_distance
 from .layers import layers_part
 from .plot import Box, Frame, chart, frame, free_place
 from .words import encoder_title, figure, interval, number, section, short_task, table, table_row, task_title
@@ -20,10 +20,7 @@ _MOST_STEPS = 8
 def relation_section(rows: Sequence[SummaryRow], correlation: Correlation) -> str:
     """Gain against distance, encoder by encoder, with what can be concluded."""
     encoders = dict.fromkeys(row.encoder for row in rows)
-    drawn = "".join(
-        figure(_scatter(encoder, [row for row in rows if row.encoder == encoder]), escape(encoder_title(encoder)))
-        for encoder in encoders
-    )
+    drawn = "".join(_encoder_figure(encoder, [row for row in rows if row.encoder == encoder]) for encoder in encoders)
     rho, ends = number(correlation.rho, 2, sign=True), interval(correlation.low, correlation.high, 2)
     told = f"Spearman's ρ = {rho}, 95 % bootstrap interval {ends}, over {correlation.n_cells} cells."
     if math.isnan(correlation.rho):
@@ -47,6 +44,8 @@ def conclusion(found: Correlation) -> str:
         f"These are {found.n_cells} cells of small networks, which share encoders and test cases and so are not "
         "independent: this is a description of this study, no proof of a rule."
     )
+    if found.low == found.high:
+        caution = f"The cells lie in perfect order, of which a bootstrap cannot tell how sure it is. {caution}"
     if found.low <= 0 <= found.high:
         return (
             "The interval contains 0: these cells are compatible with no relation at all, and neither support nor "
@@ -69,6 +68,16 @@ def distance_section(rows: Sequence[SummaryRow], tables: StudyTables) -> str:
         "features at least as far; not corrected for how many cells are looked at."
     )
     return section("distance", "Distance to pretraining", table(caption, heads, body, left=2), layers_part(tables))
+
+
+def _encoder_figure(encoder: str, rows: Sequence[SummaryRow]) -> str:
+    """One encoder's tasks, with the correlation over these alone."""
+    found = gain_against_distance(rows)
+    told = f"{found.n_cells} tasks have both numbers"
+    if not math.isnan(found.rho):
+        ends = interval(found.low, found.high, 2)
+        told = f"ρ = {number(found.rho, 2, sign=True)} ({ends}) over {found.n_cells} tasks"
+    return figure(_scatter(encoder, rows), f"{escape(encoder_title(encoder))} <span>{told}</span>")
 
 
 def _scatter(encoder: str, rows: Sequence[SummaryRow]) -> str:

@@ -18,7 +18,7 @@ ENCODER_TITLES = {
     "provicnet": "ProViCNet",
     "dynunet": "DynUNet",
     "resnet": "ResNet",
-    "registration": "B-spline registration",
+    "registration": "Registration",
 }
 _ARM_TITLES = {**ARM_TITLES, "specialised": "Specialised", "trivial": "Trivial"}
 _LEFT = ' class="left"'
@@ -34,7 +34,7 @@ _SHORT_TASKS = {
 
 def encoder_title(name: str) -> str:
     """An encoder, or what stands in its column of other arms."""
-    return ENCODER_TITLES.get(name, name.replace("-", " "))
+    return ENCODER_TITLES.get(name, name.replace("-", " ").replace("adc", "ADC"))
 
 
 def arm_title(arm: str) -> str:
