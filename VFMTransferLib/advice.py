@@ -17,6 +17,7 @@ from .starts import Start
 from .study.advice_words import Advice, Outlook, advice_of
 from .study.forecast import EstimateRow
 from .study.outlook import Experience, gain_to_expect, hours_to_save
+from .study_cases import StudyCase, around_gland
 from .study_source import StudySet
 from .study_training import spec_for_views, study_config
 from .terms import TaskId
@@ -52,10 +53,11 @@ def advise(
     """
     if not starts or not studies.split.train:
         raise DatasetError("Advice needs at least one pretraining and one training case.")
+    cases = [_as_in_study(study, experience) for study in studies.of(studies.split.train)]
     outlooks = []
     for number, start in enumerate(starts):
         tell = None if on_progress is None else _part(on_progress, number, len(starts))
-        outlooks.append(_outlook(start, task, studies, experience, seed, tell))
+        outlooks.append(_outlook(start, task, studies, cases, experience, seed, tell))
     return advice_of(str(task), data, len(studies.split.train), outlooks, experience)
 
 
@@ -95,14 +97,27 @@ def pretraining_features(start: Start, spec: ModelSpec) -> np.ndarray | None:
     return np.concatenate([parts[sequence] for sequence in spec.preprocess.sequences], axis=1)
 
 
+def _as_in_study(study: StudyCase, experience: Experience) -> StudyCase:
+    """The case cut as the study's were, so that estimates compare; whole where nobody knows its gland."""
+    if experience.around_gland_mm is None or study.gland is None:
+        return study
+    return around_gland(study, experience.around_gland_mm)
+
+
 def _outlook(
-    start: Start, task: TaskId, studies: StudySet, experience: Experience, seed: int, tell: OnProgress | None
+    start: Start,
+    task: TaskId,
+    studies: StudySet,
+    cases: Sequence[StudyCase],
+    experience: Experience,
+    seed: int,
+    tell: OnProgress | None,
 ) -> Outlook:
     bundle = start.bundle
     family = bundle.spec.family
     config = study_config(family, task, studies, steps=STEPS, seed=seed, encoder=bundle.spec)
     weights, features = bundle_encoder_weights(bundle), pretraining_features(start, config.model)
-    prospect = Prospect(config, studies.of(studies.split.train), weights, features)
+    prospect = Prospect(config, cases, weights, features)
     estimates = {row.estimator: row.value for row in estimate(prospect, family, tell)}
     measured = prospect.trial.seconds_per_step if math.isfinite(estimates["few-steps"]) else None
     return Outlook(

@@ -23,7 +23,7 @@ from .starts import PHANTOM_COUNT, Start
 from .study.forecast import EstimateRow, ForecastRow, points_of, read_estimates, validate, write_forecast
 from .study.grid_cells import Cell
 from .study.grid_config import CONFIG, StudyConfig, read_config
-from .study.grid_tables import read_tables
+from .study.grid_tables import RUNS, read_tables
 from .study.transfer_summary import summarize
 from .study_cases import from_phantom
 from .terms import TaskId
@@ -49,6 +49,8 @@ def calibrate(
 ) -> Calibration:
     """Estimate every cell of a study that has a pretraining, and validate the estimators; both tables are written.
 
+    A study that is still being run may be estimated before its cells are done: validation takes those that are.
+
     Args:
         folder: The study, with its `work` folder.
         output: Where `estimates.csv` and `forecast.csv` go; by default beside the study's tables.
@@ -57,7 +59,7 @@ def calibrate(
 
     Raises:
         ConfigError: The folder holds no study's configuration.
-        DatasetError: The study has no tables.
+        DatasetError: A table cannot be understood.
         BundleError: A pretraining is missing.
         OutputError: The output cannot be written.
     """
@@ -65,7 +67,7 @@ def calibrate(
     target = output or folder
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
-    summary = summarize(read_tables(folder))
+    summary = summarize(read_tables(folder)) if (folder / RUNS).is_file() else ()
     kept = {(row.encoder, row.task): row for row in read_estimates(target)} if resume else {}
     estimates = [row for row in read_estimates(target) if resume]
     cells = [cell for cell in _cells(config) if (cell.encoder, cell.task) not in kept]

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import pytest
 from study_examples import TINY_CONVNEXT, a_phantom, tiny_study_spec
+from study_grids import a_document, write_config
 
-from VFMTransferLib import estimators, starts, study_source
+from VFMTransferLib import advice, estimators, starts, study_source
 from VFMTransferLib import study_training as training
 from VFMTransferLib.cli import main
 from VFMTransferLib.demonstration import demonstration_encoder
@@ -19,6 +20,7 @@ from VFMTransferLib.registry import HeadSpec
 from VFMTransferLib.starts import find_starts
 from VFMTransferLib.study.advice_words import Outlook, advice_document, advice_lines, advice_of
 from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
+from VFMTransferLib.study.grid_config import CONFIG
 from VFMTransferLib.study.grid_tables import CurveRow, RunRow, StudyTables, write_tables
 from VFMTransferLib.study.outlook import Experience, gain_to_expect, hours_to_save, read_experience
 from VFMTransferLib.study.transfer_summary import SummaryRow, summarize
@@ -127,9 +129,9 @@ def test_a_task_that_the_study_has_not_gets_the_median_of_the_others():
 def test_the_larger_expected_gain_is_recommended_and_its_trust_is_stated():
     experience = an_experience()
     low, high = (an_outlook(experience, name, estimate=e) for name, e in (("low", 0.01), ("high", 0.25)))
-    advice = advice_on(experience, low, high)
-    assert advice.recommended == "high"
-    text = "\n".join(advice_lines(advice))
+    found = advice_on(experience, low, high)
+    assert found.recommended == "high"
+    text = "\n".join(advice_lines(found))
     assert f"rank correlation with the observed gain {experience.shipped.rho:.2f} (95 %:" in text
     assert "12 cells, 6 tasks, each left out in turn" in text
     assert "picked anew without each task" in text
@@ -139,11 +141,11 @@ def test_the_larger_expected_gain_is_recommended_and_its_trust_is_stated():
 def test_where_none_beats_the_constant_it_says_so_and_shows_what_the_study_measured():
     experience = an_experience(knows="nobody")
     outlooks = [an_outlook(experience, "a"), an_outlook(experience, "b", "provicnet")]
-    advice = advice_on(experience, *outlooks)
-    text = "\n".join(advice_lines(advice))
+    found = advice_on(experience, *outlooks)
+    text = "\n".join(advice_lines(found))
     assert "No estimator beats always predicting the mean gain" in text
-    assert advice.recommended == "b"
-    assert "no forecast for these" in advice.why
+    assert found.recommended == "b"
+    assert "no forecast for these" in found.why
     assert "logme 0.2" in text  # shown all the same
 
 
@@ -167,12 +169,12 @@ def test_an_interval_that_reaches_below_zero_is_pointed_out():
 def test_the_document_holds_null_where_nothing_is_known():
     experience = an_experience(forecasts=())
     outlook = an_outlook(experience, estimates=dict.fromkeys(ESTIMATORS, NAN))
-    advice = advice_on(experience, outlook)
-    document = json.loads(json.dumps(advice_document(advice), allow_nan=False))
+    found = advice_on(experience, outlook)
+    document = json.loads(json.dumps(advice_document(found), allow_nan=False))
     assert document["outlooks"][0]["estimates"]["probe"] is None
     assert document["outlooks"][0]["gain"]["percent"] is None
     assert "No forecast" in document["trust"]
-    assert "not available" in "\n".join(advice_lines(advice))
+    assert "not available" in "\n".join(advice_lines(found))
 
 
 @pytest.fixture
@@ -208,6 +210,7 @@ def a_study_folder(tmp_path):
     write_tables(StudyTables(tuple(runs), curves=tuple(curves)), folder)
     experience = an_experience()
     write_forecast(experience.estimates, experience.forecasts, folder)
+    write_config(folder, a_document()).rename(folder / CONFIG)
     return folder
 
 
@@ -226,11 +229,14 @@ def summarize_again(folder):
     return summarize(read_tables(folder))
 
 
-def test_the_command_answers_for_phantoms(a_pretraining, a_study_folder, capsys):
+def test_the_command_answers_for_phantoms(a_pretraining, a_study_folder, capsys, monkeypatch):
+    widths, plain = [], advice.around_gland
+    monkeypatch.setattr(advice, "around_gland", lambda study, width: (widths.append(width), plain(study, width))[1])
     command = ["advise", "adc-translation", "--phantoms", "4", "--pretrained", str(a_pretraining)]
     assert main([*command, "--study", str(a_study_folder), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["task"] == "adc-translation"
+    assert widths == [120.0] * 3  # as the study's cases were cut
     assert answer["n_cases"] == 3
     outlook = answer["outlooks"][0]
     assert (outlook["name"], outlook["encoder"], outlook["objective"]) == ("mae-start", "profound", "mae")

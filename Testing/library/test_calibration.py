@@ -78,6 +78,11 @@ def test_every_pretrained_cell_is_estimated_and_the_estimators_are_tried(
     assert read_estimates(out) == rows
     assert "rank correlation" in capsys.readouterr().out
 
+    (a_finished_study / "runs.csv").rename(tmp_path / "runs.csv")  # as before any cell was done
+    assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
+    assert (read_estimates(out), read_forecast(out)) == (rows, ())
+    assert "Too few tasks" in capsys.readouterr().out
+
 
 def test_training_cases_are_the_splits(a_finished_study):
     config = read_config(a_finished_study / CONFIG)

@@ -24,7 +24,8 @@ from .forecast import (
     read_estimates,
     read_forecast,
 )
-from .grid_tables import RunRow, read_rows, read_tables
+from .grid_config import CONFIG, read_config
+from .grid_tables import RUNS, RunRow, read_rows, read_tables
 from .transfer_summary import SUMMARY, SummaryRow, summarize
 
 _NOTHING = float("nan")
@@ -40,12 +41,14 @@ class Experience:
         summary: Its cells.
         estimates: What the estimators said of each cell before.
         forecasts: How good they were on left-out tasks; empty where nobody has tried.
+        around_gland_mm: Side of the square that its cases were cut to; None for whole images.
     """
 
     runs: tuple[RunRow, ...] = ()
     summary: tuple[SummaryRow, ...] = ()
     estimates: tuple[EstimateRow, ...] = ()
     forecasts: tuple[ForecastRow, ...] = ()
+    around_gland_mm: float | None = None
 
     @property
     def shipped(self) -> ForecastRow | None:
@@ -92,13 +95,15 @@ def read_experience(folder: Path) -> Experience:
 
     Raises:
         DatasetError: A table cannot be understood.
+        ConfigError: Its configuration cannot be understood.
     """
-    if not (folder / "runs.csv").is_file():
+    if not (folder / RUNS).is_file():
         return Experience()
     tables = read_tables(folder)
     written = folder / SUMMARY
     summary = read_rows(written, SummaryRow) if written.is_file() else summarize(tables)
-    return Experience(tables.runs, summary, read_estimates(folder), read_forecast(folder))
+    width_mm = read_config(folder / CONFIG).around_gland_mm if (folder / CONFIG).is_file() else None
+    return Experience(tables.runs, summary, read_estimates(folder), read_forecast(folder), width_mm)
 
 
 def gain_to_expect(experience: Experience, encoder: str, task: str, estimates: Mapping[str, float]) -> ExpectedGain:
