@@ -8,6 +8,7 @@ of a step is the mean over all parts, so that only the number of parts can matte
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -65,6 +66,10 @@ class Division:
     @property
     def device(self) -> torch.device:
         return torch.device("cpu") if self.fabric is None else self.fabric.device
+
+    def clock(self) -> float:
+        """Seconds that the device has worked; of a CPU its processor time, which other programs do not lengthen."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
     def own(self, batch: int) -> list[range]:
         """Which samples of a batch are this process's, by part.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +107,9 @@ def finetune(
     if path.exists():
         run.resume(path, identity)
     while run.step < config.schedule.steps:
-        began = time.perf_counter()
+        began = run.division.clock()
         loss = _step(run, config, training, phantoms)
-        run.seconds += time.perf_counter() - began
+        run.seconds += run.division.clock() - began
         finished = run.step == config.schedule.steps
         if run.step % config.measure_every == 0 or finished:
             measured = examine(_measured_network(run, config)) if examine and run.division.is_first else {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -110,12 +109,11 @@ def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress)
     _require_stamp(folder.parent / f"{folder.name}.training", sha256)
     common: dict[str, Any] = {"steps": settings.steps, "seed": settings.seed, "on_progress": tell}
     common |= {"data": f"{len(phantoms)} phantoms", "spec": pretraining_spec(cell.encoder, config)}
-    began = time.perf_counter()
     if settings.objective == "mae":
-        pretrain_masked([phantom.case for phantom in phantoms], folder, **common)
+        bundle = pretrain_masked([phantom.case for phantom in phantoms], folder, **common)
     else:
-        pretrain_by_contrast([from_phantom(p, TaskId.LESION_SEGMENTATION) for p in phantoms], folder, **common)
-    return CellResult(cell, sha256, seconds=round(time.perf_counter() - began, 3))
+        bundle = pretrain_by_contrast([from_phantom(p, TaskId.LESION_SEGMENTATION) for p in phantoms], folder, **common)
+    return CellResult(cell, sha256, seconds=bundle.training["seconds"])
 
 
 def _trained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:

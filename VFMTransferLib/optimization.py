@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +113,7 @@ class Run:
         average: Name → averaged tensor.
         step: Steps done.
         history: What was measured on the way, oldest first.
-        seconds: Time that the steps took, without measuring and saving.
+        seconds: Time that the steps took on the device (`Division.clock`), without measuring and saving.
     """
 
     network: nn.Module
@@ -188,9 +187,9 @@ class Run:
             self.resume(path, identity)
         losses: list[float] = []
         while self.step < self.schedule.steps:
-            began = time.perf_counter()
+            began = self.division.clock()
             losses.append(show())
-            self.seconds += time.perf_counter() - began
+            self.seconds += self.division.clock() - began
             if self.step % self.schedule.checkpoint_every == 0 or self.step == self.schedule.steps:
                 self.history.append({"step": self.step, "loss": sum(losses) / len(losses)})
                 losses.clear()

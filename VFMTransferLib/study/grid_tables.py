@@ -33,7 +33,7 @@ class RunRow:
         value: Mean over the test cases, or a statistic of all of them.
         steps: Steps trained; 0 for a trivial baseline.
         steps_to_best: Step of the best validation value.
-        device_seconds: Time on the device.
+        device_seconds: Time on the device; of a CPU its processor time, with one thread that of a core.
         n_test_cases: Cases that `value` rests on.
         config_sha256: Of everything that decides the training.
     """
