@@ -22,6 +22,7 @@ from .windows import centered_start, shifted_starts, window_starts
 
 CROPS = ("auto", "gland", "center")
 ZSCORE_NONZERO = "zscore-nonzero"
+ZSCORE_TISSUE = "zscore-tissue"
 ZSCORE_GLAND = "zscore-gland"
 
 
@@ -163,11 +164,14 @@ def zscore_within(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _zscore_nonzero(array: np.ndarray) -> tuple[np.ndarray, ZScore]:
+    scale = _tissue_scale(array)
+    return np.where(array != 0, scale.apply(array), np.float32(0)), scale
+
+
+def _tissue_scale(array: np.ndarray) -> ZScore:
+    """Mean and standard deviation of the non-zero voxels; of an array of zeros, what leaves it as it is."""
     inside = array != 0
-    if not inside.any():
-        return array.astype(np.float32), ZScore()
-    scale = ZScore.of(array[inside])
-    return np.where(inside, scale.apply(array), np.float32(0)), scale
+    return ZScore.of(array[inside]) if inside.any() else ZScore()
 
 
 def _normalized(
@@ -179,6 +183,10 @@ def _normalized(
         for channel in range(len(array)):
             array[channel], scale = _zscore_nonzero(array[channel])
             scales.append(scale)
+    elif spec.preprocess.normalization == ZSCORE_TISSUE:
+        for channel in range(len(array)):
+            scales.append(_tissue_scale(array[channel]))
+            array[channel] = scales[-1].apply(array[channel])
     elif spec.preprocess.normalization == ZSCORE_GLAND:
         assert gland is not None, "needs_gland was asked before"
         inside = _gland_on_grid(case, gland, grid)
@@ -187,7 +195,8 @@ def _normalized(
             array[channel] = scales[-1].apply(array[channel])
     else:
         raise ValueError(
-            f"Normalization must be {ZSCORE_NONZERO} or {ZSCORE_GLAND}, got '{spec.preprocess.normalization}'."
+            f"Normalization must be {ZSCORE_NONZERO}, {ZSCORE_TISSUE} or {ZSCORE_GLAND}, "
+            f"got '{spec.preprocess.normalization}'."
         )
     return array, tuple(scales)
 

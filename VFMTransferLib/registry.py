@@ -75,7 +75,8 @@ class PreprocessSpec:
         patch: Input size in voxels (D, H, W). For ProViCNet D is 1 (a slice; its neighbors are
             channels) and H, W are the in-plane grid before the slice is scaled to `image_px`.
         normalization: `zscore-nonzero` (mean and std over non-zero voxels of the whole field of
-            view) or `zscore-gland` (over the voxels in the gland mask).
+            view; zeros stay zeros), `zscore-tissue` (by the same two numbers, zeros too, so that they stay the
+            darkest), or `zscore-gland` (over the voxels in the gland mask).
         overlap: Fraction by which neighboring windows overlap where the volume is larger.
         whole_volume: Run windows over the whole volume, not over one crop.
         shift_voxels: Where one crop is all that the network sees: 0, or how far four crops are moved from it along
@@ -168,13 +169,15 @@ def _restoration(
     task: TaskId, title: str, sequences: tuple[Sequence | None, ...], kind: str = "restoration"
 ) -> ModelSpec:
     """An image-to-image row; the unit of its one output channel stands beside each call."""
+    # Zeros in the midst of the intensities would draw rims around tissue that T2w does not show.
+    normalization = "zscore-tissue" if kind == "matching" else "zscore-nonzero"
     return ModelSpec(
         name=f"profound-restoration-{task}",
         title=f"ProFound restoration, {title}",
         task=task,
         encoder=ConvNeXtSpec(),
         head=HeadSpec(kind, 1, 16),
-        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID, whole_volume=True),
+        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID, normalization=normalization, whole_volume=True),
         labels=(),
         activation="none",
     )

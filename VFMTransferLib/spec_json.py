@@ -17,7 +17,7 @@ from .registry import ConvNeXtSpec, ModelSpec, ViTSpec
 ENCODER_KINDS: dict[str, type] = {"convnextv2": ConvNeXtSpec, "vit": ViTSpec}
 HEAD_KINDS = ("none", "classifier", "upernet", "unetr", "convolution", "fusion", "restoration", "matching")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
-NORMALIZATIONS = ("zscore-nonzero", "zscore-gland")
+NORMALIZATIONS = ("zscore-nonzero", "zscore-tissue", "zscore-gland")
 _JSON_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 T = TypeVar("T")

@@ -100,6 +100,8 @@ def _batch(family: str, task: TaskId) -> int:
     """Samples a step: a volume, several slices, or as many studies as batch normalization needs."""
     if task is TaskId.CLASSIFICATION:
         return 4 if family == "profound" else 2
+    if task is TaskId.DISTORTION_CORRECTION and family == "profound":
+        return 2  # one window's mean displacement says little of the next one's
     return 1 if family == "profound" else 8
 
 

@@ -93,6 +93,19 @@ def test_zscore_leaves_zeros_alone_and_centers_a_constant():
     assert zscore_nonzero(np.array([0.0, 5.0, 5.0])).tolist() == [0, 0, 0]
 
 
+def test_of_tissue_zeros_are_normalized_too_and_stay_the_darkest(a_case):
+    spec = MODELS["profound-restoration-distortion-correction"]
+    plain, tissue = (
+        prepare(a_case, replace(spec, preprocess=replace(spec.preprocess, normalization=normalization)))
+        for normalization in ("zscore-nonzero", "zscore-tissue")
+    )
+    assert tissue.scales == plain.scales
+    zeros = plain.array == 0
+    np.testing.assert_array_equal(tissue.array[~zeros], plain.array[~zeros])
+    for channel, scale, empty in zip(tissue.array, tissue.scales, zeros, strict=True):
+        np.testing.assert_allclose(channel[empty], -scale.mean / scale.std, rtol=1e-5)
+
+
 def test_zscore_within_a_mask_moves_every_voxel():
     # Inside 1 and 3: mean 2, deviation 1.
     assert zscore_within(np.array([1.0, 3.0, 0.0, 9.0]), np.array([1, 1, 0, 0])).tolist() == [-1, 1, -2, 7]

@@ -33,7 +33,6 @@ def a_scan():
 @pytest.mark.parametrize("family", ["profound", "provicnet"])
 def test_the_cases_own_field_gives_the_case_as_predicted(family, monkeypatch):
     study, spec = a_scan(), tiny_study_spec(family, TASK)
-    spec = replace(spec, preprocess=replace(spec.preprocess, normalization="zscore-gland"))
     prepared = prepare_study(study, spec)
     fresh = undistorted(study, prepared, spec)
     own_mm = study.along_phase_mm.to_nearest_lps().array

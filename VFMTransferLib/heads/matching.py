@@ -22,12 +22,18 @@ from ..layers import resize
 
 REACH_MM = 7.0
 _KERNEL = 3
+_EVIDENCE = 4  # similarity at a displacement and at both neighbors, and how long it is
 _NO_SIGNAL = 1e-6
 _CERTAINTY = 10.0  # by which similarities, which lie in -1..1, become logits before training
 
 
 class MatchingHead(nn.Module):
     """Displacement along x, in mm, by matching diffusion to T2w.
+
+    Each displacement in question is judged by the same weights, from how similar the images are at it and at its two
+    neighbors, from how large it is, and from what the encoder sees. So the head cannot say "to the left" unless the
+    images do; with weights of its own for each displacement, the mean displacement of the last few samples drowned
+    what was to be learned.
 
     Args:
         map_channels: Channels of the encoder's maps, coarsest grid and all.
@@ -42,16 +48,15 @@ class MatchingHead(nn.Module):
     ) -> None:
         super().__init__()
         convolution: type[nn.Module] = nn.Conv2d if is_flat else nn.Conv3d
-        self.step_mm, self.reach = step_mm, round(REACH_MM / step_mm)
-        count, hidden = 2 * self.reach + 1, 4 * width
+        self.step_mm, self.reach, hidden = step_mm, round(REACH_MM / step_mm), 2 * width
         self.is_flat = is_flat
         self.stride = (4, 8) if is_flat else (2, 4, 8)  # of the answer's grid in that of the features
         self.anatomy = _features(1, width, is_flat)
         self.diffusion = _features(diffusion_channels, width, is_flat)
         self.narrow = nn.ModuleList(convolution(channels, hidden, 1) for channels in map_channels)
-        self.join = convolution(count + hidden, hidden, _KERNEL, padding=1)
+        self.join = convolution(_EVIDENCE, hidden, _KERNEL, padding=1)
         self.refine = convolution(hidden, hidden, _KERNEL, padding=1)
-        self.out = convolution(hidden, count, _KERNEL, padding=1)
+        self.out = convolution(hidden, 1, _KERNEL, padding=1)
         self.certainty = nn.Parameter(torch.tensor(_CERTAINTY))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -64,14 +69,26 @@ class MatchingHead(nn.Module):
             diffusion: (B, diffusion_channels, [D,] H, W).
             maps: The encoder's maps, any sizes.
         """
-        similar = self.similarity(self.anatomy(t2w).float(), self.diffusion(diffusion).float())
-        known = sum(resize(narrow(x).float(), similar.shape[2:]) for narrow, x in zip(self.narrow, maps, strict=True))
-        x = F.gelu(self.join(torch.cat([similar, known], dim=1)))
-        x = x + F.gelu(self.refine(x))
-        likely = (self.certainty * similar + self.out(x).float()).softmax(dim=1)
-        steps = torch.arange(-self.reach, self.reach + 1, dtype=likely.dtype, device=likely.device)
-        coarse = (likely * (self.step_mm * steps).view(-1, *[1] * len(self.stride))).sum(dim=1, keepdim=True)
+        similar = self.similarity(self.anatomy(t2w).float(), self.diffusion(diffusion).float())  # (B, K, ...)
+        steps = torch.arange(-self.reach, self.reach + 1, dtype=similar.dtype, device=similar.device)
+        steps = steps.view(-1, *[1] * len(self.stride))
+        likely = (self.certainty * similar + self._judged(similar, steps, maps)).softmax(dim=1)
+        coarse = (likely * (self.step_mm * steps)).sum(dim=1, keepdim=True)
         return self._blended(resize(coarse, t2w.shape[2:]))
+
+    def _judged(self, similar: Tensor, steps: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """What speaks for each displacement (B, K, ...) beside the similarity at the place itself."""
+        count, size = similar.shape[1], similar.shape[2:]
+        pad = [0] * (2 * len(size)) + [1, 1]
+        around = F.pad(similar, pad)
+        length = (steps / self.reach).square().expand_as(similar)
+        parts = [around[:, :count], similar, around[:, 2:], length]
+        evidence = torch.stack(parts, dim=2).flatten(0, 1)  # (B K, 4, ...)
+        seen = torch.stack([resize(narrow(x).float(), size) for narrow, x in zip(self.narrow, maps, strict=True)])
+        x = self.join(evidence).unflatten(0, (-1, count)) + seen.sum(dim=0)[:, None]  # (B, K, hidden, ...)
+        x = F.gelu(x.flatten(0, 1))
+        x = x + F.gelu(self.refine(x))
+        return self.out(x).float().unflatten(0, (-1, count)).squeeze(2)
 
     def similarity(self, anatomy: Tensor, diffusion: Tensor) -> Tensor:
         """Correlation of features (B, C, ...) around each place of the coarse grid at each displacement, -1..1."""
