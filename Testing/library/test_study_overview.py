@@ -194,7 +194,7 @@ def test_a_study_is_held_against_its_own_plan():
         ),
         ("dice peripheral-zone", "anatomy-segmentation", "Dice, Peripheral zone", "", True, "1.235"),
         ("displacement_mm", "distortion-correction", "Displacement error", "mm", False, "1.23"),
-        ("something-new", "classification", "something-new", "", True, "1.235"),
+        ("something-new", "classification", "something-new", "", None, "1.235"),
     ],
 )
 def test_a_measures_name_says_unit_and_direction(name, task, title, unit, higher, text):

@@ -53,6 +53,7 @@ _KINDS = {
     "quadratic_weighted_kappa": MetricName("Quadratic-weighted kappa"),
     "p_cspca": MetricName("P(csPCa)", "", None),
     "is_cspca": MetricName("csPCa is there (truth)", "", None, 0),
+    "ece": MetricName("Expected calibration error", "", False),
     "brier": MetricName("Brier score", "", False),
     "log_loss": MetricName("Log loss", "", False),
     "ece": MetricName("Expected calibration error", "", False),
@@ -64,14 +65,14 @@ _KINDS = {
 
 
 def metric_name(name: str, task: str) -> MetricName:
-    """How a number of a task is shown; one that is not known keeps its name, and higher counts as better.
+    """How a number of a task is shown; one that is not known keeps its name, without a direction.
 
     Args:
         name: As in the study's tables.
         task: As in the study's tables.
     """
     kind, *subjects = name.split(" ")
-    found = _KINDS.get(kind, MetricName(kind))
+    found = _KINDS.get(kind, MetricName(kind, "", None))
     is_adc = task == TaskId.ADC_TRANSLATION or ADC_CORRECTED in subjects
     unit = ADC_UNIT if kind == "mae" and is_adc else found.unit
     places = [subject_title(subject) for subject in subjects if subject != GLAND]
