@@ -56,7 +56,6 @@ _KINDS = {
     "ece": MetricName("Expected calibration error", "", False),
     "brier": MetricName("Brier score", "", False),
     "log_loss": MetricName("Log loss", "", False),
-    "ece": MetricName("Expected calibration error", "", False),
     "psnr_db": MetricName("PSNR", "dB", True, 2),
     "ssim": MetricName("SSIM"),
     "mae": MetricName("MAE", ARBITRARY_UNIT, False, 1),
