@@ -116,16 +116,33 @@ def run_batch(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutputError: The output cannot be written, or is something else.
     """
-    folders = case_folders(Path(cases_folder), Path(output))
-    chosen = _distinct([as_bundle(bundle) for bundle in bundles], task)
-    _take(Path(output))
     wanted = Wanted(runtime, device, precision, options)
-    cases = [BatchCase(folder, Path(output) / folder.name, chosen, wanted) for folder in folders]
+    cases = batch_cases(Path(cases_folder), Path(output), bundles, task, wanted)
     loaded = networks or LoadedNetworks(memory_bytes() // 2)
     try:
         return _Batch(cases, Path(output) / SUMMARY, loaded, on_progress, on_case).run()
     except _StoppedError as stopped:
         raise stopped.reason from None
+
+
+def batch_cases(
+    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: TaskId | None, wanted: Wanted
+) -> list[BatchCase]:
+    """The cases of a batch, its output's folder made or taken.
+
+    Args:
+        cases_folder, output, bundles, task: As for `run_batch`.
+        wanted: How the networks are run.
+
+    Raises:
+        DatasetError: There are no cases.
+        BundleError: A bundle is missing, broken, or not for the task.
+        OutputError: The output cannot be written, or is something else.
+    """
+    folders = case_folders(cases_folder, output)
+    chosen = _distinct([as_bundle(bundle) for bundle in bundles], task)
+    _take(output)
+    return [BatchCase(folder, output / folder.name, chosen, wanted) for folder in folders]
 
 
 def case_folders(cases_folder: Path, output: Path) -> list[Path]:

@@ -71,3 +71,7 @@ class JobError(VFMTransferError):
 
 class WorkerError(VFMTransferError):
     """The worker, a child process, did not start or died; the message says of what."""
+
+
+class ClusterError(VFMTransferError):
+    """A cluster does not answer, lost its workers, or does not see what it needs."""

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .atomic import atomic_file, writing
@@ -70,7 +71,11 @@ class Study:
         write_collected((r for cell, r in results if r is not None and self._is_current(r, cell)), self.place.folder)
 
     def _is_current(self, result: CellResult, cell: Cell) -> bool:
-        return result.config_sha256 == cell_sha256(cell, self.config)
+        return result.config_sha256 == self._sha256s[cell]
+
+    @cached_property
+    def _sha256s(self) -> dict[Cell, str]:
+        return {cell: cell_sha256(cell, self.config) for cell in study_cells(self.config)}
 
     def _is_valid(self, result: CellResult | None, cell: Cell) -> bool:
         if result is None or not self._is_current(result, cell):

@@ -20,12 +20,11 @@ import numpy as np
 from .atomic import atomic_file, writing
 from .case import Case
 from .errors import DatasetError
-from .phantom import Lesion, Phantom, make_phantom
+from .phantom import VERSION, Lesion, Phantom, make_phantom
 from .phantom.diffusion import DiffusionStudy
 from .study.grid_results import sha256_of
 from .terms import Label
 from .terms import Sequence as MRSequence
-from .version import __version__
 from .volume import Geometry, Triple, Volume
 
 OnProgress = Callable[[str, float], None]
@@ -75,7 +74,7 @@ class PhantomStore:
         return {**options, "full_resolution": True, "phase_axis": _LEFT_RIGHT} if self.for_tasks else options
 
     def _path(self, seed: int) -> Path:
-        short = sha256_of({**self._options, "version": __version__})[:_SHOWN_DIGITS]
+        short = sha256_of({**self._options, "version": VERSION})[:_SHOWN_DIGITS]
         return self.folder / f"phantom-{seed:06d}-{short}.npz"
 
 

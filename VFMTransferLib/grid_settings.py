@@ -9,6 +9,7 @@ from typing import Any
 from .demonstration import demonstration, demonstration_encoder
 from .finetune import FinetuneConfig
 from .grid_cases import split_of
+from .phantom import VERSION
 from .registry import ModelSpec
 from .study.grid_cells import PRETRAINING, Cell, pretraining
 from .study.grid_config import StudyConfig
@@ -17,6 +18,11 @@ from .study.network_size import resized
 from .study_source import StudySet
 from .study_training import study_config
 from .terms import TaskId
+
+_FIRST_VERSION = "0.1.0"
+# Settings that came after the first studies, and the value with which trainings are as they were before.
+_AS_BEFORE = {"draws": "step"}
+_NO_VALUE = object()
 
 
 def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
@@ -55,8 +61,9 @@ def cell_sha256(cell: Cell, config: StudyConfig) -> str:
     if cell.arm == PRETRAINING:
         settings = config.encoders[cell.encoder].pretraining
         document = {"model": pretraining_spec(cell.encoder, config), "pretraining": settings}
-        return sha256_of(_stated({**document, "spacing_mm": config.phantoms.spacing_mm}))
+        return sha256_of(_stated({**document, "spacing_mm": config.phantoms.spacing_mm, **_phantom_version()}))
     document = {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
+    document |= _phantom_version()
     if cell.is_trained:
         document["training"] = cell_config(cell, config)
     if cell.arm == "pretrained":
@@ -64,15 +71,22 @@ def cell_sha256(cell: Cell, config: StudyConfig) -> str:
     return sha256_of(_stated(document))
 
 
+def _phantom_version() -> dict[str, str]:
+    """The version of the phantoms, but for the first, of which nothing was said."""
+    return {} if VERSION == _FIRST_VERSION else {"phantom_version": VERSION}
+
+
 def _stated(value: Any) -> Any:
     """Settings as JSON.
 
     A field whose default is nothing at all (0, 1, false, none, empty) is left out where it stands there, so that a
-    setting that the library gains later does not make trainings from before look like others.
+    setting that the library gains later does not make trainings from before look like others; so are those named above.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in fields(value) if not _is_off(f.default, getattr(value, f.name))]
-        return {f.name: _stated(getattr(value, f.name)) for f in kept}
+        stated = {
+            f.name: getattr(value, f.name) for f in fields(value) if not _is_off(f.default, getattr(value, f.name))
+        }
+        return {name: _stated(item) for name, item in stated.items() if _AS_BEFORE.get(name, _NO_VALUE) != item}
     if isinstance(value, dict):
         return {str(key): _stated(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

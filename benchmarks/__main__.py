@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .measure import Measurement
 
-BENCHMARKS = ("startup", "stages", "runtimes", "networks")
+BENCHMARKS = ("startup", "stages", "runtimes", "networks", "workers")
 
 
 def main() -> None:

@@ -57,6 +57,8 @@ def _missing_package(name: str) -> str:
         "onnx": "torch",
         "monai": "train",
         "lightning_fabric": "fabric",
+        "distributed": "study",
+        "yaml": "study",
     }.get(package)
     target = f"vfm-transfer[{extra}]" if extra else "vfm-transfer"
     return f"This command needs the package {package}, which is not installed. Install it with: pip install '{target}'"

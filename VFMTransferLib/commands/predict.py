@@ -22,6 +22,7 @@ from .options import (
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from ..batch_summary import Row
     from ..result import Result
 
 SHOWN_LESIONS = 10
@@ -44,6 +45,10 @@ def add_parser(commands: Commands) -> None:
         metavar="B",
         help="name (see `models list`) or folder of a bundle; several with --cohort, of which two are also compared",
     )
+    parser.add_argument("--workers", type=int, metavar="N", help="with --cohort: so many processes, a case each")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="with --cohort: a cluster of dask.distributed, a case each"
+    )
     add_task(parser, help="what is wanted; a bundle for another task is then refused")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
     add_case_files(parser)
@@ -65,8 +70,12 @@ def _check_usage(args: argparse.Namespace) -> None:
     """Leave with wrong usage where the options do not fit each other."""
     if args.cohort is None:
         require_images(args, args.case)
+        if args.scheduler or args.workers:
+            args.parser.error("--workers and --scheduler need --cohort")
         if len(args.bundles) > 1:
             args.parser.error("several --bundle need --cohort; for one study use `vfm-transfer compare`")
+    elif args.workers is not None and args.workers < 1:
+        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
     elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi)):
         args.parser.error("--cohort takes no files of one study; put each study's files into its folder")
 
@@ -92,11 +101,24 @@ def _run_one(args: argparse.Namespace) -> None:
 
 
 def _run_cohort(args: argparse.Namespace) -> None:
-    from ..batch import require_all_done, run_batch
+    from ..batch import require_all_done
     from ..batch_summary import SUMMARY
 
+    rows = _rows_from_workers(args) if args.scheduler or args.workers else _rows(args)
+    if args.json:
+        print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
+    else:
+        lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
+        print("\n".join([*lines, str(args.output / SUMMARY)]))
+    require_all_done(rows)
+
+
+def _rows(args: argparse.Namespace) -> list[Row]:
+    """Case by case in this process."""
+    from ..batch import run_batch
+
     with progress_bar() as on_progress:
-        rows = run_batch(
+        return run_batch(
             args.cohort,
             args.output,
             args.bundles,
@@ -104,12 +126,22 @@ def _run_cohort(args: argparse.Namespace) -> None:
             task=args.task,
             **running(args),
         )
-    if args.json:
-        print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
-    else:
-        lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
-        print("\n".join([*lines, str(args.output / SUMMARY)]))
-    require_all_done(rows)
+
+
+def _rows_from_workers(args: argparse.Namespace) -> list[Row]:
+    from ..batch_cluster import run_batch_on_workers
+
+    with progress_bar() as on_progress:
+        return run_batch_on_workers(
+            args.cohort,
+            args.output,
+            args.bundles,
+            scheduler=args.scheduler,
+            count=args.workers or 1,
+            task=args.task,
+            on_case=lambda at: on_progress(f"{at.case + 1} of {at.cases} cases", (at.case + 1) / at.cases),
+            **running(args),
+        )
 
 
 def summary(result: Result) -> list[str]:

@@ -29,7 +29,10 @@ def add_parser(commands: Commands) -> None:
         metavar="KEY=V[,V]",
         help=f"run a part of the cells: {', '.join(KEYS)}; may be given several times",
     )
-    add_output(parser, "folder of the study; its cluster's workers must see it too", required=False)
+    group = parser.add_argument_group("workers", "Of dask.distributed; one training each.")
+    group.add_argument("--workers", type=int, default=2, metavar="N", help="processes of this machine (default: 2)")
+    group.add_argument("--scheduler", metavar="ADDRESS", help="instead: a cluster, whose workers see OUT's path too")
+    add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
     parser.set_defaults(run=run)
     study_report.add_parser(parser.add_subparsers(dest="action", metavar="report"))
 
@@ -38,12 +41,22 @@ def run(args: argparse.Namespace) -> None:
     if args.output is None:  # which `report` does not need
         args.parser.error("the following arguments are required: -o/--output")
     only = _only(args)
+    if args.workers < 1:
+        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
+    from ..errors import BatchError
     from ..grid import open_study
     from ..grid_run import run_study
+    from .study_watch import watching
 
     study = open_study(args.output, args.config, real=args.real, resume=args.resume, only=only)
-    run_study(study)
+    with watching(study) as watcher:
+        failures = run_study(study, scheduler=args.scheduler, count=args.workers, watcher=watcher)
     print("\n".join([*study.notes, str(args.output)]))
+    if failures:
+        raise BatchError(
+            f"{len(failures)} of {len(study.cells)} cells failed: {', '.join(cell.name for cell in failures)}. "
+            "What each said stands above; mend it and go on with --resume."
+        )
 
 
 def _only(args: argparse.Namespace) -> dict[str, Iterable[str]] | None:

@@ -20,6 +20,8 @@ from .organs import paint_organs
 from .pelvis import Habitus, draw_habitus, paint_pelvis, paint_skin
 from .scanner import box_average
 
+# Of what a seed draws. It is raised with any change of the voxels, so that phantoms that were kept are made anew.
+VERSION = "0.1.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7

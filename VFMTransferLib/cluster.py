@@ -1,0 +1,90 @@
+"""Workers of `dask.distributed`: processes of this machine, or a cluster by its address."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+MOST_DEATHS = 3  # of workers at one task, before it is given up
+_ANSWER_S = 30
+# Trainings are many and each is small, so that a core runs one of them, not one of them all cores.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+@contextmanager
+def workers(scheduler: str | None, count: int) -> Iterator[Client]:
+    """Workers for as long as the context lasts; those of this machine end with it.
+
+    Args:
+        scheduler: Address of a cluster's scheduler; None for processes of this machine.
+        count: How many processes; a cluster has its own number.
+
+    Raises:
+        ClusterError: The cluster does not answer, or has no workers.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with _connected(scheduler) as client:
+            yield client
+        return
+    settings = {"distributed.scheduler.allowed-failures": MOST_DEATHS, "distributed.admin.tick.limit": "1h"}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+            env=dict.fromkeys(_THREADS, "1"),
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    # What goes wrong is told in one sentence, not as the library's tracebacks.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=_ANSWER_S)
+        client.wait_for_workers(1, timeout=_ANSWER_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"The scheduler at {address} must answer and have a worker within {_ANSWER_S} s, but does not. "
+            "Check the address, and start workers with `dask worker ADDRESS --nthreads 1`."
+        ) from error
+    with client:
+        yield client
+
+
+def require_library(client: Client, version: str) -> None:
+    """Raise unless every worker has this version of the library.
+
+    Raises:
+        ClusterError: One has another, or none.
+    """
+    found = client.run(_version_there, on_error="return")
+    for address, there in found.items():
+        if there != version:
+            said = f"none ({type(there).__name__})" if isinstance(there, BaseException) else there
+            raise ClusterError(f"The worker at {address} must have vfm-transfer {version}, but has {said}. Install it.")
+
+
+def _version_there() -> str:
+    from .version import __version__
+
+    return __version__
