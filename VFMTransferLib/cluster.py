@@ -43,7 +43,7 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
             n_workers=count,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # it is always served; nobody else needs to see it
             memory_limit=0,
             env=dict.fromkeys(_THREADS, "1"),
             silence_logs=logging.CRITICAL,
