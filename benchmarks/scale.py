@@ -1,0 +1,247 @@
+"""What 5,000 patients cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale` writes the tables of `docs/scale.md` anew.
+
+With `--measure` it first measures this machine. Measured are seconds of a processor, counted are operations and
+parameters; a GPU's seconds are derived from these, under assumptions that stand here as constants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .measure import Measurement
+
+RECORDED = Path(__file__).with_name("scale.json")
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
+BEGIN, END = "<!-- tables: python -m benchmarks.scale -->\n", "<!-- end of tables -->\n"
+
+GPUS = (1, 8, 64)
+STUDIES, TRAINING_STUDIES, VOLUMES = 5_000, 3_500, 22_000  # ProFound's pretraining; its split of 7:1:2
+SLICES, GLAND_SLICES = 20, 6  # of a study; those that a classifier of slices sees a step
+MAE_EPOCHS, CONTRAST_EPOCHS, VIEW_EPOCHS, SLICE_EPOCHS = 800, 30, 100, 30
+ARMS, SEEDS = 2, 3
+
+# Assumptions.
+PEAK_FLOPS = 312e12  # A100, bfloat16 on tensor cores, dense
+UTILIZATIONS = (0.1, 0.4)
+BACKWARD = 2  # times forward
+GPUS_A_NODE = 8
+LINK_BYTES_S = {8: 300e9, 64: 25e9}  # each way for each GPU: NVLink within a node, 200 Gbit/s between nodes
+VIEWS_A_GPU, SLICES_A_GPU = 4, 32
+GRADIENT_BYTES, IMAGE_BYTES = 4, 2  # float32; images are held as half precision
+VOXELS, CHANNELS = 384 * 384 * 19, 3  # of a clinical T2w, on whose grid a study is held
+# Of one real study: T2w, high-b and ADC, which training reads; and T2w alone, the largest volume.
+FILE_BYTES = {"NIfTI, compressed": (3.77e6, 3.53e6), "DICOM": (6.65e6, 5.68e6)}
+_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Training:
+    """One kind of training.
+
+    Attributes:
+        name: What it is.
+        network: Its row in the counted operations.
+        samples: Shown in all.
+        sample: `view` or `slice`.
+    """
+
+    name: str
+    network: str
+    samples: int
+    sample: str
+
+    def forward_flop(self, recorded: dict[str, Any]) -> float:
+        return recorded["forward_flop"][self.network]
+
+    def gpu_s(self, recorded: dict[str, Any], utilization: float) -> float:
+        """Derived: seconds of one GPU for all samples."""
+        return self.samples * (1 + BACKWARD) * self.forward_flop(recorded) / (PEAK_FLOPS * utilization)
+
+    def draw_s(self, recorded: dict[str, Any]) -> float:
+        """Measured for one sample: processor seconds to draw all of them."""
+        return self.samples * recorded["seconds"][f"draw_{self.sample}"]
+
+    def share_s(self, recorded: dict[str, Any], gpus: int) -> float:
+        """Derived: seconds in which gradients travel, in a ring, without hiding behind the backward pass."""
+        if gpus == 1:
+            return 0.0
+        moved = 2 * (gpus - 1) / gpus * GRADIENT_BYTES * recorded["parameters"][self.network]
+        batch = gpus * (VIEWS_A_GPU if self.sample == "view" else SLICES_A_GPU)
+        return self.samples / batch * moved / LINK_BYTES_S[gpus]
+
+
+PRETRAININGS = (
+    Training("masked autoencoder, ProFound", "mae", STUDIES * MAE_EPOCHS, "view"),
+    Training("contrast, ProViCNet", "provicnet lesion-segmentation", STUDIES * SLICES * CONTRAST_EPOCHS, "slice"),
+)
+
+
+def fine_tunings(recorded: dict[str, Any]) -> list[Training]:
+    """One training of each task and encoder."""
+    found = []
+    for network in recorded["forward_flop"]:
+        family, _, task = network.partition(" ")
+        if family == "profound":
+            found.append(Training(network, network, TRAINING_STUDIES * VIEW_EPOCHS, "view"))
+        elif family == "provicnet":
+            slices = GLAND_SLICES if task == "classification" else SLICES
+            found.append(Training(network, network, TRAINING_STUDIES * slices * SLICE_EPOCHS, "slice"))
+    return found
+
+
+def start_s(recorded: dict[str, Any], studies: int = STUDIES) -> float:
+    """Measured for one study: seconds until every process has read all of them, as it does today."""
+    return studies * recorded["seconds"]["start"]
+
+
+def tables(recorded: dict[str, Any]) -> str:
+    """The document's tables, Markdown."""
+    parts = (_measured(recorded), _trainings(recorded), _gpus(recorded), _grid(recorded), _storage(recorded))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(*rows: tuple[str, ...]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join(["---"] * len(rows[0])) + " |", *lines[1:]])
+
+
+def _measured(recorded: dict[str, Any]) -> str:
+    seconds, flop = recorded["seconds"], recorded["forward_flop"]
+    rates = {
+        "step_mae": (1 + BACKWARD) * flop["mae"] / seconds["step_mae"],
+        "step_contrast": (1 + BACKWARD) * flop["provicnet lesion-segmentation"] / seconds["step_contrast"],
+    }
+    titles = {
+        "start": "read a study and bring it onto one grid",
+        "draw_view": "draw a view of 64x224x224, three sequences",
+        "draw_slice": "draw a slice of three sequences, 448x448",
+        "step_mae": "a step of the masked autoencoder, one view",
+        "step_contrast": "a step of contrast, one slice",
+        "scheduled_task": "hand out and collect a task that does nothing (dask.distributed)",
+    }
+    rows = [
+        (title, f"{seconds[key]:.4g}", f"{rates[key] / 1e9:.0f} GFLOP/s" if key in rates else "")
+        for key, title in titles.items()
+    ]
+    head = ("measured", "processor seconds, one thread", "derived: operations by count")
+    return f"{recorded['machine']}, PyTorch {recorded['torch']}:\n\n{_table(head, *rows)}"
+
+
+def _trainings(recorded: dict[str, Any]) -> str:
+    low, high = UTILIZATIONS
+    rows = [
+        (
+            training.name,
+            f"{training.samples / 1e6:.2f} M {training.sample}s",
+            f"{training.forward_flop(recorded) / 1e9:.0f}",
+            f"{recorded['parameters'][training.network] / 1e6:.1f}",
+            f"{training.gpu_s(recorded, low) / _HOUR:.1f} - {training.gpu_s(recorded, high) / _HOUR:.1f}",
+            f"{training.draw_s(recorded) / _HOUR:.0f}",
+        )
+        for training in (*PRETRAININGS, *fine_tunings(recorded))
+    ]
+    head = (
+        "training",
+        "samples",
+        "GFLOP forward",
+        "M parameters",
+        "derived: GPU hours",
+        "measured: hours of a core to draw",
+    )
+    return _table(head, *rows)
+
+
+def _gpus(recorded: dict[str, Any]) -> str:
+    low = UTILIZATIONS[0]
+    rows = []
+    for training in PRETRAININGS:
+        for gpus in GPUS:
+            compute, draw = (part / gpus for part in (training.gpu_s(recorded, low), training.draw_s(recorded)))
+            start, share = start_s(recorded), training.share_s(recorded, gpus)
+            hours = [part / _HOUR for part in (start, draw, compute, share)]
+            total, hidden = sum(hours), hours[0] + hours[2] + hours[3]
+            alone = (start + training.draw_s(recorded) + training.gpu_s(recorded, low)) / _HOUR
+            shown = (*hours, total, hidden)
+            rows.append((training.name, str(gpus), *(f"{h:.2f}" for h in shown), f"{alone / total / gpus:.0%}"))
+    head = ("pretraining", "GPUs", "start", "draw", "compute", "share gradients", "in all, as built")
+    return "Hours:\n\n" + _table((*head, "were drawing hidden", "efficiency, as built"), *rows)
+
+
+def _grid(recorded: dict[str, Any]) -> str:
+    """The study's 72 trainings, each on one GPU, handed out longest first."""
+    low, repeats = UTILIZATIONS[0], ARMS * SEEDS
+    each = []
+    for training in fine_tunings(recorded):
+        start = start_s(recorded, TRAINING_STUDIES)
+        each.append((start + training.draw_s(recorded) + training.gpu_s(recorded, low), training.gpu_s(recorded, low)))
+    rows = []
+    for gpus in GPUS:
+        built, compute = (_makespan_s([one[k] for one in each] * repeats, gpus) / _HOUR for k in (0, 1))
+        overhead = len(each) * repeats * recorded["seconds"]["scheduled_task"] / (built * _HOUR)
+        rows.append((str(gpus), f"{built:.0f}", f"{compute:.0f}", f"{overhead:.0e}"))
+    head = ("GPUs", "hours, as built", "compute alone", "scheduler's part")
+    return f"{len(each) * repeats} trainings of the grid, each on one GPU:\n\n{_table(head, *rows)}"
+
+
+def _makespan_s(trainings: list[float], workers: int) -> float:
+    """When the last training ends, if each free worker takes the longest one left."""
+    ends = [0.0] * workers
+    for seconds in sorted(trainings, reverse=True):
+        first = ends.index(min(ends))
+        ends[first] += seconds
+    return max(ends)
+
+
+def _storage(recorded: dict[str, Any]) -> str:
+    held = STUDIES * VOXELS * CHANNELS * IMAGE_BYTES / 1e9
+    rows = []
+    for kind, (size, largest) in FILE_BYTES.items():
+        rows.append((f"files of {STUDIES:,} studies ({kind})", f"{STUDIES * size / 1e9:.0f} GB"))
+        rows.append((f"{VOLUMES:,} volumes, each as large as a T2w ({kind})", f"{VOLUMES * largest / 1e9:.0f} GB"))
+        rate = GPUS[-1] * size / recorded["seconds"]["start"]
+        rows.append((f"read by {GPUS[-1]} processes at the start ({kind})", f"{rate / 1e6:.0f} MB/s"))
+    rows.append(("memory of one process: all studies", f"{held:.0f} GB"))
+    rows.append((f"memory of a node of {GPUS_A_NODE} processes", f"{GPUS_A_NODE * held:.0f} GB"))
+    for training in PRETRAININGS:
+        size = GRADIENT_BYTES * recorded["parameters"][training.network] / 1e6
+        rows.append((f"gradient of a step: {training.name}", f"{size:.0f} MB"))
+    return _table(("derived", "how much"), *rows)
+
+
+def rewritten(text: str, recorded: dict[str, Any]) -> str:
+    """The document with its tables made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{tables(recorded)}\n{END}{after}"
+
+
+def measure() -> Iterator[Measurement]:
+    """Drawing against computing, at published size."""
+    from .scale_measurements import seconds
+
+    found = seconds()
+    for sample, step in (("view", "mae"), ("slice", "contrast")):
+        against = found[f"step_{step}"]
+        yield Measurement(f"draw a {sample} at published size", found[f"draw_{sample}"], f"a step of {step}", against)
+
+
+def main() -> None:
+    """Write the document's tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--measure", action="store_true", help=f"measure this machine first, into {RECORDED.name}")
+    if parser.parse_args().measure:
+        from .scale_measurements import measured
+
+        RECORDED.write_text(json.dumps(measured(), indent=2) + "\n", encoding="utf-8")
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    DOCUMENT.write_text(rewritten(DOCUMENT.read_text(encoding="utf-8"), recorded), encoding="utf-8")
+    print(tables(recorded))
+
+
+if __name__ == "__main__":
+    main()

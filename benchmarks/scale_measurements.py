@@ -1,0 +1,144 @@
+"""What `scale` rests on: seconds of this processor at published size, operations counted, sizes of files and networks.
+
+Times are seconds of one thread of a processor (`time.process_time`), so that other programs do not lengthen them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from VFMTransferLib.augment import Augmentation
+from VFMTransferLib.case import Case
+from VFMTransferLib.contrast import ContrastConfig, _loss
+from VFMTransferLib.dataset import sample_view, training_case
+from VFMTransferLib.demonstration import FAMILIES, published
+from VFMTransferLib.fast_convolution import accelerate
+from VFMTransferLib.io import read_case, write_volume
+from VFMTransferLib.machine import cpu_name
+from VFMTransferLib.models.network import build_network
+from VFMTransferLib.optimization import Run, Schedule
+from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.pretrain import CUBE, MaskedAutoencoder, random_visible
+from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER, ModelSpec
+from VFMTransferLib.slice_samples import batch_of, cancer_classes, sample_slice, slice_case
+from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.volume import Volume
+
+DECODER_WIDTH = 512  # as published
+# A coarse phantom, quickly made, is brought to the voxels of a clinical T2w, and to those of its diffusion.
+_COARSE_MM = (3.0, 3.0, 3.0)
+_T2W_MM, _DIFFUSION_MM = (0.5, 0.5, 3.0), (2.0, 2.0, 3.0)
+_FUSION = MODELS["provicnet-fusion"]
+_TASKS_READ = 500
+
+
+def measured() -> dict[str, Any]:
+    """All of it; takes minutes of a processor and 6 GB of memory."""
+    torch.set_num_threads(1)
+    return {"machine": cpu_name(), "torch": torch.__version__, "seconds": seconds(), **counted()}
+
+
+def seconds() -> dict[str, float]:
+    """Processor seconds of what a training does, at published size."""
+    case, gland, classes = _a_study()
+    how, generator = Augmentation(), Generator().manual_seed(0)
+    lesions = replace(PROFOUND_ENCODER, task=TaskId.LESION_SEGMENTATION)
+    with TemporaryDirectory() as name:
+        for sequence, volume in case.volumes.items():
+            write_volume(volume, Path(name) / f"{sequence}.nii.gz")
+        start, read = _timed(lambda: training_case(read_case(name), lesions))
+    draw_view, view = _timed(lambda: sample_view(read, lesions.preprocess, generator, how).image)
+    cases = slice_case(case, _FUSION, gland, classes)
+    draw_slice, one = _timed(lambda: sample_slice(cases, _FUSION, generator, how))
+    return {
+        "start": start,
+        "draw_view": draw_view,
+        "draw_slice": draw_slice,
+        "step_mae": _mae_step(view),
+        "step_contrast": _contrast_step(batch_of([one]), generator),
+        "scheduled_task": _scheduled_task(),
+    }
+
+
+def _a_study() -> tuple[Case, Volume, Volume]:
+    """Three sequences of clinical size with their gland and classes."""
+    phantom = make_phantom(0, t2w_spacing_mm=_COARSE_MM)
+    volumes = {}
+    for sequence, volume in phantom.case.volumes.items():
+        spacing = _T2W_MM if sequence == Sequence.T2W else _DIFFUSION_MM
+        volumes[sequence] = volume.resample_to(volume.geometry.with_spacing(spacing))
+    return Case("study", volumes), phantom.gland, cancer_classes(phantom, _FUSION.labels)
+
+
+def counted() -> dict[str, Any]:
+    """Operations forward of one sample, and parameters, of each network at published size; nothing is computed.
+
+    The counter takes the gradient of a grouped convolution for that of a full one, 30 times too much for ProFound, so
+    forward alone is counted.
+    """
+    with torch.device("meta"):
+        autoencoder = MaskedAutoencoder(PROFOUND_ENCODER, DECODER_WIDTH)
+        image, visible = torch.randn(1, 3, *PROFOUND_ENCODER.preprocess.patch), torch.ones(1, 1, 4, 14, 14)
+        rows = {"mae": _row(autoencoder, lambda: autoencoder.loss(image, visible))}
+        for family in FAMILIES:
+            for task in TaskId:
+                spec = published(family, task)
+                network, inputs = build_network(spec).eval(), _inputs(spec)
+                rows[f"{family} {task}"] = _row(network, lambda n=network, x=inputs: n(*x))
+    return {"forward_flop": {k: v[0] for k, v in rows.items()}, "parameters": {k: v[1] for k, v in rows.items()}}
+
+
+def _row(network: nn.Module, forward: Callable[[], object]) -> tuple[int, int]:
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return counter.get_total_flops(), sum(parameter.numel() for parameter in network.parameters())
+
+
+def _inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
+    """One sample: a volume, or a slice of each sequence and where it is."""
+    if spec.family == "profound":
+        return (torch.randn(1, 3, *spec.preprocess.patch),)
+    sequences = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
+    pixels = spec.encoder.image_px
+    return (*(torch.randn(1, 3, pixels, pixels) for _ in sequences), torch.tensor([[3.0, 20.0]]))
+
+
+def _mae_step(image: Tensor) -> float:
+    visible = random_visible([n // CUBE for n in image.shape[1:]], 0.6, Generator().manual_seed(0))
+    network = accelerate(MaskedAutoencoder(PROFOUND_ENCODER, DECODER_WIDTH))
+    run = Run.start(network, Schedule(2), MaskedAutoencoder.loss)
+    return _timed(lambda: run.learn([(image[None], visible)], seed=0))[0]
+
+
+def _contrast_step(batch: dict[str, Tensor], generator: Generator) -> float:
+    config = ContrastConfig(_FUSION, Schedule(2), Augmentation(), seed=0, batch=1)
+    run = Run.start(build_network(_FUSION), config.schedule, lambda *shown: _loss(*shown, config=config))
+    shown = (batch["windows"], batch["positions"], batch["classes"], generator)
+    return _timed(lambda: run.learn([shown], seed=0))[0]
+
+
+def _scheduled_task() -> float:
+    """Of scheduler, worker and client together, for a task that does nothing."""
+    from distributed import Client
+
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        client.submit(abs, -1).result()
+        began = time.process_time()
+        client.gather(client.map(abs, range(_TASKS_READ), pure=False))
+        return round((time.process_time() - began) / _TASKS_READ, 5)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds of `work`, and what it gives."""
+    began = time.process_time()
+    found = work()
+    return round(time.process_time() - began, 3), found
