@@ -67,6 +67,8 @@ def _grid(spec: ModelSpec) -> PreprocessSpec:
         return replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)
     depth = 48 if spec.task is TaskId.ANATOMY_SEGMENTATION else 32
     spacing_mm = (1.0, 1.0, 1.5)
+    if spec.task is TaskId.SUPER_RESOLUTION:  # works within slices: no use in slices between them
+        depth, spacing_mm = 16, (1.0, 1.0, 3.0)
     return replace(
         spec.preprocess, spacing_mm=spacing_mm, patch=(depth, 96, 96), overlap=overlap, whole_volume=is_image
     )

@@ -9,6 +9,7 @@ from .metrics import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 
 SSIM_WEIGHT = 0.2
 IMAGE_WEIGHT = 1.0
+_TYPICAL_DETAIL = 0.1  # standard deviations of the image
 _WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
 
 
@@ -17,17 +18,25 @@ def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Te
 
     Args:
         found, truth: Images (B, 1, [D,] H, W).
-        weight: Where to look, 0 or 1, same shape; everywhere by default.
+        weight: How much each place counts, same shape; 0 is not looked at. Alike by default.
     """
     found = found.float()
-    if weight is not None:
-        found, truth = found * weight, truth * weight
     absolute = (found - truth).abs()
-    error = absolute.mean() if weight is None else absolute.sum() / weight.sum().clamp(min=1)
+    error = absolute.mean() if weight is None else (absolute * weight).sum() / weight.sum().clamp(min=1)
+    if weight is not None:
+        found, truth = (torch.where(weight > 0, image, 0.0) for image in (found, truth))
     span = float(truth.max() - truth.min())
     if span <= 0 or min(truth.shape[-2:]) < _WINDOW_PX:
         return error
     return error + SSIM_WEIGHT * _dissimilarity(found, truth, span)
+
+
+def detail_loss(found: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of the detail that is added to an image, in units of what is typical.
+
+    Most places have none to add: an absolute error is content with nothing for longer than a short training lasts.
+    """
+    return ((found.float() - truth) / _TYPICAL_DETAIL).square().mean()
 
 
 def displacement_loss(

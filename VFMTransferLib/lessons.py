@@ -19,7 +19,7 @@ from .dataset import TrainingCase, sample_view, training_case
 from .errors import DatasetError
 from .objectives import Sample
 from .placement import Prepared
-from .preprocess import prepare
+from .preprocess import gland_center, prepare
 from .redistortion import undistorted
 from .registry import ModelSpec, PreprocessSpec
 from .restored import PHASE_AXES
@@ -28,8 +28,9 @@ from .study_cases import StudyCase
 from .study_targets import class_number, target_maps
 from .tasks import TASKS
 from .terms import Label, TaskId
-from .volume import Volume
+from .volume import IntTriple, Volume
 from .window_samples import WindowCase, sample_window, window_case
+from .windows import centered_start
 
 # Slices of one study that a step of a classifier sees; their logits' mean stands for that of all.
 SLICES_A_STUDY = 6
@@ -139,6 +140,8 @@ def lesson_of(study: StudyCase, spec: ModelSpec) -> Lesson:
     else:
         maps = target_maps(study, prepared, spec)
     if spec.family == "profound":
+        if study.task is TaskId.ADC_TRANSLATION:
+            kind["near"] = _window_of_gland(study, prepared)
         return WindowLesson(window_case(study.case.id, prepared, maps, **kind), spec, axis)
     marked = _slices_with_gland(study, prepared)
     return SliceLesson(prepared_slices(study.case.id, prepared, maps, marked, **kind), spec, axis, category)
@@ -155,6 +158,14 @@ def _labels(study: StudyCase) -> dict[Label, Volume]:
     if study.task is TaskId.LESION_SEGMENTATION:
         return {Label.CSPCA: study.masks[Label.CSPCA]}
     return dict(study.masks)
+
+
+def _window_of_gland(study: StudyCase, prepared: Prepared) -> IntTriple | None:
+    """First voxel of the window around the prostate; None where nobody knows it."""
+    if study.gland is None:
+        return None
+    grid = prepared.geometry
+    return centered_start(grid.shape, prepared.patch, gland_center(study.gland, grid))
 
 
 def _slices_with_gland(study: StudyCase, prepared: Prepared) -> np.ndarray:

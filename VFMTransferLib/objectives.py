@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .image_losses import displacement_loss, image_loss
+from .image_losses import detail_loss, displacement_loss, image_loss
 from .layers import resize
 from .losses import AUXILIARY_WEIGHT, anatomy_loss, lesion_loss, tissue_loss
 from .models.profound import ProFoundUPerNet
@@ -92,8 +92,7 @@ class Objective:
             logits = output.float().unflatten(0, (len(target), -1)).mean(dim=1)  # over a study's slices
             return F.cross_entropy(logits, target, torch.tensor(self.class_weights, device=logits.device))
         if task is TaskId.SUPER_RESOLUTION:
-            residual, plain = target[:, :1], target[:, 1:2]
-            return image_loss(plain + output, plain + residual)
+            return detail_loss(output, target[:, :1])
         if task is TaskId.ADC_TRANSLATION:
             return image_loss(output, target[:, :1], target[:, 1:2])
         return self._displacement(output, batch)

@@ -7,7 +7,7 @@ anatomy segmentation   probability of prostate, peripheral and transition zone; 
 lesion segmentation    number of the class in the network's labels
 super-resolution       residual; the T2w that it is added to. In standard deviations of that T2w
 distortion correction  displacement in mm; the high-b image as it is and as it should be, in deviations; tissue or not
-T2w→ADC                ADC in 1e-3 mm²/s; tissue or not
+T2w→ADC                ADC in 1e-3 mm²/s; its weight: 0 without tissue, `GLAND_WEIGHT` in the prostate, else 1
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .terms import Label, Sequence, TaskId
 from .volume import Volume
 
 UNKNOWN = -1.0
+GLAND_WEIGHT = 4.0
 _CANCERS = (Label.INDOLENT_CANCER, Label.CSPCA)
 _ANATOMY = (Label.PROSTATE, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 
@@ -109,7 +110,10 @@ def _distortion(study: StudyCase, prepared: Prepared, spec: ModelSpec) -> list[n
 def _adc(study: StudyCase, prepared: Prepared, spec: ModelSpec) -> list[np.ndarray]:
     truth = study.images[ADC_SYNTHETIC]
     tissue = truth.with_array((truth.array > 0).astype(np.uint8)).resample_to(prepared.geometry, "nearest")
-    return [truth.resample_to(prepared.geometry).array / ADC_PER_OUTPUT, tissue.array]
+    weight = tissue.array.astype(np.float32)
+    if study.gland is not None:  # a thirtieth of the field of view
+        weight[study.gland.resample_to(prepared.geometry, "nearest").array > 0] *= GLAND_WEIGHT
+    return [truth.resample_to(prepared.geometry).array / ADC_PER_OUTPUT, weight]
 
 
 _MAKERS = {

@@ -16,6 +16,8 @@ from .slice_samples import Fresh, mirrored
 from .volume import IntTriple
 from .windows import cut
 
+_NEAR_GLAND = 0.5
+
 
 @dataclass(frozen=True)
 class WindowCase:
@@ -26,6 +28,7 @@ class WindowCase:
         images: (C, D, H, W), normalized as for prediction.
         maps: (K, D, H, W), the truth, half precision.
         starts: First voxels (z, y, x) of the windows that prediction takes.
+        near: First voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
         fresh: Where each sample makes the case anew; its maps are not asked then.
@@ -35,6 +38,7 @@ class WindowCase:
     images: Tensor = field(repr=False)
     maps: Tensor = field(repr=False)
     starts: tuple[IntTriple, ...]
+    near: IntTriple | None = None
     is_signed: bool = False
     keeps_intensity: bool = False
     fresh: Fresh | None = field(default=None, repr=False)
@@ -89,6 +93,8 @@ def sample_window(case: WindowCase, spec: ModelSpec, generator: Generator, how: 
 def _random_start(case: WindowCase, spec: ModelSpec, generator: Generator, how: Augmentation) -> IntTriple:
     """First voxel of one of the windows, moved, but no further out of the image than the window must be."""
     chosen = case.starts[int(float(uniform(generator, 0, 1)) * len(case.starts))]
+    if case.near is not None and happens(generator, _NEAR_GLAND):
+        chosen = case.near
     moved = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm) / torch.tensor(spec.preprocess.spacing_mm)
     z, y, x = (
         _within(first + round(float(shift)), first, size, patch)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from VFMTransferLib.image_losses import IMAGE_WEIGHT, SSIM_WEIGHT, displacement_loss, image_loss, undistorted
+from VFMTransferLib.image_losses import (
+    IMAGE_WEIGHT,
+    SSIM_WEIGHT,
+    detail_loss,
+    displacement_loss,
+    image_loss,
+    undistorted,
+)
 from VFMTransferLib.metrics import ssim
 from VFMTransferLib.phantom import distort
 
@@ -23,6 +30,19 @@ def test_an_images_loss_is_its_error_and_its_dissimilarity():
     similar = [ssim(f[0].numpy(), t[0].numpy(), span) for f, t in zip(found, truth, strict=True)]
     expected = float((found - truth).abs().mean()) + SSIM_WEIGHT * (1 - np.mean(similar))
     assert float(image_loss(found, truth)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_places_count_by_their_weight():
+    found, truth, weight = (
+        torch.tensor([[[[1.0, 5.0, 0.0]]]]),
+        torch.zeros(1, 1, 1, 3),
+        torch.tensor([[[[3.0, 1.0, 0.0]]]]),
+    )
+    assert float(image_loss(found, truth, weight)) == pytest.approx((3 * 1 + 5) / 4)
+
+
+def test_detail_costs_its_squared_error():
+    assert float(detail_loss(torch.full((2, 1, 3, 4), 0.3), torch.full((2, 1, 3, 4), 0.1))) == pytest.approx(4.0)
 
 
 def test_a_volume_and_its_slices_cost_the_same():

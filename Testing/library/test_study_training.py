@@ -197,16 +197,18 @@ def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, fa
 
 @pytest.mark.parametrize(("family", "task"), CELLS)
 def test_each_network_learns(tmp_path, family, task):
-    config, lessons = unvaried(tiny_study_config(family, task, steps=24)), lessons_of(family, task)
+    # Little of the detail that super-resolution is asked for can be foretold, and it takes longer to be found.
+    steps, bound = {TaskId.SUPER_RESOLUTION: (150, 0.95), TaskId.DISTORTION_CORRECTION: (24, 0.995)}.get(
+        task, (24, 0.9)
+    )
+    config, lessons = unvaried(tiny_study_config(family, task, steps=steps)), lessons_of(family, task)
     batch = collate([lesson.sample(Generator().manual_seed(7), NO_AUGMENTATION) for lesson in lessons.values()])
     run = finetune(config, Arm.SCRATCH, lessons, tmp_path)
     networks = (initial_network(config, Arm.SCRATCH, None), run.network.train())
     objective = Objective(config.model, (0.5, 0.5, 1.0, 1.0))
     with torch.no_grad():
         before, after = (float(objective.loss(network, batch)) for network in networks)
-    # Half of what super-resolution is asked for is noise; a displacement is hard to see.
-    slow = task in (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION)
-    assert after < (0.995 if slow else 0.9) * before
+    assert after < bound * before
     assert run.seconds > 0
 
 

@@ -12,6 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import resize
+from ..registry import ModelSpec
+from ..terms import TaskId
+
+_BLOCK = 4  # pixels of a block
+_FINE = 3
+_TYPICAL_ADC = 1.2  # 1e-3 mm²/s
 
 
 class RefineStep(nn.Module):
@@ -44,70 +50,75 @@ class RefineStep(nn.Module):
 class RestorationHead(nn.Module):
     """Decoder over the image and the encoder's four normalized maps.
 
-    The last convolution starts at zero, so that an untrained network changes nothing.
+    Its finest level sees blocks of 2 x 2 pixels as channels (ESPCN, arXiv 1609.05158): so each of its convolutions
+    costs a quarter and sees twice as far, and what it adds to a pixel depends on where in the block that lies. The last
+    convolution's weights start at zero, so that an untrained network gives `start` everywhere.
 
     Args:
         in_channels: Channels of the image.
         dims: Channels of the encoder's four maps, at strides 4, 8, 16, 16.
-        width: Channels at the image's size; they double with each halving of the size.
+        width: A third of the channels of the two finest levels; the others have 4, 8 and 16 times as many.
         out_channels: Channels of the output.
+        start: Output of the untrained network.
     """
 
-    def __init__(self, in_channels: int, dims: tuple[int, ...], width: int, out_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, dims: tuple[int, ...], width: int, out_channels: int, start: float = 0.0
+    ) -> None:
         super().__init__()
-        self.image_full = nn.Conv3d(in_channels, width, 3, padding=1)
-        self.image_half = nn.Conv3d(width, 2 * width, 3, stride=2, padding=1)
+        fine = _FINE * width
+        self.image_full = nn.Conv3d(_BLOCK * in_channels, fine, 3, padding=1)
+        self.image_half = nn.Conv3d(fine, fine, 3, stride=(2, 1, 1), padding=1)
         self.bottom = nn.Conv3d(dims[2] + dims[3], 16 * width, 1)
         self.steps = nn.ModuleList(
             [
                 RefineStep(16 * width, dims[1], 8 * width),
                 RefineStep(8 * width, dims[0], 4 * width),
-                RefineStep(4 * width, 2 * width, 2 * width),
-                RefineStep(2 * width, width, width),
+                RefineStep(4 * width, fine, fine),
+                RefineStep(fine, fine, fine),
             ]
         )
-        self.out = nn.Conv3d(width, out_channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = _last(nn.Conv3d(fine, _BLOCK * out_channels, 3, padding=1), start)
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         """Decode to (B, out, D, H, W) at the image's size."""
-        full = F.gelu(self.image_full(image))
-        half = F.gelu(self.image_half(full))
+        full = F.gelu(self.image_full(fold_blocks(image)))  # (B, fine, D, H / 2, W / 2)
+        half = F.gelu(self.image_half(full))  # (B, fine, D / 2, H / 2, W / 2)
         x = F.gelu(self.bottom(torch.cat(maps[2:], dim=1)))  # stride 16
         for step, skip in zip(self.steps, (maps[1], maps[0], half, full), strict=True):
             x = step(x, skip)
-        return self.out(x)
+        return unfold_blocks(self.out(x))[..., : image.shape[-2], : image.shape[-1]]
 
 
 class SliceRestorationHead(nn.Module):
     """Decoder over a slice and the patch tokens of its sequences, up to eight times the tokens' grid.
 
-    The last convolution starts at zero, as above.
+    Blocks of pixels and the start are as above.
 
     Args:
         image_channels: Channels of the slices that the skips come from.
         token_channels: Channels of the tokens of all sequences together.
-        width: Channels at the output's size; they double with each halving.
+        width: A third of the channels of the finest level; the others have 4 and 8 times as many.
         out_channels: Channels of the output.
+        start: Output of the untrained network.
     """
 
-    def __init__(self, image_channels: int, token_channels: int, width: int, out_channels: int) -> None:
+    def __init__(
+        self, image_channels: int, token_channels: int, width: int, out_channels: int, start: float = 0.0
+    ) -> None:
         super().__init__()
-        self.image_full = nn.Conv2d(image_channels, width, 3, padding=1)
-        self.image_half = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.image_quarter = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+        fine = _FINE * width
+        self.image_full = nn.Conv2d(_BLOCK * image_channels, fine, 3, padding=1)
+        self.image_half = nn.Conv2d(fine, 4 * width, 3, stride=2, padding=1)
         self.bottom = nn.Conv2d(token_channels, 8 * width, 1)
         self.steps = nn.ModuleList(
             [
                 RefineStep(8 * width, 4 * width, 4 * width, nn.Conv2d),
-                RefineStep(4 * width, 2 * width, 2 * width, nn.Conv2d),
-                RefineStep(2 * width, width, width, nn.Conv2d),
+                RefineStep(4 * width, fine, fine, nn.Conv2d),
             ]
         )
-        self.out = nn.Conv2d(width, out_channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.refine = nn.Conv2d(fine, fine, 3, padding=1)
+        self.out = _last(nn.Conv2d(fine, _BLOCK * out_channels, 3, padding=1), start)
 
     def forward(self, image: Tensor, grid: Tensor) -> Tensor:
         """Decode to (B, out, 8S, 8S).
@@ -116,10 +127,38 @@ class SliceRestorationHead(nn.Module):
             image: Slices (B, image_channels, 8S, 8S).
             grid: Tokens of all sequences as a map (B, token_channels, S, S).
         """
-        full = F.gelu(self.image_full(image))
-        half = F.gelu(self.image_half(full))
-        quarter = F.gelu(self.image_quarter(half))
+        full = F.gelu(self.image_full(fold_blocks(image)))  # (B, fine, 4S, 4S)
+        half = F.gelu(self.image_half(full))  # (B, 4 width, 2S, 2S)
         x = F.gelu(self.bottom(grid))
-        for step, skip in zip(self.steps, (quarter, half, full), strict=True):
+        for step, skip in zip(self.steps, (half, full), strict=True):
             x = step(x, skip)
-        return self.out(x)
+        return unfold_blocks(self.out(x + F.gelu(self.refine(x))))
+
+
+def start_of(spec: ModelSpec) -> float:
+    """What an untrained head gives: the ADC that is typical of tissue, and no change where an image is changed."""
+    return _TYPICAL_ADC if spec.task is TaskId.ADC_TRANSLATION else 0.0
+
+
+def fold_blocks(x: Tensor) -> Tensor:
+    """Blocks of 2 x 2 pixels in plane as channels: (B, C, ..., H, W) → (B, 4 C, ..., H / 2, W / 2).
+
+    An odd row or column is filled up with zeros.
+    """
+    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    *outer, height, width = x.shape
+    x = x.reshape(*outer, height // 2, 2, width // 2, 2).movedim((-3, -1), (2, 3))  # (B, C, 2, 2, ..., H / 2, W / 2)
+    return x.flatten(1, 3)
+
+
+def unfold_blocks(x: Tensor) -> Tensor:
+    """The inverse: (B, 4 C, ..., H, W) → (B, C, ..., 2 H, 2 W)."""
+    x = x.unflatten(1, (-1, 2, 2)).movedim((2, 3), (-3, -1))  # (B, C, ..., H, 2, W, 2)
+    return x.flatten(-4, -3).flatten(-2, -1)
+
+
+def _last(convolution: nn.Conv2d | nn.Conv3d, start: float) -> nn.Conv2d | nn.Conv3d:
+    """A convolution that gives `start` until it is trained."""
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.bias, start)
+    return convolution

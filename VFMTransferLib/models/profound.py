@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..heads.classification import ClassifierHead
 from ..heads.matching import MatchingHead
-from ..heads.restoration import RestorationHead
+from ..heads.restoration import RestorationHead, start_of
 from ..heads.segmentation import AuxiliaryHead, UPerNetHead
 from ..heads.unetr import UNETRDecoder
 from ..layers import LayerNorm, channels_first, channels_last, resize
@@ -132,7 +132,7 @@ class ProFoundRestoration(nn.Module):
         encoder, head = spec.encoder, spec.head
         self.encoder = ConvNeXtV2(encoder, drop_path)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
-        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels)
+        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, start_of(spec))
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore x: (B, out, D, H, W), in the unit that the model's registry row states."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..heads.classification import ClassifierHead
 from ..heads.convolution import ConvolutionHead, FusionHead, token_grid
 from ..heads.matching import MatchingHead
-from ..heads.restoration import SliceRestorationHead
+from ..heads.restoration import SliceRestorationHead, start_of
 from ..layers import resize
 from ..registry import ModelSpec, ViTSpec
 from .vit import VisionTransformer
@@ -141,7 +141,8 @@ class ProViCNetRestoration(nn.Module):
         self.encoders = _encoders(spec, drop_path)
         count = len(self.encoders)
         channels, tokens = count * (_NEIGHBORS + 1), count * spec.encoder.dim
-        self.head = SliceRestorationHead(channels, tokens, spec.head.width, spec.head.out_channels)
+        width, out = spec.head.width, spec.head.out_channels
+        self.head = SliceRestorationHead(channels, tokens, width, out, start_of(spec))
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
         """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the model's registry row states.
