@@ -147,14 +147,19 @@ def fold_blocks(x: Tensor) -> Tensor:
     """
     x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
     *outer, height, width = x.shape
-    x = x.reshape(*outer, height // 2, 2, width // 2, 2).movedim((-3, -1), (2, 3))  # (B, C, 2, 2, ..., H / 2, W / 2)
+    x = x.reshape(*outer, height // 2, 2, width // 2, 2)
+    # Not movedim: the ONNX exporter writes negative axes as they stand, which ONNX forbids.
+    last = x.ndim - 1
+    x = x.permute(0, 1, last - 2, last, *range(2, last - 3), last - 3, last - 1)  # (B, C, 2, 2, ..., H / 2, W / 2)
     return x.flatten(1, 3)
 
 
 def unfold_blocks(x: Tensor) -> Tensor:
     """The inverse: (B, 4 C, ..., H, W) → (B, C, ..., 2 H, 2 W)."""
-    x = x.unflatten(1, (-1, 2, 2)).movedim((2, 3), (-3, -1))  # (B, C, ..., H, 2, W, 2)
-    return x.flatten(-4, -3).flatten(-2, -1)
+    x = x.unflatten(1, (-1, 2, 2))  # (B, C, 2, 2, ..., H, W)
+    last = x.ndim - 1
+    x = x.permute(0, 1, *range(4, last - 1), last - 1, 2, last, 3)  # (B, C, ..., H, 2, W, 2)
+    return x.flatten(last - 3, last - 2).flatten(last - 2, last - 1)
 
 
 def _last(convolution: nn.Conv2d | nn.Conv3d, start: float) -> nn.Conv2d | nn.Conv3d:
