@@ -39,15 +39,27 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks -o $(OUT)/benchmarks.json
 
-# The shipped pair again, from images: make bundles DATA=<folder with a folder for each case>.
-# Stopped, it goes on where it was. About two hours on two cores; RECIPE says everything else.
-RECIPE ?= Resources/Training/anatomy.json
+# The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>.
+# Stopped, it goes on where it was. Some hours on two cores; the recipes say everything else.
+TRAINING := $(OUT)/training
+ANATOMY := Resources/Training/anatomy.json
+PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
+START_OPTIONS := --phantoms 24 --steps
 bundles: $(VENV)/.installed-dev
 	@test -n "$(DATA)" || { echo 'Say where the cases are: make bundles DATA=<folder>' >&2; exit 1; }
-	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe "$(RECIPE)" -o $(OUT)/training
-	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe "$(RECIPE)" --arm scratch -o $(OUT)/training
-	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe "$(RECIPE)" --arm pretrained \
-	  --encoder $(OUT)/training/encoder.safetensors -o $(OUT)/training
+	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(ANATOMY) -o $(TRAINING)
+	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm scratch -o $(TRAINING)
+	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm pretrained \
+	  --encoder $(TRAINING)/encoder.safetensors -o $(TRAINING)
+	$(BIN)/vfm-transfer pretrain --objective mae $(START_OPTIONS) 1000 -o $(TRAINING)/start-profound
+	$(BIN)/vfm-transfer pretrain --objective contrast $(START_OPTIONS) 400 -o $(TRAINING)/start-provicnet
+	for pair in $(PAIRS); do \
+	  recipe=Resources/Training/$$pair.json; \
+	  encoder=$$(sed -n 's/.*"encoder": "\(.*\)".*/\1/p' $$recipe); \
+	  $(BIN)/vfm-transfer finetune "$(DATA)" --recipe $$recipe --arm scratch -o $(TRAINING) || exit 1; \
+	  $(BIN)/vfm-transfer finetune "$(DATA)" --recipe $$recipe --arm pretrained \
+	    --init $(TRAINING)/start-$$encoder -o $(TRAINING) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) $(OUT) dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

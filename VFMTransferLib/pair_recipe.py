@@ -14,25 +14,11 @@ from .dataset import Split
 from .demonstration import FAMILIES
 from .errors import BundleError, DatasetError
 from .spec_json import from_json
+from .study.grid_config import PhantomSplit
 from .study_source import MaskNames
 from .terms import TaskId
 
 FORMAT = 2  # 1 is `recipe.Recipe`
-
-
-@dataclass(frozen=True)
-class PhantomPart:
-    """Phantoms of consecutive seeds from 0 on: first those that train, then those that validate, then those that test.
-
-    Attributes:
-        train, validation, test: How many.
-        share: Part of the steps that show one, where real cases train too.
-    """
-
-    train: int
-    validation: int
-    test: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -47,9 +33,11 @@ class PairRecipe:
         encoder: `profound` or `provicnet`.
         seed: Of head, order, samples, and of the fields that distort scans.
         steps: Optimizer steps.
+        precision: `float32` or `bfloat16`.
         split: Real cases, folders of the data; those that test are measured and choose nothing.
         masks: How their masks are called.
         phantoms: The phantoms.
+        phantom_share: Part of the steps that show one, where real cases train too.
         license: Of the weights, an SPDX identifier.
         attribution: Whose images and masks trained the networks, for the model card.
         limits: What to know before use, for the model card.
@@ -62,9 +50,11 @@ class PairRecipe:
     encoder: str
     seed: int
     steps: int
+    precision: str
     split: Split
     masks: MaskNames
-    phantoms: PhantomPart
+    phantoms: PhantomSplit
+    phantom_share: float
     license: str
     attribution: str
     limits: tuple[str, ...]
@@ -72,9 +62,9 @@ class PairRecipe:
     def __post_init__(self) -> None:
         if self.encoder not in FAMILIES:
             raise ValueError(f"encoder must be one of {', '.join(FAMILIES)}, got '{self.encoder}'")
-        if not 0 <= self.phantoms.share < 1:
-            raise ValueError(f"phantoms.share must be at least 0 and below 1, got {self.phantoms.share:g}")
-        if not self.split.train and self.phantoms.train < 1:
+        if not 0 <= self.phantom_share < 1:
+            raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
+        if not self.split.train and self.phantoms.train.count < 1:
             raise ValueError("some cases or phantoms must train, got none")
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from .bundle import Bundle
 from .dataset import Split
 from .errors import DatasetError
+from .grid_phantoms import PhantomStore
 from .optimization import Progress
 from .pair_recipe import PairRecipe
 from .study_card import study_card
-from .study_cases import StudyCase
-from .study_source import StudySet, phantom_cases_of, read_study
+from .study_cases import StudyCase, from_phantom
+from .study_source import StudySet, read_study
 from .study_training import checkpoints, finetune_study, study_config, write_study_arm
 
 
@@ -29,8 +30,14 @@ class PairData:
     shown: tuple[StudyCase, ...]
 
 
-def pair_data(recipe: PairRecipe, data: Path, on_progress: Progress | None = None) -> PairData:
+def pair_data(recipe: PairRecipe, data: Path, store: Path, on_progress: Progress | None = None) -> PairData:
     """Read the real cases and make the phantoms.
+
+    Args:
+        recipe: The recipe.
+        data: Folder with a folder for each real case.
+        store: Where phantoms are kept, so that each is made once.
+        on_progress: Called with a line of text and the part that is done.
 
     Raises:
         DatasetError: A case or a label is missing.
@@ -44,17 +51,14 @@ def pair_data(recipe: PairRecipe, data: Path, on_progress: Progress | None = Non
         name: read_study(data / name, recipe.task, recipe.masks, seed=recipe.seed + place)
         for place, name in enumerate(named)
     }
-    part = recipe.phantoms
-    count = part.train + part.validation + part.test
-    phantoms = phantom_cases_of(recipe.task, range(count), on_progress=on_progress)
-    names = [study.case.id for study in phantoms]
-    train, validation, test = names[: part.train], names[part.train : count - part.test], names[count - part.test :]
-    if recipe.split.train:
-        shown, train = tuple(phantoms[: part.train]), []
-    else:
-        shown = ()
-    split = Split((*recipe.split.train, *train), (*recipe.split.validation, *validation), (*recipe.split.test, *test))
-    return PairData(StudySet(split, {**real, **{study.case.id: study for study in phantoms}}), shown)
+    groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
+    kept = PhantomStore(store, recipe.phantoms.spacing_mm)
+    made = [[from_phantom(p, recipe.task) for p in kept.phantoms(group.seeds, on_progress)] for group in groups]
+    train, validation, test = (tuple(study.case.id for study in studies) for studies in made)
+    shown = tuple(made[0]) if recipe.split.train else ()
+    split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
+    phantoms = {study.case.id: study for studies in made for study in studies}
+    return PairData(StudySet(split, {**real, **phantoms}), shown)
 
 
 def train_pair_arm(
@@ -75,9 +79,10 @@ def train_pair_arm(
         data.studies,
         steps=recipe.steps,
         seed=recipe.seed,
+        precision=recipe.precision,
         encoder=None if init is None else init.spec,
     )
-    config = replace(config, phantom_share=recipe.phantoms.share if data.shown else 0.0)
+    config = replace(config, phantom_share=recipe.phantom_share if data.shown else 0.0)
     run = finetune_study(
         config, data.studies, checkpoints(folder), init=init, phantoms=data.shown, on_progress=on_progress
     )
@@ -96,5 +101,5 @@ def train_pair_arm(
 
 def _data_line(recipe: PairRecipe) -> str:
     real = ", ".join(recipe.split.train)
-    phantoms = f"{recipe.phantoms.train} phantoms"
-    return f"{real}; {phantoms} in {recipe.phantoms.share:.0%} of the steps" if real else phantoms
+    phantoms = f"{recipe.phantoms.train.count} phantoms"
+    return f"{real}; {phantoms} in {recipe.phantom_share:.0%} of the steps" if real else phantoms

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study_examples import a_study, tiny_study_spec, write_case
+from study_examples import SPACING_MM, a_study, tiny_study_spec, write_case
 
-from VFMTransferLib import pair_training, study_training
+from VFMTransferLib import study_training
 from VFMTransferLib.bundle import read_bundle, verify
 from VFMTransferLib.cli import main
 from VFMTransferLib.dataset import Split
 from VFMTransferLib.errors import DatasetError
-from VFMTransferLib.pair_recipe import PairRecipe, PhantomPart, is_pair_recipe, read_pair_recipe
+from VFMTransferLib.pair_recipe import PairRecipe, is_pair_recipe, read_pair_recipe
 from VFMTransferLib.pair_training import pair_data
 from VFMTransferLib.predict import predict
 from VFMTransferLib.spec_json import to_json
+from VFMTransferLib.study.grid_config import Phantoms, PhantomSplit
 from VFMTransferLib.study_source import MaskNames
 from VFMTransferLib.terms import Arm, TaskId
 
@@ -25,11 +26,6 @@ from VFMTransferLib.terms import Arm, TaskId
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
     monkeypatch.setattr(study_training, "demonstration", tiny_study_spec)
-    monkeypatch.setattr(
-        pair_training,
-        "phantom_cases_of",
-        lambda task, seeds, on_progress=None: [a_study(task, seed) for seed in seeds],
-    )
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +46,11 @@ def a_recipe(task: TaskId = TaskId.SUPER_RESOLUTION, **changes) -> PairRecipe:
         encoder="profound",
         seed=3,
         steps=2,
+        precision="float32",
         split=Split(("a",), (), ("b",)),
         masks=MaskNames(gland=("gland_drawn", "gland_net")),
-        phantoms=PhantomPart(train=1, validation=1, test=1, share=0.5),
+        phantoms=PhantomSplit(SPACING_MM, Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1)),
+        phantom_share=0.5,
         license="Apache-2.0",
         attribution="Images: none but phantoms.",
         limits=("Says nothing.",),
@@ -78,7 +76,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"steps": "many"}, "recipe.steps must be a whole number"),
         ({"speed": 1}, "recipe.speed must not be there"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
-        ({"phantoms": {"train": 1, "validation": 0, "test": 0, "share": 1.0}}, "below 1, got 1"),
+        ({"phantom_share": 1.0}, "below 1, got 1"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
@@ -86,23 +84,23 @@ def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message
         read_pair_recipe(written(a_recipe(), tmp_path / "r.json", **changes))
 
 
-def test_real_cases_train_with_phantoms_between_them(cases):
-    data = pair_data(a_recipe(), cases)
+def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
+    data = pair_data(a_recipe(), cases, tmp_path)
     assert data.studies.split == Split(("a",), ("phantom-0001",), ("b", "phantom-0002"))
     assert [study.case.id for study in data.shown] == ["phantom-0000"]
     assert not data.studies.cases["a"].is_phantom
 
 
-def test_where_no_real_case_may_train_phantoms_do(cases):
+def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
     recipe = a_recipe(TaskId.LESION_SEGMENTATION, split=Split((), (), ("a", "b")))
-    data = pair_data(recipe, cases)
+    data = pair_data(recipe, cases, tmp_path)
     assert data.studies.split.train == ("phantom-0000",)
     assert data.shown == ()
 
 
-def test_a_lacking_case_is_named(cases):
+def test_a_lacking_case_is_named(cases, tmp_path):
     with pytest.raises(DatasetError, match="lacks z"):
-        pair_data(a_recipe(split=Split(("a", "z"))), cases)
+        pair_data(a_recipe(split=Split(("a", "z"))), cases, tmp_path)
 
 
 def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):

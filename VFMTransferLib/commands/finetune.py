@@ -118,6 +118,6 @@ def _pair(args: argparse.Namespace, arm: Arm) -> None:
     init = find_bundle(args.init) if arm is Arm.PRETRAINED else None
     folder = args.output / f"{recipe.name}-{arm}"
     with progress_lines() as on_progress:
-        data = pair_data(recipe, Path(args.what), on_progress)
+        data = pair_data(recipe, Path(args.what), args.output / PHANTOMS, on_progress)
         bundle = train_pair_arm(recipe, data, folder, init, on_progress)
     print(f"{bundle.name}\n{bundle.folder}")
