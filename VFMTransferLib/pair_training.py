@@ -16,6 +16,8 @@ from .study_cases import StudyCase, from_phantom
 from .study_source import StudySet, read_study
 from .study_training import checkpoints, finetune_study, study_config, write_study_arm
 
+_MEASUREMENTS = 3  # of a training, on whole images
+
 
 @dataclass(frozen=True)
 class PairData:
@@ -82,7 +84,8 @@ def train_pair_arm(
         precision=recipe.precision,
         encoder=None if init is None else init.spec,
     )
-    config = replace(config, phantom_share=recipe.phantom_share if data.shown else 0.0)
+    share = recipe.phantom_share if data.shown else 0.0
+    config = replace(config, phantom_share=share, measure_every=max(recipe.steps // _MEASUREMENTS, 1))
     run = finetune_study(
         config, data.studies, checkpoints(folder), init=init, phantoms=data.shown, on_progress=on_progress
     )
