@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,14 +23,16 @@ from .encoders import bundle_encoder_weights, load_encoder
 from .errors import CheckpointError
 from .examination import Examination
 from .features import distance_rows, encoder_features, feature_cases
-from .finetune import averaged_network
+from .finetune import FinetuneConfig, averaged_network
 from .grid_cases import Place, pretraining_set, real_studies, study_set
 from .grid_rows import Course, curve_rows, metric_rows, run_row
 from .grid_settings import cell_config, cell_sha256, pretraining_spec
 from .models.network import build_network
+from .objectives import Objective
 from .optimization import CHECKPOINT, Run
 from .registration import registered
 from .result import Result
+from .specialised import specialised_network
 from .study.example_slices import write_examples
 from .study.grid_cells import PRETRAINING, REGISTRATION, Cell
 from .study.grid_config import StudyConfig
@@ -37,12 +40,13 @@ from .study.grid_results import CellResult, write_result
 from .study.grid_tables import DistanceRow
 from .study_cases import StudyCase, from_phantom
 from .study_scores import score_results
-from .study_training import finetune_study, pretrain_by_contrast, pretrain_masked
+from .study_training import checkpoints, finetune_study, pretrain_by_contrast, pretrain_masked
 from .terms import TaskId
 from .trivial import trivial_baseline
 
 OnProgress = Callable[[str, float], None]
 Answers = Callable[[Iterable[StudyCase]], Iterable[tuple[Result, StudyCase]]]
+Trained = TypeVar("Trained")
 _STAMP = "config.sha256"
 # Stochastic depth draws from the process's own source of chance, so that a process trains one network at a time.
 _ONE_AT_A_TIME = threading.Lock()
@@ -88,31 +92,58 @@ def bundle_folder(encoder: str, place: Place) -> Path:
 def trained_run(cell: Cell, config: StudyConfig, place: Place, on_progress: OnProgress | None = None) -> Run:
     """The training of a cell: from its checkpoint, if it is there, on to its end.
 
+    One that is finished is taken as it is, whatever version of the library trained it, since its settings are stamped.
     A checkpoint of other settings, or one that is damaged, is removed.
     """
-    settings, studies = cell_config(cell, config), study_set(config, TaskId(cell.task), place, on_progress)
+    settings = cell_config(cell, config)
     folder, start = work_folder(cell, place), _start(cell, place)
     _require_stamp(folder, cell_sha256(cell, config))
+    done = _finished(settings, folder / CHECKPOINT)
+    if done is not None:
+        return done
+    studies = study_set(config, TaskId(cell.task), place, on_progress)
+    return _or_anew(folder, lambda: finetune_study(settings, studies, folder, init=start, on_progress=on_progress))
+
+
+def _finished(settings: FinetuneConfig, path: Path) -> Run | None:
+    """The run of a checkpoint after the last step; None of any other, and of one that is damaged."""
     try:
-        return finetune_study(settings, studies, folder, init=start, on_progress=on_progress)
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        if document["step"] != settings.schedule.steps:
+            return None
+        network = specialised_network(settings.model) if settings.specialised else build_network(settings.model)
+        run = Run.start(network, settings.schedule, Objective(settings.model).loss)
+        run.resume(path, document["identity"])
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError, CheckpointError):
+        return None
+    return run
+
+
+def _or_anew(folder: Path, train: Callable[[], Trained]) -> Trained:
+    """Train on from a checkpoint; where it is damaged, or of another version of the library, from the beginning."""
+    try:
+        return train()
     except CheckpointError:
         if not (folder / CHECKPOINT).is_file():
             raise
         (folder / CHECKPOINT).unlink()
-        return finetune_study(settings, studies, folder, init=start, on_progress=on_progress)
+        return train()
 
 
 def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:
     settings = config.encoders[cell.encoder].pretraining
     phantoms = pretraining_set(settings, config.phantoms.spacing_mm, place, tell)
     folder, sha256 = bundle_folder(cell.encoder, place), cell_sha256(cell, config)
-    _require_stamp(folder.parent / f"{folder.name}.training", sha256)
+    work = checkpoints(folder)
+    _require_stamp(work, sha256)
     common: dict[str, Any] = {"steps": settings.steps, "seed": settings.seed, "on_progress": tell}
     common |= {"data": f"{len(phantoms)} phantoms", "spec": pretraining_spec(cell.encoder, config)}
     if settings.objective == "mae":
-        bundle = pretrain_masked([phantom.case for phantom in phantoms], folder, **common)
+        images = [phantom.case for phantom in phantoms]
+        bundle = _or_anew(work, lambda: pretrain_masked(images, folder, **common))
     else:
-        bundle = pretrain_by_contrast([from_phantom(p, TaskId.LESION_SEGMENTATION) for p in phantoms], folder, **common)
+        studies = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+        bundle = _or_anew(work, lambda: pretrain_by_contrast(studies, folder, **common))
     return CellResult(cell, sha256, seconds=bundle.training["seconds"])
 
 

@@ -16,7 +16,7 @@ from VFMTransferLib.encoders import bundle_encoder_weights, encoder_weights
 from VFMTransferLib.errors import ConfigError, DatasetError, OutputError
 from VFMTransferLib.finetune import initial_network
 from VFMTransferLib.grid import Study, open_study
-from VFMTransferLib.grid_cell import bundle_folder, run_cell, work_folder
+from VFMTransferLib.grid_cell import bundle_folder, run_cell, trained_run, work_folder
 from VFMTransferLib.grid_settings import cell_config
 from VFMTransferLib.optimization import CHECKPOINT
 from VFMTransferLib.study.grid_cells import Cell
@@ -193,6 +193,18 @@ def test_a_damaged_checkpoint_is_begun_anew(a_copy):
     checkpoint = work_folder(SCRATCH, study.place) / CHECKPOINT
     checkpoint.write_bytes(b"half")
     assert without_time(run_cell(SCRATCH, study.config, study.place)) == without_time(before)
+
+
+def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
+    study = open_study(a_copy, resume=True)
+    path = work_folder(SCRATCH, study.place) / CHECKPOINT
+    document = torch.load(path, weights_only=True)
+    torch.save({**document, "identity": "of an older version"}, path)
+    written = path.stat().st_mtime_ns
+    run = trained_run(SCRATCH, study.config, study.place)
+    assert (run.step, run.history) == (document["step"], document["history"])
+    assert all(torch.equal(run.average[name], tensor) for name, tensor in document["average"].items())
+    assert path.stat().st_mtime_ns == written
 
 
 def test_what_a_killed_process_left_half_written_is_removed(a_copy):
