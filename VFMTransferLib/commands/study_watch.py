@@ -106,7 +106,7 @@ class TableWatcher(LineWatcher):
 
     def show(self, line: str) -> None:
         if ": failed" in line:
-            self.live.console.print(line)
+            self.live.console.print(line, markup=False, highlight=False)  # what a cell said is no markup
         self._draw()
 
     def _draw(self) -> None:
@@ -115,6 +115,7 @@ class TableWatcher(LineWatcher):
     def _table(self) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=self.headline(), title_justify="left")
         for name in ("task", *_ARMS):
@@ -122,7 +123,7 @@ class TableWatcher(LineWatcher):
         for task in dict.fromkeys(cell.task for cell in self.cells if cell.task):
             of_task = [cell for cell in self.cells if cell.task == task]
             table.add_row(task, *("\n".join(self._counts(of_task, arm)) for arm in _ARMS))
-        lines = [f"{part:4.0%}  {title(cell)}: {line}" for cell, (line, part) in self.working.items()]
+        lines = [Text(f"{part:4.0%}  {title(cell)}: {line}") for cell, (line, part) in self.working.items()]
         return Group(table, *lines)
 
     def _counts(self, cells: list[Cell], arm: str) -> Iterator[str]:
