@@ -20,10 +20,11 @@ from .grid_cell import bundle_folder
 from .grid_phantoms import PhantomStore
 from .grid_settings import cell_config
 from .starts import PHANTOM_COUNT, Start
-from .study.forecast import EstimateRow, ForecastRow, points_of, read_estimates, validate, write_forecast
+from .study.forecast import EstimateRow, ForecastRow, points_of, read_estimates, write_forecast
 from .study.grid_cells import Cell
 from .study.grid_config import CONFIG, StudyConfig, read_config
 from .study.grid_tables import RUNS, read_tables
+from .study.left_out import validate
 from .study.transfer_summary import summarize
 from .study_cases import from_phantom
 from .terms import TaskId

@@ -27,7 +27,7 @@ from .encoders import pretrained_network
 from .features import ENCODER, encoder_features, feature_cases
 from .finetune import FinetuneConfig, finetune
 from .lessons import lesson_of
-from .patches import PatchTable, patch_table
+from .patches import PatchTable, patch_tables
 from .study.distance import MIN_CASES, unpaired_mmd2
 from .study.logme import log_maximum_evidence
 from .study.ridge_probe import explained_share
@@ -72,15 +72,22 @@ class Prospect:
     weights: Mapping[str, Tensor]
     pretraining: np.ndarray | None = None
 
-    @cached_property
+    @property
     def pretrained_patches(self) -> PatchTable:
         """What the pretrained encoder makes of the cases."""
-        return self._patches(self.weights, self.config.seed)
+        return self._patches[0]
 
-    @cached_property
+    @property
     def random_patches(self) -> list[PatchTable]:
         """What random encoders make of them."""
-        return [self._patches(None, _RANDOM_SEED + i) for i in range(RANDOM_ENCODERS)]
+        return self._patches[1:]
+
+    @cached_property
+    def _patches(self) -> list[PatchTable]:
+        spec = self.config.model
+        random = [pretrained_network(spec, None, _RANDOM_SEED + i) for i in range(RANDOM_ENCODERS)]
+        networks = [pretrained_network(spec, self.weights, self.config.seed), *random]
+        return patch_tables(networks, spec, self.studies, self.config.seed)
 
     @cached_property
     def trial(self) -> Trial:
@@ -102,10 +109,6 @@ class Prospect:
     def parameters(self) -> int:
         """How many numbers the network has."""
         return sum(p.numel() for p in pretrained_network(self.config.model, None).parameters())
-
-    def _patches(self, weights: Mapping[str, Tensor] | None, seed: int) -> PatchTable:
-        network = pretrained_network(self.config.model, weights, seed)
-        return patch_table(network, self.config.model, self.studies, self.config.seed)
 
 
 def probe(prospect: Prospect) -> float:
@@ -132,7 +135,8 @@ def nearness(prospect: Prospect) -> float:
         return NOT_KNOWN
     spec = prospect.config.model
     network = pretrained_network(spec, prospect.weights)
-    own = encoder_features(network, spec, feature_cases(prospect.studies, spec))[ENCODER]
+    cases = (case for study in prospect.studies for case in feature_cases([study], spec))  # one at a time in memory
+    own = encoder_features(network, spec, cases)[ENCODER]
     return -unpaired_mmd2(own, prospect.pretraining)
 
 

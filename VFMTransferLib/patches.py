@@ -15,7 +15,7 @@ Patches are those that hold prostate, where the task is about it and somebody ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,52 +53,75 @@ class PatchTable:
 
 
 def patch_table(network: nn.Module, spec: ModelSpec, studies: Sequence[StudyCase], seed: int = 0) -> PatchTable:
-    """Patches of cases, see the module.
+    """Patches of cases as one network sees them; see `patch_tables`."""
+    return patch_tables([network], spec, studies, seed)[0]
+
+
+def patch_tables(
+    networks: Sequence[nn.Module], spec: ModelSpec, studies: Iterable[StudyCase], seed: int = 0
+) -> list[PatchTable]:
+    """Patches of cases as several networks see them, see the module; each case is prepared once.
 
     Args:
-        network: In evaluation mode.
-        spec: The network, of the cases' task.
+        networks: In evaluation mode.
+        spec: What they all are, of the cases' task.
         studies: The cases.
         seed: Of which patches are kept where there are very many.
 
+    Returns:
+        A table for each network, of the same patches in the same order.
+
     Raises:
         DatasetError: A case lacks what its task needs.
-        ValueError: The network is in training mode.
+        ValueError: A network is in training mode.
     """
-    cases = feature_cases(studies, spec)
-    if spec.task is TaskId.CLASSIFICATION:
-        numbers = np.array([class_number(study, spec) for study in studies], float)
-        return PatchTable(encoder_features(network, spec, cases)[ENCODER], numbers, np.arange(len(cases)))
-    if network.training:
+    if any(network.training for network in networks):
         raise ValueError("Patches must be taken in evaluation mode; switch the network over first.")
-    parts = [
-        (features, target, np.full(len(target), number))
-        for number, (study, case) in enumerate(zip(studies, cases, strict=True))
-        for features, target in _case_patches(network, spec, study, case)
-    ]
-    table = PatchTable(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    if len(table.target) <= MOST_PATCHES:
-        return table
-    kept = np.sort(np.random.default_rng(seed).choice(len(table.target), MOST_PATCHES, replace=False))
-    return PatchTable(table.features[kept], table.target[kept], table.cases[kept])
+    look = _whole_case if spec.task is TaskId.CLASSIFICATION else _case_patches
+    features: list[list[np.ndarray]] = [[] for _ in networks]
+    targets, numbers = [], []
+    for number, study in enumerate(studies):
+        found, target = look(networks, spec, study)
+        for own, seen in zip(features, found, strict=True):
+            own.append(seen)
+        targets.append(target)
+        numbers.append(np.full(len(target), number))
+    target, cases = np.concatenate(targets), np.concatenate(numbers)
+    kept = np.arange(len(target))
+    if len(kept) > MOST_PATCHES:
+        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_PATCHES, replace=False))
+    return [PatchTable(np.concatenate(own)[kept], target[kept], cases[kept]) for own in features]
+
+
+def _whole_case(
+    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each network the encoder's features (1, channels) of a case; its class (1,)."""
+    case = feature_cases([study], spec)
+    found = [encoder_features(network, spec, case)[ENCODER] for network in networks]
+    return found, np.array([float(class_number(study, spec))])
 
 
 def _case_patches(
-    network: nn.Module, spec: ModelSpec, study: StudyCase, case: FeatureCase
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Features (patches, channels) and target (patches,) of each window of a case."""
+    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each network features (patches, channels) of all windows of a case; the target (patches,)."""
+    case = feature_cases([study], spec)[0]
     wanted, tissue, gland = _maps(study, case, spec)
+    stacked = np.stack([wanted * tissue, tissue, gland])
+    found: list[list[np.ndarray]] = [[] for _ in networks]
+    targets = []
     for start in case.starts:
         inputs = [torch.from_numpy(array) for array in network_input(case.prepared, spec, start)]
         with torch.inference_mode():
-            grid = _token_map(network, spec, inputs)  # (C, d, h, w)
-        stacked = np.stack([wanted * tissue, tissue, gland])
-        weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), grid.shape[1:], spec)
+            maps = [_token_map(network, spec, inputs) for network in networks]  # each (C, d, h, w)
+        weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), maps[0].shape[1:], spec)
         there = (share >= _LEAST_TISSUE) & (of_gland > 0)
         target = weighted[there] / share[there]
-        if study.task is TaskId.SUPER_RESOLUTION:
-            target = np.sqrt(target)
-        yield grid.flatten(1).T.double().numpy()[there.ravel()], target
+        targets.append(np.sqrt(target) if study.task is TaskId.SUPER_RESOLUTION else target)
+        for own, grid in zip(found, maps, strict=True):
+            own.append(grid.flatten(1).T.double().numpy()[there.ravel()])
+    return [np.concatenate(own) for own in found], np.concatenate(targets)
 
 
 def _maps(study: StudyCase, case: FeatureCase, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,7 +139,7 @@ def _maps(study: StudyCase, case: FeatureCase, spec: ModelSpec) -> tuple[np.ndar
     if study.task is TaskId.SUPER_RESOLUTION:
         return maps[0] ** 2, everywhere, near
     has_tissue = study.task in (TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
-    return maps[0], maps[-1] if has_tissue else everywhere, near
+    return maps[0], (maps[-1] > 0).astype(np.float32) if has_tissue else everywhere, near  # weights count as tissue
 
 
 def _token_map(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:

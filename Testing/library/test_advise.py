@@ -19,9 +19,10 @@ from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.registry import HeadSpec
 from VFMTransferLib.starts import find_starts
 from VFMTransferLib.study.advice_words import Outlook, advice_document, advice_lines, advice_of
-from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
+from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, write_forecast
 from VFMTransferLib.study.grid_config import CONFIG
 from VFMTransferLib.study.grid_tables import CurveRow, RunRow, StudyTables, write_tables
+from VFMTransferLib.study.left_out import validate
 from VFMTransferLib.study.outlook import Experience, gain_to_expect, hours_to_save, read_experience
 from VFMTransferLib.study.transfer_summary import SummaryRow, summarize
 from VFMTransferLib.terms import TaskId
@@ -158,6 +159,13 @@ def test_no_gain_is_no_recommendation_to_pretrain():
     assert advice_on(none, lost).recommended == "scratch"
     unknown = an_outlook(none, seen=None)
     assert advice_on(none, unknown).recommended == ""
+
+
+def test_two_pretrainings_of_one_encoder_are_not_told_apart_by_what_the_study_measured():
+    experience = an_experience(knows="nobody")
+    found = advice_on(experience, an_outlook(experience, "a"), an_outlook(experience, "b"))
+    assert found.recommended == ""
+    assert "a, b have the same encoder" in found.why
 
 
 def test_an_interval_that_reaches_below_zero_is_pointed_out():

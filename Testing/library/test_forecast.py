@@ -15,13 +15,12 @@ from VFMTransferLib.study.forecast import (
     Point,
     best,
     expected_gain,
-    leave_one_task_out,
     points_of,
     read_estimates,
     read_forecast,
-    validate,
     write_forecast,
 )
+from VFMTransferLib.study.left_out import leave_one_task_out, validate
 from VFMTransferLib.study.transfer_summary import SummaryRow
 
 NAN = math.nan

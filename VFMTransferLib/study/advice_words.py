@@ -146,11 +146,17 @@ def _recommendation(outlooks: tuple[Outlook, ...], experience: Experience) -> tu
     seen = [(o, o.seen.rpg_percent) for o in outlooks if o.seen is not None and math.isfinite(o.seen.rpg_percent)]
     if not seen:
         return "", "Nothing was measured that speaks for one of them on this task."
-    outlook, percent = max(seen, key=lambda pair: pair[1])
-    basis = "That is what the study measured on its own cases of this task, no forecast for these."
+    percent = max(gain for _, gain in seen)
+    names = [outlook.name for outlook, gain in seen if gain == percent]
+    basis = "That is what the study measured with its own pretraining and cases of this task, no forecast for these."
     if percent <= 0:
-        return SCRATCH, f"The best, {outlook.name}, had a gain of {percent:+.1f} %. {basis}"
-    return outlook.name, f"Its encoder had the largest gain, {percent:+.1f} %. {basis}"
+        return SCRATCH, f"The largest gain of an encoder was {percent:+.1f} %. {basis}"
+    if len(names) > 1:
+        return (
+            "",
+            f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %; nothing tells them apart.",
+        )
+    return names[0], f"Its encoder had the largest gain, {percent:+.1f} %. {basis}"
 
 
 def _outlook_lines(outlook: Outlook) -> list[str]:
