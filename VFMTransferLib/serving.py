@@ -69,6 +69,7 @@ class Serving:
         self._lock = Lock()
         self._canceled: dict[str, Event] = {}  # one for each job that is not finished
         self._reason: Reason = "stdin closed"
+        self._has_left = False
 
     def hear(self, lines: Iterable[bytes]) -> None:
         """Take requests until there are no more, or one asks for the end; then cancel what runs."""
@@ -98,7 +99,14 @@ class Serving:
             self._run(run)
         if self._networks is not None:
             self._networks.clear()
-        self._send(Bye(self._reason))
+        self.leave()
+
+    def leave(self) -> None:
+        """Say once, from whichever thread, that the process ends."""
+        with self._lock:
+            is_first, self._has_left = not self._has_left, True
+        if is_first:
+            self._send(Bye(self._reason))
 
     def _take(self, line: bytes) -> bool:
         """Act on one line; False if it asks for the end."""

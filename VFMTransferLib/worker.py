@@ -20,6 +20,7 @@ import faulthandler  # noqa: E402
 import importlib.util  # noqa: E402
 import os  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from threading import Event, Lock, Thread  # noqa: E402
 
 from VFMTransferLib.job import Log, Reply, to_line  # noqa: E402
@@ -87,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def hear() -> None:
         serving.hear(channel.lines())
-        if not ended.wait(GRACE_S):
+        if not ended.wait(GRACE_S):  # a window, or an import on a slow machine, that nothing interrupts
+            with suppress(SenderGoneError):
+                serving.leave()
             os._exit(0)
 
     try:

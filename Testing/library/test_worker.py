@@ -439,6 +439,14 @@ def test_the_worker_ends_when_stdin_closes():
     assert process.returncode == 0
 
 
+def test_a_worker_that_still_imports_when_stdin_closes_says_goodbye(tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("import time\ntime.sleep(60)\n")
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "VFMTransferLib.worker"]
+    run = subprocess.run(command, input="", env=environment, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
+    assert (run.returncode, [read_reply(line) for line in run.stdout.splitlines()]) == (0, [Bye("stdin closed")])
+
+
 def test_the_worker_ends_in_the_middle_of_a_job_when_its_parent_dies(slow_models, tmp_path):
     process = start()
     process.stdin.write(to_line(a_job(tmp_path, slow_models, "slow-a", "slow-b", t2w=a_large_t2w())).encode())
