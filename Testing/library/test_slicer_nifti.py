@@ -44,7 +44,12 @@ def test_components_of_a_vector_are_frames_as_they_were_given(tmp_path):
     np.testing.assert_array_equal(image.frames, np.moveaxis(vectors, -1, 0))
 
 
-@pytest.mark.parametrize("content", [b"no image", gzip.compress(b"too short"), gzip.compress(bytes(400)), None])
+# Names of their own: what gzip makes bears the time.
+@pytest.mark.parametrize(
+    "content",
+    [b"no image", gzip.compress(b"too short"), gzip.compress(bytes(400)), None],
+    ids=["text", "short", "zeros", "missing"],
+)
 def test_a_file_that_is_no_image_is_told(tmp_path, content):
     path = tmp_path / "broken.nii.gz"
     if content is not None:
