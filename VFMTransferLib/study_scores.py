@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from .class_calibration import Calibration, expected_calibration_error, fit_calibration
+from .calibration_fit import expected_calibration_error, fit_calibration
+from .class_calibration import Calibration
 from .lesions import pair_regions
 from .metrics import SSIM_RADIUS_PX, data_range, dice, hausdorff95_mm, mae, psnr_db, ssim
 from .restored import HBV_CORRECTED, PHASE_AXES

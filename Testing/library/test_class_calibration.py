@@ -15,7 +15,8 @@ from study_examples import FAMILIES, a_study, tiny_study_config
 from tiny_commands import use_small_networks
 
 from VFMTransferLib.bundle import read_bundle
-from VFMTransferLib.class_calibration import Calibration, expected_calibration_error, fit_calibration, penalized_loss
+from VFMTransferLib.calibration_fit import expected_calibration_error, fit_calibration, penalized_loss
+from VFMTransferLib.class_calibration import Calibration
 from VFMTransferLib.dataset import Split
 from VFMTransferLib.errors import BundleError
 from VFMTransferLib.metadata_fields import METADATA

@@ -56,10 +56,10 @@ class MatchingHead(nn.Module):
         self.narrow = nn.ModuleList(convolution(channels, hidden, 1) for channels in map_channels)
         self.join = convolution(_EVIDENCE, hidden, _KERNEL, padding=1)
         self.refine = convolution(hidden, hidden, _KERNEL, padding=1)
-        self.out = convolution(hidden, 1, _KERNEL, padding=1)
+        # No bias: what all shifts share says nothing of which is likelier.
+        self.out = convolution(hidden, 1, _KERNEL, padding=1, bias=False)
         self.certainty = nn.Parameter(torch.tensor(_CERTAINTY))
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def forward(self, t2w: Tensor, diffusion: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """Displacement (B, 1, [D,] H, W) in mm: place p of the T2w is shown at p + d(p) of the diffusion images.
