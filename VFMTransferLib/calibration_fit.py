@@ -1,4 +1,4 @@
-"""Fit the calibration of class probabilities on validation cases, and say how far probabilities are from frequencies."""
+"""Fit the calibration of class probabilities on validation cases; how far probabilities are from frequencies."""
 
 from __future__ import annotations
 
