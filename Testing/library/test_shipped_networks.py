@@ -1,4 +1,4 @@
-"""The shipped pair finds the prostate, on a phantom that it never saw and on real studies where they are at hand."""
+"""What shipped pairs do, on a phantom that they never saw and on real studies where they are at hand."""
 
 from __future__ import annotations
 
@@ -7,16 +7,59 @@ import pytest
 from VFMTransferLib.bundle import Bundle
 from VFMTransferLib.catalog import default_pair
 from VFMTransferLib.evaluation import agreement, evaluate_gland
-from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.predict import predict
+from VFMTransferLib.study_cases import StudyCase, around_gland, from_phantom
+from VFMTransferLib.study_scores import score_case
+from VFMTransferLib.study_source import MaskNames, read_study
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.terms import Arm, TaskId
+from VFMTransferLib.trivial import trivial_baseline
 
 UNSEEN_SEED = 4321
+IMAGE_TASKS = (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
+WIDTH_MM = 84.0  # around the gland: fewer windows
 
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Bundle, Bundle]:
     return default_pair(TaskId.ANATOMY_SEGMENTATION)
+
+
+@pytest.fixture(scope="module")
+def unseen_phantom() -> Phantom:
+    return make_phantom(UNSEEN_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), full_resolution=True, phase_axis=0)
+
+
+def assert_better_than_trivial(study: StudyCase) -> None:
+    """By the task's primary measure; the mean ADC is even told this case's own."""
+    task = TASKS[study.task]
+    baseline = trivial_baseline(task.id, [study])
+    trivial = score_case(baseline(study), study).values[task.metric]
+    for bundle in default_pair(task.id):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values[task.metric]
+        assert found > trivial if task.higher_is_better else found < trivial, (bundle.name, found, trivial)
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task):
+    assert_better_than_trivial(around_gland(from_phantom(unseen_phantom, task), WIDTH_MM))
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_images_of_an_unseen_study_are_better_than_by_no_network(shared_data, task):
+    case = shared_data / "cases" / "ProstateX-0214"
+    assert_better_than_trivial(around_gland(read_study(case, task, MaskNames(("gland_nc",)), seed=5), WIDTH_MM))
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_arms_of_image_pairs_are_one_training_but_for_the_start(task):
+    pretrained, scratch = default_pair(task)
+    assert pretrained.spec == scratch.spec
+    assert pretrained.training["config"] == scratch.training["config"]
+    assert len(pretrained.training["start"]["sha256"]) == 64
+    assert scratch.training["start"] == "scratch"
+    assert pretrained.training["data"] == scratch.training["data"]
 
 
 def test_the_arms_are_one_training_but_for_the_start(pair):
