@@ -64,7 +64,10 @@ def _super_resolved(residual: np.ndarray, prepared: Prepared, case: Case, proven
 
 def _synthetic_adc(output: np.ndarray, prepared: Prepared, case: Case, provenance: Provenance) -> Result:
     adc = to_reference(np.maximum(output, 0) * ADC_PER_OUTPUT, prepared, ADC_SYNTHETIC)
-    provenance = provenance.with_notes("adc-synthetic was made from T2w alone (1e-6 mm²/s); it was not measured.")
+    provenance = provenance.with_notes(
+        "adc-synthetic was made from T2w alone (1e-6 mm²/s); it was not measured.",
+        "Where diffusion shows nothing (fat, air, cortical bone) nothing was learned, and its values mean nothing.",
+    )
     return Result(case.id, TaskId.ADC_TRANSLATION, provenance, images={ADC_SYNTHETIC: adc})
 
 

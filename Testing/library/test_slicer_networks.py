@@ -98,6 +98,11 @@ def test_a_license_that_forbids_commercial_use_stands_alone(own):
     [
         ({}, "Training data: see its card"),
         ({"recipe": {"split": {"train": ["a"]}}}, "Trained on 1 study"),
+        (
+            {"config": {"split": {"train": ["a", "b"]}}, "data": "a, b; 20 phantoms"},
+            "Trained on 2 studies and 20 phantoms",
+        ),
+        ({"config": {"split": {"train": ["phantom-0000"]}}}, "Trained on 1 phantom"),
         ({"split": {"train": ["a", "b"]}, "phantoms": {"count": 1}}, "Trained on 2 studies and 1 phantom"),
         ({"recipe": "odd", "split": 3}, "Training data: see its card"),
         ({"phantoms": {"count": 300}, "split": {"train": []}}, "Trained on 300 phantoms"),
