@@ -162,3 +162,9 @@ def test_savings_follow_their_formula():
 def test_a_scratch_arm_that_never_learned_has_no_convergence():
     with pytest.raises(ValueError, match="must have learned"):
         convergence_efficiency(([0, 10], [0.5, 0.6]), ([0, 10], [0.5, 0.4]), True)
+
+
+def test_where_lower_is_better_a_lower_value_is_a_gain_with_all_of_its_interval():
+    scratch = np.array([[2.0, 4.0, 3.0], [2.0, 4.0, 3.0]])
+    gain = gain_over_cases(scratch / 2, scratch, higher_is_better=False)
+    assert (gain.percent, gain.low, gain.high) == pytest.approx((50.0, 50.0, 50.0))
