@@ -93,8 +93,9 @@ def _prospect(cell: Cell, config: StudyConfig, place: Place) -> Prospect:
     settings = cell_config(cell, config)
     bundle = read_bundle(bundle_folder(cell.encoder, place))
     seeds: Sequence[int] = config.encoders[cell.encoder].pretraining.phantoms.seeds[:PHANTOM_COUNT]
-    phantoms = PhantomStore(place.phantoms, config.phantoms.spacing_mm, for_tasks=False).phantoms(seeds)
-    start = Start(bundle, tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms))
+    store = PhantomStore(place.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
+    shown = (from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in store.phantoms(seeds))
+    start = Start(bundle, tuple(shown))
     studies = training_studies(config, TaskId(cell.task), place)
     return Prospect(settings, studies, bundle_encoder_weights(bundle), pretraining_features(start, settings.model))
 

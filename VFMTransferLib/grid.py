@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -162,7 +162,8 @@ def _clear_away(folder: Path) -> None:
 
 
 def _split_document(study: Study) -> dict[str, object]:
-    split = split_of(study.config.phantoms)
+    split = split_of(study.config.phantoms.groups)
+    own = {task: split_of(groups.phantoms) for task, groups in study.config.tasks.items() if groups.phantoms}
     pretraining = {
         name: [f"phantom-{seed:04d}" for seed in encoder.pretraining.phantoms.seeds]
         for name, encoder in study.config.encoders.items()
@@ -174,6 +175,7 @@ def _split_document(study: Study) -> dict[str, object]:
         "train": split.train,
         "validation": split.validation,
         "test": split.test,
+        "tasks with phantoms of their own": {task: asdict(groups) for task, groups in own.items()},
         "real": {name: list(tasks) for name, tasks in real.items()},
         "notes": list(study.notes),
     }

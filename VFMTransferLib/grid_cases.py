@@ -11,7 +11,7 @@ from pathlib import Path
 from .dataset import Split
 from .grid_phantoms import PhantomStore
 from .phantom import Phantom
-from .study.grid_config import PhantomSplit, Pretraining, RealCases, StudyConfig
+from .study.grid_config import PhantomGroups, Pretraining, RealCases, StudyConfig
 from .study_cases import StudyCase, around_gland, from_phantom
 from .study_source import MaskNames, StudySet, read_study
 from .tasks import TASKS
@@ -43,8 +43,8 @@ class Place:
         return self.work / "phantoms"
 
 
-def split_of(phantoms: PhantomSplit) -> Split:
-    """The names of a study's phantoms."""
+def split_of(phantoms: PhantomGroups) -> Split:
+    """The names of phantoms."""
     groups = (phantoms.train, phantoms.validation, phantoms.test)
     return Split(*(tuple(f"phantom-{seed:04d}" for seed in group.seeds) for group in groups))
 
@@ -56,27 +56,35 @@ def study_set(config: StudyConfig, task: TaskId, place: Place, on_progress: OnPr
         DatasetError: A phantom's file is damaged.
         OutputError: A phantom cannot be kept.
     """
-    split = config.phantoms
-    seeds = (*split.train.seeds, *split.validation.seeds, *split.test.seeds)
-    store = PhantomStore(place.phantoms, split.spacing_mm)
-    cases = _cases(store, seeds, task, config.around_gland_mm, _Listener(on_progress))
-    return StudySet(split_of(split), cases)
+    groups = config.groups_of(task)
+    seeds = (*groups.train.seeds, *groups.validation.seeds, *groups.test.seeds)
+    cases = _cases(_store(config, task, place), seeds, task, config.around_gland_mm, _Listener(on_progress))
+    return StudySet(split_of(groups), cases)
 
 
 def training_studies(
     config: StudyConfig, task: TaskId, place: Place, on_progress: OnProgress | None = None
 ) -> list[StudyCase]:
     """The phantoms that train a task, and no others."""
-    store = PhantomStore(place.phantoms, config.phantoms.spacing_mm)
-    made = (from_phantom(phantom, task) for phantom in store.phantoms(config.phantoms.train.seeds, on_progress))
+    store = _store(config, task, place)
+    made = (from_phantom(phantom, task) for phantom in store.phantoms(config.groups_of(task).train.seeds, on_progress))
     return [_cut(study, config.around_gland_mm) for study in made]
+
+
+def common_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyCase]:
+    """The study's own test phantoms as a task's cases: the same for every task, so that distances can be compared."""
+    store = PhantomStore(place.phantoms, config.phantoms.spacing_mm)
+    return [
+        _cut(from_phantom(phantom, task), config.around_gland_mm)
+        for phantom in store.phantoms(config.phantoms.test.seeds)
+    ]
 
 
 def pretraining_set(
     pretraining: Pretraining, spacing_mm: Triple, place: Place, on_progress: OnProgress | None = None
 ) -> list[Phantom]:
     """The phantoms that an encoder is pretrained on."""
-    store = PhantomStore(place.phantoms, spacing_mm, for_tasks=False)
+    store = PhantomStore(place.phantoms, spacing_mm, for_tasks=False, full_resolution=False)
     return store.phantoms(pretraining.phantoms.seeds, on_progress)
 
 
@@ -92,6 +100,12 @@ def real_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyC
     return [
         _cut(_real_study(place.real / name, task, config.real), config.around_gland_mm) for name in config.real_of(task)
     ]
+
+
+def _store(config: StudyConfig, task: TaskId, place: Place) -> PhantomStore:
+    """Where a task's phantoms lie; its own ones have no twin of full resolution, which would be most of their cost."""
+    is_common = config.tasks[task].phantoms is None
+    return PhantomStore(place.phantoms, config.phantoms.spacing_mm, full_resolution=is_common)
 
 
 class _Listener:

@@ -24,7 +24,7 @@ from .errors import CheckpointError
 from .examination import Examination
 from .features import distance_rows, encoder_features, feature_cases
 from .finetune import FinetuneConfig, averaged_network
-from .grid_cases import Place, pretraining_set, real_studies, study_set
+from .grid_cases import Place, common_studies, pretraining_set, real_studies, study_set
 from .grid_rows import Course, curve_rows, metric_rows, run_row
 from .grid_settings import cell_config, cell_sha256, pretraining_spec
 from .models.network import build_network
@@ -192,13 +192,12 @@ def _measured(cell: Cell, config: StudyConfig, place: Place, answers: Answers, c
 
 
 def _distances(cell: Cell, config: StudyConfig, place: Place, network: nn.Module) -> tuple[DistanceRow, ...]:
-    """How far a pretrained arm's features moved on the test phantoms."""
+    """How far a pretrained arm's features moved on the study's own test phantoms."""
     start = _start(cell, place)
     if start is None:
         return ()
     task, spec = TaskId(cell.task), cell_config(cell, config).model
-    studies = study_set(config, task, place)
-    cases = feature_cases(studies.of(studies.split.test), spec)
+    cases = feature_cases(common_studies(config, task, place), spec)
     before = build_network(spec)
     load_encoder(before, spec, bundle_encoder_weights(start))
     features = [encoder_features(each, spec, cases) for each in (before.eval(), network)]

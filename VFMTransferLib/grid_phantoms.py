@@ -40,13 +40,14 @@ class PhantomStore:
     Attributes:
         folder: Where their files lie; it may be shared by many processes.
         spacing_mm: Voxel of their T2w (x, y, z).
-        for_tasks: Whether they have what the tasks need (a twin of full resolution, phase encoding from left to
-            right); those to pretrain on do without.
+        for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
+        full_resolution: Whether they have the twin that super-resolution needs; makes most of their cost.
     """
 
     folder: Path
     spacing_mm: Triple
     for_tasks: bool = True
+    full_resolution: bool = True
 
     def phantoms(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> list[Phantom]:
         """The phantoms of some seeds; what is missing is made.
@@ -71,7 +72,9 @@ class PhantomStore:
     @property
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"t2w_spacing_mm": self.spacing_mm}
-        return {**options, "full_resolution": True, "phase_axis": _LEFT_RIGHT} if self.for_tasks else options
+        if self.full_resolution:
+            options["full_resolution"] = True
+        return {**options, "phase_axis": _LEFT_RIGHT} if self.for_tasks else options
 
     def _path(self, seed: int) -> Path:
         short = sha256_of({**self._options, "version": VERSION})[:_SHOWN_DIGITS]

@@ -36,7 +36,8 @@ def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
     fit = config.tasks[task].fit(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
-    plain = study_config(family, task, StudySet(split_of(config.phantoms), {}), steps=fit.steps, seed=cell.seed)
+    split = split_of(config.groups_of(task))
+    plain = study_config(family, task, StudySet(split, {}), steps=fit.steps, seed=cell.seed)
     rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
     return replace(
@@ -64,6 +65,9 @@ def cell_sha256(cell: Cell, config: StudyConfig) -> str:
         return sha256_of(_stated({**document, "spacing_mm": config.phantoms.spacing_mm, **_phantom_version()}))
     document = {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
     document |= _phantom_version()
+    own = config.tasks[TaskId(cell.task)].phantoms
+    if own is not None:
+        document["own_phantoms"] = own
     if cell.is_trained:
         document["training"] = cell_config(cell, config)
     if cell.arm == "pretrained":

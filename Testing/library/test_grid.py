@@ -144,6 +144,27 @@ def test_only_cells_whose_settings_changed_are_run_anew(a_copy, tmp_path):
     assert "classification" not in {run.task for run in read_tables(a_copy).runs if run.arm != "trivial"}
 
 
+def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
+    document = a_document()
+    groups = {"train": (20, 3), "validation": (1000, 1), "test": (2000, 4)}
+    own = {part: {"first_seed": first, "count": count} for part, (first, count) in groups.items()}
+    document["tasks"]["classification"]["phantoms"] = own
+    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {cell.task for cell in study.pending()} == {"classification"}
+    before = [row for row in read_tables(a_copy).distances if row.task == "classification"]
+    finish(study)
+    tables = read_tables(a_copy)
+    assert {run.n_test_cases for run in tables.runs if run.task == "classification"} == {4}
+    assert {run.n_test_cases for run in tables.runs if run.task != "classification"} == {3}
+    cases = {row.case for row in tables.metrics if row.task == "classification" and row.case}
+    assert cases == {f"phantom-{seed}" for seed in range(2000, 2004)}
+    split = json.loads((a_copy / "split.json").read_text())["tasks with phantoms of their own"]
+    assert split["classification"]["train"] == ["phantom-0020", "phantom-0021", "phantom-0022"]
+    # Distances stay those of the study's own test phantoms, or tasks could not be compared.
+    after = [row for row in tables.distances if row.task == "classification"]
+    assert [(row.layer, row.n_cases) for row in after] == [(row.layer, row.n_cases) for row in before]
+
+
 def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
     document = a_document()
     document["encoders"]["profound"]["pretraining"]["steps"] = 3

@@ -15,6 +15,13 @@ from VFMTransferLib.terms import TaskId
 ROOT = Path(__file__).resolve().parents[2]
 
 
+OWN = {
+    "train": {"first_seed": 4, "count": 6},
+    "validation": {"first_seed": 1000, "count": 1},
+    "test": {"first_seed": 2000, "count": 4},
+}
+
+
 @pytest.fixture
 def config(tmp_path):
     return read_config(write_config(tmp_path, a_document()))
@@ -49,6 +56,11 @@ def changed(path: str, value) -> dict:
         ("phantoms/test", {"first_seed": 1, "count": 3}, "phantoms of train and test must be of different seeds"),
         ("phantoms/test", {"first_seed": 99_999, "count": 3}, "test and encoders.profound.pretraining must be of"),
         ("phantoms/test/count", 2, "phantoms.test.count must be 3 or more"),
+        ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 5, "count": 3}}, "classification.train and"),
+        ("tasks/classification/phantoms", {**OWN, "train": {"first_seed": 100_001, "count": 2}}, "encoders.profound"),
+        ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 2000, "count": 2}}, "test.count must be 3"),
+        ("tasks/classification/phantoms", {"train": OWN["train"]}, "classification.phantoms' must hold"),
+        ("tasks/super-resolution", {"phantoms": OWN}, "super-resolution must have no phantoms of its own"),
         ("encoders/profound/pretraining/objective", "contrast", "encoders must be profound with mae"),
         ("real/shown", ["two"], "real.shown must be among real.cases, but two is not"),
         ("real/cases/one", ["cooking"], "must be one of anatomy-segmentation"),

@@ -44,7 +44,7 @@ def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
         (phantom,) = store.phantoms([5])
         assert from_phantom(phantom, task).case.id == "phantom-0005"
     assert made == [5]
-    PhantomStore(tmp_path / "phantoms", SPACING_MM, for_tasks=False).phantoms([5])
+    PhantomStore(tmp_path / "phantoms", SPACING_MM, for_tasks=False, full_resolution=False).phantoms([5])
     assert made == [5, 5]
     assert len(list((tmp_path / "phantoms").iterdir())) == 2
 

@@ -34,17 +34,32 @@ class Phantoms:
 
 
 @dataclass(frozen=True)
+class PhantomGroups:
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient."""
+
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+
+
+@dataclass(frozen=True)
 class PhantomSplit:
-    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
+    """The phantoms of all tasks that have none of their own.
 
     Attributes:
-        spacing_mm: Voxel of their T2w (x, y, z).
+        spacing_mm: Voxel of every phantom's T2w (x, y, z).
+        train, validation, test: As `PhantomGroups`.
     """
 
     spacing_mm: Triple
     train: Phantoms
     validation: Phantoms
     test: Phantoms
+
+    @property
+    def groups(self) -> PhantomGroups:
+        """The same without the voxel."""
+        return PhantomGroups(self.train, self.validation, self.test)
 
 
 @dataclass(frozen=True)
@@ -84,11 +99,18 @@ class Fit:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """One task: how each encoder is trained on it, and which specialised rows stand beside (ProFound's settings)."""
+    """One task.
+
+    Attributes:
+        profound, provicnet: How each encoder is trained on it.
+        specialised: Which rows stand beside; they have ProFound's settings.
+        phantoms: Its own phantoms; the study's by default. Super-resolution has none, since it needs their twins.
+    """
 
     profound: Fit | None = None
     provicnet: Fit | None = None
     specialised: tuple[Literal["dynunet", "resnet", "registration"], ...] = ()
+    phantoms: PhantomGroups | None = None
 
     def fit(self, family: str) -> Fit | None:
         """The settings of an encoder's family."""
@@ -150,6 +172,10 @@ class StudyConfig:
         """Names of the real cases that test a task."""
         return () if self.real is None else self.real.of(task)
 
+    def groups_of(self, task: TaskId) -> PhantomGroups:
+        """The phantoms of a task: its own, or the study's."""
+        return self.tasks[task].phantoms or self.phantoms.groups
+
 
 def read_config(path: Path) -> StudyConfig:
     """Read a study's configuration.
@@ -196,8 +222,17 @@ def _problems(config: StudyConfig) -> Iterator[str]:
 
 
 def _phantom_problems(config: StudyConfig) -> Iterator[str]:
-    split = config.phantoms
-    groups = {"train": split.train, "validation": split.validation, "test": split.test}
+    yield from _group_problems(config, "", config.phantoms.groups)
+    for task, settings in config.tasks.items():
+        if settings.phantoms is not None:
+            yield from _group_problems(config, f"tasks.{task}.", settings.phantoms)
+            if task is TaskId.SUPER_RESOLUTION:
+                yield f"tasks.{task} must have no phantoms of its own, since it needs twins of full resolution."
+
+
+def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> Iterator[str]:
+    """What is wrong with phantoms that train, validate and test, beside those of the pretrainings."""
+    groups = {f"{where}{part}": getattr(split, part) for part in ("train", "validation", "test")}
     groups |= {
         f"encoders.{name}.pretraining": encoder.pretraining.phantoms for name, encoder in config.encoders.items()
     }
@@ -205,7 +240,7 @@ def _phantom_problems(config: StudyConfig) -> Iterator[str]:
         if group.count < 1 or group.first_seed < 0:
             yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
     if split.test.count < MIN_TEST_CASES:
-        yield f"phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance can be told."
+        yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance can be told."
     names = list(groups)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
