@@ -18,8 +18,9 @@ from .study.advice_words import Advice, Outlook, advice_of
 from .study.forecast import EstimateRow
 from .study.outlook import Experience, gain_to_expect, hours_to_save
 from .study_cases import StudyCase, around_gland
+from .study_pretraining import spec_for_views
 from .study_source import StudySet
-from .study_training import spec_for_views, study_config
+from .study_training import study_config
 from .terms import TaskId
 
 STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at

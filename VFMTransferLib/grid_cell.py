@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -39,9 +39,11 @@ from .study.grid_config import StudyConfig
 from .study.grid_results import CellResult, write_result
 from .study.grid_tables import DistanceRow
 from .study_cases import StudyCase, from_phantom
+from .study_pretraining import Pretraining, pretrain_by_contrast, pretrain_masked
 from .study_scores import score_results
-from .study_training import checkpoints, finetune_study, pretrain_by_contrast, pretrain_masked
+from .study_training import finetune_study
 from .terms import TaskId
+from .training_record import checkpoints
 from .trivial import trivial_baseline
 
 OnProgress = Callable[[str, float], None]
@@ -136,14 +138,14 @@ def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress)
     folder, sha256 = bundle_folder(cell.encoder, place), cell_sha256(cell, config)
     work = checkpoints(folder)
     _require_stamp(work, sha256)
-    common: dict[str, Any] = {"steps": settings.steps, "seed": settings.seed, "on_progress": tell}
-    common |= {"data": f"{len(phantoms)} phantoms", "spec": pretraining_spec(cell.encoder, config)}
+    spec = pretraining_spec(cell.encoder, config)
+    how = Pretraining(settings.steps, f"{len(phantoms)} phantoms", settings.seed, spec)
     if settings.objective == "mae":
         images = [phantom.case for phantom in phantoms]
-        bundle = _or_anew(work, lambda: pretrain_masked(images, folder, **common))
+        bundle = _or_anew(work, lambda: pretrain_masked(images, folder, how, on_progress=tell))
     else:
         studies = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
-        bundle = _or_anew(work, lambda: pretrain_by_contrast(studies, folder, **common))
+        bundle = _or_anew(work, lambda: pretrain_by_contrast(studies, folder, how, on_progress=tell))
     return CellResult(cell, sha256, seconds=bundle.training["seconds"])
 
 

@@ -14,7 +14,8 @@ from .pair_recipe import PairRecipe
 from .study_card import study_card
 from .study_cases import StudyCase, from_phantom
 from .study_source import StudySet, read_study
-from .study_training import checkpoints, finetune_study, study_config, write_study_arm
+from .study_training import finetune_study, study_config, write_study_arm
+from .training_record import checkpoints
 
 _MEASUREMENTS = 3  # of a training, on whole images
 

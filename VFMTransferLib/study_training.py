@@ -1,4 +1,4 @@
-"""From study cases to bundles: one cell of the study, or the pretraining that its pretrained arm starts from.
+"""From study cases to a bundle: one arm of one task of the study.
 
 A work folder keeps checkpoints; started again with the same settings, a training goes on where it was.
 """
@@ -11,38 +11,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .augment import Augmentation
 from .bundle import Bundle, write_bundle
-from .case import Case
 from .class_calibration import Calibration
-from .contrast import ContrastConfig, pretrain_contrast
-from .dataset import TrainingCase, training_case
-from .demonstration import demonstration, demonstration_encoder
+from .demonstration import demonstration
 from .division import Division
-from .encoders import bundle_encoder_weights, encoder_weights, load_encoder
+from .encoders import bundle_encoder_weights
 from .errors import DatasetError
 from .examination import Examination
 from .export import export_onnx
 from .finetune import FinetuneConfig, averaged_network, finetune
 from .lessons import lesson_of
-from .models.network import build_network
 from .optimization import Progress, Run, Schedule
-from .pretrain import PretrainConfig, pretrain
-from .pretrain import encoder_weights as masked_encoder_weights
 from .registry import ModelSpec
-from .slice_samples import SliceCase, slice_case
-from .spec_json import to_json
 from .study_cases import StudyCase
 from .study_scores import OF_PROBABILITIES, Scores, calibration_of, score_results
 from .study_source import StudySet
-from .study_targets import class_map
 from .tasks import TASKS
 from .terms import Arm, TaskId
+from .training_record import VERSION, course, draws_of, recorded
 from .trivial import TITLES, trivial_baseline
 
-VERSION = "1.0.0"
 SCORE = "score"  # the task's primary measure in a run's history
 _RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
@@ -87,13 +78,8 @@ def study_config(
         phantom_share=0.0,
         measure_every=max(steps // 10, 1),
         batch=batch or _batch(family, task),
-        draws=_draws(batch),
+        draws=draws_of(batch),
     )
-
-
-def _draws(batch: int | None) -> str:
-    """How samples draw: the study's own batches as they always did, others so that processes draw their own only."""
-    return "step" if batch is None else "sample"
 
 
 def _batch(family: str, task: TaskId) -> int:
@@ -208,153 +194,13 @@ def write_study_arm(
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
 
 
-def pretrain_masked(
-    images: Iterable[Case],
-    folder: Path,
-    *,
-    steps: int,
-    data: str,
-    seed: int = 0,
-    spec: ModelSpec | None = None,
-    batch: int | None = None,
-    precision: str = "float32",
-    division: Division | None = None,
-    on_progress: Progress | None = None,
-) -> Bundle:
-    """Pretrain ProFound's encoder as a masked autoencoder, to a bundle.
-
-    Args:
-        images: Cases; a sequence that one lacks is a channel of zeros.
-        folder: The bundle's folder; checkpoints go beside it.
-        steps: Optimizer steps.
-        data: What the cases are, for the record.
-        seed: Of weights, order, views and hidden cubes.
-        spec: The encoder; the demonstration's by default.
-        batch: Samples a step, each of which then draws for itself; one view by default.
-        precision: As `Schedule`.
-        division: This process's share of each batch; all of it by default.
-        on_progress: Called with a line of text and the part that is done.
-
-    Returns:
-        The bundle, which the first of several processes has written.
-    """
-    spec = demonstration_encoder() if spec is None else spec
-    cases: dict[str, TrainingCase] = {case.id: training_case(case, spec_for_views(spec)) for case in images}
-    config = PretrainConfig(
-        model=spec,
-        cases=tuple(cases),
-        schedule=_pretraining_schedule(steps, precision),
-        augmentation=Augmentation(),
-        seed=seed,
-        hidden=0.6,
-        decoder_width=64,
-        phantom_share=0.0,
-        batch=batch or 1,
-        draws=_draws(batch),
-    )
-    run = pretrain(config, cases, checkpoints(folder), division=division, on_progress=on_progress)
-    record = {"objective": "mae", "data": data, "config": _recorded(config)}
-    return _write_start(spec, masked_encoder_weights(run), run, folder, record)
-
-
-def pretrain_by_contrast(
-    studies: Iterable[StudyCase],
-    folder: Path,
-    *,
-    steps: int,
-    data: str,
-    seed: int = 0,
-    spec: ModelSpec | None = None,
-    batch: int | None = None,
-    precision: str = "float32",
-    division: Division | None = None,
-    on_progress: Progress | None = None,
-) -> Bundle:
-    """Pretrain ProViCNet's encoders by patch-level contrast of tissues, to a bundle.
-
-    Args:
-        studies: Cases of lesion segmentation, whose gland is known too; otherwise as for `pretrain_masked`.
-        folder, steps, data, seed, precision, division, on_progress: As there.
-        spec: The network, one of lesion segmentation; the demonstration's by default.
-        batch: Slices a step, each of which then draws for itself; eight by default.
-
-    Returns:
-        As there.
-
-    Raises:
-        DatasetError: A case has no mask of the prostate.
-    """
-    spec = demonstration("provicnet", TaskId.LESION_SEGMENTATION) if spec is None else spec
-    cases = [_tissues(study, spec) for study in studies]
-    schedule = _pretraining_schedule(steps, precision)
-    config = ContrastConfig(spec, schedule, Augmentation(), seed, batch=batch or 8, drop_path=0.1, draws=_draws(batch))
-    run = pretrain_contrast(config, cases, checkpoints(folder), division=division, on_progress=on_progress)
-    names = [case.id for case in cases]
-    record = {"objective": "contrast", "data": data, "cases": names, "config": _recorded(config)}
-    return _write_start(spec, run.average, run, folder, record)
-
-
-def _pretraining_schedule(steps: int, precision: str) -> Schedule:
-    return Schedule(steps, learning_rate=1e-3, precision=precision, checkpoint_every=min(steps, 50))
-
-
-def _tissues(study: StudyCase, spec: ModelSpec) -> SliceCase:
-    if study.gland is None:
-        raise DatasetError(f"Case '{study.case.id}' must have a mask of the prostate for contrast, but has none.")
-    return slice_case(study.case, spec, study.gland, class_map(study, spec))
-
-
-def checkpoints(bundle_folder: Path) -> Path:
-    """Where the training of a bundle keeps its checkpoint: beside the bundle, which is written whole at the end."""
-    return bundle_folder.parent / f"{bundle_folder.name}.training"
-
-
 def finite(values: Mapping[str, float]) -> dict[str, float]:
     """What has a value; JSON knows no other numbers."""
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def spec_for_views(encoder: ModelSpec) -> ModelSpec:
-    """An encoder's specification with a task, which says that T2w is the grid's sequence."""
-    return replace(encoder, task=TaskId.LESION_SEGMENTATION)
-
-
-def _write_start(
-    spec: ModelSpec, weights: Mapping[str, Tensor], run: Run, folder: Path, record: dict[str, Any]
-) -> Bundle:
-    """Write a pretrained network, in the first process; that its encoders can be loaded is tried first."""
-    load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
-    bundle = Bundle(
-        folder=folder,
-        name=folder.name,
-        title=f"{spec.title}, {record['objective']}",
-        version=VERSION,
-        spec=spec,
-        training={**record, **_course(run)},
-        license="Apache-2.0" if record["data"].endswith("phantoms") else "unknown",
-        demonstration=True,
-        description="A starting point for fine-tuning.",
-    )
-    if not run.division.is_first:
-        return bundle
-    return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
-
-
 def _training(config: FinetuneConfig, run: Run, data: str) -> dict[str, Any]:
-    return {"config": _recorded(config), "data": data, **_course(run)}
-
-
-def _recorded(config: object) -> dict[str, Any]:
-    """A configuration without its network, which the bundle states itself."""
-    document: dict[str, Any] = to_json(config)
-    del document["model"]
-    return document
-
-
-def _course(run: Run) -> dict[str, Any]:
-    course = {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
-    how = {"devices": run.division.processes, "accumulation": run.division.accumulation}
-    return course if run.division.parts == 1 else {**course, **how}
+    return {"config": recorded(config), "data": data, **course(run)}
 
 
 def _parts(config: FinetuneConfig, studies: StudySet) -> dict[str, list[StudyCase]]:

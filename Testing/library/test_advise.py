@@ -11,8 +11,7 @@ import pytest
 from study_examples import TINY_CONVNEXT, a_phantom, tiny_study_spec
 from study_grids import a_document, write_config
 
-from VFMTransferLib import advice, estimators, starts, study_source
-from VFMTransferLib import study_training as training
+from VFMTransferLib import advice, estimators, starts, study_pretraining, study_source, study_training
 from VFMTransferLib.cli import main
 from VFMTransferLib.demonstration import demonstration_encoder
 from VFMTransferLib.errors import DatasetError
@@ -25,6 +24,7 @@ from VFMTransferLib.study.grid_tables import CurveRow, RunRow, StudyTables, writ
 from VFMTransferLib.study.left_out import validate
 from VFMTransferLib.study.outlook import Experience, gain_to_expect, hours_to_save, read_experience
 from VFMTransferLib.study.transfer_summary import SummaryRow, summarize
+from VFMTransferLib.study_pretraining import Pretraining, pretrain_masked
 from VFMTransferLib.terms import TaskId
 
 NAN, INF = math.nan, math.inf
@@ -191,8 +191,8 @@ def small_networks(monkeypatch):
     spec = demonstration_encoder()
     grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
     tiny = replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
-    monkeypatch.setattr(training, "demonstration", tiny_study_spec)
-    monkeypatch.setattr(training, "demonstration_encoder", lambda: tiny)
+    monkeypatch.setattr(study_training, "demonstration", tiny_study_spec)
+    monkeypatch.setattr(study_pretraining, "demonstration_encoder", lambda: tiny)
     monkeypatch.setattr(study_source, "make_phantom", lambda seed, **_: a_phantom(seed % 5))
     monkeypatch.setattr(starts, "PHANTOM_COUNT", 3)
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
@@ -201,7 +201,7 @@ def small_networks(monkeypatch):
 @pytest.fixture
 def a_pretraining(tmp_path, small_networks):
     folder = tmp_path / "mae-start"
-    return training.pretrain_masked([a_phantom(0).case], folder, steps=1, data="1 phantoms").folder
+    return pretrain_masked([a_phantom(0).case], folder, Pretraining(1, "1 phantoms")).folder
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 from study_examples import FAMILIES, a_study, tiny_study_spec, write_case
 from tiny_commands import use_small_networks
 
-from VFMTransferLib import study_training as module
 from VFMTransferLib.bundle import read_bundle, verify
 from VFMTransferLib.cli import main
 from VFMTransferLib.dataset import Split
@@ -19,9 +18,11 @@ from VFMTransferLib.errors import DatasetError
 from VFMTransferLib.models.network import build_network
 from VFMTransferLib.optimization import CHECKPOINT
 from VFMTransferLib.predict import predict
+from VFMTransferLib.study_pretraining import Pretraining, pretrain_by_contrast, pretrain_masked
 from VFMTransferLib.study_source import StudySet
-from VFMTransferLib.study_training import checkpoints, finetune_study, study_config, write_study_arm
+from VFMTransferLib.study_training import finetune_study, study_config, write_study_arm
 from VFMTransferLib.terms import Arm, TaskId
+from VFMTransferLib.training_record import checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,7 @@ def test_pretraining_reads_a_folder_of_cases(tmp_path, objective):
 def test_contrast_needs_to_know_the_gland(tmp_path):
     study = replace(a_study(TaskId.LESION_SEGMENTATION), gland=None)
     with pytest.raises(DatasetError, match="must have a mask of the prostate"):
-        module.pretrain_by_contrast([study], tmp_path / "start", steps=1, data="one")
+        pretrain_by_contrast([study], tmp_path / "start", Pretraining(1, "one"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -94,9 +95,9 @@ def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
     studies = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
     if family == "profound":
         images = [study.case for study in studies]
-        start = module.pretrain_masked(images, tmp_path / "start", steps=1, data="two")
+        start = pretrain_masked(images, tmp_path / "start", Pretraining(1, "two"))
     else:
-        start = module.pretrain_by_contrast(studies, tmp_path / "start", steps=1, data="two")
+        start = pretrain_by_contrast(studies, tmp_path / "start", Pretraining(1, "two"))
     weights = bundle_encoder_weights(start)
     for task in TaskId:
         spec = tiny_study_spec(family, task)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from study_examples import SPACING_MM, TINY_CONVNEXT, tiny_study_spec
 
-from VFMTransferLib import study_source, study_training
+from VFMTransferLib import study_pretraining, study_source, study_training
 from VFMTransferLib.cli import main
 from VFMTransferLib.demonstration import demonstration_encoder
 from VFMTransferLib.registry import HeadSpec, ModelSpec
@@ -25,7 +25,8 @@ def use_small_networks(put: Callable[[object, str, object], None] = setattr) -> 
     """Put small things in the place of what the commands take; `put` may be a monkeypatch's."""
     plain = study_source.make_phantom
     put(study_training, "demonstration", tiny_study_spec)
-    put(study_training, "demonstration_encoder", tiny_encoder)
+    put(study_pretraining, "demonstration", tiny_study_spec)
+    put(study_pretraining, "demonstration_encoder", tiny_encoder)
     put(
         study_source,
         "make_phantom",

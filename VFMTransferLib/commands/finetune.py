@@ -61,7 +61,8 @@ def _study(args: argparse.Namespace) -> None:
         args.parser.error(f"--encoder must be {' or '.join(FAMILIES)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..catalog import find_bundle
     from ..study_source import folder_studies, phantom_studies
-    from ..study_training import checkpoints, finetune_study, study_config, write_study_arm
+    from ..study_training import finetune_study, study_config, write_study_arm
+    from ..training_record import checkpoints
 
     task = TaskId(args.what)
     init = None if args.init == SCRATCH else find_bundle(args.init)

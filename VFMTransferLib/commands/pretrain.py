@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from .options import Commands, add_command, add_division, add_output, divided, require_undivided
 from .progress import progress_lines
@@ -52,23 +51,23 @@ def _by_objective(args: argparse.Namespace) -> None:
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..study_cases import from_phantom
+    from ..study_pretraining import Pretraining, pretrain_by_contrast, pretrain_masked
     from ..study_source import folder_cases, folder_lesions, pretraining_phantoms
-    from ..study_training import pretrain_by_contrast, pretrain_masked
     from ..terms import TaskId
 
     is_made_up = args.data in (None, PHANTOMS)
-    common: dict[str, Any] = {"steps": args.steps, "seed": args.seed}
-    common["data"] = f"{args.phantoms} {PHANTOMS}" if is_made_up else Path(args.data).name
+    data = f"{args.phantoms} {PHANTOMS}" if is_made_up else Path(args.data).name
     with progress_lines() as on_progress:
-        common |= divided(args, on_progress)
+        how = divided(args, on_progress)
+        division = how.pop("division")
+        settings = Pretraining(args.steps, data, args.seed, **how)
         phantoms = pretraining_phantoms(args.phantoms, on_progress) if is_made_up else []
-        common["on_progress"] = on_progress
         if args.objective == "mae":
             images = [phantom.case for phantom in phantoms] if is_made_up else folder_cases(Path(args.data))
-            bundle = pretrain_masked(images, args.output, **common)
+            bundle = pretrain_masked(images, args.output, settings, division=division, on_progress=on_progress)
         else:
             made = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
             studies = made if is_made_up else folder_lesions(Path(args.data))
-            bundle = pretrain_by_contrast(studies, args.output, **common)
-    if common["division"].is_first:
+            bundle = pretrain_by_contrast(studies, args.output, settings, division=division, on_progress=on_progress)
+    if division.is_first:
         print(f"{bundle.name}\n{bundle.folder}")
