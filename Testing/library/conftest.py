@@ -1,5 +1,6 @@
 """Fixtures that read as words: small cases, the real studies where they are at hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         pytest.skip("The reference numbers are not beside this clone.")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    """A real headless browser, one for the tests of a module."""
+    from browsers import a_chromium
+
+    with a_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

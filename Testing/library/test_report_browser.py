@@ -2,14 +2,13 @@
 
 import base64
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import Listener, needs_chromium
 from comparison_cases import (
     T2W_GRID,
     a_case,
@@ -27,22 +26,7 @@ from VFMTransferLib.study.comparison import compare
 from VFMTransferLib.terms import Sequence
 from VFMTransferLib.volume import Volume
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright.")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="No Chromium found: apt-get install chromium, or set CHROMIUM to its path."
-)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = needs_chromium
 READ_PICTURE = "(id) => document.querySelector(`.panel[data-panel=${id}] canvas`).toDataURL('image/png')"
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -52,11 +36,7 @@ class Reader:
 
     def __init__(self, page) -> None:
         self.page = page
-        self.messages: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda message: self.messages.append(message.text))
-        page.on("pageerror", lambda error: self.messages.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        self.heard = Listener(page)
 
     def open(self, path: Path) -> None:
         self.page.goto(path.as_uri())
@@ -102,14 +82,6 @@ def share_of(pixels: np.ndarray, color: tuple[int, int, int], tolerance: int = 7
     return float((np.abs(pixels - color).sum(axis=-1) < tolerance).mean())
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def reader_of(chromium) -> Iterator[Callable[..., Reader]]:
     """Opens a page; at the end it must have loaded nothing else and complained of nothing."""
@@ -123,9 +95,9 @@ def reader_of(chromium) -> Iterator[Callable[..., Reader]]:
 
     yield open_page
     for reader in readers:
-        assert reader.messages == []
-        assert len(reader.requests) == 1
-        assert reader.requests[0].startswith("file:")
+        assert reader.heard.messages == []
+        assert len(reader.heard.requests) == 1
+        assert reader.heard.requests[0].startswith("file:")
         reader.page.close()
 
 

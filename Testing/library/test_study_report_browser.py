@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browsers import Listener, needs_chromium
 from grid_examples import a_grid
 from study_examples import a_study
 
@@ -18,13 +17,7 @@ from VFMTransferLib.study.grid_tables import write_tables
 from VFMTransferLib.terms import TaskId
 from VFMTransferLib.trivial import TITLES, trivial_baseline
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright.")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="No Chromium found: apt-get install chromium, or set CHROMIUM to its path."
-)
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+pytestmark = needs_chromium
 VIEWS = [(1400, "light"), (1400, "dark"), (900, "light"), (900, "dark")]
 RGB = """const pixel = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const rgb = (color) => { pixel.fillStyle = color; pixel.fillRect(0, 0, 1, 1);
@@ -55,33 +48,23 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(chromium, study) -> Iterator[Callable]:
     """Opens the page; at the end it must have loaded nothing else and complained of nothing."""
-    pages, messages, requests = [], [], []
+    pages, heard = [], []
 
     def open_page(width: int = 1400, scheme: str = "light"):
         page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
+        heard.append(Listener(page))
         page.goto((study / "report.html").as_uri())
         pages.append(page)
         return page
 
     yield open_page
-    assert messages == []
-    assert [url for url in requests if not url.startswith("data:image/png")] == [
-        (study / "report.html").as_uri()
-    ] * len(pages)
+    for listener in heard:
+        assert listener.messages == []
+        asked = [url for url in listener.requests if not url.startswith("data:image/png")]
+        assert asked == [(study / "report.html").as_uri()]
     for page in pages:
         page.close()
 
