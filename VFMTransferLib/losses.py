@@ -13,13 +13,20 @@ from torch import Tensor
 _SMOOTH = 1.0
 # As published for ProViCNet; background and gland would drown the cancers otherwise.
 CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
+LESION_WEIGHT = CLASS_WEIGHTS[-1] / CLASS_WEIGHTS[0]
 AUXILIARY_WEIGHT = 0.4
+_BARELY = 1e-5
 
 
-def soft_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of two maps (D, H, W) of probabilities, in the form with squares, least at equality."""
-    overlap = 2 * (probability * target).sum() + _SMOOTH
-    return 1 - overlap / (probability.square().sum() + target.square().sum() + _SMOOTH)
+def soft_dice_loss(probability: Tensor, target: Tensor, smooth: float = _SMOOTH) -> Tensor:
+    """1 - Dice of two maps (D, H, W) of probabilities, in the form with squares, least at equality.
+
+    Args:
+        probability, target: The maps.
+        smooth: Voxels that are added to overlap and size.
+    """
+    overlap = 2 * (probability * target).sum() + smooth
+    return 1 - overlap / (probability.square().sum() + target.square().sum() + smooth)
 
 
 def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -56,14 +63,18 @@ def _zone_loss(logits: Tensor, target: Tensor) -> Tensor:
 def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy and Dice of one lesion channel, over a whole batch.
 
-    The Dice term is smoothed by one voxel: where no lesion is, it asks for none, and costs nothing once there is none.
+    A voxel of a lesion counts as many times as one of the background as in ProViCNet's published weights. The Dice term
+    is hardly smoothed, so that where no lesion is it says nothing (it costs 1 whatever is predicted) and the
+    cross-entropy alone asks for none: smoothed by a voxel it made every network of ours mark nothing.
 
     Args:
         logits: (B, 1, ...).
         target: (B, 1, ...), probability of a lesion.
     """
     logits = logits.float()
-    return F.binary_cross_entropy_with_logits(logits, target) + soft_dice_loss(logits.sigmoid(), target)
+    weight = 1 + (LESION_WEIGHT - 1) * target
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
+    return entropy + soft_dice_loss(logits.sigmoid(), target, smooth=_BARELY)
 
 
 def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:

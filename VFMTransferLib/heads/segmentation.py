@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers import AdaptiveAveragePool, ConvModule, resize
 
 POOL_SIZES = (1, 2, 3, 6)
+RARE = -3.0  # logit of 5 %
 
 
 class UPerNetHead(nn.Module):
@@ -33,7 +34,7 @@ class UPerNetHead(nn.Module):
         self.lateral_convs = nn.ModuleList(ConvModule(dim, width, 1) for dim in finer)
         self.fpn_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in finer)
         self.fpn_bottleneck = ConvModule(len(dims) * width, width, 3)
-        self.classifier = nn.Conv3d(width, out_channels, 1)
+        self.classifier = _classifier(width, out_channels)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Fuse the four maps to logits (B, out, D, H, W) at the first map's size."""
@@ -55,13 +56,24 @@ class UPerNetHead(nn.Module):
         return self.bottleneck(torch.cat([last, *scales], dim=1))
 
 
+def _classifier(width: int, out_channels: int) -> nn.Conv3d:
+    """The last layer. One lesion channel begins with few lesions (Lin et al., arXiv 1708.02002, section 4.1).
+
+    Otherwise the first steps, which unlearn that half of all voxels are cancer, unlearn what tells them apart as well.
+    """
+    layer = nn.Conv3d(width, out_channels, 1)
+    if out_channels == 1:
+        nn.init.constant_(layer.bias, RARE)
+    return layer
+
+
 class AuxiliaryHead(nn.Module):
     """A shallow head on the third map; its loss speeds up training and prediction leaves it out."""
 
     def __init__(self, channels: int, width: int, out_channels: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(ConvModule(channels, width, 3))
-        self.classifier = nn.Conv3d(width, out_channels, 1)
+        self.classifier = _classifier(width, out_channels)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map the feature (B, channels, D, H, W) to logits (B, out, D, H, W)."""
