@@ -73,11 +73,9 @@ def training_studies(
 
 def common_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyCase]:
     """The study's own test phantoms as a task's cases: the same for every task, so that distances can be compared."""
-    store = PhantomStore(place.phantoms, config.phantoms.spacing_mm)
-    return [
-        _cut(from_phantom(phantom, task), config.around_gland_mm)
-        for phantom in store.phantoms(config.phantoms.test.seeds)
-    ]
+    shared = config.phantoms
+    store = PhantomStore(place.phantoms, shared.spacing_mm, full_resolution=shared.full_resolution)
+    return [_cut(from_phantom(phantom, task), config.around_gland_mm) for phantom in store.phantoms(shared.test.seeds)]
 
 
 def pretraining_set(
@@ -103,9 +101,9 @@ def real_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyC
 
 
 def _store(config: StudyConfig, task: TaskId, place: Place) -> PhantomStore:
-    """Where a task's phantoms lie; its own ones have no twin of full resolution, which would be most of their cost."""
-    is_common = config.tasks[task].phantoms is None
-    return PhantomStore(place.phantoms, config.phantoms.spacing_mm, full_resolution=is_common)
+    """Where a task's phantoms lie."""
+    twins = config.groups_of(task).full_resolution
+    return PhantomStore(place.phantoms, config.phantoms.spacing_mm, full_resolution=twins)
 
 
 class _Listener:

@@ -55,7 +55,7 @@ def pair_data(recipe: PairRecipe, data: Path, store: Path, on_progress: Progress
         for place, name in enumerate(named)
     }
     groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
-    kept = PhantomStore(store, recipe.phantoms.spacing_mm)
+    kept = PhantomStore(store, recipe.phantoms.spacing_mm, full_resolution=recipe.phantoms.full_resolution)
     made = [[from_phantom(p, recipe.task) for p in kept.phantoms(group.seeds, on_progress)] for group in groups]
     train, validation, test = (tuple(study.case.id for study in studies) for studies in made)
     shown = tuple(made[0]) if recipe.split.train else ()

@@ -35,11 +35,17 @@ class Phantoms:
 
 @dataclass(frozen=True)
 class PhantomGroups:
-    """Which phantoms train, choose the best step, and are measured; a phantom is a patient."""
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
+
+    Attributes:
+        full_resolution: Whether they have the twin of full resolution that super-resolution needs; it is most of their
+            cost.
+    """
 
     train: Phantoms
     validation: Phantoms
     test: Phantoms
+    full_resolution: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,19 @@ class PhantomSplit:
 
     Attributes:
         spacing_mm: Voxel of every phantom's T2w (x, y, z).
-        train, validation, test: As `PhantomGroups`.
+        train, validation, test, full_resolution: As `PhantomGroups`.
     """
 
     spacing_mm: Triple
     train: Phantoms
     validation: Phantoms
     test: Phantoms
+    full_resolution: bool = True
 
     @property
     def groups(self) -> PhantomGroups:
         """The same without the voxel."""
-        return PhantomGroups(self.train, self.validation, self.test)
+        return PhantomGroups(self.train, self.validation, self.test, self.full_resolution)
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class TaskConfig:
     Attributes:
         profound, provicnet: How each encoder is trained on it.
         specialised: Which rows stand beside; they have ProFound's settings.
-        phantoms: Its own phantoms; the study's by default. Super-resolution has none, since it needs their twins.
+        phantoms: Its own phantoms; the study's by default.
     """
 
     profound: Fit | None = None
@@ -226,8 +233,8 @@ def _phantom_problems(config: StudyConfig) -> Iterator[str]:
     for task, settings in config.tasks.items():
         if settings.phantoms is not None:
             yield from _group_problems(config, f"tasks.{task}.", settings.phantoms)
-            if task is TaskId.SUPER_RESOLUTION:
-                yield f"tasks.{task} must have no phantoms of its own, since it needs twins of full resolution."
+        if task is TaskId.SUPER_RESOLUTION and not config.groups_of(task).full_resolution:
+            yield f"the phantoms of {task} must have full_resolution: true, or there is no truth to compare with."
 
 
 def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> Iterator[str]:
