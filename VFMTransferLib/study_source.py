@@ -75,13 +75,13 @@ def phantom_studies(
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
-    made = phantom_cases_of(task, range(seed, seed + count), spacing_mm=spacing_mm, on_progress=on_progress)
+    made = _phantom_cases(task, range(seed, seed + count), spacing_mm=spacing_mm, on_progress=on_progress)
     cases = {study.case.id: study for study in made}
     names = tuple(cases)
     return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
 
 
-def phantom_cases_of(
+def _phantom_cases(
     task: TaskId,
     seeds: Sequence[int],
     *,
