@@ -66,6 +66,8 @@ class PairRecipe:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:
             raise ValueError("some cases or phantoms must train, got none")
+        if self.task is TaskId.SUPER_RESOLUTION and not self.phantoms.full_resolution:
+            raise ValueError("phantoms.full_resolution must be true for super-resolution, got false")
 
 
 def is_pair_recipe(path: Path) -> bool:

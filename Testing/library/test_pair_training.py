@@ -23,6 +23,10 @@ from VFMTransferLib.study_source import MaskNames
 from VFMTransferLib.terms import Arm, TaskId
 
 
+SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Training"
+GROUPS = (Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1))
+
+
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
     monkeypatch.setattr(study_training, "demonstration", tiny_study_spec)
@@ -49,7 +53,7 @@ def a_recipe(task: TaskId = TaskId.SUPER_RESOLUTION, **changes) -> PairRecipe:
         precision="float32",
         split=Split(("a",), (), ("b",)),
         masks=MaskNames(gland=("gland_drawn", "gland_net")),
-        phantoms=PhantomSplit(SPACING_MM, Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1)),
+        phantoms=PhantomSplit(SPACING_MM, *GROUPS),
         phantom_share=0.5,
         license="Apache-2.0",
         attribution="Images: none but phantoms.",
@@ -77,11 +81,23 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"speed": 1}, "recipe.speed must not be there"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
         ({"phantom_share": 1.0}, "below 1, got 1"),
+        ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution must be true"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
     with pytest.raises(DatasetError, match=message):
         read_pair_recipe(written(a_recipe(), tmp_path / "r.json", **changes))
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_shipped_recipes_can_be_read(path):
+    if path.stem == "anatomy":
+        assert not is_pair_recipe(path)
+        return
+    recipe = read_pair_recipe(path)
+    assert (recipe.task, recipe.name) == (TaskId(path.stem), f"{recipe.encoder}-{path.stem}-demo")
+    groups = recipe.phantoms
+    assert not set(groups.train.seeds) & {*groups.validation.seeds, *groups.test.seeds}
 
 
 def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
