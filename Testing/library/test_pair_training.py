@@ -22,7 +22,6 @@ from VFMTransferLib.study.grid_config import Phantoms, PhantomSplit
 from VFMTransferLib.study_source import MaskNames
 from VFMTransferLib.terms import Arm, TaskId
 
-
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Training"
 GROUPS = (Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1))
 
