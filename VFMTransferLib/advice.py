@@ -10,7 +10,7 @@ import numpy as np
 
 from .encoders import bundle_encoder_weights, pretrained_network
 from .errors import DatasetError
-from .estimators import ESTIMATORS, LARGEST_TRIAL, Prospect
+from .estimators import ESTIMATORS, LARGEST_TRIAL, Prospect, looked_at
 from .features import ENCODER, encoder_features, feature_cases
 from .registry import ConvNeXtSpec, ModelSpec
 from .starts import Start
@@ -41,7 +41,7 @@ def advise(
 
     Args:
         task: The task.
-        studies: The cases; only those that train are looked at.
+        studies: The cases; only those that train are looked at, and of many of them some.
         starts: The pretrainings to choose from.
         experience: A finished study.
         data: What the cases are, for the answer.
@@ -54,7 +54,7 @@ def advise(
     """
     if not starts or not studies.split.train:
         raise DatasetError("Advice needs at least one pretraining and one training case.")
-    cases = [_as_in_study(study, experience) for study in studies.of(studies.split.train)]
+    cases = [_as_in_study(study, experience) for study in looked_at(studies.of(studies.split.train))]
     outlooks = []
     for number, start in enumerate(starts):
         tell = None if on_progress is None else _part(on_progress, number, len(starts))
@@ -139,6 +139,9 @@ def _notes(prospect: Prospect, estimates: Mapping[str, float]) -> Iterable[str]:
             f"few-steps was left out: {prospect.parameters / 1e6:.0f} million parameters are too many to train on a "
             "processor. The study's encoders were far smaller, so that its experience may not hold."
         )
+    training = len(prospect.config.split.train)
+    if len(prospect.studies) < training:
+        yield f"{len(prospect.studies)} of {training} training cases were looked at, evenly from all of them."
     if prospect.pretraining is None:
         yield "nearness was left out: the cases of this pretraining are not at hand."
     if any(math.isnan(value) for name, value in estimates.items() if name in ("probe", "logme")):

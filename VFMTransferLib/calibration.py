@@ -14,7 +14,7 @@ from .advice import estimate, pretraining_features
 from .atomic import writing
 from .bundle import read_bundle
 from .encoders import bundle_encoder_weights
-from .estimators import Prospect
+from .estimators import Prospect, looked_at
 from .grid_cases import Place, training_studies
 from .grid_cell import bundle_folder
 from .grid_phantoms import PhantomStore
@@ -96,7 +96,7 @@ def _prospect(cell: Cell, config: StudyConfig, place: Place) -> Prospect:
     store = PhantomStore(place.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
     shown = (from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in store.phantoms(seeds))
     start = Start(bundle, tuple(shown))
-    studies = training_studies(config, TaskId(cell.task), place)
+    studies = looked_at(training_studies(config, TaskId(cell.task), place))
     return Prospect(settings, studies, bundle_encoder_weights(bundle), pretraining_features(start, settings.model))
 
 

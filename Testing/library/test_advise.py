@@ -257,6 +257,16 @@ def test_the_command_answers_for_phantoms(a_pretraining, a_study_folder, capsys,
     assert "not for clinical decisions" in text
 
 
+def test_of_many_cases_some_are_looked_at_and_the_answer_says_so(a_pretraining, a_study_folder, capsys, monkeypatch):
+    assert estimators.looked_at("abcdefg", 3) == ["a", "c", "e"]
+    assert estimators.looked_at("abc", 3) == ["a", "b", "c"]
+    seen = []
+    monkeypatch.setattr(advice, "looked_at", lambda studies: seen.append(estimators.looked_at(studies, 3)) or seen[-1])
+    command = ["advise", "adc-translation", "--phantoms", "6", "--pretrained", str(a_pretraining)]
+    assert main([*command, "--study", str(a_study_folder)]) == 0
+    assert "3 of 5 training cases were looked at, evenly from all of them." in capsys.readouterr().out
+
+
 def test_the_command_needs_a_pretraining(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(starts, "list_bundles", lambda: [])
     assert main(["advise", "classification", "--study", str(tmp_path)]) == 1

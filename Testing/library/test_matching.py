@@ -4,12 +4,10 @@ from torch import nn
 
 from VFMTransferLib.heads.matching import MatchingHead
 
-STEP_MM = 1.0
 
-
-def a_head(is_flat: bool, certainty: float = 200.0) -> MatchingHead:
+def a_head(is_flat: bool, certainty: float = 200.0, step_mm: float = 1.0) -> MatchingHead:
     """A head that compares the images themselves."""
-    head = MatchingHead([5], 1, 1, STEP_MM, is_flat)
+    head = MatchingHead([5], 1, 1, step_mm, is_flat)
     pool = nn.Identity()
     head.anatomy = head.diffusion = pool
     head.certainty.data.fill_(certainty)
@@ -22,15 +20,15 @@ def texture(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("is_flat", "shape"), [(True, (32, 64)), (False, (8, 16, 64))])
-@pytest.mark.parametrize("shift", [-3, 0, 2])
-def test_what_was_moved_is_found(is_flat, shape, shift):
+@pytest.mark.parametrize(("shift", "step_mm"), [(-3, 1.0), (0, 1.0), (2, 1.0), (2, 0.75)])
+def test_what_was_moved_is_found_in_millimeters(is_flat, shape, shift, step_mm):
     t2w = texture(*shape)
     moved = torch.roll(t2w, shift, dims=-1)  # place p is shown at p + shift
     coarse = [max(n // 8, 1) for n in shape]
-    found = a_head(is_flat)(t2w, moved, [torch.zeros(1, 5, *coarse)])
+    found = a_head(is_flat, step_mm=step_mm)(t2w, moved, [torch.zeros(1, 5, *coarse)])
     assert found.shape == t2w.shape
     middle = found[..., 16:-16]
-    torch.testing.assert_close(middle, torch.full_like(middle, shift * STEP_MM), atol=0.25, rtol=0)
+    torch.testing.assert_close(middle, torch.full_like(middle, shift * step_mm), atol=0.25, rtol=0)
 
 
 def test_similarity_does_not_hang_on_contrast():
