@@ -57,6 +57,16 @@ def test_each_sample_has_another_field_and_the_same_generator_the_same(family):
     assert float(first.target[:, 0].abs().mean()) > 0.05
 
 
+@pytest.mark.parametrize("is_phantom", [True, False])
+def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
+    study, spec = a_study(TASK) if is_phantom else a_scan(), tiny_study_spec("profound", TASK)
+    prepared = prepare_study(study, spec)
+    images = torch.from_numpy(cut(prepared.array, START, SIZE))
+    fresh = undistorted(study, prepared, spec)
+    one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
+    assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
+
+
 def test_what_is_not_diffusion_stays():
     study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
     prepared = prepare_study(study, spec)
