@@ -142,6 +142,10 @@ def test_only_cells_whose_settings_changed_are_run_anew(a_copy, tmp_path):
     }
     study.collect()
     assert "classification" not in {run.task for run in read_tables(a_copy).runs if run.arm != "trivial"}
+    cell = Cell("profound", "classification", "scratch", 0)
+    before = torch.load(work_folder(cell, study.place) / CHECKPOINT, weights_only=True)["average"]
+    after = trained_run(cell, study.config, study.place).average  # not the finished run that lies there
+    assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
