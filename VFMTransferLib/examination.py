@@ -69,5 +69,5 @@ class Examination:
         session = NetworkSession(network)
         for study, prepared in self.cases:
             logits = infer(session, prepared, self.spec)
-            options = {"phase_axis": study.phase_axis, "calibration": calibration}
+            options = {"phase_axis": study.phase_axis, "gland": study.gland, "calibration": calibration}
             yield postprocess(logits, prepared, study.case, self.spec, _SOURCE, **options), study

@@ -64,6 +64,13 @@ class CaseInputs:
             self._made[key] = self._prepare(spec, on_window)
         return self._made[key]
 
+    @property
+    def known_gland(self) -> Volume | None:
+        """The mask of the prostate that was given, comes with the case, or was found by a network; None as yet."""
+        if self.gland is not None or self.case.gland is not None:
+            return self.gland if self.gland is not None else self.case.gland
+        return self._found[0].labels if self._found and self._found[0] else None
+
     def _prepare(self, spec: ModelSpec, on_window: OnWindow | None) -> tuple[Prepared, tuple[str, ...]]:
         gland = self.gland if self.gland is not None else self.case.gland
         notes: tuple[str, ...] = ()

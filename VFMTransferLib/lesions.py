@@ -56,6 +56,20 @@ def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
     return Pairing(regions_a, pairs, count_a, count_b)
 
 
+def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]:
+    """The regions of a mask (D, H, W) at least half of which lies in the prostate, and how many others there were.
+
+    Args:
+        marked: Mask of lesions.
+        gland: Mask of the prostate, of the same shape.
+    """
+    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
+    inside = np.bincount(regions[gland], minlength=count + 1)
+    is_kept = 2 * inside >= np.bincount(regions.ravel(), minlength=count + 1)
+    is_kept[0] = False
+    return is_kept[regions], count - int(is_kept.sum())
+
+
 def find_lesions(
     labels: Volume,
     probabilities: dict[str, Volume],

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from .case import Case
 from .class_calibration import Calibration
-from .lesions import CONNECTIVITY, find_lesions
+from .lesions import CONNECTIVITY, find_lesions, in_prostate
 from .placement import Prepared, is_cut, to_reference
 from .registry import ModelSpec
 from .restored import restored_images
@@ -29,6 +29,7 @@ CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
 CSPCA_PIRADS = 4
 CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
 CUT_NOTE = "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
+OUTSIDE_NOTE = "Marks outside of the prostate were left out: {count}. The probabilities still show them."
 _PIRADS = "PI-RADS "
 
 
@@ -42,6 +43,7 @@ def postprocess(
     threshold: float | None = None,
     only_cspca: bool = False,
     phase_axis: str = "left-right",
+    gland: Volume | None = None,
     zones: dict[str, Volume] | None = None,
     roi: Volume | None = None,
     calibration: Calibration | None = None,
@@ -57,6 +59,8 @@ def postprocess(
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
         phase_axis: Of distortion correction: a key of `restored.PHASE_AXES`.
+        gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which the notes say; the
+            probabilities keep it. This is our own step, not the networks' authors'.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
         calibration: Of a classifier, what its bundle states.
@@ -77,7 +81,7 @@ def postprocess(
         provenance = provenance.with_notes(confined_note(roi))
     level = spec.threshold if threshold is None else threshold
     if spec.task is TaskId.LESION_SEGMENTATION:
-        return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, zones)
+        return _lesion_result(probabilities, case, spec, provenance, level, only_cspca, gland, zones)
     result = _anatomy_result(probabilities, spec, case, provenance, level)
     if not reaches_edge(result, prepared):
         return result
@@ -126,13 +130,20 @@ def _lesion_result(
     provenance: Provenance,
     threshold: float,
     only_cspca: bool,
+    gland: Volume | None,
     zones: dict[str, Volume] | None,
 ) -> Result:
     """Voxels whose probability of all marked labels together exceeds the threshold, and the lesions they form."""
     cancer = [name for name in spec.labels if name in CANCER_LABELS]
     names = [Label.CSPCA] if only_cspca else cancer
     shown = {str(name): probabilities[name] for name in names}
-    labels = _label_map(shown, sum_of(shown) > threshold, spec)
+    marked = sum_of(shown) > threshold
+    if gland is not None and gland.array.any():
+        grid = next(iter(shown.values())).geometry
+        marked, left_out = in_prostate(marked, gland.resample_to(grid, "nearest").array > 0)
+        if left_out:
+            provenance = provenance.with_notes(OUTSIDE_NOTE.format(count=left_out))
+    labels = _label_map(shown, marked, spec)
     return Result(
         case.id,
         spec.prediction_task.id,

@@ -196,7 +196,8 @@ def _predict_one(inputs: CaseInputs, bundle: Bundle, finish: Callable[..., Resul
             logits = infer(session, prepared, spec, on_window)
         with clock.stage("postprocess"):
             source = _provenance(bundle, session).with_notes(*case.notes, *notes)
-            result = finish(logits, prepared, case, spec, source, zones=inputs.zones, calibration=bundle.calibration)
+            known = {"gland": inputs.known_gland, "zones": inputs.zones, "calibration": bundle.calibration}
+            result = finish(logits, prepared, case, spec, source, **known)
             look = inputs.around(result, prepared, spec)
     return result
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from VFMTransferLib.lesions import find_lesions
+from VFMTransferLib.lesions import find_lesions, in_prostate
 from VFMTransferLib.volume import Geometry, Volume
 
 GRID = Geometry((8, 6, 5), (0.5, 0.5, 3.0), (10.0, 20.0, 30.0))
@@ -53,6 +53,17 @@ def test_lesion_bears_the_likeliest_of_several_labels(labels):
 
 def test_nothing_marked_is_no_lesion():
     assert find_lesions(Volume(np.zeros(GRID.shape, np.uint8), GRID), {}) == ()
+
+
+def test_a_region_is_in_the_prostate_if_half_of_it_is():
+    marked = np.zeros((1, 3, 9), bool)
+    marked[0, 0, 0:4] = marked[0, 2, 0:3] = marked[0, 0, 6:9] = True
+    gland = np.zeros_like(marked)
+    gland[0, 0, 2:5] = gland[0, 2, 2:5] = True  # two of four voxels, one of three, none of three
+    kept, left_out = in_prostate(marked, gland)
+    assert left_out == 2
+    assert np.argwhere(kept)[:, 1:].tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
+    assert in_prostate(np.zeros_like(marked), gland)[1] == 0
 
 
 def test_lesion_lies_in_the_zone_that_holds_most_of_it(labels):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from prediction_cases import a_small_case, ball, points_mm, with_preprocess
 
-from VFMTransferLib.postprocess import activated, classify, label_values, one_organ, postprocess
+from VFMTransferLib.postprocess import OUTSIDE_NOTE, activated, classify, label_values, one_organ, postprocess
 from VFMTransferLib.preprocess import prepare
 from VFMTransferLib.registry import MODELS
 from VFMTransferLib.result import Provenance
@@ -136,6 +136,24 @@ def test_lesions_are_found_outside_of_the_padding_with_their_adc(a_case):
     assert lesion.mean_adc == pytest.approx(900 * (2 + np.sin(x / 9) + np.cos(y / 11 + z / 7)), rel=0.05)
     assert result.label_values == {"csPCa": 1}
     assert result.volumes_ml["csPCa"] == pytest.approx(lesion.volume_ml)
+
+
+def test_marks_outside_of_the_prostate_are_left_out_and_the_notes_say_so(a_case):
+    spec = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+    prepared = prepare(a_case, spec)
+    inside, outside = distance_mm(prepared) < 4, distance_mm(prepared, (-14.0, 10.0, 0.0)) < 4
+    logits = np.where(inside | outside, 3.0, -6.0)[None]
+    everywhere = postprocess(logits, prepared, a_case, spec, SOURCE)
+    assert len(everywhere.lesions) == 2
+    gland = ball(a_case[Sequence.ADC].geometry, CENTER_MM, 8)  # on another grid than the marks
+    result = postprocess(logits, prepared, a_case, spec, SOURCE, gland=gland)
+    (lesion,) = result.lesions
+    assert np.abs(np.subtract(lesion.center_mm, CENTER_MM)).max() < 0.5
+    assert result.volumes_ml["csPCa"] == pytest.approx(lesion.volume_ml)
+    assert OUTSIDE_NOTE.format(count=1) in result.provenance.notes
+    assert np.array_equal(result.probabilities["csPCa"].array, everywhere.probabilities["csPCa"].array)
+    nobody = gland.with_array(np.zeros_like(gland.array))  # a mask that marks nothing knows nothing
+    assert len(postprocess(logits, prepared, a_case, spec, SOURCE, gland=nobody).lesions) == 2
 
 
 def test_threshold_of_the_caller_goes_before_the_networks(a_case):

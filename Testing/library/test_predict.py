@@ -201,6 +201,20 @@ def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
     assert [found.zone for found in result.lesions] == ["transition-zone"]
 
 
+def test_a_mark_outside_of_the_gland_that_was_found_is_left_out(a_case, gland_network, monkeypatch):
+    lesions = np.full((1, 1, 32, 48, 48), -9.0)
+    lesions[:, :, 14:18, 22:26, 18:22] = lesions[:, :, 14:18, 22:26, 44:47] = 9  # in the ball, and beside it
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(lambda x: lesions)  # noqa: E731
+    result = predict(a_case, a_bundle(CROP), open_network=open_network)
+    assert len(result.lesions) == 1
+    assert any(note.startswith("Marks outside of the prostate were left out: 1.") for note in result.provenance.notes)
+    everywhere = result.labels.with_array(np.ones_like(result.labels.array))
+    for known in (replace(a_case, gland=everywhere), a_case):  # the case's own mask goes before the network's
+        given = {} if known.gland is not None else {"gland": everywhere}
+        whole = predict(known, a_bundle(CROP), crop="center", open_network=open_network, **given)
+        assert not any(note.startswith("Marks outside") for note in whole.provenance.notes)
+
+
 def test_center_crop_asks_no_gland_network(a_case, gland_network):
     predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: FakeSession(as_is))
     assert gland_network.seen == []
