@@ -17,6 +17,7 @@ from VFMTransferLib.terms import Arm, TaskId
 from VFMTransferLib.trivial import trivial_baseline
 
 UNSEEN_SEED = 4321
+UNSEEN_CANCER_SEED = 5016  # one cancer of grade group 2, 2.1 ml
 IMAGE_TASKS = (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
 WIDTH_MM = 84.0  # around the gland: fewer windows
 
@@ -52,8 +53,37 @@ def test_images_of_an_unseen_study_are_better_than_by_no_network(shared_data, ta
     assert_better_than_trivial(around_gland(read_study(case, task, MaskNames(("gland_nc",)), seed=5), WIDTH_MM))
 
 
-@pytest.mark.parametrize("task", IMAGE_TASKS)
-def test_arms_of_image_pairs_are_one_training_but_for_the_start(task):
+def test_a_large_cancer_of_an_unseen_phantom_is_found():
+    phantom = make_phantom(UNSEEN_CANCER_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), lesions=1, phase_axis=0)
+    study = from_phantom(phantom, TaskId.LESION_SEGMENTATION)
+    for bundle in default_pair(TaskId.LESION_SEGMENTATION):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        assert found["lesions_missed"] == 0, bundle.name
+        assert found["dice"] > 0.4, bundle.name
+
+
+@pytest.mark.parametrize(("name", "most_added"), [("ProstateX-0000", 0), ("ProstateX-0001", 0), ("ProstateX-0214", 1)])
+def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_added):
+    """Three studies are no proof; that networks taught by phantoms alone come so far shall not be lost unnoticed."""
+    masks = MaskNames(("gland_taps", "gland_nc"), lesion="lesion_nc")
+    study = read_study(shared_data / "cases" / name, TaskId.LESION_SEGMENTATION, masks)
+    for bundle in default_pair(TaskId.LESION_SEGMENTATION):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        assert found["lesions_missed"] == 0, bundle.name
+        assert found["lesions_added"] <= most_added, bundle.name
+
+
+def test_a_classification_says_no_more_than_it_knows(unseen_phantom):
+    """The pair is hardly better than chance, and calibrated: its probabilities stay near the share of cancers."""
+    for bundle in default_pair(TaskId.CLASSIFICATION):
+        result = predict(unseen_phantom.case, bundle, gland=unseen_phantom.gland)
+        assert sum(result.class_probabilities.values()) == pytest.approx(1)
+        assert 0.25 < result.derived_probabilities["csPCa"] < 0.75, bundle.name
+        assert bundle.calibration is not None
+
+
+@pytest.mark.parametrize("task", [task for task in TaskId if task is not TaskId.ANATOMY_SEGMENTATION])
+def test_arms_of_pairs_are_one_training_but_for_the_start(task):
     pretrained, scratch = default_pair(task)
     assert pretrained.spec == scratch.spec
     assert pretrained.training["config"] == scratch.training["config"]
