@@ -8,7 +8,9 @@ from scipy import stats
 
 from VFMTransferLib.study.distance import distance_to_pretraining, median_bandwidth, paired_mmd2
 from VFMTransferLib.study.transfer import (
+    areas,
     convergence_efficiency,
+    gain_in_area,
     gain_over_cases,
     relative_performance_gain,
     savings,
@@ -120,6 +122,30 @@ def test_seeds_that_disagree_widen_the_interval():
     unlike = gain_over_cases(scratch + np.array([[-0.05], [0.05], [0.15]]), scratch, True)
     assert alike.percent == pytest.approx(unlike.percent)
     assert unlike.high - unlike.low > alike.high - alike.low + 10
+
+
+def test_areas_are_those_of_the_scores_by_pairs():
+    rng = np.random.default_rng(0)
+    scores, positives = rng.integers(0, 5, (3, 20)) / 4, rng.random(20) < 0.4  # with ties
+    above = scores[:, positives][:, :, None] - scores[:, ~positives][:, None]
+    by_pairs = ((above > 0) + 0.5 * (above == 0)).mean(axis=(1, 2))
+    assert areas(scores, positives) == pytest.approx(by_pairs)
+    assert np.isnan(areas(scores, np.ones(20, bool))).all()
+
+
+def test_gain_in_area_is_that_of_the_means_with_an_interval_over_cases_and_seeds():
+    rng = np.random.default_rng(0)
+    positives = np.arange(40) < 20
+    good, poor = (rng.normal(size=(3, 40)) + shift * positives for shift in (2.0, 0.5))
+    gain = gain_in_area(good, poor, positives)
+    means = [float(areas(values, positives).mean()) for values in (good, poor)]
+    assert gain.percent == pytest.approx(100 * (means[0] - means[1]) / means[1])
+    assert 0 < gain.low < gain.percent < gain.high
+    assert (gain.n_cases, gain.n_seeds) == (40, 3)
+    same = gain_in_area(good, good, positives)
+    assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
+    with pytest.raises(ValueError, match="one value for each seed and case"):
+        gain_in_area(good, poor, positives[:5])
 
 
 def test_two_cases_give_a_gain_without_an_interval():

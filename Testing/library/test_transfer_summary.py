@@ -47,6 +47,30 @@ def joined(*studies: StudyTables) -> StudyTables:
     return StudyTables(*(tuple(row for study in studies for row in getattr(study, part)) for part in parts))
 
 
+def test_the_interval_of_an_area_comes_from_what_was_said_of_each_case():
+    said = {"pretrained": (0.9, 0.8, 0.2, 0.1, 0.7, 0.3) * 5, "scratch": (0.9, 0.1, 0.8, 0.2, 0.7, 0.3) * 5}
+    truth = (1, 1, 0, 0, 1, 0) * 5
+    areas = {"pretrained": 1.0, "scratch": 5 / 9}
+    runs = tuple(
+        replace(a_run(arm, seed, areas[arm], "classification"), metric="auroc", higher_is_better=True)
+        for arm in said
+        for seed in (1, 2)
+    )
+    metrics = tuple(
+        MetricRow("profound", "classification", arm, seed, "phantom", f"case-{i}", metric, float(value))
+        for arm, values in said.items()
+        for seed in (1, 2)
+        for metric, row in (("p_cspca", values), ("is_cspca", truth))
+        for i, value in enumerate(row)
+    )
+    (row,) = summarize(StudyTables(runs, metrics))
+    assert row.rpg_percent == pytest.approx(80)
+    assert 0 < row.rpg_low < 80 < row.rpg_high
+    (blind,) = summarize(StudyTables(runs, tuple(m for m in metrics if m.metric != "is_cspca")))
+    assert blind.rpg_percent == pytest.approx(80)
+    assert math.isnan(blind.rpg_low)
+
+
 def test_the_summary_is_what_the_definitions_say():
     (row,) = summarize(a_study())
     assert (row.encoder, row.task, row.metric) == ("profound", "adc-translation", "mae")

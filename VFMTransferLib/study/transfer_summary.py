@@ -15,11 +15,12 @@ import numpy as np
 from scipy import stats
 
 from .grid_tables import CurveRow, RunRow, StudyTables, write_rows
-from .transfer import Gain, convergence_efficiency, gain_over_cases, relative_performance_gain
+from .transfer import Gain, convergence_efficiency, gain_in_area, gain_over_cases, relative_performance_gain
 
 SUMMARY = "summary.csv"
 LAYER = "encoder"
 PHANTOM = "phantom"
+AREA, SAID, TRUE = "auroc", "p_cspca", "is_cspca"  # a statistic of all cases, and what of each it is made of
 MIN_POINTS = 4
 RESAMPLES = 9999
 _HOUR_S = 3600.0
@@ -143,29 +144,31 @@ def _row(cell: tuple[str, str], tables: StudyTables, seed: int) -> SummaryRow:
 
 
 def _gain(runs: list[RunRow], tables: StudyTables, seed: int) -> Gain:
-    """From the runs' own values; the interval from their cases, where the metric is a mean over cases."""
+    """From the runs' own values; the interval from their cases, of which the metric is the mean or the AUROC."""
     means = {arm: _mean(run.value for run in runs if run.arm == arm) for arm in ("pretrained", "scratch")}
     higher = runs[0].higher_is_better
     try:
         percent = relative_performance_gain(means["pretrained"], means["scratch"], higher)
     except ValueError:
         return Gain(_NOTHING, _NOTHING, _NOTHING, 0, 0)
-    a, b = (_by_seed_and_case(runs, tables, arm) for arm in ("pretrained", "scratch"))
-    if a is None or b is None or a.shape != b.shape:
+    is_area = runs[0].metric == AREA
+    metric = SAID if is_area else runs[0].metric
+    a, b = (_by_seed_and_case(runs, tables, arm, metric) for arm in ("pretrained", "scratch"))
+    truth = _by_seed_and_case(runs, tables, "scratch", TRUE) if is_area else None
+    if a is None or b is None or a.shape != b.shape or (is_area and truth is None):
         return Gain(percent, _NOTHING, _NOTHING, 0, 0)
-    over_cases = gain_over_cases(a, b, higher, seed)
-    return Gain(percent, over_cases.low, over_cases.high, over_cases.n_cases, over_cases.n_seeds)
+    over = gain_over_cases(a, b, higher, seed) if truth is None else gain_in_area(a, b, truth[0] > 0, seed)
+    return Gain(percent, over.low, over.high, over.n_cases, over.n_seeds)
 
 
-def _by_seed_and_case(runs: list[RunRow], tables: StudyTables, arm: str) -> np.ndarray | None:
-    """Values (seeds, cases) of the primary metric on phantoms; None where a case lacks one."""
+def _by_seed_and_case(runs: list[RunRow], tables: StudyTables, arm: str, metric: str) -> np.ndarray | None:
+    """Values (seeds, cases) of a metric on phantoms; None where a case lacks one."""
     first = runs[0]
     seeds = sorted({run.seed for run in runs if run.arm == arm})
     found = {
         (row.seed, row.case): row.value
         for row in tables.metrics
-        if (row.encoder, row.task, row.arm, row.metric, row.data)
-        == (first.encoder, first.task, arm, first.metric, PHANTOM)
+        if (row.encoder, row.task, row.arm, row.metric, row.data) == (first.encoder, first.task, arm, metric, PHANTOM)
         and row.case
     }
     cases = sorted({case for _, case in found})

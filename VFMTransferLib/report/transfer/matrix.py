@@ -96,9 +96,9 @@ def _legend() -> str:
     )
     return (
         f'<ul class="legend-row">{items}</ul><p class="muted">“Contains 0” marks intervals in which no gain at all is '
-        "among the plausible values. Where a measure is a statistic of all cases (AUROC) or some cases have no value, "
-        "there is no interval; where the value from scratch is 0, nothing is relative to it (n/a). Small relative "
-        "gains are not small in every measure: a PSNR of 30 dB that rises by 1 dB gains 3 %.</p>"
+        "among the plausible values. Where some cases have no value, there is no interval; where the value from "
+        "scratch is 0, nothing is relative to it (n/a). Small relative gains are not small in every measure: a PSNR of "
+        "30 dB that rises by 1 dB gains 3 %.</p>"
     )
 
 
