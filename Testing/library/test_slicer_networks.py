@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -195,7 +196,8 @@ def test_without_a_shipped_pair_the_first_of_each_arm_is(own, a_lesion_pair, mon
 def test_two_networks_of_one_name_are_told_apart_by_their_folders(own):
     for folder in ("a", "b"):
         make_bundle(own / folder, "profound-upernet-lesion", name="twin")
-    assert set(offered(read_catalog(), LESION)) == {str(own / "a"), str(own / "b")}
+    twins = {name for name in offered(read_catalog(), LESION) if Path(name).is_absolute()}
+    assert twins == {str(own / "a"), str(own / "b")}
     assert whyNotChosen(read_catalog(), LESION, str(own / "a")) == ""
 
 
