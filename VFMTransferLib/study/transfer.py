@@ -5,6 +5,7 @@ The published study could not be read for its formulas; these are labeled ours w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,17 +84,7 @@ def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_bette
     a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
     if a.ndim != 2 or a.shape != b.shape or not a.size:
         raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
-    percent = relative_performance_gain(float(a.mean()), float(b.mean()), higher_is_better)
-    seeds, cases = a.shape
-    if cases < MIN_CASES:
-        return Gain(percent, float("nan"), float("nan"), cases, seeds)
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
-    columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
-    drawn_a, drawn_b = (values[rows, columns].mean(axis=(1, 2)) for values in (a, b))
-    edge = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(_gains(drawn_a, drawn_b, higher_is_better), (edge, 100 - edge))
-    return Gain(percent, float(low), float(high), cases, seeds)
+    return _bootstrapped(a, b, lambda values, _: values.mean(axis=(-2, -1)), higher_is_better, seed)
 
 
 def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndarray, seed: int = 0) -> Gain:
@@ -114,16 +105,24 @@ def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndar
     positive = np.asarray(positives, bool)
     if a.ndim != 2 or a.shape != b.shape or positive.shape != a.shape[1:]:
         raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
-    percent = relative_performance_gain(float(areas(a, positive).mean()), float(areas(b, positive).mean()), True)
+    return _bootstrapped(a, b, lambda values, drawn: areas(values, positive[drawn]).mean(axis=-1), True, seed)
+
+
+def _bootstrapped(
+    a: np.ndarray, b: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], higher: bool, seed: int
+) -> Gain:
+    """Gain in a statistic of values (..., seeds, cases) and of the numbers (..., 1, cases) of their cases."""
     seeds, cases = a.shape
+    whole_a, whole_b = (float(statistic(values, np.arange(cases)[None])) for values in (a, b))
+    percent = relative_performance_gain(whole_a, whole_b, higher)
     if cases < MIN_CASES:
         return Gain(percent, float("nan"), float("nan"), cases, seeds)
     rng = np.random.default_rng(seed)
     rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
     columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
-    drawn_a, drawn_b = (areas(values[rows, columns], positive[columns]).mean(axis=1) for values in (a, b))
+    drawn_a, drawn_b = (statistic(values[rows, columns], columns) for values in (a, b))
     edge = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(_gains(drawn_a, drawn_b, True), (edge, 100 - edge))
+    low, high = np.nanpercentile(_gains(drawn_a, drawn_b, higher), (edge, 100 - edge))
     return Gain(percent, float(low), float(high), cases, seeds)
 
 
