@@ -161,6 +161,14 @@ def test_no_gain_is_no_recommendation_to_pretrain():
     assert advice_on(none, unknown).recommended == ""
 
 
+def test_a_measured_gain_that_may_be_none_is_no_recommendation():
+    none = an_experience(knows="nobody")
+    seen = replace(a_summary_row("profound", TaskId.CLASSIFICATION, 2.0), rpg_low=-1.0, rpg_high=5.0)
+    found = advice_on(none, an_outlook(none, seen=seen))
+    assert found.recommended == ""
+    assert "+2.0 %, and its interval contains 0" in found.why
+
+
 def test_two_pretrainings_of_one_encoder_are_not_told_apart_by_what_the_study_measured():
     experience = an_experience(knows="nobody")
     found = advice_on(experience, an_outlook(experience, "a"), an_outlook(experience, "b"))

@@ -151,6 +151,9 @@ def _recommendation(outlooks: tuple[Outlook, ...], experience: Experience) -> tu
     basis = "That is what the study measured with its own pretraining and cases of this task, no forecast for these."
     if percent <= 0:
         return SCRATCH, f"The largest gain of an encoder was {percent:+.1f} %. {basis}"
+    lowest = min(outlook.seen.rpg_low for outlook in outlooks if outlook.name in names and outlook.seen is not None)
+    if lowest <= 0:
+        return "", f"The largest gain of an encoder was {percent:+.1f} %, and its interval contains 0. {basis}"
     if len(names) > 1:
         return (
             "",
