@@ -33,10 +33,11 @@ from VFMTransferLib.report import write_report
 from VFMTransferLib.report.colors import ARM_A, ARM_B
 from VFMTransferLib.report.display import MARGIN_MM
 from VFMTransferLib.report.encoding import LEVELS, encode_image, encode_labels
+from VFMTransferLib.report.facts import facts
 from VFMTransferLib.report.figure import figure_png
 from VFMTransferLib.report.scene import FIRST_ONLY, OTHER, SECOND_ONLY, build_scene
 from VFMTransferLib.study.comparison import compare
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.terms import Label, Sequence, TaskId
 from VFMTransferLib.volume import Geometry, Volume
 
 
@@ -275,3 +276,19 @@ def test_the_figure_shows_four_panels_with_both_arms_colors(tmp_path: Path):
     last = pixels[:, -pixels.shape[1] // 4 :]
     for color in (ARM_A, ARM_B):
         assert (np.abs(last[40:-40] - color).sum(axis=-1) < 60).sum() > 20
+
+
+def test_the_first_numbers_are_of_significant_cancer_where_indolent_is_marked_too():
+    """Networks that know both list the indolent first, which is often marked nowhere."""
+    both = {str(Label.INDOLENT_CANCER): 1, str(Label.CSPCA): 2}
+    pair = []
+    for result in lesion_pair():
+        cancer = result.probabilities[str(Label.CSPCA)]
+        none = cancer.with_array(np.zeros_like(cancer.array))
+        labels = result.labels.with_array(result.labels.array * 2)
+        probabilities = {str(Label.INDOLENT_CANCER): none, str(Label.CSPCA): cancer}
+        pair.append(replace(result, label_values=both, labels=labels, probabilities=probabilities))
+    shown = facts(compare(a_case(), *pair))
+    assert "volume of the clinically significant cancer, A / B" in shown
+    assert "indolent" not in shown
+    assert "0.00 / 0.00 ml" not in shown

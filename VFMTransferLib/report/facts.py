@@ -8,6 +8,7 @@ from ..study.classification import ALL_CLASSES
 from ..study.comparison import Comparison
 from ..study.measures import KINDS, Between, Measure
 from ..study.titles import label_title, quantity_title
+from ..terms import Label
 
 _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
 
@@ -45,7 +46,7 @@ def probability_bars(comparison: Comparison) -> str:
 
 
 def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
-    structure = comparison.measures[0].subject
+    structure = _leading([measure.subject for measure in comparison.measures])
     title = label_title(structure).lower()
     volumes = [_find(comparison, "volume_ml", structure, who) for who in (Between.A, Between.B)]
     found = [
@@ -54,13 +55,19 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
         (_shown(_find(comparison, "hausdorff95_mm", structure, Between.A_B)), f"HD95 of A with B, {title}"),
     ]
     if comparison.has_reference:
-        structure = next((m.subject for m in comparison.measures if m.between is Between.A_REFERENCE), structure)
+        known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]
+        structure = _leading(known) if known else structure
         dices = " / ".join(_shown(_find(comparison, "dice", structure, arm)) for arm in _ARMS)
         found.append((dices, f"Dice with the reference, {label_title(structure).lower()}, A / B"))
     elif comparison.disagreements:
         largest = comparison.disagreements[0]
         found.append((f"{largest.volume_ml:.2f} ml", "largest region where A and B differ"))
     return found
+
+
+def _leading(structures: list[str]) -> str:
+    """The structure that is asked about first: clinically significant cancer where it is known, else the first one."""
+    return str(Label.CSPCA) if Label.CSPCA in structures else structures[0]
 
 
 def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
