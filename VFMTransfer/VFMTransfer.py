@@ -24,7 +24,7 @@ from VFMTransferSlicer.workers.choice import theWorker
 
 # The package above says where the library lies, so it comes first.
 # isort: split
-from VFMTransferLib.terms import RESEARCH_USE
+from VFMTransferLib.core.terms import RESEARCH_USE
 
 PACKAGES = ("VFMTransferLib", "VFMTransferSlicer")
 PROSTATE_ML = (15, 120)  # of any grown man

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from measure import Measurement, median_s
 
-from VFMTransferLib.models.network import build_network
-from VFMTransferLib.registry import MODELS
-
-from .measure import Measurement, median_s
+from VFMTransferLib.encoders.base import MODELS
+from VFMTransferLib.encoders.network import build_network
 
 INPUT_SHAPE = (1, 3, 64, 224, 224)
 NAMES = {"encoder": "ProFound encoder", "upernet": "ProFound UPerNet"}

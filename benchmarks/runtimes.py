@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from measure import Measurement, median_s
 
-from VFMTransferLib.catalog import default_pair
-from VFMTransferLib.runtimes import open_session
-from VFMTransferLib.terms import TaskId
-
-from .measure import Measurement, median_s
+from VFMTransferLib.bundles.catalog import default_pair
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.inference.runtimes import open_session
 
 THREADS = (1, 2)
 

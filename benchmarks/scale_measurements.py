@@ -16,22 +16,22 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from VFMTransferLib.augment import Augmentation
-from VFMTransferLib.case import Case
-from VFMTransferLib.contrast import ContrastConfig, _loss
-from VFMTransferLib.dataset import sample_view, training_case
-from VFMTransferLib.demonstration import FAMILIES, published
-from VFMTransferLib.fast_convolution import accelerate
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.machine import cpu_name
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.volume import Volume
+from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER, ModelSpec
+from VFMTransferLib.encoders.demonstration import FAMILIES, published
+from VFMTransferLib.encoders.layers import accelerate
+from VFMTransferLib.encoders.network import build_network
 from VFMTransferLib.io import read_case, write_volume
-from VFMTransferLib.machine import cpu_name
-from VFMTransferLib.models.network import build_network
-from VFMTransferLib.optimization import Run, Schedule
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.pretrain import CUBE, MaskedAutoencoder, random_visible
-from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER, ModelSpec
-from VFMTransferLib.slice_samples import batch_of, cancer_classes, sample_slice, slice_case
-from VFMTransferLib.terms import Sequence, TaskId
-from VFMTransferLib.volume import Volume
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.contrastive import ContrastConfig, _loss
+from VFMTransferLib.training.dataset import sample_view, training_case
+from VFMTransferLib.training.optimization import Run, Schedule
+from VFMTransferLib.training.pretrain import CUBE, MaskedAutoencoder, random_visible
+from VFMTransferLib.training.slices import batch_of, cancer_classes, sample_slice, slice_case
 
 DECODER_WIDTH = 512  # as published
 # A coarse phantom, quickly made, is brought to the voxels of a clinical T2w, and to those of its diffusion.

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from VFMTransferLib.grid import open_study
-from VFMTransferLib.grid_cases import study_set
-from VFMTransferLib.grid_run import Watcher, run_study
-from VFMTransferLib.study.grid_cells import Cell
-from VFMTransferLib.terms import TaskId
+from measure import Measurement
 
-from .measure import Measurement
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.study.cases import study_set
+from VFMTransferLib.study.sweep import Watcher, open_study, run_study
+from VFMTransferLib.study.tables import Cell
 
 WORKERS = (1, 2)
 TRAININGS = 4

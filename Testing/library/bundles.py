@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from networks import SMALL_SPECS, small_network
 
-from VFMTransferLib.bundle import Bundle, write_bundle
-from VFMTransferLib.export import export_onnx
-from VFMTransferLib.models.network import build_network
-from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.terms import Arm, Label
+from VFMTransferLib.bundles.bundle import Bundle, write_bundle
+from VFMTransferLib.bundles.onnx_export import export_onnx
+from VFMTransferLib.core.terms import Arm, Label
+from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.encoders.network import build_network
 
 
 def make_bundle(

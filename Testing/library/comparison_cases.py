@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from VFMTransferLib.case import Case
-from VFMTransferLib.result import Lesion, Provenance, Result
-from VFMTransferLib.terms import Label, Sequence, TaskId
-from VFMTransferLib.volume import Geometry, Volume
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.result import Lesion, Provenance, Result
+from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
 
 ANGLE = np.radians(12)
 OBLIQUE = (

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from VFMTransferLib.study.grid_tables import CurveRow, DistanceRow, MetricRow, RunRow, StudyTables
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.study.tables import CurveRow, DistanceRow, MetricRow, RunRow, StudyTables
+from VFMTransferLib.tasks.base import TASKS
 
 ENCODERS = ("profound", "provicnet")
 SEEDS = (0, 1, 2)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from VFMTransferLib.volume import Geometry, Volume
+from VFMTransferLib.core.volume import Geometry, Volume
 
 COS, SIN = 0.8660254037844387, 0.5
 T2W_GRID = Geometry((20, 18, 7), (2.0, 2.5, 4.0), (-20.0, -22.0, -12.0))

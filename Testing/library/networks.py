@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from VFMTransferLib.models.network import build_network
-from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER, ConvNeXtSpec, ModelSpec, ViTSpec
+from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER, ConvNeXtSpec, ModelSpec, ViTSpec
+from VFMTransferLib.encoders.network import build_network
 
 SMALL_CONVNEXT = ConvNeXtSpec(depths=(1, 1, 2, 1), dims=(8, 12, 16, 20))
 # 32 x 32 patches as published, but of 2 px.

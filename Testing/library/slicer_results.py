@@ -8,11 +8,10 @@ from typing import Any
 import slicer_scenes  # noqa: F401  (makes the module importable, and skips where there is no MRML)
 from comparison_cases import a_case
 
-from VFMTransferLib.case import Case
-from VFMTransferLib.result import Result
-from VFMTransferLib.result_files import result_to_json
-from VFMTransferLib.study.comparison import compare
-from VFMTransferLib.study.comparison_files import comparison_document
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.result import Result
+from VFMTransferLib.evaluation.comparison import compare, comparison_document
+from VFMTransferLib.io.results import result_to_json
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from slicer_scenes import add_volume, slicer, vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from VFMTransferLib.terms import Label, Sequence, TaskId
-from VFMTransferLib.volume import Volume
+from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.volume import Volume
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 
 ARMS = ("pretrained", "scratch")

@@ -8,7 +8,7 @@ vtk = pytest.importorskip("vtk")
 
 from images import COS, SIN, a_t2w  # noqa: E402  (only where MRML is)
 
-from VFMTransferLib.volume import Geometry, Volume  # noqa: E402
+from VFMTransferLib.core.volume import Geometry, Volume  # noqa: E402
 
 # Turned about the x axis by 30 degrees, and moved; the rest of the way to the world.
 OBLIQUE = (1, 0, 0, 0, COS, -SIN, 0, SIN, COS)

@@ -6,15 +6,15 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from VFMTransferLib.augment import NO_AUGMENTATION, Augmentation
-from VFMTransferLib.dataset import Split
-from VFMTransferLib.finetune import FinetuneConfig
+from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
 from VFMTransferLib.io import write_volume
-from VFMTransferLib.optimization import Schedule
 from VFMTransferLib.phantom import Phantom, make_phantom
-from VFMTransferLib.registry import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
-from VFMTransferLib.study_cases import StudyCase, from_phantom
-from VFMTransferLib.terms import Label, TaskId
+from VFMTransferLib.tasks.truth import StudyCase, from_phantom
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.dataset import Split
+from VFMTransferLib.training.finetune import FinetuneConfig
+from VFMTransferLib.training.optimization import Schedule
 
 SPACING_MM = (3.0, 3.0, 4.0)
 

@@ -10,15 +10,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "monai", "onnx", "safetensors")
 PREDICTION_PATH = (
     "VFMTransferLib.io",
-    "VFMTransferLib.catalog",
-    "VFMTransferLib.runtimes",
-    "VFMTransferLib.predict",
-    "VFMTransferLib.study.comparison",
+    "VFMTransferLib.bundles.catalog",
+    "VFMTransferLib.inference.runtimes",
+    "VFMTransferLib.inference.predict",
+    "VFMTransferLib.evaluation.comparison",
     "VFMTransferLib.report",
-    "VFMTransferLib.doctor",
-    "VFMTransferLib.demo",
-    "VFMTransferLib.job_run",
-    "VFMTransferLib.batch_job",
+    "VFMTransferLib.inference.doctor",
+    "VFMTransferLib.cli.side_by_side",
+    "VFMTransferLib.worker.jobs",
+    "VFMTransferLib.worker.batch_job",
 )
 
 
@@ -48,7 +48,7 @@ def test_the_package_itself_imports_nothing_heavy():
 
 def test_public_names_come_from_the_package_whatever_was_imported_before():
     code = (
-        "import VFMTransferLib.predict\n"
+        "import VFMTransferLib.inference.predict\n"
         "from VFMTransferLib import read_case, predict, compare, write_report\n"
         "assert all(map(callable, (read_case, predict, compare, write_report)))"
     )

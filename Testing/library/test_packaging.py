@@ -28,10 +28,16 @@ def tracked(*folders: str) -> set[str]:
 
 
 def listed(cmake: Path, variable: str) -> list[str]:
-    """The words of a CMake list, with the module's name put in."""
+    """The files that a `file(GLOB_RECURSE)` of CMake collects, relative to its folder."""
     text = re.sub(r"#.*", "", cmake.read_text(encoding="utf-8"))
-    words = re.search(rf"set\({variable}\s([^)]*)\)", text)[1]
-    return words.replace("${MODULE_NAME}", "VFMTransfer").split()
+    places = {"PROJECT_SOURCE_DIR": ROOT, "CMAKE_CURRENT_SOURCE_DIR": cmake.parent}
+    call = re.search(rf"file\(GLOB_RECURSE {variable} RELATIVE \$\{{(\w+)\}} CONFIGURE_DEPENDS\s([^)]*)\)", text)
+    base, names = places[call[1]], set()
+    for pattern in call[2].split():
+        place, _, below = re.fullmatch(r"\$\{(\w+)\}((?:/\w+)*)/(.+)", pattern).groups()
+        folder = places[place] / pattern.partition("}")[2].rpartition("/")[0].lstrip("/")
+        names |= {str(path.relative_to(base)) for path in folder.rglob(below) if path.is_file()}
+    return sorted(name for name in names if "__pycache__" not in name)
 
 
 def imported_at_file_scope(path: Path) -> set[str]:
@@ -106,7 +112,7 @@ def run_installed(folder: Path, code: str) -> str:
 def test_an_installed_library_is_whole(installed):
     code = (
         "import VFMTransferLib, pkgutil, importlib\n"
-        "from VFMTransferLib.catalog import default_pair\n"
+        "from VFMTransferLib.bundles.catalog import default_pair\n"
         "print(VFMTransferLib.__file__)\n"
         "for bundle in default_pair('anatomy-segmentation'): print(bundle.folder)"
     )
@@ -122,6 +128,6 @@ def test_an_installed_module_finds_its_library(installed):
 
 
 def test_an_installed_worker_starts_by_its_file_alone(installed):
-    worker = [sys.executable, "-I", str(installed / "VFMTransferLib" / "worker.py")]
+    worker = [sys.executable, "-I", str(installed / "VFMTransferLib" / "worker" / "__main__.py")]
     run = subprocess.run(worker, input="", cwd=installed.parent, capture_output=True, text=True)
     assert (run.returncode, '"type": "bye"' in run.stdout) == (0, True), run.stderr

@@ -44,9 +44,9 @@ def test_what_was_counted_is_still_so(scale):
     import torch
 
     from benchmarks.scale_measurements import DECODER_WIDTH, _inputs
-    from VFMTransferLib.models.network import build_network
-    from VFMTransferLib.pretrain import MaskedAutoencoder
-    from VFMTransferLib.registry import MODELS, PROFOUND_ENCODER
+    from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
+    from VFMTransferLib.encoders.network import build_network
+    from VFMTransferLib.training.pretrain import MaskedAutoencoder
 
     recorded = json.loads(scale.RECORDED.read_text(encoding="utf-8"))
     with torch.device("meta"):

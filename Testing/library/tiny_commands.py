@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from study_examples import SPACING_MM, TINY_CONVNEXT, tiny_study_spec
 
-from VFMTransferLib import study_pretraining, study_source, study_training
 from VFMTransferLib.cli import main
-from VFMTransferLib.demonstration import demonstration_encoder
-from VFMTransferLib.registry import HeadSpec, ModelSpec
+from VFMTransferLib.encoders.base import HeadSpec, ModelSpec
+from VFMTransferLib.encoders.demonstration import demonstration_encoder
+from VFMTransferLib.training import arms as study_training
+from VFMTransferLib.training import cases as study_source
+from VFMTransferLib.training import encoders as study_pretraining
 
 
 def tiny_encoder() -> ModelSpec:

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from VFMTransferLib.augment import Augmentation
-from VFMTransferLib.case import Case
-from VFMTransferLib.dataset import Split, TrainingCase, training_case
-from VFMTransferLib.finetune import FinetuneConfig
-from VFMTransferLib.lessons import ViewLesson
-from VFMTransferLib.optimization import Schedule
-from VFMTransferLib.registry import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
-from VFMTransferLib.terms import Label, Sequence
-from VFMTransferLib.volume import Geometry, Volume
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.dataset import Split, TrainingCase, training_case
+from VFMTransferLib.training.finetune import FinetuneConfig
+from VFMTransferLib.training.optimization import Schedule
+from VFMTransferLib.training.samples import ViewLesson
 
 OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
 # x runs to the left, y to anterior, as dcm2niix writes.

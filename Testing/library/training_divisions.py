@@ -8,13 +8,13 @@ from pathlib import Path
 from study_examples import a_study, tiny_study_config, tiny_study_spec, unvaried
 from training_cases import tiny_spec
 
-from VFMTransferLib.augment import Augmentation
-from VFMTransferLib.division import Division
-from VFMTransferLib.finetune import finetune
-from VFMTransferLib.lessons import lesson_of
-from VFMTransferLib.optimization import Run, Schedule
-from VFMTransferLib.pretrain import PretrainConfig
-from VFMTransferLib.terms import Arm, TaskId
+from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.distributed import Division
+from VFMTransferLib.training.finetune import finetune
+from VFMTransferLib.training.optimization import Run, Schedule
+from VFMTransferLib.training.pretrain import PretrainConfig
+from VFMTransferLib.training.samples import lesson_of
 
 TASK = TaskId.DISTORTION_CORRECTION
 

@@ -12,9 +12,9 @@ import torch
 from training_cases import tiny_cases
 from training_divisions import a_pretraining, tuned
 
-from VFMTransferLib.division import Division, divide
-from VFMTransferLib.optimization import Run
-from VFMTransferLib.pretrain import pretrain
+from VFMTransferLib.training.distributed import Division, divide
+from VFMTransferLib.training.optimization import Run
+from VFMTransferLib.training.pretrain import pretrain
 
 STOP_AT = 2
 

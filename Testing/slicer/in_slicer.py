@@ -12,7 +12,7 @@ from pathlib import Path
 import qt
 import slicer
 
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.workers.choice import theWorker
 from VFMTransferSlicer.workers.process import workerPython
 

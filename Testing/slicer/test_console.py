@@ -8,8 +8,8 @@ import slicer
 from in_slicer import PAIR, loadStudy, ownViews, requireRuntime, studyFolder, waitFor
 
 from VFMTransfer import VFMTransferLogic
-from VFMTransferLib.errors import BundleError, MissingSequenceError, VFMTransferError
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.errors import BundleError, MissingSequenceError, VFMTransferError
+from VFMTransferLib.core.terms import Sequence
 
 
 class ConsoleTest(unittest.TestCase):

@@ -11,8 +11,8 @@ from unittest import mock
 import slicer
 from in_slicer import PAIR, EventLoopWatch, PanelTest, waitFor
 
-from VFMTransferLib.catalog import FOLDER_VARIABLE, shipped_folder
-from VFMTransferLib.metadata_fields import METADATA
+from VFMTransferLib.bundles.catalog import FOLDER_VARIABLE, shipped_folder
+from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferSlicer.panel import network_actions
 
 NEW = "my-gland"

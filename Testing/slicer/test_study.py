@@ -5,7 +5,7 @@ import time
 import slicer
 from in_slicer import EventLoopWatch, PanelTest, loadStudy, waitFor
 
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.inputs.phantoms import nameOf
 from VFMTransferSlicer.inputs.samples import CATEGORY, SAMPLE_SEED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from VFMTransferLib.job import Batch, CaseDone
+from VFMTransferLib.worker.messages import Batch, CaseDone
 
 from .workers.steps import Steps
 

@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import slicer
 
-from VFMTransferLib import errors
-from VFMTransferLib.catalog import default_pair
-from VFMTransferLib.errors import JobError, MissingSequenceError, VFMTransferError
-from VFMTransferLib.job import ArmResult, Batch, CaseDone, Compared, Error, Finished, Log, Progress, Reply
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.bundles.catalog import default_pair
+from VFMTransferLib.core import errors
+from VFMTransferLib.core.errors import JobError, MissingSequenceError, VFMTransferError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.worker.messages import ArmResult, Batch, CaseDone, Compared, Error, Finished, Log, Progress, Reply
 
 from .batch_job import BatchJob
 from .results.scene import loadArmInSteps

@@ -9,7 +9,7 @@ from typing import Any
 
 import slicer
 
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence, TaskId
 
 
 @dataclass

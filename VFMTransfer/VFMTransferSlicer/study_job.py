@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import slicer
 
-from VFMTransferLib.catalog import find_bundle
-from VFMTransferLib.errors import OutputError
-from VFMTransferLib.job import ImageFile, Run
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.bundles.catalog import find_bundle
+from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.worker.messages import ImageFile, Run
 
 from .inputs.handover import handOver
 from .inputs.masks import maskOf, referenceOf, roiMask

@@ -5,10 +5,12 @@ DICOM series, `segments` writes a segmentation that Slicer opens, `outputs` lets
 appear whole or not at all.
 """
 
+from __future__ import annotations
+
 from .cases import read_case
 from .images import read_mask, read_volume, write_displacement, write_volume
-from .outputs import output_folder
-from .segments import SegmentLayer, write_segmentation
+from .results import output_folder
+from .segmentations import SegmentLayer, write_segmentation
 
 __all__ = [
     "SegmentLayer",

@@ -1,25 +1,129 @@
-"""Find the images of one study and read them: a folder by file names, DICOM, one file, or options."""
+"""Which file of a folder is which sequence, by the words of its name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ..case import Case
-from ..errors import AmbiguousInputError, ImageError, MissingSequenceError
-from ..terms import Sequence
-from ..volume import Volume
+from ..core.case import Case
+from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
+from ..core.terms import Sequence
+from ..core.volume import Geometry, Volume
 from . import dicom
-from .dwi_file import high_b_of_file, is_series
-from .images import image_stem, is_image_name, read_image, read_mask, to_volume, with_checked_voxels
-from .overlap import require_one_space
-from .roles import DWI, GLAND, candidates_for
-from .values import adc_unit, checked_sequence
+from .diffusion import HIGH_B, high_b_of_file, is_series
+from .images import (
+    adc_unit,
+    checked_sequence,
+    image_stem,
+    is_image_name,
+    read_image,
+    read_mask,
+    to_volume,
+    with_checked_voxels,
+)
+
+GLAND = "gland"
+DWI = "dwi"
+# Words of a file name, split at anything that is no letter or digit, that name its role.
+_ROLE_WORDS: dict[str, frozenset[str]] = {
+    Sequence.T2W: frozenset({"t2w", "t2", "t2wi"}),
+    Sequence.HBV: frozenset({"hbv", "highb"}),
+    Sequence.ADC: frozenset({"adc"}),
+    DWI: frozenset({"dwi", "diffusion"}),
+    GLAND: frozenset({"gland", "prostate"}),
+}
+_B_VALUE = re.compile(r"b(?:val)?(\d{3,4})")  # b1400, BVAL1400
+_OTHER_PLANES = frozenset({"sag", "sagittal", "cor", "coronal"})
+# Words by which results and truths, made from a scan, are told from it.
+_NO_SCAN = frozenset(
+    {"super", "resolved", "corrected", "synthetic", "distorted", "undistorted", "displacement", "probabilities", "true"}
+)
+_MASK = frozenset({"mask", "masks", "label", "labels", "seg", "segmentation", "roi", "gland"})
+_NO_GLAND = frozenset({"lesion", "lesions", "zone", "zones", "cspca"})
+_SEQUENCES = frozenset().union(*(_ROLE_WORDS[role] for role in (*Sequence, DWI)))
+
+
+def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
+    """Files whose names say the role; those named by the role alone go before all others."""
+    files = list(files)
+    exact = [f for f in files if image_stem(f.name).lower() == role]
+    if exact:
+        return exact
+    return [f for f in files if (words := _words(f.name)) & _ROLE_WORDS[role] and _may_be(role, words)]
+
+
+def _may_be(role: str, words: set[str]) -> bool:
+    """Whether no word speaks against the role; `prostate_t2w` is a scan, `prostate_t2w_mask` a mask."""
+    if words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
+        return False
+    return bool(words & _MASK) or not words & _SEQUENCES if role == GLAND else not words & _MASK
+
+
+def _words(name: str) -> set[str]:
+    words = set(re.split(r"[^a-z0-9]+", image_stem(name).lower())) - {""}
+    b_values = [float(match.group(1)) for word in words if (match := _B_VALUE.fullmatch(word))]
+    return words | {"hbv"} if any(b >= HIGH_B for b in b_values) else words
+
+
+# Whether the images of one study lie in one space.
+
+MIN_OVERLAP = 0.1
+_SAMPLES = 12
+
+
+def require_one_space(volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
+    """Raise unless the fields of view overlap, and the gland lies in the first image's.
+
+    Raises:
+        GeometryError: They do not; the message names the pair.
+    """
+    images = list(volumes.items())
+    reference_name, reference = images[0]
+    for name, volume in images[1:]:
+        shared = max(
+            share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
+        )
+        if shared < MIN_OVERLAP:
+            raise GeometryError(
+                f"{name} must show the same region as {reference_name}, but their fields of view share "
+                f"{100 * shared:.0f} % (centers {_distance_mm(volume, reference):.0f} mm apart). "
+                "Select images of one study."
+            )
+    if gland is not None and not _mask_reaches(gland, reference.geometry):
+        raise GeometryError(
+            f"The gland mask must lie within {reference_name}, but lies outside. Select this study's mask."
+        )
+
+
+def share_inside(inner: Geometry, outer: Geometry) -> float:
+    """Fraction of a field of view that lies within another, by a coarse grid of points."""
+    steps = [(np.arange(_SAMPLES) + 0.5) / _SAMPLES * n - 0.5 for n in inner.size]
+    points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    return float(_is_inside(outer, inner.to_world(points)).mean())
+
+
+def _mask_reaches(mask: Volume, geometry: Geometry) -> bool:
+    """Whether the middle of the mask's voxels lies in a field of view."""
+    z, y, x = (np.median(indices) for indices in np.nonzero(mask.array))
+    return bool(_is_inside(geometry, mask.geometry.to_world((x, y, z))))
+
+
+def _is_inside(geometry: Geometry, points_mm: np.ndarray) -> np.ndarray:
+    index = geometry.to_index(points_mm)
+    return np.all((index >= -0.5) & (index <= np.asarray(geometry.size) - 0.5), axis=-1)
+
+
+def _distance_mm(a: Volume, b: Volume) -> float:
+    return float(np.linalg.norm(a.geometry.center_mm - b.geometry.center_mm))
+
+
+# Find the images of one study and read them: a folder by file names, DICOM, one file, or options.
 
 log = logging.getLogger(__name__)
 

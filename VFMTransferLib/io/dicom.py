@@ -1,24 +1,120 @@
-"""DICOM series: which of a study's series are T2w, ADC and high-b image, read as volumes.
-
-What a series is, its tags say first (image type, scanning sequence, echo time, b value) and its
-description second. Read through SimpleITK (GDCM); nothing of a patient's identity is kept.
-"""
+"""DICOM slices to one volume, in the order of their positions, with every gap checked."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import AmbiguousInputError, ImageError, MissingSequenceError
-from ..terms import Sequence
-from ..volume import Volume
+import numpy as np
+import SimpleITK as sitk
+
+from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
+from ..core.terms import Sequence as Sequence_of_terms
+from ..core.volume import Geometry, Volume, itk_warnings_silenced
+from .dicom_headers import T2_WORDS, Header, Series, grouped, listed, read_headers
 from .diffusion import HIGH_B, high_b_image
-from .headers import Header, read_headers
-from .series import T2_WORDS, Series, grouped, listed
-from .stack import stack_slices
+
+ORIENTATION_TOLERANCE = 1e-3
+SPACING_TOLERANCE_MM = 1e-3
+SAME_POSITION_MM = 0.01
+GAP_TOLERANCE = 0.02  # of the gap; positions are written with rounding
+SHEAR_TOLERANCE_MM = 0.1
+
+
+def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
+    """Read slices as a volume that runs along their normal.
+
+    Args:
+        headers: The slices, in any order.
+        name: The volume's name.
+        label: What to call the series in messages.
+
+    Returns:
+        float32, rescaled as the header says.
+
+    Raises:
+        GeometryError: One slice, mixed sizes, spacings or orientations, two slices at one position,
+            missing slices, uneven gaps, slices that shift sideways.
+        ImageError: A slice's pixels cannot be read.
+    """
+    _require_one_grid(headers, label)
+    normal = headers[0].normal
+    ordered = sorted(headers, key=lambda h: float(np.dot(h.position_mm, normal)))
+    gap = _even_gap_mm(ordered, label)
+    first = ordered[0]
+    columns = np.column_stack([first.orientation[:3], first.orientation[3:], normal])
+    x, y = first.size
+    geometry = Geometry(
+        size=(x, y, len(ordered)),
+        spacing_mm=(*map(float, first.spacing_mm), gap),  # type: ignore[arg-type]
+        origin_mm=tuple(map(float, first.position_mm)),  # type: ignore[arg-type]
+        direction=tuple(map(float, columns.ravel())),
+    )
+    return Volume(_read_pixels(ordered, label), geometry, name)
+
+
+def _require_one_grid(headers: Sequence[Header], label: str) -> None:
+    first = headers[0]
+    if len(headers) < 2:
+        raise GeometryError(f"{label} must be a volume, but has a single slice. Select the whole series.")
+    for header in headers[1:]:
+        same = (
+            header.size == first.size
+            and np.allclose(header.spacing_mm, first.spacing_mm, atol=SPACING_TOLERANCE_MM)
+            and np.allclose(header.orientation, first.orientation, atol=ORIENTATION_TOLERANCE)
+        )
+        if not same:
+            raise GeometryError(
+                f"{label} must have slices of one size, spacing and orientation, but mixes several. "
+                "Split the series, or select another one."
+            )
+
+
+def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
+    """Distance between neighboring slices.
+
+    Raises:
+        GeometryError: It is not the same everywhere.
+    """
+    positions = np.array([h.position_mm for h in ordered])
+    along = positions @ ordered[0].normal
+    gaps = np.diff(along)
+    if gaps.min() < SAME_POSITION_MM:
+        count = int((gaps < SAME_POSITION_MM).sum())
+        raise GeometryError(
+            f"{label} must have one slice at each position, but positions repeat: {count} (acquisitions, echoes or "
+            "directions). Split the series, or select another one."
+        )
+    gap = float(np.median(gaps))
+    uneven = np.abs(gaps - gap) > GAP_TOLERANCE * gap
+    if uneven.any():
+        missing = int((np.round(gaps[uneven] / gap) - 1).sum())
+        found = f"slices are missing: {missing}" if missing > 0 else f"gaps are {gaps.min():.2f}..{gaps.max():.2f} mm"
+        raise GeometryError(f"{label} must have even gaps between slices, but {found}. Export the whole series again.")
+    sideways = positions - positions[0] - np.outer(along - along[0], ordered[0].normal)
+    if np.abs(sideways).max() > SHEAR_TOLERANCE_MM:
+        raise GeometryError(f"{label} must have slices above each other, but they shift sideways. Resample it first.")
+    return float((along[-1] - along[0]) / (len(ordered) - 1))
+
+
+def _read_pixels(ordered: Sequence[Header], label: str) -> np.ndarray:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(h.path) for h in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
+    try:
+        with itk_warnings_silenced():
+            return sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError:
+        raise ImageError(f"{label} cannot be read: a slice is damaged or compressed in an unknown way.") from None
+
+
+# DICOM series: which of a study's series are T2w, ADC and high-b image, read as volumes.
+#
+# What a series is, its tags say first (image type, scanning sequence, echo time, b value) and its
+# description second. Read through SimpleITK (GDCM); nothing of a patient's identity is kept.
 
 LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image
 DICOM_SUFFIXES = (".dcm", ".ima")
@@ -29,7 +125,7 @@ class Study:
     """What a DICOM folder gave: a neutral id, sequence → volume, and what had to be decided."""
 
     id: str
-    volumes: dict[Sequence, Volume] = field(default_factory=dict)
+    volumes: dict[Sequence_of_terms, Volume] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -41,7 +137,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
-def read_study(folder: Path, wanted: Iterable[Sequence]) -> Study | None:
+def read_study(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
     """Recognize and read a study's series, or None where the folder holds no DICOM file.
 
     Args:
@@ -63,16 +159,16 @@ def read_study(folder: Path, wanted: Iterable[Sequence]) -> Study | None:
         )
     study = Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}")
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
-    for role in Sequence:
+    for role in Sequence_of_terms:
         if role in wanted and (found := _ROLE_READERS[role](axial)) is not None:
             study.volumes[role], notes = found
             study.notes += notes
-    if not study.volumes and set(wanted) == set(Sequence):
+    if not study.volumes and set(wanted) == set(Sequence_of_terms):
         raise _nothing_recognized(series)
     return study
 
 
-def read_series(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
+def read_series(path: Path, role: Sequence_of_terms) -> tuple[Volume, list[str]]:
     """Read the one series of a folder, or the one that a file belongs to, as what the user says it is.
 
     Raises:
@@ -91,21 +187,23 @@ def read_series(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
             f"'{path.name}' must hold one DICOM series, but holds {listed(series)}. Name a file of the one wanted."
         )
     chosen = series[0]
-    if role is Sequence.HBV and len(chosen.b_values) > 1:
+    if role is Sequence_of_terms.HBV and len(chosen.b_values) > 1:
         return _high_b_of(chosen)
     return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}, as named."]
 
 
 def _read_t2w(series: list[Series]) -> tuple[Volume, list[str]] | None:
-    return _read_only_one([s for s in series if s.is_t2w], Sequence.T2W, lambda s: bool(s.first.words & T2_WORDS))
+    return _read_only_one(
+        [s for s in series if s.is_t2w], Sequence_of_terms.T2W, lambda s: bool(s.first.words & T2_WORDS)
+    )
 
 
 def _read_adc(series: list[Series]) -> tuple[Volume, list[str]] | None:
-    return _read_only_one([s for s in series if s.is_adc], Sequence.ADC, lambda s: "ADC" in s.first.image_type)
+    return _read_only_one([s for s in series if s.is_adc], Sequence_of_terms.ADC, lambda s: "ADC" in s.first.image_type)
 
 
 def _read_only_one(
-    candidates: list[Series], role: Sequence, is_surer: Callable[[Series], bool]
+    candidates: list[Series], role: Sequence_of_terms, is_surer: Callable[[Series], bool]
 ) -> tuple[Volume, list[str]] | None:
     surer = [s for s in candidates if is_surer(s)]
     chosen = _only_one(surer or candidates, role)
@@ -114,7 +212,7 @@ def _read_only_one(
     return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}."]
 
 
-def _only_one(candidates: list[Series], role: Sequence) -> Series | None:
+def _only_one(candidates: list[Series], role: Sequence_of_terms) -> Series | None:
     if len(candidates) > 1:
         raise AmbiguousInputError(
             f"One series must be the {role}, but these could be: {listed(candidates)}. "
@@ -133,16 +231,16 @@ def _read_hbv(series: list[Series]) -> tuple[Volume, list[str]] | None:
         return _read_calculated(calculated)
     candidates = [s for s in measured if s.highest_b == highest]
     traces = [s for s in candidates if "TRACEW" in s.first.image_type]
-    chosen = _only_one(traces or candidates, Sequence.HBV)
+    chosen = _only_one(traces or candidates, Sequence_of_terms.HBV)
     return _high_b_of(chosen) if chosen is not None and highest >= LOWEST_HIGH_B else None
 
 
 def _read_calculated(candidates: list[Series]) -> tuple[Volume, list[str]]:
     top = max(s.highest_b for s in candidates)
-    chosen = _only_one([s for s in candidates if s.highest_b == top], Sequence.HBV) or candidates[0]
+    chosen = _only_one([s for s in candidates if s.highest_b == top], Sequence_of_terms.HBV) or candidates[0]
     b = f"b {top:g} by its tag" if top else "b not stated"
     note = f"High-b image: {chosen.label}, calculated by the scanner, {b}."
-    return stack_slices(chosen.headers, str(Sequence.HBV), chosen.label), [note]
+    return stack_slices(chosen.headers, str(Sequence_of_terms.HBV), chosen.label), [note]
 
 
 def _high_b_of(series: Series) -> tuple[Volume, list[str]]:
@@ -154,7 +252,7 @@ def _high_b_of(series: Series) -> tuple[Volume, list[str]]:
     by_b = {}
     for b, headers in slices.items():
         traces = [h for h in headers if h.is_trace]
-        by_b[b] = stack_slices(traces or headers, str(Sequence.HBV), f"{series.label}, b {b:g}")
+        by_b[b] = stack_slices(traces or headers, str(Sequence_of_terms.HBV), f"{series.label}, b {b:g}")
     if len(by_b) == 1:
         note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
         return by_b[series.highest_b], [note]
@@ -173,4 +271,4 @@ def _nothing_recognized(series: list[Series]) -> MissingSequenceError:
     )
 
 
-_ROLE_READERS = {Sequence.T2W: _read_t2w, Sequence.HBV: _read_hbv, Sequence.ADC: _read_adc}
+_ROLE_READERS = {Sequence_of_terms.T2W: _read_t2w, Sequence_of_terms.HBV: _read_hbv, Sequence_of_terms.ADC: _read_adc}

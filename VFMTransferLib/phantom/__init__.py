@@ -1,10 +1,11 @@
 """Procedural prostate MRI with exact truth: the embedded default input, the tests' and the training's source."""
 
-from .distortion import distort
-from .lesions import Lesion
+from __future__ import annotations
+
+from .diffusion import distort
+from .gland import Lesion
+from .phantom import VERSION, Phantom, make_phantom, make_phantoms, write_phantom
 from .scanner import truncate_k_space
-from .study import VERSION, Phantom, make_phantom
-from .writing import make_phantoms, write_phantom
 
 __all__ = [
     "VERSION",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from . import tissues
-from .canvas import EVERYWHERE, Canvas, ridges, smooth_field
-from .shapes import Blob, Layers, Shape, Tube, Union, paint_layers
+from .canvas import EVERYWHERE, Box, Canvas, ridges, smooth_field
+from .gland import Gland
+from .shapes import Blob, Layers, Shape, Tube, Union, paint_layers, smooth_union
 
 _BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.RED_MARROW))
 _FATTY_BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.MARROW))
@@ -164,3 +166,206 @@ def paint_skin(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> No
     canvas.paint(tissues.FASCIA, np.clip(1 - scarpa / 0.7, 0, 1) * np.float32(rng.uniform(0.3, 0.8)))
     canvas.paint(tissues.SKIN, canvas.coverage(depth - 2))
     canvas.paint(tissues.AIR, canvas.coverage(depth))
+
+
+# The prostate's neighbors: pelvic floor, bladder, seminal vesicles, rectum, small vessels.
+
+
+@dataclass(frozen=True)
+class Rectum:
+    """The course of anal canal and rectum.
+
+    Attributes:
+        tubes: Straight pieces from below.
+        squash: Width against depth, inverse.
+    """
+
+    tubes: tuple[Tube, ...]
+    squash: float
+
+    @property
+    def reach(self) -> Tube:
+        """A tube around all of it."""
+        wide = max(max(tube.radii_mm) for tube in self.tubes) + 8
+        return Tube(self.tubes[0].start, self.tubes[-1].end, (wide, wide))
+
+    def distance_of(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Signed distance to the outer wall, mm."""
+        return np.minimum.reduce([tube.distance_of(x * np.float32(self.squash), y, z) for tube in self.tubes])
+
+
+def draw_rectum(gland: Gland, habitus: Habitus, rng: np.random.Generator) -> Rectum:
+    """A rectum that runs up behind the gland."""
+    radius = habitus.rectum_radius_mm
+    behind = gland.surface_point(0, 1, 0)[1] + radius + rng.uniform(0.5, 3)
+    drift = rng.normal(0, 4)
+    path = [(0.0, 30.0, -50.0), (0.0, behind * 0.4 + 15, -26.0), (drift * 0.5, behind, 0.0), (drift, behind + 6, 45.0)]
+    radii = [11.0, min(13.0, radius), radius, radius * rng.uniform(0.8, 1.2)]
+    pieces = zip(pairwise(path), pairwise(radii), strict=True)
+    return Rectum(tuple(Tube(*ends, ends_mm) for ends, ends_mm in pieces), float(rng.uniform(0.8, 1.15)))
+
+
+def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
+    """Paint what touches the gland, back to front."""
+    rectum = draw_rectum(gland, habitus, rng)
+    _paint_loose_tissue(canvas, gland, rng)
+    _paint_wall_vessels(canvas, rng)
+    _paint_pelvic_floor(canvas, gland, rectum, rng)
+    _paint_bladder(canvas, gland, habitus, rng)
+    _paint_seminal_vesicles(canvas, gland, rng)
+    _paint_rectum(canvas, rectum, habitus.rectum_content, rng)
+    _paint_plexus(canvas, gland, rng)
+    _paint_bundles(canvas, gland, rng)
+
+
+def _paint_loose_tissue(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Fat of the pelvic cavity, threaded with fascia, veins and nerves, denser toward the organs."""
+    cavity = Blob((0, gland.center_mm[1] + 10, 6), (36, 52, 48))
+    box = cavity.box(canvas)
+    if box is None:
+        return
+    x, y, z = canvas.coordinates(box)
+    inside = np.clip(0.5 - cavity.distance_of(x, y, z) / 14, 0, 1)
+    near = np.clip(1.2 - gland.distance_mm(*gland.own(x, y, z)) / 22, 0.25, 1)
+    dull = np.clip(canvas.field(rng, 14.0, box) * 0.5 + 0.4, 0, 1) * np.float32(rng.uniform(0.1, 0.6))
+    canvas.paint(tissues.LOOSE, inside * dull, box)
+    busy = rng.uniform(0.3, 1.0)
+    for tissue in (tissues.SLOW_BLOOD, tissues.FASCIA, tissues.SMOOTH_MUSCLE):
+        strands = ridges(canvas.field(rng, (9.0, 4.5, 5.5), box), 0.45)
+        strands *= np.clip(canvas.field(rng, 9.0, box) * 1.4, 0, 1)
+        canvas.paint(tissue, inside * near * strands * np.float32(busy), box)
+
+
+def _paint_pelvic_floor(canvas: Canvas, gland: Gland, rectum: Rectum, rng: np.random.Generator) -> None:
+    """Levator ani, a sling close around gland and rectum that thins out upward; sphincters below the apex."""
+    apex = gland.surface_point(0, 0, -1)
+    half = np.array([gland.half_mm[0] + 16, 60, 55])
+    box = canvas.box(np.array([0, 18, -18]), half)
+    if box is None:
+        return
+    x, y, z = canvas.coordinates(box)
+    outlet = Tube(tuple(apex), (apex[0], apex[1] - 3, apex[2] - 26), (7.5, 9.0))
+    front = smooth_union(gland.distance_mm(*gland.own(x, y, z)), outlet.distance_of(x, y, z), 8.0)
+    both = smooth_union(front, rectum.distance_of(x, y, z), 18.0)
+    height = z - np.float32(apex[2])  # above the apex
+    gap = np.float32(rng.uniform(1.2, 4.0)) + np.clip(height, 0, 30) * np.float32(rng.uniform(0.02, 0.12))
+    thick = np.float32(rng.uniform(2.2, 4.0))
+    fade = np.clip(1 - (height - np.float32(rng.uniform(10, 26))) / 14, 0, 1) * np.clip((y + 26) / 12, 0, 1)
+    canvas.paint(tissues.SMOOTH_MUSCLE, canvas.coverage(both - gap) * np.clip(0.6 - height / 8, 0, 0.9), box)
+    canvas.paint(tissues.MUSCLE, np.clip(thick / 2 + 0.5 - np.abs(both - gap - thick / 2), 0, 1) * fade, box)
+    layers = ((0.0, tissues.MUSCLE), (2.4, tissues.STROMAL_NODULE), (5.2, tissues.SMOOTH_MUSCLE))
+    paint_layers(canvas, outlet, layers)
+    bulb = Blob((0, apex[1] - 4, apex[2] - 32), (13, 11, 9))
+    paint_layers(canvas, bulb, ((0.0, tissues.FASCIA), (1.0, tissues.SLOW_BLOOD)))
+
+
+def _paint_bladder(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
+    """Urine within a muscular wall, resting on the base of the gland and in front of it."""
+    half = np.asarray(habitus.bladder_half_mm)
+    base = gland.surface_point(0, 0.55, 0.9)
+    back = min(gland.center_mm[1] - rng.uniform(2, 14), base[1] - 4 - half[1])
+    low = max(base[2] + half[2] * rng.uniform(0.35, 0.75), gland.center_mm[2] + 0.9 * half[2])
+    turn = (float(rng.uniform(-5, 20)), 0.0, 0.0)
+    wall_mm = rng.uniform(2.5, 6.0)
+    bladder = Blob((rng.normal(0, 3), back, low), tuple(half), turn)
+    box = canvas.box(np.asarray(bladder.center), half + wall_mm + 3)
+    if box is None:
+        return
+    x, y, z = canvas.coordinates(box)
+    distance = bladder.distance_of(x, y, z) + canvas.field(rng, 45.0, box) * np.float32(2.0)
+    outer = distance + canvas.field(rng, 14.0, box) * np.float32(0.6)
+    inner = distance + canvas.field(rng, 9.0, box) * np.float32(rng.uniform(0.2, 1.1))
+    lifted = np.float32(wall_mm * 0.6) - gland.distance_mm(*gland.own(x, y, z))  # the base pushes the floor up
+    canvas.paint(tissues.FASCIA, canvas.coverage(outer - np.float32(wall_mm + 0.8)) * 0.7, box)
+    canvas.paint(tissues.SMOOTH_MUSCLE, canvas.coverage(outer - np.float32(wall_mm)), box)
+    canvas.paint(tissues.URINE, canvas.coverage(np.maximum(inner, lifted)), box)
+
+
+def _paint_seminal_vesicles(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Convoluted bright tubules with dark walls, on both sides behind the bladder."""
+    root = gland.surface_point(0, 0.55, 0.9)
+    size = rng.uniform(0.85, 1.3)
+    filling = rng.uniform(-0.6, 0.4)
+    for side in (-1, 1):
+        center = tuple(root + np.array([side * 19, 3, 7]) * size)
+        vesicle = Blob(center, (20 * size, 8.5 * size, 9 * size), (0, -side * 12, side * rng.uniform(5, 22)))
+        box = vesicle.box(canvas)
+        if box is None:
+            continue
+        surface = vesicle.distance_of(*canvas.coordinates(box)) + canvas.field(rng, 12.0, box)
+        inside = np.clip(0.5 - surface / 1.5, 0, 1)
+        tubules = np.abs(canvas.field(rng, 6.5, box)) * 1.6 + np.float32(filling)
+        canvas.paint(tissues.SEMINAL_WALL, inside, box)
+        canvas.paint(tissues.SEMINAL_FLUID, inside * np.clip(tubules, 0, 1), box)
+
+
+def _paint_rectum(canvas: Canvas, rectum: Rectum, content: str, rng: np.random.Generator) -> None:
+    """Muscular wall and mucosa around the lumen."""
+    box = rectum.reach.box(canvas)
+    if box is None:
+        return
+    distance = rectum.distance_of(*canvas.coordinates(box)) + canvas.field(rng, 16.0, box)
+    wall_mm = rng.uniform(2.2, 4.2)
+    for depth, tissue in ((0.0, tissues.SMOOTH_MUSCLE), (wall_mm * 0.55, tissues.STROMAL_NODULE)):
+        canvas.paint(tissue, canvas.coverage(distance + np.float32(depth)), box)
+    z = canvas.coordinates(box)[2]
+    narrow = np.clip((-20 - z) / 4, 0, 6)  # the canal is closed
+    _fill_rectum(canvas, box, distance + np.float32(wall_mm) + narrow, content, rng)
+
+
+def _fill_rectum(canvas: Canvas, box: Box, lumen_mm: np.ndarray, content: str, rng: np.random.Generator) -> None:
+    """Gas above stool, gel, or nothing but folds of mucosa."""
+    inside = canvas.coverage(lumen_mm)
+    clumps = canvas.field(rng, 7.0, box)
+    if content == "empty":
+        folds = ridges(canvas.field(rng, (24.0, 7.0, 7.0), box), 0.5)
+        canvas.paint(tissues.SMOOTH_MUSCLE, inside * 0.8, box)
+        canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.16, box)
+        return
+    base = {"gas": tissues.AIR, "stool": tissues.STOOL, "gel": tissues.GEL}[content]
+    canvas.paint(base, inside, box)
+    if content == "stool":
+        canvas.paint(tissues.AIR, inside * np.clip(clumps * 2 + 0.4, 0, 1) * 0.85, box)
+        canvas.paint(tissues.GEL, inside * np.clip(canvas.field(rng, 6.0, box) * 2 - 3, 0, 1) * 0.9, box)
+    if content == "gas":
+        canvas.paint(tissues.STOOL, inside * np.clip(clumps * 2 - 2, 0, 1), box)
+
+
+def _paint_plexus(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Veins and loose tissue around the gland's front and sides: bright and dark, close together."""
+    box = gland.box(canvas, 9.0)
+    u, v, w = gland.own(*canvas.coordinates(box))
+    width = np.float32(rng.uniform(2.5, 6.0)) * (1 + np.clip(-v, 0, 1))  # widest in front
+    near = np.clip(1.3 - gland.distance_mm(u, v, w) / width, 0, 1) * np.clip(1.6 - np.abs(w), 0, 1)
+    field = canvas.field(rng, (8.0, 4.5, 4.5), box)
+    canvas.paint(tissues.SMOOTH_MUSCLE, near * np.clip(0.2 - field, 0, 1) * np.float32(rng.uniform(0.3, 0.9)), box)
+    canvas.paint(tissues.SLOW_BLOOD, near * np.clip(field * 1.5 - 0.5, 0, 1) * np.float32(rng.uniform(0.2, 0.9)), box)
+
+
+def _paint_bundles(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Neurovascular bundles at five and seven o'clock."""
+    for side in (-1, 1):
+        for _ in range(rng.integers(12, 24)):
+            height, angle = rng.uniform(-0.6, 0.8), rng.normal(0.62, 0.35)
+            away = rng.uniform(1.5, 6)
+            point = gland.surface_point(side * np.cos(angle), np.sin(angle), height, outward_mm=away)
+            _paint_vessel(canvas, point, rng.uniform(0.5, 1.4), rng)
+
+
+def _paint_wall_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Vessels along the pelvic wall, around the rectum, and in the fat in front and behind."""
+    for side in (-1, 1):
+        for _ in range(rng.integers(14, 34)):
+            point = np.array([side * rng.normal(32, 4), rng.uniform(-30, 45), rng.uniform(-20, 40)])
+            _paint_vessel(canvas, point, rng.uniform(0.6, 2.2), rng)
+    for _ in range(rng.integers(30, 90)):
+        y = rng.uniform(-98, -60) if rng.random() < 0.5 else rng.uniform(30, 80)
+        point = np.array([rng.uniform(-90, 90), y, rng.uniform(-40, 45)])
+        _paint_vessel(canvas, point, rng.uniform(0.4, 1.5), rng)
+
+
+def _paint_vessel(canvas: Canvas, point: np.ndarray, radius_mm: float, rng: np.random.Generator) -> None:
+    direction = rng.normal(0, (4, 4, 7))
+    blood = tissues.SLOW_BLOOD if rng.random() < 0.35 else tissues.FLOWING_BLOOD
+    tube = Tube(tuple(point - direction), tuple(point + direction), (radius_mm, radius_mm))
+    paint_layers(canvas, tube, ((-0.2, tissues.FASCIA), (0.25, blood)))

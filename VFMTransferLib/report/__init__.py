@@ -1,5 +1,7 @@
 """Figures and the page that shows two results side by side."""
 
-from .writer import write_report
+from __future__ import annotations
+
+from .page import write_report
 
 __all__ = ["write_report"]

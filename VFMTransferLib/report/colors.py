@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..terms import LABEL_TERMS
+from ..core.terms import LABEL_TERMS
 
 Color = tuple[int, int, int]
 

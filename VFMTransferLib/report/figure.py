@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ..study.images import unit_of
-from ..study.titles import SEQUENCE_TITLES, arm_title
-from ..terms import RESEARCH_USE
+from ..core.terms import RESEARCH_USE
+from ..evaluation.images import unit_of
+from ..evaluation.titles import SEQUENCE_TITLES, arm_title
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
 from .scene import Scene, shown_sequences
 

@@ -8,20 +8,20 @@ import json
 from datetime import date
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..bundle import Bundle
-from ..study.comparison import Comparison
-from ..study.titles import arm_title, label_title
-from ..terms import RESEARCH_USE
-from ..version import __version__
-from .cards import model_card
+from ..bundles.bundle import Bundle
+from ..core.files import atomic_file, writing
+from ..core.terms import RESEARCH_USE
+from ..core.version import __version__
+from ..evaluation.comparison import Comparison, save_comparison
+from ..evaluation.titles import arm_title, label_title
+from .case_page import disagreement_table, facts, lesion_table, measure_tables, model_card, probability_bars
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
-from .facts import facts, probability_bars
-from .regions import disagreement_table, lesion_table
-from .scene import Scene, scene_document
-from .tables import measure_tables
+from .figure import figure_png
+from .scene import Scene, build_scene, scene_document
 
 SCRIPTS = ("decode.js", "paint.js", "scales.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
 
@@ -135,3 +135,40 @@ def _notes(comparison: Comparison) -> str:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<section class="notes"><h2>Notes</h2><ul>{items}</ul></section>'
+
+
+# A comparison as files that a person opens.
+
+PAGE = "report.html"
+FIGURE = "comparison.png"
+
+
+def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bundle] | None = None) -> Path:
+    """Write `report.html`, `comparison.png`, `comparison.csv` and `comparison.json`.
+
+    The page is one file that loads nothing from elsewhere. It holds the case's name and voxels, and
+    no path and no patient data beyond them.
+
+    Args:
+        comparison: What to show.
+        folder: Where to; made if it does not exist.
+        bundles: Bundles of A and B, whose licence, training and metrics the page then shows.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    scene = build_scene(comparison)
+    figure = figure_png(scene)
+    text = page_html(scene, figure, bundles)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_comparison(comparison, folder)
+    with atomic_file(folder / FIGURE) as part:
+        part.write_bytes(figure)
+    with atomic_file(folder / PAGE) as part:
+        part.write_text(text, encoding="utf-8")
+    return folder / PAGE

@@ -1,23 +1,159 @@
-"""What the page shows, as data: layers of voxels, panels, places where A and B differ."""
+"""Voxels as text that a browser can read exactly: quantized, delta-coded, deflated, base64.
+
+Not as pictures, although a browser decodes those itself: reading pixels back from a canvas is
+rounded or blurred on purpose by browsers that guard against fingerprinting, which would turn a
+label into another one. `templates/decode.js` is the other half.
+"""
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ..result import Result
-from ..study.comparison import Comparison
-from ..study.images import sequence_of, unit_of
-from ..study.titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
-from ..terms import Label, Sequence
-from ..volume import Volume
+from ..core.result import Result
+from ..core.terms import Label, Sequence
+from ..core.volume import Geometry, IntTriple, Volume
+from ..evaluation.comparison import Comparison
+from ..evaluation.images import sequence_of, unit_of
+from ..evaluation.titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
-from .display import FIRST_FIELD_MM, Display, display_of
-from .encoding import encode_image, encode_labels
-from .probability import probability_label, probability_layers
+
+LEVELS = 2047
+"""Steps between the smallest and the largest value of an image that is rounded (11 bit)."""
+LARGEST_EXACT_RANGE = 4095
+"""Whole numbers within this range are kept as they are; most scanners store 12 bit."""
+_DEFLATE_LEVEL = 6
+
+
+def encode_image(array: np.ndarray) -> dict[str, Any]:
+    """An image (D, H, W) as codes of 16 bit; a value is `offset + code * scale`.
+
+    Whole numbers within a range of 4095 stay exact. Others are rounded to 1/2047 of their range,
+    which a screen cannot show, so that the noise of a float does not fill the page.
+    """
+    low, high = float(array.min()), float(array.max())
+    whole = high - low <= LARGEST_EXACT_RANGE and bool(np.all(array == np.rint(array)))
+    scale = 1.0 if whole or high == low else (high - low) / LEVELS
+    codes = np.rint((array - low) / scale).astype(np.uint16)
+    steps = np.diff(codes, axis=-1, prepend=np.uint16(0)).astype(np.int16)  # modulo 2^16, along each row
+    folded = ((steps << 1) ^ (steps >> 15)).astype(np.uint16)  # small steps of either sign become small codes
+    planes = np.concatenate([(folded & 0xFF).astype(np.uint8).ravel(), (folded >> 8).astype(np.uint8).ravel()])
+    return {"bits": 16, "offset": low, "scale": scale, "data": _deflated(planes)}
+
+
+def encode_labels(array: np.ndarray) -> dict[str, Any]:
+    """A label map (D, H, W) of values 0..255, exact."""
+    return {"bits": 8, "offset": 0, "scale": 1, "data": _deflated(array.astype(np.uint8))}
+
+
+def _deflated(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes(), level=_DEFLATE_LEVEL)).decode("ascii")
+
+
+# The grid that a report shows: in-plane as fine as the results, cropped so that the page stays small.
+
+MAX_VOXELS = 4_500_000
+"""Voxels of all images on a page together: 4 to 6 MB as text, by how noisy they are."""
+MIN_SIDE_PX = 64
+MARGIN_MM = 10.0
+"""Shown around what is marked, however many voxels that takes: a thin-sliced scan must not lose the gland's edge."""
+FIRST_FIELD_MM = 110.0
+"""Field of view that the page starts with; the whole window is a zoom away."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """A window of a grid; everything on the page lies on it.
+
+    Attributes:
+        base: The whole grid, axes nearest L, P, S.
+        start: First voxel (x, y, z) of the window on `base`.
+        geometry: The window as a grid.
+        center: Voxel (x, y, z) of the window in the middle of what matters.
+    """
+
+    base: Geometry
+    start: IntTriple
+    geometry: Geometry
+    center: IntTriple
+
+    @property
+    def is_cropped(self) -> bool:
+        return self.geometry.size != self.base.size
+
+    def image(self, volume: Volume) -> np.ndarray:
+        """An image's voxels (D, H, W), interpolated linearly where it lies on another grid."""
+        return self._voxels(volume, "linear")
+
+    def labels(self, volume: Volume) -> np.ndarray:
+        """A label map's voxels (D, H, W), nearest."""
+        return self._voxels(volume, "nearest")
+
+    def index_of(self, point_mm: tuple[float, ...] | np.ndarray) -> IntTriple:
+        """Voxel (x, y, z) of the window that is nearest to a point (LPS)."""
+        rounded = np.rint(self.geometry.to_index(point_mm)).astype(int)
+        x, y, z = np.clip(rounded, 0, np.asarray(self.geometry.size) - 1)
+        return (int(x), int(y), int(z))
+
+    def _voxels(self, volume: Volume, interpolation: str) -> np.ndarray:
+        volume = volume.to_nearest_lps()
+        if volume.geometry.equals(self.base):  # cut, so that voxels stay what they are to the last bit
+            x, y, z = (slice(s, s + n) for s, n in zip(self.start, self.geometry.size, strict=True))
+            return volume.array[z, y, x]
+        return volume.resample_to(self.geometry, interpolation).array
+
+
+def display_of(comparison: Comparison, images: int) -> Display:
+    """Choose the grid: T2w's, or the results' where they are finer in plane.
+
+    Args:
+        comparison: What is shown.
+        images: Number of images on the page, which share `MAX_VOXELS`.
+    """
+    base = comparison.geometry
+    if Sequence.T2W in comparison.case:
+        t2w = comparison.case[Sequence.T2W].to_nearest_lps().geometry
+        if np.prod(t2w.spacing_mm[:2]) < np.prod(base.spacing_mm[:2]) * 0.999:
+            base = t2w
+    low, high = _box_of_interest(comparison, base)
+    center = (low + high) / 2
+    shown_mm = np.minimum((high - low + 1) * base.spacing_mm + 2 * MARGIN_MM, FIRST_FIELD_MM)
+    least = np.ceil(shown_mm / base.spacing_mm).astype(int)
+    side = max(int(np.sqrt(MAX_VOXELS / max(images, 1) / base.size[2])), MIN_SIDE_PX)
+    size = (min(base.size[0], max(side, int(least[0]))), min(base.size[1], max(side, int(least[1]))), base.size[2])
+    x, y = (
+        int(np.clip(round(c - n / 2), 0, whole - n)) for c, n, whole in zip(center, size, base.size[:2], strict=False)
+    )
+    middle = (round(center[0]) - x, round(center[1]) - y, round(center[2]))
+    return Display(base, (x, y, 0), base.crop((x, y, 0), size), middle)
+
+
+def _box_of_interest(comparison: Comparison, base: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index (x, y, z) on a grid of what A or B marks, or of the gland, or twice its middle."""
+    marked = [result.labels for result in (comparison.a, comparison.b)]
+    for volumes in (marked, [comparison.case.gland]):
+        boxes = [_box(volume, base) for volume in volumes if volume is not None and volume.array.any()]
+        if boxes:
+            return np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
+    middle = base.to_index(comparison.geometry.center_mm)
+    return middle, middle
+
+
+def _box(volume: Volume, base: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index on a grid of a volume's non-zero voxels."""
+    found = np.argwhere(volume.array)[:, ::-1]
+    corners = np.array(list(product(*zip(found.min(axis=0), found.max(axis=0), strict=True))))
+    indices = base.to_index(volume.geometry.to_world(corners))
+    return indices.min(axis=0), indices.max(axis=0)
+
+
+# What the page shows, as data: layers of voxels, panels, places where A and B differ.
 
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
 _WINDOW_PERCENTILES = (1.0, 99.5)
@@ -248,3 +384,29 @@ def _sequence_panel(sequence: Sequence) -> dict[str, Any]:
         "title": SEQUENCE_TITLES[sequence],
         "subtitle": "",
     }
+
+
+# How sure each arm is, voxel by voxel, of the one label that matters most.
+
+STEPS = 255
+_FIRST_CHOICE = (Label.CSPCA, Label.PROSTATE)
+
+
+def probability_label(comparison: Comparison) -> str | None:
+    """The label whose probability both arms give: cancer, else the prostate, else the first that is no background."""
+    names = [str(name) for name in comparison.a.probabilities if name in comparison.b.probabilities]
+    chosen = [str(name) for name in _FIRST_CHOICE if name in names]
+    chosen += [name for name in names if name != Label.BACKGROUND]
+    return chosen[0] if chosen else None
+
+
+def probability_layers(comparison: Comparison, display: Display) -> dict[str, Any]:
+    """Layers of 0..255 for probabilities of 0..1, by arm; none where the arms give no probability."""
+    label = probability_label(comparison)
+    if label is None or comparison.task.output != "segmentation":
+        return {}
+    layers = {}
+    for who, result in (("a", comparison.a), ("b", comparison.b)):
+        share = np.clip(display.image(result.probabilities[label]), 0.0, 1.0)
+        layers[f"probability:{who}"] = {**encode_labels(np.rint(share * STEPS)), "scale": 1 / STEPS}
+    return layers

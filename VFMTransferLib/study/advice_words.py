@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .forecast import COVERAGE, ForecastRow
-from .outlook import ExpectedGain, Experience, SavedHours
-from .transfer_summary import SummaryRow
+from .forecast import COVERAGE, ExpectedGain, Experience, ForecastRow, SavedHours
+from .summary import SummaryRow
 
 SCRATCH = "scratch"
 _LIMIT = (

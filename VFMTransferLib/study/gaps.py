@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
-from ..terms import TaskId
-from .grid_cells import study_cells
-from .grid_config import StudyConfig
-from .grid_tables import RunRow, StudyTables
-from .overview import BOTH, ENCODERS, REAL, SPECIALISED, TRIVIAL
-from .transfer_summary import LAYER
+from ..core.terms import TaskId
+from .config import StudyConfig
+from .summary import BOTH, ENCODERS, LAYER, REAL, SPECIALISED, TRIVIAL
+from .tables import RunRow, StudyTables, study_cells
 
 Training = tuple[str, str, str, int]  # encoder, task, arm, seed
 

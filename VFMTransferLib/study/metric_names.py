@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..restored import ADC_CORRECTED
-from ..terms import TaskId
-from .images import ADC_UNIT, ARBITRARY_UNIT
-from .titles import subject_title
+from ..core.terms import TaskId
+from ..evaluation.images import ADC_UNIT, ARBITRARY_UNIT
+from ..evaluation.titles import subject_title
+from ..tasks.images import ADC_CORRECTED
 
 GLAND = "gland"
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 
-from VFMTransferLib.errors import GeometryError
-from VFMTransferLib.job import Grid
-from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.core.errors import GeometryError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.worker.messages import Grid
 
 from .handover import gridInWorld
 from .series import LAST_AXIS, planeOf, sliceAxis

@@ -9,8 +9,8 @@ import slicer
 import vtk
 from slicer.util import arrayFromVTKMatrix
 
-from VFMTransferLib.errors import GeometryError, ImageError, OutputError
-from VFMTransferLib.job import Grid, ImageFile
+from VFMTransferLib.core.errors import GeometryError, ImageError, OutputError
+from VFMTransferLib.worker.messages import Grid, ImageFile
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -11,10 +11,10 @@ import vtk
 from slicer.util import arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
-from VFMTransferLib.errors import GeometryError, ImageError, OutputError
-from VFMTransferLib.job import ImageFile
-from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.core.errors import GeometryError, ImageError, OutputError
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.worker.messages import ImageFile
 
 from .handover import gridInWorld, handOver
 from .structures import glandValues, referenceValues

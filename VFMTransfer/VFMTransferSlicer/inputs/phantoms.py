@@ -12,7 +12,7 @@ import vtk
 from slicer.util import getNodesByClass, vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from VFMTransferLib.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
+from VFMTransferLib.core.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
 
 from ..results.nifti import NiftiImage, readNifti
 from ..results.nodes import Window, removeNode, volumeNode, windowFor

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import slicer
 
-from VFMTransferLib.errors import JobError, VFMTransferError
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.errors import JobError, VFMTransferError
+from VFMTransferLib.core.terms import Sequence
 
 from ..signals import Signal
 from ..workers.process import LibraryProcess, MakeProcess, newProcess

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import slicer
 import vtk
 
-from VFMTransferLib.errors import ImageError
-from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.terms import LABEL_TERMS, Label, TaskId
+from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, TaskId
+from VFMTransferLib.encoders.base import ModelSpec
 
 _INSIDE = 1
 _ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.terms import Sequence
 
 from .b_values import HIGH_B, TagOf
 from .series import Series, seriesOf, wordSet

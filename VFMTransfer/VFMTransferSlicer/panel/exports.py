@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.core.errors import VFMTransferError
 
 from ..logic import TransferLogic
 from ..results.export import (

@@ -12,10 +12,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.bundle import Bundle
-from VFMTransferLib.bundle_archive import name_of
-from VFMTransferLib.catalog import remove_bundle, user_folder
-from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.bundles.archive import name_of
+from VFMTransferLib.bundles.bundle import Bundle
+from VFMTransferLib.bundles.catalog import remove_bundle, user_folder
+from VFMTransferLib.core.errors import VFMTransferError
 
 from ..setup.networks import FileChecks, canDelete, needsTorch
 from ..workers.process import LibraryProcess

@@ -9,10 +9,10 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from VFMTransferLib.bundle import Bundle
-from VFMTransferLib.catalog import read_catalog
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import Arm, TaskId
+from VFMTransferLib.bundles.bundle import Bundle
+from VFMTransferLib.bundles.catalog import read_catalog
+from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.tasks.base import TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from slicer.i18n import tr as _
 
-from VFMTransferLib.job import Progress
+from VFMTransferLib.worker.messages import Progress
 
 from ..arm_clock import ArmClock
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.core.errors import VFMTransferError
 
 from ..reading.blinded import CONFIDENCES, BlindedReading, Reading, Side
 from ..reading.readings import ReadingTable, networksOf, newTable, subjectOf

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import qt
 from slicer.i18n import tr as _
 
-from VFMTransferLib.catalog import find_bundle
-from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.bundles.catalog import find_bundle
+from VFMTransferLib.core.errors import VFMTransferError
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.errors import VFMTransferError
-from VFMTransferLib.job import Log, Progress
-from VFMTransferLib.terms import Sequence
-from VFMTransferLib.version import __version__
+from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.version import __version__
+from VFMTransferLib.worker.messages import Log, Progress
 
 from ..details import detailsOf
 from ..logic import TransferLogic

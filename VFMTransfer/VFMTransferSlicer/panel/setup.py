@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.doctor import describe
+from VFMTransferLib.inference.doctor import describe
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

@@ -10,11 +10,11 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from VFMTransferLib.catalog import find_bundle
-from VFMTransferLib.errors import VFMTransferError
-from VFMTransferLib.registry import ModelSpec
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import Sequence, TaskId
+from VFMTransferLib.bundles.catalog import find_bundle
+from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.tasks.base import TASKS
 
 from ..inputs.geometry import Described, describeGeometry
 from ..inputs.phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn

@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.terms import Sequence
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
-from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.core.errors import VFMTransferError
 
 CONFIDENCES = range(1, 6)  # 1 a guess .. 5 certain
 _SEAL_BITS = 128

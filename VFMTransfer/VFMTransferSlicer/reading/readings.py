@@ -12,8 +12,8 @@ import numpy as np
 import slicer
 import vtk
 
-from VFMTransferLib.atomic import atomic_file
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.core.files import atomic_file
+from VFMTransferLib.tasks.base import TASKS
 
 from ..runs import RunInScene
 from .blinded import CONFIDENCES, Network, Reading, ReadingError, Side, Subject

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import slicer
 
-from VFMTransferLib.atomic import atomic_file, atomic_folder, writing
-from VFMTransferLib.errors import OutputError
-from VFMTransferLib.study.measures import Between
-from VFMTransferLib.terms import RESEARCH_USE
+from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.files import atomic_file, atomic_folder, writing
+from VFMTransferLib.core.terms import RESEARCH_USE
+from VFMTransferLib.evaluation.measures import Between
 
 from ..runs import ArmInScene, RunInScene
 from .numbers_table import measuresOf

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from VFMTransferLib.study.titles import label_title, place_title
-from VFMTransferLib.terms import Label
+from VFMTransferLib.core.terms import Label
+from VFMTransferLib.evaluation.titles import label_title, place_title
 
 from ..runs import RunInScene
 

@@ -10,7 +10,7 @@ import vtk
 from slicer.util import arrayFromVolume, arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
-from VFMTransferLib.terms import Label
+from VFMTransferLib.core.terms import Label
 
 from ..inputs.structures import labelOf
 from ..runs import RunInScene

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from VFMTransferLib.errors import ImageError
+from VFMTransferLib.core.errors import ImageError
 
 VECTOR = 1007  # intent of vectors that stand as they were given, here in LPS; 1006 would be displacements in RAS
 _HEADER_BYTES = 348

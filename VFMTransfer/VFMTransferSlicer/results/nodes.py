@@ -14,7 +14,7 @@ import vtk
 from slicer.util import arrayFromVolume, arrayFromVolumeModified, vtkMatrixFromArray
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
-from VFMTransferLib.errors import ImageError
+from VFMTransferLib.core.errors import ImageError
 
 from .nifti import VECTOR, NiftiImage
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from VFMTransferLib.study.classification import ALL_CLASSES
-from VFMTransferLib.study.measures import KINDS, Between, Kind
-from VFMTransferLib.study.titles import subject_title, unit_title
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.evaluation.classification import ALL_CLASSES
+from VFMTransferLib.evaluation.measures import KINDS, Between, Kind
+from VFMTransferLib.evaluation.titles import subject_title, unit_title
+from VFMTransferLib.tasks.base import TASKS
 
 from ..runs import ArmInScene, RunInScene
 from .lesion_adc import meanAdcInLesions

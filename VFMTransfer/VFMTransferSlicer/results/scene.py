@@ -10,8 +10,8 @@ from typing import Any
 
 import slicer
 
-from VFMTransferLib.errors import JobError
-from VFMTransferLib.terms import LABEL_TERMS, Sequence
+from VFMTransferLib.core.errors import JobError
+from VFMTransferLib.core.terms import LABEL_TERMS, Sequence
 
 from ..runs import ArmInScene
 from .nifti import NiftiImage, readNifti

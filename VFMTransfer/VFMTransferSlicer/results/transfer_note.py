@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 
 import VFMTransferLib
-from VFMTransferLib.study.measures import KINDS
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import TaskId
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.evaluation.measures import KINDS
+from VFMTransferLib.tasks.base import TASKS
 
 SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "Study" / "summary.csv"
 _COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high", "device_hours_saved"}

@@ -6,10 +6,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from VFMTransferLib.bundle import Bundle
-from VFMTransferLib.errors import BundleError
-from VFMTransferLib.tensor_file import read_index
-from VFMTransferLib.terms import RESEARCH_USE, Arm
+from VFMTransferLib.bundles.bundle import Bundle
+from VFMTransferLib.bundles.tensors import read_index
+from VFMTransferLib.core.errors import BundleError
+from VFMTransferLib.core.terms import RESEARCH_USE, Arm
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial", re.IGNORECASE)
 _MOST_S = 90  # from here on in minutes

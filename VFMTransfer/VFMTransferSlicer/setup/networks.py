@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from VFMTransferLib.bundle import Bundle, verify
-from VFMTransferLib.bundle_archive import is_bundle_folder, is_bundle_zip
-from VFMTransferLib.catalog import Catalog, default_pair, is_own
-from VFMTransferLib.errors import BundleError, ChecksumError
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import Arm, TaskId
+from VFMTransferLib.bundles.archive import is_bundle_folder, is_bundle_zip
+from VFMTransferLib.bundles.bundle import Bundle, verify
+from VFMTransferLib.bundles.catalog import Catalog, default_pair, is_own
+from VFMTransferLib.core.errors import BundleError, ChecksumError
+from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.tasks.base import TASKS
 
 from .network_card import sizeOf
 

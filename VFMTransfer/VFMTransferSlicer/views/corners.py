@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import slicer
 import vtk
 
-from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.terms import LABEL_TERMS, Label, Sequence, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from VFMTransferLib.tasks.base import TASKS
 
 from ..runs import RunInScene
 from .cells import Cell

@@ -13,8 +13,8 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from VFMTransferLib.errors import GeometryError
-from VFMTransferLib.terms import Label
+from VFMTransferLib.core.errors import GeometryError
+from VFMTransferLib.core.terms import Label
 
 from ..inputs.masks import gridBelow
 from ..runs import ArmInScene, RunInScene

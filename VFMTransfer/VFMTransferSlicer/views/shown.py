@@ -8,7 +8,7 @@ from dataclasses import replace
 import slicer
 import vtk
 
-from VFMTransferLib.terms import Sequence
+from VFMTransferLib.core.terms import Sequence
 
 from ..runs import RunInScene
 from .cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B, Cell, Rows

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import slicer
 
-from VFMTransferLib.errors import JobError, VFMTransferError
-from VFMTransferLib.job import Batch, Error, Finished, Reply, Run
-from VFMTransferLib.worker_client import WorkerClient
+from VFMTransferLib.core.errors import JobError, VFMTransferError
+from VFMTransferLib.worker.client import WorkerClient
+from VFMTransferLib.worker.messages import Batch, Error, Finished, Reply, Run
 
 from .process import workerPython
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import slicer
 
-from VFMTransferLib.errors import JobError, VFMTransferError, WorkerError
-from VFMTransferLib.job import (
+from VFMTransferLib.core.errors import JobError, VFMTransferError, WorkerError
+from VFMTransferLib.worker.messages import (
     Batch,
     Bye,
     Cancel,
@@ -26,7 +26,7 @@ from VFMTransferLib.job import (
     read_reply,
     to_line,
 )
-from VFMTransferLib.worker_process import end_process_tree, how_it_ended, worker_command
+from VFMTransferLib.worker.process import end_process_tree, how_it_ended, worker_command
 
 from .choice import Hear, requireIdle
 from .process import NOT_STARTED, Child, MakeProcess, newProcess, workerPython

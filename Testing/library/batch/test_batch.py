@@ -1,0 +1,340 @@
+"""A folder of cases through networks: what is left, what is skipped, tried again, and gone on with after a kill."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import a_t2w, an_adc, an_hbv
+
+from VFMTransferLib.batch import cases as batch_case
+from VFMTransferLib.batch import summary as batch_summary
+from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
+from VFMTransferLib.bundles.catalog import find_bundle
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
+from VFMTransferLib.inference.runtimes import LoadedNetworks
+from VFMTransferLib.io import write_volume
+
+ROOT = Path(__file__).resolve().parents[3]
+WAIT_S = 60
+
+
+def make_case(folder: Path, seed: int) -> Path:
+    folder.mkdir(parents=True)
+    for volume in (a_t2w(seed), an_hbv(seed + 10), an_adc(seed + 20)):
+        write_volume(volume, folder / f"{volume.name}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def cohort(tmp_path) -> Path:
+    """Three cases, one of which has no T2w."""
+    folder = tmp_path / "Fälle und mehr"
+    for seed, name in enumerate(("p001", "p002", "p003")):
+        make_case(folder / name, seed)
+    (folder / "p002" / "t2w.nii.gz").unlink()
+    (folder / ".hidden").mkdir()
+    return folder
+
+
+@pytest.fixture
+def good_cohort(cohort) -> Path:
+    shutil.rmtree(cohort / "p002")
+    return cohort
+
+
+@pytest.fixture
+def pair(tiny_models) -> list[Path]:
+    return [tiny_models / "tiny-pretrained", tiny_models / "tiny-scratch"]
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    with (output / "summary.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def written_s(output: Path) -> dict[str, float]:
+    """Result that is in its place → when it was written."""
+    whole = (f for f in sorted(output.rglob("result.json")) if not f.parent.name.endswith(".part"))
+    return {str(f.relative_to(output)): f.stat().st_mtime_ns for f in whole}
+
+
+def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, str]]:
+    told = []
+    run_batch(cohort, output, bundles, on_case=told.append, **options)
+    return [(report.name, report.outcome) for report in told]
+
+
+def test_each_case_and_bundle_leaves_its_results_and_a_row(cohort, pair, tmp_path):
+    told = []
+    rows = run_batch(cohort, tmp_path / "out", pair, on_case=told.append)
+    assert [(r.name, r.case, r.cases, r.outcome) for r in told] == [
+        ("p001", 0, 3, "done"),
+        ("p002", 1, 3, "failed"),
+        ("p003", 2, 3, "done"),
+    ]
+    assert "must contain t2w, but lacks t2w" in told[1].message
+    assert sorted(p.name for p in (tmp_path / "out" / "p003").iterdir()) == [
+        "comparison.csv",
+        "comparison.json",
+        "tiny-pretrained",
+        "tiny-scratch",
+    ]
+    table = rows_of(tmp_path / "out")
+    assert [(r["case"], r["bundle"], r["status"]) for r in table] == [(r.case, r.bundle, r.status) for r in rows]
+    assert [(r["case"], r["arm"], r["status"]) for r in table[:3]] == [
+        ("p001", "pretrained", "done"),
+        ("p001", "scratch", "done"),
+        ("p002", "pretrained", "failed"),
+    ]
+    assert table[2]["message"] == told[1].message
+    assert table[0]["sha256"] == find_bundle(pair[0]).weights_sha256[:12]
+
+
+def test_the_numbers_of_a_row_are_those_of_the_files(good_cohort, pair, tmp_path):
+    run_batch(good_cohort, tmp_path / "out", pair)
+    row = rows_of(tmp_path / "out")[1]
+    result = json.loads((tmp_path / "out" / "p001" / "tiny-scratch" / "result.json").read_text(encoding="utf-8"))
+    assert float(row["volume_ml prostate"]) == pytest.approx(result["volumes_ml"]["prostate"], abs=1e-6)
+    assert float(row["seconds"]) == pytest.approx(sum(result["seconds"].values()), abs=0.01)
+    comparison = json.loads((tmp_path / "out" / "p001" / "comparison.json").read_text(encoding="utf-8"))
+    dice = {m["subject"]: m["value"] for m in comparison["measures"] if (m["measure"], m["between"]) == ("dice", "a-b")}
+    assert dice
+    for subject, value in dice.items():
+        assert float(row[f"a-b dice {subject}"]) == pytest.approx(value)
+
+
+def test_what_is_done_is_skipped_and_what_failed_is_tried_again(cohort, pair, tmp_path):
+    run_batch(cohort, tmp_path / "out", pair)
+    before = written_s(tmp_path / "out")
+    assert outcomes(cohort, tmp_path / "out", pair) == [("p001", "skipped"), ("p002", "failed"), ("p003", "skipped")]
+    write_volume(a_t2w(1), cohort / "p002" / "t2w.nii.gz")
+    assert outcomes(cohort, tmp_path / "out", pair) == [("p001", "skipped"), ("p002", "done"), ("p003", "skipped")]
+    assert before.items() < written_s(tmp_path / "out").items()
+
+
+def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort, tiny_models, tmp_path):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    again = [("p001", "done"), ("p003", "done")]
+    assert outcomes(good_cohort, out, bundles, threshold=0.4) == again
+    assert outcomes(good_cohort, out, bundles, threshold=0.4, device="cpu") == [
+        ("p001", "skipped"),
+        ("p003", "skipped"),
+    ]
+    (out / "p001" / "tiny-scratch" / "labels.nii.gz").unlink()
+    assert outcomes(good_cohort, out, bundles, threshold=0.4) == [("p001", "done"), ("p003", "skipped")]
+    later = time.time() + 5
+    os.utime(good_cohort / "p003" / "t2w.nii.gz", (later, later))
+    assert outcomes(good_cohort, out, bundles, threshold=0.4) == [("p001", "skipped"), ("p003", "done")]
+    other = tmp_path / "tiny-scratch"
+    shutil.copytree(tiny_models / "tiny-pretrained", other)
+    metadata = other / "configs" / "metadata.json"
+    metadata.write_text(metadata.read_text(encoding="utf-8").replace("tiny-pretrained", "tiny-scratch"), "utf-8")
+    assert ("p001", "done") in outcomes(good_cohort, out, [other], threshold=0.4)
+
+
+def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_cohort, pair, tmp_path):
+    run_batch(good_cohort, tmp_path / "out", pair[:1])
+    before = written_s(tmp_path / "out")
+    assert not (tmp_path / "out" / "p001" / "comparison.json").exists()
+    run_batch(good_cohort, tmp_path / "out", pair)
+    assert before.items() < written_s(tmp_path / "out").items()
+    assert (tmp_path / "out" / "p001" / "comparison.json").is_file()
+
+
+def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
+    def odd(case, bundles, **options):
+        if case.id == "p001":
+            raise ZeroDivisionError("by accident")
+        return real(case, bundles, **options)
+
+    real = batch_case.predict_in_turn
+    monkeypatch.setattr(batch_case, "predict_in_turn", odd)
+    rows = run_batch(good_cohort, tmp_path / "out", pair)
+    assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
+    assert "ZeroDivisionError: by accident" in rows[0].message
+    with pytest.raises(BatchError, match=r"^1 of 2 cases failed; summary\.csv says of each why\."):
+        require_all_done(rows)
+
+
+def test_one_arm_that_fails_keeps_the_other(good_cohort, pair, tmp_path, monkeypatch):
+    def save(result, folder):
+        if result.provenance.bundle == "tiny-pretrained":
+            raise OutputError("No room.")
+        return real(result, folder)
+
+    real = batch_case.save_result
+    monkeypatch.setattr(batch_case, "save_result", save)
+    rows = run_batch(good_cohort, tmp_path / "out", pair)
+    assert [(row.status, row.message) for row in rows] == [("failed", "No room."), ("done", "")] * 2
+
+
+def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort, pair, tmp_path, monkeypatch):
+    networks = LoadedNetworks(10**12)
+    loads = []
+
+    def read(folder):
+        if folder.name == "p001":
+            raise MemoryError
+        loads.append(networks.names)
+        return real(folder)
+
+    real = batch_case.read_case
+    monkeypatch.setattr(batch_case, "read_case", read)
+    rows = run_batch(good_cohort, tmp_path / "out", pair, networks=networks)
+    assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
+    assert rows[0].message.startswith("The memory must hold")
+    assert loads == [()]
+    assert OutOfMemoryError.__name__ not in rows[0].message
+
+
+def test_one_case_is_in_memory_at_a_time(good_cohort, pair, tmp_path, monkeypatch):
+    alive: list[weakref.ref] = []
+
+    def read(folder):
+        assert [ref() for ref in alive] == [None] * len(alive)
+        case = real(folder)
+        alive.append(weakref.ref(case))
+        return case
+
+    real = batch_case.read_case
+    monkeypatch.setattr(batch_case, "read_case", read)
+    run_batch(good_cohort, tmp_path / "out", pair)
+    assert len(alive) == 2
+
+
+def test_progress_names_the_arm_and_what_it_raises_stops_the_batch(good_cohort, pair, tmp_path):
+    told: list[BatchProgress] = []
+
+    def stop(at: BatchProgress) -> None:
+        told.append(at)
+        if (at.case, at.arm, at.stage) == (1, 1, "infer"):
+            raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"):
+        run_batch(good_cohort, tmp_path / "out", pair, stop)
+    assert {(at.case, at.arm, at.bundle) for at in told} >= {(0, 0, "tiny-pretrained"), (1, 1, "tiny-scratch")}
+    assert {at.cases for at in told} == {2}
+    assert [r["status"] for r in rows_of(tmp_path / "out")] == ["done", "done", "waiting", "waiting"]
+    assert outcomes(good_cohort, tmp_path / "out", pair) == [("p001", "skipped"), ("p003", "done")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+def test_a_batch_that_was_killed_goes_on(good_cohort, pair, tmp_path):
+    for seed in (5, 6, 7):
+        make_case(good_cohort / f"p00{seed}", seed)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "VFMTransferLib", "predict", "--cohort", str(good_cohort), "-o", str(out)]
+    for bundle in pair:
+        command += ["--bundle", str(bundle)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + WAIT_S
+    while not any(name.startswith("p003") for name in written_s(out)):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (out / "p005").mkdir(exist_ok=True)
+    (out / "p005" / ".tiny-scratch.abc.part").mkdir(exist_ok=True)  # as a kill in the middle of writing leaves it
+    before = written_s(out)
+    assert outcomes(good_cohort, out, pair)[0] == ("p001", "skipped")
+    assert before.items() <= written_s(out).items()
+    assert {(r["status"]) for r in rows_of(out)} == {"done"}
+    assert len(rows_of(out)) == 10
+    assert list(out.rglob("*.part")) == []
+
+
+def test_the_summary_waits_while_another_program_holds_it(good_cohort, pair, tmp_path, monkeypatch, caplog):
+    calls = []
+
+    def write(rows, path):
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise OutputError("'summary.csv' could not be written") from PermissionError()
+        real(rows, path)
+
+    make_case(good_cohort / "p004", 4)
+    real = batch_summary.write_summary
+    monkeypatch.setattr("VFMTransferLib.batch.batch.write_summary", write)
+    run_batch(good_cohort, tmp_path / "out", pair)
+    assert "in use by another program" in caplog.text
+    assert [r["status"] for r in rows_of(tmp_path / "out")] == ["done"] * 6
+
+
+def test_a_changed_result_is_not_overwritten(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(good_cohort, out, pair[:1])
+    corrected = out / "p001" / "tiny-pretrained" / "corrected.seg.nrrd"
+    corrected.write_text("by hand")
+    later = time.time() + 10
+    os.utime(corrected, (later, later))
+    rows = run_batch(good_cohort, out, pair[:1], threshold=0.3)
+    assert [row.status for row in rows] == ["failed", "done"]
+    assert "'corrected.seg.nrrd' in it was changed or added since" in rows[0].message
+    assert corrected.read_text() == "by hand"
+
+
+def test_what_cannot_be_a_batch_is_refused_at_once(good_cohort, pair, tmp_path):
+    with pytest.raises(DatasetError, match="must hold a folder for each case, but holds none"):
+        run_batch(good_cohort / "p001", tmp_path / "out", pair)
+    with pytest.raises(DatasetError, match="'gone' must be a folder of cases"):
+        run_batch(tmp_path / "gone", tmp_path / "out", pair)
+    with pytest.raises(DatasetError, match="must lie outside the folder of cases"):
+        run_batch(good_cohort, good_cohort / "out", pair)
+    with pytest.raises(BundleError, match="different names, got tiny-scratch, tiny-scratch"):
+        run_batch(good_cohort, tmp_path / "out", [pair[1], pair[1]])
+    with pytest.raises(BundleError, match="must be for task classification"):
+        run_batch(good_cohort, tmp_path / "out", pair, task="classification")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="'mine' must be a new folder or that of an earlier batch"):
+        run_batch(good_cohort, tmp_path / "mine", pair)
+
+
+def test_a_network_that_cannot_be_loaded_stops_the_batch_at_once(good_cohort, tiny_models, tmp_path):
+    broken = tmp_path / "tiny-scratch"
+    shutil.copytree(tiny_models / "tiny-scratch", broken)
+    (broken / "models" / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BundleError):
+        run_batch(good_cohort, tmp_path / "out", [broken])
+
+
+def test_the_command_line_tells_of_each_case_and_fails_where_one_did(cohort, pair, tmp_path, capsys):
+    names = [option for bundle in pair for option in ("--bundle", str(bundle))]
+    command = ["predict", "--cohort", str(cohort), *names, "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    shown = capsys.readouterr()
+    assert "p001 tiny-pretrained: done" in shown.out
+    assert "p002 tiny-scratch: failed" in shown.out
+    assert "p002 tiny-scratch: failed. Case 'p002' must contain t2w" in shown.out
+    assert shown.err.startswith("1 of 3 cases failed; summary.csv says of each why.")
+    assert main([*command, "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert [(row["case"], row["status"]) for row in answer["rows"]][:2] == [("p001", "done"), ("p001", "done")]
+    assert np.isfinite(answer["rows"][0]["volume_ml prostate"])
+
+
+def test_wrong_usage_of_a_cohort_is_said(cohort, pair, tmp_path, capsys):
+    out = ["-o", str(tmp_path / "out")]
+    for wrong, words in (
+        (["--bundle", "b", "--cohort", str(cohort), "--t2w", "x.nii.gz"], "--cohort takes no files of one study"),
+        (["p001", "--bundle", "b", "--cohort", str(cohort)], "--cohort takes no files of one study"),
+        (["p001", "--bundle", "a", "--bundle", "b"], "several --bundle need --cohort"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["predict", *wrong, *out])
+        assert left.value.code == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""ONNX graphs: equal to PyTorch at any size, and without weights of their own."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from bundles import make_bundle
+from networks import SMALL_SPECS, inputs
+
+from VFMTransferLib.bundles import onnx_export as export
+from VFMTransferLib.bundles.bundle import Bundle, read_bundle, write_bundle
+from VFMTransferLib.bundles.metadata import METADATA, ONNX
+from VFMTransferLib.bundles.onnx_export import export_onnx
+from VFMTransferLib.bundles.tensors import read_index
+from VFMTransferLib.bundles.weights import load_network
+from VFMTransferLib.core.errors import BundleError
+from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.inference.runtimes import open_session
+
+OTHER_SIZE = (16, 48, 80)
+UNEVEN_SIZE = (19, 50, 67)
+ROWS = [name for name in SMALL_SPECS if name != "profound-encoder"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_network_exports_and_agrees_with_torch(tmp_path, name):
+    bundle = make_bundle(tmp_path / "b", name, half=True, onnx=True)
+    arrays = inputs(bundle.spec, OTHER_SIZE, batch=3)
+    with torch.inference_mode():
+        expected = load_network(bundle)(*arrays).numpy()
+    found = open_session(bundle, "onnx", "cpu").run(*(array.numpy() for array in arrays))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["profound-classifier", "profound-upernet-lesion", "profound-restoration-adc-translation"]
+)
+def test_sizes_that_are_no_multiple_of_the_stride_agree_too(tmp_path, name):
+    bundle = make_bundle(tmp_path / "b", name, onnx=True)
+    arrays = inputs(bundle.spec, UNEVEN_SIZE, batch=1)
+    with torch.inference_mode():
+        expected = load_network(bundle)(*arrays).numpy()
+    found = open_session(bundle, "onnx", "cpu").run(*(array.numpy() for array in arrays))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+def test_the_initializers_live_in_the_file_of_weights(tmp_path, half):
+    bundle = make_bundle(tmp_path / "b", "profound-upernet-lesion", half=half, onnx=True)
+    index = read_index(bundle.weights_path)
+    graph = onnx.load(bundle.onnx_path, load_external_data=False).graph
+    assert len(graph.initializer) > 50
+    for initializer in graph.initializer:
+        place = {entry.key: entry.value for entry in initializer.external_data}
+        stored = index[initializer.name]
+        assert place == {"location": "model.safetensors", "offset": str(stored.offset), "length": str(stored.length)}
+        assert not initializer.raw_data
+    assert bundle.onnx_path.stat().st_size < bundle.weights_path.stat().st_size + 300_000
+
+
+def test_a_weight_changed_in_the_file_changes_what_the_graph_gives(tmp_path):
+    bundle = make_bundle(tmp_path / "b", "profound-classifier", half=True, onnx=True)
+    x = inputs(bundle.spec, OTHER_SIZE, batch=1)[0].numpy()
+    before = run_graph(bundle, x)
+    bias = read_index(bundle.weights_path)["head.3.bias"]
+    content = bytearray(bundle.weights_path.read_bytes())
+    values = np.frombuffer(content, np.float16, 4, bias.offset) + np.float16(1)
+    content[bias.offset : bias.offset + bias.length] = values.tobytes()
+    bundle.weights_path.write_bytes(content)
+    np.testing.assert_allclose(run_graph(bundle, x), before + 1, atol=2e-3)
+
+
+def run_graph(bundle, x):
+    session = onnxruntime.InferenceSession(str(bundle.onnx_path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def test_the_graph_passes_the_checker_and_its_checksum_is_recorded(tmp_path):
+    bundle = make_bundle(tmp_path / "b", onnx=True)
+    onnx.checker.check_model(str(bundle.onnx_path), full_check=True)
+    assert read_bundle(bundle.folder) == bundle
+    assert ONNX in json.loads((bundle.folder / METADATA).read_text(encoding="utf-8"))["vfm_transfer"]["sha256"]
+
+
+def test_equal_weights_stay_apart(tmp_path):
+    """Fresh networks have many equal tensors, which the exporter would merge into one."""
+
+    spec = SMALL_SPECS["profound-classifier"]
+    bundle = write_bundle(Bundle(tmp_path / "b", "b", "B", "1.0.0", spec), build_network(spec).state_dict())
+    names = {i.name for i in onnx.load(export_onnx(bundle).onnx_path, load_external_data=False).graph.initializer}
+    assert names == {name for name in read_index(bundle.weights_path) if not name.endswith("num_batches_tracked")}
+
+
+def test_a_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
+    bundle = make_bundle(tmp_path / "b")
+    monkeypatch.setattr(export, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(BundleError, match="must agree with PyTorch"):
+        export_onnx(bundle)
+    assert [path.name for path in (bundle.folder / "models").iterdir()] == ["model.safetensors"]
+    assert read_bundle(bundle.folder) == bundle
+
+
+def test_exporting_again_gives_the_same_graph(tmp_path):
+    bundle = make_bundle(tmp_path / "b", onnx=True)
+    assert export_onnx(bundle) == bundle

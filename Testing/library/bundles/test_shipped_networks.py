@@ -1,0 +1,115 @@
+"""What shipped pairs do, on a phantom that they never saw and on real studies where they are at hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from VFMTransferLib.bundles.bundle import Bundle
+from VFMTransferLib.bundles.catalog import default_pair
+from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.evaluation.gland import agreement, evaluate_gland
+from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.phantom import Phantom, make_phantom
+from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks.baselines import trivial_baseline
+from VFMTransferLib.tasks.scores import score_case
+from VFMTransferLib.tasks.truth import StudyCase, around_gland, from_phantom
+from VFMTransferLib.training.cases import MaskNames, read_study
+
+UNSEEN_SEED = 4321
+UNSEEN_CANCER_SEED = 5016  # one cancer of grade group 2, 2.1 ml
+IMAGE_TASKS = (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
+WIDTH_MM = 84.0  # around the gland: fewer windows
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Bundle, Bundle]:
+    return default_pair(TaskId.ANATOMY_SEGMENTATION)
+
+
+@pytest.fixture(scope="module")
+def unseen_phantom() -> Phantom:
+    return make_phantom(UNSEEN_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), full_resolution=True, phase_axis=0)
+
+
+def assert_better_than_trivial(study: StudyCase) -> None:
+    """By the task's primary measure; the mean ADC is even told this case's own."""
+    task = TASKS[study.task]
+    baseline = trivial_baseline(task.id, [study])
+    trivial = score_case(baseline(study), study).values[task.metric]
+    for bundle in default_pair(task.id):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values[task.metric]
+        assert found > trivial if task.higher_is_better else found < trivial, (bundle.name, found, trivial)
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task):
+    assert_better_than_trivial(around_gland(from_phantom(unseen_phantom, task), WIDTH_MM))
+
+
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_images_of_an_unseen_study_are_better_than_by_no_network(shared_data, task):
+    case = shared_data / "cases" / "ProstateX-0214"
+    assert_better_than_trivial(around_gland(read_study(case, task, MaskNames(("gland_nc",)), seed=5), WIDTH_MM))
+
+
+def test_a_large_cancer_of_an_unseen_phantom_is_found():
+    phantom = make_phantom(UNSEEN_CANCER_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), lesions=1, phase_axis=0)
+    study = from_phantom(phantom, TaskId.LESION_SEGMENTATION)
+    for bundle in default_pair(TaskId.LESION_SEGMENTATION):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        assert found["lesions_missed"] == 0, bundle.name
+        assert found["dice"] > 0.4, bundle.name
+
+
+@pytest.mark.parametrize(("name", "most_added"), [("ProstateX-0000", 0), ("ProstateX-0001", 0), ("ProstateX-0214", 1)])
+def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_added):
+    """Three studies are no proof; that networks taught by phantoms alone come so far shall not be lost unnoticed."""
+    masks = MaskNames(("gland_taps", "gland_nc"), lesion="lesion_nc")
+    study = read_study(shared_data / "cases" / name, TaskId.LESION_SEGMENTATION, masks)
+    for bundle in default_pair(TaskId.LESION_SEGMENTATION):
+        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        assert found["lesions_missed"] == 0, bundle.name
+        assert found["lesions_added"] <= most_added, bundle.name
+
+
+def test_a_classification_says_no_more_than_it_knows(unseen_phantom):
+    """The pair is hardly better than chance, and calibrated: its probabilities stay near the share of cancers."""
+    for bundle in default_pair(TaskId.CLASSIFICATION):
+        result = predict(unseen_phantom.case, bundle, gland=unseen_phantom.gland)
+        assert sum(result.class_probabilities.values()) == pytest.approx(1)
+        assert 0.25 < result.derived_probabilities["csPCa"] < 0.75, bundle.name
+        assert bundle.calibration is not None
+
+
+@pytest.mark.parametrize("task", [task for task in TaskId if task is not TaskId.ANATOMY_SEGMENTATION])
+def test_arms_of_pairs_are_one_training_but_for_the_start(task):
+    pretrained, scratch = default_pair(task)
+    assert pretrained.spec == scratch.spec
+    assert pretrained.training["config"] == scratch.training["config"]
+    assert len(pretrained.training["start"]["sha256"]) == 64
+    assert scratch.training["start"] == "scratch"
+    assert pretrained.training["data"] == scratch.training["data"]
+
+
+def test_the_arms_are_one_training_but_for_the_start(pair):
+    pretrained, scratch = pair
+    assert (pretrained.arm, scratch.arm) == (Arm.PRETRAINED, Arm.SCRATCH)
+    assert pretrained.spec == scratch.spec
+    assert pretrained.training["recipe"] == scratch.training["recipe"]
+    assert pretrained.training["steps"] == scratch.training["steps"]
+
+
+def test_the_prostate_of_an_unseen_phantom_is_found(pair):
+    phantom = make_phantom(UNSEEN_SEED, sequences=["t2w"], t2w_spacing_mm=(1.0, 1.0, 3.0))
+    for bundle in pair:
+        labels = predict(phantom.case, bundle).labels
+        assert agreement(labels, phantom.gland)["dice"] > 0.85, bundle.name
+
+
+@pytest.mark.parametrize(("case", "reference"), [("Prostate3T-0004", "gland_taps"), ("ProstateX-0214", "gland_nc")])
+def test_the_prostate_of_an_unseen_study_is_found(pair, shared_data, case, reference):
+    for bundle in pair:
+        found = evaluate_gland(bundle, shared_data / "cases", [case], [reference])[case][reference]
+        assert found["dice"] > 0.88, bundle.name
+        assert found["hd95_mm"] < 5, bundle.name

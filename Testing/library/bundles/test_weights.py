@@ -1,0 +1,87 @@
+"""Weights come back from a file as the same network, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from networks import SMALL_SPECS, inputs, small_network
+from safetensors.torch import load_file
+
+from VFMTransferLib.bundles.bundle import Bundle, write_bundle
+from VFMTransferLib.bundles.weights import load_network, read_weights, save_weights
+from VFMTransferLib.core.errors import BundleError, ChecksumError
+
+
+def bundle_of(name: str, folder: Path, half: bool = False) -> Bundle:
+    bundle = Bundle(folder, name, name, "1.0.0", SMALL_SPECS[name])
+    return write_bundle(bundle, small_network(name).state_dict(), half=half)
+
+
+@pytest.mark.parametrize("name", ["profound-classifier", "profound-upernet-anatomy", "provicnet-fusion"])
+def test_a_bundle_gives_back_its_network(name, tmp_path):
+    network = load_network(bundle_of(name, tmp_path / "b"))
+    x = inputs(SMALL_SPECS[name], (16, 32, 48))
+    assert not network.training
+    with torch.no_grad():
+        assert torch.equal(network(*x), small_network(name)(*x))
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(tmp_path):
+    network = load_network(bundle_of("profound-upernet-lesion", tmp_path / "b", half=True))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    original = small_network("profound-upernet-lesion").state_dict()
+    assert all(torch.equal(t, original[n].half().float()) for n, t in network.state_dict().items())
+
+
+def test_a_loaded_network_can_be_trained(tmp_path):
+    network = load_network(bundle_of("profound-unetr-lesion", tmp_path / "b")).train()
+    network(*inputs(SMALL_SPECS["profound-unetr-lesion"], (16, 16, 32))).sum().backward()
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_tampered_weights_are_not_used(tmp_path):
+    bundle = bundle_of("profound-classifier", tmp_path / "b")
+    content = bytearray(bundle.weights_path.read_bytes())
+    content[-1] ^= 1
+    bundle.weights_path.write_bytes(content)
+    with pytest.raises(ChecksumError, match="changed or damaged"):
+        load_network(bundle)
+
+
+def test_weights_of_another_network_are_named(tmp_path):
+    bundle = bundle_of("profound-classifier", tmp_path / "b")
+    with pytest.raises(BundleError, match=r"must be those of profound-unetr-lesion, but they lack norm1.weight"):
+        load_network(replace(bundle, spec=SMALL_SPECS["profound-unetr-lesion"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_saved_weights_are_stored_as_wished_and_read_as_float32(dtype, tmp_path):
+    network = small_network("provicnet-t2w")
+    path = tmp_path / "w.safetensors"
+    save_weights(network, path, dtype)
+    stored, found = load_file(path), read_weights(path)
+    assert stored["axis_pos.bias"].dtype == dtype
+    assert stored["head.segmentation_conv.2.num_batches_tracked"].dtype == torch.int64
+    for name, tensor in network.state_dict().items():
+        expected = tensor.to(dtype).float() if tensor.is_floating_point() else tensor
+        assert torch.equal(found[name], expected)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.float32), (1e6, torch.float16)])
+def test_weights_that_cannot_be_stored_leave_the_old_file(value, dtype, tmp_path):
+    network = small_network("profound-classifier")
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"old")
+    network.head[0].bias.data[0] = value
+    with pytest.raises(BundleError, match=r"head.0.bias.*must be finite"):
+        save_weights(network, path, dtype)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_types_are_a_mistake_of_the_caller(tmp_path):
+    with pytest.raises(ValueError, match="float32 or float16"):
+        save_weights(small_network("profound-classifier"), tmp_path / "w.safetensors", torch.float64)

@@ -1,0 +1,142 @@
+"""Commands that work, run in this process: what they print and what they leave."""
+
+import json
+import shutil
+
+import pytest
+
+from VFMTransferLib.cli import main
+from VFMTransferLib.cli.compare import _row_text
+from VFMTransferLib.cli.predict import summary
+from VFMTransferLib.core.result import Lesion, Provenance, Result
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.evaluation.cohort import CohortRow
+
+
+@pytest.fixture(autouse=True)
+def _own_models(tiny_models, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+
+
+def answer(capsys, *words: object) -> dict:
+    """What a command prints with `--json`, which must be all that it prints."""
+    assert main([*map(str, words), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    return json.loads(said.out)
+
+
+def test_predict_prints_the_result_as_json(a_study, tmp_path, capsys):
+    said = answer(capsys, "predict", a_study, "--bundle", "tiny-scratch", "-o", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert said["output"] == str(tmp_path / "out")
+    assert said["volumes_ml"] == written["volumes_ml"]
+    assert said["model"]["bundle"] == "tiny-scratch"
+
+
+def test_predict_takes_files_instead_of_a_folder(a_study, tmp_path, capsys):
+    words = ["predict", "--t2w", a_study / "t2w.nii.gz", "--bundle", "tiny-scratch", "-o", tmp_path / "out"]
+    assert answer(capsys, *words)["task"] == "anatomy-segmentation"
+
+
+def test_predict_shows_people_the_volumes_and_the_folder(a_study, tmp_path, capsys):
+    assert main(["predict", str(a_study), "--bundle", "tiny-scratch", "-o", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("prostate: ") and line.endswith(" ml") for line in lines)
+    assert lines[-1] == str(tmp_path / "out")
+
+
+def test_compare_writes_one_report_and_both_results(a_study, tmp_path, capsys):
+    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
+    said = answer(capsys, "compare", a_study, *pair, "-o", tmp_path / "out")
+    assert (said["a"]["bundle"], said["b"]["bundle"]) == ("tiny-pretrained", "tiny-scratch")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a", "b", "comparison.csv", "comparison.json", "comparison.png", "report.html"}
+
+
+def test_compare_of_several_cases_adds_a_cohort(a_study, tmp_path, capsys):
+    other = shutil.copytree(a_study, tmp_path / "other")
+    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
+    main(["predict", str(a_study), "--bundle", "tiny-scratch", "-o", str(tmp_path / "truth")])
+    capsys.readouterr()
+    truth = ["--reference", tmp_path / "truth" / "labels.nii.gz"] * 2
+    said = answer(capsys, "compare", a_study, other, *pair, *truth, "-o", tmp_path / "out")
+    assert said["cases"] == ["study", "other"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"study", "other", "cohort.csv", "cohort.json"}
+    against_itself = [row for row in said["rows"] if row["measure"] == "dice" and "reference" in row["between"]]
+    assert all(row["mean_b"] == 1 for row in against_itself)
+
+
+def test_models_are_listed_and_shown(capsys):
+    names = [bundle["name"] for bundle in answer(capsys, "models", "list")["bundles"]]
+    assert {"tiny-pretrained", "tiny-scratch"} <= set(names)
+    assert answer(capsys, "models", "show", "tiny-scratch")["arm"] == "scratch"
+
+
+def test_bundles_of_one_name_are_listed_with_their_folders(tiny_models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
+    for name in ("one", "copy"):
+        shutil.copytree(tiny_models / "tiny-scratch", tmp_path / name)
+    assert main(["models", "list"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny-scratch")]
+    assert [line.rpartition(" ")[2] for line in listed] == [f"{tmp_path / 'copy'})", f"{tmp_path / 'one'})"]
+
+
+def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
+    assert main(["models", "import", str(tiny_models / "tiny-scratch"), "--name", "mine"]) == 0
+    capsys.readouterr()
+    assert answer(capsys, "models", "show", "mine")["name"] == "mine"
+    assert main(["models", "remove", "mine"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_phantoms_are_written_one_folder_each(tmp_path, capsys):
+    said = answer(capsys, "phantom", "-n", "1", "--seed", "5", "-o", tmp_path / "phantoms")
+    (folder,) = said["phantoms"]
+    assert {"t2w.nii.gz", "hbv.nii.gz", "adc.nii.gz", "zones.nii.gz", "t2w-full-resolution.nii.gz"} <= {
+        path.name for path in (tmp_path / "phantoms").glob("*/*")
+    }
+    assert folder.startswith(str(tmp_path / "phantoms"))
+
+
+def test_doctor_says_what_runs_where(capsys):
+    said = answer(capsys, "doctor")
+    assert said["runtimes"]["onnx"]["devices"]["cpu"] == ""
+    assert "tiny-scratch" in said["models"]["own"]
+
+
+def test_a_row_of_a_cohort_says_each_arm_and_their_difference():
+    pair = CohortRow("dice", "prostate", "a-reference minus b-reference", 9, 0, 0.9, 0.875, 0.025, 0.01, 0.04)
+    assert _row_text(pair) == (
+        "Dice, prostate against the reference: A 0.900, B 0.875, A minus B 0.025 [0.010, 0.040] (cases: 9)"
+    )
+
+
+def test_a_row_of_agreement_has_no_arms():
+    nan = float("nan")
+    agreement = CohortRow("hausdorff95_mm", "prostate", "a-b", 1, 0, 2.0, nan, 2.0, nan, nan, "mm")
+    assert _row_text(agreement) == "HD95, prostate, A with B: 2.000 mm (cases: 1)"
+
+
+def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, capsys, monkeypatch):
+    def never(*args, **options):
+        pytest.fail("A network ran.")
+
+    monkeypatch.setattr("VFMTransferLib.cli.side_by_side.run_side_by_side", never)
+    other = shutil.copytree(a_study, tmp_path / "other")
+    (other / "t2w.nii.gz").write_bytes(b"damaged")
+    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
+    assert main(["compare", str(a_study), str(other), *pair, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("Of case 'other': 't2w.nii.gz' must be ")
+
+
+def test_the_largest_lesions_are_printed_and_the_others_counted():
+    lesions = tuple(Lesion(i, "csPCa", (0.0, 0.0, 0.0), 1 / i, 0.5) for i in range(1, 14))
+    source = Provenance("b", "B", "", "", "onnx", "cpu")
+    lines = summary(Result("p001", TaskId.LESION_SEGMENTATION, source, lesions=lesions))
+    assert lines[0] == "lesion 1: csPCa, 1.00 ml, confidence 0.50"
+    assert lines[9:] == [
+        "lesion 10: csPCa, 0.10 ml, confidence 0.50",
+        "and 3 smaller lesions, listed in result.json",
+    ]

@@ -1,0 +1,126 @@
+"""`pretrain` and `finetune` by command: on DICOM, image files and phantoms, on several devices, in each precision."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study_examples import a_phantom, write_case
+from tiny_commands import use_small_networks
+
+from VFMTransferLib.bundles.bundle import read_bundle, verify
+from VFMTransferLib.bundles.weights import read_weights
+from VFMTransferLib.cli import main
+from VFMTransferLib.inference import probe
+from VFMTransferLib.io import read_mask, write_volume
+from VFMTransferLib.phantom import write_phantom
+
+OBJECTIVES = ("mae", "contrast")
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    use_small_networks(monkeypatch.setattr)
+
+
+def pretrained(data: Path, objective: str, out: Path, *options: str):
+    assert main(["pretrain", str(data), "--objective", objective, "--steps", "2", "-o", str(out), *options]) == 0
+    bundle = read_bundle(out)
+    verify(bundle)
+    assert bundle.training["objective"] == objective
+    return bundle
+
+
+def in_new_process(*arguments: str) -> subprocess.CompletedProcess:
+    here = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(here.parents[1]), str(here)])
+    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(here / "tiny_commands.py"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pretraining_reads_folders_that_phantoms_were_written_to(tmp_path, objective):
+    for seed in range(2):
+        write_phantom(a_phantom(seed), tmp_path / "phantoms" / f"phantom-{seed}")
+    bundle = pretrained(tmp_path / "phantoms", objective, tmp_path / "start")
+    config = bundle.training["config"]
+    assert config.get("cases", bundle.training.get("cases")) == ["phantom-0", "phantom-1"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pretraining_reads_image_files(tmp_path, objective):
+    for seed in range(2):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland", "lesion")
+    bundle = pretrained(tmp_path / "cases", objective, tmp_path / "start", "--batch", "4", "--accumulate", "2")
+    assert bundle.training["accumulation"] == 2
+    assert (bundle.training["config"]["batch"], bundle.training["config"]["draws"]) == (4, "sample")
+
+
+def test_pretraining_reads_dicom(tmp_path, shared_data):
+    assert pretrained(shared_data / "dicom", "mae", tmp_path / "start").training["config"]["cases"]
+
+
+def test_contrast_reads_dicom_beside_masks(tmp_path, shared_data):
+    """The gland's front half stands for a lesion, which nobody has drawn here."""
+    (study,) = [path for path in (shared_data / "dicom").iterdir() if path.is_dir()]
+    gland = read_mask(shared_data / "cases" / study.name / "gland_taps.nii.gz", "gland")
+    inside = gland.array > 0
+    front = inside & (np.arange(inside.shape[1])[:, None] < np.nonzero(inside)[1].mean())
+    case = shutil.copytree(study, tmp_path / "cases" / "one")
+    write_volume(gland, case / "gland.nii.gz")
+    write_volume(gland.with_array(2 * front.astype(np.uint8)), case / "lesion.nii.gz")
+    assert pretrained(tmp_path / "cases", "contrast", tmp_path / "start").training["cases"] == ["one"]
+
+
+def test_two_devices_make_one_bundle_as_one_device_does(tmp_path):
+    shared = ("finetune", "distortion-correction", "--encoder", "profound", "--init", "scratch", "--steps", "2")
+    shared += ("--phantoms", "2", "--validation", "1", "--batch", "2", "-o")
+    done = in_new_process(*shared, str(tmp_path / "two"), "--devices", "2", "--accelerator", "cpu")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "two"), done.stderr
+    assert done.stdout.count("two\n") == 2  # name and folder, of the first process alone
+    assert main([*shared, str(tmp_path / "one")]) == 0
+    two, one = (read_bundle(tmp_path / name) for name in ("two", "one"))
+    assert (two.training["devices"], two.training["accumulation"]) == (2, 1)
+    weights = read_weights(one.weights_path)
+    for name, tensor in read_weights(two.weights_path).items():
+        np.testing.assert_allclose(tensor.float(), weights[name].float(), atol=2e-3, err_msg=name)
+
+
+def test_a_recipe_says_itself_how_it_is_trained(capsys):
+    for command in (["pretrain", "data"], ["finetune", "data", "--arm", "scratch"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--recipe", "r.json", "-o", "x", "--devices", "2"])
+        assert "a --recipe states batch and precision itself" in capsys.readouterr().err
+
+
+def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(probe, "_ask", lambda *words: asked.append(words) or subprocess.CompletedProcess([], 0))
+    for seed in range(2):
+        write_case(tmp_path / "cases" / f"p{seed}", seed)
+    bundle = pretrained(tmp_path / "cases", "mae", tmp_path / "start", "--precision", "bfloat16")
+    assert asked == [("bfloat16", "cpu")]
+    assert "bfloat16 works on this machine's cpu: a child process has taken" in capsys.readouterr().err
+    assert bundle.training["config"]["schedule"]["precision"] == "bfloat16"
+
+
+def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, monkeypatch):
+    killed = subprocess.CompletedProcess([], -signal.SIGILL, "", "")
+    monkeypatch.setattr(probe, "_ask", lambda *words: killed)
+    options = ["--precision", "bfloat16", "-o", str(tmp_path / "start")]
+    assert main(["pretrain", str(tmp_path), "--objective", "mae", *options]) == 1
+    said = capsys.readouterr().err
+    assert "child process failed: the process was ended (Illegal instruction). Choose --precision float32." in said
+    assert not (tmp_path / "start").exists()
+
+
+def test_the_trial_itself_runs_here():
+    done = probe._ask("bfloat16", "cpu")
+    assert done.returncode <= 0, done.stderr  # works, or ended by a signal; a Python error would be ours

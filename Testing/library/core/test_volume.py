@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from VFMTransferLib.core.errors import GeometryError
+from VFMTransferLib.core.volume import Geometry, Volume
+
+# Columns are the directions of x, y, z: rotated by 30° about the patient's left-right axis.
+COS, SIN = 0.8660254037844387, 0.5
+OBLIQUE = (1.0, 0.0, 0.0, 0.0, COS, -SIN, 0.0, SIN, COS)
+
+
+@pytest.fixture
+def an_oblique_grid() -> Geometry:
+    return Geometry((7, 6, 5), (0.5, 0.8, 3.0), (10.0, -20.0, 30.0), OBLIQUE)
+
+
+@pytest.fixture
+def an_oblique_volume(an_oblique_grid) -> Volume:
+    rng = np.random.default_rng(1)
+    smooth = ndimage.gaussian_filter(rng.normal(size=an_oblique_grid.shape), 1.0)
+    return Volume(smooth.astype(np.float32), an_oblique_grid, "t2w")
+
+
+def trilinear_by_position(volume: Volume, target: Geometry) -> np.ndarray:
+    """A plain second implementation: where does each target voxel lie in the source's index space?"""
+    z, y, x = np.indices(target.shape)
+    index = volume.geometry.to_index(target.to_world(np.stack([x, y, z], axis=-1)))
+    return ndimage.map_coordinates(volume.array, np.moveaxis(index[..., ::-1], -1, 0), order=1, mode="nearest")
+
+
+def test_affine_takes_indices_to_millimeters(an_oblique_grid):
+    expected = [
+        [0.5, 0.0, 0.0, 10.0],
+        [0.0, 0.8 * COS, -3.0 * SIN, -20.0],
+        [0.0, 0.8 * SIN, 3.0 * COS, 30.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+    np.testing.assert_allclose(an_oblique_grid.affine, expected)
+
+
+def test_positions_are_those_of_simpleitk(an_oblique_grid):
+    image = an_oblique_grid.image()
+    np.testing.assert_allclose(
+        an_oblique_grid.to_world((1, 2, 3)), image.TransformIndexToPhysicalPoint((1, 2, 3)), atol=1e-9
+    )
+
+
+def test_indices_and_positions_undo_each_other(an_oblique_grid):
+    points = np.random.default_rng(2).normal(size=(4, 3))
+    np.testing.assert_allclose(an_oblique_grid.to_index(an_oblique_grid.to_world(points)), points, atol=1e-9)
+
+
+def test_center_lies_between_the_outermost_voxels(an_oblique_grid):
+    corners = an_oblique_grid.to_world((0, 0, 0)) + an_oblique_grid.to_world((6, 5, 4))
+    np.testing.assert_allclose(an_oblique_grid.center_mm, corners / 2)
+
+
+def test_obliqueness_is_the_angle_to_the_nearest_axis(an_oblique_grid):
+    assert an_oblique_grid.obliqueness_deg == pytest.approx(30.0)
+
+
+def test_an_axial_grid_is_not_oblique():
+    assert Geometry((4, 3, 2), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)).obliqueness_deg == pytest.approx(0.0)
+
+
+def test_voxel_volume_and_extent(an_oblique_grid):
+    assert an_oblique_grid.voxel_volume_ml == pytest.approx(0.5 * 0.8 * 3.0 / 1000)
+    assert an_oblique_grid.extent_mm == pytest.approx((3.5, 4.8, 15.0))
+
+
+def test_crop_starts_at_the_position_of_its_first_voxel(an_oblique_grid):
+    crop = an_oblique_grid.crop((2, 1, 3), (4, 3, 2))
+    np.testing.assert_allclose(crop.origin_mm, an_oblique_grid.to_world((2, 1, 3)))
+    assert crop.shape == (2, 3, 4)
+
+
+def test_another_spacing_keeps_origin_and_field_of_view(an_oblique_grid):
+    finer = an_oblique_grid.with_spacing((0.5, 0.5, 1.0))
+    assert finer.size == (7, 10, 15)  # 6 * 0.8 / 0.5 = 9.6
+    assert finer.origin_mm == an_oblique_grid.origin_mm
+
+
+def test_a_grid_equals_itself_up_to_what_files_round_away(an_oblique_grid):
+    rounded = Geometry(an_oblique_grid.size, (0.50004, 0.8, 3.0), (10.0005, -20.0, 30.0), OBLIQUE)
+    assert an_oblique_grid.equals(rounded)
+    assert not an_oblique_grid.equals(Geometry(an_oblique_grid.size, (0.51, 0.8, 3.0), (10.0, -20.0, 30.0), OBLIQUE))
+
+
+def test_volume_must_fit_its_grid(an_oblique_grid):
+    with pytest.raises(ValueError, match=r"must be \(5, 6, 7\) \(D, H, W\)"):
+        Volume(np.zeros((7, 6, 5)), an_oblique_grid)
+
+
+def test_simpleitk_round_trip_keeps_voxels_and_grid(an_oblique_volume):
+    back = Volume.from_sitk(an_oblique_volume.to_sitk(), "t2w")
+    np.testing.assert_array_equal(back.array, an_oblique_volume.array)
+    assert back.geometry == an_oblique_volume.geometry
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "RPS", "PSR", "SRA"])
+def test_axes_turn_to_nearest_lps_without_interpolation(an_oblique_volume, orientation):
+    turned = Volume.from_sitk(sitk.DICOMOrient(an_oblique_volume.to_sitk(), orientation))
+    assert turned.geometry.orientation == orientation
+    back = turned.to_nearest_lps()
+    np.testing.assert_array_equal(back.array, an_oblique_volume.array)
+    assert back.geometry.equals(an_oblique_volume.geometry)
+
+
+def test_turning_axes_moves_no_voxel_in_space(an_oblique_volume):
+    turned = Volume.from_sitk(sitk.DICOMOrient(an_oblique_volume.to_sitk(), "PSR"))
+    where = turned.geometry.to_world((1, 2, 3))
+    x, y, z = np.round(an_oblique_volume.geometry.to_index(where)).astype(int)
+    assert turned.array[3, 2, 1] == an_oblique_volume.array[z, y, x]
+
+
+def test_resampling_is_by_position_as_in_a_plain_second_implementation(an_oblique_volume):
+    inside = Geometry((5, 4, 6), (0.4, 0.6, 1.5), (10.7, -22.0, 33.0))
+    resampled = an_oblique_volume.resample_to(inside, fill=-7.0)
+    expected = trilinear_by_position(an_oblique_volume, inside)
+    is_inside = resampled.array != -7.0
+    assert is_inside.mean() > 0.3
+    np.testing.assert_allclose(resampled.array[is_inside], expected[is_inside], atol=1e-5)
+
+
+def test_resampling_equals_simpleitk_with_the_same_reference(an_oblique_volume):
+    target = Geometry((8, 9, 4), (0.6, 0.5, 2.5), (9.0, -21.0, 29.0))
+    direct = sitk.Resample(an_oblique_volume.to_sitk(), target.image(), sitk.Transform(), sitk.sitkLinear, 0.0)
+    np.testing.assert_array_equal(an_oblique_volume.resample_to(target).array, sitk.GetArrayFromImage(direct))
+
+
+def test_labels_resampled_to_a_finer_grid_and_back_are_the_same(an_oblique_grid):
+    labels = np.random.default_rng(3).integers(0, 4, an_oblique_grid.shape).astype(np.uint8)
+    volume = Volume(labels, an_oblique_grid)
+    finer = volume.resample_to(an_oblique_grid.with_spacing((0.25, 0.4, 1.0)), "nearest")
+    back = finer.resample_to(an_oblique_grid, "nearest")
+    assert back.array.dtype == np.uint8
+    np.testing.assert_array_equal(back.array[:-1, :-1, :-1], labels[:-1, :-1, :-1])
+
+
+def test_resampling_to_the_own_grid_changes_nothing(an_oblique_volume):
+    assert an_oblique_volume.resample_to(an_oblique_volume.geometry) is an_oblique_volume
+
+
+def test_a_single_slice_is_resampled_as_thick_as_it_is():
+    slice_ = Volume(np.full((1, 4, 5), 3.0, np.float32), Geometry((5, 4, 1), (1.0, 1.0, 4.0)))
+    finer = slice_.resample_to(Geometry((5, 4, 5), (1.0, 1.0, 1.0), (0.0, 0.0, -2.0)))
+    np.testing.assert_allclose(finer.array[1:4], 3.0)
+
+
+def test_volume_in_ml_counts_non_zero_voxels(an_oblique_grid):
+    mask = np.zeros(an_oblique_grid.shape, np.uint8)
+    mask[1:3, 2:4, 3:6] = 1
+    assert Volume(mask, an_oblique_grid).volume_ml == pytest.approx(12 * 1.2e-3)
+
+
+def test_another_grid_is_refused_with_both_in_words(an_oblique_volume):
+    other = Volume(np.zeros((2, 3, 4)), Geometry((4, 3, 2)), "mask")
+    with pytest.raises(
+        GeometryError, match=r"mask must lie on the grid of t2w \(7x6x5 at 0.5x0.8x3 mm, LPS, oblique 30°"
+    ):
+        an_oblique_volume.require_same_grid(other)
+
+
+def test_inputs_stay_as_they_were(an_oblique_volume):
+    before = an_oblique_volume.array.copy()
+    an_oblique_volume.to_nearest_lps()
+    an_oblique_volume.resample_to(Geometry((4, 3, 2)))
+    np.testing.assert_array_equal(an_oblique_volume.array, before)

@@ -1,0 +1,388 @@
+"""Two results of one case, and each against a reference: segmentation, images, classification, cohorts."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from comparison_cases import (
+    DIFFUSION_GRID,
+    T2W_GRID,
+    a_case,
+    anatomy,
+    anatomy_pair,
+    classification_pair,
+    ellipse,
+    image_pair,
+    lesion_pair,
+    mri,
+    translation_pair,
+    zones,
+)
+
+from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.evaluation.cohort import compare_cohort
+from VFMTransferLib.evaluation.comparison import compare, save_cohort, save_comparison
+from VFMTransferLib.evaluation.measures import Between
+from VFMTransferLib.evaluation.segmentation import Matches, match_lesions
+from VFMTransferLib.metrics import arrays as metrics
+
+
+def gland_reference(grid: Geometry = T2W_GRID) -> Volume:
+    return Volume(ellipse((24, 20), (14, 12), slice(1, 6)).astype(np.uint8), T2W_GRID, "reference").resample_to(
+        grid, "nearest"
+    )
+
+
+# Segmentation
+
+
+def test_agreement_is_measured_by_structure_and_for_the_whole_gland():
+    comparison = compare(a_case(), *anatomy_pair())
+    a, b = zones(), zones(3)
+    assert comparison.value("dice", "peripheral-zone", "a-b") == pytest.approx(metrics.dice(a == 1, b == 1))
+    assert comparison.value("dice", "prostate", "a-b") == pytest.approx(metrics.dice(a, b))
+    expected = metrics.hausdorff95_mm(a, b, T2W_GRID.spacing_mm)
+    assert comparison.value("hausdorff95_mm", "prostate", "a-b") == pytest.approx(expected)
+    assert comparison.value("volume_ml", "prostate", "a") == pytest.approx((a != 0).sum() * 0.9e-3)
+
+
+def test_without_a_reference_nothing_is_measured_against_one():
+    comparison = compare(a_case(), *anatomy_pair())
+    assert not comparison.has_reference
+    assert {m.between for m in comparison.measures} == {Between.A, Between.B, Between.A_B}
+
+
+def test_a_reference_with_one_value_is_a_mask_of_the_whole_gland_and_the_notes_say_so():
+    comparison = compare(a_case(), *anatomy_pair(), gland_reference())
+    assert comparison.value("dice", "prostate", "a-reference") == 1.0
+    assert comparison.value("dice", "prostate", "b-reference") < 1.0
+    assert any("one value" in note for note in comparison.notes)
+    with pytest.raises(KeyError):
+        comparison.value("dice", "peripheral-zone", "a-reference")
+
+
+def test_a_reference_with_the_results_own_values_is_compared_by_zone():
+    comparison = compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID))
+    assert comparison.value("dice", "transition-zone", "a-reference") == 1.0
+    assert comparison.value("dice", "transition-zone", "b-reference") < 1.0
+
+
+def test_a_reference_with_values_of_its_own_needs_a_table():
+    reference = Volume(zones() * 4, T2W_GRID)
+    with pytest.raises(ImageError, match="has \\[4, 8\\]"):
+        compare(a_case(), *anatomy_pair(), reference)
+    table = {"peripheral-zone": 4, "transition-zone": 8}
+    comparison = compare(a_case(), *anatomy_pair(), reference, reference_labels=table)
+    assert comparison.value("dice", "peripheral-zone", "a-reference") == 1.0
+    assert comparison.value("dice", "prostate", "a-reference") == 1.0
+
+
+def test_a_reference_on_another_grid_is_resampled_by_position_and_said_so():
+    finer = T2W_GRID.with_spacing((0.25, 0.3, 3.0))
+    comparison = compare(a_case(), *anatomy_pair(), gland_reference(finer))
+    assert comparison.value("dice", "prostate", "a-reference") > 0.97
+    assert any("resampled by position (nearest)" in note for note in comparison.notes)
+
+
+def test_voxels_outside_the_reference_are_left_out_against_it():
+    upper = gland_reference(T2W_GRID.crop((0, 0, 0), (48, 40, 4)))
+    comparison = compare(a_case(), *anatomy_pair(), upper)
+    assert comparison.value("dice", "prostate", "a-reference") == 1.0
+    assert any("left out" in note for note in comparison.notes)
+
+
+def test_a_reference_somewhere_else_is_refused():
+    far = replace(T2W_GRID, origin_mm=(500.0, 0.0, 0.0))
+    with pytest.raises(GeometryError, match="must overlap the results"):
+        compare(a_case(), *anatomy_pair(), Volume(zones(), far))
+
+
+def test_every_voxel_of_a_reference_lesion_counts_whatever_its_grade():
+    a, b = lesion_pair()
+    reference = Volume((a.labels.array * 3).astype(np.uint8), T2W_GRID)
+    comparison = compare(a_case(), a, b, reference)
+    assert comparison.value("dice", "csPCa", "a-reference") == 1.0
+    assert comparison.value("dice", "csPCa", "b-reference") == 0.0
+    assert any("values [3]" in note for note in comparison.notes)
+
+
+def test_an_empty_mask_gives_no_distance_but_a_reason():
+    a = anatomy("pretrained", zones())
+    b = anatomy("scratch", np.zeros_like(zones()))
+    comparison = compare(a_case(), a, b)
+    found = next(m for m in comparison.measures if m.kind == "hausdorff95_mm" and m.subject == "prostate")
+    assert math.isnan(found.value)
+    assert found.note == "B is empty"
+    assert found.text == "n/a"
+
+
+def test_different_label_tables_are_compared_by_what_they_share():
+    gland_only = anatomy("scratch", (zones() != 0) * 7, {"prostate": 7})
+    comparison = compare(a_case(), anatomy("pretrained", zones()), gland_only)
+    assert comparison.value("dice", "prostate", "a-b") == 1.0
+    assert not comparison.disagreements
+    assert any("only prostate is compared" in note for note in comparison.notes)
+
+
+def test_label_values_that_differ_between_a_and_b_are_matched_by_name():
+    swapped = anatomy("scratch", np.choose(zones(), [0, 2, 1]), {"transition-zone": 1, "peripheral-zone": 2})
+    comparison = compare(a_case(), anatomy("pretrained", zones()), swapped)
+    assert comparison.value("dice", "peripheral-zone", "a-b") == 1.0
+    assert not comparison.disagreements
+
+
+def test_disagreements_are_listed_by_size_with_place_and_slice():
+    a, b = zones(), zones()
+    b[5] = 0
+    b[2, 20, 36] = 0
+    comparison = compare(a_case(), anatomy("pretrained", a), anatomy("scratch", b))
+    first, second = comparison.disagreements
+    assert (first.index, first.a_label, first.b_label) == (1, "peripheral-zone", "background")
+    assert first.slice_index == comparison.focus_slice == 5
+    assert first.volume_ml == pytest.approx((a[5] != 0).sum() * 0.9e-3)
+    assert second.center_index == (36, 20, 2)
+    assert second.center_mm == pytest.approx(tuple(T2W_GRID.to_world((36, 20, 2))))
+
+
+def test_what_a_adds_is_never_one_region_with_what_b_adds():
+    comparison = compare(a_case(), *anatomy_pair())
+    kinds = {(d.a_label, d.b_label) for d in comparison.disagreements}
+    assert ("peripheral-zone", "background") in kinds
+    assert ("background", "peripheral-zone") in kinds
+    sizes = [d.volume_ml for d in comparison.disagreements]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_case_stored_upside_down_gives_the_same_numbers_and_places():
+    def flipped(volume: Volume) -> Volume:
+        return Volume.from_sitk(sitk.DICOMOrient(volume.to_sitk(), "LAI"), volume.name)
+
+    a, b = anatomy_pair()
+    straight = compare(a_case(), a, b)
+    turned = compare(a_case(), replace(a, labels=flipped(a.labels)), replace(b, labels=flipped(b.labels)))
+    assert turned.focus_slice == straight.focus_slice
+    assert turned.measures == straight.measures
+    assert turned.disagreements[0].center_mm == pytest.approx(straight.disagreements[0].center_mm)
+
+
+def test_results_of_two_cases_are_refused():
+    a, b = anatomy_pair()
+    with pytest.raises(ValueError, match="one case and task"):
+        compare(a_case(), a, replace(b, case_id="case-2"))
+
+
+def test_results_on_two_grids_are_refused():
+    a, _ = anatomy_pair()
+    other = anatomy("scratch", zones(), grid=replace(T2W_GRID, spacing_mm=(0.5, 0.6, 3.2)))
+    with pytest.raises(GeometryError, match="must lie on the grid"):
+        compare(a_case(), a, other)
+
+
+def test_results_that_share_no_structure_are_refused():
+    a, b = lesion_pair()
+    with pytest.raises(BundleError, match="must share a structure"):
+        compare(a_case(), a, replace(b, label_values={"indolent-cancer": 1}))
+
+
+def test_lesions_are_matched_one_by_one():
+    a, b = lesion_pair()
+    comparison = compare(a_case(), a, b, a.labels)
+    counts = {
+        between: [comparison.value(f"lesions_{kind}", "csPCa", between) for kind in ("matched", "added", "missed")]
+        for between in ("a-b", "a-reference", "b-reference")
+    }
+    assert counts == {"a-b": [0, 1, 1], "a-reference": [1, 0, 0], "b-reference": [0, 1, 1]}
+
+
+def test_one_large_region_is_matched_with_one_of_two_small_ones():
+    large = np.zeros((3, 10, 12), bool)
+    large[1, 2:8, 1:11] = True
+    two = np.zeros_like(large)
+    two[1, 2:8, 1:5] = two[1, 2:8, 7:11] = True
+    assert match_lesions(large, two) == Matches(both=1, first_only=0, second_only=1)
+    assert match_lesions(two, large) == Matches(both=1, first_only=1, second_only=0)
+
+
+def test_regions_that_barely_touch_are_no_match():
+    a, b = np.zeros((2, 5, 30), bool), np.zeros((2, 5, 30), bool)
+    a[0, 1:3, 0:12], b[0, 1:3, 11:23] = True, True  # 2 of 46 voxels in common
+    assert match_lesions(a, b) == Matches(0, 1, 1)
+
+
+def test_no_lesion_anywhere_is_no_error():
+    nothing = np.zeros((2, 5, 7), bool)
+    assert match_lesions(nothing, nothing) == Matches(0, 0, 0)
+
+
+def test_a_noisy_difference_lists_its_largest_regions_only():
+    noise = (np.random.default_rng(0).random(T2W_GRID.shape) < 0.2).astype(np.uint8)
+    b = anatomy("scratch", zones() * (1 - noise))
+    found = compare(a_case(), anatomy("pretrained", zones()), b).disagreements
+    assert len(found) == 25
+    assert found[0].volume_ml >= found[-1].volume_ml > 0
+
+
+def test_two_sources_of_a_real_gland_agree_as_their_index_says(shared_data: Path):
+    def gland(name: str) -> Volume:
+        return Volume.from_sitk(sitk.ReadImage(shared_data / "cases" / "ProstateX-0000" / f"{name}.nii.gz"), name)
+
+    taps, reference = gland("gland_taps"), gland("gland_nc")
+    case = replace(a_case(), id="ProstateX-0000")
+    a, b = (
+        replace(anatomy(arm, array, {"prostate": 1}, taps.geometry), case_id=case.id)
+        for arm, array in (("pretrained", taps.array), ("scratch", np.zeros_like(taps.array)))
+    )
+    comparison = compare(case, a, b, reference)
+    assert comparison.value("dice", "prostate", "a-reference") == pytest.approx(0.83, abs=0.005)
+    assert comparison.value("dice", "prostate", "b-reference") == 0.0
+
+
+# Images
+
+
+def test_images_are_compared_in_their_unit_and_in_the_gland():
+    a, b = translation_pair()
+    comparison = compare(replace(a_case(gland=True), volumes={Sequence.T2W: a_case()["t2w"]}), a, b)
+    difference = a.images["adc-synthetic"].array.astype(float) - b.images["adc-synthetic"].array
+    found = next(m for m in comparison.measures if m.kind == "mean_difference")
+    assert found.value == pytest.approx(difference.mean())
+    assert found.unit == "1e-6 mm²/s"
+    gland = a_case(gland=True).gland.array != 0
+    expected = np.abs(difference)[gland].mean()
+    assert comparison.value("mae", "adc-synthetic, gland", "a-b") == pytest.approx(expected)
+    assert comparison.focus_slice == 2
+    assert not comparison.has_reference
+
+
+def test_the_measured_adc_is_the_reference_of_a_synthetic_one():
+    comparison = compare(a_case(), *translation_pair())
+    assert comparison.has_reference
+    assert comparison.value("mae", "adc-synthetic", "a-reference") > 0
+    assert any("own measured ADC" in note for note in comparison.notes)
+
+
+def test_super_resolution_is_set_against_the_interpolated_input():
+    fine = T2W_GRID.with_spacing((0.25, 0.3, 3.0))
+    a, b = image_pair(TaskId.SUPER_RESOLUTION, "t2w-super-resolved", fine, 600.0)
+    comparison = compare(a_case(), a, b, a.images["t2w-super-resolved"])
+    assert math.isinf(comparison.value("psnr_db", "t2w-super-resolved", "a-reference"))
+    assert comparison.value("ssim", "t2w-super-resolved", "a-reference") == pytest.approx(1.0)
+    assert comparison.value("psnr_db", "t2w-super-resolved", "input-reference") > 10
+
+
+def test_displacement_fields_are_compared_by_length():
+    a, b = image_pair(TaskId.DISTORTION_CORRECTION, "hbv-corrected", DIFFUSION_GRID, 90.0)
+    still = np.zeros((*DIFFUSION_GRID.shape, 3), np.float32)
+    moved = still + np.array([3.0, 4.0, 0.0], np.float32)
+    comparison = compare(a_case(), replace(a, displacement_mm=still), replace(b, displacement_mm=moved))
+    assert comparison.value("displacement_difference_mm", "displacement", "a-b") == pytest.approx(5.0)
+
+
+def test_references_under_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="must be named as the outputs"):
+        compare(a_case(), *translation_pair(), {"adc": mri(T2W_GRID, 1, 1.0)})
+
+
+# Classification
+
+
+def test_class_probabilities_and_their_distance():
+    comparison = compare(a_case(), *classification_pair())
+    assert comparison.value("probability", "PI-RADS 5", "a") == 0.4
+    assert comparison.value("probability_difference", "PI-RADS 5", "a-b") == pytest.approx(0.3)
+    assert comparison.value("total_variation", "all classes", "a-b") == pytest.approx(0.4)
+    assert not comparison.has_reference
+
+
+def test_a_known_class_gives_a_loss_for_each_arm():
+    comparison = compare(a_case(), *classification_pair(), "PI-RADS 5")
+    assert comparison.value("log_loss", "all classes", "a-reference") == pytest.approx(-math.log(0.4))
+    assert comparison.value("log_loss", "all classes", "b-reference") == pytest.approx(-math.log(0.1))
+    with pytest.raises(ImageError, match="must be one of"):
+        compare(a_case(), *classification_pair(), "PI-RADS 1")
+
+
+def test_a_reference_of_the_wrong_kind_is_refused():
+    with pytest.raises(ValueError, match="name of a class"):
+        compare(a_case(), *classification_pair(), gland_reference())
+    with pytest.raises(ValueError, match="a label map"):
+        compare(a_case(), *anatomy_pair(), "PI-RADS 5")
+
+
+# Cohorts
+
+
+def cohort_of(count: int):
+    for i in range(count):
+        a, b = anatomy("pretrained", zones()), anatomy("scratch", np.roll(zones(), i + 1, axis=2))
+        case = replace(a_case(), id=f"case-{i}")
+        a, b = replace(a, case_id=case.id), replace(b, case_id=case.id)
+        yield compare(case, a, b, gland_reference())
+
+
+def test_a_cohort_pairs_a_with_b_by_case():
+    each = list(cohort_of(4))
+    cohort = compare_cohort(each)
+    row = next(r for r in cohort.rows if (r.measure, r.between) == ("dice", "a-reference minus b-reference"))
+    differences = [
+        c.value("dice", "prostate", "a-reference") - c.value("dice", "prostate", "b-reference") for c in each
+    ]
+    assert row.mean == pytest.approx(np.mean(differences))
+    assert min(differences) <= row.low < row.mean < row.high <= max(differences)
+    assert (row.cases, row.left_out, row.higher_is_better) == (4, 0, True)
+
+
+def test_an_interval_of_few_cases_says_that_it_is_too_narrow():
+    few, enough = (compare_cohort(cohort_of(count)).rows[0] for count in (9, 10))
+    assert "too narrow" in few.note
+    assert enough.note == ""
+
+
+def test_a_cohort_is_the_same_for_the_same_seed():
+    first, second = (compare_cohort(cohort_of(3), seed=5) for _ in range(2))
+    assert [(r.low, r.high) for r in first.rows] == [(r.low, r.high) for r in second.rows]
+
+
+def test_one_case_has_no_interval_but_a_reason():
+    row = compare_cohort(cohort_of(1)).rows[0]
+    assert math.isnan(row.low)
+    assert "2 cases" in row.note
+
+
+def test_a_case_that_comes_twice_is_refused():
+    comparison = next(cohort_of(1))
+    with pytest.raises(ValueError, match="comes twice"):
+        compare_cohort([comparison, comparison])
+
+
+# Files
+
+
+def test_a_saved_comparison_reads_back_with_reasons_for_what_is_missing(tmp_path: Path):
+    b = anatomy("scratch", np.zeros_like(zones()))
+    comparison = compare(a_case(), anatomy("pretrained", zones()), b, gland_reference())
+    json_path, csv_path = save_comparison(comparison, tmp_path / "out")
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert document["b"]["arm"] == "scratch"
+    assert document["disagreements"][0]["a_label"] == "peripheral-zone"
+    missing = [m for m in document["measures"] if m["value"] is None]
+    assert missing
+    assert all(m["note"] for m in missing)
+    with csv_path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(document["measures"])
+    assert rows[0]["case"] == "case-1"
+
+
+def test_a_saved_cohort_reads_back(tmp_path: Path):
+    json_path, _ = save_cohort(compare_cohort(cohort_of(2)), tmp_path)
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert document["cases"] == ["case-0", "case-1"]
+    assert document["rows"][0]["measure"]

@@ -1,0 +1,352 @@
+"""A case and a bundle in, a result out: round trip in space, stages, what is refused, the gland by a network."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_mm, with_preprocess
+
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
+from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
+from VFMTransferLib.encoders.preparation import network_grid
+from VFMTransferLib.inference import predict as inputs
+from VFMTransferLib.inference.predict import (
+    DEFAULT_OPTIONS,
+    predict,
+    predict_each,
+    predict_in_turn,
+    require_fit,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
+CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+
+
+def as_is(x: np.ndarray) -> np.ndarray:
+    """A network that returns its own first channel."""
+    return x[:, :1]
+
+
+@pytest.fixture
+def a_case() -> Case:
+    return a_small_case()
+
+
+@pytest.fixture
+def no_bundle_installed(monkeypatch):
+    def none(task):
+        raise BundleError("No pair.")
+
+    monkeypatch.setattr(inputs, "default_pair", none)
+
+
+@pytest.fixture
+def gland_network(monkeypatch):
+    """A shipped gland bundle whose network marks a ball in the middle of its window."""
+    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(27, 65, 72), whole_volume=False)
+    bundle = a_bundle(replace(spec, labels=(Label.PROSTATE,), activation="sigmoid", head=CROP.head), "gland")
+    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    z, y, x = np.indices((27, 65, 72))
+    marked = ((z - 13) / 8) ** 2 + ((y - 32) / 16) ** 2 + ((x - 20) / 16) ** 2 < 1
+    return FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
+
+
+def test_first_channel_comes_back_on_the_scanned_grid(a_case):
+    """The whole way, against SimpleITK alone: T2w to the network's grid, z-score, back, sigmoid."""
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is))
+    t2w = a_case[Sequence.T2W].to_sitk()
+    there = sitk.Resample(t2w, network_grid(a_case, LESIONS).image(), sitk.Transform(), sitk.sitkLinear, 0.0)
+    voxels = sitk.GetArrayFromImage(there).astype(np.float64)
+    inside = voxels != 0
+    scored = np.where(inside, (voxels - voxels[inside].mean()) / voxels[inside].std(), 0)
+    image = sitk.GetImageFromArray((1 / (1 + np.exp(-scored))).astype(np.float32))
+    image.CopyInformation(there)
+    back = sitk.GetArrayFromImage(sitk.Resample(image, t2w, sitk.Transform(), sitk.sitkLinear, -1.0))
+    probability = result.probabilities["csPCa"]
+    assert probability.geometry == a_case[Sequence.T2W].geometry
+    seen = back >= 0
+    assert seen.mean() > 0.9
+    np.testing.assert_allclose(probability.array[seen], back[seen], atol=1e-5)
+    np.testing.assert_array_equal(result.labels.array, probability.array > 0.5)
+
+
+def test_axes_of_the_file_do_not_change_what_is_marked(a_case):
+    """The same study with the T2w's axes permuted and flipped gives the same marks at the same positions."""
+    t2w = a_case[Sequence.T2W]
+    turned = type(t2w).from_sitk(sitk.DICOMOrient(t2w.to_sitk(), "SAR"), "t2w")
+    other = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: turned})
+    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
+    first, second = (predict(c, a_bundle(LESIONS), open_network=open_network) for c in (a_case, other))
+    assert second.labels.geometry == turned.geometry
+    assert second.labels.geometry.orientation == "SAR"
+    np.testing.assert_array_equal(second.labels.resample_to(t2w.geometry, "nearest").array, first.labels.array)
+
+
+def test_case_stays_as_it_is(a_case):
+    before = {s: v.array.copy() for s, v in a_case.volumes.items()}
+    predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is))
+    for sequence, array in before.items():
+        np.testing.assert_array_equal(a_case[sequence].array, array)
+
+
+def test_result_says_where_it_came_from(a_case):
+    bundle = a_bundle(LESIONS)
+    result = predict(replace(a_case, notes=("ADC was converted.",)), bundle, open_network=lambda b: FakeSession(as_is))
+    source = result.provenance
+    assert (source.bundle, source.sha256, source.runtime, source.precision) == ("fake", "0" * 64, "onnx", "fp32")
+    assert list(source.seconds) == ["read", "preprocess", "infer", "postprocess"]
+    assert {"vfm-transfer", "python", "numpy", "SimpleITK", "fake"} <= set(source.versions)
+    assert {"A fake network.", "ADC was converted."} <= set(source.notes)
+
+
+def test_progress_grows_to_one_through_all_stages(a_case):
+    calls = []
+    predict_each(
+        a_case,
+        [a_bundle(LESIONS), a_bundle(LESIONS, "other")],
+        on_progress=lambda stage, fraction: calls.append((stage, fraction)),
+        open_network=lambda bundle: FakeSession(as_is),
+    )
+    fractions = [fraction for _, fraction in calls]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert [s for i, (s, _) in enumerate(calls) if i == 0 or calls[i - 1][0] != s] == [
+        "read",
+        "preprocess",
+        "infer",
+        "postprocess",
+    ] * 2
+
+
+def test_progress_can_stop_the_run(a_case):
+    def stop(stage, fraction):
+        if stage == "infer":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(a_case, a_bundle(LESIONS), on_progress=stop, open_network=lambda bundle: FakeSession(as_is))
+
+
+def test_networks_that_take_the_same_input_share_it(a_case):
+    sessions = [FakeSession(as_is), FakeSession(lambda x: -x[:, :1])]
+    opened = iter(sessions)
+    a, b = predict_each(
+        a_case, [a_bundle(CROP), a_bundle(CROP, "b")], crop="center", open_network=lambda _: next(opened)
+    )
+    np.testing.assert_array_equal(sessions[0].seen[0][0], sessions[1].seen[0][0])
+    assert b.provenance.seconds["preprocess"] < a.provenance.seconds["preprocess"]
+    assert (a.provenance.bundle, b.provenance.bundle) == ("fake", "b")
+
+
+def test_missing_sequence_is_named_before_any_network_is_loaded(a_case):
+    case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
+    with pytest.raises(MissingSequenceError, match="lacks hbv, adc"):
+        predict(case, a_bundle(LESIONS), open_network=lambda bundle: pytest.fail("loaded"))
+
+
+def test_encoder_alone_and_wrong_task_are_refused(a_case):
+    with pytest.raises(BundleError, match="encoder alone"):
+        predict(a_case, a_bundle(PROFOUND_ENCODER))
+    with pytest.raises(BundleError, match="for task classification"):
+        require_fit(a_case, a_bundle(LESIONS), TaskId.CLASSIFICATION)
+
+
+def test_lack_of_memory_is_one_sentence(a_case):
+    def too_large(x):
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match="ran out"):
+        predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(too_large))
+
+
+def test_gland_network_says_where_the_crop_lies(a_case, gland_network):
+    fake = FakeSession(as_is)
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else fake  # noqa: E731
+    result = predict(a_case, a_bundle(CROP), open_network=open_network)
+    grid = network_grid(a_case, CROP)
+    # Middle of the ball: voxel x 20 of 72, so the crop of 48 starts at 0, not at the published 12.
+    np.testing.assert_allclose(fake.seen[0][0][0, 0, 2:29, 0, 0], scored_t2w(a_case, grid)[:, 8, 0], atol=1e-5)
+    assert any("'gland'" in note for note in result.provenance.notes)
+
+
+def test_each_window_of_the_gland_network_is_told_so_that_a_run_can_be_stopped_there(a_case, gland_network):
+    told = []
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
+    predict(a_case, a_bundle(CROP), on_progress=lambda *at: told.append(at), open_network=open_network)
+    fractions = [fraction for stage, fraction in told if stage == "preprocess"]
+    assert len(fractions) == 2 + len(gland_network.seen)  # the stage's beginning and end, and each window
+    assert fractions == sorted(fractions)
+
+
+def scored_t2w(case: Case, grid) -> np.ndarray:
+    voxels = case[Sequence.T2W].resample_to(grid).array.astype(np.float64)
+    inside = voxels != 0
+    return np.where(inside, (voxels - voxels[inside].mean()) / voxels[inside].std(), 0)
+
+
+def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(27, 65, 72), whole_volume=False)
+    head = replace(spec.head, out_channels=3)
+    labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+    bundle = a_bundle(replace(spec, labels=labels, head=head), "gland")
+    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    logits = np.full((1, 3, 27, 65, 72), -9.0)
+    logits[:, 1, :, :, :36], logits[:, 2, :, :, 36:] = 9, 9
+    lesion = np.full((1, 1, 32, 48, 48), -9.0)
+    lesion[:, :, 12:20, 20:28, 40:46] = 9  # towards the patient's left, where the fake transition zone is
+    networks = {"gland": FakeSession(lambda x: logits), "fake": FakeSession(lambda x: lesion)}
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: networks[bundle.name])
+    assert [found.zone for found in result.lesions] == ["transition-zone"]
+
+
+def test_a_mark_outside_of_the_gland_that_was_found_is_left_out(a_case, gland_network, monkeypatch):
+    lesions = np.full((1, 1, 32, 48, 48), -9.0)
+    lesions[:, :, 14:18, 22:26, 18:22] = lesions[:, :, 14:18, 22:26, 44:47] = 9  # in the ball, and beside it
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(lambda x: lesions)  # noqa: E731
+    result = predict(a_case, a_bundle(CROP), open_network=open_network)
+    assert len(result.lesions) == 1
+    assert any(note.startswith("Marks outside of the prostate were left out: 1.") for note in result.provenance.notes)
+    everywhere = result.labels.with_array(np.ones_like(result.labels.array))
+    for known in (replace(a_case, gland=everywhere), a_case):  # the case's own mask goes before the network's
+        given = {} if known.gland is not None else {"gland": everywhere}
+        whole = predict(known, a_bundle(CROP), crop="center", open_network=open_network, **given)
+        assert not any(note.startswith("Marks outside") for note in whole.provenance.notes)
+
+
+def test_center_crop_asks_no_gland_network(a_case, gland_network):
+    predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: FakeSession(as_is))
+    assert gland_network.seen == []
+
+
+def test_without_mask_and_bundle_the_crop_is_the_middle_and_that_is_said(a_case, no_bundle_installed):
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is))
+    assert any("no gland segmentation bundle" in note for note in result.provenance.notes)
+    assert any("centered on: image" in note for note in result.provenance.notes)
+
+
+def test_provicnet_takes_the_gland_of_user_case_or_network_or_refuses(a_case, gland_network):
+    spec = with_preprocess("provicnet-t2w", patch=(1, 32, 32))
+    provicnet = FakeSession(lambda image, positions: np.zeros((1, 4, 32, 32), np.float32))
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else provicnet  # noqa: E731
+    mask = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 8)
+    for case, gland in ((a_case, mask), (replace(a_case, gland=mask), None)):
+        predict(case, a_bundle(spec), gland=gland, open_network=open_network)
+    assert gland_network.seen == []
+    result = predict(a_case, a_bundle(spec), open_network=open_network)
+    assert len(gland_network.seen) == 1
+    assert any("since no mask was given" in note for note in result.provenance.notes)
+
+
+def test_provicnet_without_any_gland_is_refused(a_case, no_bundle_installed):
+    with pytest.raises(MissingSequenceError, match="--gland"):
+        predict(a_case, a_bundle(MODELS["provicnet-t2w"]), open_network=lambda bundle: FakeSession(as_is))
+
+
+def test_importing_loads_neither_torch_nor_onnxruntime():
+    code = "import sys, VFMTransferLib.inference.predict; print({'torch', 'onnxruntime', 'monai'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_marked_ball_is_where_it_is_in_the_patient(a_case):
+    """A network that marks a ball in its own window: the lesion lies at those millimeters."""
+    grid = network_grid(a_case, CROP)
+    start_mm = grid.to_world((12, 8, -2))
+    center_mm = start_mm + np.reshape(grid.direction, (3, 3)) @ (np.array([30, 20, 15]) * grid.spacing_mm)
+    z, y, x = np.indices((32, 48, 48))
+    far_mm = np.sqrt(((x - 30) * 0.5) ** 2 + ((y - 20) * 0.5) ** 2 + (z - 15.0) ** 2)
+    network = FakeSession(lambda array: np.where(far_mm < 6, 5.0, -5.0)[None, None])
+    (lesion,) = predict(a_case, a_bundle(CROP), crop="center", open_network=lambda bundle: network).lesions
+    assert np.linalg.norm(np.subtract(lesion.center_mm, center_mm)) < 0.3
+    inside = np.linalg.norm(points_mm(a_case[Sequence.T2W].geometry) - center_mm, axis=-1) < 6
+    assert lesion.volume_ml == pytest.approx(inside.sum() * 2.43e-3, rel=0.1)
+
+
+def test_results_come_one_by_one_and_the_first_is_kept_when_the_second_stops(a_case):
+    opened = []
+
+    def open_network(bundle):
+        opened.append(bundle.name)
+        return FakeSession(as_is)
+
+    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=open_network)
+    assert opened == []
+    assert next(results).provenance.bundle == "fake"
+    assert opened == ["fake"]
+
+
+def test_what_cannot_run_is_refused_before_the_first_result(a_case):
+    case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
+    with pytest.raises(MissingSequenceError):
+        predict_in_turn(case, [a_bundle(LESIONS)])
+
+
+def marks_low_columns(x: np.ndarray) -> np.ndarray:
+    """A network that marks the left edge of its window, as far as there is an image."""
+    logits = np.full((1, 1, *x.shape[2:]), -9.0)
+    logits[0, 0, 8:24, 16:32, :12] = 9
+    return logits
+
+
+def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    fake = FakeSession(marks_low_columns)
+    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: fake)
+    assert len(fake.seen) == 2
+    assert not np.array_equal(fake.seen[0][0], fake.seen[1][0])
+    assert inputs.SECOND_LOOK_NOTE in result.provenance.notes
+    assert any("centered on: gland" in note for note in result.provenance.notes)
+    assert not any("centered on: image" in note for note in result.provenance.notes)
+
+
+def test_center_crop_is_never_moved(a_case):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    fake = FakeSession(marks_low_columns)
+    predict(a_case, a_bundle(spec), crop="center", open_network=lambda bundle: fake)
+    assert len(fake.seen) == 1
+
+
+def test_a_network_that_fails_leaves_the_next_one_its_turn(a_case):
+    def breaks(x):
+        raise ZeroDivisionError
+
+    opened = iter([FakeSession(breaks), FakeSession(as_is)])
+    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=lambda _: next(opened))
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(results).provenance.bundle == "b"
+    assert list(results) == []
+
+
+def test_a_result_records_what_was_asked_for(a_case):
+    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
+    asked = predict(a_case, a_bundle(LESIONS), threshold=0.25, crop="center", open_network=open_network)
+    assert asked.provenance.options == {**DEFAULT_OPTIONS, "threshold": 0.25, "crop": "center"}
+    assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == DEFAULT_OPTIONS
+
+
+def test_no_sentence_tells_a_slicer_user_to_type_an_option():
+    """What prediction raises is shown in a panel too; an option may be named in brackets beside what a panel has."""
+    files = (
+        "case",
+        "inputs",
+        "preprocess",
+        "postprocess",
+        "predict",
+        "catalog",
+        "runtimes",
+        "onnx_runtime",
+        "io/cases",
+    )
+    texts = [(ROOT / "VFMTransferLib" / f"{name}.py").read_text(encoding="utf-8") for name in files]
+    assert not re.findall(r"\b(?:by option|say --\w+|with --\w+|choose --\w+|\(--\w+\))", "\n".join(texts))

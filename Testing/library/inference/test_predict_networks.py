@@ -1,0 +1,69 @@
+"""Real small networks with made-up weights, on disk, through both runtimes: one answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from prediction_cases import a_small_case, ball, with_preprocess
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from networks import SMALL_SPECS, with_made_up_weights
+
+from VFMTransferLib.bundles.bundle import Bundle, write_bundle
+from VFMTransferLib.bundles.onnx_export import export_onnx
+from VFMTransferLib.bundles.weights import load_network
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.result import Result
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.inference.predict import predict, save_result
+
+# One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
+NAMES = (
+    "profound-classifier",
+    "profound-upernet-anatomy",
+    "profound-restoration-distortion-correction",
+    "provicnet-anatomy",
+    "provicnet-classifier",
+    "provicnet-fusion",
+    "provicnet-restoration-distortion-correction",
+)
+
+
+@pytest.fixture(scope="module")
+def a_case() -> Case:
+    case = a_small_case()
+    return replace(case, gland=ball(case[Sequence.T2W].geometry, (1, 2, 0), 9))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def bundle(request, tmp_path_factory) -> Bundle:
+    spec = SMALL_SPECS[request.param]
+    if spec.family == "profound":
+        spec = with_preprocess(spec, patch=(32, 48, 48))
+    weights = with_made_up_weights(build_network(spec)).state_dict()
+    folder = tmp_path_factory.mktemp("bundles") / spec.name
+    return export_onnx(write_bundle(Bundle(folder, spec.name, spec.title, "1.0.0", spec), weights))
+
+
+def test_both_runtimes_give_one_result(bundle, a_case, tmp_path):
+    onnx, torch = (predict(a_case, bundle, runtime) for runtime in ("onnx", "torch"))
+    assert (onnx.provenance.runtime, torch.provenance.runtime) == ("onnx", "torch")
+    assert onnx.class_probabilities == pytest.approx(torch.class_probabilities, abs=1e-4)
+    for first, second in zip(volumes_of(onnx), volumes_of(torch), strict=True):
+        assert first.geometry == second.geometry
+        scale = max(1.0, np.abs(first.array).max())
+        np.testing.assert_allclose(first.array / scale, second.array / scale, atol=1e-3)
+    assert save_result(onnx, tmp_path / "out").is_dir()
+
+
+def volumes_of(result: Result):
+    return [*result.probabilities.values(), *result.images.values()]
+
+
+def test_a_folder_stands_for_its_bundle(a_case, bundle):
+    assert type(load_network(str(bundle.folder))) is type(load_network(bundle))
+    by_folder, by_bundle = predict(a_case, bundle.folder), predict(a_case, bundle)
+    assert by_folder.provenance.sha256 == by_bundle.provenance.sha256 != ""

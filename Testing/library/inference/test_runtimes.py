@@ -1,0 +1,245 @@
+"""Sessions: the runtime and device that were asked for, or a sentence why not."""
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle
+from networks import inputs
+
+from VFMTransferLib.bundles.bundle import record_checksum
+from VFMTransferLib.bundles.metadata import ONNX
+from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
+from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
+from VFMTransferLib.inference.runtimes import Session, open_session
+
+SIZE = (16, 32, 48)
+
+
+@pytest.fixture(scope="module")
+def a_bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "b", "profound-upernet-lesion", onnx=True)
+
+
+@pytest.fixture(scope="module")
+def no_graph(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "no-graph")
+
+
+@pytest.fixture
+def x(a_bundle):
+    return inputs(a_bundle.spec, SIZE, batch=1)[0].numpy()
+
+
+@pytest.fixture
+def hide(monkeypatch):
+    """Make packages look as if they were not installed."""
+
+    def hide(*names: str) -> None:
+        find = runtimes.importlib.util.find_spec
+        monkeypatch.setattr(
+            runtimes.importlib.util, "find_spec", lambda name, *rest: None if name in names else find(name, *rest)
+        )
+
+    return hide
+
+
+def test_both_runtimes_give_one_answer(a_bundle, x):
+    by_onnx = open_session(a_bundle, "onnx", "cpu").run(x)
+    by_torch = open_session(a_bundle, "torch", "cpu").run(x)
+    np.testing.assert_allclose(by_onnx, by_torch, atol=1e-4)
+    assert by_onnx.dtype == by_torch.dtype == np.float32
+    assert by_onnx.shape == (1, 1, *SIZE)
+
+
+def test_auto_takes_onnx_and_says_so(a_bundle):
+    session = open_session(a_bundle)
+    assert (session.runtime, session.device, session.precision) == ("onnx", "cpu", "fp32")
+    assert "ONNX Runtime was chosen" in session.notes[0]
+    assert "Device cpu was chosen." in session.notes
+    assert session.versions["onnxruntime"]
+
+
+def test_what_is_named_needs_no_note(a_bundle):
+    assert open_session(a_bundle, "onnx", "cpu").notes == ()
+    assert open_session(a_bundle, "torch", "cpu").notes == ()
+
+
+def test_auto_takes_torch_where_there_is_no_graph_and_says_why(no_graph):
+    session = open_session(no_graph)
+    assert session.runtime == "torch"
+    assert "has no models/model.onnx" in session.notes[0]
+
+
+def test_auto_takes_torch_where_onnxruntime_is_missing(a_bundle, hide):
+    hide("onnxruntime")
+    session = open_session(a_bundle)
+    assert session.runtime == "torch"
+    assert "onnxruntime is not installed" in session.notes[0]
+
+
+def test_no_runtime_at_all_names_both_reasons(no_graph, hide):
+    hide("torch")
+    with pytest.raises(RuntimeUnavailableError, match=r"has no models/model\.onnx.*not installed: torch"):
+        open_session(no_graph)
+
+
+def test_a_named_runtime_is_never_replaced(no_graph, a_bundle, hide):
+    with pytest.raises(RuntimeUnavailableError, match="export-onnx"):
+        open_session(no_graph, "onnx")
+    hide("torch")
+    with pytest.raises(RuntimeUnavailableError, match="Runtime 'torch' cannot run here"):
+        open_session(a_bundle, "torch")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="This machine has CUDA.")
+@pytest.mark.parametrize("runtime", ["auto", "onnx", "torch"])
+def test_a_named_device_is_never_replaced(a_bundle, runtime):
+    with pytest.raises(RuntimeUnavailableError, match="Device 'cuda' cannot be used"):
+        open_session(a_bundle, runtime, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device"),
+    [("onnx", "gpu"), ("onnx", "cpu:1"), ("onnx", "cuda:x"), ("torch", "gpu"), ("torch", "cpu:1")],
+)
+def test_an_unknown_device_is_refused_with_the_known_ones(a_bundle, runtime, device):
+    with pytest.raises(RuntimeUnavailableError, match="must be"):
+        open_session(a_bundle, runtime, device)
+
+
+def test_unknown_words_are_the_callers_mistake(a_bundle):
+    with pytest.raises(ValueError, match="runtime must be one of"):
+        open_session(a_bundle, "tensorflow")
+    with pytest.raises(ValueError, match="precision one of"):
+        open_session(a_bundle, precision="int8")
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnx", "fp16"), ("onnx", "bf16"), ("torch", "fp16")])
+def test_a_precision_that_the_device_lacks_is_refused(a_bundle, runtime, precision):
+    with pytest.raises(RuntimeUnavailableError, match=f"Precision {precision} is not for device 'cpu'"):
+        open_session(a_bundle, runtime, "cpu", precision)
+
+
+def test_auto_device_with_a_precision_that_none_has_is_refused(a_bundle, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeUnavailableError, match="Precision bf16 is for no device"):
+        open_session(a_bundle, "onnx", precision="bf16")
+
+
+def test_torch_computes_in_bf16_on_the_cpu_when_asked(a_bundle, x):
+    session = open_session(a_bundle, "torch", "cpu", "bf16")
+    exact = open_session(a_bundle, "torch", "cpu").run(x)
+    difference = np.abs(session.run(x) - exact).max()
+    assert session.precision == "bf16"
+    assert 0 < difference < 0.1
+
+
+def test_a_provider_that_does_not_start_is_an_error_when_named(a_bundle, monkeypatch):
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with pytest.raises(RuntimeUnavailableError, match="Device 'cuda' did not start"):
+        open_session(a_bundle, "onnx", "cuda")
+
+
+def test_a_provider_that_does_not_start_is_passed_over_by_auto_with_a_note(a_bundle, monkeypatch):
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    session = open_session(a_bundle, "onnx")
+    assert session.device == "cpu"
+    assert any("Device cuda was passed over" in note for note in session.notes)
+
+
+def test_coreml_is_tried_for_networks_of_slices_only(a_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CoreMLExecutionProvider", "CPUExecutionProvider"]
+    )
+    slices = make_bundle(tmp_path / "slices", "provicnet-t2w")
+    assert onnx_runtime.candidates(a_bundle) == ["cpu"]
+    assert onnx_runtime.candidates(slices) == ["coreml", "cpu"]
+
+
+def test_tampered_weights_are_never_loaded(tmp_path):
+    bundle = make_bundle(tmp_path / "b", onnx=True)
+    bundle.weights_path.write_bytes(bundle.weights_path.read_bytes()[:-1] + b"\x55")
+    for runtime in ("onnx", "torch"):
+        with pytest.raises(ChecksumError, match="was changed or damaged"):
+            open_session(bundle, runtime)
+
+
+def test_a_graph_that_is_none_is_refused(tmp_path):
+    bundle = make_bundle(tmp_path / "b", onnx=True)
+    bundle.onnx_path.write_bytes(b"no graph")
+
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        open_session(record_checksum(bundle, ONNX), "onnx", "cpu")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_inputs_are_converted_and_left_alone(a_bundle, x, runtime):
+    double = np.asfortranarray(x.astype(np.float64))
+    before = double.copy()
+    session = open_session(a_bundle, runtime, "cpu")
+    np.testing.assert_array_equal(session.run(double), session.run(x))
+    np.testing.assert_array_equal(double, before)
+
+
+def test_a_wrong_number_of_inputs_names_the_right_ones(a_bundle, x):
+    with pytest.raises(ValueError, match="must be given x, got 2 arrays"):
+        open_session(a_bundle, "onnx", "cpu").run(x, x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"),
+    ],
+    ids=["numpy", "torch", "cuda", "onnx"],
+)
+def test_lack_of_memory_becomes_a_sentence(a_bundle, x, error):
+    def forward(inputs):
+        raise error
+
+    session = Session(a_bundle, "torch", "cpu", "fp32", {}, (), forward)
+    with pytest.raises(OutOfMemoryError, match="an input of 1 x 3 x 16 x 32 x 48, but ran out"):
+        session.run(x)
+
+
+def test_other_errors_go_on_as_they_are(a_bundle, x):
+    def forward(inputs):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Session(a_bundle, "torch", "cpu", "fp32", {}, (), forward).run(x)
+
+
+def test_threads_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(onnx_runtime, "usable_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert onnx_runtime.thread_count() == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert onnx_runtime.thread_count() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert onnx_runtime.thread_count() == 6
+
+
+def test_torch_prefers_cuda_before_mps_before_cpu(monkeypatch):
+    reasons = {"cuda": "", "mps": "", "cpu": ""}
+    monkeypatch.setattr(torch_runtime, "why_not_device", reasons.__getitem__)
+    assert torch_runtime.choose_device("auto").type == "cuda"
+    reasons["cuda"] = "none here"
+    assert torch_runtime.choose_device("auto").type == "mps"
+    reasons["mps"] = "no Mac"
+    assert torch_runtime.choose_device("auto").type == "cpu"
+
+
+def test_slices_and_their_positions_run_in_both_runtimes(tmp_path):
+    bundle = make_bundle(tmp_path / "b", "provicnet-fusion", onnx=True)
+    arrays = [array.numpy() for array in inputs(bundle.spec, SIZE)]
+    by_onnx = open_session(bundle, "onnx", "cpu").run(*arrays)
+    by_torch = open_session(bundle, "torch", "cpu").run(*arrays)
+    np.testing.assert_allclose(by_onnx, by_torch, atol=1e-4)

@@ -1,0 +1,133 @@
+import errno
+import os
+import time
+
+import pytest
+
+from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.io import output_folder
+
+
+def names_in(folder) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_results_appear_together_at_the_end(tmp_path):
+    with output_folder(tmp_path / "deep" / "out") as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert names_in(tmp_path / "deep") == ["out"]
+    assert names_in(tmp_path / "deep" / "out") == ["result.json"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_nothing_behind(tmp_path, failure):
+    def write_half_and_fail():
+        with output_folder(tmp_path / "out") as work:
+            (work / "labels.nii.gz").write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        write_half_and_fail()
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("mark", ["result.json", "comparison.json"])
+def test_an_earlier_output_is_replaced_whole(tmp_path, mark):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / mark).write_text("{}", encoding="utf-8")
+    (tmp_path / "out" / "old.nii.gz").write_bytes(b"old")
+    with output_folder(tmp_path / "out") as work:
+        (work / "new.nii.gz").write_bytes(b"new")
+    assert names_in(tmp_path / "out") == ["new.nii.gz"]
+    assert names_in(tmp_path) == ["out"]
+
+
+@pytest.fixture
+def an_earlier_output(tmp_path):
+    """Written an hour ago."""
+    with output_folder(tmp_path / "out") as work:
+        for name in ("result.json", "segmentation.seg.nrrd"):
+            (work / name).write_bytes(b"{}")
+    for path in (tmp_path / "out").iterdir():
+        hour_ago = time.time() - 3600
+        os.utime(path, (hour_ago, hour_ago))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", ["segmentation.seg.nrrd", "note.txt", "other/result.json"])
+def test_what_was_changed_or_added_to_an_earlier_output_is_never_lost(an_earlier_output, name):
+    path = an_earlier_output / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"an hour of work")
+    with (
+        pytest.raises(OutputError, match=f"'{path.name}' in it was changed or added since"),
+        output_folder(an_earlier_output),
+    ):
+        pytest.fail("The block must not run.")
+    assert path.read_bytes() == b"an hour of work"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db"])
+def test_what_a_file_browser_leaves_keeps_no_output(an_earlier_output, name):
+    (an_earlier_output / name).write_bytes(b"icons")
+    with output_folder(an_earlier_output) as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+    assert names_in(an_earlier_output) == ["result.json"]
+
+
+def test_a_link_to_a_folder_on_another_disk_stays(tmp_path):
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large-disk")
+    with output_folder(tmp_path / "out") as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+    assert (tmp_path / "out").is_symlink()
+    assert names_in(tmp_path / "large-disk") == ["result.json"]
+
+
+def test_an_earlier_output_stays_when_the_new_one_fails(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RuntimeError), output_folder(tmp_path / "out"):
+        raise RuntimeError
+    assert names_in(tmp_path / "out") == ["result.json"]
+
+
+def test_a_folder_of_something_else_is_never_touched(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_bytes(b"years of work")
+    with (
+        pytest.raises(OutputError, match="Output 'out' must be a new folder or an earlier output"),
+        output_folder(tmp_path / "out"),
+    ):
+        pytest.fail("The block must not run.")
+    assert names_in(tmp_path / "out") == ["thesis.docx"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(OutputError, match="must be a new folder"), output_folder(tmp_path / "out"):
+        pytest.fail("The block must not run.")
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"a file")
+    with pytest.raises(OutputError), output_folder(tmp_path / "file" / "out"):
+        pytest.fail("The block must not run.")
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with output_folder(tmp_path / "out") as work:
+        (work / "result.json").write_text("{}", encoding="utf-8")
+    assert names_in(tmp_path / "out") == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "could not be written"), (errno.EACCES, "could not be written")],
+)
+def test_what_the_disk_refuses_is_said_in_words(tmp_path, number, text):
+    with pytest.raises(OutputError, match=text), output_folder(tmp_path / "out") as work:
+        raise OSError(number, "refused", str(work / "labels.nii.gz"))
+    assert names_in(tmp_path) == []

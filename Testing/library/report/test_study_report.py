@@ -1,0 +1,250 @@
+"""The page of a whole study: its numbers are those of the summary, and what is missing or infinite is said."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from grid_examples import a_grid
+from study_examples import a_study
+
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.report.plot import Axis, free_place
+from VFMTransferLib.report.published import PUBLISHED
+from VFMTransferLib.report.study_page import write_study_report
+from VFMTransferLib.report.study_sections import conclusion, gain_class
+from VFMTransferLib.study.examples import write_examples
+from VFMTransferLib.study.summary import Correlation
+from VFMTransferLib.study.tables import CURVES, DISTANCES, METRICS, StudyTables, write_tables
+from VFMTransferLib.tasks.baselines import TITLES, trivial_baseline
+
+GRID = a_grid()
+
+
+def written(tables: StudyTables, folder: Path) -> str:
+    write_tables(tables, folder)
+    return write_study_report(folder)[1].read_text(encoding="utf-8")
+
+
+def part(page: str, anchor: str) -> str:
+    """One part of the page."""
+    return re.search(rf'<section id="{anchor}".*?</section>', page, re.DOTALL).group()
+
+
+def words(html: str) -> str:
+    """Text without tags."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def values(html: str) -> list[float]:
+    return [float(text) for text in re.findall(r'<data value="([^"]+)"', html)]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("study")
+    for task in (TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION):
+        study = a_study(task)
+        write_examples(folder, TITLES[task], "trivial", [(trivial_baseline(task, [study])(study), study)])
+    return written(GRID, folder)
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("study")
+    write_tables(GRID, folder)
+    with write_study_report(folder)[0].open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_number_of_the_summary_is_on_the_page_as_it_is(page, summary):
+    places = {
+        "matrix": ("rpg_percent", "rpg_low", "rpg_high"),
+        "distance": ("d2p", "d2p_low_bandwidth", "d2p_high_bandwidth"),
+        "cost": ("convergence_efficiency", "device_hours_saved"),
+    }
+    assert len(summary) == 12
+    for anchor, columns in places.items():
+        shown = values(part(page, anchor))
+        for row in summary:
+            assert all(float(row[column]) in shown for column in columns if row[column])
+
+
+def test_the_matrix_reads_encoder_by_encoder(page, summary):
+    gains = {(row["encoder"], row["task"]): float(row["rpg_percent"]) for row in summary}
+    for encoder, title in (("profound", "ProFound"), ("provicnet", "ProViCNet")):
+        row = re.search(rf'<tr><th scope="row">{title}</th>.*?</tr>', part(page, "matrix"), re.DOTALL).group()
+        cells = re.findall(r"<td.*?</td>", row, re.DOTALL)
+        assert [values(cell)[0] for cell in cells] == [gains[encoder, str(task)] for task in TaskId]
+
+
+def test_negative_gains_stay_and_unsure_ones_are_marked(page, summary):
+    negative = [float(row["rpg_percent"]) for row in summary if float(row["rpg_percent"]) < 0]
+    unsure = sum(float(row["rpg_low"]) <= 0 <= float(row["rpg_high"]) for row in summary if row["rpg_low"])
+    assert negative
+    assert part(page, "matrix").count("contains 0</span>") == unsure > 0
+    assert all(f"−{abs(gain):.1f} %" in words(part(page, "matrix")) for gain in negative)
+
+
+@pytest.mark.parametrize(
+    ("percent", "css"),
+    [
+        (0.99, "gain-0"),
+        (1, "gain-up-1"),
+        (-2.9, "gain-down-1"),
+        (-30, "gain-down-4"),
+        (10, "gain-up-3"),
+        (math.nan, "gain-none"),
+    ],
+)
+def test_colors_follow_fixed_steps(percent, css):
+    assert gain_class(percent) == css
+
+
+def test_each_encoders_own_correlation_stands_by_its_points(page):
+    text = words(part(page, "relation"))
+    assert "over 12 cells" in text
+    assert text.count("over 6 tasks") == 2
+
+
+def test_the_published_numbers_stand_apart_and_are_called_unchecked(page):
+    text = words(part(page, "published"))
+    assert "as reported by a secondary summary, not checked against the paper" in text
+    assert "arXiv 2601.15888" in text
+    assert [gain.percent for gain in PUBLISHED] == [20.72, 15.91, 21.23, 8.99]
+    assert all(f"+{gain.percent:.2f} %" in text for gain in PUBLISHED)
+
+
+def test_it_says_whose_numbers_and_definitions_these_are(page):
+    text = words(page)
+    assert "our own numbers, not those of the authors" in text
+    assert text.count("(ours)") >= 4
+    assert "Not for clinical use." in text
+    assert "This study is incomplete" not in text
+
+
+def test_it_runs_nothing_and_loads_nothing(page):
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="(?!data:|#|https://arxiv\.org)', page)
+    assert "default-src 'none'" in page
+    assert not re.search(r'<[^>]* style="', page)
+
+
+def test_a_study_of_one_encoder_without_other_tables_says_what_it_lacks(tmp_path):
+    runs = tuple(
+        run for run in GRID.runs if run.encoder == "profound" and run.task in ("super-resolution", "classification")
+    )
+    write_tables(StudyTables(runs), tmp_path)
+    for name in (METRICS, CURVES, DISTANCES):
+        (tmp_path / name).unlink()
+    page = write_study_report(tmp_path)[1].read_text(encoding="utf-8")
+    text = words(part(page, "gaps"))
+    assert "This study is incomplete" in text
+    assert "Not trained: ProViCNet (pretrained, seed 0, 1 and 2; from scratch, seed 0, 1 and 2) on Anatomy" in text
+    assert "No trivial baseline: Anatomy segmentation" in text
+    for anchor, missing in (("distance", "No distance"), ("curves", "No learning curve"), ("real", "No real case")):
+        assert missing in words(part(page, anchor))
+    assert "12 of 72" in words(page)
+    assert "cannot be told from 0 cells" in words(part(page, "relation"))
+    assert "no interval" in words(part(page, "matrix"))
+
+
+def test_a_study_is_held_against_its_own_configuration(tmp_path):
+    config = (Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(config.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2, 3]"), encoding="utf-8")
+    page = written(GRID, tmp_path)
+    assert "72 of 96" in words(page)
+    assert "Of what its configuration plans something is missing" in words(part(page, "gaps"))
+    assert "ProFound (pretrained, seed 3; from scratch, seed 3) on Anatomy segmentation, " in words(part(page, "gaps"))
+
+
+def test_cells_that_were_not_run_are_named_in_the_matrix(tmp_path):
+    gone = ("provicnet", "lesion-segmentation", "pretrained")
+    runs = tuple(run for run in GRID.runs if (run.encoder, run.task, run.arm) != gone)
+    assert words(part(written(replace(GRID, runs=runs), tmp_path), "matrix")).count("not run") == 1
+
+
+def test_infinite_and_undefined_numbers_have_words(tmp_path, page):
+    never = words(part(page, "cost"))
+    assert "never reached n/a" in never
+    runs = tuple(replace(run, value=math.nan) if run.task == "classification" else run for run in GRID.runs)
+    text = written(replace(GRID, runs=runs), tmp_path)
+    assert "no value" in words(part(text, "arms"))
+    assert "n/a" in words(part(text, "matrix"))
+    assert not re.search(r"\b(nan|inf)\b", words(text))
+
+
+def test_a_study_without_any_pair_still_has_a_page(tmp_path):
+    runs = tuple(run for run in GRID.runs if run.arm == "trivial")
+    page = written(StudyTables(runs), tmp_path)
+    assert "0 of 0" in words(page)
+    assert (tmp_path / "summary.csv").read_text().count("\n") == 1
+
+
+def test_names_from_tables_cannot_become_html(tmp_path):
+    evil = "<b onload=x>&"
+    metrics = tuple(replace(row, case=evil) if row.data == "real" and row.case else row for row in GRID.metrics)
+    runs = tuple(replace(run, encoder=evil) if run.arm == "specialised" else run for run in GRID.runs)
+    page = written(replace(GRID, metrics=metrics, runs=runs), tmp_path)
+    assert evil not in page
+    assert "&lt;b onload=x&gt;&amp;" in page
+
+
+def test_examples_are_shown_with_their_own_scores(page):
+    shown = part(page, "examples")
+    text = words(shown)
+    assert shown.count("<img ") == 4 + 3  # input, truth, result, difference; three inputs of the classification
+    assert re.search(r"zero filled, trivial PSNR \d\d\.\d\d dB · SSIM 0\.\d{3}", text)
+    assert "(true)" in text
+    assert "difference from the truth" in text
+
+
+@pytest.mark.parametrize(
+    ("correlation", "sentence"),
+    [
+        (Correlation(-0.6, -0.9, 0.1, 12), "contains 0"),
+        (Correlation(-0.8, -0.95, -0.4, 12), "as the published study reports"),
+        (Correlation(-1.0, -1.0, -1.0, 6), "a bootstrap cannot tell how sure it is"),
+        (Correlation(0.8, 0.4, 0.95, 12), "contrary to what the published study reports"),
+        (Correlation(math.nan, math.nan, math.nan, 2), "nothing can be said"),
+    ],
+)
+def test_the_conclusion_is_no_stronger_than_the_interval(correlation, sentence):
+    assert sentence in conclusion(correlation)
+
+
+def test_axes_have_round_numbers():
+    axis = Axis(-0.13, 0.92, 0, 100)
+    assert list(axis.ticks(3).values()) == ["0.0", "0.5"]
+    assert list(axis.ticks(5).values()) == ["0.00", "0.25", "0.50", "0.75"]
+    assert list(Axis(23.365, 23.374, 0, 1).ticks().values()) == ["23.3650", "23.3675", "23.3700", "23.3725"]
+    assert list(Axis(-1200, 4100, 0, 1).ticks().values()) == ["0", "2000", "4000"]
+    assert axis.at(-0.13) == 0
+    assert axis.at(0.92) == pytest.approx(100)
+
+
+def test_a_label_takes_the_first_place_that_is_free():
+    within, taken = (0.0, 0.0, 100.0, 100.0), [(0.0, 0.0, 50.0, 10.0)]
+    places = [(90.0, 0.0, 110.0, 10.0), (40.0, 5.0, 60.0, 15.0), (40.0, 10.0, 60.0, 20.0)]
+    assert free_place(places, taken, within) == places[2]
+    assert free_place(places[:2], taken, within) == places[0]
+
+
+def test_the_command_writes_both_files_and_says_where(tmp_path, capsys):
+    write_tables(GRID, tmp_path / "study")
+    assert main(["study", "report", str(tmp_path / "study"), "-o", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "profound, lesion-segmentation: RPG of dice -" in told
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "summary.csv"]
+    assert not (tmp_path / "study" / "summary.csv").exists()
+
+
+def test_the_command_wants_a_study(tmp_path, capsys):
+    assert main(["study", "report", str(tmp_path)]) == 1
+    assert "Run the study first" in capsys.readouterr().err

@@ -1,0 +1,302 @@
+"""Blinded reading: the order, what is kept and what is hidden, the tally and its test."""
+
+import random
+import re
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from scipy.stats import binomtest
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
+
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferSlicer.reading.blinded import (
+    BlindedReading,
+    Network,
+    Reading,
+    ReadingError,
+    Side,
+    Subject,
+    newSeal,
+    orderOf,
+)
+from VFMTransferSlicer.reading.readings import COLUMNS, newTable, readCsv, subjectOf, writeCsv
+from VFMTransferSlicer.reading.tally import FEWEST_FOR_SIGNIFICANCE, Tally, signTest, tallyOf
+from VFMTransferSlicer.runs import ArmInScene, RunInScene
+
+PRETRAINED, SCRATCH = Network("first", "aa" * 32), Network("second", "bb" * 32)
+MORNING = datetime(2026, 3, 1, 9, 30, tzinfo=timezone(timedelta(hours=1)))
+
+
+def a_subject(case: str = "T2, größer", swapped: bool = False) -> Subject:
+    networks = (SCRATCH, PRETRAINED) if swapped else (PRETRAINED, SCRATCH)
+    return Subject(case, f"study of {case}", "anatomy-segmentation", networks)
+
+
+def a_reading(case: str = "T2, größer", side: Side = Side.LEFT, seed: int = 1, **more) -> Reading:
+    seal = newSeal(random.Random(seed))
+    return Reading(a_subject(case), seal, side, 3, 12.5, MORNING.isoformat(), **more)
+
+
+def a_session(former: Reading | None = None, seconds=(100.0, 112.34), seed: int = 1, **more) -> BlindedReading:
+    clock = iter(seconds)
+    return BlindedReading(a_subject(**more), former, random.Random(seed), lambda: next(clock), lambda: MORNING)
+
+
+def seed_of(order: tuple[int, int]) -> int:
+    return next(seed for seed in range(100) if orderOf(newSeal(random.Random(seed))) == order)
+
+
+@pytest.fixture
+def table():
+    return newTable(a_scene())
+
+
+# ---- order
+
+
+def test_both_orders_come_equally_often():
+    chance = random.Random(5)
+    lefts = sum(orderOf(newSeal(chance))[0] for _ in range(2000))
+    assert binomtest(lefts, 2000).pvalue > 0.01
+
+
+def test_the_order_follows_from_the_seal_alone():
+    seal = newSeal(random.Random(7))
+    assert re.fullmatch("[0-9a-f]{32}", seal)
+    assert orderOf(seal) == orderOf(seal)
+    assert sorted(orderOf(seal)) == [0, 1]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("side", list(Side))
+def test_the_side_becomes_the_network_that_was_there(order, side):
+    reading = a_session(seed=seed_of(order)).answer(side, 4)
+    assert reading.left == "AB"[order[0]]
+    there = {Side.LEFT: "AB"[order[0]], Side.RIGHT: "AB"[order[1]], Side.EQUAL: "equal"}
+    assert reading.preferred == there[side]
+
+
+# ---- one reading
+
+
+def test_an_answer_holds_the_seconds_and_the_time_with_its_zone():
+    reading = a_session().answer(Side.RIGHT, 5)
+    assert (reading.seconds, reading.time) == (12.3, "2026-03-01T09:30:00+01:00")
+    assert (reading.side, reading.confidence, reading.isRevealed) == (Side.RIGHT, 5, False)
+
+
+def test_a_study_that_is_resumed_keeps_its_order_and_its_time_goes_on():
+    former = a_session().answer(Side.LEFT, 2)
+    later = a_session(former, seconds=(7.0, 8.0), seed=2)
+    assert later.order == orderOf(former.seal)
+    assert later.answer(Side.RIGHT, 3).seconds == pytest.approx(former.seconds + 1)
+
+
+def test_a_study_that_is_resumed_with_the_networks_in_the_other_places_looks_the_same():
+    former = a_session().answer(Side.LEFT, 2)
+    later = a_session(former, swapped=True)
+    before = [a_subject().networks[arm] for arm in orderOf(former.seal)]
+    assert [a_subject(swapped=True).networks[arm] for arm in later.order] == before
+    assert later.answer(Side.LEFT, 2).preferred == former.preferred
+
+
+def test_a_revealed_study_is_not_read_again():
+    with pytest.raises(ReadingError, match="must be read before its networks are revealed, but those of 'T2"):
+        a_session(a_reading(isRevealed=True))
+
+
+@pytest.mark.parametrize("confidence", [0, 6])
+def test_a_confidence_out_of_range_is_refused(confidence):
+    with pytest.raises(ReadingError, match=f"must be 1 to 5, but is {confidence}"):
+        a_session().answer(Side.LEFT, confidence)
+
+
+# ---- what a run gives to read
+
+
+def an_arm(bundle: str, checksum: str) -> ArmInScene:
+    return ArmInScene(bundle, {"model": {"sha256": checksum}})
+
+
+def a_run(scene, *arms: ArmInScene) -> RunInScene:
+    volume = add_volume(scene, an_oblique_t2w(), "T2")
+    return RunInScene(TaskId.ANATOMY_SEGMENTATION, {}, volume, list(arms))
+
+
+def test_a_study_is_known_by_its_voxels_and_not_by_its_name():
+    scene = a_scene()
+    first, same, other = (subjectOf(a_run(scene, an_arm("a", "1"), an_arm("b", "2"))) for _ in range(3))
+    assert first.isSameAs(same)
+    assert first.case == "T2"
+    run = a_run(scene, an_arm("a", "1"), an_arm("b", "2"))
+    slicer.util.updateVolumeFromArray(run.about, slicer.util.arrayFromVolume(run.about) + 1)
+    assert not subjectOf(run).isSameAs(other)
+
+
+def test_one_network_is_not_enough():
+    with pytest.raises(ReadingError, match="two networks, but there are 1"):
+        subjectOf(a_run(a_scene(), an_arm("a", "1")))
+
+
+def test_a_network_is_not_compared_with_itself():
+    with pytest.raises(ReadingError, match="two different networks"):
+        subjectOf(a_run(a_scene(), an_arm("a", "1"), an_arm("copy of a", "1")))
+
+
+def test_numbers_alone_are_not_read():
+    run = a_run(a_scene(), an_arm("a", "1"), an_arm("b", "2"))
+    run.task = TaskId.CLASSIFICATION
+    with pytest.raises(ReadingError, match="something to look at"):
+        subjectOf(run)
+
+
+def test_a_study_that_was_deleted_cannot_be_read():
+    scene = a_scene()
+    run = a_run(scene, an_arm("a", "1"), an_arm("b", "2"))
+    scene.RemoveNode(run.about)
+    with pytest.raises(ReadingError, match="was deleted"):
+        subjectOf(run)
+
+
+# ---- the table in the scene
+
+
+def test_nothing_in_the_table_says_which_was_which_until_it_is_revealed(table):
+    table.put(a_reading())
+    cells = {name: table.node.GetCellText(0, column) for column, name in enumerate(COLUMNS)}
+    assert (cells["side"], cells["left"], cells["preferred"]) == ("left", "", "")
+    table.reveal()
+    cells = {name: table.node.GetCellText(0, column) for column, name in enumerate(COLUMNS)}
+    assert {cells["left"], cells["preferred"]} <= {"A", "B"}
+
+
+def test_a_table_gives_back_what_was_put_in(table):
+    readings = [a_reading("one"), a_reading('two, "quoted"\tß', Side.EQUAL, 2)]
+    for reading in readings:
+        table.put(reading)
+    assert table.readings() == readings
+
+
+def test_a_change_of_mind_replaces_the_reading(table):
+    for reading in (a_reading("one"), a_reading("two"), a_reading("one", Side.RIGHT)):
+        table.put(reading)
+    assert [(one.subject.case, one.side) for one in table.readings()] == [("one", Side.RIGHT), ("two", Side.LEFT)]
+
+
+def test_after_it_was_revealed_a_reading_is_final(table):
+    table.put(a_reading())
+    table.reveal()
+    with pytest.raises(ReadingError, match="is final, but"):
+        table.put(a_reading(side=Side.RIGHT))
+    assert [reading.side for reading in table.readings()] == [Side.LEFT]
+
+
+def test_the_table_survives_saving_and_loading(table, tmp_path):
+    for reading in (a_reading("one"), a_reading("größer", Side.EQUAL, isRevealed=True), a_reading("3", seed=3)):
+        table.put(reading)
+    storage = slicer.vtkMRMLTableStorageNode()
+    storage.SetFileName(str(tmp_path / "readings.tsv"))
+    assert storage.WriteData(table.node)
+    again = newTable(a_scene())
+    storage = slicer.vtkMRMLTableStorageNode()
+    storage.SetFileName(str(tmp_path / "readings.tsv"))
+    assert storage.ReadData(again.node)
+    assert again.readings() == table.readings()
+
+
+def test_a_table_that_is_none_of_ours_is_refused(table):
+    table.node.RemoveColumn(0)
+    with pytest.raises(ReadingError, match="lacks case"):
+        table.readings()
+
+
+# ---- the file
+
+
+def test_a_file_goes_there_and_back(tmp_path):
+    readings = [a_reading("one"), a_reading("größer, = 1\nline", Side.EQUAL, 2, isRevealed=True)]
+    path = tmp_path / "readings of März.csv"
+    writeCsv(readings, path)
+    assert readCsv(path) == readings
+
+
+def test_a_file_that_is_no_table_of_readings_is_refused(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("case,dice\n1,0.9\n", encoding="utf-8")
+    with pytest.raises(ReadingError, match=r"'other\.csv' must have the columns .* lacks study, task"):
+        readCsv(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00 no text", b""])
+def test_a_file_that_is_no_csv_at_all_is_refused(tmp_path, content):
+    path = tmp_path / "other.csv"
+    path.write_bytes(content)
+    with pytest.raises(ReadingError, match=r"other\.csv"):
+        readCsv(path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [(",left,3,", ",middle,3,"), (",3,12.5,", ",9,12.5,"), ("+01:00", ""), (",A,A", ",A,B"), (",A,A", ",B,A")],
+    ids=["side", "confidence", "zone", "preferred", "left"],
+)
+def test_a_changed_row_is_refused_with_its_number(tmp_path, right, wrong):
+    path = tmp_path / "readings.csv"
+    reading = a_reading("two", seed=seed_of((0, 1)), isRevealed=True)
+    writeCsv([a_reading("one"), reading], path)
+    head, _, row = path.read_text(encoding="utf-8").rpartition("two,")
+    assert right in row
+    path.write_text(f"{head}two,{row.replace(right, wrong)}", encoding="utf-8")
+    with pytest.raises(ReadingError, match=r"Row 2 of 'readings\.csv' must be a reading as it was saved"):
+        readCsv(path)
+
+
+def test_resuming_appends_and_keeps_what_is_final(table):
+    table.put(a_reading("one"))
+    table.put(a_reading("two"))
+    taken = table.add([a_reading("one", isRevealed=True), a_reading("two", Side.RIGHT), a_reading("three")])
+    assert taken == 2
+    assert [(one.subject.case, one.side, one.isRevealed) for one in table.readings()] == [
+        ("one", Side.LEFT, True),
+        ("two", Side.LEFT, False),
+        ("three", Side.LEFT, False),
+    ]
+
+
+# ---- the tally
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (3, 3), (9, 1), (12, 5), (0, 20), (250, 301), (1, 0)])
+def test_the_sign_test_agrees_with_scipy(a, b):
+    assert signTest(a, b) == pytest.approx(binomtest(a, a + b, 0.5).pvalue, rel=1e-12)
+
+
+def test_no_preference_at_all_is_no_evidence():
+    assert signTest(0, 0) == 1.0
+
+
+def test_fewer_readings_than_said_can_never_be_significant():
+    assert signTest(0, FEWEST_FOR_SIGNIFICANCE - 1) >= 0.05 > signTest(0, FEWEST_FOR_SIGNIFICANCE)
+
+
+def test_only_revealed_readings_of_the_same_pair_and_task_count():
+    other = Reading(
+        Subject("x", "x", "classification", (PRETRAINED, SCRATCH)), "00", Side.LEFT, 1, 1.0, "", isRevealed=True
+    )
+    seed = seed_of((0, 1))
+    readings = [
+        a_reading("one", Side.LEFT, seed, isRevealed=True),
+        a_reading("two", Side.RIGHT, seed, isRevealed=True),
+        a_reading("three", Side.LEFT, seed, isRevealed=True),
+        a_reading("four", Side.EQUAL, seed, isRevealed=True),
+        a_reading("five", Side.RIGHT, seed),
+        other,
+    ]
+    assert tallyOf(readings, "anatomy-segmentation", (PRETRAINED, SCRATCH)) == Tally(a=2, b=1, equal=1, sealed=1)
+    assert tallyOf(readings, "anatomy-segmentation", (SCRATCH, PRETRAINED)) == Tally(a=1, b=2, equal=1, sealed=1)
+
+
+def test_what_the_tally_tests_is_preferences_without_ties():
+    tally = Tally(a=9, b=1, equal=40, sealed=3)
+    assert tally.preferences == 10
+    assert tally.pValue == pytest.approx(binomtest(9, 10).pvalue)

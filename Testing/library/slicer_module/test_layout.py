@@ -1,0 +1,435 @@
+"""The comparison's views on Slicer's real layout, slice logic and slice linking, off screen."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from slicer_runs import a_segmentation_run, an_image_run, numbers_of
+from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
+from slicer_views import FORMER, Views, a_colored_scene
+
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferSlicer.runs import ArmInScene, RunInScene
+from VFMTransferSlicer.views.cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B
+from VFMTransferSlicer.views.corners import RESEARCH_TEXT, SYNTHETIC_TEXT
+from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP, SideBySide
+
+SHAPE = an_oblique_t2w().array.shape
+PLACE = (3, 7, 6)  # index (k, j, i) of the middle of what is marked
+
+
+@pytest.fixture
+def scene():
+    return a_colored_scene()
+
+
+@pytest.fixture
+def views(scene):
+    views = Views(scene)
+    yield views
+    views.close()
+
+
+@pytest.fixture
+def side_by_side(views):
+    side_by_side = SideBySide(views.node, views.application, views.renderer)
+    yield side_by_side
+    side_by_side.restore()
+
+
+def a_volume(scene, name: str):
+    node = add_volume(scene, an_oblique_t2w(), name)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+@pytest.fixture
+def t2w(scene):
+    node = a_volume(scene, "T2")
+    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
+    return node
+
+
+def labels(start: int) -> np.ndarray:
+    array = np.zeros(SHAPE, np.uint8)
+    array[2:5, 5:10, start : start + 5] = 1
+    return array
+
+
+@pytest.fixture
+def run(scene, t2w) -> RunInScene:
+    return a_segmentation_run(scene, t2w, labels(4), labels(5))
+
+
+@pytest.fixture
+def adc_run(scene, t2w) -> RunInScene:
+    a, b = (np.full(SHAPE, value, np.float32) for value in (900, 1000))
+    return an_image_run(scene, t2w, an_oblique_t2w().geometry, a, b)
+
+
+def ours(views: Views) -> list[str]:
+    return [tag for tag in views.views if tag.startswith("VFMTransfer")]
+
+
+def ras_of(volume, index) -> np.ndarray:
+    """Where a voxel (k, j, i) is in the world."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    if volume.GetParentTransformNode() is not None:
+        world = vtk.vtkMatrix4x4()
+        volume.GetParentTransformNode().GetMatrixTransformToWorld(world)
+        vtk.vtkMatrix4x4.Multiply4x4(world, matrix, matrix)
+    return np.array(matrix.MultiplyPoint((*index[::-1], 1.0))[:3])
+
+
+def plane(view) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and normal of what a view shows."""
+    matrix = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
+    return matrix[:3, 3], matrix[:3, 2]
+
+
+def words(renderer) -> str:
+    props = renderer.GetViewProps()
+    actors = [props.GetItemAsObject(index) for index in range(props.GetNumberOfItems())]
+    return "\n".join(actor.GetInput() for actor in actors if isinstance(actor, vtk.vtkTextActor))
+
+
+# ---- which views there are
+
+
+def test_without_other_volumes_there_is_one_row_that_ends_with_the_difference(views, side_by_side, run):
+    side_by_side.show(run)
+    assert views.node.GetViewArrangement() == ONE_ROW_ID
+    assert ours(views) == [T2W, A, B, DIFFERENCE]
+
+
+def test_adc_and_high_b_make_a_second_row(scene, views, side_by_side, run):
+    others = {Sequence.ADC: a_volume(scene, "ADC"), Sequence.HBV: a_volume(scene, "b1400")}
+    side_by_side.show(run, others=others)
+    assert views.node.GetViewArrangement() == TWO_ROWS_ID
+    rows = ElementTree.fromstring(views.node.GetCurrentLayoutDescription()).findall("item/layout")
+    tags = [[view.get("singletontag") for view in row.findall("item/view")] for row in rows]
+    assert tags == [[T2W, A, B], [ADC, DIFFERENCE, HBV]]
+    assert views.composite(HBV).GetBackgroundVolumeID() == others[Sequence.HBV].GetID()
+
+
+def test_a_volume_that_is_missing_leaves_a_sentence(scene, views, side_by_side, run):
+    side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
+    assert views.composite(HBV).GetBackgroundVolumeID() is None
+    assert "No high-b DWI in this study." in words(views.renderer(HBV))
+
+
+def test_the_second_row_can_be_left_out_and_its_views_are_gone(scene, views, side_by_side, run):
+    others = {Sequence.ADC: a_volume(scene, "ADC")}
+    side_by_side.show(run, others=others)
+    side_by_side.show(run, others=others, secondRow=False)
+    assert ours(views) == [T2W, A, B]
+
+
+def test_a_reference_takes_the_place_of_the_adc(scene, views, side_by_side, run):
+    run.reference = a_segmentation_run(scene, run.about, labels(4), labels(5)).arms[0].segmentation
+    side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
+    assert REFERENCE in ours(views)
+    assert ADC not in ours(views)
+    assert seen_in(views, run.reference) == {REFERENCE}
+
+
+def test_classification_shows_the_sequences_with_the_probabilities(scene, views, side_by_side, t2w):
+    task = TaskId.CLASSIFICATION
+    arms = [
+        ArmInScene(f"net-{arm}", numbers_of(arm, task, class_probabilities={"PI-RADS 5": value}))
+        for arm, value in (("pretrained", 0.75), ("scratch", 0.25))
+    ]
+    inputs = {Sequence.T2W: t2w, Sequence.HBV: a_volume(scene, "b1400"), Sequence.ADC: a_volume(scene, "ADC")}
+    side_by_side.show(RunInScene(task, inputs, t2w, arms))
+    assert ours(views) == [T2W, ADC, HBV]
+    expected = "A  A network, pretrained\nB  A network, scratch\nPI-RADS 5:  0.75 / 0.25"
+    assert expected in words(views.renderer(T2W))
+    assert "PI-RADS" not in words(views.renderer(ADC))
+
+
+def test_one_arm_is_shown_alone(views, side_by_side, run):
+    run.arms.pop()
+    side_by_side.show(run)
+    assert ours(views) == [T2W, A]
+
+
+# ---- what is in them
+
+
+def seen_in(views: Views, segmentation) -> set[str]:
+    """Tags of our views in which a segmentation is drawn."""
+    found = set()
+    for tag in ours(views):
+        for index in range(segmentation.GetNumberOfDisplayNodes()):
+            display = segmentation.GetNthDisplayNode(index)
+            is_drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
+            if is_drawn and display.IsDisplayableInView(views.slice_node(tag).GetID()):
+                found.add(tag)
+    return found
+
+
+def test_each_segmentation_is_in_its_own_view_only(scene, views, side_by_side, run):
+    other = a_segmentation_run(scene, run.about, labels(1), labels(1)).arms[0].segmentation
+    side_by_side.show(run)
+    first, second = (arm.segmentation for arm in run.arms)
+    assert (seen_in(views, first), seen_in(views, second), seen_in(views, other)) == ({A}, {B}, set())
+    red = views.slice_node("Red").GetID()
+    assert all(node.GetDisplayNode().IsDisplayableInView(red) for node in (first, second, other))
+
+
+def test_images_are_in_the_views_of_their_networks(views, side_by_side, adc_run):
+    side_by_side.show(adc_run)
+    shown = [views.composite(tag).GetBackgroundVolumeID() for tag in (T2W, A, B)]
+    images = [arm.images["adc-synthetic"].GetID() for arm in adc_run.arms]
+    assert shown == [adc_run.about.GetID(), *images]
+
+
+def test_the_pictures_of_a_and_b_differ_only_by_their_segments(views, side_by_side, run):
+    side_by_side.show(run)
+    plain, a, b = (views.views[tag].image().astype(int) for tag in (T2W, A, B))
+    words_ = np.s_[50:180]  # between the words at the top and at the bottom
+    assert np.abs(plain - a)[words_].any()
+    assert np.abs(a - b)[words_].any()
+    assert (np.abs(plain - a)[words_].max(axis=-1) > 0).mean() < 0.2
+
+
+def test_synthetic_images_say_so_wherever_they_are_dropped(views, side_by_side, adc_run):
+    side_by_side.show(adc_run)
+    assert SYNTHETIC_TEXT in words(views.renderer(A))
+    assert SYNTHETIC_TEXT in words(views.renderer(DIFFERENCE))
+    assert SYNTHETIC_TEXT not in words(views.renderer(T2W))
+    views.composite(T2W).SetForegroundVolumeID(adc_run.arms[0].images["adc-synthetic"].GetID())
+    views.composite(T2W).SetForegroundOpacity(0.5)
+    assert SYNTHETIC_TEXT in words(views.renderer(T2W))
+
+
+def test_corners_name_the_network_and_the_use(views, side_by_side, run):
+    side_by_side.show(run)
+    text = words(views.renderer(B)).split("\n")
+    assert text[:2] == ["B", "A network, scratch, from scratch"]
+    assert RESEARCH_TEXT in text
+    assert "A only" in words(views.renderer(DIFFERENCE))
+
+
+# ---- where they look
+
+
+@pytest.mark.parametrize("up", [1, -1])
+def test_the_views_lie_in_the_volumes_slices_at_the_largest_disagreement(views, side_by_side, run, up):
+    point = ras_of(run.about, PLACE)
+    run.comparison = {"disagreements": [{"center_mm": (point * (-1, -1, 1)).tolist()}], "focus_slice": 0}
+    side_by_side.show(run)
+    across = ras_of(run.about, (1, 0, 0)) - ras_of(run.about, (0, 0, 0))
+    for tag in ours(views):
+        middle, normal = plane(views.slice_node(tag))
+        assert abs(normal @ across) == pytest.approx(np.linalg.norm(across), rel=1e-6)
+        assert normal @ (point - middle) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(4.0, 5), (-4.0, 1)])
+def test_without_a_disagreement_they_open_at_the_slice_that_differs_most(scene, views, side_by_side, step, expected):
+    """Slices are counted from the inferior end, whichever way the volume's go."""
+    volume = a_volume(scene, "T2")
+    volume.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, np.sign(step))
+    run = a_segmentation_run(scene, volume, labels(4), labels(5), comparison={"disagreements": [], "focus_slice": 5})
+    side_by_side.show(run)
+    middle, normal = plane(views.slice_node(A))
+    assert normal @ (ras_of(volume, (expected, 0, 0)) - middle) == pytest.approx(0, abs=1e-3)
+
+
+def test_without_a_comparison_they_open_in_the_middle_of_what_is_marked(views, side_by_side, run):
+    side_by_side.show(run)
+    middle, normal = plane(views.slice_node(A))
+    assert normal @ (ras_of(run.about, PLACE) - middle) == pytest.approx(0, abs=1e-3)
+
+
+def test_all_views_have_one_scale(scene, views, side_by_side, run):
+    side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
+    scales = set()
+    for tag in ours(views):
+        field, size = views.slice_node(tag).GetFieldOfView(), views.slice_node(tag).GetDimensions()
+        scales |= {round(field[axis] / size[axis], 6) for axis in (0, 1)}
+    assert len(scales) == 1
+
+
+def test_a_jump_goes_to_the_point_in_all_views_and_not_in_the_users(views, side_by_side, run):
+    side_by_side.show(run)
+    red = views.slice_node("Red").GetSliceOffset()
+    point = ras_of(run.about, (2, 6, 6))
+    side_by_side.jumpTo(tuple(point))
+    for tag in ours(views):
+        middle, normal = plane(views.slice_node(tag))
+        assert normal @ (point - middle) == pytest.approx(0, abs=1e-3)
+    assert views.slice_node("Red").GetSliceOffset() == red
+
+
+def test_shown_again_they_stay_where_the_user_was(scene, views, side_by_side, run):
+    side_by_side.show(run)
+    side_by_side.jumpTo(tuple(ras_of(run.about, (2, 6, 6))))
+    before = plane(views.slice_node(A))[0]
+    side_by_side.show(run, isBlinded=True, order=(1, 0))
+    np.testing.assert_allclose(plane(views.slice_node(A))[0], before)
+
+
+# ---- how they hang together
+
+
+def test_scrolling_and_zooming_one_view_takes_the_others_along_and_no_other(views, side_by_side, run):
+    link = slicer.vtkMRMLSliceLinkLogic()
+    link.SetMRMLApplicationLogic(views.application)
+    link.SetMRMLScene(views.scene)
+    side_by_side.show(run)
+    assert {views.slice_node(tag).GetViewGroup() for tag in ours(views)} == {VIEW_GROUP}
+    red = views.slice_node("Red").GetSliceOffset()
+    logic = views.views[A].logic
+    logic.StartSliceOffsetInteraction()
+    logic.SetSliceOffset(views.slice_node(A).GetSliceOffset() + 4)
+    logic.EndSliceOffsetInteraction()
+    offsets = {round(views.slice_node(tag).GetSliceOffset(), 3) for tag in ours(views)}
+    assert len(offsets) == 1
+    assert views.slice_node("Red").GetSliceOffset() == red
+
+
+def test_a_volume_dropped_into_one_view_stays_there(views, side_by_side, run):
+    link = slicer.vtkMRMLSliceLinkLogic()
+    link.SetMRMLApplicationLogic(views.application)
+    link.SetMRMLScene(views.scene)
+    side_by_side.show(run)
+    other = a_volume(views.scene, "Other")
+    composite = views.composite(A)
+    logic = views.views[A].logic
+    logic.StartSliceCompositeNodeInteraction(composite.BackgroundVolumeFlag)
+    composite.SetBackgroundVolumeID(other.GetID())
+    logic.EndSliceCompositeNodeInteraction()
+    assert views.composite(B).GetBackgroundVolumeID() == run.about.GetID()
+
+
+def test_a_volume_that_is_loaded_does_not_come_in(views, side_by_side, run):
+    side_by_side.show(run)
+    selection = views.application.GetSelectionNode()
+    selection.SetActiveVolumeID(a_volume(views.scene, "Loaded").GetID())
+    views.application.PropagateVolumeSelection()
+    assert views.composite(A).GetBackgroundVolumeID() == run.about.GetID()
+
+
+def test_images_of_one_kind_have_one_window(scene, views, side_by_side, adc_run):
+    adc = a_volume(scene, "ADC")
+    adc.GetDisplayNode().SetAutoWindowLevel(False)
+    adc.GetDisplayNode().SetWindowLevel(2000, 1000)
+    side_by_side.show(adc_run, others={Sequence.ADC: adc})
+    displays = [arm.images["adc-synthetic"].GetDisplayNode() for arm in adc_run.arms]
+    assert [display.GetWindow() for display in displays] == [2000, 2000]
+    displays[1].SetWindowLevel(800, 700)
+    assert (displays[0].GetWindow(), adc.GetDisplayNode().GetLevel()) == (800, 700)
+    assert adc_run.about.GetDisplayNode().GetWindow() != 800
+
+
+# ---- blinded
+
+
+def test_blinded_nothing_names_a_network(views, side_by_side, adc_run):
+    side_by_side.show(adc_run, order=(1, 0), isBlinded=True)
+    for tag, side in ((A, "Left"), (B, "Right")):
+        text = words(views.renderer(tag))
+        volume = views.scene.GetNodeByID(views.composite(tag).GetBackgroundVolumeID())
+        assert text.split("\n")[0] == views.slice_node(tag).GetLayoutLabel() == volume.GetName() == side
+        assert "network" not in text
+        assert SYNTHETIC_TEXT in text
+    second = adc_run.arms[1].images["adc-synthetic"]
+    shown = views.scene.GetNodeByID(views.composite(A).GetBackgroundVolumeID())
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(second))
+
+
+def test_blinded_the_segmentation_under_the_mouse_names_no_network(views, side_by_side, run):
+    former = [arm.segmentation.GetName() for arm in run.arms]
+    side_by_side.show(run, order=(1, 0), isBlinded=True)
+    assert [arm.segmentation.GetName() for arm in run.arms] == ["Right", "Left"]
+    side_by_side.show(run, order=(1, 0))
+    assert [arm.segmentation.GetName() for arm in run.arms] == former
+
+
+def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
+    side_by_side.show(run, order=(1, 0), isBlinded=True)
+    side_by_side.show(run, order=(1, 0))
+    assert words(views.renderer(A)).startswith("B\nA network, scratch")
+    assert seen_in(views, run.arms[1].segmentation) == {A}
+
+
+# ---- and when they go
+
+
+def state(scene) -> dict:
+    """All nodes, and what of them the views change."""
+    nodes = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    found = {node.GetID(): node.GetSaveWithScene() for node in nodes}
+    for node in nodes:
+        if node.IsA("vtkMRMLDisplayNode"):
+            found[node.GetID()] = (node.GetViewNodeIDs(), node.GetVisibility())
+        if node.IsA("vtkMRMLScalarVolumeDisplayNode"):
+            found[node.GetID()] += (node.GetWindow(), node.GetLevel(), node.GetAutoWindowLevel())
+        if node.IsA("vtkMRMLCrosshairNode"):
+            found[node.GetID()] = node.GetCrosshairMode()
+    return found
+
+
+def test_all_that_was_the_users_comes_back_and_nothing_of_ours_stays(scene, views, side_by_side, run):
+    scene.AddNewNodeByClass("vtkMRMLCrosshairNode", "default")
+    others = {Sequence.ADC: a_volume(scene, "ADC"), Sequence.HBV: a_volume(scene, "b1400")}
+    side_by_side.show(run, others=others)  # makes the difference, which stays
+    side_by_side.restore()
+    before = state(scene)
+    side_by_side.show(run, others=others)
+    assert scene.GetFirstNodeByClass("vtkMRMLCrosshairNode").GetCrosshairMode() != 0
+    others[Sequence.ADC].GetDisplayNode().SetWindowLevel(5, 6)
+    side_by_side.viewing.setStyle("both", 0.3)
+    side_by_side.viewing.setFade(0.4)
+    side_by_side.viewing.setTool("checkerboard")
+    side_by_side.restore()
+    assert state(scene) == before
+    assert (views.node.GetViewArrangement(), list(views.views)) == (FORMER, ["Red", "Green", "Yellow"])
+    assert words(views.renderer("Red")) == ""
+
+
+def test_the_former_layout_comes_back_however_often_the_views_were_shown(views, side_by_side, run):
+    side_by_side.restore()
+    assert views.node.GetViewArrangement() == FORMER
+    for _ in range(3):
+        side_by_side.show(run)
+    side_by_side.restore()
+    assert (views.node.GetViewArrangement(), side_by_side.isShown) == (FORMER, False)
+
+
+def test_a_layout_that_the_user_chooses_meanwhile_stays(views, side_by_side, run):
+    heard = []
+    side_by_side.changed.connect(lambda: heard.append(side_by_side.isShown))
+    side_by_side.show(run)
+    views.node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+    assert views.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
+    assert heard == [True, False]
+    assert ours(views) == []
+
+
+def test_a_scene_saved_meanwhile_holds_nothing_of_the_views(scene, side_by_side, run):
+    side_by_side.show(run)
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    text = scene.GetSceneXMLString()
+    tags = [tag for tag in (T2W, f'"{A}"', f'"{B}"', str(ONE_ROW_ID)) if tag in text]
+    assert tags == []
+    assert "vtkMRMLLayoutNode" not in text
+    assert "Red" in text
+
+
+def test_a_scene_closed_meanwhile_leaves_the_former_layout(scene, views, side_by_side, run):
+    side_by_side.show(run)
+    scene.Clear(False)
+    assert (views.node.GetViewArrangement(), ours(views), side_by_side.isShown) == (FORMER, [], False)
+
+
+def test_what_the_user_removed_meanwhile_does_no_harm(scene, views, side_by_side, run):
+    side_by_side.show(run)
+    scene.RemoveNode(run.arms[0].segmentation)
+    scene.RemoveNode(run.about)
+    side_by_side.restore()
+    assert run.arms[1].segmentation.GetDisplayNode().GetViewNodeIDs() == ()

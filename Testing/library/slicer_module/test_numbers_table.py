@@ -1,0 +1,134 @@
+"""The table of results: what stands in which column, from the library's own comparisons."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+from comparison_cases import (
+    T2W_GRID,
+    a_case,
+    anatomy_pair,
+    classification_pair,
+    lesion_pair,
+    mri,
+    translation_pair,
+    zones,
+)
+from slicer_results import a_run
+
+from VFMTransferLib.core.volume import Volume
+from VFMTransferLib.evaluation.measures import Between
+from VFMTransferSlicer.results.numbers_table import AGREEMENT, CALIBRATION, numbersOf
+
+
+def named(row) -> str:
+    return f"{row.group}: {row.title}" if row.group else row.title
+
+
+def texts(table) -> dict[str, dict[str, str]]:
+    return {named(row): {str(column): cell.text for column, cell in row.cells.items()} for row in table.rows}
+
+
+def test_a_segmentation_has_volume_dice_and_distance_of_each_structure():
+    table = numbersOf(a_run(*anatomy_pair()))
+    assert list(texts(table)) == [
+        f"{structure}: {measure}"
+        for structure in ("Prostate", "Peripheral zone", "Transition zone")
+        for measure in ("Volume, ml", "Dice", "HD95, mm")
+    ]
+    assert table.columns == (Between.A, Between.B, Between.A_B)
+    rows = texts(table)
+    a, b, difference = (float(rows["Prostate: Volume, ml"][column]) for column in ("a", "b", "a-b"))
+    assert abs(a - b - difference) < 0.011
+    assert rows["Prostate: Volume, ml"]["a-b"].startswith("+")
+    assert list(rows["Prostate: Dice"]) == ["a-b"]
+
+
+def test_agreement_is_said_to_be_no_accuracy():
+    assert AGREEMENT in numbersOf(a_run(*anatomy_pair())).notes[0]
+    assert "accuracy" not in " ".join(numbersOf(a_run(anatomy_pair()[0])).notes)
+
+
+def test_a_reference_brings_its_own_columns():
+    truth = Volume(zones(1).astype("uint8"), T2W_GRID)
+    table = numbersOf(a_run(*anatomy_pair(), reference=truth))
+    dice = texts(table)["Transition zone: Dice"]
+    assert set(dice) == {"a-b", "a-reference", "b-reference"}
+    assert Between.REFERENCE in table.columns
+    assert "against the reference" in table.notes[0]
+
+
+def test_a_distance_that_is_not_defined_says_why():
+    a, b = anatomy_pair()
+    nothing = replace(b, labels=b.labels.with_array(0 * b.labels.array))
+    row = next(row for row in numbersOf(a_run(a, nothing)).rows if named(row) == "Prostate: HD95, mm")
+    assert row.cells[Between.A_B].text == "n/a"
+    assert row.cells[Between.A_B].note == "B is empty"
+
+
+def test_one_arm_alone_shows_its_volumes():
+    table = numbersOf(a_run(anatomy_pair()[0]))
+    assert table.columns == (Between.A,)
+    assert {named(row) for row in table.rows} == {f"{name}: Volume, ml" for name in _STRUCTURES}
+
+
+def test_two_arms_show_their_volumes_before_they_are_compared():
+    assert numbersOf(a_run(*anatomy_pair(), compared=False)).columns == (Between.A, Between.B)
+
+
+def test_images_have_their_measures_everywhere_and_in_the_gland():
+    table = numbersOf(a_run(*translation_pair(), case=a_case(gland=True)))
+    rows = texts(table)
+    for where in ("", ", gland"):
+        assert f"ADC synthetic{where}: MAE, 10⁻⁶ mm²/s" in rows
+        assert f"ADC synthetic{where}: PSNR, dB" in rows
+        assert f"ADC synthetic{where}: SSIM" in rows
+    assert Between.A not in table.columns
+    assert Between.A_REFERENCE in table.columns  # the case's own ADC
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    a, b = anatomy_pair()
+    rows = texts(numbersOf(a_run(a, replace(b, labels=a.labels))))
+    assert rows["Prostate: Volume, ml"]["a-b"] == "0.00"
+
+
+def test_equal_images_have_an_infinite_psnr():
+    a, _ = translation_pair()
+    same = replace(a, images={"adc-synthetic": a.images["adc-synthetic"]})
+    cells = texts(numbersOf(a_run(a, same)))["ADC synthetic: PSNR, dB"]
+    assert cells["a-b"] == "∞"
+
+
+def test_lesions_are_counted_and_their_mean_adc_is_weighted_by_volume():
+    a, b = lesion_pair()
+    lesion = a.lesions[0]
+    second = replace(lesion, index=2, volume_ml=lesion.volume_ml / 3, mean_adc=1160.0)
+    unknown = replace(lesion, index=3, mean_adc=None)
+    rows = texts(numbersOf(a_run(replace(a, lesions=(lesion, second, unknown)), b)))
+    assert rows["All lesions: Count"] == {"a": "3", "b": "1"}
+    assert rows["All lesions: Mean ADC, 10⁻⁶ mm²/s"] == {"a": "860", "b": "760"}
+    assert "Clinically significant cancer: Lesions matched" in rows
+
+
+def test_a_classification_shows_probabilities_and_what_is_not_known_of_them():
+    table = numbersOf(a_run(*classification_pair(), reference="PI-RADS 4"))
+    rows = texts(table)
+    assert rows["P(PI-RADS 5)"] == {"a": "0.400", "b": "0.100", "a-b": "+0.300"}
+    assert set(rows["Log loss"]) == {"a-reference", "b-reference"}
+    assert CALIBRATION in table.notes
+
+
+def test_rows_of_one_structure_follow_each_other():
+    for pair in (anatomy_pair(), lesion_pair(), translation_pair()):
+        groups = [row.group for row in numbersOf(a_run(*pair)).rows]
+        assert len(dict.fromkeys(groups)) == 1 + sum(a != b for a, b in pairwise(groups))
+
+
+def test_what_the_comparison_had_to_decide_is_said():
+    truth = mri(T2W_GRID, 9, 1300.0)
+    run = a_run(*translation_pair(), reference=truth)
+    run.comparison["notes"].append("The reference was resampled.")
+    assert numbersOf(run).notes[-1] == "The reference was resampled."
+
+
+_STRUCTURES = ("Peripheral zone", "Transition zone", "Prostate")

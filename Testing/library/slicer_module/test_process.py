@@ -1,0 +1,103 @@
+"""Child processes of the library, by a stand-in for `qt.QProcess` that starts real ones."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from qt_stand_ins import AnEventLoop
+from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
+
+from VFMTransferLib.core.version import __version__
+from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
+
+
+@pytest.fixture
+def loop() -> AnEventLoop:
+    return AnEventLoop()
+
+
+@pytest.fixture
+def heard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def ends() -> list[tuple]:
+    return []
+
+
+@pytest.fixture
+def run(loop, heard, ends, tmp_path):
+    """Starts `python -m a_program` with a source, or a command of the library."""
+
+    def start(source: str | None, *arguments: str, python: str = sys.executable) -> LibraryProcess:
+        module = {} if source is None else {"module": "a_program"}
+        (tmp_path / "a_program.py").write_text(source or "", "utf-8")
+
+        def make_process(program: str, additions: dict[str, str]):
+            return loop.make_process(program, {**additions, "PYTHONPATH": str(tmp_path)})
+
+        process = LibraryProcess(
+            arguments, heard.append, lambda *end: ends.append(end), make_process, python=python, **module
+        )
+        process.start()
+        return process
+
+    return start
+
+
+def test_a_command_of_the_library_runs_from_any_folder(run, loop, ends, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = run(None, "--version")
+    loop.turn_until(lambda: ends)
+    assert (ends[0][0], ends[0][1].split()[-1], process.isRunning) == (0, __version__, False)
+
+
+def test_lines_come_while_it_runs_and_the_end_brings_them_all(run, loop, heard, ends):
+    run("import sys; print('größer'); print('log', file=sys.stderr); input()")
+    loop.turn_until(lambda: len(heard) == 2)
+    assert ends == []
+
+
+def test_stdout_is_handed_over_whole_and_the_last_lines_of_stderr_beside_it(run, loop, heard, ends):
+    run("import sys; print('ä'); print('b', end=''); print('why', file=sys.stderr); sys.exit(3)")
+    loop.turn_until(lambda: ends)
+    assert ends == [(3, "ä\nb", ["why"])]
+    assert sorted(heard) == ["b", "why", "ä"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+def test_a_killed_child_has_minus_the_signal_as_its_exit_code(run, loop, ends):
+    run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    loop.turn_until(lambda: ends)
+    assert ends == [(-9, "", [])]
+
+
+def test_a_program_that_cannot_be_started_ends_too(run, loop, ends):
+    run("", python="no-such-python")
+    loop.turn_until(lambda: ends)
+    assert ends == [(NOT_STARTED, "", [])]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are looked for by Unix's means")
+def test_cancel_ends_also_what_a_launcher_started(run, loop, heard, ends):
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    process = run(f"import subprocess, sys; subprocess.run([sys.executable, '-c', '''{child}'''])")
+    loop.turn_until(lambda: heard)
+    begin = time.monotonic()
+    process.cancel()
+    loop.turn_until(lambda: ends)
+    assert time.monotonic() - begin < 1
+    loop.turn_until(lambda: not is_alive(int(heard[0])), within_s=5)
+
+
+def is_alive(process_id: int) -> bool:
+    """Whether it runs; one that ended, but that nobody waited for, does not."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process_id}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,272 @@
+"""The section for blinded reading, with stand-ins for Qt's widgets, on real MRML."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
+
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferSlicer.reading.blinded import Side
+from VFMTransferSlicer.reading.readings import ReadingTable
+from VFMTransferSlicer.runs import ArmInScene, RunInScene
+from VFMTransferSlicer.signals import Signal
+
+BUTTONS = ("Start", "Left", "Equal", "Right", "Reveal", "Export", "Resume")
+NEEDS_THE_APPLICATION = ("VFMTransferSlicer.panel", "VFMTransferSlicer.parameters")
+
+
+class AWidget:
+    """Has the properties that the section uses and, as in PythonQt, no others."""
+
+    __slots__ = ("checked", "currentIndex", "enabled", "items", "slots", "text", "toolTip")
+
+    def __init__(self) -> None:
+        self.slots, self.items = {}, []
+
+    def connect(self, signal: str, slot) -> None:
+        self.slots[signal] = slot
+
+    def addItem(self, text: str, value: int) -> None:  # noqa: N802  (Qt's names, here and below)
+        self.items.append((text, value))
+
+    def itemData(self, index: int) -> int:  # noqa: N802
+        return self.items[index][1]
+
+    def setCurrentIndex(self, index: int) -> None:  # noqa: N802
+        self.currentIndex = index
+
+
+class SomeViews:
+    """Remembers what was shown."""
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def show(self, order, isBlinded):  # noqa: N803
+        self.calls.append(("blinded" if isBlinded else "open", order))
+
+    def unblind(self) -> None:
+        self.calls.append("unblind")
+
+    def restore(self) -> None:
+        self.calls.append("restore")
+
+
+@pytest.fixture
+def ui() -> SimpleNamespace:
+    names = [f"reading{name}Button" for name in BUTTONS]
+    return SimpleNamespace(
+        **{name: AWidget() for name in (*names, "readingConfidenceComboBox", "readingStatusLabel", "readingTallyLabel")}
+    )
+
+
+@pytest.fixture
+def logic() -> SimpleNamespace:
+    return SimpleNamespace(started=Signal(), armLoaded=Signal(), finished=Signal(), isRunning=False, lastRun=None)
+
+
+@pytest.fixture
+def views() -> SomeViews:
+    return SomeViews()
+
+
+def forget_what_needs_the_application() -> None:
+    for name in [name for name in sys.modules if name.startswith(NEEDS_THE_APPLICATION)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def section(ui, logic, views, monkeypatch):
+    modules = {name: ModuleType(name) for name in ("qt", "slicer.i18n", "slicer.parameterNodeWrapper")}
+    modules["slicer.i18n"].tr = str
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None, raising=False)
+    modules["slicer.parameterNodeWrapper"].parameterNodeWrapper = lambda wrapped: wrapped
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    forget_what_needs_the_application()
+    from VFMTransferSlicer.panel.reading import ReadingSection
+
+    scene = a_scene()
+    section = ReadingSection(ui, logic, views)
+    section.scene, section.said = scene, []
+    section.blinded.connect(section.said.append)
+    section.parameters = SimpleNamespace(readingTable=None)
+    section.setParameters(section.parameters)
+    yield section
+    forget_what_needs_the_application()
+
+
+def a_run(scene, name: str = "T2", brighter: int = 0) -> RunInScene:
+    volume = an_oblique_t2w()
+    volume = type(volume)(volume.array + brighter, volume.geometry, volume.name)
+    arms = [ArmInScene(bundle, {"model": {"sha256": bundle}}) for bundle in ("first", "second")]
+    return RunInScene(TaskId.ANATOMY_SEGMENTATION, {}, add_volume(scene, volume, name), arms)
+
+
+def choose(path) -> None:
+    """What the user will choose in the next file dialog."""
+    dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
+    sys.modules["qt"].QFileDialog = dialog
+
+
+def click(ui, name: str, *arguments) -> None:
+    ui.__dict__[f"reading{name}Button"].slots["clicked(bool)"](*arguments)
+
+
+def run_through(logic, run: RunInScene) -> None:
+    logic.isRunning = True
+    logic.started.emit(run)
+    logic.lastRun, logic.isRunning = run, False
+    logic.finished.emit("done")
+
+
+def readings(section):
+    return ReadingTable(section.parameters.readingTable).readings()
+
+
+def test_a_reading_goes_from_start_to_the_tally(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    assert views.calls[0][0] == "blinded"
+    assert not ui.readingRevealButton.enabled
+    click(ui, "Left")
+    assert ui.readingLeftButton.checked
+    assert ui.readingTallyLabel.text.split("\n") == ["first: 0", "second: 0", "equal: 0; not revealed yet: 1"]
+    click(ui, "Reveal")
+    (reading,) = readings(section)
+    assert reading.isRevealed
+    assert views.calls[1:] == ["unblind"]
+    order = views.calls[0][1]
+    preferred = ("first", "second")[order[0]]
+    assert ui.readingStatusLabel.text.endswith(f"You preferred {preferred}.")
+    assert f"{preferred}: 1\n" in ui.readingTallyLabel.text
+    assert "n = 1 without ties: p = 1.000.\nToo few to tell" in ui.readingTallyLabel.text
+    assert section.said == [True, False]
+
+
+def test_the_panel_does_not_tell_the_order_before_it_is_revealed(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Right")
+    texts = [widget.text for widget in vars(ui).values() if hasattr(widget, "text")]
+    texts += [widget.toolTip for widget in vars(ui).values() if hasattr(widget, "toolTip")]
+    told = [text for text in texts if "first" in text or "second" in text]
+    assert told == [ui.readingTallyLabel.text]
+    assert told[0].startswith("first: 0\nsecond: 0\n")
+
+
+def test_the_confidence_can_be_said_after_the_side(section, ui, logic):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Equal")
+    ui.readingConfidenceComboBox.setCurrentIndex(4)
+    ui.readingConfidenceComboBox.slots["activated(int)"](4)
+    (reading,) = readings(section)
+    assert (reading.side, reading.confidence) == (Side.EQUAL, 5)
+
+
+def test_each_run_is_blinded_from_its_beginning_as_long_as_reading_goes_on(section, ui, logic, views):
+    click(ui, "Start", True)
+    for brighter in range(3):
+        run_through(logic, a_run(section.scene, f"case {brighter}", brighter))
+        click(ui, "Left")
+    assert [call[0] for call in views.calls] == ["blinded"] * 3
+    assert section.said == [True]
+    click(ui, "Reveal")
+    assert [reading.isRevealed for reading in readings(section)] == [True] * 3
+    run_through(logic, a_run(section.scene, "case 3", 3))
+    assert section.said == [True, False, True]
+
+
+def test_the_first_network_is_not_seen_before_the_second_is_there(section, ui, logic):
+    run = a_run(section.scene)
+    segmentation = section.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation.CreateDefaultDisplayNodes()
+    run.arms[0].segmentation = segmentation
+    click(ui, "Start", True)
+    logic.started.emit(run)
+    logic.armLoaded.emit(run.arms[0])
+    assert not segmentation.GetDisplayNode().GetVisibility()
+    logic.lastRun = run
+    logic.finished.emit("done")
+    assert segmentation.GetDisplayNode().GetVisibility()
+
+
+def test_stopping_takes_the_views_away_and_starting_again_shows_the_same_order(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    click(ui, "Start", False)
+    click(ui, "Start", True)
+    assert views.calls[1] == "restore"
+    assert views.calls[2] == views.calls[0]
+    assert ui.readingLeftButton.checked
+
+
+def test_a_revealed_study_is_not_read_again(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    click(ui, "Reveal")
+    click(ui, "Start", False)
+    click(ui, "Start", True)
+    assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
+    assert not ui.readingLeftButton.enabled
+    assert section.said[-1] is False
+
+
+def test_a_run_that_failed_leaves_nothing_hidden(section, ui, logic):
+    click(ui, "Start", True)
+    run = a_run(section.scene)
+    del run.arms[1]
+    run_through(logic, run)
+    assert "two networks, but there are 1" in ui.readingStatusLabel.text
+    assert section.said == [True, False]
+
+
+def test_a_closed_scene_ends_the_reading(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    section.setParameters(None)
+    logic.lastRun = None  # as when its study left the scene
+    section.setParameters(section.parameters)
+    assert section.said == [True, False]
+    assert not ui.readingLeftButton.enabled
+    assert not ui.readingStartButton.checked
+
+
+def test_a_reading_stays_while_another_module_is_open(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    section.setParameters(None)
+    assert not ui.readingStartButton.enabled
+    assert not ui.readingRightButton.enabled
+    section.setParameters(section.parameters)
+    assert section.said == [True]
+    assert ui.readingLeftButton.checked
+    click(ui, "Right")
+    assert [reading.side for reading in readings(section)] == [Side.RIGHT]
+
+
+def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    choose(tmp_path / "readings.csv")
+    click(ui, "Export")
+    click(ui, "Start", False)
+    section.parameters = SimpleNamespace(readingTable=None)
+    section.setParameters(section.parameters)
+    click(ui, "Resume")
+    assert ui.readingStatusLabel.text == "1 readings taken from readings.csv."
+    click(ui, "Start", True)
+    assert ui.readingLeftButton.checked
+
+
+def test_a_file_that_is_none_of_ours_is_said_on_the_panel(section, ui, tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n", encoding="utf-8")
+    choose(tmp_path / "other.csv")
+    click(ui, "Resume")
+    assert "'other.csv' must have the columns" in ui.readingStatusLabel.text

@@ -1,0 +1,228 @@
+"""The warm worker as Slicer drives it: real processes behind a stand-in for `qt.QProcess`, really killed."""
+
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+from images import a_t2w
+from qt_stand_ins import AnEventLoop
+from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
+from test_process import is_alive
+
+from VFMTransferLib.core.errors import JobError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.io import write_volume
+from VFMTransferLib.worker.messages import PROTOCOL, ArmResult, Error, Finished, ImageFile, Progress, Run
+from VFMTransferSlicer.workers import warm_worker
+from VFMTransferSlicer.workers.warm_worker import QtWorker
+
+NETWORK = "profound-prostate-demo-pretrained"
+unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+# A script for this Python, whose path may hold a space: sh hands it on, and Python reads that line as a text.
+BY_THIS_PYTHON = f"""#!/bin/sh
+''''exec "{sys.executable}" "$0" "$@" # '''
+"""
+# What Slicer's launcher does: it runs another program, hands on its exit code, and hides its signal.
+A_LAUNCHER = f"""{BY_THIS_PYTHON}
+import subprocess, sys
+code = subprocess.run([sys.executable, *sys.argv[1:]]).returncode
+if code < 0:
+    print("error: [python-real] exit abnormally - Report the problem.", file=sys.stderr)
+sys.exit(1 if code < 0 else code)
+"""
+
+
+@pytest.fixture(scope="module")
+def loop() -> AnEventLoop:
+    return AnEventLoop()
+
+
+@pytest.fixture(scope="module")
+def worker(loop):
+    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def mortal(loop, tmp_path):
+    """A worker of its own, behind a launcher."""
+    launcher = tmp_path / "a launcher"
+    launcher.write_text(A_LAUNCHER, "utf-8")
+    launcher.chmod(0o755)
+    worker = QtWorker(loop, loop.make_process, lambda: str(launcher))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def heard() -> list:
+    return []
+
+
+@pytest.fixture
+def a_run(tmp_path) -> Run:
+    write_volume(a_t2w(), tmp_path / "t2w.nrrd")
+    images = {Sequence.T2W: ImageFile("t2w.nrrd")}
+    return Run("a job", TaskId.ANATOMY_SEGMENTATION, str(tmp_path), images, (NETWORK,))
+
+
+def outcome(heard: list) -> str:
+    return heard[-1].outcome if heard and isinstance(heard[-1], Finished) else ""
+
+
+def errors(heard: list) -> list[str]:
+    return [reply.sentence for reply in heard if isinstance(reply, Error)]
+
+
+def test_a_job_begins_at_once_and_its_results_come_while_the_loop_turns(worker, loop, a_run, heard):
+    begin = time.monotonic()
+    worker.run(a_run, heard.append)
+    assert time.monotonic() - begin < 0.3
+    loop.turn_until(lambda: outcome(heard))
+    assert outcome(heard) == "done"
+    assert [reply.networks_loaded for reply in heard if isinstance(reply, ArmResult)] == [1]
+    assert any(isinstance(reply, Progress) for reply in heard)
+
+
+def test_the_next_job_finds_the_worker_warm_and_may_be_waited_for(worker, a_run, heard):
+    former = worker.ready.process_id
+    worker.run(a_run, heard.append)
+    worker.wait(lambda: outcome(heard))
+    assert worker.ready.process_id == former
+    assert [reply.networks_loaded for reply in heard if isinstance(reply, ArmResult)] == [0]
+
+
+def test_a_second_job_at_a_time_is_refused(worker, loop, a_run, heard):
+    worker.run(a_run, heard.append)
+    with pytest.raises(JobError, match="must be finished before the next one begins"):
+        worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+
+
+def test_a_job_is_canceled_by_a_word_and_the_worker_lives_on(worker, loop, a_run, heard):
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: heard)
+    worker.cancel(a_run.job)
+    loop.turn_until(lambda: outcome(heard), within_s=1)
+    assert (outcome(heard), errors(heard)) == ("canceled", [])
+
+
+def test_a_job_is_canceled_before_the_worker_is_there(mortal, loop, a_run, heard):
+    mortal.run(a_run, heard.append)
+    mortal.cancel(a_run.job)
+    assert (outcome(heard), mortal.isBusy) == ("canceled", False)
+
+
+@unix_only
+def test_a_worker_that_does_not_listen_is_ended_within_a_second(mortal, loop, a_run, heard):
+    mortal.run(a_run, heard.append)
+    loop.turn_until(lambda: heard)
+    victim = mortal.ready.process_id
+    os.kill(victim, signal.SIGSTOP)
+    begin = time.monotonic()
+    mortal.cancel(a_run.job)
+    loop.turn_until(lambda: outcome(heard))
+    assert time.monotonic() - begin < 1
+    assert (outcome(heard), errors(heard)) == ("canceled", [])
+    loop.turn_until(lambda: not is_alive(victim), within_s=5)
+
+
+@unix_only
+@pytest.mark.parametrize(("number", "says"), [(9, "killed: most likely out of memory"), (11, r"crashed \(SIGSEGV\)")])
+def test_a_worker_that_dies_behind_its_launcher_is_one_sentence(mortal, loop, a_run, heard, number, says):
+    mortal.run(a_run, heard.append)
+    loop.turn_until(lambda: heard)
+    os.kill(mortal.ready.process_id, number)
+    loop.turn_until(lambda: outcome(heard))
+    assert outcome(heard) == "failed"
+    (sentence,) = errors(heard)
+    assert re.search(says, sentence)
+
+
+@unix_only
+def test_a_worker_that_died_is_started_anew_by_the_next_job(mortal, loop, a_run, heard):
+    mortal.run(a_run, heard.append)
+    loop.turn_until(lambda: heard)
+    os.kill(mortal.ready.process_id, signal.SIGKILL)
+    loop.turn_until(lambda: outcome(heard))
+    heard.clear()
+    mortal.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    assert outcome(heard) == "done"
+
+
+def test_a_worker_that_left_just_before_the_job_is_followed_by_another(loop, a_run, heard):
+    worker = QtWorker(loop, loop.make_process, lambda: sys.executable, ("--idle-s", "0.2"))
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    former = worker.ready.process_id
+    time.sleep(0.8)  # it says goodbye, and nobody has read it yet
+    heard.clear()
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    assert outcome(heard) == "done"
+    assert worker.ready is None or worker.ready.process_id != former
+    worker.close()
+
+
+def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
+    pythons = [sys.executable]
+    worker = QtWorker(loop, loop.make_process, lambda: pythons[0])
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    former = worker.ready.process_id
+    pythons[0] = "no-such-python"
+    heard.clear()
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    assert errors(heard) == [
+        "The worker's Python must be a program that can be started, but is not. Choose another Python."
+    ]
+    loop.turn_until(lambda: not is_alive(former))
+
+
+def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, monkeypatch):
+    monkeypatch.setattr(warm_worker, "START_MS", 300)
+    silent = tmp_path / "silent"
+    silent.write_text(f"{BY_THIS_PYTHON}\nimport time\ntime.sleep(60)\n", "utf-8")
+    silent.chmod(0o755)
+    worker = QtWorker(loop, loop.make_process, lambda: str(silent))
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard), within_s=5)
+    assert errors(heard)[0].startswith("The worker must answer within")
+
+
+def test_a_job_that_a_worker_does_not_understand_ends(loop, a_run, heard, tmp_path):
+    older = tmp_path / "older"
+    older.write_text(
+        f"{BY_THIS_PYTHON}\nimport json, sys\n"
+        f"ready = dict(protocol={PROTOCOL}, type='ready', version='0', python='3', process_id=0,"
+        " capabilities=dict(tasks=[], runtimes=[], missing=[]))\n"
+        f"error = dict(protocol={PROTOCOL}, type='error', kind='JobError', sentence='Update it.', details='',"
+        " job=None, arm=None)\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps(ready if 'hello' in line else error), flush=True)\n",
+        "utf-8",
+    )
+    older.chmod(0o755)
+    worker = QtWorker(loop, loop.make_process, lambda: str(older))
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: outcome(heard))
+    assert (errors(heard), outcome(heard)) == (["Update it."], "failed")
+    worker.close()
+
+
+def test_closing_ends_the_process_and_nobody_hears_of_the_job(loop, a_run, heard):
+    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    worker.run(a_run, heard.append)
+    loop.turn_until(lambda: heard)
+    process = worker.ready.process_id
+    worker.close()
+    told = len(heard)
+    loop.turn_until(lambda: not is_alive(process), within_s=5)
+    assert len(heard) == told
+    assert not worker.isBusy

@@ -1,0 +1,220 @@
+"""Estimates before fine-tuning: patches and their targets by hand, and estimators on cases whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
+
+from VFMTransferLib.core.terms import Arm, Label, TaskId
+from VFMTransferLib.core.windows import cut
+from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
+from VFMTransferLib.inference.windows import network_input
+from VFMTransferLib.study import estimators
+from VFMTransferLib.study.advice import estimate
+from VFMTransferLib.study.estimators import ESTIMATORS, Prospect, few_steps, logme, nearness, probe
+from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
+from VFMTransferLib.study.patches import PatchTable, patch_table
+from VFMTransferLib.tasks.images import SUPER_RESOLVED
+from VFMTransferLib.tasks.truth import target_maps
+from VFMTransferLib.training.finetune import initial_network
+from VFMTransferLib.training.samples import prepare_study
+
+SEEDS = (0, 1, 2)
+SOME_CELLS = [
+    ("profound", TaskId.SUPER_RESOLUTION),
+    ("profound", TaskId.CLASSIFICATION),
+    ("provicnet", TaskId.LESION_SEGMENTATION),
+]
+_CLASSES = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
+
+
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch):
+    monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
+
+
+def studies_of(task):
+    return [a_study(task, seed) for seed in SEEDS]
+
+
+def random_weights(spec, seed):
+    return encoder_weights(pretrained_network(spec, None, seed).state_dict(), spec)
+
+
+def a_prospect(family, task, seed=40, **changes):
+    config = tiny_study_config(family, task, **changes)
+    return Prospect(config, studies_of(task), random_weights(config.model, seed))
+
+
+def known_to(features, target):
+    return PatchTable(features, target, np.arange(len(target)) // 10)
+
+
+def a_known_prospect(pretrained_knows: bool, random_knows: bool):
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=80)
+    knows = np.column_stack([rng.normal(size=(80, 3)), target])
+    nothing = [rng.normal(size=(80, 4)) for _ in range(4)]
+    return SimpleNamespace(
+        pretrained_patches=known_to(knows if pretrained_knows else nothing[0], target),
+        random_patches=[known_to(knows if random_knows else other, target) for other in nothing[1:]],
+        studies=[None] * 8,
+    )
+
+
+def test_features_that_contain_the_target_are_worth_what_random_ones_lack():
+    assert probe(a_known_prospect(True, False)) == pytest.approx(1.0, abs=0.15)
+    assert logme(a_known_prospect(True, False)) > 1
+    for estimator in (probe, logme):
+        assert estimator(a_known_prospect(True, True)) == 0  # no gain where a random encoder tells as much
+        assert abs(estimator(a_known_prospect(False, False))) < 0.15
+        assert estimator(a_known_prospect(False, True)) < -0.8
+
+
+def test_a_few_steps_of_the_same_start_gain_nothing():
+    config = tiny_study_config("profound", TaskId.ADC_TRANSLATION)
+    start = initial_network(config, Arm.SCRATCH, None).state_dict()
+    same = Prospect(config, studies_of(TaskId.ADC_TRANSLATION), encoder_weights(start, config.model))
+    assert few_steps(same) == 0
+    assert same.trial.pretrained == same.trial.scratch
+    assert same.trial.seconds_per_step > 0
+    other = a_prospect("profound", TaskId.ADC_TRANSLATION)
+    trial = other.trial
+    assert few_steps(other) == pytest.approx(100 * (trial.scratch - trial.pretrained) / trial.scratch)
+    assert few_steps(other) != 0
+
+
+def test_networks_too_large_for_a_trial_take_no_steps(monkeypatch):
+    monkeypatch.setattr(estimators, "LARGEST_TRIAL", 10)
+    monkeypatch.setattr(estimators, "finetune", lambda *_, **__: pytest.fail("a step was taken"))
+    assert math.isnan(few_steps(a_prospect("profound", TaskId.CLASSIFICATION)))
+
+
+def test_cases_that_pretraining_has_seen_are_nearer_than_others():
+    prospect = a_prospect("provicnet", TaskId.SUPER_RESOLUTION)
+    spec = prospect.config.model
+    network = pretrained_network(spec, prospect.weights)
+    own = encoder_features(network, spec, feature_cases(prospect.studies, spec))[ENCODER]
+    near, far = (
+        nearness(Prospect(prospect.config, prospect.studies, prospect.weights, own + shift)) for shift in (0.0, 3.0)
+    )
+    assert far < near
+    assert far < -0.3
+    assert math.isnan(nearness(prospect))  # pretraining's cases are not at hand
+
+
+@pytest.mark.parametrize(("family", "task"), SOME_CELLS)
+def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(family, task):
+    prospect = a_prospect(family, task)
+    spec = prospect.config.model
+    features = np.random.default_rng(0).normal(size=(5, spec.encoder.dims[-1] if family == "profound" else 16))
+    if family == "provicnet":
+        features = np.tile(features, len(spec.preprocess.sequences))
+    first, again = (
+        estimate(Prospect(prospect.config, prospect.studies, prospect.weights, features), family) for _ in range(2)
+    )
+    assert [row.estimator for row in first] == list(ESTIMATORS)
+    assert [row.value for row in first] == [row.value for row in again]
+    assert all(math.isfinite(row.value) and row.seconds >= 0 and row.task == task for row in first)
+
+
+def test_too_few_cases_say_nothing():
+    prospect = a_prospect("profound", TaskId.ANATOMY_SEGMENTATION)
+    two = Prospect(prospect.config, prospect.studies[:2], prospect.weights)
+    assert math.isnan(probe(two))
+    assert math.isnan(logme(two))
+
+
+def test_profounds_patches_hold_their_share_of_the_prostate_and_all_stages():
+    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("profound", TaskId.ANATOMY_SEGMENTATION)
+    network = pretrained_network(spec, None)
+    table, case = patch_table(network, spec, [study]), feature_cases([study], spec)[0]
+    share = target_maps(study, case.prepared, spec)[0]
+    targets, features = [], []
+    for start in case.starts:
+        window = cut(np.stack([share, np.ones_like(share)]), start, (16, 32, 48))
+        with torch.no_grad():
+            maps = stage_maps(network, torch.from_numpy(network_input(case.prepared, spec, start)[0]))
+        for z in range(2):
+            for y in range(4):
+                for x in range(6):
+                    patch = window[:, 8 * z : 8 * z + 8, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
+                    if patch[1].mean() < 0.5:
+                        continue
+                    targets.append(patch[0].sum() / patch[1].sum())
+                    first = maps[0][0, :, 2 * z : 2 * z + 2, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((1, 2, 3))
+                    later = [maps[2][0, :, z // 2, y // 2, x // 2], maps[3][0, :, z // 2, y // 2, x // 2]]
+                    features.append(torch.cat([first, maps[1][0, :, z, y, x], *later]))
+    np.testing.assert_allclose(table.target, targets, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(table.features, torch.stack(features), rtol=1e-4, atol=1e-6)
+    assert table.target.max() > 0.5
+
+
+def test_provicnets_patches_are_tokens_with_their_share_of_cancer_within_the_gland():
+    study, spec = a_study(TaskId.LESION_SEGMENTATION), tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION)
+    network = pretrained_network(spec, None)
+    table, case = patch_table(network, spec, [study]), feature_cases([study], spec)[0]
+    grid = case.prepared.geometry
+    cancer = study.masks[Label.CSPCA]
+    soft = cancer.with_array(cancer.array.astype(np.float32)).resample_to(grid).array
+    gland = (study.gland.resample_to(grid, "nearest").array > 0).astype(np.float32)
+    targets, features = [], []
+    for start in case.starts:
+        part, inside = (cut(array[None], start, (1, 64, 64))[0, 0] for array in (soft, gland))
+        there = cut(np.ones((1, *grid.shape), np.float32), start, (1, 64, 64))[0, 0]
+        inputs = [torch.from_numpy(array) for array in network_input(case.prepared, spec, start)]
+        with torch.no_grad():
+            tokens = patch_tokens(network, spec, inputs)[0]
+        for row in range(8):
+            for column in range(8):
+                place = np.s_[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+                if inside[place].any() and there[place].mean() >= 0.5:
+                    targets.append(part[place].mean())
+                    features.append(tokens[8 * row + column])
+    np.testing.assert_allclose(table.target, targets, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(table.features, torch.stack(features), rtol=1e-4, atol=1e-6)
+    assert table.target.max() > 0.05
+    assert table.features.shape[1] == 3 * 16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_targets_have_the_tasks_units(family):
+    """Mean ADC of prostate in 1e-3 mm²/s; displacements of a few millimeters; what is lost of sharpness; classes."""
+    tables = {}
+    for task in TaskId:
+        spec = tiny_study_spec(family, task)
+        tables[task] = patch_table(pretrained_network(spec, None), spec, studies_of(task))
+    adc = tables[TaskId.ADC_TRANSLATION].target
+    assert 0.5 < adc.min() < adc.mean() < 2.5
+    assert 0.1 < np.abs(tables[TaskId.DISTORTION_CORRECTION].target).max() < 20
+    assert (tables[TaskId.SUPER_RESOLUTION].target > 0).all()
+    classes = tables[TaskId.CLASSIFICATION]
+    assert classes.target.tolist() == [_CLASSES.index(study.category) for study in studies_of(TaskId.CLASSIFICATION)]
+    assert classes.cases.tolist() == [0, 1, 2]
+
+
+def test_what_halving_took_away_is_a_root_mean_square():
+    study, spec = a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.SUPER_RESOLUTION)
+    assert SUPER_RESOLVED in study.images
+    prepared = prepare_study(study, spec)
+    residual = target_maps(study, prepared, spec)[0]
+    table = patch_table(pretrained_network(spec, None), spec, [study])
+    assert 0.3 * residual.std() < table.target.mean() < 3 * residual.std()
+
+
+def test_very_many_patches_are_drawn_from(monkeypatch):
+    from VFMTransferLib.study import patches
+
+    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("provicnet", TaskId.ANATOMY_SEGMENTATION)
+    network = pretrained_network(spec, None)
+    everything = patch_table(network, spec, [study])
+    monkeypatch.setattr(patches, "MOST_PATCHES", 20)
+    drawn = patch_table(network, spec, [study], seed=3)
+    assert len(drawn.target) == len(drawn.cases) == 20
+    assert set(map(tuple, drawn.features)) <= set(map(tuple, everything.features))
+    np.testing.assert_array_equal(drawn.target, patch_table(network, spec, [study], seed=3).target)

@@ -1,0 +1,226 @@
+"""Example slices: all arms show the same place, the right way up, with what they got wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+from study_examples import a_study
+
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.study.examples import TOO_HIGH, TOO_LOW, read_examples, write_examples
+from VFMTransferLib.tasks.baselines import trivial_baseline
+from VFMTransferLib.tasks.images import ADC_SYNTHETIC
+from VFMTransferLib.tasks.scores import score_case
+from VFMTransferLib.tasks.truth import StudyCase
+
+SOURCE = Provenance("b", "B", "", "", "none", "cpu")
+# 48 x 40 mm in voxels that are longer than wide; z points to superior.
+GRID = Geometry((48, 20, 7), (1.0, 2.0, 3.0), (-24.0, -20.0, 5.0))
+CSPCA, PROSTATE = LABEL_TERMS[Label.CSPCA].color, LABEL_TERMS[Label.PROSTATE].color
+RIGHT_ANTERIOR = np.s_[:, 2:5, 4:10]
+
+
+def volume(array: np.ndarray) -> Volume:
+    return Volume(array, GRID, "t2w")
+
+
+def box(*, z: slice, y: slice = slice(6, 14), x: slice = slice(12, 36)) -> Volume:
+    array = np.zeros(GRID.shape, np.uint8)
+    array[z, y, x] = 1
+    return volume(array)
+
+
+def a_t2w() -> Volume:
+    """Gray, with a bright place at the patient's right and front."""
+    array = np.full(GRID.shape, 100.0, np.float32)
+    array[RIGHT_ANTERIOR] = 500.0
+    return volume(array)
+
+
+def lesion_study(name: str = "case", lesion: Volume | None = None, **more) -> StudyCase:
+    images = {sequence: replace(a_t2w(), name=str(sequence)) for sequence in Sequence}
+    lesion = lesion or box(z=slice(4, 6), x=slice(12, 20))
+    gland = box(z=slice(1, 4))
+    return StudyCase(TaskId.LESION_SEGMENTATION, Case(name, images), gland, {Label.CSPCA: lesion}, **more)
+
+
+def lesion_result(marked: Volume, name: str = "case") -> Result:
+    shown = {str(Label.CSPCA): marked.with_array(np.float32(0.7) * marked.array)}
+    return Result(name, TaskId.LESION_SEGMENTATION, SOURCE, {str(Label.CSPCA): 1}, marked, shown)
+
+
+def adc_study(truth: np.ndarray) -> StudyCase:
+    case = Case("case", {Sequence.T2W: a_t2w()})
+    return StudyCase(TaskId.ADC_TRANSLATION, case, box(z=slice(2, 5)), images={ADC_SYNTHETIC: volume(truth)})
+
+
+def adc_result(array: np.ndarray) -> Result:
+    return Result("case", TaskId.ADC_TRANSLATION, SOURCE, images={ADC_SYNTHETIC: volume(array.astype(np.float32))})
+
+
+def pixels(folder: Path, name: str, task: TaskId = TaskId.LESION_SEGMENTATION, data: str = "phantom") -> np.ndarray:
+    """Red, green and blue (H, W, 3) of a picture."""
+    image = Image.open(folder / "examples" / task / data / name)
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def is_of(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == color).all(axis=-1)
+
+
+def test_the_patients_right_is_on_the_left_and_front_is_up_however_the_axes_run(tmp_path):
+    study = lesion_study()
+    for orientation in ("LPS", "RAI", "ASL"):
+        turned = Volume.from_sitk(sitk.DICOMOrient(study.case[Sequence.T2W].to_sitk(), orientation), "t2w")
+        case = replace(study.case, volumes={**study.case.volumes, Sequence.T2W: turned})
+        write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), replace(study, case=case))])
+        picture = pixels(tmp_path, "input.png")
+        assert picture.shape == (80, 96, 3)  # 40 and 48 mm
+        bright = np.argwhere(picture[..., 0] > 200)
+        assert np.abs(bright.min(axis=0) - (8, 8)).max() <= 2
+        assert np.abs(bright.max(axis=0) - (19, 19)).max() <= 2
+
+
+def test_the_slice_is_where_most_of_the_lesion_is_and_arms_share_it(tmp_path):
+    lesion = box(z=slice(3, 5), x=slice(12, 16))
+    lesion.array[4, 6:14, 12:22] = 1
+    pairs = {"scratch": box(z=slice(0, 2)), "pretrained": box(z=slice(4, 5))}
+    found = [
+        write_examples(tmp_path, "e", a, [(lesion_result(m), lesion_study(lesion=lesion))])[0] for a, m in pairs.items()
+    ]
+    assert [(example.slice_number, example.slices) for example in found] == [(5, 7), (5, 7)]
+    assert found[0].inputs == found[1].inputs
+    assert not is_of(pixels(tmp_path, "e-scratch.png"), CSPCA).any()
+    assert is_of(pixels(tmp_path, "e-pretrained.png"), CSPCA).any()
+
+
+def test_a_result_is_outlined_over_the_truth(tmp_path):
+    write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6), x=slice(24, 34))), lesion_study())])
+    rows, columns = np.nonzero(is_of(pixels(tmp_path, "e-scratch.png"), CSPCA))
+    # 10 mm wide and 16 mm high, at 2 pixels a millimeter
+    assert (columns.min(), columns.max()) == pytest.approx((48, 67), abs=1)
+    assert (rows.min(), rows.max()) == pytest.approx((24, 55), abs=1)
+    inside = is_of(pixels(tmp_path, "e-scratch.png"), CSPCA)[30:50, 52:64]
+    assert not inside.any()
+    _, of_truth = np.nonzero(is_of(pixels(tmp_path, "truth.png"), CSPCA))
+    assert (of_truth.min(), of_truth.max()) == pytest.approx((24, 39), abs=1)
+
+
+def test_the_difference_is_black_where_there_is_none_and_says_which_way_it_goes(tmp_path):
+    truth = np.tile(np.linspace(200, 1200, 48, dtype=np.float32), (7, 20, 1))
+    truth[:, :4] = 0  # nothing was measured there
+    wrong = truth.copy()
+    wrong[:, :, :16] -= 900
+    wrong[:, :, 32:] += 900
+    (example,) = write_examples(tmp_path, "e", "scratch", [(adc_result(wrong), adc_study(truth))])
+    shown = pixels(tmp_path, "e-scratch-difference.png", TaskId.ADC_TRANSLATION)
+    assert is_of(shown[22:], TOO_LOW)[:, :28].all()
+    assert (shown[22:, 38:58] == 0).all()
+    assert is_of(shown[22:], TOO_HIGH)[:, 68:].all()
+    assert (shown[:6] == 0).all()
+    assert example.difference.high == pytest.approx(0.25 * (example.truth.high - example.truth.low))
+    assert (example.truth.low, example.truth.high) == pytest.approx((200, 1200), abs=15)
+    assert (example.picture.low, example.picture.high) == (example.truth.low, example.truth.high)
+    assert example.truth.unit == "1e-6 mm²/s"
+
+
+def test_the_first_case_with_a_finding_is_shown_whatever_the_order(tmp_path):
+    healthy = [lesion_study(name, box(z=slice(0, 0))) for name in ("a", "d")]
+    ill = [lesion_study(name) for name in ("c", "b")]
+    real = [lesion_study(name, is_phantom=False) for name in ("f", "e")]
+    for order in (1, -1):
+        studies = [*healthy, *ill, *real][::order]
+        pairs = ((lesion_result(box(z=slice(4, 6)), study.case.id), study) for study in studies)
+        found = write_examples(tmp_path, "e", "scratch", pairs)
+        assert [(example.data, example.case) for example in found] == [("phantom", "b"), ("real", "e")]
+
+
+def test_lesions_that_readers_marked_in_patients_are_drawn_only_when_asked_for(tmp_path):
+    study, result = lesion_study(is_phantom=False), lesion_result(box(z=slice(0, 2)))
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert example.truth is None
+    assert not (example.folder(tmp_path) / "truth.png").exists()
+    assert (pixels(tmp_path, "e-scratch.png", data="real") == pixels(tmp_path, "input.png", data="real")).all()
+    assert (example.slice_number, example.scores["dice"]) == (5, 0)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)], patients_marks=True)
+    assert is_of(pixels(tmp_path, "truth.png", data="real"), CSPCA).any()
+
+
+def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
+    gland = box(z=slice(1, 4))
+    masks = {Label.PROSTATE: gland, Label.PERIPHERAL_ZONE: gland, Label.TRANSITION_ZONE: box(z=slice(0, 0))}
+    case = Case("case", {Sequence.T2W: a_t2w()})
+    study = StudyCase(TaskId.ANATOMY_SEGMENTATION, case, gland, masks, is_phantom=False)
+    result = Result("case", study.task, SOURCE, {str(Label.PROSTATE): 1}, gland, {})
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert set(example.outlines) == {"prostate", "truth"}
+
+
+def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):
+    study = replace(lesion_study(is_phantom=False), task=TaskId.CLASSIFICATION)
+    classes = {"PI-RADS 2": 0.1, "PI-RADS 4": 0.7, "PI-RADS 5": 0.2}
+    result = Result("case", TaskId.CLASSIFICATION, SOURCE, class_probabilities=classes)
+    (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
+    assert (example.true_class, example.classes, example.picture) == ("csPCa", classes, None)
+
+
+def test_public_images_name_their_source(tmp_path):
+    names = {"ProstateX-0001": "PROSTATEx", "Prostate3T-0002": "Prostate-3T", "own-7": ""}
+    for name, source in names.items():
+        pair = lesion_result(box(z=slice(4, 6)), name), lesion_study(name, is_phantom=False)
+        (example,) = write_examples(tmp_path, name, "scratch", [pair])
+        assert source in example.attribution
+        assert ("CC BY 3.0" in example.attribution) == bool(source)
+
+
+def test_scores_are_the_cases_own(tmp_path):
+    pair = lesion_result(box(z=slice(4, 6), x=slice(14, 22))), lesion_study()
+    (example,) = write_examples(tmp_path, "e", "pretrained", [pair])
+    assert example.scores == score_case(*pair).values
+    assert example.scores["dice"] == pytest.approx(0.75)
+
+
+def test_a_gland_without_zones_is_outlined_as_one(tmp_path):
+    gland = box(z=slice(1, 4))
+    case = Case("case", {Sequence.T2W: a_t2w()})
+    study = StudyCase(TaskId.ANATOMY_SEGMENTATION, case, gland, {Label.PROSTATE: gland})
+    (result,) = (trivial_baseline(study.task, [study])(study),)
+    write_examples(tmp_path, "mean-shape", "trivial", [(result, study)])
+    assert is_of(pixels(tmp_path, "truth.png", study.task), PROSTATE).any()
+
+
+@pytest.mark.parametrize("task", list(TaskId))
+def test_every_task_can_be_shown_and_read_again(tmp_path, task):
+    study = a_study(task)
+    result = trivial_baseline(task, [study])(study)
+    written = write_examples(tmp_path, "baseline", "trivial", [(result, study)])
+    assert read_examples(tmp_path) == written
+    (example,) = written
+    assert (example.picture is None) == (task is TaskId.CLASSIFICATION)
+    assert (example.true_class is None) == (task is not TaskId.CLASSIFICATION)
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) < 120_000
+
+
+def test_an_example_that_cannot_be_shown_is_named(tmp_path):
+    (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
+    (example.folder(tmp_path) / "truth.png").unlink()
+    with pytest.raises(DatasetError, match=r"needs the picture 'truth\.png', which is missing"):
+        read_examples(tmp_path)
+    path = example.folder(tmp_path) / "e-scratch.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "slice_number": "five"}))
+    with pytest.raises(DatasetError, match=r"slice_number' must be a whole number"):
+        read_examples(tmp_path)
+
+
+def test_a_study_without_examples_has_none(tmp_path):
+    assert read_examples(tmp_path) == ()

@@ -1,0 +1,245 @@
+"""A study from its configuration to its tables: what is done is kept, what is stopped goes on, what changed is anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from study_grids import a_document, write_config
+
+from VFMTransferLib.bundles.bundle import read_bundle
+from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
+from VFMTransferLib.core.terms import Arm
+from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights
+from VFMTransferLib.study.run import bundle_folder, cell_config, run_cell, trained_run, work_folder
+from VFMTransferLib.study.sweep import Study, open_study
+from VFMTransferLib.study.tables import Cell, read_result, read_tables
+from VFMTransferLib.training.finetune import initial_network
+from VFMTransferLib.training.optimization import CHECKPOINT
+
+FIRST = {"seed": ["0"]}
+PRETRAINED = Cell("profound", "anatomy-segmentation", "pretrained", 0)
+SCRATCH = Cell("profound", "anatomy-segmentation", "scratch", 0)
+
+
+def finish(study: Study) -> None:
+    for cell in study.pending():
+        run_cell(cell, study.config, study.place)
+    study.collect()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """The folder of a study whose first seed is done."""
+    folder = tmp_path_factory.mktemp("studies")
+    finish(open_study(folder / "study", write_config(folder, a_document()), only=FIRST))
+    return folder / "study"
+
+
+@pytest.fixture
+def a_copy(done, tmp_path) -> Path:
+    return shutil.copytree(done, tmp_path / "study")
+
+
+def without_time(result):
+    return replace(result, seconds=0, run=replace(result.run, device_seconds=0))
+
+
+def test_the_tables_hold_every_cell(done):
+    tables = read_tables(done)
+    rows = {(run.encoder, run.task, run.arm) for run in tables.runs}
+    assert rows == {
+        ("mean-shape", "anatomy-segmentation", "trivial"),
+        ("class-prior", "classification", "trivial"),
+        ("uncorrected", "distortion-correction", "trivial"),
+        ("registration", "distortion-correction", "specialised"),
+        ("resnet", "classification", "specialised"),
+        *(("provicnet", "anatomy-segmentation", arm) for arm in Arm),
+        *(
+            ("profound", task, arm)
+            for task in ("anatomy-segmentation", "classification", "distortion-correction")
+            for arm in Arm
+        ),
+    }
+    for run in tables.runs:
+        assert run.n_test_cases == 3
+        assert len(run.config_sha256) == 64
+        assert (run.steps > 0) == (run.device_seconds > 0) == (run.arm != "trivial" and run.encoder != "registration")
+        steps = [row.step for row in tables.curves if (row.encoder, row.task, row.arm) == _key(run)]
+        assert run.steps_to_best in (steps or [run.steps])
+    assert len({run.config_sha256 for run in tables.runs}) == len(tables.runs)
+
+
+def _key(run):
+    return run.encoder, run.task, run.arm
+
+
+def test_metrics_give_each_case_and_what_belongs_to_all(done):
+    rows = [row for row in read_tables(done).metrics if row.encoder == "profound" and row.arm == "scratch"]
+    dice = {row.case: row.value for row in rows if (row.task, row.metric) == ("anatomy-segmentation", "dice")}
+    assert sorted(dice) == ["phantom-2000", "phantom-2001", "phantom-2002"]
+    run = next(run for run in read_tables(done).runs if _key(run) == ("profound", "anatomy-segmentation", "scratch"))
+    assert run.value == pytest.approx(sum(dice.values()) / 3)
+    classes = [row for row in rows if row.task == "classification"]
+    assert {row.metric for row in classes if row.case} == {"brier", "log_loss", "p_cspca", "is_cspca"}
+    assert "quadratic_weighted_kappa" in {row.metric for row in classes if not row.case}
+    assert {row.data for row in rows} == {"phantom"}
+
+
+def test_distances_are_of_pretrained_arms_layer_by_layer(done):
+    rows = read_tables(done).distances
+    assert {(row.encoder, row.task) for row in rows} == {
+        ("profound", "anatomy-segmentation"),
+        ("profound", "classification"),
+        ("profound", "distortion-correction"),
+        ("provicnet", "anatomy-segmentation"),
+    }
+    layers = [row.layer for row in rows if (row.encoder, row.task) == ("profound", "classification")]
+    assert layers == ["stage-1", "stage-2", "stage-3", "stage-4", "encoder"]
+
+
+def test_the_split_and_what_is_left_out_are_written_down(done):
+    split = json.loads((done / "split.json").read_text())
+    assert split["train"] == ["phantom-0000", "phantom-0001"]
+    assert split["test"][0] == "phantom-2000"
+    assert split["real"] == {"one": ["anatomy-segmentation"]}
+    assert split["notes"] == ["Real cases are not measured: --real does not say where they lie."]
+
+
+def test_example_slices_are_there_for_both_arms(done):
+    names = {path.name for path in (done / "examples" / "anatomy-segmentation").rglob("*.png")}
+    assert {"profound-pretrained.png", "profound-scratch.png"} <= names
+
+
+def test_a_study_that_is_there_is_gone_on_with_only_when_asked(a_copy):
+    with pytest.raises(OutputError, match=r"holds a study already\. Go on with --resume"):
+        open_study(a_copy)
+    assert open_study(a_copy, resume=True, only=FIRST).pending() == []
+    assert {cell.seed for cell in open_study(a_copy, resume=True).pending()} == {1, 2}
+
+
+def test_another_folder_is_not_taken(tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "one.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(OutputError, match="must be a new folder or that of a study"):
+        open_study(tmp_path / "letters", write_config(tmp_path, a_document()), resume=True)
+
+
+def test_only_cells_whose_settings_changed_are_run_anew(a_copy, tmp_path):
+    document = a_document()
+    document["tasks"]["classification"]["profound"]["learning_rate"] = 0.001
+    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {(cell.encoder, cell.task) for cell in study.pending()} == {
+        ("profound", "classification"),
+        ("resnet", "classification"),
+    }
+    study.collect()
+    assert "classification" not in {run.task for run in read_tables(a_copy).runs if run.arm != "trivial"}
+    cell = Cell("profound", "classification", "scratch", 0)
+    before = torch.load(work_folder(cell, study.place) / CHECKPOINT, weights_only=True)["average"]
+    after = trained_run(cell, study.config, study.place).average  # not the finished run that lies there
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
+    document = a_document()
+    groups = {"train": (20, 3), "validation": (1000, 1), "test": (2000, 4)}
+    own = {part: {"first_seed": first, "count": count} for part, (first, count) in groups.items()}
+    document["tasks"]["classification"]["phantoms"] = own
+    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {cell.task for cell in study.pending()} == {"classification"}
+    before = [row for row in read_tables(a_copy).distances if row.task == "classification"]
+    finish(study)
+    tables = read_tables(a_copy)
+    assert {run.n_test_cases for run in tables.runs if run.task == "classification"} == {4}
+    assert {run.n_test_cases for run in tables.runs if run.task != "classification"} == {3}
+    cases = {row.case for row in tables.metrics if row.task == "classification" and row.case}
+    assert cases == {f"phantom-{seed}" for seed in range(2000, 2004)}
+    split = json.loads((a_copy / "split.json").read_text())["tasks with phantoms of their own"]
+    assert split["classification"]["train"] == ["phantom-0020", "phantom-0021", "phantom-0022"]
+    # Distances stay those of the study's own test phantoms, or tasks could not be compared.
+    after = [row for row in tables.distances if row.task == "classification"]
+    assert [(row.layer, row.n_cases) for row in after] == [(row.layer, row.n_cases) for row in before]
+
+
+def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
+    document = a_document()
+    document["encoders"]["profound"]["pretraining"]["steps"] = 3
+    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {(cell.encoder, cell.arm) for cell in study.pending()} == {
+        ("profound", "pretraining"),
+        ("profound", "pretrained"),
+    }
+
+
+def test_arms_differ_in_the_encoders_first_weights_alone(done):
+    study = open_study(done, resume=True)
+    config = cell_config(PRETRAINED, study.config)
+    assert config == cell_config(SCRATCH, study.config)
+    given = bundle_encoder_weights(read_bundle(bundle_folder("profound", study.place)))
+    one = initial_network(config, Arm.PRETRAINED, given).state_dict()
+    other = initial_network(config, Arm.SCRATCH, None).state_dict()
+    encoder = encoder_weights(one, config.model)
+    for name, tensor in encoder.items():
+        assert torch.equal(tensor, given[name])
+    heads = [name for name in one if not name.startswith("encoder.")]
+    assert heads
+    assert all(torch.equal(one[name], other[name]) for name in heads)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(a_copy):
+    class StoppedError(Exception):
+        pass
+
+    def stop(line, part):
+        if 0 < part < 1:
+            raise StoppedError
+
+    study = open_study(a_copy, resume=True)
+    before = read_result(a_copy, SCRATCH)
+    shutil.rmtree(work_folder(SCRATCH, study.place))
+    with pytest.raises(StoppedError):
+        run_cell(SCRATCH, study.config, study.place, stop)
+    assert (work_folder(SCRATCH, study.place) / CHECKPOINT).is_file()
+    assert without_time(run_cell(SCRATCH, study.config, study.place)) == without_time(before)
+
+
+def test_a_damaged_checkpoint_is_begun_anew(a_copy):
+    study = open_study(a_copy, resume=True)
+    before = read_result(a_copy, SCRATCH)
+    checkpoint = work_folder(SCRATCH, study.place) / CHECKPOINT
+    checkpoint.write_bytes(b"half")
+    assert without_time(run_cell(SCRATCH, study.config, study.place)) == without_time(before)
+
+
+def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
+    study = open_study(a_copy, resume=True)
+    path = work_folder(SCRATCH, study.place) / CHECKPOINT
+    document = torch.load(path, weights_only=True)
+    torch.save({**document, "identity": "of an older version"}, path)
+    written = path.stat().st_mtime_ns
+    run = trained_run(SCRATCH, study.config, study.place)
+    assert (run.step, run.history) == (document["step"], document["history"])
+    assert all(torch.equal(run.average[name], tensor) for name, tensor in document["average"].items())
+    assert path.stat().st_mtime_ns == written
+
+
+def test_what_a_killed_process_left_half_written_is_removed(a_copy):
+    (a_copy / "work" / "cells" / ".part-abc-checkpoint.pt").write_bytes(b"half")
+    (a_copy / "work" / ".pretrained.x.part").mkdir()
+    open_study(a_copy, resume=True)
+    assert not list(a_copy.rglob(".*part*"))
+
+
+def test_real_cases_must_be_where_they_are_said_to_be(tmp_path):
+    config = write_config(tmp_path, a_document())
+    with pytest.raises(DatasetError, match="The folder of real cases must hold one"):
+        open_study(tmp_path / "study", config, real=tmp_path)
+    config = write_config(tmp_path, a_document(real=None))
+    with pytest.raises(ConfigError, match="must name the real cases"):
+        open_study(tmp_path / "study", config, real=tmp_path)

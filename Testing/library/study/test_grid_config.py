@@ -1,0 +1,122 @@
+"""A study's configuration: what it may say, what is refused, which cells it means and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from study_grids import a_document, write_config
+
+from VFMTransferLib.core.errors import ConfigError
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.study.config import read_config
+from VFMTransferLib.study.tables import BASELINES, Cell, chosen_cells, study_cells
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+OWN = {
+    "train": {"first_seed": 4, "count": 6},
+    "validation": {"first_seed": 1000, "count": 1},
+    "test": {"first_seed": 2000, "count": 4},
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return read_config(write_config(tmp_path, a_document()))
+
+
+def changed(path: str, value) -> dict:
+    document = a_document()
+    *way, last = path.split("/")
+    part = document
+    for key in way:
+        part = part[key]
+    part[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", 2, "study.yaml: format must be 1, got 2"),
+        ("color", "red", "'study.yaml' must hold only format"),
+        ("tasks/cooking", {}, "'study.yaml.tasks' must be one of anatomy-segmentation"),
+        ("tasks/classification/profound/steps", "many", "classification.profound.steps' must be a whole number"),
+        ("tasks/classification/profound/step", 4, "classification.profound' must hold only steps"),
+        ("tasks/classification/profound", {"steps": 0}, "tasks.classification.profound: steps"),
+        ("tasks/classification/profound", {"steps": 1, "precision": "float16"}, "must be one of float32, bfloat16"),
+        ("tasks/classification/specialised", ["dynunet"], "tasks.classification.specialised must be resnet"),
+        ("tasks/classification/specialised", ["registration"], "registration is of distortion-correction only"),
+        ("tasks/classification/profound", None, "needs tasks.classification.profound"),
+        ("seeds", [0, 1], "seeds must be 3 or more"),
+        ("seeds", [0, 1, 1], "seeds must be 3 or more"),
+        ("measurements", 0, "measurements must be 1 or more"),
+        ("phantoms/test", {"first_seed": 1, "count": 3}, "phantoms of train and test must be of different seeds"),
+        ("phantoms/test", {"first_seed": 99_999, "count": 3}, "test and encoders.profound.pretraining must be of"),
+        ("phantoms/test/count", 2, "phantoms.test.count must be 3 or more"),
+        ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 5, "count": 3}}, "classification.train and"),
+        ("tasks/classification/phantoms", {**OWN, "train": {"first_seed": 100_001, "count": 2}}, "encoders.profound"),
+        ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 2000, "count": 2}}, "test.count must be 3"),
+        ("tasks/classification/phantoms", {"train": OWN["train"]}, "classification.phantoms' must hold"),
+        ("tasks/super-resolution", {"phantoms": OWN}, "phantoms of super-resolution must have full_resolution: true"),
+        ("encoders/profound/pretraining/objective", "contrast", "encoders must be profound with mae"),
+        ("real/shown", ["two"], "real.shown must be among real.cases, but two is not"),
+        ("real/cases/one", ["cooking"], "must be one of anatomy-segmentation"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_file_and_key(tmp_path, path, value, message):
+    with pytest.raises(ConfigError) as told:
+        read_config(write_config(tmp_path, changed(path, value)))
+    assert message in str(told.value)
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text("seeds: [0, 1", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"study\.yaml must be YAML"):
+        read_config(tmp_path / "study.yaml")
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
+    shipped = read_config(ROOT / "Resources" / "Study" / "config.yaml")
+    assert set(shipped.tasks) == set(TaskId)
+    assert set(shipped.encoders) == {"profound", "provicnet"}
+    cells = study_cells(shipped)
+    arms = [(cell.encoder, cell.task, cell.arm, cell.seed) for cell in cells]
+    assert len(set(arms)) == len(arms)
+    for encoder in shipped.encoders:
+        assert sum(cell.encoder == encoder and cell.arm == "pretrained" for cell in cells) == 6 * 3
+    assert sum(cell.arm == "specialised" for cell in cells) == 6 * 3 + 1
+    assert sum(cell.arm == "trivial" for cell in cells) == 6
+
+
+def test_a_study_that_is_stopped_has_all_arms_of_one_seed_first(config):
+    cells = study_cells(config)
+    measured = [cell for cell in cells if cell.is_trained and cell.task]
+    assert [cell.seed for cell in measured] == sorted(cell.seed for cell in measured)
+    untrained = [cell for cell in cells if not cell.is_trained]
+    assert cells[: len(untrained)] == tuple(untrained)
+    for place, cell in enumerate(cells):
+        assert cell.needs is None or cell.needs in cells[:place]
+
+
+def test_a_part_of_the_cells_brings_the_pretraining_that_it_needs(config):
+    cells = study_cells(config)
+    chosen = chosen_cells(cells, {"encoder": ["provicnet"], "seed": ["1"]})
+    task = "anatomy-segmentation"
+    assert set(chosen) == {
+        Cell("provicnet", "", "pretraining", 0),
+        Cell("provicnet", task, "pretrained", 1),
+        Cell("provicnet", task, "scratch", 1),
+    }
+    with pytest.raises(ConfigError, match="must have a cell of seed=9"):
+        chosen_cells(cells, {"seed": ["9"]})
+
+
+def test_baselines_bear_the_names_of_their_results():
+    from VFMTransferLib.tasks.baselines import TITLES
+
+    assert BASELINES == TITLES

@@ -1,0 +1,210 @@
+"""A study on real worker processes: whatever is killed, its tables are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from study_grids import a_document, write_config
+
+from VFMTransferLib.cli import TERMINATED
+from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
+from VFMTransferLib.study import sweep as grid_run
+from VFMTransferLib.study.run import run_cell
+from VFMTransferLib.study.sweep import Study, Watcher, open_study, run_study, running
+from VFMTransferLib.study.tables import read_tables
+
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE_S = 900.0
+TASK = "anatomy-segmentation"
+TWO_SEEDS = {"seed": ["0", "1"]}
+
+
+def a_small_study() -> dict:
+    """Trainings of about a second, of which two seeds are run."""
+    document = a_document(tasks={TASK: {"profound": {"steps": 18}}}, real=None, measurements=6)
+    del document["encoders"]["provicnet"]
+    document["encoders"]["profound"]["pretraining"]["phantoms"]["count"] = 1
+    document["phantoms"]["train"]["count"] = 1
+    return document
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """The folder of the study, run by this process, one cell after another."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study = open_study(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
+    for cell in study.cells:
+        run_cell(cell, study.config, study.place)
+    study.collect()
+    return folder / "study"
+
+
+@pytest.fixture
+def begun(undisturbed, tmp_path) -> Path:
+    """A folder in which the study has only its phantoms."""
+    shutil.copytree(undisturbed / "work" / "phantoms", tmp_path / "study" / "work" / "phantoms")
+    shutil.copyfile(undisturbed / "config.yaml", tmp_path / "study" / "config.yaml")
+    return tmp_path / "study"
+
+
+def start(folder: Path) -> psutil.Popen:
+    """The command as a user gives it."""
+    command = [sys.executable, "-m", "VFMTransferLib", "study", "--resume", "--workers", "2"]
+    command += ["--only", "seed=0,1", "-o", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(driver: psutil.Popen) -> list[psutil.Process]:
+    found = []
+    for child in driver.children(recursive=True):
+        with suppress(psutil.Error):  # it may be on its way out
+            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
+def wait_for(what: Callable[[], bool], driver: psutil.Popen) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not what():
+        assert driver.poll() is None, driver.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether some cell has a checkpoint, but no result."""
+    cells = [path.parent.name for path in (folder / "work" / "cells").glob("*/checkpoint.pt")]
+    return any(not (folder / "work" / "results" / f"{cell}.json").is_file() for cell in cells)
+
+
+def results(folder: Path) -> int:
+    return len(list((folder / "work" / "results").glob("*.json")))
+
+
+def timeless(folder: Path):
+    """All tables, but for times."""
+    tables = read_tables(folder)
+    return replace(tables, runs=tuple(replace(run, device_seconds=0.0) for run in tables.runs))
+
+
+def test_killed_workers_and_drivers_change_nothing_but_times(undisturbed, begun):
+    driver = start(begun)
+    wait_for(lambda: is_training(begun), driver)
+    victim = workers_of(driver)[0]
+    victim.send_signal(signal.SIGKILL)
+    victim.wait(PATIENCE_S)
+    at_kill = results(begun)
+    wait_for(lambda: results(begun) > at_kill and is_training(begun), driver)
+    wait_for(lambda: len(workers_of(driver)) == 2, driver)  # the dead one has a successor
+    workers = workers_of(driver)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(PATIENCE_S) == TERMINATED
+    assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
+    assert not (begun / "work" / "running.json").exists()
+    assert set(timeless(begun).runs) <= set(timeless(undisturbed).runs)
+
+    driver = start(begun)
+    wait_for(lambda: is_training(begun) and bool(workers_of(driver)), driver)
+    workers = workers_of(driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(PATIENCE_S)
+    assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
+
+    assert run_study(open_study(begun, resume=True, only=TWO_SEEDS), count=1) == {}
+    assert timeless(begun) == timeless(undisturbed)
+
+
+class Listener(Watcher):
+    def __init__(self) -> None:
+        self.done, self.lines = [], []
+
+    def at(self, cell, line, part) -> None:
+        self.lines.append((cell, part))
+
+    def ended(self, cell) -> None:
+        self.done.append(cell)
+
+
+def test_a_cell_that_fails_stops_no_other(begun):
+    for path in (begun / "work" / "phantoms").glob("phantom-002001-*"):
+        path.write_bytes(b"half")  # a test phantom: the pretraining, which does not need it, goes well
+    listener = Listener()
+    study = open_study(begun, resume=True, only={"seed": ["0"]})
+    failures = run_study(study, count=2, watcher=listener)
+    assert [cell.arm for cell in listener.done] == ["pretraining"]
+    assert {cell.arm for cell in failures} == {"trivial", "scratch", "pretrained"}
+    assert {type(error) for error in failures.values()} == {DatasetError}
+    assert {part for cell, part in listener.lines if cell.arm == "pretraining"} >= {0.0, 1.0}
+
+
+class Stub:
+    """A client on whose workers every cell has the same end."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.status = error, "error"
+
+    def submit(self, *args, **options):
+        return self
+
+    def add_done_callback(self, callback) -> None:
+        callback(self)
+
+    def exception(self):
+        return self.error
+
+    def nthreads(self):
+        return {"one": 1}
+
+    def cancel(self, *_) -> None:
+        """Also what topics are subscribed to and left by."""
+
+    subscribe_topic = unsubscribe_topic = cancel
+
+
+def run_round(study: Study, error: BaseException) -> dict:
+    study.place.work.mkdir(parents=True, exist_ok=True)
+    return grid_run._Round(study, Stub(error), "word", Watcher(), study.pending()).run()
+
+
+def test_what_needs_a_pretraining_fails_with_it(tmp_path):
+    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
+    failures = run_round(study, ValueError("broken"))
+    told = {str(error) for cell, error in failures.items() if cell.arm == "pretrained"}
+    assert told == {"The pretraining of profound failed, which it starts from."}
+    assert set(failures) == set(study.cells)
+
+
+def test_a_cell_whose_workers_keep_dying_is_given_up(tmp_path):
+    from distributed.scheduler import KilledWorker
+
+    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()), only={"arm": ["trivial"]})
+    (failure,) = run_round(study, KilledWorker("cell", None, 3)).values()
+    assert "Its worker died 4 times" in str(failure)
+
+
+def test_two_drivers_do_not_share_a_folder(tmp_path):
+    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
+    with running(study.place):
+        path = study.place.work / "running.json"
+        path.write_text(path.read_text().replace(f'"process": {os.getpid()}', f'"process": {os.getppid()}'))
+        with pytest.raises(OutputError, match="The study is run already, by process"):
+            run_study(study)
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("VFMTransferLib.core.cluster._ANSWER_S", 1)
+    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
+    with pytest.raises(ClusterError, match=r"The scheduler at tcp://127\.0\.0\.1:9 must answer"):
+        run_study(study, scheduler="tcp://127.0.0.1:9")
+    assert not (study.place.work / "running.json").exists()

@@ -1,0 +1,204 @@
+"""A study's summary by a second, plain way, and what its overview counts, on a whole made-up study and by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from grid_examples import ENCODERS, PATIENTS, SEEDS, a_grid
+
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.study.config import read_config
+from VFMTransferLib.study.gaps import Gaps, Plan, gaps, plan_of, whole_study
+from VFMTransferLib.study.metric_names import metric_name
+from VFMTransferLib.study.summary import (
+    arm_values,
+    best_arm,
+    cases_better,
+    encoders_of,
+    real_rows,
+    summarize,
+    tasks_of,
+    total_device_hours,
+    trivial_arm,
+)
+from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables
+
+GRID = a_grid()
+
+
+def a_run(encoder: str, arm: str, seed: int, value: float, seconds: float = 0.0) -> RunRow:
+    return RunRow(encoder, "adc-translation", arm, seed, "mae", False, value, 10, 5, seconds, 3, "")
+
+
+def plain_average(values: list[float]) -> float:
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+
+def plain_efficiency(cell: tuple[str, str], seed: int, higher: bool) -> float:
+    """Steps of the pretrained curve to the scratch curve's best, walked point by point."""
+    curves = {
+        arm: sorted(
+            (row.step, row.value if higher else -row.value)
+            for row in GRID.curves
+            if (row.encoder, row.task) == cell and (row.arm, row.seed) == (arm, seed)
+        )
+        for arm in ("pretrained", "scratch")
+    }
+    best_step, best = max(curves["scratch"], key=lambda point: point[1])
+    before = None
+    for step, value in curves["pretrained"]:
+        if value >= best:
+            if before is None:
+                return step / best_step
+            return (before[0] + (best - before[1]) / (value - before[1]) * (step - before[0])) / best_step
+        before = (step, value)
+    return math.inf
+
+
+@pytest.mark.parametrize("row", summarize(GRID), ids=lambda row: f"{row.encoder} {row.task}")
+def test_the_summary_of_a_whole_study_agrees_with_a_plain_second_way(row):
+    cell = (row.encoder, row.task)
+    runs = [run for run in GRID.runs if (run.encoder, run.task) == cell]
+    a, b = (plain_average([run.value for run in runs if run.arm == arm]) for arm in ("pretrained", "scratch"))
+    higher = runs[0].higher_is_better
+    assert row.rpg_percent == pytest.approx((a / b - 1) * 100 if higher else (1 - a / b) * 100)
+    moved = [d for d in GRID.distances if (d.encoder, d.task, d.layer) == (*cell, "encoder")]
+    assert row.d2p == pytest.approx(plain_average([d.d2p for d in moved]))
+    assert row.d2p_low_bandwidth == pytest.approx(plain_average([d.d2p_low_bandwidth for d in moved]))
+    assert row.d2p_high_bandwidth == pytest.approx(plain_average([d.d2p_high_bandwidth for d in moved]))
+    efficiencies = [plain_efficiency(cell, seed, higher) for seed in SEEDS]
+    assert row.convergence_efficiency == pytest.approx(plain_average(efficiencies))
+    hours = [
+        run.device_seconds * 150 / 200 * (1 - efficiencies[run.seed]) / 3600 for run in runs if run.arm == "scratch"
+    ]
+    expected = plain_average(hours) if math.isfinite(plain_average(hours)) else math.nan
+    assert row.device_hours_saved == pytest.approx(expected, nan_ok=True)
+    if row.task == TaskId.CLASSIFICATION:
+        assert math.isnan(row.rpg_low)
+    else:
+        assert row.rpg_low < row.rpg_percent < row.rpg_high
+
+
+def test_a_whole_study_has_a_row_for_each_encoder_and_task_and_nothing_missing():
+    assert {(row.encoder, row.task) for row in summarize(GRID)} == {(e, str(t)) for e in ENCODERS for t in TaskId}
+    assert tasks_of(GRID.runs) == tuple(str(task) for task in TaskId)
+    assert encoders_of(GRID.runs) == ENCODERS
+    assert not gaps(GRID, whole_study(GRID.runs)).any
+
+
+def test_arms_come_encoder_by_encoder_then_what_is_specialised_then_what_is_trivial():
+    runs = [
+        a_run("mean-adc", "trivial", 0, 9.0),
+        a_run("dynunet", "specialised", 0, 3.0),
+        *(a_run(encoder, arm, 0, 5.0) for encoder in ("provicnet", "profound") for arm in ("scratch", "pretrained")),
+    ]
+    assert [(value.encoder, value.arm) for value in arm_values(runs, "adc-translation")] == [
+        ("profound", "pretrained"),
+        ("profound", "scratch"),
+        ("provicnet", "pretrained"),
+        ("provicnet", "scratch"),
+        ("dynunet", "specialised"),
+        ("mean-adc", "trivial"),
+    ]
+
+
+def test_the_best_arm_and_who_beats_the_trivial_one_follow_the_measures_direction():
+    runs = [a_run("profound", "scratch", seed, value) for seed, value in enumerate((4.0, 6.0, 8.0))]
+    runs += [a_run("profound", "pretrained", 0, 5.0), a_run("profound", "pretrained", 1, math.nan)]
+    runs += [a_run("mean-adc", "trivial", 0, 6.0)]
+    values = arm_values(runs, "adc-translation")
+    scratch, trivial = values[1], trivial_arm(values)
+    assert best_arm(values, higher_is_better=False) is values[0]
+    assert values[0].values == (5.0,)
+    assert (scratch.mean, scratch.better_than(trivial, False), scratch.better_than(trivial, True)) == (6.0, 1, 1)
+    assert best_arm((), True) is None
+
+
+def test_real_cases_are_means_over_seeds_and_count_against_the_trivial_baseline():
+    values = {
+        ("profound", "scratch", 0): (3.0, 9.0),
+        ("profound", "scratch", 1): (5.0, 11.0),
+        ("t", "trivial", 0): (5, 10),
+    }
+    metrics = [
+        MetricRow(encoder, "adc-translation", arm, seed, "real", case, "mae", float(value))
+        for (encoder, arm, seed), found in values.items()
+        for case, value in zip(("a", "b"), found, strict=True)
+    ]
+    metrics.append(MetricRow("profound", "adc-translation", "scratch", 0, "real", "c", "mae", 1.0))
+    metrics.append(replace(metrics[0], data="phantom", value=99.0))
+    rows = real_rows(metrics)
+    assert [(row.case, row.values["profound", "scratch"]) for row in rows] == [("a", 4.0), ("b", 10.0), ("c", 1.0)]
+    assert cases_better(rows, ("profound", "scratch"), higher_is_better=False) == (1, 2)  # 10 against 10 is no better
+    assert cases_better(rows, ("profound", "scratch"), higher_is_better=True) == (0, 2)
+    assert {row.case for row in real_rows(GRID.metrics)} == set(PATIENTS)
+
+
+def test_device_hours_are_of_all_runs():
+    assert total_device_hours([a_run("e", "scratch", 0, 1, 1800), a_run("e", "pretrained", 0, 1, 5400)]) == 2
+
+
+def test_what_is_missing_is_named():
+    gone = [
+        run
+        for run in GRID.runs
+        if (run.encoder, run.task, run.arm, run.seed) == ("profound", "classification", "scratch", 2)
+    ]
+    lacking = StudyTables(
+        tuple(
+            run for run in GRID.runs if run not in gone and (run.arm, run.task) != ("specialised", "adc-translation")
+        ),
+        tuple(row for row in GRID.metrics if (row.data, row.task) != ("real", "super-resolution")),
+        tuple(row for row in GRID.curves if (row.encoder, row.task) != ("provicnet", "super-resolution")),
+    )
+    found = gaps(lacking, whole_study(GRID.runs))
+    assert found.trainings == (("profound", "classification", "scratch", 2),)
+    assert (found.specialised, found.trivial, found.real) == (("adc-translation",), (), ("super-resolution",))
+    assert found.curves == (("provicnet", "super-resolution"),)
+    assert len(found.distances) == 12
+    broken = replace(lacking, runs=(replace(lacking.runs[0], value=math.nan), *lacking.runs[1:]))
+    assert len(gaps(broken, whole_study(GRID.runs)).trainings) == 2
+
+
+def test_the_shipped_configuration_plans_the_whole_study():
+    plan = plan_of(read_config(Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml"))
+    assert set(plan.trainings) == set(whole_study(GRID.runs).trainings)
+    assert set(plan.specialised) == set(plan.trivial) == set(plan.real) == {str(task) for task in TaskId}
+
+
+def test_a_study_is_held_against_its_own_plan():
+    trainings = tuple(("profound", "classification", arm, seed) for arm in ("pretrained", "scratch") for seed in (0, 9))
+    found = gaps(GRID, Plan(trainings, (), ("classification",), ()))
+    assert found == Gaps(tuple(t for t in trainings if t[3] == 9), (), (), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "title", "unit", "higher", "text"),
+    [
+        ("psnr_db", "super-resolution", "PSNR", "dB", True, "1.23"),
+        ("mae", "adc-translation", "MAE", "1e-6 mm²/s", False, "1.2"),
+        ("mae gland", "super-resolution", "MAE, in the gland", "a.u.", False, "1.2"),
+        (
+            "mae adc-corrected gland",
+            "distortion-correction",
+            "MAE, ADC corrected, in the gland",
+            "1e-6 mm²/s",
+            False,
+            "1.2",
+        ),
+        ("dice peripheral-zone", "anatomy-segmentation", "Dice, Peripheral zone", "", True, "1.235"),
+        ("displacement_mm", "distortion-correction", "Displacement error", "mm", False, "1.23"),
+        ("something-new", "classification", "something-new", "", None, "1.235"),
+    ],
+)
+def test_a_measures_name_says_unit_and_direction(name, task, title, unit, higher, text):
+    found = metric_name(name, task)
+    assert (found.title, found.unit, found.higher_is_better) == (title, unit, higher)
+    assert found.text(1.2346) == text
+    assert (found.text(math.nan), found.text(math.inf), found.text(-1e-9).startswith("-")) == ("n/a", "∞", False)

@@ -1,0 +1,126 @@
+"""Random views are what their settings say, and the same for the same seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from VFMTransferLib.training.augmentation import (
+    NO_AUGMENTATION,
+    Augmentation,
+    between_knots,
+    random_affine,
+    random_field_of_view,
+    random_knots,
+    vary_intensity,
+)
+
+PATCH, SPACING = (6, 10, 14), (0.5, 1.0, 2.0)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def an_image() -> torch.Tensor:
+    return torch.randn((12, 20, 24), generator=seeded(0))
+
+
+def test_no_augmentation_places_voxels_around_the_center_by_their_spacing():
+    positions = between_knots(random_knots(PATCH, SPACING, seeded(0), NO_AUGMENTATION), PATCH)
+    assert positions.shape == (3, *PATCH)
+    torch.testing.assert_close(positions[:, 0, 0, 0], torch.tensor([-6.5 * 0.5, -4.5 * 1.0, -2.5 * 2.0]))
+    torch.testing.assert_close(positions[:, 3, 5, 7], torch.tensor([0.5 * 0.5, 0.5 * 1.0, 0.5 * 2.0]))
+
+
+def test_positions_between_knots_are_exact_for_an_affine_map():
+    how = Augmentation(elastic=0.0)
+    matrix, shift = random_affine(seeded(5), how)
+    patch = (40, 50, 60)
+    positions = between_knots(random_knots(patch, SPACING, seeded(5), how), patch)
+    offset = torch.tensor([(7 - 29.5) * 0.5, (11 - 24.5) * 1.0, (13 - 19.5) * 2.0])
+    torch.testing.assert_close(positions[:, 13, 11, 7], matrix @ offset + shift, rtol=1e-4, atol=1e-3)
+
+
+def test_an_affine_map_stays_within_its_limits():
+    how = Augmentation()
+    for seed in range(50):
+        matrix, shift = random_affine(seeded(seed), how)
+        scales = torch.linalg.svdvals(matrix)
+        largest = math.exp(how.log_scale + how.log_axis_scale)
+        assert 1 / largest - 1e-5 <= scales.min()
+        assert scales.max() <= largest + 1e-5
+        assert (shift.abs() <= torch.tensor(how.shift_mm)).all()
+
+
+def test_half_of_the_views_are_mirrored():
+    signs = [torch.linalg.det(random_affine(seeded(seed), Augmentation())[0]).sign() for seed in range(200)]
+    assert 70 < sum(sign < 0 for sign in signs) < 130
+
+
+def test_an_elastic_warp_moves_no_voxel_further_than_its_limit():
+    still = NO_AUGMENTATION
+    warped = Augmentation(**{**vars(still), "elastic": 1.0, "elastic_mm": 4.0})
+    plain = random_knots(PATCH, SPACING, seeded(1), still)
+    moved = random_knots(PATCH, SPACING, seeded(1), warped)
+    distance = (moved - plain).abs()
+    assert 0 < distance.max() <= 4.0
+
+
+def test_a_narrow_field_of_view_lies_within_the_whole_one():
+    how = Augmentation(narrow=1.0, narrowest=0.6)
+    for seed in range(30):
+        window = random_field_of_view(seeded(seed), how)
+        assert (window[:, 0] >= 0).all()
+        assert (window[:, 1] <= 1).all()
+        assert ((window[:, 1] - window[:, 0]) >= 0.6 - 1e-6).all()
+    assert random_field_of_view(seeded(0), NO_AUGMENTATION).tolist() == [[0.0, 1.0]] * 3
+
+
+def test_no_variation_of_intensity_leaves_the_image_and_empties_the_outside(an_image):
+    inside = torch.ones(an_image.shape, dtype=torch.bool)
+    inside[:2] = False
+    varied = vary_intensity(an_image, inside, seeded(1), NO_AUGMENTATION)
+    torch.testing.assert_close(varied[2:], an_image[2:], rtol=1e-3, atol=1e-3)
+    assert not varied[:2].any()
+
+
+@pytest.mark.parametrize("name", ["gamma", "bias", "contrast", "thick", "coarse", "noise"])
+def test_each_variation_of_intensity_changes_the_image_but_not_its_size(an_image, name):
+    how = Augmentation(**{**vars(NO_AUGMENTATION), name: 1.0})
+    inside = torch.ones(an_image.shape, dtype=torch.bool)
+    before = an_image.clone()
+    varied = vary_intensity(an_image, inside, seeded(4), how)
+    assert varied.shape == an_image.shape
+    assert torch.isfinite(varied).all()
+    assert (varied - an_image).abs().max() > 0.05
+    assert torch.equal(an_image, before)
+
+
+def test_the_level_changes_scale_and_offset_within_its_limit(an_image):
+    inside = torch.ones(an_image.shape, dtype=torch.bool)
+    how = replace(NO_AUGMENTATION, level=0.3)
+    varied = [vary_intensity(an_image, inside, seeded(seed), how) for seed in range(20)]
+    scales = torch.stack([view.std() / an_image.std() for view in varied])
+    offsets = torch.stack([view.mean() - scale * an_image.mean() for view, scale in zip(varied, scales, strict=True)])
+    assert scales.log().abs().max() < 0.31
+    assert offsets.abs().max() < 0.31
+    assert min(scales.log().std(), offsets.std()) > 0.1
+
+
+def test_a_constant_image_stays_finite():
+    image = torch.zeros(6, 8, 10)
+    inside = torch.ones(image.shape, dtype=torch.bool)
+    for seed in range(20):
+        assert torch.isfinite(vary_intensity(image, inside, seeded(seed), Augmentation())).all()
+
+
+def test_the_same_seed_gives_the_same_view(an_image):
+    inside = torch.ones(an_image.shape, dtype=torch.bool)
+    a = vary_intensity(an_image, inside, seeded(9), Augmentation())
+    b = vary_intensity(an_image, inside, seeded(9), Augmentation())
+    assert torch.equal(a, b)

@@ -1,0 +1,153 @@
+"""Is a data set fit? Each fault is put into a small data set on disk, and must be found."""
+
+import json
+
+import numpy as np
+import pytest
+from images import T2W_GRID, a_gland, a_t2w, an_adc, an_hbv
+
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.io import write_volume
+from VFMTransferLib.training.check import DataReport, check_data
+
+ANATOMY, LESIONS = TaskId.ANATOMY_SEGMENTATION, TaskId.LESION_SEGMENTATION
+
+
+def write_case(folder, seed=0, **files: Volume):
+    folder.mkdir(parents=True)
+    files = {"t2w": a_t2w(seed), "gland": big_gland(), **files}
+    for stem, volume in files.items():
+        if volume is not None:
+            write_volume(volume, folder / f"{stem}.nii.gz")
+    return folder
+
+
+def big_gland() -> Volume:
+    """About 25 ml on the T2w's grid."""
+    mask = a_gland()
+    array = np.zeros_like(mask.array)
+    array[1:6, 3:15, 4:17] = 1
+    return mask.with_array(array)
+
+
+def sentences(report: DataReport, severity: str) -> list[str]:
+    return [f"{finding.case}: {finding.sentence}" for finding in report.findings if finding.severity == severity]
+
+
+def test_a_sound_data_set_is_fit(tmp_path):
+    for seed in range(3):
+        write_case(tmp_path / f"case{seed}", seed)
+    report = check_data(tmp_path, ANATOMY)
+    assert report.is_fit
+    assert [case.labels for case in report.cases] == [{"gland": (0, 1)}] * 3
+    assert [line for line in sentences(report, "warning") if "slices" not in line] == []
+
+
+def test_a_case_that_lacks_a_sequence_of_the_task_is_named(tmp_path):
+    write_case(tmp_path / "whole", hbv=an_hbv(), adc=an_adc())
+    write_case(tmp_path / "part", 1, adc=an_adc(7))
+    report = check_data(tmp_path, LESIONS)
+    assert not report.is_fit
+    assert sentences(report, "error") == ["part: Lesion segmentation needs t2w, hbv, adc, but hbv is missing."]
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
+    write_case(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "t2w.nii.gz").write_bytes(b"no image")
+    report = check_data(tmp_path, ANATOMY)
+    assert [case.name for case in report.cases] == ["good"]
+    assert [finding.case for finding in report.findings if finding.severity == "error"] == ["bad"]
+
+
+def test_the_same_voxels_under_another_header_are_found(tmp_path):
+    moved = Geometry(T2W_GRID.size, (1.0, 1.0, 3.0), (5.0, 5.0, 5.0))
+    write_case(tmp_path / "a")
+    write_case(tmp_path / "b", t2w=Volume(a_t2w().array, moved, "t2w"), gland=None)
+    write_case(tmp_path / "c", 1)
+    assert sentences(check_data(tmp_path, ANATOMY), "error") == [
+        "a, b: The t2w images have the same voxels. Keep one, or keep both in one split."
+    ]
+
+
+def test_an_image_that_was_scaled_and_lies_in_another_split_is_leakage(tmp_path):
+    write_case(tmp_path / "train" / "a")
+    write_case(tmp_path / "test" / "b", t2w=a_t2w().with_array((2 * a_t2w().array + 10).astype(np.int16)))
+    report = check_data(tmp_path, ANATOMY)
+    assert {case.name: case.split for case in report.cases} == {"a": "train", "b": "test"}
+    assert any("nearly the same image" in line and "leakage" in line for line in sentences(report, "error"))
+
+
+def test_one_patient_by_name_must_not_be_in_two_splits(tmp_path):
+    write_case(tmp_path / "train" / "10001_1")
+    write_case(tmp_path / "train" / "10002_2", 1)
+    write_case(tmp_path / "test" / "10001_3", 2)
+    found = sentences(check_data(tmp_path, ANATOMY), "error")
+    assert len(found) == 1
+    assert "one patient's, by their names, but lie in test and train" in found[0]
+
+
+def test_masks_and_grids_that_look_wrong_are_pointed_out(tmp_path):
+    nothing = a_gland().with_array(np.zeros_like(a_gland().array))
+    write_case(tmp_path / "a", adc=an_adc(), hbv=an_hbv(), gland=a_gland(), zones=nothing, lesion=nothing)
+    found = sentences(check_data(tmp_path, LESIONS), "warning")
+    assert "a: Mask gland marks 2.5 ml, which is no usual prostate." in found
+    assert "a: Mask zones marks nothing." in found
+    assert not any("Mask lesion" in line for line in found)
+    assert any("t2w has 7 slices" in line for line in found)
+
+
+def test_units_are_held_to_what_prediction_asks_for(tmp_path):
+    write_case(tmp_path / "a", adc=an_adc().with_array((an_adc().array * 2 + 1500).astype(np.int16)), hbv=an_hbv())
+    write_case(tmp_path / "b", t2w=a_t2w().with_array(np.full(T2W_GRID.shape, 7, np.int16)))
+    found = sentences(check_data(tmp_path, ANATOMY), "error")
+    assert [line[:2] for line in found] == ["a:", "b:"]
+    assert "must be an ADC map" in found[0]
+
+
+def test_several_voxel_sizes_and_splits_are_told(tmp_path):
+    other = Volume(a_t2w(5).array, Geometry(T2W_GRID.size, (0.5, 0.5, 3.0), (0.0, 0.0, 0.0)), "t2w")
+    write_case(tmp_path / "train" / "a")
+    write_case(tmp_path / "val" / "b", t2w=other, gland=None)
+    notes = sentences(check_data(tmp_path, ANATOMY), "note")
+    assert ": t2w comes in 2 voxel sizes, in mm: 2x2.5x4 (1), 0.5x0.5x3 (1)." in notes
+    assert ": Splits: train 1, val 1." in notes
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_cases_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="a folder for each case"):
+        check_data(tmp_path / name, ANATOMY)
+
+
+def test_the_command_ends_with_1_where_data_are_not_fit(tmp_path, capsys):
+    write_case(tmp_path / "a")
+    write_case(tmp_path / "b")
+    assert main(["data", "check", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "ERROR: a, b: The t2w images have the same voxels." in output.out
+    assert "not fit yet" in output.err
+
+
+def test_the_command_says_what_it_found_as_json(tmp_path, capsys):
+    write_case(tmp_path / "a")
+    assert main(["data", "check", str(tmp_path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fit"] is True
+    assert answer["cases"][0]["labels"] == {"gland": [0, 1]}
+
+
+def test_savings_show_their_formula(capsys):
+    assert main(["savings", "--scratch-hours", "10", "--convergence", "0.4", "--planned", "5", "--price", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "10 h x (1 - 0.4) = 6 device-hours" in output
+    assert "= 60" in output
+
+
+def test_savings_refuse_numbers_that_cannot_be(capsys):
+    assert main(["savings", "--scratch-hours", "-1", "--convergence", "0.4"]) == 1
+    assert "0 or more" in capsys.readouterr().err

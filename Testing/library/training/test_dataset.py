@@ -1,0 +1,120 @@
+"""Training sees what prediction sees, and splits keep patients apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_spec, tiny_training_case
+
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.terms import Label
+from VFMTransferLib.core.windows import cut
+from VFMTransferLib.encoders.preparation import prepare
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.dataset import Split, choose_case, require_cases, sample_view, training_case
+
+
+@pytest.mark.parametrize("direction", [OBLIQUE, ANTERIOR])
+def test_a_plain_view_is_the_input_that_prediction_makes(direction):
+    spec = tiny_spec()
+    case, mask = tiny_case(0, direction)
+    prepared = prepare(case, spec)
+    expected = cut(prepared.array, prepared.starts[0], prepared.patch)
+    view = sample_view(training_case(case, spec, {Label.PROSTATE: mask}), spec.preprocess, torch.Generator())
+    # The case is kept in half precision.
+    np.testing.assert_allclose(view.image.numpy(), expected, atol=5e-3)
+
+
+def test_a_target_is_the_labels_share_of_each_block_of_the_input():
+    spec = tiny_spec()
+    case, mask = tiny_case(0)
+    view = sample_view(training_case(case, spec, {Label.PROSTATE: mask}), spec.preprocess, torch.Generator())
+    assert view.target.shape == (1, 8, 16, 24)
+    prepared = prepare(case, spec)
+    fine = mask.with_array(mask.array.astype(np.float32)).resample_to(prepared.geometry).array
+    window = torch.from_numpy(cut(fine[None], prepared.starts[0], prepared.patch))[None]
+    blocks = torch.nn.functional.avg_pool3d(window, 2)[0]
+    assert (view.target - blocks).abs().mean() < 0.02
+
+
+def test_zones_and_gland_come_as_three_targets():
+    spec = tiny_spec(out_channels=3)
+    case, mask = tiny_case(0)
+    outer = mask.array.copy()
+    outer[:, 24:] = 0
+    zones = {
+        Label.PERIPHERAL_ZONE: mask.with_array(outer),
+        Label.TRANSITION_ZONE: mask.with_array(mask.array - outer),
+    }
+    found = training_case(case, spec, zones)
+    assert found.labels.shape[0] == 3
+    assert torch.equal(found.labels[0], found.labels[1:].sum(0))
+
+
+def test_one_zone_alone_is_refused():
+    case, mask = tiny_case(0)
+    with pytest.raises(DatasetError, match="must be the prostate, or both of its zones"):
+        training_case(case, tiny_spec(), {Label.PERIPHERAL_ZONE: mask})
+
+
+def test_an_empty_mask_is_refused():
+    case, mask = tiny_case(0)
+    with pytest.raises(DatasetError, match="must cover at least one voxel"):
+        training_case(case, tiny_spec(), {Label.PROSTATE: mask.with_array(0 * mask.array)})
+
+
+def test_random_views_stay_finite_and_leave_the_case_unchanged():
+    case = tiny_training_case(1)
+    image, labels = case.image.clone(), case.labels.clone()
+    how = Augmentation(narrow=1.0, thick=1.0, coarse=1.0, contrast=1.0, elastic=1.0)
+    for seed in range(10):
+        view = sample_view(case, tiny_spec().preprocess, torch.Generator().manual_seed(seed), how)
+        assert torch.isfinite(view.image).all()
+        assert view.target.min() >= 0
+        assert view.target.max() <= 1 + 1e-6
+    assert torch.equal(case.image, image)
+    assert torch.equal(case.labels, labels)
+
+
+def test_channels_without_a_sequence_stay_zero():
+    view = sample_view(tiny_training_case(0), tiny_spec().preprocess, torch.Generator().manual_seed(1), Augmentation())
+    assert view.image[0].any()
+    assert not view.image[1:].any()
+
+
+def test_a_case_without_labels_gives_no_target():
+    case, _ = tiny_case(0)
+    assert sample_view(training_case(case, tiny_spec()), tiny_spec().preprocess, torch.Generator()).target is None
+
+
+def test_a_patient_may_stand_in_one_list_only():
+    with pytest.raises(DatasetError, match="b stands more often"):
+        Split(("a", "b"), (), ("b",))
+
+
+def test_folds_leave_out_each_training_case_once():
+    split = Split(("a", "b", "c", "d", "e"), (), ("t",))
+    folds = [split.fold(index, 2) for index in range(2)]
+    assert [fold.validation for fold in folds] == [("a", "c", "e"), ("b", "d")]
+    assert [fold.train for fold in folds] == [("b", "d"), ("a", "c", "e")]
+    with pytest.raises(ValueError, match="fold must lie in"):
+        split.fold(2, 2)
+
+
+def test_missing_cases_are_named():
+    with pytest.raises(DatasetError, match="lacks p2, p3"):
+        require_cases(["p1"], ["p3", "p1", "p2"])
+
+
+def test_each_round_shows_each_case_once():
+    cases = [tiny_training_case(seed) for seed in range(3)]
+    shown = [choose_case(step, 5, cases, [], 0.5).id for step in range(9)]
+    for start in (0, 3, 6):
+        assert sorted(shown[start : start + 3]) == ["case-0", "case-1", "case-2"]
+
+
+def test_phantoms_take_their_share_of_the_steps():
+    cases, phantoms = [tiny_training_case(0)], [tiny_training_case(9)]
+    shown = [choose_case(step, 0, cases, phantoms, 0.25).id for step in range(400)]
+    assert 70 < shown.count("case-9") < 130

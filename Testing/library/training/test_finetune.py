@@ -1,0 +1,159 @@
+"""Both arms are one training but for where the encoder starts; a run may stop at any moment."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_cases import tiny_case, tiny_cases, tiny_config, tiny_lessons, tiny_spec, tiny_training_case
+
+from VFMTransferLib.core.errors import CheckpointError, DatasetError
+from VFMTransferLib.core.terms import Arm, Label
+from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.training.dataset import Split, sample_view, training_case
+from VFMTransferLib.training.finetune import (
+    averaged_network,
+    finetune,
+    gland_dice,
+    gland_examination,
+    initial_network,
+)
+from VFMTransferLib.training.optimization import CHECKPOINT, Schedule
+from VFMTransferLib.training.samples import ViewLesson
+
+
+@pytest.fixture
+def an_encoder() -> dict[str, torch.Tensor]:
+    torch.manual_seed(77)
+    return {name: torch.randn_like(t) * 0.1 for name, t in build_network(tiny_spec()).encoder.state_dict().items()}
+
+
+def seen_by(monkeypatch, arm: Arm, folder, encoder=None) -> list[tuple[str, torch.Tensor, float]]:
+    """Case, image and learning rate of each step of an arm."""
+    seen = []
+    plain_sample, plain_rate = ViewLesson.sample, Schedule.rate
+
+    def sample(lesson: ViewLesson, *rest):
+        shown = plain_sample(lesson, *rest)
+        seen.append([lesson.id, shown.inputs[0].clone(), None])
+        return shown
+
+    def rate(schedule: Schedule, step: int) -> float:
+        seen[-1][2] = plain_rate(schedule, step)
+        return seen[-1][2]
+
+    monkeypatch.setattr(ViewLesson, "sample", sample)
+    monkeypatch.setattr(Schedule, "rate", rate)
+    finetune(tiny_config(), arm, tiny_lessons(), folder, encoder=encoder)
+    monkeypatch.undo()
+    return [tuple(step) for step in seen]
+
+
+def test_the_arms_start_from_the_same_weights_but_for_the_encoder(an_encoder):
+    config = tiny_config()
+    scratch = initial_network(config, Arm.SCRATCH, None).state_dict()
+    pretrained = initial_network(config, Arm.PRETRAINED, an_encoder).state_dict()
+    for name, tensor in scratch.items():
+        if name.startswith("encoder."):
+            assert torch.equal(pretrained[name], an_encoder[name.removeprefix("encoder.")]), name
+        else:
+            assert torch.equal(pretrained[name], tensor), name
+
+
+def test_the_arms_see_the_same_views_at_the_same_rates(monkeypatch, tmp_path, an_encoder):
+    scratch = seen_by(monkeypatch, Arm.SCRATCH, tmp_path / "a")
+    pretrained = seen_by(monkeypatch, Arm.PRETRAINED, tmp_path / "b", an_encoder)
+    assert len(scratch) == len(pretrained) == 4
+    for a, b in zip(scratch, pretrained, strict=True):
+        assert a[0] == b[0]
+        assert a[2] == b[2]
+        assert torch.equal(a[1], b[1])
+
+
+def test_an_arm_and_its_start_must_belong_together(an_encoder):
+    with pytest.raises(ValueError, match="must start from"):
+        initial_network(tiny_config(), Arm.SCRATCH, an_encoder)
+    with pytest.raises(ValueError, match="must start from"):
+        initial_network(tiny_config(), Arm.PRETRAINED, None)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
+    config, lessons = tiny_config(steps=5), tiny_lessons()
+    examine = gland_examination({"case-2": tiny_training_case(2)}, config.model)
+    whole = finetune(config, Arm.SCRATCH, lessons, tmp_path / "whole", examine=examine)
+    plain, shown = ViewLesson.sample, []
+
+    def stop_in_the_fourth_step(lesson, *rest):
+        shown.append(lesson.id)
+        if len(shown) == 4:
+            raise error
+        return plain(lesson, *rest)
+
+    monkeypatch.setattr(ViewLesson, "sample", stop_in_the_fourth_step)
+    with pytest.raises(error):
+        finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped", examine=examine)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [CHECKPOINT]
+    resumed = finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped", examine=examine)
+    assert resumed.history == whole.history
+    assert resumed.seconds > 0
+    for name, tensor in whole.average.items():
+        assert torch.equal(tensor, resumed.average[name]), name
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config, cases = tiny_config(), tiny_lessons()
+    first = finetune(config, Arm.SCRATCH, cases, tmp_path)
+    again = finetune(config, Arm.SCRATCH, cases, tmp_path)
+    assert again.step == first.step
+    assert again.history == first.history
+
+
+def test_a_checkpoint_of_the_other_arm_is_refused(tmp_path, an_encoder):
+    finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path)
+    with pytest.raises(CheckpointError, match="is of another"):
+        finetune(tiny_config(), Arm.PRETRAINED, tiny_lessons(), tmp_path, encoder=an_encoder)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path)
+
+
+def test_test_cases_are_measured_but_do_not_train(monkeypatch, tmp_path):
+    seen = seen_by(monkeypatch, Arm.SCRATCH, tmp_path / "seen")
+    assert {case for case, _, _ in seen} == {"case-0", "case-1"}
+    examine = gland_examination({"case-2": tiny_cases()["case-2"]}, tiny_spec())
+    run = finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path / "measured", examine=examine)
+    assert [entry["step"] for entry in run.history] == [2, 4]
+    assert all(0 <= entry["dice case-2"] <= 1 for entry in run.history)
+
+
+def test_missing_cases_are_named(tmp_path):
+    cases = tiny_lessons()
+    del cases["case-1"]
+    with pytest.raises(DatasetError, match="lacks case-1"):
+        finetune(tiny_config(), Arm.SCRATCH, cases, tmp_path)
+
+
+def test_training_learns_a_bright_ellipsoid(tmp_path):
+    config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
+    run = finetune(config, Arm.SCRATCH, tiny_lessons(), tmp_path)
+    case, mask = tiny_case(8)
+    unseen = training_case(case, config.model, {Label.PROSTATE: mask})
+    view = sample_view(unseen, config.model.preprocess, torch.Generator())
+    assert gland_dice(averaged_network(run, config.model), view) > 0.6
+
+
+def test_a_network_with_zones_trains_on_the_gland_alone(tmp_path):
+    spec = tiny_spec(out_channels=3)
+    config = tiny_config(model=spec, split=Split(("case-0",)), measure_every=4)
+    run = finetune(config, Arm.SCRATCH, tiny_lessons(spec), tmp_path)
+    assert run.history[-1]["loss"] > 0
+
+
+def test_bfloat16_trains_too(tmp_path):
+    config = tiny_config(schedule=Schedule(2, precision="bfloat16"))
+    run = finetune(config, Arm.SCRATCH, tiny_lessons(), tmp_path)
+    assert all(tensor.dtype == torch.float32 for tensor in run.average.values())

@@ -1,0 +1,81 @@
+"""Schedule, weight decay, averaging and checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from VFMTransferLib.training.optimization import Run, Schedule, build_optimizer, step_generator
+
+
+def a_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+
+
+def a_run(network: nn.Module, schedule: Schedule) -> Run:
+    return Run.start(network, schedule, lambda network, x: network(x).square()[:, 0].mean())
+
+
+def test_the_rate_rises_then_falls_to_zero():
+    schedule = Schedule(100, learning_rate=1.0, warm_up=0.1)
+    assert [schedule.rate(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert schedule.rate(10) == 1.0
+    assert schedule.rate(55) == pytest.approx(0.5)
+    assert 0 < schedule.rate(99) < 0.001
+
+
+def test_only_matrices_decay():
+    network = a_network()
+    decayed, others = build_optimizer(network, Schedule(1)).param_groups
+    assert [p.shape for p in decayed["params"]] == [(2, 3)]
+    assert decayed["weight_decay"] == 0.05
+    assert len(others["params"]) == 3
+    assert others["weight_decay"] == 0
+
+
+def test_the_average_by_hand():
+    network = a_network()
+    run = a_run(network, Schedule(2, averaging=0.5))
+    first = network[0].weight.detach().clone()
+    run.learn([(torch.ones(1, 3),)], seed=0)
+    second = network[0].weight.detach().clone()
+    decay = min(0.5, 1 / 11)
+    torch.testing.assert_close(run.average["0.weight"], decay * first + (1 - decay) * second)
+
+
+def test_a_step_that_is_no_number_stops_the_run():
+    network = a_network()
+    run = a_run(network, Schedule(2))
+    with pytest.raises(RuntimeError, match="non-finite"):
+        run.learn([(torch.full((1, 3), torch.nan),)], seed=0)
+
+
+def test_a_checkpoint_holds_tensors_only_and_brings_all_back(tmp_path):
+    run = a_run(a_network(), Schedule(3))
+    run.learn([(torch.ones(1, 3),)], seed=0)
+    run.history.append({"step": 1, "loss": 0.5})
+    run.save(tmp_path / "c.pt", "me")
+    torch.load(tmp_path / "c.pt", weights_only=True)
+    other = a_run(a_network(), Schedule(3))
+    other.resume(tmp_path / "c.pt", "me")
+    assert other.step == 1
+    assert other.history == run.history
+    assert torch.equal(other.network[0].weight, run.network[0].weight)
+    assert torch.equal(other.average["0.weight"], run.average["0.weight"])
+    moment = other.optimizer.state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(moment, run.optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_steps_of_neighboring_seeds_differ_and_repeat():
+    draws = {(s, k): float(torch.rand(1, generator=step_generator(s, k))) for s in (0, 1) for k in (0, 1, 2)}
+    assert len(set(draws.values())) == 6
+    assert draws[1, 2] == float(torch.rand(1, generator=step_generator(1, 2)))
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="float32 or bfloat16, got 'half'"):
+        Schedule(1, precision="half")
+    with pytest.raises(ValueError, match="at least 1"):
+        Schedule(0)

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from study_examples import a_study, tiny_study_spec
+from torch import Generator
+
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.windows import cut
+from VFMTransferLib.tasks.epi import draw_displacement_mm, signals_of
+from VFMTransferLib.tasks.images import ADC_CORRECTED, HBV_CORRECTED
+from VFMTransferLib.tasks.truth import from_scan, target_maps
+from VFMTransferLib.training import on_the_fly as redistortion
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.on_the_fly import undistorted
+from VFMTransferLib.training.samples import lesson_of, prepare_study
+
+TASK = TaskId.DISTORTION_CORRECTION
+START, SIZE = (2, -3, 5), (4, 24, 20)
+
+
+def a_scan():
+    """A phantom taken for a real scan, distorted by a field that is known."""
+    ideal = a_study(TASK)
+    images = {Sequence.HBV: ideal.images[HBV_CORRECTED], Sequence.ADC: ideal.images[ADC_CORRECTED]}
+    case = replace(ideal.case, volumes={**ideal.case.volumes, **images})
+    return from_scan(case, TASK, seed=4, gland=ideal.gland)
+
+
+@pytest.mark.parametrize("family", ["profound", "provicnet"])
+def test_the_cases_own_field_gives_the_case_as_predicted(family, monkeypatch):
+    study, spec = a_scan(), tiny_study_spec(family, TASK)
+    prepared = prepare_study(study, spec)
+    fresh = undistorted(study, prepared, spec)
+    own_mm = study.along_phase_mm.to_nearest_lps().array
+    slab, _ = fresh._around(START, SIZE)
+    monkeypatch.setattr(redistortion, "draw_displacement_mm", lambda *_: own_mm[slab])
+    expected = cut(prepared.array, START, SIZE)
+    images, maps = fresh.block(torch.from_numpy(expected), START, Generator().manual_seed(0))
+    inside = np.s_[:, :, 3:, :]  # outside of the image a window holds zeros, whatever the normalization
+    assert np.abs(images.numpy() - expected)[inside].mean() < 1e-4
+    truth = cut(target_maps(study, prepared, spec), START, SIZE)
+    np.testing.assert_allclose(maps.numpy()[:3][inside], truth[:3][inside], atol=2e-3)
+
+
+@pytest.mark.parametrize("family", ["profound", "provicnet"])
+def test_each_sample_has_another_field_and_the_same_generator_the_same(family):
+    study, spec = a_study(TASK), tiny_study_spec(family, TASK)
+    lesson = lesson_of(study, spec)
+    first, again, other = (lesson.sample(Generator().manual_seed(seed), NO_AUGMENTATION) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first.inputs, again.inputs, strict=True))
+    assert torch.equal(first.target, again.target)
+    assert not torch.equal(first.target[:, 0], other.target[:, 0])
+    assert float(first.target[:, 0].abs().mean()) > 0.05
+
+
+@pytest.mark.parametrize("is_phantom", [True, False])
+def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
+    study, spec = a_study(TASK) if is_phantom else a_scan(), tiny_study_spec("profound", TASK)
+    prepared = prepare_study(study, spec)
+    images = torch.from_numpy(cut(prepared.array, START, SIZE))
+    fresh = undistorted(study, prepared, spec)
+    one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
+    assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
+
+
+def test_what_is_not_diffusion_stays():
+    study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
+    prepared = prepare_study(study, spec)
+    before = torch.from_numpy(cut(prepared.array, START, SIZE))
+    images, _ = undistorted(study, prepared, spec).block(before, START, Generator().manual_seed(0))
+    assert torch.equal(images[0], before[0])
+    assert not torch.equal(images[1], before[1])
+
+
+def test_signals_and_images_go_into_each_other():
+    study = a_study(TASK)
+    hbv, adc = study.images[HBV_CORRECTED], study.images[ADC_CORRECTED]
+    high, base = signals_of(hbv, adc)
+    still = np.zeros_like(high)
+    again_hbv, again_adc = redistortion.distorted_images(high, base, still, 2)
+    np.testing.assert_allclose(again_hbv, hbv.array, atol=1e-3)
+    seen = hbv.array > 0
+    np.testing.assert_allclose(again_adc[seen], adc.array[seen], rtol=1e-3, atol=1)
+
+
+def test_drawn_displacements_are_those_of_pelvic_scans():
+    rng = np.random.default_rng(0)
+    drawn = [draw_displacement_mm((6, 40, 40), (3.0, 2.0, 2.0), rng) for _ in range(30)]
+    assert 0.7 < np.std(drawn) < 2.2
+    assert max(np.abs(np.gradient(field, 2.0, axis=2)).max() for field in drawn) < 0.6  # nothing folds
+
+
+def test_a_turned_grid_cannot_be_distorted_anew():
+    study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
+    prepared = prepare_study(study, spec)
+    turned = replace(
+        prepared, geometry=replace(prepared.geometry, direction=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    )
+    with pytest.raises(DatasetError, match="must run along"):
+        undistorted(study, turned, spec)

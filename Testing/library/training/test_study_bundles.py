@@ -1,0 +1,147 @@
+"""From the command line to a bundle that predicts: pretraining, both arms, going on after a stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from study_examples import FAMILIES, a_study, tiny_study_spec, write_case
+from tiny_commands import use_small_networks
+
+from VFMTransferLib.bundles.bundle import read_bundle, verify
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.encoders.demonstration import demonstration, demonstration_encoder, published
+from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights, load_encoder
+from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.training.arms import finetune_study, study_config, write_study_arm
+from VFMTransferLib.training.cases import StudySet
+from VFMTransferLib.training.dataset import Split
+from VFMTransferLib.training.encoders import Pretraining, pretrain_by_contrast, pretrain_masked
+from VFMTransferLib.training.optimization import CHECKPOINT
+from VFMTransferLib.training.record import checkpoints
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    """The same commands with networks and phantoms that take seconds."""
+    use_small_networks(monkeypatch.setattr)
+
+
+def studies(task: TaskId) -> StudySet:
+    cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
+    train, validation = cases
+    return StudySet(Split((train,), (validation,)), cases)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_tasks_of_a_family_share_one_encoder_and_are_small(family):
+    specs = [demonstration(family, task) for task in TaskId]
+    assert len({spec.encoder for spec in specs}) == 1
+    for spec in specs:
+        assert sum(p.numel() for p in build_network(spec).parameters()) < 3e6
+        assert published(family, spec.task).labels == spec.labels
+    assert demonstration("profound", TaskId.CLASSIFICATION).encoder == demonstration_encoder().encoder
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "objective"),
+    [
+        ("profound", TaskId.CLASSIFICATION, "mae"),
+        ("provicnet", TaskId.ADC_TRANSLATION, "contrast"),
+    ],
+)
+def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, objective):
+    start, out = tmp_path / "start", tmp_path / "tuned"
+    assert main(["pretrain", "--objective", objective, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
+    verify(read_bundle(start))
+    options = ["--encoder", family, "--phantoms", "3", "--validation", "1", "--steps", "2"]
+    assert main(["finetune", task, "--init", str(start), *options, "-o", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["tuned", str(out)]
+    bundle = read_bundle(out)
+    verify(bundle)
+    assert bundle.onnx_path.is_file()
+    assert (bundle.arm, bundle.license) == (Arm.PRETRAINED, "Apache-2.0")
+    assert bundle.training["start"]["bundle"] == "start"
+    assert bundle.training["data"] == "3 phantoms"
+    assert bundle.training["config"]["split"]["validation"] == ["phantom-0002"]
+    assert bundle.metrics["validation"]["cohort"]
+    study = a_study(task)
+    result = predict(study.case, bundle, gland=study.gland)
+    assert result.class_probabilities if task is TaskId.CLASSIFICATION else result.images
+
+
+@pytest.mark.parametrize("objective", ["mae", "contrast"])
+def test_pretraining_reads_a_folder_of_cases(tmp_path, objective):
+    for seed in range(2):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland", "lesion")
+    start = tmp_path / "start"
+    assert main(["pretrain", str(tmp_path / "cases"), "--objective", objective, "--steps", "1", "-o", str(start)]) == 0
+    bundle = read_bundle(start)
+    assert (bundle.training["data"], bundle.license) == ("cases", "unknown")
+
+
+def test_contrast_needs_to_know_the_gland(tmp_path):
+    study = replace(a_study(TaskId.LESION_SEGMENTATION), gland=None)
+    with pytest.raises(DatasetError, match="must have a mask of the prostate"):
+        pretrain_by_contrast([study], tmp_path / "start", Pretraining(1, "one"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
+    studies = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
+    if family == "profound":
+        images = [study.case for study in studies]
+        start = pretrain_masked(images, tmp_path / "start", Pretraining(1, "two"))
+    else:
+        start = pretrain_by_contrast(studies, tmp_path / "start", Pretraining(1, "two"))
+    weights = bundle_encoder_weights(start)
+    for task in TaskId:
+        spec = tiny_study_spec(family, task)
+        network = build_network(spec)
+        load_encoder(network, spec, weights)
+        for name, tensor in encoder_weights(network.state_dict(), spec).items():
+            assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop(line, part):
+        if part == 0.5:
+            raise StoppedError
+
+    task = TaskId.ANATOMY_SEGMENTATION
+    cases = studies(task)
+    config = study_config("provicnet", task, cases, steps=4)
+    config = replace(config, schedule=replace(config.schedule, checkpoint_every=2))
+    with pytest.raises(StoppedError):
+        finetune_study(config, cases, checkpoints(tmp_path / "one"), on_progress=stop)
+    assert [path.name for path in checkpoints(tmp_path / "one").iterdir()] == [CHECKPOINT]
+    written = []
+    for name in ("one", "other"):
+        run = finetune_study(config, cases, checkpoints(tmp_path / name))
+        written.append(write_study_arm(config, run, cases, tmp_path / name, data="two", init=None, license="CC0-1.0"))
+    assert written[0].weights_sha256 == written[1].weights_sha256
+    assert written[0].arm is Arm.SCRATCH
+    assert [point["step"] for point in run.history] == [1, 2, 3, 4]
+    assert all("score" in point for point in run.history)
+
+
+def test_wrong_usage_is_said(capsys):
+    for arguments, message in (
+        (["finetune", "cooking", "-o", "x"], "TASK must be one of anatomy-segmentation"),
+        (["finetune", "classification", "--encoder", "resnet", "--init", "scratch", "-o", "x"], "must be profound or"),
+        (["finetune", "classification", "--encoder", "profound", "-o", "x"], "--init a bundle or scratch"),
+        (["finetune", "data", "--recipe", "r.json", "-o", "x"], "--recipe needs --arm"),
+        (["pretrain", "-o", "x"], "name an --objective"),
+        (["pretrain", "--objective", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,266 @@
+"""A folder of cases through networks. A batch that was stopped, however rudely, goes on where it was.
+
+<output>/summary.csv
+<output>/<case>/<bundle>/result.json …     whole or not there
+<output>/<case>/comparison.json            of two bundles of one task
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..bundles.bundle import Bundle
+from ..bundles.catalog import as_bundle
+from ..core.errors import BatchError, BundleError, DatasetError, OutputError
+from ..core.files import writing
+from ..core.machine import memory_bytes
+from ..core.terms import TaskId
+from ..inference.predict import memory_checked, require_task
+from ..inference.runtimes import LoadedNetworks
+from .cases import BatchCase
+from .summary import SUMMARY, Row, Wanted, write_summary
+
+CaseOutcome = Literal["done", "skipped", "failed"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Attributes:
+        case: Number of the case that is at work, from 0.
+        cases: How many there are.
+        arm: Number of the bundle, from 0.
+        bundle: Its name.
+        arms: How many bundles there are.
+        stage: As `predict` names it.
+        fraction: How much of the arm is done, 0..1.
+    """
+
+    case: int
+    cases: int
+    arm: int
+    bundle: str
+    arms: int
+    stage: str
+    fraction: float
+
+    @property
+    def of_all(self) -> float:
+        """How much of the batch is done, 0..1."""
+        return (self.case + (self.arm + self.fraction) / self.arms) / self.cases
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """A case is finished with.
+
+    Attributes:
+        name: Name of its folder.
+        case: Its number, from 0.
+        cases: How many there are.
+        outcome: `skipped` where all was there from before.
+        message: Why it failed.
+    """
+
+    name: str
+    case: int
+    cases: int
+    outcome: CaseOutcome
+    message: str = ""
+
+
+def run_batch(
+    cases_folder: Path | str,
+    output: Path | str,
+    bundles: Sequence[Bundle | str | Path],
+    on_progress: Callable[[BatchProgress], None] | None = None,
+    *,
+    task: TaskId | None = None,
+    on_case: Callable[[CaseReport], None] | None = None,
+    networks: LoadedNetworks | None = None,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    **options: Any,
+) -> list[Row]:
+    """Run networks on each case of a folder.
+
+    A case and bundle whose result is there already, from the same weights and options and from images that are no
+    newer, is skipped; what failed is tried again. A case that fails stops no other.
+
+    Args:
+        cases_folder: Holds a folder for each case, as `read_case` reads it.
+        output: New, empty, or the output of an earlier batch.
+        bundles: Networks; two of one task are also compared.
+        on_progress: Told how far it is; what it raises stops the batch, and what is done stays.
+        task: What is wanted; a bundle for another task is refused.
+        on_case: Told of each case that is finished with.
+        networks: Keeps networks loaded; as many as fit in half of all memory by default.
+        runtime, device, precision: As in `predict`.
+        options: What else `predict` takes: crop, threshold, only_cspca, phase_axis.
+
+    Returns:
+        A row for each case and bundle, as `summary.csv` has them.
+
+    Raises:
+        DatasetError: There are no cases.
+        BundleError: A bundle is missing, broken, or not for the task.
+        RuntimeUnavailableError: The runtime or device is not on this machine.
+        OutputError: The output cannot be written, or is something else.
+    """
+    wanted = Wanted(runtime, device, precision, options)
+    cases = batch_cases(Path(cases_folder), Path(output), bundles, task, wanted)
+    loaded = networks or LoadedNetworks(memory_bytes() // 2)
+    try:
+        return _Batch(cases, Path(output) / SUMMARY, loaded, on_progress, on_case).run()
+    except _StoppedError as stopped:
+        raise stopped.reason from None
+
+
+def batch_cases(
+    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: TaskId | None, wanted: Wanted
+) -> list[BatchCase]:
+    """The cases of a batch, its output's folder made or taken.
+
+    Args:
+        cases_folder, output, bundles, task: As for `run_batch`.
+        wanted: How the networks are run.
+
+    Raises:
+        DatasetError: There are no cases.
+        BundleError: A bundle is missing, broken, or not for the task.
+        OutputError: The output cannot be written, or is something else.
+    """
+    folders = case_folders(cases_folder, output)
+    chosen = _distinct([as_bundle(bundle) for bundle in bundles], task)
+    _take(output)
+    return [BatchCase(folder, output / folder.name, chosen, wanted) for folder in folders]
+
+
+def case_folders(cases_folder: Path, output: Path) -> list[Path]:
+    """The folders of the cases, by name.
+
+    Raises:
+        DatasetError: There are none, or the output would become one.
+    """
+    if not cases_folder.is_dir():
+        raise DatasetError(f"'{cases_folder.name}' must be a folder of cases, but is none. Choose another.")
+    folders = sorted(f for f in cases_folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if not folders:
+        raise DatasetError(
+            f"Folder '{cases_folder.name}' must hold a folder for each case, but holds none. Choose the folder above."
+        )
+    if any(output.resolve().is_relative_to(folder.resolve()) for folder in (*folders, cases_folder)):
+        raise DatasetError("The output must lie outside the folder of cases, but lies inside. Choose another folder.")
+    return folders
+
+
+def require_all_done(rows: Sequence[Row]) -> None:
+    """Raise if a case failed.
+
+    Raises:
+        BatchError: One did; the sentence tells how many, and names none, since it may go into a log.
+    """
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        cases, all_cases = (len({row.case for row in some}) for some in (failed, rows))
+        raise BatchError(
+            f"{cases} of {all_cases} cases failed; {SUMMARY} says of each why. Mend them and run again; "
+            "what is done is kept."
+        )
+
+
+def _distinct(bundles: Sequence[Bundle], task: TaskId | None) -> tuple[Bundle, ...]:
+    """The bundles, whose names must differ, since their results' folders bear them."""
+    for bundle in bundles:
+        require_task(bundle, task)
+    names = [bundle.name for bundle in bundles]
+    if not names or len(set(names)) < len(names):
+        raise BundleError(f"A batch needs bundles of different names, got {', '.join(names) or 'none'}. Choose others.")
+    return tuple(bundles)
+
+
+def _take(output: Path) -> None:
+    """Make the output's folder, or take that of an earlier batch.
+
+    Raises:
+        OutputError: It is something else, or cannot be written.
+    """
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        if any(output.iterdir()) and not (output / SUMMARY).is_file():
+            raise OutputError(
+                f"Output '{output.name}' must be a new folder or that of an earlier batch, but is neither. "
+                "Choose another name."
+            )
+
+
+@dataclass
+class _Batch:
+    """One run over all cases."""
+
+    cases: list[BatchCase]
+    summary: Path
+    networks: LoadedNetworks
+    on_progress: Callable[[BatchProgress], None] | None
+    on_case: Callable[[CaseReport], None] | None
+    at: int = 0
+
+    def run(self) -> list[Row]:
+        rows = [case.rows() for case in self.cases]
+        self._save(rows)
+        self._open_networks()
+        for i, case in enumerate(self.cases):
+            self.at = i
+            was_done = case.is_done
+            messages = {} if was_done else case.run(self.networks, self._tell)
+            self.networks.make_room()
+            rows[i] = case.rows(messages)
+            self._save(rows)
+            self._end_case(case, "skipped" if was_done else "failed" if messages else "done", messages)
+        return [row for of_case in rows for row in of_case]
+
+    def _open_networks(self) -> None:
+        """Load what will be needed, so that a network that cannot run here is known before hours of work."""
+        needed = {bundle.name: (bundle, case.wanted) for case in self.cases for bundle in case.missing}
+        for bundle, wanted in needed.values():
+            with memory_checked():
+                wanted.open(bundle, self.networks)
+
+    def _tell(self, arm: int, stage: str, fraction: float) -> None:
+        if self.on_progress is None:
+            return
+        bundles, done = self.cases[self.at].bundles, min(max(fraction, 0.0), 1.0)
+        at = BatchProgress(self.at, len(self.cases), arm, bundles[arm].name, len(bundles), stage, done)
+        try:
+            self.on_progress(at)
+        except Exception as error:
+            raise _StoppedError(error) from error
+
+    def _end_case(self, case: BatchCase, outcome: CaseOutcome, messages: dict[str, str]) -> None:
+        if self.on_case is not None:
+            self.on_case(CaseReport(case.name, self.at, len(self.cases), outcome, next(iter(messages.values()), "")))
+
+    def _save(self, rows: list[list[Row]]) -> None:
+        """Write the summary; where another program holds the file open, with the next case or at the end."""
+        try:
+            write_summary([row for of_case in rows for row in of_case], self.summary)
+        except OutputError as error:
+            if not isinstance(error.__cause__, PermissionError) or self.at + 1 == len(rows) or self.at == 0:
+                raise
+            log.warning("%s is in use by another program; it is written again after the next case.", SUMMARY)
+
+
+class _StoppedError(BaseException):
+    """Carries what `on_progress` raised past the case at work, which would take it for a failure of its own."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason

@@ -1,0 +1,157 @@
+"""A folder of cases through networks on the workers of a cluster: as `batch`, one task a case, in whatever order.
+
+What a worker that dies has done stays; its case is given to another one, which makes what is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundles.bundle import Bundle
+from ..bundles.catalog import as_bundle
+from ..core.cluster import MOST_DEATHS, require_library, workers
+from ..core.errors import ClusterError
+from ..core.machine import memory_bytes
+from ..core.terms import TaskId
+from ..core.version import __version__
+from ..inference.predict import memory_checked
+from ..inference.runtimes import LoadedNetworks
+from .batch import CaseOutcome, CaseReport, batch_cases
+from .cases import BatchCase
+from .summary import SUMMARY, Row, Wanted, write_summary
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_SHARE_OF_MEMORY = 4  # a worker keeps networks up to this part of it, since there may be several on a machine
+
+
+def run_batch_on_workers(
+    cases_folder: Path,
+    output: Path,
+    bundles: Sequence[Bundle | str | Path],
+    *,
+    scheduler: str | None = None,
+    count: int = 1,
+    task: TaskId | None = None,
+    on_case: Callable[[CaseReport], None] | None = None,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    **options: Any,
+) -> list[Row]:
+    """Run networks on each case of a folder, each on whichever worker is free; otherwise as `batch.run_batch`.
+
+    Args:
+        cases_folder, output, bundles, task, runtime, device, precision, options: As there; every worker must see the
+            folders, and those of the bundles, under the same paths.
+        scheduler: Address of a cluster; None for processes of this machine.
+        count: How many processes of this machine.
+        on_case: Told of each case as it is finished with; `case` counts these.
+
+    Returns:
+        A row for each case and bundle, as `summary.csv` has them.
+
+    Raises:
+        ClusterError: The cluster does not answer, or does not see the folders.
+        DatasetError, BundleError, RuntimeUnavailableError, OutputError: As there.
+    """
+    wanted = Wanted(runtime, device, precision, options)
+    found = [as_bundle(bundle) for bundle in bundles]
+    found = [replace(bundle, folder=bundle.folder.absolute()) for bundle in found]
+    cases = batch_cases(cases_folder.absolute(), output.absolute(), found, task, wanted)
+    rows = {case.name: case.rows() for case in cases}
+    left = [case for case in cases if not case.is_done]
+    reports = _Reports(len(cases), on_case)
+    for case in cases:
+        if case not in left:
+            reports.tell(case, "skipped", {})
+    _save(rows, output)
+    if left:
+        with workers(scheduler, min(count, len(left))) as client:
+            _require_ready(client, left[0])
+            for case, messages in _finished(client, left):
+                rows[case.name] = case.rows(messages)
+                _save(rows, output)
+                reports.tell(case, "failed" if messages else "done", messages)
+    return [row for of_case in rows.values() for row in of_case]
+
+
+class _Reports:
+    """Counts the cases that are finished with."""
+
+    def __init__(self, cases: int, on_case: Callable[[CaseReport], None] | None) -> None:
+        self.cases, self.on_case, self.told = cases, on_case, 0
+
+    def tell(self, case: BatchCase, outcome: CaseOutcome, messages: dict[str, str]) -> None:
+        if self.on_case is not None:
+            message = next(iter(messages.values()), "")
+            self.on_case(CaseReport(case.name, self.told, self.cases, outcome, message))
+        self.told += 1
+
+
+def _finished(client: Client, cases: Sequence[BatchCase]) -> Iterable[tuple[BatchCase, dict[str, str]]]:
+    """Each case as it comes, and of its bundles that failed why."""
+    from distributed import as_completed
+
+    futures = {client.submit(_work, case, pure=False): case for case in cases}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], _messages(future, futures[future])
+    finally:
+        client.cancel(list(futures))
+
+
+def _messages(future: Future, case: BatchCase) -> dict[str, str]:
+    from distributed.scheduler import KilledWorker
+
+    if future.status == "cancelled":
+        raise ClusterError("The connection to the cluster's scheduler was lost. Run it again to go on.")
+    try:
+        return future.result()
+    except KilledWorker:
+        text = f"Its worker died {MOST_DEATHS + 1} times, perhaps for want of memory."
+        return {bundle.name: text for bundle in case.bundles}
+
+
+@functools.cache
+def _networks() -> LoadedNetworks:
+    """The networks that this worker keeps loaded."""
+    return LoadedNetworks(memory_bytes() // _SHARE_OF_MEMORY)
+
+
+def _work(case: BatchCase) -> dict[str, str]:
+    """On a worker: make what is missing of a case."""
+    messages = case.run(_networks(), lambda _arm, _stage, _fraction: None)
+    _networks().make_room()
+    return messages
+
+
+def _open(case: BatchCase) -> None:
+    """On a worker: load the networks, so that one that cannot run here is known before hours of work."""
+    for bundle in case.bundles:
+        with memory_checked():
+            case.wanted.open(bundle, _networks())
+
+
+def _sees(case: BatchCase) -> bool:
+    return all(folder.is_dir() for folder in (case.source, case.folder.parent, *(b.folder for b in case.bundles)))
+
+
+def _require_ready(client: Client, case: BatchCase) -> None:
+    require_library(client, __version__)
+    for address, sees in client.run(_sees, case).items():
+        if not sees:
+            raise ClusterError(
+                f"The worker at {address} must see cases, output and bundles under the same paths, but does not. "
+                "Choose folders on a disk that all machines share."
+            )
+    client.run(_open, case)
+
+
+def _save(rows: dict[str, list[Row]], output: Path) -> None:
+    write_summary([row for of_case in rows.values() for row in of_case], output / SUMMARY)

@@ -1,0 +1,172 @@
+"""Whether what a batch wants of one case and bundle is there already, proved by the files themselves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..bundles.bundle import Bundle
+from ..core.files import atomic_file
+from ..inference.predict import DEFAULT_OPTIONS
+from ..inference.runtimes import LoadedNetworks, Session
+from ..io.results import RESULT
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How results were asked for.
+
+    Attributes:
+        runtime, device, precision: As in `predict`; `auto` agrees with any.
+        options: What else `predict` was told; the rest is its defaults.
+    """
+
+    runtime: str
+    device: str
+    precision: str
+    options: dict[str, Any]
+
+    def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
+        """The bundle's network, loaded where and how it is wanted."""
+        return networks.open(bundle, runtime=self.runtime, device=self.device, precision=self.precision)
+
+    def is_met(self, folder: Path, bundle: Bundle, newest_image_s: float) -> bool:
+        """Whether a folder holds the bundle's whole result as it was asked for.
+
+        Args:
+            folder: The result's folder.
+            bundle: The network whose weights must have made it.
+            newest_image_s: When the case's newest file was written; a result must not be older.
+        """
+        document = read_json(folder / RESULT)
+        if document is None or document.get("options") != {**DEFAULT_OPTIONS, **self.options}:
+            return False
+        model, files = document.get("model", {}), document.get("files", [])
+        is_same = model.get("sha256") == bundle.weights_sha256 and self._ran_as_asked(model)
+        is_whole = all((folder / name).is_file() for name in files)
+        return is_same and is_whole and (folder / RESULT).stat().st_mtime >= newest_image_s
+
+    def _ran_as_asked(self, model: dict[str, Any]) -> bool:
+        asked = {"runtime": self.runtime, "device": self.device, "precision": self.precision}
+        return all(value in ("auto", model.get(name)) for name, value in asked.items())
+
+
+def is_compared(folder: Path, bundles: tuple[Bundle, ...]) -> bool:
+    """Whether a comparison is there that is no older than the results that it compares."""
+    path = folder / COMPARISON
+    results = [folder / bundle.name / RESULT for bundle in bundles]
+    if read_json(path) is None or not all(result.is_file() for result in results):
+        return False
+    return path.stat().st_mtime >= max(result.stat().st_mtime for result in results)
+
+
+def newest_s(folder: Path) -> float:
+    """When the newest file of a case was written, in seconds since the epoch; 0 where there is none."""
+    return max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
+
+
+# What a batch came to: one row a case and bundle, read from the files that it left, and `summary.csv` of all.
+
+SUMMARY = "summary.csv"
+COMPARISON = "comparison.json"
+BETWEEN_ARMS = "a-b"
+_SHOWN_DIGITS = 12  # of the checksum, as much as tells weights apart
+_DECIMALS = 6
+
+Status = Literal["done", "failed", "waiting"]
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case and one bundle.
+
+    Attributes:
+        case: Name of the case's folder.
+        bundle: Name of the bundle.
+        arm: `pretrained`, `scratch` or empty.
+        sha256: The first digits of the weights' checksum.
+        task: The bundle's task.
+        status: Whether its results are there; `waiting` before its turn.
+        message: Why it failed.
+        values: Column → number. Those that begin with `a-b` say how far both arms agree, not whether either is right.
+    """
+
+    case: str
+    bundle: str
+    arm: str
+    sha256: str
+    task: str
+    status: Status
+    message: str = ""
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def cells(self) -> dict[str, Value]:
+        """Column → what stands there."""
+        about = {name: value for name, value in asdict(self).items() if name != "values"}
+        rounded = {n: round(v, _DECIMALS) if isinstance(v, float) else v for n, v in self.values.items()}
+        return {**about, **rounded}
+
+
+def read_row(folder: Path, case: str, bundle: Bundle, status: Status, message: str = "") -> Row:
+    """The row of a case and bundle.
+
+    Args:
+        folder: The case's folder of results.
+        case: Name of the case.
+        bundle: The bundle.
+        status: Where it stands; only of what is done numbers are read.
+        message: Why it failed.
+    """
+    values: dict[str, Value] = {}
+    if status == "done":
+        values = {**_numbers(read_json(folder / bundle.name / RESULT) or {}), **_agreement(folder)}
+    short = bundle.weights_sha256[:_SHOWN_DIGITS]
+    return Row(case, bundle.name, str(bundle.arm or ""), short, str(bundle.spec.task), status, message, values)
+
+
+def write_summary(rows: list[Row], path: Path) -> None:
+    """Write all rows; a column that some rows lack is empty there.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    cells = [row.cells() for row in rows]
+    columns = dict.fromkeys(name for row in cells for name in row)
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(cells)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is none that can be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _numbers(result: dict[str, Any]) -> dict[str, Value]:
+    """The numbers of a `result.json`."""
+    lesions = result.get("lesions", [])
+    values: dict[str, Value] = {"seconds": round(sum(result.get("seconds", {}).values()), 2)}
+    values |= {f"volume_ml {name}": volume for name, volume in result.get("volumes_ml", {}).items()}
+    if result.get("task") == "lesion-segmentation":
+        values["lesions"] = len(lesions)
+        values["largest_lesion_ml"] = max((lesion["volume_ml"] for lesion in lesions), default=0.0)
+        values["highest_confidence"] = max((lesion["confidence"] for lesion in lesions), default=None)
+    probabilities = {**result.get("class_probabilities", {}), **result.get("derived_probabilities", {})}
+    return values | {f"probability {name}": probability for name, probability in probabilities.items()}
+
+
+def _agreement(folder: Path) -> dict[str, Value]:
+    """How far both arms agree, by the comparison beside their results."""
+    measures = (read_json(folder / COMPARISON) or {}).get("measures", [])
+    return {
+        f"{BETWEEN_ARMS} {m['measure']} {m['subject']}": m["value"] for m in measures if m["between"] == BETWEEN_ARMS
+    }

@@ -1,0 +1,169 @@
+"""Copying a bundle that came from elsewhere, as a folder or a zip: only what a bundle holds, nothing outside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ..core.errors import BundleError
+from .bundle import Bundle, dump, read_bundle, verify
+from .metadata import METADATA, ONNX, WEIGHTS, check_name, inference_config
+from .tensors import read_index
+
+# `configs/inference.json` is not taken over: MONAI's tools evaluate it, so it is written anew.
+_REQUIRED = (METADATA, WEIGHTS)
+_OPTIONAL = (ONNX, "docs/README.md", "LICENSE")
+MAX_BUNDLE_BYTES = 4 * 2**30
+MAX_MEMBERS = 1000
+# Weights hardly shrink; an archive that grows a hundredfold is made to fill the disk.
+MAX_RATIO = 100
+_SMALL_BYTES = 64 * 2**20
+_MAX_TEXT_BYTES = 4 * 2**20
+
+
+def is_bundle_folder(path: Path) -> bool:
+    """Whether it is a folder with a bundle's metadata."""
+    return (path / METADATA).is_file()
+
+
+def is_bundle_zip(path: Path) -> bool:
+    """Whether it is a zip that holds a bundle; PyTorch's own files are zips too, and are none."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with _opened(path) as archive:
+        return any(PurePosixPath(name).match(METADATA) for name in archive.namelist())
+
+
+def copy_folder(source: Path, target: Path) -> Bundle:
+    """Copy a bundle's files from a folder and check them.
+
+    Raises:
+        BundleError: A file is missing, a link, or not what the metadata say.
+    """
+    for name in (*_REQUIRED, *_OPTIONAL):
+        path = source / name
+        if any(part.is_symlink() for part in (path, path.parent)):
+            raise BundleError(f"{name} of the bundle must be a file, but is a link. Copy the file itself there.")
+        if path.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+        elif name in _REQUIRED:
+            raise BundleError(f"The bundle must contain {name}, but it is missing. Get the bundle again.")
+    return _checked(target)
+
+
+def extract_zip(source: Path, target: Path) -> Bundle:
+    """Extract a bundle's files from a zip and check them.
+
+    Raises:
+        BundleError: The zip is damaged, reaches outside its folder, holds links, or is too large.
+    """
+    with _opened(source) as archive:
+        members = archive.infolist()
+        _check_members(members, source.stat().st_size)
+        prefix = _prefix(members)
+        by_name = {member.filename: member for member in members}
+        for name in (*_REQUIRED, *_OPTIONAL):
+            member = by_name.get(prefix + name)
+            if member is None and name in _REQUIRED:
+                raise BundleError(f"The zip must contain {prefix}{name}, but does not. Get it again.")
+            if member is not None:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as packed, (target / name).open("wb") as file:
+                    _copy_exactly(packed, file, member.file_size, name)
+    return _checked(target)
+
+
+def license_of(path: Path) -> str:
+    """The text of `LICENSE` of a bundle's folder or zip; empty where it has none."""
+    return _read_text(path, "LICENSE")
+
+
+def name_of(path: Path) -> str:
+    """The name that the metadata of a bundle's folder or zip state.
+
+    Raises:
+        BundleError: They state none that can be one.
+    """
+    try:
+        name = json.loads(_read_text(path, METADATA))["vfm_transfer"]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise BundleError(
+            f"The metadata in {path.name} must state vfm_transfer.name, but do not. Get it again."
+        ) from error
+    return check_name(name)
+
+
+def _read_text(path: Path, name: str) -> str:
+    """One small file of a bundle's folder or zip; empty where it is not there."""
+    if path.is_dir():
+        file = path / name
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    with _opened(path) as archive:
+        members = archive.infolist()
+        _check_members(members, path.stat().st_size)
+        inside = _prefix(members) + name
+        if inside not in archive.namelist():
+            return ""
+        with archive.open(inside) as packed:
+            return packed.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise BundleError(
+            f"{path.name} must be a whole zip without a password, but is not ({error}). Get it again."
+        ) from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> None:
+    """Raise where a member reaches outside, is a link, or the whole is too large."""
+    if len(members) > MAX_MEMBERS:
+        raise BundleError(f"The zip of a bundle must hold at most {MAX_MEMBERS} files, but holds {len(members)}.")
+    for member in members:
+        path = PurePosixPath(member.filename)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename:
+            raise BundleError(f"The zip must stay inside its own folder, but holds '{member.filename}'. Do not use it.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise BundleError(f"The zip must hold no links, but '{member.filename}' is one. Do not use it.")
+    total = sum(member.file_size for member in members)
+    bound = min(MAX_BUNDLE_BYTES, max(_SMALL_BYTES, MAX_RATIO * archive_bytes))
+    if total > bound:
+        raise BundleError(f"The zip must unpack to at most {bound / 1e9:.1f} GB, but states {total / 1e9:.1f} GB.")
+
+
+def _prefix(members: list[zipfile.ZipInfo]) -> str:
+    """The folder inside the zip that holds the bundle, with its slash; empty where that is the top."""
+    found = [m.filename.removesuffix(METADATA) for m in members if PurePosixPath(m.filename).match(METADATA)]
+    if len(found) != 1:
+        raise BundleError(f"The zip must hold one bundle, but holds {len(found)}. Import each alone.")
+    return found[0]
+
+
+def _copy_exactly(packed: IO[bytes], file: IO[bytes], size: int, name: str) -> None:
+    """Copy what the directory of the zip promises, and raise where there is more."""
+    remaining = size
+    while block := packed.read(min(2**20, remaining + 1)):
+        remaining -= len(block)
+        if remaining < 0:
+            raise BundleError(f"{name} in the zip must be {size} bytes as stated, but is larger. Do not use it.")
+        file.write(block)
+
+
+def _checked(folder: Path) -> Bundle:
+    """The bundle of copied files, once they are what the metadata say."""
+    bundle = read_bundle(folder)
+    verify(bundle)
+    read_index(bundle.weights_path)
+    (folder / "configs" / "inference.json").write_text(dump(inference_config()), encoding="utf-8")
+    return bundle

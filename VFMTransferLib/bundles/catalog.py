@@ -1,0 +1,194 @@
+"""Which bundles are on this machine: those shipped with the product, and the user's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import AmbiguousInputError, BundleError
+from ..core.files import writing
+from ..core.terms import Arm, TaskId
+from .bundle import Bundle, read_bundle
+from .metadata import METADATA
+
+FOLDER_VARIABLE = "VFM_TRANSFER_MODELS"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Beside the package in a clone and in Slicer, inside it in a wheel.
+_SHIPPED = (_PACKAGE.parent / "Resources" / "Bundles", _PACKAGE / "resources" / "Bundles")
+
+
+def shipped_folder() -> Path | None:
+    """The folder of the bundles that came with the product, where there is one."""
+    return next((folder for folder in _SHIPPED if folder.is_dir()), None)
+
+
+def user_folder() -> Path:
+    """The folder of the user's bundles: `VFM_TRANSFER_MODELS`, else the platform's data folder. It may not exist."""
+    stated = os.environ.get(FOLDER_VARIABLE)
+    if stated:
+        return Path(stated).expanduser()
+    return _data_folder() / "vfm-transfer" / "bundles"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All that is in both folders, read once.
+
+    Attributes:
+        bundles: Those that can be read, the shipped ones first, each group by name.
+        broken: Folder → sentence, for the others.
+    """
+
+    bundles: tuple[Bundle, ...]
+    broken: dict[Path, str]
+
+
+def read_catalog() -> Catalog:
+    """Read the metadata of every bundle on this machine."""
+    bundles: list[Bundle] = []
+    broken: dict[Path, str] = {}
+    for folder in _bundle_folders():
+        try:
+            bundles.append(read_bundle(folder))
+        except BundleError as error:
+            broken[folder] = str(error)
+    return Catalog(tuple(bundles), broken)
+
+
+def list_bundles(task: TaskId | None = None) -> list[Bundle]:
+    """All bundles that can be read, the shipped ones first, each group by name.
+
+    `broken_bundles` says what is wrong with the others.
+    """
+    return [bundle for bundle in read_catalog().bundles if task is None or bundle.spec.task == task]
+
+
+def broken_bundles() -> dict[Path, str]:
+    """Folder → sentence, for each bundle that cannot be read."""
+    return read_catalog().broken
+
+
+def as_bundle(bundle: Bundle | str | Path) -> Bundle:
+    """The bundle itself, or the one that a name or folder stands for; see `find_bundle`."""
+    return bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
+
+
+def find_bundle(name_or_path: str | Path) -> Bundle:
+    """The bundle of a folder, or of a name in the catalog.
+
+    Raises:
+        BundleError: There is none, or it cannot be read; the message lists the names that there are.
+        AmbiguousInputError: Two bundles bear the name.
+    """
+    path = Path(name_or_path).expanduser()
+    if (path / METADATA).is_file() or (isinstance(name_or_path, Path) and path.is_dir()):
+        return read_bundle(path)
+    if path.name != str(name_or_path):
+        raise BundleError(
+            f"'{name_or_path}' must be the folder of a bundle or a bundle's name, but no bundle is there."
+        )
+    folders = [folder for folder in _bundle_folders() if _name_of(folder) == path.name]
+    if len(folders) > 1:
+        places = ", ".join(map(str, folders))
+        raise AmbiguousInputError(
+            f"Name '{path.name}' must be of one bundle, but is of {places}. Give the folder instead."
+        )
+    if folders:
+        return read_bundle(folders[0])
+    known = ", ".join(dict.fromkeys(bundle.name for bundle in list_bundles())) or "none"
+    raise BundleError(
+        f"Bundle '{name_or_path}' must be the folder of a bundle or one of: {known}. Choose one, or import it."
+    )
+
+
+def default_pair(task: TaskId) -> tuple[Bundle, Bundle]:
+    """The two arms that a comparison takes where none is named: pretrained, then scratch.
+
+    Both are shipped bundles and the same network; of several pairs the first by name.
+
+    Raises:
+        BundleError: No pair is shipped for the task.
+    """
+    shipped = shipped_folder()
+    bundles = [b for b in list_bundles(task) if shipped is not None and b.folder.parent == shipped]
+    for first in bundles:
+        for second in bundles:
+            if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
+                return first, second
+    raise BundleError(_why_no_pair(task))
+
+
+def _why_no_pair(task: TaskId) -> str:
+    """What there is for a task instead of a shipped pair, and what to do."""
+    installed = [bundle.name for bundle in list_bundles(task)]
+    if not installed:
+        return f"No network for {task} is installed. Import one, or fine-tune one on your own data."
+    if len(installed) == 1:
+        return (
+            f"No pair of networks (pretrained and scratch) comes with the product for {task}; installed is "
+            f"{installed[0]} alone. Run it alone, or import a second one to compare it with."
+        )
+    return (
+        f"No pair of networks (pretrained and scratch) comes with the product for {task}, but these are installed: "
+        f"{', '.join(installed)}. Choose two of them."
+    )
+
+
+def is_own(bundle: Bundle) -> bool:
+    """Whether it lies in the user's folder, so that it can be removed."""
+    return bundle.folder.parent == user_folder()
+
+
+def remove_bundle(name: str) -> Path:
+    """Delete a bundle of the user's.
+
+    Returns:
+        The folder that is gone.
+
+    Raises:
+        BundleError: There is no such bundle in the user's folder; shipped ones and other folders are left alone.
+        OutputError: It cannot be deleted.
+    """
+    root = user_folder()
+    matches = [folder for folder in _subfolders(root) if name in (folder.name, _name_of(folder))]
+    if len(matches) != 1:
+        names = ", ".join(sorted(_name_of(folder) for folder in _subfolders(root))) or "none"
+        raise BundleError(f"Bundle '{name}' must be one of the user's to be removed: {names}. Shipped ones stay.")
+    folder = matches[0]
+    with writing(folder):
+        # A link to a folder elsewhere goes, and what it points to stays.
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+    return folder
+
+
+def _bundle_folders() -> list[Path]:
+    roots = [folder for folder in (shipped_folder(), user_folder()) if folder is not None]
+    folders = {folder.resolve(): folder for root in roots for folder in _subfolders(root)}
+    return list(folders.values())
+
+
+def _subfolders(root: Path) -> list[Path]:
+    """Folders in `root` that hold a bundle; those being written begin with a dot."""
+    if not root.is_dir():
+        return []
+    return sorted(f for f in root.iterdir() if not f.name.startswith(".") and (f / METADATA).is_file())
+
+
+def _name_of(folder: Path) -> str:
+    """The bundle's own name; the folder's where it cannot be read."""
+    try:
+        return read_bundle(folder).name
+    except BundleError:
+        return folder.name
+
+
+def _data_folder() -> Path:
+    """Where this platform keeps a program's data."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

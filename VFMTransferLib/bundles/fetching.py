@@ -1,0 +1,299 @@
+"""One file over https: resumed where it broke off, checked against its checksum before it has its name."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from ..core.errors import DownloadError
+from ..core.files import writing
+from ..core.terms import RESEARCH_USE, Sequence
+from ..core.version import __version__
+from .archive import is_bundle_zip, license_of
+from .bundle import Bundle, file_sha256
+from .catalog import user_folder
+from .importing import import_files
+
+ATTEMPTS = 3
+TIMEOUT_S = 30
+MAX_BYTES = 8 * 2**30
+_WAIT_S = 1.0
+_BLOCK_BYTES = 2**20
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WEB_PAGE = (b"<!doctype html", b"<html")
+_HTTP_PARTIAL, _HTTP_RANGE = 206, 416
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file at an address.
+
+    Attributes:
+        url: https, or http to this machine where that is allowed.
+        sha256: What its publisher states, lower-case.
+        allow_loopback: Let http:// reach this machine itself.
+    """
+
+    url: str
+    sha256: str
+    allow_loopback: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise DownloadError(
+                f"The sha256 must be the 64 hex digits that the file's publisher states, got '{self.sha256[:70]}'."
+            )
+        check_url(self.url, self.allow_loopback)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+
+def check_url(url: str, allow_loopback: bool = False) -> None:
+    """Raise unless a URL is https, or http to this machine where that is allowed.
+
+    Raises:
+        DownloadError: It is neither.
+    """
+    parts = urlsplit(url)
+    local = allow_loopback and parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if not (parts.scheme == "https" and parts.hostname) and not local:
+        raise DownloadError(f"The address must begin with https://, got '{parts.scheme}://{parts.hostname or ''}'.")
+
+
+def download(source: Source, path: Path, on_progress: OnProgress) -> None:
+    """Fetch a file; what is there of an earlier try is used.
+
+    Args:
+        source: Where it is and what it must be.
+        path: Where it goes; until it is whole and right it is called `<path>.part`.
+        on_progress: Is given "download" and the fraction.
+
+    Raises:
+        DownloadError: It could not be fetched whole, or is not what the checksum says.
+    """
+    part = path.with_name(f"{path.name}.part")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _fetch(source, part, on_progress)
+            break
+        except urllib.error.HTTPError as error:
+            raise DownloadError(_http_sentence(source, error)) from error
+        except _NETWORK_ERRORS as error:
+            if attempt == ATTEMPTS:
+                raise DownloadError(_broken_sentence(source, error, part)) from error
+            time.sleep(_WAIT_S * attempt)
+        except OSError as error:
+            raise DownloadError(_disk_sentence(error)) from error
+    _check(source, part)
+    part.replace(path)
+
+
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects as long as they stay on https."""
+
+    def __init__(self, allow_loopback: bool) -> None:
+        self.allow_loopback = allow_loopback
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        check_url(newurl, self.allow_loopback)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
+    """One try: ask for what is missing, append it."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": f"vfm-transfer/{__version__}", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    opener = urllib.request.build_opener(_HttpsOnly(source.allow_loopback))
+    try:
+        response = opener.open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == _HTTP_RANGE and have:
+            return  # nothing is missing; the checksum tells whether it is right
+        raise
+    with response:
+        if response.status != _HTTP_PARTIAL:
+            have = 0  # the server sends the whole file again
+        total = have + int(response.headers.get("Content-Length") or 0)
+        _check_room(source, part.parent, total, have)
+        _append(response, part, have, total, on_progress)
+
+
+def _append(response: http.client.HTTPResponse, part: Path, have: int, total: int, on_progress: OnProgress) -> None:
+    with part.open("r+b" if have else "wb") as file:
+        file.seek(have)
+        while block := response.read(_BLOCK_BYTES):
+            file.write(block)
+            have += len(block)
+            if have > MAX_BYTES:
+                raise DownloadError(f"The file must be at most {MAX_BYTES / 1e9:.0f} GB, but the server sends more.")
+            on_progress("download", min(have / total, 1.0) if total else 0.0)
+    if have < total:
+        raise ConnectionError(f"{have} of {total} bytes came")
+
+
+def _check_room(source: Source, folder: Path, total: int, have: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if total > MAX_BYTES:
+        raise DownloadError(f"The file of {source.host} must be at most {MAX_BYTES / 1e9:.0f} GB, but is larger.")
+    if total - have > free:
+        raise DownloadError(
+            f"The disk must have {(total - have) / 1e9:.1f} GB free for the file, but has {free / 1e9:.1f} GB. "
+            "Free some space, or choose another folder."
+        )
+
+
+def _check(source: Source, part: Path) -> None:
+    """Raise, and forget the file, where it is not what the checksum says."""
+    found = file_sha256(part)
+    if found == source.sha256:
+        return
+    with part.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    size = part.stat().st_size
+    part.unlink()
+    if start.startswith(_WEB_PAGE):
+        raise DownloadError(
+            f"{source.host} must send the file, but sends a web page: a log-in page of this network, a link that has "
+            "expired, or a page that asks for confirmation. Open the address in a browser."
+        )
+    raise DownloadError(
+        f"The file of {source.host} must have sha256 {source.sha256[:12]}…, but has {found[:12]}… ({size} bytes): "
+        "it is another file, or was damaged on the way. It was deleted; check the checksum, then try again."
+    )
+
+
+def _http_sentence(source: Source, error: urllib.error.HTTPError) -> str:
+    advice = {
+        401: "The server wants a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
+        403: "The server refuses. Fetch the file in a browser, then import it (vfm-transfer models import).",
+        404: "No such file is there. Check the address.",
+        407: "The proxy wants a log-in. Set HTTPS_PROXY with user and password.",
+        410: "The file is no longer there. Check the address with its publisher.",
+    }
+    return f"{source.host} answered {error.code} ({error.reason}). {advice.get(error.code, 'Try again later.')}"
+
+
+def _broken_sentence(source: Source, error: Exception, part: Path) -> str:
+    reason = getattr(error, "reason", None) or error
+    have = part.stat().st_size if part.exists() else 0
+    kept = f" {have / 1e6:.0f} MB are kept and used next time." if have else ""
+    return f"The file of {source.host} could not be fetched whole: {reason}.{kept} Check the network (and HTTPS_PROXY)."
+
+
+def _disk_sentence(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk must hold the file, but is full. Free some space, then try again: what came is kept."
+    return f"The file could not be stored: {error.strerror or error}. Choose a folder that you may write to."
+
+
+# Published weights or bundles onto the user's own machine: fetched whole, checked, license accepted, imported.
+
+_NO_LICENSE = (
+    "This file states no license. The terms of its authors hold: read them where they publish it, and go on only if "
+    f"they allow your use. {RESEARCH_USE}"
+)
+# Facts about publishers, by the beginning of the address without its scheme.
+_PUBLISHED_LICENSES = {
+    "huggingface.co/pimed/ProViCNet/": f"Weights of ProViCNet, by pimed: MIT license. {RESEARCH_USE}",
+}
+
+
+def fetch_bundle(
+    url: str,
+    sha256: str,
+    folder: Path | str | None = None,
+    *,
+    accept_license: Callable[[str], bool],
+    on_progress: OnProgress | None = None,
+    name: str | None = None,
+    sequence: Sequence | str | None = None,
+    export: bool = True,
+    overwrite: bool = False,
+    allow_loopback: bool = False,
+) -> Bundle:
+    """Fetch a bundle's zip or a checkpoint, and import it; the proxies of the environment are honored.
+
+    A fetch that breaks off goes on where it stopped at the next call.
+
+    Args:
+        url: Begins with https://.
+        sha256: Checksum that its publisher states, 64 hex digits.
+        folder: Where the bundle shall be; see `importing.import_files`.
+        accept_license: Is given the license's text before anything is used; False stops.
+        on_progress: Is given a stage (`download`, `import`) and its fraction, 0..1.
+        name: The bundle's name.
+        sequence: Of a ProViCNet file, where its name does not say it.
+        export: Add the ONNX graph to a checkpoint's bundle.
+        overwrite: Replace the folder.
+        allow_loopback: Let http:// reach this machine itself, for tests.
+
+    Raises:
+        DownloadError: It could not be fetched whole, is not what the checksum says, or the license was refused.
+        BundleError: It is a bundle, but a broken one.
+        CheckpointError: It is no bundle and no known checkpoint.
+        OutputError: The folder is taken or cannot be written.
+    """
+    report = on_progress or (lambda stage, fraction: None)
+    source = Source(url, sha256.strip().lower(), allow_loopback)
+    parent = user_folder() if folder is None else Path(folder).expanduser().absolute().parent
+    # Named by the checksum, so that a later call finds what came, and never continues another file.
+    work = parent / f".fetch-{source.sha256[:16]}"
+    file = work / file_name(url)
+    with _work_folder(work):
+        download(source, file, report)
+        try:
+            if not accept_license(license_text(url, file)):
+                raise DownloadError(
+                    "The license must be accepted before the file is used, but was not. It was deleted."
+                )
+            report("import", 0.0)
+            bundle = import_files([file], folder, sequence=sequence, name=name, export=export, overwrite=overwrite)
+        finally:
+            file.unlink(missing_ok=True)
+    report("import", 1.0)
+    return bundle
+
+
+@contextmanager
+def _work_folder(work: Path) -> Iterator[None]:
+    """A folder that stays only where a part of a file is in it."""
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not any(work.iterdir()):
+            work.rmdir()
+
+
+def license_text(url: str, file: Path) -> str:
+    """The license to show: the bundle's own, else what its publisher states, else that none is stated."""
+    own = license_of(file) if is_bundle_zip(file) else ""
+    if own.strip():
+        return own
+    place = url.partition("://")[2]
+    return next((text for start, text in _PUBLISHED_LICENSES.items() if place.startswith(start)), _NO_LICENSE)
+
+
+def file_name(url: str) -> str:
+    """The file's name in a URL, which may say the sequence of a checkpoint; safe as a name on disk."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip(".")
+    return safe[-100:] or "download"

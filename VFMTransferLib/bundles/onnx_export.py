@@ -1,0 +1,238 @@
+"""A bundle's network as an ONNX graph that shares the bundle's one file of weights.
+
+The graph has no weights of its own: each initializer keeps its state-dict name and points into
+`model.safetensors`. Weights stored as fp16 get a Cast to fp32 behind them, so that both runtimes
+compute the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import BundleError
+from ..core.files import atomic_file
+from ..encoders.base import ModelSpec, ViTSpec
+from .bundle import Bundle, record_checksum
+from .metadata import ONNX, WEIGHTS
+from .tensors import StoredTensor, read_index
+from .weights import load_network
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+TOLERANCE = 1e-3
+_SLICES = 3
+# Two sizes (D, H, W) that share no axis; every encoder's total stride, 16, divides them.
+_TRIAL_SIZES = ((32, 48, 64), (48, 96, 32))
+_ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes into a network, in the order of its `forward`.
+
+    Attributes:
+        names: Names of the inputs.
+        dynamic_axes: Input or output → axis → name, for each axis that may have any size.
+    """
+
+    names: tuple[str, ...]
+    dynamic_axes: dict[str, dict[int, str]]
+
+
+def export_onnx(bundle: Bundle) -> Bundle:
+    """Add the ONNX graph to a bundle, after checking that it gives what PyTorch gives.
+
+    Returns:
+        The bundle with the graph's checksum.
+
+    Raises:
+        BundleError: The graph differs from the network, or does not take every weight from the file.
+        OutputError: The graph cannot be written.
+    """
+    network = load_network(bundle)
+    signature = signature_of(bundle.spec)
+    model = _traced(network, bundle.spec, signature)
+    index = read_index(bundle.weights_path)
+    constants = {name for name, _ in network.named_buffers() if name not in index}
+    _share_weights(model, index, constants)
+    with atomic_file(bundle.onnx_path) as part:
+        part.write_bytes(model.SerializeToString())
+        difference = largest_difference(part, bundle.spec, network)
+        if not difference <= TOLERANCE:
+            raise BundleError(
+                f"The ONNX graph of bundle '{bundle.name}' must agree with PyTorch to {TOLERANCE:g}, but differs by "
+                f"{difference:.3g}, and is not kept."
+            )
+    return record_checksum(bundle, ONNX)
+
+
+def signature_of(spec: ModelSpec) -> Signature:
+    """Inputs and free axes: any batch, and for 3D networks any size that the network takes."""
+    if isinstance(spec.encoder, ViTSpec):
+        names = (*_window_names(spec), "positions")
+        return Signature(names, {name: {0: "batch"} for name in (*names, "logits")})
+    space = {2: "depth", 3: "height", 4: "width"}
+    axes = {"x": {0: "batch", **space}, "logits": {0: "batch"}}
+    if spec.head.kind not in ("classifier", "none"):
+        axes["logits"] |= space
+    return Signature(("x",), axes)
+
+
+def _window_names(spec: ModelSpec) -> tuple[str, ...]:
+    if spec.head.kind == "fusion":
+        return ("t2w", "adc", "dwi")
+    if spec.head.kind in ("restoration", "matching", "classifier"):
+        return tuple(str(sequence) for sequence in spec.preprocess.sequences)
+    return ("x",)
+
+
+def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
+    """Random inputs of a network.
+
+    Args:
+        spec: The network.
+        size: (D, H, W) of a 3D network; of no matter to networks of slices.
+        batch: Their number.
+        seed: Of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if not isinstance(spec.encoder, ViTSpec):
+        return (torch.randn(batch, spec.encoder.in_channels, *size, generator=generator),)
+    pixels = spec.encoder.image_px
+    streams = len(signature_of(spec).names) - 1
+    images = (torch.randn(batch, _SLICES, pixels, pixels, generator=generator) for _ in range(streams))
+    positions = torch.tensor([[float(4 + i), 20.0] for i in range(batch)])
+    return (*images, positions)
+
+
+def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> float:
+    """Largest difference between ONNX Runtime and PyTorch over inputs of two sizes and batches.
+
+    Relative where the logits are larger than 1.
+
+    Args:
+        graph: The ONNX file, beside its weights: it may take none from outside its folder.
+        spec: Says what the inputs are.
+        network: In evaluation mode.
+    """
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(os.fspath(graph), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
+    names = signature_of(spec).names
+    differences = []
+    for batch, size in enumerate(_TRIAL_SIZES, start=1):
+        inputs = example_inputs(spec, size, batch, seed=batch)
+        with torch.inference_mode():
+            expected = network(*inputs).numpy()
+        found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})[0]
+        differences.append(float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max())))
+    return float(np.max(differences))
+
+
+def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.ModelProto:
+    """The graph, its initializers under their state-dict names.
+
+    Constant folding would rename transposed weights, and `PRESERVE` keeps BatchNorm from being fused into
+    convolutions under new names.
+    """
+    import onnx
+
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's remarks on sizes, which the check at two sizes answers
+        torch.onnx.export(
+            _distinct(network),
+            example_inputs(spec, _TRIAL_SIZES[0], batch=2),
+            stream,
+            input_names=list(signature.names),
+            output_names=["logits"],
+            dynamic_axes=signature.dynamic_axes,
+            opset_version=OPSET,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            dynamo=False,
+        )
+    return onnx.load_model_from_string(stream.getvalue())
+
+
+def _distinct(network: nn.Module) -> nn.Module:
+    """A copy whose weights all differ: the exporter merges initializers of equal value into one.
+
+    Buffers that are no weights keep their values, since the graph carries them.
+    """
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for i, tensor in enumerate(twin.state_dict().values()):
+            if tensor.is_floating_point():
+                tensor.copy_(1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i)))
+    return twin
+
+
+def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], constants: set[str]) -> None:
+    """Point each initializer that is a weight into the file of weights; cast those stored as fp16.
+
+    Args:
+        model: Changed in place.
+        index: What the file of weights holds.
+        constants: Buffers that are no weights, such as an interpolation matrix; they stay in the graph.
+
+    Raises:
+        BundleError: An initializer is neither, so that its values would not be the bundle's.
+    """
+    halves = {}
+    for initializer in model.graph.initializer:
+        name = initializer.name
+        if name in constants:
+            continue
+        if name not in index or tuple(initializer.dims) != index[name].shape:
+            raise BundleError(f"The exporter must keep weights as they are, but changed '{name}'. Report this network.")
+        _make_external(initializer, index[name])
+        if index[name].dtype == "F16":
+            halves[name] = f"{name}.fp32"
+    _cast_behind(model.graph, halves)
+
+
+def _make_external(initializer: onnx.TensorProto, stored: StoredTensor) -> None:
+    import onnx
+
+    for field in ("raw_data", "float_data", "int64_data", "int32_data"):
+        initializer.ClearField(field)
+    initializer.data_type = getattr(onnx.TensorProto, _ONNX_TYPES[stored.dtype])
+    initializer.data_location = onnx.TensorProto.EXTERNAL
+    del initializer.external_data[:]
+    for key, value in (("location", Path(WEIGHTS).name), ("offset", stored.offset), ("length", stored.length)):
+        initializer.external_data.add(key=key, value=str(value))
+
+
+def _cast_behind(graph: Any, casts: dict[str, str]) -> None:
+    """Put a Cast to fp32 behind each named initializer, and let its readers read the Cast."""
+    import onnx
+
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in casts:
+                node.input[i] = casts[name]
+    nodes = [
+        onnx.helper.make_node("Cast", [name], [cast], name=f"{name}.cast", to=onnx.TensorProto.FLOAT)
+        for name, cast in casts.items()
+    ]
+    ordered = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(ordered)

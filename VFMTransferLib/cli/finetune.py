@@ -1,0 +1,123 @@
+"""`vfm-transfer finetune`: one arm of the study, to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..core.terms import Arm, TaskId
+from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
+
+FAMILIES = ("profound", "provicnet")
+SCRATCH, PHANTOMS = "scratch", "phantoms"
+_EPILOG = (
+    "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "
+    "--init, a bundle that pretrain wrote; the prostate's recipe instead takes --encoder, the file that pretrain wrote "
+    "with the same recipe. This is how the shipped pairs were made."
+)
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(commands, "finetune", "Fine-tune one arm, pretrained or from scratch, and write its bundle")
+    parser.epilog = _EPILOG
+    parser.add_argument("what", metavar="TASK", help=f"{', '.join(TaskId)}; with --recipe the folder of cases")
+    parser.add_argument("--encoder", metavar="E", help=f"{' or '.join(FAMILIES)}; with --recipe a file")
+    parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
+    add_study_data(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of head, order and samples (default: 0)")
+    parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
+    parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
+    add_division(parser)
+    recipe = parser.add_argument_group("by a recipe")
+    recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
+    recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
+    add_output(parser, "folder of the bundle (by a recipe: of bundle and checkpoints); a stopped run goes on there")
+    parser.set_defaults(run=run)
+
+
+def add_study_data(parser: argparse.ArgumentParser) -> None:
+    """Where study cases come from."""
+    group = parser.add_argument_group("cases")
+    group.add_argument(
+        "--data", default=PHANTOMS, metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
+    )
+    group.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
+    group.add_argument("--validation", type=int, default=6, metavar="N", help="phantoms that validate (default: 6)")
+    group.add_argument("--gland", default="gland", metavar="STEM", help="file name of the masks of the prostate")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.recipe is not None:
+        _by_recipe(args)
+    else:
+        _study(args)
+
+
+def _study(args: argparse.Namespace) -> None:
+    if args.what not in list(TaskId):
+        args.parser.error(f"TASK must be one of {', '.join(TaskId)}, got '{args.what}'")
+    if args.encoder not in FAMILIES or args.init is None or args.arm is not None:
+        args.parser.error(f"--encoder must be {' or '.join(FAMILIES)}, and --init a bundle or {SCRATCH}; no --arm")
+    from ..bundles.catalog import find_bundle
+    from ..training.arms import finetune_study, study_config, write_study_arm
+    from ..training.cases import folder_studies, phantom_studies
+    from ..training.record import checkpoints
+
+    task = TaskId(args.what)
+    init = None if args.init == SCRATCH else find_bundle(args.init)
+    with progress_lines() as on_progress:
+        how = divided(args, on_progress)
+        division = how.pop("division")
+        if args.data == PHANTOMS:
+            studies = phantom_studies(task, args.phantoms, args.validation, on_progress=on_progress)
+        else:
+            studies = folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
+        encoder = None if init is None else init.spec
+        config = study_config(args.encoder, task, studies, steps=args.steps, seed=args.seed, encoder=encoder, **how)
+        work = checkpoints(args.output)
+        trained = finetune_study(config, studies, work, init=init, division=division, on_progress=on_progress)
+        if not division.is_first:
+            return
+        data = f"{args.phantoms} {PHANTOMS}" if args.data == PHANTOMS else Path(args.data).name
+        license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
+        bundle = write_study_arm(config, trained, studies, args.output, data=data, init=init, license=license)
+    print(f"{bundle.name}\n{bundle.folder}")
+
+
+def _by_recipe(args: argparse.Namespace) -> None:
+    if args.arm is None:
+        args.parser.error("--recipe needs --arm")
+    require_undivided(args)
+    arm = Arm(args.arm)
+    from ..training.recipes import is_pair_recipe
+
+    if is_pair_recipe(args.recipe):
+        _pair(args, arm)
+        return
+    if (arm is Arm.PRETRAINED) != (args.encoder is not None):
+        args.parser.error("--encoder belongs to --arm pretrained, and must be given with it")
+    from ..training.anatomy import finetune_arm, write_arm
+    from ..training.recipes import read_recipe
+
+    recipe, data = read_recipe(args.recipe), Path(args.what)
+    encoder = None if args.encoder is None else Path(args.encoder)
+    with progress_lines() as on_progress:
+        trained = finetune_arm(recipe, arm, data, args.output, encoder=encoder, on_progress=on_progress)
+        bundle = write_arm(recipe, arm, trained, data, args.output)
+    print(f"{bundle.name}\n{bundle.folder}")
+
+
+def _pair(args: argparse.Namespace, arm: Arm) -> None:
+    if args.encoder is not None or (arm is Arm.PRETRAINED) != (args.init not in (None, SCRATCH)):
+        args.parser.error("this recipe takes --init, a bundle for --arm pretrained and none for scratch; no --encoder")
+    from ..bundles.catalog import find_bundle
+    from ..training.pair import pair_data, train_pair_arm
+    from ..training.recipes import read_pair_recipe
+
+    recipe = read_pair_recipe(args.recipe)
+    init = find_bundle(args.init) if arm is Arm.PRETRAINED else None
+    folder = args.output / f"{recipe.name}-{arm}"
+    with progress_lines() as on_progress:
+        data = pair_data(recipe, Path(args.what), args.output / PHANTOMS, on_progress)
+        bundle = train_pair_arm(recipe, data, folder, init, on_progress)
+    print(f"{bundle.name}\n{bundle.folder}")

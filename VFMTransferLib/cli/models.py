@@ -1,0 +1,197 @@
+"""`vfm-transfer models`: list, show, import, check, export-onnx, fetch, remove."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.terms import Sequence
+from .shared import Commands, add_command, add_json, add_output, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from ..bundles.bundle import Bundle
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("models", help="List, show, import, export, fetch and remove networks")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_list(actions)
+    _add_show(actions)
+    _add_import(actions)
+    _add_check(actions)
+    _add_export(actions)
+    _add_fetch(actions)
+    _add_remove(actions)
+
+
+def _add_list(actions: Commands) -> None:
+    parser = add_command(actions, "list", "List the bundles on this machine, and what is wrong with broken ones")
+    add_json(parser)
+    parser.set_defaults(run=run_list)
+
+
+def _add_show(actions: Commands) -> None:
+    parser = add_command(actions, "show", "Show all that is known of one bundle")
+    parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
+    add_json(parser)
+    parser.set_defaults(run=run_show)
+
+
+def _add_import(actions: Commands) -> None:
+    parser = add_command(actions, "import", "Make a bundle of the authors' own files, or take over a bundle")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="checkpoint(s), or a bundle's zip or folder"
+    )
+    add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
+    _add_importing(parser)
+    parser.add_argument(
+        "--keep-fusion-streams",
+        action="store_true",
+        help="keep the fusion file's own first blocks instead of those of the three sequence networks",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run_import)
+
+
+def _add_check(actions: Commands) -> None:
+    parser = add_command(actions, "check", "Check a bundle's files against their checksums")
+    parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
+    parser.set_defaults(run=run_check)
+
+
+def _add_export(actions: Commands) -> None:
+    parser = add_command(actions, "export-onnx", "Add the ONNX graph to a bundle, so that it runs without PyTorch")
+    parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
+    parser.set_defaults(run=run_export)
+
+
+def _add_fetch(actions: Commands) -> None:
+    parser = add_command(actions, "fetch", "Fetch a bundle or a checkpoint by https, check it, and import it")
+    parser.add_argument("url", metavar="URL", help="https address of a zip or a checkpoint")
+    parser.add_argument("--sha256", required=True, metavar="HEX", help="checksum that the publisher states")
+    parser.add_argument("--accept-license", action="store_true", help="accept the license that is shown")
+    add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
+    _add_importing(parser)
+    parser.set_defaults(run=run_fetch)
+
+
+def _add_remove(actions: Commands) -> None:
+    parser = add_command(actions, "remove", "Delete one of your own bundles; shipped ones stay")
+    parser.add_argument("bundle", metavar="NAME", help="name of a bundle")
+    parser.set_defaults(run=run_remove)
+
+
+def _add_importing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", metavar="NAME", help="the bundle's name (default: of the folder, or of the network)")
+    parser.add_argument(
+        "--sequence", choices=[str(s) for s in Sequence], help="of a ProViCNet file whose name does not say it"
+    )
+    parser.add_argument("--no-onnx", action="store_true", help="leave the ONNX graph out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+
+
+def run_list(args: argparse.Namespace) -> None:
+    from ..bundles.catalog import broken_bundles, list_bundles, user_folder
+
+    bundles, broken = list_bundles(), broken_bundles()
+    if args.json:
+        rows = [_facts(bundle) for bundle in bundles]
+        print_json({"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}})
+        return
+    width = max([len(bundle.name) for bundle in bundles], default=0)
+    named = Counter(bundle.name for bundle in bundles)
+    for bundle in bundles:
+        task, onnx = bundle.spec.task or "encoder", "" if bundle.onnx_path.is_file() else "  (no ONNX graph)"
+        twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
+        print(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
+    for folder, why in broken.items():
+        print(f"{folder.name}: broken. {why}")
+    print(f"Your own bundles: {user_folder()}")
+
+
+def run_show(args: argparse.Namespace) -> None:
+    from ..bundles.catalog import find_bundle
+
+    bundle = find_bundle(args.bundle)
+    if args.json:
+        print_json(_facts(bundle))
+    elif bundle.card_path.is_file():
+        print(bundle.card_path.read_text(encoding="utf-8"))
+        print(f"Folder: {bundle.folder}")
+    else:
+        print_json(_facts(bundle))
+
+
+def run_import(args: argparse.Namespace) -> None:
+    from ..bundles.importing import import_files
+
+    bundle = import_files(args.files, args.output, keep_fusion_streams=args.keep_fusion_streams, **_importing(args))
+    if args.json:
+        print_json(_facts(bundle))
+    else:
+        _print_new(bundle)
+
+
+def run_check(args: argparse.Namespace) -> None:
+    from ..bundles.bundle import verify
+    from ..bundles.catalog import find_bundle
+
+    bundle = find_bundle(args.bundle)
+    verify(bundle)
+    print(f"{bundle.name}: {', '.join(bundle.sha256)} are intact.")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from ..bundles.catalog import find_bundle
+    from ..bundles.onnx_export import export_onnx
+
+    print(export_onnx(find_bundle(args.bundle)).onnx_path)
+
+
+def run_fetch(args: argparse.Namespace) -> None:
+    from ..bundles.fetching import fetch_bundle
+
+    def accept(text: str) -> bool:
+        print(text, file=sys.stderr)
+        if args.accept_license or not sys.stdin.isatty():
+            return bool(args.accept_license)
+        return input("Accept this license? [y/N] ").strip().lower() in ("y", "yes")
+
+    with progress_bar() as on_progress:
+        bundle = fetch_bundle(
+            args.url, args.sha256, args.output, accept_license=accept, on_progress=on_progress, **_importing(args)
+        )
+    _print_new(bundle)
+
+
+def run_remove(args: argparse.Namespace) -> None:
+    from ..bundles.catalog import remove_bundle
+
+    print(f"Removed {remove_bundle(args.bundle)}")
+
+
+def _importing(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("name", "sequence", "overwrite")
+    return {"export": not args.no_onnx, **{name: getattr(args, name) for name in names}}
+
+
+def _print_new(bundle: Bundle) -> None:
+    task = bundle.spec.task or "a start for fine-tuning"
+    print(f"{bundle.name}: {bundle.title}, {task}\n{bundle.folder}")
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    """A bundle as JSON takes it."""
+    from ..bundles.metadata import vfm_transfer_block
+
+    return {
+        **vfm_transfer_block(bundle),
+        "title": bundle.title,
+        "version": bundle.version,
+        "description": bundle.description,
+        "folder": str(bundle.folder),
+        "onnx": bundle.onnx_path.is_file(),
+    }

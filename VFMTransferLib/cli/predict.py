@@ -1,0 +1,158 @@
+"""`vfm-transfer predict`: one network on one study, or networks on each study of a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .shared import (
+    Commands,
+    add_case_files,
+    add_command,
+    add_json,
+    add_network,
+    add_output,
+    add_runtime,
+    add_task,
+    print_json,
+    progress_bar,
+    require_images,
+    running,
+)
+
+if TYPE_CHECKING:
+    from ..batch.summary import Row
+    from ..core.result import Result
+
+SHOWN_LESIONS = 10
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(commands, "predict", "Run one network on one study, or networks on each study of a folder")
+    parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM")
+    parser.add_argument(
+        "--cohort",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of CASE: a folder of studies; goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        required=True,
+        dest="bundles",
+        metavar="B",
+        help="name (see `models list`) or folder of a bundle; several with --cohort, of which two are also compared",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="with --cohort: so many processes, a case each")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="with --cohort: a cluster of dask.distributed, a case each"
+    )
+    add_task(parser, help="what is wanted; a bundle for another task is then refused")
+    add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
+    add_case_files(parser)
+    add_network(parser)
+    add_runtime(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    _check_usage(args)
+    if args.cohort is not None:
+        _run_cohort(args)
+    else:
+        _run_one(args)
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where the options do not fit each other."""
+    if args.cohort is None:
+        require_images(args, args.case)
+        if args.scheduler or args.workers:
+            args.parser.error("--workers and --scheduler need --cohort")
+        if len(args.bundles) > 1:
+            args.parser.error("several --bundle need --cohort; for one study use `vfm-transfer compare`")
+    elif args.workers is not None and args.workers < 1:
+        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
+    elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi)):
+        args.parser.error("--cohort takes no files of one study; put each study's files into its folder")
+
+
+def _run_one(args: argparse.Namespace) -> None:
+    from ..bundles.catalog import find_bundle
+    from ..inference.predict import predict, require_fit, save_result
+    from ..io import output_folder, read_case, read_mask
+    from ..io.results import result_to_json
+
+    bundle = find_bundle(args.bundles[0])
+    case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    roi = None if args.roi is None else read_mask(args.roi, "region of interest")
+    require_fit(case, bundle, args.task)
+    # Opened before the work, so that a folder that cannot be written is known at once.
+    with output_folder(args.output) as folder, progress_bar() as on_progress:
+        result = predict(case, bundle, on_progress=on_progress, roi=roi, **running(args))
+        save_result(result, folder)
+    if args.json:
+        print_json({"output": str(args.output), **result_to_json(result)})
+    else:
+        print("\n".join([*summary(result), str(args.output)]))
+
+
+def _run_cohort(args: argparse.Namespace) -> None:
+    from ..batch.batch import require_all_done
+    from ..batch.summary import SUMMARY
+
+    rows = _rows_from_workers(args) if args.scheduler or args.workers else _rows(args)
+    if args.json:
+        print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
+    else:
+        lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
+        print("\n".join([*lines, str(args.output / SUMMARY)]))
+    require_all_done(rows)
+
+
+def _rows(args: argparse.Namespace) -> list[Row]:
+    """Case by case in this process."""
+    from ..batch.batch import run_batch
+
+    with progress_bar() as on_progress:
+        return run_batch(
+            args.cohort,
+            args.output,
+            args.bundles,
+            lambda at: on_progress(f"case {at.case + 1} of {at.cases}, {at.bundle}: {at.stage}", at.of_all),
+            task=args.task,
+            **running(args),
+        )
+
+
+def _rows_from_workers(args: argparse.Namespace) -> list[Row]:
+    from ..batch.distributed import run_batch_on_workers
+
+    with progress_bar() as on_progress:
+        return run_batch_on_workers(
+            args.cohort,
+            args.output,
+            args.bundles,
+            scheduler=args.scheduler,
+            count=args.workers or 1,
+            task=args.task,
+            on_case=lambda at: on_progress(f"{at.case + 1} of {at.cases} cases", (at.case + 1) / at.cases),
+            **running(args),
+        )
+
+
+def summary(result: Result) -> list[str]:
+    """What a result says, in lines for people."""
+    lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
+    lines += [
+        f"lesion {lesion.index}: {lesion.label}, {lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"
+        for lesion in result.lesions[:SHOWN_LESIONS]
+    ]
+    if len(result.lesions) > SHOWN_LESIONS:
+        lines.append(f"and {len(result.lesions) - SHOWN_LESIONS} smaller lesions, listed in result.json")
+    probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
+    lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
+    return [*lines, *result.provenance.notes]

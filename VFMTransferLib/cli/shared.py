@@ -1,0 +1,311 @@
+"""What the command line says of an error: one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import OutOfMemoryError, VFMTransferError
+from ..core.terms import TaskId
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What C++ libraries (ITK, ONNX Runtime, torch) say when memory ends, where Python would raise MemoryError.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment",
+)
+
+
+def sentence(error: BaseException) -> str:
+    """The one line that tells a user what happened and what to do."""
+    if isinstance(error, VFMTransferError):
+        text = str(error)
+    elif _is_out_of_memory(error):
+        text = (
+            "The memory must hold the volumes and the network, but it ran out. "
+            "Close other programs, crop the images, or use a machine with more memory."
+        )
+    elif isinstance(error, ModuleNotFoundError) and error.name:
+        text = _missing_package(error.name)
+    elif isinstance(error, OSError):
+        text = _file_system(error)
+    elif isinstance(error, ValueError):
+        text = str(error)
+    else:
+        text = (
+            f"An unexpected error stopped the command ({_described(error)}). Run it again with --debug for the details."
+        )
+    return " ".join(text.split())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, ImportError, OSError))
+        and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+    )
+
+
+def _missing_package(name: str) -> str:
+    package = name.partition(".")[0]
+    extra = {
+        "torch": "torch",
+        "safetensors": "torch",
+        "onnx": "torch",
+        "monai": "train",
+        "lightning_fabric": "fabric",
+        "distributed": "study",
+        "yaml": "study",
+    }.get(package)
+    target = f"vfm-transfer[{extra}]" if extra else "vfm-transfer"
+    return f"This command needs the package {package}, which is not installed. Install it with: pip install '{target}'"
+
+
+def _file_system(error: OSError) -> str:
+    # The file's name alone: a folder's name may be a patient's.
+    name = str(error.filename).replace("\\", "/").rpartition("/")[2] if error.filename else "a file"
+    if error.errno in _DISK_FULL:
+        return f"The disk must have room for {name}, but it is full. Free some space, or choose another folder with -o."
+    if error.errno in _NOT_ALLOWED:
+        return (
+            f"{name} must be readable and its folder writable, but the system refused. Choose another file or folder."
+        )
+    reason = error.strerror or _described(error)
+    return f"{name} must be usable, but the system said: {reason}. Check the name and the folder."
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+# Whether a command may take the memory that it needs at all.
+
+GIB = 2**30
+# Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GiB of addresses.
+LEAST_GIB = 1
+
+
+def require_address_space() -> None:
+    """Raise where the system limits the process (`ulimit -v`) to less than the libraries take.
+
+    The linear algebra of numpy and scipy does not fail there: it asks again and again, for ever.
+
+    Raises:
+        OutOfMemoryError: The limit is too low.
+    """
+    if importlib.util.find_spec("resource") is None:  # Windows has no such limit
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_GIB * GIB:
+        raise OutOfMemoryError(
+            f"The process must be allowed {LEAST_GIB} GiB of memory, but is limited to {limit / GIB:.1f} GiB. "
+            "Raise the limit (ulimit -v)."
+        )
+
+
+# Progress on stderr, for people: nothing is drawn where stderr is no terminal.
+
+OnProgress = Callable[[str, float], None]
+
+
+@contextmanager
+def progress_bar() -> Iterator[OnProgress]:
+    """A bar that follows `on_progress(stage, fraction)`; it comes with the first call and goes when all is done."""
+    if not sys.stderr.isatty():
+        yield _ignore
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = progress.add_task("", total=1.0)
+
+    def on_progress(stage: str, fraction: float) -> None:
+        progress.update(bar, description=stage, completed=fraction)
+        # Away when a stage ends all, so that a question can be asked; the next call brings it back.
+        progress.stop() if fraction >= 1 else progress.start()
+
+    try:
+        yield on_progress
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def progress_lines() -> Iterator[OnProgress]:
+    """As `progress_bar`; where stderr is no terminal, a line for each call, for logs of long runs."""
+    if sys.stderr.isatty():
+        with progress_bar() as on_progress:
+            yield on_progress
+    else:
+        yield lambda stage, fraction: print(f"{fraction:4.0%} {stage}", file=sys.stderr, flush=True)
+
+
+def _ignore(stage: str, fraction: float) -> None:
+    """Nobody watches."""
+
+
+# Options that several commands share, each written down once.
+
+Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
+
+# The same words as in runtimes.py, preprocess.py, restored.py, division.py and optimization.py, which import numpy or
+# torch and so wait until a command runs.
+RUNTIMES = ("auto", "onnx", "torch")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+CROPS = ("auto", "gland", "center")
+ACCELERATORS = ("auto", "cpu", "cuda")
+TRAINING_PRECISIONS = ("float32", "bfloat16")
+PHASE_AXES = ("left-right", "anterior-posterior")
+
+
+def add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    """A command's parser, with what every command has."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary}.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, required: bool = True) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=required, metavar="OUT", help=what)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON, for programs")
+
+
+def add_case_files(parser: argparse.ArgumentParser) -> None:
+    """One file or folder a sequence; they overrule what is found in CASE."""
+    group = parser.add_argument_group("images", "Each a NIfTI, NRRD or MHA file, or a folder of one DICOM series.")
+    group.add_argument("--t2w", type=Path, metavar="F", help="axial T2-weighted image")
+    group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
+    group.add_argument("--adc", type=Path, metavar="F", help="apparent diffusion coefficient")
+    group.add_argument("--gland", type=Path, metavar="F", help="mask of the prostate, an image file")
+    group.add_argument(
+        "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
+    )
+
+
+def require_images(args: argparse.Namespace, case: object) -> None:
+    """Leave with wrong usage unless a study, or files of one, are named."""
+    if not case and not (args.t2w or args.hbv or args.adc):
+        args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """How a network is used on a study."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
+    )
+    group.add_argument(
+        "--threshold",
+        type=probability,
+        metavar="P",
+        help="probability above which a voxel counts (default: the network's)",
+    )
+    group.add_argument(
+        "--only-cspca", action="store_true", help="of cancer grades, mark clinically significant cancer alone"
+    )
+    group.add_argument(
+        "--phase-axis",
+        choices=PHASE_AXES,
+        default=PHASE_AXES[0],
+        help="along which diffusion is distorted (default: %(default)s)",
+    )
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """What runs a network, and where."""
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--runtime", choices=RUNTIMES, default="auto", help="what runs the network (default: ONNX Runtime)"
+    )
+    group.add_argument(
+        "--device", default="auto", metavar="D", help="as `vfm-transfer doctor` lists them (default: the best)"
+    )
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the arithmetic (default: fp32)")
+
+
+def running(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_network` and `add_runtime` were told, as arguments of `predict`."""
+    names = ("runtime", "device", "precision", "crop", "threshold", "only_cspca", "phase_axis")
+    return {name: getattr(args, name) for name in names}
+
+
+def add_division(parser: argparse.ArgumentParser) -> None:
+    """How a training's steps are computed."""
+    group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
+    group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
+    group.add_argument(
+        "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
+    )
+    group.add_argument(
+        "--devices", type=count, default=1, metavar="N", help="processes, each on a device of its own (default: 1)"
+    )
+    group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
+    group.add_argument(
+        "--precision", choices=TRAINING_PRECISIONS, default=TRAINING_PRECISIONS[0], help="default: %(default)s"
+    )
+
+
+def require_undivided(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where a recipe, which says all of this, is to be computed otherwise."""
+    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
+    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
+        args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
+
+
+def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """What `add_division` was told: this process's share, with the others started, and how a step is computed."""
+    from ..inference.probe import require_bfloat16
+    from ..training.distributed import divide, training_device
+
+    device = training_device(args.devices, args.accelerator)
+    if args.precision == "bfloat16":
+        on_progress(require_bfloat16(device), 0.0)
+    return {
+        "division": divide(args.devices, args.accelerator, args.accumulate),
+        "batch": args.batch,
+        "precision": args.precision,
+    }
+
+
+def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
+    parser.add_argument("--task", choices=[str(task) for task in TaskId], metavar="TASK", **more)
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1, as an option's type."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return value
+
+
+def print_json(answer: Any) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -1,0 +1,100 @@
+"""Two networks on one case, to the report: what `compare` and the demo share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..bundles.bundle import Bundle
+from ..bundles.catalog import default_pair
+from ..core.case import Case
+from ..core.region import within_roi
+from ..core.terms import Label, TaskId
+from ..core.volume import Volume
+from ..encoders.base import ModelSpec
+from ..evaluation.comparison import Comparison, compare
+from ..evaluation.images import Reference
+from ..inference.predict import predict_each, save_result
+from ..io import output_folder, read_case
+from ..phantom import Phantom, make_phantom
+from ..report import write_report
+
+SIDES = ("a", "b")
+
+
+def run_side_by_side(
+    case: Case,
+    pair: tuple[Bundle, Bundle],
+    folder: Path,
+    reference: Reference | None = None,
+    *,
+    reference_labels: dict[str, int] | None = None,
+    roi: Volume | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    **running: Any,
+) -> tuple[Comparison, Path]:
+    """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
+
+    Args:
+        case: The study.
+        pair: A and B.
+        folder: Where everything goes; exists.
+        reference: The truth, where it is known; see `compare`.
+        reference_labels: Structure → value in the reference; see `compare`.
+        roi: Mask of a region of interest; of a reference that is a label map, too, only what lies inside counts.
+        on_progress: Called with the stage and the fraction that is done.
+        running: What else `predict` takes: runtime, device, precision, crop, threshold.
+
+    Returns:
+        The comparison and the report's page.
+    """
+    if roi is not None and isinstance(reference, Volume) and pair[0].spec.prediction_task.output == "segmentation":
+        case, reference = within_roi(case, reference, roi)
+    results = predict_each(case, pair, on_progress=on_progress, roi=roi, **running)
+    comparison = compare(case, results[0], results[1], reference, reference_labels=reference_labels)
+    for side, result in zip(SIDES, results, strict=True):
+        save_result(result, folder / side)
+    return comparison, write_report(comparison, folder, pair)
+
+
+# The first run: a study, both networks of the shipped anatomy pair, one report.
+
+PHANTOM_SEED = 7
+ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
+
+
+def run_demo(
+    folder: Path, case_folder: Path | None = None, on_progress: Callable[[str, float], None] | None = None
+) -> Path:
+    """Compare the pretrained and the from-scratch network on a study, or on a phantom whose truth is known.
+
+    Args:
+        folder: Where the report goes; new, empty, or an earlier output, which is replaced.
+        case_folder: A study with a T2w; a phantom without it.
+        on_progress: Called with the stage and the fraction that is done.
+
+    Returns:
+        The report's page.
+
+    Raises:
+        VFMTransferError: The study, the shipped networks or the folder cannot be used.
+    """
+    pair = default_pair(TaskId.ANATOMY_SEGMENTATION)
+    with output_folder(folder) as work:
+        if case_folder is not None:
+            _, page = run_side_by_side(read_case(case_folder), pair, work, on_progress=on_progress)
+        else:
+            phantom = make_phantom(PHANTOM_SEED)
+            truth, labels = truth_for(phantom, pair[0].spec)
+            _, page = run_side_by_side(
+                phantom.case, pair, work, truth, reference_labels=labels, on_progress=on_progress
+            )
+    return folder / page.name
+
+
+def truth_for(phantom: Phantom, spec: ModelSpec) -> tuple[Volume, dict[str, int] | None]:
+    """What a phantom knows of what an anatomy network marks: the zones with their values, or the whole gland."""
+    if set(ZONE_VALUES) <= set(spec.labels):
+        return phantom.zones, ZONE_VALUES
+    return phantom.gland, None

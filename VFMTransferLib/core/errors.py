@@ -1,0 +1,79 @@
+"""Errors that a user can act on: each says what must be what, what was found, and what to do.
+
+`ValueError` stays for a caller's mistake. The command line prints `str(error)` and exits with 1;
+Slicer shows the same sentence.
+"""
+
+from __future__ import annotations
+
+
+class VFMTransferError(Exception):
+    """The parent of every error that a user can mend."""
+
+
+class ImageError(VFMTransferError):
+    """An image file is missing, damaged, or not what its role needs (dimensions, values, unit)."""
+
+
+class GeometryError(ImageError):
+    """Images that must lie in one space do not, or a grid cannot be used."""
+
+
+class MissingSequenceError(VFMTransferError):
+    """A case lacks a sequence, or a mask, that the network needs."""
+
+
+class AmbiguousInputError(VFMTransferError):
+    """Several files or series could fill one role; the message lists them."""
+
+
+class BundleError(VFMTransferError):
+    """A bundle is incomplete, its metadata is wrong, or it does not fit the task."""
+
+
+class ChecksumError(BundleError):
+    """Weights differ from the checksum that their bundle or source states."""
+
+
+class CheckpointError(VFMTransferError):
+    """A checkpoint holds no network that is known here, or holds what must not be loaded."""
+
+
+class RuntimeUnavailableError(VFMTransferError):
+    """The wanted runtime or device is not on this machine; the message says why."""
+
+
+class OutOfMemoryError(VFMTransferError):
+    """A network did not fit in memory."""
+
+
+class OutputError(VFMTransferError):
+    """Results could not be written: folder not writable, disk full."""
+
+
+class DownloadError(VFMTransferError):
+    """A file could not be fetched whole."""
+
+
+class DatasetError(VFMTransferError):
+    """A folder of cases cannot serve for training or for the wanted task."""
+
+
+class ConfigError(VFMTransferError):
+    """A study's configuration is no such thing, or says what cannot be; the message names file and key."""
+
+
+class BatchError(VFMTransferError):
+    """Some cases of a batch failed; the others are done."""
+
+
+class JobError(VFMTransferError):
+    """A message between a program and its worker cannot be understood, or names what cannot be."""
+
+
+class WorkerError(VFMTransferError):
+    """The worker, a child process, did not start or died; the message says of what."""
+
+
+class ClusterError(VFMTransferError):
+    """A cluster does not answer, lost its workers, or does not see what it needs."""

@@ -1,0 +1,1 @@
+"""Task-specific baselines without pretraining: DynUNet for images, a ResNet for classes."""

@@ -1,0 +1,300 @@
+"""Head for image-to-image tasks: up to the input's size, with skips from the image itself.
+
+Nobody has published weights for these tasks, so the head is this project's own. It carries no
+normalization at the finer levels: what it restores is intensity, and normalizing costs accuracy there
+(EDSR, arXiv 1707.02921).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.terms import TaskId
+from .base import ModelSpec
+from .layers import resize
+
+_BLOCK = 4  # pixels of a block
+_FINE = 3
+_TYPICAL_ADC = 1.2  # 1e-3 mm²/s
+
+
+class RefineStep(nn.Module):
+    """One step up: resize to the skip, join both, convolve.
+
+    Args:
+        in_channels: Channels of the coarser map.
+        skip_channels: Channels of the skip.
+        out_channels: Channels of the result.
+        convolution: `nn.Conv3d`, or `nn.Conv2d` for maps of slices.
+    """
+
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, convolution: type[nn.Module] = nn.Conv3d
+    ) -> None:
+        super().__init__()
+        # Narrowing before resizing, not after it, saves the work of all places but every eighth, or fourth.
+        self.narrow = convolution(in_channels, out_channels, 1)
+        self.skip = convolution(skip_channels, out_channels, 1)
+        self.join = convolution(2 * out_channels, out_channels, 3, padding=1)
+        self.refine = convolution(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join x (B, in, ...) with skip (B, skip, [D,] H, W) to (B, out, [D,] H, W)."""
+        x = resize(self.narrow(x), skip.shape[2:])
+        x = F.gelu(self.join(torch.cat([x, self.skip(skip)], dim=1)))
+        return x + F.gelu(self.refine(x))
+
+
+class RestorationHead(nn.Module):
+    """Decoder over the image and the encoder's four normalized maps.
+
+    Its finest level sees blocks of 2 x 2 pixels as channels (ESPCN, arXiv 1609.05158): so each of its convolutions
+    costs a quarter and sees twice as far, and what it adds to a pixel depends on where in the block that lies. The last
+    convolution's weights start at zero, so that an untrained network gives `start` everywhere.
+
+    Args:
+        in_channels: Channels of the image.
+        dims: Channels of the encoder's four maps, at strides 4, 8, 16, 16.
+        width: A third of the channels of the two finest levels; the others have 4, 8 and 16 times as many.
+        out_channels: Channels of the output.
+        start: Output of the untrained network.
+    """
+
+    def __init__(
+        self, in_channels: int, dims: tuple[int, ...], width: int, out_channels: int, start: float = 0.0
+    ) -> None:
+        super().__init__()
+        fine = _FINE * width
+        self.image_full = nn.Conv3d(_BLOCK * in_channels, fine, 3, padding=1)
+        self.image_half = nn.Conv3d(fine, fine, 3, stride=(2, 1, 1), padding=1)
+        self.bottom = nn.Conv3d(dims[2] + dims[3], 16 * width, 1)
+        self.steps = nn.ModuleList(
+            [
+                RefineStep(16 * width, dims[1], 8 * width),
+                RefineStep(8 * width, dims[0], 4 * width),
+                RefineStep(4 * width, fine, fine),
+                RefineStep(fine, fine, fine),
+            ]
+        )
+        self.out = _last(nn.Conv3d(fine, _BLOCK * out_channels, 3, padding=1), start)
+
+    def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
+        """Decode to (B, out, D, H, W) at the image's size."""
+        full = F.gelu(self.image_full(fold_blocks(image)))  # (B, fine, D, H / 2, W / 2)
+        half = F.gelu(self.image_half(full))  # (B, fine, D / 2, H / 2, W / 2)
+        x = F.gelu(self.bottom(torch.cat(maps[2:], dim=1)))  # stride 16
+        for step, skip in zip(self.steps, (maps[1], maps[0], half, full), strict=True):
+            x = step(x, skip)
+        return unfold_blocks(self.out(x))[..., : image.shape[-2], : image.shape[-1]]
+
+
+class SliceRestorationHead(nn.Module):
+    """Decoder over a slice and the patch tokens of its sequences, up to eight times the tokens' grid.
+
+    Blocks of pixels and the start are as above.
+
+    Args:
+        image_channels: Channels of the slices that the skips come from.
+        token_channels: Channels of the tokens of all sequences together.
+        width: A third of the channels of the finest level; the others have 4 and 8 times as many.
+        out_channels: Channels of the output.
+        start: Output of the untrained network.
+    """
+
+    def __init__(
+        self, image_channels: int, token_channels: int, width: int, out_channels: int, start: float = 0.0
+    ) -> None:
+        super().__init__()
+        fine = _FINE * width
+        self.image_full = nn.Conv2d(_BLOCK * image_channels, fine, 3, padding=1)
+        self.image_half = nn.Conv2d(fine, 4 * width, 3, stride=2, padding=1)
+        self.bottom = nn.Conv2d(token_channels, 8 * width, 1)
+        self.steps = nn.ModuleList(
+            [
+                RefineStep(8 * width, 4 * width, 4 * width, nn.Conv2d),
+                RefineStep(4 * width, fine, fine, nn.Conv2d),
+            ]
+        )
+        self.refine = nn.Conv2d(fine, fine, 3, padding=1)
+        self.out = _last(nn.Conv2d(fine, _BLOCK * out_channels, 3, padding=1), start)
+
+    def forward(self, image: Tensor, grid: Tensor) -> Tensor:
+        """Decode to (B, out, 8S, 8S).
+
+        Args:
+            image: Slices (B, image_channels, 8S, 8S).
+            grid: Tokens of all sequences as a map (B, token_channels, S, S).
+        """
+        full = F.gelu(self.image_full(fold_blocks(image)))  # (B, fine, 4S, 4S)
+        half = F.gelu(self.image_half(full))  # (B, 4 width, 2S, 2S)
+        x = F.gelu(self.bottom(grid))
+        for step, skip in zip(self.steps, (half, full), strict=True):
+            x = step(x, skip)
+        return unfold_blocks(self.out(x + F.gelu(self.refine(x))))
+
+
+def start_of(spec: ModelSpec) -> float:
+    """What an untrained head gives: the ADC that is typical of tissue, and no change where an image is changed."""
+    return _TYPICAL_ADC if spec.task is TaskId.ADC_TRANSLATION else 0.0
+
+
+def fold_blocks(x: Tensor) -> Tensor:
+    """Blocks of 2 x 2 pixels in plane as channels: (B, C, ..., H, W) → (B, 4 C, ..., H / 2, W / 2).
+
+    An odd row or column is filled up with zeros.
+    """
+    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    *outer, height, width = x.shape
+    x = x.reshape(*outer, height // 2, 2, width // 2, 2)
+    # Not movedim: the ONNX exporter writes negative axes as they stand, which ONNX forbids.
+    last = x.ndim - 1
+    x = x.permute(0, 1, last - 2, last, *range(2, last - 3), last - 3, last - 1)  # (B, C, 2, 2, ..., H / 2, W / 2)
+    return x.flatten(1, 3)
+
+
+def unfold_blocks(x: Tensor) -> Tensor:
+    """The inverse: (B, 4 C, ..., H, W) → (B, C, ..., 2 H, 2 W)."""
+    x = x.unflatten(1, (-1, 2, 2))  # (B, C, 2, 2, ..., H, W)
+    last = x.ndim - 1
+    x = x.permute(0, 1, *range(4, last - 1), last - 1, 2, last, 3)  # (B, C, ..., H, 2, W, 2)
+    return x.flatten(last - 3, last - 2).flatten(last - 2, last - 1)
+
+
+def _last(convolution: nn.Conv2d | nn.Conv3d, start: float) -> nn.Conv2d | nn.Conv3d:
+    """A convolution that gives `start` until it is trained."""
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.bias, start)
+    return convolution
+
+
+# Head for distortion correction: how far along the phase axis must diffusion be moved to lie on the T2w?
+#
+# A network of plain convolutions has to invent the comparison of two images at a distance before it can learn anything
+# of it, and hundreds of steps do not suffice. Here the comparison is built in, as in networks for optical flow
+# (Dosovitskiy et al., FlowNet, ICCV 2015) and stereo (Kendall et al., GC-Net, ICCV 2017): learned features of both
+# images are correlated at each displacement in question, the encoder's maps weigh what was found, and the output is the
+# expected displacement. Off-resonance is smooth, so the answer is given on a coarse grid and blended.
+#
+# Nobody has published weights for this task; the head is this project's own. It searches along x, the phase axis that
+# the study's cases have.
+
+REACH_MM = 7.0
+_KERNEL = 3
+_EVIDENCE = 4  # similarity at a displacement and at both neighbors, and how long it is
+_NO_SIGNAL = 1e-6
+_CERTAINTY = 10.0  # by which similarities, which lie in -1..1, become logits before training
+
+
+class MatchingHead(nn.Module):
+    """Displacement along x, in mm, by matching diffusion to T2w.
+
+    Each displacement in question is judged by the same weights, from how similar the images are at it and at its two
+    neighbors, from how large it is, and from what the encoder sees. So the head cannot say "to the left" unless the
+    images do; with weights of its own for each displacement, the mean displacement of the last few samples drowned
+    what was to be learned.
+
+    Args:
+        map_channels: Channels of the encoder's maps, coarsest grid and all.
+        diffusion_channels: Channels of the diffusion images.
+        width: Features that are compared.
+        step_mm: Voxel along x.
+        is_flat: Whether images are slices (H, W) and not volumes (D, H, W).
+    """
+
+    def __init__(
+        self, map_channels: Sequence[int], diffusion_channels: int, width: int, step_mm: float, is_flat: bool = False
+    ) -> None:
+        super().__init__()
+        convolution: type[nn.Module] = nn.Conv2d if is_flat else nn.Conv3d
+        self.step_mm, self.reach, hidden = step_mm, round(REACH_MM / step_mm), 2 * width
+        self.is_flat = is_flat
+        self.stride = (4, 8) if is_flat else (2, 4, 8)  # of the answer's grid in that of the features
+        self.anatomy = _features(1, width, is_flat)
+        self.diffusion = _features(diffusion_channels, width, is_flat)
+        self.narrow = nn.ModuleList(convolution(channels, hidden, 1) for channels in map_channels)
+        self.join = convolution(_EVIDENCE, hidden, _KERNEL, padding=1)
+        self.refine = convolution(hidden, hidden, _KERNEL, padding=1)
+        # No bias: what all shifts share says nothing of which is likelier.
+        self.out = convolution(hidden, 1, _KERNEL, padding=1, bias=False)
+        self.certainty = nn.Parameter(torch.tensor(_CERTAINTY))
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, t2w: Tensor, diffusion: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """Displacement (B, 1, [D,] H, W) in mm: place p of the T2w is shown at p + d(p) of the diffusion images.
+
+        Args:
+            t2w: (B, 1, [D,] H, W).
+            diffusion: (B, diffusion_channels, [D,] H, W).
+            maps: The encoder's maps, any sizes.
+        """
+        similar = self.similarity(self.anatomy(t2w).float(), self.diffusion(diffusion).float())  # (B, K, ...)
+        steps = torch.arange(-self.reach, self.reach + 1, dtype=similar.dtype, device=similar.device)
+        steps = steps.view(-1, *[1] * len(self.stride))
+        likely = (self.certainty * similar + self._judged(similar, steps, maps)).softmax(dim=1)
+        coarse = (likely * (self.step_mm * steps)).sum(dim=1, keepdim=True)
+        return self._blended(resize(coarse, t2w.shape[2:]))
+
+    def _judged(self, similar: Tensor, steps: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """What speaks for each displacement (B, K, ...) beside the similarity at the place itself."""
+        count, size = similar.shape[1], similar.shape[2:]
+        pad = [0] * (2 * len(size)) + [1, 1]
+        around = F.pad(similar, pad)
+        length = (steps / self.reach).square().expand_as(similar)
+        parts = [around[:, :count], similar, around[:, 2:], length]
+        evidence = torch.stack(parts, dim=2).flatten(0, 1)  # (B K, 4, ...)
+        seen = torch.stack([resize(narrow(x).float(), size) for narrow, x in zip(self.narrow, maps, strict=True)])
+        x = self.join(evidence).unflatten(0, (-1, count)) + seen.sum(dim=0)[:, None]  # (B, K, hidden, ...)
+        x = F.gelu(x.flatten(0, 1))
+        x = x + F.gelu(self.refine(x))
+        return self.out(x).float().unflatten(0, (-1, count)).squeeze(2)
+
+    def similarity(self, anatomy: Tensor, diffusion: Tensor) -> Tensor:
+        """Correlation of features (B, C, ...) around each place of the coarse grid at each displacement, -1..1."""
+        anatomy, diffusion = (x - resize(self._pooled(x), x.shape[2:]) for x in (anatomy, diffusion))
+        length, reach = anatomy.shape[-1], (self.reach, self.reach)
+        moved, energy = F.pad(diffusion, reach), F.pad(_energy(diffusion), reach)
+        fixed = self._pooled(_energy(anatomy))
+        found = []
+        for shift in range(2 * self.reach + 1):
+            common = self._pooled((anatomy * moved[..., shift : shift + length]).sum(dim=1, keepdim=True))
+            there = self._pooled(energy[..., shift : shift + length])
+            found.append(common / torch.sqrt(fixed * there + _NO_SIGNAL))
+        return torch.cat(found, dim=1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Means over windows twice the coarse grid's step, around its places."""
+        pool = F.avg_pool2d if self.is_flat else F.avg_pool3d
+        return pool(x, [2 * s for s in self.stride], self.stride, [s // 2 for s in self.stride])
+
+    def _blended(self, x: Tensor) -> Tensor:
+        """Means over as much as a coarse step, so that the derivative, which scales intensities, has no jumps."""
+        pool, size = (F.avg_pool2d, (9, 9)) if self.is_flat else (F.avg_pool3d, (5, 9, 9))
+        return pool(x, size, 1, [s // 2 for s in size], count_include_pad=False)
+
+
+def _energy(x: Tensor) -> Tensor:
+    return x.square().sum(dim=1, keepdim=True)
+
+
+def _features(channels: int, width: int, is_flat: bool) -> nn.Sequential:
+    """What is compared: at full resolution along x, and half of it along the other axes."""
+    if is_flat:
+        return nn.Sequential(
+            nn.Conv2d(channels, width, 5, stride=(2, 1), padding=2),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+    flat, pad = (1, 3, 3), (0, 1, 1)
+    return nn.Sequential(
+        nn.Conv3d(channels, width, (2, 5, 5), stride=(2, 2, 1), padding=(0, 2, 2)),
+        nn.GELU(),
+        nn.Conv3d(width, width, flat, padding=pad),
+        nn.GELU(),
+        nn.Conv3d(width, width, flat, padding=pad),
+    )

@@ -1,0 +1,297 @@
+"""The blocks that the networks share, one class each. Axes: B batch, C channels, D H W.
+
+Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic depth (arXiv 1603.09382).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """View (B, C, D, H, W) as (B, D, H, W, C)."""
+    # Not movedim: the ONNX exporter writes its -1 as it stands, which ONNX forbids.
+    return x.permute(0, 2, 3, 4, 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """View (B, D, H, W, C) as (B, C, D, H, W)."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization over the channels of a channels-first map (B, C, D, H, W)."""
+
+    def __init__(self, channels: int, eps: float = NORM_EPS) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each voxel's channels; the shape stays."""
+        return channels_first(super().forward(channels_last(x)))
+
+
+class GRN(nn.Module):
+    """Global response normalization of ConvNeXt V2 (section 3.3), on channels-last maps.
+
+    A channel's response is its L2 norm over the whole map, so the output depends on the crop.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of x (B, D, H, W, C) by their share of the response."""
+        # vector_norm has a gradient of zero, not NaN, where a channel is zero everywhere.
+        response = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1, C)
+        share = response / (response.mean(dim=-1, keepdim=True) + NORM_EPS)
+        # The paper's gamma * (x * share) + beta + x, with fewer passes over the map.
+        return x * (1 + self.gamma * share) + self.beta
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for a whole sample, in training only."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"A drop path rate must lie in [0, 1), got {rate}.")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero some samples of x (B, ...) and scale up the others, so that the expectation stays."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = 1 - self.rate
+        mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(kept)
+        return x * mask / kept
+
+
+class ConvNeXtBlock(nn.Module):
+    """ConvNeXt V2 block in three dimensions: depthwise 7x7x7, then a per-voxel perceptron with GRN."""
+
+    def __init__(self, channels: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv3d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.grn = GRN(4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine x (B, C, D, H, W); the shape stays."""
+        residual = channels_last(self.dwconv(x))  # (B, D, H, W, C)
+        residual = self.act(self.pwconv1(self.norm(residual)))  # (B, D, H, W, 4C)
+        residual = channels_first(self.pwconv2(self.grn(residual)))  # (B, C, D, H, W)
+        return x + self.drop_path(residual)
+
+
+class ConvModule(nn.Module):
+    """UPerNet's unit in ProFound: convolution without bias, layer norm, GELU.
+
+    The norm bears the name `batch_norm` because the authors' files call it so.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.batch_norm = LayerNorm(out_channels)
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, in, D, H, W) to (B, out, D, H, W)."""
+        return self.activation(self.batch_norm(self.conv(x)))
+
+
+class AdaptiveAveragePool(nn.Module):
+    """`nn.AdaptiveAvgPool3d` to a cube, written as one averaging matrix an axis.
+
+    The ONNX exporter refuses adaptive pooling where the input is no multiple of the output, or is
+    dynamic. A mean over a box is separable, so three small matrix products are the same function.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool x (B, C, D, H, W) to (B, C, size, size, size)."""
+        depth, height, width = (_averaging_matrix(n, self.size, x) for n in x.shape[2:])
+        x = height @ (x @ width.T)  # (B, C, D, size, size)
+        x = depth @ x.flatten(3)  # (B, C, size, size * size)
+        return x.unflatten(3, (self.size, self.size))
+
+
+def _averaging_matrix(length: int, size: int, like: Tensor) -> Tensor:
+    """Matrix (size, length) whose row i averages the places floor(i n / s) .. ceil((i + 1) n / s)."""
+    row = torch.arange(size, device=like.device)[:, None]
+    place = torch.arange(length, device=like.device)[None]
+    first = (row * length).div(size, rounding_mode="floor")
+    end = ((row + 1) * length + size - 1).div(size, rounding_mode="floor")
+    inside = ((place >= first) & (place < end)).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Scale a map (B, C, D, H, W) or (B, C, H, W) linearly to `size`; voxel corners, not centers, are aligned."""
+    mode = "trilinear" if x.ndim == 5 else "bilinear"
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
+
+
+# 3D convolutions whose gradients are fast on a CPU; same weights, same result.
+#
+# PyTorch's own gradients of a depthwise `Conv3d` are the slowest part of training a ConvNeXt on a
+# CPU: ten to thirty times its forward pass. Both are rewritten here as operations that are fast
+# (`docs/training.md` has the timings):
+#
+# - with respect to the input: the forward convolution of the output's gradient with the flipped kernel;
+# - with respect to the kernel: one matrix product for each kernel plane. The product of all rows of
+#   the output's gradient with all rows of the padded input holds every shift along W as a diagonal.
+#
+# A convolution whose stride is its kernel (ConvNeXt's stem and downsampling) is one matrix product.
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """Depthwise convolution of stride 1 that keeps the size: odd cubic kernel, padding kernel // 2."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        to_x = to_weight = to_bias = None
+        if needs_x:
+            padding = weight.shape[-1] // 2
+            to_x = F.conv3d(gradient, weight.flip(2, 3, 4), padding=padding, groups=x.shape[1])
+        if needs_weight:
+            to_weight = _kernel_gradient(x, gradient, weight.shape[-1]).to(weight.dtype)
+        if needs_bias and ctx.has_bias:
+            to_bias = gradient.sum((0, 2, 3, 4))
+        return to_x, to_weight, to_bias
+
+
+def _kernel_gradient(x: Tensor, gradient: Tensor, size: int) -> Tensor:
+    """Gradient with respect to the kernel of a depthwise convolution.
+
+    Args:
+        x: Input (B, C, D, H, W).
+        gradient: Gradient with respect to the output, same shape.
+        size: Edge of the kernel, odd.
+
+    Returns:
+        Gradient (C, 1, size, size, size), float32.
+    """
+    batch, channels, depth, height, width = x.shape
+    padded_width = width + size - 1
+    padded = F.pad(x, (size // 2,) * 6)
+    rows = padded.unfold(3, height, 1)  # (B, C, D + size - 1, ky, W + size - 1, H)
+    # The pixels of one column of the gradient, for each W: (C, W, B D H)
+    columns = gradient.permute(1, 4, 0, 2, 3).reshape(channels, width, batch * depth * height)
+    planes = []
+    for kz in range(size):
+        plane = rows[:, :, kz : kz + depth].permute(1, 0, 2, 5, 3, 4)  # (C, B, D, H, ky, W + size - 1)
+        plane = plane.reshape(channels, batch * depth * height, size * padded_width)
+        products = torch.bmm(columns, plane)  # (C, W, ky (W + size - 1))
+        # Entry (w, ky, w + kx) for all w is a diagonal; its sum is the gradient of the tap (kz, ky, kx).
+        row = size * padded_width
+        diagonals = products.as_strided((channels, size, size, width), (width * row, padded_width, 1, row + 1))
+        planes.append(diagonals.float().sum(-1))
+    return torch.stack(planes, dim=1).unsqueeze(1)
+
+
+class FastDepthwiseConv3d(nn.Conv3d):
+    """A depthwise `nn.Conv3d` with fast gradients; under autocast it computes in autocast's precision."""
+
+    @classmethod
+    def from_convolution(cls, convolution: nn.Conv3d) -> FastDepthwiseConv3d:
+        """The same convolution, sharing its parameters."""
+        size = convolution.kernel_size[0]
+        channels = convolution.in_channels
+        fast = cls(channels, channels, size, padding=size // 2, groups=channels, device="meta")
+        fast.weight, fast.bias = convolution.weight, convolution.bias
+        return fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, D, H, W); the size stays."""
+        if x.device.type != "cpu":
+            return super().forward(x)  # there PyTorch's own gradients are the fast ones
+        precision = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        bias = None if self.bias is None else self.bias.to(precision)
+        return _DepthwiseConvolution.apply(x.to(precision).contiguous(), self.weight.to(precision), bias)
+
+
+class FastPatchConv3d(nn.Conv3d):
+    """A `nn.Conv3d` whose stride equals its kernel, as one matrix product over patches."""
+
+    @classmethod
+    def from_convolution(cls, convolution: nn.Conv3d) -> FastPatchConv3d:
+        """The same convolution, sharing its parameters."""
+        size = convolution.kernel_size
+        fast = cls(convolution.in_channels, convolution.out_channels, size, size, device="meta")
+        fast.weight, fast.bias = convolution.weight, convolution.bias
+        return fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, D, H, W); what is left over at the end of an axis is dropped."""
+        (kd, kh, kw), (batch, channels, *size) = self.kernel_size, x.shape
+        depth, height, width = size[0] // kd, size[1] // kh, size[2] // kw
+        x = x[:, :, : depth * kd, : height * kh, : width * kw]
+        x = x.reshape(batch, channels, depth, kd, height, kh, width, kw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        patches = x.reshape(batch, depth, height, width, channels * kd * kh * kw)
+        return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
+def accelerate(network: nn.Module) -> nn.Module:
+    """Give the depthwise and the patch convolutions of a network fast gradients, in place.
+
+    Parameters, their names and their order stay; only how gradients are computed changes.
+
+    Returns:
+        The same network.
+    """
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Conv3d and _is_plain_depthwise(child):
+                setattr(module, name, FastDepthwiseConv3d.from_convolution(child))
+            elif type(child) is nn.Conv3d and _is_patchwise(child):
+                setattr(module, name, FastPatchConv3d.from_convolution(child))
+    return network
+
+
+def _is_plain_depthwise(convolution: nn.Conv3d) -> bool:
+    """Whether it is depthwise, of stride 1, odd and cubic, and keeps the size with zero padding."""
+    size = convolution.kernel_size[0]
+    return (
+        convolution.groups == convolution.in_channels == convolution.out_channels
+        and convolution.groups > 1
+        and size % 2 == 1
+        and convolution.kernel_size == (size,) * 3
+        and convolution.padding == (size // 2,) * 3
+        and convolution.stride == convolution.dilation == (1, 1, 1)
+        and convolution.padding_mode == "zeros"
+    )
+
+
+def _is_patchwise(convolution: nn.Conv3d) -> bool:
+    """Whether its stride is its kernel, without padding, groups or dilation."""
+    return (
+        convolution.stride == convolution.kernel_size
+        and convolution.padding == (0, 0, 0)
+        and convolution.dilation == (1, 1, 1)
+        and convolution.groups == 1
+    )

@@ -1,0 +1,322 @@
+"""A volume as ProViCNet sees it: one slice at a time, its neighbors as channels, scaled to the transformer's size.
+
+Facts from pimed/ProViCNet @ 1b016ac (MIT); written anew. Where a volume has fewer than six slices, upstream pads it
+and returns two slices too many; here every volume gives one output a slice.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.errors import GeometryError, ImageError, MissingSequenceError
+from ..core.placement import Prepared, ZScore
+from ..core.region import Bounds
+from ..core.terms import Sequence, TaskId
+from ..core.volume import Geometry, IntTriple, Volume
+from ..core.windows import centered_start, shifted_starts, window_starts
+from ..tasks.zero_filled import doubled_in_plane, zero_filled
+from .base import ModelSpec, PreprocessSpec
+
+NEIGHBORS = 3
+
+
+def neighbor_slices(z: int, depth: int) -> tuple[int, int, int]:
+    """The three slices whose middle answers for slice `z` of `depth`.
+
+    At the ends the window moves inwards, so that the first two slices see the same three, and the last two too.
+    With one or two slices there are no three: the missing neighbor is the nearest slice again.
+    """
+    if depth < NEIGHBORS:
+        return (max(z - 1, 0), z, min(z + 1, depth - 1))
+    middle = min(max(z, 1), depth - 2)
+    return (middle - 1, middle, middle + 1)
+
+
+def slice_positions(z: int, depth: int) -> np.ndarray:
+    """What the network is told of a slice's place: (1, 2), its index and the number of slices, as they are."""
+    return np.array([[z, depth]], np.float32)
+
+
+def scale_slices(array: np.ndarray, size_px: int) -> np.ndarray:
+    """Slices (..., H, W) scaled to (..., size_px, size_px), bilinear, pixel edges aligned, no smoothing.
+
+    The same function as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
+    """
+    rows = _bilinear_matrix(array.shape[-2], size_px)
+    columns = _bilinear_matrix(array.shape[-1], size_px)
+    return np.ascontiguousarray(rows @ array.astype(np.float32) @ columns.T)
+
+
+@lru_cache(maxsize=8)
+def _bilinear_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Matrix (size_out, size_in) whose rows weigh the two nearest of `size_in` samples.
+
+    Places are rounded to float32 once, as torch's fused multiply-add does; kept in float64 they would
+    differ by up to 2e-5 of a pixel.
+    """
+    step = np.float64(np.float32(size_in) / np.float32(size_out))
+    place = np.maximum(((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32), 0)
+    lower = np.minimum(place.astype(int), size_in - 1)
+    upper = np.minimum(lower + 1, size_in - 1)
+    matrix = np.zeros((size_out, size_in), np.float32)
+    out = np.arange(size_out)
+    np.add.at(matrix, (out, lower), 1 - (place - lower))
+    np.add.at(matrix, (out, upper), place - lower)
+    matrix.setflags(write=False)
+    return matrix
+
+
+# A case becomes a network's input: onto the network's grid, normalized, with its windows chosen.
+#
+# The steps and their order are those that the networks were trained with (see each `ModelSpec`): axes nearest
+# to Left, Posterior, Superior; the reference sequence's field of view at the network's spacing; every sequence
+# there by position; intensities; then windows. `Prepared` records where everything lies, and
+# `postprocess` goes back by that record.
+
+CROPS = ("auto", "gland", "center")
+ZSCORE_NONZERO = "zscore-nonzero"
+ZSCORE_TISSUE = "zscore-tissue"
+ZSCORE_GLAND = "zscore-gland"
+
+
+def prepare(
+    case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None, roi: Volume | None = None
+) -> Prepared:
+    """Make a network's input from a case; the case stays as it is.
+
+    Args:
+        case: The study, each sequence on its own grid.
+        spec: The network.
+        crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
+            the image as published, `auto` around the gland where a mask is known, else in the middle.
+        gland: Mask of the prostate, any grid; before the case's own.
+        roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` says, and of windows
+            that segment the whole volume only those that reach it are kept.
+
+    Raises:
+        MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
+        ImageError: A mask is empty or lies outside the image.
+    """
+    if crop not in CROPS:
+        raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
+    mask = gland if gland is not None else case.gland
+    if mask is None and needs_gland(spec, crop, roi):
+        raise MissingSequenceError(
+            f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
+            "Select one, or install a gland segmentation bundle."
+        )
+    grid = network_grid(case, spec)
+    bounds = None if roi is None else Bounds.of(roi, grid)
+    array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
+    array, scales = _normalized(case, array, spec, mask, grid)
+    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
+    if spec.family == "provicnet" and spec.task is TaskId.CLASSIFICATION and mask is not None:
+        starts = _with_gland(starts, _gland_on_grid(case, mask, grid))
+    return Prepared(
+        array=array,
+        geometry=grid,
+        reference=case[reference_sequence(case, spec)].geometry,
+        starts=starts,
+        patch=spec.preprocess.patch,
+        scales=scales,
+        centered_on=centered_on,
+    )
+
+
+def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:
+    """Whether a network's input cannot be made without a gland mask."""
+    is_cropped_there = crop == "gland" and roi is None and not spec.preprocess.whole_volume
+    return spec.preprocess.normalization == ZSCORE_GLAND or is_cropped_there
+
+
+def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
+    """The sequence whose field of view the network sees and on whose grid the result comes back.
+
+    It is the task's, where the case has it, else the first that the network takes.
+    """
+    reference = spec.prediction_task.reference
+    if reference in case:
+        return reference
+    return next(sequence for sequence in spec.preprocess.sequences if sequence is not None)
+
+
+def network_grid(case: Case, spec: ModelSpec) -> Geometry:
+    """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing.
+
+    Super-resolution sees the T2w's own matrix doubled in plane, whatever its spacing is.
+    """
+    seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
+    if spec.task is not TaskId.SUPER_RESOLUTION:
+        return seen.with_spacing(spec.preprocess.spacing_mm)
+    doubled = doubled_in_plane(seen)
+    return doubled.with_spacing((*doubled.spacing_mm[:2], spec.preprocess.spacing_mm[2]))
+
+
+def place_on_grid(case: Case, spec: ModelSpec) -> Case:
+    """The case with the network's sequences on the network grid, linearly by position, 0 outside.
+
+    For super-resolution, which adds to what it sees, by zero-filled k-space in plane. A gland mask comes along, nearest
+    neighbor.
+
+    Raises:
+        MissingSequenceError: A sequence that the network takes is not in the case.
+        GeometryError: A sequence shows nothing where the network looks.
+    """
+    wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
+    case.require(wanted)
+    grid = network_grid(case, spec)
+    place = _placed_finely if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
+    volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
+    for sequence, volume in volumes.items():
+        if not volume.array.any():
+            raise GeometryError(
+                f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec)}, but shows "
+                "nothing there. Select images of one study."
+            )
+    gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
+    return Case(case.id, volumes, gland, case.notes)
+
+
+def _placed_finely(volume: Volume, grid: Geometry) -> Volume:
+    """By zero-filled k-space within the slices, then linearly from slice to slice."""
+    return zero_filled(volume.to_nearest_lps()).resample_to(grid)
+
+
+def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
+    """Stack the sequences that a network takes into channels, in the order that its weights expect.
+
+    Args:
+        case: Volumes already on one grid.
+        spec: Names the sequences; their order is the channel order, and None is a channel of zeros.
+
+    Returns:
+        Array (C, D, H, W), float32, where C is `len(spec.sequences)`.
+
+    Raises:
+        MissingSequenceError: A sequence in `spec` is not in `case`.
+        GeometryError: The volumes lie on different grids.
+    """
+    volumes = [case[sequence] for sequence in spec.sequences if sequence is not None]
+    for volume in volumes[1:]:
+        volumes[0].require_same_grid(volume)
+    array = np.zeros((len(spec.sequences), *volumes[0].geometry.shape), np.float32)
+    for channel, sequence in enumerate(spec.sequences):
+        if sequence is not None:
+            array[channel] = case[sequence].array
+    return array
+
+
+def zscore_nonzero(array: np.ndarray) -> np.ndarray:
+    """Mean 0 and standard deviation 1 over the non-zero voxels; zeros, and an array of zeros, stay as they are."""
+    return _zscore_nonzero(array)[0]
+
+
+def zscore_within(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """All voxels by mean and standard deviation of those in `mask` (not empty)."""
+    return ZScore.of(array[mask > 0]).apply(array)
+
+
+def _zscore_nonzero(array: np.ndarray) -> tuple[np.ndarray, ZScore]:
+    scale = _tissue_scale(array)
+    return np.where(array != 0, scale.apply(array), np.float32(0)), scale
+
+
+def _tissue_scale(array: np.ndarray) -> ZScore:
+    """Mean and standard deviation of the non-zero voxels; of an array of zeros, what leaves it as it is."""
+    inside = array != 0
+    return ZScore.of(array[inside]) if inside.any() else ZScore()
+
+
+def _normalized(
+    case: Case, array: np.ndarray, spec: ModelSpec, gland: Volume | None, grid: Geometry
+) -> tuple[np.ndarray, tuple[ZScore, ...]]:
+    """Normalize the channels in place of the given array, over the whole field of view, before any crop."""
+    scales = []
+    if spec.preprocess.normalization == ZSCORE_NONZERO:
+        for channel in range(len(array)):
+            array[channel], scale = _zscore_nonzero(array[channel])
+            scales.append(scale)
+    elif spec.preprocess.normalization == ZSCORE_TISSUE:
+        for channel in range(len(array)):
+            scales.append(_tissue_scale(array[channel]))
+            array[channel] = scales[-1].apply(array[channel])
+    elif spec.preprocess.normalization == ZSCORE_GLAND:
+        assert gland is not None, "needs_gland was asked before"
+        inside = _gland_on_grid(case, gland, grid)
+        for channel in range(len(array)):
+            scales.append(ZScore.of(array[channel][inside]))
+            array[channel] = scales[-1].apply(array[channel])
+    else:
+        raise ValueError(
+            f"Normalization must be {ZSCORE_NONZERO}, {ZSCORE_TISSUE} or {ZSCORE_GLAND}, "
+            f"got '{spec.preprocess.normalization}'."
+        )
+    return array, tuple(scales)
+
+
+def _gland_on_grid(case: Case, gland: Volume, grid: Geometry) -> np.ndarray:
+    """The gland's voxels on the network grid (D, H, W), bool, at least one."""
+    inside = gland.resample_to(grid, "nearest").array > 0
+    if not inside.any():
+        raise ImageError(
+            f"The gland mask of case '{case.id}' must mark voxels inside the images, but marks none there. "
+            "Give a mask that was drawn on this study."
+        )
+    return inside
+
+
+def _windows(
+    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None
+) -> tuple[tuple[IntTriple, ...], str]:
+    """First voxels of the windows, and what they are centered on."""
+    shape, patch = grid.shape, spec.preprocess.patch
+    if spec.preprocess.whole_volume:
+        return _reaching(bounds, window_starts(shape, patch, spec.preprocess.overlap), spec), "whole volume"
+    center, centered_on = _middle(grid, gland, bounds)
+    if spec.family == "provicnet":
+        _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
+        return _reaching(bounds, tuple((z, y, x) for z in range(shape[0])), spec), centered_on
+    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
+
+
+def _with_gland(starts: tuple[IntTriple, ...], inside: np.ndarray) -> tuple[IntTriple, ...]:
+    """The slices that hold gland; the others say nothing of the prostate, and would have as much of a say."""
+    return tuple(start for start in starts if inside[start[0]].any())
+
+
+def _middle(
+    grid: Geometry, gland: Volume | None, bounds: Bounds | None
+) -> tuple[tuple[float, float, float] | None, str]:
+    """The continuous index (z, y, x) that a single window lies around, None for the image's middle; and its name."""
+    if bounds is not None:
+        return bounds.center, "region of interest"
+    return (None, "image") if gland is None else (gland_center(gland, grid), "gland")
+
+
+def _reaching(bounds: Bounds | None, starts: tuple[IntTriple, ...], spec: ModelSpec) -> tuple[IntTriple, ...]:
+    """The windows that are needed: of a segmentation, whose rest is dropped, those that reach the region."""
+    if bounds is None or spec.prediction_task.output != "segmentation":
+        return starts
+    return bounds.touching(starts, spec.preprocess.patch)
+
+
+def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
+    """Centroid of a gland mask as a continuous index (z, y, x) of `grid`.
+
+    Raises:
+        ImageError: The mask is empty, or its middle lies outside the grid.
+    """
+    voxels = np.argwhere(gland.array > 0)
+    if len(voxels) == 0:
+        raise ImageError("The gland mask must mark at least one voxel, but is empty. Give another, or none.")
+    centroid_mm = gland.geometry.to_world(voxels.mean(axis=0)[::-1])
+    x, y, z = (float(v) for v in grid.to_index(centroid_mm))
+    if not all(-0.5 <= c <= n - 0.5 for c, n in zip((x, y, z), grid.size, strict=True)):
+        raise ImageError(
+            "The gland mask must lie inside the images, but its middle is outside of them. "
+            "Give a mask that was drawn on this study."
+        )
+    return (z, y, x)

@@ -1,0 +1,1 @@
+"""ProFound: a 3D ConvNeXt V2, pretrained as a masked autoencoder."""

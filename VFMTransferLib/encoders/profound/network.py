@@ -1,0 +1,229 @@
+"""ConvNeXt V2 in three dimensions, the encoder of ProFound. Any depths and widths.
+
+Papers: ConvNeXt V2, arXiv 2301.00808; ProFound, arXiv 2603.03961. Tensor names are those of the
+authors' files (pipiwang/ProFound, Apache-2.0), so that these load strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..base import ConvNeXtSpec, ModelSpec
+from ..classifier import ClassifierHead
+from ..image_heads import MatchingHead, RestorationHead, start_of
+from ..layers import NORM_EPS, ConvNeXtBlock, LayerNorm, channels_first, channels_last, resize
+from .heads import AuxiliaryHead, UNETRDecoder, UPerNetHead
+
+# Kernel and stride of each stage's entry. The last one keeps the resolution: the total is 16, not 32.
+STRIDES = (4, 2, 2, 1)
+_INIT_STD = 0.02
+
+
+class ConvNeXtV2(nn.Module):
+    """Encoder: an image becomes four maps, at strides 4, 8, 16 and 16.
+
+    Args:
+        spec: Blocks and channels of the four stages.
+        drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
+    """
+
+    def __init__(self, spec: ConvNeXtSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.dims = spec.dims
+        self.downsample_layers = nn.ModuleList(_entries(spec))
+        rates = iter(torch.linspace(0, drop_path, sum(spec.depths), device="cpu").tolist())
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ConvNeXtBlock(dim, next(rates)) for _ in range(depth)))
+            for depth, dim in zip(spec.depths, spec.dims, strict=True)
+        )
+        self.norm = nn.LayerNorm(spec.dims[-1], eps=NORM_EPS)
+        self.apply(_initialize)
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """Encode x (B, C, D, H, W) to the maps of the four stages, not normalized.
+
+        Returns:
+            (B, dims[i], ...) at strides 4, 8, 16, 16; sizes that are no multiple are rounded down.
+        """
+        maps = []
+        for entry, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(entry(x))
+            maps.append(x)
+        return maps
+
+    def pool(self, last: Tensor) -> Tensor:
+        """Average the last map over space and normalize it: (B, dims[3])."""
+        return self.norm(last.mean(dim=(2, 3, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode x (B, C, D, H, W) to one normalized feature vector a sample, (B, dims[3])."""
+        return self.pool(self.forward_features(x)[-1])
+
+
+def _entries(spec: ConvNeXtSpec) -> list[nn.Sequential]:
+    """The strided convolution before each stage; the stem normalizes after it, the others before."""
+    dims = spec.dims
+    stem = nn.Sequential(nn.Conv3d(spec.in_channels, dims[0], STRIDES[0], STRIDES[0]), LayerNorm(dims[0]))
+    return [
+        stem,
+        *(
+            nn.Sequential(LayerNorm(before), nn.Conv3d(before, after, stride, stride))
+            for before, after, stride in zip(dims[:-1], dims[1:], STRIDES[1:], strict=True)
+        ),
+    ]
+
+
+def _initialize(module: nn.Module) -> None:
+    """Start a network from scratch as the ConvNeXt V2 paper does: truncated normal, no bias."""
+    if isinstance(module, nn.Conv3d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+        nn.init.zeros_(module.bias)
+
+
+# ProFound: a 3D ConvNeXt V2 encoder with one of several heads.
+#
+# Paper: arXiv 2603.03961. Tensor names are those of the authors' files (pipiwang/ProFound, Apache-2.0).
+# Input of each network: x (B, 3, D, H, W), channels T2w, high-b DWI, ADC (or T2w and two of zeros).
+
+_AUXILIARY_MAP = 2
+_STRIDE = 16
+
+
+class ProFoundEncoder(ConvNeXtV2):
+    """The encoder alone: one normalized feature vector a sample, and no head.
+
+    Args:
+        spec: Sizes of the encoder.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec.encoder, drop_path)
+
+
+class ProFoundClassifier(nn.Module):
+    """Encoder and perceptron: logits of one class a study.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = ConvNeXtV2(spec.encoder, drop_path)
+        self.head = ClassifierHead(spec.encoder.dims[-1], spec.head.width, spec.head.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify x: logits (B, out)."""
+        return self.head(self.encoder(x))
+
+
+class ProFoundUPerNet(nn.Module):
+    """Encoder and UPerNet: logits at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        dims, head = spec.encoder.dims, spec.head
+        self.encoder = ConvNeXtV2(spec.encoder, drop_path)
+        self.decode_head = UPerNetHead(dims, head.width, head.out_channels)
+        self.auxiliary_head = AuxiliaryHead(dims[_AUXILIARY_MAP], head.auxiliary_width, head.out_channels)
+        self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in dims)
+
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+        """Segment x.
+
+        Args:
+            x: Images (B, C, D, H, W).
+            size: Size of the logits, if not the input's; training saves most of its time at a smaller one.
+
+        Returns:
+            Logits (B, out, D, H, W); in training mode a list of these and the auxiliary head's.
+        """
+        size = x.shape[2:] if size is None else size
+        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        logits = resize(self.decode_head(maps), size)
+        if not self.training:
+            return logits
+        return [logits, resize(self.auxiliary_head(maps[_AUXILIARY_MAP]), size)]
+
+
+class ProFoundUNETR(nn.Module):
+    """Encoder and UNETR-like decoder: logits at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, head = spec.encoder, spec.head
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.norm1, self.norm2, self.norm3 = (LayerNorm(dim) for dim in encoder.dims[:-1])
+        self.decoder = UNETRDecoder(encoder.in_channels, encoder.dims, head.width, head.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Segment x: logits (B, out, D, H, W).
+
+        Raises:
+            ValueError: A size is no multiple of 16, so that the skips do not meet.
+        """
+        if not torch.jit.is_tracing() and any(n % _STRIDE for n in x.shape[2:]):
+            raise ValueError(
+                f"The input's size must be a multiple of {_STRIDE} in each axis, got {tuple(x.shape[2:])}."
+            )
+        first, second, third, last = self.encoder.forward_features(x)
+        # The last map's norm is the encoder's own, as in the authors' files.
+        last = channels_first(self.encoder.norm(channels_last(last)))
+        return self.decoder(x, [self.norm1(first), self.norm2(second), self.norm3(third), last])
+
+
+class ProFoundRestoration(nn.Module):
+    """Encoder and restoration head: an image at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, head = spec.encoder, spec.head
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
+        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, start_of(spec))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore x: (B, out, D, H, W), in the unit that the model's registry row states."""
+        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        return self.head(x, maps)
+
+
+class ProFoundMatching(nn.Module):
+    """Encoder and matching head: the displacement of diffusion against T2w, at the input's size.
+
+    Args:
+        spec: Sizes of encoder and head; its first sequence is T2w.
+        drop_path: Stochastic depth of the encoder, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, (step_mm, _, _) = spec.encoder, spec.preprocess.spacing_mm
+        self.encoder = ConvNeXtV2(encoder, drop_path)
+        self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
+        self.head = MatchingHead(encoder.dims, encoder.in_channels - 1, spec.head.width, step_mm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Displacement (B, 1, D, H, W) in mm along x, see `MatchingHead`."""
+        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        return self.head(x[:, :1], x[:, 1:], maps)

@@ -1,0 +1,367 @@
+"""DINOv2 vision transformer with registers, the backbone of ProViCNet. Any depth and width.
+
+Papers: ViT, arXiv 2010.11929; DINOv2, arXiv 2304.07193; registers, arXiv 2309.16588. Tensor names are
+those of facebookresearch/dinov2 (Apache-2.0), so that the authors' files load strictly.
+Axes: N tokens, C channels of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..base import ModelSpec, ViTSpec
+from ..classifier import ClassifierHead
+from ..image_heads import MatchingHead, SliceRestorationHead, start_of
+from ..layers import NORM_EPS, DropPath, resize
+from .heads import ConvolutionHead, FusionHead, token_grid
+
+_MLP_RATIO = 4
+# CaiT's value for up to 18 blocks (arXiv 2103.17239, section 2). At DINOv2's 1e-5 the blocks of a network that starts
+# from scratch stay silent for hundreds of steps.
+_LAYER_SCALE = 0.1
+_INIT_STD = 0.02
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens x (B, N, C)."""
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)  # each (B, heads, N, C / heads)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, C)
+
+
+class LayerScale(nn.Module):
+    """One learned factor a channel on a residual branch."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), _LAYER_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of x (..., C)."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """The perceptron of a block, the same for each token."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, _MLP_RATIO * dim)
+        self.fc2 = nn.Linear(_MLP_RATIO * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each token of x (..., C)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-normalized transformer block with scaled residual branches."""
+
+    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, heads)
+        self.ls1 = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim)
+        self.ls2 = LayerScale(dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the tokens x (B, N, C)."""
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+class PatchEmbed(nn.Module):
+    """One token for each square patch of the image."""
+
+    def __init__(self, in_channels: int, dim: int, patch_px: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_px, stride=patch_px)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn x (B, C, H, W) into tokens (B, N, dim), row by row."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """Backbone: an image and further tokens become normalized tokens.
+
+    Args:
+        spec: Sizes. `image_px` fixes the number of patches; the stored position embedding is the one
+            of `pretrained_image_px` and is scaled on the way.
+        drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
+    """
+
+    def __init__(self, spec: ViTSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.stored_grid = spec.pretrained_image_px // spec.patch_px
+        dim = spec.dim
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.stored_grid**2, dim))
+        self.register_tokens = nn.Parameter(torch.empty(1, spec.registers, dim))
+        # Serves DINOv2's own pre-training only; the files carry it.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim))
+        self.patch_embed = PatchEmbed(spec.in_channels, dim, spec.patch_px)
+        rates = torch.linspace(0, drop_path, spec.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(Block(dim, spec.heads, rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        scaling = _bicubic_matrix(self.stored_grid, spec.image_px // spec.patch_px)
+        self.register_buffer("position_scaling", scaling, persistent=False)
+        self.apply(_initialize)
+        for token in (self.cls_token, self.pos_embed, self.register_tokens):
+            nn.init.trunc_normal_(token, std=_INIT_STD)
+
+    def forward(self, x: Tensor, extra: Tensor) -> Tensor:
+        """Encode an image.
+
+        Args:
+            x: (B, C, image_px, image_px).
+            extra: Tokens (B, E, dim) that join without a position embedding.
+
+        Returns:
+            Normalized tokens (B, 1 + registers + E + patches, dim): cls, registers, extra, patches.
+        """
+        patches = self.patch_embed(x) + self._patch_positions()
+        batch = x.shape[0]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
+        tokens = torch.cat([cls, self.register_tokens.expand(batch, -1, -1), extra, patches], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def _patch_positions(self) -> Tensor:
+        """Scale the stored position embedding to the image's patches: (1, patches, dim)."""
+        stored = self.pos_embed[:, 1:].unflatten(1, (self.stored_grid, self.stored_grid))  # (1, h, w, C)
+        rows = self.position_scaling @ stored.flatten(2)  # (1, H, w * C)
+        columns = self.position_scaling @ rows.unflatten(2, (self.stored_grid, -1))  # (1, H, W, C)
+        return columns.flatten(1, 2)
+
+
+def _bicubic_matrix(stored: int, wanted: int) -> Tensor:
+    """Matrix (wanted, stored) that scales one axis as PyTorch's bicubic interpolation with antialias.
+
+    The filter is separable and linear, so its response to unit vectors is all of it. ONNX has no
+    operator that reproduces it, but a matrix product exports anywhere.
+    """
+    # The device is stated because the network may be built on the meta device.
+    units = torch.eye(stored, device="cpu")[None, None]
+    scaled = F.interpolate(units, size=(wanted, stored), mode="bicubic", antialias=True, align_corners=False)
+    return scaled[0, 0]
+
+
+def _initialize(module: nn.Module) -> None:
+    """Start from scratch as DINOv2 does: truncated normal weights, no bias, in linear layers."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+        nn.init.zeros_(module.bias)
+
+
+# ProViCNet: a DINOv2 backbone on three neighboring slices of one sequence; and the fusion of three.
+#
+# Paper: arXiv 2502.00366. Tensor names are those of the authors' files (pimed/ProViCNet, MIT).
+# Input of a sequence's network: x (B, 3, image_px, image_px), channels slices z - 1, z, z + 1; positions
+# (B, 2), the slice's index z and the number of slices, as they are.
+
+_POSITION_TOKENS = 2
+_NEIGHBORS = 3
+_TOKENS_TO_OUTPUT = 8
+
+
+class SliceEncoder(nn.Module):
+    """The backbone of one sequence, told where in the volume its slice lies.
+
+    Args:
+        encoder: Sizes of the backbone.
+        drop_path: Its stochastic depth, in training.
+    """
+
+    def __init__(self, encoder: ViTSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.side = encoder.image_px // encoder.patch_px
+        self.leading_tokens = 1 + encoder.registers + _POSITION_TOKENS
+        self.backbone = VisionTransformer(encoder, drop_path)
+        self.axis_pos = nn.Linear(1, encoder.dim)
+        self.axis_max = nn.Linear(1, encoder.dim)
+
+    def patch_tokens(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Encode a slice: normalized patch tokens (B, side * side, dim), row by row."""
+        positions = positions.to(x.dtype)  # counts are whole numbers, and may come as such
+        extra = torch.stack([self.axis_pos(positions[:, :1]), self.axis_max(positions[:, 1:])], dim=1)
+        return self.backbone(x, extra)[:, self.leading_tokens :]
+
+
+class ProViCNet(SliceEncoder):
+    """The network of one sequence.
+
+    Args:
+        spec: Sizes of backbone and head.
+        drop_path: Stochastic depth of the backbone, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec.encoder, drop_path)
+        self.head = ConvolutionHead(spec.encoder.dim, spec.head.width, spec.head.out_channels)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Segment a slice: logits (B, out, 8 * side, 8 * side)."""
+        return self.segment(self.patch_tokens(x, positions))
+
+    def segment(self, tokens: Tensor) -> Tensor:
+        """Logits (B, out, 8 * side, 8 * side) from a slice's patch tokens."""
+        return self.head(token_grid(tokens, self.side))
+
+
+class ProViCNetFusion(nn.Module):
+    """The networks of three sequences, and the head that joins their tokens.
+
+    The sequence networks keep their own heads: each is whole, and can be run alone.
+
+    Args:
+        spec: Sizes of backbones and head.
+        drop_path: Stochastic depth of the backbones, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        encoder, head = spec.encoder, spec.head
+        self.t2w, self.adc, self.dwi = (ProViCNet(spec, drop_path) for _ in range(3))
+        side = encoder.image_px // encoder.patch_px
+        self.fusion = FusionHead(encoder.dim, head.width, head.out_channels, side)
+
+    def forward(self, t2w: Tensor, adc: Tensor, dwi: Tensor, positions: Tensor) -> Tensor:
+        """Segment a slice from the windows of its three sequences: logits (B, out, 8 * side, 8 * side)."""
+        return self.fusion(
+            self.t2w.patch_tokens(t2w, positions),
+            self.adc.patch_tokens(adc, positions),
+            self.dwi.patch_tokens(dwi, positions),
+        )
+
+
+class ProViCNetClassifier(nn.Module):
+    """One encoder a sequence, and a perceptron over what their tokens have in common and what stands out.
+
+    Nobody has published such a head; it is this project's own. It speaks of one slice; the logits of a study are the
+    mean over the slices that hold the gland (`preprocess.prepare`, `inference.infer`).
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoders = _encoders(spec, drop_path)
+        self.head = ClassifierHead(2 * len(self.encoders) * spec.encoder.dim, spec.head.width, spec.head.out_channels)
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Classify a slice: logits (B, out).
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        pooled = []
+        for encoder, window in zip(self.encoders.values(), windows, strict=True):
+            tokens = encoder.patch_tokens(window, positions)
+            pooled += [tokens.mean(dim=1), tokens.amax(dim=1)]  # a lesion covers few of the patches
+        return self.head(torch.cat(pooled, dim=1))
+
+
+class ProViCNetRestoration(nn.Module):
+    """One encoder a sequence, and a decoder to an image with skips from the slices themselves.
+
+    Nobody has published such a head; it is this project's own.
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.side = spec.encoder.image_px // spec.encoder.patch_px
+        self.encoders = _encoders(spec, drop_path)
+        count = len(self.encoders)
+        channels, tokens = count * (_NEIGHBORS + 1), count * spec.encoder.dim
+        width, out = spec.head.width, spec.head.out_channels
+        self.head = SliceRestorationHead(channels, tokens, width, out, start_of(spec))
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the model's registry row states.
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        grid = _joint_grid(self.encoders, windows, positions, self.side)
+        slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
+        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
+        return self.head(resize(slices, size), grid)
+
+
+class ProViCNetMatching(nn.Module):
+    """One encoder a sequence, and a matching head: the displacement of diffusion against T2w in a slice.
+
+    Args:
+        spec: Sizes; its sequences say which encoders there are, T2w first.
+        drop_path: Stochastic depth of the encoders, in training.
+    """
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.side = spec.encoder.image_px // spec.encoder.patch_px
+        self.encoders = _encoders(spec, drop_path)
+        count, (step_mm, _, _) = len(self.encoders), spec.preprocess.spacing_mm
+        self.head = MatchingHead([count * spec.encoder.dim], count - 1, spec.head.width, step_mm, is_flat=True)
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `MatchingHead`.
+
+        Args:
+            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
+        """
+        *windows, positions = windows_and_positions
+        grid = _joint_grid(self.encoders, windows, positions, self.side)
+        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
+        t2w, *diffusion = (resize(own_slice(window, positions), size) for window in windows)
+        return self.head(t2w, torch.cat(diffusion, dim=1), [grid])
+
+
+def _joint_grid(encoders: nn.ModuleDict, windows: Sequence[Tensor], positions: Tensor, side: int) -> Tensor:
+    """Tokens of all sequences as one map (B, channels, side, side)."""
+    tokens = [
+        encoder.patch_tokens(window, positions) for encoder, window in zip(encoders.values(), windows, strict=True)
+    ]
+    return torch.cat([token_grid(found, side) for found in tokens], dim=1)
+
+
+def _encoders(spec: ModelSpec, drop_path: float) -> nn.ModuleDict:
+    """An encoder for each sequence, under its name."""
+    return nn.ModuleDict({str(s): SliceEncoder(spec.encoder, drop_path) for s in spec.preprocess.sequences})
+
+
+def own_slice(window: Tensor, positions: Tensor) -> Tensor:
+    """The slice (B, 1, H, W) of a window (B, 3, H, W) that the answer is about.
+
+    It is the middle one, but at a volume's ends, where the window has moved inwards: see `slices.neighbor_slices`.
+    """
+    z, count = positions.to(window.dtype)[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
+    first, last = (z < 1).to(window.dtype), (z > count - 2).to(window.dtype)
+    below, middle, above = window.split(1, dim=1)
+    return first * below + last * (1 - first) * above + (1 - first) * (1 - last) * middle

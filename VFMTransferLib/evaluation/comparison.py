@@ -1,0 +1,342 @@
+"""What two networks say of one case, side by side: agreement, and error where a reference is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.files import atomic_file, writing
+from ..core.result import Provenance, Result
+from ..core.terms import RESEARCH_USE, Label, TaskId
+from ..core.volume import Geometry, Volume
+from ..tasks.base import TASKS, Task
+from .classification import classification_measures, probability_measures
+from .images import (
+    GLAND,
+    Reference,
+    candidates,
+    displacement_measure,
+    image_measures,
+    reference_images,
+    regions_of,
+    slice_of_greatest_difference,
+    wrong_reference,
+)
+from .measures import Between, Disagreement, Measure
+from .reference import place, reference_segments
+from .segmentation import (
+    Segments,
+    disagreements,
+    segmentation_measures,
+    shared_segments,
+    slice_of_most_disagreement,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A and B on one case. All voxels lie on grids whose axes run nearest to L, P, S.
+
+    Attributes:
+        case: The images that both networks saw.
+        a: What A says.
+        b: What B says.
+        geometry: Grid of the results, or of the task's reference sequence for a classification.
+        focus_slice: Slice on that grid to look at first: where A and B differ most.
+        measures: All numbers.
+        disagreements: Regions where A and B differ, largest first.
+        reference: Structure → mask, or output image → image, on the grid of the results; empty
+            where no reference is known.
+        segments: Both label maps in one vocabulary, for a segmentation.
+        true_class: Class that the case has, for a classification with a reference.
+        notes: What was decided on the way, in sentences.
+    """
+
+    case: Case
+    a: Result
+    b: Result
+    geometry: Geometry
+    focus_slice: int
+    measures: tuple[Measure, ...]
+    disagreements: tuple[Disagreement, ...] = ()
+    reference: dict[str, Volume] = field(default_factory=dict)
+    segments: Segments | None = None
+    true_class: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.a.task]
+
+    @property
+    def has_reference(self) -> bool:
+        return bool(self.reference) or self.true_class is not None
+
+    def value(self, kind: str, subject: str, between: Between | str) -> float:
+        """One number of `measures`; `nan` where it is undefined.
+
+        Raises:
+            KeyError: Nothing of that name was measured.
+        """
+        for found in self.measures:
+            if (found.kind, found.subject, found.between) == (kind, subject, between):
+                return found.value
+        raise KeyError(f"{kind} of {subject} between {between}")
+
+
+def compare(
+    case: Case,
+    a: Result,
+    b: Result,
+    reference: Reference | None = None,
+    *,
+    reference_labels: dict[str, int] | None = None,
+) -> Comparison:
+    """Compare two results of one task on one case, and each with a reference where there is one.
+
+    A reference on another grid is resampled by position (labels nearest, images linear), which the
+    comparison's notes say. For `adc-translation` without a reference the case's measured ADC serves.
+
+    Args:
+        case: The images that both networks saw; its `gland` is the region of masked measures.
+        a: First result.
+        b: Second result.
+        reference: Label map (segmentation), image or images by output name (image tasks; a single
+            one belongs to the first output), or the true class (classification).
+        reference_labels: Structure → value in a reference label map. Without it a reference with
+            one value is a mask of the whole, and one with several has the results' own values.
+
+    Raises:
+        ValueError: The results are of two cases or tasks, or the reference is of the wrong kind.
+        BundleError: The results share no structure or have different classes.
+        GeometryError: The results lie on different grids, or the reference lies elsewhere.
+        ImageError: The reference's values mean nothing known.
+    """
+    if (a.case_id, a.task) != (b.case_id, b.task):
+        raise ValueError(
+            f"Both results must be of one case and task, got '{a.case_id}', {a.task} and '{b.case_id}', {b.task}."
+        )
+    a, b = _to_nearest_lps(a), _to_nearest_lps(b)
+    output = TASKS[a.task].output
+    return _COMPARERS[output](case, a, b, reference, reference_labels)
+
+
+def _compare_segmentations(
+    case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
+) -> Comparison:
+    segments = shared_segments(a, b)
+    geometry = _grid_of_labels(a)
+    masks: dict[str, np.ndarray] = {}
+    covered = np.ones(geometry.shape, bool)
+    notes = segments.notes
+    if reference is not None:
+        if not isinstance(reference, Volume):
+            raise wrong_reference("a label map", reference)
+        placed = place(reference.to_nearest_lps(), geometry, "nearest")
+        masks, decided = reference_segments(placed, a.task, segments, table)
+        covered, notes = placed.covered, notes + placed.notes + decided
+    return Comparison(
+        case,
+        a,
+        b,
+        geometry,
+        slice_of_most_disagreement(segments),
+        segmentation_measures(segments, geometry, masks, covered, _lesions(a)),
+        disagreements(segments, geometry),
+        {name: Volume(mask, geometry, name) for name, mask in masks.items()},
+        segments,
+        notes=notes,
+    )
+
+
+def _compare_images(
+    case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
+) -> Comparison:
+    references, notes = reference_images(case, a, reference)
+    measures: list[Measure] = []
+    placed: dict[str, Volume] = {}
+    for output in a.images:
+        found, volume, decided = _compare_output(case, a, b, output, references.get(output))
+        measures += found
+        placed |= {} if volume is None else {output: volume}
+        notes += tuple(note for note in decided if note not in notes)
+    if a.displacement_mm is not None and b.displacement_mm is not None:
+        measures.append(displacement_measure("displacement", a.displacement_mm, b.displacement_mm))
+    first_a, first_b = (next(iter(result.images.values())) for result in (a, b))
+    gland = regions_of(case, first_a.geometry)[0].get(GLAND)
+    focus = slice_of_greatest_difference(first_a.array, first_b.array, gland)
+    return Comparison(case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, notes=notes)
+
+
+def _compare_output(
+    case: Case, a: Result, b: Result, output: str, reference: Volume | None
+) -> tuple[tuple[Measure, ...], Volume | None, tuple[str, ...]]:
+    """Measures of one output, its reference on the output's grid, and what was decided."""
+    image = a.images[output]
+    image.require_same_grid(b.images[output])
+    regions, notes = regions_of(case, image.geometry)
+    measures = image_measures(output, Between.A_B, image, b.images[output], regions, None)
+    if reference is None:
+        return measures, None, notes
+    placed = place(reference.to_nearest_lps(), image.geometry, "linear")
+    inside = {name: mask & placed.covered for name, mask in regions.items()}
+    for between, candidate in candidates(case, a, b, output).items():
+        measures += image_measures(output, between, candidate, placed.volume, inside, placed.volume)
+    return measures, placed.volume, notes + placed.notes
+
+
+def _compare_classifications(
+    case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
+) -> Comparison:
+    if reference is not None and not isinstance(reference, str):
+        raise wrong_reference("the name of a class", reference)
+    geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
+    gland = None if case.gland is None else place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array
+    focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
+    measures = classification_measures(a.class_probabilities, b.class_probabilities, reference)
+    measures += probability_measures(a.derived_probabilities, b.derived_probabilities)
+    return Comparison(case, a, b, geometry, focus, measures, true_class=reference)
+
+
+_COMPARERS: dict[str, Callable[..., Comparison]] = {
+    "segmentation": _compare_segmentations,
+    "image": _compare_images,
+    "classification": _compare_classifications,
+}
+
+
+def _to_nearest_lps(result: Result) -> Result:
+    displacement = result.displacement_mm
+    if displacement is not None:
+        grid = next(iter(result.images.values())).geometry
+        parts = [Volume(np.asarray(displacement)[..., i], grid).to_nearest_lps().array for i in range(3)]
+        displacement = np.stack(parts, axis=-1)  # (D, H, W, 3)
+    return replace(
+        result,
+        labels=None if result.labels is None else result.labels.to_nearest_lps(),
+        probabilities={name: volume.to_nearest_lps() for name, volume in result.probabilities.items()},
+        images={name: volume.to_nearest_lps() for name, volume in result.images.items()},
+        displacement_mm=displacement,
+    )
+
+
+def _lesions(result: Result) -> tuple[str, ...]:
+    """Labels that stand for findings, not for anatomy."""
+    if result.task is not TaskId.LESION_SEGMENTATION:
+        return ()
+    return tuple(str(name) for name in result.label_values if name not in (Label.BACKGROUND, Label.PROSTATE))
+
+
+def _grid_of_labels(result: Result) -> Geometry:
+    if result.labels is None:
+        raise ValueError("A segmentation must have a label map.")
+    return result.labels.geometry
+
+
+# Comparisons as files: JSON for programs, CSV for spreadsheets.
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
+
+FORMAT = "vfm-transfer/comparison/1"
+COHORT_FORMAT = "vfm-transfer/cohort/1"
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Write `comparison.json` and `comparison.csv`.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    rows = [{"case": comparison.case.id, "task": str(comparison.a.task), **measure_row(m)} for m in comparison.measures]
+    return _save(Path(folder), "comparison", comparison_document(comparison), rows)
+
+
+def save_cohort(cohort: Cohort, folder: Path) -> tuple[Path, Path]:
+    """Write `cohort.json` and `cohort.csv`.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    document = cohort_document(cohort)
+    return _save(Path(folder), "cohort", document, document["rows"])
+
+
+def cohort_document(cohort: Cohort) -> dict[str, Any]:
+    """A cohort as JSON takes it; numbers that are not finite are None."""
+    return {
+        "format": COHORT_FORMAT,
+        "note": RESEARCH_USE,
+        "cases": list(cohort.case_ids),
+        "confidence": cohort.confidence,
+        "seed": cohort.seed,
+        "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
+    }
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """All of a comparison but its voxels, as JSON takes it: no path, no patient data."""
+    return {
+        "format": FORMAT,
+        "note": RESEARCH_USE,
+        "case": comparison.case.id,
+        "task": str(comparison.a.task),
+        "a": provenance_document(comparison.a.provenance),
+        "b": provenance_document(comparison.b.provenance),
+        "has_reference": comparison.has_reference,
+        "true_class": comparison.true_class,
+        "focus_slice": comparison.focus_slice,
+        "measures": [measure_row(m) for m in comparison.measures],
+        "disagreements": [asdict(d) for d in comparison.disagreements],
+        "lesions": {
+            "a": [asdict(lesion) for lesion in comparison.a.lesions],
+            "b": [asdict(lesion) for lesion in comparison.b.lesions],
+        },
+        "notes": [*comparison.case.notes, *comparison.notes],
+    }
+
+
+def measure_row(measure: Measure) -> dict[str, Any]:
+    """One measure as a row; a value that is no finite number is None, with the reason in `note`."""
+    reason = "the images are equal" if math.isinf(measure.value) else ""
+    return {
+        "subject": measure.subject,
+        "measure": measure.kind,
+        "between": str(measure.between),
+        "value": _finite(measure.value),
+        "unit": measure.unit,
+        "note": "; ".join(filter(None, (reason, measure.note))),
+    }
+
+
+def provenance_document(provenance: Provenance) -> dict[str, Any]:
+    """A result's origin as JSON takes it."""
+    return {**asdict(provenance), "notes": list(provenance.notes)}
+
+
+def _save(folder: Path, stem: str, document: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[Path, Path]:
+    json_path, csv_path = folder / f"{stem}.json", folder / f"{stem}.csv"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(json_path) as part:
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    with atomic_file(csv_path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    return json_path, csv_path
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,169 @@
+"""What the outputs of an image task are held against, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.result import Result
+from ..core.terms import Sequence, TaskId
+from ..core.volume import Geometry, Volume
+from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, mean_difference, psnr_db, ssim
+from ..tasks.base import TASKS
+from ..tasks.zero_filled import doubled_in_plane, zero_filled
+from .measures import Between, Measure, measure
+from .reference import place
+
+Reference = Volume | Mapping[str, Volume] | str
+
+
+def reference_images(
+    case: Case, result: Result, reference: Reference | None
+) -> tuple[dict[str, Volume], tuple[str, ...]]:
+    """Output → its reference as the caller or the case gives it, and what had to be decided.
+
+    Raises:
+        ValueError: The reference is no image, or its name is none of the outputs.
+    """
+    first = next(iter(result.images))
+    if isinstance(reference, Volume):
+        return {first: reference}, ()
+    if isinstance(reference, str):
+        raise wrong_reference("an image, or images by output name", reference)
+    if reference is not None:
+        unknown = set(reference) - set(result.images)
+        if unknown:
+            raise ValueError(f"References must be named as the outputs ({', '.join(result.images)}), got {unknown}.")
+        return dict(reference), ()
+    if result.task is TaskId.ADC_TRANSLATION and Sequence.ADC in case:
+        return {first: case[Sequence.ADC]}, ("The case's own measured ADC is the reference.",)
+    return {}, ()
+
+
+def candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, Volume]:
+    """What is measured against the reference: A, B, and the plain input where it is of the same sequence."""
+    found = {Between.A_REFERENCE: a.images[output], Between.B_REFERENCE: b.images[output]}
+    sequence = sequence_of(output)
+    if sequence in TASKS[a.task].sequences and sequence in case:
+        plain = _plain(case[sequence].to_nearest_lps(), a.images[output].geometry)
+        found[Between.INPUT_REFERENCE] = plain
+    return found
+
+
+def _plain(image: Volume, geometry: Geometry) -> Volume:
+    """The input on the output's grid, as one would have it without a network: zero-filled where the matrix doubles."""
+    if geometry.equals(doubled_in_plane(image.geometry)):
+        return zero_filled(image)
+    return image.resample_to(geometry, "bspline")
+
+
+def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Where image measures are taken: everywhere, and in the gland where the case has a mask of it."""
+    regions = {WHOLE: np.ones(geometry.shape, bool)}
+    if case.gland is None:
+        return regions, ()
+    placed = place(case.gland.to_nearest_lps(), geometry, "nearest")
+    regions[GLAND] = placed.volume.array != 0
+    notes = tuple(note.replace("The reference", "The gland mask") for note in placed.notes[:1])
+    return regions, notes
+
+
+def wrong_reference(wanted: str, got: Reference) -> ValueError:
+    """The error for a reference that is of another kind than the task's output."""
+    return ValueError(f"The reference must be {wanted}, got {type(got).__name__}.")
+
+
+# Two output images against each other, and each against a reference.
+
+ADC_UNIT = "1e-6 mm²/s"
+ARBITRARY_UNIT = "a.u."
+WHOLE = ""
+GLAND = "gland"
+CONSTANT = "the image is constant"
+
+
+def sequence_of(output: str) -> Sequence:
+    """Sequence that an output image is of, by the first word of its name."""
+    return Sequence(output.split("-")[0])
+
+
+def unit_of(output: str) -> str:
+    """Unit of an output's voxels and differences; signal intensities are arbitrary."""
+    return ADC_UNIT if sequence_of(output) is Sequence.ADC else ARBITRARY_UNIT
+
+
+def image_measures(
+    output: str, between: Between, first: Volume, second: Volume, regions: dict[str, np.ndarray], peak: Volume | None
+) -> tuple[Measure, ...]:
+    """Bias, MAE, PSNR and SSIM of two images on one grid.
+
+    Args:
+        output: Name of the output image.
+        between: Whom the two images belong to.
+        first: Image that the difference is taken from.
+        second: Image that is taken away.
+        regions: Region name → mask (D, H, W); `WHOLE` must be among them.
+        peak: Image whose range in the whole field of view is the data range of PSNR and SSIM in
+            every region; A and B together if None.
+    """
+    found: list[Measure] = []
+    a, b, unit = first.array, second.array, unit_of(output)
+    span, note = _data_range(first, second, regions[WHOLE], peak)
+    for region, mask in regions.items():
+        subject = f"{output}, {region}" if region else output
+        if not mask.any():
+            found += [measure(k, subject, between, np.nan, f"the {region} is empty", unit) for k in _KINDS]
+            continue
+        psnr = psnr_db(a, b, span, mask) if span > 0 else np.nan
+        similarity, ssim_note = _ssim(first, second, span, mask)
+        found += [
+            measure("mean_difference", subject, between, mean_difference(a, b, mask), "", unit),
+            measure("mae", subject, between, mae(a, b, mask), "", unit),
+            measure("psnr_db", subject, between, psnr, note if span > 0 else CONSTANT),
+            measure("ssim", subject, between, similarity, ssim_note or note),
+        ]
+    return tuple(found)
+
+
+def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, gland: np.ndarray | None) -> int:
+    """Slice with the largest summed absolute difference; the middle one where A equals B.
+
+    Args:
+        a: Image (D, H, W).
+        b: Image of the same shape.
+        gland: Where to look. Without it in the middle half of the field of view, where a prostate
+            scan has the prostate; at its rim the difference is noise and aliasing.
+    """
+    _, height, width = a.shape
+    middle = np.s_[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    difference = np.abs(a.astype(np.float64) - b)
+    per_slice = (difference[middle] if gland is None else difference * gland).sum(axis=(1, 2))
+    return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
+
+
+def displacement_measure(output: str, a: np.ndarray, b: np.ndarray) -> Measure:
+    """Mean length of the difference of two displacement fields (D, H, W, 3) in millimeters."""
+    length_mm = np.linalg.norm(np.asarray(a, np.float64) - b, axis=-1)
+    return measure("displacement_difference_mm", output, Between.A_B, float(length_mm.mean()))
+
+
+_KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
+
+
+def _ssim(first: Volume, second: Volume, span: float, mask: np.ndarray) -> tuple[float, str]:
+    """SSIM, or `nan` and why."""
+    if span <= 0:
+        return np.nan, CONSTANT
+    if min(first.array.shape[1:]) <= 2 * SSIM_RADIUS_PX:
+        return np.nan, "the slices are smaller than the window of SSIM"
+    value = ssim(first.array, second.array, span, mask)
+    return value, "the region lies within the border that SSIM leaves out" if np.isnan(value) else ""
+
+
+def _data_range(first: Volume, second: Volume, mask: np.ndarray, peak: Volume | None) -> tuple[float, str]:
+    if peak is not None:
+        return data_range(peak.array, mask), "data range: of the reference"
+    ends = [f(image.array[mask]) for image in (first, second) for f in (np.min, np.max)] if mask.any() else [0.0]
+    return float(max(ends)) - float(min(ends)), "data range: of A and B together"

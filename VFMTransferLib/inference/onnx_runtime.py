@@ -1,0 +1,210 @@
+"""ONNX Runtime as a runtime: TensorRT, CUDA, OpenVINO, CoreML or CPU, by execution provider."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..bundles.bundle import Bundle
+from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
+from ..core.machine import usable_cores
+from .runtimes import Forward, Session, raise_if_memory
+
+_CPU = "CPUExecutionProvider"
+_THREADS_VARIABLE = "OMP_NUM_THREADS"
+# ONNX Runtime's levels: 4 is fatal only. What else it would print names files and nodes, and errors are raised anyway.
+_LOG_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One execution provider of ONNX Runtime.
+
+    Attributes:
+        name: ONNX Runtime's name.
+        remedy: What to do to have it, a sentence.
+        precisions: What it can compute in; the first is the default.
+        selectable: Whether a device number or name may follow, as in `cuda:1`.
+    """
+
+    name: str
+    remedy: str
+    precisions: tuple[str, ...] = ("fp32",)
+    selectable: bool = False
+
+
+def _swap(package: str) -> str:
+    every = "onnxruntime onnxruntime-gpu onnxruntime-openvino"
+    return f"Run: python -m pip uninstall -y {every} && python -m pip install {package}"
+
+
+_GPU = "'onnxruntime-gpu[cuda,cudnn]'"
+PROVIDERS: dict[str, Provider] = {
+    "cuda": Provider("CUDAExecutionProvider", _swap(_GPU), ("fp32",), True),
+    "tensorrt": Provider("TensorrtExecutionProvider", _swap(f"{_GPU} tensorrt"), ("fp32", "fp16", "bf16"), True),
+    "openvino": Provider("OpenVINOExecutionProvider", _swap("onnxruntime-openvino"), ("fp32", "fp16", "bf16"), True),
+    "coreml": Provider("CoreMLExecutionProvider", "CoreML exists on Macs only.", ("fp32", "fp16")),
+    "cpu": Provider(_CPU, _swap("onnxruntime")),
+}
+# TensorRT is used only by name, for it compiles the graph for minutes. CoreML has no 3D convolution
+# (https://onnxruntime.ai/docs/execution-providers/CoreML-ExecutionProvider.html): it serves networks of slices.
+AUTO_ORDER = ("cuda", "openvino", "coreml", "cpu")
+
+
+def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+    """Load the graph onto a device; see `runtimes.open_session`."""
+    import onnxruntime
+
+    if device != "auto":
+        return _open(bundle, device, precision, notes)
+    for candidate in candidates(bundle, precision):
+        try:
+            return _open(bundle, candidate, precision, (*notes, f"Device {candidate} was chosen."))
+        except (RuntimeUnavailableError, OutOfMemoryError) as error:
+            if candidate == "cpu":
+                raise
+            notes = (*notes, f"Device {candidate} was passed over: {error}")
+    raise RuntimeUnavailableError(
+        f"Precision {precision} is for no device of onnxruntime {onnxruntime.__version__} here. Choose fp32."
+    )
+
+
+def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
+    """Devices to try for `auto`, best first: those of this build that have the precision."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    return [
+        name
+        for name in AUTO_ORDER
+        if PROVIDERS[name].name in available
+        and (name != "coreml" or bundle.spec.family == "provicnet")
+        and (precision == "auto" or precision in PROVIDERS[name].precisions)
+    ]
+
+
+def why_not_device(device: str) -> str:
+    """A sentence, or nothing where this build of ONNX Runtime has the device's provider.
+
+    That the provider also starts is known only when a session opens.
+    """
+    import onnxruntime
+
+    kind, _, which = device.partition(":")
+    provider = PROVIDERS.get(kind)
+    if provider is None or (which and not provider.selectable):
+        return f"it must be one of {', '.join(PROVIDERS)}; cuda, tensorrt and openvino may name one, as cuda:1."
+    if kind in ("cuda", "tensorrt") and which and not which.isdigit():
+        return f"'{which}' must be a number."
+    if provider.name not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} is built without {provider.name}. {provider.remedy}"
+    return ""
+
+
+def thread_count() -> int:
+    """CPU cores that this process may use; OMP_NUM_THREADS lowers it."""
+    cores = usable_cores()
+    wanted = os.environ.get(_THREADS_VARIABLE, "")
+    return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
+
+
+def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+    import onnxruntime
+
+    reason = why_not_device(device)
+    if reason:
+        raise RuntimeUnavailableError(f"Device '{device}' cannot be used by ONNX Runtime: {reason}")
+    kind = device.partition(":")[0]
+    provider = PROVIDERS[kind]
+    precision = provider.precisions[0] if precision == "auto" else precision
+    if precision not in provider.precisions:
+        have = ", ".join(provider.precisions)
+        raise RuntimeUnavailableError(
+            f"Precision {precision} is not for device '{device}' of ONNX Runtime. Choose {have}."
+        )
+    if kind in ("cuda", "tensorrt"):
+        onnxruntime.preload_dlls()
+    session = _create(bundle, device, provider, precision)
+    versions = {"onnxruntime": onnxruntime.__version__}
+    return Session(bundle, "onnx", device, precision, versions, notes, _forward(session))
+
+
+def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> Any:
+    """An inference session that truly runs on `provider`.
+
+    ONNX Runtime itself turns to the CPU with a warning where a provider does not start; here that is an error.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_FATAL_ONLY
+    wanted = [(provider.name, _provider_options(device, precision))]
+    if provider.name != _CPU:
+        wanted.append((_CPU, {}))
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(bundle.onnx_path), options, providers=wanted)
+    except Exception as error:  # ONNX Runtime's own classes share no public parent
+        raise_if_memory(error, device, None)
+        if provider.name == _CPU:
+            raise BundleError(
+                f"The ONNX graph of bundle '{bundle.name}' cannot be loaded: {_first_line(error)}"
+            ) from error
+        raise RuntimeUnavailableError(f"Device '{device}' did not start: {_first_line(error)}") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != provider.name:
+        raise RuntimeUnavailableError(
+            f"Device '{device}' did not start: {provider.name} found no device or lacks its libraries. "
+            "Choose the device cpu, or see in the set-up (vfm-transfer doctor) what is missing."
+        )
+    return session
+
+
+def _forward(session: Any) -> Forward:
+    names = [node.name for node in session.get_inputs()]
+
+    def forward(inputs: list[np.ndarray]) -> np.ndarray:
+        if len(inputs) != len(names):
+            raise ValueError(f"The network must be given {', '.join(names)}, got {len(inputs)} arrays.")
+        try:
+            return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+        except Exception as error:  # as above; what is no lack of memory goes on as it is
+            raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
+            raise
+
+    return forward
+
+
+def _provider_options(device: str, precision: str) -> dict[str, Any]:
+    """Options that make a provider compute in `precision`."""
+    kind, _, which = device.partition(":")
+    if kind == "cuda":
+        return {"device_id": which or "0", "use_tf32": "0"}
+    if kind == "tensorrt":
+        return {
+            "device_id": which or "0",
+            "trt_fp16_enable": str(precision == "fp16"),
+            "trt_bf16_enable": str(precision == "bf16"),
+        }
+    if kind == "openvino":
+        return _openvino_options(which or "CPU", precision)
+    if kind == "coreml":
+        # The Neural Engine computes in fp16 only.
+        units = "CPUAndGPU" if precision == "fp32" else "ALL"
+        return {"ModelFormat": "MLProgram", "MLComputeUnits": units}
+    return {}
+
+
+def _openvino_options(device: str, precision: str) -> dict[str, Any]:
+    hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
+    config = {device: {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(thread_count())}}
+    return {"device_type": device, "load_config": json.dumps(config)}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,232 @@
+"""A bundle's network on this machine, arrays in, array out: ONNX Runtime or PyTorch.
+
+Both are imported when a session opens, never before. What was wanted and is not there is an error;
+`auto` chooses, and `Session.notes` say what and why.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..bundles.bundle import Bundle, verify
+from ..bundles.metadata import ONNX
+from ..core.errors import OutOfMemoryError, RuntimeUnavailableError
+from ..core.machine import resident_bytes
+
+RUNTIMES = ("auto", "onnx", "torch")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+_MEMORY_SIGNS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+)
+
+Forward = Callable[[list[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A network that is loaded and ready.
+
+    Attributes:
+        bundle: What it was loaded from.
+        runtime: `onnx` or `torch`.
+        device: Where it runs, for example `cpu`, `cuda:0`, `openvino`.
+        precision: In what it computes: `fp32`, `fp16` or `bf16`.
+        versions: Package → version of the runtime.
+        notes: What was chosen on the way, in sentences.
+    """
+
+    bundle: Bundle
+    runtime: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+    forward: Forward
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """Run the network.
+
+        Args:
+            arrays: The inputs of the network's `forward`, in their order; converted to float32.
+
+        Returns:
+            Logits, float32, contiguous.
+
+        Raises:
+            OutOfMemoryError: The input did not fit in memory.
+        """
+        inputs = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
+        try:
+            output = self.forward(inputs)
+        except (RuntimeError, MemoryError) as error:
+            raise_if_memory(error, self.device, inputs[0].shape)
+            raise
+        return np.ascontiguousarray(output, dtype=np.float32)
+
+
+def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", precision: str = "auto") -> Session:
+    """Load a bundle's network, after checking its files against their checksums.
+
+    Args:
+        bundle: The network.
+        runtime: `onnx`, `torch`, or `auto`: ONNX Runtime where it is installed and the bundle has a graph,
+            else PyTorch.
+        device: `auto`, or for ONNX Runtime `cpu`, `cuda[:i]`, `tensorrt[:i]`, `openvino[:DEVICE]`, `coreml`;
+            for PyTorch `cpu`, `cuda[:i]`, `mps`.
+        precision: `auto` is fp32 everywhere, so that every runtime gives one answer; `fp16` and `bf16` where
+            the device has them.
+
+    Raises:
+        RuntimeUnavailableError: The runtime, device or precision is not to be had here; the message says why.
+        ChecksumError: A file of the bundle was changed or damaged.
+        OutOfMemoryError: The network did not fit in memory.
+        ValueError: `runtime` or `precision` is no known word.
+    """
+    if runtime not in RUNTIMES or precision not in PRECISIONS:
+        raise ValueError(
+            f"runtime must be one of {', '.join(RUNTIMES)} and precision one of {', '.join(PRECISIONS)}, "
+            f"got {runtime} and {precision}."
+        )
+    chosen, notes = choose_runtime(bundle, runtime, device)
+    try:
+        if chosen == "onnx":
+            verify(bundle)
+            from .onnx_runtime import open_onnx
+
+            return open_onnx(bundle, device, precision, notes)
+        from .torch_runtime import open_torch
+
+        return open_torch(bundle, device, precision, notes)
+    except (RuntimeError, MemoryError) as error:
+        raise_if_memory(error, device, None)
+        raise
+
+
+def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tuple[str, ...]]:
+    """Which runtime serves, and a sentence about it where it was ours to choose.
+
+    Raises:
+        RuntimeUnavailableError: The wanted one, or any, is not to be had.
+    """
+    if runtime != "auto":
+        reason = why_not_onnx(bundle) if runtime == "onnx" else why_not_torch()
+        if reason:
+            raise RuntimeUnavailableError(f"Runtime '{runtime}' cannot run here: {reason}")
+        return runtime, ()
+    no_onnx = why_not_onnx(bundle, device)
+    if not no_onnx:
+        return "onnx", ("ONNX Runtime was chosen: it is installed, and the bundle has an ONNX graph.",)
+    no_torch = why_not_torch(device)
+    if not no_torch:
+        return "torch", (f"PyTorch was chosen, not ONNX Runtime: {no_onnx}",)
+    raise RuntimeUnavailableError(
+        f"Device '{device}' cannot be used here. ONNX Runtime: {no_onnx} PyTorch: {no_torch}"
+        if device != "auto"
+        else f"No runtime can run this bundle. ONNX Runtime: {no_onnx} PyTorch: {no_torch}"
+    )
+
+
+def why_not_onnx(bundle: Bundle, device: str = "auto") -> str:
+    """A sentence, or nothing where ONNX Runtime can run the bundle (on the device, where one is named)."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "the package onnxruntime is not installed; install it in the set-up (pip install onnxruntime)."
+    if ONNX not in bundle.sha256:
+        return f"bundle '{bundle.name}' has no {ONNX}; export it (vfm-transfer models export-onnx)."
+    if device == "auto":
+        return ""
+    from . import onnx_runtime
+
+    return onnx_runtime.why_not_device(device)
+
+
+def why_not_torch(device: str = "auto") -> str:
+    """A sentence, or nothing where PyTorch can run a bundle (on the device, where one is named)."""
+    lacking = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+    if lacking:
+        return f"not installed: {', '.join(lacking)}; install it in the set-up (pip install 'vfm-transfer[torch]')."
+    if device == "auto":
+        return ""
+    from . import torch_runtime
+
+    return torch_runtime.why_not_device(device)
+
+
+def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | None) -> None:
+    """Raise a sentence where an error of a runtime means that memory ran out; else do nothing.
+
+    Raises:
+        OutOfMemoryError: It does.
+    """
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
+        what = "loading the network" if shape is None else f"an input of {' x '.join(map(str, shape))}"
+        raise OutOfMemoryError(
+            f"The memory of device '{device}' must hold {what}, but ran out. Close other programs, or choose another "
+            "device (cpu), a smaller crop or a smaller network."
+        ) from error
+
+
+# Networks that stay loaded between runs, as long as there is memory for them.
+
+
+class LoadedNetworks:
+    """Sessions by what they were opened with; those used longest ago go first when memory is short.
+
+    A bundle whose files were replaced has other checksums, and is loaded anew.
+
+    Args:
+        limit_bytes: Memory that the process may hold before networks are let go.
+        held_bytes: Tells what it holds.
+        load: Opens a session.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        held_bytes: Callable[[], int] = resident_bytes,
+        load: Callable[..., Session] = open_session,
+    ) -> None:
+        self.loads = 0
+        self._limit_bytes = limit_bytes
+        self._held_bytes = held_bytes
+        self._load = load
+        self._sessions: dict[object, Session] = {}  # the one used last at the end
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bundles, the one used last at the end."""
+        return tuple(session.bundle.name for session in list(self._sessions.values()))
+
+    def open(self, bundle: Bundle, *, runtime: str = "auto", device: str = "auto", precision: str = "auto") -> Session:
+        """The bundle's network, loaded now if it is not there; see `runtimes.open_session`."""
+        key = (bundle.folder, *sorted(bundle.sha256.items()), runtime, device, precision)
+        session = self._sessions.pop(key, None)
+        if session is None:
+            self.make_room()
+            session = self._load(bundle, runtime, device, precision)
+            self.loads += 1
+        self._sessions[key] = session
+        return session
+
+    def make_room(self) -> None:
+        """Let go of networks, those used longest ago first, until the process holds no more than it may."""
+        while self._sessions and self._held_bytes() > self._limit_bytes:
+            self._sessions.pop(next(iter(self._sessions)))
+            gc.collect()
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._sessions.clear()
+        gc.collect()

@@ -1,0 +1,94 @@
+"""PyTorch as a runtime: CUDA, MPS or CPU."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from ..bundles.bundle import Bundle
+from ..bundles.weights import load_network
+from ..core.errors import RuntimeUnavailableError
+from .runtimes import Forward, Session
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
+    """Load the network onto a device; see `runtimes.open_session`."""
+    place = choose_device(device)
+    if device == "auto":
+        notes = (*notes, f"Device {place} was chosen.")
+    precision = "fp32" if precision == "auto" else precision
+    _check_precision(place, precision)
+    network = load_network(bundle).to(place)
+    forward = _forward(network, place, precision)
+    return Session(bundle, "torch", str(place), precision, {"torch": torch.__version__}, notes, forward)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name; for `auto` CUDA before MPS before CPU.
+
+    Raises:
+        RuntimeUnavailableError: It is not to be had; the message says why.
+    """
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if not why_not_device(name)))
+    reason = why_not_device(device)
+    if reason:
+        raise RuntimeUnavailableError(f"Device '{device}' cannot be used by PyTorch: {reason}")
+    return torch.device(device)
+
+
+def why_not_device(device: str) -> str:
+    """A sentence, or nothing where PyTorch can use the device."""
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return ""
+    if kind == "mps" and not index:
+        return _why_not_mps()
+    if kind == "cuda" and (not index or index.isdigit()):
+        return _why_not_cuda(int(index or 0))
+    return "it must be cpu, cuda, cuda:<number> or mps."
+
+
+def _why_not_cuda(index: int) -> str:
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built without CUDA; install a CUDA build from https://pytorch.org."
+    if not torch.cuda.is_available():
+        return "no NVIDIA GPU with a working driver was found; see nvidia-smi."
+    count = torch.cuda.device_count()
+    return "" if index < count else f"this machine has {count} such devices, numbered from 0."
+
+
+def _why_not_mps() -> str:
+    if not torch.backends.mps.is_built():
+        return "torch is built without MPS, which exists on Macs with Apple silicon only."
+    return "" if torch.backends.mps.is_available() else "MPS needs macOS 12.3 or newer and an Apple GPU."
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    """Raise where a device lacks a precision.
+
+    Raises:
+        RuntimeUnavailableError: It does.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise RuntimeUnavailableError("Precision fp16 is not for device 'cpu' of PyTorch. Choose fp32 or bf16.")
+    if precision == "bf16" and device.type == "mps":
+        raise RuntimeUnavailableError("Precision bf16 is not for device 'mps'. Choose fp32 or fp16.")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise RuntimeUnavailableError(f"Precision bf16 is not for this GPU (device '{device}'). Choose fp32 or fp16.")
+
+
+def _forward(network: torch.nn.Module, device: torch.device, precision: str) -> Forward:
+    lowered = precision != "fp32"
+
+    def forward(inputs: list[np.ndarray]) -> np.ndarray:
+        precise = torch.autocast(device.type, _DTYPES[precision]) if lowered else nullcontext()
+        with torch.inference_mode(), precise:
+            output = network(*(torch.from_numpy(array).to(device) for array in inputs))
+        return output.float().cpu().numpy()
+
+    return forward

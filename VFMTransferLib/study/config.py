@@ -1,0 +1,327 @@
+"""Networks of another size than the demonstration's, as a study's configuration states it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from ..core.decoding import from_json
+from ..core.errors import ConfigError
+from ..core.terms import TaskId
+from ..core.volume import IntTriple, Triple
+from ..encoders.base import ModelSpec
+from ..tasks.base import TASKS
+
+_OF_THE_GRID = ("spacing_mm", "patch")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs; what is left out stays as it is.
+
+    Attributes:
+        depths, dims: Of ProFound's four stages.
+        depth, dim, heads, patch_px, image_px: Of ProViCNet's encoders.
+        spacing_mm, patch: The network's grid (x, y, z), and its input in voxels (D, H, W).
+        head_width: Channels within the head.
+    """
+
+    depths: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    depth: int | None = None
+    dim: int | None = None
+    heads: int | None = None
+    patch_px: int | None = None
+    image_px: int | None = None
+    spacing_mm: Triple | None = None
+    patch: IntTriple | None = None
+    head_width: int | None = None
+
+
+def resized(spec: ModelSpec, size: Size | None) -> ModelSpec:
+    """A network at another size.
+
+    Raises:
+        ConfigError: The size is of the other encoder.
+    """
+    if size is None:
+        return spec
+    stated = {field.name: getattr(size, field.name) for field in fields(size)}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    width = stated.pop("head_width", spec.head.width)
+    grid = {name: stated.pop(name) for name in _OF_THE_GRID if name in stated}
+    known = {field.name for field in fields(spec.encoder)}
+    if unknown := sorted(stated.keys() - known):
+        raise ConfigError(f"The size of {spec.family} must hold no {', '.join(unknown)}: its encoder has none.")
+    if "image_px" in stated:
+        stated["pretrained_image_px"] = stated["image_px"]
+    encoder = replace(spec.encoder, **stated)
+    head = replace(spec.head, width=width)
+    if head.kind == "none":  # the features themselves
+        features = stated.get("dims", (spec.head.width,))[-1]
+        head = replace(head, width=features, out_channels=features)
+    return replace(spec, encoder=encoder, head=head, preprocess=replace(spec.preprocess, **grid))
+
+
+# What a study consists of: encoders, tasks, arms, seeds and cases, read strictly from one YAML file.
+
+FORMAT = 1
+MIN_SEEDS = 3
+MIN_TEST_CASES = 3
+CONFIG = "config.yaml"
+OBJECTIVES = {"profound": "mae", "provicnet": "contrast"}
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Phantoms of consecutive seeds."""
+
+    first_seed: int
+    count: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+@dataclass(frozen=True)
+class PhantomGroups:
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
+
+    Attributes:
+        full_resolution: Whether they have the twin of full resolution that super-resolution needs; it is most of their
+            cost.
+    """
+
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = False
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """The phantoms of all tasks that have none of their own.
+
+    Attributes:
+        spacing_mm: Voxel of every phantom's T2w (x, y, z).
+        train, validation, test, full_resolution: As `PhantomGroups`.
+    """
+
+    spacing_mm: Triple
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = True
+
+    @property
+    def groups(self) -> PhantomGroups:
+        """The same without the voxel."""
+        return PhantomGroups(self.train, self.validation, self.test, self.full_resolution)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Where an encoder's pretrained arm starts from.
+
+    Attributes:
+        objective: `mae` for ProFound, `contrast` for ProViCNet.
+        steps: Optimizer steps.
+        phantoms: Of other seeds than those of the tasks.
+        seed: Of weights, order and views.
+    """
+
+    objective: Literal["mae", "contrast"]
+    steps: int
+    phantoms: Phantoms
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One encoder: its pretraining, and its size."""
+
+    pretraining: Pretraining
+    size: Size | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one encoder is trained on one task; what is left out is as `study_training.study_config` has it."""
+
+    steps: int
+    learning_rate: float | None = None
+    batch: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task.
+
+    Attributes:
+        profound, provicnet: How each encoder is trained on it.
+        specialised: Which rows stand beside; they have ProFound's settings.
+        phantoms: Its own phantoms; the study's by default.
+    """
+
+    profound: Fit | None = None
+    provicnet: Fit | None = None
+    specialised: tuple[Literal["dynunet", "resnet", "registration"], ...] = ()
+    phantoms: PhantomGroups | None = None
+
+    def fit(self, family: str) -> Fit | None:
+        """The settings of an encoder's family."""
+        return self.profound if family == "profound" else self.provicnet
+
+
+@dataclass(frozen=True)
+class RealCases:
+    """Real cases, which nothing is trained on; where they lie is told when the study is run.
+
+    Attributes:
+        cases: Name of a case's folder → the tasks that it tests.
+        shown: Cases whose license lets pictures of them be passed on; of the others numbers are written only.
+        gland: File stems of their masks of the prostate; of several that are there the first one is taken.
+        zones, lesion: File stems of their other masks.
+    """
+
+    cases: dict[str, tuple[TaskId, ...]]
+    shown: tuple[str, ...] = ()
+    gland: tuple[str, ...] = ("gland",)
+    zones: str = "zones"
+    lesion: str = "lesion"
+
+    def of(self, task: TaskId) -> tuple[str, ...]:
+        """Names of the cases that test a task."""
+        return tuple(name for name, tasks in self.cases.items() if task in tasks)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study.
+
+    Attributes:
+        format: Version of this file's format.
+        seeds: Of head, order and views; every network is trained once with each.
+        measurements: How often a training is measured on the validation cases.
+        phantoms: The split.
+        encoders: Name → its pretraining.
+        tasks: In the order in which they are trained.
+        around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
+        real: Real cases.
+    """
+
+    format: int
+    seeds: tuple[int, ...]
+    measurements: int
+    phantoms: PhantomSplit
+    encoders: dict[str, EncoderConfig]
+    tasks: dict[TaskId, TaskConfig]
+    around_gland_mm: float | None = None
+    real: RealCases | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the real cases of which pictures may be written."""
+        return () if self.real is None else self.real.shown
+
+    def real_of(self, task: TaskId) -> tuple[str, ...]:
+        """Names of the real cases that test a task."""
+        return () if self.real is None else self.real.of(task)
+
+    def groups_of(self, task: TaskId) -> PhantomGroups:
+        """The phantoms of a task: its own, or the study's."""
+        return self.tasks[task].phantoms or self.phantoms.groups
+
+
+def read_config(path: Path) -> StudyConfig:
+    """Read a study's configuration.
+
+    Raises:
+        ConfigError: The file is not there, is no YAML, or says what cannot be; the message names file and key.
+    """
+    import yaml  # of the extra `study`
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config: StudyConfig = from_json(StudyConfig, document, path.name)
+    except OSError as error:
+        raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path.name} must be YAML, but cannot be understood: {reason}.") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for problem in _problems(config):
+        raise ConfigError(f"{path.name}: {problem}")
+    return config
+
+
+def _problems(config: StudyConfig) -> Iterator[str]:
+    """What cannot be, one sentence each."""
+    if config.format != FORMAT:
+        yield f"format must be {FORMAT}, got {config.format}."
+    if len(set(config.seeds)) < MIN_SEEDS:
+        yield f"seeds must be {MIN_SEEDS} or more different ones, got {list(config.seeds)}."
+    if config.measurements < 1:
+        yield f"measurements must be 1 or more, got {config.measurements}."
+    if not config.encoders or not config.tasks:
+        yield "encoders and tasks must hold at least one each."
+    for name, encoder in config.encoders.items():
+        if OBJECTIVES.get(name) != encoder.pretraining.objective:
+            known = ", ".join(f"{family} with {objective}" for family, objective in OBJECTIVES.items())
+            yield f"encoders must be {known}, got {name} with {encoder.pretraining.objective}."
+    yield from _phantom_problems(config)
+    for task, settings in config.tasks.items():
+        yield from _task_problems(config, task, settings)
+    if config.real is not None and (unknown := sorted(set(config.real.shown) - set(config.real.cases))):
+        yield f"real.shown must be among real.cases, but {', '.join(unknown)} is not."
+
+
+def _phantom_problems(config: StudyConfig) -> Iterator[str]:
+    yield from _group_problems(config, "", config.phantoms.groups)
+    for task, settings in config.tasks.items():
+        if settings.phantoms is not None:
+            yield from _group_problems(config, f"tasks.{task}.", settings.phantoms)
+        if task is TaskId.SUPER_RESOLUTION and not config.groups_of(task).full_resolution:
+            yield f"the phantoms of {task} must have full_resolution: true, or there is no truth to compare with."
+
+
+def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> Iterator[str]:
+    """What is wrong with phantoms that train, validate and test, beside those of the pretrainings."""
+    groups = {f"{where}{part}": getattr(split, part) for part in ("train", "validation", "test")}
+    groups |= {
+        f"encoders.{name}.pretraining": encoder.pretraining.phantoms for name, encoder in config.encoders.items()
+    }
+    for name, group in groups.items():
+        if group.count < 1 or group.first_seed < 0:
+            yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
+    if split.test.count < MIN_TEST_CASES:
+        yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance can be told."
+    names = list(groups)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            both_pretrain = one.startswith("encoders") and other.startswith("encoders")
+            if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
+                yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
+
+
+def _task_problems(config: StudyConfig, task: TaskId, settings: TaskConfig) -> Iterator[str]:
+    where = f"tasks.{task}"
+    for family in ("profound", "provicnet"):
+        fit = settings.fit(family)
+        if fit is not None and family not in config.encoders:
+            yield f"{where}.{family} needs encoders.{family}, which is missing."
+        if fit is not None and (fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0):
+            yield f"{where}.{family}: steps, batch and learning_rate must be positive."
+    if {"dynunet", "resnet"} & set(settings.specialised) and settings.profound is None:
+        yield f"{where}.specialised needs {where}.profound, whose budget it has."
+    is_class = TASKS[task].output == "classification"
+    for row in settings.specialised:
+        if (row == "resnet") != is_class and row != "registration":
+            yield f"{where}.specialised must be {'resnet' if is_class else 'dynunet'}, got {row}."
+        if row == "registration" and task is not TaskId.DISTORTION_CORRECTION:
+            yield f"{where}.specialised: registration is of {TaskId.DISTORTION_CORRECTION} only."

@@ -1,0 +1,472 @@
+"""Public collections that real cases come from, by how they name them: whom to name beside a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Sequence_of_abc
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from ..core.decoding import from_json
+from ..core.errors import DatasetError
+from ..core.files import atomic_file, writing
+from ..core.result import Result
+from ..core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from ..core.terms import Sequence as MRSequence
+from ..core.volume import Geometry, Volume
+from ..evaluation.images import unit_of
+from ..evaluation.titles import SEQUENCE_TITLES, subject_title
+from ..tasks.base import TASKS
+from ..tasks.scores import score_case
+from ..tasks.truth import StudyCase
+
+_LICENSE = "CC BY 3.0; cut to a slice, and shown in a few gray levels"
+_COLLECTIONS = {
+    "ProstateX-": (
+        "SPIE-AAPM PROSTATEx Challenge Data, Litjens et al., The Cancer Imaging Archive 2017, "
+        "doi.org/10.7937/K9TCIA.2017.MURS5CL"
+    ),
+    "Prostate3T-": (
+        "Prostate-3T, Litjens et al., The Cancer Imaging Archive 2015, doi.org/10.7937/K9/TCIA.2015.QJTV5IL5"
+    ),
+}
+
+
+def attribution(case: str) -> str:
+    """What the license of a public case wants said beside its pictures; empty of a case that is not known."""
+    return next((f"{text}, {_LICENSE}." for start, text in _COLLECTIONS.items() if case.startswith(start)), "")
+
+
+# Which slice of a case is shown as an example, and its pixels: decided by the truth alone, so that arms share it.
+
+FIELD_MM = 80.0
+MM_PER_PIXEL = 0.5
+GRAYS = 40
+"""Levels of a picture; fewer would show as steps, more would only keep a file's noise."""
+_HALF = 0.5
+_WINDOW_PERCENTILES = (1.0, 99.5)
+_DIGITS = 3
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class View:
+    """One slice around the prostate: columns run to the patient's left, rows to posterior.
+
+    Attributes:
+        geometry: The slice as a grid of the truth's own voxels.
+        slice_number: Counted from 1 at the inferior end.
+        slices: How many the truth has.
+    """
+
+    geometry: Geometry
+    slice_number: int
+    slices: int
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of pictures; their pixels are square, whatever the voxels are."""
+        width_mm, height_mm, _ = self.geometry.extent_mm
+        return round(width_mm / MM_PER_PIXEL), round(height_mm / MM_PER_PIXEL)
+
+    def voxels(self, volume: Volume, interpolation: str = "linear") -> np.ndarray:
+        """A volume's values in the slice (H, W), float32; those of the truth's own grid stay what they are."""
+        placed = volume.to_nearest_lps().resample_to(self.geometry, interpolation)
+        return placed.array[0].astype(np.float32)
+
+    def grays(self, values: np.ndarray, window: Window) -> np.ndarray:
+        """Values (H, W) as numbers of `GRAYS` gray levels, in a picture's pixels."""
+        low, high = window
+        share = np.clip((values - low) / (high - low), 0, 1)
+        return np.rint(np.clip(self._enlarged(share), 0, 1) * (GRAYS - 1)).astype(np.uint8)
+
+    def outline(self, mask: Volume, width_px: int) -> np.ndarray:
+        """Border of a mask, inside of it, in a picture's pixels."""
+        share = self.voxels(mask.with_array((mask.array > 0).astype(np.float32)))
+        inside = self._enlarged(share, Image.Resampling.BILINEAR) > _HALF
+        return np.asarray(inside & ~ndimage.binary_erosion(inside, iterations=width_px))
+
+    def _enlarged(self, values: np.ndarray, how: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
+        image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+        return np.asarray(image.resize(self.size_px, how))
+
+
+def view_of(study: StudyCase) -> View:
+    """The slice that holds most of what the task is about: csPCa where it is marked, else the prostate.
+
+    Without either the middle one. Its center is the prostate's, so that it can be made out where a lesion lies.
+    """
+    base = _base(study).to_nearest_lps().geometry
+    gland = _on(study.gland, base)
+    lesion = _on(study.masks.get(Label.CSPCA), base)
+    shown = next((mask for mask in (lesion, gland) if mask.any()), None)
+    z = len(gland) // 2 if shown is None else int(shown.sum(axis=(1, 2)).argmax())
+    around = next((mask[z] for mask in (gland, lesion) if mask[z].any()), np.ones(gland.shape[1:], bool))
+    rows, columns = np.nonzero(around)
+    x, nx = _cut((columns.min() + columns.max()) / 2, base.size[0], base.spacing_mm[0])
+    y, ny = _cut((rows.min() + rows.max()) / 2, base.size[1], base.spacing_mm[1])
+    return View(base.crop((x, y, z), (nx, ny, 1)), z + 1, base.size[2])
+
+
+def window_of(values: np.ndarray) -> Window:
+    """Values shown as black and white: nearly all of an image that is not empty lies between them."""
+    shown = values[values != 0]
+    low, high = (float(v) for v in np.percentile(shown if shown.size else values, _WINDOW_PERCENTILES))
+    if not high > low:
+        return low, low + 1.0
+    digits = _DIGITS - 1 - math.floor(math.log10(high - low))  # so that the numbers below a picture are short
+    return round(low, digits) + 0.0, round(high, digits)
+
+
+def has_finding(study: StudyCase) -> bool:
+    """Whether a case shows csPCa, where that is what its task is about."""
+    return bool(study.is_significant) or study.category in ("PI-RADS 4", "PI-RADS 5")
+
+
+def _base(study: StudyCase) -> Volume:
+    """Whose voxels are shown: the true image's, or the T2w's."""
+    return next(iter(study.images.values()), None) or study.case[Sequence.T2W]
+
+
+def _on(mask: Volume | None, grid: Geometry) -> np.ndarray:
+    if mask is None:
+        return np.zeros(grid.shape, bool)
+    return mask.to_nearest_lps().resample_to(grid, "nearest").array > 0
+
+
+def _cut(center: float, count: int, spacing_mm: float) -> tuple[int, int]:
+    """First index and number of voxels that show `FIELD_MM` around a center, inside of the image."""
+    wanted = min(round(FIELD_MM / spacing_mm), count)
+    return int(np.clip(round(center - (wanted - 1) / 2), 0, count - wanted)), wanted
+
+
+# Example slices of a study as files: small pictures, and beside each arm's what they show.
+#
+#     examples/<task>/<phantom|real>/input.png, input-adc.png, ...      what a network sees
+#                                    truth.png                          what it should give
+#                                    <encoder>-<arm>.png                what it gives
+#                                    <encoder>-<arm>-difference.png     of images: minus the truth
+#                                    <encoder>-<arm>.json               an `Example`
+#
+# Each arm has a file of its own, so that trainings that end at the same time do not write over each other.
+
+EXAMPLES = "examples"
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        file: Its name, in the folder of its example.
+        title: What it shows.
+        low: Value shown as black; of a difference the one at the lower end of its colors.
+        high: Value shown as white, or at the upper end.
+        unit: Of both.
+    """
+
+    file: str
+    title: str
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one arm says of one case, in one slice; all arms of a task show the same one.
+
+    Attributes:
+        encoder, task, arm: As in the study's tables.
+        data: `phantom` or `real`.
+        case: Name of the case.
+        slice_number: Counted from 1 at the inferior end.
+        slices: How many there are.
+        mm_per_pixel: Of all its pictures, in both directions.
+        scores: Measure → this arm's value on this case.
+        inputs: What the network sees.
+        truth: What it should give; None of a classification.
+        picture: What it gives; None of a classification.
+        difference: `picture` minus `truth`, of images.
+        outlines: What is outlined → its color, of segmentations.
+        classes: Class → probability, of a classification.
+        true_class: The case's, of a classification.
+        attribution: Whom to name beside its pictures, of a public case.
+    """
+
+    encoder: str
+    task: str
+    arm: str
+    data: str
+    case: str
+    slice_number: int
+    slices: int
+    mm_per_pixel: float
+    scores: dict[str, float]
+    inputs: tuple[Picture, ...]
+    truth: Picture | None = None
+    picture: Picture | None = None
+    difference: Picture | None = None
+    outlines: dict[str, Color] = field(default_factory=dict)
+    classes: dict[str, float] = field(default_factory=dict)
+    true_class: str | None = None
+    attribution: str = ""
+
+    @property
+    def name(self) -> str:
+        """Stem of the arm's own files."""
+        return f"{self.encoder}-{self.arm}"
+
+    def folder(self, study: Path) -> Path:
+        """Where its files lie, below the study's folder."""
+        return study / EXAMPLES / self.task / self.data
+
+
+def save_example(example: Example, pictures: Mapping[str, bytes], study: Path) -> None:
+    """Write an example and its pictures, each whole or not at all.
+
+    Args:
+        example: What is shown.
+        pictures: File name → PNG.
+        study: The study's folder.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    folder = example.folder(study)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, png in pictures.items():
+        with atomic_file(folder / name) as part:
+            part.write_bytes(png)
+    text = json.dumps(asdict(example), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_file(folder / f"{example.name}.json") as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_examples(study: Path) -> tuple[Example, ...]:
+    """All examples of a study's folder, by task, data, encoder and arm; none where it has no such folder.
+
+    Raises:
+        DatasetError: A file cannot be understood, or a picture is missing.
+    """
+    return tuple(_read(path) for path in sorted((study / EXAMPLES).glob("*/*/*.json")))
+
+
+def indexed_png(codes: np.ndarray, palette: Sequence_of_abc[Color]) -> bytes:
+    """A PNG of numbered colors, as small as that makes it.
+
+    Args:
+        codes: Number of each pixel's color (H, W), uint8.
+        palette: The colors.
+    """
+    image = Image.fromarray(codes)
+    image.putpalette([part for color in palette for part in color])
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _read(path: Path) -> Example:
+    try:
+        example: Example = from_json(Example, json.loads(path.read_text(encoding="utf-8")), path.stem)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DatasetError(f"Example '{path.name}' cannot be understood: {error}") from error
+    shown = (*example.inputs, example.truth, example.picture, example.difference)
+    for picture in shown:
+        if picture is not None and not (path.parent / Path(picture.file).name).is_file():
+            raise DatasetError(f"Example '{path.name}' needs the picture '{picture.file}', which is missing.")
+    return example
+
+
+# One slice of a case by each arm of a study, as small pictures, to be looked at side by side.
+#
+# Which case and slice are shown follows from the truth alone: the first case by its name that has what the task is
+# about, and the slice that holds most of it. So all arms show the same, and none is chosen for looking well.
+#
+# Pictures of real patients enter a study's folder, and with it reports and repositories: pass cases only whose license
+# lets their images be passed on (CC BY), under their public names, and none whose images are for non-commercial use.
+# Public marks of zones and lesions often may not be passed on (CC BY-NC), so that those of patients are drawn only when
+# asked for; the outline of the prostate is always drawn, so give one that may be passed on.
+
+Pair = tuple[Result, StudyCase]
+
+TRUTH, DIFFERENCE = "truth.png", "difference"
+TRUE_OUTLINE = "truth"
+_TRUE_COLOR: Color = (126, 231, 135)
+TOO_LOW: Color = (60, 200, 190)
+TOO_HIGH: Color = (235, 100, 225)
+DIFFERENCE_SHARE = 0.25
+"""Of the gray window, from which on a difference has its full color."""
+_STEPS = 21
+_TRUE_PX, _FOUND_PX = 1, 2
+
+
+def write_examples(
+    folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_marks: bool = False
+) -> tuple[Example, ...]:
+    """Write one slice of a phantom and one of a real case, as far as the pairs hold them; see the module.
+
+    What is written again is replaced. All pairs are of one task; they may come one by one, and only those that are
+    shown are kept.
+
+    Args:
+        folder: The study's folder.
+        encoder: As in the study's tables.
+        arm: As in the study's tables.
+        pairs: What the arm says of each test case, and what is true of it.
+        patients_marks: Draw the true zones and lesions of real cases too: whoever marked them lets that be passed on.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        ValueError: A result is not of its case and task.
+    """
+    chosen: dict[bool, Pair] = {}
+    for result, study in pairs:
+        best = chosen.get(study.is_phantom)
+        if best is None or _order(study) < _order(best[1]):
+            chosen[study.is_phantom] = (result, study)
+    return tuple(
+        _write(folder, encoder, arm, *chosen[is_phantom], patients_marks)
+        for is_phantom in (True, False)
+        if is_phantom in chosen
+    )
+
+
+def difference_palette() -> tuple[Color, ...]:
+    """Colors of a difference from `TOO_LOW` over black to `TOO_HIGH`."""
+    shares = np.linspace(-1, 1, _STEPS)
+    parts = [np.array(TOO_HIGH if share > 0 else TOO_LOW) * abs(share) for share in shares]
+    return tuple((int(r), int(g), int(b)) for r, g, b in np.rint(parts))
+
+
+def _order(study: StudyCase) -> tuple[bool, str]:
+    return (not has_finding(study), study.case.id)
+
+
+def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase, patients_marks: bool) -> Example:
+    view, pictures = view_of(study), dict[str, bytes]()
+    example = Example(
+        encoder,
+        str(study.task),
+        arm,
+        "phantom" if study.is_phantom else "real",
+        study.case.id,
+        view.slice_number,
+        view.slices,
+        MM_PER_PIXEL,
+        dict(score_case(result, study).values),
+        _inputs(study, view, pictures),
+        attribution="" if study.is_phantom else attribution(study.case.id),
+    )
+    add = {"segmentation": _outlined, "image": _restored, "classification": _classified}
+    if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_marks):
+        study = replace(study, masks={label: mask for label, mask in study.masks.items() if label is Label.PROSTATE})
+    example = add[TASKS[study.task].output](example, result, study, view, pictures)
+    save_example(example, pictures, folder)
+    return example
+
+
+def _inputs(study: StudyCase, view: View, pictures: dict[str, bytes]) -> tuple[Picture, ...]:
+    """What the network sees, the task's own sequence first; a T2w to be doubled in the voxels that it has."""
+    first = TASKS[study.task].reference
+    how = "nearest" if study.task is TaskId.SUPER_RESOLUTION else "linear"
+    found = []
+    for sequence in sorted(study.case.sequences, key=lambda s: s != first):
+        file = "input.png" if sequence == first else f"input-{sequence}.png"
+        values = view.voxels(study.case[sequence], how)
+        window = window_of(values)
+        pictures[file] = _gray_png(view, values, window)
+        found.append(Picture(file, f"Input: {SEQUENCE_TITLES[sequence]}", *window, unit_of(str(sequence))))
+    return tuple(found)
+
+
+def _outlined(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+    """The T2w with the truth's outlines, and with the result's over the truth's."""
+    values = view.voxels(study.case[MRSequence.T2W])
+    window, own = window_of(values), f"{example.name}.png"
+    found, truth = _masks(result), {str(label): mask for label, mask in study.masks.items()}
+    whole = truth.get(Label.PROSTATE) or truth.get(Label.CSPCA)
+    if len(truth) > 1:
+        truth.pop(Label.PROSTATE, None)  # its zones say where it is
+    if truth:
+        pictures[TRUTH] = _outlines_png(view, values, window, truth)
+    shown = found if whole is None else {TRUE_OUTLINE: whole, **found}
+    pictures[own] = _outlines_png(view, values, window, shown)
+    unit = unit_of(str(MRSequence.T2W))
+    return replace(
+        example,
+        truth=Picture(TRUTH, "Truth", *window, unit) if truth else None,
+        picture=Picture(own, "Result", *window, unit),
+        outlines={name: _color(name) for name in {**truth, **shown}},
+    )
+
+
+def _restored(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+    """The first of the images, in the window of the truth, and its difference from that."""
+    output, true_image = next(iter(study.images.items()))
+    truth, found = view.voxels(true_image), view.voxels(result.images[output])
+    window = window_of(truth)
+    limit = DIFFERENCE_SHARE * (window[1] - window[0])
+    error = found - truth
+    if study.task is TaskId.ADC_TRANSLATION:
+        error[truth <= 0] = 0  # where nothing was measured, nothing is wrong
+    own, other = f"{example.name}.png", f"{example.name}-{DIFFERENCE}.png"
+    pictures[TRUTH] = _gray_png(view, truth, window)
+    pictures[own] = _gray_png(view, found, window)
+    pictures[other] = _difference_png(view, error, limit)
+    title, unit = subject_title(output), unit_of(output)
+    return replace(
+        example,
+        truth=Picture(TRUTH, f"Truth: {SEQUENCE_TITLES[MRSequence(output.split('-')[0])]}", *window, unit),
+        picture=Picture(own, title, *window, unit),
+        difference=Picture(other, "Result minus truth", -limit, limit, unit),
+    )
+
+
+def _classified(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+    truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
+    return replace(example, classes=dict(result.class_probabilities), true_class=truth)
+
+
+def _masks(result: Result) -> dict[str, Volume]:
+    """Label → what the result marks with it."""
+    if result.labels is None:
+        raise ValueError("A result of a segmentation must have labels.")
+    labels = result.labels
+    return {name: labels.with_array(labels.array == value) for name, value in result.label_values.items() if value}
+
+
+def _gray_png(view: View, values: np.ndarray, window: Window) -> bytes:
+    return indexed_png(view.grays(values, window), _gray_palette())
+
+
+def _outlines_png(view: View, values: np.ndarray, window: Window, masks: Mapping[str, Volume]) -> bytes:
+    codes, palette = view.grays(values, window), list(_gray_palette())
+    for name, mask in masks.items():
+        codes[view.outline(mask, _TRUE_PX if name == TRUE_OUTLINE else _FOUND_PX)] = len(palette)
+        palette.append(_color(name))
+    return indexed_png(codes, palette)
+
+
+def _difference_png(view: View, error: np.ndarray, limit: float) -> bytes:
+    share = np.clip(error / limit, -1, 1)
+    scaled = view.grays(share, (-1.0, 1.0)).astype(np.float32) / (GRAYS - 1)
+    return indexed_png(np.rint(scaled * (_STEPS - 1)).astype(np.uint8), difference_palette())
+
+
+def _gray_palette() -> tuple[Color, ...]:
+    return tuple((level,) * 3 for level in np.rint(np.linspace(0, 255, GRAYS)).astype(int).tolist())
+
+
+def _color(name: str) -> Color:
+    return _TRUE_COLOR if name == TRUE_OUTLINE else LABEL_TERMS[Label(name)].color

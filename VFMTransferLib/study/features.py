@@ -1,0 +1,193 @@
+"""Features of an encoder for study cases, layer by layer, and how far fine-tuning moved them.
+
+A case is seen through a few of the windows, or slices, that prediction takes: those with the prostate, the same ones
+whenever the case is looked at, so that features before and after fine-tuning are of the same tissue.
+
+ProFound    `stage-1` .. `stage-4`: global average pool of a stage's map; `encoder`: LayerNorm of the last of them
+ProViCNet   `block-1` ..: mean of the patch tokens after a block; `encoder`: mean of the normalized patch tokens. Of
+            several sequences all encoders' channels one after another, in the order in which the network takes them
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.placement import Prepared
+from ..core.terms import TaskId
+from ..core.volume import IntTriple, Volume
+from ..core.windows import cut
+from ..encoders.base import ConvNeXtSpec, ModelSpec
+from ..encoders.profound.network import ConvNeXtV2
+from ..encoders.weights import slice_encoders
+from ..inference.windows import network_input
+from ..tasks.truth import StudyCase
+from ..training.samples import prepare_study
+from .distance import distance_to_pretraining
+from .tables import DistanceRow
+
+ENCODER = "encoder"
+MOST_WINDOWS = 4  # of a case: of slices a sample of the gland's extent, of volumes nearly all that there are
+_SHARE_OF_BEST = 0.5  # a window counts as showing the gland from half as much gland on as the best one shows
+
+
+@dataclass(frozen=True)
+class FeatureCase:
+    """A case through the windows that features are taken from.
+
+    Attributes:
+        id: Name of the case.
+        prepared: The network's input.
+        starts: First voxels (z, y, x) of the windows.
+    """
+
+    id: str
+    prepared: Prepared
+    starts: tuple[IntTriple, ...]
+
+
+def feature_cases(studies: Iterable[StudyCase], spec: ModelSpec, most_windows: int = MOST_WINDOWS) -> list[FeatureCase]:
+    """Study cases with the windows that features are taken from.
+
+    Args:
+        studies: The cases, of the network's task.
+        spec: The network.
+        most_windows: At most so many windows of a case, evenly from those that show the prostate, or from all where
+            nobody knows where it is.
+
+    Raises:
+        MissingSequenceError: A case lacks a sequence, or a gland mask that normalization needs.
+    """
+    return [_feature_case(study, prepare_study(study, spec), most_windows) for study in studies]
+
+
+def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[FeatureCase]) -> dict[str, np.ndarray]:
+    """Features of each layer, see the module.
+
+    Args:
+        network: In evaluation mode, so that chance has no part in it.
+        spec: The network.
+        cases: From `feature_cases` of the same specification.
+
+    Returns:
+        Layer → (cases, channels), float64, mean over a case's windows; layers from the first to the last, then
+        `encoder`.
+
+    Raises:
+        ValueError: The network is in training mode.
+    """
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
+    for case in cases:
+        windows = [_window_features(network, spec, case.prepared, start) for start in case.starts]
+        for layer in windows[0]:
+            rows[layer].append(np.mean([window[layer] for window in windows], axis=0))
+    return {layer: np.stack(found) for layer, found in rows.items()}
+
+
+def distance_rows(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], encoder: str, task: TaskId, seed: int
+) -> list[DistanceRow]:
+    """How far fine-tuning moved each layer's features.
+
+    Args:
+        before: From `encoder_features` of the pretrained encoder, as it was loaded.
+        after: The same cases in the same order, from the fine-tuned network.
+        encoder: `profound` or `provicnet`.
+        task: What it was fine-tuned for.
+        seed: Of the fine-tuning; also of the permutations.
+
+    Raises:
+        ValueError: The two do not belong together, or are of fewer than three cases.
+    """
+    if list(before) != list(after):
+        raise ValueError(f"Features before and after must be of the same layers, got {list(before)} and {list(after)}.")
+    rows = []
+    for layer in before:
+        found = distance_to_pretraining(before[layer], after[layer], seed=seed)
+        numbers = (found.mmd2, found.p_value, found.low_bandwidth, found.high_bandwidth, found.n_cases)
+        rows.append(DistanceRow(encoder, str(task), seed, layer, *numbers))
+    return rows
+
+
+def stage_maps(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Maps of ProFound's four stages for x (B, 3, D, H, W): (B, channels, ...) at strides 4, 8, 16, 16."""
+    return _convnext(network).forward_features(x)
+
+
+def patch_tokens(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
+    """ProViCNet's normalized patch tokens (B, tokens, sequences * dim) for what the network's `forward` takes."""
+    *windows, positions = inputs
+    encoders = slice_encoders(network, spec).values()
+    return torch.cat([e.patch_tokens(w, positions) for e, w in zip(encoders, windows, strict=True)], dim=2)
+
+
+def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
+    """Voxels of the prostate in each of a prepared case's windows."""
+    inside = (gland.resample_to(prepared.geometry, "nearest").array > 0)[None]
+    return np.array([np.count_nonzero(cut(inside, start, prepared.patch)) for start in prepared.starts])
+
+
+def _feature_case(study: StudyCase, prepared: Prepared, most: int) -> FeatureCase:
+    starts = prepared.starts
+    if study.gland is not None:
+        voxels = gland_shares(study.gland, prepared)
+        shown = (voxels > 0) & (voxels >= _SHARE_OF_BEST * voxels.max())
+        starts = tuple(start for start, is_shown in zip(starts, shown, strict=True) if is_shown) or starts
+    places = (np.arange(min(most, len(starts))) + 0.5) * len(starts) / min(most, len(starts))
+    return FeatureCase(study.case.id, prepared, tuple(starts[int(place)] for place in places))
+
+
+def _window_features(
+    network: nn.Module, spec: ModelSpec, prepared: Prepared, start: IntTriple
+) -> dict[str, np.ndarray]:
+    if network.training:
+        raise ValueError("Features must be taken in evaluation mode; switch the network over first.")
+    inputs = [torch.from_numpy(array) for array in network_input(prepared, spec, start)]
+    with torch.inference_mode():
+        is_convnext = isinstance(spec.encoder, ConvNeXtSpec)
+        found = _stage_features(network, *inputs) if is_convnext else _block_features(network, spec, inputs)
+    return {layer: feature[0].double().numpy() for layer, feature in found.items()}
+
+
+def _stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    maps = stage_maps(network, x)
+    stages = {f"stage-{i}": stage.mean(dim=(2, 3, 4)) for i, stage in enumerate(maps, start=1)}
+    return {**stages, ENCODER: _convnext(network).pool(maps[-1])}
+
+
+def _block_features(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    encoders = slice_encoders(network, spec).values()
+    with _block_outputs(encoders) as outputs:
+        normalized = patch_tokens(network, spec, inputs).mean(dim=1)
+    found = {}
+    for i, tokens in enumerate(zip(*outputs, strict=True), start=1):
+        patches = [own[:, encoder.leading_tokens :] for own, encoder in zip(tokens, encoders, strict=True)]
+        found[f"block-{i}"] = torch.cat(patches, dim=2).mean(dim=1)
+    return {**found, ENCODER: normalized}
+
+
+@contextmanager
+def _block_outputs(encoders: Iterable[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """What each encoder's blocks give while the context lasts: encoder → block → tokens (B, N, dim)."""
+    outputs: list[list[Tensor]] = []
+    hooks = []
+    for encoder in encoders:
+        own: list[Tensor] = []
+        outputs.append(own)
+        for block in encoder.backbone.blocks:
+            hooks.append(block.register_forward_hook(lambda _module, _given, output, to=own: to.append(output)))
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _convnext(network: nn.Module) -> ConvNeXtV2:
+    return network if isinstance(network, ConvNeXtV2) else network.encoder

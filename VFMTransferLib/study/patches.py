@@ -1,0 +1,161 @@
+"""What an encoder makes of each patch of a case, and what the task asks of it there: rows for linear estimates.
+
+A patch is as large as the place where the encoder speaks: a token of ProViCNet; of ProFound a place of the second
+stage's map, with the first stage's mean and the later stages' value there, since its heads see all four.
+
+anatomy segmentation   share of the patch that is prostate
+lesion segmentation    share that is clinically significant cancer
+super-resolution       root mean square of what halving the matrix took away
+distortion correction  mean displacement of the tissue, mm
+T2w→ADC                mean ADC of the tissue, 1e-3 mm²/s
+classification         number of the class; here a row is a case, whose features are the encoder's own
+
+Patches are those that hold prostate, where the task is about it and somebody marked it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.terms import Label, TaskId
+from ..core.volume import IntTriple
+from ..core.windows import cut
+from ..encoders.base import ModelSpec, ViTSpec
+from ..inference.windows import network_input
+from ..tasks.truth import StudyCase, class_number, target_maps
+from .features import ENCODER, FeatureCase, encoder_features, feature_cases, patch_tokens, stage_maps
+
+MOST_PATCHES = 4000
+_SECOND = 1  # of ProFound's stages: its map's places are the patches
+_LEAST_TISSUE = 0.5
+
+
+@dataclass(frozen=True)
+class PatchTable:
+    """Patches of several cases.
+
+    Attributes:
+        features: (patches, channels).
+        target: (patches,).
+        cases: Number of the case of each patch.
+    """
+
+    features: np.ndarray
+    target: np.ndarray
+    cases: np.ndarray
+
+
+def patch_table(network: nn.Module, spec: ModelSpec, studies: Sequence[StudyCase], seed: int = 0) -> PatchTable:
+    """Patches of cases as one network sees them; see `patch_tables`."""
+    return patch_tables([network], spec, studies, seed)[0]
+
+
+def patch_tables(
+    networks: Sequence[nn.Module], spec: ModelSpec, studies: Iterable[StudyCase], seed: int = 0
+) -> list[PatchTable]:
+    """Patches of cases as several networks see them, see the module; each case is prepared once.
+
+    Args:
+        networks: In evaluation mode.
+        spec: What they all are, of the cases' task.
+        studies: The cases.
+        seed: Of which patches are kept where there are very many.
+
+    Returns:
+        A table for each network, of the same patches in the same order.
+
+    Raises:
+        DatasetError: A case lacks what its task needs.
+        ValueError: A network is in training mode.
+    """
+    if any(network.training for network in networks):
+        raise ValueError("Patches must be taken in evaluation mode; switch the network over first.")
+    look = _whole_case if spec.task is TaskId.CLASSIFICATION else _case_patches
+    features: list[list[np.ndarray]] = [[] for _ in networks]
+    targets, numbers = [], []
+    for number, study in enumerate(studies):
+        found, target = look(networks, spec, study)
+        for own, seen in zip(features, found, strict=True):
+            own.append(seen)
+        targets.append(target)
+        numbers.append(np.full(len(target), number))
+    target, cases = np.concatenate(targets), np.concatenate(numbers)
+    kept = np.arange(len(target))
+    if len(kept) > MOST_PATCHES:
+        kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_PATCHES, replace=False))
+    return [PatchTable(np.concatenate(own)[kept], target[kept], cases[kept]) for own in features]
+
+
+def _whole_case(
+    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each network the encoder's features (1, channels) of a case; its class (1,)."""
+    case = feature_cases([study], spec)
+    found = [encoder_features(network, spec, case)[ENCODER] for network in networks]
+    return found, np.array([float(class_number(study, spec))])
+
+
+def _case_patches(
+    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each network features (patches, channels) of all windows of a case; the target (patches,)."""
+    case = feature_cases([study], spec)[0]
+    wanted, tissue, gland = _maps(study, case, spec)
+    stacked = np.stack([wanted * tissue, tissue, gland])
+    found: list[list[np.ndarray]] = [[] for _ in networks]
+    targets = []
+    for start in case.starts:
+        inputs = [torch.from_numpy(array) for array in network_input(case.prepared, spec, start)]
+        with torch.inference_mode():
+            maps = [_token_map(network, spec, inputs) for network in networks]  # each (C, d, h, w)
+        weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), maps[0].shape[1:], spec)
+        there = (share >= _LEAST_TISSUE) & (of_gland > 0)
+        target = weighted[there] / share[there]
+        targets.append(np.sqrt(target) if study.task is TaskId.SUPER_RESOLUTION else target)
+        for own, grid in zip(found, maps, strict=True):
+            own.append(grid.flatten(1).T.double().numpy()[there.ravel()])
+    return [np.concatenate(own) for own in found], np.concatenate(targets)
+
+
+def _maps(study: StudyCase, case: FeatureCase, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """On the network's grid (D, H, W): what is averaged, where it counts, and where patches may lie."""
+    geometry = case.prepared.geometry
+    everywhere = np.ones(geometry.shape, np.float32)
+    near = everywhere
+    if study.gland is not None and study.task is not TaskId.ANATOMY_SEGMENTATION:
+        near = (study.gland.resample_to(geometry, "nearest").array > 0).astype(np.float32)
+    if study.task is TaskId.LESION_SEGMENTATION:
+        cancer = study.masks[Label.CSPCA]
+        soft = cancer.with_array((cancer.array > 0).astype(np.float32))
+        return soft.resample_to(geometry).array, everywhere, near
+    maps = target_maps(study, case.prepared, spec)
+    if study.task is TaskId.SUPER_RESOLUTION:
+        return maps[0] ** 2, everywhere, near
+    has_tissue = study.task in (TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
+    return maps[0], (maps[-1] > 0).astype(np.float32) if has_tissue else everywhere, near  # weights count as tissue
+
+
+def _token_map(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
+    """Features of each patch as a map (C, d, h, w); d is 1 for a slice."""
+    if isinstance(spec.encoder, ViTSpec):
+        side = spec.encoder.image_px // spec.encoder.patch_px
+        return patch_tokens(network, spec, inputs)[0].T.unflatten(1, (1, side, side))
+    stages = stage_maps(network, inputs[0])
+    size = stages[_SECOND].shape[2:]
+    fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:_SECOND]]
+    coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[_SECOND + 1 :]]
+    return torch.cat([*fine, stages[_SECOND], *coarse], dim=1)[0]
+
+
+def _averages(window: np.ndarray, grid: Sequence[int], spec: ModelSpec) -> np.ndarray:
+    """Mean over each patch of maps (K, D, H, W) in a window: (K, d, h, w)."""
+    if not isinstance(spec.encoder, ViTSpec):  # what is left over behind the last stride belongs to no patch
+        size: IntTriple = tuple(n - n % g for n, g in zip(window.shape[1:], grid, strict=True))
+        window = window[:, : size[0], : size[1], : size[2]]
+    return F.adaptive_avg_pool3d(torch.from_numpy(np.ascontiguousarray(window, np.float64)), tuple(grid)).numpy()

@@ -1,0 +1,142 @@
+"""The phantoms of a study: each made once, kept on disk, and one of them serving every task.
+
+A file holds all voxels as they are and the rest as JSON (no pickle), so that a phantom that is read is the one that was
+made. Workers that find none make those that are missing, each in an order of its own, so that few are made twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.errors import DatasetError
+from ..core.files import atomic_file, writing
+from ..core.terms import Label
+from ..core.terms import Sequence as MRSequence
+from ..core.volume import Geometry, Triple, Volume
+from ..phantom import VERSION, Lesion, Phantom, make_phantom
+from ..phantom.diffusion import DiffusionStudy
+from .tables import sha256_of
+
+OnProgress = Callable[[str, float], None]
+_RECORD = "record"
+_LEFT_RIGHT = 0  # a network cannot know the axis; see `study_source.phantom_studies`
+_SHOWN_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class PhantomStore:
+    """Phantoms on disk.
+
+    Attributes:
+        folder: Where their files lie; it may be shared by many processes.
+        spacing_mm: Voxel of their T2w (x, y, z).
+        for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
+        full_resolution: Whether they have the twin that super-resolution needs; makes most of their cost.
+    """
+
+    folder: Path
+    spacing_mm: Triple
+    for_tasks: bool = True
+    full_resolution: bool = True
+
+    def phantoms(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> list[Phantom]:
+        """The phantoms of some seeds; what is missing is made.
+
+        Raises:
+            DatasetError: A file is damaged.
+            OutputError: The folder cannot be written.
+        """
+        wanted = list(seeds)
+        self._make_missing(wanted, on_progress)
+        return [read_phantom(self._path(seed)) for seed in wanted]
+
+    def _make_missing(self, seeds: Sequence[int], on_progress: OnProgress | None) -> None:
+        missing = [seed for seed in seeds if not self._path(seed).is_file()]
+        random.Random(os.getpid()).shuffle(missing)
+        for done, seed in enumerate(missing):
+            if not self._path(seed).is_file():  # another worker may have made it meanwhile
+                store_phantom(make_phantom(seed, **self._options), self._path(seed))
+            if on_progress is not None:
+                on_progress(f"phantoms, {done + 1} of {len(missing)} made", 0.0)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"t2w_spacing_mm": self.spacing_mm}
+        if self.full_resolution:
+            options["full_resolution"] = True
+        return {**options, "phase_axis": _LEFT_RIGHT} if self.for_tasks else options
+
+    def _path(self, seed: int) -> Path:
+        short = sha256_of({**self._options, "version": VERSION})[:_SHOWN_DIGITS]
+        return self.folder / f"phantom-{seed:06d}-{short}.npz"
+
+
+def store_phantom(phantom: Phantom, path: Path) -> None:
+    """Write all of a phantom into one file, whole or not at all.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    volumes = {str(sequence): volume for sequence, volume in phantom.case.volumes.items()} | phantom.truths
+    record = {
+        "id": phantom.case.id,
+        "seed": phantom.seed,
+        "acquisition": phantom.acquisition,
+        "lesions": [asdict(lesion) for lesion in phantom.lesions],
+        "volumes": {name: {"name": volume.name, **asdict(volume.geometry)} for name, volume in volumes.items()},
+    }
+    arrays = {name: volume.array for name, volume in volumes.items()}
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **{**arrays, _RECORD: text})
+
+
+def read_phantom(path: Path) -> Phantom:
+    """Read a phantom that `store_phantom` wrote.
+
+    Raises:
+        DatasetError: The file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            record = json.loads(stored[_RECORD].tobytes())
+            take = partial(_volume, record["volumes"])
+            return _phantom(record, {name: take(name, stored[name]) for name in record["volumes"]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error
+
+
+def _phantom(record: dict[str, Any], volumes: dict[str, Volume]) -> Phantom:
+    sequences = {sequence: volumes[sequence] for sequence in MRSequence if sequence in volumes}
+    diffusion = None
+    if "adc_true" in volumes:
+        diffusion = DiffusionStudy(**{name: volumes[name] for name in DiffusionStudy.__dataclass_fields__})
+    return Phantom(
+        case=Case(record["id"], sequences),
+        gland=volumes["gland"],
+        zones=volumes["zones"],
+        lesion=volumes["lesion"],
+        lesions=tuple(Lesion(**{**lesion, "zone": Label(lesion["zone"])}) for lesion in record["lesions"]),
+        seed=record["seed"],
+        acquisition=record["acquisition"],
+        diffusion=diffusion,
+        t2w_full_resolution=volumes.get("t2w_full_resolution"),
+    )
+
+
+def _volume(records: dict[str, Any], name: str, array: np.ndarray) -> Volume:
+    own = dict(records[name])
+    title = own.pop("name")
+    return Volume(array, Geometry(**{key: tuple(value) for key, value in own.items()}), title)

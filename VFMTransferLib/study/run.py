@@ -1,0 +1,396 @@
+"""How each cell of a study is trained, as its configuration says, and the checksum of all that decides it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..bundles.bundle import Bundle, read_bundle
+from ..core.errors import CheckpointError
+from ..core.files import atomic_file, writing
+from ..core.result import Result
+from ..core.terms import TaskId
+from ..encoders.base import ModelSpec
+from ..encoders.demonstration import demonstration, demonstration_encoder
+from ..encoders.dynunet.network import specialised_network
+from ..encoders.network import build_network
+from ..encoders.weights import bundle_encoder_weights, load_encoder
+from ..phantom import VERSION
+from ..tasks.base import TASKS
+from ..tasks.baselines import registered, trivial_baseline
+from ..tasks.losses import Objective
+from ..tasks.scores import SIGNIFICANT, CaseScore, Scores, score_results
+from ..tasks.truth import StudyCase, from_phantom
+from ..training.arms import finetune_study, study_config
+from ..training.cases import StudySet
+from ..training.encoders import Pretraining, pretrain_by_contrast, pretrain_masked
+from ..training.finetune import FinetuneConfig, averaged_network
+from ..training.optimization import CHECKPOINT, Run
+from ..training.record import checkpoints
+from ..training.validation import Examination
+from .cases import Place, common_studies, pretraining_set, real_studies, split_of, study_set
+from .config import StudyConfig, resized
+from .examples import write_examples
+from .features import distance_rows, encoder_features, feature_cases
+from .tables import (
+    PRETRAINING,
+    REGISTRATION,
+    Cell,
+    CellResult,
+    CurveRow,
+    DistanceRow,
+    MetricRow,
+    RunRow,
+    pretraining,
+    sha256_of,
+    write_result,
+)
+
+_FIRST_VERSION = "0.1.0"
+# Settings that came after the first studies, and the value with which trainings are as they were before.
+_AS_BEFORE = {"draws": "step"}
+_NO_VALUE = object()
+
+
+def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
+    """How a cell's network is trained; the same for both arms of an encoder, task and seed.
+
+    Args:
+        cell: A cell in which a network is trained on a task.
+        config: The study.
+    """
+    task, family = TaskId(cell.task), cell.family
+    fit = config.tasks[task].fit(family)
+    if fit is None:
+        raise ValueError(f"The study must train {family} on {task}, but does not.")
+    split = split_of(config.groups_of(task))
+    plain = study_config(family, task, StudySet(split, {}), steps=fit.steps, seed=cell.seed)
+    rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
+    every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
+    return replace(
+        plain,
+        model=resized(plain.model, config.encoders[family].size),
+        schedule=replace(plain.schedule, learning_rate=rate, precision=fit.precision, checkpoint_every=every),
+        batch=plain.batch if fit.batch is None else fit.batch,
+        measure_every=every,
+        specialised=cell.arm == "specialised",
+    )
+
+
+def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
+    """The network that an encoder's pretraining trains."""
+    is_masked = config.encoders[encoder].pretraining.objective == "mae"
+    spec = demonstration_encoder() if is_masked else demonstration(encoder, TaskId.LESION_SEGMENTATION)
+    return resized(spec, config.encoders[encoder].size)
+
+
+def cell_sha256(cell: Cell, config: StudyConfig) -> str:
+    """Checksum of everything that decides what a cell's training yields: settings, cases and start, but no paths."""
+    if cell.arm == PRETRAINING:
+        settings = config.encoders[cell.encoder].pretraining
+        document = {"model": pretraining_spec(cell.encoder, config), "pretraining": settings}
+        return sha256_of(_stated({**document, "spacing_mm": config.phantoms.spacing_mm, **_phantom_version()}))
+    document = {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
+    document |= _phantom_version()
+    own = config.tasks[TaskId(cell.task)].phantoms
+    if own is not None:
+        document["own_phantoms"] = own
+    if cell.is_trained:
+        document["training"] = cell_config(cell, config)
+    if cell.arm == "pretrained":
+        document["start"] = cell_sha256(pretraining(cell.encoder), config)
+    return sha256_of(_stated(document))
+
+
+def _phantom_version() -> dict[str, str]:
+    """The version of the phantoms, but for the first, of which nothing was said."""
+    return {} if VERSION == _FIRST_VERSION else {"phantom_version": VERSION}
+
+
+def _stated(value: Any) -> Any:
+    """Settings as JSON.
+
+    A field whose default is nothing at all (0, 1, false, none, empty) is left out where it stands there, so that a
+    setting that the library gains later does not make trainings from before look like others; so are those named above.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {
+            f.name: getattr(value, f.name) for f in fields(value) if not _is_off(f.default, getattr(value, f.name))
+        }
+        return {name: _stated(item) for name, item in stated.items() if _AS_BEFORE.get(name, _NO_VALUE) != item}
+    if isinstance(value, dict):
+        return {str(key): _stated(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stated(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_off(default: Any, value: Any) -> bool:
+    return default is not MISSING and value == default and value in (None, 0, 1, False, (), "")
+
+
+# The rows of a study's tables that one cell gives: its scores, its learning curve, its distance to pretraining.
+
+SCORE = "score"  # the primary measure in a run's history
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a cell's training went; of a baseline nothing.
+
+    Attributes:
+        steps: Steps trained.
+        seconds: They took so long.
+        history: What was measured on the way.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    history: Sequence[Mapping[str, float]] = ()
+
+
+def run_row(cell: Cell, scores: Scores, course: Course, sha256: str) -> RunRow:
+    """The cell's row in `runs.csv`."""
+    task = TASKS[TaskId(cell.task)]
+    counted = [case for case in scores.cases if task.metric in case.values]
+    return RunRow(
+        *(cell.encoder, cell.task, cell.arm, cell.seed),
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        value=float(scores.primary),
+        steps=course.steps,
+        steps_to_best=steps_to_best(course, task.higher_is_better),
+        device_seconds=round(course.seconds, 3),
+        n_test_cases=len(counted) or len(scores.cases),
+        config_sha256=sha256,
+    )
+
+
+def steps_to_best(course: Course, higher_is_better: bool) -> int:
+    """Step of the best validation value, the first of equal ones; all steps where no value could be told."""
+    points = [(point[SCORE], int(point["step"])) for point in course.history if SCORE in point]
+    if not points:
+        return course.steps
+    sign = -1 if higher_is_better else 1
+    return min(points, key=lambda point: (sign * point[0], point[1]))[1]
+
+
+def curve_rows(cell: Cell, course: Course) -> tuple[CurveRow, ...]:
+    """The learning curve."""
+    key = (cell.encoder, cell.task, cell.arm, cell.seed)
+    return tuple(CurveRow(*key, int(point["step"]), float(point[SCORE])) for point in course.history if SCORE in point)
+
+
+def metric_rows(cell: Cell, scores: Scores, data: str) -> tuple[MetricRow, ...]:
+    """Every number of every case, then the statistics that belong to all cases together.
+
+    Args:
+        cell: The cell.
+        scores: On phantoms or on real cases.
+        data: `phantom` or `real`.
+    """
+    key = (cell.encoder, cell.task, cell.arm, cell.seed, data)
+    of_cases = [(case.case_id, name, value) for case in scores.cases for name, value in _numbers(case)]
+    in_cases = {name for case in scores.cases for name in case.values}
+    together = [("", name, value) for name, value in scores.cohort.items() if name not in in_cases]
+    rows: Iterable[tuple[str, str, float]] = of_cases + together
+    return tuple(MetricRow(*key, case, name, float(value)) for case, name, value in rows if math.isfinite(value))
+
+
+def _numbers(case: CaseScore) -> Iterable[tuple[str, float]]:
+    """A case's measures; of a classification also the answer and the truth, from which statistics can be made anew."""
+    yield from case.values.items()
+    if case.probabilities:
+        yield "p_cspca", sum(case.probabilities[name] for name in SIGNIFICANT)
+        yield "is_cspca", float(case.is_significant)
+
+
+# One cell of a study, from its cases to its rows: a training, a baseline, or a pretraining.
+#
+# All that it leaves lies in the study's folder and appears whole or not at all, so that a cell may be stopped at any
+# moment, on any machine, and goes on from its last checkpoint.
+
+OnProgress = Callable[[str, float], None]
+Answers = Callable[[Iterable[StudyCase]], Iterable[tuple[Result, StudyCase]]]
+Trained = TypeVar("Trained")
+_STAMP = "config.sha256"
+# Stochastic depth draws from the process's own source of chance, so that a process trains one network at a time.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def run_cell(cell: Cell, config: StudyConfig, place: Place, on_progress: OnProgress | None = None) -> CellResult:
+    """Run one cell, or go on where it was stopped, and write its result.
+
+    Args:
+        cell: The cell; the pretraining that it needs must be done.
+        config: The study.
+        place: Where the study lies.
+        on_progress: Told what is done and which part of the cell; what it raises stops the cell.
+
+    Raises:
+        BundleError: The pretraining is missing.
+        DatasetError: A case lacks what its task needs.
+        OutputError: The folder cannot be written.
+    """
+    with _ONE_AT_A_TIME:
+        torch.set_num_threads(1)
+        tell = on_progress or (lambda _line, _part: None)
+        if cell.arm == PRETRAINING:
+            result = _pretrained(cell, config, place, tell)
+        elif cell.is_trained:
+            result = _trained(cell, config, place, tell)
+        else:
+            result = _baseline(cell, config, place, tell)
+        write_result(result, place.folder)
+        return result
+
+
+def work_folder(cell: Cell, place: Place) -> Path:
+    """Where a cell keeps its checkpoint, and after the last step its weights."""
+    return place.work / "cells" / cell.name
+
+
+def bundle_folder(encoder: str, place: Place) -> Path:
+    """The bundle of an encoder's pretraining."""
+    return place.work / "pretrained" / encoder
+
+
+def trained_run(cell: Cell, config: StudyConfig, place: Place, on_progress: OnProgress | None = None) -> Run:
+    """The training of a cell: from its checkpoint, if it is there, on to its end.
+
+    One that is finished is taken as it is, whatever version of the library trained it, since its settings are stamped.
+    A checkpoint of other settings, or one that is damaged, is removed.
+    """
+    settings = cell_config(cell, config)
+    folder, start = work_folder(cell, place), _start(cell, place)
+    _require_stamp(folder, cell_sha256(cell, config))
+    done = _finished(settings, folder / CHECKPOINT)
+    if done is not None:
+        return done
+    studies = study_set(config, TaskId(cell.task), place, on_progress)
+    return _or_anew(folder, lambda: finetune_study(settings, studies, folder, init=start, on_progress=on_progress))
+
+
+def _finished(settings: FinetuneConfig, path: Path) -> Run | None:
+    """The run of a checkpoint after the last step; None of any other, and of one that is damaged."""
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        if document["step"] != settings.schedule.steps:
+            return None
+        network = specialised_network(settings.model) if settings.specialised else build_network(settings.model)
+        run = Run.start(network, settings.schedule, Objective(settings.model).loss)
+        run.resume(path, document["identity"])
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError, CheckpointError):
+        return None
+    return run
+
+
+def _or_anew(folder: Path, train: Callable[[], Trained]) -> Trained:
+    """Train on from a checkpoint; where it is damaged, or of another version of the library, from the beginning."""
+    try:
+        return train()
+    except CheckpointError:
+        if not (folder / CHECKPOINT).is_file():
+            raise
+        (folder / CHECKPOINT).unlink()
+        return train()
+
+
+def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:
+    settings = config.encoders[cell.encoder].pretraining
+    phantoms = pretraining_set(settings, config.phantoms.spacing_mm, place, tell)
+    folder, sha256 = bundle_folder(cell.encoder, place), cell_sha256(cell, config)
+    work = checkpoints(folder)
+    _require_stamp(work, sha256)
+    spec = pretraining_spec(cell.encoder, config)
+    how = Pretraining(settings.steps, f"{len(phantoms)} phantoms", settings.seed, spec)
+    if settings.objective == "mae":
+        images = [phantom.case for phantom in phantoms]
+        bundle = _or_anew(work, lambda: pretrain_masked(images, folder, how, on_progress=tell))
+    else:
+        studies = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+        bundle = _or_anew(work, lambda: pretrain_by_contrast(studies, folder, how, on_progress=tell))
+    return CellResult(cell, sha256, seconds=bundle.training["seconds"])
+
+
+def _trained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:
+    settings = cell_config(cell, config)
+    run = trained_run(cell, config, place, tell)
+    network = averaged_network(run, settings.model, settings.specialised)
+    tell("measuring", 1.0)
+    result = _measured(
+        cell,
+        config,
+        place,
+        lambda studies: Examination(settings.model, studies).results(network),
+        Course(run.step, run.seconds, run.history),
+    )
+    return replace(result, distances=_distances(cell, config, place, network))
+
+
+def _baseline(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:
+    task = TaskId(cell.task)
+    studies = study_set(config, task, place, tell)
+    answer = registered if cell.encoder == REGISTRATION else trivial_baseline(task, studies.of(studies.split.train))
+    return _measured(cell, config, place, lambda studies: ((answer(study), study) for study in studies), Course())
+
+
+def _measured(cell: Cell, config: StudyConfig, place: Place, answers: Answers, course: Course) -> CellResult:
+    """The rows of what a cell says of the test phantoms and, apart from them, of real cases."""
+    task = TaskId(cell.task)
+    studies = study_set(config, task, place)
+    phantoms = list(answers(studies.of(studies.split.test)))
+    real = list(answers(real_studies(config, task, place)))
+    scores, sha256 = score_results(task, phantoms), cell_sha256(cell, config)
+    if cell.seed == config.seeds[0]:
+        shown = [(result, study) for result, study in real if study.case.id in config.shown]
+        write_examples(place.folder, cell.encoder, cell.arm, [*phantoms, *shown])
+    metrics = metric_rows(cell, scores, "phantom")
+    return CellResult(
+        cell,
+        sha256,
+        real_cases=tuple(study.case.id for _, study in real),
+        seconds=round(course.seconds, 3),
+        run=run_row(cell, scores, course, sha256),
+        metrics=metrics + metric_rows(cell, score_results(task, real), "real") if real else metrics,
+        curves=curve_rows(cell, course),
+    )
+
+
+def _distances(cell: Cell, config: StudyConfig, place: Place, network: nn.Module) -> tuple[DistanceRow, ...]:
+    """How far a pretrained arm's features moved on the study's own test phantoms."""
+    start = _start(cell, place)
+    if start is None:
+        return ()
+    task, spec = TaskId(cell.task), cell_config(cell, config).model
+    cases = feature_cases(common_studies(config, task, place), spec)
+    before = build_network(spec)
+    load_encoder(before, spec, bundle_encoder_weights(start))
+    features = [encoder_features(each, spec, cases) for each in (before.eval(), network)]
+    return tuple(distance_rows(*features, cell.encoder, task, cell.seed))
+
+
+def _start(cell: Cell, place: Place) -> Bundle | None:
+    return read_bundle(bundle_folder(cell.encoder, place)) if cell.needs is not None else None
+
+
+def _require_stamp(folder: Path, sha256: str) -> None:
+    """Empty a work folder that is of other settings."""
+    stamp = folder / _STAMP
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == sha256:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(stamp) as part:
+        part.write_text(sha256, encoding="utf-8")

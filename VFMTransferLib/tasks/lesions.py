@@ -1,0 +1,140 @@
+"""From a label map to a list of lesions: one entry a connected region, largest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+from scipy import ndimage
+
+from ..core.result import Lesion
+from ..core.volume import Volume
+
+# Voxels that share a face, an edge or a corner are one lesion (26 neighbors).
+CONNECTIVITY = np.ones((3, 3, 3), bool)
+MIN_IOU = 0.1
+"""Overlap from which two regions are one lesion, as in the PI-CAI challenge's evaluation."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Connected regions of two masks, paired one to one.
+
+    Attributes:
+        first: Regions of the first mask (D, H, W), numbered from 1.
+        pairs: Number of a region of the first → number of its partner in the second.
+        first_count: How many regions the first has.
+        second_count: How many the second has.
+    """
+
+    first: np.ndarray
+    pairs: dict[int, int]
+    first_count: int
+    second_count: int
+
+
+def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
+    """Pair the regions of two masks one to one, so that the overlap of all pairs is largest.
+
+    A pair needs an intersection over union of at least `MIN_IOU`. Voxels that share a corner are
+    one region.
+
+    Args:
+        first: Mask (D, H, W).
+        second: Mask of the same shape.
+    """
+    regions_a, count_a = ndimage.label(first, structure=CONNECTIVITY)
+    regions_b, count_b = ndimage.label(second, structure=CONNECTIVITY)
+    joint = np.bincount((regions_a * (count_b + 1) + regions_b).ravel(), minlength=(count_a + 1) * (count_b + 1))
+    table = joint.reshape(count_a + 1, count_b + 1)  # voxels in region i of the first and j of the second
+    intersection = table[1:, 1:]
+    union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - intersection
+    iou = np.where(intersection >= MIN_IOU * union, intersection / np.maximum(union, 1), 0.0)
+    rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
+    pairs = {int(i) + 1: int(j) + 1 for i, j in zip(rows, columns, strict=True) if iou[i, j] > 0}
+    return Pairing(regions_a, pairs, count_a, count_b)
+
+
+def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]:
+    """The regions of a mask (D, H, W) at least half of which lies in the prostate, and how many others there were.
+
+    Args:
+        marked: Mask of lesions.
+        gland: Mask of the prostate, of the same shape.
+    """
+    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
+    inside = np.bincount(regions[gland], minlength=count + 1)
+    is_kept = 2 * inside >= np.bincount(regions.ravel(), minlength=count + 1)
+    is_kept[0] = False
+    return is_kept[regions], count - int(is_kept.sum())
+
+
+def find_lesions(
+    labels: Volume,
+    probabilities: dict[str, Volume],
+    adc: Volume | None = None,
+    zones: dict[str, Volume] | None = None,
+) -> tuple[Lesion, ...]:
+    """Describe each connected region of the label map's non-zero voxels; none is too small.
+
+    Args:
+        labels: Label map; what its values mean does not matter here, only where they are.
+        probabilities: Label name → probability on the same grid. A lesion bears the name whose probability is
+            highest on average inside it, and its confidence is the largest sum of all inside it.
+        adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a say.
+        zones: Zone name → mask on any grid.
+    """
+    marked = labels.array > 0
+    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
+    if count == 0:
+        return ()
+    owner = regions[marked] - 1  # (N,) the region of each marked voxel
+    sizes = np.bincount(owner)
+    centers_mm = labels.geometry.to_world(_means(np.argwhere(marked).T[::-1], owner).T)  # (regions, 3)
+    inside = np.stack([p.array[marked] for p in probabilities.values()])  # (labels, N)
+    confidence = np.zeros(count)
+    np.maximum.at(confidence, owner, inside.sum(axis=0))
+    names = [str(list(probabilities)[i]) for i in _means(inside, owner).argmax(axis=0)]
+    mean_adc = _mean_adc(adc, labels, marked, owner)
+    zone = _zones(zones or {}, labels, marked, owner)
+    return tuple(
+        Lesion(
+            index=rank,
+            label=names[i],
+            center_mm=tuple(float(v) for v in centers_mm[i]),  # type: ignore[arg-type]
+            volume_ml=float(sizes[i] * labels.geometry.voxel_volume_ml),
+            confidence=min(float(confidence[i]), 1.0),
+            mean_adc=mean_adc[i],
+            zone=zone[i],
+        )
+        for rank, i in enumerate(np.argsort(-sizes, kind="stable"), start=1)
+    )
+
+
+def _means(rows: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Mean of each row (rows, N) over the voxels of each region: (rows, regions)."""
+    return np.stack([np.bincount(owner, weights=row) for row in rows]) / np.bincount(owner)
+
+
+def _mean_adc(adc: Volume | None, labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[float | None]:
+    """Mean ADC of each region over the voxels that lie in the ADC's field of view."""
+    count = int(owner.max()) + 1
+    if adc is None:
+        return [None] * count
+    values = adc.resample_to(labels.geometry, fill=np.nan).array[marked]
+    known = np.isfinite(values)
+    counts = np.bincount(owner[known], minlength=count)
+    sums = np.bincount(owner[known], weights=values[known], minlength=count)
+    return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
+
+
+def _zones(zones: dict[str, Volume], labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[str | None]:
+    """The zone that holds most of each region, or None of one that lies outside of all."""
+    count = int(owner.max()) + 1
+    if not zones:
+        return [None] * count
+    inside = np.stack([z.resample_to(labels.geometry, "nearest").array[marked] > 0 for z in zones.values()])
+    shares = _means(inside.astype(float), owner)  # (zones, regions)
+    names = [str(list(zones)[i]) for i in shares.argmax(axis=0)]
+    return [name if share > 0 else None for name, share in zip(names, shares.max(axis=0), strict=True)]

@@ -1,0 +1,256 @@
+"""Is a data set fit for training and testing? Sequences, spacing, units, labels, duplicates, leakage between splits.
+
+Every image is read as prediction and training read it, so what is refused here would be refused there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.errors import DatasetError, VFMTransferError
+from ..core.terms import Sequence, TaskId
+from ..core.volume import Volume
+from ..io import read_case, read_mask
+from ..io.images import image_stem, is_image_name
+from ..tasks.base import TASKS
+
+Severity = Literal["error", "warning", "note"]
+SPLITS = ("train", "training", "validation", "val", "test", "testing")
+# Usual ranges of prostate MRI; outside of them a number is more often wrong than rare. The limits are ours.
+_SLICES = 8
+_IN_PLANE_MM = (0.2, 3.0)
+_THICKNESS_MM = (0.5, 6.0)
+_GLAND_ML = (8.0, 400.0)
+_MASK_WORDS = re.compile(r"gland|prostate|zone|lesion|mask|label|seg")
+_GLAND_WORDS = re.compile(r"gland|prostate")
+_SMALL = 16  # voxels along each axis of the pictures by which images are compared
+_SAME = 0.995  # correlation of these above which two images count as nearly the same
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know.
+
+    Attributes:
+        severity: `error` keeps a case from being used, `warning` should be looked at, `note` is for information.
+        case: The case, or several with commas; empty for the whole data set.
+        sentence: What must be what, what was found, what to do.
+    """
+
+    severity: Severity
+    case: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """What is remembered of a case; its voxels are not.
+
+    Attributes:
+        name: Name of its folder.
+        split: Folder of the split it lies in; empty without splits.
+        sequences: What was read.
+        spacing_mm: Of each sequence (x, y, z).
+        labels: File stem of each mask → its values.
+        prints: Sequence → checksum of its voxels.
+        pictures: Sequence → small normalized picture, for near duplicates.
+    """
+
+    name: str
+    split: str
+    sequences: tuple[Sequence, ...]
+    spacing_mm: dict[Sequence, tuple[float, float, float]]
+    labels: dict[str, tuple[int, ...]]
+    prints: dict[Sequence, str] = field(repr=False)
+    pictures: dict[Sequence, np.ndarray] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found in a data set."""
+
+    cases: tuple[CheckedCase, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether no error was found."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def check_data(
+    folder: Path, task: TaskId, on_progress: Callable[[str, float], None] = lambda stage, fraction: None
+) -> DataReport:
+    """Look at every case of a folder; nothing is changed.
+
+    Args:
+        folder: Holds a folder for each case, or `train`, `validation`, `test` with such folders.
+        task: What the data are meant for; says which sequences each case must have.
+        on_progress: Called with the case's name and the fraction that is done.
+
+    Raises:
+        DatasetError: The folder is missing or holds no folders.
+    """
+    found = _case_folders(folder)
+    cases, findings = [], []
+    for i, (split, path) in enumerate(found):
+        on_progress(path.name, i / len(found))
+        try:
+            case = read_case(path)
+            masks = dict(_masks(path))
+        except VFMTransferError as error:
+            findings.append(Finding("error", path.name, str(error)))
+            continue
+        cases.append(_remembered(case, masks, path.name, split))
+        findings += _findings_of_case(case, masks, path.name, task)
+    findings += [*_spacing_outliers(cases), *_duplicates(cases), *_shared_patients(cases), *_split_sizes(cases)]
+    on_progress("done", 1.0)
+    return DataReport(tuple(cases), tuple(findings))
+
+
+def _case_folders(folder: Path) -> list[tuple[str, Path]]:
+    if not folder.is_dir():
+        raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
+    below = _folders(folder)
+    splits = [path for path in below if path.name.lower() in SPLITS]
+    found = [(split.name, path) for split in splits for path in _folders(split)]
+    found = found or [("", path) for path in below]
+    if not found:
+        raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _masks(path: Path) -> Iterator[tuple[str, Volume]]:
+    """The masks of a case by file stem; files that are no mask by name are left to `read_case`."""
+    for file in sorted(path.iterdir()):
+        if is_image_name(file.name) and _MASK_WORDS.search(file.name.lower()):
+            yield image_stem(file.name), read_mask(file)
+
+
+def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> CheckedCase:
+    return CheckedCase(
+        name=name,
+        split=split,
+        sequences=case.sequences,
+        spacing_mm={sequence: volume.geometry.spacing_mm for sequence, volume in case.volumes.items()},
+        labels={stem: tuple(int(value) for value in np.unique(mask.array)) for stem, mask in masks.items()},
+        prints={sequence: _print(volume) for sequence, volume in case.volumes.items()},
+        pictures={sequence: _picture(volume) for sequence, volume in case.volumes.items()},
+    )
+
+
+def _print(volume: Volume) -> str:
+    """Checksum of the voxels in one orientation; spacing and position do not count: a new header hides nothing."""
+    turned = volume.to_nearest_lps().array
+    return hashlib.sha256(np.ascontiguousarray(turned, np.float32).tobytes()).hexdigest()
+
+
+def _picture(volume: Volume) -> np.ndarray:
+    """A vector of `_SMALL`³ voxels with mean 0 and length 1."""
+    array = volume.to_nearest_lps().array
+    picks = [np.linspace(0, size - 1, _SMALL).round().astype(int) for size in array.shape]
+    small = np.asarray(array[np.ix_(*picks)], np.float64).ravel()
+    small -= small.mean()
+    return small / (np.linalg.norm(small) or 1.0)
+
+
+def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task: TaskId) -> Iterator[Finding]:
+    missing = [sequence for sequence in TASKS[task].sequences if sequence not in case]
+    if missing:
+        needs = ", ".join(TASKS[task].sequences)
+        yield Finding("error", name, f"{TASKS[task].title} needs {needs}, but {', '.join(missing)} is missing.")
+    for sequence, volume in case.volumes.items():
+        yield from _grid_findings(volume, sequence, name)
+    for stem, mask in masks.items():
+        yield from _mask_findings(mask, stem, case, name)
+    if not masks and TASKS[task].output == "segmentation":
+        yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
+    for note in case.notes:
+        yield Finding("note", name, note)
+
+
+def _grid_findings(volume: Volume, sequence: Sequence, name: str) -> Iterator[Finding]:
+    grid = volume.to_nearest_lps().geometry
+    if grid.size[2] < _SLICES:
+        yield Finding("warning", name, f"{sequence} has {grid.size[2]} slices; the prostate needs at least {_SLICES}.")
+    x, y, z = grid.spacing_mm
+    if not all(_IN_PLANE_MM[0] <= step <= _IN_PLANE_MM[1] for step in (x, y)) or not (
+        _THICKNESS_MM[0] <= z <= _THICKNESS_MM[1]
+    ):
+        yield Finding("warning", name, f"{sequence} has voxels of {x:.2f} x {y:.2f} x {z:.2f} mm. Is it axial?")
+
+
+def _mask_findings(mask: Volume, stem: str, case: Case, name: str) -> Iterator[Finding]:
+    if not mask.array.any():
+        if "lesion" not in stem.lower():  # no lesion is an answer, no gland is none
+            yield Finding("warning", name, f"Mask {stem} marks nothing.")
+        return
+    ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
+    if _GLAND_WORDS.search(stem.lower()) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
+        yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
+    if Sequence.T2W in case and not mask.geometry.equals(case[Sequence.T2W].geometry):
+        yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
+
+
+def _spacing_outliers(cases: list[CheckedCase]) -> Iterator[Finding]:
+    """Protocols side by side: more than one voxel size a sequence is worth knowing."""
+    for sequence in Sequence:
+        sizes = Counter(
+            tuple(round(step, 2) for step in case.spacing_mm[sequence]) for case in cases if sequence in case.spacing_mm
+        )
+        if len(sizes) > 1:
+            shown = ", ".join(f"{x:g}x{y:g}x{z:g} ({n})" for (x, y, z), n in sizes.most_common(6))
+            more = "" if len(sizes) <= 6 else f" and {len(sizes) - 6} more"
+            yield Finding("note", "", f"{sequence} comes in {len(sizes)} voxel sizes, in mm: {shown}{more}.")
+
+
+def _duplicates(cases: list[CheckedCase]) -> Iterator[Finding]:
+    for a, b in combinations(cases, 2):
+        for sequence in a.prints.keys() & b.prints.keys():
+            same = a.prints[sequence] == b.prints[sequence]
+            if not same and float(a.pictures[sequence] @ b.pictures[sequence]) < _SAME:
+                continue
+            across = a.split != b.split
+            how = "have the same voxels" if same else "are nearly the same image"
+            where = f" and lie in {a.split} and {b.split}: leakage" if across else ""
+            severity: Severity = "error" if same or across else "warning"
+            sentence = f"The {sequence} images {how}{where}. Keep one, or keep both in one split."
+            yield Finding(severity, f"{a.name}, {b.name}", sentence)
+
+
+def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
+    """Names as `<patient>_<study>`, where all names are of this form: one patient must not be in two splits."""
+    parts = [re.fullmatch(r"([^_]+)_[^_]+", case.name) for case in cases]
+    if not cases or not all(parts):
+        return
+    splits = defaultdict(set)
+    for part, case in zip(parts, cases, strict=True):
+        splits[part[1] if part else ""].add(case.split)
+    for patient, where in sorted(splits.items()):
+        if len(where) > 1:
+            named = ", ".join(case.name for case in cases if case.name.startswith(f"{patient}_"))
+            yield Finding(
+                "error",
+                named,
+                f"These look like one patient's, by their names, but lie in {' and '.join(sorted(where))}.",
+            )
+
+
+def _split_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:
+    splits = Counter(case.split for case in cases if case.split)
+    if splits:
+        yield Finding("note", "", f"Splits: {', '.join(f'{name} {count}' for name, count in splits.items())}.")

@@ -1,0 +1,73 @@
+"""A network in training, examined on study cases by the same way that a user predicts: windows, placement, result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.placement import Prepared
+from ..core.result import Provenance, Result
+from ..encoders.base import ModelSpec
+from ..inference.windows import infer
+from ..metrics.calibration import Calibration
+from ..tasks.decoding import postprocess
+from ..tasks.scores import Scores, score_results
+from ..tasks.truth import StudyCase
+from .samples import prepare_study
+
+_SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
+
+
+@dataclass(frozen=True)
+class NetworkSession:
+    """A network as `inference.infer` takes it, in evaluation mode."""
+
+    network: nn.Module
+    runtime: str = "torch"
+    device: str = "cpu"
+    precision: str = "fp32"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """The network's output for arrays of one batch."""
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(array).to(self._placed) for array in arrays)
+            return self.network(*inputs).float().cpu().numpy()
+
+    @property
+    def _placed(self) -> torch.device:
+        """Where the network is."""
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+
+class Examination:
+    """Study cases, prepared once, on which networks of one kind are examined.
+
+    Args:
+        spec: The networks.
+        studies: The cases; each comes with its truth.
+    """
+
+    def __init__(self, spec: ModelSpec, studies: Iterable[StudyCase]) -> None:
+        self.spec = spec
+        self.cases: list[tuple[StudyCase, Prepared]] = [(study, prepare_study(study, spec)) for study in studies]
+
+    def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
+        """How good a network in evaluation mode is, its classes calibrated where that is given."""
+        return score_results(self.spec.prediction_task.id, self.results(network, calibration))
+
+    def results(self, network: nn.Module, calibration: Calibration | None = None) -> Iterator[tuple[Result, StudyCase]]:
+        """What a network in evaluation mode says of each case, beside what is true of it."""
+        session = NetworkSession(network)
+        for study, prepared in self.cases:
+            logits = infer(session, prepared, self.spec)
+            options = {"phase_axis": study.phase_axis, "gland": study.gland, "calibration": calibration}
+            yield postprocess(logits, prepared, study.case, self.spec, _SOURCE, **options), study

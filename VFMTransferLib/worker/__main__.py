@@ -1,0 +1,151 @@
+"""The warm child process that runs networks for Slicer and for scripts.
+
+    python -m VFMTransferLib.worker
+    python <folder>/VFMTransferLib/worker/__main__.py
+
+It reads messages (`job.py`) on stdin and writes messages on stdout, one JSON object a line, and nothing else ever gets
+there: what libraries print goes to stderr. It ends when stdin closes, when told to, or after a time without a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+_ROOM = Path(__file__).resolve().parent
+if __name__ == "__main__" and not __package__:
+    # Started as a file: files of the room are no top-level modules, but the package above it is one.
+    _REST = [entry for entry in sys.path if Path(entry or ".").resolve() != _ROOM]
+    sys.path[:] = [str(_ROOM.parents[1]), *_REST]
+
+from VFMTransferLib.core.machine import memory_bytes  # noqa: E402
+from VFMTransferLib.worker.messages import Log, Reply, to_line  # noqa: E402
+from VFMTransferLib.worker.server import SenderGoneError, Serving  # noqa: E402
+
+GB = 10**9
+# Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GB of addresses; with less, numpy asks again for ever.
+LEAST_MEMORY_GB = 1.2
+IDLE_S = 15 * 60.0
+# How long a window may go on when the worker must end; a process that computes for nobody holds memory.
+GRACE_S = 2.0
+_CHUNK_BYTES = 1 << 16
+_MAX_LINE_BYTES = 1 << 20
+
+
+class Channel:
+    """The stdin and stdout that the process was started with, out of reach of everybody else in it.
+
+    What is written to file descriptor 1 from now on, also by native code, goes to stderr; descriptor 0 is empty.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.dup(0), os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        self._lock = Lock()
+
+    def send(self, message: Reply) -> None:
+        """Write one message; whole, whichever thread writes.
+
+        Raises:
+            SenderGoneError: Nobody reads any more.
+        """
+        left = to_line(message).encode("ascii")
+        with self._lock:
+            try:
+                while left:
+                    left = left[os.write(self._writing, left) :]
+            except OSError as error:
+                raise SenderGoneError from error
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines until stdin closes. One that never ends is given in pieces, which no reader will understand."""
+        rest = b""
+        while chunk := os.read(self._reading, _CHUNK_BYTES):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+            if len(rest) > _MAX_LINE_BYTES:
+                yield rest
+                rest = b""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until the end; the exit code is 0 but for wrong usage."""
+    options = _options(arguments)
+    channel = Channel()
+    faulthandler.enable(sys.stderr)
+    _lead_own_process_group()
+    ended = Event()
+    serving = Serving(channel.send, int(options.keep_gb * GB))
+
+    def hear() -> None:
+        serving.hear(channel.lines())
+        if not ended.wait(GRACE_S):  # a window, or an import on a slow machine, that nothing interrupts
+            with suppress(SenderGoneError):
+                serving.leave()
+            os._exit(0)
+
+    try:
+        if options.memory_gb is not None:
+            _bound_memory(options.memory_gb, channel)
+        Thread(target=hear, name="requests", daemon=True).start()
+        serving.serve(options.idle_s)
+    except SenderGoneError:
+        print("Nobody reads the worker's messages any more; it ends.", file=sys.stderr)
+    ended.set()
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="VFMTransferLib.worker", description="Run networks for another program.")
+    parser.add_argument("--idle-s", type=float, default=IDLE_S, metavar="S", help="end after S seconds without a run")
+    parser.add_argument(
+        "--keep-gb",
+        type=float,
+        default=memory_bytes() / 2 / GB,
+        metavar="GB",
+        help="let go of loaded networks, those used longest ago first, when the process holds more; half of all memory",
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=float,
+        metavar="GB",
+        help="never take more addresses than this, where the system can see to it; not with a GPU, whose driver "
+        "reserves far more than it uses",
+    )
+    options = parser.parse_args(arguments)
+    if options.memory_gb is not None and options.memory_gb < LEAST_MEMORY_GB:
+        parser.error(f"--memory-gb must be at least {LEAST_MEMORY_GB}, got {options.memory_gb}")
+    return options
+
+
+def _lead_own_process_group() -> None:
+    """Make the process and its children one group, which can be ended as one, and which Ctrl-C does not reach."""
+    if hasattr(os, "setpgrp") and os.getpgrp() != os.getpid():
+        os.setpgrp()
+
+
+def _bound_memory(gb: float, channel: Channel) -> None:
+    if importlib.util.find_spec("resource") is None:  # Windows has no such limit
+        channel.send(Log("warning", "Memory cannot be bounded on this system; the worker runs without a limit."))
+        return
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (int(gb * GB), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ValueError, OSError) as error:  # macOS knows the limit, and refuses it
+        channel.send(Log("warning", f"Memory cannot be bounded on this system ({error}); there is no limit."))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

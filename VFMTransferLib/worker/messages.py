@@ -1,0 +1,445 @@
+"""What a program says to the worker. Standard library only; `job.py` makes lines of it.
+
+Each class is one message, or part of one; `schemas/job.schema.json` describes them for other languages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..core.decoding import from_json
+from ..core.errors import JobError
+from ..core.terms import Sequence, TaskId
+
+ARRAY_SUFFIX = ".npy"
+
+RuntimeName = Literal["auto", "onnx", "torch"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+CropName = Literal["auto", "gland", "center"]
+PhaseAxis = Literal["left-right", "anterior-posterior"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an array (D, H, W) lie; the terms are those of `volume.Geometry`, LPS millimeters."""
+
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image in the folder of a job.
+
+    Attributes:
+        file: Its name there: an image file as NRRD, or a `.npy` array.
+        grid: Where the voxels of a `.npy` lie; None for an image file, which says so itself.
+    """
+
+    file: str
+    grid: Grid | None = None
+
+    def __post_init__(self) -> None:
+        if not self.file or self.file in (".", "..") or set(self.file) & set("/\\:\0"):
+            raise ValueError(f"An image must be named by a plain file name in the job's folder, got {self.file!r:.60}.")
+        if (self.grid is not None) != self.file.lower().endswith(ARRAY_SUFFIX):
+            raise ValueError(f"'{self.file}' must come with a grid if it is a {ARRAY_SUFFIX} file, and only then.")
+
+
+@dataclass(frozen=True)
+class Hello:
+    """To the worker: who is there? It answers with `Ready`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """To the worker: run networks on one study, in the order given. Jobs wait for one another.
+
+    Attributes:
+        job: Name of the job, by which all answers name it; unique while the job is not finished.
+        task: What is wanted; a bundle for another task is refused.
+        folder: The job's folder, absolute; images come from it, results go into it. The sender deletes it.
+        images: Sequence → image.
+        bundles: Name or folder of each network: the arms of the job, counted from 0.
+        case: What to call the study in results; never a patient's name.
+        gland: Mask of the prostate.
+        roi: Mask of a region of interest: where networks look, and outside of which nothing counts.
+        compare: Compare the first two arms; numbers go into the file that `Compared` names.
+        reference: The truth for `compare`: a label map or an image. Unused without `compare`, and a `Log` says so.
+        report: Also write the report of the comparison, into the folder that `Compared` names.
+        runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
+    """
+
+    job: str
+    task: TaskId
+    folder: str
+    images: dict[Sequence, ImageFile]
+    bundles: tuple[str, ...]
+    case: str = "study"
+    gland: ImageFile | None = None
+    roi: ImageFile | None = None
+    compare: bool = False
+    reference: ImageFile | None = None
+    report: bool = False
+    runtime: RuntimeName = "auto"
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    crop: CropName = "auto"
+    threshold: float | None = None
+    only_cspca: bool = False
+    phase_axis: PhaseAxis = "left-right"
+
+    def __post_init__(self) -> None:
+        empty = [name for name in ("job", "folder", "images", "bundles", "case") if not getattr(self, name)]
+        if empty:
+            raise ValueError(f"A run must name its {', '.join(empty)}, but leaves it empty.")
+        if self.compare and len(self.bundles) < 2:
+            raise ValueError("A run that compares must name two bundles, got one.")
+        if self.report and not self.compare:
+            raise ValueError("A run that reports must compare two bundles, but does not compare.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """To the worker: run networks on each case of a folder; see `batch.run_batch`. A job like a `Run`.
+
+    Attributes:
+        job: Name of the job, as of a run.
+        task: What is wanted; a bundle for another task is refused.
+        cases: The folder that holds a folder for each case, absolute.
+        output: Where results go, absolute: new, empty, or the output of an earlier batch, which is gone on with.
+        bundles: Name or folder of each network; two are compared.
+        runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
+    """
+
+    job: str
+    task: TaskId
+    cases: str
+    output: str
+    bundles: tuple[str, ...]
+    runtime: RuntimeName = "auto"
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    crop: CropName = "auto"
+    threshold: float | None = None
+    only_cspca: bool = False
+    phase_axis: PhaseAxis = "left-right"
+
+    def __post_init__(self) -> None:
+        empty = [name for name in ("job", "cases", "output", "bundles") if not getattr(self, name)]
+        if empty:
+            raise ValueError(f"A batch must name its {', '.join(empty)}, but leaves it empty.")
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """To the worker: stop a job between two windows, keep its finished arms or cases. A finished job is left alone."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Ping:
+    """To the worker: are you alive? Answered at once, also while a network runs."""
+
+    token: int
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """To the worker: cancel what runs, and end."""
+
+
+Request = Hello | Run | Batch | Cancel | Ping | Shutdown
+
+
+# What the worker says. Standard library only; `job.py` reads it from lines.
+#
+# Each class is one message, or part of one; `schemas/job.schema.json` describes them for other languages.
+
+Outcome = Literal["done", "canceled", "failed"]
+CaseOutcome = Literal["done", "skipped", "failed"]
+Reason = Literal["shutdown", "idle", "stdin closed"]
+Level = Literal["info", "warning"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a worker can do.
+
+    Attributes:
+        tasks: The tasks it knows.
+        runtimes: The runtimes whose packages are there; whether a device works, `vfm-transfer doctor` tells.
+        missing: Packages that every job needs, but that are not there.
+    """
+
+    tasks: tuple[TaskId, ...]
+    runtimes: tuple[RuntimeName, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """From the worker, the answer to `Hello`.
+
+    Attributes:
+        version: Of VFM Transfer.
+        python: Version of Python.
+        process_id: The worker's; behind a launcher it is not the process that was started. Its group has this number.
+        capabilities: What it can do.
+    """
+
+    version: str
+    python: str
+    process_id: int
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True)
+class Pong:
+    """From the worker, the answer to `Ping`.
+
+    Attributes:
+        token: That of the ping.
+        networks: Bundles that are loaded, the one used last at the end.
+    """
+
+    token: int
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """From the worker: how far an arm is.
+
+    Attributes:
+        stage: `images`, `read`, `preprocess`, `infer`, `postprocess`, `write`, `compare` or `report`.
+        fraction: How much of the arm is done, 0..1.
+        case: Number of the case, from 0, in a batch.
+        cases: How many cases there are.
+    """
+
+    job: str
+    arm: int
+    bundle: str
+    stage: str
+    fraction: float
+    case: int = 0
+    cases: int = 1
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """From the worker: an arm is finished, and its files are there, whole.
+
+    Attributes:
+        folder: Its folder, below the job's; `result.json` in it names the files.
+        networks_loaded: How many networks had to be loaded for it; 0 if they were still there from an earlier run.
+    """
+
+    job: str
+    arm: int
+    bundle: str
+    folder: str
+    networks_loaded: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """From the worker: the first two arms were compared.
+
+    Attributes:
+        file: The numbers, as JSON, below the job's folder; a CSV of the same stem lies beside it.
+        report: Folder of the report, below the job's; None where none was asked for, or an `Error` says why it failed.
+    """
+
+    job: str
+    file: str
+    report: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseDone:
+    """From the worker: a case of a batch is finished with; `summary.csv` in the output has its numbers.
+
+    Attributes:
+        name: Name of the case's folder, for the screen and not for a log: it may be a patient's.
+        case: Its number, from 0.
+        cases: How many there are.
+        outcome: `skipped` where all was there from an earlier batch.
+        sentence: Why it failed; else empty.
+    """
+
+    job: str
+    name: str
+    case: int
+    cases: int
+    outcome: CaseOutcome
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """From the worker, the last word on a job: all done, or canceled, or failed, which an `Error` explained."""
+
+    job: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Error:
+    """From the worker: something failed.
+
+    Attributes:
+        kind: Name of a class in `errors.py`, or `UnexpectedError`.
+        sentence: What to show.
+        details: For a bug report; may be empty. It names files, so it is shown only when asked for.
+        job: The job that failed; None if a message could not be understood.
+        arm: The arm that failed; None if it was no arm's fault.
+    """
+
+    kind: str
+    sentence: str
+    details: str = ""
+    job: str | None = None
+    arm: int | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """From the worker: a line for the log."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Bye:
+    """From the worker, its last word; a run that is still unanswered must be sent to the next one."""
+
+    reason: Reason
+
+
+Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
+
+
+# What Slicer and the worker, a child process, say to each other: one message a line, as JSON. Standard library only.
+#
+# Every line is an object with `protocol`, `type` and the fields of the message's class, which are in `job_requests.py`
+# and `job_replies.py`; `schemas/job.schema.json` describes them for other languages. Voxels go through files in a
+# folder of the job, never through a line.
+
+__all__ = [
+    "ARRAY_SUFFIX",
+    "PROTOCOL",
+    "REPLIES",
+    "REQUESTS",
+    "ArmResult",
+    "Batch",
+    "Bye",
+    "Cancel",
+    "Capabilities",
+    "CaseDone",
+    "CaseOutcome",
+    "Compared",
+    "CropName",
+    "Error",
+    "Finished",
+    "Grid",
+    "Hello",
+    "ImageFile",
+    "Level",
+    "Log",
+    "Outcome",
+    "PhaseAxis",
+    "Ping",
+    "Pong",
+    "PrecisionName",
+    "Progress",
+    "Ready",
+    "Reason",
+    "Reply",
+    "Request",
+    "Run",
+    "RuntimeName",
+    "Shutdown",
+    "read_reply",
+    "read_request",
+    "to_line",
+]
+
+PROTOCOL = 2
+_UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
+
+REQUESTS: dict[str, type] = {
+    "hello": Hello,
+    "run": Run,
+    "batch": Batch,
+    "cancel": Cancel,
+    "ping": Ping,
+    "shutdown": Shutdown,
+}
+REPLIES: dict[str, type] = {
+    "ready": Ready,
+    "pong": Pong,
+    "progress": Progress,
+    "result": ArmResult,
+    "compared": Compared,
+    "case-done": CaseDone,
+    "finished": Finished,
+    "error": Error,
+    "log": Log,
+    "bye": Bye,
+}
+_NAMES = {kind: name for name, kind in {**REQUESTS, **REPLIES}.items()}
+
+
+def to_line(message: Request | Reply) -> str:
+    """A message as one line of ASCII, with its line break."""
+    document = {"protocol": PROTOCOL, "type": _NAMES[type(message)], **asdict(message)}
+    return json.dumps(document, allow_nan=False) + "\n"
+
+
+def read_request(line: str | bytes) -> Request:
+    """What a line tells the worker.
+
+    Raises:
+        JobError: It is no message to a worker of this protocol; the sentence says why.
+    """
+    return _read(line, REQUESTS)
+
+
+def read_reply(line: str | bytes) -> Reply:
+    """What a line of the worker says.
+
+    Raises:
+        JobError: It is no message from a worker of this protocol; the sentence says why.
+    """
+    return _read(line, REPLIES)
+
+
+def _read(line: str | bytes, kinds: dict[str, type]) -> Any:
+    text = line if isinstance(line, str) else line.decode("utf-8", "replace")
+    try:
+        document = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"A message must be one line of JSON, got {text.strip()!r:.40}.") from error
+    if not isinstance(document, dict) or "protocol" not in document or "type" not in document:
+        raise JobError(f"A message must be an object with protocol and type, got {text.strip()!r:.40}.")
+    protocol, name = document.pop("protocol"), document.pop("type")
+    if protocol != PROTOCOL or isinstance(protocol, bool):
+        raise JobError(f"A message must be of protocol {PROTOCOL}, but is of {protocol!r:.20}. {_UPDATE}")
+    if not isinstance(name, str) or name not in kinds:
+        raise JobError(f"A message's type must be one of {', '.join(kinds)}, got {name!r:.40}. {_UPDATE}")
+    try:
+        return from_json(kinds[name], document, name)
+    except (ValueError, OverflowError) as error:
+        raise JobError(f"A message cannot be understood: {error}") from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")

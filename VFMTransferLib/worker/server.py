@@ -1,0 +1,206 @@
+"""The worker's two threads: one hears requests and answers what is quick, one runs job after job.
+
+Standard library only, so that a worker whose Python lacks a package can still say which.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import queue
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from ..core.errors import JobError, VFMTransferError
+from ..core.terms import TaskId
+from ..core.version import __version__
+from .messages import (
+    Batch,
+    Bye,
+    Cancel,
+    Capabilities,
+    Error,
+    Finished,
+    Hello,
+    Outcome,
+    Ping,
+    Pong,
+    Ready,
+    Reason,
+    Reply,
+    Request,
+    Run,
+    RuntimeName,
+    Shutdown,
+    read_request,
+)
+
+if TYPE_CHECKING:
+    from ..inference.runtimes import LoadedNetworks
+
+REQUIRED = ("numpy", "scipy", "SimpleITK")
+_RUNTIME_PACKAGES: dict[RuntimeName, tuple[str, ...]] = {"onnx": ("onnxruntime",), "torch": ("torch", "safetensors")}
+_PACKAGE_OF = {"PIL": "pillow"}  # where what is installed bears another name than what is imported
+_SHORT = 200  # characters of a strange error's own words
+
+
+class SenderGoneError(Exception):
+    """Nobody reads what the worker writes any more."""
+
+
+class Serving:
+    """Requests in, replies out, one job at a time.
+
+    Args:
+        send: Takes each reply, from either thread; raises SenderGoneError when nobody listens.
+        keep_bytes: Memory that the process may hold before loaded networks are let go.
+    """
+
+    def __init__(self, send: Callable[[Reply], None], keep_bytes: int) -> None:
+        self._send = send
+        self._keep_bytes = keep_bytes
+        self._networks: LoadedNetworks | None = None
+        self._queue: queue.Queue[Run | Batch | None] = queue.Queue()
+        self._lock = Lock()
+        self._canceled: dict[str, Event] = {}  # one for each job that is not finished
+        self._reason: Reason = "stdin closed"
+        self._has_left = False
+
+    def hear(self, lines: Iterable[bytes]) -> None:
+        """Take requests until there are no more, or one asks for the end; then cancel what runs."""
+        try:
+            for line in lines:
+                if line.strip() and not self._take(line):
+                    break
+        except SenderGoneError:
+            self._reason = "stdin closed"
+        finally:
+            with self._lock:
+                for canceled in self._canceled.values():
+                    canceled.set()
+            self._queue.put(None)
+
+    def serve(self, idle_s: float) -> None:
+        """Run jobs until the end is asked for, or none came for so long."""
+        _import_ahead()
+        while True:
+            try:
+                run = self._queue.get(timeout=idle_s)
+            except queue.Empty:
+                self._reason = "idle"
+                break
+            if run is None:
+                break
+            self._run(run)
+        if self._networks is not None:
+            self._networks.clear()
+        self.leave()
+
+    def leave(self) -> None:
+        """Say once, from whichever thread, that the process ends."""
+        with self._lock:
+            is_first, self._has_left = not self._has_left, True
+        if is_first:
+            self._send(Bye(self._reason))
+
+    def _take(self, line: bytes) -> bool:
+        """Act on one line; False if it asks for the end."""
+        try:
+            request: Request = read_request(line)
+            if isinstance(request, Shutdown):
+                self._reason = "shutdown"
+                return False
+            self._answer(request)
+        except JobError as error:
+            self._send(Error(type(error).__name__, str(error)))
+        return True
+
+    def _answer(self, request: Request) -> None:
+        if isinstance(request, Hello):
+            self._send(Ready(__version__, platform.python_version(), os.getpid(), capabilities()))
+        elif isinstance(request, Ping):
+            self._send(Pong(request.token, self._networks.names if self._networks else ()))
+        elif isinstance(request, Cancel):
+            with self._lock:
+                if request.job in self._canceled:
+                    self._canceled[request.job].set()
+        elif isinstance(request, Run | Batch):
+            self._accept(request)
+
+    def _accept(self, run: Run | Batch) -> None:
+        with self._lock:
+            if run.job in self._canceled:
+                raise JobError(
+                    f"A run must have a name of its own, but '{run.job}' is not finished. Name it otherwise."
+                )
+            self._canceled[run.job] = Event()
+        self._queue.put(run)
+
+    def _run(self, run: Run | Batch) -> None:
+        outcome = self._outcome_of(run)
+        with self._lock:
+            del self._canceled[run.job]
+        self._send(Finished(run.job, outcome))
+
+    def _outcome_of(self, run: Run | Batch) -> Outcome:
+        job = None
+        try:
+            from ..inference.runtimes import LoadedNetworks
+            from .batch_job import BatchJob
+            from .jobs import JobCanceledError, JobRun
+
+            self._networks = self._networks or LoadedNetworks(self._keep_bytes)
+            about = (self._networks, self._send, self._canceled[run.job].is_set)
+            job = JobRun(run, *about) if isinstance(run, Run) else BatchJob(run, *about)
+            try:
+                job.execute()
+            except JobCanceledError:
+                return "canceled"
+        except SenderGoneError:
+            raise
+        except Exception as error:  # the edge of the process: whatever happened becomes one sentence
+            self._send(described(error, run.job, job.arm if job else None))
+            return "failed"
+        return "done"
+
+
+def _import_ahead() -> None:
+    """Load what every job needs while the user still chooses; whatever fails here, the job meets it and says so."""
+    for module in ("VFMTransferLib.worker.batch_job", "onnxruntime"):
+        with suppress(Exception):
+            importlib.import_module(module)
+
+
+def capabilities() -> Capabilities:
+    """What this Python can do, by the packages that are there; none is imported."""
+    missing = tuple(name for name in REQUIRED if not _is_there(name))
+    runtimes = tuple(name for name, packages in _RUNTIME_PACKAGES.items() if all(map(_is_there, packages)))
+    return Capabilities(tuple(TaskId), runtimes, missing)
+
+
+def described(error: Exception, job: str | None, arm: int | None) -> Error:
+    """An error as the message that tells of it."""
+    details = "".join(traceback.format_exception(error))
+    if isinstance(error, VFMTransferError):
+        return Error(type(error).__name__, _one_line(str(error)), details, job, arm)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        module = error.name.partition(".")[0]
+        package = _PACKAGE_OF.get(module, module)
+        sentence = f"The worker's Python must have the package {package}, but lacks it. Install it, then run again."
+        return Error("RuntimeUnavailableError", sentence, details, job, arm)
+    own_words = _one_line(f"{type(error).__name__}: {error}")[:_SHORT]
+    sentence = f"An unexpected error stopped the run ({own_words}). Run it again; if it comes back, report its details."
+    return Error("UnexpectedError", sentence, details, job, arm)
+
+
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
