@@ -16,7 +16,7 @@ from ..core.errors import OutOfMemoryError, VFMTransferError
 from ..core.files import writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import memory_checked, predict_in_turn, require_fit, save_result
+from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
 from ..inference.runtimes import LoadedNetworks
 from ..io import read_case
 from .summary import COMPARISON, Row, Status, Wanted, is_compared, newest_s, read_row
@@ -112,19 +112,15 @@ class BatchCase:
         on_arm: OnArm,
     ) -> Iterator[Result]:
         """The result of each bundle that does not fail; those that were missing are saved."""
-        at = 0
-
-        def on_progress(stage: str, fraction: float) -> None:
-            on_arm(self.bundles.index(todo[at]), stage, fraction * len(todo) - at)
-
         opening = partial(self.wanted.open, networks=failures.networks)
-        results = predict_in_turn(case, todo, on_progress=on_progress, open_network=opening, **self.wanted.options)
-        for at, bundle in enumerate(todo):  # noqa: B007  (on_progress reads it)
+        predictor = CasePredictor(case, PredictOptions(**self.wanted.options), opening)
+        for bundle in todo:
             result = None
+            arm = self.bundles.index(bundle)
             with failures.of(bundle):
-                result = next(results)
+                result = predictor.predict(bundle, partial(on_arm, arm))
                 if bundle in missing:
-                    on_arm(self.bundles.index(bundle), "write", 1.0)
+                    on_arm(arm, "write", 1.0)
                     save_result(result, self.folder / bundle.name)
             if result is not None:
                 yield result

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
 from ..core.files import atomic_file
-from ..inference.predict import DEFAULT_OPTIONS
+from ..inference.predict import PredictOptions
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io.results import RESULT
 
@@ -42,7 +42,7 @@ class Wanted:
             newest_image_s: When the case's newest file was written; a result must not be older.
         """
         document = read_json(folder / RESULT)
-        if document is None or document.get("options") != {**DEFAULT_OPTIONS, **self.options}:
+        if document is None or document.get("options") != PredictOptions(**self.options).recorded:
             return False
         model, files = document.get("model", {}), document.get("files", [])
         is_same = model.get("sha256") == bundle.weights_sha256 and self._ran_as_asked(model)

@@ -12,28 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import OutOfMemoryError, VFMTransferError
+from ..core.errors import OutOfMemoryError, VFMTransferError, is_out_of_memory
 from ..core.terms import TaskId
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# What C++ libraries (ITK, ONNX Runtime, torch) say when memory ends, where Python would raise MemoryError.
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "bad allocation",
-    "failed to allocate memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "out of memory",
-    "failed to map segment",
-)
 
 
 def sentence(error: BaseException) -> str:
     """The one line that tells a user what happened and what to do."""
     if isinstance(error, VFMTransferError):
         text = str(error)
-    elif _is_out_of_memory(error):
+    elif is_out_of_memory(error):
         text = (
             "The memory must hold the volumes and the network, but it ran out. "
             "Close other programs, crop the images, or use a machine with more memory."
@@ -49,13 +39,6 @@ def sentence(error: BaseException) -> str:
             f"An unexpected error stopped the command ({_described(error)}). Run it again with --debug for the details."
         )
     return " ".join(text.split())
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, (RuntimeError, ImportError, OSError))
-        and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
-    )
 
 
 def _missing_package(name: str) -> str:

@@ -15,7 +15,7 @@ from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.images import Reference
-from ..inference.predict import predict_each, save_result
+from ..inference.predict import CasePredictor, PredictOptions, require_fit, save_result
 from ..io import output_folder, read_case
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
@@ -49,9 +49,15 @@ def run_side_by_side(
     Returns:
         The comparison and the report's page.
     """
+    for bundle in pair:
+        require_fit(case, bundle)
     if roi is not None and isinstance(reference, Volume) and pair[0].spec.prediction_task.output == "segmentation":
         case, reference = within_roi(case, reference, roi)
-    results = predict_each(case, pair, on_progress=on_progress, roi=roi, **running)
+    predictor = CasePredictor(case, PredictOptions(roi=roi, **running))
+    report = on_progress or (lambda stage, fraction: None)
+    first = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
+    second = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
+    results = (first, second)
     comparison = compare(case, results[0], results[1], reference, reference_labels=reference_labels)
     for side, result in zip(SIDES, results, strict=True):
         save_result(result, folder / side)

@@ -47,6 +47,26 @@ class OutOfMemoryError(VFMTransferError):
     """A network did not fit in memory."""
 
 
+# What C++ libraries (ITK, ONNX Runtime, torch, CUDA) report when memory ends, where Python would raise MemoryError.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "memory allocation",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "failed to map segment",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library means that memory ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
 class OutputError(VFMTransferError):
     """Results could not be written: folder not writable, disk full."""
 

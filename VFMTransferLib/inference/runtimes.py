@@ -15,21 +15,11 @@ import numpy as np
 
 from ..bundles.bundle import Bundle, verify
 from ..bundles.metadata import ONNX
-from ..core.errors import OutOfMemoryError, RuntimeUnavailableError
+from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
 from ..core.machine import resident_bytes
 
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-_MEMORY_SIGNS = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "alloc_failed",
-)
 
 Forward = Callable[[list[np.ndarray]], np.ndarray]
 
@@ -169,8 +159,7 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
     Raises:
         OutOfMemoryError: It does.
     """
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
+    if is_out_of_memory(error):
         what = "loading the network" if shape is None else f"an input of {' x '.join(map(str, shape))}"
         raise OutOfMemoryError(
             f"The memory of device '{device}' must hold {what}, but ran out. Close other programs, or choose another "

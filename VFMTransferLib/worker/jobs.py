@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..core.region import within_roi
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import Comparison, compare, save_comparison
-from ..inference.predict import memory_checked, predict_in_turn, require_fit, save_result
+from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
 from ..inference.runtimes import LoadedNetworks
 from ..io.exported_inputs import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
 from ..tasks.base import TASKS
@@ -79,11 +79,11 @@ class JobRun:
         study = self._read()
         for bundle in bundles:
             require_fit(study.case, bundle, self.run.task)
-        results = self._predict(study, bundles)
+        predictor = self._predictor(study)
         kept = []
         for self.arm, bundle in enumerate(bundles):
             before = self.networks.loads
-            result = next(results)
+            result = predictor.predict(bundle, partial(self._tell, self.arm, bundle))
             self._keep(self.arm, bundle, result, before)
             kept += [result] if self.run.compare and self.arm < 2 else []
         self.arm = None
@@ -116,25 +116,20 @@ class JobRun:
     def _is_segmentation(self) -> bool:
         return TASKS[self.run.task].output == "segmentation"
 
-    def _predict(self, study: _Study, bundles: list[Bundle]) -> Iterator[Result]:
+    def _predictor(self, study: _Study) -> CasePredictor:
         run = self.run
-        opening = partial(self.networks.open, runtime=run.runtime, device=run.device, precision=run.precision)
-
-        def on_progress(stage: str, fraction: float) -> None:
-            arm = self.arm or 0
-            self._tell(arm, bundles[arm], stage, fraction * len(bundles) - arm)
-
-        return predict_in_turn(
-            study.case,
-            bundles,
-            on_progress=on_progress,
+        options = PredictOptions(
+            runtime=run.runtime,
+            device=run.device,
+            precision=run.precision,
             roi=study.roi,
             crop=run.crop,
             threshold=run.threshold,
             only_cspca=run.only_cspca,
             phase_axis=run.phase_axis,
-            open_network=opening,
         )
+        opening = partial(self.networks.open, runtime=run.runtime, device=run.device, precision=run.precision)
+        return CasePredictor(study.case, options, opening)
 
     def _keep(self, arm: int, bundle: Bundle, result: Result, loads_before: int) -> None:
         self._tell(arm, bundle, "write", 1.0)

@@ -153,13 +153,13 @@ def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_coho
 
 
 def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
-    def odd(case, bundles, **options):
+    def odd(case, *options):
         if case.id == "p001":
             raise ZeroDivisionError("by accident")
-        return real(case, bundles, **options)
+        return real(case, *options)
 
-    real = batch_case.predict_in_turn
-    monkeypatch.setattr(batch_case, "predict_in_turn", odd)
+    real = batch_case.CasePredictor
+    monkeypatch.setattr(batch_case, "CasePredictor", odd)
     rows = run_batch(good_cohort, tmp_path / "out", pair)
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
     assert "ZeroDivisionError: by accident" in rows[0].message

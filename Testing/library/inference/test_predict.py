@@ -18,10 +18,9 @@ from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
 from VFMTransferLib.encoders.preparation import network_grid
 from VFMTransferLib.inference import predict as inputs
 from VFMTransferLib.inference.predict import (
-    DEFAULT_OPTIONS,
+    CasePredictor,
+    PredictOptions,
     predict,
-    predict_each,
-    predict_in_turn,
     require_fit,
 )
 
@@ -109,21 +108,17 @@ def test_result_says_where_it_came_from(a_case):
 
 def test_progress_grows_to_one_through_all_stages(a_case):
     calls = []
-    predict_each(
+    predict(
         a_case,
-        [a_bundle(LESIONS), a_bundle(LESIONS, "other")],
+        a_bundle(LESIONS),
         on_progress=lambda stage, fraction: calls.append((stage, fraction)),
         open_network=lambda bundle: FakeSession(as_is),
     )
     fractions = [fraction for _, fraction in calls]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1)
-    assert [s for i, (s, _) in enumerate(calls) if i == 0 or calls[i - 1][0] != s] == [
-        "read",
-        "preprocess",
-        "infer",
-        "postprocess",
-    ] * 2
+    stages = [s for i, (s, _) in enumerate(calls) if i == 0 or calls[i - 1][0] != s]
+    assert stages == ["read", "preprocess", "infer", "postprocess"]
 
 
 def test_progress_can_stop_the_run(a_case):
@@ -138,9 +133,8 @@ def test_progress_can_stop_the_run(a_case):
 def test_networks_that_take_the_same_input_share_it(a_case):
     sessions = [FakeSession(as_is), FakeSession(lambda x: -x[:, :1])]
     opened = iter(sessions)
-    a, b = predict_each(
-        a_case, [a_bundle(CROP), a_bundle(CROP, "b")], crop="center", open_network=lambda _: next(opened)
-    )
+    predictor = CasePredictor(a_case, PredictOptions(crop="center"), lambda _: next(opened))
+    a, b = predictor.predict(a_bundle(CROP)), predictor.predict(a_bundle(CROP, "b"))
     np.testing.assert_array_equal(sessions[0].seen[0][0], sessions[1].seen[0][0])
     assert b.provenance.seconds["preprocess"] < a.provenance.seconds["preprocess"]
     assert (a.provenance.bundle, b.provenance.bundle) == ("fake", "b")
@@ -182,7 +176,7 @@ def test_each_window_of_the_gland_network_is_told_so_that_a_run_can_be_stopped_t
     open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
     predict(a_case, a_bundle(CROP), on_progress=lambda *at: told.append(at), open_network=open_network)
     fractions = [fraction for stage, fraction in told if stage == "preprocess"]
-    assert len(fractions) == 2 + len(gland_network.seen)  # the stage's beginning and end, and each window
+    assert len(fractions) > 2 + len(gland_network.seen)  # the stage's beginning and end, each window, decoding
     assert fractions == sorted(fractions)
 
 
@@ -270,25 +264,6 @@ def test_marked_ball_is_where_it_is_in_the_patient(a_case):
     assert lesion.volume_ml == pytest.approx(inside.sum() * 2.43e-3, rel=0.1)
 
 
-def test_results_come_one_by_one_and_the_first_is_kept_when_the_second_stops(a_case):
-    opened = []
-
-    def open_network(bundle):
-        opened.append(bundle.name)
-        return FakeSession(as_is)
-
-    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=open_network)
-    assert opened == []
-    assert next(results).provenance.bundle == "fake"
-    assert opened == ["fake"]
-
-
-def test_what_cannot_run_is_refused_before_the_first_result(a_case):
-    case = Case("p001", {Sequence.T2W: a_case[Sequence.T2W]})
-    with pytest.raises(MissingSequenceError):
-        predict_in_turn(case, [a_bundle(LESIONS)])
-
-
 def marks_low_columns(x: np.ndarray) -> np.ndarray:
     """A network that marks the left edge of its window, as far as there is an image."""
     logits = np.full((1, 1, *x.shape[2:]), -9.0)
@@ -303,7 +278,7 @@ def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
     result = predict(a_case, a_bundle(spec), open_network=lambda bundle: fake)
     assert len(fake.seen) == 2
     assert not np.array_equal(fake.seen[0][0], fake.seen[1][0])
-    assert inputs.SECOND_LOOK_NOTE in result.provenance.notes
+    assert inputs.SECOND_PASS_NOTE in result.provenance.notes
     assert any("centered on: gland" in note for note in result.provenance.notes)
     assert not any("centered on: image" in note for note in result.provenance.notes)
 
@@ -321,32 +296,52 @@ def test_a_network_that_fails_leaves_the_next_one_its_turn(a_case):
         raise ZeroDivisionError
 
     opened = iter([FakeSession(breaks), FakeSession(as_is)])
-    results = predict_in_turn(a_case, [a_bundle(LESIONS), a_bundle(LESIONS, "b")], open_network=lambda _: next(opened))
+    predictor = CasePredictor(a_case, open_network=lambda _: next(opened))
     with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert next(results).provenance.bundle == "b"
-    assert list(results) == []
+        predictor.predict(a_bundle(LESIONS))
+    assert predictor.predict(a_bundle(LESIONS, "b")).provenance.bundle == "b"
+
+
+def test_the_gland_is_looked_for_once_for_all_networks_of_a_case(a_case, gland_network):
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
+    predictor = CasePredictor(a_case, open_network=open_network)
+    predictor.predict(a_bundle(CROP))
+    looked = len(gland_network.seen)
+    predictor.predict(a_bundle(replace(CROP, preprocess=replace(CROP.preprocess, patch=(32, 40, 40))), "b"))
+    assert looked == len(gland_network.seen) > 0
+
+
+def test_options_are_given_at_once_or_one_by_one(a_case):
+    open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
+    options = PredictOptions(crop="center", threshold=0.25)
+    at_once = predict(a_case, a_bundle(LESIONS), options=options, open_network=open_network)
+    one_by_one = predict(a_case, a_bundle(LESIONS), crop="center", threshold=0.25, open_network=open_network)
+    np.testing.assert_array_equal(at_once.labels.array, one_by_one.labels.array)
+    assert at_once.provenance.options == one_by_one.provenance.options == options.recorded
+    with pytest.raises(ValueError, match="both were given"):
+        predict(a_case, a_bundle(LESIONS), crop="center", options=options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"crop": "left"}, "Crop must be"), ({"threshold": 2.0}, "threshold"), ({"phase_axis": "up"}, "phase axis")],
+)
+def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        PredictOptions(**wrong)
 
 
 def test_a_result_records_what_was_asked_for(a_case):
     open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
     asked = predict(a_case, a_bundle(LESIONS), threshold=0.25, crop="center", open_network=open_network)
-    assert asked.provenance.options == {**DEFAULT_OPTIONS, "threshold": 0.25, "crop": "center"}
-    assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == DEFAULT_OPTIONS
+    defaults = {"crop": "auto", "threshold": None, "only_cspca": False, "phase_axis": "left-right"}
+    assert asked.provenance.options == {**defaults, "threshold": 0.25, "crop": "center"}
+    assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == defaults
 
 
 def test_no_sentence_tells_a_slicer_user_to_type_an_option():
     """What prediction raises is shown in a panel too; an option may be named in brackets beside what a panel has."""
-    files = (
-        "case",
-        "inputs",
-        "preprocess",
-        "postprocess",
-        "predict",
-        "catalog",
-        "runtimes",
-        "onnx_runtime",
-        "io/cases",
-    )
-    texts = [(ROOT / "VFMTransferLib" / f"{name}.py").read_text(encoding="utf-8") for name in files]
+    rooms = ("core", "encoders", "inference", "io", "tasks")
+    files = [file for room in rooms for file in (ROOT / "VFMTransferLib" / room).rglob("*.py")]
+    texts = [file.read_text(encoding="utf-8") for file in (*files, ROOT / "VFMTransferLib/bundles/catalog.py")]
     assert not re.findall(r"\b(?:by option|say --\w+|with --\w+|choose --\w+|\(--\w+\))", "\n".join(texts))
