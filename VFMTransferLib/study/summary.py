@@ -36,7 +36,8 @@ class SummaryRow:
         rpg_percent: Relative performance gain of the seeds' mean.
         rpg_low, rpg_high: Its 95 % interval over cases and seeds.
         d2p: Distance to pretraining, mean over seeds; also at half and twice the bandwidth.
-        convergence_efficiency: Mean over seeds; `inf` where a pretrained arm never got to the scratch arm's best.
+        convergence_efficiency: Mean over seeds; `inf` where a pretrained arm never got to the scratch arm's best,
+            `nan` where a scratch arm has not learned.
         device_hours_saved: Of one fine-tuning at equal quality, mean over seeds; below 0 where it costs more.
     """
 
@@ -179,7 +180,10 @@ def _by_seed_and_case(runs: list[RunRow], tables: StudyTables, arm: str, metric:
 
 
 def _convergence(runs: list[RunRow], curves: Iterable[CurveRow]) -> tuple[float, float]:
-    """Convergence efficiency and device-hours saved by one fine-tuning, means over the seeds that both arms have."""
+    """Convergence efficiency and device-hours saved by one fine-tuning, means over the seeds that both arms have.
+
+    A seed whose scratch arm has not learned makes both undefined: leaving it out would choose the seeds.
+    """
     cell = (runs[0].encoder, runs[0].task)
     points: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
     for row in curves:

@@ -19,7 +19,8 @@ DEFINITIONS = {
     "d2p": "unbiased MMD² between the encoder's features of the same cases before and after fine-tuning (ours)",
     "convergence_efficiency": (
         "steps that the pretrained arm needs to reach the scratch arm's best validation value, over the scratch arm's "
-        "own steps to it (ours)"
+        "own steps to it; undefined unless the scratch arm has learned with every seed, that is, was at some point "
+        "better than at its first measurement (ours)"
     ),
     "savings": (
         "device-hours of the scratch arm minus those of the pretrained arm for equal quality, times planned "
@@ -163,23 +164,32 @@ def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_
     return float(at[i - 1] + share * (at[i] - at[i - 1]))
 
 
+def has_learned(values: np.ndarray, higher_is_better: bool) -> bool:
+    """Whether a learning curve is anywhere better than at its first measurement; the definition is ours.
+
+    A flat curve has learned nothing. Of one that was never better again it is not known in which step it got there.
+    """
+    curve = np.asarray(values, np.float64) * (1.0 if higher_is_better else -1.0)
+    return bool((curve[1:] > curve[0]).any())
+
+
 def convergence_efficiency(
     pretrained: tuple[np.ndarray, np.ndarray], scratch: tuple[np.ndarray, np.ndarray], higher_is_better: bool
 ) -> float:
-    """Steps of the pretrained arm to the scratch arm's best, over the scratch arm's own; `inf` if it never gets there.
+    """Steps of the pretrained arm to the scratch arm's best, over the scratch arm's own.
 
     Args:
         pretrained: Learning curve: steps, validation metric.
         scratch: That of the other arm.
         higher_is_better: Direction of the metric.
 
-    Raises:
-        ValueError: The scratch arm was best before its first step.
+    Returns:
+        `inf` where the pretrained arm never gets there, `nan` where the scratch arm has not learned.
     """
     steps, values = (np.asarray(part, np.float64) for part in scratch)
+    if not has_learned(values, higher_is_better):
+        return float("nan")
     best = int(values.argmax() if higher_is_better else values.argmin())
-    if steps[best] <= 0:
-        raise ValueError("The scratch arm must have learned something, but was best before its first step.")
     return steps_to_reach(*pretrained, target=float(values[best]), higher_is_better=higher_is_better) / steps[best]
 
 

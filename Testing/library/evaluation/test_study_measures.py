@@ -185,9 +185,13 @@ def test_savings_follow_their_formula():
     assert savings(10, 1.5).device_hours == pytest.approx(-5)
 
 
-def test_a_scratch_arm_that_never_learned_has_no_convergence():
-    with pytest.raises(ValueError, match="must have learned"):
-        convergence_efficiency(([0, 10], [0.5, 0.6]), ([0, 10], [0.5, 0.4]), True)
+@pytest.mark.parametrize(
+    ("values", "higher"),
+    [([0.0, 0.0, 0.0], True), ([0.5, 0.4, 0.5], True), ([210.0, 230.0, 210.0], False), ([0.5], True)],
+)
+def test_a_scratch_arm_that_never_got_better_has_no_convergence(values, higher):
+    scratch = (np.arange(1, 1 + len(values)) * 60, np.array(values))
+    assert math.isnan(convergence_efficiency(scratch, scratch, higher))
 
 
 def test_where_lower_is_better_a_lower_value_is_a_gain_with_all_of_its_interval():

@@ -100,6 +100,15 @@ def test_an_arm_that_never_gets_there_saves_nothing_that_can_be_told():
     assert math.isnan(row.device_hours_saved)
 
 
+@pytest.mark.parametrize("flat_seeds", [(1, 2), (2,)])
+def test_a_scratch_arm_that_learned_nothing_is_no_success_of_pretraining(flat_seeds):
+    study = a_study()
+    flat = tuple(replace(row, value=500.0) if row.seed in flat_seeds else row for row in study.curves)
+    (row,) = summarize(replace(study, curves=flat))
+    assert math.isnan(row.convergence_efficiency)
+    assert math.isnan(row.device_hours_saved)
+
+
 def test_baselines_and_cells_with_one_arm_have_no_row():
     alone = StudyTables((a_run("scratch", 1, 5.0, "super-resolution"), a_run("trivial", 0, 9.0, encoder="mean-adc")))
     assert [row.task for row in summarize(joined(a_study(), alone))] == ["adc-translation"]
