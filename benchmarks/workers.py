@@ -61,13 +61,13 @@ def measure() -> Iterator[Measurement]:
         path = folder / "config.yaml"
         path.write_text(CONFIG, encoding="utf-8")
         for count in WORKERS:
-            study = open_study(folder / f"study-{count}", path, only={"arm": ["scratch"]})
-            kept = folder / f"study-{WORKERS[0]}" / "work" / "phantoms"
-            if count == WORKERS[0]:
-                study_set(study.config, TaskId.ANATOMY_SEGMENTATION, study.place)
-            else:
-                shutil.copytree(kept, study.place.phantoms)
-            clock = _Clock()
-            run_study(study, count=count, watcher=clock)
-            seconds[count] = clock.seconds
+            with open_study(folder / f"study-{count}", path, only={"arm": ["scratch"]}) as study:
+                kept = folder / f"study-{WORKERS[0]}" / "work" / "phantoms"
+                if count == WORKERS[0]:
+                    study_set(study.config, TaskId.ANATOMY_SEGMENTATION, study.place)
+                else:
+                    shutil.copytree(kept, study.place.phantoms)
+                clock = _Clock()
+                run_study(study, count=count, watcher=clock)
+                seconds[count] = clock.seconds
     yield Measurement(f"{TRAININGS} trainings, two workers", seconds[2], "one worker", seconds[1])

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from VFMTransferLib.study.sweep import Study, open_study
+
 PROFOUND = {
     "depths": [1, 1, 1, 1],
     "dims": [4, 6, 8, 10],
@@ -65,3 +67,9 @@ def write_config(folder: Path, document: dict[str, Any]) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
+
+
+def prepared_study(*args: Any, **options: Any) -> Study:
+    """As `open_study` leaves it, closed again: to look at, and to run cells of without a sweep."""
+    with open_study(*args, **options) as study:
+        return study

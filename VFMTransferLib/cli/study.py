@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from ..study.sweep import open_study, run_study
     from .study_watch import watching
 
-    study = open_study(args.output, args.config, real=args.real, resume=args.resume, only=only)
-    with watching(study) as watcher:
+    opened = open_study(args.output, args.config, real=args.real, resume=args.resume, only=only)
+    with opened as study, watching(study) as watcher:
         failures = run_study(study, scheduler=args.scheduler, count=args.workers, watcher=watcher)
     print("\n".join([*study.notes, str(args.output)]))
     if failures:

@@ -1,10 +1,11 @@
-"""Files and folders that appear whole or not at all: written beside their place, then moved into it."""
+"""Files and folders that appear whole or not at all, and locks that keep a second process out."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,38 @@ def writing(path: Path) -> Iterator[None]:
                 f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."
             ) from error
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the system's lock on a file, which is created if needed; the lock ends with the process, even a killed one.
+
+    The file stays, since removing it would let two processes lock two files of one name.
+
+    Raises:
+        BlockingIOError: Another process, or another block of this one, holds it.
+        OutputError: The file cannot be written, or its disk has no locks.
+    """
+    with writing(path):
+        stream = path.open("a+b")
+    with stream:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                stream.seek(0)
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # closing the file unlocks it
+            else:
+                import fcntl
+
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise BlockingIOError(f"'{path.name}' is locked by another process.") from error
+            raise OutputError(
+                f"'{path.parent.name}' must be on a disk with file locks, but is not. Choose another folder."
+            ) from error
+        yield
 
 
 def _require_no_file_above(folder: Path) -> None:

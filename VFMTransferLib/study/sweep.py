@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.cluster import MOST_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
-from ..core.files import atomic_file, writing
+from ..core.files import atomic_file, locked, writing
 from ..core.terms import TaskId
 from ..core.version import __version__
 from .cases import Place, split_of
@@ -26,7 +26,7 @@ from .config import CONFIG, StudyConfig, read_config
 from .run import bundle_folder, cell_sha256, run_cell
 from .tables import PRETRAINING, RUNS, Cell, CellResult, chosen_cells, read_result, study_cells, write_collected
 
-RUNNING = "running.json"
+RUNNING, LOCK = "running.json", "lock"
 
 
 class StoppedError(Exception):
@@ -35,24 +35,35 @@ class StoppedError(Exception):
 
 @contextmanager
 def running(place: Place) -> Iterator[str]:
-    """Run a study in its folder, and nobody else.
+    """Keep every other process from running a study while the context lasts.
+
+    The lock is the system's, so that one who is killed leaves none; `running.json` beside it is for workers and people.
 
     Yields:
         A word that only this run has.
 
     Raises:
-        OutputError: Another process runs it.
+        OutputError: Another process runs it, or the folder cannot be written.
     """
+    with writing(place.work):
+        place.work.mkdir(parents=True, exist_ok=True)
     path = place.work / RUNNING
-    _require_nobody(path)
-    token = uuid.uuid4().hex
-    with atomic_file(path) as part:
-        document = {"token": token, "process": os.getpid(), "machine": platform.node()}
-        part.write_text(json.dumps(document), encoding="utf-8")
-    try:
-        yield token
-    finally:
-        if is_running(place, token):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place.work / LOCK))
+        except BlockingIOError as error:
+            found = _read(path)
+            raise OutputError(
+                f"The study is run already, by process {found.get('process')} on {found.get('machine')}. "
+                "Wait until it ends, or stop it."
+            ) from error
+        token = uuid.uuid4().hex
+        with atomic_file(path) as part:
+            document = {"token": token, "process": os.getpid(), "machine": platform.node()}
+            part.write_text(json.dumps(document), encoding="utf-8")
+        try:
+            yield token
+        finally:
             path.unlink(missing_ok=True)
 
 
@@ -61,32 +72,11 @@ def is_running(place: Place, token: str) -> bool:
     return _read(place.work / RUNNING).get("token") == token
 
 
-def _require_nobody(path: Path) -> None:
-    found = _read(path)
-    if found and (found.get("machine") != platform.node() or _is_alive(int(found.get("process", 0)))):
-        raise OutputError(
-            f"The study is run already, by process {found.get('process')} on another terminal or machine. "
-            f"Wait for it; if it is no more, remove work/{RUNNING}."
-        )
-
-
 def _read(path: Path) -> dict:
     with suppress(OSError, ValueError):
         document = json.loads(path.read_text(encoding="utf-8"))
         return document if isinstance(document, dict) else {}
     return {}
-
-
-def _is_alive(process: int) -> bool:
-    if process in (0, os.getpid()):
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 # A study of pretrainings, tasks and arms: which cells are left to do, and the tables of those that are done.
@@ -108,11 +98,13 @@ class Study:
         config: What it consists of.
         place: Where it lies.
         cells: Those that are wanted, in their order.
+        token: A word that only this opening of it has.
     """
 
     config: StudyConfig
     place: Place
     cells: tuple[Cell, ...]
+    token: str
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -155,6 +147,7 @@ class Study:
         return set(wanted) <= set(result.real_cases)
 
 
+@contextmanager
 def open_study(
     folder: Path,
     config_path: Path | None = None,
@@ -162,8 +155,8 @@ def open_study(
     real: Path | None = None,
     resume: bool = False,
     only: Mapping[str, Iterable[str]] | None = None,
-) -> Study:
-    """Begin a study, or open one that was stopped.
+) -> Iterator[Study]:
+    """Begin a study, or open one that was stopped; nobody else can while the context lasts.
 
     Args:
         folder: New or empty; with `resume` that of the study.
@@ -175,7 +168,8 @@ def open_study(
     Raises:
         ConfigError: The configuration is missing or wrong, or no cell is wanted.
         DatasetError: A real case is not there.
-        OutputError: The folder holds a study already, or something else, or cannot be written.
+        OutputError: Another process has it open; or the folder holds a study already, or something else, or cannot be
+            written.
     """
     path = _config_path(folder) if config_path is None else config_path
     config = read_config(path)
@@ -183,13 +177,13 @@ def open_study(
     _require_real(config, real)
     _require_folder(folder, resume)
     place = Place(folder.absolute(), None if real is None else real.absolute())
-    with writing(folder):
-        place.work.mkdir(parents=True, exist_ok=True)
-        _clear_away(folder)
-    _write_text(folder / CONFIG, path.read_text(encoding="utf-8"))
-    study = Study(config, place, cells)
-    _write_text(folder / SPLIT, json.dumps(_split_document(study), indent=2) + "\n")
-    return study
+    with running(place) as token:
+        with writing(folder):
+            _clear_away(folder)
+        _write_text(folder / CONFIG, path.read_text(encoding="utf-8"))
+        study = Study(config, place, cells, token)
+        _write_text(folder / SPLIT, json.dumps(_split_document(study), indent=2) + "\n")
+        yield study
 
 
 def _config_path(folder: Path) -> Path:
@@ -302,16 +296,15 @@ def run_study(
 
     Raises:
         ClusterError: The cluster does not answer, or does not see the study's folder.
-        OutputError: Another process runs this study, or its folder cannot be written.
+        OutputError: The folder cannot be written.
     """
-    with running(study.place) as token:
-        pending = study.pending()
-        study.collect()
-        if not pending:
-            return {}
-        with workers(scheduler, min(count, len(pending))) as client:
-            _require_shared(client, study.place, token)
-            return _Round(study, client, token, watcher or Watcher(), pending).run()
+    pending = study.pending()
+    study.collect()
+    if not pending:
+        return {}
+    with workers(scheduler, min(count, len(pending))) as client:
+        _require_shared(client, study.place, study.token)
+        return _Round(study, client, watcher or Watcher(), pending).run()
 
 
 @dataclass
@@ -320,7 +313,6 @@ class _Round:
 
     study: Study
     client: Client
-    token: str
     watcher: Watcher
     pending: list[Cell]
     at_work: dict[str, tuple[Cell, Future]] = field(default_factory=dict)
@@ -328,7 +320,7 @@ class _Round:
     news: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
 
     def run(self) -> dict[Cell, BaseException]:
-        topic = f"{_TOPIC}-{self.token}"
+        topic = f"{_TOPIC}-{self.study.token}"
         self.client.subscribe_topic(topic, self._heard)
         slots, looked = 0, -_LOOK_S
         try:
@@ -352,8 +344,8 @@ class _Round:
                 cell,
                 self.study.config,
                 self.study.place,
-                self.token,
-                key=f"{cell.name}-{self.token}",
+                self.study.token,
+                key=f"{cell.name}-{self.study.token}",
                 pure=False,
             )
             self.at_work[cell.name] = (cell, future)

@@ -2,11 +2,13 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.core.files import atomic_file, atomic_folder
+from VFMTransferLib.core.files import atomic_file, atomic_folder, locked
 
 
 def test_a_failure_takes_the_parents_away_that_it_made(tmp_path):
@@ -62,3 +64,21 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
         write_half()
     assert target.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_lock_is_held_by_one_and_ends_with_a_killed_process(tmp_path):
+    path = tmp_path / "lock"
+    program = (
+        "import sys, time; from pathlib import Path; from VFMTransferLib.core.files import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "locked\n"
+    with pytest.raises(BlockingIOError), locked(path):
+        pass
+    other.kill()
+    other.wait(60)
+    with locked(path), pytest.raises(BlockingIOError), locked(path):
+        pass
+    with locked(path):  # it was given back
+        pass

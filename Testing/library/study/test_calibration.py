@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from study_grids import a_document, write_config
+from study_grids import a_document, prepared_study, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.terms import TaskId
@@ -16,7 +16,6 @@ from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.estimators import ESTIMATORS
 from VFMTransferLib.study.forecast import read_estimates, read_forecast
 from VFMTransferLib.study.run import run_cell
-from VFMTransferLib.study.sweep import open_study
 from VFMTransferLib.study.tables import RunRow, StudyTables, write_tables
 
 TASKS = {
@@ -40,7 +39,7 @@ def a_finished_study(tmp_path_factory):
     for encoder in document["encoders"].values():
         encoder["pretraining"]["phantoms"]["count"] = 3
     config = write_config(folder, document)
-    study = open_study(folder / "grid", config)
+    study = prepared_study(folder / "grid", config)
     for cell in study.cells:
         if cell.arm == "pretraining":
             run_cell(cell, study.config, study.place)

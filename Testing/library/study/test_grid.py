@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from study_grids import a_document, write_config
+from study_grids import a_document, prepared_study, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights
 from VFMTransferLib.study.run import bundle_folder, cell_config, run_cell, trained_run, work_folder
-from VFMTransferLib.study.sweep import Study, open_study
+from VFMTransferLib.study.sweep import Study
 from VFMTransferLib.study.tables import Cell, read_result, read_tables
 from VFMTransferLib.training.finetune import initial_network
 from VFMTransferLib.training.optimization import CHECKPOINT
@@ -36,7 +36,7 @@ def finish(study: Study) -> None:
 def done(tmp_path_factory) -> Path:
     """The folder of a study whose first seed is done."""
     folder = tmp_path_factory.mktemp("studies")
-    finish(open_study(folder / "study", write_config(folder, a_document()), only=FIRST))
+    finish(prepared_study(folder / "study", write_config(folder, a_document()), only=FIRST))
     return folder / "study"
 
 
@@ -117,22 +117,22 @@ def test_example_slices_are_there_for_both_arms(done):
 
 def test_a_study_that_is_there_is_gone_on_with_only_when_asked(a_copy):
     with pytest.raises(OutputError, match=r"holds a study already\. Go on with --resume"):
-        open_study(a_copy)
-    assert open_study(a_copy, resume=True, only=FIRST).pending() == []
-    assert {cell.seed for cell in open_study(a_copy, resume=True).pending()} == {1, 2}
+        prepared_study(a_copy)
+    assert prepared_study(a_copy, resume=True, only=FIRST).pending() == []
+    assert {cell.seed for cell in prepared_study(a_copy, resume=True).pending()} == {1, 2}
 
 
 def test_another_folder_is_not_taken(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "one.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(OutputError, match="must be a new folder or that of a study"):
-        open_study(tmp_path / "letters", write_config(tmp_path, a_document()), resume=True)
+        prepared_study(tmp_path / "letters", write_config(tmp_path, a_document()), resume=True)
 
 
 def test_only_cells_whose_settings_changed_are_run_anew(a_copy, tmp_path):
     document = a_document()
     document["tasks"]["classification"]["profound"]["learning_rate"] = 0.001
-    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
     assert {(cell.encoder, cell.task) for cell in study.pending()} == {
         ("profound", "classification"),
         ("resnet", "classification"),
@@ -150,7 +150,7 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
     groups = {"train": (20, 3), "validation": (1000, 1), "test": (2000, 4)}
     own = {part: {"first_seed": first, "count": count} for part, (first, count) in groups.items()}
     document["tasks"]["classification"]["phantoms"] = own
-    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
     assert {cell.task for cell in study.pending()} == {"classification"}
     before = [row for row in read_tables(a_copy).distances if row.task == "classification"]
     finish(study)
@@ -169,7 +169,7 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
 def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
     document = a_document()
     document["encoders"]["profound"]["pretraining"]["steps"] = 3
-    study = open_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
     assert {(cell.encoder, cell.arm) for cell in study.pending()} == {
         ("profound", "pretraining"),
         ("profound", "pretrained"),
@@ -177,7 +177,7 @@ def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path)
 
 
 def test_arms_differ_in_the_encoders_first_weights_alone(done):
-    study = open_study(done, resume=True)
+    study = prepared_study(done, resume=True)
     config = cell_config(PRETRAINED, study.config)
     assert config == cell_config(SCRATCH, study.config)
     given = bundle_encoder_weights(read_bundle(bundle_folder("profound", study.place)))
@@ -200,7 +200,7 @@ def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(a_copy):
         if 0 < part < 1:
             raise StoppedError
 
-    study = open_study(a_copy, resume=True)
+    study = prepared_study(a_copy, resume=True)
     before = read_result(a_copy, SCRATCH)
     shutil.rmtree(work_folder(SCRATCH, study.place))
     with pytest.raises(StoppedError):
@@ -210,7 +210,7 @@ def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(a_copy):
 
 
 def test_a_damaged_checkpoint_is_begun_anew(a_copy):
-    study = open_study(a_copy, resume=True)
+    study = prepared_study(a_copy, resume=True)
     before = read_result(a_copy, SCRATCH)
     checkpoint = work_folder(SCRATCH, study.place) / CHECKPOINT
     checkpoint.write_bytes(b"half")
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_begun_anew(a_copy):
 
 
 def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
-    study = open_study(a_copy, resume=True)
+    study = prepared_study(a_copy, resume=True)
     path = work_folder(SCRATCH, study.place) / CHECKPOINT
     document = torch.load(path, weights_only=True)
     torch.save({**document, "identity": "of an older version"}, path)
@@ -232,14 +232,14 @@ def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
 def test_what_a_killed_process_left_half_written_is_removed(a_copy):
     (a_copy / "work" / "cells" / ".part-abc-checkpoint.pt").write_bytes(b"half")
     (a_copy / "work" / ".pretrained.x.part").mkdir()
-    open_study(a_copy, resume=True)
+    prepared_study(a_copy, resume=True)
     assert not list(a_copy.rglob(".*part*"))
 
 
 def test_real_cases_must_be_where_they_are_said_to_be(tmp_path):
     config = write_config(tmp_path, a_document())
     with pytest.raises(DatasetError, match="The folder of real cases must hold one"):
-        open_study(tmp_path / "study", config, real=tmp_path)
+        prepared_study(tmp_path / "study", config, real=tmp_path)
     config = write_config(tmp_path, a_document(real=None))
     with pytest.raises(ConfigError, match="must name the real cases"):
-        open_study(tmp_path / "study", config, real=tmp_path)
+        prepared_study(tmp_path / "study", config, real=tmp_path)

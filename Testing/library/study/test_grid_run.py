@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from study_grids import a_document, write_config
+from study_grids import a_document, prepared_study, write_config
 
-from VFMTransferLib.cli import TERMINATED
-from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
+from VFMTransferLib.cli import TERMINATED, main
+from VFMTransferLib.core.errors import ClusterError, DatasetError
 from VFMTransferLib.study import sweep as grid_run
 from VFMTransferLib.study.run import run_cell
-from VFMTransferLib.study.sweep import Study, Watcher, open_study, run_study, running
+from VFMTransferLib.study.sweep import Study, Watcher, open_study, run_study
 from VFMTransferLib.study.tables import read_tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def a_small_study() -> dict:
 def undisturbed(tmp_path_factory) -> Path:
     """The folder of the study, run by this process, one cell after another."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    study = open_study(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
+    study = prepared_study(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
     for cell in study.cells:
         run_cell(cell, study.config, study.place)
     study.collect()
@@ -121,7 +121,8 @@ def test_killed_workers_and_drivers_change_nothing_but_times(undisturbed, begun)
     driver.wait(PATIENCE_S)
     assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
 
-    assert run_study(open_study(begun, resume=True, only=TWO_SEEDS), count=1) == {}
+    with open_study(begun, resume=True, only=TWO_SEEDS) as study:
+        assert run_study(study, count=1) == {}
     assert timeless(begun) == timeless(undisturbed)
 
 
@@ -140,8 +141,8 @@ def test_a_cell_that_fails_stops_no_other(begun):
     for path in (begun / "work" / "phantoms").glob("phantom-002001-*"):
         path.write_bytes(b"half")  # a test phantom: the pretraining, which does not need it, goes well
     listener = Listener()
-    study = open_study(begun, resume=True, only={"seed": ["0"]})
-    failures = run_study(study, count=2, watcher=listener)
+    with open_study(begun, resume=True, only={"seed": ["0"]}) as study:
+        failures = run_study(study, count=2, watcher=listener)
     assert [cell.arm for cell in listener.done] == ["pretraining"]
     assert {cell.arm for cell in failures} == {"trivial", "scratch", "pretrained"}
     assert {type(error) for error in failures.values()} == {DatasetError}
@@ -173,12 +174,11 @@ class Stub:
 
 
 def run_round(study: Study, error: BaseException) -> dict:
-    study.place.work.mkdir(parents=True, exist_ok=True)
-    return grid_run._Round(study, Stub(error), "word", Watcher(), study.pending()).run()
+    return grid_run._Round(study, Stub(error), Watcher(), study.pending()).run()
 
 
 def test_what_needs_a_pretraining_fails_with_it(tmp_path):
-    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
+    study = prepared_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
     failures = run_round(study, ValueError("broken"))
     told = {str(error) for cell, error in failures.items() if cell.arm == "pretrained"}
     assert told == {"The pretraining of profound failed, which it starts from."}
@@ -188,23 +188,32 @@ def test_what_needs_a_pretraining_fails_with_it(tmp_path):
 def test_a_cell_whose_workers_keep_dying_is_given_up(tmp_path):
     from distributed.scheduler import KilledWorker
 
-    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()), only={"arm": ["trivial"]})
+    study = prepared_study(tmp_path / "study", write_config(tmp_path, a_small_study()), only={"arm": ["trivial"]})
     (failure,) = run_round(study, KilledWorker("cell", None, 3)).values()
     assert "Its worker died 4 times" in str(failure)
 
 
-def test_two_drivers_do_not_share_a_folder(tmp_path):
-    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
-    with running(study.place):
-        path = study.place.work / "running.json"
-        path.write_text(path.read_text().replace(f'"process": {os.getpid()}', f'"process": {os.getppid()}'))
-        with pytest.raises(OutputError, match="The study is run already, by process"):
-            run_study(study)
+def test_a_second_command_leaves_a_study_that_runs_as_it_is(begun, tmp_path, capsys):
+    driver = start(begun)
+    wait_for(lambda: is_training(begun), driver)
+    part = begun / "work" / "cells" / ".part-of-the-running-study"
+    part.write_bytes(b"half")
+    before = (begun / "config.yaml").read_bytes()
+    other = write_config(tmp_path, a_small_study() | {"measurements": 3})
+    assert main(["study", "--resume", "--config", str(other), "-o", str(begun)]) == 1
+    assert f"The study is run already, by process {driver.pid}" in capsys.readouterr().err
+    assert part.exists()
+    assert (begun / "config.yaml").read_bytes() == before
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(PATIENCE_S)
+    with open_study(begun, resume=True) as study:  # one who is killed locks nobody out
+        assert not part.exists()
+        assert study.pending()
 
 
 def test_a_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("VFMTransferLib.core.cluster._ANSWER_S", 1)
-    study = open_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
-    with pytest.raises(ClusterError, match=r"The scheduler at tcp://127\.0\.0\.1:9 must answer"):
+    config, message = write_config(tmp_path, a_small_study()), r"The scheduler at tcp://127\.0\.0\.1:9 must answer"
+    with pytest.raises(ClusterError, match=message), open_study(tmp_path / "study", config) as study:
         run_study(study, scheduler="tcp://127.0.0.1:9")
     assert not (study.place.work / "running.json").exists()
