@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ..core.errors import OutputError
+from ..core.files import atomic_file
 from ..core.terms import TaskId
+from ..core.version import __version__
 from ..core.volume import Triple
 from ..phantom import Phantom
 from ..tasks.base import TASKS
@@ -19,6 +22,7 @@ from .config import PhantomGroups, Pretraining, RealCases, StudyConfig
 from .phantoms import PhantomStore
 
 OnProgress = Callable[[str, float], None]
+LIBRARY = "library-version.txt"
 _KEPT_SETS = 2  # tasks whose cases a worker keeps in memory
 
 
@@ -41,6 +45,32 @@ class Place:
     @property
     def phantoms(self) -> Path:
         return self.work / "phantoms"
+
+
+def require_library(place: Place) -> None:
+    """Write the library's version into a new study's folder, or require it to be that which is written there.
+
+    Checksums and checkpoints hold the version, so that those of another one look like other settings; here they are
+    refused before anything of them is replaced.
+
+    Raises:
+        OutputError: The folder's runs are of another version, or it cannot be written.
+    """
+    path = place.work / LIBRARY
+    if path.is_file():
+        found = f"version {path.read_text(encoding='utf-8').strip()}"
+    elif any((place.work / name).is_dir() for name in ("cells", "results", "pretrained")):
+        found = "a version that left no mark"
+    else:
+        with atomic_file(path) as part:
+            part.write_text(__version__ + "\n", encoding="utf-8")
+        return
+    if found != f"version {__version__}":
+        raise OutputError(
+            f"The runs in '{place.folder.name}' were trained by {found} of vfm-transfer, and this is version "
+            f"{__version__}, whose results may differ. Go on with that version, or train again in a new folder with "
+            f"--config {place.folder.name}/config.yaml; tables and report stay readable."
+        )
 
 
 def split_of(phantoms: PhantomGroups) -> Split:

@@ -6,7 +6,7 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +20,7 @@ from ..core.errors import CheckpointError
 from ..core.files import atomic_file, writing
 from ..core.result import Result
 from ..core.terms import TaskId
+from ..core.version import __version__
 from ..encoders.base import ModelSpec
 from ..encoders.demonstration import demonstration, demonstration_encoder
 from ..encoders.dynunet.network import specialised_network
@@ -38,7 +39,7 @@ from ..training.finetune import FinetuneConfig, averaged_network
 from ..training.optimization import CHECKPOINT, Run
 from ..training.record import checkpoints
 from ..training.validation import Examination
-from .cases import Place, common_studies, pretraining_set, real_studies, split_of, study_set
+from .cases import Place, common_studies, pretraining_set, real_studies, require_library, split_of, study_set
 from .config import StudyConfig, resized
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
@@ -55,11 +56,6 @@ from .tables import (
     sha256_of,
     write_result,
 )
-
-_FIRST_VERSION = "0.1.0"
-# Settings that came after the first studies, and the value with which trainings are as they were before.
-_AS_BEFORE = {"draws": "step"}
-_NO_VALUE = object()
 
 
 def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
@@ -95,48 +91,35 @@ def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
 
 
 def cell_sha256(cell: Cell, config: StudyConfig) -> str:
-    """Checksum of everything that decides what a cell's training yields: settings, cases and start, but no paths."""
+    """Checksum of everything that decides what a cell's training yields.
+
+    That is every setting, whether or not it has its default, the cases, the pretraining, and the versions of library
+    and phantoms; but no paths.
+    """
+    document: dict[str, Any] = {"library": __version__, "phantom_version": VERSION}
     if cell.arm == PRETRAINING:
-        settings = config.encoders[cell.encoder].pretraining
-        document = {"model": pretraining_spec(cell.encoder, config), "pretraining": settings}
-        return sha256_of(_stated({**document, "spacing_mm": config.phantoms.spacing_mm, **_phantom_version()}))
-    document = {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
-    document |= _phantom_version()
-    own = config.tasks[TaskId(cell.task)].phantoms
-    if own is not None:
-        document["own_phantoms"] = own
+        document["model"] = pretraining_spec(cell.encoder, config)
+        document["pretraining"] = config.encoders[cell.encoder].pretraining
+        document["spacing_mm"] = config.phantoms.spacing_mm
+        return sha256_of(_as_json(document))
+    document |= {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
+    document["own_phantoms"] = config.tasks[TaskId(cell.task)].phantoms
     if cell.is_trained:
         document["training"] = cell_config(cell, config)
     if cell.arm == "pretrained":
         document["start"] = cell_sha256(pretraining(cell.encoder), config)
-    return sha256_of(_stated(document))
+    return sha256_of(_as_json(document))
 
 
-def _phantom_version() -> dict[str, str]:
-    """The version of the phantoms, but for the first, of which nothing was said."""
-    return {} if VERSION == _FIRST_VERSION else {"phantom_version": VERSION}
-
-
-def _stated(value: Any) -> Any:
-    """Settings as JSON.
-
-    A field whose default is nothing at all (0, 1, false, none, empty) is left out where it stands there, so that a
-    setting that the library gains later does not make trainings from before look like others; so are those named above.
-    """
+def _as_json(value: Any) -> Any:
+    """Settings as JSON."""
     if is_dataclass(value) and not isinstance(value, type):
-        stated = {
-            f.name: getattr(value, f.name) for f in fields(value) if not _is_off(f.default, getattr(value, f.name))
-        }
-        return {name: _stated(item) for name, item in stated.items() if _AS_BEFORE.get(name, _NO_VALUE) != item}
+        return {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {str(key): _stated(item) for key, item in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_stated(item) for item in value]
+        return [_as_json(item) for item in value]
     return value.value if isinstance(value, Enum) else value
-
-
-def _is_off(default: Any, value: Any) -> bool:
-    return default is not MISSING and value == default and value in (None, 0, 1, False, (), "")
 
 
 # The rows of a study's tables that one cell gives: its scores, its learning curve, its distance to pretraining.
@@ -268,9 +251,13 @@ def bundle_folder(encoder: str, place: Place) -> Path:
 def trained_run(cell: Cell, config: StudyConfig, place: Place, on_progress: OnProgress | None = None) -> Run:
     """The training of a cell: from its checkpoint, if it is there, on to its end.
 
-    One that is finished is taken as it is, whatever version of the library trained it, since its settings are stamped.
-    A checkpoint of other settings, or one that is damaged, is removed.
+    One that is finished is taken as it is, since its settings and the library's version are stamped. A checkpoint of
+    other settings, or one that is damaged, is removed.
+
+    Raises:
+        OutputError: Another version of the library trained in this folder.
     """
+    require_library(place)
     settings = cell_config(cell, config)
     folder, start = work_folder(cell, place), _start(cell, place)
     _require_stamp(folder, cell_sha256(cell, config))

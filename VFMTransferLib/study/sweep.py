@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.cluster import MOST_DEATHS, require_library, workers
+from ..core.cluster import MOST_DEATHS, workers
+from ..core.cluster import require_library as require_same_library
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import atomic_file, locked, writing
 from ..core.terms import TaskId
 from ..core.version import __version__
-from .cases import Place, split_of
+from .cases import Place, require_library, split_of
 from .config import CONFIG, StudyConfig, read_config
 from .run import bundle_folder, cell_sha256, run_cell
 from .tables import PRETRAINING, RUNS, Cell, CellResult, chosen_cells, read_result, study_cells, write_collected
@@ -168,8 +169,8 @@ def open_study(
     Raises:
         ConfigError: The configuration is missing or wrong, or no cell is wanted.
         DatasetError: A real case is not there.
-        OutputError: Another process has it open; or the folder holds a study already, or something else, or cannot be
-            written.
+        OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
+            study already, or something else, or cannot be written.
     """
     path = _config_path(folder) if config_path is None else config_path
     config = read_config(path)
@@ -178,6 +179,7 @@ def open_study(
     _require_folder(folder, resume)
     place = Place(folder.absolute(), None if real is None else real.absolute())
     with running(place) as token:
+        require_library(place)
         with writing(folder):
             _clear_away(folder)
         _write_text(folder / CONFIG, path.read_text(encoding="utf-8"))
@@ -427,7 +429,7 @@ def _require_shared(client: Client, place: Place, token: str) -> None:
     Raises:
         ClusterError: One does not.
     """
-    require_library(client, __version__)
+    require_same_library(client, __version__)
     for address, sees in client.run(is_running, place, token).items():
         if not sees:
             raise ClusterError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights
+from VFMTransferLib.study import run as study_run
+from VFMTransferLib.study.cases import Place
 from VFMTransferLib.study.run import bundle_folder, cell_config, run_cell, trained_run, work_folder
 from VFMTransferLib.study.sweep import Study
 from VFMTransferLib.study.tables import Cell, read_result, read_tables
@@ -166,6 +168,31 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
     assert [(row.layer, row.n_cases) for row in after] == [(row.layer, row.n_cases) for row in before]
 
 
+def test_a_checksum_has_every_value_even_a_default_and_the_librarys_version(tmp_path, monkeypatch):
+    config = prepared_study(tmp_path / "study", write_config(tmp_path, a_document())).config
+    before = study_run.cell_sha256(SCRATCH, config)
+    monkeypatch.setattr(study_run, "__version__", "9.9.9")
+    assert study_run.cell_sha256(SCRATCH, config) != before
+    found = []
+    for default in (0, 1):  # a setting whose default changed, and which nobody stated
+        kind = make_dataclass("Settings", [("a_new_setting", int, default)])
+        monkeypatch.setattr(study_run, "cell_config", lambda *_, kind=kind: kind())
+        found.append(study_run.cell_sha256(SCRATCH, config))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(("version", "words"), [("0.0.9", "by version 0.0.9"), (None, "a version that left no mark")])
+def test_runs_of_another_version_are_refused_and_kept(a_copy, version, words):
+    mark, checkpoint = a_copy / "work" / "library-version.txt", work_folder(SCRATCH, Place(a_copy)) / CHECKPOINT
+    study = prepared_study(a_copy, resume=True)
+    mark.unlink() if version is None else mark.write_text(version)
+    for use in (lambda: prepared_study(a_copy, resume=True), lambda: trained_run(SCRATCH, study.config, study.place)):
+        with pytest.raises(OutputError, match=words):
+            use()
+    assert checkpoint.is_file()
+    assert read_result(a_copy, SCRATCH) is not None
+
+
 def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
     document = a_document()
     document["encoders"]["profound"]["pretraining"]["steps"] = 3
@@ -223,9 +250,9 @@ def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
     document = torch.load(path, weights_only=True)
     torch.save({**document, "identity": "of an older version"}, path)
     written = path.stat().st_mtime_ns
-    run = trained_run(SCRATCH, study.config, study.place)
-    assert (run.step, run.history) == (document["step"], document["history"])
-    assert all(torch.equal(run.average[name], tensor) for name, tensor in document["average"].items())
+    found = trained_run(SCRATCH, study.config, study.place)
+    assert (found.step, found.history) == (document["step"], document["history"])
+    assert all(torch.equal(found.average[name], tensor) for name, tensor in document["average"].items())
     assert path.stat().st_mtime_ns == written
 
 
