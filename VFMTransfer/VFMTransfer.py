@@ -20,7 +20,7 @@ from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
 from VFMTransferSlicer.results.terminology import loadTerminology
 from VFMTransferSlicer.widget import Panel, makeSections
-from VFMTransferSlicer.workers.choice import theWorker
+from VFMTransferSlicer.workers.process import theWorker
 
 # The package above says where the library lies, so it comes first.
 # isort: split

@@ -3,10 +3,13 @@
 import os
 import queue
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
+
+from VFMTransferLib.worker.client import WorkerClient
 
 FAILED_TO_START, CRASHED = 0, 1
 NORMAL_EXIT, CRASH_EXIT = 0, 1
@@ -141,3 +144,10 @@ class AQProcess:
                 slot(*arguments)
 
         self._loop.post(call)
+
+
+def a_qt_worker(loop: AnEventLoop, python=sys.executable, options: tuple[str, ...] = ()) -> WorkerClient:
+    """A worker as Slicer has it, behind these stand-ins."""
+    from VFMTransferSlicer.workers.process import QtTransport
+
+    return WorkerClient(python, options, transport=QtTransport(loop, loop.make_process))

@@ -13,8 +13,7 @@ import qt
 import slicer
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.workers.choice import theWorker
-from VFMTransferSlicer.workers.process import workerPython
+from VFMTransferSlicer.workers.process import theWorker, workerPython
 
 MODULE = "VFMTransfer"
 WITHIN_S = 180.0  # generous: the machine may be slow, and busy

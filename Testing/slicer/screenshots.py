@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from in_slicer import MODULE, waitFor
 
-from VFMTransferSlicer.workers.choice import theWorker
+from VFMTransferSlicer.workers.process import theWorker
 
 SIZE = (1500, 950)
 QUALITY = 72  # below 250 KB each

@@ -16,6 +16,7 @@ from VFMTransferLib.core import errors
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, VFMTransferError
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import ArmResult, Batch, CaseDone, Compared, Error, Finished, Log, Progress, Reply
 
 from .batch_job import BatchJob
@@ -23,7 +24,7 @@ from .results.scene import loadArmInSteps
 from .runs import ArmInScene, RunInScene
 from .signals import Signal
 from .study_job import StudyJob, missingInputs
-from .workers.choice import Worker, theWorker
+from .workers.process import theWorker
 from .workers.steps import StepQueue, Steps
 
 Volume = slicer.vtkMRMLScalarVolumeNode
@@ -49,7 +50,7 @@ class TransferLogic:
         machine: What was found, as `doctor.examine` gives it; None until somebody looked.
     """
 
-    def __init__(self, worker: Worker | None = None) -> None:
+    def __init__(self, worker: WorkerClient | None = None) -> None:
         self._worker = worker if worker is not None else theWorker()
         self._steps = StepQueue(self._worker.later)
         self._job: Job | None = None
@@ -174,14 +175,14 @@ class TransferLogic:
         """
         job, self._job = self._job, None
         self._steps.clear()
-        if job is not None or not self._worker.isBusy:  # busy for another logic, which would wait for ever
+        if job is not None or not self._worker.is_busy:  # busy for another logic, which would wait for ever
             self._worker.close()
         self._forgetLast()
 
     def _requireReady(self, waitForCompletion: bool) -> None:
-        if self._worker.isWaitedFor and not waitForCompletion:
+        if self._worker.needs_wait and not waitForCompletion:
             raise ValueError("A run must wait for completion outside Slicer.")
-        if self._job is not None or self._worker.isBusy:
+        if self._job is not None or self._worker.is_busy:
             raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
 
     def _do(self, job: Job, isWaited: bool) -> None:
@@ -199,7 +200,7 @@ class TransferLogic:
     def _begin(self, job: Job) -> Steps:
         yield from job.prepare()
         job.isSent = True
-        self._worker.run(job.request, lambda reply: self._hear(job, reply))
+        self._worker.submit(job.request, lambda reply: self._hear(job, reply))
 
     def _hear(self, job: Job, reply: Reply) -> None:
         """Take one message of the worker; what takes time, or must keep its order, waits for its turn."""

@@ -3,8 +3,8 @@
     python -m VFMTransferLib.worker
     python <folder>/VFMTransferLib/worker/__main__.py
 
-It reads messages (`job.py`) on stdin and writes messages on stdout, one JSON object a line, and nothing else ever gets
-there: what libraries print goes to stderr. It ends when stdin closes, when told to, or after a time without a run.
+It reads messages (`messages.py`) on stdin and writes messages on stdout, one JSON object a line, and nothing else ever
+gets there: what libraries print goes to stderr. It ends when stdin closes, on `Shutdown`, or after a time without job.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if __name__ == "__main__" and not __package__:
 
 from VFMTransferLib.core.machine import memory_bytes  # noqa: E402
 from VFMTransferLib.worker.messages import Log, Reply, to_line  # noqa: E402
-from VFMTransferLib.worker.server import SenderGoneError, Serving  # noqa: E402
+from VFMTransferLib.worker.server import ClientGoneError, Server  # noqa: E402
 
 GB = 10**9
-# Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GB of addresses; with less, numpy asks again for ever.
-LEAST_MEMORY_GB = 1.2
+# Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GB of addresses; with less, numpy tries again for ever.
+MIN_MEMORY_GB = 1.2
 IDLE_S = 15 * 60.0
 # How long a window may go on when the worker must end; a process that computes for nobody holds memory.
 GRACE_S = 2.0
@@ -58,7 +58,7 @@ class Channel:
         """Write one message; whole, whichever thread writes.
 
         Raises:
-            SenderGoneError: Nobody reads any more.
+            ClientGoneError: Nobody reads any more.
         """
         left = to_line(message).encode("ascii")
         with self._lock:
@@ -66,10 +66,10 @@ class Channel:
                 while left:
                     left = left[os.write(self._writing, left) :]
             except OSError as error:
-                raise SenderGoneError from error
+                raise ClientGoneError from error
 
     def lines(self) -> Iterator[bytes]:
-        """Lines until stdin closes. One that never ends is given in pieces, which no reader will understand."""
+        """Lines until stdin closes. One that never ends comes in pieces, which are no messages."""
         rest = b""
         while chunk := os.read(self._reading, _CHUNK_BYTES):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -86,46 +86,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable(sys.stderr)
     _lead_own_process_group()
     ended = Event()
-    serving = Serving(channel.send, int(options.keep_gb * GB))
+    server = Server(channel.send, int(options.keep_gb * GB))
 
-    def hear() -> None:
-        serving.hear(channel.lines())
+    def receive() -> None:
+        server.receive(channel.lines())
         if not ended.wait(GRACE_S):  # a window, or an import on a slow machine, that nothing interrupts
-            with suppress(SenderGoneError):
-                serving.leave()
+            with suppress(ClientGoneError):
+                server.report_end()
             os._exit(0)
 
     try:
         if options.memory_gb is not None:
             _bound_memory(options.memory_gb, channel)
-        Thread(target=hear, name="requests", daemon=True).start()
-        serving.serve(options.idle_s)
-    except SenderGoneError:
-        print("Nobody reads the worker's messages any more; it ends.", file=sys.stderr)
+        Thread(target=receive, name="requests", daemon=True).start()
+        server.run_jobs(options.idle_s)
+    except ClientGoneError:
+        print("The client no longer reads the worker's messages; it ends.", file=sys.stderr)
     ended.set()
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="VFMTransferLib.worker", description="Run networks for another program.")
-    parser.add_argument("--idle-s", type=float, default=IDLE_S, metavar="S", help="end after S seconds without a run")
+    parser.add_argument("--idle-s", type=float, default=IDLE_S, metavar="S", help="end after S seconds without a job")
     parser.add_argument(
         "--keep-gb",
         type=float,
         default=memory_bytes() / 2 / GB,
         metavar="GB",
-        help="let go of loaded networks, those used longest ago first, when the process holds more; half of all memory",
+        help="release loaded networks, those used longest ago first, when the process holds more "
+        "(default: half of memory)",
     )
     parser.add_argument(
         "--memory-gb",
         type=float,
         metavar="GB",
-        help="never take more addresses than this, where the system can see to it; not with a GPU, whose driver "
-        "reserves far more than it uses",
+        help="limit the address space, where the system can; not with a GPU, whose driver reserves far more than it "
+        "uses",
     )
     options = parser.parse_args(arguments)
-    if options.memory_gb is not None and options.memory_gb < LEAST_MEMORY_GB:
-        parser.error(f"--memory-gb must be at least {LEAST_MEMORY_GB}, got {options.memory_gb}")
+    if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
+        parser.error(f"--memory-gb must be at least {MIN_MEMORY_GB}, got {options.memory_gb}")
     return options
 
 
@@ -143,7 +144,7 @@ def _bound_memory(gb: float, channel: Channel) -> None:
 
     try:
         resource.setrlimit(resource.RLIMIT_AS, (int(gb * GB), resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ValueError, OSError) as error:  # macOS knows the limit, and refuses it
+    except (ValueError, OSError) as error:  # macOS has the limit, and refuses it
         channel.send(Log("warning", f"Memory cannot be bounded on this system ({error}); there is no limit."))
 
 

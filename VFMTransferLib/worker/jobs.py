@@ -1,4 +1,7 @@
-"""One job of the worker: the images in its folder through its networks, arm by arm, results into the same folder."""
+"""A job of the worker, whole: one case through its networks arm by arm, or a batch of cases.
+
+The images of a case come from the job's folder, and results go there; a batch reads and writes folders of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..batch.batch import BatchProgress, CaseReport, require_all_done, run_batch
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import find_bundle
 from ..core.case import Case
@@ -14,25 +18,16 @@ from ..core.errors import JobError, OutOfMemoryError
 from ..core.region import within_roi
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
-from ..evaluation.comparison import Comparison, compare, save_comparison
+from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
 from ..inference.runtimes import LoadedNetworks
 from ..io.exported_inputs import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
 from ..tasks.base import TASKS
-from .messages import ArmResult, Compared, ImageFile, Log, Progress, Reply, Run
+from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, Progress, Reply, Run
 
 REFERENCE = "reference"
 ROI = "region of interest"
 REPORT = "report"
-
-
-@dataclass(frozen=True)
-class _Study:
-    """What a job reads: the case, and where they were handed over the region of interest and the truth."""
-
-    case: Case
-    roi: Volume | None
-    reference: Volume | None
 
 
 class JobCanceledError(Exception):
@@ -40,130 +35,158 @@ class JobCanceledError(Exception):
 
 
 @dataclass
-class JobRun:
-    """A job that is being done.
+class Job:
+    """A job at work.
 
     Attributes:
-        run: What is wanted.
-        networks: Where loaded networks are kept.
-        send: Takes each message about the job.
+        request: What is to be done.
+        networks: Keeps networks loaded.
+        send: Sends each message about the job.
         is_canceled: Asked after each window.
-        arm: The arm that is at work; None before the first and after the last.
+        arm: The arm that is at work; None before the first and after the last, and in a batch, whose cases say it.
     """
 
-    run: Run
+    request: Run | Batch
     networks: LoadedNetworks
     send: Callable[[Reply], None]
     is_canceled: Callable[[], bool]
     arm: int | None = None
 
     def execute(self) -> None:
-        """Do all arms, and compare where that is wanted; each arm's result is sent when its files are there.
+        """Do all of it.
 
         Raises:
-            JobCanceledError: The job was canceled on the way.
-            VFMTransferError: An arm cannot be done; those before it are kept.
+            JobCanceledError: The job was canceled on the way; arms and cases before are kept.
+            BatchError: Cases failed; the others are done.
+            VFMTransferError: An arm or the batch cannot be done; arms before it are kept.
         """
+        if isinstance(self.request, Batch):
+            self._run_batch(self.request)
+            return
         try:
             with memory_checked():
-                self._execute()
+                self._run_arms(self.request)
         except OutOfMemoryError:
             self.networks.clear()
             raise
         finally:
             self.networks.make_room()
 
-    def _execute(self) -> None:
-        bundles = [find_bundle(name) for name in self.run.bundles]
-        self._tell(0, bundles[0], "images", 0.0)
-        study = self._read()
+    def _run_arms(self, run: Run) -> None:
+        """Do each arm, sending its result when its files are there, then compare where that is asked for."""
+        folder = Path(run.folder)
+        bundles = [find_bundle(name) for name in run.bundles]
+        self._progress(0, bundles[0], "images", 0.0)
+        case, roi, reference = self._read(run, folder)
         for bundle in bundles:
-            require_fit(study.case, bundle, self.run.task)
-        predictor = self._predictor(study)
-        kept = []
-        for self.arm, bundle in enumerate(bundles):
-            before = self.networks.loads
-            result = predictor.predict(bundle, partial(self._tell, self.arm, bundle))
-            self._keep(self.arm, bundle, result, before)
-            kept += [result] if self.run.compare and self.arm < 2 else []
-        self.arm = None
-        if self.run.compare:
-            self._compare(study, kept, bundles)
-
-    def _read(self) -> _Study:
-        folder = Path(self.run.folder)
-        if not (folder.is_absolute() and folder.is_dir()):
-            raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
-        images = {sequence: _handed_over(folder, image) for sequence, image in self.run.images.items()}
-        gland = None if self.run.gland is None else _handed_over(folder, self.run.gland)
-        case = read_handed_over(self.run.case, images, gland)
-        roi = None if self.run.roi is None else read_mask_handed_over(_handed_over(folder, self.run.roi), ROI)
-        reference = self._read_reference(folder)
-        if reference is not None and roi is not None and self._is_segmentation:
-            case, reference = within_roi(case, reference, roi)
-        return _Study(case, roi, reference)
-
-    def _read_reference(self, folder: Path) -> Volume | None:
-        if self.run.reference is None:
-            return None
-        if not self.run.compare:
-            self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
-            return None
-        read = read_mask_handed_over if self._is_segmentation else read_volume_handed_over
-        return read(_handed_over(folder, self.run.reference), REFERENCE)
-
-    @property
-    def _is_segmentation(self) -> bool:
-        return TASKS[self.run.task].output == "segmentation"
-
-    def _predictor(self, study: _Study) -> CasePredictor:
-        run = self.run
+            require_fit(case, bundle, run.task)
+        where = {"runtime": run.runtime, "device": run.device, "precision": run.precision}
         options = PredictOptions(
-            runtime=run.runtime,
-            device=run.device,
-            precision=run.precision,
-            roi=study.roi,
+            **where,
+            roi=roi,
             crop=run.crop,
             threshold=run.threshold,
             only_cspca=run.only_cspca,
             phase_axis=run.phase_axis,
         )
-        opening = partial(self.networks.open, runtime=run.runtime, device=run.device, precision=run.precision)
-        return CasePredictor(study.case, options, opening)
+        predictor = CasePredictor(case, options, partial(self.networks.open, **where))
+        kept: list[Result] = []
+        for self.arm, bundle in enumerate(bundles):
+            loads_before = self.networks.loads
+            result = predictor.predict(bundle, partial(self._progress, self.arm, bundle))
+            self._progress(self.arm, bundle, "write", 1.0)
+            name = f"{self.arm}-{bundle.name}"
+            save_result(result, folder / name)
+            self.send(ArmResult(run.job, self.arm, bundle.name, name, self.networks.loads - loads_before))
+            kept += [result] if run.compare and self.arm < 2 else []
+        self.arm = None
+        if run.compare:
+            self._compare(run, folder, case, kept, reference, (bundles[0], bundles[1]))
 
-    def _keep(self, arm: int, bundle: Bundle, result: Result, loads_before: int) -> None:
-        self._tell(arm, bundle, "write", 1.0)
-        folder = f"{arm}-{bundle.name}"
-        save_result(result, Path(self.run.folder) / folder)
-        self.send(ArmResult(self.run.job, arm, bundle.name, folder, self.networks.loads - loads_before))
+    def _read(self, run: Run, folder: Path) -> tuple[Case, Volume | None, Volume | None]:
+        """The case, the region of interest and the reference."""
+        if not (folder.is_absolute() and folder.is_dir()):
+            raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
 
-    def _compare(self, study: _Study, kept: list[Result], bundles: list[Bundle]) -> None:
-        """Write the numbers, and where it is wanted the report; a report that fails does not take them away."""
-        self._tell(1, bundles[1], "compare", 1.0)
-        comparison = compare(study.case, kept[0], kept[1], study.reference)
-        path, _ = save_comparison(comparison, Path(self.run.folder))
+        def exported(image: ImageFile) -> HandedOver:
+            grid = image.grid
+            geometry = None if grid is None else Geometry(grid.size, grid.spacing_mm, grid.origin_mm, grid.direction)
+            return HandedOver(folder / image.file, geometry)
+
+        images = {sequence: exported(image) for sequence, image in run.images.items()}
+        case = read_handed_over(run.case, images, None if run.gland is None else exported(run.gland))
+        roi = None if run.roi is None else read_mask_handed_over(exported(run.roi), ROI)
+        if run.reference is None:
+            return case, roi, None
+        if not run.compare:
+            self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
+            return case, roi, None
+        if TASKS[run.task].output != "segmentation":
+            return case, roi, read_volume_handed_over(exported(run.reference), REFERENCE)
+        reference = read_mask_handed_over(exported(run.reference), REFERENCE)
+        if roi is not None:
+            case, reference = within_roi(case, reference, roi)
+        return case, roi, reference
+
+    def _compare(
+        self,
+        run: Run,
+        folder: Path,
+        case: Case,
+        results: list[Result],
+        reference: Volume | None,
+        pair: tuple[Bundle, Bundle],
+    ) -> None:
+        """Write the numbers, and where it is asked for the report; a report that fails leaves the numbers."""
+        self._progress(1, pair[1], "compare", 1.0)
+        comparison = compare(case, results[0], results[1], reference)
+        path, _ = save_comparison(comparison, folder)
         report = None
         try:
-            if self.run.report:
-                report = self._report(comparison, (bundles[0], bundles[1]))
+            if run.report:
+                self._progress(1, pair[1], REPORT, 1.0)
+                from ..report import write_report
+
+                write_report(comparison, folder / REPORT, pair)
+                report = REPORT
         finally:
-            self.send(Compared(self.run.job, path.name, report))
+            self.send(Compared(run.job, path.name, report))
 
-    def _report(self, comparison: Comparison, pair: tuple[Bundle, Bundle]) -> str:
-        self._tell(1, pair[1], REPORT, 1.0)
-        from ..report import write_report
+    def _run_batch(self, batch: Batch) -> None:
+        if not (Path(batch.cases).is_absolute() and Path(batch.output).is_absolute()):
+            raise JobError("The folders of a batch must be named absolutely, but are not. Name them whole.")
 
-        write_report(comparison, Path(self.run.folder) / REPORT, pair)
-        return REPORT
+        def on_progress(at: BatchProgress) -> None:
+            self._require_wanted()
+            self.send(Progress(batch.job, at.arm, at.bundle, at.stage, at.fraction, at.case, at.cases))
 
-    def _tell(self, arm: int, bundle: Bundle, stage: str, fraction: float) -> None:
-        """Report how far an arm is, and stop here if nobody wants it any more."""
+        def on_case(report: CaseReport) -> None:
+            self.send(CaseDone(batch.job, report.name, report.case, report.cases, report.outcome, report.message))
+            self._require_wanted()
+
+        rows = run_batch(
+            batch.cases,
+            batch.output,
+            batch.bundles,
+            on_progress,
+            task=batch.task,
+            on_case=on_case,
+            networks=self.networks,
+            runtime=batch.runtime,
+            device=batch.device,
+            precision=batch.precision,
+            crop=batch.crop,
+            threshold=batch.threshold,
+            only_cspca=batch.only_cspca,
+            phase_axis=batch.phase_axis,
+        )
+        require_all_done(rows)
+
+    def _progress(self, arm: int, bundle: Bundle, stage: str, fraction: float) -> None:
+        """Report how far an arm is, or stop here if the job was canceled."""
+        self._require_wanted()
+        self.send(Progress(self.request.job, arm, bundle.name, stage, min(max(fraction, 0.0), 1.0)))
+
+    def _require_wanted(self) -> None:
         if self.is_canceled():
             raise JobCanceledError
-        self.send(Progress(self.run.job, arm, bundle.name, stage, min(max(fraction, 0.0), 1.0)))
-
-
-def _handed_over(folder: Path, image: ImageFile) -> HandedOver:
-    grid = image.grid
-    geometry = None if grid is None else Geometry(grid.size, grid.spacing_mm, grid.origin_mm, grid.direction)
-    return HandedOver(folder / image.file, geometry)

@@ -1,6 +1,8 @@
-"""What a program says to the worker. Standard library only; `job.py` makes lines of it.
+"""The messages between a program and its worker, one a line, as JSON. Standard library only.
 
-Each class is one message, or part of one; `schemas/job.schema.json` describes them for other languages.
+Each class is one message, or part of one: first the requests to the worker, then its replies. A line is an object with
+`protocol`, `type` and the fields of the class; `schemas/job.schema.json` describes them for other languages. Voxels go
+through files in a folder of the job, never through a line.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class ImageFile:
 
     Attributes:
         file: Its name there: an image file as NRRD, or a `.npy` array.
-        grid: Where the voxels of a `.npy` lie; None for an image file, which says so itself.
+        grid: Where the voxels of a `.npy` lie; None for an image file, which holds it itself.
     """
 
     file: str
@@ -52,12 +54,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Hello:
-    """To the worker: who is there? It answers with `Ready`."""
+    """To the worker: what are you? Answered by `Ready`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """To the worker: run networks on one study, in the order given. Jobs wait for one another.
+    """To the worker: run networks on one case, in the order given. Jobs wait for one another.
 
     Attributes:
         job: Name of the job, by which all answers name it; unique while the job is not finished.
@@ -65,11 +67,11 @@ class Run:
         folder: The job's folder, absolute; images come from it, results go into it. The sender deletes it.
         images: Sequence → image.
         bundles: Name or folder of each network: the arms of the job, counted from 0.
-        case: What to call the study in results; never a patient's name.
+        case: What to call the case in results; never a patient's name.
         gland: Mask of the prostate.
         roi: Mask of a region of interest: where networks look, and outside of which nothing counts.
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
-        reference: The truth for `compare`: a label map or an image. Unused without `compare`, and a `Log` says so.
+        reference: The truth for `compare`: a label map or an image. Unused without `compare`, which a `Log` reports.
         report: Also write the report of the comparison, into the folder that `Compared` names.
         runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
     """
@@ -157,10 +159,6 @@ class Shutdown:
 Request = Hello | Run | Batch | Cancel | Ping | Shutdown
 
 
-# What the worker says. Standard library only; `job.py` reads it from lines.
-#
-# Each class is one message, or part of one; `schemas/job.schema.json` describes them for other languages.
-
 Outcome = Literal["done", "canceled", "failed"]
 CaseOutcome = Literal["done", "skipped", "failed"]
 Reason = Literal["shutdown", "idle", "stdin closed"]
@@ -172,8 +170,8 @@ class Capabilities:
     """What a worker can do.
 
     Attributes:
-        tasks: The tasks it knows.
-        runtimes: The runtimes whose packages are there; whether a device works, `vfm-transfer doctor` tells.
+        tasks: The tasks it has.
+        runtimes: The runtimes whose packages are there; `vfm-transfer doctor` finds whether a device works.
         missing: Packages that every job needs, but that are not there.
     """
 
@@ -254,7 +252,7 @@ class Compared:
 
     Attributes:
         file: The numbers, as JSON, below the job's folder; a CSV of the same stem lies beside it.
-        report: Folder of the report, below the job's; None where none was asked for, or an `Error` says why it failed.
+        report: Folder of the report, below the job's; None without one, or where it failed, see `Error`.
     """
 
     job: str
@@ -284,7 +282,7 @@ class CaseDone:
 
 @dataclass(frozen=True)
 class Finished:
-    """From the worker, the last word on a job: all done, or canceled, or failed, which an `Error` explained."""
+    """From the worker, its last message on a job: all done, or canceled, or failed, which an `Error` explained."""
 
     job: str
     outcome: Outcome
@@ -319,58 +317,13 @@ class Log:
 
 @dataclass(frozen=True)
 class Bye:
-    """From the worker, its last word; a run that is still unanswered must be sent to the next one."""
+    """From the worker, its last message; a run that is still unanswered must be sent to the next one."""
 
     reason: Reason
 
 
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
-
-# What Slicer and the worker, a child process, say to each other: one message a line, as JSON. Standard library only.
-#
-# Every line is an object with `protocol`, `type` and the fields of the message's class, which are in `job_requests.py`
-# and `job_replies.py`; `schemas/job.schema.json` describes them for other languages. Voxels go through files in a
-# folder of the job, never through a line.
-
-__all__ = [
-    "ARRAY_SUFFIX",
-    "PROTOCOL",
-    "REPLIES",
-    "REQUESTS",
-    "ArmResult",
-    "Batch",
-    "Bye",
-    "Cancel",
-    "Capabilities",
-    "CaseDone",
-    "CaseOutcome",
-    "Compared",
-    "CropName",
-    "Error",
-    "Finished",
-    "Grid",
-    "Hello",
-    "ImageFile",
-    "Level",
-    "Log",
-    "Outcome",
-    "PhaseAxis",
-    "Ping",
-    "Pong",
-    "PrecisionName",
-    "Progress",
-    "Ready",
-    "Reason",
-    "Reply",
-    "Request",
-    "Run",
-    "RuntimeName",
-    "Shutdown",
-    "read_reply",
-    "read_request",
-    "to_line",
-]
 
 PROTOCOL = 2
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
@@ -405,19 +358,19 @@ def to_line(message: Request | Reply) -> str:
 
 
 def read_request(line: str | bytes) -> Request:
-    """What a line tells the worker.
+    """The request in a line.
 
     Raises:
-        JobError: It is no message to a worker of this protocol; the sentence says why.
+        JobError: It is no message to a worker of this protocol; the sentence explains it.
     """
     return _read(line, REQUESTS)
 
 
 def read_reply(line: str | bytes) -> Reply:
-    """What a line of the worker says.
+    """The reply in a line.
 
     Raises:
-        JobError: It is no message from a worker of this protocol; the sentence says why.
+        JobError: It is no message from a worker of this protocol; the sentence explains it.
     """
     return _read(line, REPLIES)
 

@@ -1,4 +1,8 @@
-"""The worker as a process: how to start it, speak to it, end it, and say how it ended. Standard library only."""
+"""The process of a worker: how it is started, reached, ended, and what its exit code means. Standard library only.
+
+A `Transport` starts processes and delivers what they write as callbacks. `SubprocessTransport` serves Python programs;
+Slicer has one by `qt.QProcess`. `client.WorkerClient` works with either.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,207 @@ import queue
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any
-
-from ..core.errors import JobError, WorkerError
-from .messages import Bye, Ready, Reply, Request, read_reply, to_line
+from threading import Lock, Thread
+from typing import Any, Protocol
 
 WORKER = Path(__file__).resolve().with_name("__main__.py")
-_AGAIN = "It starts anew with the next run."
+# The exit code of a program that could not be started at all; a shell uses the same number.
+NOT_STARTED = 127
+_RESTARTS = "It is started again with the next run."
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP")
 # What Windows calls them, and what we show.
 _WINDOWS_CRASHES = {0xC0000005: "access violation", 0xC000001D: "illegal instruction", 0xC0000409: "stack overrun"}
 _WINDOWS_NO_MEMORY = (0xC0000017, 0xC000012D)
-_BY_SHELL = 128  # a launcher passes on signal n as 128 + n
-_TASKKILL_S = 10
-_REAP_S = 10.0
-_DETAIL_LINES = 60
+_SHELL_SIGNAL = 128  # a shell returns 128 + n for a program that signal n ended
+# What Slicer's launcher writes for a program that a signal ended; its own exit code does not name the signal.
+_LAUNCHER_OF_A_CRASH = "exit abnormally"
+# What Python's fault handler writes to stderr before a crash ends it.
+_FAULTS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating point exception": "SIGFPE",
+}
+_SYSTEM_S = 10.0
 
-_Heard = Reply | JobError | None  # None: stdout closed
+
+class Child(Protocol):
+    """A started process."""
+
+    @property
+    def process_id(self) -> int:
+        """Its number; 0 where it did not start or has ended."""
+
+    def write(self, line: bytes) -> None:
+        """Write to its stdin; nothing happens where it has ended, which `on_end` reports."""
+
+    def close_input(self) -> None:
+        """Close its stdin."""
+
+    def kill(self, *others: int) -> None:
+        """End it at once with all that it started, and other processes with all that they started."""
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Whether it ended within a time."""
+
+
+class Transport(Protocol):
+    """Starts processes and calls back, always on the thread that uses it, and never before `start` returned.
+
+    Attributes:
+        needs_wait: Whether callbacks come only while somebody is in `wait`.
+    """
+
+    needs_wait: bool
+
+    def start(
+        self,
+        command: Sequence[str],
+        on_output: Callable[[bytes], None],
+        on_error: Callable[[str], None],
+        on_end: Callable[[int], None],
+    ) -> Child:
+        """Start a process.
+
+        Args:
+            command: Program and arguments.
+            on_output: Receives each line of stdout.
+            on_error: Receives each line of stderr.
+            on_end: Receives the exit code, once, after the last line: as `subprocess` returns it, minus a signal's
+                number; `NOT_STARTED` where the program cannot be started.
+        """
+
+    def call_later(self, delay_s: float, slot: Callable[[], None]) -> None:
+        """Call once after a time. May be used from any thread."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Let callbacks come, for at most so long."""
+
+
+class SubprocessTransport:
+    """Processes by `subprocess`; threads read what they write, and `wait` delivers it.
+
+    Args:
+        environment: Of the processes; by default that of this one.
+    """
+
+    needs_wait = True
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = environment
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+
+    def start(
+        self,
+        command: Sequence[str],
+        on_output: Callable[[bytes], None],
+        on_error: Callable[[str], None],
+        on_end: Callable[[int], None],
+    ) -> _Subprocess:
+        child = _Subprocess()
+        child.start(
+            command,
+            self._environment,
+            lambda line: self._events.put(lambda: on_output(line)),
+            lambda line: self._events.put(lambda: on_error(line.decode("utf-8", "replace").rstrip())),
+            lambda exit_code: self._events.put(lambda: on_end(exit_code)),
+        )
+        return child
+
+    def call_later(self, delay_s: float, slot: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + delay_s, slot))
+
+    def wait(self, timeout_s: float) -> None:
+        with suppress(queue.Empty):
+            if timeout_s > 0:
+                self._events.get(timeout=timeout_s)()
+            while True:
+                self._events.get_nowait()()
+        now = time.monotonic()
+        for timer in [timer for timer in self._timers if timer[0] <= now]:
+            self._timers.remove(timer)
+            timer[1]()
+
+
+class _Subprocess:
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._threads: list[Thread] = []
+        self._writing = Lock()
+
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        on_output: Callable[[bytes], None],
+        on_error: Callable[[bytes], None],
+        on_end: Callable[[int], None],
+    ) -> None:
+        # A group of its own, so that Ctrl-C ends the caller, which then ends the worker.
+        group: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **group)
+        except OSError:
+            on_end(NOT_STARTED)
+            return
+        self._process = process
+
+        def read(stream: Iterable[bytes], on_line: Callable[[bytes], None]) -> None:
+            for line in stream:
+                on_line(line)
+
+        errors = Thread(target=read, args=(process.stderr, on_error), daemon=True)
+
+        def read_to_the_end() -> None:
+            read(process.stdout or (), on_output)
+            try:
+                exit_code = process.wait(_SYSTEM_S)
+            except subprocess.TimeoutExpired:  # it closed its stdout, but lives
+                self.kill()
+                exit_code = process.wait()
+            errors.join(_SYSTEM_S)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                with suppress(OSError, ValueError):  # what was not written is lost
+                    stream.close()  # type: ignore[union-attr]
+            on_end(exit_code)
+
+        self._threads = [errors, Thread(target=read_to_the_end, daemon=True)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def process_id(self) -> int:
+        return 0 if self._process is None or self._process.poll() is not None else self._process.pid
+
+    def write(self, line: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with self._writing, suppress(OSError, ValueError):
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+
+    def close_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
+    def kill(self, *others: int) -> None:
+        if self.process_id:
+            end_process_trees(self.process_id, *others)
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
 
 
 def worker_command(python: str = sys.executable, *options: str) -> list[str]:
@@ -36,171 +219,93 @@ def worker_command(python: str = sys.executable, *options: str) -> list[str]:
 
     Args:
         python: The Python that has numpy, scipy, SimpleITK and a runtime; in Slicer a launcher, `PythonSlicer`.
-        options: As `worker.py --help` lists them.
+        options: As `python -m VFMTransferLib.worker --help` lists them.
     """
     return [python, str(WORKER), *options]
 
 
-def end_process_tree(*process_ids: int) -> None:
-    """End processes at once, with all that they started; those that are gone already are no error.
+def end_process_trees(*process_ids: int) -> None:
+    """End processes at once, with all that they started; one that has ended already is no error.
+
+    Without psutil, which Slicer's Python lacks, the system's own list of processes is read.
 
     Args:
-        process_ids: The process that was started, and behind a launcher also `Ready.process_id`. Each leads its own
-            process group, or is no process any more.
+        process_ids: The process that was started, and behind a launcher also `Ready.process_id`; 0 is none.
     """
+    try:
+        import psutil
+    except ImportError:
+        _end_without_psutil([process_id for process_id in process_ids if process_id > 1])
+        return
     for process_id in process_ids:
-        if sys.platform == "win32":
+        with suppress(psutil.Error):
+            parent = psutil.Process(process_id) if process_id > 1 else None
+            for process in [parent, *parent.children(recursive=True)] if parent else ():
+                with suppress(psutil.Error):
+                    process.kill()
+
+
+def _end_without_psutil(process_ids: Sequence[int]) -> None:
+    if sys.platform == "win32":
+        for process_id in process_ids:  # not waited for, since a window must not stand still
             command = ["taskkill", "/T", "/F", "/PID", str(process_id)]
-            subprocess.run(command, capture_output=True, timeout=_TASKKILL_S, check=False)
-        elif process_id > 1:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process_id, signal.SIGKILL)
+            subprocess.Popen(command, creationflags=subprocess.CREATE_NO_WINDOW)
+        return
+    parents, family = dict(_parents()), list(process_ids)
+    for one in family:  # grows on the way
+        family += [child for child, parent in parents.items() if parent == one and child not in family]
+    for process_id in family:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process_id, signal.SIGKILL)
 
 
-def how_it_ended(exit_code: int) -> str:
+def _parents() -> Iterator[tuple[int, int]]:
+    """Each process of this computer and its parent."""
+    if Path("/proc/self/stat").exists():
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with suppress(OSError):  # it ended meanwhile
+                    # The name, in parentheses, may hold anything; state and parent follow it.
+                    stat = (folder / "stat").read_text(errors="replace").rpartition(")")[2]
+                    yield int(folder.name), int(stat.split()[1])
+        return
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, timeout=_SYSTEM_S, check=True
+    )
+    for line in listing.stdout.splitlines():
+        child, parent = line.split()
+        yield int(child), int(parent)
+
+
+def describe_end(exit_code: int, last_lines: Sequence[str] = ()) -> str:
     """A sentence for a worker that ended while it was needed.
 
     Args:
-        exit_code: As `subprocess` gives it: minus the signal's number on Unix, a status on Windows.
+        exit_code: As `Transport.start` describes it; on Windows a status.
+        last_lines: What it wrote to stderr, where a launcher hides a signal.
     """
-    name = _signal_name(exit_code)
+    if exit_code == NOT_STARTED:
+        return "The worker's Python must be a program that can be started, but is not. Choose another Python."
+    if exit_code > 0 and any(_LAUNCHER_OF_A_CRASH in line for line in last_lines):
+        text = "\n".join(last_lines)
+        names = [name for words, name in _FAULTS.items() if f"Fatal Python error: {words}" in text]
+        exit_code = -getattr(signal, names[0] if names else "SIGKILL")
+    name = ""
+    if sys.platform != "win32":
+        number = -exit_code if exit_code < 0 else exit_code - _SHELL_SIGNAL
+        name = signal.Signals(number).name if number in {int(s) for s in signal.Signals} else ""
     status = exit_code & 0xFFFFFFFF
     if name == "SIGKILL" or status in _WINDOWS_NO_MEMORY:
         return (
             "The worker was killed: most likely out of memory. Close other programs, crop the images, or choose a "
-            f"smaller network. {_AGAIN}"
+            f"smaller network. {_RESTARTS}"
         )
     crash = name if name in _CRASHES else _WINDOWS_CRASHES.get(status)
     if crash:
         return (
             f"The worker crashed ({crash}), most likely in a runtime or its driver. Choose another device or runtime. "
-            f"{_AGAIN}"
+            f"{_RESTARTS}"
         )
     if name:
-        return f"The worker was ended from outside ({name}). {_AGAIN}"
-    return f"The worker stopped with exit code {exit_code}; the details say more. {_AGAIN}"
-
-
-class WorkerProcess:
-    """One worker, with the threads that read what it writes.
-
-    Attributes:
-        ready: What it answered to `Hello`, once it did.
-        is_leaving: Whether it said `Bye`; it takes no more jobs then.
-
-    Raises:
-        WorkerError: It cannot be started.
-    """
-
-    def __init__(self, command: list[str], environment: Mapping[str, str] | None) -> None:
-        pipe = subprocess.PIPE
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **_own_group()
-            )
-        except OSError as error:
-            raise WorkerError(
-                f"The worker's Python must be a program that can be started, but is not: {error.strerror or error}. "
-                "Choose another Python."
-            ) from error
-        self.ready: Ready | None = None
-        self.is_leaving = False
-        self._heard: queue.Queue[_Heard] = queue.Queue()
-        self._last_lines: deque[str] = deque(maxlen=_DETAIL_LINES)
-        self._threads = [Thread(target=target, daemon=True) for target in (self._hear, self._keep_last_lines)]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def details(self) -> str:
-        """The last lines that it wrote to stderr."""
-        return "\n".join(self._last_lines)
-
-    def send(self, message: Request) -> None:
-        """Write one message; that the worker is gone is told by `receive`."""
-        stdin = _stream(self._process.stdin)
-        with suppress(OSError, ValueError):  # it is gone, or its stdin was closed; `receive` tells
-            stdin.write(to_line(message).encode("ascii"))
-            stdin.flush()
-
-    def receive(self, timeout_s: float | None) -> Reply:
-        """The next message.
-
-        Raises:
-            WorkerError: The worker ended, or said nothing for so long.
-            JobError: It wrote something that is no message.
-        """
-        try:
-            heard = self._heard.get(timeout=timeout_s)
-        except queue.Empty:
-            raise WorkerError(
-                f"The worker must answer within {timeout_s:.0f} s, but did not. Start it again."
-            ) from None
-        if heard is None:
-            self._heard.put(None)  # for whoever asks again
-            raise WorkerError(how_it_ended(self._exit_code()))
-        if isinstance(heard, JobError):
-            raise heard
-        self.is_leaving |= isinstance(heard, Bye)
-        return heard
-
-    def end(self) -> None:
-        """End it and all that it started, now."""
-        if self.is_alive:
-            end_process_tree(self._process.pid, *([self.ready.process_id] if self.ready else []))
-
-    def close(self, within_s: float) -> None:
-        """Let it end by itself within a time, else end it; then leave nothing open."""
-        with suppress(OSError):
-            _stream(self._process.stdin).close()
-        try:
-            self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            self.end()
-            self._process.wait(_REAP_S)
-        for thread in self._threads:
-            thread.join(_REAP_S)
-        for stream in (self._process.stdout, self._process.stderr):
-            _stream(stream).close()
-
-    def _exit_code(self) -> int:
-        try:
-            return self._process.wait(_REAP_S)
-        except subprocess.TimeoutExpired:  # it closed its stdout, but lives
-            self.end()
-            return self._process.wait(_REAP_S)
-
-    def _hear(self) -> None:
-        for line in _stream(self._process.stdout):
-            try:
-                self._heard.put(read_reply(line))
-            except JobError as error:
-                self._heard.put(error)
-        self._heard.put(None)
-
-    def _keep_last_lines(self) -> None:
-        for line in _stream(self._process.stderr):
-            self._last_lines.append(line.decode("utf-8", "replace").rstrip())
-
-
-def _own_group() -> dict[str, Any]:
-    """What makes a new process lead a group of its own, with no window."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
-
-
-def _stream(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None  # a pipe was asked for
-    return stream
-
-
-def _signal_name(exit_code: int) -> str:
-    if sys.platform == "win32":
-        return ""
-    number = -exit_code if exit_code < 0 else exit_code - _BY_SHELL
-    return signal.Signals(number).name if number in {int(s) for s in signal.Signals} else ""
+        return f"The worker was ended from outside ({name}). {_RESTARTS}"
+    return f"The worker stopped with exit code {exit_code}; see the details. {_RESTARTS}"

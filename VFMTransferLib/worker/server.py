@@ -1,6 +1,6 @@
-"""The worker's two threads: one hears requests and answers what is quick, one runs job after job.
+"""The worker's two threads: one receives requests and answers what is quick, one runs job after job.
 
-Standard library only, so that a worker whose Python lacks a package can still say which.
+Standard library only, so that a worker whose Python lacks a package can still report which.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
 REQUIRED = ("numpy", "scipy", "SimpleITK")
 _RUNTIME_PACKAGES: dict[RuntimeName, tuple[str, ...]] = {"onnx": ("onnxruntime",), "torch": ("torch", "safetensors")}
 _PACKAGE_OF = {"PIL": "pillow"}  # where what is installed bears another name than what is imported
-_SHORT = 200  # characters of a strange error's own words
+_SHORT = 200  # characters of an unexpected error's text
 
 
-class SenderGoneError(Exception):
-    """Nobody reads what the worker writes any more."""
+class ClientGoneError(Exception):
+    """The client no longer reads what the worker writes."""
 
 
-class Serving:
+class Server:
     """Requests in, replies out, one job at a time.
 
     Args:
-        send: Takes each reply, from either thread; raises SenderGoneError when nobody listens.
+        send: Takes each reply, from either thread; raises ClientGoneError when nobody listens.
         keep_bytes: Memory that the process may hold before loaded networks are let go.
     """
 
@@ -69,15 +69,15 @@ class Serving:
         self._lock = Lock()
         self._canceled: dict[str, Event] = {}  # one for each job that is not finished
         self._reason: Reason = "stdin closed"
-        self._has_left = False
+        self._has_reported_end = False
 
-    def hear(self, lines: Iterable[bytes]) -> None:
+    def receive(self, lines: Iterable[bytes]) -> None:
         """Take requests until there are no more, or one asks for the end; then cancel what runs."""
         try:
             for line in lines:
                 if line.strip() and not self._take(line):
                     break
-        except SenderGoneError:
+        except ClientGoneError:
             self._reason = "stdin closed"
         finally:
             with self._lock:
@@ -85,7 +85,7 @@ class Serving:
                     canceled.set()
             self._queue.put(None)
 
-    def serve(self, idle_s: float) -> None:
+    def run_jobs(self, idle_s: float) -> None:
         """Run jobs until the end is asked for, or none came for so long."""
         _import_ahead()
         while True:
@@ -99,12 +99,12 @@ class Serving:
             self._run(run)
         if self._networks is not None:
             self._networks.clear()
-        self.leave()
+        self.report_end()
 
-    def leave(self) -> None:
-        """Say once, from whichever thread, that the process ends."""
+    def report_end(self) -> None:
+        """Send `Bye` once, from whichever thread, that the process ends."""
         with self._lock:
-            is_first, self._has_left = not self._has_left, True
+            is_first, self._has_reported_end = not self._has_reported_end, True
         if is_first:
             self._send(Bye(self._reason))
 
@@ -151,27 +151,25 @@ class Serving:
         job = None
         try:
             from ..inference.runtimes import LoadedNetworks
-            from .batch_job import BatchJob
-            from .jobs import JobCanceledError, JobRun
+            from .jobs import Job, JobCanceledError
 
             self._networks = self._networks or LoadedNetworks(self._keep_bytes)
-            about = (self._networks, self._send, self._canceled[run.job].is_set)
-            job = JobRun(run, *about) if isinstance(run, Run) else BatchJob(run, *about)
+            job = Job(run, self._networks, self._send, self._canceled[run.job].is_set)
             try:
                 job.execute()
             except JobCanceledError:
                 return "canceled"
-        except SenderGoneError:
+        except ClientGoneError:
             raise
         except Exception as error:  # the edge of the process: whatever happened becomes one sentence
-            self._send(described(error, run.job, job.arm if job else None))
+            self._send(describe_error(error, run.job, job.arm if job else None))
             return "failed"
         return "done"
 
 
 def _import_ahead() -> None:
-    """Load what every job needs while the user still chooses; whatever fails here, the job meets it and says so."""
-    for module in ("VFMTransferLib.worker.batch_job", "onnxruntime"):
+    """Load what every job needs while the user still chooses; what fails here fails again in the job, with an error."""
+    for module in ("VFMTransferLib.worker.jobs", "onnxruntime"):
         with suppress(Exception):
             importlib.import_module(module)
 
@@ -183,8 +181,8 @@ def capabilities() -> Capabilities:
     return Capabilities(tuple(TaskId), runtimes, missing)
 
 
-def described(error: Exception, job: str | None, arm: int | None) -> Error:
-    """An error as the message that tells of it."""
+def describe_error(error: Exception, job: str | None, arm: int | None) -> Error:
+    """An error as the message that reports it."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, VFMTransferError):
         return Error(type(error).__name__, _one_line(str(error)), details, job, arm)
@@ -193,8 +191,8 @@ def described(error: Exception, job: str | None, arm: int | None) -> Error:
         package = _PACKAGE_OF.get(module, module)
         sentence = f"The worker's Python must have the package {package}, but lacks it. Install it, then run again."
         return Error("RuntimeUnavailableError", sentence, details, job, arm)
-    own_words = _one_line(f"{type(error).__name__}: {error}")[:_SHORT]
-    sentence = f"An unexpected error stopped the run ({own_words}). Run it again; if it comes back, report its details."
+    text = _one_line(f"{type(error).__name__}: {error}")[:_SHORT]
+    sentence = f"An unexpected error stopped the run ({text}). Run it again; if it comes back, report its details."
     return Error("UnexpectedError", sentence, details, job, arm)
 
 

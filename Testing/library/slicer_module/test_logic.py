@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qt_stand_ins import AnEventLoop
+from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.bundles.catalog import find_bundle
@@ -18,8 +18,6 @@ from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.study_job import missingInputs
-from VFMTransferSlicer.workers.choice import PlainWorker
-from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
@@ -34,7 +32,7 @@ def client():
 
 @pytest.fixture
 def logic(client):
-    return TransferLogic(PlainWorker(client))
+    return TransferLogic(client)
 
 
 @pytest.fixture
@@ -149,7 +147,7 @@ def test_a_loop_over_many_studies_leaks_neither_nodes_nor_folders(logic, scene, 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def test_a_killed_worker_is_one_sentence_and_the_next_run_works(scene, t2w):
     with WorkerClient(environment=ENVIRONMENT) as mortal:
-        logic = TransferLogic(PlainWorker(mortal))
+        logic = TransferLogic(mortal)
         sentences, victims = [], [mortal.start().process_id]
         logic.failed.connect(lambda sentence, details: sentences.append(sentence))
 
@@ -228,7 +226,7 @@ def loop():
 
 @pytest.fixture(scope="module")
 def qt_worker(loop):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    worker = a_qt_worker(loop)
     yield worker
     worker.close()
 
@@ -279,7 +277,7 @@ def test_another_logic_is_told_that_the_worker_is_busy_and_does_not_end_it(qt_lo
     outcomes = []
     qt_logic.finished.connect(outcomes.append)
     qt_logic.run(task=ANATOMY, t2w=t2w, bundles=[SHIPPED[0]], waitForCompletion=False)
-    loop.turn_until(lambda: qt_worker.isBusy)
+    loop.turn_until(lambda: qt_worker.is_busy)
     other = TransferLogic(qt_worker)
     with pytest.raises(JobError, match="must be finished before the next one begins"):
         other.run(task=ANATOMY, t2w=t2w)
@@ -289,13 +287,13 @@ def test_another_logic_is_told_that_the_worker_is_busy_and_does_not_end_it(qt_lo
 
 
 def test_closing_in_the_middle_of_a_run_tells_nobody(loop, t2w):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    worker = a_qt_worker(loop)
     logic, outcomes = TransferLogic(worker), []
     logic.finished.connect(outcomes.append)
     logic.run(task=ANATOMY, t2w=t2w, waitForCompletion=False)
-    loop.turn_until(lambda: worker.isBusy)
+    loop.turn_until(lambda: worker.is_busy)
     logic.close()
-    assert (logic.isRunning, worker.isBusy, outcomes) == (False, False, [])
+    assert (logic.isRunning, worker.is_busy, outcomes) == (False, False, [])
 
 
 def test_a_name_with_spaces_and_umlauts_does_no_harm(logic, scene, tmp_path, monkeypatch):

@@ -1,11 +1,10 @@
 """Child processes of the library, by a stand-in for `qt.QProcess` that starts real ones."""
 
-import os
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from child_processes import is_alive
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
@@ -91,13 +90,3 @@ def test_cancel_ends_also_what_a_launcher_started(run, loop, heard, ends):
     loop.turn_until(lambda: ends)
     assert time.monotonic() - begin < 1
     loop.turn_until(lambda: not is_alive(int(heard[0])), within_s=5)
-
-
-def is_alive(process_id: int) -> bool:
-    """Whether it runs; one that ended, but that nobody waited for, does not."""
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{process_id}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -13,7 +13,6 @@ from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.workers.choice import PlainWorker
 
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
 
@@ -37,7 +36,7 @@ def t2w(phantom):
 @pytest.fixture(scope="module")
 def arms(t2w):
     with WorkerClient(environment={**os.environ, "OMP_NUM_THREADS": "1"}) as client:
-        return TransferLogic(PlainWorker(client)).run(task=TaskId.ANATOMY_SEGMENTATION, t2w=t2w)
+        return TransferLogic(client).run(task=TaskId.ANATOMY_SEGMENTATION, t2w=t2w)
 
 
 def test_the_default_pair_runs_and_is_named_by_its_arms(arms):

@@ -111,7 +111,7 @@ def closed(in_qt, ui, logic, children, answers, later, monkeypatch):  # noqa: F8
     monkeypatch.setattr(Installer.__init__, "__defaults__", (children, None))
     from VFMTransferSlicer.panel import setup
 
-    worker = SimpleNamespace(isBusy=False, closed=0)
+    worker = SimpleNamespace(is_busy=False, closed=0)
     worker.close = lambda: setattr(worker, "closed", worker.closed + 1)
     monkeypatch.setattr(setup, "theWorker", lambda: worker)
 
@@ -213,7 +213,7 @@ def test_what_is_installed_but_does_not_work_is_told_and_repaired(open_with, ui,
 
 def test_a_run_of_the_console_is_waited_for(open_with, ui, children, answers):
     section = open_with(NOTHING)
-    section.worker.isBusy = True
+    section.worker.is_busy = True
     ui.setupInstallButton.click()
     assert ui.setupStatusLabel.text.startswith("A run is on its way.")
     assert answers.asked == children.pip_steps == []

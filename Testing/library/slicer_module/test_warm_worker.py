@@ -7,17 +7,16 @@ import sys
 import time
 
 import pytest
+from child_processes import is_alive
 from images import a_t2w
-from qt_stand_ins import AnEventLoop
+from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
-from test_process import is_alive
 
 from VFMTransferLib.core.errors import JobError
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.io import write_volume
+from VFMTransferLib.worker import client
 from VFMTransferLib.worker.messages import PROTOCOL, ArmResult, Error, Finished, ImageFile, Progress, Run
-from VFMTransferSlicer.workers import warm_worker
-from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 NETWORK = "profound-prostate-demo-pretrained"
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
@@ -42,7 +41,7 @@ def loop() -> AnEventLoop:
 
 @pytest.fixture(scope="module")
 def worker(loop):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    worker = a_qt_worker(loop, sys.executable)
     yield worker
     worker.close()
 
@@ -53,7 +52,7 @@ def mortal(loop, tmp_path):
     launcher = tmp_path / "a launcher"
     launcher.write_text(A_LAUNCHER, "utf-8")
     launcher.chmod(0o755)
-    worker = QtWorker(loop, loop.make_process, lambda: str(launcher))
+    worker = a_qt_worker(loop, str(launcher))
     yield worker
     worker.close()
 
@@ -80,7 +79,7 @@ def errors(heard: list) -> list[str]:
 
 def test_a_job_begins_at_once_and_its_results_come_while_the_loop_turns(worker, loop, a_run, heard):
     begin = time.monotonic()
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     assert time.monotonic() - begin < 0.3
     loop.turn_until(lambda: outcome(heard))
     assert outcome(heard) == "done"
@@ -90,21 +89,21 @@ def test_a_job_begins_at_once_and_its_results_come_while_the_loop_turns(worker, 
 
 def test_the_next_job_finds_the_worker_warm_and_may_be_waited_for(worker, a_run, heard):
     former = worker.ready.process_id
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     worker.wait(lambda: outcome(heard))
     assert worker.ready.process_id == former
     assert [reply.networks_loaded for reply in heard if isinstance(reply, ArmResult)] == [0]
 
 
 def test_a_second_job_at_a_time_is_refused(worker, loop, a_run, heard):
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     with pytest.raises(JobError, match="must be finished before the next one begins"):
-        worker.run(a_run, heard.append)
+        worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
 
 
 def test_a_job_is_canceled_by_a_word_and_the_worker_lives_on(worker, loop, a_run, heard):
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     worker.cancel(a_run.job)
     loop.turn_until(lambda: outcome(heard), within_s=1)
@@ -112,14 +111,14 @@ def test_a_job_is_canceled_by_a_word_and_the_worker_lives_on(worker, loop, a_run
 
 
 def test_a_job_is_canceled_before_the_worker_is_there(mortal, loop, a_run, heard):
-    mortal.run(a_run, heard.append)
+    mortal.submit(a_run, heard.append)
     mortal.cancel(a_run.job)
-    assert (outcome(heard), mortal.isBusy) == ("canceled", False)
+    assert (outcome(heard), mortal.is_busy) == ("canceled", False)
 
 
 @unix_only
 def test_a_worker_that_does_not_listen_is_ended_within_a_second(mortal, loop, a_run, heard):
-    mortal.run(a_run, heard.append)
+    mortal.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     victim = mortal.ready.process_id
     os.kill(victim, signal.SIGSTOP)
@@ -134,7 +133,7 @@ def test_a_worker_that_does_not_listen_is_ended_within_a_second(mortal, loop, a_
 @unix_only
 @pytest.mark.parametrize(("number", "says"), [(9, "killed: most likely out of memory"), (11, r"crashed \(SIGSEGV\)")])
 def test_a_worker_that_dies_behind_its_launcher_is_one_sentence(mortal, loop, a_run, heard, number, says):
-    mortal.run(a_run, heard.append)
+    mortal.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     os.kill(mortal.ready.process_id, number)
     loop.turn_until(lambda: outcome(heard))
@@ -145,24 +144,24 @@ def test_a_worker_that_dies_behind_its_launcher_is_one_sentence(mortal, loop, a_
 
 @unix_only
 def test_a_worker_that_died_is_started_anew_by_the_next_job(mortal, loop, a_run, heard):
-    mortal.run(a_run, heard.append)
+    mortal.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     os.kill(mortal.ready.process_id, signal.SIGKILL)
     loop.turn_until(lambda: outcome(heard))
     heard.clear()
-    mortal.run(a_run, heard.append)
+    mortal.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     assert outcome(heard) == "done"
 
 
 def test_a_worker_that_left_just_before_the_job_is_followed_by_another(loop, a_run, heard):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable, ("--idle-s", "0.2"))
-    worker.run(a_run, heard.append)
+    worker = a_qt_worker(loop, sys.executable, ("--idle-s", "0.2"))
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     former = worker.ready.process_id
     time.sleep(0.8)  # it says goodbye, and nobody has read it yet
     heard.clear()
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     assert outcome(heard) == "done"
     assert worker.ready is None or worker.ready.process_id != former
@@ -171,13 +170,13 @@ def test_a_worker_that_left_just_before_the_job_is_followed_by_another(loop, a_r
 
 def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
     pythons = [sys.executable]
-    worker = QtWorker(loop, loop.make_process, lambda: pythons[0])
-    worker.run(a_run, heard.append)
+    worker = a_qt_worker(loop, lambda: pythons[0])
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     former = worker.ready.process_id
     pythons[0] = "no-such-python"
     heard.clear()
-    worker.run(a_run, heard.append)
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     assert errors(heard) == [
         "The worker's Python must be a program that can be started, but is not. Choose another Python."
@@ -186,12 +185,12 @@ def test_another_python_ends_the_former_worker(loop, a_run, heard, tmp_path):
 
 
 def test_a_python_that_says_nothing_is_given_up(loop, a_run, heard, tmp_path, monkeypatch):
-    monkeypatch.setattr(warm_worker, "START_MS", 300)
+    monkeypatch.setattr(client, "START_S", 0.3)
     silent = tmp_path / "silent"
     silent.write_text(f"{BY_THIS_PYTHON}\nimport time\ntime.sleep(60)\n", "utf-8")
     silent.chmod(0o755)
-    worker = QtWorker(loop, loop.make_process, lambda: str(silent))
-    worker.run(a_run, heard.append)
+    worker = a_qt_worker(loop, str(silent))
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard), within_s=5)
     assert errors(heard)[0].startswith("The worker must answer within")
 
@@ -209,20 +208,20 @@ def test_a_job_that_a_worker_does_not_understand_ends(loop, a_run, heard, tmp_pa
         "utf-8",
     )
     older.chmod(0o755)
-    worker = QtWorker(loop, loop.make_process, lambda: str(older))
-    worker.run(a_run, heard.append)
+    worker = a_qt_worker(loop, str(older))
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: outcome(heard))
     assert (errors(heard), outcome(heard)) == (["Update it."], "failed")
     worker.close()
 
 
 def test_closing_ends_the_process_and_nobody_hears_of_the_job(loop, a_run, heard):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
-    worker.run(a_run, heard.append)
+    worker = a_qt_worker(loop, sys.executable)
+    worker.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     process = worker.ready.process_id
     worker.close()
     told = len(heard)
     loop.turn_until(lambda: not is_alive(process), within_s=5)
     assert len(heard) == told
-    assert not worker.isBusy
+    assert not worker.is_busy

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import sys
 
 import pytest
 from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets  # noqa: F401  (fixtures)
-from qt_stand_ins import AnEventLoop
+from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
 from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.workers.warm_worker import QtWorker
 
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
 
@@ -22,7 +20,7 @@ def loop():
 
 @pytest.fixture(scope="module")
 def worker(loop):
-    worker = QtWorker(loop, loop.make_process, lambda: sys.executable)
+    worker = a_qt_worker(loop)
     yield worker
     worker.close()
 

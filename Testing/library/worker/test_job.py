@@ -189,9 +189,9 @@ def test_words_are_those_of_the_library():
     assert HandedOver(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
 
 
-@pytest.mark.parametrize("module", ["job", "worker_process", "worker_client", "serving"])
+@pytest.mark.parametrize("module", ["messages", "process", "client", "server"])
 def test_these_files_need_the_standard_library_only(module):
-    code = f"import VFMTransferLib.{module}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    code = f"import VFMTransferLib.worker.{module}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     others = {name for name in run.stdout.split() if not name.startswith(("_", "a1_", "distutils"))}
     assert others - {"VFMTransferLib", "sitecustomize"} <= sys.stdlib_module_names

@@ -44,7 +44,7 @@ from VFMTransferLib.worker.messages import (
     read_reply,
     to_line,
 )
-from VFMTransferLib.worker.process import end_process_tree, how_it_ended, worker_command
+from VFMTransferLib.worker.process import describe_end, end_process_trees, worker_command
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -271,7 +271,7 @@ def test_a_batch_tells_of_each_case_and_names_none_in_the_log(client, tiny_model
     assert replies[-1] == Finished("batch", "failed")
     assert {(p.case, p.cases) for p in of(Progress, replies)} == {(0, 3), (1, 3), (2, 3)}
     assert of(Log, replies) == []
-    assert "p001" not in client._child.details
+    assert "p001" not in client.details
     again = list(client.run(a_batch(cohort, tmp_path / "out", tiny_models, "tiny-pretrained", "tiny-scratch")))
     assert [c.outcome for c in of(CaseDone, again)] == ["failed", "skipped", "skipped"]
 
@@ -469,9 +469,9 @@ def test_the_worker_runs_as_a_module_too():
 
 def test_what_every_job_needs_is_loaded_before_the_first_one():
     code = (
-        "import sys\nfrom VFMTransferLib.worker.server import Serving\n"
-        "serving = Serving(print, 0)\nserving.hear([])\nserving.serve(1.0)\n"
-        "print({'VFMTransferLib.worker.batch_job', 'onnxruntime'} <= set(sys.modules))"
+        "import sys\nfrom VFMTransferLib.worker.server import Server\n"
+        "server = Server(print, 0)\nserver.receive([])\nserver.run_jobs(1.0)\n"
+        "print({'VFMTransferLib.worker.jobs', 'onnxruntime'} <= set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "True"
@@ -489,7 +489,7 @@ def test_a_worker_without_work_leaves_and_the_next_run_starts_one(tiny_models, t
 def test_only_messages_reach_stdout_whatever_libraries_print():
     noisy = (
         "import ctypes, os, sys\n"
-        "from VFMTransferLib import serving, worker\n"
+        "from VFMTransferLib.worker import __main__ as worker, server as serving\n"
         "quiet = serving.capabilities\n"
         "def noisy():\n"
         "    native = ctypes.CDLL(None) if sys.platform != 'win32' else ctypes.cdll.msvcrt\n"
@@ -613,7 +613,7 @@ def test_a_worker_of_another_protocol_is_refused_at_the_start(tmp_path):
     ],
 )
 def test_how_a_worker_ended_is_one_sentence(exit_code, words):
-    assert words in how_it_ended(exit_code)
+    assert words in describe_end(exit_code)
 
 
 @unix_only
@@ -621,8 +621,8 @@ def test_ending_a_process_tree_ends_grandchildren_too():
     code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     grandchild = int(parent.stdout.readline())
-    end_process_tree(parent.pid, 0)
+    end_process_trees(parent.pid, 0)
     assert parent.wait(WAIT_S) == -signal.SIGKILL
     assert parent.stdout.read() == b""  # the grandchild held it open
-    end_process_tree(grandchild)
+    end_process_trees(grandchild)
     parent.stdout.close()

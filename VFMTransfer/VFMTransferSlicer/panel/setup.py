@@ -31,7 +31,7 @@ from ..setup.installer import Examination, Installer
 from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
 from ..setup.torch_extension import TorchInstaller, torchCommands, torchConsent, whyNotTorchExtension
 from ..signals import Signal
-from ..workers.choice import theWorker
+from ..workers.process import theWorker
 from .network_actions import confirm
 
 # So long after the last change of the path of Python it is taken to be whole.
@@ -198,7 +198,7 @@ class SetupSection:
     def _begin(self, plan: Plan) -> None:
         if not plan.requirements:
             self._outcome = _("PyTorch and what goes with it are installed.")
-        elif theWorker().isBusy:  # for the console; it holds the files that are to be replaced
+        elif theWorker().is_busy:  # for the console; it holds the files that are to be replaced
             self._outcome = _("A run is on its way. Wait for it, or cancel it.")
         elif why := whyNotInstall(self.report, plan):
             self._outcome = why

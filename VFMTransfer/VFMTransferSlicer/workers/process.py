@@ -1,35 +1,33 @@
-"""Child processes of the library, by `qt.QProcess`: Slicer's window goes on while they work.
+"""Child processes by `qt.QProcess`, so that Slicer's window goes on while they work: the worker, and commands.
 
-Qt comes in through one factory, `newProcess`, so that all else runs wherever there is a stand-in for it.
+Qt comes in through two arguments, an event loop and a factory of `qt.QProcess`, so that all else runs wherever there
+are stand-ins for them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import slicer
 
 from VFMTransferLib import __file__ as _LIBRARY
+from VFMTransferLib.worker.client import WorkerClient
+from VFMTransferLib.worker.process import NOT_STARTED, end_process_trees
 
 LIBRARY = "VFMTransferLib"
 PYTHON_SETTING = "VFMTransfer/Python"
 _LAUNCHER = "PythonSlicer"
 _SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE")
-# The child did not start at all; a shell says so by the same number.
-NOT_STARTED = 127
 _FAILED_TO_START = 0  # of QProcess::ProcessError
 _CRASH_EXIT = 1  # of QProcess::ExitStatus
 _LAST_LINES = 60
-_LISTING_S = 5
 
 # What a child writes comes at once and in UTF-8, and the folder it happens to run in offers it no modules.
 CHILD_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
@@ -40,6 +38,14 @@ _RUN_FROM = (
 )
 # A program, and variables to add to its environment → a `qt.QProcess` that is not started yet.
 MakeProcess = Callable[[str, Mapping[str, str]], Any]
+
+
+@cache
+def theWorker() -> WorkerClient:
+    """The one worker of this application, for the panel and the console alike."""
+    if hasattr(slicer, "app"):
+        return WorkerClient(workerPython, transport=QtTransport())
+    return WorkerClient(workerPython)
 
 
 def workerPython() -> str:
@@ -74,14 +80,66 @@ def newProcess(program: str, additions: Mapping[str, str]) -> Any:
     return process
 
 
+class QtLoop:
+    """The event loop of the application."""
+
+    def callLater(self, milliseconds: int, slot: Callable[[], None]) -> None:
+        """Call once, on the main thread."""
+        import qt
+
+        qt.QTimer.singleShot(milliseconds, slot)
+
+    def processEvents(self) -> None:
+        """Let the window and the timers have their turn."""
+        slicer.app.processEvents()
+
+
+class QtTransport:
+    """The worker's process by `qt.QProcess`: all happens on the main thread, nothing holds it up.
+
+    The names of its methods are those of `VFMTransferLib.worker.process.Transport`.
+
+    Args:
+        loop: The application's event loop.
+        makeProcess: Makes a `qt.QProcess`.
+    """
+
+    needs_wait = False
+
+    def __init__(self, loop: Any = None, makeProcess: MakeProcess = newProcess) -> None:
+        self._loop = loop if loop is not None else QtLoop()
+        self._makeProcess = makeProcess
+        self._child: Child | None = None
+
+    def start(self, command, on_output, on_error, on_end) -> Child:
+        # On Windows Qt reports within `start` that a program does not start.
+        def endLater(exitCode: int) -> None:
+            self._loop.callLater(0, lambda: on_end(exitCode))
+
+        self._child = Child(command, on_output, on_error, endLater, self._makeProcess)
+        self._child.start()
+        return self._child
+
+    def call_later(self, delay_s: float, slot: Callable[[], None]) -> None:
+        self._loop.callLater(round(1000 * delay_s), slot)
+
+    def wait(self, timeout_s: float) -> None:
+        if timeout_s > 0:
+            if self._child is not None and not self._child.isEnded:
+                self._child.process.waitForReadyRead(round(1000 * timeout_s))
+            else:
+                time.sleep(timeout_s)
+        self._loop.processEvents()
+
+
 class Child:
     """One child process: its lines as they come, its end, and a way to end it with all that it started.
 
     Args:
         command: Program and arguments.
-        onOutput: Takes each line of stdout.
-        onError: Takes each line of stderr.
-        onEnd: Takes the exit code, once: as `subprocess` gives it, minus a signal's number; `NOT_STARTED` where the
+        onOutput: Receives each line of stdout.
+        onError: Receives each line of stderr.
+        onEnd: Receives the exit code, once: as `subprocess` gives it, minus a signal's number; `NOT_STARTED` where the
             program cannot be started.
         makeProcess: Makes a `qt.QProcess`; see `newProcess`.
     """
@@ -104,22 +162,33 @@ class Child:
         self.process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         self.process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
 
+    @property
+    def process_id(self) -> int:
+        """Its number; 0 where it did not start or has ended."""
+        return 0 if self.isEnded else self.process.processId()
+
     def start(self) -> None:
-        """Start it; whatever becomes of it is heard later."""
+        """Start it; what becomes of it is reported later."""
         self.process.start(self._command[0], self._command[1:])
 
     def write(self, line: bytes) -> None:
-        """Write to its stdin; that it is gone already is told by `onEnd`."""
+        """Write to its stdin; that it is gone already is reported by `onEnd`."""
         if not self.isEnded:
             self.process.write(line)
 
-    def kill(self) -> None:
+    def close_input(self) -> None:
+        """Close its stdin."""
+        if not self.isEnded:
+            self.process.closeWriteChannel()
+
+    def kill(self, *others: int) -> None:
         """End it at once, with all that it started: behind a launcher it is the launcher's child that works."""
-        processId = 0 if self.isEnded else self.process.processId()
-        if processId:
-            _endFamily(processId)
-            if sys.platform != "win32":  # there `taskkill` ends it too, and needs it alive to find its children
-                self.process.kill()
+        if self.process_id:
+            end_process_trees(self.process_id, *others)
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Whether it ended within a time."""
+        return self.isEnded or self.process.waitForFinished(round(1000 * timeout_s))
 
     def _readOutput(self) -> None:
         *lines, self._restOfOutput = (self._restOfOutput + self._bytes("readAllStandardOutput")).split(b"\n")
@@ -161,7 +230,7 @@ class LibraryProcess:
 
     Args:
         arguments: As for the command line `vfm-transfer`.
-        onLine: Takes each line, of stdout and stderr alike, without its line break.
+        onLine: Receives each line, of stdout and stderr alike, without its line break.
         onDone: Called once at the end with the exit code, all of stdout, and the last lines of stderr. The exit code
             is as `Child` gives it.
         makeProcess: Makes a `qt.QProcess`; see `newProcess`.
@@ -181,11 +250,24 @@ class LibraryProcess:
     ) -> None:
         folder = str(Path(_LIBRARY).resolve().parents[1])
         start = ["-c", _RUN_FROM, folder, LIBRARY] if module == LIBRARY else ["-m", module]
-        command = [python or workerPython(), *start, *arguments]
-        self._onLine, self._onDone = onLine, onDone
-        self._output: list[str] = []
-        self._lastLines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._child = Child(command, self._hearOutput, self._hearError, self._finish, makeProcess)
+        output: list[str] = []
+        lastLines: deque[str] = deque(maxlen=_LAST_LINES)
+
+        def onOutput(line: bytes) -> None:
+            output.append(_text(line))
+            onLine(output[-1])
+
+        def onError(line: str) -> None:
+            lastLines.append(line)
+            onLine(line)
+
+        self._child = Child(
+            [python or workerPython(), *start, *arguments],
+            onOutput,
+            onError,
+            lambda exitCode: onDone(exitCode, "\n".join(output), list(lastLines)),
+            makeProcess,
+        )
 
     @property
     def isRunning(self) -> bool:
@@ -196,54 +278,9 @@ class LibraryProcess:
         self._child.start()
 
     def cancel(self) -> None:
-        """End it now, with all that it started; `onDone` tells when it is gone."""
+        """End it now, with all that it started; `onDone` reports when it is gone."""
         self._child.kill()
-
-    def _hearOutput(self, line: bytes) -> None:
-        text = _text(line)
-        self._output.append(text)
-        self._onLine(text)
-
-    def _hearError(self, text: str) -> None:
-        self._lastLines.append(text)
-        self._onLine(text)
-
-    def _finish(self, exitCode: int) -> None:
-        self._onDone(exitCode, "\n".join(self._output), list(self._lastLines))
 
 
 def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace").rstrip("\r")
-
-
-def _endFamily(processId: int) -> None:
-    """End what a process started, and what that started; on Windows the process too."""
-    if sys.platform == "win32":  # not waited for: the window must not stand still
-        command = ["taskkill", "/T", "/F", "/PID", str(processId)]
-        subprocess.Popen(command, creationflags=subprocess.CREATE_NO_WINDOW)
-        return
-    parents, family = _parents(), [processId]
-    for one in family:  # grows on the way
-        family += [child for child, parent in parents.items() if parent == one]
-    for descendant in family[1:]:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(descendant, signal.SIGKILL)
-
-
-def _parents() -> dict[int, int]:
-    """Process → its parent, of all that run on this computer."""
-    if Path("/proc/self/stat").exists():
-        return dict(_parentsByProc())
-    listing = subprocess.run(
-        ["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, timeout=_LISTING_S, check=True
-    )
-    pairs = (line.split() for line in listing.stdout.splitlines())
-    return {int(child): int(parent) for child, parent in pairs}
-
-
-def _parentsByProc() -> Iterator[tuple[int, int]]:
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):  # it ended meanwhile
-                # The name, in parentheses, may hold anything; state and parent follow it.
-                yield int(folder.name), int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
