@@ -20,7 +20,7 @@ from ..core.result import Result
 from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
-from ..inference.runtimes import LoadedNetworks
+from ..inference.runtimes import LoadedNetworks, Session
 from ..io.exported_inputs import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
 from ..tasks.base import TASKS
 from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, Progress, Reply, Run
@@ -80,16 +80,21 @@ class Job:
         case, roi, reference = self._read(run, folder)
         for bundle in bundles:
             require_fit(case, bundle, run.task)
-        where = {"runtime": run.runtime, "device": run.device, "precision": run.precision}
         options = PredictOptions(
-            **where,
+            runtime=run.runtime,
+            device=run.device,
+            precision=run.precision,
             roi=roi,
             crop=run.crop,
             threshold=run.threshold,
             only_cspca=run.only_cspca,
             phase_axis=run.phase_axis,
         )
-        predictor = CasePredictor(case, options, partial(self.networks.open, **where))
+
+        def open_network(bundle: Bundle) -> Session:
+            return self.networks.open(bundle, runtime=run.runtime, device=run.device, precision=run.precision)
+
+        predictor = CasePredictor(case, options, open_network)
         kept: list[Result] = []
         for self.arm, bundle in enumerate(bundles):
             loads_before = self.networks.loads
