@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ..core.errors import BundleError
-from .bundle import Bundle, dump, read_bundle, verify
-from .metadata import METADATA, ONNX, WEIGHTS, check_name, inference_config
+from .bundle import Bundle, check_name, dump, read_bundle, verify
+from .metadata import METADATA, ONNX, WEIGHTS, inference_config
 from .tensors import read_index
 
 # `configs/inference.json` is not taken over: MONAI's tools evaluate it, so it is written anew.

@@ -14,34 +14,76 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError
 from ..core.files import atomic_file, atomic_folder
-from ..core.terms import Arm
+from ..core.terms import Arm, Code, TaskId
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
 from .metadata import (
     METADATA,
     ONNX,
     WEIGHTS,
-    arm_field,
-    calibration_field,
-    check_name,
-    checksums_field,
-    expect,
-    flag_field,
     inference_config,
     label_table,
     metadata_of,
-    object_field,
-    read_metadata,
     spec_from_json,
     spec_to_json,
-    text_field,
-    version_field,
 )
 from .model_card import license_text, model_card
+
+_NAME_WORDS = "a short name of lower-case letters, digits, '-', '_', '.'"
+Name = Annotated[str, Limits(pattern=r"[a-z0-9][a-z0-9._-]{0,79}", words=_NAME_WORDS)]
+Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="three numbers with dots, as 1.0.0")]
+Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
+WeightsFile = Literal["models/model.safetensors", "models/model.onnx"]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One class of the output: its channel, name and, where its meaning is known, its code."""
+
+    channel: Annotated[int, Limits(minimum=0)]
+    name: str
+    code: Code | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """The block `vfm_transfer` of `metadata.json`: what MONAI has no word for; see `Bundle`."""
+
+    format: Literal[1]
+    name: Name
+    arm: Arm | None
+    demonstration: bool
+    license: str
+    model: ModelSpec
+    labels: tuple[LabelRow, ...]
+    sha256: dict[WeightsFile, Sha256]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if WEIGHTS not in self.sha256:
+            raise ValueError(
+                f"'vfm_transfer.sha256' must list {WEIGHTS}, but lists {', '.join(self.sha256) or 'none'}."
+            )
+        if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
+            raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, calibration: Calibration) -> None:
+        key, spec = "vfm_transfer.calibration", self.model
+        if spec.task is not TaskId.CLASSIFICATION or spec.activation != "softmax":
+            raise ValueError(f"'{key}' must be absent, since the network is no classifier.")
+        if calibration.temperature <= 0:
+            raise ValueError(f"'{key}.temperature' must be more than 0, got {calibration.temperature:g}.")
+        if len(calibration.bias) != len(spec.labels):
+            raise ValueError(f"'{key}.bias' must be {len(spec.labels)} numbers, got {len(calibration.bias)}.")
 
 
 @dataclass(frozen=True)
@@ -107,25 +149,44 @@ def read_bundle(folder: Path | str) -> Bundle:
         BundleError: The folder holds no bundle, or its metadata are broken; the message names the key.
     """
     folder = Path(folder)
-    document = read_metadata(folder)
+    document = _read_document(folder)
     block = document["vfm_transfer"]
-    spec = spec_from_json(block["model"], "vfm_transfer.model")
-    expect(block["labels"] == label_table(spec), "vfm_transfer.labels", "the labels of vfm_transfer.model", "others")
+    try:
+        if isinstance(block, dict) and "model" in block:
+            block = {**block, "model": spec_from_json(block["model"], "vfm_transfer.model")}
+        checked = from_json(Block, block, "vfm_transfer")
+        title = from_json(str, document.get("name"), "name")
+        version = from_json(Version, document.get("version"), "version")  # type: ignore[arg-type]
+        description = from_json(str, document.get("description"), "description")
+    except (BundleError, ValueError) as error:
+        raise BundleError(f"{METADATA}: {error} Get the bundle again, or correct that file.") from error
     return Bundle(
         folder=folder,
-        name=check_name(block["name"]),
-        title=text_field(document, "name"),
-        version=version_field(document),
-        spec=spec,
-        arm=arm_field(block["arm"]),
-        sha256=checksums_field(block["sha256"]),
-        training=object_field(block["training"], "vfm_transfer.training"),
-        metrics=object_field(block["metrics"], "vfm_transfer.metrics"),
-        license=text_field(block, "license", "vfm_transfer."),
-        demonstration=flag_field(block["demonstration"], "vfm_transfer.demonstration"),
-        description=text_field(document, "description"),
-        calibration=calibration_field(block.get("calibration"), spec),
+        name=checked.name,
+        title=title,
+        version=version,
+        spec=checked.model,
+        arm=checked.arm,
+        sha256={str(name): digest for name, digest in checked.sha256.items()},
+        training=checked.training,
+        metrics=checked.metrics,
+        license=checked.license,
+        demonstration=checked.demonstration,
+        description=description,
+        calibration=checked.calibration,
     )
+
+
+def check_name(value: object) -> str:
+    """The value, where it can be a bundle's name.
+
+    Raises:
+        BundleError: It cannot.
+    """
+    try:
+        return from_json(Name, value, "name of a bundle")  # type: ignore[arg-type]
+    except ValueError as error:
+        raise BundleError(f"The {error}") from error
 
 
 def verify(bundle: Bundle) -> None:
@@ -260,8 +321,24 @@ def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_bod
     return bundle
 
 
+def _read_document(folder: Path) -> dict[str, Any]:
+    """The content of `metadata.json`, with the block `vfm_transfer` in it."""
+    path = folder / METADATA
+    if not path.is_file():
+        raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
+    try:
+        document = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
+    if not isinstance(document, dict) or "vfm_transfer" not in document:
+        raise BundleError(
+            f"{METADATA} must be made by VFM Transfer, but has no block vfm_transfer. Import the network instead."
+        )
+    return document
+
+
 def _change_block(bundle: Bundle, key: str, value: object) -> None:
-    document = read_metadata(bundle.folder)
+    document = _read_document(bundle.folder)
     document["vfm_transfer"][key] = value
     with atomic_file(bundle.folder / METADATA) as part:
         part.write_text(dump(document), encoding="utf-8")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..bundles.bundle import Bundle, write_bundle
-from ..bundles.metadata import to_json
 from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import read_weights, save_weights
+from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.terms import Arm, Label
 from ..encoders.base import ModelSpec

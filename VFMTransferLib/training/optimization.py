@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..bundles.metadata import to_json
+from ..core.decoding import to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file
 from .distributed import Division

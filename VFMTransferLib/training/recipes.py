@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundles.metadata import from_json, spec_from_json
+from ..bundles.metadata import spec_from_json
+from ..core.decoding import from_json
 from ..core.errors import BundleError, DatasetError
 from ..core.terms import TaskId
 from ..core.volume import Triple
@@ -158,7 +159,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         if isinstance(document, dict) and "model" in document:
             document["model"] = spec_from_json(document["model"])
-        recipe = from_json(Recipe, document, "recipe")
+        recipe = from_json(Recipe, document, "recipe", every_key=True)
     except (BundleError, ValueError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
     if recipe.format != FORMAT:
@@ -241,6 +242,6 @@ def read_pair_recipe(path: Path) -> PairRecipe:
         DatasetError: A key or value is wrong; the message names it.
     """
     try:
-        return from_json(PairRecipe, json.loads(path.read_text(encoding="utf-8")), "recipe")
+        return from_json(PairRecipe, json.loads(path.read_text(encoding="utf-8")), "recipe", every_key=True)
     except (BundleError, DatasetError, ValueError, OSError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bundles.bundle import Bundle
-from ..bundles.metadata import to_json
 from ..bundles.model_card import model_card
+from ..core.decoding import to_json
 from ..core.terms import TaskId
 from ..tasks.base import TASKS
 from .optimization import Run

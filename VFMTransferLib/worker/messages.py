@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..core.decoding import from_json
+from ..core.decoding import from_json, parse_json
 from ..core.errors import JobError
 from ..core.terms import Sequence, TaskId
 
@@ -378,7 +378,7 @@ def read_reply(line: str | bytes) -> Reply:
 def _read(line: str | bytes, kinds: dict[str, type]) -> Any:
     text = line if isinstance(line, str) else line.decode("utf-8", "replace")
     try:
-        document = json.loads(text, parse_constant=_refuse)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise JobError(f"A message must be one line of JSON, got {text.strip()!r:.40}.") from error
     if not isinstance(document, dict) or "protocol" not in document or "type" not in document:
@@ -390,9 +390,5 @@ def _read(line: str | bytes, kinds: dict[str, type]) -> Any:
         raise JobError(f"A message's type must be one of {', '.join(kinds)}, got {name!r:.40}. {_UPDATE}")
     try:
         return from_json(kinds[name], document, name)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise JobError(f"A message cannot be understood: {error}") from error
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")

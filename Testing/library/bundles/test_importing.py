@@ -279,7 +279,7 @@ def test_broken_metadata_of_a_zip_are_named(a_zip, target):
         del document["vfm_transfer"]["model"]["head"]
         return {**members, METADATA: json.dumps(document)}
 
-    with pytest.raises(BundleError, match=r"model\.head must be given"):
+    with pytest.raises(BundleError, match=r"model' must hold .* but lacks head"):
         import_files([a_zip(spoil)], target)
 
 

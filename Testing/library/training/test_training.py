@@ -93,8 +93,8 @@ def test_the_shipped_recipe_can_be_read_and_keeps_its_promises():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": "one"}, "recipe.seed must be a whole number"),
-        ({"surprise": 1}, "recipe.surprise must not be there"),
+        ({"seed": "one"}, "'recipe.seed' must be a whole number"),
+        ({"surprise": 1}, "'recipe' must hold only .* also holds 'surprise'"),
         ({"format": 2}, "must have format 1, but has 2"),
         ({"split": {"train": ["a"], "validation": ["a"], "test": []}}, "must stand once"),
     ],
