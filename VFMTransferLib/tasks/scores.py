@@ -17,7 +17,8 @@ from ..core.result import Result
 from ..core.terms import Label, TaskId
 from ..core.volume import Volume
 from ..metrics.arrays import SSIM_RADIUS_PX, data_range, dice, hausdorff95_mm, mae, psnr_db, ssim
-from ..metrics.calibration import Calibration, expected_calibration_error, fit_calibration
+from ..metrics.calibration import Calibration
+from ..metrics.classification import expected_calibration_error, fit_calibration
 from .base import TASKS
 from .images import HBV_CORRECTED, PHASE_AXES
 from .lesions import pair_regions

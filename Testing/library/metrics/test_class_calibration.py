@@ -20,12 +20,8 @@ from VFMTransferLib.bundles.model_card import model_card
 from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.predict import predict
-from VFMTransferLib.metrics.calibration import (
-    Calibration,
-    expected_calibration_error,
-    fit_calibration,
-    penalized_loss,
-)
+from VFMTransferLib.metrics.calibration import Calibration
+from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
 from VFMTransferLib.tasks.scores import CaseScore, Scores, calibration_of
 from VFMTransferLib.training.arms import finetune_study, write_study_arm
 from VFMTransferLib.training.cases import StudySet

@@ -1,0 +1,119 @@
+"""Measures of class probabilities: area under the ROC curve, kappa, calibration error; and the fit of a calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .calibration import Calibration
+
+# Standard deviations of the penalty: a temperature off by a factor of 1.6, or odds off by a factor of e, are each as
+# likely as a normal variable that is one deviation off.
+_LOG_TEMPERATURE_SD = 0.5
+_BIAS_SD = 1.0
+_DIGITS = 6  # of what is stored: far below what cases can tell, far above rounding
+_BINS = 10
+
+
+def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool]) -> np.ndarray:
+    """Area under the ROC curve along the last axis: how often a positive case scores above a negative one.
+
+    By the rank sum of Mann and Whitney, ties counting half. As scikit-learn's `roc_auc_score`, but by hand, because a
+    bootstrap takes the areas of thousands of resamples at once.
+
+    Args:
+        scores: (..., cases), larger for positive ones.
+        positives: Of the same shape, or one that broadcasts to it.
+
+    Returns:
+        (...); `nan` where all cases are of one kind.
+    """
+    from scipy import stats  # takes longer to import than listing bundles may wait
+
+    values = np.asarray(scores, float)
+    positive = np.broadcast_to(np.asarray(positives, bool), values.shape)
+    count = positive.sum(axis=-1)
+    others = values.shape[-1] - count
+    above = (stats.rankdata(values, axis=-1) * positive).sum(axis=-1) - count * (count + 1) / 2
+    return np.divide(above, count * others, out=np.full(np.shape(above), np.nan), where=count * others > 0)
+
+
+def quadratic_weighted_kappa(truth: Sequence[int], found: Sequence[int], classes: int) -> float:
+    """Cohen's kappa with squared weights: 1 minus observed over expected squared disagreement.
+
+    As scikit-learn's `cohen_kappa_score(weights="quadratic")`, which the base installation lacks.
+
+    Returns:
+        `nan` where truth and answers are all one class, so that nothing could disagree.
+    """
+    table = np.zeros((classes, classes))
+    np.add.at(table, (np.asarray(truth, int), np.asarray(found, int)), 1)
+    weights = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / max(table.sum(), 1)
+    by_chance = float((weights * expected).sum())
+    return 1 - float((weights * table).sum()) / by_chance if by_chance else math.nan
+
+
+def expected_calibration_error(probabilities: Sequence[float], happened: Sequence[bool], bins: int = _BINS) -> float:
+    """How far probabilities are from frequencies: the mean over cases of their bin's difference (Guo et al., eq. 3).
+
+    Args:
+        probabilities: Of what may happen, 0..1.
+        happened: Whether it did.
+        bins: Bins of equal width.
+
+    Returns:
+        0..1; `nan` without cases. Of few cases it is large by chance alone.
+    """
+    said, came = np.asarray(probabilities, float), np.asarray(happened, float)
+    if not len(said):
+        return math.nan
+    place = np.minimum((said * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, said - came, minlength=bins)  # bin's cases times its difference of means
+    return float(np.abs(gaps).sum() / len(said))
+
+
+def fit_calibration(logits: np.ndarray, possible: np.ndarray) -> Calibration:
+    """The calibration under which what is known of cases is likeliest, with a penalty for leaving the network as it is.
+
+    Args:
+        logits: (N, C), of the network; logarithms of its probabilities serve as well.
+        possible: (N, C), True for the class that a case has, or for all that it may have.
+
+    Raises:
+        ValueError: There are no cases, or one can have no class.
+    """
+    from scipy.optimize import minimize  # takes longer to import than a prediction may wait
+
+    logits, possible = np.asarray(logits, float), np.asarray(possible, bool)
+    if not len(logits) or logits.shape != possible.shape or not possible.any(axis=1).all():
+        raise ValueError(f"Each of 1 or more cases must have a class, got {logits.shape} and {possible.shape}.")
+    found = minimize(penalized_loss, np.zeros(1 + logits.shape[1]), (logits, possible), "L-BFGS-B", jac=True)
+    log_scale, *bias = (round(float(value), _DIGITS) + 0.0 for value in found.x)
+    return Calibration(round(math.exp(-log_scale), _DIGITS), tuple(bias), len(logits))
+
+
+def penalized_loss(parameters: np.ndarray, logits: np.ndarray, possible: np.ndarray) -> tuple[float, np.ndarray]:
+    """What `fit_calibration` minimizes, and its gradient.
+
+    Args:
+        parameters: Logarithm of 1 / temperature, then the biases.
+        logits, possible: As there.
+    """
+    scale, bias = math.exp(parameters[0]), parameters[1:]
+    calibrated = scale * logits + bias
+    everything = _log_sum(calibrated)
+    known = np.where(possible, calibrated, -np.inf)
+    wrong = np.exp(calibrated - everything) - np.exp(known - _log_sum(known))  # (N, C), gradient of the loss
+    deviations = parameters / np.array([_LOG_TEMPERATURE_SD, *[_BIAS_SD] * len(bias)])
+    loss = float((everything - _log_sum(known)).sum() + 0.5 * (deviations**2).sum())
+    gradient = np.array([scale * (wrong * logits).sum(), *wrong.sum(axis=0)])
+    return loss, gradient + deviations / np.array([_LOG_TEMPERATURE_SD, *[_BIAS_SD] * len(bias)])
+
+
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the sum of exponentials over classes, (N, 1)."""
+    most = logits.max(axis=1, keepdims=True)
+    return most + np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
