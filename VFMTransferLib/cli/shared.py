@@ -48,6 +48,7 @@ def _missing_package(name: str) -> str:
         "safetensors": "torch",
         "onnx": "torch",
         "monai": "train",
+        "sklearn": "train",
         "lightning_fabric": "fabric",
         "distributed": "study",
         "yaml": "study",

@@ -1,7 +1,8 @@
 """What a pretraining may be worth for a task, estimated before any fine-tuning: one function each, larger is better.
 
 probe        A linear probe on frozen features, pretrained minus random encoder (Alain and Bengio, arXiv 1610.01644)
-logme        LogME of frozen features, pretrained minus random encoder (You et al., ICML 2021, arXiv 2102.11005)
+logme        LogME of frozen features, pretrained minus random encoder (You, Liu, Wang, Long, "LogME: Practical
+             Assessment of Pre-trained Models for Transfer Learning", ICML 2021, arXiv 2102.11005)
 few-steps    Percent by which the loss is lower after a few steps from the pretrained encoder than from scratch, on the
              same samples; short trainings as predictors of long ones: Domhan, Springenberg, Hutter, IJCAI 2015
 nearness     Minus the squared maximum mean discrepancy (Gretton et al., JMLR 13, 2012) between pretraining's cases and
@@ -21,6 +22,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy import optimize
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ..core.terms import Arm
@@ -30,14 +38,17 @@ from ..training.finetune import FinetuneConfig, finetune
 from ..training.samples import lesson_of
 from .distance import MIN_CASES, unpaired_mmd2
 from .features import ENCODER, encoder_features, feature_cases
-from .linear import explained_share, log_maximum_evidence
 from .patches import PatchTable, patch_tables
 
 TRIAL_STEPS = 20
 MOST_CASES = 24  # that are looked at; more make an answer slow, and it changes little
 RANDOM_ENCODERS = 3
 LARGEST_TRIAL = 20e6  # parameters of a network that takes trial steps on a CPU
+FOLDS = 5
 _RANDOM_SEED = 1_000
+_PENALTIES = np.logspace(-3, 5, 25)  # of standardized features, for a sum over samples
+_RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardized features have a scale of 1
+_TINY = 1e-12
 NOT_KNOWN = float("nan")
 
 
@@ -157,3 +168,109 @@ def _over_random(prospect: Prospect, measure: Callable[[PatchTable], float]) -> 
     random = float(np.mean([measure(table) for table in prospect.random_patches]))
     found = measure(prospect.pretrained_patches) - random
     return found if math.isfinite(found) else NOT_KNOWN
+
+
+class _GcvRidge(RegressorMixin, BaseEstimator):
+    """Ridge regression whose penalty is chosen by generalized cross-validation.
+
+    scikit-learn's `RidgeCV` chooses it by leave-one-out errors, which would give other numbers than those published
+    with the study.
+    """
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> _GcvRidge:
+        left, singular, _ = np.linalg.svd(features, full_matrices=False)
+        centered = target - target.mean()
+        projected = left.T @ centered
+        rest = max(float(centered @ centered - projected @ projected), 0.0)
+
+        def criterion(penalty: float) -> float:
+            """The residual over the squared share of freedom that is left; the mean takes one."""
+            shrunk = penalty / (singular**2 + penalty)
+            residual = float(((shrunk * projected) ** 2).sum()) + rest
+            return residual / max(len(target) - float((1 - shrunk).sum()) - 1, _TINY) ** 2
+
+        self.ridge_ = Ridge(min(_PENALTIES, key=criterion), solver="svd").fit(features, target)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return np.asarray(self.ridge_.predict(features))
+
+
+def explained_share(features: np.ndarray, target: np.ndarray, groups: np.ndarray, folds: int = FOLDS) -> float:
+    """Share of a target's variance that a linear probe predicts in groups it was not fitted on; below 0 it misleads.
+
+    Ridge regression: Hoerl and Kennard, Technometrics 12 (1970); its penalty by generalized cross-validation: Golub,
+    Heath and Wahba, Technometrics 21 (1979).
+
+    Args:
+        features: (samples, channels).
+        target: (samples,).
+        groups: The case of each sample, (samples,); a case is never on both sides.
+        folds: Parts that are left out in turn, at most as many as there are cases.
+
+    Raises:
+        ValueError: There are fewer than two cases.
+    """
+    cases, number = np.unique(groups, return_inverse=True)
+    if len(cases) < 2:
+        raise ValueError("A probe must see two or more cases, so that it can be tried on one it has not seen.")
+    y = np.asarray(target, np.float64)
+    if float(((y - y.mean()) ** 2).sum()) <= _TINY * max(float((y**2).sum()), 1.0):
+        return 0.0  # there is nothing to explain
+    split = PredefinedSplit(number % min(folds, len(cases)))
+    ridge = make_pipeline(StandardScaler(), _GcvRidge())
+    return float(r2_score(y, cross_val_predict(ridge, np.asarray(features, np.float64), y, cv=split)))
+
+
+def log_maximum_evidence(features: np.ndarray, targets: np.ndarray) -> float:
+    """LogME: the largest log evidence per sample of a Bayesian linear model, mean over the targets.
+
+    The model is y = F w + noise, w ~ N(0, 1/α), noise ~ N(0, 1/β); the evidence p(y | F, α, β) is maximized over both.
+    For each ratio α/β the best β is known, so that one number is left to search, over a range that holds the paper's
+    fixed point. Features and targets are standardized first, so that the number does not depend on their units, and the
+    mean that this takes is counted as one sample less. That is ours; the paper takes them as they are.
+
+    Args:
+        features: (samples, channels).
+        targets: (samples,) or (samples, targets).
+
+    Raises:
+        ValueError: They are not of the same samples, or fewer than three.
+    """
+    x, y = _standardized(features), _standardized(targets)
+    if len(x) != len(y) or len(x) < MIN_CASES:
+        raise ValueError(f"Features and targets must be of the same three or more samples, got {len(x)} and {len(y)}.")
+    left, singular, _ = np.linalg.svd(x, full_matrices=False)
+    there = singular > _TINY * max(len(x), x.shape[1]) * max(float(singular.max()), 1.0)
+    spectrum, basis = singular[there] ** 2, left[:, there]
+    return float(np.mean([_evidence(spectrum, basis.T @ column, column) for column in y.T]))
+
+
+def _standardized(values: np.ndarray) -> np.ndarray:
+    """Columns (samples, k) with mean 0 and deviation 1; a constant column becomes 0."""
+    array = np.asarray(values, np.float64)
+    return np.asarray(StandardScaler().fit_transform(array[:, None] if array.ndim == 1 else array))
+
+
+def _evidence(spectrum: np.ndarray, projected: np.ndarray, target: np.ndarray) -> float:
+    """The largest log evidence per sample.
+
+    Args:
+        spectrum: Squared singular values of the features.
+        projected: The target in the basis of the left singular vectors.
+        target: The target (samples,), mean 0.
+    """
+    freedom = len(target) - 1
+    length2 = max(float(target @ target), _TINY)
+
+    def negative(log_ratio: float) -> float:
+        """The paper's equation 2 at α/β, with the best β: freedom / (y' (F F' β/α + 1)^-1 y)."""
+        shrunk = spectrum / (spectrum + 10.0**log_ratio)
+        unexplained = max(length2 - float(shrunk @ projected**2), _TINY * length2)
+        log_determinant = -float(np.log1p(-shrunk).sum())
+        return 0.5 * (freedom * math.log(2 * math.pi * math.e * unexplained / freedom) + log_determinant)
+
+    best = _RATIOS[int(np.argmin([negative(ratio) for ratio in _RATIOS]))]
+    step = _RATIOS[1] - _RATIOS[0]
+    found = optimize.minimize_scalar(negative, bounds=(best - step, best + step), method="bounded")
+    return -min(float(found.fun), negative(best)) / freedom
