@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..study.transfer import DEFINITIONS, savings
+    from ..study.summary import DEFINITIONS, savings
 
     found = savings(args.scratch_hours, args.convergence, args.planned, args.price)
     if args.json:

@@ -11,8 +11,7 @@ from pathlib import Path
 from ..core.terms import TaskId
 from ..evaluation.titles import label_title, unit_title
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Example, Picture
-from ..study.metric_names import metric_name
-from ..study.summary import BOTH
+from ..study.overview import BOTH, metric_name
 from .plot import minus
 from .study_words import arm_class, arm_title, encoder_title, measured, section, task_title
 

@@ -16,20 +16,19 @@ from ..core.terms import RESEARCH_USE
 from ..core.version import __version__
 from ..study.config import CONFIG, read_config
 from ..study.examples import Example, read_examples
-from ..study.gaps import Gaps, Plan, gaps, plan_of, whole_study
-from ..study.summary import (
+from ..study.overview import (
     BOTH,
-    Correlation,
-    SummaryRow,
+    MissingRuns,
+    Plan,
     encoders_of,
-    gain_against_distance,
-    summarize,
+    missing_runs,
+    plan_of,
     tasks_of,
     total_device_hours,
-    write_summary,
+    whole_study,
 )
+from ..study.summary import DEFINITIONS, Correlation, SummaryRow, gain_against_distance, summarize, write_summary
 from ..study.tables import StudyTables, read_tables
-from ..study.transfer import DEFINITIONS
 from .page import csp_hash, template
 from .plot import minus
 from .published import published_section
@@ -92,7 +91,9 @@ def definitions_section() -> str:
     )
 
 
-def facts(rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: Gaps) -> str:
+def facts(
+    rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: MissingRuns
+) -> str:
     """What to know first, in four tiles."""
     planned = len(plan.trainings)
     gained = sum(row.rpg_low > 0 for row in rows)
@@ -108,7 +109,7 @@ def facts(rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlat
     return "".join(f'<div class="fact"><b>{escape(a)}</b><span>{escape(b)}</span></div>' for a, b in tiles)
 
 
-def gaps_note(missing: Gaps, is_planned: bool) -> str:
+def missing_note(missing: MissingRuns, is_planned: bool) -> str:
     """What is missing, in sentences; nothing where nothing is.
 
     Args:
@@ -137,14 +138,14 @@ def subheading(tables: StudyTables) -> str:
     )
 
 
-def _sentences(missing: Gaps) -> list[str]:
+def _sentences(missing: MissingRuns) -> list[str]:
     found = [
         f"Not trained: {escape(encoder_title(encoder))} ({arms}) on {listed(tasks)}."
         for (encoder, arms), tasks in _untrained(missing).items()
     ]
     lacking = {
-        "specialised": missing.specialised,
-        "trivial baseline": missing.trivial,
+        "specialised": missing.task_specific,
+        "trivial baseline": missing.naive,
         "number of a real case": missing.real,
     }
     found += [f"No {what}: {listed([task_title(task) for task in names])}." for what, names in lacking.items() if names]
@@ -155,7 +156,7 @@ def _sentences(missing: Gaps) -> list[str]:
     return found
 
 
-def _untrained(missing: Gaps) -> dict[tuple[str, str], list[str]]:
+def _untrained(missing: MissingRuns) -> dict[tuple[str, str], list[str]]:
     """Encoder, and arms with their seeds → the tasks that lack these."""
     cells: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for encoder, task, arm, seed in missing.trainings:
@@ -185,7 +186,7 @@ def study_html(
         planned: What its configuration plans; None to hold it against the whole study.
     """
     plan, correlation = planned or whole_study(tables.runs), gain_against_distance(rows)
-    missing = gaps(tables, plan)
+    missing = missing_runs(tables, plan)
     rows = _by_encoder(rows, tables)
     style = template("page.css") + template("study.css")
     sections = (
@@ -210,7 +211,7 @@ def study_html(
         style=style,
         style_hash=csp_hash(style),
         facts=facts(rows, tables, correlation, plan, missing),
-        gaps=gaps_note(missing, planned is not None),
+        gaps=missing_note(missing, planned is not None),
         sections="".join(sections),
     )
 

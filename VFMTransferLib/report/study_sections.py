@@ -8,30 +8,26 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from ..core.terms import Arm, TaskId
-from ..study.metric_names import metric_name
-from ..study.summary import (
+from ..study.overview import (
     BOTH,
-    HOUR_S,
-    LAYER,
+    NAIVE,
     REAL,
-    TRIVIAL,
     ArmValue,
     Column,
-    Correlation,
     RealRow,
-    SummaryRow,
     arm_values,
     best_arm,
     cases_better,
     column_place,
     encoders_of,
-    gain_against_distance,
     mean,
+    metric_name,
+    naive_arm,
     real_rows,
     tasks_of,
     total_device_hours,
-    trivial_arm,
 )
+from ..study.summary import HOUR_S, LAYER, Correlation, SummaryRow, gain_against_distance
 from ..study.tables import CurveRow, DistanceRow, RunRow, StudyTables
 from ..tasks.base import TASKS
 from .plot import Axis, Box, Frame, chart, frame, free_place, line, minus
@@ -138,7 +134,7 @@ def _task_body(task: str, runs: Sequence[RunRow]) -> str:
     values = arm_values(runs, task)
     run = next(run for run in runs if run.task == task)
     best = best_arm(values, run.higher_is_better)
-    trivial = trivial_arm(values)
+    trivial = naive_arm(values)
     title = f"{escape(task_title(task))}<span>{escape(metric_head(metric_name(run.metric, task)))}</span>"
     shown = [one for value in values for one in value.values]
     rows = "".join(
@@ -168,7 +164,7 @@ def _spread(value: ArmValue, metric: str, task: str) -> str:
 
 
 def _better(value: ArmValue, trivial: ArmValue | None, higher_is_better: bool) -> str:
-    if value.arm == TRIVIAL:
+    if value.arm == NAIVE:
         return "–"
     if trivial is None or not value.values:
         return "n/a"
@@ -311,9 +307,9 @@ def relation_section(rows: Sequence[SummaryRow], correlation: Correlation) -> st
     encoders = dict.fromkeys(row.encoder for row in rows)
     drawn = "".join(_encoder_figure(encoder, [row for row in rows if row.encoder == encoder]) for encoder in encoders)
     rho, ends = number(correlation.rho, 2, sign=True), interval(correlation.low, correlation.high, 2)
-    told = f"Spearman's ρ = {rho}, 95 % bootstrap interval {ends}, over {correlation.n_cells} cells."
+    told = f"Spearman's ρ = {rho}, 95 % bootstrap interval {ends}, over {correlation.n_pairs} cells."
     if math.isnan(correlation.rho):
-        told = f"Spearman's ρ cannot be told from {correlation.n_cells} cells."
+        told = f"Spearman's ρ cannot be told from {correlation.n_pairs} cells."
     return section(
         "relation",
         "Does a task that moves the features less gain more?",
@@ -330,7 +326,7 @@ def conclusion(found: Correlation) -> str:
     if math.isnan(found.rho) or math.isnan(found.low):
         return "With so few cells nothing can be said about the relation."
     caution = (
-        f"These are {found.n_cells} cells of small networks, which share encoders and test cases and so are not "
+        f"These are {found.n_pairs} cells of small networks, which share encoders and test cases and so are not "
         "independent: this is a description of this study, no proof of a rule."
     )
     if found.low == found.high:
@@ -362,10 +358,10 @@ def distance_section(rows: Sequence[SummaryRow], tables: StudyTables) -> str:
 def _encoder_figure(encoder: str, rows: Sequence[SummaryRow]) -> str:
     """One encoder's tasks, with the correlation over these alone."""
     found = gain_against_distance(rows)
-    told = f"{found.n_cells} tasks have both numbers"
+    told = f"{found.n_pairs} tasks have both numbers"
     if not math.isnan(found.rho):
         ends = interval(found.low, found.high, 2)
-        told = f"ρ = {number(found.rho, 2, sign=True)} ({ends}) over {found.n_cells} tasks"
+        told = f"ρ = {number(found.rho, 2, sign=True)} ({ends}) over {found.n_pairs} tasks"
     return figure(_scatter(encoder, rows), f"{escape(encoder_title(encoder))} <span>{told}</span>")
 
 
@@ -547,7 +543,7 @@ def _mean_row(task: str, metric: str, rows: Sequence[RealRow], columns: Sequence
         found = [one.values[column] for one in rows if column in one.values]
         better, of = cases_better(rows, column, name.higher_is_better)
         css = "good" if better == of else "bad" if better == 0 else "mixed"
-        told = f'<span class="better {css}">better on {better} of {of}</span>' if of and column[1] != TRIVIAL else ""
+        told = f'<span class="better {css}">better on {better} of {of}</span>' if of and column[1] != NAIVE else ""
         cells.append(f"{measured(mean(found), metric, task)}{told}" if found else "–")
     return table_row((escape(metric_head(name)),), cells)
 
@@ -569,7 +565,7 @@ def _case_cell(found: RealRow, column: Column, higher_is_better: bool | None) ->
         return "–"
     value = measured(found.values[column], found.metric, found.task)
     better, of = cases_better([found], column, higher_is_better)
-    if not of or column[1] == TRIVIAL:
+    if not of or column[1] == NAIVE:
         return value
     return f'<span class="{"good" if better else "bad"}">{"✓" if better else "✗"}</span> {value}'
 

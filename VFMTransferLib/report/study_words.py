@@ -8,8 +8,7 @@ from html import escape
 
 from ..core.terms import TaskId
 from ..evaluation.titles import ARM_TITLES, unit_title
-from ..study.metric_names import MetricName, metric_name
-from ..study.summary import ArmValue
+from ..study.overview import ArmValue, MetricName, metric_name
 from ..tasks.base import TASKS
 from .plot import minus
 

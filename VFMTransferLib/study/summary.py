@@ -1,31 +1,219 @@
-"""What a study concludes: for each encoder and task the gain, the distance, the convergence and what it saves.
+"""What a study concludes: the gain, distance, convergence and savings of each encoder and task.
 
-Computed from the tables alone, so that anybody can compute it again. The definitions are ours; see `transfer`.
+All of it is computed from the tables alone, so that anybody can compute it again. The published study could not be read
+for its formulas; the definitions are this project's own, and are labeled ours wherever they are shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from ..core.terms import Arm, TaskId
-from .tables import ARMS, CurveRow, MetricRow, RunRow, StudyTables, write_rows
-from .transfer import Gain, convergence_efficiency, gain_in_area, gain_over_cases, relative_performance_gain
+from ..metrics.classification import auroc
+from .tables import CurveRow, RunRow, StudyTables, write_rows
 
 SUMMARY = "summary.csv"
 LAYER = "encoder"
 PHANTOM = "phantom"
 AREA, SAID, TRUE = "auroc", "p_cspca", "is_cspca"  # a statistic of all cases, and what of each it is made of
 MIN_POINTS = 4
+HOUR_S = 3600.0
 RESAMPLES = 9999
-_HOUR_S = 3600.0
-_NOTHING = float("nan")
+CONFIDENCE = 0.95
+MIN_CASES = 3
+DEFINITIONS = {
+    "rpg_percent": "100 · s · (pretrained − scratch) / |scratch|, s = 1 where higher is better, else −1 (ours)",
+    "d2p": "unbiased MMD² between the encoder's features of the same cases before and after fine-tuning (ours)",
+    "convergence_efficiency": (
+        "steps that the pretrained arm needs to reach the scratch arm's best validation value, over the scratch arm's "
+        "own steps to it; undefined unless the scratch arm has learned with every seed, that is, was at some point "
+        "better than at its first measurement (ours)"
+    ),
+    "savings": (
+        "device-hours of the scratch arm minus those of the pretrained arm for equal quality, times planned "
+        "fine-tunings, times the price of a device-hour (ours)"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Relative performance gain in percent, with its interval; `nan` where an interval needs more cases."""
+
+    percent: float
+    low: float
+    high: float
+    n_cases: int
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What planned fine-tunings would save.
+
+    Attributes:
+        device_hours_each: Saved by one fine-tuning; below 0 where pretraining costs time.
+        device_hours: Saved by all that are planned.
+        money: Their price, in the currency of the price.
+    """
+
+    device_hours_each: float
+    device_hours: float
+    money: float
+
+
+def relative_performance_gain(pretrained: float, scratch: float, higher_is_better: bool) -> float:
+    """Percent by which the pretrained arm is better; below 0 where it is worse.
+
+    Raises:
+        ValueError: The scratch arm's value is 0 or not finite, so that nothing is relative to it.
+    """
+    if scratch == 0 or not np.isfinite([pretrained, scratch]).all():
+        raise ValueError(f"A relative gain needs finite values and a scratch value other than 0, got {scratch}.")
+    sign = 1.0 if higher_is_better else -1.0
+    return 100.0 * sign * (pretrained - scratch) / abs(scratch)
+
+
+def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_better: bool, seed: int = 0) -> Gain:
+    """Gain of the mean over cases and seeds, with a percentile bootstrap over both.
+
+    Both arms of a seed share data order and head, and both arms see the same cases, so seeds and cases are drawn
+    together for both.
+
+    Args:
+        pretrained: Metric (seeds, cases) of the pretrained arm.
+        scratch: The same for the other arm, same seeds and cases in the same order.
+        higher_is_better: Direction of the metric.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: The two differ in shape, hold values that are not finite, or scratch is 0 on average.
+    """
+    a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
+    if a.ndim != 2 or a.shape != b.shape or not a.size:
+        raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
+    return _bootstrapped(a, b, lambda values, _: values.mean(axis=(-2, -1)), higher_is_better, seed)
+
+
+def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndarray, seed: int = 0) -> Gain:
+    """Gain in AUROC, mean over seeds, with a percentile bootstrap over cases and seeds as of `gain_over_cases`.
+
+    Draws without cases of both kinds have no area and are left out.
+
+    Args:
+        pretrained: What the pretrained arm says of each case (seeds, cases), larger for positive ones.
+        scratch: The same of the other arm.
+        positives: Which cases (cases,) are positive.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: Shapes differ, there are no cases of both kinds, or scratch's area is 0.
+    """
+    a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
+    positive = np.asarray(positives, bool)
+    if a.ndim != 2 or a.shape != b.shape or positive.shape != a.shape[1:]:
+        raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
+    return _bootstrapped(a, b, lambda values, drawn: auroc(values, positive[drawn]).mean(axis=-1), True, seed)
+
+
+def _bootstrapped(
+    a: np.ndarray, b: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], higher: bool, seed: int
+) -> Gain:
+    """Gain in a statistic of values (..., seeds, cases) and of the numbers (..., 1, cases) of their cases."""
+    seeds, cases = a.shape
+    whole_a, whole_b = (float(statistic(values, np.arange(cases)[None])) for values in (a, b))
+    percent = relative_performance_gain(whole_a, whole_b, higher)
+    if cases < MIN_CASES:
+        return Gain(percent, math.nan, math.nan, cases, seeds)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
+    columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
+    drawn_a, drawn_b = (statistic(values[rows, columns], columns) for values in (a, b))
+    edge = 100 * (1 - CONFIDENCE) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (100.0 if higher else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
+    low, high = np.nanpercentile(gains, (edge, 100 - edge))
+    return Gain(percent, float(low), float(high), cases, seeds)
+
+
+def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
+    """The first step at which a learning curve reaches a value, linear between its points; `inf` if it never does.
+
+    Args:
+        steps: Steps at which it was measured, increasing.
+        values: Validation metric there.
+        target: Value to be reached.
+        higher_is_better: Direction of the metric.
+    """
+    at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    if at.shape != curve.shape or at.ndim != 1 or not at.size or (np.diff(at) <= 0).any():
+        raise ValueError("A learning curve must have one value for each step, and steps that increase.")
+    ahead = (curve - target) * (1.0 if higher_is_better else -1.0)
+    reached = np.flatnonzero(ahead >= 0)
+    if not reached.size:
+        return math.inf
+    i = int(reached[0])
+    if i == 0:
+        return float(at[0])
+    share = -ahead[i - 1] / (ahead[i] - ahead[i - 1])
+    return float(at[i - 1] + share * (at[i] - at[i - 1]))
+
+
+def has_learned(values: np.ndarray, higher_is_better: bool) -> bool:
+    """Whether a learning curve is anywhere better than at its first measurement; the definition is ours.
+
+    A flat curve has learned nothing. Of one that was never better again it is not known in which step it got there.
+    """
+    curve = np.asarray(values, np.float64) * (1.0 if higher_is_better else -1.0)
+    return bool((curve[1:] > curve[0]).any())
+
+
+def convergence_efficiency(
+    pretrained: tuple[np.ndarray, np.ndarray], scratch: tuple[np.ndarray, np.ndarray], higher_is_better: bool
+) -> float:
+    """Steps of the pretrained arm to the scratch arm's best, over the scratch arm's own.
+
+    Args:
+        pretrained: Learning curve: steps, validation metric.
+        scratch: That of the other arm.
+        higher_is_better: Direction of the metric.
+
+    Returns:
+        `inf` where the pretrained arm never gets there, `nan` where the scratch arm has not learned.
+    """
+    steps, values = (np.asarray(part, np.float64) for part in scratch)
+    if not has_learned(values, higher_is_better):
+        return math.nan
+    best = int(values.argmax() if higher_is_better else values.argmin())
+    return steps_to_reach(*pretrained, target=float(values[best]), higher_is_better=higher_is_better) / steps[best]
+
+
+def savings(
+    scratch_device_hours: float, convergence: float, planned: int = 1, price_per_device_hour: float = 0.0
+) -> Savings:
+    """What starting from pretrained weights saves at equal quality.
+
+    Args:
+        scratch_device_hours: What one fine-tuning from scratch takes to its best.
+        convergence: Convergence efficiency: the share of these that the pretrained arm needs.
+        planned: Fine-tunings that are planned.
+        price_per_device_hour: In any currency.
+
+    Raises:
+        ValueError: A number is negative, or the pretrained arm never gets there, so that nothing is of equal quality.
+    """
+    if min(scratch_device_hours, convergence, planned, price_per_device_hour) < 0:
+        raise ValueError("Hours, efficiency, count and price must be 0 or more.")
+    if not np.isfinite(convergence):
+        raise ValueError("The pretrained arm never reached the scratch arm's quality, so nothing is saved at it.")
+    each = scratch_device_hours * (1 - convergence)
+    return Savings(each, each * planned, each * planned * price_per_device_hour)
 
 
 @dataclass(frozen=True)
@@ -56,12 +244,12 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of gain and distance over the cells of the grid, with a bootstrap interval."""
+    """Spearman's rank correlation of gain and distance over encoders and tasks, with a bootstrap interval."""
 
     rho: float
     low: float
     high: float
-    n_cells: int
+    n_pairs: int
 
 
 def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
@@ -71,7 +259,10 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
         tables: The study's tables.
         seed: Of the resampling.
     """
-    return tuple(_row(cell, tables, seed) for cell in _cells(tables.runs))
+    arms = defaultdict(set)
+    for run in tables.runs:
+        arms[run.encoder, run.task].add(run.arm)
+    return tuple(_row(pair, tables, seed) for pair, found in arms.items() if {"pretrained", "scratch"} <= found)
 
 
 def write_summary(rows: Iterable[SummaryRow], folder: Path) -> Path:
@@ -86,28 +277,26 @@ def write_summary(rows: Iterable[SummaryRow], folder: Path) -> Path:
 
 
 def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlation:
-    """Do tasks nearer to pretraining gain more? Over all cells that have both numbers.
+    """Do tasks nearer to pretraining gain more? Over all pairs that have both numbers.
 
     D2P is comparable within one encoder only, so that both numbers are ranked within their encoder first; the interval
-    is the percentile bootstrap over cells.
+    is the percentile bootstrap over pairs.
     """
-    cells = [row for row in rows if math.isfinite(row.rpg_percent) and math.isfinite(row.d2p)]
-    ranked = np.array([pair for encoder in sorted({row.encoder for row in cells}) for pair in _ranks(cells, encoder)])
+    pairs = defaultdict(list)
+    for row in rows:
+        if math.isfinite(row.rpg_percent) and math.isfinite(row.d2p):
+            pairs[row.encoder].append((row.rpg_percent, row.d2p))
+    within = [(stats.rankdata(pairs[encoder], axis=0) - 0.5) / len(pairs[encoder]) for encoder in sorted(pairs)]
+    ranked = np.concatenate(within) if within else np.empty((0, 2))
     if len(ranked) < MIN_POINTS:
-        return Correlation(_NOTHING, _NOTHING, _NOTHING, len(ranked))
+        return Correlation(math.nan, math.nan, math.nan, len(ranked))
     drawn = np.random.default_rng(seed).integers(len(ranked), size=(RESAMPLES, len(ranked)))
     low, high = np.nanpercentile(rank_correlations(ranked[drawn]), (2.5, 97.5))
     return Correlation(float(rank_correlations(ranked[None])[0]), float(low), float(high), len(ranked))
 
 
-def _ranks(cells: list[SummaryRow], encoder: str) -> np.ndarray:
-    """Ranks (cells, 2) of gain and distance within one encoder, 0..1."""
-    own = np.array([(row.rpg_percent, row.d2p) for row in cells if row.encoder == encoder])
-    return (stats.rankdata(own, axis=0) - 0.5) / len(own)
-
-
 def rank_correlations(samples: np.ndarray) -> np.ndarray:
-    """Spearman's rho of each sample (samples, cells, 2); `nan` where all cells of one share a value."""
+    """Spearman's rho of each sample (samples, pairs, 2); `nan` where all pairs of one share a value."""
     ranks = stats.rankdata(samples, axis=1)
     centered = ranks - ranks.mean(axis=1, keepdims=True)
     gain, distance = centered[..., 0], centered[..., 1]
@@ -115,20 +304,12 @@ def rank_correlations(samples: np.ndarray) -> np.ndarray:
         return (gain * distance).sum(axis=1) / np.sqrt((gain**2).sum(axis=1) * (distance**2).sum(axis=1))
 
 
-def _cells(runs: Iterable[RunRow]) -> list[tuple[str, str]]:
-    """Encoder and task of each cell with both arms, in the order of the runs."""
-    arms = defaultdict(set)
-    for run in runs:
-        arms[run.encoder, run.task].add(run.arm)
-    return [cell for cell, found in arms.items() if {"pretrained", "scratch"} <= found]
-
-
-def _row(cell: tuple[str, str], tables: StudyTables, seed: int) -> SummaryRow:
-    encoder, task = cell
-    runs = [run for run in tables.runs if (run.encoder, run.task) == cell]
+def _row(pair: tuple[str, str], tables: StudyTables, seed: int) -> SummaryRow:
+    encoder, task = pair
+    runs = [run for run in tables.runs if (run.encoder, run.task) == pair]
     first = runs[0]
     gain = _gain(runs, tables, seed)
-    distances = [row for row in tables.distances if (row.encoder, row.task) == cell and row.layer == LAYER]
+    distances = [row for row in tables.distances if (row.encoder, row.task) == pair and row.layer == LAYER]
     convergence, saved = _convergence(runs, tables.curves)
     return SummaryRow(
         encoder=encoder,
@@ -152,13 +333,13 @@ def _gain(runs: list[RunRow], tables: StudyTables, seed: int) -> Gain:
     try:
         percent = relative_performance_gain(means["pretrained"], means["scratch"], higher)
     except ValueError:
-        return Gain(_NOTHING, _NOTHING, _NOTHING, 0, 0)
+        return Gain(math.nan, math.nan, math.nan, 0, 0)
     is_area = runs[0].metric == AREA
     metric = SAID if is_area else runs[0].metric
     a, b = (_by_seed_and_case(runs, tables, arm, metric) for arm in ("pretrained", "scratch"))
     truth = _by_seed_and_case(runs, tables, "scratch", TRUE) if is_area else None
     if a is None or b is None or a.shape != b.shape or (is_area and truth is None):
-        return Gain(percent, _NOTHING, _NOTHING, 0, 0)
+        return Gain(percent, math.nan, math.nan, 0, 0)
     over = gain_over_cases(a, b, higher, seed) if truth is None else gain_in_area(a, b, truth[0] > 0, seed)
     return Gain(percent, over.low, over.high, over.n_cases, over.n_seeds)
 
@@ -184,10 +365,10 @@ def _convergence(runs: list[RunRow], curves: Iterable[CurveRow]) -> tuple[float,
 
     A seed whose scratch arm has not learned makes both undefined: leaving it out would choose the seeds.
     """
-    cell = (runs[0].encoder, runs[0].task)
+    pair = (runs[0].encoder, runs[0].task)
     points: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
     for row in curves:
-        if (row.encoder, row.task) == cell:
+        if (row.encoder, row.task) == pair:
             points[row.arm, row.seed].append((row.step, row.value))
     efficiencies, saved = [], []
     for run in runs:
@@ -198,155 +379,12 @@ def _convergence(runs: list[RunRow], curves: Iterable[CurveRow]) -> tuple[float,
         a, b = ((curve[0], curve[1]) for curve in curves_of_arms)
         efficiency = convergence_efficiency(a, b, run.higher_is_better)
         efficiencies.append(efficiency)
-        saved.append(run.device_seconds * run.steps_to_best / run.steps * (1 - efficiency) / _HOUR_S)
+        saved.append(run.device_seconds * run.steps_to_best / run.steps * (1 - efficiency) / HOUR_S)
     # An arm that never gets there saves nothing at equal quality.
-    hours = [value if math.isfinite(value) else _NOTHING for value in saved]
+    hours = [value if math.isfinite(value) else math.nan for value in saved]
     return _mean(efficiencies), _mean(hours)
 
 
 def _mean(values: Iterable[float]) -> float:
     array = np.array(list(values), float)
-    return float(array.mean()) if array.size else _NOTHING
-
-
-# A study's tables from above: every arm's values, who beats the trivial baseline, costs.
-
-ENCODERS = ("profound", "provicnet")
-BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
-SPECIALISED, TRIVIAL = "specialised", "trivial"
-REAL = "real"
-HOUR_S = 3600.0
-Column = tuple[str, str]  # encoder, arm
-
-
-@dataclass(frozen=True)
-class ArmValue:
-    """One arm of a task over its seeds.
-
-    Attributes:
-        encoder, arm: As in the tables.
-        values: The primary measure by seed; only those that are a number.
-        steps_to_best: Mean over seeds.
-        device_seconds: Mean over seeds.
-    """
-
-    encoder: str
-    arm: str
-    values: tuple[float, ...]
-    steps_to_best: float
-    device_seconds: float
-
-    @property
-    def mean(self) -> float:
-        return mean(self.values)
-
-    def better_than(self, other: ArmValue, higher_is_better: bool) -> int:
-        """How many seeds are better than another arm's mean."""
-        sign = 1 if higher_is_better else -1
-        return sum(sign * (value - other.mean) > 0 for value in self.values)
-
-
-@dataclass(frozen=True)
-class RealRow:
-    """One measure of one real case.
-
-    Attributes:
-        task, metric, case: As in the tables.
-        values: Encoder and arm → mean over seeds.
-    """
-
-    task: str
-    metric: str
-    case: str
-    values: dict[Column, float]
-
-
-def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
-    """The tasks that were run, those of the study first and in its order."""
-    found = dict.fromkeys(run.task for run in runs)
-    return (*(str(task) for task in TaskId if task in found), *(task for task in found if task not in tuple(TaskId)))
-
-
-def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
-    """The encoders that were fine-tuned."""
-    found = dict.fromkeys(run.encoder for run in runs if run.arm in BOTH)
-    return (*(name for name in ENCODERS if name in found), *(name for name in found if name not in ENCODERS))
-
-
-def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
-    """Every arm of a task: both arms encoder by encoder, then what is specialised, then what is trivial."""
-    rows: dict[Column, list[RunRow]] = defaultdict(list)
-    for run in runs:
-        if run.task == task:
-            rows[run.encoder, run.arm].append(run)
-    return tuple(
-        ArmValue(
-            encoder,
-            arm,
-            tuple(run.value for run in found if math.isfinite(run.value)),
-            mean(run.steps_to_best for run in found),
-            mean(run.device_seconds for run in found),
-        )
-        for (encoder, arm), found in sorted(rows.items(), key=lambda item: column_place(item[0]))
-    )
-
-
-def best_arm(values: Iterable[ArmValue], higher_is_better: bool) -> ArmValue | None:
-    """The arm with the best mean; None where no arm has a number."""
-    known = [value for value in values if value.values]
-    return max(known, key=lambda value: value.mean if higher_is_better else -value.mean) if known else None
-
-
-def trivial_arm(values: Iterable[ArmValue]) -> ArmValue | None:
-    """The trivial baseline, where it has a number."""
-    return next((value for value in values if value.arm == TRIVIAL and value.values), None)
-
-
-def real_rows(metrics: Iterable[MetricRow]) -> tuple[RealRow, ...]:
-    """The numbers of real cases, one row a case and measure, means over seeds."""
-    values: dict[tuple[str, str, str], dict[Column, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in metrics:
-        if row.data == REAL and row.case and math.isfinite(row.value):
-            values[row.task, row.metric, row.case][row.encoder, row.arm].append(row.value)
-    return tuple(
-        RealRow(*key, {column: mean(found[column]) for column in sorted(found, key=column_place)})
-        for key, found in values.items()
-    )
-
-
-def cases_better(rows: Sequence[RealRow], column: Column, higher_is_better: bool | None) -> tuple[int, int]:
-    """On how many cases an arm is better than the trivial baseline, of how many that have both.
-
-    Args:
-        rows: Of one task and measure.
-        column: Encoder and arm.
-        higher_is_better: The measure's direction; where it has none, no case counts.
-    """
-    better, both = 0, 0
-    if higher_is_better is None:
-        return better, both
-    for row in rows:
-        trivial = next((value for (_, arm), value in row.values.items() if arm == TRIVIAL), None)
-        if trivial is not None and column in row.values:
-            both += 1
-            better += (row.values[column] - trivial) * (1 if higher_is_better else -1) > 0
-    return better, both
-
-
-def total_device_hours(runs: Iterable[RunRow]) -> float:
-    """Of all trainings and baselines together, without the pretrainings, which are no rows of the table."""
-    return sum(run.device_seconds for run in runs) / HOUR_S
-
-
-def mean(values: Iterable[float]) -> float:
-    """Mean of some numbers; `nan` of none."""
-    found = list(values)
-    return sum(found) / len(found) if found else math.nan
-
-
-def column_place(column: Column) -> tuple[int, int, str]:
-    """Both arms encoder by encoder, then what is specialised, then what is trivial."""
-    encoder, arm = column
-    if arm in BOTH:
-        return (0, ENCODERS.index(encoder) if encoder in ENCODERS else len(ENCODERS), f"{encoder} {BOTH.index(arm)}")
-    return (1 + ARMS.index(arm), 0, encoder)
+    return float(array.mean()) if array.size else math.nan

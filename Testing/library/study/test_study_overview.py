@@ -11,19 +11,23 @@ from grid_examples import ENCODERS, PATIENTS, SEEDS, a_grid
 
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.config import read_config
-from VFMTransferLib.study.gaps import Gaps, Plan, gaps, plan_of, whole_study
-from VFMTransferLib.study.metric_names import metric_name
-from VFMTransferLib.study.summary import (
+from VFMTransferLib.study.overview import (
+    MissingRuns,
+    Plan,
     arm_values,
     best_arm,
     cases_better,
     encoders_of,
+    metric_name,
+    missing_runs,
+    naive_arm,
+    plan_of,
     real_rows,
-    summarize,
     tasks_of,
     total_device_hours,
-    trivial_arm,
+    whole_study,
 )
+from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables
 
 GRID = a_grid()
@@ -89,7 +93,7 @@ def test_a_whole_study_has_a_row_for_each_encoder_and_task_and_nothing_missing()
     assert {(row.encoder, row.task) for row in summarize(GRID)} == {(e, str(t)) for e in ENCODERS for t in TaskId}
     assert tasks_of(GRID.runs) == tuple(str(task) for task in TaskId)
     assert encoders_of(GRID.runs) == ENCODERS
-    assert not gaps(GRID, whole_study(GRID.runs)).any
+    assert not missing_runs(GRID, whole_study(GRID.runs)).any
 
 
 def test_arms_come_encoder_by_encoder_then_what_is_specialised_then_what_is_trivial():
@@ -113,7 +117,7 @@ def test_the_best_arm_and_who_beats_the_trivial_one_follow_the_measures_directio
     runs += [a_run("profound", "pretrained", 0, 5.0), a_run("profound", "pretrained", 1, math.nan)]
     runs += [a_run("mean-adc", "trivial", 0, 6.0)]
     values = arm_values(runs, "adc-translation")
-    scratch, trivial = values[1], trivial_arm(values)
+    scratch, trivial = values[1], naive_arm(values)
     assert best_arm(values, higher_is_better=False) is values[0]
     assert values[0].values == (5.0,)
     assert (scratch.mean, scratch.better_than(trivial, False), scratch.better_than(trivial, True)) == (6.0, 1, 1)
@@ -157,25 +161,25 @@ def test_what_is_missing_is_named():
         tuple(row for row in GRID.metrics if (row.data, row.task) != ("real", "super-resolution")),
         tuple(row for row in GRID.curves if (row.encoder, row.task) != ("provicnet", "super-resolution")),
     )
-    found = gaps(lacking, whole_study(GRID.runs))
+    found = missing_runs(lacking, whole_study(GRID.runs))
     assert found.trainings == (("profound", "classification", "scratch", 2),)
-    assert (found.specialised, found.trivial, found.real) == (("adc-translation",), (), ("super-resolution",))
+    assert (found.task_specific, found.naive, found.real) == (("adc-translation",), (), ("super-resolution",))
     assert found.curves == (("provicnet", "super-resolution"),)
     assert len(found.distances) == 12
     broken = replace(lacking, runs=(replace(lacking.runs[0], value=math.nan), *lacking.runs[1:]))
-    assert len(gaps(broken, whole_study(GRID.runs)).trainings) == 2
+    assert len(missing_runs(broken, whole_study(GRID.runs)).trainings) == 2
 
 
 def test_the_shipped_configuration_plans_the_whole_study():
     plan = plan_of(read_config(Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml"))
     assert set(plan.trainings) == set(whole_study(GRID.runs).trainings)
-    assert set(plan.specialised) == set(plan.trivial) == set(plan.real) == {str(task) for task in TaskId}
+    assert set(plan.task_specific) == set(plan.naive) == set(plan.real) == {str(task) for task in TaskId}
 
 
 def test_a_study_is_held_against_its_own_plan():
     trainings = tuple(("profound", "classification", arm, seed) for arm in ("pretrained", "scratch") for seed in (0, 9))
-    found = gaps(GRID, Plan(trainings, (), ("classification",), ()))
-    assert found == Gaps(tuple(t for t in trainings if t[3] == 9), (), (), (), (), ())
+    found = missing_runs(GRID, Plan(trainings, (), ("classification",), ()))
+    assert found == MissingRuns(tuple(t for t in trainings if t[3] == 9), (), (), (), (), ())
 
 
 @pytest.mark.parametrize(

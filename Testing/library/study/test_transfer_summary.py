@@ -140,7 +140,7 @@ def test_gain_falls_with_distance_within_each_encoder():
             studies.append(replace(study, distances=far))
     found = gain_against_distance(summarize(joined(*studies)))
     assert found.rho == pytest.approx(-1)
-    assert (found.n_cells, found.high) == (10, pytest.approx(-1))
+    assert (found.n_pairs, found.high) == (10, pytest.approx(-1))
     assert found.low == pytest.approx(-1)
     assert math.isnan(gain_against_distance(summarize(studies[0])).rho)
 

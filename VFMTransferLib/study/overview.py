@@ -1,0 +1,299 @@
+"""A study's tables as a person reads them: every arm's values, what is missing, and the names and units of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ..core.terms import Arm, TaskId
+from ..evaluation.images import ADC_UNIT, ARBITRARY_UNIT
+from ..evaluation.titles import subject_title
+from ..tasks.images import ADC_CORRECTED
+from .config import StudyConfig
+from .summary import HOUR_S, LAYER
+from .tables import ARMS, MetricRow, RunRow, StudyTables, study_cells
+
+ENCODERS = ("profound", "provicnet")
+BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
+TASK_SPECIFIC, NAIVE = "specialised", "trivial"  # arms, as format 1 of the tables has them
+REAL = "real"
+Column = tuple[str, str]  # encoder, arm
+
+
+@dataclass(frozen=True)
+class ArmValue:
+    """One arm of a task over its seeds.
+
+    Attributes:
+        encoder, arm: As in the tables.
+        values: The primary measure by seed; only those that are a number.
+        steps_to_best: Mean over seeds.
+        device_seconds: Mean over seeds.
+    """
+
+    encoder: str
+    arm: str
+    values: tuple[float, ...]
+    steps_to_best: float
+    device_seconds: float
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    def better_than(self, other: ArmValue, higher_is_better: bool) -> int:
+        """How many seeds are better than another arm's mean."""
+        sign = 1 if higher_is_better else -1
+        return sum(sign * (value - other.mean) > 0 for value in self.values)
+
+
+@dataclass(frozen=True)
+class RealRow:
+    """One measure of one real case.
+
+    Attributes:
+        task, metric, case: As in the tables.
+        values: Encoder and arm → mean over seeds.
+    """
+
+    task: str
+    metric: str
+    case: str
+    values: dict[Column, float]
+
+
+def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
+    """The tasks that were run, those of the study first and in its order."""
+    found = dict.fromkeys(run.task for run in runs)
+    return (*(str(task) for task in TaskId if task in found), *(task for task in found if task not in tuple(TaskId)))
+
+
+def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
+    """The encoders that were fine-tuned."""
+    found = dict.fromkeys(run.encoder for run in runs if run.arm in BOTH)
+    return (*(name for name in ENCODERS if name in found), *(name for name in found if name not in ENCODERS))
+
+
+def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
+    """Every arm of a task: both arms encoder by encoder, then task-specific baselines, then the naive one."""
+    rows: dict[Column, list[RunRow]] = defaultdict(list)
+    for run in runs:
+        if run.task == task:
+            rows[run.encoder, run.arm].append(run)
+    return tuple(
+        ArmValue(
+            encoder,
+            arm,
+            tuple(run.value for run in found if math.isfinite(run.value)),
+            mean(run.steps_to_best for run in found),
+            mean(run.device_seconds for run in found),
+        )
+        for (encoder, arm), found in sorted(rows.items(), key=lambda item: column_place(item[0]))
+    )
+
+
+def best_arm(values: Iterable[ArmValue], higher_is_better: bool) -> ArmValue | None:
+    """The arm with the best mean; None where no arm has a number."""
+    known = [value for value in values if value.values]
+    return max(known, key=lambda value: value.mean if higher_is_better else -value.mean) if known else None
+
+
+def naive_arm(values: Iterable[ArmValue]) -> ArmValue | None:
+    """The naive baseline, where it has a number."""
+    return next((value for value in values if value.arm == NAIVE and value.values), None)
+
+
+def real_rows(metrics: Iterable[MetricRow]) -> tuple[RealRow, ...]:
+    """The numbers of real cases, one row a case and measure, means over seeds."""
+    values: dict[tuple[str, str, str], dict[Column, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in metrics:
+        if row.data == REAL and row.case and math.isfinite(row.value):
+            values[row.task, row.metric, row.case][row.encoder, row.arm].append(row.value)
+    return tuple(
+        RealRow(*key, {column: mean(found[column]) for column in sorted(found, key=column_place)})
+        for key, found in values.items()
+    )
+
+
+def cases_better(rows: Sequence[RealRow], column: Column, higher_is_better: bool | None) -> tuple[int, int]:
+    """On how many cases an arm is better than the naive baseline, of how many that have both.
+
+    Args:
+        rows: Of one task and measure.
+        column: Encoder and arm.
+        higher_is_better: The measure's direction; where it has none, no case counts.
+    """
+    better, both = 0, 0
+    if higher_is_better is None:
+        return better, both
+    for row in rows:
+        naive = next((value for (_, arm), value in row.values.items() if arm == NAIVE), None)
+        if naive is not None and column in row.values:
+            both += 1
+            better += (row.values[column] - naive) * (1 if higher_is_better else -1) > 0
+    return better, both
+
+
+def total_device_hours(runs: Iterable[RunRow]) -> float:
+    """Of all trainings and baselines together, without the pretrainings, which are no rows of the table."""
+    return sum(run.device_seconds for run in runs) / HOUR_S
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of some numbers; `nan` of none."""
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan
+
+
+def column_place(column: Column) -> tuple[int, int, str]:
+    """Both arms encoder by encoder, then task-specific baselines, then the naive one."""
+    encoder, arm = column
+    if arm in BOTH:
+        return (0, ENCODERS.index(encoder) if encoder in ENCODERS else len(ENCODERS), f"{encoder} {BOTH.index(arm)}")
+    return (1 + ARMS.index(arm), 0, encoder)
+
+
+Training = tuple[str, str, str, int]  # encoder, task, arm, seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study should have.
+
+    Attributes:
+        trainings: Of both arms.
+        task_specific, naive, real: Tasks that should have such a row, or a number of a real case.
+    """
+
+    trainings: tuple[Training, ...]
+    task_specific: tuple[str, ...]
+    naive: tuple[str, ...]
+    real: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MissingRuns:
+    """What of a plan is missing.
+
+    Attributes:
+        trainings, task_specific, naive, real: As in the plan.
+        distances, curves: Encoder and task.
+    """
+
+    trainings: tuple[Training, ...]
+    task_specific: tuple[str, ...]
+    naive: tuple[str, ...]
+    real: tuple[str, ...]
+    distances: tuple[tuple[str, str], ...]
+    curves: tuple[tuple[str, str], ...]
+
+    @property
+    def any(self) -> bool:
+        return any((self.trainings, self.task_specific, self.naive, self.real, self.distances, self.curves))
+
+
+def plan_of(config: StudyConfig) -> Plan:
+    """What a configuration plans."""
+    runs = study_cells(config)
+    tasks = {arm: dict.fromkeys(run.task for run in runs if run.arm == arm) for arm in (TASK_SPECIFIC, NAIVE)}
+    return Plan(
+        tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if run.arm in BOTH),
+        tuple(tasks[TASK_SPECIFIC]),
+        tuple(tasks[NAIVE]),
+        tuple(str(task) for task in config.tasks if config.real_of(task)),
+    )
+
+
+def whole_study(runs: Iterable[RunRow]) -> Plan:
+    """Both encoders on all tasks with every seed that is found anywhere, and everything beside them."""
+    seeds = sorted({run.seed for run in runs if run.arm in BOTH})
+    tasks = tuple(str(task) for task in TaskId)
+    return Plan(tuple(product(ENCODERS, tasks, BOTH, seeds)), tasks, tasks, tasks)
+
+
+def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
+    """What of a plan is not in a study's tables."""
+    runs = [run for run in tables.runs if math.isfinite(run.value)]
+    done = {(run.encoder, run.task, run.arm, run.seed) for run in runs}
+    has = {arm: {run.task for run in runs if run.arm == arm} for arm in (TASK_SPECIFIC, NAIVE)}
+    real = {row.task for row in tables.metrics if row.data == REAL}
+    moved = {(row.encoder, row.task) for row in tables.distances if row.layer == LAYER}
+    learned = {(row.encoder, row.task) for row in tables.curves}
+    pairs = dict.fromkeys((encoder, task) for encoder, task, _, _ in plan.trainings)
+    return MissingRuns(
+        tuple(training for training in plan.trainings if training not in done),
+        tuple(task for task in plan.task_specific if task not in has[TASK_SPECIFIC]),
+        tuple(task for task in plan.naive if task not in has[NAIVE]),
+        tuple(task for task in plan.real if task not in real),
+        tuple(pair for pair in pairs if pair not in moved),
+        tuple(pair for pair in pairs if pair not in learned),
+    )
+
+
+GLAND = "gland"
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """How a number is shown.
+
+    Attributes:
+        title: What it is.
+        unit: Its unit; empty where it has none.
+        higher_is_better: Its direction; None where neither is better.
+        decimals: Digits after the point.
+    """
+
+    title: str
+    unit: str = ""
+    higher_is_better: bool | None = True
+    decimals: int = 3
+
+    def text(self, value: float) -> str:
+        """A value without its unit."""
+        if math.isnan(value):
+            return "n/a"
+        if math.isinf(value):
+            return "∞" if value > 0 else "-∞"
+        return f"{round(value, self.decimals) + 0.0:.{self.decimals}f}"  # which has no negative zero
+
+
+_KINDS = {
+    "dice": MetricName("Dice"),
+    "hd95_mm": MetricName("HD95", "mm", False, 2),
+    "volume_error_ml": MetricName("Volume error", "ml", False, 2),
+    "volume_in_vain_ml": MetricName("Marked where no lesion is", "ml", False, 2),
+    "lesions_missed": MetricName("Lesions missed", "", False, 2),
+    "lesions_added": MetricName("Lesions added", "", False, 2),
+    "average_precision": MetricName("Average precision of lesions"),
+    "auroc": MetricName("AUROC"),
+    "quadratic_weighted_kappa": MetricName("Quadratic-weighted kappa"),
+    "p_cspca": MetricName("P(csPCa)", "", None),
+    "is_cspca": MetricName("csPCa is there (truth)", "", None, 0),
+    "ece": MetricName("Expected calibration error", "", False),
+    "brier": MetricName("Brier score", "", False),
+    "log_loss": MetricName("Log loss", "", False),
+    "psnr_db": MetricName("PSNR", "dB", True, 2),
+    "ssim": MetricName("SSIM"),
+    "mae": MetricName("MAE", ARBITRARY_UNIT, False, 1),
+    "displacement_mm": MetricName("Displacement error", "mm", False, 2),
+}
+
+
+def metric_name(name: str, task: str) -> MetricName:
+    """How a number of a task is shown; one that is not known keeps its name, without a direction.
+
+    Args:
+        name: As in the study's tables.
+        task: As in the study's tables.
+    """
+    kind, *subjects = name.split(" ")
+    found = _KINDS.get(kind, MetricName(kind, "", None))
+    is_adc = task == TaskId.ADC_TRANSLATION or ADC_CORRECTED in subjects
+    unit = ADC_UNIT if kind == "mae" and is_adc else found.unit
+    places = [subject_title(subject) for subject in subjects if subject != GLAND]
+    title = ", ".join([found.title, *places, *(["in the gland"] if GLAND in subjects else [])])
+    return MetricName(title, unit, found.higher_is_better, found.decimals)
