@@ -25,6 +25,7 @@ _PACKAGES = (
     "monai",
     "rich",
     "pillow",
+    "pydicom",
 )
 _MODULES = {"onnx": "onnxruntime", "torch": "torch"}
 _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
