@@ -43,18 +43,17 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.data == PHANTOMS and args.phantoms < 4:
         args.parser.error(f"--phantoms must be 4 or more, got {args.phantoms}")
-    from ..study.advice import advise, find_starts, shipped_study
-    from ..study.advice_words import advice_document, advice_lines
-    from ..study.forecast import read_experience
+    from ..study.advice import advice_document, advice_lines, read_finished_study
+    from ..study.candidates import advise, find_checkpoints, shipped_study
 
     folder = args.study or shipped_study()
     with progress_bar() as on_progress:
-        starts = find_starts(args.pretrained, folder, on_progress)
+        checkpoints = find_checkpoints(args.pretrained, folder, on_progress)
         advice = advise(
             TaskId(args.task),
             _studies(args, on_progress),
-            starts,
-            read_experience(folder),
+            checkpoints,
+            read_finished_study(folder),
             data=f"{args.phantoms} {PHANTOMS}" if args.data == PHANTOMS else Path(args.data).name,
             seed=args.seed,
             on_progress=on_progress,

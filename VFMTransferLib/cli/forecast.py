@@ -24,11 +24,11 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..study.advice_words import forecast_lines, without_nan
-    from ..study.calibration import calibrate
+    from ..study.advice import forecast_lines, without_nan
+    from ..study.candidates import try_estimators
 
     with progress_lines() as on_progress:
-        found = calibrate(args.study, args.output, resume=args.resume, on_progress=on_progress)
+        found = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
     if args.json:
         print_json({"forecasts": [without_nan(asdict(row)) for row in found.forecasts]})
     else:

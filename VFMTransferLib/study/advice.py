@@ -1,217 +1,392 @@
-"""The pretrainings that a fine-tuning could start from, and such cases as they were trained on, where at hand."""
+"""What a finished study lets expect of a pretraining on a task, and the advice that follows, in numbers and sentences.
+
+The gain comes from the estimator that forecast left-out tasks best, if that was better than the mean gain; else the
+mean gain is all that can be said. Intervals are as wide as the errors on left-out tasks were. All of this is ours.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..bundles.bundle import Bundle, read_bundle
-from ..bundles.catalog import find_bundle, list_bundles, shipped_folder
-from ..bundles.metadata import METADATA
-from ..core.errors import DatasetError
-from ..core.terms import TaskId
-from ..encoders.base import ConvNeXtSpec, ModelSpec
-from ..encoders.weights import bundle_encoder_weights, pretrained_network
-from ..tasks.truth import StudyCase, around_gland, from_phantom
-from ..training.arms import study_config
-from ..training.cases import StudySet, pretraining_phantoms
-from ..training.encoders import spec_for_views
-from .advice_words import Advice, Outlook, advice_of
-from .estimators import ESTIMATORS, LARGEST_TRIAL, Prospect, looked_at
-from .features import ENCODER, encoder_features, feature_cases
-from .forecast import EstimateRow, Experience, gain_to_expect, hours_to_save
+from .config import CONFIG, read_config
+from .forecast import (
+    CONSTANT,
+    COVERAGE,
+    EstimateRow,
+    ForecastRow,
+    Point,
+    best,
+    expected_gain,
+    points_of,
+    read_estimates,
+    read_forecast,
+)
+from .summary import SUMMARY, SummaryRow, summarize
+from .tables import RUNS, RunRow, read_rows, read_tables
 
-PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
-_STUDY = "Study"
-OnProgress = Callable[[str, float], None]
+SCRATCH = "scratch"
+_LIMIT = (
+    "Expected gain: relative performance gain over training from scratch (this project's own definition and forecast); "
+    f"interval: {COVERAGE:.0%}, as wide as the errors on left-out tasks were."
+)
 
 
 @dataclass(frozen=True)
-class Start:
-    """A pretraining.
+class FinishedStudy:
+    """A finished study, as far as advice needs it.
 
     Attributes:
-        bundle: Its bundle, as `vfm-transfer pretrain` writes it.
-        cases: Cases such as it was trained on, of all sequences and with the gland, as cases of lesion segmentation;
-            empty where they are not at hand.
+        runs: Its trainings.
+        summary: A row an encoder and task.
+        estimates: What the estimators gave for each of these before.
+        forecasts: How good they were on left-out tasks; empty where they were not tried.
+        around_gland_mm: Side of the square that its cases were cut to; None for whole images.
     """
 
-    bundle: Bundle
-    cases: tuple[StudyCase, ...] = ()
+    runs: tuple[RunRow, ...] = ()
+    summary: tuple[SummaryRow, ...] = ()
+    estimates: tuple[EstimateRow, ...] = ()
+    forecasts: tuple[ForecastRow, ...] = ()
+    around_gland_mm: float | None = None
 
     @property
-    def objective(self) -> str:
-        """How it was pretrained, as `mae`; empty where the bundle does not say."""
-        return str(self.bundle.training.get("objective", ""))
+    def best_forecast(self) -> ForecastRow | None:
+        """The estimator that gains are forecast by; None where none is better than the mean gain."""
+        return best(self.forecasts)
+
+    @property
+    def constant(self) -> ForecastRow | None:
+        """How good the mean gain is as a forecast."""
+        return next((row for row in self.forecasts if row.estimator == CONSTANT), None)
+
+    def row(self, encoder: str, task: str) -> SummaryRow | None:
+        """The study's summary of an encoder and task; None where it has none."""
+        return next((row for row in self.summary if (row.encoder, row.task) == (encoder, task)), None)
 
 
-def find_starts(names: Iterable[str], study: Path, on_progress: OnProgress | None = None) -> list[Start]:
-    """The pretrainings of some names or folders; by default those that are installed, and the study's own.
+@dataclass(frozen=True)
+class ExpectedGain:
+    """Relative performance gain in percent that can be expected; `nan` where nothing can be said."""
+
+    percent: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class SavedHours:
+    """Device-hours that one fine-tuning saves at equal quality, for as many steps as the study's had.
+
+    Attributes:
+        hours: From the study's own row of the task, else the median of the encoder's tasks; `nan` if nothing is saved.
+        low, high: Minimum and maximum over the encoder's tasks in the study.
+        words: What the number rests on, or why there is none.
+    """
+
+    hours: float
+    low: float
+    high: float
+    words: str
+
+
+def read_finished_study(folder: Path) -> FinishedStudy:
+    """Read a finished study; an empty one where the folder holds none.
 
     Raises:
-        DatasetError: There is none.
-        BundleError: A name stands for no bundle.
+        DatasetError: A table cannot be understood.
+        ConfigError: Its configuration cannot be understood.
     """
-    bundles = [find_bundle(name) for name in names] or _found(study)
-    if not bundles:
-        raise DatasetError(
-            "Advice needs a pretraining to speak of, but none is installed. Make one with `vfm-transfer pretrain`, or "
-            "name its folder with --pretrained."
-        )
-    made: tuple[StudyCase, ...] = ()
-    if any(_is_of_phantoms(bundle) for bundle in bundles):
-        phantoms = pretraining_phantoms(PHANTOM_COUNT, on_progress)
-        made = tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms)
-    return [Start(bundle, made if _is_of_phantoms(bundle) else ()) for bundle in bundles]
+    if not (folder / RUNS).is_file():
+        return FinishedStudy()
+    tables = read_tables(folder)
+    written = folder / SUMMARY
+    summary = read_rows(written, SummaryRow) if written.is_file() else summarize(tables)
+    width_mm = read_config(folder / CONFIG).around_gland_mm if (folder / CONFIG).is_file() else None
+    return FinishedStudy(tables.runs, summary, read_estimates(folder), read_forecast(folder), width_mm)
 
 
-def shipped_study() -> Path:
-    """The folder of the study that comes with the product; it may not be there."""
-    bundles = shipped_folder()
-    return Path(_STUDY) if bundles is None else bundles.parent / _STUDY
-
-
-def _found(study: Path) -> list[Bundle]:
-    """Bundles without a head that was trained: they name the objective of their pretraining."""
-    installed = [b for b in list_bundles() if b.arm is None and "objective" in b.training]
-    own = sorted(folder for folder in study.glob("work/pretrained/*") if (folder / METADATA).is_file())
-    return [*installed, *map(read_bundle, own)]
-
-
-def _is_of_phantoms(bundle: Bundle) -> bool:
-    return str(bundle.training.get("data", "")).endswith("phantoms")
-
-
-# Advice before any fine-tuning: what each pretraining may be worth on a task's own cases.
-
-STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at
-
-
-def advise(
-    task: TaskId,
-    studies: StudySet,
-    starts: Sequence[Start],
-    experience: Experience,
-    *,
-    data: str,
-    seed: int = 0,
-    on_progress: OnProgress | None = None,
-) -> Advice:
-    """Which pretraining suits a task on these cases.
+def gain_to_expect(finished: FinishedStudy, encoder: str, task: str, estimates: Mapping[str, float]) -> ExpectedGain:
+    """The gain that the study lets expect, with the interval that its errors on left-out tasks make.
 
     Args:
+        finished: The study.
+        encoder: `profound` or `provicnet`.
         task: The task.
-        studies: The cases; only those that train are looked at, and of many of them some.
-        starts: The pretrainings to choose from.
-        experience: A finished study.
-        data: What the cases are, for the answer.
-        seed: Of everything that is drawn.
-        on_progress: Told what is done and which share of all.
-
-    Raises:
-        DatasetError: There is no pretraining, or there are no cases.
-        BundleError, CheckpointError: A pretraining cannot be read, or has no encoder for the task.
+        estimates: Estimator → its value on the task's cases.
     """
-    if not starts or not studies.split.train:
-        raise DatasetError("Advice needs at least one pretraining and one training case.")
-    cases = [_as_in_study(study, experience) for study in looked_at(studies.of(studies.split.train))]
-    outlooks = []
-    for number, start in enumerate(starts):
-        tell = None if on_progress is None else _part(on_progress, number, len(starts))
-        outlooks.append(_outlook(start, task, studies, cases, experience, seed, tell))
-    return advice_of(str(task), data, len(studies.split.train), outlooks, experience)
+    points = points_of(finished.estimates, finished.summary)
+    row = finished.best_forecast
+    estimate = math.nan if row is None else estimates.get(row.estimator, math.nan)
+    if row is not None and math.isfinite(estimate):
+        percent = expected_gain(Point(encoder, task, estimate, math.nan), points[row.estimator])
+    else:
+        row = finished.constant
+        gains = [pair.rpg_percent for pair in finished.summary if math.isfinite(pair.rpg_percent)]
+        percent = float(np.mean(gains)) if gains else math.nan
+    if row is None:
+        return ExpectedGain()
+    return ExpectedGain(percent, percent - row.reach_percent, percent + row.reach_percent)
 
 
-def estimate(prospect: Prospect, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
-    """What every estimator says, and what it took.
+def hours_to_save(
+    finished: FinishedStudy, encoder: str, task: str, seconds_per_step: float | None = None
+) -> SavedHours:
+    """What the study's convergence lets expect.
 
     Args:
-        prospect: The pretraining and the cases.
-        encoder: What to call the encoder.
-        on_progress: Told which estimator is done and which share of all.
+        finished: The study.
+        encoder, task: As above.
+        seconds_per_step: Measured on the user's machine and cases; the study's own by default.
     """
-    rows = []
-    for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
-        began = time.process_time()
-        value = float(estimator(prospect))
-        rows.append(EstimateRow(encoder, str(prospect.config.model.task), name, value, time.process_time() - began))
-        if on_progress is not None:
-            on_progress(f"{encoder}, {name}", number / len(ESTIMATORS))
-    return tuple(rows)
+    own = finished.row(encoder, task)
+    known = [row.device_hours_saved for row in finished.summary if row.encoder == encoder]
+    finite = [hours for hours in known if math.isfinite(hours)]
+    if not finite:
+        return SavedHours(
+            math.nan, math.nan, math.nan, "The study has no task of this encoder on which hours were saved."
+        )
+    if own is None:
+        words = "The study has no such task; this is the median of the encoder's tasks."
+        return SavedHours(float(np.median(finite)), min(finite), max(finite), words)
+    factor, words = _speed(finished, own, seconds_per_step)
+    low, high = factor * min(finite), factor * max(finite)
+    if not math.isfinite(own.device_hours_saved):
+        return SavedHours(math.nan, low, high, _why_not(own))
+    return SavedHours(factor * own.device_hours_saved, low, high, words)
 
 
-def pretraining_features(start: Start, spec: ModelSpec) -> np.ndarray | None:
-    """The encoder's features (cases, channels) of pretraining's cases, of the sequences that a network takes.
+def _speed(finished: FinishedStudy, pair: SummaryRow, seconds_per_step: float | None) -> tuple[float, str]:
+    """Factor between this machine's steps and the study's, and what the hours then rest on."""
+    steps = [
+        run.device_seconds / run.steps
+        for run in finished.runs
+        if (run.encoder, run.task, run.arm) == (pair.encoder, pair.task, "scratch") and run.steps > 0
+    ]
+    if seconds_per_step is None or not steps or min(steps) <= 0:
+        return 1.0, "From the study's convergence on this task and its own seconds per step."
+    words = f"From the study's convergence on this task, at the {seconds_per_step:.2g} s per step measured here."
+    return seconds_per_step / float(np.mean(steps)), words
+
+
+def _why_not(pair: SummaryRow) -> str:
+    if math.isinf(pair.convergence_efficiency):
+        return (
+            "In the study the pretrained arm did not reach the scratch arm's best on this task with every seed: "
+            "at equal quality nothing is saved."
+        )
+    return "The study's learning curves of this task do not show convergence."
+
+
+@dataclass(frozen=True)
+class CandidateEstimate:
+    """What a pretraining may be worth on a task.
+
+    Attributes:
+        name: The pretraining's bundle.
+        encoder: `profound` or `provicnet`.
+        objective: How it was pretrained, as `mae`; empty where the bundle does not say.
+        estimates: Estimator → value; `nan` where it has none.
+        gain: What can be expected.
+        hours: What can be saved.
+        seen: The same encoder and task in the study, where it has them.
+        notes: What to know about these numbers.
+    """
+
+    name: str
+    encoder: str
+    objective: str
+    estimates: dict[str, float]
+    gain: ExpectedGain
+    hours: SavedHours
+    seen: SummaryRow | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer.
+
+    Attributes:
+        task: The task.
+        data: What the cases are.
+        n_cases: How many train.
+        candidates: One for each pretraining.
+        recommended: A pretraining's name, `scratch`, or empty where nothing favors one.
+        why: In a sentence.
+        trust: How far the forecast can be trusted, in sentences.
+        forecasts: How good each estimator was on left-out tasks.
+    """
+
+    task: str
+    data: str
+    n_cases: int
+    candidates: tuple[CandidateEstimate, ...]
+    recommended: str
+    why: str
+    trust: str
+    forecasts: tuple[ForecastRow, ...] = field(default=())
+
+
+def advice_of(
+    task: str, data: str, n_cases: int, candidates: Iterable[CandidateEstimate], finished: FinishedStudy
+) -> Advice:
+    """Weigh the candidates.
 
     Args:
-        start: The pretraining.
-        spec: The network; one encoder with it is shared.
+        task, data, n_cases: As in `Advice`.
+        candidates: One for each pretraining.
+        finished: The study that they rest on.
     """
-    if not start.cases:
-        return None
-    own = start.bundle.spec if start.bundle.spec.task is not None else spec_for_views(start.bundle.spec)
-    network = pretrained_network(own, bundle_encoder_weights(start.bundle))
-    features = encoder_features(network, own, feature_cases(start.cases, own))[ENCODER]
-    if isinstance(own.encoder, ConvNeXtSpec):
-        return features
-    parts = dict(zip(own.preprocess.sequences, np.split(features, len(own.preprocess.sequences), axis=1), strict=True))
-    return np.concatenate([parts[sequence] for sequence in spec.preprocess.sequences], axis=1)
+    found = tuple(candidates)
+    recommended, why = _recommendation(found, finished)
+    return Advice(task, data, n_cases, found, recommended, why, trust_words(finished), finished.forecasts)
 
 
-def _as_in_study(study: StudyCase, experience: Experience) -> StudyCase:
-    """The case cut as the study's were, so that estimates compare; whole where nobody knows its gland."""
-    if experience.around_gland_mm is None or study.gland is None:
-        return study
-    return around_gland(study, experience.around_gland_mm)
-
-
-def _outlook(
-    start: Start,
-    task: TaskId,
-    studies: StudySet,
-    cases: Sequence[StudyCase],
-    experience: Experience,
-    seed: int,
-    tell: OnProgress | None,
-) -> Outlook:
-    bundle = start.bundle
-    family = bundle.spec.family
-    config = study_config(family, task, studies, steps=STEPS, seed=seed, encoder=bundle.spec)
-    weights, features = bundle_encoder_weights(bundle), pretraining_features(start, config.model)
-    prospect = Prospect(config, cases, weights, features)
-    estimates = {row.estimator: row.value for row in estimate(prospect, family, tell)}
-    measured = prospect.trial.seconds_per_step if math.isfinite(estimates["few-steps"]) else None
-    return Outlook(
-        name=bundle.name,
-        encoder=family,
-        objective=start.objective,
-        estimates=estimates,
-        gain=gain_to_expect(experience, family, str(task), estimates),
-        hours=hours_to_save(experience, family, str(task), measured),
-        seen=experience.cell(family, str(task)),
-        notes=tuple(_notes(prospect, estimates)),
+def trust_words(finished: FinishedStudy) -> str:
+    """How good the forecast was where it could be tried, or that it could not."""
+    constant, row = finished.constant, finished.best_forecast
+    if constant is None:
+        return (
+            "No forecast: the study at hand has no estimates of its own runs, so that no estimator was ever tried. "
+            "The estimates are shown as they are. Run `vfm-transfer forecast` on a finished study."
+        )
+    tried = f"{constant.n_cells} pairs, {constant.n_tasks} tasks, each left out in turn"
+    if row is None:
+        return (
+            f"No estimator beats always predicting the mean gain on the study ({tried}; that errs by "
+            f"{constant.mae_percent:.1f} percent points on average). The expected gain is that mean, the same for "
+            "every pretraining; the estimates are shown, but were not found to tell tasks apart."
+        )
+    return (
+        f"Forecast by `{row.estimator}`: rank correlation with the observed gain {_interval_words(row)} on the study "
+        f"({tried}); mean error {row.mae_percent:.1f} percent points, against {row.mae_constant_percent:.1f} of always "
+        f"predicting the mean gain. {_choosing_words(finished)}"
     )
 
 
-def _notes(prospect: Prospect, estimates: Mapping[str, float]) -> Iterable[str]:
-    if prospect.parameters > LARGEST_TRIAL:
-        yield (
-            f"few-steps was left out: {prospect.parameters / 1e6:.0f} million parameters are too many to train on a "
-            "processor. The study's encoders were far smaller, so that its experience may not hold."
+def advice_lines(advice: Advice) -> list[str]:
+    """The answer as lines for a terminal."""
+    lines = [f"{advice.task} on {advice.data}, {advice.n_cases} training cases", ""]
+    for candidate in advice.candidates:
+        lines += [*_candidate_lines(candidate), ""]
+    chosen = {"": "No recommendation", SCRATCH: "Recommended: train from scratch"}
+    lines.append(f"{chosen.get(advice.recommended, f'Recommended: {advice.recommended}')}. {advice.why}")
+    return [*lines, advice.trust, _LIMIT]
+
+
+def forecast_lines(rows: Sequence[ForecastRow]) -> list[str]:
+    """How good each estimator was on left-out tasks, as a table for a terminal, and which one is used."""
+    if not rows:
+        return ["Too few tasks have estimates and a gain: three are needed."]
+    lines = [f"{'':12}{'pairs':>6}{'error':>8}{'mean gain':>11}{'rank correlation':>26}{'within encoder':>16}"]
+    for row in rows:
+        rho = "" if math.isnan(row.rho) else f"{row.rho:.2f} ({row.rho_low:.2f} to {row.rho_high:.2f})"
+        within = "" if math.isnan(row.rho_within) else f"{row.rho_within:.2f}"
+        numbers = f"{row.n_cells:6}{row.mae_percent:8.1f}{row.mae_constant_percent:11.1f}"
+        lines.append(f"{row.estimator:12}{numbers}{rho:>26}{within:>16}")
+    return [*lines, trust_words(FinishedStudy(forecasts=tuple(rows)))]
+
+
+def advice_document(advice: Advice) -> dict[str, Any]:
+    """The answer as a JSON document; what is not known is null."""
+    document: dict[str, Any] = without_nan(asdict(advice))
+    document["outlooks"] = document.pop("candidates")  # the key of version 1
+    return {**document, "coverage": COVERAGE, "definition": _LIMIT}
+
+
+def _recommendation(candidates: tuple[CandidateEstimate, ...], finished: FinishedStudy) -> tuple[str, str]:
+    forecast = finished.best_forecast
+    if forecast is not None:
+        usable = [o for o in candidates if math.isfinite(o.estimates.get(forecast.estimator, math.nan))]
+        if not usable:
+            return "", f"The estimator `{forecast.estimator}` has no value for any of them."
+        top = max(usable, key=lambda candidate: candidate.gain.percent)
+        if top.gain.percent <= 0:
+            return SCRATCH, f"No pretraining is expected to gain; the best is {top.name} with {_gain_words(top.gain)}."
+        doubt = " The interval reaches below 0: it may as well lose." if top.gain.low < 0 else ""
+        return top.name, f"It has the largest expected gain, {_gain_words(top.gain)}.{doubt}"
+    seen = [(o, o.seen.rpg_percent) for o in candidates if o.seen is not None and math.isfinite(o.seen.rpg_percent)]
+    if not seen:
+        return "", "Nothing was measured that favors one of them on this task."
+    percent = max(gain for _, gain in seen)
+    names = [candidate.name for candidate, gain in seen if gain == percent]
+    basis = "That is what the study measured with its own pretraining and cases of this task, no forecast for these."
+    if percent <= 0:
+        return SCRATCH, f"The largest gain of an encoder was {percent:+.1f} %. {basis}"
+    lowest = min(
+        candidate.seen.rpg_low for candidate in candidates if candidate.name in names and candidate.seen is not None
+    )
+    if lowest <= 0:
+        return "", f"The largest gain of an encoder was {percent:+.1f} %, and its interval contains 0. {basis}"
+    if len(names) > 1:
+        return (
+            "",
+            f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %; nothing tells them apart.",
         )
-    training = len(prospect.config.split.train)
-    if len(prospect.studies) < training:
-        yield f"{len(prospect.studies)} of {training} training cases were looked at, evenly from all of them."
-    if prospect.pretraining is None:
-        yield "nearness was left out: the cases of this pretraining are not at hand."
-    if any(math.isnan(value) for name, value in estimates.items() if name in ("probe", "logme")):
-        yield "probe and logme need three or more cases."
+    return names[0], f"Its encoder had the largest gain, {percent:+.1f} %. {basis}"
 
 
-def _part(on_progress: OnProgress, number: int, count: int) -> OnProgress:
-    return lambda line, share: on_progress(line, (number + share) / count)
+def _candidate_lines(candidate: CandidateEstimate) -> list[str]:
+    kind = f"{candidate.encoder}, {candidate.objective}" if candidate.objective else candidate.encoder
+    estimates = ", ".join(f"{name} {_number(value)}" for name, value in candidate.estimates.items())
+    lines = [
+        f"{candidate.name} ({kind})",
+        f"  expected gain   {_gain_words(candidate.gain)}",
+        f"  saved hours     {_hours_words(candidate.hours)}",
+        f"  estimates       {estimates}",
+    ]
+    if candidate.seen is not None:
+        lines.append(f"  in the study    {_seen_words(candidate.seen)}")
+    return [*lines, *(f"  note            {note}" for note in candidate.notes)]
+
+
+def _gain_words(gain: ExpectedGain) -> str:
+    if not math.isfinite(gain.percent):
+        return "not known"
+    return f"{gain.percent:+.1f} % ({gain.low:+.1f} to {gain.high:+.1f})"
+
+
+def _hours_words(hours: SavedHours) -> str:
+    over = "" if not math.isfinite(hours.low) else f" ({hours.low:.3f} to {hours.high:.3f} over the encoder's tasks)"
+    number = f"{hours.hours:.3f} device-hours" if math.isfinite(hours.hours) else "none"
+    return f"{number}{over}. {hours.words}"
+
+
+def _seen_words(row: SummaryRow) -> str:
+    interval = "" if math.isnan(row.rpg_low) else f" ({row.rpg_low:+.1f} to {row.rpg_high:+.1f}, 95 %)"
+    return f"{row.metric}: gain {row.rpg_percent:+.1f} %{interval} on the study's own cases"
+
+
+def _interval_words(row: ForecastRow) -> str:
+    return f"{row.rho:.2f} (95 %: {row.rho_low:.2f} to {row.rho_high:.2f}, bootstrap over tasks)"
+
+
+def _choosing_words(finished: FinishedStudy) -> str:
+    """Picking the best of several flatters it; what picking alone comes to."""
+    row = next((row for row in finished.forecasts if row.estimator == "chosen"), None)
+    if row is None:
+        return ""
+    verdict = "still better than" if row.mae_percent < row.mae_constant_percent else "no better than"
+    return (
+        f"It was picked as the best of several; picked again without each task, the error is {row.mae_percent:.1f}, "
+        f"{verdict} the mean gain."
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "not available"
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no numbers that are not finite: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,21 +39,22 @@ from ..training.finetune import FinetuneConfig, finetune
 from ..training.samples import lesson_of
 from .distance import MIN_CASES, unpaired_mmd2
 from .features import ENCODER, encoder_features, feature_cases
+from .forecast import EstimateRow
 from .patches import PatchTable, patch_tables
 
+OnProgress = Callable[[str, float], None]
 TRIAL_STEPS = 20
-MOST_CASES = 24  # that are looked at; more make an answer slow, and it changes little
+MAX_CASES = 24  # that are looked at; more make an answer slow, and it changes little
 RANDOM_ENCODERS = 3
-LARGEST_TRIAL = 20e6  # parameters of a network that takes trial steps on a CPU
+MAX_TRIAL_PARAMETERS = 20e6  # parameters of a network that takes trial steps on a CPU
 FOLDS = 5
 _RANDOM_SEED = 1_000
 _PENALTIES = np.logspace(-3, 5, 25)  # of standardized features, for a sum over samples
 _RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardized features have a scale of 1
 _TINY = 1e-12
-NOT_KNOWN = float("nan")
 
 
-def looked_at(studies: Sequence[StudyCase], most: int = MOST_CASES) -> list[StudyCase]:
+def evenly_chosen(studies: Sequence[StudyCase], most: int = MAX_CASES) -> list[StudyCase]:
     """At most so many of the cases, evenly from all of them."""
     if len(studies) <= most:
         return list(studies)
@@ -74,7 +76,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Prospect:
+class Candidate:
     """A pretraining and a task's training cases, before any fine-tuning; nothing is computed before it is asked for.
 
     Attributes:
@@ -129,45 +131,63 @@ class Prospect:
         return sum(p.numel() for p in pretrained_network(self.config.model, None).parameters())
 
 
-def probe(prospect: Prospect) -> float:
+def probe(candidate: Candidate) -> float:
     """Share of the target's variance that a linear probe explains, pretrained minus random."""
-    return _over_random(prospect, lambda table: explained_share(table.features, table.target, table.cases))
+    return _over_random(candidate, lambda table: explained_share(table.features, table.target, table.cases))
 
 
-def logme(prospect: Prospect) -> float:
+def logme(candidate: Candidate) -> float:
     """Log evidence per sample, pretrained minus random."""
-    return _over_random(prospect, lambda table: log_maximum_evidence(table.features, table.target))
+    return _over_random(candidate, lambda table: log_maximum_evidence(table.features, table.target))
 
 
-def few_steps(prospect: Prospect) -> float:
+def few_steps(candidate: Candidate) -> float:
     """Percent by which the loss of a few steps is lower; `nan` of a network that is too large to try on a CPU."""
-    if prospect.parameters > LARGEST_TRIAL:
-        return NOT_KNOWN
-    trial = prospect.trial
-    return 100 * (trial.scratch - trial.pretrained) / abs(trial.scratch) if trial.scratch else NOT_KNOWN
+    if candidate.parameters > MAX_TRIAL_PARAMETERS:
+        return math.nan
+    trial = candidate.trial
+    return 100 * (trial.scratch - trial.pretrained) / abs(trial.scratch) if trial.scratch else math.nan
 
 
-def nearness(prospect: Prospect) -> float:
+def nearness(candidate: Candidate) -> float:
     """Minus the distance of the task's cases from pretraining's; `nan` where pretraining's are not at hand."""
-    if prospect.pretraining is None or min(len(prospect.pretraining), len(prospect.studies)) < MIN_CASES:
-        return NOT_KNOWN
-    spec = prospect.config.model
-    network = pretrained_network(spec, prospect.weights)
-    cases = (case for study in prospect.studies for case in feature_cases([study], spec))  # one at a time in memory
+    if candidate.pretraining is None or min(len(candidate.pretraining), len(candidate.studies)) < MIN_CASES:
+        return math.nan
+    spec = candidate.config.model
+    network = pretrained_network(spec, candidate.weights)
+    cases = (case for study in candidate.studies for case in feature_cases([study], spec))  # one at a time in memory
     own = encoder_features(network, spec, cases)[ENCODER]
-    return -unpaired_mmd2(own, prospect.pretraining)
+    return -unpaired_mmd2(own, candidate.pretraining)
 
 
-Estimator = Callable[[Prospect], float]
+Estimator = Callable[[Candidate], float]
 ESTIMATORS: dict[str, Estimator] = {"probe": probe, "logme": logme, "few-steps": few_steps, "nearness": nearness}
 
 
-def _over_random(prospect: Prospect, measure: Callable[[PatchTable], float]) -> float:
-    if len(prospect.studies) < MIN_CASES:
-        return NOT_KNOWN
-    random = float(np.mean([measure(table) for table in prospect.random_patches]))
-    found = measure(prospect.pretrained_patches) - random
-    return found if math.isfinite(found) else NOT_KNOWN
+def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
+    """What every estimator says, and what it took.
+
+    Args:
+        candidate: The pretraining and the cases.
+        encoder: What to call the encoder.
+        on_progress: Told which estimator is done and which share of all.
+    """
+    rows = []
+    for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
+        began = time.process_time()
+        value = float(estimator(candidate))
+        rows.append(EstimateRow(encoder, str(candidate.config.model.task), name, value, time.process_time() - began))
+        if on_progress is not None:
+            on_progress(f"{encoder}, {name}", number / len(ESTIMATORS))
+    return tuple(rows)
+
+
+def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -> float:
+    if len(candidate.studies) < MIN_CASES:
+        return math.nan
+    random = float(np.mean([measure(table) for table in candidate.random_patches]))
+    found = measure(candidate.pretrained_patches) - random
+    return found if math.isfinite(found) else math.nan
 
 
 class _GcvRidge(RegressorMixin, BaseEstimator):

@@ -363,8 +363,8 @@ def _distances(cell: Cell, config: StudyConfig, place: Place, network: nn.Module
     cases = feature_cases(common_studies(config, task, place), spec)
     before = build_network(spec)
     load_encoder(before, spec, bundle_encoder_weights(start))
-    features = [encoder_features(each, spec, cases) for each in (before.eval(), network)]
-    return tuple(distance_rows(*features, cell.encoder, task, cell.seed))
+    first, last = (encoder_features(each, spec, cases) for each in (before.eval(), network))
+    return tuple(distance_rows(first, last, cell.encoder, task, cell.seed))
 
 
 def _start(cell: Cell, place: Place) -> Bundle | None:

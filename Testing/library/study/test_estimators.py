@@ -15,8 +15,7 @@ from VFMTransferLib.core.windows import cut
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import network_input
 from VFMTransferLib.study import estimators
-from VFMTransferLib.study.advice import estimate
-from VFMTransferLib.study.estimators import ESTIMATORS, Prospect, few_steps, logme, nearness, probe
+from VFMTransferLib.study.estimators import ESTIMATORS, Candidate, estimate, few_steps, logme, nearness, probe
 from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
 from VFMTransferLib.study.patches import PatchTable, patch_table
 from VFMTransferLib.tasks.images import SUPER_RESOLVED
@@ -46,16 +45,16 @@ def random_weights(spec, seed):
     return encoder_weights(pretrained_network(spec, None, seed).state_dict(), spec)
 
 
-def a_prospect(family, task, seed=40, **changes):
+def a_candidate(family, task, seed=40, **changes):
     config = tiny_study_config(family, task, **changes)
-    return Prospect(config, studies_of(task), random_weights(config.model, seed))
+    return Candidate(config, studies_of(task), random_weights(config.model, seed))
 
 
 def known_to(features, target):
     return PatchTable(features, target, np.arange(len(target)) // 10)
 
 
-def a_known_prospect(pretrained_knows: bool, random_knows: bool):
+def a_known_candidate(pretrained_knows: bool, random_knows: bool):
     rng = np.random.default_rng(0)
     target = rng.normal(size=80)
     knows = np.column_stack([rng.normal(size=(80, 3)), target])
@@ -68,55 +67,55 @@ def a_known_prospect(pretrained_knows: bool, random_knows: bool):
 
 
 def test_features_that_contain_the_target_are_worth_what_random_ones_lack():
-    assert probe(a_known_prospect(True, False)) == pytest.approx(1.0, abs=0.15)
-    assert logme(a_known_prospect(True, False)) > 1
+    assert probe(a_known_candidate(True, False)) == pytest.approx(1.0, abs=0.15)
+    assert logme(a_known_candidate(True, False)) > 1
     for estimator in (probe, logme):
-        assert estimator(a_known_prospect(True, True)) == 0  # no gain where a random encoder tells as much
-        assert abs(estimator(a_known_prospect(False, False))) < 0.15
-        assert estimator(a_known_prospect(False, True)) < -0.8
+        assert estimator(a_known_candidate(True, True)) == 0  # no gain where a random encoder tells as much
+        assert abs(estimator(a_known_candidate(False, False))) < 0.15
+        assert estimator(a_known_candidate(False, True)) < -0.8
 
 
 def test_a_few_steps_of_the_same_start_gain_nothing():
     config = tiny_study_config("profound", TaskId.ADC_TRANSLATION)
     start = initial_network(config, Arm.SCRATCH, None).state_dict()
-    same = Prospect(config, studies_of(TaskId.ADC_TRANSLATION), encoder_weights(start, config.model))
+    same = Candidate(config, studies_of(TaskId.ADC_TRANSLATION), encoder_weights(start, config.model))
     assert few_steps(same) == 0
     assert same.trial.pretrained == same.trial.scratch
     assert same.trial.seconds_per_step > 0
-    other = a_prospect("profound", TaskId.ADC_TRANSLATION)
+    other = a_candidate("profound", TaskId.ADC_TRANSLATION)
     trial = other.trial
     assert few_steps(other) == pytest.approx(100 * (trial.scratch - trial.pretrained) / trial.scratch)
     assert few_steps(other) != 0
 
 
 def test_networks_too_large_for_a_trial_take_no_steps(monkeypatch):
-    monkeypatch.setattr(estimators, "LARGEST_TRIAL", 10)
+    monkeypatch.setattr(estimators, "MAX_TRIAL_PARAMETERS", 10)
     monkeypatch.setattr(estimators, "finetune", lambda *_, **__: pytest.fail("a step was taken"))
-    assert math.isnan(few_steps(a_prospect("profound", TaskId.CLASSIFICATION)))
+    assert math.isnan(few_steps(a_candidate("profound", TaskId.CLASSIFICATION)))
 
 
 def test_cases_that_pretraining_has_seen_are_nearer_than_others():
-    prospect = a_prospect("provicnet", TaskId.SUPER_RESOLUTION)
-    spec = prospect.config.model
-    network = pretrained_network(spec, prospect.weights)
-    own = encoder_features(network, spec, feature_cases(prospect.studies, spec))[ENCODER]
+    candidate = a_candidate("provicnet", TaskId.SUPER_RESOLUTION)
+    spec = candidate.config.model
+    network = pretrained_network(spec, candidate.weights)
+    own = encoder_features(network, spec, feature_cases(candidate.studies, spec))[ENCODER]
     near, far = (
-        nearness(Prospect(prospect.config, prospect.studies, prospect.weights, own + shift)) for shift in (0.0, 3.0)
+        nearness(Candidate(candidate.config, candidate.studies, candidate.weights, own + shift)) for shift in (0.0, 3.0)
     )
     assert far < near
     assert far < -0.3
-    assert math.isnan(nearness(prospect))  # pretraining's cases are not at hand
+    assert math.isnan(nearness(candidate))  # pretraining's cases are not at hand
 
 
 @pytest.mark.parametrize(("family", "task"), SOME_CELLS)
 def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(family, task):
-    prospect = a_prospect(family, task)
-    spec = prospect.config.model
+    candidate = a_candidate(family, task)
+    spec = candidate.config.model
     features = np.random.default_rng(0).normal(size=(5, spec.encoder.dims[-1] if family == "profound" else 16))
     if family == "provicnet":
         features = np.tile(features, len(spec.preprocess.sequences))
     first, again = (
-        estimate(Prospect(prospect.config, prospect.studies, prospect.weights, features), family) for _ in range(2)
+        estimate(Candidate(candidate.config, candidate.studies, candidate.weights, features), family) for _ in range(2)
     )
     assert [row.estimator for row in first] == list(ESTIMATORS)
     assert [row.value for row in first] == [row.value for row in again]
@@ -124,8 +123,8 @@ def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(fa
 
 
 def test_too_few_cases_say_nothing():
-    prospect = a_prospect("profound", TaskId.ANATOMY_SEGMENTATION)
-    two = Prospect(prospect.config, prospect.studies[:2], prospect.weights)
+    candidate = a_candidate("profound", TaskId.ANATOMY_SEGMENTATION)
+    two = Candidate(candidate.config, candidate.studies[:2], candidate.weights)
     assert math.isnan(probe(two))
     assert math.isnan(logme(two))
 

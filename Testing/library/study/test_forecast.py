@@ -1,4 +1,4 @@
-"""Forecasts of tasks that were left out: by hand on six cells, and where an estimator knows everything or nothing."""
+"""Forecasts of tasks that were left out: by hand on six pairs, and where an estimator knows everything or nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def a_summary(points):
     return [SummaryRow(p.encoder, p.task, "dice", p.gain, *rest) for p in points]
 
 
-def test_six_cells_by_hand():
+def test_six_points_by_hand():
     """Without a: places 0 1 0 1 and gains 20 30 10 20 make 15 + 10 x. Without c places cross, and the slope is 0."""
     assert leave_one_task_out(SIX).tolist() == pytest.approx([15, 15, 10, 20, 5, 10])
     row = validate({"e": SIX})[0]
@@ -98,7 +98,7 @@ def test_choosing_falls_back_to_the_mean_gain():
     assert rows[CHOSEN].mae_percent == pytest.approx(rows[CONSTANT].mae_percent)
 
 
-def test_a_new_estimate_among_known_cells():
+def test_a_new_estimate_among_known_ones():
     """All six known: places 0 .5 1 / .5 0 1, gains 10 20 30 0 10 20."""
     x, y = np.array([0, 0.5, 1, 0.5, 0, 1]), np.array([10, 20, 30, 0, 10, 20])
     slope, base = np.polyfit(x, y, 1)
@@ -107,7 +107,7 @@ def test_a_new_estimate_among_known_cells():
     assert expected_gain(Point("unheard-of", "new", 5, NAN), SIX) == pytest.approx(base + slope * 0.5)
 
 
-def test_cells_without_a_number_are_left_out_and_too_few_tasks_have_no_row():
+def test_points_without_a_number_are_left_out_and_too_few_tasks_have_no_row():
     estimates = [EstimateRow(p.encoder, p.task, "e", p.estimate if p.task != "b" else NAN, 1.0) for p in SIX]
     points = points_of(estimates, a_summary(SIX))
     assert {p.task for p in points["e"]} == {"a", "c"}

@@ -1,4 +1,4 @@
-"""The estimators on a finished study: every cell that was pretrained, from training cases alone."""
+"""The estimators on a finished study: every encoder that was pretrained, from training cases alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from study_grids import a_document, prepared_study, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.terms import TaskId
-from VFMTransferLib.study import calibration, estimators
+from VFMTransferLib.study import candidates, estimators
 from VFMTransferLib.study.cases import Place, training_studies
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.estimators import ESTIMATORS
@@ -53,16 +53,16 @@ def a_finished_study(tmp_path_factory):
     return folder / "grid"
 
 
-def test_every_pretrained_cell_is_estimated_and_the_estimators_are_tried(
+def test_every_pretrained_encoder_is_estimated_and_the_estimators_are_tried(
     a_finished_study, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
     out = tmp_path / "out"
     assert main(["forecast", str(a_finished_study), "-o", str(out), "--json"]) == 0
     rows = read_estimates(out)
-    cells = [(encoder, task) for task, encoders in TASKS.items() for encoder in encoders]
+    pairs = [(encoder, task) for task, encoders in TASKS.items() for encoder in encoders]
     found = [(row.encoder, row.task, row.estimator) for row in rows]
-    assert found == [(*cell, name) for cell in cells for name in ESTIMATORS]
+    assert found == [(*pair, name) for pair in pairs for name in ESTIMATORS]
     assert all(math.isfinite(row.value) for row in rows)
     names = [row.estimator for row in read_forecast(out)]
     assert names == [*ESTIMATORS, "chosen", "constant"]
@@ -70,14 +70,14 @@ def test_every_pretrained_cell_is_estimated_and_the_estimators_are_tried(
     assert [row["estimator"] for row in answer["forecasts"]] == names
     assert not (a_finished_study / "estimates.csv").exists()
     phantoms = {path.name for path in (a_finished_study / "work" / "phantoms").iterdir()}
-    assert not any("phantom-002" in name for name in phantoms)  # no test case was looked at, or even made
+    assert not any("phantom-002" in name for name in phantoms)  # no test case was used, or even made
 
-    monkeypatch.setattr(calibration, "estimate", lambda *_: pytest.fail("it is there already"))
+    monkeypatch.setattr(candidates, "estimate", lambda *_: pytest.fail("it is there already"))
     assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
     assert read_estimates(out) == rows
     assert "rank correlation" in capsys.readouterr().out
 
-    (a_finished_study / "runs.csv").rename(tmp_path / "runs.csv")  # as before any cell was done
+    (a_finished_study / "runs.csv").rename(tmp_path / "runs.csv")  # as before any run was done
     assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
     assert (read_estimates(out), read_forecast(out)) == (rows, ())
     assert "Too few tasks" in capsys.readouterr().out

@@ -1,0 +1,255 @@
+"""Which pretrainings a fine-tuning could start from, and every estimator on them: for advice, or on a finished study.
+
+Advice estimates each candidate on a task's own training cases and weighs what the study lets expect. The same
+estimators are tried on every encoder and task of a finished study, with nothing but what was known before it: its
+configuration, its pretrainings, its training cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bundles.bundle import Bundle, read_bundle
+from ..bundles.catalog import find_bundle, list_bundles, shipped_folder
+from ..bundles.metadata import METADATA
+from ..core.errors import DatasetError
+from ..core.files import writing
+from ..core.terms import TaskId
+from ..encoders.base import ConvNeXtSpec, ModelSpec
+from ..encoders.weights import bundle_encoder_weights, pretrained_network
+from ..tasks.truth import StudyCase, around_gland, from_phantom
+from ..training.arms import study_config
+from ..training.cases import StudySet, pretraining_phantoms
+from ..training.encoders import spec_for_views
+from .advice import Advice, CandidateEstimate, FinishedStudy, advice_of, gain_to_expect, hours_to_save
+from .cases import Place, training_studies
+from .config import CONFIG, read_config
+from .estimators import MAX_TRIAL_PARAMETERS, Candidate, estimate, evenly_chosen
+from .features import ENCODER, encoder_features, feature_cases
+from .forecast import EstimateRow, ForecastRow, points_of, read_estimates, validate, write_forecast
+from .phantoms import PhantomStore
+from .run import bundle_folder, cell_config
+from .summary import summarize
+from .tables import RUNS, Cell, read_tables
+
+STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at
+PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
+_STUDY = "Study"
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class PretrainedCheckpoint:
+    """A pretraining that a fine-tuning could start from.
+
+    Attributes:
+        bundle: Its bundle, as `vfm-transfer pretrain` writes it.
+        cases: Cases such as it was trained on, of all sequences and with the gland, as cases of lesion segmentation;
+            empty where they are not at hand.
+    """
+
+    bundle: Bundle
+    cases: tuple[StudyCase, ...] = ()
+
+    @property
+    def objective(self) -> str:
+        """How it was pretrained, as `mae`; empty where the bundle does not say."""
+        return str(self.bundle.training.get("objective", ""))
+
+
+def find_checkpoints(
+    names: Iterable[str], study: Path, on_progress: OnProgress | None = None
+) -> list[PretrainedCheckpoint]:
+    """The pretrainings of some names or folders; by default those that are installed, and the study's own.
+
+    Raises:
+        DatasetError: There is none.
+        BundleError: A name stands for no bundle.
+    """
+    bundles = [find_bundle(name) for name in names] or _found(study)
+    if not bundles:
+        raise DatasetError(
+            "Advice needs a pretraining to speak of, but none is installed. Make one with `vfm-transfer pretrain`, or "
+            "name its folder with --pretrained."
+        )
+    made: tuple[StudyCase, ...] = ()
+    if any(_is_of_phantoms(bundle) for bundle in bundles):
+        phantoms = pretraining_phantoms(PHANTOM_COUNT, on_progress)
+        made = tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms)
+    return [PretrainedCheckpoint(bundle, made if _is_of_phantoms(bundle) else ()) for bundle in bundles]
+
+
+def shipped_study() -> Path:
+    """The folder of the study that comes with the product; it may not be there."""
+    bundles = shipped_folder()
+    return Path(_STUDY) if bundles is None else bundles.parent / _STUDY
+
+
+def _found(study: Path) -> list[Bundle]:
+    """Bundles without a head that was trained: they name the objective of their pretraining."""
+    installed = [b for b in list_bundles() if b.arm is None and "objective" in b.training]
+    own = sorted(folder for folder in study.glob("work/pretrained/*") if (folder / METADATA).is_file())
+    return [*installed, *map(read_bundle, own)]
+
+
+def _is_of_phantoms(bundle: Bundle) -> bool:
+    return str(bundle.training.get("data", "")).endswith("phantoms")
+
+
+def advise(
+    task: TaskId,
+    studies: StudySet,
+    checkpoints: Sequence[PretrainedCheckpoint],
+    finished: FinishedStudy,
+    *,
+    data: str,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Advice:
+    """Which pretraining suits a task on these cases.
+
+    Args:
+        task: The task.
+        studies: The cases; only those that train are used, and of many of them some.
+        checkpoints: The pretrainings to choose from.
+        finished: A finished study.
+        data: What the cases are, for the answer.
+        seed: Of everything that is drawn.
+        on_progress: Receives what is done and which share of all.
+
+    Raises:
+        DatasetError: There is no pretraining, or there are no cases.
+        BundleError, CheckpointError: A pretraining cannot be read, or has no encoder for the task.
+    """
+    if not checkpoints or not studies.split.train:
+        raise DatasetError("Advice needs at least one pretraining and one training case.")
+    cases = evenly_chosen(studies.of(studies.split.train))
+    width_mm = finished.around_gland_mm
+    if width_mm is not None:  # cut as the study's were, so that estimates compare
+        cases = [case if case.gland is None else around_gland(case, width_mm) for case in cases]
+    found = []
+    for number, checkpoint in enumerate(checkpoints):
+        bundle, family = checkpoint.bundle, checkpoint.bundle.spec.family
+        config = study_config(family, task, studies, steps=STEPS, seed=seed, encoder=bundle.spec)
+        features = pretraining_features(checkpoint, config.model)
+        candidate = Candidate(config, cases, bundle_encoder_weights(bundle), features)
+        tell = None if on_progress is None else _part(on_progress, number, len(checkpoints))
+        estimates = {row.estimator: row.value for row in estimate(candidate, family, tell)}
+        measured = candidate.trial.seconds_per_step if math.isfinite(estimates["few-steps"]) else None
+        found.append(
+            CandidateEstimate(
+                name=bundle.name,
+                encoder=family,
+                objective=checkpoint.objective,
+                estimates=estimates,
+                gain=gain_to_expect(finished, family, str(task), estimates),
+                hours=hours_to_save(finished, family, str(task), measured),
+                seen=finished.row(family, str(task)),
+                notes=tuple(_notes(candidate, estimates)),
+            )
+        )
+    return advice_of(str(task), data, len(studies.split.train), found, finished)
+
+
+def _notes(candidate: Candidate, estimates: Mapping[str, float]) -> Iterator[str]:
+    if candidate.parameters > MAX_TRIAL_PARAMETERS:
+        yield (
+            f"few-steps was not tried: {candidate.parameters / 1e6:.0f} million parameters are too many to train on a "
+            "processor. The study's encoders were far smaller, so that its results may not hold."
+        )
+    training = len(candidate.config.split.train)
+    if len(candidate.studies) < training:
+        yield f"{len(candidate.studies)} of {training} training cases were used, evenly from all of them."
+    if candidate.pretraining is None:
+        yield "nearness was not computed: the cases of this pretraining are not at hand."
+    if any(math.isnan(value) for name, value in estimates.items() if name in ("probe", "logme")):
+        yield "probe and logme need three or more cases."
+
+
+def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> np.ndarray | None:
+    """The encoder's features (cases, channels) of pretraining's cases, of the sequences that a network takes.
+
+    Args:
+        checkpoint: The pretraining.
+        spec: The network; one encoder with it is shared.
+    """
+    if not checkpoint.cases:
+        return None
+    own = checkpoint.bundle.spec if checkpoint.bundle.spec.task is not None else spec_for_views(checkpoint.bundle.spec)
+    network = pretrained_network(own, bundle_encoder_weights(checkpoint.bundle))
+    features = encoder_features(network, own, feature_cases(checkpoint.cases, own))[ENCODER]
+    if isinstance(own.encoder, ConvNeXtSpec):
+        return features
+    parts = dict(zip(own.preprocess.sequences, np.split(features, len(own.preprocess.sequences), axis=1), strict=True))
+    return np.concatenate([parts[sequence] for sequence in spec.preprocess.sequences], axis=1)
+
+
+def _part(on_progress: OnProgress, number: int, count: int) -> OnProgress:
+    return lambda line, share: on_progress(line, (number + share) / count)
+
+
+@dataclass(frozen=True)
+class TriedEstimators:
+    """What was found.
+
+    Attributes:
+        estimates: Each estimator's value for each encoder and task.
+        forecasts: How good they were on left-out tasks; empty where too few tasks are done.
+    """
+
+    estimates: tuple[EstimateRow, ...]
+    forecasts: tuple[ForecastRow, ...]
+
+
+def try_estimators(
+    folder: Path, output: Path | None = None, *, resume: bool = False, on_progress: OnProgress | None = None
+) -> TriedEstimators:
+    """Estimate every encoder and task of a study, validate the estimators, and write both tables.
+
+    A study that is still being run may be estimated before its runs are done: validation takes those that are.
+
+    Args:
+        folder: The study, with its `work` folder.
+        output: Where `estimates.csv` and `forecast.csv` go; by default beside the study's tables.
+        resume: Keep estimates that are in `output` already.
+        on_progress: Receives what is done and which share of all.
+
+    Raises:
+        ConfigError: The folder holds no study's configuration.
+        DatasetError: A table cannot be understood.
+        BundleError: A pretraining is missing.
+        OutputError: The output cannot be written.
+    """
+    config, place = read_config(folder / CONFIG), Place(folder.absolute())
+    target = output or folder
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+    summary = summarize(read_tables(folder)) if (folder / RUNS).is_file() else ()
+    estimates = list(read_estimates(target)) if resume else []
+    kept = {(row.encoder, row.task) for row in estimates}
+    pairs = [
+        (encoder, task)
+        for task, settings in config.tasks.items()
+        for encoder in config.encoders
+        if settings.fit(encoder) is not None and (encoder, task) not in kept
+    ]
+    phantoms = PhantomStore(place.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
+    for number, (encoder, task) in enumerate(pairs):
+        bundle = read_bundle(bundle_folder(encoder, place))
+        seeds: Sequence[int] = config.encoders[encoder].pretraining.phantoms.seeds[:PHANTOM_COUNT]
+        seen = tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms.phantoms(seeds))
+        training = cell_config(Cell(encoder, task, "pretrained", config.seeds[0]), config)
+        features = pretraining_features(PretrainedCheckpoint(bundle, seen), training.model)
+        cases = evenly_chosen(training_studies(config, task, place))
+        candidate = Candidate(training, cases, bundle_encoder_weights(bundle), features)
+        tell = None if on_progress is None else _part(on_progress, number, len(pairs))
+        estimates += estimate(candidate, encoder, tell)
+        write_forecast(estimates, validate(points_of(estimates, summary)), target)
+    forecasts = validate(points_of(estimates, summary))
+    write_forecast(estimates, forecasts, target)
+    return TriedEstimators(tuple(estimates), forecasts)
