@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +36,12 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+            work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+            work.mkdir()
         try:
             with writing(folder):
                 yield work
-                _apply_umask(work)
+                _make_ordinary(work)
                 _replace_folder(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -56,13 +58,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         OutputError: The folder cannot be written, or the disk is full.
     """
     with writing(path):
-        descriptor, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(descriptor)
-    part = Path(name)
+        part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE(part.stat().st_mode)
     try:
         with writing(path):
             yield part
-            part.chmod(0o666 & ~_umask())
+            part.chmod(mode)  # some libraries make their files private
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -146,7 +148,8 @@ def _replace_folder(work: Path, folder: Path) -> None:
     if not folder.exists():
         work.rename(folder)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    aside.mkdir()
     folder.rename(aside / folder.name)
     try:
         work.rename(folder)
@@ -157,15 +160,12 @@ def _replace_folder(work: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _apply_umask(work: Path) -> None:
-    """Give the folder and its files ordinary permissions; `mkdtemp` and safetensors make theirs private."""
-    work.chmod(0o777 & ~_umask())
+def _make_ordinary(work: Path) -> None:
+    """Give files the permissions of their folder: some libraries, safetensors among them, make theirs private.
+
+    The folder was made with those that the process gives; asking for its umask would change it for all threads.
+    """
+    mode = work.stat().st_mode & 0o666
     for file in work.rglob("*"):
         if file.is_file():
-            file.chmod(0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            file.chmod(mode)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from ..bundles.catalog import broken_bundles, list_bundles, shipped_folder, user_folder
 from ..core.machine import describe_machine, free_disk_gb
 from ..core.packages import describe_site_packages, is_half_installed, version_of, without_home
 from ..core.version import __version__
@@ -25,6 +24,7 @@ _PACKAGES = (
     "monai",
     "rich",
     "pillow",
+    "pydicom",
 )
 _MODULES = {"onnx": "onnxruntime", "torch": "torch"}
 _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
@@ -116,6 +116,11 @@ def _examine_runtime(runtime: str, packages: dict[str, str | None], halves: list
 
 
 def _examine_models() -> dict[str, Any]:
+    try:
+        from ..bundles.catalog import broken_bundles, list_bundles, shipped_folder, user_folder
+    except ModuleNotFoundError as error:  # a bare Python lacks even numpy
+        reason = f"the package {error.name} is not installed. Run: python -m pip install vfm-transfer"
+        return {"folder": "", "free_disk_gb": 0.0, "shipped": [], "own": [], "broken": {"any network": reason}}
     shipped, folder = shipped_folder(), user_folder()
     bundles = list_bundles()
     return {

@@ -1,29 +1,31 @@
-"""What the header of one DICOM slice says of its series, its place and its b value."""
+"""What the header of one DICOM slice states of its series, its place and its b value; and what a series is."""
 
 from __future__ import annotations
 
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..core.errors import ImageError
-from ..core.volume import itk_warnings_silenced
 
-_MR_STORAGE = b"1.2.840.10008.5.1.4.1.1.4\0"  # class of single-frame MR images, in the file's first bytes
-_META_BYTES = 1024
-_SIEMENS_B = "0019|100c"
-_GE_B = "0043|1039"
-_PHILIPS_B = "2001|1003"
-_PHILIPS_DIRECTION = "2001|1004"
-_STANDARD_B = "0018|9087"
-_STANDARD_DIRECTION = "0018|9075"
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"  # class of single-frame MR images
+_PIXEL_HEADER_BYTES = 8  # before the pixels, at least: their tag and length
+# Where each make keeps the b value: group, private creator, element.
+_SIEMENS_B = (0x0019, "SIEMENS MR HEADER", 0x0C)
+_PHILIPS_B = (0x2001, "Philips Imaging DD 001", 0x03)
+_GE_B = (0x0043, "GEMS_PARM_01", 0x39)
+_PHILIPS_DIRECTION = (0x2001, "Philips Imaging DD 001", 0x04)
 _GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
 _B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1; not *ep_b50_800
 _B_IN_DESCRIPTION = re.compile(r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]?(\d{1,4})(?!\d|[ _,/-]\d)")
@@ -78,112 +80,142 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     Raises:
         ImageError: A slice of an MR series is truncated or damaged.
     """
-    headers = []
-    with itk_warnings_silenced():
-        for path in paths:
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.LoadPrivateTagsOn()
-            try:
-                reader.ReadImageInformation()
-            except RuntimeError:
-                _require_no_mr_slice(path)
-                continue
-            if (header := _header(path, reader)) is not None:
-                headers.append(header)
-    return headers
+    return [header for path in paths if (header := _read_header(path)) is not None]
 
 
-def _require_no_mr_slice(path: Path) -> None:
-    """Raise if a file that cannot be read was a slice; left out, it would shorten its series unseen."""
-    with path.open("rb") as file:
-        if _MR_STORAGE in file.read(_META_BYTES):
+def _read_header(path: Path) -> Header | None:
+    import pydicom  # not above: files of other kinds are read without it
+
+    with path.open("rb") as file, pydicom.config.disable_value_validation():
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        except Exception:  # pydicom raises errors of many kinds where a file is something else
+            return None
+        has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
+        if not has_pixels and _MR_STORAGE in (
+            _text(dataset, "SOPClassUID"),
+            _text(dataset.file_meta, "MediaStorageSOPClassUID"),
+        ):
+            # Left out, it would shorten its series unseen.
             raise ImageError(
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )
+        return _header(path, dataset) if has_pixels else None
 
 
-def _header(path: Path, reader: sitk.ImageFileReader) -> Header | None:
-    tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
-    frames = int(_number(tags.get("0028|0008")) or 1)
-    orientation = _numbers(tags.get("0020|0037"))
-    position = _numbers(tags.get("0020|0032"))
+def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
+    """Whether pixels follow the header, all of them where they are not compressed."""
+    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    if syntax is not None and syntax.is_deflated:  # the header is compressed too; its end is not known
+        return True
+    if syntax is not None and syntax.is_compressed:
+        return remaining_bytes > _PIXEL_HEADER_BYTES
+    counts = (_number(dataset, name) for name in ("Rows", "Columns", "BitsAllocated"))
+    bits = float(np.prod([count or 0 for count in counts])) * (_number(dataset, "NumberOfFrames") or 1)
+    return bits > 0 and remaining_bytes >= bits / 8 + _PIXEL_HEADER_BYTES
+
+
+def _header(path: Path, dataset: Dataset) -> Header | None:
+    frames = int(_number(dataset, "NumberOfFrames") or 1)
+    orientation = _numbers(dataset, "ImageOrientationPatient")
+    position = _numbers(dataset, "ImagePositionPatient")
     if frames == 1 and (len(orientation) != 6 or len(position) != 3):
         return None
-    description = tags.get("0008|103e", "")
+    spacing_mm = _numbers(dataset, "PixelSpacing")
+    description = _text(dataset, "SeriesDescription")
     return Header(
         path=path,
-        study_uid=tags.get("0020|000d", ""),
-        series_uid=tags.get("0020|000e", ""),
-        number=tags.get("0020|0011", ""),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        number=_text(dataset, "SeriesNumber"),
         description=description,
-        modality=tags.get("0008|0060", ""),
+        modality=_text(dataset, "Modality"),
         frames=frames,
-        image_type=_words(tags.get("0008|0008")),
-        scanning_sequence=_words(tags.get("0018|0020")),
-        echo_time_ms=_number(tags.get("0018|0081")),
+        image_type=_words(dataset, "ImageType"),
+        scanning_sequence=_words(dataset, "ScanningSequence"),
+        echo_time_ms=_number(dataset, "EchoTime"),
         orientation=orientation if len(orientation) == 6 else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         position_mm=position if len(position) == 3 else (0.0, 0.0, 0.0),
-        spacing_mm=reader.GetSpacing()[:2],
-        size=reader.GetSize()[:2],
-        b_value=_b_value(path, tags, description),
-        is_trace=_is_trace(tags),
+        spacing_mm=spacing_mm[::-1] if len(spacing_mm) == 2 else (1.0, 1.0),  # DICOM: between rows, between columns
+        size=(int(dataset.Columns), int(dataset.Rows)),
+        b_value=_b_value(dataset, description),
+        is_trace=_is_trace(dataset),
     )
 
 
-def _b_value(path: Path, tags: dict[str, str], description: str) -> float | None:
+def _b_value(dataset: Dataset, description: str) -> float | None:
     """b value by the standard tag, the vendors' private ones, the sequence's name, the description."""
-    for key in (_STANDARD_B, _SIEMENS_B, _PHILIPS_B, _GE_B):
-        if key not in tags:
-            continue
-        value = _number(tags[key]) if tags[key] else _private_number(path, key)
+    for value in (
+        _number(dataset, "DiffusionBValue"),
+        _first_number(_private(dataset, *_SIEMENS_B)),
+        _first_number(_private(dataset, *_PHILIPS_B)),
+    ):
         if value is not None and value >= 0:
-            return value % _GE_B_OFFSET if key == _GE_B else value
-    by_name = _B_IN_SEQUENCE_NAME.search(tags.get("0018|0024", "").lower())
+            return value
+    value = _first_number(_private(dataset, *_GE_B))
+    if value is not None and value >= 0:
+        return value % _GE_B_OFFSET
+    by_name = _B_IN_SEQUENCE_NAME.search(_text(dataset, "SequenceName").lower())
     if by_name:
         return float(by_name.group(1))
     by_description = _B_IN_DESCRIPTION.findall(description.lower())
     return float(by_description[0]) if len(by_description) == 1 else None
 
 
-def _private_number(path: Path, key: str) -> float | None:
-    """The number in a private element whose type an anonymizer changed to OB or UN.
-
-    GDCM gives no text for such elements. Their bytes are the text of the number (Siemens, GE) or a
-    little-endian float (Philips).
-    """
-    group, element = (int(part, 16) for part in key.split("|"))
-    content = path.read_bytes()
-    tag = re.escape(struct.pack("<HH", group, element))
-    match = re.search(tag + rb"(?:(?:OB|UN)\0\0)(.)\0\0\0", content, re.DOTALL)
-    if match is None:
-        return None
-    value = content[match.end() : match.end() + match.group(1)[0]]
-    if key == _PHILIPS_B and len(value) == 4:
-        return float(struct.unpack("<f", value)[0])
-    return _number(value.decode("latin-1"))
+def _is_trace(dataset: Dataset) -> bool:
+    direction = _text(dataset, "DiffusionDirectionality") or str(_private(dataset, *_PHILIPS_DIRECTION) or "")
+    return not direction or direction.upper().startswith(("I", "N"))  # isotropic, or none at b 0
 
 
-def _is_trace(tags: dict[str, str]) -> bool:
-    direction = tags.get(_STANDARD_DIRECTION, "").upper() or tags.get(_PHILIPS_DIRECTION, "").upper()
-    return not direction or direction.startswith(("I", "N"))  # isotropic, or none at b 0
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """The value of a standard element; None where it is missing, empty, or not of its type."""
+    with suppress(ValueError, TypeError, OverflowError):
+        return dataset.get(keyword)
+    return None
 
 
-def _words(text: str | None) -> frozenset[str]:
-    return frozenset(word.strip().upper() for word in (text or "").split("\\")) - {""}
+def _private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
+    """The value of a private element, by its creator, or at its usual place where an anonymizer took the creator."""
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        return dataset.private_block(group, creator)[element].value
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        return dataset[group, 0x1000 + element].value
+    return None
 
 
-def _number(text: str | None) -> float | None:
-    """The first number of a multi-valued element."""
-    values = _numbers((text or "").split("\\")[0])
-    return values[0] if values else None
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = _value(dataset, keyword)
+    return "" if value is None else str(value).strip(" \0")
 
 
-def _numbers(text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in (text or "").strip(" \0").split("\\"))
-    except ValueError:
-        return ()
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    return _first_number(_value(dataset, keyword))
+
+
+def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    with suppress(ValueError, TypeError):
+        return tuple(float(number) for number in _value(dataset, keyword) or ())
+    return ()
+
+
+def _words(dataset: Dataset, keyword: str) -> frozenset[str]:
+    value = _value(dataset, keyword)
+    words = [value] if isinstance(value, str) else value or ()
+    return frozenset(str(word).strip().upper() for word in words) - {""}
+
+
+def _first_number(value: Any) -> float | None:
+    """The first number of an element; an anonymizer may have changed its type to OB or UN, which leaves bytes."""
+    if isinstance(value, bytes):
+        # The text of the number (Siemens, GE), else a little-endian float (Philips).
+        with suppress(ValueError):
+            return float(value.decode("ascii").strip(" \0").split("\\")[0])
+        return float(struct.unpack("<f", value)[0]) if len(value) == 4 else None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if value else None
+    with suppress(ValueError, TypeError):
+        return float(value)
+    return None
 
 
 # What a DICOM series is: by its tags first, then by the words of its description.

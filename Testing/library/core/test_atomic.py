@@ -40,6 +40,23 @@ def test_a_folder_and_its_files_get_ordinary_permissions(tmp_path):
         assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions.")
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_permissions_follow_the_umask_which_is_never_changed(tmp_path, mask, monkeypatch):
+    before = os.umask(mask)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("Other threads would write with another umask."))
+        with atomic_folder(tmp_path / "out") as work:
+            (work / "file").write_bytes(b"x")
+        with atomic_file(tmp_path / "file") as part:
+            part.chmod(0o600)
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("out", "out/file", "file")]
+    assert modes == [0o777 & ~mask, 0o666 & ~mask, 0o666 & ~mask]
+
+
 def test_a_file_takes_its_place_whole_by_a_rename(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old", encoding="utf-8")
