@@ -1,13 +1,20 @@
-"""What was done to a case to make it a network's input, and the way back to the grid it was scanned on."""
+"""Where a network's input lies in a case: normalization, windows, and the way back to the scanned grid.
+
+Windows are counted in voxels in array order (z, y, x). A start may be negative and a window may reach past the end:
+that part is padding, zeros on the way in and dropped on the way out.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from .volume import Geometry, IntTriple, Volume
-from .windows import covered_box
+
+GAUSSIAN_SIGMA = 0.125
+SMALLEST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -113,3 +120,120 @@ def _continued(array: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, Geome
     z, y, x = (s - b for s, b in zip(start, before, strict=True))
     depth, height, width = padded.shape
     return padded, prepared.geometry.crop((x, y, z), (width, height, depth))
+
+
+def centered_start(size: IntTriple, patch: IntTriple, center: tuple[float, float, float] | None = None) -> IntTriple:
+    """First voxel of one window of `patch` voxels.
+
+    Without `center` this is the published crop: size // 2 - patch // 2, and along an axis shorter than the
+    patch padding of width // 2 before. With `center` the window lies around it, moved inwards so that no
+    tissue is given up for padding.
+
+    Args:
+        size: Voxels of the volume.
+        patch: Voxels of the window.
+        center: Continuous index of what must be in the middle.
+    """
+    middle = [n // 2 for n in size] if center is None else [round(c) for c in center]
+    start = [
+        min(max(m - p // 2, 0), n - p) if n >= p else -((p - n) // 2)
+        for n, p, m in zip(size, patch, middle, strict=True)
+    ]
+    return (start[0], start[1], start[2])
+
+
+def shifted_starts(start: IntTriple, shift: int) -> tuple[IntTriple, ...]:
+    """First voxels of four windows around one, moved along the in-plane diagonals; of that one alone without shift."""
+    z, y, x = start
+    return tuple((z, y + dy, x + dx) for dy, dx in product((-shift, shift), repeat=2)) if shift else (start,)
+
+
+def window_starts(size: IntTriple, patch: IntTriple, overlap: float) -> tuple[IntTriple, ...]:
+    """First voxels of the windows that together cover the volume, z slowest.
+
+    Neighbors overlap by at least `overlap` of the patch; the last window ends where the volume ends.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"Overlap must be at least 0 and below 1, got {overlap}.")
+    axes = [_starts_along(n, p, overlap) for n, p in zip(size, patch, strict=True)]
+    return tuple(product(*axes))  # type: ignore[arg-type]
+
+
+def _starts_along(size: int, patch: int, overlap: float) -> list[int]:
+    if size <= patch:
+        return [-((patch - size) // 2)]
+    step = max(int(patch * (1 - overlap)), 1)
+    count = -(-(size - patch) // step) + 1
+    return [min(i * step, size - patch) for i in range(count)]
+
+
+def cut(array: np.ndarray, start: IntTriple, patch: IntTriple) -> np.ndarray:
+    """One window (C, *patch) of an array (C, D, H, W), zero where it reaches outside."""
+    in_volume, in_window = _overlap(array.shape[1:], start, patch)
+    if all(s.stop - s.start == p for s, p in zip(in_volume, patch, strict=True)):
+        return np.ascontiguousarray(array[:, *in_volume])
+    window = np.zeros((array.shape[0], *patch), array.dtype)
+    window[:, *in_window] = array[:, *in_volume]
+    return window
+
+
+def gaussian_weight(patch: IntTriple) -> np.ndarray:
+    """Weight of a window's voxels (*patch), largest in the middle, so that seams between windows fade."""
+    axes = []
+    for n in patch:
+        distance = (np.arange(n) - (n - 1) / 2) / (GAUSSIAN_SIGMA * n)
+        axes.append(np.exp(-0.5 * distance**2))
+    weight = np.einsum("i,j,k->ijk", *axes)
+    return np.maximum(weight, SMALLEST_WEIGHT).astype(np.float32)
+
+
+class Blend:
+    """The weighted mean of overlapping windows' outputs, over one box of the volume.
+
+    Args:
+        start: First voxel of the box.
+        size: Voxels of the box.
+        weight: Weight of a window's voxels; its shape is the windows' shape.
+    """
+
+    def __init__(self, start: IntTriple, size: IntTriple, weight: np.ndarray) -> None:
+        self.start = start
+        self.weight = weight
+        self.total = np.zeros(size, np.float32)
+        self.sum: np.ndarray | None = None
+
+    def add(self, window: np.ndarray, start: IntTriple) -> None:
+        """Add a window's output (C, *patch) whose first voxel is `start` in the volume."""
+        if self.sum is None:
+            self.sum = np.zeros((window.shape[0], *self.total.shape), np.float32)
+        relative = (start[0] - self.start[0], start[1] - self.start[1], start[2] - self.start[2])
+        in_volume, in_window = _overlap(self.total.shape, relative, self.weight.shape)
+        weight = self.weight[in_window]
+        self.sum[:, *in_volume] += window[:, *in_window] * weight
+        self.total[in_volume] += weight
+
+    def mean(self) -> np.ndarray:
+        """The outputs (C, *size); zero where no window was."""
+        if self.sum is None:
+            raise ValueError("At least one window must be added before its mean is asked for.")
+        return self.sum / np.where(self.total > 0, self.total, 1)
+
+
+def covered_box(size: IntTriple, starts: tuple[IntTriple, ...], patch: IntTriple) -> tuple[IntTriple, IntTriple]:
+    """First voxel and size of the box of the volume that the windows cover, padding left out."""
+    first = np.maximum(np.min(starts, axis=0), 0)
+    end = np.minimum(np.max(starts, axis=0) + np.asarray(patch), size)
+    z, y, x = (int(v) for v in first)
+    depth, height, width = (int(v) for v in end - first)
+    return (z, y, x), (depth, height, width)
+
+
+def _overlap(
+    size: tuple[int, ...], start: tuple[int, ...], patch: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a window meets the volume: slices of the volume, and the same voxels' slices of the window."""
+    first = [max(s, 0) for s in start]
+    end = [max(min(s + p, n), f) for s, p, n, f in zip(start, patch, size, first, strict=True)]
+    in_volume = tuple(slice(f, e) for f, e in zip(first, end, strict=True))
+    in_window = tuple(slice(f - s, e - s) for f, e, s in zip(first, end, start, strict=True))
+    return in_volume, in_window

@@ -12,11 +12,10 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
-from ..core.placement import Prepared, ZScore
+from ..core.placement import Prepared, ZScore, centered_start, shifted_starts, window_starts
 from ..core.region import Bounds
 from ..core.terms import Sequence, TaskId
 from ..core.volume import Geometry, IntTriple, Volume
-from ..core.windows import centered_start, shifted_starts, window_starts
 from ..tasks.zero_filled import doubled_in_plane, zero_filled
 from .base import ModelSpec, PreprocessSpec
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from ..core.machine import describe_machine, free_disk_gb
-from ..core.packages import describe_site_packages, is_half_installed, version_of, without_home
+from ..core.machine import (
+    describe_machine,
+    describe_site_packages,
+    free_disk_gb,
+    is_half_installed,
+    version_of,
+    without_home,
+)
 from ..core.version import __version__
 from .probe import probe
 

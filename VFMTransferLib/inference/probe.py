@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import RuntimeUnavailableError
-from ..core.packages import without_folders
+from ..core.machine import without_folders
 
 _TIMEOUT_S = 60
 # y = x + x, for one float: the smallest graph that makes a provider start (ONNX opset 17).

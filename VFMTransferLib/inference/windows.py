@@ -8,9 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from ..core.errors import BundleError
-from ..core.placement import Prepared
+from ..core.placement import Blend, Prepared, cut, gaussian_weight
 from ..core.volume import IntTriple
-from ..core.windows import Blend, cut, gaussian_weight
 from ..encoders.base import ModelSpec, ViTSpec
 from ..encoders.preparation import neighbor_slices, scale_slices, slice_positions
 

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.placement import Prepared
+from ..core.placement import Prepared, cut
 from ..core.terms import TaskId
 from ..core.volume import IntTriple, Volume
-from ..core.windows import cut
 from ..encoders.base import ConvNeXtSpec, ModelSpec
 from ..encoders.profound.network import ConvNeXtV2
 from ..encoders.weights import slice_encoders

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.placement import cut
 from ..core.terms import Label, TaskId
 from ..core.volume import IntTriple
-from ..core.windows import cut
 from ..encoders.base import ModelSpec, ViTSpec
 from ..inference.windows import network_input
 from ..tasks.truth import StudyCase, class_number, target_maps

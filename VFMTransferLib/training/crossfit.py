@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from ..core.placement import centered_start
 from ..core.terms import Arm
 from ..core.volume import Volume
-from ..core.windows import centered_start
 from ..encoders.base import PreprocessSpec
 from ..metrics.arrays import dice
 from .dataset import TrainingCase, sample_view

@@ -15,10 +15,9 @@ import torch
 from torch import Generator, Tensor
 
 from ..core.errors import DatasetError
-from ..core.placement import Prepared
+from ..core.placement import Prepared, centered_start
 from ..core.terms import Label, TaskId
 from ..core.volume import IntTriple, Volume
-from ..core.windows import centered_start
 from ..encoders.base import ModelSpec, PreprocessSpec
 from ..encoders.preparation import gland_center, prepare
 from ..tasks.base import TASKS

@@ -13,10 +13,9 @@ from torch import Generator, Tensor
 
 from ..core.case import Case
 from ..core.errors import DatasetError
-from ..core.placement import Prepared
+from ..core.placement import Prepared, cut
 from ..core.terms import Label
 from ..core.volume import IntTriple, Volume
-from ..core.windows import cut
 from ..encoders.base import ModelSpec, ViTSpec
 from ..encoders.preparation import NEIGHBORS, neighbor_slices, prepare
 from ..phantom import Phantom

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ..core.placement import Prepared
+from ..core.placement import Prepared, cut
 from ..core.volume import IntTriple
-from ..core.windows import cut
 from ..encoders.base import ModelSpec
 from .augmentation import Augmentation, happens, uniform, vary_intensity
 from .slices import Fresh, mirrored

@@ -11,9 +11,14 @@ from bundles import make_bundle
 
 from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.metadata import METADATA
-from VFMTransferLib.core import packages as installed
-from VFMTransferLib.core.machine import describe_machine, free_disk_gb
-from VFMTransferLib.core.packages import describe_site_packages, is_half_installed, without_folders
+from VFMTransferLib.core import machine as installed
+from VFMTransferLib.core.machine import (
+    describe_machine,
+    describe_site_packages,
+    free_disk_gb,
+    is_half_installed,
+    without_folders,
+)
 from VFMTransferLib.inference import doctor, probe
 from VFMTransferLib.inference.doctor import clash, describe, examine
 from VFMTransferLib.inference.probe import probe as ask

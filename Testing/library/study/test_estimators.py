@@ -10,8 +10,8 @@ import pytest
 import torch
 from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
 
+from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Arm, Label, TaskId
-from VFMTransferLib.core.windows import cut
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import network_input
 from VFMTransferLib.study import estimators

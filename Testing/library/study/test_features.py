@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from study_examples import CELLS, FAMILIES, a_study, tiny_study_spec
 
+from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.core.windows import cut
 from VFMTransferLib.encoders.base import ViTSpec
 from VFMTransferLib.encoders.network import build_network
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network, slice_encoders

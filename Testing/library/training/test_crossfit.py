@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_cases import tiny_case, tiny_cases, tiny_config, tiny_spec, tiny_training_case
 
-from VFMTransferLib.core.windows import cut
+from VFMTransferLib.core.placement import cut
 from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.training import crossfit as module
 from VFMTransferLib.training.crossfit import CrossFit, blend, cross_fit, gland_probability

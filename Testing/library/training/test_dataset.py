@@ -8,8 +8,8 @@ import torch
 from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_spec, tiny_training_case
 
 from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Label
-from VFMTransferLib.core.windows import cut
 from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.dataset import Split, choose_case, require_cases, sample_view, training_case

@@ -7,8 +7,8 @@ from study_examples import a_study, tiny_study_spec
 from torch import Generator
 
 from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.core.windows import cut
 from VFMTransferLib.tasks.epi import draw_displacement_mm, signals_of
 from VFMTransferLib.tasks.images import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.tasks.truth import from_scan, target_maps
