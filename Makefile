@@ -42,7 +42,7 @@ bench: $(VENV)/.installed-dev
 # The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>.
 # Stopped, it goes on where it was. Some hours on two cores; the recipes say everything else.
 TRAINING := $(OUT)/training
-ANATOMY := Resources/Training/anatomy.json
+ANATOMY := Resources/Training/anatomy-segmentation.json
 PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
 START_OPTIONS := --phantoms 24 --steps
 bundles: $(VENV)/.installed-dev
@@ -51,8 +51,8 @@ bundles: $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm scratch -o $(TRAINING)
 	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm pretrained \
 	  --encoder $(TRAINING)/encoder.safetensors -o $(TRAINING)
-	$(BIN)/vfm-transfer pretrain --objective mae $(START_OPTIONS) 1000 -o $(TRAINING)/start-profound
-	$(BIN)/vfm-transfer pretrain --objective contrast $(START_OPTIONS) 400 -o $(TRAINING)/start-provicnet
+	$(BIN)/vfm-transfer pretrain --pretext mae $(START_OPTIONS) 1000 -o $(TRAINING)/start-profound
+	$(BIN)/vfm-transfer pretrain --pretext contrastive $(START_OPTIONS) 400 -o $(TRAINING)/start-provicnet
 	for pair in $(PAIRS); do \
 	  recipe=Resources/Training/$$pair.json; \
 	  encoder=$$(sed -n 's/.*"encoder": "\(.*\)".*/\1/p' $$recipe); \

@@ -22,16 +22,15 @@ from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER, ModelSpec
 from VFMTransferLib.encoders.demonstration import FAMILIES, published
-from VFMTransferLib.encoders.layers import accelerate
 from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders.pretext import PretextTask, View, pretext_task
+from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.contrastive import ContrastConfig, _loss
-from VFMTransferLib.training.dataset import sample_view, training_case
-from VFMTransferLib.training.optimization import Run, Schedule
-from VFMTransferLib.training.pretrain import CUBE, MaskedAutoencoder, random_visible
-from VFMTransferLib.training.slices import batch_of, cancer_classes, sample_slice, slice_case
+from VFMTransferLib.training.crops import sample_view, training_case
+from VFMTransferLib.training.loop import Run, Schedule
+from VFMTransferLib.training.slices import cancer_classes, sample_slice, slice_case
 
 DECODER_WIDTH = 512  # as published
 # A coarse phantom, quickly made, is brought to the voxels of a clinical T2w, and to those of its diffusion.
@@ -63,8 +62,10 @@ def seconds() -> dict[str, float]:
         "start": start,
         "draw_view": draw_view,
         "draw_slice": draw_slice,
-        "step_mae": _mae_step(view),
-        "step_contrast": _contrast_step(batch_of([one]), generator),
+        "step_mae": _pretext_step(pretext_task("mae", lesions, decoder_width=DECODER_WIDTH), View(view)),
+        "step_contrast": _pretext_step(
+            pretext_task("contrastive", _FUSION, drop_path=0.0), View(one.windows, one.positions, one.classes)
+        ),
         "scheduled_task": _scheduled_task(),
     }
 
@@ -112,18 +113,11 @@ def _inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
     return (*(torch.randn(1, 3, pixels, pixels) for _ in sequences), torch.tensor([[3.0, 20.0]]))
 
 
-def _mae_step(image: Tensor) -> float:
-    visible = random_visible([n // CUBE for n in image.shape[1:]], 0.6, Generator().manual_seed(0))
-    network = accelerate(MaskedAutoencoder(PROFOUND_ENCODER, DECODER_WIDTH))
-    run = Run.start(network, Schedule(2), MaskedAutoencoder.loss)
-    return _timed(lambda: run.learn([(image[None], visible)], seed=0))[0]
-
-
-def _contrast_step(batch: dict[str, Tensor], generator: Generator) -> float:
-    config = ContrastConfig(_FUSION, Schedule(2), Augmentation(), seed=0, batch=1)
-    run = Run.start(build_network(_FUSION), config.schedule, lambda *shown: _loss(*shown, config=config))
-    shown = (batch["windows"], batch["positions"], batch["classes"], generator)
-    return _timed(lambda: run.learn([shown], seed=0))[0]
+def _pretext_step(pretext: PretextTask, view: View) -> float:
+    generator = Generator().manual_seed(0)
+    run = Run.start(pretext.build(), Schedule(2), pretext.loss)
+    batch = (tensor[None] for tensor in pretext.sample(view, generator))
+    return _timed(lambda: run.learn([(generator, *batch)], seed=0))[0]
 
 
 def _scheduled_task() -> float:

@@ -12,9 +12,9 @@ from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks.truth import StudyCase, from_phantom
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
-from VFMTransferLib.training.dataset import Split
+from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.finetune import FinetuneConfig
-from VFMTransferLib.training.optimization import Schedule
+from VFMTransferLib.training.loop import Schedule
 
 SPACING_MM = (3.0, 3.0, 4.0)
 

@@ -46,7 +46,7 @@ def test_what_was_counted_is_still_so(scale):
     from benchmarks.scale_measurements import DECODER_WIDTH, _inputs
     from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
     from VFMTransferLib.encoders.network import build_network
-    from VFMTransferLib.training.pretrain import MaskedAutoencoder
+    from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 
     recorded = json.loads(scale.RECORDED.read_text(encoding="utf-8"))
     with torch.device("meta"):

@@ -9,11 +9,11 @@ from dataclasses import replace
 from study_examples import SPACING_MM, TINY_CONVNEXT, tiny_study_spec
 
 from VFMTransferLib.cli import main
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.encoders import demonstration as sizes
 from VFMTransferLib.encoders.base import HeadSpec, ModelSpec
 from VFMTransferLib.encoders.demonstration import demonstration_encoder
-from VFMTransferLib.training import arms as study_training
-from VFMTransferLib.training import cases as study_source
-from VFMTransferLib.training import encoders as study_pretraining
+from VFMTransferLib.training import cases, finetune
 
 
 def tiny_encoder() -> ModelSpec:
@@ -25,12 +25,13 @@ def tiny_encoder() -> ModelSpec:
 
 def use_small_networks(put: Callable[[object, str, object], None] = setattr) -> None:
     """Put small things in the place of what the commands take; `put` may be a monkeypatch's."""
-    plain = study_source.make_phantom
-    put(study_training, "demonstration", tiny_study_spec)
-    put(study_pretraining, "demonstration", tiny_study_spec)
-    put(study_pretraining, "demonstration_encoder", tiny_encoder)
+    plain = cases.make_phantom
+    encoder = tiny_encoder()
+    put(finetune, "demonstration", tiny_study_spec)
+    put(sizes, "demonstration_encoder", lambda: encoder)
+    put(sizes, "demonstration_fusion", lambda: tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION))
     put(
-        study_source,
+        cases,
         "make_phantom",
         lambda seed, **options: plain(seed, **{**options, "t2w_spacing_mm": SPACING_MM}),
     )

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
+from VFMTransferLib.tasks.truth import StudyCase, from_labels
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.dataset import Split, TrainingCase, training_case
+from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.crops import TrainingCase, training_case
 from VFMTransferLib.training.finetune import FinetuneConfig
-from VFMTransferLib.training.optimization import Schedule
-from VFMTransferLib.training.samples import ViewLesson
+from VFMTransferLib.training.loop import Schedule
 
 OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
 # x runs to the left, y to anterior, as dcm2niix writes.
@@ -63,10 +64,12 @@ def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
     return replace(config, **changes)
 
 
-def tiny_cases() -> dict[str, TrainingCase]:
-    return {f"case-{seed}": tiny_training_case(seed) for seed in range(3)}
+def tiny_labeled_case(seed: int) -> StudyCase:
+    case, mask = tiny_case(seed)
+    return from_labels(case, TaskId.ANATOMY_SEGMENTATION, gland=mask, masks={Label.PROSTATE: mask})
 
 
-def tiny_lessons(spec: ModelSpec | None = None) -> dict[str, ViewLesson]:
-    spec = spec or tiny_spec()
-    return {f"case-{seed}": ViewLesson(tiny_training_case(seed, spec), spec.preprocess) for seed in range(3)}
+def tiny_dataset(**changes) -> StudySet:
+    """Two cases that train and one that tests."""
+    cases = {f"case-{seed}": tiny_labeled_case(seed) for seed in range(3)}
+    return StudySet(changes.get("split", tiny_config().split), cases)

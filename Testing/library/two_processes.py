@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
-from training_cases import tiny_cases
-from training_divisions import a_pretraining, tuned
+from training_divisions import IMAGES, a_pretraining, tuned
 
-from VFMTransferLib.training.distributed import Division, divide
-from VFMTransferLib.training.optimization import Run
+from VFMTransferLib.training.distributed import DistributedContext, join_processes
+from VFMTransferLib.training.loop import Run
 from VFMTransferLib.training.pretrain import pretrain
 
 STOP_AT = 2
@@ -23,7 +22,7 @@ class StoppedError(Exception):
     """A power cut in every process."""
 
 
-def stopped_and_resumed(division: Division, folder: Path) -> Run:
+def stopped_and_resumed(context: DistributedContext, folder: Path) -> Run:
     """A run that stops right after a checkpoint, and goes on."""
     plain = Run.save
 
@@ -34,11 +33,11 @@ def stopped_and_resumed(division: Division, folder: Path) -> Run:
 
     Run.save = save
     try:
-        pretrain(a_pretraining(), tiny_cases(), folder, division=division)
+        pretrain(a_pretraining(), IMAGES, folder, context=context)
     except StoppedError:
         Run.save = plain
-        division.fabric.barrier()  # the checkpoint is written by the first process
-        return pretrain(a_pretraining(), tiny_cases(), folder, division=division)
+        context.fabric.barrier()  # the checkpoint is written by the first process
+        return pretrain(a_pretraining(), IMAGES, folder, context=context)
     raise AssertionError("It was not stopped.")
 
 
@@ -46,15 +45,15 @@ def main() -> None:
     """Train and write."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    division = divide(devices=2, accelerator="cpu")
+    context = join_processes(devices=2, accelerator="cpu")
     found = {
-        "whole": pretrain(a_pretraining(), tiny_cases(), folder / "whole", division=division).average,
-        "resumed": stopped_and_resumed(division, folder / "resumed").average,
+        "whole": pretrain(a_pretraining(), IMAGES, folder / "whole", context=context).average,
+        "resumed": stopped_and_resumed(context, folder / "resumed").average,
     }
-    for draws in ("step", "sample"):
-        run = tuned(folder / draws, division, draws)
-        found[draws] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
-    if division.is_first:
+    for streams in ("step", "sample"):
+        run = tuned(folder / streams, context, streams)
+        found[streams] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
+    if context.is_first:
         torch.save(found, folder / "found.pt")
 
 

@@ -12,8 +12,8 @@ FAMILIES = ("profound", "provicnet")
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
     "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "
-    "--init, a bundle that pretrain wrote; the prostate's recipe instead takes --encoder, the file that pretrain wrote "
-    "with the same recipe. This is how the shipped pairs were made."
+    "--init, a bundle that pretrain wrote, or from --encoder, the file that pretrain wrote by the same recipe. This is "
+    "how the shipped pairs were made."
 )
 
 
@@ -59,28 +59,35 @@ def _study(args: argparse.Namespace) -> None:
     if args.encoder not in FAMILIES or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(FAMILIES)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
-    from ..training.arms import finetune_study, study_config, write_study_arm
     from ..training.cases import folder_studies, phantom_studies
-    from ..training.record import checkpoints
+    from ..training.finetune import Initialization, finetune, finetune_config, write_arm
+    from ..training.loop import checkpoint_folder
 
     task = TaskId(args.what)
-    init = None if args.init == SCRATCH else find_bundle(args.init)
+    init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     with progress_lines() as on_progress:
         how = divided(args, on_progress)
-        division = how.pop("division")
         if args.data == PHANTOMS:
-            studies = phantom_studies(task, args.phantoms, args.validation, on_progress=on_progress)
+            dataset = phantom_studies(task, args.phantoms, args.validation, on_progress=on_progress)
         else:
-            studies = folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
-        encoder = None if init is None else init.spec
-        config = study_config(args.encoder, task, studies, steps=args.steps, seed=args.seed, encoder=encoder, **how)
-        work = checkpoints(args.output)
-        trained = finetune_study(config, studies, work, init=init, division=division, on_progress=on_progress)
-        if not division.is_first:
+            dataset = folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
+        config = finetune_config(
+            args.encoder,
+            task,
+            dataset.split,
+            steps=args.steps,
+            seed=args.seed,
+            encoder=None if init is None else init.spec,
+            batch=args.batch,
+            precision=args.precision,
+        )
+        work = checkpoint_folder(args.output)
+        trained = finetune(config, dataset, work, init=init, context=how, on_progress=on_progress)
+        if not how.is_first:
             return
         data = f"{args.phantoms} {PHANTOMS}" if args.data == PHANTOMS else Path(args.data).name
         license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
-        bundle = write_study_arm(config, trained, studies, args.output, data=data, init=init, license=license)
+        bundle = write_arm(config, trained, dataset, args.output, data=data, init=init, license=license)
     print(f"{bundle.name}\n{bundle.folder}")
 
 
@@ -89,35 +96,22 @@ def _by_recipe(args: argparse.Namespace) -> None:
         args.parser.error("--recipe needs --arm")
     require_undivided(args)
     arm = Arm(args.arm)
-    from ..training.recipes import is_pair_recipe
-
-    if is_pair_recipe(args.recipe):
-        _pair(args, arm)
-        return
-    if (arm is Arm.PRETRAINED) != (args.encoder is not None):
-        args.parser.error("--encoder belongs to --arm pretrained, and must be given with it")
-    from ..training.anatomy import finetune_arm, write_arm
-    from ..training.recipes import read_recipe
-
-    recipe, data = read_recipe(args.recipe), Path(args.what)
-    encoder = None if args.encoder is None else Path(args.encoder)
-    with progress_lines() as on_progress:
-        trained = finetune_arm(recipe, arm, data, args.output, encoder=encoder, on_progress=on_progress)
-        bundle = write_arm(recipe, arm, trained, data, args.output)
-    print(f"{bundle.name}\n{bundle.folder}")
-
-
-def _pair(args: argparse.Namespace, arm: Arm) -> None:
-    if args.encoder is not None or (arm is Arm.PRETRAINED) != (args.init not in (None, SCRATCH)):
-        args.parser.error("this recipe takes --init, a bundle for --arm pretrained and none for scratch; no --encoder")
+    named = args.init not in (None, SCRATCH), args.encoder is not None
+    if sum(named) != (arm is Arm.PRETRAINED):
+        args.parser.error("--arm pretrained needs either --init, a bundle, or --encoder, a file; --arm scratch neither")
     from ..bundles.catalog import find_bundle
-    from ..training.pair import pair_data, train_pair_arm
-    from ..training.recipes import read_pair_recipe
+    from ..training.finetune import Initialization
+    from ..training.recipes import read_recipe, recipe_data, train_arm
 
-    recipe = read_pair_recipe(args.recipe)
-    init = find_bundle(args.init) if arm is Arm.PRETRAINED else None
-    folder = args.output / f"{recipe.name}-{arm}"
+    recipe, init = read_recipe(args.recipe), None
+    if arm is Arm.PRETRAINED:
+        from_bundle = args.encoder is None
+        init = (
+            Initialization.from_bundle(find_bundle(args.init))
+            if from_bundle
+            else Initialization.from_file(Path(args.encoder))
+        )
     with progress_lines() as on_progress:
-        data = pair_data(recipe, Path(args.what), args.output / PHANTOMS, on_progress)
-        bundle = train_pair_arm(recipe, data, folder, init, on_progress)
+        data = recipe_data(recipe, Path(args.what), args.output, on_progress)
+        bundle = train_arm(recipe, data, arm, args.output, init, on_progress)
     print(f"{bundle.name}\n{bundle.folder}")

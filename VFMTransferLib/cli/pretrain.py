@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..encoders.pretext import PRETEXT_TASKS
 from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
 
-OBJECTIVES = ("mae", "contrast")
 PHANTOMS = "phantoms"
+# Until version 2 of the command line.
+_OLD_NAMES = {"mae": "mae", "contrast": "contrastive"}
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "pretrain", "Pretrain encoders: masked autoencoder, or contrast of tissues")
+    parser = add_command(commands, "pretrain", "Pretrain encoders by a pretext task")
     parser.add_argument(
         "data", nargs="?", metavar="DATA", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
     )
-    parser.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        help="mae: ProFound, from images alone; contrast: ProViCNet, from masks gland and lesion. A bundle for --init",
-    )
+    tasks = "; ".join(f"{name}: {what}" for name, what in PRETEXT_TASKS.items())
+    parser.add_argument("--pretext", choices=tuple(PRETEXT_TASKS), help=f"{tasks}. Writes a bundle for --init")
+    parser.add_argument("--objective", choices=tuple(_OLD_NAMES), help=argparse.SUPPRESS)
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
@@ -31,42 +31,45 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if (args.recipe is None) == (args.objective is None) or (args.recipe is not None and args.data is None):
-        args.parser.error("name an --objective, or DATA with its --recipe")
+    if args.objective is not None and args.pretext is None:
+        args.pretext = _OLD_NAMES[args.objective]
+    if (args.recipe is None) == (args.pretext is None) or (args.recipe is not None and args.data is None):
+        args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is None:
-        _by_objective(args)
+        _by_pretext_task(args)
         return
     require_undivided(args)
-    from ..training.anatomy import pretrain_encoder
-    from ..training.recipes import read_recipe
+    from ..training.recipes import pretrain_by_recipe, read_recipe
 
     recipe = read_recipe(args.recipe)
     with progress_lines() as on_progress:
-        encoder = pretrain_encoder(recipe, Path(args.data), args.output, on_progress)
+        encoder = pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress)
     print(encoder)
 
 
-def _by_objective(args: argparse.Namespace) -> None:
+def _by_pretext_task(args: argparse.Namespace) -> None:
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..core.terms import TaskId
+    from ..encoders.pretext import pretext_task
     from ..tasks.truth import from_phantom
     from ..training.cases import folder_cases, folder_lesions, pretraining_phantoms
-    from ..training.encoders import Pretraining, pretrain_by_contrast, pretrain_masked
+    from ..training.loop import checkpoint_folder
+    from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 
-    is_made_up = args.data in (None, PHANTOMS)
-    data = f"{args.phantoms} {PHANTOMS}" if is_made_up else Path(args.data).name
     with progress_lines() as on_progress:
-        how = divided(args, on_progress)
-        division = how.pop("division")
-        settings = Pretraining(args.steps, data, args.seed, **how)
-        phantoms = pretraining_phantoms(args.phantoms, on_progress) if is_made_up else []
-        if args.objective == "mae":
-            images = [phantom.case for phantom in phantoms] if is_made_up else folder_cases(Path(args.data))
-            bundle = pretrain_masked(images, args.output, settings, division=division, on_progress=on_progress)
+        context = divided(args, on_progress)
+        pretext = pretext_task(args.pretext)
+        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
+        if args.data in (None, PHANTOMS):
+            data = f"{args.phantoms} {PHANTOMS}"
+            phantoms = pretraining_phantoms(args.phantoms, on_progress)
+            cases = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
         else:
-            made = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
-            studies = made if is_made_up else folder_lesions(Path(args.data))
-            bundle = pretrain_by_contrast(studies, args.output, settings, division=division, on_progress=on_progress)
-    if division.is_first:
+            data = Path(args.data).name
+            cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
+        work = checkpoint_folder(args.output)
+        trained = pretrain(config, cases, work, context=context, on_progress=on_progress)
+        bundle = write_pretrained(config, trained, args.output, data=data, cases=cases)
+    if context.is_first:
         print(f"{bundle.name}\n{bundle.folder}")

@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OutOfMemoryError, VFMTransferError, is_out_of_memory
 from ..core.terms import TaskId
+
+if TYPE_CHECKING:
+    from ..training.distributed import DistributedContext
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -148,7 +151,7 @@ def _ignore(stage: str, fraction: float) -> None:
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in runtimes.py, preprocess.py, restored.py, division.py and optimization.py, which import numpy or
+# The same words as in runtimes.py, preprocess.py, restored.py, distributed.py and loop.py, which import numpy or
 # torch and so wait until a command runs.
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -256,19 +259,15 @@ def require_undivided(args: argparse.Namespace) -> None:
         args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
 
 
-def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """What `add_division` was told: this process's share, with the others started, and how a step is computed."""
+def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> DistributedContext:
+    """This process's share of a training, as `add_division` asked for it, with the other processes started."""
     from ..inference.probe import require_bfloat16
-    from ..training.distributed import divide, training_device
+    from ..training.distributed import join_processes, training_device
 
     device = training_device(args.devices, args.accelerator)
     if args.precision == "bfloat16":
         on_progress(require_bfloat16(device), 0.0)
-    return {
-        "division": divide(args.devices, args.accelerator, args.accumulate),
-        "batch": args.batch,
-        "precision": args.precision,
-    }
+    return join_processes(args.devices, args.accelerator, args.accumulate)
 
 
 def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:

@@ -59,6 +59,11 @@ def demonstration_encoder() -> ModelSpec:
     return replace(PROFOUND_ENCODER, encoder=CONVNEXT, head=HeadSpec("none", width, width), preprocess=grid)
 
 
+def demonstration_fusion() -> ModelSpec:
+    """ProViCNet's fusion as pretraining makes it: a stream for each sequence, four tissues."""
+    return demonstration("provicnet", TaskId.LESION_SEGMENTATION)
+
+
 def _grid(spec: ModelSpec) -> PreprocessSpec:
     """About 10 cm around the prostate at the scale that pretraining saw; for images all of the slices, by windows."""
     is_image = spec.head.kind in ("restoration", "matching")

@@ -134,11 +134,10 @@ def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:
 def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
     """The sequence whose field of view the network sees and on whose grid the result comes back.
 
-    It is the task's, where the case has it, else the first that the network takes.
+    It is the task's, where the case has it, else the first that the network takes, as of an encoder alone.
     """
-    reference = spec.prediction_task.reference
-    if reference in case:
-        return reference
+    if spec.task is not None and spec.prediction_task.reference in case:
+        return spec.prediction_task.reference
     return next(sequence for sequence in spec.preprocess.sequences if sequence is not None)
 
 

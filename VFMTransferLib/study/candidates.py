@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,16 @@ from ..core.files import writing
 from ..core.terms import TaskId
 from ..encoders.base import ConvNeXtSpec, ModelSpec
 from ..encoders.weights import bundle_encoder_weights, pretrained_network
+from ..phantom.store import PhantomStore
 from ..tasks.truth import StudyCase, around_gland, from_phantom
-from ..training.arms import study_config
 from ..training.cases import StudySet, pretraining_phantoms
-from ..training.encoders import spec_for_views
+from ..training.finetune import finetune_config
 from .advice import Advice, CandidateEstimate, FinishedStudy, advice_of, gain_to_expect, hours_to_save
 from .cases import Place, training_studies
 from .config import CONFIG, read_config
 from .estimators import MAX_TRIAL_PARAMETERS, Candidate, estimate, evenly_chosen
 from .features import ENCODER, encoder_features, feature_cases
 from .forecast import EstimateRow, ForecastRow, points_of, read_estimates, validate, write_forecast
-from .phantoms import PhantomStore
 from .run import bundle_folder, cell_config
 from .summary import summarize
 from .tables import RUNS, Cell, read_tables
@@ -41,6 +40,11 @@ STEPS = 400  # of the fine-tuning that is asked about; only its learning rate an
 PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
 _STUDY = "Study"
 OnProgress = Callable[[str, float], None]
+
+
+def _pretext_of(bundle: Bundle) -> str:
+    """The pretext task of a bundle's pretraining; earlier versions recorded it as `objective`. Empty without one."""
+    return str(bundle.training.get("pretext", bundle.training.get("objective", "")))
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class PretrainedCheckpoint:
     @property
     def objective(self) -> str:
         """How it was pretrained, as `mae`; empty where the bundle does not say."""
-        return str(self.bundle.training.get("objective", ""))
+        return _pretext_of(self.bundle)
 
 
 def find_checkpoints(
@@ -91,8 +95,8 @@ def shipped_study() -> Path:
 
 
 def _found(study: Path) -> list[Bundle]:
-    """Bundles without a head that was trained: they name the objective of their pretraining."""
-    installed = [b for b in list_bundles() if b.arm is None and "objective" in b.training]
+    """Bundles without a head that was trained: they name the pretext task of their pretraining."""
+    installed = [b for b in list_bundles() if b.arm is None and _pretext_of(b)]
     own = sorted(folder for folder in study.glob("work/pretrained/*") if (folder / METADATA).is_file())
     return [*installed, *map(read_bundle, own)]
 
@@ -135,7 +139,7 @@ def advise(
     found = []
     for number, checkpoint in enumerate(checkpoints):
         bundle, family = checkpoint.bundle, checkpoint.bundle.spec.family
-        config = study_config(family, task, studies, steps=STEPS, seed=seed, encoder=bundle.spec)
+        config = finetune_config(family, task, studies.split, steps=STEPS, seed=seed, encoder=bundle.spec)
         features = pretraining_features(checkpoint, config.model)
         candidate = Candidate(config, cases, bundle_encoder_weights(bundle), features)
         tell = None if on_progress is None else _part(on_progress, number, len(checkpoints))
@@ -180,7 +184,9 @@ def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> n
     """
     if not checkpoint.cases:
         return None
-    own = checkpoint.bundle.spec if checkpoint.bundle.spec.task is not None else spec_for_views(checkpoint.bundle.spec)
+    own = checkpoint.bundle.spec
+    if own.task is None:  # an encoder alone; the task says whose grid its input lies on
+        own = replace(own, task=TaskId.LESION_SEGMENTATION)
     network = pretrained_network(own, bundle_encoder_weights(checkpoint.bundle))
     features = encoder_features(network, own, feature_cases(checkpoint.cases, own))[ENCODER]
     if isinstance(own.encoder, ConvNeXtSpec):

@@ -14,12 +14,11 @@ from ..core.terms import TaskId
 from ..core.version import __version__
 from ..core.volume import Triple
 from ..phantom import Phantom
+from ..phantom.store import PhantomGroups, PhantomStore
 from ..tasks.base import TASKS
 from ..tasks.truth import StudyCase, around_gland, from_phantom
-from ..training.cases import MaskNames, StudySet, read_study
-from ..training.dataset import Split
-from .config import PhantomGroups, Pretraining, RealCases, StudyConfig
-from .phantoms import PhantomStore
+from ..training.cases import MaskNames, Split, StudySet, read_study
+from .config import Pretraining, RealCases, StudyConfig
 
 OnProgress = Callable[[str, float], None]
 LIBRARY = "library-version.txt"

@@ -12,6 +12,7 @@ from ..core.errors import ConfigError
 from ..core.terms import TaskId
 from ..core.volume import IntTriple, Triple
 from ..encoders.base import ModelSpec
+from ..phantom.store import PhantomGroups, Phantoms, PhantomSplit
 from ..tasks.base import TASKS
 
 _OF_THE_GRID = ("spacing_mm", "patch")
@@ -72,54 +73,6 @@ MIN_SEEDS = 3
 MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
 OBJECTIVES = {"profound": "mae", "provicnet": "contrast"}
-
-
-@dataclass(frozen=True)
-class Phantoms:
-    """Phantoms of consecutive seeds."""
-
-    first_seed: int
-    count: int
-
-    @property
-    def seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.count)
-
-
-@dataclass(frozen=True)
-class PhantomGroups:
-    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
-
-    Attributes:
-        full_resolution: Whether they have the twin of full resolution that super-resolution needs; it is most of their
-            cost.
-    """
-
-    train: Phantoms
-    validation: Phantoms
-    test: Phantoms
-    full_resolution: bool = False
-
-
-@dataclass(frozen=True)
-class PhantomSplit:
-    """The phantoms of all tasks that have none of their own.
-
-    Attributes:
-        spacing_mm: Voxel of every phantom's T2w (x, y, z).
-        train, validation, test, full_resolution: As `PhantomGroups`.
-    """
-
-    spacing_mm: Triple
-    train: Phantoms
-    validation: Phantoms
-    test: Phantoms
-    full_resolution: bool = True
-
-    @property
-    def groups(self) -> PhantomGroups:
-        """The same without the voxel."""
-        return PhantomGroups(self.train, self.validation, self.test, self.full_resolution)
 
 
 @dataclass(frozen=True)

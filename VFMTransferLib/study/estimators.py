@@ -35,8 +35,8 @@ from torch import Tensor
 from ..core.terms import Arm
 from ..encoders.weights import pretrained_network
 from ..tasks.truth import StudyCase
-from ..training.finetune import FinetuneConfig, finetune
-from ..training.samples import lesson_of
+from ..training.cases import StudySet
+from ..training.finetune import FinetuneConfig, Initialization, finetune
 from .distance import MIN_CASES, unpaired_mmd2
 from .features import ENCODER, encoder_features, feature_cases
 from .forecast import EstimateRow
@@ -112,15 +112,15 @@ class Candidate:
     @cached_property
     def trial(self) -> Trial:
         """A few steps of both arms."""
-        lessons = {study.case.id: lesson_of(study, self.config.model) for study in self.studies}
-        split = replace(self.config.split, train=tuple(lessons), validation=(), test=())
+        cases = {study.case.id: study for study in self.studies}
+        split = replace(self.config.split, train=tuple(cases), validation=(), test=())
         schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS)
         config = replace(self.config, split=split, schedule=schedule, measure_every=1)
         losses, seconds = {}, 0.0
         for arm in Arm:
-            encoder = self.weights if arm is Arm.PRETRAINED else None
+            init = Initialization(self.weights) if arm is Arm.PRETRAINED else None
             with tempfile.TemporaryDirectory() as folder:
-                run = finetune(config, arm, lessons, Path(folder), encoder=encoder)
+                run = finetune(config, StudySet(split, cases), Path(folder), init=init)
             losses[arm] = float(np.mean([entry["loss"] for entry in run.history[TRIAL_STEPS // 2 :]]))
             seconds += run.seconds
         return Trial(losses[Arm.PRETRAINED], losses[Arm.SCRATCH], seconds / (len(Arm) * TRIAL_STEPS))

@@ -22,9 +22,10 @@ from ..core.result import Result
 from ..core.terms import TaskId
 from ..core.version import __version__
 from ..encoders.base import ModelSpec
-from ..encoders.demonstration import demonstration, demonstration_encoder
+from ..encoders.demonstration import demonstration_encoder, demonstration_fusion
 from ..encoders.dynunet.network import specialised_network
 from ..encoders.network import build_network
+from ..encoders.pretext import pretext_task
 from ..encoders.weights import bundle_encoder_weights, load_encoder
 from ..phantom import VERSION
 from ..tasks.base import TASKS
@@ -32,13 +33,10 @@ from ..tasks.baselines import registered, trivial_baseline
 from ..tasks.losses import Objective
 from ..tasks.scores import SIGNIFICANT, CaseScore, Scores, score_results
 from ..tasks.truth import StudyCase, from_phantom
-from ..training.arms import finetune_study, study_config
-from ..training.cases import StudySet
-from ..training.encoders import Pretraining, pretrain_by_contrast, pretrain_masked
-from ..training.finetune import FinetuneConfig, averaged_network
-from ..training.optimization import CHECKPOINT, Run
-from ..training.record import checkpoints
-from ..training.validation import Examination
+from ..training.finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config
+from ..training.loop import CHECKPOINT, Run, checkpoint_folder
+from ..training.pretrain import pretrain, pretrain_config, write_pretrained
+from ..training.validation import ValidationCases
 from .cases import Place, common_studies, pretraining_set, real_studies, require_library, split_of, study_set
 from .config import StudyConfig, resized
 from .examples import write_examples
@@ -70,7 +68,7 @@ def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
     split = split_of(config.groups_of(task))
-    plain = study_config(family, task, StudySet(split, {}), steps=fit.steps, seed=cell.seed)
+    plain = finetune_config(family, task, split, steps=fit.steps, seed=cell.seed)
     rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
     return replace(
@@ -86,7 +84,7 @@ def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
 def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
     """The network that an encoder's pretraining trains."""
     is_masked = config.encoders[encoder].pretraining.objective == "mae"
-    spec = demonstration_encoder() if is_masked else demonstration(encoder, TaskId.LESION_SEGMENTATION)
+    spec = demonstration_encoder() if is_masked else demonstration_fusion()
     return resized(spec, config.encoders[encoder].size)
 
 
@@ -259,13 +257,14 @@ def trained_run(cell: Cell, config: StudyConfig, place: Place, on_progress: OnPr
     """
     require_library(place)
     settings = cell_config(cell, config)
-    folder, start = work_folder(cell, place), _start(cell, place)
+    folder, bundle = work_folder(cell, place), _start(cell, place)
     _require_stamp(folder, cell_sha256(cell, config))
     done = _finished(settings, folder / CHECKPOINT)
     if done is not None:
         return done
     studies = study_set(config, TaskId(cell.task), place, on_progress)
-    return _or_anew(folder, lambda: finetune_study(settings, studies, folder, init=start, on_progress=on_progress))
+    init = None if bundle is None else Initialization.from_bundle(bundle)
+    return _or_anew(folder, lambda: finetune(settings, studies, folder, init=init, on_progress=on_progress))
 
 
 def _finished(settings: FinetuneConfig, path: Path) -> Run | None:
@@ -297,16 +296,14 @@ def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress)
     settings = config.encoders[cell.encoder].pretraining
     phantoms = pretraining_set(settings, config.phantoms.spacing_mm, place, tell)
     folder, sha256 = bundle_folder(cell.encoder, place), cell_sha256(cell, config)
-    work = checkpoints(folder)
+    work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
-    spec = pretraining_spec(cell.encoder, config)
-    how = Pretraining(settings.steps, f"{len(phantoms)} phantoms", settings.seed, spec)
-    if settings.objective == "mae":
-        images = [phantom.case for phantom in phantoms]
-        bundle = _or_anew(work, lambda: pretrain_masked(images, folder, how, on_progress=tell))
-    else:
-        studies = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
-        bundle = _or_anew(work, lambda: pretrain_by_contrast(studies, folder, how, on_progress=tell))
+    name = "contrastive" if settings.objective == "contrast" else settings.objective
+    pretext = pretext_task(name, pretraining_spec(cell.encoder, config))
+    how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
+    cases = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+    run = _or_anew(work, lambda: pretrain(how, cases, work, on_progress=tell))
+    bundle = write_pretrained(how, run, folder, data=f"{len(phantoms)} phantoms", cases=cases)
     return CellResult(cell, sha256, seconds=bundle.training["seconds"])
 
 
@@ -319,7 +316,7 @@ def _trained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) ->
         cell,
         config,
         place,
-        lambda studies: Examination(settings.model, studies).results(network),
+        lambda studies: ValidationCases(settings.model, studies).results(network),
         Course(run.step, run.seconds, run.history),
     )
     return replace(result, distances=_distances(cell, config, place, network))

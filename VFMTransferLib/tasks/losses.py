@@ -16,27 +16,14 @@ from torch import Tensor, nn
 from ..core.terms import TaskId
 from ..encoders.base import ModelSpec
 from ..encoders.layers import resize
+from ..encoders.losses import CLASS_WEIGHTS, soft_dice_loss, tissue_loss
 from ..encoders.profound.network import ProFoundUPerNet
 from ..metrics.arrays import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 from .truth import UNKNOWN
 
-_SMOOTH = 1.0
-# As published for ProViCNet; background and gland would drown the cancers otherwise.
-CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
 LESION_WEIGHT = CLASS_WEIGHTS[-1] / CLASS_WEIGHTS[0]
 AUXILIARY_WEIGHT = 0.4
 _BARELY = 1e-5
-
-
-def soft_dice_loss(probability: Tensor, target: Tensor, smooth: float = _SMOOTH) -> Tensor:
-    """1 - Dice of two maps (D, H, W) of probabilities, in the form with squares, least at equality.
-
-    Args:
-        probability, target: The maps.
-        smooth: Voxels that are added to overlap and size.
-    """
-    overlap = 2 * (probability * target).sum() + smooth
-    return 1 - overlap / (probability.square().sum() + target.square().sum() + smooth)
 
 
 def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -85,23 +72,6 @@ def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
     weight = 1 + (LESION_WEIGHT - 1) * target
     entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
     return entropy + soft_dice_loss(logits.sigmoid(), target, smooth=_BARELY)
-
-
-def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Weighted cross-entropy plus the mean Dice loss of all classes but the background.
-
-    Args:
-        logits: (B, K, H, W).
-        classes: (B, H, W).
-    """
-    logits = logits.float()
-    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS, device=logits.device))
-    probabilities = logits.softmax(dim=1)[:, 1:]
-    truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
-    axes = (0, 2, 3)
-    overlap = 2 * (probabilities * truth).sum(axes) + _SMOOTH
-    dice = overlap / (probabilities.square().sum(axes) + truth.square().sum(axes) + _SMOOTH)
-    return entropy + (1 - dice).mean()
 
 
 # What training minimizes where the answer is an image or a displacement; slices (B, C, H, W) and volumes alike.

@@ -28,7 +28,6 @@ from ..phantom import Phantom, make_phantom
 from ..phantom.gland import SIGNIFICANT_GRADE
 from ..tasks.base import TASKS
 from ..tasks.truth import PI_RADS, StudyCase, from_labels, from_phantom, from_scan
-from .dataset import Split
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000
@@ -37,6 +36,38 @@ _SPLITS = ("train", "validation", "test")
 _MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LEFT_RIGHT = 0
 OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which cases train, which validate on the way, which are only measured in the end.
+
+    Attributes:
+        train, validation, test: Case names; one patient stands in one list only.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        everyone = [*self.train, *self.validation, *self.test]
+        twice = sorted({name for name in everyone if everyone.count(name) > 1})
+        if twice:
+            raise DatasetError(
+                f"Each case must stand once in a split, but {', '.join(twice)} stands more often. Remove it."
+            )
+
+    def fold(self, index: int, count: int) -> Split:
+        """Leave out every `count`-th training case, from `index` on, for validation.
+
+        Raises:
+            ValueError: There is no such fold.
+        """
+        if not 0 <= index < count <= len(self.train):
+            raise ValueError(f"A fold must lie in 0..{count - 1} of at most {len(self.train)}, got {index} of {count}.")
+        left_out = self.train[index::count]
+        return Split(tuple(name for name in self.train if name not in left_out), left_out, self.test)
 
 
 @dataclass(frozen=True)

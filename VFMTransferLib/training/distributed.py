@@ -1,8 +1,9 @@
-"""How a step's batch is divided: over processes with a device each, and in each over parts shown one after another.
+"""How a step's batch is distributed: over processes with a device each, and in each over parts, one after another.
 
 Processes work together through Lightning Fabric (Apache-2.0, package `lightning-fabric`), which is imported only where
-several of them or an accelerator are asked for. Each starts the same command anew; they meet in `divide`. The gradient
-of a step is the mean over all parts, so that only the number of parts can matter to the result, and not where they run.
+several of them or an accelerator are asked for. Each starts the same command again; they meet in `join_processes`. The
+gradient of a step is the mean over all parts, so that only the number of parts can matter to the result, and not where
+they run.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 # The others wait while the first process measures on validation cases and writes.
-_PATIENCE = timedelta(hours=6)
+_TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
-class Division:
+class DistributedContext:
     """One process's share of the work; by default all of it, at once, on the CPU.
 
     Attributes:
-        accumulation: Parts of a batch that each process shows one after another before a step.
+        accumulation: Parts of a batch that each process shows the network one after another before a step.
         fabric: What joins the processes; None for one process on the CPU.
     """
 
@@ -60,7 +61,7 @@ class Division:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process measures, writes and speaks for all."""
+        """Whether this is the process that measures, writes and reports."""
         return self.fabric is None or self.fabric.is_global_zero
 
     @property
@@ -71,7 +72,7 @@ class Division:
         """Seconds that the device has worked; of a CPU its processor time, which other programs do not lengthen."""
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
-    def own(self, batch: int) -> list[range]:
+    def own_samples(self, batch: int) -> list[range]:
         """Which samples of a batch are this process's, by part.
 
         Raises:
@@ -95,7 +96,7 @@ class Division:
         """A tensor, or what has a `to` of its own, on this process's device; anything else as it is."""
         return value.to(self.device) if hasattr(value, "to") else value
 
-    def alone(self, module: nn.Module, enabled: bool) -> AbstractContextManager:
+    def without_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager:
         """While open and enabled, gradients gather in this process and are not shared yet."""
         return nullcontext() if self.fabric is None else self.fabric.no_backward_sync(module, enabled)
 
@@ -111,7 +112,7 @@ class Division:
         return float(value if self.fabric is None else self.fabric.all_reduce(value, reduce_op="mean"))
 
 
-def divide(devices: int = 1, accelerator: str | None = None, accumulation: int = 1) -> Division:
+def join_processes(devices: int = 1, accelerator: str | None = None, accumulation: int = 1) -> DistributedContext:
     """This process's share; starts the other processes, each of which runs this command up to here.
 
     Args:
@@ -124,20 +125,20 @@ def divide(devices: int = 1, accelerator: str | None = None, accumulation: int =
     """
     kind = training_device(devices, accelerator)
     if devices == 1 and accelerator is None:
-        return Division(accumulation)
+        return DistributedContext(accumulation)
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # An encoder has tensors that some objectives do not use, such as its last norm in pretraining.
-    strategy = DDPStrategy(timeout=_PATIENCE, find_unused_parameters=True) if devices > 1 else "auto"
+    # An encoder has tensors that some pretext tasks do not use, such as its last norm in pretraining.
+    strategy = DDPStrategy(timeout=_TIMEOUT, find_unused_parameters=True) if devices > 1 else "auto"
     fabric = Fabric(accelerator=kind, devices=devices, strategy=strategy, precision="32-true")
     fabric.launch()
-    return Division(accumulation, fabric)
+    return DistributedContext(accumulation, fabric)
 
 
 def training_device(devices: int = 1, accelerator: str | None = None) -> str:
-    """What `divide` would train on: `cpu` or `cuda`.
+    """What `join_processes` would train on: `cpu` or `cuda`.
 
     Raises:
         RuntimeUnavailableError: There are not so many.

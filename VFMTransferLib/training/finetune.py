@@ -1,56 +1,81 @@
-"""One arm of the study: fine-tune a network, from a pretrained encoder or from scratch.
+"""Fine-tuning: one arm of one task, from cases with their truth to a bundle with what was measured.
 
-The arms differ in the encoder's initial weights and in nothing else: the head starts from the same
-seed, and each step shows both the same samples of the same cases at the same learning rate. One engine
-trains every task and both encoders: a lesson says what is shown, an objective what is asked.
+The arms differ in the encoders' initial weights and in nothing else: the head starts from the same seed, and each step
+shows both the same samples of the same cases at the same learning rate. A work folder keeps the checkpoint; started
+again with the same configuration, a training goes on where it was.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from ..bundles.bundle import Bundle, file_sha256, write_bundle
+from ..bundles.onnx_export import export_onnx
+from ..bundles.weights import read_weights
+from ..core.decoding import to_json
+from ..core.errors import DatasetError
 from ..core.terms import Arm, TaskId
 from ..encoders.base import ModelSpec
+from ..encoders.demonstration import demonstration
 from ..encoders.dynunet.network import specialised_network
 from ..encoders.layers import accelerate
 from ..encoders.network import build_network
-from ..encoders.weights import load_encoder
-from ..metrics.arrays import dice
+from ..encoders.weights import bundle_encoder_weights, load_encoder
+from ..metrics.calibration import Calibration
+from ..tasks.base import TASKS
+from ..tasks.baselines import TITLES, trivial_baseline
 from ..tasks.losses import Objective, Sample, class_weights, collate
+from ..tasks.scores import OF_PROBABILITIES, Scores, calibration_of, score_results
+from ..tasks.truth import StudyCase
 from .augmentation import Augmentation
-from .dataset import TARGET_STRIDE, Split, TrainingCase, View, choose_case, require_cases, sample_view
-from .distributed import Division
-from .optimization import CHECKPOINT, Progress, Run, Schedule, draw, later, stated, step_generator
-from .samples import Lesson
+from .cases import Split, StudySet
+from .distributed import DistributedContext
+from .loop import (
+    CHECKPOINT,
+    Progress,
+    Run,
+    Schedule,
+    choose_case,
+    draw_samples,
+    run_identity,
+    run_record,
+    step_generator,
+)
+from .samples import lesson_of
+from .validation import ValidationCases
 
-# Names of measures and their values, of a network in evaluation mode.
-Examine = Callable[[nn.Module], Mapping[str, float]]
+VERSION = "1.0.0"  # of the bundles
+SCORE = "score"  # the task's primary measure in a run's history
+_RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
+_ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
+# Of images, what they look like is what is asked for.
+_IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Everything that decides what fine-tuning yields, but for the cases and the start.
+    """Everything that decides what fine-tuning yields, but for the cases and the initialization.
 
     Attributes:
         model: The network.
         split: Which cases train; the others choose nothing.
         schedule: How long and how fast.
-        augmentation: How far a view may go from its case.
-        seed: Of head, order and views.
+        augmentation: How far a sample may go from its case.
+        seed: Of head, order and samples.
         drop_path: Stochastic depth of the encoder.
-        phantom_share: Part of the steps that show a phantom.
+        phantom_share: Part of the samples that show a phantom.
         measure_every: Steps between measurements.
         batch: Samples a step, of all processes.
-        specialised: Whether a specialised network of the same size is trained in the place of the model: the study's
-            third row, from scratch.
-        draws: As `sampling.DRAWS`.
+        specialised: Whether the task-specific baseline of the same size is trained in the place of the model: the
+            study's third row, from scratch.
+        streams: As `loop.STREAMS`.
     """
 
     model: ModelSpec
@@ -63,109 +88,180 @@ class FinetuneConfig:
     measure_every: int
     batch: int = 1
     specialised: bool = False
-    draws: str = later("step")
+    streams: str = "step"
+
+
+def finetune_config(
+    family: str,
+    task: TaskId,
+    split: Split,
+    *,
+    steps: int,
+    seed: int = 0,
+    encoder: ModelSpec | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+) -> FinetuneConfig:
+    """How the study fine-tunes a family on a task, the same for both arms.
+
+    Args:
+        family: `profound` or `provicnet`.
+        task: The task.
+        split: Which cases train.
+        steps: Optimizer steps.
+        seed: Of head, order and samples.
+        encoder: A network whose encoder's size to take, instead of the demonstration's.
+        batch: Samples a step, each of which then draws for itself; the study's own number by default.
+        precision: As `Schedule`.
+    """
+    spec = demonstration(family, task)
+    if encoder is not None:
+        spec = replace(spec, encoder=encoder.encoder)
+    is_image = TASKS[task].output == "image"
+    return FinetuneConfig(
+        model=spec,
+        split=split,
+        schedule=Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
+        augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
+        seed=seed,
+        drop_path=0.0 if is_image else 0.1,
+        phantom_share=0.0,
+        measure_every=max(steps // 10, 1),
+        batch=batch or _batch(family, task),
+        streams="step" if batch is None else "sample",
+    )
+
+
+def _batch(family: str, task: TaskId) -> int:
+    """Samples a step: a volume, several slices, or as many cases as batch normalization needs."""
+    if task is TaskId.CLASSIFICATION:
+        return 4 if family == "profound" else 2
+    if task is TaskId.DISTORTION_CORRECTION and family == "profound":
+        return 2  # one window's mean displacement says little of the next one's
+    return 1 if family == "profound" else 8
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """Pretrained encoders, from which the pretrained arm starts; the scratch arm has none.
+
+    Attributes:
+        weights: From `encoders.encoder_weights`.
+        record: Where they come from, for a bundle's record.
+        spec: The network that was pretrained, where it is known.
+    """
+
+    weights: Mapping[str, Tensor] = field(repr=False)
+    record: Mapping[str, str] = field(default_factory=dict)
+    spec: ModelSpec | None = None
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Initialization:
+        """The encoders of a bundle.
+
+        Raises:
+            BundleError: Its weights cannot be read, or differ from its checksum.
+        """
+        record = {"bundle": bundle.name, "sha256": bundle.weights_sha256}
+        return cls(bundle_encoder_weights(bundle), record, bundle.spec)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Initialization:
+        """An encoder's own weights, as `pretrain --recipe` writes them.
+
+        Raises:
+            BundleError: The file cannot be read.
+        """
+        return cls(read_weights(path), {"file": path.name, "sha256": file_sha256(path)})
 
 
 def finetune(
     config: FinetuneConfig,
-    arm: Arm,
-    lessons: Mapping[str, Lesson],
+    dataset: StudySet,
     folder: Path,
     *,
-    encoder: Mapping[str, Tensor] | None = None,
-    phantoms: Sequence[Lesson] = (),
-    examine: Examine | None = None,
-    division: Division | None = None,
+    init: Initialization | None = None,
+    phantoms: Iterable[StudyCase] = (),
+    context: DistributedContext | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Fine-tune one arm, or go on where it was stopped.
 
     Args:
         config: The configuration, the same for both arms.
-        arm: `pretrained` needs `encoder`; `scratch` must not have it.
-        lessons: Cases by name, at least the training cases of the split.
+        dataset: The cases.
         folder: Where the checkpoint lies.
-        encoder: Pretrained weights of the encoders, from `encoders.encoder_weights`.
+        init: The pretrained arm's encoders; the scratch arm has none.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
-        examine: What to measure of the averaged weights on the way; it chooses nothing. The first process does it.
-        division: This process's share of each batch; all of it by default.
+        context: This process's share of each batch; all of it by default.
         on_progress: Called with a line of text and the part that is done.
 
     Returns:
-        The finished run; `average` holds the weights to ship.
+        The finished run; `average` holds the weights to ship, and the history the validation cases' scores, the primary
+        one as `score`. They choose nothing; the first process measures.
 
     Raises:
-        DatasetError: A case of the split is missing, or the batch cannot be divided so.
-        CheckpointError: The folder holds a checkpoint of another configuration, or the encoders do not fit.
+        DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
+        CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration.
     """
-    require_cases(lessons, config.split.train)
-    training = [lessons[name] for name in config.split.train]
-    objective = _objective(config.model, [*training, *phantoms])
-    run = Run.start(initial_network(config, arm, encoder), config.schedule, objective.loss, division)
-    path, identity = folder / CHECKPOINT, _identity(config, arm, encoder, run.division)
-    if path.exists():
-        run.resume(path, identity)
-    while run.step < config.schedule.steps:
-        began = run.division.clock()
-        loss = _step(run, config, training, phantoms)
-        run.seconds += run.division.clock() - began
-        finished = run.step == config.schedule.steps
-        if run.step % config.measure_every == 0 or finished:
-            measured = examine(_measured_network(run, config)) if examine and run.division.is_first else {}
-            run.history.append({"step": run.step, "loss": loss, **measured})
-        if run.step % config.schedule.checkpoint_every == 0 or finished:
-            run.save(path, identity)
-            if on_progress is not None and run.division.is_first:
-                on_progress(_line(run), run.step / config.schedule.steps)
-    run.finish()
+    lacking = sorted(set(config.split.train) - set(dataset.cases))
+    if lacking:
+        raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
+    training = [lesson_of(case, config.model) for case in dataset.of(config.split.train)]
+    between = [lesson_of(case, config.model) for case in phantoms]
+    context = context or DistributedContext()
+    validation = ValidationCases(config.model, dataset.of(config.split.validation) if context.is_first else [])
+    categories = [one.category for one in (*training, *between) if one.category is not None]
+    objective = Objective(config.model, class_weights(categories, config.model.head.out_channels))
+    run = Run.start(initial_network(config, init), config.schedule, objective.loss, context)
+
+    def batches(step: int) -> list[tuple[Any, ...]]:
+        first = step * config.batch
+
+        def sample(number: int, generator: Generator) -> Sample:
+            case = choose_case(first + number, config.seed, training, between, config.phantom_share)
+            return case.sample(generator, config.augmentation)
+
+        generator = step_generator(config.seed, step)
+        parts = draw_samples(context, config.batch, config.streams, config.seed, step, generator, sample)
+        return [(collate(samples),) for samples in parts]
+
+    def measure(losses: list[float]) -> dict[str, float]:
+        if not validation.cases:
+            return {"loss": losses[-1]}
+        scores = validation.scores(averaged_network(run, config.model, config.specialised).to(context.device))
+        return {"loss": losses[-1], **finite({SCORE: scores.primary, **scores.cohort})}
+
+    arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
+    weights = {} if init is None else init.weights
+    run.train(
+        folder / CHECKPOINT,
+        run_identity(config, context, arm, weights=weights),
+        batches,
+        config.seed,
+        measure=measure,
+        measure_every=config.measure_every,
+        on_progress=on_progress,
+    )
     return run
 
 
-def initial_network(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tensor] | None) -> nn.Module:
+def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.Module:
     """The network before its first step: all of it from the seed, then the encoders from pretraining.
 
     Raises:
-        ValueError: The arm and the encoders' weights do not belong together.
+        ValueError: A task-specific baseline is to start from an encoder.
         CheckpointError: The encoders do not fit.
     """
-    if (arm is Arm.PRETRAINED) != (encoder is not None):
-        raise ValueError("The pretrained arm must start from an encoder's weights, and the scratch arm from none.")
     torch.manual_seed(config.seed)
     if config.specialised:
-        if encoder is not None:
-            raise ValueError("A specialised network must start from scratch, since no pretraining fits it.")
+        if init is not None:
+            raise ValueError("A task-specific baseline must start from scratch, since no pretraining fits it.")
         return specialised_network(config.model)
     network = build_network(config.model, config.drop_path)
-    if encoder is not None:
-        load_encoder(network, config.model, encoder)
+    if init is not None:
+        load_encoder(network, config.model, init.weights)
     return accelerate(network)
-
-
-def _objective(spec: ModelSpec, lessons: Sequence[Lesson]) -> Objective:
-    """What the task asks, classes balanced over the cases that train."""
-    if spec.task is not TaskId.CLASSIFICATION:
-        return Objective(spec)
-    categories = [lesson.category for lesson in lessons if lesson.category is not None]
-    return Objective(spec, class_weights(categories, spec.head.out_channels))
-
-
-def _step(run: Run, config: FinetuneConfig, lessons: Sequence[Lesson], phantoms: Sequence[Lesson]) -> float:
-    """Show one batch and learn from it; returns the loss."""
-    first = run.step * config.batch
-
-    def sample(number: int, generator: Generator) -> Sample:
-        lesson = choose_case(first + number, config.seed, lessons, phantoms, config.phantom_share)
-        return lesson.sample(generator, config.augmentation)
-
-    generator = step_generator(config.seed, run.step)
-    parts = draw(config, run.division, run.step, generator, sample)
-    return run.learn([(collate(samples),) for samples in parts], config.seed)
-
-
-def gland_examination(cases: Mapping[str, TrainingCase], spec: ModelSpec) -> Examine:
-    """Dice of the gland on the crop of each case."""
-    views = {name: sample_view(case, spec.preprocess, Generator()) for name, case in cases.items()}
-    return lambda network: {f"dice {name}": gland_dice(network, view) for name, view in views.items()}
 
 
 def averaged_network(run: Run, spec: ModelSpec, specialised: bool = False) -> nn.Module:
@@ -175,31 +271,106 @@ def averaged_network(run: Run, spec: ModelSpec, specialised: bool = False) -> nn
     return network.eval()
 
 
-def gland_dice(network: nn.Module, view: View) -> float:
-    """Dice of the gland on one view, at the target's resolution."""
-    with torch.inference_mode():
-        size = [n // TARGET_STRIDE for n in view.image.shape[1:]]
-        probabilities = network(view.image[None], size)[0].float().softmax(dim=0)
-    return dice((probabilities[0] < 0.5).numpy(), (view.target[0] > 0.5).numpy())
+def write_arm(
+    config: FinetuneConfig,
+    run: Run,
+    dataset: StudySet,
+    folder: Path,
+    *,
+    data: str,
+    init: Initialization | None,
+    license: str,
+    title: str | None = None,
+    more_cases: Mapping[str, list[StudyCase]] | None = None,
+    card: Callable[[Bundle], str] | None = None,
+) -> Bundle:
+    """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
+
+    Args:
+        config: The configuration.
+        run: The finished training; its averaged weights are written, as fp16.
+        dataset: The cases.
+        folder: The bundle's folder; its name is the bundle's.
+        data: What the cases are, for the record.
+        init: The pretrained arm's encoders; None of the scratch arm.
+        license: Of the weights, an SPDX identifier where there is one.
+        title: Title of the bundle, before the arm; the network's by default.
+        more_cases: Further cases to measure, by what they are.
+        card: Writes its model card; the card of any bundle by default.
+    """
+    arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
+    spec, network = config.model, averaged_network(run, config.model)
+    validation = ValidationCases(spec, dataset.of(config.split.validation))
+    calibration = calibration_of(validation.scores(network)) if spec.task is TaskId.CLASSIFICATION else None
+    training = dataset.of(config.split.train)
+    parts = _measured_parts(config, dataset) | dict(more_cases or {})
+    document = to_json(config)
+    del document["model"]  # the bundle states it itself
+    bundle = Bundle(
+        folder=folder,
+        name=folder.name,
+        title=f"{title or spec.title}, {_ARM_TITLES[arm]}",
+        version=VERSION,
+        spec=spec,
+        arm=arm,
+        training={
+            "config": document,
+            "data": data,
+            **run_record(run),
+            "start": "scratch" if init is None else dict(init.record),
+        },
+        metrics={part: _measured(network, spec, cases, training, calibration) for part, cases in parts.items()},
+        license=license,
+        demonstration=True,
+        description=f"{spec.prediction_task.title}. The study's arms differ in the encoder's initial weights only.",
+        calibration=calibration,
+    )
+    text = None if card is None else card(bundle)
+    return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
 
 
-def _measured_network(run: Run, config: FinetuneConfig) -> nn.Module:
-    """The averaged network where it trains."""
-    return averaged_network(run, config.model, config.specialised).to(run.division.device)
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What has a value; JSON knows no other numbers."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _identity(config: FinetuneConfig, arm: Arm, encoder: Mapping[str, Tensor] | None, division: Division) -> str:
-    """A checksum of all that decides the run."""
-    digest = hashlib.sha256(json.dumps([stated(config, division), arm], sort_keys=True).encode())
-    for name, tensor in sorted((encoder or {}).items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list[StudyCase]]:
+    """The cases that are measured, by what they are for; phantoms apart from real ones where there are both."""
+    parts = {}
+    for name, cases in (("validation", config.split.validation), ("test", config.split.test)):
+        phantoms = [case for case in dataset.of(cases) if case.is_phantom]
+        real = [case for case in dataset.of(cases) if not case.is_phantom]
+        if phantoms and real:
+            parts |= {f"{name}, phantoms": phantoms, f"{name}, real cases": real}
+        elif phantoms or real:
+            parts[name] = phantoms or real
+    return parts
 
 
-def _line(run: Run) -> str:
-    """One line on where the run stands."""
-    if not run.history:
-        return f"step {run.step}"
-    latest = run.history[-1]
-    parts = [f"{key} {value:.3f}" for key, value in latest.items() if key != "step"]
-    return f"step {run.step}, at {latest['step']:.0f}: {', '.join(parts)}"
+def _measured(
+    network: nn.Module,
+    spec: ModelSpec,
+    cases: list[StudyCase],
+    training: list[StudyCase],
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Scores of a network, of its probabilities also before calibration, and of the task's naive baseline."""
+    validation = ValidationCases(spec, cases)
+    found = _score_record(validation.scores(network, calibration))
+    if calibration is not None:
+        plain = validation.scores(network).cohort
+        found["uncalibrated"] = finite({name: plain[name] for name in OF_PROBABILITIES if name in plain})
+    task = spec.prediction_task.id
+    try:
+        baseline = trivial_baseline(task, training)
+        naive = _score_record(score_results(task, ((baseline(case), case) for case in cases)))
+    except DatasetError as error:
+        return {**found, "trivial": {"what": f"none: {error}"}}
+    return {**found, "trivial": {"what": TITLES[task], **naive}}
+
+
+def _score_record(scores: Scores) -> dict[str, Any]:
+    return {
+        "cohort": finite(scores.cohort),
+        "cases": {case.case_id: finite(case.values) for case in scores.cases},
+    }

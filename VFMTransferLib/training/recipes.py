@@ -1,202 +1,135 @@
-"""A training recipe: one JSON file from which a pair of bundles can be made again.
+"""A recipe: one JSON file from which both arms of a shipped pair can be made again, and the road from it to bundles.
 
-It states the network, the cases and their labels, the phantoms, and the three trainings: pretraining,
-cross-fitting of the labels, and fine-tuning, which both arms share.
+It states task, encoder, real cases and phantoms that train, and those that are only measured; optionally another
+network than the demonstration's, the pretraining on the same cases, and soft labels. Everything else is as in the study
+(`finetune_config`, `pretrain_config`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from safetensors.numpy import save_file
+
+from ..bundles.bundle import Bundle
 from ..bundles.metadata import spec_from_json
 from ..core.decoding import from_json
 from ..core.errors import BundleError, DatasetError
-from ..core.terms import TaskId
-from ..core.volume import Triple
+from ..core.files import atomic_file
+from ..core.result import Result
+from ..core.terms import Arm, Label, TaskId
 from ..encoders.base import ModelSpec
 from ..encoders.demonstration import FAMILIES
-from ..study.config import PhantomSplit
+from ..encoders.pretext import pretext_task
+from ..evaluation.gland import read_gland_mask
+from ..io import read_case
+from ..metrics.arrays import dice
+from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
+from ..tasks.truth import StudyCase, from_phantom
 from .augmentation import Augmentation
-from .cases import MaskNames
-from .crossfit import CrossFit
-from .dataset import Split
-from .finetune import FinetuneConfig
-from .optimization import Schedule
-from .pretrain import PretrainConfig
+from .cases import MaskNames, Split, StudySet, read_study
+from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
+from .loop import Progress, Schedule, checkpoint_folder
+from .model_cards import recipe_card
+from .pretrain import PretrainConfig, pretrain
+from .validation import ValidationCases
 
-FORMAT = 1
+FORMAT = 2
+ENCODER = "encoder.safetensors"
+_MEASUREMENTS = 3  # of a training, on whole images
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
-class PhantomSource:
-    """Phantoms to train on: seeds 0 .. count - 1.
+class RecipePretraining:
+    """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms.
 
     Attributes:
-        count: How many.
-        t2w_spacing_mm: Their T2w's voxel (x, y, z).
+        pretext: The pretext task; one of images alone.
+        schedule, augmentation, phantom_share: As `PretrainConfig`.
+        settings: Values of the pretext task's own settings that differ from its defaults.
     """
 
-    count: int
-    t2w_spacing_mm: Triple
-
-
-@dataclass(frozen=True)
-class PretrainPart:
-    """What pretraining adds to the recipe; see `PretrainConfig`."""
-
+    pretext: str
     schedule: Schedule
     augmentation: Augmentation
-    hidden: float
-    decoder_width: int
-    phantom_share: float
+    phantom_share: float = 0.0
+    settings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class FinetunePart:
-    """What fine-tuning adds to the recipe; see `FinetuneConfig`."""
+class SoftLabels:
+    """How the training cases' masks of the prostate are made soft by cross-fitting.
 
+    Labels that come from another network err case by case. A network that is trained on the other cases repeats the
+    common shape but not the single error, so the mean of label and out-of-fold prediction is a soft label that is
+    certain where both agree. No other label enters.
+
+    Attributes:
+        folds: Parts of the training cases that are left out in turn.
+        weight: Part of the out-of-fold prediction in the soft label.
+        min_agreement: Dice with the label below which a prediction is a failure and the label stays.
+        schedule: Of each fold's training, from scratch.
+    """
+
+    folds: int
+    weight: float
+    min_agreement: float
     schedule: Schedule
-    augmentation: Augmentation
-    drop_path: float
-    phantom_share: float
-    measure_every: int
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"soft labels need 2 or more folds, got {self.folds}")
+        if not (0 <= self.weight <= 1 and 0 <= self.min_agreement <= 1):
+            raise ValueError(f"weight and min_agreement must lie in 0..1, got {self.weight} and {self.min_agreement}")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """On what the finished networks are measured; nothing of it chooses or trains.
+class References:
+    """Further masks of the prostate on which the finished networks are measured; they choose and train nothing.
 
     Attributes:
         cases: Names of the cases.
-        references: File stems of masks of the prostate; a case may lack some.
-        notes: What to know about the references, for the model card.
+        masks: File stems of the masks; a case may lack some.
+        notes: What to know about the masks, for the model card.
     """
 
     cases: tuple[str, ...]
-    references: tuple[str, ...]
-    notes: tuple[str, ...]
+    masks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a pair of bundles, but for the images.
-
-    Attributes:
-        format: Version of this file's layout.
-        name: Name of the bundles, before the arm.
-        title: Title of the bundles, before the arm.
-        model: The network.
-        split: Which cases train, and which are measured.
-        labels: File stem of the mask of the prostate in each case's folder.
-        seed: Of all randomness.
-        phantoms: The phantoms.
-        pretrain, crossfit, finetune: The three trainings.
-        evaluation: On what the networks are measured afterwards.
-        license: Of the weights, an SPDX identifier.
-        attribution: Whose images and masks trained the networks, for the model card.
-    """
-
-    format: int
-    name: str
-    title: str
-    model: ModelSpec
-    split: Split
-    labels: str
-    seed: int
-    phantoms: PhantomSource
-    pretrain: PretrainPart
-    crossfit: CrossFit
-    finetune: FinetunePart
-    evaluation: Evaluation
-    license: str
-    attribution: str
-
-    @property
-    def pretrain_config(self) -> PretrainConfig:
-        """The configuration of pretraining: all training cases."""
-        part = self.pretrain
-        return PretrainConfig(
-            model=self.model,
-            cases=self.split.train,
-            schedule=part.schedule,
-            augmentation=part.augmentation,
-            seed=self.seed,
-            hidden=part.hidden,
-            decoder_width=part.decoder_width,
-            phantom_share=part.phantom_share,
-        )
-
-    @property
-    def finetune_config(self) -> FinetuneConfig:
-        """The configuration of fine-tuning, of either arm."""
-        part = self.finetune
-        return FinetuneConfig(
-            model=self.model,
-            split=self.split,
-            schedule=part.schedule,
-            augmentation=part.augmentation,
-            seed=self.seed,
-            drop_path=part.drop_path,
-            phantom_share=part.phantom_share,
-            measure_every=part.measure_every,
-        )
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe, strictly: every key known, every key there.
-
-    Raises:
-        DatasetError: The file is missing, no JSON, or a key or value is wrong; the message names it.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(f"A recipe must be at {path}, but no file is there. Name another.") from error
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Mend it.") from error
-    try:
-        if isinstance(document, dict) and "model" in document:
-            document["model"] = spec_from_json(document["model"])
-        recipe = from_json(Recipe, document, "recipe", every_key=True)
-    except (BundleError, ValueError) as error:
-        raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
-    if recipe.format != FORMAT:
-        raise DatasetError(
-            f"Recipe {path.name} must have format {FORMAT}, but has {recipe.format}. Use another version."
-        )
-    return recipe
-
-
-# A recipe of a shipped pair: one JSON file from which both arms of one of the study's tasks can be made again.
-#
-# It states the task, the start, the real cases and phantoms that train, and those that are only measured. Everything
-# else is as in the study (`study_training.study_config`).
-
-FORMAT_PAIR_RECIPE = 2  # 1 is `recipe.Recipe`
-
-
-@dataclass(frozen=True)
-class PairRecipe:
-    """Everything that decides a pair of bundles, but for the images and the start.
+    """Everything that decides a pair of bundles, but for the images and a pretraining from elsewhere.
 
     Attributes:
         format: Version of this file's layout.
         name: Name of the bundles, before the arm.
         title: Title of the bundles, before the arm.
         task: The task.
-        encoder: `profound` or `provicnet`.
-        seed: Of head, order, samples, and of the fields that distort scans.
+        encoder: The encoder's family.
+        seed: Of all randomness, and of the fields that distort scans.
         steps: Optimizer steps.
         precision: `float32` or `bfloat16`.
         split: Real cases, folders of the data; those that test are measured and choose nothing.
         masks: How their masks are called.
         phantoms: The phantoms.
-        phantom_share: Part of the steps that show one, where real cases train too.
+        phantom_share: Part of the samples that show one, where real cases train too.
         license: Of the weights, an SPDX identifier.
         attribution: Whose images and masks trained the networks, for the model card.
         limits: What to know before use, for the model card.
+        network: The network, if it is another than the demonstration's.
+        schedule: How fast it learns, if otherwise than in the study; its steps and precision are the recipe's.
+        augmentation, drop_path: As `FinetuneConfig`, if otherwise than in the study.
+        measure_every: Steps between measurements on validation cases; a third of all by default.
+        pretraining: How the encoder is pretrained, if on the recipe's own cases.
+        soft_labels: How masks of the prostate are made soft, if they are.
+        references: Further masks to measure on.
     """
 
     format: int
@@ -214,6 +147,14 @@ class PairRecipe:
     license: str
     attribution: str
     limits: tuple[str, ...]
+    network: ModelSpec | None = None
+    schedule: Schedule | None = None
+    augmentation: Augmentation | None = None
+    drop_path: float | None = None
+    measure_every: int | None = None
+    pretraining: RecipePretraining | None = None
+    soft_labels: SoftLabels | None = None
+    references: References | None = None
 
     def __post_init__(self) -> None:
         if self.encoder not in FAMILIES:
@@ -224,24 +165,342 @@ class PairRecipe:
             raise ValueError("some cases or phantoms must train, got none")
         if self.task is TaskId.SUPER_RESOLUTION and not self.phantoms.full_resolution:
             raise ValueError("phantoms.full_resolution must be true for super-resolution, got false")
+        if self.schedule and (self.schedule.steps, self.schedule.precision) != (self.steps, self.precision):
+            raise ValueError("steps and precision must be the same in schedule and recipe")
+        if self.network and (self.network.task, self.network.family) != (self.task, self.encoder):
+            raise ValueError(f"network must be of {self.encoder} for {self.task}")
+
+    def finetune_config(self, split: Split, init: Initialization | None) -> FinetuneConfig:
+        """The configuration of fine-tuning, the same for both arms where the initialization has the network's size."""
+        config = finetune_config(
+            self.encoder,
+            self.task,
+            split,
+            steps=self.steps,
+            seed=self.seed,
+            precision=self.precision,
+            encoder=None if init is None else init.spec,
+        )
+        return replace(
+            config,
+            model=self.network or config.model,
+            schedule=self.schedule or config.schedule,
+            augmentation=self.augmentation or config.augmentation,
+            drop_path=config.drop_path if self.drop_path is None else self.drop_path,
+            phantom_share=self.phantom_share if self.split.train else 0.0,
+            measure_every=self.measure_every or max(self.steps // _MEASUREMENTS, 1),
+        )
 
 
-def is_pair_recipe(path: Path) -> bool:
-    """Whether a readable file is of this kind; what is wrong with any other is said by who reads it."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        return False
-    return isinstance(document, dict) and document.get("format") == FORMAT_PAIR_RECIPE
-
-
-def read_pair_recipe(path: Path) -> PairRecipe:
-    """Read a recipe, strictly: every key known, every key there.
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe, strictly; of format 1, which the first pair had, too.
 
     Raises:
-        DatasetError: A key or value is wrong; the message names it.
+        DatasetError: The file is missing, no JSON, or a key or value is wrong; the message names it.
     """
     try:
-        return from_json(PairRecipe, json.loads(path.read_text(encoding="utf-8")), "recipe", every_key=True)
-    except (BundleError, DatasetError, ValueError, OSError) as error:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"A recipe must be at {path}, but no file is there. Name another.") from error
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Correct it.") from error
+    try:
+        if isinstance(document, dict) and document.get("format") == 1:
+            document = _from_format_1(document)
+        if isinstance(document, dict) and document.get("network") is not None:
+            document = {**document, "network": spec_from_json(document["network"])}
+        recipe = from_json(Recipe, document, "recipe")
+        if recipe.format != FORMAT:
+            raise ValueError(f"format must be 1 or {FORMAT}, got {recipe.format}")
+        return recipe
+    except (BundleError, DatasetError, ValueError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
+
+
+def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of format 1, which only a pair for anatomy could have, as one of format 2."""
+    known = {
+        *("format", "name", "title", "model", "split", "labels", "seed", "phantoms", "pretrain", "crossfit"),
+        *("finetune", "evaluation", "license", "attribution"),
+    }
+    if document.keys() != known:
+        wrong = ", ".join(sorted(document.keys() ^ known))
+        raise ValueError(f"a recipe of format 1 must hold {', '.join(sorted(known))}; unknown or lacking: {wrong}")
+    spec = spec_from_json(document["model"])
+    tuned, pretrained, folds = document["finetune"], document["pretrain"], document["crossfit"]
+    none = {"first_seed": 0, "count": 0}
+    return {
+        **{name: document[name] for name in ("name", "title", "seed", "split", "license", "attribution")},
+        "format": FORMAT,
+        "task": spec.task,
+        "encoder": spec.family,
+        "network": document["model"],
+        "masks": {"gland": [document["labels"]]},
+        "phantoms": {
+            "spacing_mm": document["phantoms"]["t2w_spacing_mm"],
+            "train": {"first_seed": 0, "count": document["phantoms"]["count"]},
+            "validation": none,
+            "test": none,
+            "full_resolution": False,
+        },
+        "steps": tuned["schedule"]["steps"],
+        "precision": tuned["schedule"]["precision"],
+        **{name: tuned[name] for name in ("schedule", "augmentation", "drop_path", "phantom_share", "measure_every")},
+        "pretraining": {
+            "pretext": "mae",
+            **{name: pretrained[name] for name in ("schedule", "augmentation", "phantom_share")},
+            "settings": {name: pretrained[name] for name in ("hidden", "decoder_width")},
+        },
+        "soft_labels": {
+            **{name: folds[name] for name in ("folds", "weight", "schedule")},
+            "min_agreement": folds["least_agreement"],
+        }
+        if folds["folds"]
+        else None,
+        "references": {
+            "cases": document["evaluation"]["cases"],
+            "masks": document["evaluation"]["references"],
+            "notes": document["evaluation"]["notes"],
+        },
+        "limits": [
+            "Trained on very few patients, all scanned on one maker's 3 T scanners. Expect failures elsewhere; check "
+            "each result.",
+            "Its labels came from another network, not from a reader: agreement with them is not accuracy.",
+            "It marks the whole prostate only. It finds no cancer.",
+            "It was not tested on patients after treatment, with hip implants, or with an endorectal coil.",
+        ],
+    }
+
+
+def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: Progress | None = None) -> Path:
+    """Pretrain the recipe's encoder on its training cases, without their labels.
+
+    Args:
+        recipe: The recipe.
+        data: Folder with a folder of images for each training case.
+        work: Where checkpoint and encoder go.
+        on_progress: Called with a line of text and the part that is done.
+
+    Returns:
+        The file of the encoder's weights, by its own tensor names.
+
+    Raises:
+        DatasetError: The recipe has no pretraining, or a case is missing.
+        CheckpointError: `work` holds a checkpoint of another recipe.
+    """
+    how = recipe.pretraining
+    if how is None:
+        raise DatasetError(
+            f"Recipe '{recipe.name}' must state a pretraining, but has none. "
+            "Pretrain with --pretext, and fine-tune with --init."
+        )
+    _require_folders(data, recipe.split.train)
+    pretext = pretext_task(how.pretext, recipe.network, **how.settings)
+    sequences = [sequence for sequence in pretext.spec.preprocess.sequences if sequence is not None]
+    cases = [replace(read_case(data / name, sequences=sequences), id=name) for name in recipe.split.train]
+    phantoms = _phantoms(recipe, recipe.phantoms.train, work, on_progress)
+    config = PretrainConfig(
+        pretext, how.schedule, how.augmentation, recipe.seed, pretext.batch, phantom_share=how.phantom_share
+    )
+    shown = [phantom.case for phantom in phantoms]
+    run = pretrain(config, cases, work / "pretrain", phantoms=shown, on_progress=on_progress)
+    weights = {name: tensor.numpy() for name, tensor in pretext.pretrained(run.average).items()}
+    with atomic_file(work / ENCODER) as part:
+        save_file(weights, part, {"format": "pt"})
+    return work / ENCODER
+
+
+@dataclass(frozen=True)
+class RecipeData:
+    """The cases of a recipe.
+
+    Attributes:
+        dataset: Everything by name, and what each is for.
+        shown: Phantoms that are shown between real training cases; none where phantoms alone train.
+        references: Cases with further masks, by what they are.
+    """
+
+    dataset: StudySet
+    shown: tuple[StudyCase, ...]
+    references: Mapping[str, list[StudyCase]] = field(default_factory=dict)
+
+
+def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | None = None) -> RecipeData:
+    """Read the real cases and make the phantoms.
+
+    Args:
+        recipe: The recipe.
+        data: Folder with a folder for each real case.
+        work: Where phantoms are kept, so that each is made once.
+        on_progress: Called with a line of text and the part that is done.
+
+    Raises:
+        DatasetError: A case or a label is missing.
+        ImageError: A file cannot be read.
+    """
+    named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
+    _require_folders(data, named)
+    real = {
+        name: read_study(data / name, recipe.task, recipe.masks, seed=recipe.seed + place)
+        for place, name in enumerate(named)
+    }
+    groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
+    made = [[from_phantom(p, recipe.task) for p in _phantoms(recipe, g, work, on_progress)] for g in groups]
+    train, validation, test = (tuple(study.case.id for study in studies) for studies in made)
+    shown = tuple(made[0]) if recipe.split.train else ()
+    split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
+    phantoms = {study.case.id: study for studies in made for study in studies}
+    return RecipeData(StudySet(split, {**real, **phantoms}), shown, _reference_cases(recipe, data))
+
+
+def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: Progress | None) -> list[Any]:
+    """The phantoms of a group, kept in the work folder."""
+    how = recipe.phantoms
+    store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=how.full_resolution)
+    return store.phantoms(group.seeds, on_progress)
+
+
+def _require_folders(data: Path, names: Sequence[str]) -> None:
+    lacking = [name for name in names if not (data / name).is_dir()]
+    if lacking:
+        raise DatasetError(f"The folder must hold all cases of the recipe, but lacks {', '.join(lacking)}. Add them.")
+
+
+def _reference_cases(recipe: Recipe, data: Path) -> dict[str, list[StudyCase]]:
+    """The cases that have each further mask, those that train apart from unseen ones."""
+    if recipe.references is None:
+        return {}
+    _require_folders(data, recipe.references.cases)
+    found: dict[str, list[StudyCase]] = {}
+    for mask in recipe.references.masks:
+        for name in recipe.references.cases:
+            if read_gland_mask(data / name, mask) is not None:
+                part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
+                found.setdefault(part, []).append(read_study(data / name, recipe.task, MaskNames((mask,))))
+    return found
+
+
+def train_arm(
+    recipe: Recipe,
+    data: RecipeData,
+    arm: Arm,
+    work: Path,
+    init: Initialization | None,
+    on_progress: Progress | None = None,
+) -> Bundle:
+    """Train one arm, or go on where it was stopped, and write its bundle.
+
+    Args:
+        recipe: The recipe, the same for both arms.
+        data: From `recipe_data`.
+        arm: Which arm.
+        work: Folder of bundles and checkpoints; both arms share the soft labels in it.
+        init: The pretrained arm's encoders; the scratch arm has none.
+        on_progress: Called with a line of text and the part that is done.
+
+    Raises:
+        CheckpointError: The initialization has another encoder, or `work` holds a checkpoint of another recipe.
+        ValueError: The arm and the initialization do not belong together.
+    """
+    if (arm is Arm.PRETRAINED) != (init is not None):
+        raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
+    folder = work / f"{recipe.name}-{arm}"
+    config = recipe.finetune_config(data.dataset.split, init)
+    training = data.dataset
+    if recipe.soft_labels is not None:
+        training = soften_labels(recipe.soft_labels, config, data, work / "crossfit", on_progress)
+    run = finetune(config, training, checkpoint_folder(folder), init=init, phantoms=data.shown, on_progress=on_progress)
+    phantoms = f"{recipe.phantoms.train.count} phantoms"
+    real = ", ".join(recipe.split.train)
+    line = f"{real}; {phantoms} in {recipe.phantom_share:.0%} of the steps" if real else phantoms
+    return write_arm(
+        config,
+        run,
+        data.dataset,
+        folder,
+        data=line,
+        init=init,
+        license=recipe.license,
+        title=recipe.title,
+        more_cases=data.references,
+        card=lambda bundle: recipe_card(
+            bundle,
+            training=_training_sentences(recipe, bundle),
+            attribution=recipe.attribution,
+            notes=recipe.references.notes if recipe.references else (),
+            limits=recipe.limits,
+        ),
+    )
+
+
+def soften_labels(
+    how: SoftLabels, config: FinetuneConfig, data: RecipeData, folder: Path, on_progress: Progress | None = None
+) -> StudySet:
+    """Replace the training cases' masks of the prostate by soft ones.
+
+    Each fold is trained from scratch, so that neither arm has a part in its labels.
+
+    Args:
+        how: How.
+        config: The fine-tuning whose labels are wanted.
+        data: The cases; labels of phantoms are exact and stay.
+        folder: Where the folds' checkpoints lie.
+        on_progress: Called with a line of text and the part that is done.
+
+    Returns:
+        All cases, those of the training split with soft labels.
+    """
+    cases = dict(data.dataset.cases)
+    for fold in range(how.folds):
+        split = Split(config.split.train).fold(fold, how.folds)
+        part = replace(config, split=replace(split, validation=()), schedule=how.schedule)
+
+        def progress(line: str, done: float, fold: int = fold) -> None:
+            if on_progress is not None:
+                on_progress(f"fold {fold + 1} of {how.folds}, {line}", (fold + done) / how.folds)
+
+        run = finetune(part, data.dataset, folder / f"fold-{fold}", phantoms=data.shown, on_progress=progress)
+        left_out = ValidationCases(config.model, data.dataset.of(split.validation))
+        for result, case in left_out.results(averaged_network(run, config.model)):
+            cases[case.case.id] = softened(case, result, how)
+    return StudySet(data.dataset.split, cases)
+
+
+def softened(case: StudyCase, result: Result, how: SoftLabels) -> StudyCase:
+    """A case whose mask of the prostate is the weighted mean of its own and a prediction.
+
+    Where the two disagree as wholes, the network has failed on a case unlike all that it was trained on, and the mask
+    stays.
+
+    Raises:
+        DatasetError: The case has no mask of the prostate.
+    """
+    mask = case.masks.get(Label.PROSTATE)
+    if mask is None:
+        raise DatasetError(f"Case '{case.case.id}' must have a mask of the prostate for soft labels, but has none.")
+    structures = list(result.probabilities.values())
+    predicted = structures[0].with_array(sum(volume.array for volume in structures)).resample_to(mask.geometry).array
+    if dice(predicted > _HALF, mask.array > _HALF) < how.min_agreement:
+        return case
+    soft = (1 - how.weight) * mask.array.astype("float32") + how.weight * predicted
+    return replace(case, masks={Label.PROSTATE: mask.with_array(soft.astype("float32"))})
+
+
+def _training_sentences(recipe: Recipe, bundle: Bundle) -> str:
+    """What trained a bundle, for its model card."""
+    start = bundle.training["start"]
+    source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
+    seconds = bundle.training.get("seconds", 0.0)
+    soft = recipe.soft_labels
+    softening = (
+        f"Each label is the mean of that mask and the prediction of a network that was trained without the case "
+        f"({soft.folds} folds), unless these two agree to a Dice below {soft.min_agreement:g}. "
+        if soft
+        else ""
+    )
+    return (
+        f"From {source}; {bundle.training['data']}. {softening}{recipe.steps} steps, seed {recipe.seed}, "
+        f"{seconds / 60:.0f} minutes of one processor core. Real cases that chose nothing, but are measured: "
+        f"{', '.join(recipe.split.test) or 'none'}. Both arms differ in the encoder's initial weights only. Made by "
+        "`make bundles`; the configuration is in `configs/metadata.json`."
+    )

@@ -1,6 +1,6 @@
 """What training shows of a case: random samples, whatever network and task, cut and normalized as at prediction.
 
-ProFound's segmentation and classification sample their crop from the scanned grid in one interpolation (`dataset`);
+ProFound's segmentation and classification sample their crop from the scanned grid in one interpolation (`crops`);
 its image tasks take windows of the network's grid (`window_samples`), since a residual belongs to one interpolation
 of the image; ProViCNet takes slices of that grid (`slice_samples`).
 """
@@ -25,7 +25,7 @@ from ..tasks.images import PHASE_AXES
 from ..tasks.losses import Sample
 from ..tasks.truth import StudyCase, class_number, target_maps
 from .augmentation import Augmentation
-from .dataset import TrainingCase, sample_view, training_case
+from .crops import TrainingCase, sample_view, training_case
 from .on_the_fly import undistorted
 from .slices import SliceCase, SliceSample, prepared_slices, sample_slice
 from .windows import WindowCase, sample_window, window_case

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -173,12 +173,6 @@ def mirrored(maps: Tensor, is_signed: bool) -> Tensor:
     """Maps (K, ..., W) with left and right exchanged; a signed first map points the other way then."""
     maps = maps.flip(-1)
     return torch.cat([-maps[:1], maps[1:]]) if is_signed else maps
-
-
-def batch_of(samples: Sequence[SliceSample]) -> Mapping[str, Tensor]:
-    """Samples as one batch: `windows` (B, S, 3, P, P), `positions` (B, 2), `classes` (B, H, W)."""
-    names = ("windows", "positions", "classes")
-    return {name: torch.stack([getattr(sample, name) for sample in samples]) for name in names}
 
 
 def _fresh_slices(

@@ -1,4 +1,4 @@
-"""A network in training, examined on study cases by the same way that a user predicts: windows, placement, result."""
+"""Validation of a network in training, by the same way that a user predicts: windows, placement, result, score."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32
 
 @dataclass(frozen=True)
 class NetworkSession:
-    """A network as `inference.infer` takes it, in evaluation mode."""
+    """A network in evaluation mode as a session of `inference`."""
 
     network: nn.Module
     runtime: str = "torch"
@@ -48,24 +48,24 @@ class NetworkSession:
         return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
 
-class Examination:
-    """Study cases, prepared once, on which networks of one kind are examined.
+class ValidationCases:
+    """Cases with their truth, prepared once, on which networks of one kind are validated.
 
     Args:
         spec: The networks.
-        studies: The cases; each comes with its truth.
+        cases: The cases.
     """
 
-    def __init__(self, spec: ModelSpec, studies: Iterable[StudyCase]) -> None:
+    def __init__(self, spec: ModelSpec, cases: Iterable[StudyCase]) -> None:
         self.spec = spec
-        self.cases: list[tuple[StudyCase, Prepared]] = [(study, prepare_study(study, spec)) for study in studies]
+        self.cases: list[tuple[StudyCase, Prepared]] = [(case, prepare_study(case, spec)) for case in cases]
 
     def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
         """How good a network in evaluation mode is, its classes calibrated where that is given."""
         return score_results(self.spec.prediction_task.id, self.results(network, calibration))
 
     def results(self, network: nn.Module, calibration: Calibration | None = None) -> Iterator[tuple[Result, StudyCase]]:
-        """What a network in evaluation mode says of each case, beside what is true of it."""
+        """The result of a network in evaluation mode on each case, and the case."""
         session = NetworkSession(network)
         for study, prepared in self.cases:
             logits = infer(session, prepared, self.spec)

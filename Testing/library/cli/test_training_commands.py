@@ -21,7 +21,7 @@ from VFMTransferLib.inference import probe
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.phantom import write_phantom
 
-OBJECTIVES = ("mae", "contrast")
+PRETEXT_TASKS = ("mae", "contrastive")
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +29,11 @@ def small_networks(monkeypatch):
     use_small_networks(monkeypatch.setattr)
 
 
-def pretrained(data: Path, objective: str, out: Path, *options: str):
-    assert main(["pretrain", str(data), "--objective", objective, "--steps", "2", "-o", str(out), *options]) == 0
+def pretrained(data: Path, pretext: str, out: Path, *options: str):
+    assert main(["pretrain", str(data), "--pretext", pretext, "--steps", "2", "-o", str(out), *options]) == 0
     bundle = read_bundle(out)
     verify(bundle)
-    assert bundle.training["objective"] == objective
+    assert bundle.training["pretext"] == pretext
     return bundle
 
 
@@ -45,26 +45,25 @@ def in_new_process(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_pretraining_reads_folders_that_phantoms_were_written_to(tmp_path, objective):
+@pytest.mark.parametrize("pretext", PRETEXT_TASKS)
+def test_pretraining_reads_folders_that_phantoms_were_written_to(tmp_path, pretext):
     for seed in range(2):
         write_phantom(a_phantom(seed), tmp_path / "phantoms" / f"phantom-{seed}")
-    bundle = pretrained(tmp_path / "phantoms", objective, tmp_path / "start")
-    config = bundle.training["config"]
-    assert config.get("cases", bundle.training.get("cases")) == ["phantom-0", "phantom-1"]
+    bundle = pretrained(tmp_path / "phantoms", pretext, tmp_path / "start")
+    assert bundle.training["cases"] == ["phantom-0", "phantom-1"]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_pretraining_reads_image_files(tmp_path, objective):
+@pytest.mark.parametrize("pretext", PRETEXT_TASKS)
+def test_pretraining_reads_image_files(tmp_path, pretext):
     for seed in range(2):
         write_case(tmp_path / "cases" / f"p{seed}", seed, "gland", "lesion")
-    bundle = pretrained(tmp_path / "cases", objective, tmp_path / "start", "--batch", "4", "--accumulate", "2")
+    bundle = pretrained(tmp_path / "cases", pretext, tmp_path / "start", "--batch", "4", "--accumulate", "2")
     assert bundle.training["accumulation"] == 2
-    assert (bundle.training["config"]["batch"], bundle.training["config"]["draws"]) == (4, "sample")
+    assert (bundle.training["config"]["batch"], bundle.training["config"]["streams"]) == (4, "sample")
 
 
 def test_pretraining_reads_dicom(tmp_path, shared_data):
-    assert pretrained(shared_data / "dicom", "mae", tmp_path / "start").training["config"]["cases"]
+    assert pretrained(shared_data / "dicom", "mae", tmp_path / "start").training["cases"]
 
 
 def test_contrast_reads_dicom_beside_masks(tmp_path, shared_data):
@@ -76,7 +75,7 @@ def test_contrast_reads_dicom_beside_masks(tmp_path, shared_data):
     case = shutil.copytree(study, tmp_path / "cases" / "one")
     write_volume(gland, case / "gland.nii.gz")
     write_volume(gland.with_array(2 * front.astype(np.uint8)), case / "lesion.nii.gz")
-    assert pretrained(tmp_path / "cases", "contrast", tmp_path / "start").training["cases"] == ["one"]
+    assert pretrained(tmp_path / "cases", "contrastive", tmp_path / "start").training["cases"] == ["one"]
 
 
 def test_two_devices_make_one_bundle_as_one_device_does(tmp_path):
@@ -115,7 +114,7 @@ def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, 
     killed = subprocess.CompletedProcess([], -signal.SIGILL, "", "")
     monkeypatch.setattr(probe, "_ask", lambda *words: killed)
     options = ["--precision", "bfloat16", "-o", str(tmp_path / "start")]
-    assert main(["pretrain", str(tmp_path), "--objective", "mae", *options]) == 1
+    assert main(["pretrain", str(tmp_path), "--pretext", "mae", *options]) == 1
     said = capsys.readouterr().err
     assert "child process failed: the process was ended (Illegal instruction). Choose --precision float32." in said
     assert not (tmp_path / "start").exists()

@@ -23,9 +23,8 @@ from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
 from VFMTransferLib.tasks.scores import CaseScore, Scores, calibration_of
-from VFMTransferLib.training.arms import finetune_study, write_study_arm
-from VFMTransferLib.training.cases import StudySet
-from VFMTransferLib.training.dataset import Split
+from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.finetune import finetune, write_arm
 
 MANY = 20_000
 A_CALIBRATION = Calibration(2.0, (0.5, -0.5, 0.25, -0.25), 6)
@@ -189,8 +188,8 @@ def an_arm(tmp_path, family: str, name: str, test_seed: int):
     names = tuple(cases)
     config = replace(tiny_study_config(family, TaskId.CLASSIFICATION), split=Split(names[:2], names[2:3], names[3:]))
     studies = StudySet(config.split, cases)
-    run = finetune_study(config, studies, tmp_path / f"{name}.training")
-    return write_study_arm(config, run, studies, tmp_path / name, data="four", init=None, license="CC0-1.0")
+    run = finetune(config, studies, tmp_path / f"{name}.training")
+    return write_arm(config, run, studies, tmp_path / name, data="four", init=None, license="CC0-1.0")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,8 +14,10 @@ from study_grids import a_document, write_config
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.encoders import demonstration as sizes
 from VFMTransferLib.encoders.base import HeadSpec
 from VFMTransferLib.encoders.demonstration import demonstration_encoder
+from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.study import candidates, estimators
 from VFMTransferLib.study.advice import (
     CandidateEstimate,
@@ -32,10 +34,9 @@ from VFMTransferLib.study.config import CONFIG
 from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
 from VFMTransferLib.study.summary import SummaryRow, summarize
 from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, write_tables
-from VFMTransferLib.training import arms as study_training
 from VFMTransferLib.training import cases as study_source
-from VFMTransferLib.training import encoders as study_pretraining
-from VFMTransferLib.training.encoders import Pretraining, pretrain_masked
+from VFMTransferLib.training import finetune as finetuning
+from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
 
 NAN, INF = math.nan, math.inf
 FAMILIES = ("profound", "provicnet")
@@ -209,8 +210,8 @@ def small_networks(monkeypatch):
     spec = demonstration_encoder()
     grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
     tiny = replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
-    monkeypatch.setattr(study_training, "demonstration", tiny_study_spec)
-    monkeypatch.setattr(study_pretraining, "demonstration_encoder", lambda: tiny)
+    monkeypatch.setattr(finetuning, "demonstration", tiny_study_spec)
+    monkeypatch.setattr(sizes, "demonstration_encoder", lambda: tiny)
     monkeypatch.setattr(study_source, "make_phantom", lambda seed, **_: a_phantom(seed % 5))
     monkeypatch.setattr(candidates, "PHANTOM_COUNT", 3)
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
@@ -219,7 +220,10 @@ def small_networks(monkeypatch):
 @pytest.fixture
 def a_pretraining(tmp_path, small_networks):
     folder = tmp_path / "mae-start"
-    return pretrain_masked([a_phantom(0).case], folder, Pretraining(1, "1 phantoms")).folder
+    config = pretrain_config(pretext_task("mae"), steps=1)
+    cases = [a_phantom(0).case]
+    run = pretrain(config, cases, folder.with_suffix(".training"))
+    return write_pretrained(config, run, folder, data="1 phantoms", cases=cases).folder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
-from VFMTransferLib.core.terms import Arm, Label, TaskId
+from VFMTransferLib.core.terms import Label, TaskId
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import network_input
 from VFMTransferLib.study import estimators
@@ -77,7 +77,7 @@ def test_features_that_contain_the_target_are_worth_what_random_ones_lack():
 
 def test_a_few_steps_of_the_same_start_gain_nothing():
     config = tiny_study_config("profound", TaskId.ADC_TRANSLATION)
-    start = initial_network(config, Arm.SCRATCH, None).state_dict()
+    start = initial_network(config, None).state_dict()
     same = Candidate(config, studies_of(TaskId.ADC_TRANSLATION), encoder_weights(start, config.model))
     assert few_steps(same) == 0
     assert same.trial.pretrained == same.trial.scratch

@@ -20,8 +20,8 @@ from VFMTransferLib.study.cases import Place
 from VFMTransferLib.study.run import bundle_folder, cell_config, run_cell, trained_run, work_folder
 from VFMTransferLib.study.sweep import Study
 from VFMTransferLib.study.tables import Cell, read_result, read_tables
-from VFMTransferLib.training.finetune import initial_network
-from VFMTransferLib.training.optimization import CHECKPOINT
+from VFMTransferLib.training.finetune import Initialization, initial_network
+from VFMTransferLib.training.loop import CHECKPOINT
 
 FIRST = {"seed": ["0"]}
 PRETRAINED = Cell("profound", "anatomy-segmentation", "pretrained", 0)
@@ -208,8 +208,8 @@ def test_arms_differ_in_the_encoders_first_weights_alone(done):
     config = cell_config(PRETRAINED, study.config)
     assert config == cell_config(SCRATCH, study.config)
     given = bundle_encoder_weights(read_bundle(bundle_folder("profound", study.place)))
-    one = initial_network(config, Arm.PRETRAINED, given).state_dict()
-    other = initial_network(config, Arm.SCRATCH, None).state_dict()
+    one = initial_network(config, Initialization(given)).state_dict()
+    other = initial_network(config, None).state_dict()
     encoder = encoder_weights(one, config.model)
     for name, tensor in encoder.items():
         assert torch.equal(tensor, given[name])

@@ -1,33 +1,28 @@
-"""Both arms are one training but for where the encoder starts; a run may stop at any moment."""
+"""Both arms are one training but for the encoders' initialization; a run may stop at any moment."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from training_cases import tiny_case, tiny_cases, tiny_config, tiny_lessons, tiny_spec, tiny_training_case
+from training_cases import tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.core.terms import Arm, Label
 from VFMTransferLib.encoders.network import build_network
-from VFMTransferLib.training.dataset import Split, sample_view, training_case
-from VFMTransferLib.training.finetune import (
-    averaged_network,
-    finetune,
-    gland_dice,
-    gland_examination,
-    initial_network,
-)
-from VFMTransferLib.training.optimization import CHECKPOINT, Schedule
+from VFMTransferLib.training.cases import Split
+from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
+from VFMTransferLib.training.loop import CHECKPOINT, Schedule
 from VFMTransferLib.training.samples import ViewLesson
+from VFMTransferLib.training.validation import ValidationCases
 
 
 @pytest.fixture
-def an_encoder() -> dict[str, torch.Tensor]:
+def an_encoder() -> Initialization:
     torch.manual_seed(77)
-    return {name: torch.randn_like(t) * 0.1 for name, t in build_network(tiny_spec()).encoder.state_dict().items()}
+    encoder = build_network(tiny_spec()).encoder
+    return Initialization({name: torch.randn_like(t) * 0.1 for name, t in encoder.state_dict().items()})
 
 
-def seen_by(monkeypatch, arm: Arm, folder, encoder=None) -> list[tuple[str, torch.Tensor, float]]:
+def seen_by(monkeypatch, folder, init=None) -> list[tuple[str, torch.Tensor, float]]:
     """Case, image and learning rate of each step of an arm."""
     seen = []
     plain_sample, plain_rate = ViewLesson.sample, Schedule.rate
@@ -43,25 +38,25 @@ def seen_by(monkeypatch, arm: Arm, folder, encoder=None) -> list[tuple[str, torc
 
     monkeypatch.setattr(ViewLesson, "sample", sample)
     monkeypatch.setattr(Schedule, "rate", rate)
-    finetune(tiny_config(), arm, tiny_lessons(), folder, encoder=encoder)
+    finetune(tiny_config(), tiny_dataset(), folder, init=init)
     monkeypatch.undo()
     return [tuple(step) for step in seen]
 
 
-def test_the_arms_start_from_the_same_weights_but_for_the_encoder(an_encoder):
+def test_the_arms_have_the_same_initial_weights_but_for_the_encoder(an_encoder):
     config = tiny_config()
-    scratch = initial_network(config, Arm.SCRATCH, None).state_dict()
-    pretrained = initial_network(config, Arm.PRETRAINED, an_encoder).state_dict()
+    scratch = initial_network(config, None).state_dict()
+    pretrained = initial_network(config, an_encoder).state_dict()
     for name, tensor in scratch.items():
         if name.startswith("encoder."):
-            assert torch.equal(pretrained[name], an_encoder[name.removeprefix("encoder.")]), name
+            assert torch.equal(pretrained[name], an_encoder.weights[name.removeprefix("encoder.")]), name
         else:
             assert torch.equal(pretrained[name], tensor), name
 
 
 def test_the_arms_see_the_same_views_at_the_same_rates(monkeypatch, tmp_path, an_encoder):
-    scratch = seen_by(monkeypatch, Arm.SCRATCH, tmp_path / "a")
-    pretrained = seen_by(monkeypatch, Arm.PRETRAINED, tmp_path / "b", an_encoder)
+    scratch = seen_by(monkeypatch, tmp_path / "a")
+    pretrained = seen_by(monkeypatch, tmp_path / "b", an_encoder)
     assert len(scratch) == len(pretrained) == 4
     for a, b in zip(scratch, pretrained, strict=True):
         assert a[0] == b[0]
@@ -69,18 +64,10 @@ def test_the_arms_see_the_same_views_at_the_same_rates(monkeypatch, tmp_path, an
         assert torch.equal(a[1], b[1])
 
 
-def test_an_arm_and_its_start_must_belong_together(an_encoder):
-    with pytest.raises(ValueError, match="must start from"):
-        initial_network(tiny_config(), Arm.SCRATCH, an_encoder)
-    with pytest.raises(ValueError, match="must start from"):
-        initial_network(tiny_config(), Arm.PRETRAINED, None)
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
-    config, lessons = tiny_config(steps=5), tiny_lessons()
-    examine = gland_examination({"case-2": tiny_training_case(2)}, config.model)
-    whole = finetune(config, Arm.SCRATCH, lessons, tmp_path / "whole", examine=examine)
+    config = tiny_config(steps=5, split=Split(("case-0", "case-1"), ("case-2",)))
+    whole = finetune(config, tiny_dataset(), tmp_path / "whole")
     plain, shown = ViewLesson.sample, []
 
     def stop_in_the_fourth_step(lesson, *rest):
@@ -91,10 +78,10 @@ def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
 
     monkeypatch.setattr(ViewLesson, "sample", stop_in_the_fourth_step)
     with pytest.raises(error):
-        finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped", examine=examine)
+        finetune(config, tiny_dataset(), tmp_path / "stopped")
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [CHECKPOINT]
-    resumed = finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped", examine=examine)
+    resumed = finetune(config, tiny_dataset(), tmp_path / "stopped")
     assert resumed.history == whole.history
     assert resumed.seconds > 0
     for name, tensor in whole.average.items():
@@ -102,58 +89,60 @@ def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
-    config, cases = tiny_config(), tiny_lessons()
-    first = finetune(config, Arm.SCRATCH, cases, tmp_path)
-    again = finetune(config, Arm.SCRATCH, cases, tmp_path)
+    first = finetune(tiny_config(), tiny_dataset(), tmp_path)
+    again = finetune(tiny_config(), tiny_dataset(), tmp_path)
     assert again.step == first.step
     assert again.history == first.history
 
 
 def test_a_checkpoint_of_the_other_arm_is_refused(tmp_path, an_encoder):
-    finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path)
+    finetune(tiny_config(), tiny_dataset(), tmp_path)
     with pytest.raises(CheckpointError, match="is of another"):
-        finetune(tiny_config(), Arm.PRETRAINED, tiny_lessons(), tmp_path, encoder=an_encoder)
+        finetune(tiny_config(), tiny_dataset(), tmp_path, init=an_encoder)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match="is damaged"):
-        finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path)
+        finetune(tiny_config(), tiny_dataset(), tmp_path)
 
 
-def test_test_cases_are_measured_but_do_not_train(monkeypatch, tmp_path):
-    seen = seen_by(monkeypatch, Arm.SCRATCH, tmp_path / "seen")
+def test_test_cases_do_not_train(monkeypatch, tmp_path):
+    seen = seen_by(monkeypatch, tmp_path / "seen")
     assert {case for case, _, _ in seen} == {"case-0", "case-1"}
-    examine = gland_examination({"case-2": tiny_cases()["case-2"]}, tiny_spec())
-    run = finetune(tiny_config(), Arm.SCRATCH, tiny_lessons(), tmp_path / "measured", examine=examine)
+
+
+def test_validation_cases_are_measured_on_the_way_but_do_not_train(monkeypatch, tmp_path):
+    config = tiny_config(split=Split(("case-0", "case-1"), ("case-2",)))
+    run = finetune(config, tiny_dataset(), tmp_path / "measured")
     assert [entry["step"] for entry in run.history] == [2, 4]
-    assert all(0 <= entry["dice case-2"] <= 1 for entry in run.history)
+    assert all(0 <= entry["score"] == entry["dice"] <= 1 for entry in run.history)
+    plain = finetune(tiny_config(), tiny_dataset(), tmp_path / "plain")
+    assert all(torch.equal(tensor, plain.average[name]) for name, tensor in run.average.items())
 
 
 def test_missing_cases_are_named(tmp_path):
-    cases = tiny_lessons()
-    del cases["case-1"]
+    dataset = tiny_dataset()
+    del dataset.cases["case-1"]
     with pytest.raises(DatasetError, match="lacks case-1"):
-        finetune(tiny_config(), Arm.SCRATCH, cases, tmp_path)
+        finetune(tiny_config(), dataset, tmp_path)
 
 
 def test_training_learns_a_bright_ellipsoid(tmp_path):
     config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
-    run = finetune(config, Arm.SCRATCH, tiny_lessons(), tmp_path)
-    case, mask = tiny_case(8)
-    unseen = training_case(case, config.model, {Label.PROSTATE: mask})
-    view = sample_view(unseen, config.model.preprocess, torch.Generator())
-    assert gland_dice(averaged_network(run, config.model), view) > 0.6
+    run = finetune(config, tiny_dataset(), tmp_path)
+    unseen = ValidationCases(config.model, [tiny_labeled_case(8)])
+    assert unseen.scores(averaged_network(run, config.model)).cohort["dice"] > 0.6
 
 
 def test_a_network_with_zones_trains_on_the_gland_alone(tmp_path):
     spec = tiny_spec(out_channels=3)
     config = tiny_config(model=spec, split=Split(("case-0",)), measure_every=4)
-    run = finetune(config, Arm.SCRATCH, tiny_lessons(spec), tmp_path)
+    run = finetune(config, tiny_dataset(), tmp_path)
     assert run.history[-1]["loss"] > 0
 
 
 def test_bfloat16_trains_too(tmp_path):
     config = tiny_config(schedule=Schedule(2, precision="bfloat16"))
-    run = finetune(config, Arm.SCRATCH, tiny_lessons(), tmp_path)
+    run = finetune(config, tiny_dataset(), tmp_path)
     assert all(tensor.dtype == torch.float32 for tensor in run.average.values())

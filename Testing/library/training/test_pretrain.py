@@ -1,123 +1,36 @@
-"""The masked autoencoder hides what it should, sees nothing of it, and goes on where it stopped."""
+"""Each pretext task is learned by the one loop, goes on where it stopped, and gives encoders that fine-tuning takes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from training_cases import tiny_cases, tiny_spec
+from slice_cases import SPEC, a_tissue_case
+from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.optimization import Schedule
-from VFMTransferLib.training.pretrain import (
-    CUBE,
-    MaskedAutoencoder,
-    PretrainConfig,
-    encoder_weights,
-    enlarge,
-    normalized_cubes,
-    pretrain,
-    random_visible,
-    visible_only,
-)
+from VFMTransferLib.encoders.pretext import PRETEXT_TASKS, pretext_task
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.loop import Schedule
+from VFMTransferLib.training.pretrain import PretrainConfig, pretrain
+
+IMAGES = [tiny_case(seed)[0] for seed in range(2)]
+CASES = {"mae": IMAGES, "contrastive": [a_tissue_case(0), a_tissue_case(1)]}
 
 
-def a_config(steps: int = 4, **changes) -> PretrainConfig:
-    settings = {
-        "model": tiny_spec(),
-        "cases": ("case-0", "case-1"),
-        "schedule": Schedule(steps, checkpoint_every=2),
-        "augmentation": Augmentation(),
-        "seed": 2,
-        "hidden": 0.6,
-        "decoder_width": 8,
-        "phantom_share": 0.0,
-    }
-    return PretrainConfig(**{**settings, **changes})
+def a_config(name: str, steps: int = 4, **settings) -> PretrainConfig:
+    if name == "mae":
+        pretext = pretext_task(name, tiny_spec(), **{"decoder_width": 8, **settings})
+        return PretrainConfig(pretext, Schedule(steps, checkpoint_every=2), Augmentation(), seed=2, batch=1)
+    pretext = pretext_task(name, SPEC, **{"pairs": 8, **settings})
+    schedule = Schedule(steps, learning_rate=5e-3, checkpoint_every=2)
+    return PretrainConfig(pretext, schedule, Augmentation(), seed=3, batch=2)
 
 
-@pytest.fixture
-def an_autoencoder() -> MaskedAutoencoder:
-    torch.manual_seed(0)
-    network = MaskedAutoencoder(tiny_spec(), 8)
-    for name, parameter in network.named_parameters():
-        if "grn" in name or name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.5)
-    return network
-
-
-def test_the_stated_part_of_the_cubes_is_hidden():
-    visible = random_visible((2, 5, 7), 0.6, torch.Generator().manual_seed(0))
-    assert visible.shape == (1, 1, 2, 5, 7)
-    assert int((visible == 0).sum()) == 42
-
-
-def test_a_mask_is_repeated_in_blocks():
-    mask = torch.tensor([[0.0, 1.0, 1.0]]).reshape(1, 1, 1, 1, 3)
-    large = enlarge(mask, (2, 4, 6))
-    assert large.shape == (1, 1, 2, 4, 6)
-    assert large[0, 0, 1, 3].tolist() == [0, 0, 1, 1, 1, 1]
-
-
-def test_cubes_are_normalized_one_by_one_in_a_fixed_order():
-    x = torch.randn(1, 2, CUBE, 2 * CUBE, CUBE)
-    cubes = normalized_cubes(x)
-    assert cubes.shape == (1, 2 * CUBE**3, 1, 2, 1)
-    cube = x[0, :, :, CUBE:].flatten()  # channel, z, y, x
-    expected = (cube - cube.mean()) / (cube.std(correction=0) + 1e-6)
-    torch.testing.assert_close(cubes[0, :, 0, 1, 0], expected)
-
-
-def test_what_is_hidden_does_not_change_what_is_predicted(an_autoencoder):
-    visible = random_visible((1, 2, 3), 0.5, torch.Generator().manual_seed(1))
-    x = torch.randn(1, 3, CUBE, 2 * CUBE, 3 * CUBE)
-    other = torch.where(enlarge(visible, x.shape[2:]) > 0, x, torch.randn_like(x))
-    with torch.no_grad():
-        torch.testing.assert_close(an_autoencoder(x, visible), an_autoencoder(other, visible))
-
-
-def test_hidden_places_are_empty_in_every_map(an_autoencoder):
-    visible = random_visible((1, 2, 3), 0.5, torch.Generator().manual_seed(1))
-    x = torch.randn(1, 3, CUBE, 2 * CUBE, 3 * CUBE)
-    with torch.no_grad(), visible_only(an_autoencoder.encoder, visible):
-        maps = an_autoencoder.encoder.forward_features(x * enlarge(visible, x.shape[2:]))
-    for feature in maps:
-        assert not (feature * (1 - enlarge(visible, feature.shape[2:]))).any()
-
-
-def test_the_encoder_is_an_ordinary_one_afterwards(an_autoencoder):
-    x = torch.randn(1, 3, CUBE, 2 * CUBE, CUBE)
-    with torch.no_grad():
-        before = an_autoencoder.encoder(x)
-        with visible_only(an_autoencoder.encoder, torch.zeros(1, 1, 1, 2, 1)):
-            pass
-        torch.testing.assert_close(an_autoencoder.encoder(x), before)
-
-
-def test_with_everything_visible_the_encoder_sees_what_it_always_sees(an_autoencoder):
-    x = torch.randn(1, 3, CUBE, 2 * CUBE, CUBE)
-    with torch.no_grad():
-        plain = an_autoencoder.encoder.forward_features(x)
-        with visible_only(an_autoencoder.encoder, torch.ones(1, 1, 1, 2, 1)):
-            masked = an_autoencoder.encoder.forward_features(x)
-    for a, b in zip(masked, plain, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_the_loss_counts_hidden_cubes_only(an_autoencoder):
-    visible = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2, 1)
-    x = torch.randn(1, 3, CUBE, 2 * CUBE, CUBE)
-    with torch.no_grad():
-        predicted = an_autoencoder(x, visible)[0, :, 0, 1, 0]
-        loss = an_autoencoder.loss(x, visible)
-    expected = (predicted - normalized_cubes(x[:, :1])[0, :, 0, 1, 0]).square().mean()
-    torch.testing.assert_close(loss, expected)
-
-
-def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path):
-    cases = tiny_cases()
-    whole = pretrain(a_config(), cases, tmp_path / "whole")
-
+@pytest.mark.parametrize("name", PRETEXT_TASKS)
+def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, name):
     class StopError(Exception):
         pass
 
@@ -125,26 +38,57 @@ def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path):
         if part < 1:
             raise StopError
 
+    whole = pretrain(a_config(name), CASES[name], tmp_path / "whole")
     with pytest.raises(StopError):
-        pretrain(a_config(), cases, tmp_path / "stopped", on_progress=stop)
-    resumed = pretrain(a_config(), cases, tmp_path / "stopped")
+        pretrain(a_config(name), CASES[name], tmp_path / "stopped", on_progress=stop)
+    resumed = pretrain(a_config(name), CASES[name], tmp_path / "stopped")
     assert resumed.history == whole.history
-    for name, tensor in whole.average.items():
-        assert torch.equal(tensor, resumed.average[name]), name
+    for tensor_name, tensor in whole.average.items():
+        assert torch.equal(tensor, resumed.average[tensor_name]), tensor_name
+
+
+@pytest.mark.parametrize(("name", "setting"), [("mae", {"hidden": 0.5}), ("contrastive", {"pairs": 7})])
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, name, setting):
+    pretrain(a_config(name, 1), CASES[name], tmp_path)
+    with pytest.raises(CheckpointError, match="is of another"):
+        pretrain(a_config(name, 1, **setting), CASES[name], tmp_path)
+    with pytest.raises(CheckpointError, match="is of another"):
+        pretrain(a_config(name, 1), CASES[name][:1], tmp_path)
 
 
 def test_the_encoders_weights_bear_the_encoders_own_names(tmp_path):
-    run = pretrain(a_config(steps=1), tiny_cases(), tmp_path)
-    assert set(encoder_weights(run)) == set(run.network.encoder.state_dict())
+    config = a_config("mae", 1)
+    run = pretrain(config, IMAGES, tmp_path)
+    found = config.pretext.pretrained(run.average)
+    assert set(found) == set(run.network.encoder.state_dict())
+    assert "downsample_layers.0.0.weight" in found
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
-    cases = tiny_cases()
-    pretrain(a_config(steps=1), cases, tmp_path)
-    with pytest.raises(CheckpointError, match="is of another"):
-        pretrain(a_config(steps=1, hidden=0.5), cases, tmp_path)
+def test_contrast_learns_and_changes_every_encoder(tmp_path):
+    config = replace(a_config("contrastive", 40, drop_path=0.0), augmentation=NO_AUGMENTATION)
+    run = pretrain(config, CASES["contrastive"][:1], tmp_path)
+    losses = [point["loss"] for point in run.history]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    fresh = pretrain(a_config("contrastive", 1, drop_path=0.0), CASES["contrastive"][:1], tmp_path / "fresh").average
+    for stream in ("t2w", "adc", "dwi"):
+        name = f"{stream}.backbone.blocks.0.attn.qkv.weight"
+        assert not torch.equal(run.average[name], fresh[name])
 
 
-def test_missing_cases_are_named(tmp_path):
-    with pytest.raises(DatasetError, match="lacks case-1"):
-        pretrain(a_config(), {"case-0": tiny_cases()["case-0"]}, tmp_path)
+@pytest.mark.parametrize("name", PRETEXT_TASKS)
+def test_without_cases_there_is_nothing_to_learn(tmp_path, name):
+    with pytest.raises(DatasetError, match="at least one case"):
+        pretrain(a_config(name), [], tmp_path)
+
+
+def test_contrast_needs_masks_of_prostate_and_lesions(tmp_path):
+    for case in (IMAGES[0], replace(a_tissue_case(), gland=None)):
+        with pytest.raises(DatasetError, match="must have masks of prostate and lesions"):
+            pretrain(a_config("contrastive"), [case], tmp_path)
+
+
+def test_pretext_tasks_and_settings_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="must be one of mae, contrastive, got 'jigsaw'"):
+        pretext_task("jigsaw")
+    with pytest.raises(ValueError, match="mae has the settings hidden, decoder_width, but not pairs"):
+        pretext_task("mae", pairs=3)

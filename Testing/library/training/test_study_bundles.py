@@ -11,18 +11,16 @@ from tiny_commands import use_small_networks
 
 from VFMTransferLib.bundles.bundle import read_bundle, verify
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import Arm, TaskId
 from VFMTransferLib.encoders.demonstration import demonstration, demonstration_encoder, published
 from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights, load_encoder
 from VFMTransferLib.inference.predict import predict
-from VFMTransferLib.training.arms import finetune_study, study_config, write_study_arm
-from VFMTransferLib.training.cases import StudySet
-from VFMTransferLib.training.dataset import Split
-from VFMTransferLib.training.encoders import Pretraining, pretrain_by_contrast, pretrain_masked
-from VFMTransferLib.training.optimization import CHECKPOINT
-from VFMTransferLib.training.record import checkpoints
+from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.finetune import finetune, finetune_config, write_arm
+from VFMTransferLib.training.loop import CHECKPOINT, checkpoint_folder
+from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -48,15 +46,15 @@ def test_all_tasks_of_a_family_share_one_encoder_and_are_small(family):
 
 
 @pytest.mark.parametrize(
-    ("family", "task", "objective"),
+    ("family", "task", "pretext"),
     [
         ("profound", TaskId.CLASSIFICATION, "mae"),
-        ("provicnet", TaskId.ADC_TRANSLATION, "contrast"),
+        ("provicnet", TaskId.ADC_TRANSLATION, "contrastive"),
     ],
 )
-def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, objective):
+def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, pretext):
     start, out = tmp_path / "start", tmp_path / "tuned"
-    assert main(["pretrain", "--objective", objective, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
+    assert main(["pretrain", "--pretext", pretext, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
     verify(read_bundle(start))
     options = ["--encoder", family, "--phantoms", "3", "--validation", "1", "--steps", "2"]
     assert main(["finetune", task, "--init", str(start), *options, "-o", str(out)]) == 0
@@ -74,31 +72,28 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert result.class_probabilities if task is TaskId.CLASSIFICATION else result.images
 
 
-@pytest.mark.parametrize("objective", ["mae", "contrast"])
-def test_pretraining_reads_a_folder_of_cases(tmp_path, objective):
+@pytest.mark.parametrize("pretext", ["mae", "contrastive"])
+def test_pretraining_reads_a_folder_of_cases(tmp_path, pretext):
     for seed in range(2):
         write_case(tmp_path / "cases" / f"p{seed}", seed, "gland", "lesion")
     start = tmp_path / "start"
-    assert main(["pretrain", str(tmp_path / "cases"), "--objective", objective, "--steps", "1", "-o", str(start)]) == 0
+    assert main(["pretrain", str(tmp_path / "cases"), "--pretext", pretext, "--steps", "1", "-o", str(start)]) == 0
     bundle = read_bundle(start)
     assert (bundle.training["data"], bundle.license) == ("cases", "unknown")
 
 
-def test_contrast_needs_to_know_the_gland(tmp_path):
-    study = replace(a_study(TaskId.LESION_SEGMENTATION), gland=None)
-    with pytest.raises(DatasetError, match="must have a mask of the prostate"):
-        pretrain_by_contrast([study], tmp_path / "start", Pretraining(1, "one"))
+def test_the_old_words_of_pretraining_still_work(tmp_path):
+    start = tmp_path / "start"
+    assert main(["pretrain", "--objective", "contrast", "--phantoms", "1", "--steps", "1", "-o", str(start)]) == 0
+    assert read_bundle(start).training["pretext"] == "contrastive"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
-    studies = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
-    if family == "profound":
-        images = [study.case for study in studies]
-        start = pretrain_masked(images, tmp_path / "start", Pretraining(1, "two"))
-    else:
-        start = pretrain_by_contrast(studies, tmp_path / "start", Pretraining(1, "two"))
-    weights = bundle_encoder_weights(start)
+    cases = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
+    config = pretrain_config(pretext_task("mae" if family == "profound" else "contrastive"), steps=1)
+    run = pretrain(config, cases, tmp_path / "work")
+    weights = bundle_encoder_weights(write_pretrained(config, run, tmp_path / "start", data="two", cases=cases))
     for task in TaskId:
         spec = tiny_study_spec(family, task)
         network = build_network(spec)
@@ -117,15 +112,15 @@ def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
 
     task = TaskId.ANATOMY_SEGMENTATION
     cases = studies(task)
-    config = study_config("provicnet", task, cases, steps=4)
+    config = finetune_config("provicnet", task, cases.split, steps=4)
     config = replace(config, schedule=replace(config.schedule, checkpoint_every=2))
     with pytest.raises(StoppedError):
-        finetune_study(config, cases, checkpoints(tmp_path / "one"), on_progress=stop)
-    assert [path.name for path in checkpoints(tmp_path / "one").iterdir()] == [CHECKPOINT]
+        finetune(config, cases, checkpoint_folder(tmp_path / "one"), on_progress=stop)
+    assert [path.name for path in checkpoint_folder(tmp_path / "one").iterdir()] == [CHECKPOINT]
     written = []
     for name in ("one", "other"):
-        run = finetune_study(config, cases, checkpoints(tmp_path / name))
-        written.append(write_study_arm(config, run, cases, tmp_path / name, data="two", init=None, license="CC0-1.0"))
+        run = finetune(config, cases, checkpoint_folder(tmp_path / name))
+        written.append(write_arm(config, run, cases, tmp_path / name, data="two", init=None, license="CC0-1.0"))
     assert written[0].weights_sha256 == written[1].weights_sha256
     assert written[0].arm is Arm.SCRATCH
     assert [point["step"] for point in run.history] == [1, 2, 3, 4]
@@ -138,8 +133,8 @@ def test_wrong_usage_is_said(capsys):
         (["finetune", "classification", "--encoder", "resnet", "--init", "scratch", "-o", "x"], "must be profound or"),
         (["finetune", "classification", "--encoder", "profound", "-o", "x"], "--init a bundle or scratch"),
         (["finetune", "data", "--recipe", "r.json", "-o", "x"], "--recipe needs --arm"),
-        (["pretrain", "-o", "x"], "name an --objective"),
-        (["pretrain", "--objective", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
+        (["pretrain", "-o", "x"], "name a --pretext task"),
+        (["pretrain", "--pretext", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -11,7 +11,7 @@ from study_examples import SPACING_MM, a_phantom, write_case
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.tasks.images import ADC_SYNTHETIC, SUPER_RESOLVED
-from VFMTransferLib.training.cases import MaskNames, folder_studies, phantom_studies, read_study
+from VFMTransferLib.training.cases import MaskNames, Split, folder_studies, phantom_studies, read_study
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +101,17 @@ def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_f
 def test_masks_may_have_names_of_their_own(a_folder):
     with pytest.raises(DatasetError, match="mask lesion_nc"):
         read_study(a_folder / "p0", TaskId.LESION_SEGMENTATION, MaskNames(lesion="lesion_nc"))
+
+
+def test_a_patient_may_stand_in_one_list_only():
+    with pytest.raises(DatasetError, match="b stands more often"):
+        Split(("a", "b"), (), ("b",))
+
+
+def test_folds_leave_out_each_training_case_once():
+    split = Split(("a", "b", "c", "d", "e"), (), ("t",))
+    folds = [split.fold(index, 2) for index in range(2)]
+    assert [fold.validation for fold in folds] == [("a", "c", "e"), ("b", "d")]
+    assert [fold.train for fold in folds] == [("b", "d"), ("a", "c", "e")]
+    with pytest.raises(ValueError, match="fold must lie in"):
+        split.fold(2, 2)

@@ -22,26 +22,27 @@ from VFMTransferLib.tasks.losses import Objective, class_weights, collate
 from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.tasks.truth import class_map, target_maps
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
-from VFMTransferLib.training.dataset import TARGET_STRIDE
-from VFMTransferLib.training.finetune import averaged_network, finetune, initial_network
+from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.crops import TARGET_STRIDE
+from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
 from VFMTransferLib.training.samples import SLICES_A_STUDY, lesson_of, prepare_study
-from VFMTransferLib.training.validation import Examination, NetworkSession
+from VFMTransferLib.training.validation import NetworkSession, ValidationCases
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 IMAGE_TASKS = (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
 
 
-def lessons_of(family: str, task: TaskId) -> dict:
-    spec = tiny_study_spec(family, task)
-    return {study.case.id: lesson_of(study, spec) for study in (a_study(task, 0), a_study(task, 1))}
+def a_dataset(task: TaskId) -> StudySet:
+    cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
+    return StudySet(Split(tuple(cases)), cases)
 
 
-def an_encoder(family: str) -> dict[str, torch.Tensor]:
+def an_encoder(family: str) -> Initialization:
     """As pretraining leaves it: of ProFound one, of ProViCNet one a sequence."""
     spec = tiny_study_spec(family, TaskId.LESION_SEGMENTATION)
     torch.manual_seed(99)
     weights = encoder_weights(build_network(spec).state_dict(), spec)
-    return {name: torch.randn_like(tensor) * 0.1 for name, tensor in weights.items()}
+    return Initialization({name: torch.randn_like(tensor) * 0.1 for name, tensor in weights.items()})
 
 
 def given_back(study, spec, logits):
@@ -164,11 +165,11 @@ def test_rare_classes_count_as_much_as_common_ones():
 @pytest.mark.parametrize(("family", "task"), CELLS)
 def test_the_arms_differ_in_the_encoders_initial_weights_alone(family, task):
     config, encoder = tiny_study_config(family, task), an_encoder(family)
-    arms = {arm: initial_network(config, arm, encoder if arm is Arm.PRETRAINED else None).state_dict() for arm in Arm}
+    arms = {arm: initial_network(config, encoder if arm is Arm.PRETRAINED else None).state_dict() for arm in Arm}
     own = encoder_weights(arms[Arm.PRETRAINED], config.model)
     of_encoder = {id(tensor) for tensor in own.values()}
     for name, tensor in own.items():
-        assert torch.equal(tensor, encoder[name]), name
+        assert torch.equal(tensor, encoder.weights[name]), name
     for name, tensor in arms[Arm.SCRATCH].items():
         if id(arms[Arm.PRETRAINED][name]) not in of_encoder:
             assert torch.equal(tensor, arms[Arm.PRETRAINED][name]), name  # batch norm's state too
@@ -177,14 +178,14 @@ def test_the_arms_differ_in_the_encoders_initial_weights_alone(family, task):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, family):
     task = TaskId.DISTORTION_CORRECTION
-    config, lessons, shown = tiny_study_config(family, task), lessons_of(family, task), {}
+    config, shown = tiny_study_config(family, task), {}
     plain = Objective.loss
-    for arm, encoder in ((Arm.SCRATCH, None), (Arm.PRETRAINED, an_encoder(family))):
+    for arm, init in ((Arm.SCRATCH, None), (Arm.PRETRAINED, an_encoder(family))):
         batches = shown[arm] = []
         monkeypatch.setattr(
             Objective, "loss", lambda self, n, batch, to=batches: (to.append(batch), plain(self, n, batch))[1]
         )
-        run = finetune(config, arm, lessons, tmp_path / arm, encoder=encoder)
+        run = finetune(config, a_dataset(task), tmp_path / arm, init=init)
         shown[arm] = [*batches, run.optimizer.param_groups[0]["lr"]]
     *first, first_rate = shown[Arm.SCRATCH]
     *second, second_rate = shown[Arm.PRETRAINED]
@@ -201,10 +202,11 @@ def test_each_network_learns(tmp_path, family, task):
     steps, bound = {TaskId.SUPER_RESOLUTION: (150, 0.95), TaskId.DISTORTION_CORRECTION: (24, 0.995)}.get(
         task, (24, 0.9)
     )
-    config, lessons = unvaried(tiny_study_config(family, task, steps=steps)), lessons_of(family, task)
-    batch = collate([lesson.sample(Generator().manual_seed(7), NO_AUGMENTATION) for lesson in lessons.values()])
-    run = finetune(config, Arm.SCRATCH, lessons, tmp_path)
-    networks = (initial_network(config, Arm.SCRATCH, None), run.network.train())
+    config, dataset = unvaried(tiny_study_config(family, task, steps=steps)), a_dataset(task)
+    lessons = [lesson_of(case, config.model) for case in dataset.cases.values()]
+    batch = collate([lesson.sample(Generator().manual_seed(7), NO_AUGMENTATION) for lesson in lessons])
+    run = finetune(config, dataset, tmp_path)
+    networks = (initial_network(config, None), run.network.train())
     objective = Objective(config.model, (0.5, 0.5, 1.0, 1.0))
     with torch.no_grad():
         before, after = (float(objective.loss(network, batch)) for network in networks)
@@ -215,8 +217,8 @@ def test_each_network_learns(tmp_path, family, task):
 @pytest.mark.parametrize(("family", "task"), CELLS)
 def test_a_network_is_examined_as_a_user_predicts(family, task):
     config = tiny_study_config(family, task)
-    network = initial_network(config, Arm.SCRATCH, None).eval()
-    scores = Examination(config.model, [a_study(task)]).scores(network)
+    network = initial_network(config, None).eval()
+    scores = ValidationCases(config.model, [a_study(task)]).scores(network)
     assert scores.task is task
     assert scores.cases[0].values
 
@@ -238,11 +240,11 @@ def test_a_stopped_run_of_slices_ends_as_an_unbroken_one(tmp_path):
             raise StoppedError
 
     task = TaskId.CLASSIFICATION
-    config, lessons = tiny_study_config("provicnet", task), lessons_of("provicnet", task)
+    config, dataset = tiny_study_config("provicnet", task), a_dataset(task)
     with pytest.raises(StoppedError):
-        finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped", on_progress=stop)
-    resumed = finetune(config, Arm.SCRATCH, lessons, tmp_path / "stopped")
-    whole = finetune(config, Arm.SCRATCH, lessons, tmp_path / "whole")
+        finetune(config, dataset, tmp_path / "stopped", on_progress=stop)
+    resumed = finetune(config, dataset, tmp_path / "stopped")
+    whole = finetune(config, dataset, tmp_path / "whole")
     for name, tensor in averaged_network(whole, config.model).state_dict().items():
         assert torch.equal(tensor, resumed.average[name]), name
 

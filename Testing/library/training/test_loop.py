@@ -1,4 +1,4 @@
-"""Schedule, weight decay, averaging and checkpoints."""
+"""Schedule, weight decay, averaging, checkpoints, and the order of cases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.training.optimization import Run, Schedule, build_optimizer, step_generator
+from VFMTransferLib.training.loop import Run, Schedule, build_optimizer, choose_case, step_generator
 
 
 def a_network() -> nn.Module:
@@ -79,3 +79,16 @@ def test_settings_that_cannot_be_are_refused():
         Schedule(1, precision="half")
     with pytest.raises(ValueError, match="at least 1"):
         Schedule(0)
+
+
+def test_each_epoch_shows_each_case_once():
+    cases = ["a", "b", "c"]
+    shown = [choose_case(step, 5, cases, [], 0.5) for step in range(9)]
+    for start in (0, 3, 6):
+        assert sorted(shown[start : start + 3]) == cases
+
+
+def test_phantoms_take_their_share_of_the_steps():
+    cases, phantoms = ["case"], ["phantom"]
+    shown = [choose_case(step, 0, cases, phantoms, 0.25) for step in range(400)]
+    assert 70 < shown.count("phantom") < 130

@@ -1,4 +1,4 @@
-"""Cases for training: images and labels on the grids they were scanned on, and views of them.
+"""Crops of cases in one interpolation: images and labels on the grids they were scanned on, and views of them.
 
 A view is what a network sees at prediction (`preprocess`: the network's grid, its crop in the middle
 of the image, its normalization), or a random variation of it. It is sampled in one step from the
@@ -8,9 +8,8 @@ scanned grid, so that training and prediction interpolate alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,38 +41,6 @@ _SMALLEST_PART = 16
 
 
 @dataclass(frozen=True)
-class Split:
-    """Which cases train, which choose between settings, which are only looked at in the end.
-
-    Attributes:
-        train, validation, test: Case names; one patient stands in one list only.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        everyone = [*self.train, *self.validation, *self.test]
-        twice = sorted({name for name in everyone if everyone.count(name) > 1})
-        if twice:
-            raise DatasetError(
-                f"Each case must stand once in a split, but {', '.join(twice)} stands more often. Remove it."
-            )
-
-    def fold(self, index: int, count: int) -> Split:
-        """Leave out every `count`-th training case, from `index` on, for validation.
-
-        Raises:
-            ValueError: There is no such fold.
-        """
-        if not 0 <= index < count <= len(self.train):
-            raise ValueError(f"A fold must lie in 0..{count - 1} of at most {len(self.train)}, got {index} of {count}.")
-        left_out = self.train[index::count]
-        return Split(tuple(name for name in self.train if name not in left_out), left_out, self.test)
-
-
-@dataclass(frozen=True)
 class TrainingCase:
     """A case as training needs it: axes nearest to L, P, S, all on the reference sequence's own grid.
 
@@ -94,7 +61,7 @@ class TrainingCase:
 
 
 @dataclass(frozen=True)
-class View:
+class CropSample:
     """One sample: what goes in and what should come out.
 
     Attributes:
@@ -174,7 +141,7 @@ def _share(mask: Volume, grid: Geometry) -> np.ndarray:
 
 def sample_view(
     case: TrainingCase, spec: PreprocessSpec, generator: Generator, how: Augmentation = NO_AUGMENTATION
-) -> View:
+) -> CropSample:
     """Sample a case as the network would see it, varied at random.
 
     Without augmentation the image is prediction's crop: the middle of the field of view, or of the prostate.
@@ -196,9 +163,9 @@ def sample_view(
             sampled = _normalized_within(sampled, case.image[channel], window)
             image[channel] = vary_intensity(sampled, inside, generator, how)
     if case.labels is None:
-        return View(image, None)
+        return CropSample(image, None)
     coarse = F.avg_pool3d(grid[None], TARGET_STRIDE)[0]
-    return View(image, _interpolate(case.labels[:, *part], coarse, "zeros"))
+    return CropSample(image, _interpolate(case.labels[:, *part], coarse, "zeros"))
 
 
 def _index_of(positions_mm: Tensor, case: TrainingCase, spec: PreprocessSpec) -> Tensor:
@@ -271,27 +238,3 @@ def _interpolate(volumes: Tensor, grid: Tensor, outside: str) -> Tensor:
     """Values (K, ...) of volumes (K, D, H, W) at positions (3, ...) in -1..1; `outside` as in `grid_sample`."""
     positions = grid.permute(1, 2, 3, 0)[None]
     return F.grid_sample(volumes[None].float(), positions, padding_mode=outside, align_corners=False)[0]
-
-
-def require_cases(found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise unless all wanted cases were found.
-
-    Raises:
-        DatasetError: Some are lacking; the message lists them.
-    """
-    lacking = sorted(set(wanted) - set(found))
-    if lacking:
-        raise DatasetError(f"The folder must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
-
-
-Chosen = TypeVar("Chosen")
-
-
-def choose_case(step: int, seed: int, cases: Sequence[Chosen], phantoms: Sequence[Chosen], share: float) -> Chosen:
-    """The case that a step shows: each real case once a round, in an order of its own, phantoms between."""
-    epoch, place = divmod(step, len(cases))
-    order = torch.randperm(len(cases), generator=Generator().manual_seed(seed + epoch))
-    draw = torch.rand(2, generator=Generator().manual_seed(seed + step))
-    if phantoms and float(draw[0]) < share:
-        return phantoms[int(draw[1] * len(phantoms))]
-    return cases[int(order[place])]

@@ -8,7 +8,7 @@ import pytest
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.study.phantoms import PhantomStore, read_phantom, store_phantom
+from VFMTransferLib.phantom.store import PhantomStore, read_phantom, store_phantom
 from VFMTransferLib.tasks.truth import from_phantom
 
 SPACING_MM = (3.0, 3.0, 4.0)

@@ -1,27 +1,23 @@
-"""A divided batch is the batch: over parts, over real processes, stopped and resumed; and nothing changes undivided."""
+"""A distributed batch is the batch: over parts, over real processes, stopped and resumed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from test_contrast import a_config as a_contrast
-from test_contrast import a_slice_case
-from training_cases import tiny_cases, tiny_config
-from training_divisions import a_pretraining, tuned
+from slice_cases import a_tissue_case
+from test_pretrain import a_config
+from training_divisions import IMAGES, a_pretraining, tuned
 
-from VFMTransferLib.bundles.metadata import to_json
 from VFMTransferLib.core.errors import CheckpointError, DatasetError, RuntimeUnavailableError
 from VFMTransferLib.training import distributed as module
-from VFMTransferLib.training.contrastive import pretrain_contrast
-from VFMTransferLib.training.distributed import Division, divide
-from VFMTransferLib.training.finetune import FinetuneConfig
-from VFMTransferLib.training.optimization import Run, draw, later, stated, step_generator
+from VFMTransferLib.training.distributed import DistributedContext, join_processes
+from VFMTransferLib.training.loop import Run, draw_samples, run_identity, step_generator
 from VFMTransferLib.training.pretrain import pretrain
 
 LIBRARY = Path(__file__).resolve().parents[3]
@@ -36,8 +32,8 @@ class ProcessOf:
         self.device = torch.device("cpu")
 
 
-def share_of(rank: int, processes: int, accumulation: int = 1) -> Division:
-    return Division(accumulation, ProcessOf(rank, processes))
+def share_of(rank: int, processes: int, accumulation: int = 1) -> DistributedContext:
+    return DistributedContext(accumulation, ProcessOf(rank, processes))
 
 
 def assert_equal_up_to_rounding(found: dict, expected: dict) -> None:
@@ -58,51 +54,53 @@ def two_processes(tmp_path_factory) -> dict:
 
 
 def test_every_sample_is_shown_by_one_part_of_one_process():
-    parts = [part for rank in range(3) for part in share_of(rank, 3, accumulation=2).own(12)]
+    parts = [part for rank in range(3) for part in share_of(rank, 3, accumulation=2).own_samples(12)]
     assert [list(part) for part in parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
-    assert Division().own(5) == [range(5)]
+    assert DistributedContext().own_samples(5) == [range(5)]
     for batch in (4, 13):
         with pytest.raises(DatasetError, match=rf"multiple of 6 \(devices times accumulation\), but are {batch}"):
-            share_of(0, 3, accumulation=2).own(batch)
+            share_of(0, 3, accumulation=2).own_samples(batch)
 
 
-@pytest.mark.parametrize("draws", ["step", "sample"])
-def test_what_is_drawn_does_not_depend_on_who_draws_it(draws):
-    config = a_pretraining(draws=draws)
-
-    def drawn(division: Division) -> list[float]:
-        generator = step_generator(config.seed, 7)
-        parts = draw(config, division, 7, generator, lambda number, g: number + float(torch.rand(1, generator=g)))
+@pytest.mark.parametrize("streams", ["step", "sample"])
+def test_what_is_drawn_does_not_depend_on_which_process_draws_it(streams):
+    def drawn(context: DistributedContext) -> list[float]:
+        generator = step_generator(2, 7)
+        parts = draw_samples(
+            context, 4, streams, 2, 7, generator, lambda number, g: number + float(torch.rand(1, generator=g))
+        )
         return [value for part in parts for value in part]
 
-    whole = drawn(Division())
+    whole = drawn(DistributedContext())
     assert len({value % 1 for value in whole}) == 4
-    assert drawn(Division(2)) == whole
+    assert drawn(DistributedContext(2)) == whole
     assert drawn(share_of(0, 2)) + drawn(share_of(1, 2)) == whole
 
 
-def test_with_draws_of_their_own_only_own_samples_are_drawn():
+def test_with_streams_of_their_own_only_own_samples_are_drawn():
     seen = []
-    draw(a_pretraining(), share_of(1, 2), 0, step_generator(2, 0), lambda number, _: seen.append(number))
+    draw_samples(share_of(1, 2), 4, "sample", 2, 0, step_generator(2, 0), lambda number, _: seen.append(number))
     assert seen == [2, 3]
 
 
 def test_a_batch_in_parts_is_the_batch(tmp_path):
-    whole = pretrain(a_pretraining(), tiny_cases(), tmp_path / "whole")
-    parts = pretrain(a_pretraining(), tiny_cases(), tmp_path / "parts", division=Division(2))
+    whole = pretrain(a_pretraining(), IMAGES, tmp_path / "whole")
+    parts = pretrain(a_pretraining(), IMAGES, tmp_path / "parts", context=DistributedContext(2))
     assert_equal_up_to_rounding(parts.average, whole.average)
     assert [p["loss"] for p in parts.history] == pytest.approx([p["loss"] for p in whole.history], rel=1e-4)
-    assert_equal_up_to_rounding(tuned(tmp_path / "b", Division(2)).average, tuned(tmp_path / "a", Division()).average)
+    assert_equal_up_to_rounding(
+        tuned(tmp_path / "b", DistributedContext(2)).average, tuned(tmp_path / "a", DistributedContext()).average
+    )
 
 
 def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
-    whole = pretrain(a_pretraining(), tiny_cases(), tmp_path / "whole")
+    whole = pretrain(a_pretraining(), IMAGES, tmp_path / "whole")
     assert_equal_up_to_rounding(two_processes["whole"], whole.average)
-    for draws in ("step", "sample"):
-        alone = tuned(tmp_path / draws, Division(), draws)
-        assert_equal_up_to_rounding(two_processes[draws], alone.average)
+    for streams in ("step", "sample"):
+        alone = tuned(tmp_path / streams, DistributedContext(), streams)
+        assert_equal_up_to_rounding(two_processes[streams], alone.average)
         losses = torch.tensor([point["loss"] for point in alone.history])
-        torch.testing.assert_close(two_processes[draws]["losses"], losses, rtol=1e-4, atol=0)
+        torch.testing.assert_close(two_processes[streams]["losses"], losses, rtol=1e-4, atol=0)
 
 
 def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
@@ -111,59 +109,54 @@ def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
 
 
 def test_parts_of_a_contrast_go_on_where_they_stopped(tmp_path, monkeypatch):
-    cases, plain = [a_slice_case(0), a_slice_case(1)], Run.save
+    cases, plain = [a_tissue_case(0), a_tissue_case(1)], Run.save
+    config = replace(a_config("contrastive"), batch=4)
 
     def stop(run: Run, path: Path, identity: str) -> None:
         plain(run, path, identity)
         if run.step == 2:
             raise KeyboardInterrupt
 
-    whole = pretrain_contrast(a_contrast(batch=4), cases, tmp_path / "whole", division=Division(2))
+    whole = pretrain(config, cases, tmp_path / "whole", context=DistributedContext(2))
     monkeypatch.setattr(Run, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        pretrain_contrast(a_contrast(batch=4), cases, tmp_path / "stopped", division=Division(2))
+        pretrain(config, cases, tmp_path / "stopped", context=DistributedContext(2))
     monkeypatch.undo()
-    resumed = pretrain_contrast(a_contrast(batch=4), cases, tmp_path / "stopped", division=Division(2))
+    resumed = pretrain(config, cases, tmp_path / "stopped", context=DistributedContext(2))
     for name, tensor in whole.average.items():
         assert torch.equal(tensor, resumed.average[name]), name
 
 
-def test_who_computes_a_part_is_not_what_a_checkpoint_is_known_by(tmp_path):
+def test_which_process_computes_a_part_is_not_what_a_checkpoint_is_known_by(tmp_path):
     config = a_pretraining()
-    assert stated(config, Division(2)) == stated(config, share_of(1, 2)) != stated(config, Division())
-    pretrain(config, tiny_cases(), tmp_path)
+    alone, two, other = (
+        run_identity(config, context, weights={})
+        for context in (DistributedContext(), DistributedContext(2), share_of(1, 2))
+    )
+    assert alone != two == other
+    pretrain(config, IMAGES, tmp_path)
     with pytest.raises(CheckpointError, match="is of another"):
-        pretrain(config, tiny_cases(), tmp_path, division=Division(2))
-
-
-def test_checkpoints_of_older_versions_stay_valid():
-    config = tiny_config()
-    new = {one.name for one in fields(FinetuneConfig) if one.metadata.get("later")}
-    assert "draws" in new
-    plain = to_json(config)
-    assert stated(config, Division()) == {name: value for name, value in plain.items() if name not in new}
-    assert stated(tiny_config(draws="sample"), Division())["draws"] == "sample"
-    assert later(3).default == 3
+        pretrain(config, IMAGES, tmp_path, context=DistributedContext(2))
 
 
 def test_one_device_needs_no_fabric(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    assert divide(accumulation=3) == Division(3)
+    assert join_processes(accumulation=3) == DistributedContext(3)
     with pytest.raises(ImportError):
-        divide(devices=2, accelerator="cpu")
+        join_processes(devices=2, accelerator="cpu")
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setattr(module, "why_not_device", lambda name: "this machine has 1." if name == "cuda:1" else "")
     assert module.training_device(1, "auto") == "cuda"
     with pytest.raises(RuntimeUnavailableError, match=r"2 device.*: this machine has 1"):
-        divide(devices=2, accelerator="cuda")
+        join_processes(devices=2, accelerator="cuda")
     monkeypatch.setattr(module, "why_not_device", lambda name: "there is none.")
     assert module.training_device(2, "auto") == module.training_device(2) == "cpu"
     with pytest.raises(ValueError, match="1 or more devices"):
-        divide(devices=0)
+        join_processes(devices=0)
 
 
-def test_draws_that_are_not_known_are_refused(tmp_path):
+def test_streams_that_are_not_known_are_refused(tmp_path):
     with pytest.raises(ValueError, match="by step or sample, got 'case'"):
-        pretrain(a_pretraining(draws="case"), tiny_cases(), tmp_path)
+        pretrain(a_pretraining(streams="case"), IMAGES, tmp_path)

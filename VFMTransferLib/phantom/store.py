@@ -1,4 +1,4 @@
-"""The phantoms of a study: each made once, kept on disk, and one of them serving every task.
+"""Which phantoms train, validate and test, and phantoms on disk: each made once, and one of them serving every task.
 
 A file holds all voxels as they are and the rest as JSON (no pickle), so that a phantom that is read is the one that was
 made. Workers that find none make those that are missing, each in an order of its own, so that few are made twice.
@@ -6,6 +6,7 @@ made. Workers that find none make those that are missing, each in an order of it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -23,14 +24,62 @@ from ..core.files import atomic_file, writing
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Triple, Volume
-from ..phantom import VERSION, Lesion, Phantom, make_phantom
-from ..phantom.diffusion import DiffusionStudy
-from .tables import sha256_of
+from .diffusion import DiffusionStudy
+from .gland import Lesion
+from .phantom import VERSION, Phantom, make_phantom
 
 OnProgress = Callable[[str, float], None]
 _RECORD = "record"
-_LEFT_RIGHT = 0  # a network cannot know the axis; see `study_source.phantom_studies`
+_LEFT_RIGHT = 0  # a network cannot know the axis; see `training.cases`
 _SHOWN_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Phantoms of consecutive seeds."""
+
+    first_seed: int
+    count: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+@dataclass(frozen=True)
+class PhantomGroups:
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient.
+
+    Attributes:
+        full_resolution: Whether they have the twin of full resolution that super-resolution needs; it is most of their
+            cost.
+    """
+
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = False
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """The phantoms of all tasks that have none of their own.
+
+    Attributes:
+        spacing_mm: Voxel of every phantom's T2w (x, y, z).
+        train, validation, test, full_resolution: As `PhantomGroups`.
+    """
+
+    spacing_mm: Triple
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = True
+
+    @property
+    def groups(self) -> PhantomGroups:
+        """The same without the voxel."""
+        return PhantomGroups(self.train, self.validation, self.test, self.full_resolution)
 
 
 @dataclass(frozen=True)
@@ -77,7 +126,8 @@ class PhantomStore:
         return {**options, "phase_axis": _LEFT_RIGHT} if self.for_tasks else options
 
     def _path(self, seed: int) -> Path:
-        short = sha256_of({**self._options, "version": VERSION})[:_SHOWN_DIGITS]
+        options = json.dumps({**self._options, "version": VERSION}, sort_keys=True, separators=(",", ":"))
+        short = hashlib.sha256(options.encode()).hexdigest()[:_SHOWN_DIGITS]
         return self.folder / f"phantom-{seed:06d}-{short}.npz"
 
 

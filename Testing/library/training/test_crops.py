@@ -1,4 +1,4 @@
-"""Training sees what prediction sees, and splits keep patients apart."""
+"""Crops are what prediction takes, unvaried, and stay finite however they are varied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.dataset import Split, choose_case, require_cases, sample_view, training_case
+from VFMTransferLib.training.crops import sample_view, training_case
 
 
 @pytest.mark.parametrize("direction", [OBLIQUE, ANTERIOR])
@@ -86,35 +86,3 @@ def test_channels_without_a_sequence_stay_zero():
 def test_a_case_without_labels_gives_no_target():
     case, _ = tiny_case(0)
     assert sample_view(training_case(case, tiny_spec()), tiny_spec().preprocess, torch.Generator()).target is None
-
-
-def test_a_patient_may_stand_in_one_list_only():
-    with pytest.raises(DatasetError, match="b stands more often"):
-        Split(("a", "b"), (), ("b",))
-
-
-def test_folds_leave_out_each_training_case_once():
-    split = Split(("a", "b", "c", "d", "e"), (), ("t",))
-    folds = [split.fold(index, 2) for index in range(2)]
-    assert [fold.validation for fold in folds] == [("a", "c", "e"), ("b", "d")]
-    assert [fold.train for fold in folds] == [("b", "d"), ("a", "c", "e")]
-    with pytest.raises(ValueError, match="fold must lie in"):
-        split.fold(2, 2)
-
-
-def test_missing_cases_are_named():
-    with pytest.raises(DatasetError, match="lacks p2, p3"):
-        require_cases(["p1"], ["p3", "p1", "p2"])
-
-
-def test_each_round_shows_each_case_once():
-    cases = [tiny_training_case(seed) for seed in range(3)]
-    shown = [choose_case(step, 5, cases, [], 0.5).id for step in range(9)]
-    for start in (0, 3, 6):
-        assert sorted(shown[start : start + 3]) == ["case-0", "case-1", "case-2"]
-
-
-def test_phantoms_take_their_share_of_the_steps():
-    cases, phantoms = [tiny_training_case(0)], [tiny_training_case(9)]
-    shown = [choose_case(step, 0, cases, phantoms, 0.25).id for step in range(400)]
-    assert 70 < shown.count("case-9") < 130

@@ -1,0 +1,371 @@
+"""From a recipe and a folder of real cases to both arms' bundles, with what was measured beside the naive baseline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from study_examples import SPACING_MM, a_study, tiny_study_spec, write_case
+from training_cases import tiny_case, tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
+
+from VFMTransferLib.bundles.bundle import read_bundle, verify
+from VFMTransferLib.bundles.metadata import spec_to_json
+from VFMTransferLib.bundles.weights import read_weights
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.decoding import to_json
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.core.terms import Arm, Label, Sequence, TaskId
+from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.io import write_volume
+from VFMTransferLib.phantom.store import Phantoms, PhantomSplit
+from VFMTransferLib.training import finetune as finetuning
+from VFMTransferLib.training import recipes as module
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.cases import MaskNames, Split
+from VFMTransferLib.training.loop import Schedule
+from VFMTransferLib.training.recipes import (
+    Recipe,
+    RecipeData,
+    RecipePretraining,
+    References,
+    SoftLabels,
+    pretrain_by_recipe,
+    read_recipe,
+    recipe_data,
+    soften_labels,
+    softened,
+    train_arm,
+)
+
+SHIPPED = Path(__file__).resolve().parents[3] / "Resources" / "Training"
+GROUPS = (Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1))
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setattr(finetuning, "demonstration", tiny_study_spec)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    for name, seed in (("a", 5), ("b", 6)):
+        write_case(folder / name, seed, "gland", "lesion")
+        (folder / name / "gland.nii.gz").rename(folder / name / "gland_net.nii.gz")
+    return folder
+
+
+def a_recipe(task: TaskId = TaskId.SUPER_RESOLUTION, **changes) -> Recipe:
+    recipe = Recipe(
+        format=2,
+        name="tiny",
+        title="Tiny network",
+        task=task,
+        encoder="profound",
+        seed=3,
+        steps=2,
+        precision="float32",
+        split=Split(("a",), (), ("b",)),
+        masks=MaskNames(gland=("gland_drawn", "gland_net")),
+        phantoms=PhantomSplit(SPACING_MM, *GROUPS),
+        phantom_share=0.5,
+        license="Apache-2.0",
+        attribution="Images: none but phantoms.",
+        limits=("Says nothing.",),
+    )
+    return replace(recipe, **changes)
+
+
+def written(recipe: Recipe, path: Path, **changes) -> Path:
+    document = to_json(recipe)
+    if recipe.network is not None:
+        document["network"] = spec_to_json(recipe.network)
+    path.write_text(json.dumps({**document, **changes}))
+    return path
+
+
+def test_a_recipe_is_read_as_it_was_written(tmp_path):
+    path = written(a_recipe(), tmp_path / "r.json")
+    assert read_recipe(path) == a_recipe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "resnet"}, "encoder must be one of profound, provicnet, got 'resnet'"),
+        ({"steps": "many"}, "'recipe.steps' must be a whole number"),
+        ({"speed": 1}, "also holds 'speed'"),
+        ({"format": 3}, "format must be 1 or 2, got 3"),
+        ({"format": 1}, "a recipe of format 1 must hold"),
+        ({"network": spec_to_json(tiny_spec())}, "network must be of profound for super-resolution"),
+        ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
+        ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
+        ({"phantom_share": 1.0}, "below 1, got 1"),
+        ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution must be true"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
+    with pytest.raises(DatasetError, match=message):
+        read_recipe(written(a_recipe(), tmp_path / "r.json", **changes))
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_shipped_recipes_can_be_read(path):
+    recipe = read_recipe(path)
+    name = "prostate" if path.stem == "anatomy-segmentation" else path.stem
+    assert (recipe.task, recipe.name) == (TaskId(path.stem), f"{recipe.encoder}-{name}-demo")
+    assert "ProstateX-0214" not in recipe.split.train  # its image is CC BY-NC
+    groups = recipe.phantoms
+    assert not set(groups.train.seeds) & {*groups.validation.seeds, *groups.test.seeds}
+
+
+def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
+    data = recipe_data(a_recipe(), cases, tmp_path)
+    assert data.dataset.split == Split(("a",), ("phantom-0001",), ("b", "phantom-0002"))
+    assert [study.case.id for study in data.shown] == ["phantom-0000"]
+    assert not data.dataset.cases["a"].is_phantom
+
+
+def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
+    recipe = a_recipe(TaskId.LESION_SEGMENTATION, split=Split((), (), ("a", "b")))
+    data = recipe_data(recipe, cases, tmp_path)
+    assert data.dataset.split.train == ("phantom-0000",)
+    assert data.shown == ()
+
+
+def test_a_lacking_case_is_named(cases, tmp_path):
+    with pytest.raises(DatasetError, match="lacks z"):
+        recipe_data(a_recipe(split=Split(("a", "z"))), cases, tmp_path)
+
+
+def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):
+    path = written(a_recipe(), tmp_path / "r.json")
+    scratch = ["finetune", str(cases), "--recipe", str(path), "--arm", "scratch", "-o", str(tmp_path)]
+    assert main(scratch) == 0
+    start = str(tmp_path / "tiny-scratch")  # any bundle with the same encoder may be the start
+    assert main([*scratch[:-4], "--arm", "pretrained", "--init", start, "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[::2] == ["tiny-scratch", "tiny-pretrained"]
+    bundles = [read_bundle(tmp_path / f"tiny-{arm}") for arm in (Arm.SCRATCH, Arm.PRETRAINED)]
+    for bundle in bundles:
+        verify(bundle)
+        assert list(bundle.metrics) == ["validation", "test, phantoms", "test, real cases"]
+        found = bundle.metrics["test, real cases"]
+        assert list(found["cases"]) == ["b"]
+        assert found["trivial"]["what"] == "zero-filled"
+        card = (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
+        for words in (
+            "Tiny network",
+            "Images: none but phantoms.",
+            "Says nothing.",
+            f"{found['cohort']['psnr_db']:.4g}",
+        ):
+            assert words in card
+    assert bundles[0].spec == bundles[1].spec
+    study = a_study(TaskId.SUPER_RESOLUTION)
+    assert predict(study.case, bundles[0]).images
+
+
+def test_an_initialization_belongs_to_the_pretrained_arm_alone(tmp_path, cases, capsys):
+    path = written(a_recipe(), tmp_path / "r.json")
+    for options in (
+        ["--arm", "pretrained"],
+        ["--arm", "pretrained", "--init", "x", "--encoder", "e"],
+        ["--arm", "scratch", "--init", "x"],
+        ["--arm", "scratch", "--encoder", "e"],
+    ):
+        with pytest.raises(SystemExit):
+            main(["finetune", str(cases), "--recipe", str(path), *options, "-o", str(tmp_path)])
+        assert "--arm pretrained needs either --init, a bundle, or --encoder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="must start from"):
+        train_arm(a_recipe(), recipe_data(a_recipe(), cases, tmp_path), Arm.PRETRAINED, tmp_path, None)
+
+
+def test_a_recipe_that_is_not_there_or_no_json_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no file is there"):
+        read_recipe(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DatasetError, match="must be readable JSON"):
+        read_recipe(tmp_path / "bad.json")
+
+
+# A pair with a network, a pretraining and soft labels of its own, as the shipped one of the prostate.
+
+SCHEDULE = Schedule(2, checkpoint_every=2)
+
+
+def a_whole_recipe() -> Recipe:
+    return a_recipe(
+        TaskId.ANATOMY_SEGMENTATION,
+        network=tiny_spec(),
+        split=Split(("case-0", "case-1"), (), ("case-2",)),
+        masks=MaskNames(("gland",)),
+        phantoms=PhantomSplit(SPACING_MM, Phantoms(0, 1), Phantoms(0, 0), Phantoms(0, 0), False),
+        schedule=SCHEDULE,
+        augmentation=Augmentation(log_scale=0.3),
+        drop_path=0.0,
+        phantom_share=0.5,
+        measure_every=2,
+        pretraining=RecipePretraining("mae", SCHEDULE, Augmentation(), 0.3, {"hidden": 0.6, "decoder_width": 8}),
+        soft_labels=SoftLabels(2, 0.5, 0.7, SCHEDULE),
+        references=References(("case-1", "case-2"), ("gland", "gland_other"), ("A note on the masks.",)),
+    )
+
+
+def in_format_1(recipe: Recipe) -> dict:
+    """The recipe as the first version of this product wrote it."""
+    how, pretraining = recipe.soft_labels, recipe.pretraining
+    return {
+        "format": 1,
+        "name": recipe.name,
+        "title": recipe.title,
+        "model": spec_to_json(recipe.network),
+        "split": to_json(recipe.split),
+        "labels": recipe.masks.gland[0],
+        "seed": recipe.seed,
+        "phantoms": {"count": recipe.phantoms.train.count, "t2w_spacing_mm": list(recipe.phantoms.spacing_mm)},
+        "pretrain": {
+            "schedule": to_json(pretraining.schedule),
+            "augmentation": to_json(pretraining.augmentation),
+            "hidden": 0.6,
+            "decoder_width": 8,
+            "phantom_share": 0.3,
+        },
+        "crossfit": {
+            "folds": how.folds,
+            "weight": how.weight,
+            "least_agreement": how.min_agreement,
+            "schedule": to_json(how.schedule),
+        },
+        "finetune": {
+            "schedule": to_json(recipe.schedule),
+            "augmentation": to_json(recipe.augmentation),
+            "drop_path": recipe.drop_path,
+            "phantom_share": recipe.phantom_share,
+            "measure_every": recipe.measure_every,
+        },
+        "evaluation": {
+            "cases": list(recipe.references.cases),
+            "references": list(recipe.references.masks),
+            "notes": list(recipe.references.notes),
+        },
+        "license": recipe.license,
+        "attribution": recipe.attribution,
+    }
+
+
+@pytest.fixture
+def a_data_folder(tmp_path) -> Path:
+    for seed in range(3):
+        case, mask = tiny_case(seed)
+        folder = tmp_path / "data" / case.id
+        folder.mkdir(parents=True)
+        write_volume(case[Sequence.T2W], folder / "t2w.nii.gz")
+        write_volume(mask, folder / "gland.nii.gz")
+    return tmp_path / "data"
+
+
+def test_a_recipe_of_format_1_says_the_same_as_one_of_today(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(in_format_1(a_whole_recipe())))
+    found, expected = read_recipe(old), read_recipe(written(a_whole_recipe(), new))
+    assert replace(found, limits=expected.limits) == expected == a_whole_recipe()
+    assert len(found.limits) == 4
+
+
+def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
+    path = written(a_whole_recipe(), tmp_path / "r.json")
+    work = tmp_path / "work"
+    assert main(["pretrain", str(a_data_folder), "--recipe", str(path), "-o", str(work)]) == 0
+    encoder = work / "encoder.safetensors"
+    assert capsys.readouterr().out.strip() == str(encoder)
+    names = set(read_weights(encoder))
+    assert "downsample_layers.0.0.weight" in names
+    assert not any(name.startswith("encoder.") for name in names)
+    words = ["finetune", str(a_data_folder), "--recipe", str(path), "-o", str(work), "--arm"]
+    assert main([*words, "scratch"]) == 0
+    assert main([*words, "pretrained", "--encoder", str(encoder)]) == 0
+    assert sorted(fold.name for fold in (work / "crossfit").iterdir()) == ["fold-0", "fold-1"]
+    for arm in Arm:
+        bundle = read_bundle(work / f"tiny-{arm}")
+        verify(bundle)
+        assert (bundle.arm, bundle.onnx_path.is_file()) == (arm, True)
+        assert list(bundle.metrics) == ["test", "gland, training cases", "gland, unseen cases"]
+        assert list(bundle.metrics["gland, unseen cases"]["cases"]) == ["case-2"]
+        assert "dice" in bundle.metrics["gland, unseen cases"]["cases"]["case-2"]
+        card = (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
+        for text in ("A note on the masks.", "case-0, case-1", "Limits", "(2 folds)"):
+            assert text in card
+        assert predict(tiny_case(5)[0], bundle).labels is not None
+
+
+def test_a_recipe_without_a_pretraining_cannot_pretrain(a_data_folder, tmp_path):
+    with pytest.raises(DatasetError, match="must state a pretraining"):
+        pretrain_by_recipe(replace(a_whole_recipe(), pretraining=None), a_data_folder, tmp_path)
+
+
+def test_a_missing_case_or_mask_is_named(a_data_folder, tmp_path):
+    recipe = a_whole_recipe()
+    with pytest.raises(DatasetError, match="lacks case-7"):
+        pretrain_by_recipe(replace(recipe, split=Split(("case-0", "case-7"))), a_data_folder, tmp_path)
+    with pytest.raises(DatasetError, match="'case-0' must have a mask gland_drawn"):
+        recipe_data(replace(recipe, masks=MaskNames(("gland_drawn",))), a_data_folder, tmp_path)
+
+
+def some_soft_labels(weight: float = 0.5, min_agreement: float = 0.0) -> SoftLabels:
+    return SoftLabels(2, weight, min_agreement, SCHEDULE)
+
+
+def a_result(probability: float) -> Result:
+    _, mask = tiny_case(0)
+    volume = mask.with_array(torch.full(mask.array.shape, probability).numpy())
+    return Result("case-0", TaskId.ANATOMY_SEGMENTATION, Provenance(*"abcdef"), probabilities={"prostate": volume})
+
+
+def test_each_case_is_judged_by_a_network_that_did_not_see_it(monkeypatch, tmp_path):
+    trained, judged = {}, {}
+    plain = module.finetune
+
+    def record(config, dataset, folder, **rest):
+        trained[folder.name] = set(config.split.train)
+        return plain(config, dataset, folder, **rest)
+
+    def judge(case, result, how):
+        judged[case.case.id] = list(trained)[-1]
+        return case
+
+    monkeypatch.setattr(module, "finetune", record)
+    monkeypatch.setattr(module, "softened", judge)
+    soften_labels(some_soft_labels(), tiny_config(), RecipeData(tiny_dataset(), ()), tmp_path)
+    assert set(judged) == {"case-0", "case-1"}  # not the test case
+    assert all(case not in trained[fold] for case, fold in judged.items())
+
+
+def test_test_cases_take_no_part_and_keep_their_labels(tmp_path):
+    dataset = tiny_dataset()
+    found = soften_labels(some_soft_labels(), tiny_config(), RecipeData(dataset, ()), tmp_path).cases
+    assert found["case-2"] is dataset.cases["case-2"]
+    soft = found["case-0"].masks[Label.PROSTATE].array
+    assert 0 < soft.max() < 1 or len(set(soft.ravel())) > 2
+
+
+def test_a_soft_label_is_the_weighted_mean():
+    case = tiny_labeled_case(0)
+    soft = softened(case, a_result(0.8), some_soft_labels(weight=0.25)).masks[Label.PROSTATE]
+    expected = 0.75 * case.masks[Label.PROSTATE].array + 0.2
+    torch.testing.assert_close(torch.tensor(soft.array), torch.tensor(expected).float())
+
+
+def test_the_label_stays_where_the_network_failed():
+    case = tiny_labeled_case(0)
+    assert softened(case, a_result(0.0), some_soft_labels(min_agreement=0.7)) is case
+
+
+def test_settings_of_soft_labels_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="must lie in"):
+        some_soft_labels(weight=1.5)
+    with pytest.raises(ValueError, match="2 or more folds"):
+        SoftLabels(1, 0.5, 0.5, SCHEDULE)

@@ -1,0 +1,375 @@
+"""The one training loop, of pretraining and fine-tuning: schedule, optimizer, averaged weights, checkpoint and resume.
+
+A run may stop at any moment and goes on as if it had not: every step draws its randomness from a generator seeded by
+the run's seed and the step's number, and checkpoints are replaced as a whole. A step's batch may be distributed
+(`DistributedContext`); what a network sees in a step does not depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..core.decoding import to_json
+from ..core.errors import CheckpointError
+from ..core.files import atomic_file
+from .distributed import DistributedContext
+
+CHECKPOINT = "checkpoint.pt"
+# How a step's samples take their random numbers: from one stream for all, in their order, or from one for each sample.
+# With one for all, every process must draw the whole batch; with one for each, its own samples only.
+STREAMS = ("step", "sample")
+# Large and odd, so that the generators of two runs with neighboring seeds share no step.
+_SEED_STRIDE = 1_000_003
+# PyTorch's generator takes the low 32 bits of a seed, and no more.
+_SEED_BYTES = 4
+
+Progress = Callable[[str, float], None]
+# The network and what of a batch the step shows it → the loss.
+Loss = Callable[..., Tensor]
+# Number of a step → this process's parts of its batch, each what the loss takes beside the network.
+Batches = Callable[[int], Sequence[tuple[Any, ...]]]
+Drawn = TypeVar("Drawn")
+Chosen = TypeVar("Chosen")
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's randomness."""
+    return seed * _SEED_STRIDE + step
+
+
+def part_seed(seed: int, step: int, part: int) -> int:
+    """The seed of a part of a step's batch; the first part's is the step's."""
+    return _hashed_seed("part", seed, step, part) if part else step_seed(seed, step)
+
+
+def _hashed_seed(*words: object) -> int:
+    """A seed that no other words are likely to have."""
+    digest = hashlib.sha256(" ".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:_SEED_BYTES], "little")
+
+
+def step_generator(seed: int, step: int) -> Generator:
+    """The source of a step's randomness; also seeds the global one, which stochastic depth uses."""
+    torch.manual_seed(step_seed(seed, step))
+    return Generator().manual_seed(step_seed(seed, step))
+
+
+def draw_samples(
+    context: DistributedContext,
+    batch: int,
+    streams: str,
+    seed: int,
+    step: int,
+    generator: Generator,
+    sample: Callable[[int, Generator], Drawn],
+) -> list[list[Drawn]]:
+    """This process's samples of a step, by part.
+
+    Args:
+        context: This process's share of the batch.
+        batch: Samples of all processes.
+        streams: As `STREAMS`.
+        seed: The run's.
+        step: Number of the step.
+        generator: The step's.
+        sample: Draws the sample of a number, 0 .. batch - 1.
+    """
+    if streams not in STREAMS:
+        raise ValueError(f"Samples must draw by {' or '.join(STREAMS)}, got '{streams}'.")
+    own = context.own_samples(batch)
+    if streams == "step":
+        drawn = [sample(number, generator) for number in range(batch)]
+        return [[drawn[number] for number in part] for part in own]
+    return [[sample(n, Generator().manual_seed(_hashed_seed("sample", seed, step, n))) for n in part] for part in own]
+
+
+def choose_case(number: int, seed: int, cases: Sequence[Chosen], phantoms: Sequence[Chosen], share: float) -> Chosen:
+    """The case of a run's sample of a number: each case once in an epoch, in random order, phantoms between."""
+    epoch, place = divmod(number, len(cases))
+    order = torch.randperm(len(cases), generator=Generator().manual_seed(seed + epoch))
+    drawn = torch.rand(2, generator=Generator().manual_seed(seed + number))
+    if phantoms and float(drawn[0]) < share:
+        return phantoms[int(drawn[1] * len(phantoms))]
+    return cases[int(order[place])]
+
+
+def run_identity(config: object, context: DistributedContext, *more: object, weights: Mapping[str, Tensor]) -> str:
+    """A checksum of all that decides a run, by which its checkpoint is known.
+
+    Where the parts of a batch run does not belong to it; how many there are does, since batch normalization, Dice and
+    stochastic depth see a part.
+
+    Args:
+        config: The configuration, made of what JSON can state.
+        context: How a step's batch is distributed.
+        *more: Further values, such as the names of the cases.
+        weights: What the run starts from; may be empty.
+    """
+    document = [to_json(config), {"parts": context.parts}, *more]
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network learns.
+
+    Attributes:
+        steps: Optimizer steps.
+        learning_rate: Highest learning rate.
+        warm_up: Part of the steps in which it rises linearly; then it falls as a half cosine to 0.
+        weight_decay: Of matrices and kernels; not of biases, norms and GRN.
+        betas: AdamW's.
+        clip: Largest norm of the gradient.
+        averaging: Decay of the exponential moving average of the weights, which is what a run yields.
+        precision: `float32`, or `bfloat16` for the matrix products and convolutions.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    warm_up: float = 0.04
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    averaging: float = 0.998
+    precision: str = "float32"
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"Precision must be float32 or bfloat16, got '{self.precision}'.")
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise ValueError("Steps, and steps between checkpoints, must be at least 1.")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, 0 .. steps - 1."""
+        rising = max(round(self.warm_up * self.steps), 1)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which the network runs forward."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def build_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and kernels only."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if sum(n > 1 for n in p.shape) > 1]
+    others = [p for p in parameters if sum(n > 1 for n in p.shape) <= 1]
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas)
+
+
+class Learner(nn.Module):
+    """A network with its loss: one forward pass gives the loss, so that processes can share its gradient.
+
+    Args:
+        network: The network.
+        loss: Its loss.
+    """
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+
+    def forward(self, *part: Any) -> Tensor:
+        """The loss on a part of a batch."""
+        return self.loss(self.network, *part)
+
+
+@dataclass
+class Run:
+    """Where a training stands.
+
+    Attributes:
+        network: The network, as the optimizer has left it.
+        optimizer: The optimizer.
+        schedule: The schedule.
+        learner: The network with its loss, as `context` has set it up.
+        context: This process's share of each batch.
+        average: Name → averaged tensor.
+        step: Steps done.
+        history: What was measured on the way, oldest first.
+        seconds: Time that the steps took on the device (`DistributedContext.clock`), without measuring and saving.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    learner: nn.Module
+    context: DistributedContext
+    average: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @classmethod
+    def start(
+        cls, network: nn.Module, schedule: Schedule, loss: Loss, context: DistributedContext | None = None
+    ) -> Run:
+        """A run at its beginning."""
+        context = context or DistributedContext()
+        learner = context.set_up(Learner(network, loss))
+        average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        return cls(network, build_optimizer(network, schedule), schedule, learner, context, average)
+
+    def train(
+        self,
+        path: Path,
+        identity: str,
+        batches: Batches,
+        seed: int,
+        *,
+        measure: Callable[[list[float]], Mapping[str, float]],
+        measure_every: int,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Train to the end of the schedule, from a checkpoint where there is one.
+
+        Args:
+            path: The checkpoint.
+            identity: As for `save`.
+            batches: The batch of each step.
+            seed: The run's.
+            measure: What enters the history, from the losses of the steps since it was last asked.
+            measure_every: Steps between measurements; the last step is measured too.
+            on_progress: Called with a line of text and the part that is done, by the first process.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, or of a run with another configuration.
+        """
+        if path.exists():
+            self.resume(path, identity)
+        losses: list[float] = []
+        while self.step < self.schedule.steps:
+            began = self.context.clock()
+            losses.append(self.learn(batches(self.step), seed))
+            self.seconds += self.context.clock() - began
+            finished = self.step == self.schedule.steps
+            if self.step % measure_every == 0 or finished:
+                self.history.append({"step": self.step, **measure(losses)})
+                losses = []
+            if self.step % self.schedule.checkpoint_every == 0 or finished:
+                self.save(path, identity)
+                if on_progress is not None and self.context.is_first:
+                    on_progress(self._line(), self.step / self.schedule.steps)
+        self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
+
+    def _line(self) -> str:
+        """Where the run stands, in one line."""
+        if not self.history:
+            return f"step {self.step}"
+        latest = self.history[-1]
+        values = ", ".join(f"{key} {value:.3f}" for key, value in latest.items() if key != "step")
+        return f"step {self.step}, at {latest['step']:.0f}: {values}"
+
+    def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
+        """Go one step down the mean loss of all parts of a batch, and average the weights.
+
+        Args:
+            parts: This process's parts: what the loss takes beside the network, for each.
+            seed: The run's; parts after a batch's first have a seed of their own for stochastic depth.
+
+        Returns:
+            The mean loss of all parts, of all processes.
+        """
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number, part in enumerate(parts):
+            if self.context.first_part + number:
+                torch.manual_seed(part_seed(seed, self.step, self.context.first_part + number))
+            with self.context.without_sync(self.learner, number + 1 < len(parts)):
+                with self.schedule.autocast(self.context.device):
+                    loss = self.learner(*map(self.context.to_device, part))
+                self.context.backward(loss / len(parts))
+            losses.append(loss.detach())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.step)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.step += 1
+        # The average of a young run is of the last tenth of its steps, not of its random start.
+        decay = min(self.schedule.averaging, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, tensor in self.network.state_dict().items():
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - decay)
+                else:  # a counter, as batch normalization keeps one
+                    self.average[name].copy_(tensor)
+        return self.context.mean(torch.stack(losses).mean())
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write a checkpoint, whole or not at all; of several processes the first one does.
+
+        Args:
+            path: The file.
+            identity: From `run_identity`; a checkpoint of another run is not resumed.
+        """
+        if not self.context.is_first:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document: dict[str, Any] = {
+            "identity": identity,
+            "step": self.step,
+            "history": self.history,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_file(path) as part:
+            torch.save(document, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def resume(self, path: Path, identity: str) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged, or of a run with another configuration.
+        """
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+        except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
+            raise CheckpointError(f"Checkpoint {path.name} must be readable, but is damaged. Remove it.") from error
+        if document["identity"] != identity:
+            raise CheckpointError(
+                f"Checkpoint {path.name} must be of a run with this configuration, but is of another. "
+                "Choose another output folder, or remove it to start again."
+            )
+        self.network.load_state_dict(document["network"])
+        self.optimizer.load_state_dict(document["optimizer"])
+        self.average = {name: tensor.to(self.context.device) for name, tensor in document["average"].items()}
+        self.step, self.history = document["step"], document["history"]
+        self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """How a run went, and over how many devices it was distributed, for a bundle's record."""
+    record = {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+    if run.context.parts == 1:
+        return record
+    return {**record, "devices": run.context.processes, "accumulation": run.context.accumulation}
+
+
+def checkpoint_folder(bundle_folder: Path) -> Path:
+    """Where the training of a bundle keeps its checkpoint: beside the bundle, which is written whole at the end."""
+    return bundle_folder.parent / f"{bundle_folder.name}.training"
