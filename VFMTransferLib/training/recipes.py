@@ -215,6 +215,8 @@ def read_recipe(path: Path) -> Recipe:
         return recipe
     except (BundleError, DatasetError, ValueError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
+    except (KeyError, TypeError) as error:  # within a recipe of format 1
+        raise DatasetError(f"Recipe {path.name} cannot be used: it lacks {error}") from error
 
 
 def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,7 +234,7 @@ def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: document[name] for name in ("name", "title", "seed", "split", "license", "attribution")},
         "format": FORMAT,
-        "task": spec.task,
+        "task": document["model"]["task"],
         "encoder": spec.family,
         "network": document["model"],
         "masks": {"gland": [document["labels"]]},

@@ -34,7 +34,7 @@ def test_a_phantom_comes_back_as_it_was_made(tmp_path, options):
 
 
 def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
-    from VFMTransferLib.study import phantoms as grid_phantoms
+    from VFMTransferLib.phantom import store as grid_phantoms
 
     made = []
     plain = grid_phantoms.make_phantom
