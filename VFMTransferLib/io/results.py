@@ -1,4 +1,7 @@
-"""A folder of results that appears whole or not at all."""
+"""A result as a folder of files that appears whole or not at all: images, each on its input's grid, and numbers.
+
+`result.json` holds a `ResultDocument`; `result.schema.json` beside this file is generated from that class.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import SimpleITK as sitk
 
+from ..core.decoding import Limits, to_json
 from ..core.errors import OutputError
 from ..core.files import atomic_folder
-from ..core.result import Result
-from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
+from ..core.result import Lesion, Result
+from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from ..core.volume import Geometry, Volume
 from .images import write_displacement, write_image, write_volume
 from .segmentations import SegmentLayer, write_segmentation
@@ -85,11 +89,7 @@ def _is_of_file_browser(name: str) -> bool:
     return name.startswith(".") or name.lower() in _OF_FILE_BROWSERS
 
 
-# A result as a folder of files, whole or not at all: each image on the grid of the input it belongs to, and numbers.
-#
-# `schemas/result.schema.json` describes `result.json`.
-
-FORMAT = 1
+FORMAT: Literal[1] = 1
 RESULT = "result.json"
 LABELS = "labels.nii.gz"
 SEGMENTATION = "segmentation.seg.nrrd"
@@ -97,6 +97,81 @@ PROBABILITIES = "probabilities.nii.gz"
 DISPLACEMENT = "displacement.nii.gz"
 IMAGE_SUFFIX = ".nii.gz"
 WRITE_STAGE = "write"
+
+Probability = Annotated[float, Limits(minimum=0, maximum=1.000001)]
+NotNegative = Annotated[float, Limits(minimum=0)]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """The network that predicted, and how it was run.
+
+    Attributes:
+        arm: Empty where the weights are no arm of a transfer study.
+        sha256: Of the weights.
+    """
+
+    bundle: str
+    title: str
+    arm: Literal["pretrained", "scratch", ""]
+    sha256: Annotated[str, Limits(pattern="[0-9a-f]{64}")]
+    runtime: str
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """What a value in `labels.nii.gz` means; 0 is background.
+
+    Attributes:
+        code: SNOMED CT type of the structure, where its meaning is known.
+    """
+
+    value: Annotated[int, Limits(minimum=1, maximum=255)]
+    name: str
+    title: str
+    code: Code | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultDocument:
+    """What one network predicted for one case; image files lie beside it, each on its input's grid. For research only.
+
+    Attributes:
+        format: Grows when a key changes its meaning or goes.
+        case: Name of the case, never of a patient.
+        options: What was asked for: crop, threshold (null is the network's own), only_cspca, phase_axis.
+        versions: Package to version.
+        seconds: Stage to wall-clock seconds: read (the network), preprocess, infer, postprocess, write.
+        notes: What was decided on the way, in sentences.
+        labels: What the values in `labels.nii.gz` mean.
+        probabilities: Labels in `probabilities.nii.gz`: one is a 3D image; several follow each other along the fourth
+            axis.
+        volumes_ml: Structure to milliliters; prostate is all labels together where they make it up.
+        lesions: Connected regions (26 neighbors), largest first.
+        class_probabilities: The network's own classes; they add up to 1.
+        derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states where the reading is
+            this project's own.
+        files: Image files in this folder.
+    """
+
+    format: Literal[1]
+    research_use: str
+    case: str
+    task: str
+    model: ModelRow
+    options: dict[str, str | float | bool | None] = field(default_factory=dict)  # earlier results lack it
+    versions: dict[str, str]
+    seconds: dict[str, NotNegative]
+    notes: tuple[str, ...]
+    labels: tuple[LabelRow, ...]
+    probabilities: tuple[str, ...]
+    volumes_ml: dict[str, NotNegative]
+    lesions: tuple[Lesion, ...]
+    class_probabilities: dict[str, Probability]
+    derived_probabilities: dict[str, Probability]
+    files: tuple[str, ...]
 
 
 def save_result(result: Result, folder: Path | str) -> Path:
@@ -131,31 +206,39 @@ def files_of(result: Result) -> list[str]:
 
 def result_to_json(result: Result) -> dict[str, Any]:
     """The content of `result.json`."""
-    source = asdict(result.provenance)
-    return {
-        "format": FORMAT,
-        "research_use": RESEARCH_USE,
-        "case": result.case_id,
-        "task": str(result.task),
-        "model": {key: source[key] for key in ("bundle", "title", "arm", "sha256", "runtime", "device", "precision")},
-        "options": source["options"],
-        "versions": source["versions"],
-        "seconds": dict(source["seconds"]),
-        "notes": list(source["notes"]),
-        "labels": [_label_row(name, value) for name, value in result.label_values.items()],
-        "probabilities": [str(name) for name in result.probabilities],
-        "volumes_ml": dict(result.volumes_ml),
-        "lesions": [asdict(lesion) for lesion in result.lesions],
-        "class_probabilities": dict(result.class_probabilities),
-        "derived_probabilities": dict(result.derived_probabilities),
-        "files": files_of(result),
-    }
+    source = result.provenance
+    document = ResultDocument(
+        format=FORMAT,
+        research_use=RESEARCH_USE,
+        case=result.case_id,
+        task=str(result.task),
+        model=ModelRow(
+            source.bundle,
+            source.title,
+            source.arm,  # type: ignore[arg-type]
+            source.sha256,
+            source.runtime,
+            source.device,
+            source.precision,
+        ),
+        options=source.options,
+        versions=source.versions,
+        seconds=source.seconds,
+        notes=source.notes,
+        labels=tuple(_label_row(name, value) for name, value in result.label_values.items()),
+        probabilities=tuple(str(name) for name in result.probabilities),
+        volumes_ml=result.volumes_ml,
+        lesions=result.lesions,
+        class_probabilities=result.class_probabilities,
+        derived_probabilities=result.derived_probabilities,
+        files=tuple(files_of(result)),
+    )
+    return to_json(document)
 
 
-def _label_row(name: str, value: int) -> dict[str, Any]:
+def _label_row(name: str, value: int) -> LabelRow:
     term = LABEL_TERMS.get(Label(name)) if name in tuple(Label) else None
-    code = asdict(term.type) if term else None
-    return {"value": value, "name": str(name), "title": term.title if term else str(name), "code": code}
+    return LabelRow(value, str(name), term.title if term else str(name), term.type if term else None)
 
 
 def _write_images(result: Result, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The messages between a program and its worker, one a line, as JSON. Standard library only.
 
 Each class is one message, or part of one: first the requests to the worker, then its replies. A line is an object with
-`protocol`, `type` and the fields of the class; `schemas/job.schema.json` describes them for other languages. Voxels go
-through files in a folder of the job, never through a line.
+`protocol`, `type` and the fields of the class; `job.schema.json`, generated from the classes, describes them for other
+languages. Voxels go through files in a folder of the job, never through a line.
 """
 
 from __future__ import annotations

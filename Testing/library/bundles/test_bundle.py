@@ -67,7 +67,7 @@ def test_every_registry_row_survives_json(spec):
 
 @pytest.mark.parametrize("name", SMALL_SPECS)
 def test_every_network_fits_the_schema(tmp_path, name):
-    schema = json.loads(files("VFMTransferLib").joinpath("schemas", "bundle.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(files("VFMTransferLib.bundles").joinpath("bundle.schema.json").read_text(encoding="utf-8"))
     metadata = json.loads((make_bundle(tmp_path / "b", name).folder / METADATA).read_text(encoding="utf-8"))
     jsonschema.validate(metadata, schema)
 

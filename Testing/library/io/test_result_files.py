@@ -25,7 +25,7 @@ T2W_GRID = a_small_case()[Sequence.T2W].geometry
 
 @pytest.fixture(scope="module")
 def schema() -> dict:
-    path = Path(VFMTransferLib.__file__).parent / "schemas" / "result.schema.json"
+    path = Path(VFMTransferLib.__file__).parent / "io" / "result.schema.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -141,7 +141,7 @@ def a_calibrated_bundle(tmp_path_factory):
 def test_a_bundle_states_its_calibration(a_calibrated_bundle):
     assert read_bundle(a_calibrated_bundle.folder).calibration == A_CALIBRATION
     metadata = json.loads((a_calibrated_bundle.folder / METADATA).read_text(encoding="utf-8"))
-    schema = json.loads(files("VFMTransferLib").joinpath("schemas", "bundle.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(files("VFMTransferLib.bundles").joinpath("bundle.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(metadata, schema)
     assert "calibrated on 6 validation cases: temperature 2.00" in model_card(a_calibrated_bundle)
 
@@ -149,10 +149,10 @@ def test_a_bundle_states_its_calibration(a_calibrated_bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": 0.0}, "calibration must be a temperature above 0"),
-        ({"bias": [0.0] * 3}, r"calibration.bias must be 4 numbers, got 3"),
-        ({"more": 1}, "calibration.more must not be there"),
-        ({"temperature": "warm"}, "calibration.temperature must be a number"),
+        ({"temperature": 0.0}, "calibration.temperature' must be more than 0"),
+        ({"bias": [0.0] * 3}, r"calibration.bias' must be 4 numbers, got 3"),
+        ({"more": 1}, "calibration' must hold only .*, but also holds 'more'"),
+        ({"temperature": "warm"}, "calibration.temperature' must be a finite number"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_refused(tmp_path, change, message):
@@ -166,7 +166,7 @@ def test_a_calibration_that_cannot_be_is_refused(tmp_path, change, message):
 
 
 def test_a_segmentation_has_no_calibration(tmp_path):
-    with pytest.raises(BundleError, match="calibration must be absent"):
+    with pytest.raises(BundleError, match="calibration' must be absent"):
         make_bundle(tmp_path / "b", "profound-upernet-anatomy", calibration=A_CALIBRATION)
 
 

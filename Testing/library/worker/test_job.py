@@ -52,7 +52,7 @@ REPLIES = (
 
 
 def schema_validator() -> jsonschema.Draft202012Validator:
-    schema = json.loads(files("VFMTransferLib").joinpath("schemas", "job.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(files("VFMTransferLib.worker").joinpath("job.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
