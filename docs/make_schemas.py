@@ -19,7 +19,7 @@ from VFMTransferLib.bundles.bundle import Block
 from VFMTransferLib.bundles.metadata import ACTIVATIONS, ENCODER_KINDS, HEAD_KINDS, NORMALIZATIONS
 from VFMTransferLib.core.decoding import Limits
 from VFMTransferLib.io.results import ResultDocument
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker.messages import PROTOCOL, REPLIES, REQUESTS
 
 LIBRARY = Path(__file__).resolve().parents[1] / "VFMTransferLib"

@@ -8,7 +8,7 @@ import numpy as np
 
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.tables import CurveRow, DistanceRow, MetricRow, RunRow, StudyTables
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 ENCODERS = ("profound", "provicnet")
 SEEDS = (0, 1, 2)

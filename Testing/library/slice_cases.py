@@ -11,7 +11,8 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import ViTSpec
-from VFMTransferLib.tasks.truth import StudyCase, from_labels
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.slices import SliceCase, slice_case
 
 # 8 x 8 patches; a window of 64 voxels of 2 mm.
@@ -46,8 +47,8 @@ def a_slice_case(seed: int = 0) -> SliceCase:
     return slice_case(case, SPEC, gland, classes)
 
 
-def a_tissue_case(seed: int = 0) -> StudyCase:
+def a_tissue_case(seed: int = 0) -> LabeledCase:
     """The same as a case of lesion segmentation, whose masks say the classes."""
     case, gland, classes = a_case(seed)
     masks = {label: classes.with_array((classes.array == n).astype(np.uint8)) for label, n in _CANCERS.items()}
-    return from_labels(case, TaskId.LESION_SEGMENTATION, gland=gland, masks=masks)
+    return TASKS[TaskId.LESION_SEGMENTATION].labeled(case, gland=gland, masks=masks, is_phantom=False)

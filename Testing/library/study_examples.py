@@ -10,7 +10,8 @@ from VFMTransferLib.core.terms import Label, TaskId
 from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom import Phantom, make_phantom
-from VFMTransferLib.tasks.truth import StudyCase, from_phantom
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.finetune import FinetuneConfig
@@ -25,8 +26,8 @@ def a_phantom(seed: int = 0) -> Phantom:
     return make_phantom(seed, t2w_spacing_mm=SPACING_MM, full_resolution=True, lesions=2)
 
 
-def a_study(task: TaskId, seed: int = 0) -> StudyCase:
-    return from_phantom(a_phantom(seed), task)
+def a_study(task: TaskId, seed: int = 0) -> LabeledCase:
+    return TASKS[task].from_phantom(a_phantom(seed))
 
 
 def write_case(folder: Path, seed: int, *truths: str) -> None:

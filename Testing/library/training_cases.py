@@ -10,7 +10,8 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
-from VFMTransferLib.tasks.truth import StudyCase, from_labels
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.crops import TrainingCase, training_case
@@ -64,9 +65,10 @@ def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
     return replace(config, **changes)
 
 
-def tiny_labeled_case(seed: int) -> StudyCase:
+def tiny_labeled_case(seed: int) -> LabeledCase:
     case, mask = tiny_case(seed)
-    return from_labels(case, TaskId.ANATOMY_SEGMENTATION, gland=mask, masks={Label.PROSTATE: mask})
+    masks = {Label.PROSTATE: mask}
+    return TASKS[TaskId.ANATOMY_SEGMENTATION].labeled(case, gland=mask, masks=masks, is_phantom=False)
 
 
 def tiny_dataset(**changes) -> StudySet:

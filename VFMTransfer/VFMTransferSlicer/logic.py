@@ -15,7 +15,7 @@ from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core import errors
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, VFMTransferError
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import ArmResult, Batch, CaseDone, Compared, Error, Finished, Log, Progress, Reply
 

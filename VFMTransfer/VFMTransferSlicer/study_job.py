@@ -14,7 +14,7 @@ import slicer
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker.messages import ImageFile, Run
 
 from .inputs.handover import handOver

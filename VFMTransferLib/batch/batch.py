@@ -18,7 +18,6 @@ from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import writing
 from ..core.machine import memory_bytes
-from ..core.terms import TaskId
 from ..inference.predict import memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import BatchCase
@@ -82,7 +81,7 @@ def run_batch(
     bundles: Sequence[Bundle | str | Path],
     on_progress: Callable[[BatchProgress], None] | None = None,
     *,
-    task: TaskId | None = None,
+    task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
     networks: LoadedNetworks | None = None,
     runtime: str = "auto",
@@ -125,7 +124,7 @@ def run_batch(
 
 
 def batch_cases(
-    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: TaskId | None, wanted: Wanted
+    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: str | None, wanted: Wanted
 ) -> list[BatchCase]:
     """The cases of a batch, its output's folder made or taken.
 
@@ -177,7 +176,7 @@ def require_all_done(rows: Sequence[Row]) -> None:
         )
 
 
-def _distinct(bundles: Sequence[Bundle], task: TaskId | None) -> tuple[Bundle, ...]:
+def _distinct(bundles: Sequence[Bundle], task: str | None) -> tuple[Bundle, ...]:
     """The bundles, whose names must differ, since their results' folders bear them."""
     for bundle in bundles:
         require_task(bundle, task)

@@ -16,7 +16,6 @@ from ..bundles.catalog import as_bundle
 from ..core.cluster import MOST_DEATHS, require_library, workers
 from ..core.errors import ClusterError
 from ..core.machine import memory_bytes
-from ..core.terms import TaskId
 from ..core.version import __version__
 from ..inference.predict import memory_checked
 from ..inference.runtimes import LoadedNetworks
@@ -37,7 +36,7 @@ def run_batch_on_workers(
     *,
     scheduler: str | None = None,
     count: int = 1,
-    task: TaskId | None = None,
+    task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
     runtime: str = "auto",
     device: str = "auto",

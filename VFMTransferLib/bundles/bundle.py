@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError
 from ..core.files import atomic_file, atomic_folder
-from ..core.terms import Arm, Code, TaskId
+from ..core.terms import Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
+from ..tasks import TASKS
 from .metadata import (
     METADATA,
     ONNX,
@@ -78,7 +79,7 @@ class Block:
 
     def _check_calibration(self, calibration: Calibration) -> None:
         key, spec = "vfm_transfer.calibration", self.model
-        if spec.task is not TaskId.CLASSIFICATION or spec.activation != "softmax":
+        if spec.task is None or TASKS[spec.task].output != "classification" or spec.activation != "softmax":
             raise ValueError(f"'{key}' must be absent, since the network is no classifier.")
         if calibration.temperature <= 0:
             raise ValueError(f"'{key}.temperature' must be more than 0, got {calibration.temperature:g}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.errors import AmbiguousInputError, BundleError
 from ..core.files import writing
-from ..core.terms import Arm, TaskId
+from ..core.terms import Arm
 from .bundle import Bundle, read_bundle
 from .metadata import METADATA
 
@@ -58,7 +58,7 @@ def read_catalog() -> Catalog:
     return Catalog(tuple(bundles), broken)
 
 
-def list_bundles(task: TaskId | None = None) -> list[Bundle]:
+def list_bundles(task: str | None = None) -> list[Bundle]:
     """All bundles that can be read, the shipped ones first, each group by name.
 
     `broken_bundles` says what is wrong with the others.
@@ -104,7 +104,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
     )
 
 
-def default_pair(task: TaskId) -> tuple[Bundle, Bundle]:
+def default_pair(task: str) -> tuple[Bundle, Bundle]:
     """The two arms that a comparison takes where none is named: pretrained, then scratch.
 
     Both are shipped bundles and the same network; of several pairs the first by name.
@@ -121,7 +121,7 @@ def default_pair(task: TaskId) -> tuple[Bundle, Bundle]:
     raise BundleError(_why_no_pair(task))
 
 
-def _why_no_pair(task: TaskId) -> str:
+def _why_no_pair(task: str) -> str:
     """What there is for a task instead of a shipped pair, and what to do."""
     installed = [bundle.name for bundle in list_bundles(task)]
     if not installed:

@@ -15,7 +15,7 @@ from ..core.errors import BundleError
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
 from ..core.version import __version__
 from ..encoders.base import ConvNeXtSpec, ModelSpec, ViTSpec
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 
 if TYPE_CHECKING:
     from .bundle import Bundle

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.terms import RESEARCH_USE, TaskId
+from ..core.terms import RESEARCH_USE
+from ..tasks import TASKS
 from .shared import Commands, OnProgress, add_command, add_json, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         "The expected gain is a forecast by whichever estimator was best on the study's own tasks, each left out in "
         f"turn; how good it was there is printed beside it. {RESEARCH_USE}"
     )
-    parser.add_argument("task", choices=[str(task) for task in TaskId], metavar="TASK", help=", ".join(TaskId))
+    parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     parser.add_argument(
         "--data", default=PHANTOMS, metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
     )
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     with progress_bar() as on_progress:
         checkpoints = find_checkpoints(args.pretrained, folder, on_progress)
         advice = advise(
-            TaskId(args.task),
+            args.task,
             _studies(args, on_progress),
             checkpoints,
             read_finished_study(folder),
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 def _studies(args: argparse.Namespace, on_progress: OnProgress) -> StudySet:
     from ..training.cases import folder_studies, phantom_studies
 
-    task = TaskId(args.task)
+    task = args.task
     if args.data == PHANTOMS:
         return phantom_studies(task, args.phantoms, 1, seed=args.seed, on_progress=on_progress)
     return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BundleError, VFMTransferError
-from ..core.terms import TaskId
+from ..tasks import DEFAULT_TASK
 from .shared import (
     Commands,
     OnProgress,
@@ -53,7 +53,7 @@ def add_parser(commands: Commands) -> None:
         metavar="B",
         help="name or folder of a bundle; give two, A first (default: the shipped pair of --task)",
     )
-    add_task(parser, help=f"whose pair to take where no --bundle is given (default: {TaskId.ANATOMY_SEGMENTATION})")
+    add_task(parser, help=f"whose pair to take where no --bundle is given (default: {DEFAULT_TASK})")
     parser.add_argument(
         "--reference",
         action="append",
@@ -94,7 +94,7 @@ def chosen_pair(names: list[str], task: str | None) -> tuple[Bundle, Bundle]:
     from ..bundles.catalog import default_pair, find_bundle
 
     if not names:
-        return default_pair(TaskId(task or TaskId.ANATOMY_SEGMENTATION))
+        return default_pair(task or DEFAULT_TASK)
     a, b = (find_bundle(name) for name in names)
     if a.spec.task != b.spec.task or task not in (None, a.spec.task):
         raise BundleError(
@@ -192,7 +192,7 @@ def _named(path: Path | None, count: int) -> Iterator[None]:
 def _read_reference(text: str | None, pair: Pair) -> Reference | None:
     """The truth: a label map, an image or a class, as the pair's task has it."""
     from ..io import read_mask, read_volume
-    from ..tasks.base import TASKS
+    from ..tasks import TASKS
 
     task = pair[0].spec.task
     if text is None or task is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import DatasetError
-from ..core.terms import TaskId
+from ..tasks import DEFAULT_TASK
 from .shared import Commands, add_command, add_json, add_task, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = add_command(actions, "check", "Check sequences, spacing, units, labels, duplicates and leakage")
     check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder for each case, or train/validation/test")
-    add_task(check, help=f"what the data are for (default: {TaskId.ANATOMY_SEGMENTATION})")
+    add_task(check, help=f"what the data are for (default: {DEFAULT_TASK})")
     add_json(check)
     check.set_defaults(run=run)
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from ..training.check import check_data
 
     with progress_bar() as on_progress:
-        report = check_data(args.folder, TaskId(args.task or TaskId.ANATOMY_SEGMENTATION), on_progress)
+        report = check_data(args.folder, args.task or DEFAULT_TASK, on_progress)
     if args.json:
         print_json(document(report))
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..core.terms import Arm, TaskId
+from ..core.terms import Arm
+from ..tasks import TASKS
 from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
 
 FAMILIES = ("profound", "provicnet")
@@ -20,7 +21,7 @@ _EPILOG = (
 def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "finetune", "Fine-tune one arm, pretrained or from scratch, and write its bundle")
     parser.epilog = _EPILOG
-    parser.add_argument("what", metavar="TASK", help=f"{', '.join(TaskId)}; with --recipe the folder of cases")
+    parser.add_argument("what", metavar="TASK", help=f"{', '.join(TASKS)}; with --recipe the folder of cases")
     parser.add_argument("--encoder", metavar="E", help=f"{' or '.join(FAMILIES)}; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
     add_study_data(parser)
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    if args.what not in list(TaskId):
-        args.parser.error(f"TASK must be one of {', '.join(TaskId)}, got '{args.what}'")
+    if args.what not in TASKS:
+        args.parser.error(f"TASK must be one of {', '.join(TASKS)}, got '{args.what}'")
     if args.encoder not in FAMILIES or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(FAMILIES)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
@@ -63,7 +64,7 @@ def _study(args: argparse.Namespace) -> None:
     from ..training.finetune import Initialization, finetune, finetune_config, write_arm
     from ..training.loop import checkpoint_folder
 
-    task = TaskId(args.what)
+    task = args.what
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     with progress_lines() as on_progress:
         how = divided(args, on_progress)

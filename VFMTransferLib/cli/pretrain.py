@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> None:
 def _by_pretext_task(args: argparse.Namespace) -> None:
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
-    from ..core.terms import TaskId
     from ..encoders.pretext import pretext_task
-    from ..tasks.truth import from_phantom
+    from ..tasks import lesion_task
     from ..training.cases import folder_cases, folder_lesions, pretraining_phantoms
     from ..training.loop import checkpoint_folder
     from ..training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -64,7 +63,7 @@ def _by_pretext_task(args: argparse.Namespace) -> None:
         if args.data in (None, PHANTOMS):
             data = f"{args.phantoms} {PHANTOMS}"
             phantoms = pretraining_phantoms(args.phantoms, on_progress)
-            cases = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+            cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
         else:
             data = Path(args.data).name
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OutOfMemoryError, VFMTransferError, is_out_of_memory
-from ..core.terms import TaskId
+from ..tasks import TASKS
 
 if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
@@ -271,7 +271,7 @@ def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None])
 
 
 def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
-    parser.add_argument("--task", choices=[str(task) for task in TaskId], metavar="TASK", **more)
+    parser.add_argument("--task", choices=list(TASKS), metavar="TASK", **more)
 
 
 def probability(text: str) -> float:

@@ -10,7 +10,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair
 from ..core.case import Case
 from ..core.region import within_roi
-from ..core.terms import Label, TaskId
+from ..core.terms import Label
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..evaluation.comparison import Comparison, compare
@@ -19,6 +19,7 @@ from ..inference.predict import CasePredictor, PredictOptions, require_fit, save
 from ..io import output_folder, read_case
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
+from ..tasks import DEFAULT_TASK
 
 SIDES = ("a", "b")
 
@@ -86,7 +87,7 @@ def run_demo(
     Raises:
         VFMTransferError: The study, the shipped networks or the folder cannot be used.
     """
-    pair = default_pair(TaskId.ANATOMY_SEGMENTATION)
+    pair = default_pair(DEFAULT_TASK)
     with output_folder(folder) as work:
         if case_folder is not None:
             _, page = run_side_by_side(read_case(case_folder), pair, work, on_progress=on_progress)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .terms import TaskId
 from .volume import Volume
 
 
@@ -73,7 +72,7 @@ class Result:
 
     Attributes:
         case_id: The case.
-        task: The task.
+        task: Id of the task.
         provenance: Where it came from.
         label_values: Label name → value in `labels`; 0 is background.
         labels: Label map (uint8) on the grid of the task's reference sequence.
@@ -88,7 +87,7 @@ class Result:
     """
 
     case_id: str
-    task: TaskId
+    task: str
     provenance: Provenance
     label_values: dict[str, int] = field(default_factory=dict)
     labels: Volume | None = None

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.terms import Label, Sequence, TaskId
-from ..tasks.base import TASKS, Task
+from ..tasks import TASKS
+from ..tasks.base import Task
 
 PROFOUND_PAPER = "https://arxiv.org/abs/2603.03961"
 PROVICNET_PAPER = "https://arxiv.org/abs/2502.00366"

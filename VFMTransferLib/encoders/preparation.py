@@ -16,7 +16,7 @@ from ..core.placement import Prepared, ZScore, centered_start, shifted_starts, w
 from ..core.region import Bounds
 from ..core.terms import Sequence, TaskId
 from ..core.volume import Geometry, IntTriple, Volume
-from ..tasks.zero_filled import doubled_in_plane, zero_filled
+from ..tasks.super_resolution.zero_filled import doubled_in_plane, zero_filled
 from .base import ModelSpec, PreprocessSpec
 
 NEIGHBORS = 3

@@ -15,9 +15,10 @@ import numpy as np
 from ..core.case import Case
 from ..core.files import atomic_file, writing
 from ..core.result import Provenance, Result
-from ..core.terms import RESEARCH_USE, Label, TaskId
+from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
-from ..tasks.base import TASKS, Task
+from ..tasks import TASKS
+from ..tasks.base import Task
 from .classification import classification_measures, probability_measures
 from .images import (
     GLAND,
@@ -230,7 +231,7 @@ def _to_nearest_lps(result: Result) -> Result:
 
 def _lesions(result: Result) -> tuple[str, ...]:
     """Labels that stand for findings, not for anatomy."""
-    if result.task is not TaskId.LESION_SEGMENTATION:
+    if not TASKS[result.task].finds_lesions:
         return ()
     return tuple(str(name) for name in result.label_values if name not in (Label.BACKGROUND, Label.PROSTATE))
 

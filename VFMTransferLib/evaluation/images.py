@@ -8,11 +8,10 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.result import Result
-from ..core.terms import Sequence, TaskId
 from ..core.volume import Geometry, Volume
 from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, mean_difference, psnr_db, ssim
-from ..tasks.base import TASKS
-from ..tasks.zero_filled import doubled_in_plane, zero_filled
+from ..tasks import TASKS
+from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
 from .measures import Between, Measure, measure
 from .reference import place
 
@@ -37,26 +36,20 @@ def reference_images(
         if unknown:
             raise ValueError(f"References must be named as the outputs ({', '.join(result.images)}), got {unknown}.")
         return dict(reference), ()
-    if result.task is TaskId.ADC_TRANSLATION and Sequence.ADC in case:
-        return {first: case[Sequence.ADC]}, ("The case's own measured ADC is the reference.",)
+    measured_by = TASKS[result.task].measured_by
+    if measured_by is not None and measured_by in case:
+        return {first: case[measured_by]}, (f"The case's own measured {measured_by.upper()} is the reference.",)
     return {}, ()
 
 
 def candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, Volume]:
     """What is measured against the reference: A, B, and the plain input where it is of the same sequence."""
     found = {Between.A_REFERENCE: a.images[output], Between.B_REFERENCE: b.images[output]}
-    sequence = sequence_of(output)
-    if sequence in TASKS[a.task].sequences and sequence in case:
-        plain = _plain(case[sequence].to_nearest_lps(), a.images[output].geometry)
+    task, sequence = TASKS[a.task], sequence_of(output)
+    if isinstance(task, ImageTask) and sequence in task.sequences and sequence in case:
+        plain = task.plain_image(case[sequence].to_nearest_lps(), a.images[output].geometry)
         found[Between.INPUT_REFERENCE] = plain
     return found
-
-
-def _plain(image: Volume, geometry: Geometry) -> Volume:
-    """The input on the output's grid, as one would have it without a network: zero-filled where the matrix doubles."""
-    if geometry.equals(doubled_in_plane(image.geometry)):
-        return zero_filled(image)
-    return image.resample_to(geometry, "bspline")
 
 
 def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -77,21 +70,9 @@ def wrong_reference(wanted: str, got: Reference) -> ValueError:
 
 # Two output images against each other, and each against a reference.
 
-ADC_UNIT = "1e-6 mm²/s"
-ARBITRARY_UNIT = "a.u."
 WHOLE = ""
 GLAND = "gland"
 CONSTANT = "the image is constant"
-
-
-def sequence_of(output: str) -> Sequence:
-    """Sequence that an output image is of, by the first word of its name."""
-    return Sequence(output.split("-")[0])
-
-
-def unit_of(output: str) -> str:
-    """Unit of an output's voxels and differences; signal intensities are arbitrary."""
-    return ADC_UNIT if sequence_of(output) is Sequence.ADC else ARBITRARY_UNIT
 
 
 def image_measures(

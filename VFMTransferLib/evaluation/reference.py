@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import GeometryError, ImageError
-from ..core.terms import Label, TaskId
+from ..core.terms import Label
 from ..core.volume import Geometry, Volume
+from ..tasks import find_task
 from .segmentation import BACKGROUND, Segments
 
 
@@ -54,7 +55,7 @@ def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
 
 
 def reference_segments(
-    placed: Placed, task: TaskId, segments: Segments, label_values: dict[str, int] | None
+    placed: Placed, task: str, segments: Segments, label_values: dict[str, int] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Masks of the reference by structure name.
 
@@ -74,9 +75,10 @@ def reference_segments(
     if label_values is not None:
         return _by_table(array, label_values, segments), ()
     found = sorted({int(v) for v in np.unique(array)} - {BACKGROUND})
-    if task is TaskId.LESION_SEGMENTATION and Label.CSPCA in segments.names:
-        note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {Label.CSPCA}."
-        return {str(Label.CSPCA): array != 0}, (note,)
+    plain = find_task(task).plain_mask_label
+    if plain is not None and plain in segments.names:
+        note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
+        return {str(plain): array != 0}, (note,)
     if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
         name = str(Label.PROSTATE) if segments.whole else segments.names[0]
         return {name: array != 0}, (f"The reference has one value and counts as a mask of the {name}.",)

@@ -9,9 +9,10 @@ from scipy import ndimage
 
 from ..core.errors import BundleError
 from ..core.result import Result
-from ..core.terms import Label, TaskId
+from ..core.terms import Label
 from ..core.volume import Geometry
 from ..metrics.arrays import dice, hausdorff95_mm, volume_difference_ml
+from ..tasks import TASKS
 from ..tasks.lesions import pair_regions
 from .measures import Between, Disagreement, Measure, measure
 
@@ -141,7 +142,7 @@ def _foreground(result: Result) -> dict[str, int]:
 
 
 def _is_whole_gland(result: Result) -> bool:
-    return result.task is TaskId.ANATOMY_SEGMENTATION and Label.PROSTATE in result.volumes_ml
+    return TASKS[result.task].finds_gland and Label.PROSTATE in result.volumes_ml
 
 
 def _map(array: np.ndarray, table: dict[str, int], names: tuple[str, ...], whole: bool) -> np.ndarray:

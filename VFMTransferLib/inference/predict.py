@@ -19,15 +19,14 @@ from ..core.errors import BundleError, MissingSequenceError, OutOfMemoryError, i
 from ..core.placement import Prepared
 from ..core.region import RESTORED_NOTE, RIM_NOTE, Bounds
 from ..core.result import Provenance, Result
-from ..core.terms import Label, Sequence, TaskId
+from ..core.terms import Label, Sequence
 from ..core.version import __version__
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.preparation import CROPS, needs_gland, prepare
 from ..io.results import save_result
-from ..tasks.base import TASKS
-from ..tasks.decoding import postprocess, reaches_edge
-from ..tasks.images import PHASE_AXES
+from ..tasks import find_task, gland_task, task_of
+from ..tasks.base import PHASE_AXES, DecodeOptions
 from .runtimes import open_session
 from .windows import Session, infer
 
@@ -179,7 +178,7 @@ class CasePredictor:
         notes: list[str] = []
         # A network that finds the gland itself is not helped by a mask of it.
         centers_on_gland = not spec.preprocess.whole_volume and crop != "center" and roi is None
-        uses_gland = centers_on_gland and spec.task is not TaskId.ANATOMY_SEGMENTATION
+        uses_gland = centers_on_gland and not task_of(spec).finds_gland
         if gland is None and (uses_gland or needs_gland(spec, crop, roi)):
             if not self._found_note:
                 self._found_anatomy, self._found_note = self._find_anatomy(on_part)
@@ -192,7 +191,7 @@ class CasePredictor:
                 )
         prepared = prepare(self.case, spec, crop=crop, gland=gland, roi=roi)
         notes.append(_centered(prepared))
-        if roi is not None and spec.prediction_task.output == "image" and spec.preprocess.whole_volume:
+        if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
         elif roi is not None and Bounds.of(roi, prepared.geometry).exceeds(prepared.box):
             notes.append(RIM_NOTE)
@@ -204,7 +203,7 @@ class CasePredictor:
         if Sequence.T2W not in self.case:
             return None, "The gland could not be looked for, since the case has no t2w."
         try:
-            bundle, _ = default_pair(TaskId.ANATOMY_SEGMENTATION)
+            bundle, _ = default_pair(gland_task().id)
         except BundleError:
             return None, "The gland could not be looked for, since no gland segmentation bundle is installed."
         session = self._open_network(bundle)
@@ -223,7 +222,7 @@ class CasePredictor:
         """The result of one pass, or of a second one around the prostate where the middle crop cut it off."""
         result = self._run_pass(bundle, session, prepared, notes, clock)
         is_middle = self.options.crop == "auto" and self.options.roi is None and prepared.centered_on == "image"
-        if not (is_middle and reaches_edge(result, prepared)):
+        if not (is_middle and task_of(bundle.spec).is_cut_off(result, prepared)):
             return result
         with clock.stage("preprocess"):
             prepared = prepare(self.case, bundle.spec, crop="gland", gland=result.labels)
@@ -236,12 +235,7 @@ class CasePredictor:
             logits = infer(session, prepared, bundle.spec, on_part)
         with clock.stage("postprocess"):
             anatomy = self._found_anatomy
-            return postprocess(
-                logits,
-                prepared,
-                self.case,
-                bundle.spec,
-                _provenance(bundle, session).with_notes(*self.case.notes, *notes),
+            options = DecodeOptions(
                 threshold=self.options.threshold,
                 only_cspca=self.options.only_cspca,
                 phase_axis=self.options.phase_axis,
@@ -250,9 +244,11 @@ class CasePredictor:
                 roi=self.options.roi,
                 calibration=bundle.calibration,
             )
+            source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
+            return task_of(bundle.spec).decode(logits, prepared, self.case, bundle.spec, source, options)
 
 
-def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
+def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:
     """Raise unless the bundle can predict from the case.
 
     Args:
@@ -264,13 +260,13 @@ def require_fit(case: Case, bundle: Bundle, task: TaskId | None = None) -> None:
         BundleError: The bundle is an encoder alone, or was made for another task.
         MissingSequenceError: The case lacks a sequence.
     """
-    made_for = require_task(bundle, task)
+    made_for = find_task(require_task(bundle, task))
     case.require(sequence for sequence in bundle.spec.preprocess.sequences if sequence is not None)
-    if TASKS[made_for].output == "image":
-        case.require([TASKS[made_for].reference])
+    if made_for.output == "image":
+        case.require([made_for.reference])
 
 
-def require_task(bundle: Bundle, task: TaskId | None = None) -> TaskId:
+def require_task(bundle: Bundle, task: str | None = None) -> str:
     """The task that a bundle was made for.
 
     Raises:

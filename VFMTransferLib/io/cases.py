@@ -242,7 +242,7 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
 
 
 def _read_dicom(folder: Path, wanted: frozenset[Sequence], reading: _Reading) -> str | None:
-    study = dicom.read_study(folder, wanted)
+    study = dicom.read_labeled(folder, wanted)
     if study is None:
         return None
     reading.notes += study.notes

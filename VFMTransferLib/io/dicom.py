@@ -137,7 +137,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
-def read_study(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
+def read_labeled(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
     """Recognize and read a study's series, or None where the folder holds no DICOM file.
 
     Args:

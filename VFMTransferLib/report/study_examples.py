@@ -8,21 +8,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..core.terms import TaskId
 from ..evaluation.titles import label_title, unit_title
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Example, Picture
 from ..study.overview import BOTH, metric_name
+from ..tasks import TASKS
 from .plot import minus
 from .study_words import arm_class, arm_title, encoder_title, measured, section, task_title
 
-_SHOWN_SCORES = {
-    TaskId.ANATOMY_SEGMENTATION: ("dice", "hd95_mm"),
-    TaskId.LESION_SEGMENTATION: ("dice", "volume_in_vain_ml"),
-    TaskId.CLASSIFICATION: ("log_loss", "brier"),
-    TaskId.SUPER_RESOLUTION: ("psnr_db", "ssim"),
-    TaskId.DISTORTION_CORRECTION: ("psnr_db", "displacement_mm"),
-    TaskId.ADC_TRANSLATION: ("mae", "ssim"),
-}
 _ORDER = {arm: i for i, arm in enumerate((*BOTH, "specialised", "trivial"))}
 
 
@@ -33,7 +25,7 @@ def examples_section(examples: Sequence[Example], study: Path) -> str:
     groups: dict[tuple[str, str, str], list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.task, example.data, example.case].append(example)
-    tasks = [str(task) for task in TaskId if any(key[0] == task for key in groups)]
+    tasks = [task for task in TASKS if any(key[0] == task for key in groups)]
     shown = "".join(
         f"<h3>{escape(task_title(task))}</h3>"
         + "".join(_group(groups[key], study) for key in sorted(groups, key=lambda k: (k[1], k[2])) if key[0] == task)
@@ -58,7 +50,7 @@ def _group(examples: list[Example], study: Path) -> str:
     told = "".join(_arm_tile(example, study) for example in arms)
     what = "" if first.data == "phantom" else "real case "
     place = f"{what}{escape(first.case)}, slice {first.slice_number} of {first.slices}"
-    lesions = "" if first.truth or first.task != TaskId.LESION_SEGMENTATION else " The readers' marks are not shown."
+    lesions = "" if first.truth or not TASKS[first.task].finds_lesions else " The readers' marks are not shown."
     source = f'<p class="scale">Image: {escape(first.attribution)}</p>' if first.attribution else ""
     return (
         f'<div class="example"><p class="place">On {place}.{lesions}</p>'
@@ -72,7 +64,7 @@ def _arm_tile(example: Example, study: Path) -> str:
     content = _classes(example) if example.classes else _image(example.picture, example, study)
     if example.difference is not None:
         content += _image(example.difference, example, study)
-    names = [name for name in _SHOWN_SCORES[TaskId(example.task)] if name in example.scores]
+    names = [name for name in TASKS[example.task].example_measures if name in example.scores]
     found = [(metric_name(name, example.task), example.scores[name], name) for name in names]
     scores = " · ".join(
         f"{escape(metric.title)} {measured(value, name, example.task)}{_unit(metric.unit)}"

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from ..core.terms import Arm, TaskId
+from ..core.terms import Arm
 from ..study.overview import (
     BOTH,
     NAIVE,
@@ -29,7 +29,7 @@ from ..study.overview import (
 )
 from ..study.summary import HOUR_S, LAYER, Correlation, SummaryRow, gain_against_distance
 from ..study.tables import CurveRow, DistanceRow, RunRow, StudyTables
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 from .plot import Axis, Box, Frame, chart, frame, free_place, line, minus
 from .study_words import (
     arm_class,
@@ -527,7 +527,7 @@ def _task(task: str, rows: Sequence[RealRow]) -> str:
 
 def _ordered(task: str, metrics: list[str]) -> list[str]:
     """The primary measure first, as its own table and where it is of a part."""
-    primary = TASKS[TaskId(task)].metric if task in tuple(TaskId) else ""
+    primary = TASKS[task].metric if task in TASKS else ""
     return sorted(metrics, key=lambda name: (name != primary, name.split(" ")[0] != primary, metrics.index(name)))
 
 

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from ..core.terms import TaskId
 from ..evaluation.titles import ARM_TITLES, unit_title
 from ..study.overview import ArmValue, MetricName, metric_name
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 from .plot import minus
 
 ENCODER_TITLES = {
@@ -21,14 +20,6 @@ ENCODER_TITLES = {
 }
 _ARM_TITLES = {**ARM_TITLES, "specialised": "Specialised", "trivial": "Trivial"}
 _LEFT = ' class="left"'
-_SHORT_TASKS = {
-    TaskId.ANATOMY_SEGMENTATION: "anatomy",
-    TaskId.LESION_SEGMENTATION: "lesions",
-    TaskId.CLASSIFICATION: "classification",
-    TaskId.SUPER_RESOLUTION: "super-resolution",
-    TaskId.DISTORTION_CORRECTION: "distortion",
-    TaskId.ADC_TRANSLATION: "T2w→ADC",
-}
 
 
 def encoder_title(name: str) -> str:
@@ -51,12 +42,12 @@ def arm_text(value: ArmValue) -> str:
 
 
 def task_title(task: str) -> str:
-    return TASKS[TaskId(task)].title if task in tuple(TaskId) else task
+    return TASKS[task].title if task in TASKS else task
 
 
 def short_task(task: str) -> str:
     """A task in a word, for charts."""
-    return _SHORT_TASKS[TaskId(task)] if task in tuple(TaskId) else task
+    return TASKS[task].short_title if task in TASKS else task
 
 
 def metric_head(name: MetricName) -> str:

@@ -19,11 +19,11 @@ from ..bundles.catalog import find_bundle, list_bundles, shipped_folder
 from ..bundles.metadata import METADATA
 from ..core.errors import DatasetError
 from ..core.files import writing
-from ..core.terms import TaskId
 from ..encoders.base import ConvNeXtSpec, ModelSpec
 from ..encoders.weights import bundle_encoder_weights, pretrained_network
 from ..phantom.store import PhantomStore
-from ..tasks.truth import StudyCase, around_gland, from_phantom
+from ..tasks import TASKS, lesion_task
+from ..tasks.base import LabeledCase
 from ..training.cases import StudySet, pretraining_phantoms
 from ..training.finetune import finetune_config
 from .advice import Advice, CandidateEstimate, FinishedStudy, advice_of, gain_to_expect, hours_to_save
@@ -58,7 +58,7 @@ class PretrainedCheckpoint:
     """
 
     bundle: Bundle
-    cases: tuple[StudyCase, ...] = ()
+    cases: tuple[LabeledCase, ...] = ()
 
     @property
     def objective(self) -> str:
@@ -81,10 +81,10 @@ def find_checkpoints(
             "Advice needs a pretraining to speak of, but none is installed. Make one with `vfm-transfer pretrain`, or "
             "name its folder with --pretrained."
         )
-    made: tuple[StudyCase, ...] = ()
+    made: tuple[LabeledCase, ...] = ()
     if any(_is_of_phantoms(bundle) for bundle in bundles):
         phantoms = pretraining_phantoms(PHANTOM_COUNT, on_progress)
-        made = tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms)
+        made = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms)
     return [PretrainedCheckpoint(bundle, made if _is_of_phantoms(bundle) else ()) for bundle in bundles]
 
 
@@ -106,7 +106,7 @@ def _is_of_phantoms(bundle: Bundle) -> bool:
 
 
 def advise(
-    task: TaskId,
+    task: str,
     studies: StudySet,
     checkpoints: Sequence[PretrainedCheckpoint],
     finished: FinishedStudy,
@@ -135,7 +135,7 @@ def advise(
     cases = evenly_chosen(studies.of(studies.split.train))
     width_mm = finished.around_gland_mm
     if width_mm is not None:  # cut as the study's were, so that estimates compare
-        cases = [case if case.gland is None else around_gland(case, width_mm) for case in cases]
+        cases = [case if case.gland is None else TASKS[case.task].around_gland(case, width_mm) for case in cases]
     found = []
     for number, checkpoint in enumerate(checkpoints):
         bundle, family = checkpoint.bundle, checkpoint.bundle.spec.family
@@ -186,7 +186,7 @@ def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> n
         return None
     own = checkpoint.bundle.spec
     if own.task is None:  # an encoder alone; the task says whose grid its input lies on
-        own = replace(own, task=TaskId.LESION_SEGMENTATION)
+        own = replace(own, task=lesion_task().id)
     network = pretrained_network(own, bundle_encoder_weights(checkpoint.bundle))
     features = encoder_features(network, own, feature_cases(checkpoint.cases, own))[ENCODER]
     if isinstance(own.encoder, ConvNeXtSpec):
@@ -248,7 +248,7 @@ def try_estimators(
     for number, (encoder, task) in enumerate(pairs):
         bundle = read_bundle(bundle_folder(encoder, place))
         seeds: Sequence[int] = config.encoders[encoder].pretraining.phantoms.seeds[:PHANTOM_COUNT]
-        seen = tuple(from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms.phantoms(seeds))
+        seen = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms.phantoms(seeds))
         training = cell_config(Cell(encoder, task, "pretrained", config.seeds[0]), config)
         features = pretraining_features(PretrainedCheckpoint(bundle, seen), training.model)
         cases = evenly_chosen(training_studies(config, task, place))

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from ..core.errors import OutputError
 from ..core.files import atomic_file
-from ..core.terms import TaskId
 from ..core.version import __version__
 from ..core.volume import Triple
 from ..phantom import Phantom
 from ..phantom.store import PhantomGroups, PhantomStore
-from ..tasks.base import TASKS
-from ..tasks.truth import StudyCase, around_gland, from_phantom
-from ..training.cases import MaskNames, Split, StudySet, read_study
+from ..tasks import TASKS
+from ..tasks.base import LabeledCase, MaskNames
+from ..training.cases import Split, StudySet, read_labeled
 from .config import Pretraining, RealCases, StudyConfig
 
 OnProgress = Callable[[str, float], None]
@@ -78,7 +77,7 @@ def split_of(phantoms: PhantomGroups) -> Split:
     return Split(*(tuple(f"phantom-{seed:04d}" for seed in group.seeds) for group in groups))
 
 
-def study_set(config: StudyConfig, task: TaskId, place: Place, on_progress: OnProgress | None = None) -> StudySet:
+def study_set(config: StudyConfig, task: str, place: Place, on_progress: OnProgress | None = None) -> StudySet:
     """The phantoms of a task; those of the last tasks stay in memory.
 
     Raises:
@@ -92,19 +91,20 @@ def study_set(config: StudyConfig, task: TaskId, place: Place, on_progress: OnPr
 
 
 def training_studies(
-    config: StudyConfig, task: TaskId, place: Place, on_progress: OnProgress | None = None
-) -> list[StudyCase]:
+    config: StudyConfig, task: str, place: Place, on_progress: OnProgress | None = None
+) -> list[LabeledCase]:
     """The phantoms that train a task, and no others."""
     store = _store(config, task, place)
-    made = (from_phantom(phantom, task) for phantom in store.phantoms(config.groups_of(task).train.seeds, on_progress))
-    return [_cut(study, config.around_gland_mm) for study in made]
+    phantoms = store.phantoms(config.groups_of(task).train.seeds, on_progress)
+    return [_cut(TASKS[task].from_phantom(phantom), config.around_gland_mm) for phantom in phantoms]
 
 
-def common_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyCase]:
+def common_studies(config: StudyConfig, task: str, place: Place) -> list[LabeledCase]:
     """The study's own test phantoms as a task's cases: the same for every task, so that distances can be compared."""
     shared = config.phantoms
     store = PhantomStore(place.phantoms, shared.spacing_mm, full_resolution=shared.full_resolution)
-    return [_cut(from_phantom(phantom, task), config.around_gland_mm) for phantom in store.phantoms(shared.test.seeds)]
+    phantoms = store.phantoms(shared.test.seeds)
+    return [_cut(TASKS[task].from_phantom(phantom), config.around_gland_mm) for phantom in phantoms]
 
 
 def pretraining_set(
@@ -115,7 +115,7 @@ def pretraining_set(
     return store.phantoms(pretraining.phantoms.seeds, on_progress)
 
 
-def real_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyCase]:
+def real_studies(config: StudyConfig, task: str, place: Place) -> list[LabeledCase]:
     """The real cases that test a task; none where nobody says where they lie.
 
     Raises:
@@ -129,7 +129,7 @@ def real_studies(config: StudyConfig, task: TaskId, place: Place) -> list[StudyC
     ]
 
 
-def _store(config: StudyConfig, task: TaskId, place: Place) -> PhantomStore:
+def _store(config: StudyConfig, task: str, place: Place) -> PhantomStore:
     """Where a task's phantoms lie."""
     twins = config.groups_of(task).full_resolution
     return PhantomStore(place.phantoms, config.phantoms.spacing_mm, full_resolution=twins)
@@ -150,19 +150,19 @@ class _Listener:
 
 @lru_cache(maxsize=_KEPT_SETS)
 def _cases(
-    store: PhantomStore, seeds: tuple[int, ...], task: TaskId, width_mm: float | None, listener: _Listener
-) -> dict[str, StudyCase]:
-    made = (from_phantom(phantom, task) for phantom in store.phantoms(seeds, listener.tell))
+    store: PhantomStore, seeds: tuple[int, ...], task: str, width_mm: float | None, listener: _Listener
+) -> dict[str, LabeledCase]:
+    made = (TASKS[task].from_phantom(phantom) for phantom in store.phantoms(seeds, listener.tell))
     return {study.case.id: _cut(study, width_mm) for study in made}
 
 
-def _cut(study: StudyCase, width_mm: float | None) -> StudyCase:
+def _cut(study: LabeledCase, width_mm: float | None) -> LabeledCase:
     """Cases of image tasks cut around the gland; where it lies is part of the other tasks."""
-    is_image = TASKS[study.task].output == "image"
-    return around_gland(study, width_mm) if is_image and width_mm is not None else study
+    task = TASKS[study.task]
+    return task.around_gland(study, width_mm) if task.output == "image" and width_mm is not None else study
 
 
-def _real_study(path: Path, task: TaskId, real: RealCases) -> StudyCase:
+def _real_study(path: Path, task: str, real: RealCases) -> LabeledCase:
     """A real case; the field that distorts its diffusion hangs on its name alone."""
     names = MaskNames(real.gland, real.zones, real.lesion)
-    return read_study(path, task, names, seed=zlib.crc32(path.name.encode()))
+    return read_labeled(path, task, names, seed=zlib.crc32(path.name.encode()))

@@ -13,7 +13,7 @@ from ..core.terms import TaskId
 from ..core.volume import IntTriple, Triple
 from ..encoders.base import ModelSpec
 from ..phantom.store import PhantomGroups, Phantoms, PhantomSplit
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 
 _OF_THE_GRID = ("spacing_mm", "patch")
 
@@ -147,7 +147,7 @@ class RealCases:
     zones: str = "zones"
     lesion: str = "lesion"
 
-    def of(self, task: TaskId) -> tuple[str, ...]:
+    def of(self, task: str) -> tuple[str, ...]:
         """Names of the cases that test a task."""
         return tuple(name for name, tasks in self.cases.items() if task in tasks)
 
@@ -181,11 +181,11 @@ class StudyConfig:
         """Names of the real cases of which pictures may be written."""
         return () if self.real is None else self.real.shown
 
-    def real_of(self, task: TaskId) -> tuple[str, ...]:
+    def real_of(self, task: str) -> tuple[str, ...]:
         """Names of the real cases that test a task."""
         return () if self.real is None else self.real.of(task)
 
-    def groups_of(self, task: TaskId) -> PhantomGroups:
+    def groups_of(self, task: str) -> PhantomGroups:
         """The phantoms of a task: its own, or the study's."""
         return self.tasks[task].phantoms or self.phantoms.groups
 
@@ -239,7 +239,7 @@ def _phantom_problems(config: StudyConfig) -> Iterator[str]:
     for task, settings in config.tasks.items():
         if settings.phantoms is not None:
             yield from _group_problems(config, f"tasks.{task}.", settings.phantoms)
-        if task is TaskId.SUPER_RESOLUTION and not config.groups_of(task).full_resolution:
+        if TASKS[task].phantom_options().get("full_resolution") and not config.groups_of(task).full_resolution:
             yield f"the phantoms of {task} must have full_resolution: true, or there is no truth to compare with."
 
 
@@ -262,7 +262,7 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
                 yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
 
 
-def _task_problems(config: StudyConfig, task: TaskId, settings: TaskConfig) -> Iterator[str]:
+def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iterator[str]:
     where = f"tasks.{task}"
     for family in ("profound", "provicnet"):
         fit = settings.fit(family)
@@ -274,7 +274,9 @@ def _task_problems(config: StudyConfig, task: TaskId, settings: TaskConfig) -> I
         yield f"{where}.specialised needs {where}.profound, whose budget it has."
     is_class = TASKS[task].output == "classification"
     for row in settings.specialised:
-        if (row == "resnet") != is_class and row != "registration":
+        if row == "registration":
+            if row not in TASKS[task].methods():
+                able = ", ".join(name for name, other in TASKS.items() if row in other.methods())
+                yield f"{where}.specialised: {row} is of {able} only."
+        elif (row == "resnet") != is_class:
             yield f"{where}.specialised must be {'resnet' if is_class else 'dynunet'}, got {row}."
-        if row == "registration" and task is not TaskId.DISTORTION_CORRECTION:
-            yield f"{where}.specialised: registration is of {TaskId.DISTORTION_CORRECTION} only."

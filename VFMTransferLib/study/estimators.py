@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..core.terms import Arm
 from ..encoders.weights import pretrained_network
-from ..tasks.truth import StudyCase
+from ..tasks.base import LabeledCase
 from ..training.cases import StudySet
 from ..training.finetune import FinetuneConfig, Initialization, finetune
 from .distance import MIN_CASES, unpaired_mmd2
@@ -54,7 +54,7 @@ _RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardi
 _TINY = 1e-12
 
 
-def evenly_chosen(studies: Sequence[StudyCase], most: int = MAX_CASES) -> list[StudyCase]:
+def evenly_chosen(studies: Sequence[LabeledCase], most: int = MAX_CASES) -> list[LabeledCase]:
     """At most so many of the cases, evenly from all of them."""
     if len(studies) <= most:
         return list(studies)
@@ -88,7 +88,7 @@ class Candidate:
     """
 
     config: FinetuneConfig
-    studies: Sequence[StudyCase]
+    studies: Sequence[LabeledCase]
     weights: Mapping[str, Tensor]
     pretraining: np.ndarray | None = None
 

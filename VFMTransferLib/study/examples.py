@@ -18,14 +18,14 @@ from ..core.decoding import from_json
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, writing
 from ..core.result import Result
-from ..core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from ..core.terms import LABEL_TERMS, Label, Sequence
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
-from ..evaluation.images import unit_of
 from ..evaluation.titles import SEQUENCE_TITLES, subject_title
-from ..tasks.base import TASKS
+from ..tasks import TASKS
+from ..tasks.base import LabeledCase
+from ..tasks.image_to_image import ImageTask, unit_of
 from ..tasks.scores import score_case
-from ..tasks.truth import StudyCase
 
 _LICENSE = "CC BY 3.0; cut to a slice, and shown in a few gray levels"
 _COLLECTIONS = {
@@ -99,7 +99,7 @@ class View:
         return np.asarray(image.resize(self.size_px, how))
 
 
-def view_of(study: StudyCase) -> View:
+def view_of(study: LabeledCase) -> View:
     """The slice that holds most of what the task is about: csPCa where it is marked, else the prostate.
 
     Without either the middle one. Its center is the prostate's, so that it can be made out where a lesion lies.
@@ -126,12 +126,12 @@ def window_of(values: np.ndarray) -> Window:
     return round(low, digits) + 0.0, round(high, digits)
 
 
-def has_finding(study: StudyCase) -> bool:
+def has_finding(study: LabeledCase) -> bool:
     """Whether a case shows csPCa, where that is what its task is about."""
     return bool(study.is_significant) or study.category in ("PI-RADS 4", "PI-RADS 5")
 
 
-def _base(study: StudyCase) -> Volume:
+def _base(study: LabeledCase) -> Volume:
     """Whose voxels are shown: the true image's, or the T2w's."""
     return next(iter(study.images.values()), None) or study.case[Sequence.T2W]
 
@@ -298,7 +298,7 @@ def _read(path: Path) -> Example:
 # Public marks of zones and lesions often may not be passed on (CC BY-NC), so that those of patients are drawn only when
 # asked for; the outline of the prostate is always drawn, so give one that may be passed on.
 
-Pair = tuple[Result, StudyCase]
+Pair = tuple[Result, LabeledCase]
 
 TRUTH, DIFFERENCE = "truth.png", "difference"
 TRUE_OUTLINE = "truth"
@@ -349,11 +349,11 @@ def difference_palette() -> tuple[Color, ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in np.rint(parts))
 
 
-def _order(study: StudyCase) -> tuple[bool, str]:
+def _order(study: LabeledCase) -> tuple[bool, str]:
     return (not has_finding(study), study.case.id)
 
 
-def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCase, patients_marks: bool) -> Example:
+def _write(folder: Path, encoder: str, arm: str, result: Result, study: LabeledCase, patients_marks: bool) -> Example:
     view, pictures = view_of(study), dict[str, bytes]()
     example = Example(
         encoder,
@@ -376,10 +376,10 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, study: StudyCas
     return example
 
 
-def _inputs(study: StudyCase, view: View, pictures: dict[str, bytes]) -> tuple[Picture, ...]:
+def _inputs(study: LabeledCase, view: View, pictures: dict[str, bytes]) -> tuple[Picture, ...]:
     """What the network sees, the task's own sequence first; a T2w to be doubled in the voxels that it has."""
     first = TASKS[study.task].reference
-    how = "nearest" if study.task is TaskId.SUPER_RESOLUTION else "linear"
+    how = "nearest" if TASKS[study.task].works_within_slices else "linear"
     found = []
     for sequence in sorted(study.case.sequences, key=lambda s: s != first):
         file = "input.png" if sequence == first else f"input-{sequence}.png"
@@ -390,7 +390,7 @@ def _inputs(study: StudyCase, view: View, pictures: dict[str, bytes]) -> tuple[P
     return tuple(found)
 
 
-def _outlined(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+def _outlined(example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]) -> Example:
     """The T2w with the truth's outlines, and with the result's over the truth's."""
     values = view.voxels(study.case[MRSequence.T2W])
     window, own = window_of(values), f"{example.name}.png"
@@ -411,15 +411,17 @@ def _outlined(example: Example, result: Result, study: StudyCase, view: View, pi
     )
 
 
-def _restored(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+def _restored(example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]) -> Example:
     """The first of the images, in the window of the truth, and its difference from that."""
     output, true_image = next(iter(study.images.items()))
     truth, found = view.voxels(true_image), view.voxels(result.images[output])
     window = window_of(truth)
     limit = DIFFERENCE_SHARE * (window[1] - window[0])
     error = found - truth
-    if study.task is TaskId.ADC_TRANSLATION:
-        error[truth <= 0] = 0  # where nothing was measured, nothing is wrong
+    task = TASKS[study.task]
+    assert isinstance(task, ImageTask)
+    measured = task.measured_region(true_image.to_nearest_lps().resample_to(view.geometry))[0]
+    error[~measured] = 0  # where nothing was measured, nothing is wrong
     own, other = f"{example.name}.png", f"{example.name}-{DIFFERENCE}.png"
     pictures[TRUTH] = _gray_png(view, truth, window)
     pictures[own] = _gray_png(view, found, window)
@@ -433,7 +435,9 @@ def _restored(example: Example, result: Result, study: StudyCase, view: View, pi
     )
 
 
-def _classified(example: Example, result: Result, study: StudyCase, view: View, pictures: dict[str, bytes]) -> Example:
+def _classified(
+    example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]
+) -> Example:
     truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
     return replace(example, classes=dict(result.class_probabilities), true_class=truth)
 

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.placement import Prepared, cut
-from ..core.terms import TaskId
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ConvNeXtSpec, ModelSpec
 from ..encoders.profound.network import ConvNeXtV2
 from ..encoders.weights import slice_encoders
 from ..inference.windows import network_input
-from ..tasks.truth import StudyCase
-from ..training.samples import prepare_study
+from ..tasks.base import LabeledCase
+from ..training.samples import prepare_labeled
 from .distance import distance_to_pretraining
 from .tables import DistanceRow
 
@@ -51,7 +50,9 @@ class FeatureCase:
     starts: tuple[IntTriple, ...]
 
 
-def feature_cases(studies: Iterable[StudyCase], spec: ModelSpec, most_windows: int = MOST_WINDOWS) -> list[FeatureCase]:
+def feature_cases(
+    studies: Iterable[LabeledCase], spec: ModelSpec, most_windows: int = MOST_WINDOWS
+) -> list[FeatureCase]:
     """Study cases with the windows that features are taken from.
 
     Args:
@@ -63,7 +64,7 @@ def feature_cases(studies: Iterable[StudyCase], spec: ModelSpec, most_windows: i
     Raises:
         MissingSequenceError: A case lacks a sequence, or a gland mask that normalization needs.
     """
-    return [_feature_case(study, prepare_study(study, spec), most_windows) for study in studies]
+    return [_feature_case(study, prepare_labeled(study, spec), most_windows) for study in studies]
 
 
 def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[FeatureCase]) -> dict[str, np.ndarray]:
@@ -90,7 +91,7 @@ def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[Featur
 
 
 def distance_rows(
-    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], encoder: str, task: TaskId, seed: int
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], encoder: str, task: str, seed: int
 ) -> list[DistanceRow]:
     """How far fine-tuning moved each layer's features.
 
@@ -132,7 +133,7 @@ def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
     return np.array([np.count_nonzero(cut(inside, start, prepared.patch)) for start in prepared.starts])
 
 
-def _feature_case(study: StudyCase, prepared: Prepared, most: int) -> FeatureCase:
+def _feature_case(study: LabeledCase, prepared: Prepared, most: int) -> FeatureCase:
     starts = prepared.starts
     if study.gland is not None:
         voxels = gland_shares(study.gland, prepared)

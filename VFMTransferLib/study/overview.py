@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from ..core.terms import Arm, TaskId
-from ..evaluation.images import ADC_UNIT, ARBITRARY_UNIT
+from ..core.terms import Arm
 from ..evaluation.titles import subject_title
-from ..tasks.images import ADC_CORRECTED
+from ..tasks import TASKS
+from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
 from .config import StudyConfig
 from .summary import HOUR_S, LAYER
 from .tables import ARMS, MetricRow, RunRow, StudyTables, study_cells
@@ -68,7 +68,7 @@ class RealRow:
 def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
     """The tasks that were run, those of the study first and in its order."""
     found = dict.fromkeys(run.task for run in runs)
-    return (*(str(task) for task in TaskId if task in found), *(task for task in found if task not in tuple(TaskId)))
+    return (*(task for task in TASKS if task in found), *(task for task in found if task not in TASKS))
 
 
 def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def plan_of(config: StudyConfig) -> Plan:
 def whole_study(runs: Iterable[RunRow]) -> Plan:
     """Both encoders on all tasks with every seed that is found anywhere, and everything beside them."""
     seeds = sorted({run.seed for run in runs if run.arm in BOTH})
-    tasks = tuple(str(task) for task in TaskId)
+    tasks = tuple(TASKS)
     return Plan(tuple(product(ENCODERS, tasks, BOTH, seeds)), tasks, tasks, tasks)
 
 
@@ -292,8 +292,11 @@ def metric_name(name: str, task: str) -> MetricName:
     """
     kind, *subjects = name.split(" ")
     found = _KINDS.get(kind, MetricName(kind, "", None))
-    is_adc = task == TaskId.ADC_TRANSLATION or ADC_CORRECTED in subjects
-    unit = ADC_UNIT if kind == "mae" and is_adc else found.unit
+    images = [subject for subject in subjects if subject != GLAND]
+    measured = TASKS.get(task)
+    if not images and isinstance(measured, ImageTask):
+        images = [measured.outputs[0]]
+    unit = unit_of(images[0]) if kind == "mae" and images else found.unit
     places = [subject_title(subject) for subject in subjects if subject != GLAND]
     title = ", ".join([found.title, *places, *(["in the gland"] if GLAND in subjects else [])])
     return MetricName(title, unit, found.higher_is_better, found.decimals)

@@ -3,12 +3,8 @@
 A patch is as large as the place where the encoder speaks: a token of ProViCNet; of ProFound a place of the second
 stage's map, with the first stage's mean and the later stages' value there, since its heads see all four.
 
-anatomy segmentation   share of the patch that is prostate
-lesion segmentation    share that is clinically significant cancer
-super-resolution       root mean square of what halving the matrix took away
-distortion correction  mean displacement of the tissue, mm
-T2w→ADC                mean ADC of the tissue, 1e-3 mm²/s
-classification         number of the class; here a row is a case, whose features are the encoder's own
+What a task estimates is its training's `patch_maps`; of a classification it is the number of the class: there a row is
+a case, whose features are the encoder's own.
 
 Patches are those that hold prostate, where the task is about it and somebody marked it.
 """
@@ -24,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.placement import cut
-from ..core.terms import Label, TaskId
 from ..core.volume import IntTriple
 from ..encoders.base import ModelSpec, ViTSpec
 from ..inference.windows import network_input
-from ..tasks.truth import StudyCase, class_number, target_maps
-from .features import ENCODER, FeatureCase, encoder_features, feature_cases, patch_tokens, stage_maps
+from ..tasks import find_task, task_of
+from ..tasks.base import LabeledCase
+from ..tasks.training import class_number
+from .features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
 
 MOST_PATCHES = 4000
 _SECOND = 1  # of ProFound's stages: its map's places are the patches
@@ -51,13 +48,13 @@ class PatchTable:
     cases: np.ndarray
 
 
-def patch_table(network: nn.Module, spec: ModelSpec, studies: Sequence[StudyCase], seed: int = 0) -> PatchTable:
+def patch_table(network: nn.Module, spec: ModelSpec, studies: Sequence[LabeledCase], seed: int = 0) -> PatchTable:
     """Patches of cases as one network sees them; see `patch_tables`."""
     return patch_tables([network], spec, studies, seed)[0]
 
 
 def patch_tables(
-    networks: Sequence[nn.Module], spec: ModelSpec, studies: Iterable[StudyCase], seed: int = 0
+    networks: Sequence[nn.Module], spec: ModelSpec, studies: Iterable[LabeledCase], seed: int = 0
 ) -> list[PatchTable]:
     """Patches of cases as several networks see them, see the module; each case is prepared once.
 
@@ -76,7 +73,7 @@ def patch_tables(
     """
     if any(network.training for network in networks):
         raise ValueError("Patches must be taken in evaluation mode; switch the network over first.")
-    look = _whole_case if spec.task is TaskId.CLASSIFICATION else _case_patches
+    look = _whole_case if task_of(spec).output == "classification" else _case_patches
     features: list[list[np.ndarray]] = [[] for _ in networks]
     targets, numbers = [], []
     for number, study in enumerate(studies):
@@ -93,7 +90,7 @@ def patch_tables(
 
 
 def _whole_case(
-    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+    networks: Sequence[nn.Module], spec: ModelSpec, study: LabeledCase
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """For each network the encoder's features (1, channels) of a case; its class (1,)."""
     case = feature_cases([study], spec)
@@ -102,11 +99,16 @@ def _whole_case(
 
 
 def _case_patches(
-    networks: Sequence[nn.Module], spec: ModelSpec, study: StudyCase
+    networks: Sequence[nn.Module], spec: ModelSpec, study: LabeledCase
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """For each network features (patches, channels) of all windows of a case; the target (patches,)."""
     case = feature_cases([study], spec)[0]
-    wanted, tissue, gland = _maps(study, case, spec)
+    task = find_task(study.task)
+    training = task.training()
+    wanted, tissue = training.patch_maps(study, case.prepared, spec)
+    gland = np.ones_like(tissue)
+    if study.gland is not None and not task.finds_gland:
+        gland = (study.gland.resample_to(case.prepared.geometry, "nearest").array > 0).astype(np.float32)
     stacked = np.stack([wanted * tissue, tissue, gland])
     found: list[list[np.ndarray]] = [[] for _ in networks]
     targets = []
@@ -117,28 +119,10 @@ def _case_patches(
         weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), maps[0].shape[1:], spec)
         there = (share >= _LEAST_TISSUE) & (of_gland > 0)
         target = weighted[there] / share[there]
-        targets.append(np.sqrt(target) if study.task is TaskId.SUPER_RESOLUTION else target)
+        targets.append(training.patch_value(target))
         for own, grid in zip(found, maps, strict=True):
             own.append(grid.flatten(1).T.double().numpy()[there.ravel()])
     return [np.concatenate(own) for own in found], np.concatenate(targets)
-
-
-def _maps(study: StudyCase, case: FeatureCase, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """On the network's grid (D, H, W): what is averaged, where it counts, and where patches may lie."""
-    geometry = case.prepared.geometry
-    everywhere = np.ones(geometry.shape, np.float32)
-    near = everywhere
-    if study.gland is not None and study.task is not TaskId.ANATOMY_SEGMENTATION:
-        near = (study.gland.resample_to(geometry, "nearest").array > 0).astype(np.float32)
-    if study.task is TaskId.LESION_SEGMENTATION:
-        cancer = study.masks[Label.CSPCA]
-        soft = cancer.with_array((cancer.array > 0).astype(np.float32))
-        return soft.resample_to(geometry).array, everywhere, near
-    maps = target_maps(study, case.prepared, spec)
-    if study.task is TaskId.SUPER_RESOLUTION:
-        return maps[0] ** 2, everywhere, near
-    has_tissue = study.task in (TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
-    return maps[0], (maps[-1] > 0).astype(np.float32) if has_tissue else everywhere, near  # weights count as tissue
 
 
 def _token_map(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:

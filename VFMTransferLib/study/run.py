@@ -19,7 +19,6 @@ from ..bundles.bundle import Bundle, read_bundle
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file, writing
 from ..core.result import Result
-from ..core.terms import TaskId
 from ..core.version import __version__
 from ..encoders.base import ModelSpec
 from ..encoders.demonstration import demonstration_encoder, demonstration_fusion
@@ -28,11 +27,10 @@ from ..encoders.network import build_network
 from ..encoders.pretext import pretext_task
 from ..encoders.weights import bundle_encoder_weights, load_encoder
 from ..phantom import VERSION
-from ..tasks.base import TASKS
-from ..tasks.baselines import registered, trivial_baseline
-from ..tasks.losses import Objective
-from ..tasks.scores import SIGNIFICANT, CaseScore, Scores, score_results
-from ..tasks.truth import StudyCase, from_phantom
+from ..tasks import TASKS, lesion_task
+from ..tasks.base import CaseScore, LabeledCase, Task
+from ..tasks.scores import Scores, score_results
+from ..tasks.training import Objective
 from ..training.finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -43,7 +41,6 @@ from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
 from .tables import (
     PRETRAINING,
-    REGISTRATION,
     Cell,
     CellResult,
     CurveRow,
@@ -63,7 +60,7 @@ def cell_config(cell: Cell, config: StudyConfig) -> FinetuneConfig:
         cell: A cell in which a network is trained on a task.
         config: The study.
     """
-    task, family = TaskId(cell.task), cell.family
+    task, family = cell.task, cell.family
     fit = config.tasks[task].fit(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
@@ -101,7 +98,7 @@ def cell_sha256(cell: Cell, config: StudyConfig) -> str:
         document["spacing_mm"] = config.phantoms.spacing_mm
         return sha256_of(_as_json(document))
     document |= {"cell": cell, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
-    document["own_phantoms"] = config.tasks[TaskId(cell.task)].phantoms
+    document["own_phantoms"] = config.tasks[cell.task].phantoms
     if cell.is_trained:
         document["training"] = cell_config(cell, config)
     if cell.arm == "pretrained":
@@ -142,7 +139,7 @@ class Course:
 
 def run_row(cell: Cell, scores: Scores, course: Course, sha256: str) -> RunRow:
     """The cell's row in `runs.csv`."""
-    task = TASKS[TaskId(cell.task)]
+    task = TASKS[cell.task]
     counted = [case for case in scores.cases if task.metric in case.values]
     return RunRow(
         *(cell.encoder, cell.task, cell.arm, cell.seed),
@@ -181,19 +178,18 @@ def metric_rows(cell: Cell, scores: Scores, data: str) -> tuple[MetricRow, ...]:
         data: `phantom` or `real`.
     """
     key = (cell.encoder, cell.task, cell.arm, cell.seed, data)
-    of_cases = [(case.case_id, name, value) for case in scores.cases for name, value in _numbers(case)]
+    task = TASKS[scores.task]
+    of_cases = [(case.case_id, name, value) for case in scores.cases for name, value in _numbers(case, task)]
     in_cases = {name for case in scores.cases for name in case.values}
     together = [("", name, value) for name, value in scores.cohort.items() if name not in in_cases]
     rows: Iterable[tuple[str, str, float]] = of_cases + together
     return tuple(MetricRow(*key, case, name, float(value)) for case, name, value in rows if math.isfinite(value))
 
 
-def _numbers(case: CaseScore) -> Iterable[tuple[str, float]]:
+def _numbers(case: CaseScore, task: Task) -> Iterable[tuple[str, float]]:
     """A case's measures; of a classification also the answer and the truth, from which statistics can be made anew."""
     yield from case.values.items()
-    if case.probabilities:
-        yield "p_cspca", sum(case.probabilities[name] for name in SIGNIFICANT)
-        yield "is_cspca", float(case.is_significant)
+    yield from task.tabled(case).items()
 
 
 # One cell of a study, from its cases to its rows: a training, a baseline, or a pretraining.
@@ -202,7 +198,7 @@ def _numbers(case: CaseScore) -> Iterable[tuple[str, float]]:
 # moment, on any machine, and goes on from its last checkpoint.
 
 OnProgress = Callable[[str, float], None]
-Answers = Callable[[Iterable[StudyCase]], Iterable[tuple[Result, StudyCase]]]
+Answers = Callable[[Iterable[LabeledCase]], Iterable[tuple[Result, LabeledCase]]]
 Trained = TypeVar("Trained")
 _STAMP = "config.sha256"
 # Stochastic depth draws from the process's own source of chance, so that a process trains one network at a time.
@@ -262,7 +258,7 @@ def trained_run(cell: Cell, config: StudyConfig, place: Place, on_progress: OnPr
     done = _finished(settings, folder / CHECKPOINT)
     if done is not None:
         return done
-    studies = study_set(config, TaskId(cell.task), place, on_progress)
+    studies = study_set(config, cell.task, place, on_progress)
     init = None if bundle is None else Initialization.from_bundle(bundle)
     return _or_anew(folder, lambda: finetune(settings, studies, folder, init=init, on_progress=on_progress))
 
@@ -301,7 +297,7 @@ def _pretrained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress)
     name = "contrastive" if settings.objective == "contrast" else settings.objective
     pretext = pretext_task(name, pretraining_spec(cell.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
-    cases = [from_phantom(phantom, TaskId.LESION_SEGMENTATION) for phantom in phantoms]
+    cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
     run = _or_anew(work, lambda: pretrain(how, cases, work, on_progress=tell))
     bundle = write_pretrained(how, run, folder, data=f"{len(phantoms)} phantoms", cases=cases)
     return CellResult(cell, sha256, seconds=bundle.training["seconds"])
@@ -323,15 +319,16 @@ def _trained(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) ->
 
 
 def _baseline(cell: Cell, config: StudyConfig, place: Place, tell: OnProgress) -> CellResult:
-    task = TaskId(cell.task)
+    task = cell.task
     studies = study_set(config, task, place, tell)
-    answer = registered if cell.encoder == REGISTRATION else trivial_baseline(task, studies.of(studies.split.train))
+    method = TASKS[task].methods().get(cell.encoder)
+    answer = method or TASKS[task].naive_baseline(studies.of(studies.split.train))
     return _measured(cell, config, place, lambda studies: ((answer(study), study) for study in studies), Course())
 
 
 def _measured(cell: Cell, config: StudyConfig, place: Place, answers: Answers, course: Course) -> CellResult:
     """The rows of what a cell says of the test phantoms and, apart from them, of real cases."""
-    task = TaskId(cell.task)
+    task = cell.task
     studies = study_set(config, task, place)
     phantoms = list(answers(studies.of(studies.split.test)))
     real = list(answers(real_studies(config, task, place)))
@@ -356,7 +353,7 @@ def _distances(cell: Cell, config: StudyConfig, place: Place, network: nn.Module
     start = _start(cell, place)
     if start is None:
         return ()
-    task, spec = TaskId(cell.task), cell_config(cell, config).model
+    task, spec = cell.task, cell_config(cell, config).model
     cases = feature_cases(common_studies(config, task, place), spec)
     before = build_network(spec)
     load_encoder(before, spec, bundle_encoder_weights(start))

@@ -20,7 +20,6 @@ from ..core.cluster import MOST_DEATHS, workers
 from ..core.cluster import require_library as require_same_library
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import atomic_file, locked, writing
-from ..core.terms import TaskId
 from ..core.version import __version__
 from .cases import Place, require_library, split_of
 from .config import CONFIG, StudyConfig, read_config
@@ -144,7 +143,7 @@ class Study:
             return False
         if cell.arm == PRETRAINING:
             return bundle_folder(cell.encoder, self.place).is_dir()
-        wanted = self.config.real_of(TaskId(cell.task)) if self.place.real is not None else ()
+        wanted = self.config.real_of(cell.task) if self.place.real is not None else ()
         return set(wanted) <= set(result.real_cases)
 
 

@@ -17,22 +17,13 @@ from typing import Any, TypeVar, get_type_hints
 
 from ..core.errors import ConfigError, DatasetError
 from ..core.files import atomic_file, writing
-from ..core.terms import TaskId
+from ..tasks import TASKS
 from .config import StudyConfig
 
 PRETRAINING = "pretraining"
 REGISTRATION = "registration"
 FAMILIES = ("profound", "provicnet")
 KEYS = ("encoder", "task", "arm", "seed")
-# What stands in the encoder's column of a trivial baseline; the same words as in `trivial.TITLES`, a test says.
-BASELINES = {
-    TaskId.ANATOMY_SEGMENTATION: "mean-shape",
-    TaskId.LESION_SEGMENTATION: "no-lesion",
-    TaskId.CLASSIFICATION: "class-prior",
-    TaskId.SUPER_RESOLUTION: "zero-filled",
-    TaskId.DISTORTION_CORRECTION: "uncorrected",
-    TaskId.ADC_TRANSLATION: "mean-adc",
-}
 
 
 @dataclass(frozen=True, order=True)
@@ -104,7 +95,7 @@ def _measured(config: StudyConfig) -> Iterator[Cell]:
     """What the tables have rows of."""
     first = config.seeds[0]
     for task, settings in config.tasks.items():
-        yield Cell(BASELINES[task], task, "trivial", first)
+        yield Cell(TASKS[task].baseline, task, "trivial", first)
         if REGISTRATION in settings.specialised:
             yield Cell(REGISTRATION, task, "specialised", first)
     for seed in config.seeds:

@@ -1,4 +1,97 @@
 """What a task is, and one folder for each: sequences, truth, decoding, scores, naive baseline, what is shown.
 
-Imports `core` to `encoders`.
+A new task is a folder with a `task.py` that ends with `TASK = ...`, and one line in `_MODULES`. Imports `core` to
+`encoders`; importing this package loads no task, so that a list of ids costs nothing.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..encoders.base import ModelSpec
+    from .base import Task
+
+# Task id → module with its `TASK`, loaded when it is first looked up. The first one is what commands take by default.
+_MODULES = {
+    "anatomy-segmentation": "anatomy_segmentation.task",
+    "lesion-segmentation": "lesion_segmentation.task",
+    "classification": "classification.task",
+    "super-resolution": "super_resolution.task",
+    "distortion-correction": "distortion_correction.task",
+    "adc-translation": "adc_translation.task",
+}
+DEFAULT_TASK = next(iter(_MODULES))
+
+
+class _Registry(Mapping[str, "Task"]):
+    """The tasks by id, in the order in which they are listed everywhere."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Task | None] = dict.fromkeys(_MODULES)
+
+    def __getitem__(self, task_id: str) -> Task:
+        task = self.loaded[task_id]
+        if task is None:
+            task = self.loaded[task_id] = import_module(f"{__name__}.{_MODULES[task_id]}").TASK
+        return task
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.loaded)
+
+    def __len__(self) -> int:
+        return len(self.loaded)
+
+
+_REGISTRY = _Registry()
+TASKS: Mapping[str, Task] = _REGISTRY
+
+
+def find_task(task_id: str) -> Task:
+    """The task of an id.
+
+    Raises:
+        ValueError: There is no such task; the message lists the known ones.
+    """
+    if task_id not in TASKS:
+        raise ValueError(f"The task must be one of {', '.join(TASKS)}, got '{task_id}'.")
+    return TASKS[task_id]
+
+
+def task_of(spec: ModelSpec) -> Task:
+    """The task that a network predicts.
+
+    Raises:
+        ValueError: The network is an encoder alone, or of a task that is not registered.
+    """
+    if spec.task is None:
+        raise ValueError(f"A model that predicts must have a head, but {spec.name} is an encoder alone.")
+    return find_task(spec.task)
+
+
+def gland_task() -> Task:
+    """The task whose networks mark the prostate for all others: the first that finds the gland."""
+    return next(task for task in TASKS.values() if task.finds_gland)
+
+
+def lesion_task() -> Task:
+    """The task whose truth is marked lesions: the first that finds them."""
+    return next(task for task in TASKS.values() if task.finds_lesions)
+
+
+def register(task: Task) -> None:
+    """Add a task of another package, such as a test's.
+
+    Raises:
+        ValueError: There is a task of this id.
+    """
+    if task.id in TASKS:
+        raise ValueError(f"Each task must be registered once, but '{task.id}' is registered already.")
+    _REGISTRY.loaded[str(task.id)] = task
+
+
+def unregister(task_id: str) -> None:
+    """Remove a task that `register` added."""
+    del _REGISTRY.loaded[task_id]

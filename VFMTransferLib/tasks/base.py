@@ -1,45 +1,440 @@
-"""The study's tasks as data: what each takes, what it gives, how it is measured."""
+"""The contract of a task: all that the rest of the library asks of one. No torch here.
+
+A task is one instance of `Task`. Most tasks derive from `SegmentationTask` or `ImageTask`, which answer nearly all of
+it; what is left is where the truth comes from and what the output means.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..core.terms import Sequence, TaskId
+import numpy as np
 
-_ALL = (Sequence.T2W, Sequence.HBV, Sequence.ADC)
+from ..core.case import Case
+from ..core.errors import DatasetError
+from ..core.result import Provenance, Result
+from ..core.terms import Label
+from ..core.terms import Sequence as MRSequence
+from ..core.volume import Geometry, IntTriple, Triple, Volume
+
+if TYPE_CHECKING:
+    from ..core.placement import Prepared
+    from ..encoders.base import ModelSpec
+    from ..metrics.calibration import Calibration
+    from ..metrics.detection import Candidate
+    from ..phantom import Phantom
+    from .training import TaskTraining
+
+HeadKind = Literal["dense", "classes", "restoration", "matching"]
+
+# Phase-encoding axis by the index axis of a grid whose axes run nearest to Left, Posterior, Superior.
+PHASE_AXES = {"left-right": 0, "anterior-posterior": 1}
+_SUPERIOR = 2
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task of the study.
+class LabeledCase:
+    """A case with the truth of one task: what a network gets, and what it should give.
+
+    Attributes:
+        task: Id of the task.
+        case: What the network sees.
+        gland: Mask of the prostate, where it is known.
+        masks: Label → mask, for segmentation; empty masks count.
+        images: Output name → true image, as results name them, for tasks that give images.
+        along_phase_mm: Displacement that distorted the case, along the positive phase axis.
+        phase_axis: Along which it goes, a key of `PHASE_AXES`.
+        category: True class of a classification.
+        is_phantom: Whether everything about it is known, or only what was made worse.
+    """
+
+    task: str
+    case: Case
+    gland: Volume | None = None
+    masks: Mapping[Label, Volume] = field(default_factory=dict)
+    images: Mapping[str, Volume] = field(default_factory=dict)
+    along_phase_mm: Volume | None = None
+    phase_axis: str = "left-right"
+    category: str | None = None
+    is_phantom: bool = True
+
+    @property
+    def is_significant(self) -> bool | None:
+        """Whether a cancer of ISUP grade group 2 or more is marked; None where nobody marked lesions."""
+        mask = self.masks.get(Label.CSPCA)
+        return None if mask is None else bool(mask.array.any())
+
+
+@dataclass(frozen=True)
+class MaskNames:
+    """File stems of a case's masks; of the gland's several, the first that a case has is taken."""
+
+    gland: tuple[str, ...] = ("gland",)
+    zones: str = "zones"
+    lesion: str = "lesion"
+
+
+DEFAULT_NAMES = MaskNames()
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What decoding may be told beside the network's output; each task takes what concerns it.
+
+    Attributes:
+        threshold: Probability above which a voxel counts, instead of the network's own.
+        only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
+        phase_axis: Along which axis of the patient diffusion images are distorted, a key of `PHASE_AXES`.
+        gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which the notes say; the
+            probabilities keep it. This is our own step, not the networks' authors'.
+        zones: Zone name → mask, for naming where lesions lie.
+        roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
+        calibration: Of a classifier, what its bundle states.
+
+    Raises:
+        ValueError: The threshold is no probability, or the phase axis is not known.
+    """
+
+    threshold: float | None = None
+    only_cspca: bool = False
+    phase_axis: str = "left-right"
+    gland: Volume | None = None
+    zones: Mapping[str, Volume] | None = None
+    roi: Volume | None = None
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"The threshold must be a probability between 0 and 1, got {self.threshold}.")
+        if self.phase_axis not in PHASE_AXES:
+            raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """How good a result is on one case.
+
+    Attributes:
+        case_id: The case.
+        values: Measure → value; a measure that has no value for the case is left out.
+        truth: Its true class, of a classification, where it is known.
+        is_significant: Whether it has clinically significant cancer, of a classification.
+        probabilities: Class → probability, of a classification.
+        candidates: Of lesion segmentation, whatever the threshold of the labels is.
+        lesions: How many true lesions there are.
+    """
+
+    case_id: str
+    values: Mapping[str, float]
+    truth: str | None = None
+    is_significant: bool = False
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+    lesions: int = 0
+
+
+Method = Callable[[LabeledCase], Result]
+"""What gives a result without a trained network; it looks at the case, not at its truth."""
+
+
+class Task(ABC):
+    """One task: what it takes, where its truth comes from, what a network's output means, how good a result is.
 
     Attributes:
         id: Name in files and on the command line.
         title: Name on screen.
-        sequences: What a case must contain.
+        short_title: The same in a word, for charts.
+        network_title: What a network of it does, within the network's title.
+        sequences: What a case must contain; their order is the order of channels.
+        truth_sequences: What is read of a case that has a truth, where that is more.
         reference: The sequence on whose grid the result comes back.
-        output: `segmentation`, `classification` or `image`.
-        metric: Primary measure, a function's name in `metrics.py` or a clinical statistic.
+        output: What a result holds.
+        head: What kind of head the task asks of an encoder: a map of classes, classes of the case, an image
+            (`restoration`), or a displacement between two images (`matching`: a cost-volume head).
+        labels: Output channels of the networks that are trained here, none of an image.
+        activation: `softmax`, `sigmoid` or `none`.
+        initial_output: What an untrained image head gives everywhere.
+        metric: Primary measure, a name in `CaseScore.values` or of `cohort_measures`.
         higher_is_better: Direction of the primary measure.
+        baseline: Name of the naive baseline, as tables show it.
+        card_measures: What a model card shows of each case, most telling first.
+        example_measures: What stands below an example picture.
+        units: Unit of an output image where it is not arbitrary, by its name.
+        finds_gland: Whether a result marks the prostate, so that a mask of it must not help the network.
+        uses_gland_slices: Whether only slices that hold gland have a say, for networks of slices.
+        works_within_slices: Whether slices beside a slice are of little use.
+        finds_lesions: Whether the labels are findings, counted one by one; none may be there.
+        plain_mask_label: What a reference mask of any values marks, where it need not use the result's values.
+        measured_by: Sequence of a case that is the truth of the first output where the case has it, as the measured
+            ADC is of a synthetic one.
+        label_column: Column of `labels.csv` that holds the class of a case; empty where there is none.
+        calibrated_measures: Measures that calibration improves, for tasks whose probabilities can be calibrated.
+        drop_path: Stochastic depth of the encoder in training.
     """
 
-    id: TaskId
-    title: str
-    sequences: tuple[Sequence, ...]
-    reference: Sequence
-    output: str
-    metric: str
-    higher_is_better: bool = True
+    id: ClassVar[str]
+    title: ClassVar[str]
+    short_title: ClassVar[str]
+    network_title: ClassVar[str] = ""
+    sequences: ClassVar[tuple[MRSequence, ...]]
+    truth_sequences: ClassVar[tuple[MRSequence, ...]] = ()
+    reference: ClassVar[MRSequence] = MRSequence.T2W
+    output: ClassVar[Literal["segmentation", "classification", "image"]]
+    head: ClassVar[HeadKind]
+    labels: ClassVar[tuple[str, ...]] = ()
+    activation: ClassVar[str] = "none"
+    initial_output: ClassVar[float] = 0.0
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    baseline: ClassVar[str]
+    card_measures: ClassVar[tuple[str, ...]] = ()
+    example_measures: ClassVar[tuple[str, ...]] = ()
+    finds_gland: ClassVar[bool] = False
+    uses_gland_slices: ClassVar[bool] = False
+    works_within_slices: ClassVar[bool] = False
+    finds_lesions: ClassVar[bool] = False
+    plain_mask_label: ClassVar[Label | None] = None
+    measured_by: ClassVar[MRSequence | None] = None
+    label_column: ClassVar[str] = ""
+    calibrated_measures: ClassVar[tuple[str, ...]] = ()
+    drop_path: ClassVar[float] = 0.1
+
+    # Input: what `encoders.base.TaskInput` asks.
+
+    def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
+        """The grid that a network sees, of the reference's grid with axes nearest to L, P, S."""
+        return seen.with_spacing(spacing_mm)
+
+    def place(self, volume: Volume, grid: Geometry) -> Volume:
+        """A volume on the network's grid, by position, 0 outside."""
+        return volume.resample_to(grid)
+
+    # Truth.
+
+    def phantom_options(self) -> dict[str, Any]:
+        """What `make_phantom` must be told for a phantom to hold the task's truth."""
+        return {"sequences": self.truth_sequences or self.sequences}
+
+    @abstractmethod
+    def from_phantom(self, phantom: Phantom) -> LabeledCase:
+        """The task on a phantom.
+
+        Raises:
+            DatasetError: The phantom was made without what the task needs.
+        """
+
+    def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
+        """The task on a real case where the scan itself is the truth.
+
+        Args:
+            case: As it was scanned.
+            seed: Of what is drawn to make it worse.
+            gland: Mask of the prostate.
+
+        Raises:
+            DatasetError: The task needs labels, which a scan has not.
+            MissingSequenceError: The case lacks a sequence.
+        """
+        raise DatasetError(f"{self.title} needs labels; a scan alone holds truth for image tasks only.")
+
+    @abstractmethod
+    def read_labeled(
+        self,
+        folder: Path,
+        case: Case,
+        gland: Volume | None,
+        names: MaskNames,
+        *,
+        category: str | None = None,
+        seed: int = 0,
+    ) -> LabeledCase:
+        """A case on disk with what is true of it.
+
+        Args:
+            folder: Folder of the case, where its masks lie.
+            case: What was read of it: `truth_sequences`, or `sequences`.
+            gland: Its mask of the prostate, if there is one.
+            names: How its masks are called.
+            category: Its class, where `labels.csv` states it.
+            seed: Of what is drawn to make a scan worse.
+
+        Raises:
+            DatasetError: A label is missing.
+            ImageError: A file cannot be read.
+            MissingSequenceError: The case lacks a sequence.
+        """
+
+    def class_from_table(self, value: str) -> str:
+        """The class that a value of `label_column` stands for.
+
+        Raises:
+            ValueError: It stands for none; the message says which values do.
+        """
+        raise ValueError(f"{self.title} takes no class from a table.")
+
+    def around_gland(self, labeled: LabeledCase, width_mm: float) -> LabeledCase:
+        """A case cut in plane to a square around the middle of the gland; slices and voxels stay as they are.
+
+        A narrower scan of the same patient, whose windows are fewer, so that a network is measured in less time.
+
+        Args:
+            labeled: A case whose gland is known.
+            width_mm: Side of the square.
+
+        Raises:
+            DatasetError: The case has no mask of the prostate.
+        """
+        if labeled.gland is None:
+            raise DatasetError(
+                f"Case '{labeled.case.id}' must have a mask of the prostate to be cut around it. Draw one."
+            )
+        marked = np.argwhere(labeled.gland.array > 0)[:, ::-1]
+        center_mm = labeled.gland.geometry.to_world(marked.mean(axis=0))
+
+        def cut(volume: Volume) -> Volume:
+            return cut_volume(volume, *square_around(volume.geometry, center_mm, width_mm))
+
+        volumes = labeled.case.volumes
+        return replace(
+            labeled,
+            case=replace(labeled.case, volumes={name: cut(volume) for name, volume in volumes.items()}),
+            gland=cut(labeled.gland),
+            masks={label: cut(mask) for label, mask in labeled.masks.items()},
+            images={
+                name: self.cut_image(image, volumes[self.reference].geometry, center_mm, width_mm)
+                for name, image in labeled.images.items()
+            },
+            along_phase_mm=None if labeled.along_phase_mm is None else cut(labeled.along_phase_mm),
+        )
+
+    def cut_image(self, image: Volume, seen: Geometry, center_mm: np.ndarray, width_mm: float) -> Volume:
+        """A true image cut as `around_gland` cuts the case, whose reference lies on `seen`."""
+        return cut_volume(image, *square_around(image.geometry, center_mm, width_mm))
+
+    def labeled(self, case: Case, **truth: Any) -> LabeledCase:
+        """A case with the task's sequences alone, since no mask may help the network, and its truth.
+
+        Raises:
+            MissingSequenceError: The case lacks a sequence.
+        """
+        case.require(self.sequences)
+        seen = Case(case.id, {s: case.volumes[s] for s in self.sequences}, notes=case.notes)
+        return LabeledCase(self.id, seen, **truth)
+
+    # Prediction.
+
+    @abstractmethod
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        """The result of a network's output, on the grid that the case was scanned on.
+
+        Args:
+            logits: (C, D, H, W) on `prepared.region`, or (C,) of a classifier.
+            prepared: Where the input lay and how it was normalized.
+            case: The case as it was scanned.
+            spec: The network.
+            provenance: Where the logits came from; notes are added.
+            options: What the user chose, and what is known of the case.
+        """
+
+    def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
+        """Whether what a result marks may go on beyond what the network saw, so that it should look again around it."""
+        return False
+
+    # Scores.
+
+    @abstractmethod
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """How good a result is on a case of this task."""
+
+    def cohort_measures(self, cases: Sequence[CaseScore]) -> dict[str, float]:
+        """Statistics of all cases together, beside the means of their values."""
+        return {}
+
+    def tabled(self, score: CaseScore) -> dict[str, float]:
+        """Further numbers of a case for the study's tables, from which statistics can be computed again."""
+        return {}
+
+    def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
+        """The calibration that validation cases ask for, scored by a network that is not calibrated.
+
+        Returns:
+            None without cases, and of tasks without probabilities of the case.
+        """
+        return None
+
+    # Baselines.
+
+    @abstractmethod
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """What one would say of a case without any network, with what it takes from training cases.
+
+        Raises:
+            DatasetError: The training cases lack what it needs.
+        """
+
+    def methods(self) -> Mapping[str, Method]:
+        """Name → method without a trained network, such as a registration, that a study may set beside networks."""
+        return {}
+
+    def baseline_source(self) -> Provenance:
+        """Where a result of the naive baseline comes from."""
+        return Provenance(self.baseline, self.baseline.replace("-", " "), "trivial", "", "none", "cpu")
+
+    # Training.
+
+    @abstractmethod
+    def training(self) -> TaskTraining:
+        """Targets, loss and sampling; imports torch."""
 
 
-TASKS: dict[TaskId, Task] = {
-    task.id: task
-    for task in (
-        Task(TaskId.ANATOMY_SEGMENTATION, "Anatomy segmentation", _ALL[:1], Sequence.T2W, "segmentation", "dice"),
-        Task(TaskId.LESION_SEGMENTATION, "Lesion segmentation", _ALL, Sequence.T2W, "segmentation", "dice"),
-        Task(TaskId.CLASSIFICATION, "Classification", _ALL, Sequence.T2W, "classification", "auroc"),
-        Task(TaskId.SUPER_RESOLUTION, "Super-resolution", _ALL[:1], Sequence.T2W, "image", "psnr_db"),
-        Task(TaskId.DISTORTION_CORRECTION, "Distortion correction", _ALL, Sequence.HBV, "image", "psnr_db"),
-        Task(TaskId.ADC_TRANSLATION, "T2w→ADC translation", _ALL[:1], Sequence.T2W, "image", "mae", False),
+def activated(logits: np.ndarray, activation: str) -> np.ndarray:
+    """Probabilities of logits whose first axis is the class."""
+    if activation == "softmax":
+        exponentials = np.exp(logits - logits.max(axis=0))
+        return exponentials / exponentials.sum(axis=0)
+    if activation == "sigmoid":
+        return 0.5 * (1 + np.tanh(0.5 * logits))  # the logistic function without overflow
+    raise ValueError(f"Classes need the activation softmax or sigmoid, got '{activation}'.")
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What has a value; JSON knows no other numbers."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def slice_axis(geometry: Geometry) -> int:
+    """The index axis (0, 1 or 2 for x, y, z) that runs nearest to Superior: from slice to slice of an axial image."""
+    return int(np.abs(np.reshape(geometry.direction, (3, 3))[_SUPERIOR]).argmax())
+
+
+def square_around(geometry: Geometry, center_mm: np.ndarray, width_mm: float) -> tuple[IntTriple, IntTriple]:
+    """First voxel and size (x, y, z) of a grid's part around a place, all slices."""
+    through, middle = slice_axis(geometry), geometry.to_index(center_mm)
+    first, size = [0, 0, 0], list(geometry.size)
+    for axis in {0, 1, 2} - {through}:
+        reach = round(width_mm / 2 / geometry.spacing_mm[axis])
+        place = round(float(middle[axis]))
+        first[axis] = max(place - reach, 0)
+        size[axis] = min(place + reach, geometry.size[axis]) - first[axis]
+    return (first[0], first[1], first[2]), (size[0], size[1], size[2])
+
+
+def cut_volume(volume: Volume, first: IntTriple, size: IntTriple) -> Volume:
+    """A part of a volume, from voxel `first` (x, y, z) on."""
+    x, y, z = (slice(a, a + n) for a, n in zip(first, size, strict=True))
+    return replace(
+        volume, array=np.ascontiguousarray(volume.array[z, y, x]), geometry=volume.geometry.crop(first, size)
     )
-}

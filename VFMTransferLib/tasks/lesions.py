@@ -1,16 +1,28 @@
-"""From a label map to a list of lesions: one entry a connected region, largest first."""
+"""Lesions as masks by grade, as connected regions, and as a list: one entry a region, largest first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
 from scipy import ndimage
 
+from ..core.case import Case
+from ..core.errors import DatasetError
 from ..core.result import Lesion
+from ..core.terms import Label
 from ..core.volume import Volume
+from ..phantom.gland import SIGNIFICANT_GRADE
+from .base import LabeledCase, MaskNames
 
+if TYPE_CHECKING:
+    from ..encoders.base import ModelSpec
+
+CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
+_MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Voxels that share a face, an edge or a corner are one lesion (26 neighbors).
 CONNECTIVITY = np.ones((3, 3, 3), bool)
 MIN_IOU = 0.1
@@ -138,3 +150,48 @@ def _zones(zones: dict[str, Volume], labels: Volume, marked: np.ndarray, owner: 
     shares = _means(inside.astype(float), owner)  # (zones, regions)
     names = [str(list(zones)[i]) for i in shares.argmax(axis=0)]
     return [name if share > 0 else None for name, share in zip(names, shares.max(axis=0), strict=True)]
+
+
+def cancer_masks(grades: Volume) -> dict[Label, Volume]:
+    """Masks of indolent and of clinically significant cancer, from a map of ISUP grade groups; empty masks count."""
+    grade = grades.array
+    found = {
+        Label.INDOLENT_CANCER: (grade > 0) & (grade < SIGNIFICANT_GRADE),
+        Label.CSPCA: grade >= SIGNIFICANT_GRADE,
+    }
+    return {label: grades.with_array(mask.astype(np.uint8)) for label, mask in found.items()}
+
+
+def read_cancer_masks(folder: Path, case: Case, names: MaskNames) -> dict[Label, Volume]:
+    """As `cancer_masks`, of a case on disk.
+
+    Raises:
+        DatasetError: It has no mask of lesions.
+        ImageError: The mask cannot be read.
+    """
+    grades = read_label_map(folder, names.lesion)
+    if grades is None:
+        raise DatasetError(
+            f"Case '{case.id}' must have a mask {names.lesion}, empty without a lesion, but has none. Add it."
+        )
+    return cancer_masks(grades)
+
+
+def read_label_map(folder: Path, stem: str) -> Volume | None:
+    """The label map of a case on disk, of the first file format that there is; None where there is none."""
+    from ..io import read_mask  # brings DICOM along, which scoring does not need
+
+    found = [folder / f"{stem}{suffix}" for suffix in _MASK_SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+    return read_mask(found[0], stem) if found else None
+
+
+def class_map(labeled: LabeledCase, spec: ModelSpec) -> Volume:
+    """The number of each voxel's class in a network's labels, on the grid of the csPCa mask."""
+    cancer = labeled.masks[Label.CSPCA]
+    classes = np.zeros(cancer.array.shape, np.uint8)
+    parts = [(Label.PROSTATE, labeled.gland), *((label, labeled.masks.get(label)) for label in CANCER_LABELS)]
+    for label, mask in parts:  # the graver overrules
+        if label in spec.labels and mask is not None:
+            there = mask.resample_to(cancer.geometry, "nearest").array > 0
+            classes[there] = spec.labels.index(label)
+    return cancer.with_array(classes)

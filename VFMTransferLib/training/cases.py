@@ -1,11 +1,8 @@
-"""Study cases of a task and their split: phantoms made on the spot, or a folder of cases with their labels.
+"""Labeled cases of a task and their split: phantoms made on the spot, or a folder of cases with their labels.
 
-A folder holds a folder for each case, or `train`, `validation` and `test` with such folders. What a case is named by:
-
-anatomy segmentation   a mask of the prostate; `zones` (1 peripheral, 2 transition zone) where there is one
-lesion segmentation    `lesion`, whose values are ISUP grade groups
-classification         its row in `labels.csv` of the folder: `case,pirads`
-image tasks            nothing: the scan itself is the truth
+A folder holds a folder for each case, or `train`, `validation` and `test` with such folders. Each task's own
+`read_labeled` says which masks it needs there; a task with a `label_column` reads the class of each case from
+`labels.csv` of the folder, whose other column is `case`.
 """
 
 from __future__ import annotations
@@ -16,24 +13,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..core.case import Case
 from ..core.errors import DatasetError
-from ..core.terms import Label, TaskId
-from ..core.volume import Triple, Volume
+from ..core.volume import Triple
 from ..evaluation.gland import read_gland_mask
-from ..io import read_case, read_mask
+from ..io import read_case
 from ..phantom import Phantom, make_phantom
-from ..phantom.gland import SIGNIFICANT_GRADE
-from ..tasks.base import TASKS
-from ..tasks.truth import PI_RADS, StudyCase, from_labels, from_phantom, from_scan
+from ..tasks import find_task, lesion_task
+from ..tasks.base import DEFAULT_NAMES, LabeledCase, MaskNames, Task
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000
 LABELS = "labels.csv"
 _SPLITS = ("train", "validation", "test")
-_MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LEFT_RIGHT = 0
 OnProgress = Callable[[str, float], None]
 
@@ -75,15 +67,15 @@ class StudySet:
     """Cases by name, and which of them train."""
 
     split: Split
-    cases: Mapping[str, StudyCase]
+    cases: Mapping[str, LabeledCase]
 
-    def of(self, names: Iterable[str]) -> list[StudyCase]:
+    def of(self, names: Iterable[str]) -> list[LabeledCase]:
         """The cases of some names."""
         return [self.cases[name] for name in names]
 
 
 def phantom_studies(
-    task: TaskId,
+    task: str,
     count: int,
     validation: int,
     *,
@@ -113,23 +105,17 @@ def phantom_studies(
 
 
 def _phantom_cases(
-    task: TaskId,
+    task: str,
     seeds: Sequence[int],
     *,
     spacing_mm: Triple = PHANTOM_SPACING_MM,
     on_progress: OnProgress | None = None,
-) -> list[StudyCase]:
+) -> list[LabeledCase]:
     """A phantom of each seed as a case of a task; see `phantom_studies`."""
-    made = []
+    made, maker = [], find_task(task)
     for number, seed in enumerate(seeds, start=1):
-        phantom = make_phantom(
-            seed,
-            sequences=TASKS[task].sequences if task is not TaskId.ADC_TRANSLATION else ("t2w", "adc"),
-            t2w_spacing_mm=spacing_mm,
-            full_resolution=task is TaskId.SUPER_RESOLUTION,
-            phase_axis=_LEFT_RIGHT,
-        )
-        made.append(from_phantom(phantom, task))
+        phantom = make_phantom(seed, t2w_spacing_mm=spacing_mm, phase_axis=_LEFT_RIGHT, **maker.phantom_options())
+        made.append(maker.from_phantom(phantom))
         if on_progress is not None:
             on_progress(f"phantom {number} of {len(seeds)}", number / len(seeds))
     return made
@@ -156,7 +142,7 @@ def folder_cases(folder: Path) -> list[Case]:
 
 
 def folder_studies(
-    folder: Path, task: TaskId, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0
+    folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0
 ) -> StudySet:
     """Cases on disk with what is true of them; see the module.
 
@@ -172,12 +158,18 @@ def folder_studies(
         ImageError: A file cannot be read.
     """
     folders = _case_folders(folder)
-    classes = _classes(folder) if task is TaskId.CLASSIFICATION else {}
-    cases = {path.name: _study(path, task, gland, classes, seed + place) for place, (_, path) in enumerate(folders)}
+    column = find_task(task).label_column
+    classes = _classes(folder, find_task(task)) if column else {}
+    cases = {}
+    for place, (_, path) in enumerate(folders):
+        if column and path.name not in classes:
+            raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
+        names, category = MaskNames((gland,)), classes.get(path.name)
+        cases[path.name] = read_labeled(path, task, names, category=category, seed=seed + place)
     return StudySet(_split(folders, validation_share, seed), cases)
 
 
-def folder_lesions(folder: Path) -> list[StudyCase]:
+def folder_lesions(folder: Path) -> list[LabeledCase]:
     """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast.
 
     Raises:
@@ -185,7 +177,7 @@ def folder_lesions(folder: Path) -> list[StudyCase]:
         ImageError: A file cannot be read.
     """
     folders = _case_folders(folder, least=1)
-    return [_study(path, TaskId.LESION_SEGMENTATION, "gland", {}, 0) for _, path in folders]
+    return [read_labeled(path, lesion_task().id) for _, path in folders]
 
 
 def _case_folders(folder: Path, least: int = 2) -> list[tuple[str, Path]]:
@@ -216,26 +208,17 @@ def _split(folders: Sequence[tuple[str, Path]], validation_share: float, seed: i
     return Split(tuple(sorted(names[count:])), tuple(sorted(names[:count])))
 
 
-@dataclass(frozen=True)
-class MaskNames:
-    """File stems of a case's masks; of the gland's several, the first that a case has is taken."""
-
-    gland: tuple[str, ...] = ("gland",)
-    zones: str = "zones"
-    lesion: str = "lesion"
-
-
-def read_study(
-    path: Path, task: TaskId, names: MaskNames = MaskNames(), *, category: str | None = None, seed: int = 0
-) -> StudyCase:
+def read_labeled(
+    path: Path, task: str, names: MaskNames = DEFAULT_NAMES, *, category: str | None = None, seed: int = 0
+) -> LabeledCase:
     """One case on disk with what is true of it.
 
     Args:
         path: Folder of the case.
         task: The task.
         names: How its masks are called.
-        category: Its PI-RADS class, of a classification; where nobody gave one, the mask of its lesions says whether
-            there is clinically significant cancer, which is enough to measure by, though not to train.
+        category: Its class, of a classification; where nobody gave one, the mask of its lesions says whether there is
+            clinically significant cancer, which is enough to measure by, though not to train.
         seed: Of the field that distorts a scan.
 
     Raises:
@@ -243,72 +226,24 @@ def read_study(
         ImageError: A file cannot be read.
         MissingSequenceError: The case lacks a sequence.
     """
-    case = replace(read_case(path, sequences=_sequences(task)), id=path.name, gland=None)
+    reader = find_task(task)
+    case = read_case(path, sequences=reader.truth_sequences or reader.sequences)
+    case = replace(case, id=path.name, gland=None)
     found = (read_gland_mask(path, stem) for stem in names.gland)
     gland = next((mask for mask in found if mask is not None), None)
-    if TASKS[task].output == "image":
-        return from_scan(case, task, seed=seed, gland=gland)
-    if category is not None:
-        return from_labels(case, task, gland=gland, category=category)
-    if task is TaskId.ANATOMY_SEGMENTATION:
-        return from_labels(case, task, gland=gland, masks=_anatomy(path, case, gland, names))
-    return from_labels(case, task, gland=gland, masks=_cancers(path, case, names))
+    return reader.read_labeled(path, case, gland, names, category=category, seed=seed)
 
 
-def _study(path: Path, task: TaskId, gland: str, classes: Mapping[str, str], seed: int) -> StudyCase:
-    if task is TaskId.CLASSIFICATION and path.name not in classes:
-        raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
-    return read_study(path, task, MaskNames((gland,)), category=classes.get(path.name), seed=seed)
-
-
-def _sequences(task: TaskId) -> tuple:
-    """What is read: for T2w→ADC the answer too."""
-    return (*TASKS[task].sequences, "adc") if task is TaskId.ADC_TRANSLATION else TASKS[task].sequences
-
-
-def _anatomy(path: Path, case: Case, gland: Volume | None, names: MaskNames) -> dict[Label, Volume]:
-    if gland is None:
-        raise DatasetError(
-            f"Case '{case.id}' must have a mask {' or '.join(names.gland)}, but has none. Draw one, or leave it out."
-        )
-    zones = _labels(path, names.zones)
-    values = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
-    parts = {} if zones is None else {label: _where(zones, zones.array == v) for label, v in values.items()}
-    return {Label.PROSTATE: gland, **parts}
-
-
-def _cancers(path: Path, case: Case, names: MaskNames) -> dict[Label, Volume]:
-    grades = _labels(path, names.lesion)
-    if grades is None:
-        raise DatasetError(
-            f"Case '{case.id}' must have a mask {names.lesion}, empty without a lesion, but has none. Add it."
-        )
-    grade = grades.array
-    return {
-        Label.INDOLENT_CANCER: _where(grades, (grade > 0) & (grade < SIGNIFICANT_GRADE)),
-        Label.CSPCA: _where(grades, grade >= SIGNIFICANT_GRADE),
-    }
-
-
-def _labels(folder: Path, stem: str) -> Volume | None:
-    found = [folder / f"{stem}{suffix}" for suffix in _MASK_SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
-    return read_mask(found[0], stem) if found else None
-
-
-def _where(labels: Volume, mask: np.ndarray) -> Volume:
-    return labels.with_array(mask.astype(np.uint8))
-
-
-def _classes(folder: Path) -> dict[str, str]:
-    """Case → PI-RADS class, from the folder's table."""
-    path = folder / LABELS
+def _classes(folder: Path, task: Task) -> dict[str, str]:
+    """Case → class, from the folder's table."""
+    path, column = folder / LABELS, task.label_column
     if not path.is_file():
-        raise DatasetError(f"Folder '{folder.name}' must hold {LABELS} with the columns case,pirads. Add it.")
+        raise DatasetError(f"Folder '{folder.name}' must hold {LABELS} with the columns case,{column}. Add it.")
     found = {}
     with path.open(newline="", encoding="utf-8") as stream:
         for number, row in enumerate(csv.DictReader(stream), start=2):
-            name = f"PI-RADS {(row.get('pirads') or '').strip()}"
-            if name not in PI_RADS:
-                raise DatasetError(f"{LABELS}, line {number}: pirads must be 2, 3, 4 or 5, got '{row.get('pirads')}'.")
-            found[row.get("case") or ""] = name
+            try:
+                found[row.get("case") or ""] = task.class_from_table(row.get(column) or "")
+            except ValueError as error:
+                raise DatasetError(f"{LABELS}, line {number}: {error}, got '{row.get(column)}'.") from None
     return found

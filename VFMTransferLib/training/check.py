@@ -18,11 +18,11 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import DatasetError, VFMTransferError
-from ..core.terms import Sequence, TaskId
+from ..core.terms import Sequence
 from ..core.volume import Volume
 from ..io import read_case, read_mask
 from ..io.images import image_stem, is_image_name
-from ..tasks.base import TASKS
+from ..tasks import find_task
 
 Severity = Literal["error", "warning", "note"]
 SPLITS = ("train", "training", "validation", "val", "test", "testing")
@@ -89,7 +89,7 @@ class DataReport:
 
 
 def check_data(
-    folder: Path, task: TaskId, on_progress: Callable[[str, float], None] = lambda stage, fraction: None
+    folder: Path, task: str, on_progress: Callable[[str, float], None] = lambda stage, fraction: None
 ) -> DataReport:
     """Look at every case of a folder; nothing is changed.
 
@@ -168,16 +168,17 @@ def _picture(volume: Volume) -> np.ndarray:
     return small / (np.linalg.norm(small) or 1.0)
 
 
-def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task: TaskId) -> Iterator[Finding]:
-    missing = [sequence for sequence in TASKS[task].sequences if sequence not in case]
+def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: str) -> Iterator[Finding]:
+    task = find_task(task_id)
+    missing = [sequence for sequence in task.sequences if sequence not in case]
     if missing:
-        needs = ", ".join(TASKS[task].sequences)
-        yield Finding("error", name, f"{TASKS[task].title} needs {needs}, but {', '.join(missing)} is missing.")
+        needs = ", ".join(task.sequences)
+        yield Finding("error", name, f"{task.title} needs {needs}, but {', '.join(missing)} is missing.")
     for sequence, volume in case.volumes.items():
         yield from _grid_findings(volume, sequence, name)
     for stem, mask in masks.items():
         yield from _mask_findings(mask, stem, case, name)
-    if not masks and TASKS[task].output == "segmentation":
+    if not masks and task.output == "segmentation":
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
         yield Finding("note", name, note)

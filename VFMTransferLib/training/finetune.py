@@ -7,7 +7,6 @@ again with the same configuration, a training goes on where it was.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import read_weights
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
-from ..core.terms import Arm, TaskId
+from ..core.terms import Arm
 from ..encoders.base import ModelSpec
 from ..encoders.demonstration import demonstration
 from ..encoders.dynunet.network import specialised_network
@@ -29,11 +28,10 @@ from ..encoders.layers import accelerate
 from ..encoders.network import build_network
 from ..encoders.weights import bundle_encoder_weights, load_encoder
 from ..metrics.calibration import Calibration
-from ..tasks.base import TASKS
-from ..tasks.baselines import TITLES, trivial_baseline
-from ..tasks.losses import Objective, Sample, class_weights, collate
-from ..tasks.scores import OF_PROBABILITIES, Scores, calibration_of, score_results
-from ..tasks.truth import StudyCase
+from ..tasks import TASKS, task_of
+from ..tasks.base import LabeledCase, finite
+from ..tasks.scores import Scores, score_results
+from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
 from .cases import Split, StudySet
 from .distributed import DistributedContext
@@ -48,7 +46,7 @@ from .loop import (
     run_record,
     step_generator,
 )
-from .samples import lesson_of
+from .samples import samples_of
 from .validation import ValidationCases
 
 VERSION = "1.0.0"  # of the bundles
@@ -93,7 +91,7 @@ class FinetuneConfig:
 
 def finetune_config(
     family: str,
-    task: TaskId,
+    task: str,
     split: Split,
     *,
     steps: int,
@@ -124,7 +122,7 @@ def finetune_config(
         schedule=Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
         augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
         seed=seed,
-        drop_path=0.0 if is_image else 0.1,
+        drop_path=TASKS[task].drop_path,
         phantom_share=0.0,
         measure_every=max(steps // 10, 1),
         batch=batch or _batch(family, task),
@@ -132,11 +130,11 @@ def finetune_config(
     )
 
 
-def _batch(family: str, task: TaskId) -> int:
+def _batch(family: str, task: str) -> int:
     """Samples a step: a volume, several slices, or as many cases as batch normalization needs."""
-    if task is TaskId.CLASSIFICATION:
+    if TASKS[task].head == "classes":
         return 4 if family == "profound" else 2
-    if task is TaskId.DISTORTION_CORRECTION and family == "profound":
+    if TASKS[task].head == "matching" and family == "profound":
         return 2  # one window's mean displacement says little of the next one's
     return 1 if family == "profound" else 8
 
@@ -181,7 +179,7 @@ def finetune(
     folder: Path,
     *,
     init: Initialization | None = None,
-    phantoms: Iterable[StudyCase] = (),
+    phantoms: Iterable[LabeledCase] = (),
     context: DistributedContext | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
@@ -207,12 +205,11 @@ def finetune(
     lacking = sorted(set(config.split.train) - set(dataset.cases))
     if lacking:
         raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
-    training = [lesson_of(case, config.model) for case in dataset.of(config.split.train)]
-    between = [lesson_of(case, config.model) for case in phantoms]
+    training = [samples_of(case, config.model) for case in dataset.of(config.split.train)]
+    between = [samples_of(case, config.model) for case in phantoms]
     context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.of(config.split.validation) if context.is_first else [])
-    categories = [one.category for one in (*training, *between) if one.category is not None]
-    objective = Objective(config.model, class_weights(categories, config.model.head.out_channels))
+    objective = Objective.balanced(config.model, [one.category for one in (*training, *between)])
     run = Run.start(initial_network(config, init), config.schedule, objective.loss, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
@@ -281,7 +278,7 @@ def write_arm(
     init: Initialization | None,
     license: str,
     title: str | None = None,
-    more_cases: Mapping[str, list[StudyCase]] | None = None,
+    more_cases: Mapping[str, list[LabeledCase]] | None = None,
     card: Callable[[Bundle], str] | None = None,
 ) -> Bundle:
     """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
@@ -301,7 +298,7 @@ def write_arm(
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
     spec, network = config.model, averaged_network(run, config.model)
     validation = ValidationCases(spec, dataset.of(config.split.validation))
-    calibration = calibration_of(validation.scores(network)) if spec.task is TaskId.CLASSIFICATION else None
+    calibration = task_of(spec).fit_calibration(validation.scores(network).cases)
     training = dataset.of(config.split.train)
     parts = _measured_parts(config, dataset) | dict(more_cases or {})
     document = to_json(config)
@@ -322,19 +319,14 @@ def write_arm(
         metrics={part: _measured(network, spec, cases, training, calibration) for part, cases in parts.items()},
         license=license,
         demonstration=True,
-        description=f"{spec.prediction_task.title}. The study's arms differ in the encoder's initial weights only.",
+        description=f"{task_of(spec).title}. The study's arms differ in the encoder's initial weights only.",
         calibration=calibration,
     )
     text = None if card is None else card(bundle)
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """What has a value; JSON knows no other numbers."""
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
-
-
-def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list[StudyCase]]:
+def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list[LabeledCase]]:
     """The cases that are measured, by what they are for; phantoms apart from real ones where there are both."""
     parts = {}
     for name, cases in (("validation", config.split.validation), ("test", config.split.test)):
@@ -350,23 +342,22 @@ def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list
 def _measured(
     network: nn.Module,
     spec: ModelSpec,
-    cases: list[StudyCase],
-    training: list[StudyCase],
+    cases: list[LabeledCase],
+    training: list[LabeledCase],
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     """Scores of a network, of its probabilities also before calibration, and of the task's naive baseline."""
     validation = ValidationCases(spec, cases)
-    found = _score_record(validation.scores(network, calibration))
+    found, task = _score_record(validation.scores(network, calibration)), task_of(spec)
     if calibration is not None:
         plain = validation.scores(network).cohort
-        found["uncalibrated"] = finite({name: plain[name] for name in OF_PROBABILITIES if name in plain})
-    task = spec.prediction_task.id
+        found["uncalibrated"] = finite({name: plain[name] for name in task.calibrated_measures if name in plain})
     try:
-        baseline = trivial_baseline(task, training)
-        naive = _score_record(score_results(task, ((baseline(case), case) for case in cases)))
+        baseline = task.naive_baseline(training)
+        naive = _score_record(score_results(task.id, ((baseline(case), case) for case in cases)))
     except DatasetError as error:
         return {**found, "trivial": {"what": f"none: {error}"}}
-    return {**found, "trivial": {"what": TITLES[task], **naive}}
+    return {**found, "trivial": {"what": task.baseline, **naive}}
 
 
 def _score_record(scores: Scores) -> dict[str, Any]:

@@ -8,18 +8,8 @@ from typing import Any
 
 from ..bundles.bundle import Bundle
 from ..bundles.model_card import model_card
-from ..core.terms import TaskId
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 
-# What a card shows of each task, most telling first; the whole is in the metadata.
-SHOWN: dict[TaskId, tuple[str, ...]] = {
-    TaskId.ANATOMY_SEGMENTATION: ("dice", "hd95_mm", "volume_error_ml"),
-    TaskId.LESION_SEGMENTATION: ("dice", "lesions_missed", "lesions_added", "volume_in_vain_ml"),
-    TaskId.CLASSIFICATION: ("brier", "log_loss"),
-    TaskId.SUPER_RESOLUTION: ("psnr_db", "ssim", "mae"),
-    TaskId.DISTORTION_CORRECTION: ("psnr_db", "ssim", "displacement_mm", "displacement_mm gland"),
-    TaskId.ADC_TRANSLATION: ("mae", "ssim", "mae gland"),
-}
 _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")
 
 
@@ -42,9 +32,9 @@ def recipe_card(bundle: Bundle, *, training: str, attribution: str, notes: Seque
     return "\n\n".join(sections) + "\n"
 
 
-def _measured(found: Mapping[str, Any], task: TaskId) -> list[str]:
+def _measured(found: Mapping[str, Any], task: str) -> list[str]:
     """Table of cases and their mean, each value before that of the naive baseline."""
-    names = [name for name in SHOWN[task] if any(name in values for values in found["cases"].values())]
+    names = [name for name in TASKS[task].card_measures if any(name in values for values in found["cases"].values())]
     naive = found.get("trivial", {})
     head = ["case", *(f"{name}: network | naive" for name in names)]
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * (1 + 2 * len(names))]

@@ -22,7 +22,8 @@ from ..core.errors import DatasetError
 from ..encoders.network import build_network
 from ..encoders.pretext import PretextTask, View
 from ..encoders.weights import encoder_weights, load_encoder
-from ..tasks.truth import StudyCase, class_map
+from ..tasks.base import LabeledCase
+from ..tasks.lesions import class_map
 from .augmentation import Augmentation
 from .crops import sample_view, training_case
 from .distributed import DistributedContext
@@ -93,10 +94,10 @@ def pretrain_config(
 
 def pretrain(
     config: PretrainConfig,
-    cases: Iterable[Case | StudyCase],
+    cases: Iterable[Case | LabeledCase],
     folder: Path,
     *,
-    phantoms: Iterable[Case | StudyCase] = (),
+    phantoms: Iterable[Case | LabeledCase] = (),
     context: DistributedContext | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
@@ -158,7 +159,7 @@ def pretrain(
 
 
 def write_pretrained(
-    config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Case | StudyCase]
+    config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Case | LabeledCase]
 ) -> Bundle:
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
@@ -191,17 +192,17 @@ def write_pretrained(
     return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
 
 
-def _case_of(case: Case | StudyCase) -> Case:
+def _case_of(case: Case | LabeledCase) -> Case:
     return case if isinstance(case, Case) else case.case
 
 
-def _shown(case: Case | StudyCase, config: PretrainConfig) -> Shown:
+def _shown(case: Case | LabeledCase, config: PretrainConfig) -> Shown:
     """Random views of a case: of a network of slices one slice, of others the crop of prediction."""
     spec, how = config.pretext.spec, config.augmentation
     if not config.pretext.needs_tissues:
         cropped = training_case(_case_of(case), spec)
         return lambda generator: View(sample_view(cropped, spec.preprocess, generator, how).image)
-    if not isinstance(case, StudyCase) or case.gland is None:
+    if not isinstance(case, LabeledCase) or case.gland is None:
         raise DatasetError(
             f"Case '{_case_of(case).id}' must have masks of prostate and lesions for pretext task "
             f"{config.pretext.name}, but lacks them. Add them, or leave the case out."

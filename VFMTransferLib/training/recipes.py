@@ -29,9 +29,10 @@ from ..evaluation.gland import read_gland_mask
 from ..io import read_case
 from ..metrics.arrays import dice
 from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
-from ..tasks.truth import StudyCase, from_phantom
+from ..tasks import TASKS
+from ..tasks.base import LabeledCase, MaskNames
 from .augmentation import Augmentation
-from .cases import MaskNames, Split, StudySet, read_study
+from .cases import Split, StudySet, read_labeled
 from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
 from .loop import Progress, Schedule, checkpoint_folder
 from .model_cards import recipe_card
@@ -163,8 +164,8 @@ class Recipe:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:
             raise ValueError("some cases or phantoms must train, got none")
-        if self.task is TaskId.SUPER_RESOLUTION and not self.phantoms.full_resolution:
-            raise ValueError("phantoms.full_resolution must be true for super-resolution, got false")
+        if TASKS[self.task].phantom_options().get("full_resolution") and not self.phantoms.full_resolution:
+            raise ValueError(f"phantoms.full_resolution must be true for {self.task}, got false")
         if self.schedule and (self.schedule.steps, self.schedule.precision) != (self.steps, self.precision):
             raise ValueError("steps and precision must be the same in schedule and recipe")
         if self.network and (self.network.task, self.network.family) != (self.task, self.encoder):
@@ -323,8 +324,8 @@ class RecipeData:
     """
 
     dataset: StudySet
-    shown: tuple[StudyCase, ...]
-    references: Mapping[str, list[StudyCase]] = field(default_factory=dict)
+    shown: tuple[LabeledCase, ...]
+    references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)
 
 
 def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | None = None) -> RecipeData:
@@ -343,11 +344,11 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | 
     named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
     _require_folders(data, named)
     real = {
-        name: read_study(data / name, recipe.task, recipe.masks, seed=recipe.seed + place)
+        name: read_labeled(data / name, recipe.task, recipe.masks, seed=recipe.seed + place)
         for place, name in enumerate(named)
     }
     groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
-    made = [[from_phantom(p, recipe.task) for p in _phantoms(recipe, g, work, on_progress)] for g in groups]
+    made = [[TASKS[recipe.task].from_phantom(p) for p in _phantoms(recipe, g, work, on_progress)] for g in groups]
     train, validation, test = (tuple(study.case.id for study in studies) for studies in made)
     shown = tuple(made[0]) if recipe.split.train else ()
     split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
@@ -368,17 +369,17 @@ def _require_folders(data: Path, names: Sequence[str]) -> None:
         raise DatasetError(f"The folder must hold all cases of the recipe, but lacks {', '.join(lacking)}. Add them.")
 
 
-def _reference_cases(recipe: Recipe, data: Path) -> dict[str, list[StudyCase]]:
+def _reference_cases(recipe: Recipe, data: Path) -> dict[str, list[LabeledCase]]:
     """The cases that have each further mask, those that train apart from unseen ones."""
     if recipe.references is None:
         return {}
     _require_folders(data, recipe.references.cases)
-    found: dict[str, list[StudyCase]] = {}
+    found: dict[str, list[LabeledCase]] = {}
     for mask in recipe.references.masks:
         for name in recipe.references.cases:
             if read_gland_mask(data / name, mask) is not None:
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
-                found.setdefault(part, []).append(read_study(data / name, recipe.task, MaskNames((mask,))))
+                found.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
     return found
 
 
@@ -468,7 +469,7 @@ def soften_labels(
     return StudySet(data.dataset.split, cases)
 
 
-def softened(case: StudyCase, result: Result, how: SoftLabels) -> StudyCase:
+def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
     """A case whose mask of the prostate is the weighted mean of its own and a prediction.
 
     Where the two disagree as wholes, the network has failed on a case unlike all that it was trained on, and the mask

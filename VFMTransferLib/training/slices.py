@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +15,15 @@ from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.placement import Prepared, cut
 from ..core.terms import Label
-from ..core.volume import IntTriple, Volume
+from ..core.volume import Volume
 from ..encoders.base import ModelSpec, ViTSpec
 from ..encoders.preparation import NEIGHBORS, neighbor_slices, prepare
 from ..phantom import Phantom
 from ..phantom.gland import SIGNIFICANT_GRADE
+from ..tasks.training import OnTheFly
 from .augmentation import Augmentation, happens, vary_intensity
 
 _NEAR_GLAND = 0.8  # share of the samples whose slice holds gland; in the others it is as likely as any
-
-
-class Fresh(Protocol):
-    """What makes a case anew at every sample, such as a field that distorts it."""
-
-    def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
-        """The images (C, *size) of a block from voxel `start` on as they are now, and the truth's maps (K, *size)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class SliceCase:
         marked: Slices that show the prostate.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
-        fresh: Where each sample makes the case anew; its maps are not asked then.
+        fresh: Where each sample makes the case again; its maps are not used then.
     """
 
     id: str
@@ -56,7 +49,7 @@ class SliceCase:
     marked: tuple[int, ...]
     is_signed: bool = False
     keeps_intensity: bool = False
-    fresh: Fresh | None = field(default=None, repr=False)
+    fresh: OnTheFly | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -176,9 +169,9 @@ def mirrored(maps: Tensor, is_signed: bool) -> Tensor:
 
 
 def _fresh_slices(
-    fresh: Fresh, windows: Tensor, neighbors: list[int], z: int, corner: tuple[int, int], generator: Generator
+    fresh: OnTheFly, windows: Tensor, neighbors: list[int], z: int, corner: tuple[int, int], generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """The windows (S, 3, H, W) made anew, and the maps (K, H, W) of slice `z`; a slice may be its own neighbor."""
+    """The windows (S, 3, H, W) made again, and the maps (K, H, W) of slice `z`; a slice may be its own neighbor."""
     places = sorted(set(neighbors))
     once = windows[:, [neighbors.index(place) for place in places]]
     images, maps = fresh.block(once, (places[0], *corner), generator)

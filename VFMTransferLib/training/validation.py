@@ -14,10 +14,10 @@ from ..core.result import Provenance, Result
 from ..encoders.base import ModelSpec
 from ..inference.windows import infer
 from ..metrics.calibration import Calibration
-from ..tasks.decoding import postprocess
+from ..tasks import task_of
+from ..tasks.base import DecodeOptions, LabeledCase
 from ..tasks.scores import Scores, score_results
-from ..tasks.truth import StudyCase
-from .samples import prepare_study
+from .samples import prepare_labeled
 
 _SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
 
@@ -56,18 +56,20 @@ class ValidationCases:
         cases: The cases.
     """
 
-    def __init__(self, spec: ModelSpec, cases: Iterable[StudyCase]) -> None:
+    def __init__(self, spec: ModelSpec, cases: Iterable[LabeledCase]) -> None:
         self.spec = spec
-        self.cases: list[tuple[StudyCase, Prepared]] = [(case, prepare_study(case, spec)) for case in cases]
+        self.cases: list[tuple[LabeledCase, Prepared]] = [(case, prepare_labeled(case, spec)) for case in cases]
 
     def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
         """How good a network in evaluation mode is, its classes calibrated where that is given."""
-        return score_results(self.spec.prediction_task.id, self.results(network, calibration))
+        return score_results(str(self.spec.task), self.results(network, calibration))
 
-    def results(self, network: nn.Module, calibration: Calibration | None = None) -> Iterator[tuple[Result, StudyCase]]:
+    def results(
+        self, network: nn.Module, calibration: Calibration | None = None
+    ) -> Iterator[tuple[Result, LabeledCase]]:
         """The result of a network in evaluation mode on each case, and the case."""
         session = NetworkSession(network)
         for study, prepared in self.cases:
             logits = infer(session, prepared, self.spec)
-            options = {"phase_axis": study.phase_axis, "gland": study.gland, "calibration": calibration}
-            yield postprocess(logits, prepared, study.case, self.spec, _SOURCE, **options), study
+            options = DecodeOptions(phase_axis=study.phase_axis, gland=study.gland, calibration=calibration)
+            yield task_of(self.spec).decode(logits, prepared, study.case, self.spec, _SOURCE, options), study

@@ -22,7 +22,7 @@ from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io.exported_inputs import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
-from ..tasks.base import TASKS
+from ..tasks import TASKS
 from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, Progress, Reply, Run
 
 REFERENCE = "reference"

@@ -17,8 +17,8 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from ..core.errors import JobError, VFMTransferError
-from ..core.terms import TaskId
 from ..core.version import __version__
+from ..tasks import TASKS
 from .messages import (
     Batch,
     Bye,
@@ -178,7 +178,7 @@ def capabilities() -> Capabilities:
     """What this Python can do, by the packages that are there; none is imported."""
     missing = tuple(name for name in REQUIRED if not _is_there(name))
     runtimes = tuple(name for name, packages in _RUNTIME_PACKAGES.items() if all(map(_is_there, packages)))
-    return Capabilities(tuple(TaskId), runtimes, missing)
+    return Capabilities(tuple(TASKS), runtimes, missing)
 
 
 def describe_error(error: Exception, job: str | None, arm: int | None) -> Error:

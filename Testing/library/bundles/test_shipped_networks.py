@@ -10,11 +10,10 @@ from VFMTransferLib.core.terms import Arm, TaskId
 from VFMTransferLib.evaluation.gland import agreement, evaluate_gland
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.phantom import Phantom, make_phantom
-from VFMTransferLib.tasks.base import TASKS
-from VFMTransferLib.tasks.baselines import trivial_baseline
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase, MaskNames
 from VFMTransferLib.tasks.scores import score_case
-from VFMTransferLib.tasks.truth import StudyCase, around_gland, from_phantom
-from VFMTransferLib.training.cases import MaskNames, read_study
+from VFMTransferLib.training.cases import read_labeled
 
 UNSEEN_SEED = 4321
 UNSEEN_CANCER_SEED = 5016  # one cancer of grade group 2, 2.1 ml
@@ -32,10 +31,10 @@ def unseen_phantom() -> Phantom:
     return make_phantom(UNSEEN_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), full_resolution=True, phase_axis=0)
 
 
-def assert_better_than_trivial(study: StudyCase) -> None:
+def assert_better_than_trivial(study: LabeledCase) -> None:
     """By the task's primary measure; the mean ADC is even told this case's own."""
     task = TASKS[study.task]
-    baseline = trivial_baseline(task.id, [study])
+    baseline = TASKS[task.id].naive_baseline([study])
     trivial = score_case(baseline(study), study).values[task.metric]
     for bundle in default_pair(task.id):
         found = score_case(predict(study.case, bundle, gland=study.gland), study).values[task.metric]
@@ -44,18 +43,19 @@ def assert_better_than_trivial(study: StudyCase) -> None:
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
 def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task):
-    assert_better_than_trivial(around_gland(from_phantom(unseen_phantom, task), WIDTH_MM))
+    assert_better_than_trivial(TASKS[task].around_gland(TASKS[task].from_phantom(unseen_phantom), WIDTH_MM))
 
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
 def test_images_of_an_unseen_study_are_better_than_by_no_network(shared_data, task):
     case = shared_data / "cases" / "ProstateX-0214"
-    assert_better_than_trivial(around_gland(read_study(case, task, MaskNames(("gland_nc",)), seed=5), WIDTH_MM))
+    study = read_labeled(case, task, MaskNames(("gland_nc",)), seed=5)
+    assert_better_than_trivial(TASKS[task].around_gland(study, WIDTH_MM))
 
 
 def test_a_large_cancer_of_an_unseen_phantom_is_found():
     phantom = make_phantom(UNSEEN_CANCER_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), lesions=1, phase_axis=0)
-    study = from_phantom(phantom, TaskId.LESION_SEGMENTATION)
+    study = TASKS[TaskId.LESION_SEGMENTATION].from_phantom(phantom)
     for bundle in default_pair(TaskId.LESION_SEGMENTATION):
         found = score_case(predict(study.case, bundle, gland=study.gland), study).values
         assert found["lesions_missed"] == 0, bundle.name
@@ -66,7 +66,7 @@ def test_a_large_cancer_of_an_unseen_phantom_is_found():
 def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_added):
     """Three studies are no proof; that networks taught by phantoms alone come so far shall not be lost unnoticed."""
     masks = MaskNames(("gland_taps", "gland_nc"), lesion="lesion_nc")
-    study = read_study(shared_data / "cases" / name, TaskId.LESION_SEGMENTATION, masks)
+    study = read_labeled(shared_data / "cases" / name, TaskId.LESION_SEGMENTATION, masks)
     for bundle in default_pair(TaskId.LESION_SEGMENTATION):
         found = score_case(predict(study.case, bundle, gland=study.gland), study).values
         assert found["lesions_missed"] == 0, bundle.name

@@ -21,7 +21,7 @@ from VFMTransferLib.encoders.preparation import (
     zscore_nonzero,
     zscore_within,
 )
-from VFMTransferLib.tasks.zero_filled import zero_filled
+from VFMTransferLib.tasks.super_resolution.zero_filled import zero_filled
 
 
 @pytest.fixture

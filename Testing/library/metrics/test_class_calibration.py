@@ -22,7 +22,8 @@ from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
-from VFMTransferLib.tasks.scores import CaseScore, Scores, calibration_of
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import CaseScore
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.finetune import finetune, write_arm
 
@@ -121,7 +122,7 @@ def a_score(case: str, truth: str | None, is_significant: bool) -> CaseScore:
 
 def test_cases_teach_by_their_class_or_by_csPCa_alone():  # noqa: N802
     def found(*cases: CaseScore) -> Calibration | None:
-        return calibration_of(Scores(TaskId.CLASSIFICATION, cases, {}))
+        return TASKS[TaskId.CLASSIFICATION].fit_calibration(cases)
 
     logits = np.log([[0.1, 0.2, 0.3, 0.4]])
     by_class = found(a_score("a", "PI-RADS 2", False))
@@ -129,7 +130,7 @@ def test_cases_teach_by_their_class_or_by_csPCa_alone():  # noqa: N802
     by_lesion = found(a_score("a", None, True))
     assert by_lesion == fit_calibration(logits, np.array([[False, False, True, True]]))
     assert found() is None
-    assert calibration_of(Scores(TaskId.LESION_SEGMENTATION, (a_score("a", None, True),), {})) is None
+    assert TASKS[TaskId.LESION_SEGMENTATION].fit_calibration((a_score("a", None, True),)) is None
 
 
 @pytest.fixture(scope="module")

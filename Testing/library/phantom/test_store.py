@@ -9,7 +9,7 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.phantom.store import PhantomStore, read_phantom, store_phantom
-from VFMTransferLib.tasks.truth import from_phantom
+from VFMTransferLib.tasks import TASKS
 
 SPACING_MM = (3.0, 3.0, 4.0)
 
@@ -42,7 +42,7 @@ def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
     store = PhantomStore(tmp_path / "phantoms", SPACING_MM)
     for task in TaskId:
         (phantom,) = store.phantoms([5])
-        assert from_phantom(phantom, task).case.id == "phantom-0005"
+        assert TASKS[task].from_phantom(phantom).case.id == "phantom-0005"
     assert made == [5]
     PhantomStore(tmp_path / "phantoms", SPACING_MM, for_tasks=False, full_resolution=False).phantoms([5])
     assert made == [5, 5]

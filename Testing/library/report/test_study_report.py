@@ -22,7 +22,7 @@ from VFMTransferLib.report.study_sections import conclusion, gain_class
 from VFMTransferLib.study.examples import write_examples
 from VFMTransferLib.study.summary import Correlation
 from VFMTransferLib.study.tables import CURVES, DISTANCES, METRICS, StudyTables, write_tables
-from VFMTransferLib.tasks.baselines import TITLES, trivial_baseline
+from VFMTransferLib.tasks import TASKS
 
 GRID = a_grid()
 
@@ -51,7 +51,7 @@ def page(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("study")
     for task in (TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION):
         study = a_study(task)
-        write_examples(folder, TITLES[task], "trivial", [(trivial_baseline(task, [study])(study), study)])
+        write_examples(folder, TASKS[task].baseline, "trivial", [(TASKS[task].naive_baseline([study])(study), study)])
     return written(GRID, folder)
 
 

@@ -15,7 +15,7 @@ from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.examples import write_examples
 from VFMTransferLib.study.tables import write_tables
-from VFMTransferLib.tasks.baselines import TITLES, trivial_baseline
+from VFMTransferLib.tasks import TASKS
 
 pytestmark = needs_chromium
 VIEWS = [(1400, "light"), (1400, "dark"), (900, "light"), (900, "dark")]
@@ -42,7 +42,7 @@ def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     for task in TaskId:
         case = a_study(task)
-        write_examples(folder, TITLES[task], "trivial", [(trivial_baseline(task, [case])(case), case)])
+        write_examples(folder, TASKS[task].baseline, "trivial", [(TASKS[task].naive_baseline([case])(case), case)])
     write_tables(a_grid(), folder)
     write_study_report(folder)
     return folder

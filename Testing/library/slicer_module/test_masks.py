@@ -12,7 +12,7 @@ from VFMTransferLib.core.terms import LABEL_TERMS, Label, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.io.segmentations import terminology
-from VFMTransferLib.tasks.decoding import label_values
+from VFMTransferLib.tasks.segmentation import label_values
 from VFMTransferSlicer.inputs.handover import gridInWorld
 from VFMTransferSlicer.inputs.masks import maskOf, referenceOf, roiMask
 from VFMTransferSlicer.inputs.structures import labelOf, valuesOf

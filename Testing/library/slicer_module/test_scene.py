@@ -14,7 +14,7 @@ from VFMTransferLib.core.terms import LABEL_TERMS, RESEARCH_USE, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.io.segmentations import terminology
-from VFMTransferLib.tasks.images import warp
+from VFMTransferLib.tasks.distortion_correction.task import warp
 from VFMTransferSlicer.inputs.handover import gridInWorld
 from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, placeBeside
 

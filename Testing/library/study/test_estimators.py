@@ -18,10 +18,10 @@ from VFMTransferLib.study import estimators
 from VFMTransferLib.study.estimators import ESTIMATORS, Candidate, estimate, few_steps, logme, nearness, probe
 from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
 from VFMTransferLib.study.patches import PatchTable, patch_table
-from VFMTransferLib.tasks.images import SUPER_RESOLVED
-from VFMTransferLib.tasks.truth import target_maps
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 from VFMTransferLib.training.finetune import initial_network
-from VFMTransferLib.training.samples import prepare_study
+from VFMTransferLib.training.samples import prepare_labeled
 
 SEEDS = (0, 1, 2)
 SOME_CELLS = [
@@ -133,7 +133,7 @@ def test_profounds_patches_hold_their_share_of_the_prostate_and_all_stages():
     study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("profound", TaskId.ANATOMY_SEGMENTATION)
     network = pretrained_network(spec, None)
     table, case = patch_table(network, spec, [study]), feature_cases([study], spec)[0]
-    share = target_maps(study, case.prepared, spec)[0]
+    share = TASKS[study.task].training().targets(study, case.prepared, spec)[0]
     targets, features = [], []
     for start in case.starts:
         window = cut(np.stack([share, np.ones_like(share)]), start, (16, 32, 48))
@@ -200,8 +200,8 @@ def test_targets_have_the_tasks_units(family):
 def test_what_halving_took_away_is_a_root_mean_square():
     study, spec = a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.SUPER_RESOLUTION)
     assert SUPER_RESOLVED in study.images
-    prepared = prepare_study(study, spec)
-    residual = target_maps(study, prepared, spec)[0]
+    prepared = prepare_labeled(study, spec)
+    residual = TASKS[study.task].training().targets(study, prepared, spec)[0]
     table = patch_table(pretrained_network(spec, None), spec, [study])
     assert 0.3 * residual.std() < table.target.mean() < 3 * residual.std()
 

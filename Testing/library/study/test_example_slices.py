@@ -18,10 +18,10 @@ from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.study.examples import TOO_HIGH, TOO_LOW, read_examples, write_examples
-from VFMTransferLib.tasks.baselines import trivial_baseline
-from VFMTransferLib.tasks.images import ADC_SYNTHETIC
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.scores import score_case
-from VFMTransferLib.tasks.truth import StudyCase
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 # 48 x 40 mm in voxels that are longer than wide; z points to superior.
@@ -47,11 +47,11 @@ def a_t2w() -> Volume:
     return volume(array)
 
 
-def lesion_study(name: str = "case", lesion: Volume | None = None, **more) -> StudyCase:
+def lesion_study(name: str = "case", lesion: Volume | None = None, **more) -> LabeledCase:
     images = {sequence: replace(a_t2w(), name=str(sequence)) for sequence in Sequence}
     lesion = lesion or box(z=slice(4, 6), x=slice(12, 20))
     gland = box(z=slice(1, 4))
-    return StudyCase(TaskId.LESION_SEGMENTATION, Case(name, images), gland, {Label.CSPCA: lesion}, **more)
+    return LabeledCase(TaskId.LESION_SEGMENTATION, Case(name, images), gland, {Label.CSPCA: lesion}, **more)
 
 
 def lesion_result(marked: Volume, name: str = "case") -> Result:
@@ -59,9 +59,9 @@ def lesion_result(marked: Volume, name: str = "case") -> Result:
     return Result(name, TaskId.LESION_SEGMENTATION, SOURCE, {str(Label.CSPCA): 1}, marked, shown)
 
 
-def adc_study(truth: np.ndarray) -> StudyCase:
+def adc_study(truth: np.ndarray) -> LabeledCase:
     case = Case("case", {Sequence.T2W: a_t2w()})
-    return StudyCase(TaskId.ADC_TRANSLATION, case, box(z=slice(2, 5)), images={ADC_SYNTHETIC: volume(truth)})
+    return LabeledCase(TaskId.ADC_TRANSLATION, case, box(z=slice(2, 5)), images={ADC_SYNTHETIC: volume(truth)})
 
 
 def adc_result(array: np.ndarray) -> Result:
@@ -160,7 +160,7 @@ def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
     gland = box(z=slice(1, 4))
     masks = {Label.PROSTATE: gland, Label.PERIPHERAL_ZONE: gland, Label.TRANSITION_ZONE: box(z=slice(0, 0))}
     case = Case("case", {Sequence.T2W: a_t2w()})
-    study = StudyCase(TaskId.ANATOMY_SEGMENTATION, case, gland, masks, is_phantom=False)
+    study = LabeledCase(TaskId.ANATOMY_SEGMENTATION, case, gland, masks, is_phantom=False)
     result = Result("case", study.task, SOURCE, {str(Label.PROSTATE): 1}, gland, {})
     (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
     assert set(example.outlines) == {"prostate", "truth"}
@@ -193,8 +193,8 @@ def test_scores_are_the_cases_own(tmp_path):
 def test_a_gland_without_zones_is_outlined_as_one(tmp_path):
     gland = box(z=slice(1, 4))
     case = Case("case", {Sequence.T2W: a_t2w()})
-    study = StudyCase(TaskId.ANATOMY_SEGMENTATION, case, gland, {Label.PROSTATE: gland})
-    (result,) = (trivial_baseline(study.task, [study])(study),)
+    study = LabeledCase(TaskId.ANATOMY_SEGMENTATION, case, gland, {Label.PROSTATE: gland})
+    (result,) = (TASKS[study.task].naive_baseline([study])(study),)
     write_examples(tmp_path, "mean-shape", "trivial", [(result, study)])
     assert is_of(pixels(tmp_path, "truth.png", study.task), PROSTATE).any()
 
@@ -202,7 +202,7 @@ def test_a_gland_without_zones_is_outlined_as_one(tmp_path):
 @pytest.mark.parametrize("task", list(TaskId))
 def test_every_task_can_be_shown_and_read_again(tmp_path, task):
     study = a_study(task)
-    result = trivial_baseline(task, [study])(study)
+    result = TASKS[task].naive_baseline([study])(study)
     written = write_examples(tmp_path, "baseline", "trivial", [(result, study)])
     assert read_examples(tmp_path) == written
     (example,) = written

@@ -10,7 +10,7 @@ from study_grids import a_document, write_config
 from VFMTransferLib.core.errors import ConfigError
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.config import read_config
-from VFMTransferLib.study.tables import BASELINES, Cell, chosen_cells, study_cells
+from VFMTransferLib.study.tables import Cell, chosen_cells, study_cells
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -114,9 +114,3 @@ def test_a_part_of_the_cells_brings_the_pretraining_that_it_needs(config):
     }
     with pytest.raises(ConfigError, match="must have a cell of seed=9"):
         chosen_cells(cells, {"seed": ["9"]})
-
-
-def test_baselines_bear_the_names_of_their_results():
-    from VFMTransferLib.tasks.baselines import TITLES
-
-    assert BASELINES == TITLES

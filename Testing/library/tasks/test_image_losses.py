@@ -8,14 +8,9 @@ import torch
 
 from VFMTransferLib.metrics.arrays import ssim
 from VFMTransferLib.phantom import distort
-from VFMTransferLib.tasks.losses import (
-    IMAGE_WEIGHT,
-    SSIM_WEIGHT,
-    detail_loss,
-    displacement_loss,
-    image_loss,
-    undistorted,
-)
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.distortion_correction.training import IMAGE_WEIGHT, displacement_loss, undistorted
+from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, image_loss
 
 
 def some_images(shape: tuple[int, ...] = (2, 1, 3, 16, 20)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +37,9 @@ def test_places_count_by_their_weight():
 
 
 def test_detail_costs_its_squared_error():
-    assert float(detail_loss(torch.full((2, 1, 3, 4), 0.3), torch.full((2, 1, 3, 4), 0.1))) == pytest.approx(4.0)
+    batch = Batch((), torch.full((2, 2, 3, 4), 0.1), (0, 0))
+    training = TASKS["super-resolution"].training()
+    assert float(training.loss(torch.full((2, 1, 3, 4), 0.3), batch, None, ())) == pytest.approx(4.0)
 
 
 def test_a_volume_and_its_slices_cost_the_same():
@@ -81,7 +78,7 @@ def test_a_displacements_loss_by_hand():
     truth_mm, found_mm = torch.full((2, 8), 2.0), torch.full((2, 8), 1.0)
     tissue = torch.zeros(2, 8)
     tissue[:, 1:6] = 1
-    loss = displacement_loss(found_mm, truth_mm, ramp, ramp + 1, tissue, -1, 2.0)
+    loss = displacement_loss(found_mm, torch.stack([truth_mm, ramp, ramp + 1, tissue]), -1, 2.0)
     assert float(loss) == pytest.approx(1 + IMAGE_WEIGHT * 0.5)
 
 

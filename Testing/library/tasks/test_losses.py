@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from VFMTransferLib.tasks.losses import anatomy_loss, lesion_loss, soft_dice_loss
+from VFMTransferLib.encoders.losses import soft_dice_loss
+from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
+from VFMTransferLib.tasks.lesion_segmentation.training import lesion_loss
 
 
 def test_soft_dice_by_hand():

@@ -10,7 +10,11 @@ from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.encoders.preparation import prepare
-from VFMTransferLib.tasks.decoding import OUTSIDE_NOTE, activated, classify, label_values, one_organ, postprocess
+from VFMTransferLib.tasks import task_of
+from VFMTransferLib.tasks.anatomy_segmentation.task import one_organ
+from VFMTransferLib.tasks.base import DecodeOptions, activated
+from VFMTransferLib.tasks.lesion_segmentation.task import OUTSIDE_NOTE
+from VFMTransferLib.tasks.segmentation import label_values
 
 SOURCE = Provenance("fake", "A fake network", "", "0" * 64, "onnx", "cpu")
 ZONES = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
@@ -20,6 +24,10 @@ CENTER_MM = (2.0, -1.0, 0.5)
 @pytest.fixture
 def a_case():
     return a_small_case()
+
+
+def decode(logits, prepared, case, spec, source, **options):
+    return task_of(spec).decode(logits, prepared, case, spec, source, DecodeOptions(**options))
 
 
 def distance_mm(prepared, center=CENTER_MM) -> np.ndarray:
@@ -60,7 +68,7 @@ def test_zones_come_back_where_they_are_on_the_scanned_grid(a_case):
     far = distance_mm(prepared)
     logits = np.stack([(far - 10) * 4, 8 - 2 * far + far, (6 - far) * 4])  # background, peripheral, transition
     logits[1] = np.where((far < 10) & (far >= 6), 20, -20)
-    result = postprocess(logits.astype(np.float32), prepared, a_case, spec, SOURCE)
+    result = decode(logits.astype(np.float32), prepared, a_case, spec, SOURCE)
     reference = a_case[Sequence.T2W].geometry
     assert result.labels.geometry == reference
     assert result.labels.array.dtype == np.uint8
@@ -79,7 +87,7 @@ def test_gland_voxel_whose_zones_share_the_probability_is_not_lost(a_case):
     probabilities = np.where(
         inside, np.array([0.4, 0.3, 0.3])[:, None, None, None], np.array([0.98, 0.01, 0.01])[:, None, None, None]
     )
-    result = postprocess(np.log(probabilities), prepared, a_case, spec, SOURCE)
+    result = decode(np.log(probabilities), prepared, a_case, spec, SOURCE)
     assert dice(result.labels.array > 0, ball(a_case[Sequence.T2W].geometry, CENTER_MM, 8).array > 0) > 0.95
 
 
@@ -88,7 +96,7 @@ def test_prostate_beside_its_zones_is_divided_among_them(a_case):
     prepared = prepare(a_case, spec)
     far = distance_mm(prepared)
     logits = np.stack([10 - far, far - 16, 4 - far])  # zones weak everywhere: the gland alone decides what is marked
-    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    result = decode(logits, prepared, a_case, spec, SOURCE)
     assert dice(result.labels.array > 0, ball(a_case[Sequence.T2W].geometry, CENTER_MM, 10).array > 0) > 0.97
     assert result.label_values == {"peripheral-zone": 2, "transition-zone": 3}
     assert set(np.unique(result.labels.array)) == {0, 3}
@@ -100,7 +108,7 @@ def test_gland_is_one_organ_without_holes_and_the_rest_is_noted(a_case):
     far = distance_mm(prepared)
     elsewhere = distance_mm(prepared, (-14.0, 10.0, 0.0)) < 3
     marked = ((far < 9) & (far > 3)) | elsewhere
-    result = postprocess(np.where(marked, 9.0, -9.0)[None], prepared, a_case, spec, SOURCE)
+    result = decode(np.where(marked, 9.0, -9.0)[None], prepared, a_case, spec, SOURCE)
     assert dice(result.labels.array > 0, ball(a_case[Sequence.T2W].geometry, CENTER_MM, 9).array > 0) > 0.97
     assert any("1 smaller" in note for note in result.provenance.notes)
 
@@ -116,7 +124,7 @@ def test_unnamed_structures_keep_all_their_parts(a_case):
     prepared = prepare(a_case, spec)
     one, two = distance_mm(prepared) < 5, distance_mm(prepared, (-14.0, 10.0, 0.0)) < 4
     logits = np.stack([np.where(one | two, -9.0, 9.0), np.where(one | two, 9.0, -9.0), np.full(one.shape, -9.0)])
-    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    result = decode(logits, prepared, a_case, spec, SOURCE)
     reference = a_case[Sequence.T2W].geometry
     truth = (ball(reference, CENTER_MM, 5).array > 0) | (ball(reference, (-14.0, 10.0, 0.0), 4).array > 0)
     assert dice(result.labels.array == 1, truth) > 0.9
@@ -127,7 +135,7 @@ def test_lesions_are_found_outside_of_the_padding_with_their_adc(a_case):
     spec = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared) < 4, 3.0, -6.0)[None]
-    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    result = decode(logits, prepared, a_case, spec, SOURCE)
     (lesion,) = result.lesions
     assert lesion.label == "csPCa"
     assert np.abs(np.subtract(lesion.center_mm, CENTER_MM)).max() < 0.5
@@ -143,26 +151,26 @@ def test_marks_outside_of_the_prostate_are_left_out_and_the_notes_say_so(a_case)
     prepared = prepare(a_case, spec)
     inside, outside = distance_mm(prepared) < 4, distance_mm(prepared, (-14.0, 10.0, 0.0)) < 4
     logits = np.where(inside | outside, 3.0, -6.0)[None]
-    everywhere = postprocess(logits, prepared, a_case, spec, SOURCE)
+    everywhere = decode(logits, prepared, a_case, spec, SOURCE)
     assert len(everywhere.lesions) == 2
     gland = ball(a_case[Sequence.ADC].geometry, CENTER_MM, 8)  # on another grid than the marks
-    result = postprocess(logits, prepared, a_case, spec, SOURCE, gland=gland)
+    result = decode(logits, prepared, a_case, spec, SOURCE, gland=gland)
     (lesion,) = result.lesions
     assert np.abs(np.subtract(lesion.center_mm, CENTER_MM)).max() < 0.5
     assert result.volumes_ml["csPCa"] == pytest.approx(lesion.volume_ml)
     assert OUTSIDE_NOTE.format(count=1) in result.provenance.notes
     assert np.array_equal(result.probabilities["csPCa"].array, everywhere.probabilities["csPCa"].array)
     nobody = gland.with_array(np.zeros_like(gland.array))  # a mask that marks nothing knows nothing
-    assert len(postprocess(logits, prepared, a_case, spec, SOURCE, gland=nobody).lesions) == 2
+    assert len(decode(logits, prepared, a_case, spec, SOURCE, gland=nobody).lesions) == 2
 
 
 def test_threshold_of_the_caller_goes_before_the_networks(a_case):
     spec = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared) < 4, 3.0, -6.0)[None]
-    assert postprocess(logits, prepared, a_case, spec, SOURCE, threshold=0.99).lesions == ()
+    assert decode(logits, prepared, a_case, spec, SOURCE, threshold=0.99).lesions == ()
     with pytest.raises(ValueError, match="between 0 and 1"):
-        postprocess(logits, prepared, a_case, spec, SOURCE, threshold=40)
+        decode(logits, prepared, a_case, spec, SOURCE, threshold=40)
 
 
 def provicnet_logits(prepared) -> np.ndarray:
@@ -177,7 +185,7 @@ def test_provicnet_marks_where_both_cancer_classes_together_pass_the_threshold(a
     spec = with_preprocess("provicnet-t2w", patch=(1, 72, 80))
     gland = ball(a_case[Sequence.T2W].geometry, CENTER_MM, 12)
     prepared = prepare(a_case, spec, gland=gland)
-    result = postprocess(provicnet_logits(prepared), prepared, a_case, spec, SOURCE)
+    result = decode(provicnet_logits(prepared), prepared, a_case, spec, SOURCE)
     reference = a_case[Sequence.T2W].geometry
     assert dice(result.labels.array > 0, ball(reference, CENTER_MM, 9).array > 0) > 0.9
     assert dice(result.labels.array == 3, ball(reference, CENTER_MM, 5).array > 0) > 0.8
@@ -189,7 +197,7 @@ def test_provicnet_can_mark_significant_cancer_alone(a_case):
     spec = with_preprocess("provicnet-t2w", patch=(1, 72, 80))
     gland = ball(a_case[Sequence.T2W].geometry, CENTER_MM, 12)
     prepared = prepare(a_case, spec, gland=gland)
-    result = postprocess(provicnet_logits(prepared), prepared, a_case, spec, SOURCE, only_cspca=True)
+    result = decode(provicnet_logits(prepared), prepared, a_case, spec, SOURCE, only_cspca=True)
     assert result.label_values == {"csPCa": 3}
     assert list(result.probabilities) == ["csPCa"]
     assert dice(result.labels.array > 0, ball(a_case[Sequence.T2W].geometry, CENTER_MM, 5).array > 0) > 0.8
@@ -197,7 +205,7 @@ def test_provicnet_can_mark_significant_cancer_alone(a_case):
 
 def test_classes_add_up_and_what_follows_from_them_stands_apart(a_case):
     logits = np.log(np.array([0.1, 0.2, 0.3, 0.4]))
-    result = classify(logits, a_case, MODELS["profound-classifier"], SOURCE)
+    result = decode(logits, None, a_case, MODELS["profound-classifier"], SOURCE)
     assert result.class_probabilities == pytest.approx({f"PI-RADS {i}": (i - 1) / 10 for i in (2, 3, 4, 5)})
     assert result.derived_probabilities == pytest.approx({"PI-RADS >= 3": 0.9, "PI-RADS >= 4": 0.7, "csPCa": 0.7})
     assert any("own reading" in note for note in result.provenance.notes)
@@ -208,7 +216,7 @@ def test_gland_at_the_edge_of_the_window_is_said_to_be_cut(a_case, center_mm, is
     spec = with_preprocess(an_anatomy_spec((Label.PROSTATE,), "sigmoid"), patch=(32, 48, 48), whole_volume=False)
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared, center_mm) < 7, 9.0, -9.0)[None]
-    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    result = decode(logits, prepared, a_case, spec, SOURCE)
     assert any("reaches the edge" in note for note in result.provenance.notes) == is_cut
 
 
@@ -216,5 +224,5 @@ def test_gland_that_ends_with_the_field_of_view_is_not_said_to_be_cut(a_case):
     spec = an_anatomy_spec((Label.PROSTATE,), "sigmoid")
     prepared = prepare(a_case, spec)
     logits = np.where(distance_mm(prepared, (17.0, 0.0, 0.0)) < 7, 9.0, -9.0)[None]
-    result = postprocess(logits, prepared, a_case, spec, SOURCE)
+    result = decode(logits, prepared, a_case, spec, SOURCE)
     assert not any("reaches the edge" in note for note in result.provenance.notes)

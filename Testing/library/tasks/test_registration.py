@@ -11,10 +11,11 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import distort
-from VFMTransferLib.tasks.baselines import displacement_along, registered, trivial_baseline
-from VFMTransferLib.tasks.images import ADC_CORRECTED, HBV_CORRECTED
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
+from VFMTransferLib.tasks.distortion_correction.registration import displacement_along
+from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.tasks.scores import score_case
-from VFMTransferLib.tasks.truth import StudyCase
 
 COS, SIN = np.cos(0.1), np.sin(0.1)
 GRID = Geometry((48, 40, 8), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0), (COS, -SIN, 0, SIN, COS, 0, 0, 0, 1))
@@ -22,7 +23,7 @@ MOVED_MM = 4.0
 
 
 @pytest.fixture(scope="module", params=["left-right", "anterior-posterior"])
-def a_study(request) -> StudyCase:
+def a_study(request) -> LabeledCase:
     """Blobs on both images, dark in the one and bright in the other, and one of them moved by two voxels."""
     z, y, x = np.indices(GRID.shape)
     blobs = sum(
@@ -41,20 +42,20 @@ def a_study(request) -> StudyCase:
     }
     along = Volume(np.full(GRID.shape, MOVED_MM, np.float32), GRID)
     images = {HBV_CORRECTED: Volume(true, GRID), ADC_CORRECTED: adc}
-    study = StudyCase(TaskId.DISTORTION_CORRECTION, Case("c", volumes), images=images, along_phase_mm=along)
+    study = LabeledCase(TaskId.DISTORTION_CORRECTION, Case("c", volumes), images=images, along_phase_mm=along)
     return replace(study, phase_axis=request.param)
 
 
 def test_a_known_displacement_is_found_and_the_image_comes_back(a_study):
-    result = registered(a_study)
-    found, before = (score_case(r, a_study).values for r in (result, trivial_baseline(a_study.task, [])(a_study)))
+    result = TASKS[a_study.task].registered(a_study)
+    found, before = (score_case(r, a_study).values for r in (result, TASKS[a_study.task].naive_baseline([])(a_study)))
     middle = result.displacement_mm[4, 10:30, 12:36]
     assert np.linalg.norm(middle, axis=-1).mean() == pytest.approx(MOVED_MM, abs=1.0)
     assert found["psnr_db"] > before["psnr_db"] + 3
 
 
 def test_it_moves_along_the_phase_axis_alone(a_study):
-    field = registered(a_study).displacement_mm
+    field = TASKS[a_study.task].registered(a_study).displacement_mm
     axis = {"left-right": 0, "anterior-posterior": 1}[a_study.phase_axis]
     direction = np.reshape(GRID.direction, (3, 3))[:, axis]
     np.testing.assert_allclose(field, (field @ direction)[..., None] * direction, atol=1e-4)

@@ -9,8 +9,10 @@ from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.preparation import prepare
-from VFMTransferLib.tasks.images import displacement_field, jacobian_along, restored_images, warp
-from VFMTransferLib.tasks.zero_filled import doubled_in_plane, slice_axis, zero_filled
+from VFMTransferLib.tasks import task_of
+from VFMTransferLib.tasks.base import DecodeOptions, slice_axis
+from VFMTransferLib.tasks.distortion_correction.task import displacement_field, jacobian_along, warp
+from VFMTransferLib.tasks.super_resolution.zero_filled import doubled_in_plane, zero_filled
 
 SOURCE = Provenance("fake", "A fake network", "", "0" * 64, "onnx", "cpu")
 
@@ -18,6 +20,10 @@ SOURCE = Provenance("fake", "A fake network", "", "0" * 64, "onnx", "cpu")
 @pytest.fixture
 def a_case():
     return a_small_case()
+
+
+def decode(logits, prepared, case, spec, source, **options):
+    return task_of(spec).decode(logits, prepared, case, spec, source, DecodeOptions(**options))
 
 
 def prepared_for(case, task: str, **changes):
@@ -71,7 +77,7 @@ def test_zero_filling_leaves_the_slices_of_a_sagittal_scan():
 def test_super_resolution_without_residual_is_the_interpolated_t2w(a_case):
     prepared, spec = prepared_for(a_case, "super-resolution")
     zeros = np.zeros((1, *prepared.region.shape), np.float32)
-    result = restored_images(zeros, prepared, a_case, spec, SOURCE)
+    result = decode(zeros, prepared, a_case, spec, SOURCE)
     image = result.images["t2w-super-resolved"]
     assert image.geometry.size == (80, 72, 9)
     expected = zero_filled(a_case[Sequence.T2W])
@@ -85,8 +91,8 @@ def test_super_resolution_without_residual_is_the_interpolated_t2w(a_case):
 def test_super_resolution_adds_the_residual_in_units_of_the_t2w(a_case):
     prepared, spec = prepared_for(a_case, "super-resolution")
     zeros = np.zeros((1, *prepared.region.shape), np.float32)
-    before = restored_images(zeros, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
-    after = restored_images(zeros + 0.5, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
+    before = decode(zeros, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
+    after = decode(zeros + 0.5, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
     np.testing.assert_allclose((after - before)[before > 0], 0.5 * prepared.scales[0].std, rtol=1e-3)
 
 
@@ -94,7 +100,7 @@ def test_synthetic_adc_is_in_square_micrometers_per_second_on_the_t2w_grid(a_cas
     prepared, spec = prepared_for(a_case, "adc-translation")
     output = np.full((1, *prepared.region.shape), 1.25, np.float32)
     output[:, :, :, -20:] = -1
-    result = restored_images(output, prepared, a_case, spec, SOURCE)
+    result = decode(output, prepared, a_case, spec, SOURCE)
     adc = result.images["adc-synthetic"]
     assert adc.geometry == a_case[Sequence.T2W].geometry
     assert adc.array.min() == 0
@@ -106,7 +112,7 @@ def test_synthetic_adc_is_in_square_micrometers_per_second_on_the_t2w_grid(a_cas
 def test_constant_displacement_moves_the_image_along_the_phase_axis(a_case, phase_axis, axis):
     prepared, spec = prepared_for(a_case, "distortion-correction", spacing_mm=(2.0, 2.0, 3.0))
     output = np.full((1, *prepared.region.shape), 2.6, np.float32)
-    result = restored_images(output, prepared, a_case, spec, SOURCE, phase_axis)
+    result = decode(output, prepared, a_case, spec, SOURCE, phase_axis=phase_axis)
     hbv = a_case[Sequence.HBV]
     vector = 2.6 * np.reshape(prepared.geometry.direction, (3, 3))[:, axis]
     np.testing.assert_allclose(result.displacement_mm, np.broadcast_to(vector, (*hbv.geometry.shape, 3)), atol=1e-5)
@@ -146,13 +152,13 @@ def test_displacement_follows_the_tilted_axis(a_case):
 def test_unknown_phase_axis_is_refused(a_case):
     prepared, spec = prepared_for(a_case, "distortion-correction")
     with pytest.raises(ValueError, match="left-right"):
-        restored_images(np.zeros((1, *prepared.region.shape), np.float32), prepared, a_case, spec, SOURCE, "j")
+        decode(np.zeros((1, *prepared.region.shape), np.float32), prepared, a_case, spec, SOURCE, phase_axis="j")
 
 
 def test_images_leave_the_case_unchanged(a_case):
     before = {s: v.array.copy() for s, v in a_case.volumes.items()}
     for task in ("super-resolution", "adc-translation", "distortion-correction"):
         prepared, spec = prepared_for(a_case, task)
-        restored_images(np.ones((1, *prepared.region.shape), np.float32), prepared, a_case, spec, SOURCE)
+        decode(np.ones((1, *prepared.region.shape), np.float32), prepared, a_case, spec, SOURCE)
     for sequence, array in before.items():
         np.testing.assert_array_equal(a_case[sequence].array, array)

@@ -13,10 +13,12 @@ from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.metrics.arrays import mae
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.tasks.base import TASKS
-from VFMTransferLib.tasks.images import ADC_CORRECTED, ADC_SYNTHETIC, HBV_CORRECTED, SUPER_RESOLVED
-from VFMTransferLib.tasks.truth import around_gland, from_phantom, from_scan, halved_in_plane, smooth_field_hz
-from VFMTransferLib.tasks.zero_filled import doubled_in_plane
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
+from VFMTransferLib.tasks.distortion_correction.epi_simulation import smooth_field_hz
+from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
+from VFMTransferLib.tasks.super_resolution.zero_filled import doubled_in_plane, halved_in_plane
 
 COS, SIN = np.cos(0.3), np.sin(0.3)
 # Runs to the left, to anterior and up, tilted about x; odd in one axis.
@@ -44,26 +46,26 @@ def a_smooth(volume: Volume) -> Volume:
 
 @pytest.mark.parametrize("task", list(TaskId))
 def test_a_network_sees_the_tasks_sequences_and_no_mask(phantom, task):
-    study = from_phantom(phantom, task)
+    study = TASKS[task].from_phantom(phantom)
     assert study.case.sequences == TASKS[task].sequences
     assert study.case.gland is None
     assert study.is_phantom
 
 
 def test_phantoms_hold_the_truth_of_segmentation_and_classification(phantom):
-    anatomy = from_phantom(phantom, TaskId.ANATOMY_SEGMENTATION).masks
+    anatomy = TASKS[TaskId.ANATOMY_SEGMENTATION].from_phantom(phantom).masks
     zones = anatomy[Label.PERIPHERAL_ZONE].array + anatomy[Label.TRANSITION_ZONE].array
     np.testing.assert_array_equal(zones, anatomy[Label.PROSTATE].array)
-    lesion = from_phantom(phantom, TaskId.LESION_SEGMENTATION)
+    lesion = TASKS[TaskId.LESION_SEGMENTATION].from_phantom(phantom)
     np.testing.assert_array_equal(lesion.masks[Label.CSPCA].array, phantom.lesion.array >= 2)
     assert lesion.is_significant == phantom.clinically_significant
-    assert from_phantom(phantom, TaskId.CLASSIFICATION).category == f"PI-RADS {phantom.pirads}"
+    assert TASKS[TaskId.CLASSIFICATION].from_phantom(phantom).category == f"PI-RADS {phantom.pirads}"
 
 
 def test_phantoms_hold_the_truth_of_images(phantom):
-    assert set(from_phantom(phantom, TaskId.SUPER_RESOLUTION).images) == {SUPER_RESOLVED}
-    assert from_phantom(phantom, TaskId.ADC_TRANSLATION).images == {ADC_SYNTHETIC: phantom.diffusion.adc_true}
-    study = from_phantom(phantom, TaskId.DISTORTION_CORRECTION)
+    assert set(TASKS[TaskId.SUPER_RESOLUTION].from_phantom(phantom).images) == {SUPER_RESOLVED}
+    assert TASKS[TaskId.ADC_TRANSLATION].from_phantom(phantom).images == {ADC_SYNTHETIC: phantom.diffusion.adc_true}
+    study = TASKS[TaskId.DISTORTION_CORRECTION].from_phantom(phantom)
     assert set(study.images) == {HBV_CORRECTED, ADC_CORRECTED}
     assert study.along_phase_mm is phantom.diffusion.displacement_mm
     axis = {"left-right": 0, "anterior-posterior": 1}[study.phase_axis]
@@ -72,8 +74,8 @@ def test_phantoms_hold_the_truth_of_images(phantom):
 
 def test_a_phantoms_super_resolution_is_the_task_of_a_scan(phantom):
     twin = phantom.t2w_full_resolution
-    scan = from_scan(Case("scan", {Sequence.T2W: twin}), TaskId.SUPER_RESOLUTION)
-    study = from_phantom(phantom, TaskId.SUPER_RESOLUTION)
+    scan = TASKS[TaskId.SUPER_RESOLUTION].from_scan(Case("scan", {Sequence.T2W: twin}))
+    study = TASKS[TaskId.SUPER_RESOLUTION].from_phantom(phantom)
     np.testing.assert_array_equal(study.case[Sequence.T2W].array, scan.case[Sequence.T2W].array)
     np.testing.assert_array_equal(study.images[SUPER_RESOLVED].array, twin.array)
     assert study.case[Sequence.T2W].geometry.size == phantom.case[Sequence.T2W].geometry.size
@@ -81,9 +83,9 @@ def test_a_phantoms_super_resolution_is_the_task_of_a_scan(phantom):
 
 def test_a_phantom_without_its_twin_is_refused(phantom):
     with pytest.raises(DatasetError, match="full_resolution=True"):
-        from_phantom(replace(phantom, t2w_full_resolution=None), TaskId.SUPER_RESOLUTION)
+        TASKS[TaskId.SUPER_RESOLUTION].from_phantom(replace(phantom, t2w_full_resolution=None))
     with pytest.raises(DatasetError, match="with hbv and adc"):
-        from_phantom(replace(phantom, diffusion=None), TaskId.ADC_TRANSLATION)
+        TASKS[TaskId.ADC_TRANSLATION].from_phantom(replace(phantom, diffusion=None))
 
 
 def test_halving_covers_the_same_field_and_keeps_what_is_coarse():
@@ -100,7 +102,7 @@ def test_halving_covers_the_same_field_and_keeps_what_is_coarse():
 
 def test_super_resolution_of_a_scan_asks_for_the_scan_itself():
     scan = a_scan()
-    study = from_scan(scan, TaskId.SUPER_RESOLUTION)
+    study = TASKS[TaskId.SUPER_RESOLUTION].from_scan(scan)
     turned = scan[Sequence.T2W].to_nearest_lps()
     np.testing.assert_allclose(study.images[SUPER_RESOLVED].array, turned.array[:, :40, :30])
     assert study.case[Sequence.T2W].geometry.spacing_mm == pytest.approx((1.6, 1.8, 3.0))
@@ -109,7 +111,7 @@ def test_super_resolution_of_a_scan_asks_for_the_scan_itself():
 
 def test_a_distorted_scan_keeps_its_signal_and_its_truth():
     scan = a_scan()
-    study = from_scan(scan, TaskId.DISTORTION_CORRECTION, seed=3)
+    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(scan, seed=3)
     true, seen = study.images[HBV_CORRECTED], study.case[Sequence.HBV]
     np.testing.assert_allclose(seen.array.sum(axis=2), true.array.sum(axis=2), rtol=1e-4)  # along each phase line
     assert mae(seen.array, true.array) > 0.02 * true.array.mean()
@@ -118,8 +120,10 @@ def test_a_distorted_scan_keeps_its_signal_and_its_truth():
 
 
 def test_without_a_field_nothing_moves(monkeypatch):
-    monkeypatch.setattr("VFMTransferLib.tasks.truth.smooth_field_hz", lambda geometry, rng: np.zeros(geometry.shape))
-    study = from_scan(a_scan(), TaskId.DISTORTION_CORRECTION)
+    monkeypatch.setattr(
+        "VFMTransferLib.tasks.distortion_correction.task.smooth_field_hz", lambda grid, rng: np.zeros(grid.shape)
+    )
+    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(a_scan())
     for sequence, name in ((Sequence.HBV, HBV_CORRECTED), (Sequence.ADC, ADC_CORRECTED)):
         np.testing.assert_allclose(study.case[sequence].array, study.images[name].array, rtol=1e-3, atol=0.5)
 
@@ -129,7 +133,7 @@ def test_both_diffusion_images_move_alike():
     scan = a_scan()
     edge = scan[Sequence.ADC].with_array(np.where(np.indices(scan[Sequence.ADC].array.shape)[2] < 24, 800, 1600))
     scan = replace(scan, volumes={**scan.volumes, Sequence.ADC: edge})
-    study = from_scan(scan, TaskId.DISTORTION_CORRECTION, seed=1)
+    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(scan, seed=1)
     moved = study.case[Sequence.ADC].array[2, 20]
     shift = study.along_phase_mm.array[2, 20, 24] / 2.0
     crossing = 10 + int(np.argmax(moved[10:40] > 1200)) - 0.5
@@ -146,23 +150,23 @@ def test_a_field_is_smooth_repeats_with_its_seed_and_differs_with_another():
 
 def test_translation_takes_the_measured_adc_for_the_truth():
     scan = a_scan()
-    study = from_scan(scan, TaskId.ADC_TRANSLATION)
+    study = TASKS[TaskId.ADC_TRANSLATION].from_scan(scan)
     assert study.case.sequences == (Sequence.T2W,)
     assert study.images == {ADC_SYNTHETIC: scan[Sequence.ADC]}
 
 
 def test_a_scan_holds_no_labels_and_no_image_that_it_lacks():
     with pytest.raises(DatasetError, match="needs labels"):
-        from_scan(a_scan(), TaskId.LESION_SEGMENTATION)
+        TASKS[TaskId.LESION_SEGMENTATION].from_scan(a_scan())
     t2w_alone = Case("scan", {Sequence.T2W: a_scan()[Sequence.T2W]})
     with pytest.raises(MissingSequenceError):
-        from_scan(t2w_alone, TaskId.DISTORTION_CORRECTION)
+        TASKS[TaskId.DISTORTION_CORRECTION].from_scan(t2w_alone)
 
 
 @pytest.mark.parametrize("task", list(TaskId))
 def test_cut_around_the_gland_every_voxel_stays_where_it_was(phantom, task):
-    whole = from_phantom(phantom, task)
-    part = around_gland(whole, 60.0)
+    whole = TASKS[task].from_phantom(phantom)
+    part = TASKS[task].around_gland(whole, 60.0)
     assert part.gland.array.sum() == whole.gland.array.sum()
     pairs = [(part.case[s], whole.case[s]) for s in part.case.sequences]
     pairs += [(part.images[name], whole.images[name]) for name in part.images]
@@ -173,10 +177,11 @@ def test_cut_around_the_gland_every_voxel_stays_where_it_was(phantom, task):
 
 
 def test_cut_around_the_gland_super_resolution_still_doubles_the_matrix(phantom):
-    part = around_gland(from_phantom(phantom, TaskId.SUPER_RESOLUTION), 61.0)
+    task = TASKS[TaskId.SUPER_RESOLUTION]
+    part = task.around_gland(task.from_phantom(phantom), 61.0)
     assert doubled_in_plane(part.case[Sequence.T2W].geometry).equals(part.images[SUPER_RESOLVED].geometry)
 
 
 def test_a_case_without_gland_cannot_be_cut_around_it():
     with pytest.raises(DatasetError, match="mask of the prostate"):
-        around_gland(from_scan(a_scan(), TaskId.ADC_TRANSLATION), 60.0)
+        TASKS[TaskId.ADC_TRANSLATION].around_gland(TASKS[TaskId.ADC_TRANSLATION].from_scan(a_scan()), 60.0)

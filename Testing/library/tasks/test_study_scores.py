@@ -15,17 +15,13 @@ from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.metrics.arrays import mae
-from VFMTransferLib.tasks.baselines import trivial_baseline
-from VFMTransferLib.tasks.images import ADC_SYNTHETIC, HBV_CORRECTED, SUPER_RESOLVED
-from VFMTransferLib.tasks.scores import (
-    Candidate,
-    auroc,
-    average_precision,
-    quadratic_weighted_kappa,
-    score_case,
-    score_results,
-)
-from VFMTransferLib.tasks.truth import StudyCase
+from VFMTransferLib.metrics.classification import auroc, quadratic_weighted_kappa
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
+from VFMTransferLib.tasks.base import LabeledCase
+from VFMTransferLib.tasks.distortion_correction.task import HBV_CORRECTED
+from VFMTransferLib.tasks.scores import score_case, score_results
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 GRID = Geometry((8, 6, 4), (1.0, 2.0, 3.0))
@@ -40,8 +36,8 @@ def mask(*places: tuple[int, int, int]) -> Volume:
     return Volume(array, GRID)
 
 
-def lesion_study(truth: Volume) -> StudyCase:
-    return StudyCase(TaskId.LESION_SEGMENTATION, Case("c", {Sequence.T2W: T2W}), masks={Label.CSPCA: truth})
+def lesion_study(truth: Volume) -> LabeledCase:
+    return LabeledCase(TaskId.LESION_SEGMENTATION, Case("c", {Sequence.T2W: T2W}), masks={Label.CSPCA: truth})
 
 
 def lesion_result(marked: Volume, probability: float = 0.7) -> Result:
@@ -49,44 +45,30 @@ def lesion_result(marked: Volume, probability: float = 0.7) -> Result:
     return Result("c", TaskId.LESION_SEGMENTATION, SOURCE, {str(Label.CSPCA): 1}, marked, shown)
 
 
-def class_pair(case: str, truth: str, probabilities: tuple[float, ...]) -> tuple[Result, StudyCase]:
-    study = StudyCase(TaskId.CLASSIFICATION, Case(case, {Sequence.T2W: T2W}), category=truth)
+def class_pair(case: str, truth: str, probabilities: tuple[float, ...]) -> tuple[Result, LabeledCase]:
+    study = LabeledCase(TaskId.CLASSIFICATION, Case(case, {Sequence.T2W: T2W}), category=truth)
     found = dict(zip(CLASSES, probabilities, strict=True))
     return Result(case, TaskId.CLASSIFICATION, SOURCE, class_probabilities=found), study
-
-
-def test_auroc_counts_pairs():
-    scores, positives = [0.9, 0.4, 0.4, 0.1, 0.6], [True, True, False, False, False]
-    pairs = [(a > b) + 0.5 * (a == b) for a in (0.9, 0.4) for b in (0.4, 0.1, 0.6)]
-    assert auroc(scores, positives) == pytest.approx(sum(pairs) / 6)
-    assert math.isnan(auroc([0.1, 0.2], [True, True]))
-
-
-def test_kappa_by_hand():
-    """Two classes: weights are those of plain kappa, (p_o - p_e) / (1 - p_e) with p_o .7 and p_e .5."""
-    truth, found = [0] * 5 + [1] * 5, [0, 0, 0, 0, 1, 1, 1, 1, 0, 0]
-    assert quadratic_weighted_kappa(truth, found, 2) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
-    assert quadratic_weighted_kappa([0, 1, 2, 3], [0, 1, 2, 3], 4) == 1
-    assert quadratic_weighted_kappa([0, 3], [3, 0], 4) == pytest.approx(-1)
-    assert math.isnan(quadratic_weighted_kappa([1, 1], [1, 1], 4))
-
-
-def test_average_precision_by_hand():
-    candidates = [Candidate(0.9, True), Candidate(0.8, False), Candidate(0.7, True), Candidate(0.2, False)]
-    assert average_precision(candidates, 4) == pytest.approx(1 / 4 * 1 + 1 / 4 * 2 / 3)
-    tied = [Candidate(0.9, True), Candidate(0.9, False)]
-    assert average_precision(tied, 1) == average_precision(tied[::-1], 1) == 0.5
-    assert average_precision([], 2) == 0
-    assert math.isnan(average_precision([], 0))
 
 
 def test_a_lesion_is_found_and_another_added():
     truth = mask((1, 1, 1), (1, 1, 2))
     found = score_case(lesion_result(mask((1, 1, 1), (3, 5, 7))), lesion_study(truth))
     assert found.values == {"dice": pytest.approx(2 / 4), "lesions_missed": 0, "lesions_added": 1}
-    assert sorted(candidate.is_hit for candidate in found.candidates) == [False, True]
-    assert found.candidates[0].confidence == pytest.approx(0.7)
     assert found.lesions == 1
+
+
+def test_candidates_of_lesions_come_from_the_probabilities_below_the_threshold_too():
+    """Nothing is marked, but a lesion and a place beside it are each somewhat probable."""
+    lesion, elsewhere = np.zeros(GRID.shape, np.uint8), np.zeros(GRID.shape, np.uint8)
+    lesion[:3, :2, :2], elsewhere[:3, 4:, 6:] = 1, 1
+    result = replace(
+        lesion_result(mask()), probabilities={str(Label.CSPCA): mask().with_array(0.3 * lesion + 0.2 * elsewhere)}
+    )
+    scores = score_results(TaskId.LESION_SEGMENTATION, [(result, lesion_study(mask().with_array(lesion)))])
+    assert [candidate.is_hit for candidate in scores.cases[0].candidates] == [True, False]
+    assert scores.cases[0].values["lesions_missed"] == 1
+    assert scores.cohort["average_precision"] == 1
 
 
 def test_without_a_lesion_there_is_no_dice_but_a_volume_in_vain():
@@ -165,7 +147,8 @@ def test_a_result_of_another_case_or_task_is_refused():
 @pytest.mark.parametrize("task", list(TaskId))
 def test_each_task_has_a_baseline_that_is_scored_like_a_network(task):
     studies = [a_study(task, seed) for seed in (0, 1)]
-    baseline = trivial_baseline(task, studies[:1])
+    baseline = TASKS[task].naive_baseline(studies[:1])
+    assert baseline(studies[0]).provenance.bundle == TASKS[task].baseline
     scores = score_results(task, ((baseline(study), study) for study in studies))
     assert all(case.values for case in scores.cases)
     assert scores.cases[0].case_id == studies[0].case.id
@@ -173,21 +156,21 @@ def test_each_task_has_a_baseline_that_is_scored_like_a_network(task):
 
 def test_baselines_say_what_they_are_named_for():
     adc = [a_study(TaskId.ADC_TRANSLATION, seed) for seed in (0, 1)]
-    image = trivial_baseline(TaskId.ADC_TRANSLATION, adc[:1])(adc[0]).images[ADC_SYNTHETIC]
+    image = TASKS[TaskId.ADC_TRANSLATION].naive_baseline(adc[:1])(adc[0]).images[ADC_SYNTHETIC]
     assert len(np.unique(image.array)) == 2
     distortion = a_study(TaskId.DISTORTION_CORRECTION)
-    uncorrected = trivial_baseline(TaskId.DISTORTION_CORRECTION, [])(distortion)
+    uncorrected = TASKS[TaskId.DISTORTION_CORRECTION].naive_baseline([])(distortion)
     assert uncorrected.images[HBV_CORRECTED] is distortion.case[Sequence.HBV]
     assert not uncorrected.displacement_mm.any()
-    fine = trivial_baseline(TaskId.SUPER_RESOLUTION, [])(a_study(TaskId.SUPER_RESOLUTION)).images[SUPER_RESOLVED]
+    fine = TASKS[TaskId.SUPER_RESOLUTION].naive_baseline([])(a_study(TaskId.SUPER_RESOLUTION)).images[SUPER_RESOLVED]
     assert fine.geometry.equals(a_study(TaskId.SUPER_RESOLUTION).images[SUPER_RESOLVED].geometry)
     classes = [
         replace(a_study(TaskId.CLASSIFICATION), category=name) for name in ("PI-RADS 2", "PI-RADS 2", "PI-RADS 5")
     ]
-    prior = trivial_baseline(TaskId.CLASSIFICATION, classes)(classes[0]).class_probabilities
+    prior = TASKS[TaskId.CLASSIFICATION].naive_baseline(classes)(classes[0]).class_probabilities
     assert list(prior.values()) == pytest.approx([2 / 3, 0, 0, 1 / 3])
 
 
 def test_a_baseline_that_learns_needs_cases():
     with pytest.raises(DatasetError, match="needs training cases"):
-        trivial_baseline(TaskId.CLASSIFICATION, [])
+        TASKS[TaskId.CLASSIFICATION].naive_baseline([])

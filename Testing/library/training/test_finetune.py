@@ -11,7 +11,7 @@ from VFMTransferLib.encoders.network import build_network
 from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT, Schedule
-from VFMTransferLib.training.samples import ViewLesson
+from VFMTransferLib.training.samples import CropSamples
 from VFMTransferLib.training.validation import ValidationCases
 
 
@@ -25,9 +25,9 @@ def an_encoder() -> Initialization:
 def seen_by(monkeypatch, folder, init=None) -> list[tuple[str, torch.Tensor, float]]:
     """Case, image and learning rate of each step of an arm."""
     seen = []
-    plain_sample, plain_rate = ViewLesson.sample, Schedule.rate
+    plain_sample, plain_rate = CropSamples.sample, Schedule.rate
 
-    def sample(lesson: ViewLesson, *rest):
+    def sample(lesson: CropSamples, *rest):
         shown = plain_sample(lesson, *rest)
         seen.append([lesson.id, shown.inputs[0].clone(), None])
         return shown
@@ -36,7 +36,7 @@ def seen_by(monkeypatch, folder, init=None) -> list[tuple[str, torch.Tensor, flo
         seen[-1][2] = plain_rate(schedule, step)
         return seen[-1][2]
 
-    monkeypatch.setattr(ViewLesson, "sample", sample)
+    monkeypatch.setattr(CropSamples, "sample", sample)
     monkeypatch.setattr(Schedule, "rate", rate)
     finetune(tiny_config(), tiny_dataset(), folder, init=init)
     monkeypatch.undo()
@@ -68,7 +68,7 @@ def test_the_arms_see_the_same_views_at_the_same_rates(monkeypatch, tmp_path, an
 def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
     config = tiny_config(steps=5, split=Split(("case-0", "case-1"), ("case-2",)))
     whole = finetune(config, tiny_dataset(), tmp_path / "whole")
-    plain, shown = ViewLesson.sample, []
+    plain, shown = CropSamples.sample, []
 
     def stop_in_the_fourth_step(lesson, *rest):
         shown.append(lesson.id)
@@ -76,7 +76,7 @@ def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
             raise error
         return plain(lesson, *rest)
 
-    monkeypatch.setattr(ViewLesson, "sample", stop_in_the_fourth_step)
+    monkeypatch.setattr(CropSamples, "sample", stop_in_the_fourth_step)
     with pytest.raises(error):
         finetune(config, tiny_dataset(), tmp_path / "stopped")
     monkeypatch.undo()

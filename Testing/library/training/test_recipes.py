@@ -22,10 +22,11 @@ from VFMTransferLib.core.terms import Arm, Label, Sequence, TaskId
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom.store import Phantoms, PhantomSplit
+from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training import finetune as finetuning
 from VFMTransferLib.training import recipes as module
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.cases import MaskNames, Split
+from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.recipes import (
     Recipe,

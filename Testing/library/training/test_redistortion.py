@@ -9,13 +9,13 @@ from torch import Generator
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.tasks.epi import draw_displacement_mm, signals_of
-from VFMTransferLib.tasks.images import ADC_CORRECTED, HBV_CORRECTED
-from VFMTransferLib.tasks.truth import from_scan, target_maps
-from VFMTransferLib.training import on_the_fly as redistortion
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.distortion_correction import on_the_fly
+from VFMTransferLib.tasks.distortion_correction.epi_simulation import draw_displacement_mm, signals_of
+from VFMTransferLib.tasks.distortion_correction.on_the_fly import undistorted_signals
+from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
-from VFMTransferLib.training.on_the_fly import undistorted
-from VFMTransferLib.training.samples import lesson_of, prepare_study
+from VFMTransferLib.training.samples import prepare_labeled, samples_of
 
 TASK = TaskId.DISTORTION_CORRECTION
 START, SIZE = (2, -3, 5), (4, 24, 20)
@@ -26,29 +26,29 @@ def a_scan():
     ideal = a_study(TASK)
     images = {Sequence.HBV: ideal.images[HBV_CORRECTED], Sequence.ADC: ideal.images[ADC_CORRECTED]}
     case = replace(ideal.case, volumes={**ideal.case.volumes, **images})
-    return from_scan(case, TASK, seed=4, gland=ideal.gland)
+    return TASKS[TASK].from_scan(case, seed=4, gland=ideal.gland)
 
 
 @pytest.mark.parametrize("family", ["profound", "provicnet"])
 def test_the_cases_own_field_gives_the_case_as_predicted(family, monkeypatch):
     study, spec = a_scan(), tiny_study_spec(family, TASK)
-    prepared = prepare_study(study, spec)
-    fresh = undistorted(study, prepared, spec)
+    prepared = prepare_labeled(study, spec)
+    fresh = undistorted_signals(study, prepared, spec)
     own_mm = study.along_phase_mm.to_nearest_lps().array
     slab, _ = fresh._around(START, SIZE)
-    monkeypatch.setattr(redistortion, "draw_displacement_mm", lambda *_: own_mm[slab])
+    monkeypatch.setattr(on_the_fly, "draw_displacement_mm", lambda *_: own_mm[slab])
     expected = cut(prepared.array, START, SIZE)
     images, maps = fresh.block(torch.from_numpy(expected), START, Generator().manual_seed(0))
     inside = np.s_[:, :, 3:, :]  # outside of the image a window holds zeros, whatever the normalization
     assert np.abs(images.numpy() - expected)[inside].mean() < 1e-4
-    truth = cut(target_maps(study, prepared, spec), START, SIZE)
+    truth = cut(TASKS[study.task].training().targets(study, prepared, spec), START, SIZE)
     np.testing.assert_allclose(maps.numpy()[:3][inside], truth[:3][inside], atol=2e-3)
 
 
 @pytest.mark.parametrize("family", ["profound", "provicnet"])
 def test_each_sample_has_another_field_and_the_same_generator_the_same(family):
     study, spec = a_study(TASK), tiny_study_spec(family, TASK)
-    lesson = lesson_of(study, spec)
+    lesson = samples_of(study, spec)
     first, again, other = (lesson.sample(Generator().manual_seed(seed), NO_AUGMENTATION) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first.inputs, again.inputs, strict=True))
     assert torch.equal(first.target, again.target)
@@ -59,18 +59,18 @@ def test_each_sample_has_another_field_and_the_same_generator_the_same(family):
 @pytest.mark.parametrize("is_phantom", [True, False])
 def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
     study, spec = a_study(TASK) if is_phantom else a_scan(), tiny_study_spec("profound", TASK)
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     images = torch.from_numpy(cut(prepared.array, START, SIZE))
-    fresh = undistorted(study, prepared, spec)
+    fresh = undistorted_signals(study, prepared, spec)
     one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
     assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
 
 
 def test_what_is_not_diffusion_stays():
     study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     before = torch.from_numpy(cut(prepared.array, START, SIZE))
-    images, _ = undistorted(study, prepared, spec).block(before, START, Generator().manual_seed(0))
+    images, _ = undistorted_signals(study, prepared, spec).block(before, START, Generator().manual_seed(0))
     assert torch.equal(images[0], before[0])
     assert not torch.equal(images[1], before[1])
 
@@ -80,7 +80,7 @@ def test_signals_and_images_go_into_each_other():
     hbv, adc = study.images[HBV_CORRECTED], study.images[ADC_CORRECTED]
     high, base = signals_of(hbv, adc)
     still = np.zeros_like(high)
-    again_hbv, again_adc = redistortion.distorted_images(high, base, still, 2)
+    again_hbv, again_adc = on_the_fly.distorted_images(high, base, still, 2)
     np.testing.assert_allclose(again_hbv, hbv.array, atol=1e-3)
     seen = hbv.array > 0
     np.testing.assert_allclose(again_adc[seen], adc.array[seen], rtol=1e-3, atol=1)
@@ -95,9 +95,9 @@ def test_drawn_displacements_are_those_of_pelvic_scans():
 
 def test_a_turned_grid_cannot_be_distorted_anew():
     study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     turned = replace(
         prepared, geometry=replace(prepared.geometry, direction=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
     )
     with pytest.raises(DatasetError, match="must run along"):
-        undistorted(study, turned, spec)
+        undistorted_signals(study, turned, spec)

@@ -10,8 +10,10 @@ from study_examples import SPACING_MM, a_phantom, write_case
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
-from VFMTransferLib.tasks.images import ADC_SYNTHETIC, SUPER_RESOLVED
-from VFMTransferLib.training.cases import MaskNames, Split, folder_studies, phantom_studies, read_study
+from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
+from VFMTransferLib.tasks.base import MaskNames
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
+from VFMTransferLib.training.cases import Split, folder_studies, phantom_studies, read_labeled
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +95,14 @@ def test_what_lacks_is_named(a_folder, tmp_path):
 
 
 def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_folder):
-    study = read_study(a_folder / "p0", TaskId.CLASSIFICATION)
+    study = read_labeled(a_folder / "p0", TaskId.CLASSIFICATION)
     assert study.category is None
     assert study.is_significant == bool((a_phantom(0).lesion.array >= 2).any())
 
 
 def test_masks_may_have_names_of_their_own(a_folder):
     with pytest.raises(DatasetError, match="mask lesion_nc"):
-        read_study(a_folder / "p0", TaskId.LESION_SEGMENTATION, MaskNames(lesion="lesion_nc"))
+        read_labeled(a_folder / "p0", TaskId.LESION_SEGMENTATION, MaskNames(lesion="lesion_nc"))
 
 
 def test_a_patient_may_stand_in_one_list_only():

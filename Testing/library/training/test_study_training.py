@@ -16,16 +16,16 @@ from VFMTransferLib.core.terms import Arm, Label, TaskId
 from VFMTransferLib.encoders.network import build_network
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.inference.windows import infer
-from VFMTransferLib.tasks.baselines import trivial_baseline
-from VFMTransferLib.tasks.decoding import postprocess
-from VFMTransferLib.tasks.losses import Objective, class_weights, collate
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import DecodeOptions
+from VFMTransferLib.tasks.lesions import class_map
 from VFMTransferLib.tasks.scores import score_case
-from VFMTransferLib.tasks.truth import class_map, target_maps
+from VFMTransferLib.tasks.training import Objective, class_weights, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.crops import TARGET_STRIDE
 from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
-from VFMTransferLib.training.samples import SLICES_A_STUDY, lesson_of, prepare_study
+from VFMTransferLib.training.samples import SLICES_A_CASE, prepare_labeled, samples_of
 from VFMTransferLib.training.validation import NetworkSession, ValidationCases
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
@@ -47,10 +47,11 @@ def an_encoder(family: str) -> Initialization:
 
 def given_back(study, spec, logits):
     """The result of a network that gives `logits` (C, D, H, W) on the whole network grid."""
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     (z, y, x), (depth, height, width) = prepared.box
     inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
-    return postprocess(inside, prepared, study.case, spec, SOURCE, phase_axis=study.phase_axis)
+    options = DecodeOptions(phase_axis=study.phase_axis)
+    return TASKS[study.task].decode(inside, prepared, study.case, spec, SOURCE, options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -58,9 +59,9 @@ def given_back(study, spec, logits):
 def test_a_network_that_gives_the_target_gives_the_truth(family, task):
     """The target's unit is what prediction takes the output for: far better than the trivial baseline."""
     study, spec = a_study(task), tiny_study_spec(family, task)
-    maps = target_maps(study, prepare_study(study, spec), spec)
+    maps = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     found = score_case(given_back(study, spec, maps[:1]), study).values
-    trivial = score_case(trivial_baseline(task, [study])(study), study).values
+    trivial = score_case(TASKS[task].naive_baseline([study])(study), study).values
     if task is TaskId.ADC_TRANSLATION:
         assert found["mae gland"] < 0.2 * trivial["mae gland"]
     elif task is TaskId.DISTORTION_CORRECTION:
@@ -73,7 +74,7 @@ def test_a_network_that_gives_the_target_gives_the_truth(family, task):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_anatomys_target_marks_the_gland_and_its_zones(family):
     study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec(family, TaskId.ANATOMY_SEGMENTATION)
-    prostate, peripheral, transition = target_maps(study, prepare_study(study, spec), spec)
+    prostate, peripheral, transition = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     logits = 20 * np.stack([1 - prostate, peripheral, transition])
     found = score_case(given_back(study, replace(spec, threshold=0.5), logits), study).values
     assert found["dice"] > 0.9
@@ -83,9 +84,9 @@ def test_anatomys_target_marks_the_gland_and_its_zones(family):
 def test_zones_that_nobody_knows_are_unknown_and_only_the_gland_counts():
     study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("provicnet", TaskId.ANATOMY_SEGMENTATION)
     gland_alone = replace(study, masks={Label.PROSTATE: study.masks[Label.PROSTATE]})
-    maps = target_maps(gland_alone, prepare_study(study, spec), spec)
+    maps = TASKS[gland_alone.task].training().targets(gland_alone, prepare_labeled(study, spec), spec)
     assert (maps[1:] == -1).all()
-    lesson, other = lesson_of(study, spec), lesson_of(gland_alone, spec)
+    lesson, other = samples_of(study, spec), samples_of(gland_alone, spec)
     samples = [one.sample(Generator().manual_seed(3), NO_AUGMENTATION) for one in (lesson, other)]
     network = build_network(spec).eval()
     both = Objective(spec).loss(network, collate(samples))
@@ -104,8 +105,8 @@ def test_voxels_of_lesions_have_the_gravest_class():
 @pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.ADC_TRANSLATION])
 def test_an_unvaried_window_is_one_of_predictions(task):
     study, spec = a_study(task), tiny_study_spec("profound", task)
-    prepared = prepare_study(study, spec)
-    sample = lesson_of(study, spec).sample(Generator().manual_seed(0), NO_AUGMENTATION)
+    prepared = prepare_labeled(study, spec)
+    sample = samples_of(study, spec).sample(Generator().manual_seed(0), NO_AUGMENTATION)
     seen = []
 
     class Recorder(nn.Module):
@@ -120,9 +121,9 @@ def test_an_unvaried_window_is_one_of_predictions(task):
 @pytest.mark.parametrize("task", [TaskId.LESION_SEGMENTATION, TaskId.CLASSIFICATION])
 def test_an_unvaried_view_is_predictions_crop_around_the_gland(task):
     study, spec = a_study(task), tiny_study_spec("profound", task)
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     assert prepared.centered_on == "gland"
-    sample = lesson_of(study, spec).sample(Generator(), NO_AUGMENTATION)
+    sample = samples_of(study, spec).sample(Generator(), NO_AUGMENTATION)
     z, y, x = prepared.starts[0]
     shown = np.s_[:, max(z, 0) : z + 16, max(y, 0) : y + 32, max(x, 0) : x + 48]
     expected = prepared.array[shown]
@@ -136,21 +137,21 @@ def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
     study, spec = a_study(TaskId.DISTORTION_CORRECTION), tiny_study_spec(family, TaskId.DISTORTION_CORRECTION)
     study = replace(study, phase_axis="left-right")
     always, never = replace(NO_AUGMENTATION, flip=1.0), NO_AUGMENTATION
-    lesson = lesson_of(study, spec)
+    lesson = samples_of(study, spec)
     plain, flipped = (lesson.sample(Generator().manual_seed(2), how).target[0] for how in (never, always))
     torch.testing.assert_close(flipped[0], -plain[0].flip(-1))
     torch.testing.assert_close(flipped[1:], plain[1:].flip(-1))
-    along_y = lesson_of(replace(study, phase_axis="anterior-posterior"), spec)
+    along_y = samples_of(replace(study, phase_axis="anterior-posterior"), spec)
     plain, turned = (along_y.sample(Generator().manual_seed(2), how).target[0] for how in (never, always))
     torch.testing.assert_close(turned, plain.flip(-1))
 
 
 def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
     study, spec = a_study(TaskId.CLASSIFICATION), tiny_study_spec("provicnet", TaskId.CLASSIFICATION)
-    lesson = lesson_of(study, spec)
-    assert lesson.case.marked == tuple(z for z, _, _ in prepare_study(study, spec).starts)
+    lesson = samples_of(study, spec)
+    assert lesson.case.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
     sample = lesson.sample(Generator().manual_seed(0), NO_AUGMENTATION)
-    assert sample.inputs[0].shape == (SLICES_A_STUDY, 3, 64, 64)
+    assert sample.inputs[0].shape == (SLICES_A_CASE, 3, 64, 64)
     network = build_network(spec).eval()
     logits = network(*sample.inputs).mean(dim=0, keepdim=True)
     weights = (1.0, 1.0, 1.0, 1.0)
@@ -203,7 +204,7 @@ def test_each_network_learns(tmp_path, family, task):
         task, (24, 0.9)
     )
     config, dataset = unvaried(tiny_study_config(family, task, steps=steps)), a_dataset(task)
-    lessons = [lesson_of(case, config.model) for case in dataset.cases.values()]
+    lessons = [samples_of(case, config.model) for case in dataset.cases.values()]
     batch = collate([lesson.sample(Generator().manual_seed(7), NO_AUGMENTATION) for lesson in lessons])
     run = finetune(config, dataset, tmp_path)
     networks = (initial_network(config, None), run.network.train())
@@ -219,13 +220,13 @@ def test_a_network_is_examined_as_a_user_predicts(family, task):
     config = tiny_study_config(family, task)
     network = initial_network(config, None).eval()
     scores = ValidationCases(config.model, [a_study(task)]).scores(network)
-    assert scores.task is task
+    assert scores.task == task
     assert scores.cases[0].values
 
 
 def test_varied_samples_repeat_with_their_seed_and_differ_with_another():
     for family in FAMILIES:
-        lesson = lesson_of(a_study(TaskId.ADC_TRANSLATION), tiny_study_spec(family, TaskId.ADC_TRANSLATION))
+        lesson = samples_of(a_study(TaskId.ADC_TRANSLATION), tiny_study_spec(family, TaskId.ADC_TRANSLATION))
         a, again, b = (lesson.sample(Generator().manual_seed(seed), Augmentation()).inputs[0] for seed in (1, 1, 2))
         assert torch.equal(a, again)
         assert not torch.equal(a, b)
@@ -251,12 +252,12 @@ def test_a_stopped_run_of_slices_ends_as_an_unbroken_one(tmp_path):
 
 def test_a_case_of_another_task_is_refused():
     with pytest.raises(DatasetError, match="must be for adc-translation, but is for super-resolution"):
-        lesson_of(a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.ADC_TRANSLATION))
+        samples_of(a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.ADC_TRANSLATION))
 
 
 def test_targets_of_lesions_are_half_as_fine_as_the_input():
     spec = tiny_study_spec("profound", TaskId.LESION_SEGMENTATION)
-    sample = lesson_of(a_study(TaskId.LESION_SEGMENTATION), spec).sample(Generator(), NO_AUGMENTATION)
+    sample = samples_of(a_study(TaskId.LESION_SEGMENTATION), spec).sample(Generator(), NO_AUGMENTATION)
     assert sample.target.shape == (1, 1, *(n // TARGET_STRIDE for n in spec.preprocess.patch))
     assert sample.target.max() > 0.2
 
@@ -264,7 +265,7 @@ def test_targets_of_lesions_are_half_as_fine_as_the_input():
 @pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION])
 def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slice(task):
     study, spec = a_study(task), tiny_study_spec("provicnet", task)
-    prepared = prepare_study(study, spec)
+    prepared = prepare_labeled(study, spec)
     several = len({start[1:] for start in prepared.starts}) > 1
     assert several == (task is TaskId.SUPER_RESOLUTION)
     seen = []
@@ -276,7 +277,7 @@ def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slic
 
     infer(NetworkSession(Recorder()), prepared, spec)
     for seed in range(4):
-        sample = lesson_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
+        sample = samples_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
         first = [part[:1] for part in sample.inputs]
         nearest = min(max(float((a - b).abs().max()) for a, b in zip(first, shown, strict=True)) for shown in seen)
         assert nearest < 0.02  # kept as fp16

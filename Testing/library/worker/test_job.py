@@ -17,7 +17,7 @@ from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.inference.runtimes import PRECISIONS, RUNTIMES
 from VFMTransferLib.io.exported_inputs import HandedOver
-from VFMTransferLib.tasks.images import PHASE_AXES
+from VFMTransferLib.tasks.base import PHASE_AXES
 from VFMTransferLib.worker import messages as job
 from VFMTransferLib.worker.messages import Grid, ImageFile, Run, read_reply, read_request, to_line
 

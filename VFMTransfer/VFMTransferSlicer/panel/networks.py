@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import read_catalog
 from VFMTransferLib.core.terms import Arm, TaskId
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

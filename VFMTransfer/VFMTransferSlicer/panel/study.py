@@ -14,7 +14,7 @@ from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.encoders.base import ModelSpec
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..inputs.geometry import Described, describeGeometry
 from ..inputs.phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn

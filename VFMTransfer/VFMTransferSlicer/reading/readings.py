@@ -13,7 +13,7 @@ import slicer
 import vtk
 
 from VFMTransferLib.core.files import atomic_file
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
 from .blinded import CONFIDENCES, Network, Reading, ReadingError, Side, Subject

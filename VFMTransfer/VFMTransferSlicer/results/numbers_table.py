@@ -10,7 +10,7 @@ from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.evaluation.classification import ALL_CLASSES
 from VFMTransferLib.evaluation.measures import KINDS, Between, Kind
 from VFMTransferLib.evaluation.titles import subject_title, unit_title
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..runs import ArmInScene, RunInScene
 from .lesion_adc import meanAdcInLesions

@@ -8,7 +8,7 @@ from pathlib import Path
 import VFMTransferLib
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.evaluation.measures import KINDS
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "Study" / "summary.csv"
 _COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high", "device_hours_saved"}

@@ -11,7 +11,7 @@ from VFMTransferLib.bundles.bundle import Bundle, verify
 from VFMTransferLib.bundles.catalog import Catalog, default_pair, is_own
 from VFMTransferLib.core.errors import BundleError, ChecksumError
 from VFMTransferLib.core.terms import Arm, TaskId
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from .network_card import sizeOf
 

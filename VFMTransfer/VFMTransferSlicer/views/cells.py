@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import slicer
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
 from .difference import Difference

@@ -11,7 +11,7 @@ import slicer
 import vtk
 
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
 from .cells import Cell

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 
-from VFMTransferLib.tasks.base import TASKS
+from VFMTransferLib.tasks import TASKS
 
 from ..results.scene import placeBeside
 from ..runs import RunInScene

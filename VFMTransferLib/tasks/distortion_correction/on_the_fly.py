@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ..core.errors import DatasetError
-from ..core.placement import Prepared, ZScore
-from ..core.terms import Sequence
-from ..core.volume import Geometry, IntTriple
-from ..encoders.base import ModelSpec
-from ..encoders.preparation import ZSCORE_NONZERO
-from ..phantom import distort
-from ..phantom.canvas import Lattice, smooth_field
-from ..tasks.epi import distorted_images, draw_displacement_mm, signals_of
-from ..tasks.images import ADC_CORRECTED, HBV_CORRECTED, PHASE_AXES
-from ..tasks.truth import StudyCase
+from ...core.errors import DatasetError
+from ...core.placement import Prepared, ZScore
+from ...core.terms import Sequence
+from ...core.volume import Geometry, IntTriple
+from ...encoders.base import ModelSpec
+from ...encoders.preparation import ZSCORE_NONZERO
+from ...phantom import distort
+from ...phantom.canvas import Lattice, smooth_field
+from ..base import PHASE_AXES, LabeledCase
+from .epi_simulation import distorted_images, draw_displacement_mm, signals_of
+from .task import ADC_CORRECTED, HBV_CORRECTED
 
 # How far a phantom, which is ideal, is made like a scan: largest logarithm of the coil's gain, its own field against
 # the drawn ones, deviation of a patient's movement, and the weakest signal that is shown against the strong ones.
@@ -35,8 +35,8 @@ _REACH = 1e-6  # of a voxel, by which arithmetic may leave the grid
 
 
 @dataclass(frozen=True)
-class Undistorted:
-    """What is needed to distort a case anew.
+class OnTheFlyDistortion:
+    """What is needed to distort a case again.
 
     Attributes:
         signals: Undistorted signals (2, d, h, w) at the high b and at b 0, on their own grid.
@@ -67,7 +67,7 @@ class Undistorted:
             generator: Source of all randomness.
 
         Returns:
-            Input (C, *size), and the target's maps (4, *size) as `study_targets` describes them.
+            Input (C, *size), and the target's maps (4, *size) as `DistortionTraining` describes them.
         """
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         slab, matrices = self._around(start, (images.shape[1], images.shape[2], images.shape[3]))
@@ -114,24 +114,24 @@ class Undistorted:
         return tuple(slab), matrices
 
 
-def undistorted(study: StudyCase, prepared: Prepared, spec: ModelSpec) -> Undistorted:
-    """What of a case for distortion correction can be distorted anew.
+def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
+    """What of a case for distortion correction can be distorted again.
 
     Raises:
         DatasetError: The true images do not run along the network's grid.
     """
-    hbv, adc = study.images[HBV_CORRECTED], study.images[ADC_CORRECTED]
+    hbv, adc = labeled.images[HBV_CORRECTED], labeled.images[ADC_CORRECTED]
     hbv = hbv.to_nearest_lps()
     channels = tuple(spec.preprocess.sequences.index(sequence) for sequence in (Sequence.HBV, Sequence.ADC))
-    return Undistorted(
+    return OnTheFlyDistortion(
         signals=signals_of(hbv, adc),
-        places=_places(prepared.geometry, hbv.geometry, study.case.id),
+        places=_places(prepared.geometry, hbv.geometry, labeled.case.id),
         spacing_mm=hbv.geometry.spacing_mm[::-1],
-        phase_axis=2 - PHASE_AXES[study.phase_axis],
+        phase_axis=2 - PHASE_AXES[labeled.phase_axis],
         channels=(channels[0], channels[1]),
         scales=(prepared.scales[channels[0]], prepared.scales[channels[1]]),
         keeps_zeros=spec.preprocess.normalization == ZSCORE_NONZERO,
-        is_ideal=study.is_phantom,
+        is_ideal=labeled.is_phantom,
     )
 
 

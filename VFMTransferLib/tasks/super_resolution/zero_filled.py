@@ -1,4 +1,4 @@
-"""Twice the in-plane matrix: the grid that super-resolution fills, and the image that it starts from."""
+"""Half and twice the in-plane matrix by k-space: the pair that super-resolution learns from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import replace
 import numpy as np
 from scipy.fft import dctn, idctn
 
-from ..core.volume import Geometry, Volume
+from ...core.volume import Geometry, Volume
+from ...phantom import truncate_k_space
+from ..base import slice_axis
 
-_SUPERIOR = 2
-
-
-def slice_axis(geometry: Geometry) -> int:
-    """The index axis (0, 1 or 2 for x, y, z) that runs nearest to Superior: from slice to slice of an axial image."""
-    return int(np.abs(np.reshape(geometry.direction, (3, 3))[_SUPERIOR]).argmax())
+_HALF = 0.5
 
 
 def doubled_in_plane(geometry: Geometry) -> Geometry:
@@ -47,3 +44,23 @@ def zero_filled(volume: Volume) -> Volume:
     filled[tuple(slice(n) for n in volume.geometry.shape)] = spectrum
     array = 2 * idctn(filled, axes=axes, norm="ortho")
     return Volume(np.ascontiguousarray(array, np.float32), grid, volume.name)
+
+
+def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
+    """The T2w with half its matrix by truncated k-space, and the T2w that it should become again.
+
+    The two cover the same field of view: an odd row or column is left out.
+
+    Returns:
+        Coarse and fine, axes nearest to L, P, S; `doubled_in_plane` of the coarse grid is the fine grid.
+    """
+    turned = t2w.to_nearest_lps()
+    nx, ny, nz = (n - n % 2 if axis < 2 else n for axis, n in enumerate(turned.geometry.size))
+    grid = turned.geometry.crop((0, 0, 0), (nx, ny, nz))
+    fine = Volume(np.ascontiguousarray(turned.array[:, :ny, :nx], np.float32), grid, "t2w")
+    coarse = np.maximum(truncate_k_space(fine.array, _HALF, crop=True).real, 0).astype(np.float32)
+    sx, sy, sz = grid.spacing_mm
+    x, y, z = (float(v) for v in grid.to_world((0.5, 0.5, 0.0)))
+    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), (x, y, z), grid.direction)
+    assert doubled_in_plane(halved).equals(grid)
+    return Volume(coarse, halved, "t2w"), fine

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.volume import Volume
-from ..phantom import distort
-from ..phantom.canvas import Lattice, smooth_field
+from ...core.volume import Geometry, Volume
+from ...phantom import distort
+from ...phantom.canvas import Lattice, smooth_field
 
 ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not say
 PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
 SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves over, as in the phantoms
 _PER_MM2 = 1e-6
+# Of a scan that is distorted once, as in the phantoms.
+READOUT_S = 0.042
+_SHIM_SLOW_HZ, _SHIM_FAST_HZ = 18.0, 8.0
 # What the field and the readout are drawn from, as in the phantoms.
 _SLOW_HZ, _FAST_HZ = (8.0, 22.0), (3.0, 10.0)
 _READOUT_S = (0.032, 0.052)
+
+
+def smooth_field_hz(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """An off-resonance field as a shim leaves it over: (D, H, W) in Hz, slowly varying."""
+    lattice = Lattice(geometry.shape, geometry.spacing_mm[::-1])
+    return _SHIM_SLOW_HZ * smooth_field(lattice, rng, SLOW_MM) + _SHIM_FAST_HZ * smooth_field(lattice, rng, FAST_MM)
 
 
 def signals_of(hbv: Volume, adc: Volume) -> np.ndarray:

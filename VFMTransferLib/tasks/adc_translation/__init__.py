@@ -1,0 +1,1 @@
+"""A synthetic ADC from T2w."""

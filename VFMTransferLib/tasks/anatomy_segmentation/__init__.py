@@ -1,0 +1,1 @@
+"""Prostate, peripheral and transition zone on T2w."""

@@ -1,0 +1,195 @@
+"""Prostate and zones: one organ without holes, whose zones divide it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from ...core.case import Case
+from ...core.errors import DatasetError
+from ...core.placement import Prepared, is_cut
+from ...core.result import Provenance, Result
+from ...core.terms import Label
+from ...core.terms import Sequence as MRSequence
+from ...core.volume import Geometry, Volume
+from ...metrics.arrays import dice, hausdorff95_mm
+from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method, finite
+from ..lesions import CONNECTIVITY, read_label_map
+from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, structures_of, sum_of
+
+if TYPE_CHECKING:
+    from ...encoders.base import ModelSpec
+    from ...phantom import Phantom
+    from .training import AnatomyTraining
+
+ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
+# What makes up the prostate: a network that marks nothing else marks one organ.
+GLAND_LABELS = frozenset({Label.PROSTATE, *ZONES})
+CUT_NOTE = "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
+_ZONE_VALUES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
+# The naive baseline: the grid of the mean shape.
+_SHAPE_SIZE, _SHAPE_SPACING_MM = (64, 64, 64), (1.5, 1.5, 1.5)
+_HALF = 0.5
+
+
+class AnatomySegmentation(SegmentationTask):
+    """Truth: a mask of the prostate, and `zones` (1 peripheral, 2 transition zone) where there is one."""
+
+    id = "anatomy-segmentation"
+    title = "Anatomy segmentation"
+    short_title = "anatomy"
+    network_title = "anatomy"
+    sequences = (MRSequence.T2W,)
+    labels = (Label.BACKGROUND, *ZONES)
+    baseline = "mean-shape"
+    card_measures = ("dice", "hd95_mm", "volume_error_ml")
+    example_measures = ("dice", "hd95_mm")
+    finds_gland = True
+
+    def from_phantom(self, phantom: Phantom) -> LabeledCase:
+        zones = {label: _equal(phantom.zones, value) for label, value in _ZONE_VALUES.items()}
+        return self.labeled(phantom.case, gland=phantom.gland, masks={Label.PROSTATE: phantom.gland, **zones})
+
+    def read_labeled(
+        self,
+        folder: Path,
+        case: Case,
+        gland: Volume | None,
+        names: MaskNames,
+        *,
+        category: str | None = None,
+        seed: int = 0,
+    ) -> LabeledCase:
+        if gland is None:
+            raise DatasetError(
+                f"Case '{case.id}' must have a mask {' or '.join(names.gland)}, but has none. "
+                "Draw one, or leave it out."
+            )
+        zones = read_label_map(folder, names.zones)
+        parts = {} if zones is None else {label: _equal(zones, value) for label, value in _ZONE_VALUES.items()}
+        return self.labeled(case, gland=gland, masks={Label.PROSTATE: gland, **parts}, is_phantom=False)
+
+    def mark(
+        self,
+        probabilities: Probabilities,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        threshold: float,
+        options: DecodeOptions,
+    ) -> Result:
+        """The most probable structure of each voxel; where they make up the prostate, one organ without holes."""
+        shown = structures_of(probabilities)
+        if not GLAND_LABELS.issuperset(shown):
+            return super().mark(probabilities, case, spec, provenance, threshold, options)
+        if Label.PROSTATE in shown:
+            marked = shown[Label.PROSTATE].array > threshold  # zones divide the gland, they do not add to it
+        elif spec.activation == "softmax":
+            marked = sum_of(shown) > threshold  # zones compete with each other, their sum with the background
+        else:
+            marked = above_all(probabilities, threshold)
+        marked, notes = one_organ(marked, next(iter(shown.values())).geometry.voxel_volume_ml)
+        zones = {name: p for name, p in shown.items() if name != Label.PROSTATE}
+        result = self.label_result(zones or shown, shown, marked, case, spec, provenance.with_notes(*notes))
+        return replace(result, volumes_ml={**result.volumes_ml, str(Label.PROSTATE): labels_of(result).volume_ml})
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        result = super().decode(logits, prepared, case, spec, provenance, options)
+        if not self.is_cut_off(result, prepared):
+            return result
+        return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
+
+    def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
+        return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
+
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """Dice, distance and volume of the prostate, and Dice of its zones where both know them."""
+        labels = labels_of(result)
+        prostate = labeled.masks[Label.PROSTATE].resample_to(labels.geometry, "nearest").array > 0
+        marked = labels.array > 0
+        found = {
+            "dice": dice(marked, prostate),
+            "hd95_mm": hausdorff95_mm(marked, prostate, labels.geometry.spacing_mm),
+            "volume_error_ml": abs(int(marked.sum()) - int(prostate.sum())) * labels.geometry.voxel_volume_ml,
+        }
+        for zone in ZONES:
+            if zone in labeled.masks and zone in result.label_values:
+                there = labeled.masks[zone].resample_to(labels.geometry, "nearest").array > 0
+                found[f"dice {zone}"] = dice(labels.array == result.label_values[zone], there)
+        return CaseScore(labeled.case.id, finite(found))
+
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """The mean shape of the training cases' glands, in the middle of the image."""
+        if not training:
+            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
+        zones = ZONES if all(zone in one.masks for one in training for zone in ZONES) else (Label.PROSTATE,)
+        shares: list[np.ndarray] = [
+            np.stack([_centered(one.masks[zone], _box(one)) for one in training]).mean(axis=0) for zone in zones
+        ]
+
+        def baseline(labeled: LabeledCase) -> Result:
+            grid = labeled.case[MRSequence.T2W].geometry
+            placed = {
+                str(zone): Volume(share, _box(labeled)).resample_to(grid)
+                for zone, share in zip(zones, shares, strict=True)
+            }
+            stacked = np.stack([volume.array for volume in placed.values()])
+            labels = np.where(stacked.sum(axis=0) > _HALF, stacked.argmax(axis=0) + 1, 0).astype(np.uint8)
+            values = {name: number for number, name in enumerate(placed, start=1)}
+            source = self.baseline_source()
+            return Result(labeled.case.id, self.id, source, values, Volume(labels, grid, "labels"), placed)
+
+        return baseline
+
+    def training(self) -> AnatomyTraining:
+        from .training import AnatomyTraining
+
+        return AnatomyTraining(self)
+
+
+def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The largest connected part of a mask (26 neighbors) without holes, and a note on what was left out."""
+    parts, count = ndimage.label(mask, structure=CONNECTIVITY)
+    if count == 0:
+        return mask, ("No voxel was marked as prostate.",)
+    sizes = np.bincount(parts.ravel())[1:]
+    organ = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
+    left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
+    if count == 1:
+        return organ, ()
+    return organ, (
+        f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out.",
+    )
+
+
+def _equal(labels: Volume, value: int) -> Volume:
+    return labels.with_array((labels.array == value).astype(np.uint8))
+
+
+def _box(labeled: LabeledCase) -> Geometry:
+    """A grid of fixed size around the middle of the T2w, along its axes."""
+    seen = labeled.case[MRSequence.T2W].to_nearest_lps().geometry
+    direction = np.reshape(seen.direction, (3, 3))
+    corner = seen.center_mm - direction @ ((np.array(_SHAPE_SIZE) - 1) / 2 * np.array(_SHAPE_SPACING_MM))
+    x, y, z = (float(v) for v in corner)
+    return Geometry(_SHAPE_SIZE, _SHAPE_SPACING_MM, (x, y, z), seen.direction)
+
+
+def _centered(mask: Volume, box: Geometry) -> np.ndarray:
+    return mask.with_array((mask.array > 0).astype(np.float32)).resample_to(box).array
+
+
+TASK = AnatomySegmentation()

@@ -1,0 +1,81 @@
+"""Dice and cross-entropy of the gland, and of its zones where they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...core.placement import Prepared
+from ...core.terms import Label
+from ...core.volume import Volume
+from ...encoders.base import ModelSpec
+from ...encoders.losses import soft_dice_loss
+from ..base import LabeledCase
+from ..training import UNKNOWN, Batch, TaskTraining, stacked
+from .task import ZONES, AnatomySegmentation
+
+
+class AnatomyTraining(TaskTraining[AnatomySegmentation]):
+    """Maps: probability of prostate, peripheral and transition zone; zones are `UNKNOWN` where nobody knows them."""
+
+    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+        unknown = np.full(prepared.geometry.shape, UNKNOWN, np.float32)
+        zones_known = all(label in labeled.masks for label in ZONES)
+        return stacked(
+            _share(labeled.masks[Label.PROSTATE], prepared),
+            *(_share(labeled.masks[zone], prepared) if zones_known else unknown for zone in ZONES),
+        )
+
+    def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
+        """The samples whose zones are known apart from those that know the prostate alone."""
+        target = batch.target
+        if target.shape[1] == 1:
+            return anatomy_loss(output.transpose(0, 1), target.transpose(0, 1))
+        known = (target[:, 1] >= 0).flatten(1).all(dim=1)
+        losses = []
+        for rows, maps in ((known, target), (~known, target[:, :1])):
+            if bool(rows.any()):
+                share = rows.float().mean()
+                losses.append(share * anatomy_loss(output[rows].transpose(0, 1), maps[rows].transpose(0, 1)))
+        return torch.stack(losses).sum()
+
+
+def _share(mask: Volume, prepared: Prepared) -> np.ndarray:
+    """How much of each voxel a mask covers, as linear interpolation sees it."""
+    soft = mask.with_array((mask.array > 0).astype(np.float32))
+    return soft.resample_to(prepared.geometry).array
+
+
+def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Dice and cross-entropy of the gland, and of its zones where they are known.
+
+    Args:
+        logits: (C, D, H, W): background and prostate, or background, peripheral and transition zone.
+        target: (1, D, H, W) probability of the prostate, or (3, D, H, W) of prostate and both zones.
+
+    Raises:
+        ValueError: The network has neither one nor two classes beside the background.
+    """
+    classes = logits.shape[0] - 1
+    if classes not in (1, 2):
+        raise ValueError(f"A network of the prostate must have 2 or 3 output channels, got {logits.shape[0]}.")
+    logits = logits.float()
+    gland = torch.logsumexp(logits[1:], dim=0) - logits[0]  # logit of all that is not background
+    loss = F.binary_cross_entropy_with_logits(gland, target[0]) + soft_dice_loss(gland.sigmoid(), target[0])
+    if classes == 2 and len(target) == 3:
+        loss = 0.5 * (loss + _zone_loss(logits, target))
+    return loss
+
+
+def _zone_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy over background and both zones, and the zones' mean Dice loss."""
+    zones = target[1:]
+    truth = torch.cat([(1 - zones.sum(0, keepdim=True)).clamp(min=0), zones])
+    entropy = -(truth * F.log_softmax(logits, dim=0)).sum(0).mean()
+    probabilities = logits.softmax(dim=0)
+    dice = [soft_dice_loss(probabilities[1 + k], zones[k]) for k in range(2)]
+    return entropy + torch.stack(dice).mean()

@@ -1,0 +1,182 @@
+"""PI-RADS class of a case, and the probability of clinically significant cancer that follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.case import Case
+from ...core.errors import DatasetError
+from ...core.placement import Prepared
+from ...core.result import Provenance, Result
+from ...core.terms import Label
+from ...core.terms import Sequence as MRSequence
+from ...core.volume import Volume
+from ...metrics.calibration import Calibration
+from ...metrics.classification import (
+    auroc,
+    expected_calibration_error,
+    fit_calibration,
+    quadratic_weighted_kappa,
+)
+from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method, Task, activated
+from ..lesions import read_cancer_masks
+
+if TYPE_CHECKING:
+    from ...encoders.base import ModelSpec
+    from ...phantom import Phantom
+    from .training import ClassificationTraining
+
+PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
+# This project's own definition, since the networks were trained on PI-RADS scores and know no biopsy.
+CSPCA_PIRADS = 4
+SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
+CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
+SMALLEST_PROBABILITY = 1e-6
+_PREFIX = "PI-RADS "
+
+
+class Classification(Task):
+    """Truth: a row of `labels.csv`, `case,pirads`; masks of lesions tell as much as is needed to measure by."""
+
+    id = "classification"
+    title = "Classification"
+    short_title = "classification"
+    network_title = "classification"
+    sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
+    output = "classification"
+    head = "classes"
+    labels = PI_RADS
+    activation = "softmax"
+    metric = "auroc"
+    baseline = "class-prior"
+    card_measures = ("brier", "log_loss")
+    example_measures = ("log_loss", "brier")
+    uses_gland_slices = True
+    label_column = "pirads"
+    calibrated_measures = ("brier", "log_loss", "ece")
+
+    def from_phantom(self, phantom: Phantom) -> LabeledCase:
+        return self.labeled(phantom.case, gland=phantom.gland, category=f"{_PREFIX}{phantom.pirads}")
+
+    def read_labeled(
+        self,
+        folder: Path,
+        case: Case,
+        gland: Volume | None,
+        names: MaskNames,
+        *,
+        category: str | None = None,
+        seed: int = 0,
+    ) -> LabeledCase:
+        if category is not None:
+            return self.labeled(case, gland=gland, category=category, is_phantom=False)
+        return self.labeled(case, gland=gland, masks=read_cancer_masks(folder, case, names), is_phantom=False)
+
+    def class_from_table(self, value: str) -> str:
+        name = f"{_PREFIX}{value.strip()}"
+        if name not in PI_RADS:
+            raise ValueError("pirads must be 2, 3, 4 or 5")
+        return name
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        """Class probabilities; of PI-RADS classes also those of a score of 3 or more and 4 or more, and of csPCa."""
+        if options.calibration is not None:
+            logits, provenance = options.calibration.of(logits), provenance.with_notes(options.calibration.note)
+        probabilities = activated(logits, spec.activation)
+        classes = {str(n): float(p) for n, p in zip(spec.labels, probabilities, strict=True)}
+        scores = {int(n.removeprefix(_PREFIX)): p for n, p in classes.items() if n.startswith(_PREFIX)}
+        derived = {}
+        if scores:
+            derived = {f"{_PREFIX}>= {least}": sum(p for s, p in scores.items() if s >= least) for least in (3, 4)}
+            derived[str(Label.CSPCA)] = derived[f"{_PREFIX}>= {CSPCA_PIRADS}"]
+            provenance = provenance.with_notes(CSPCA_NOTE)
+        return Result(case.id, self.id, provenance, class_probabilities=classes, derived_probabilities=derived)
+
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """Brier score of csPCa, and the log loss of the class where it is known."""
+        probabilities, truth = result.class_probabilities, labeled.category
+        if truth is None and labeled.is_significant is None:
+            raise ValueError(f"The true class of '{labeled.case.id}' must be known, or its lesions, but neither is.")
+        if truth is not None and truth not in probabilities:
+            raise ValueError(f"The true class must be one of {', '.join(probabilities)}, got '{truth}'.")
+        is_significant = bool(labeled.is_significant) if truth is None else truth in SIGNIFICANT
+        values = {"brier": (significant(probabilities) - float(is_significant)) ** 2}
+        if truth is not None:
+            values["log_loss"] = -math.log(max(probabilities[truth], SMALLEST_PROBABILITY))
+        return CaseScore(labeled.case.id, values, truth, is_significant, probabilities)
+
+    def cohort_measures(self, cases: Sequence[CaseScore]) -> dict[str, float]:
+        """AUROC of csPCa and how far its probability is from its frequency, over all cases; over those whose class is
+        known quadratic-weighted kappa of the most probable class.
+        """
+        known = [case for case in cases if case.truth is not None]
+        classes = sorted({name for case in known for name in case.probabilities})
+        chosen = [classes.index(_most_probable(case.probabilities)) for case in known]
+        truths = [classes.index(str(case.truth)) for case in known]
+        found, happened = [significant(case.probabilities) for case in cases], [case.is_significant for case in cases]
+        return {
+            "auroc": float(auroc(found, happened)),
+            "ece": expected_calibration_error(found, happened),
+            "quadratic_weighted_kappa": quadratic_weighted_kappa(truths, chosen, len(classes)) if known else math.nan,
+        }
+
+    def tabled(self, score: CaseScore) -> dict[str, float]:
+        """The answer and the truth."""
+        return {"p_cspca": significant(score.probabilities), "is_cspca": float(score.is_significant)}
+
+    def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
+        """By their class, or by csPCa alone where that is all that is known."""
+        if not cases:
+            return None
+        names = list(cases[0].probabilities)
+        probabilities = np.array([[case.probabilities[name] for name in names] for case in cases])
+        possible = [
+            [
+                name == case.truth if case.truth is not None else (name in SIGNIFICANT) == case.is_significant
+                for name in names
+            ]
+            for case in cases
+        ]
+        return fit_calibration(np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)), np.array(possible))
+
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """How often each class is among the training cases."""
+        if not training:
+            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
+        categories = [labeled.category for labeled in training]
+        prior = {name: categories.count(name) / len(categories) for name in PI_RADS}
+
+        def baseline(labeled: LabeledCase) -> Result:
+            return Result(labeled.case.id, self.id, self.baseline_source(), class_probabilities=dict(prior))
+
+        return baseline
+
+    def training(self) -> ClassificationTraining:
+        from .training import ClassificationTraining
+
+        return ClassificationTraining(self)
+
+
+def significant(probabilities: Mapping[str, float]) -> float:
+    """Probability of clinically significant cancer, by our reading."""
+    return sum(probabilities[name] for name in SIGNIFICANT)
+
+
+def _most_probable(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=lambda name: probabilities[name])
+
+
+TASK = Classification()

@@ -1,0 +1,1 @@
+"""Diffusion images without the displacement of echo-planar readout, with T2w as guide."""

@@ -1,0 +1,210 @@
+"""Diffusion images are pulled back along the phase axis by the displacement that a network finds beside T2w."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from ...core.case import Case
+from ...core.errors import DatasetError
+from ...core.placement import Prepared, to_reference
+from ...core.result import Provenance, Result
+from ...core.terms import Sequence as MRSequence
+from ...core.volume import Geometry, Volume
+from ...metrics.arrays import mae
+from ..base import PHASE_AXES, CaseScore, DecodeOptions, LabeledCase, Method, finite
+from ..image_to_image import ImageTask
+from .epi_simulation import PHASE_VOXEL_MM, READOUT_S, distorted_images, signals_of, smooth_field_hz
+from .registration import displacement_along
+
+if TYPE_CHECKING:
+    from ...encoders.base import ModelSpec
+    from ...phantom import Phantom
+    from .training import DistortionTraining
+
+HBV_CORRECTED = "hbv-corrected"
+ADC_CORRECTED = "adc-corrected"
+
+
+class DistortionCorrection(ImageTask):
+    """Truth: the scan itself; the network sees it as a known off-resonance field distorts it further."""
+
+    id = "distortion-correction"
+    title = "Distortion correction"
+    short_title = "distortion"
+    network_title = "distortion correction of diffusion"
+    sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
+    reference = MRSequence.HBV
+    head = "matching"
+    outputs = (HBV_CORRECTED, ADC_CORRECTED)
+    baseline = "uncorrected"
+    card_measures = ("psnr_db", "ssim", "displacement_mm", "displacement_mm gland")
+    example_measures = ("psnr_db", "displacement_mm")
+
+    def from_phantom(self, phantom: Phantom) -> LabeledCase:
+        if phantom.diffusion is None:
+            raise DatasetError(f"A phantom for {self.title} must be made with hbv and adc.")
+        axis = phantom.acquisition["diffusion"]["phase_axis"]
+        return self.labeled(
+            phantom.case,
+            gland=phantom.gland,
+            images={
+                HBV_CORRECTED: phantom.diffusion.hbv_undistorted,
+                ADC_CORRECTED: phantom.diffusion.adc_undistorted,
+            },
+            along_phase_mm=phantom.diffusion.displacement_mm,
+            phase_axis=next(name for name, number in PHASE_AXES.items() if number == axis),
+        )
+
+    def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
+        """Both diffusion images as one echo-planar readout would distort them."""
+        labeled, rng = self.labeled(case, gland=gland, is_phantom=False), np.random.default_rng(seed)
+        hbv, adc = case[MRSequence.HBV].to_nearest_lps(), case[MRSequence.ADC].to_nearest_lps()
+        adc_there = adc.resample_to(hbv.geometry)
+        axis = PHASE_AXES[labeled.phase_axis]
+        shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(READOUT_S * PHASE_VOXEL_MM * rng.choice([-1, 1]))
+        shift = shift_mm / np.float32(hbv.geometry.spacing_mm[axis])
+        high, base = signals_of(hbv, adc_there)
+        moved_high, moved_adc = distorted_images(high, base, shift, 2 - axis)
+        volumes = {
+            **labeled.case.volumes,
+            MRSequence.HBV: Volume(moved_high, hbv.geometry, "hbv"),
+            MRSequence.ADC: Volume(moved_adc, hbv.geometry, "adc"),
+        }
+        return replace(
+            labeled,
+            case=replace(labeled.case, volumes=volumes),
+            images={HBV_CORRECTED: hbv, ADC_CORRECTED: adc_there},
+            along_phase_mm=Volume(shift_mm, hbv.geometry, "displacement"),
+        )
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        return self.undistorted(logits[0], prepared, case, provenance, options.phase_axis)
+
+    def undistorted(
+        self, along_phase_mm: np.ndarray, prepared: Prepared, case: Case, provenance: Provenance, phase_axis: str
+    ) -> Result:
+        """Diffusion images pulled along a displacement; signal is kept: the high-b image is scaled by the Jacobian."""
+        axis = PHASE_AXES[phase_axis]
+        hbv, adc = case[MRSequence.HBV], case[MRSequence.ADC]
+        field_mm = displacement_field(along_phase_mm, prepared, axis)
+        jacobian = to_reference(jacobian_along(along_phase_mm, prepared.geometry, axis), prepared, "jacobian", fill=1.0)
+        warped = warp(hbv, field_mm, prepared.reference)
+        images = {
+            HBV_CORRECTED: Volume(
+                warped.array * jacobian.resample_to(hbv.geometry, fill=1.0).array, hbv.geometry, HBV_CORRECTED
+            ),
+            ADC_CORRECTED: warp(adc, field_mm, prepared.reference, ADC_CORRECTED),
+        }
+        note = (
+            f"Displacement is along the patient's {phase_axis} axis; a point p of the corrected image shows p + d(p)."
+        )
+        return Result(case.id, self.id, provenance.with_notes(note), images=images, displacement_mm=field_mm)
+
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """Errors of the images, and of the displacement along the phase axis in millimeters, where there is signal."""
+        truth = labeled.along_phase_mm
+        if truth is None or result.displacement_mm is None:
+            raise ValueError("A displacement must be known and found for it to be scored.")
+        grid = result.images[HBV_CORRECTED].geometry
+        axis = np.reshape(truth.geometry.direction, (3, 3))[:, PHASE_AXES[labeled.phase_axis]]
+        found, there = result.displacement_mm @ axis, truth.resample_to(grid).array
+        tissue = labeled.images[HBV_CORRECTED].resample_to(grid).array > 0
+        values = {"displacement_mm": mae(found, there, tissue)}
+        if labeled.gland is not None:
+            gland = labeled.gland.resample_to(grid, "nearest").array > 0
+            values["displacement_mm gland"] = mae(found, there, tissue & gland)
+        images = super().score(result, labeled)
+        return replace(images, values={**images.values, **finite(values)})
+
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """The diffusion images as they are."""
+
+        def baseline(labeled: LabeledCase) -> Result:
+            hbv, adc = labeled.case[MRSequence.HBV], labeled.case[MRSequence.ADC]
+            field_mm = np.zeros((*hbv.geometry.shape, 3), np.float32)
+            images = {HBV_CORRECTED: hbv, ADC_CORRECTED: adc}
+            source = self.baseline_source()
+            return Result(labeled.case.id, self.id, source, images=images, displacement_mm=field_mm)
+
+        return baseline
+
+    def methods(self) -> Mapping[str, Method]:
+        return {"registration": self.registered}
+
+    def registered(self, labeled: LabeledCase) -> Result:
+        """The corrected images of a case whose high-b image was registered to its T2w, along the phase axis alone."""
+        runtime = f"SimpleITK {sitk.Version_VersionString()}"
+        source = Provenance("registration", "B-spline registration", "specialised", "", runtime, "cpu")
+        hbv = labeled.case[MRSequence.HBV]
+        grid = hbv.to_nearest_lps().geometry
+        along_mm = displacement_along(labeled.case, grid, PHASE_AXES[labeled.phase_axis])
+        place = Prepared(
+            array=along_mm[None],
+            geometry=grid,
+            reference=hbv.geometry,
+            starts=((0, 0, 0),),
+            patch=grid.shape,
+            scales=(),
+            centered_on="whole volume",
+        )
+        return self.undistorted(along_mm, place, labeled.case, source, labeled.phase_axis)
+
+    def training(self) -> DistortionTraining:
+        from .training import DistortionTraining
+
+        return DistortionTraining(self)
+
+
+def displacement_field(along_phase_mm: np.ndarray, prepared: Prepared, axis: int) -> np.ndarray:
+    """LPS vectors (D, H, W, 3) in mm on the reference's own grid, of a displacement along one axis of the network's."""
+    length_mm = to_reference(along_phase_mm, prepared, "displacement").array
+    direction = np.reshape(prepared.geometry.direction, (3, 3))[:, axis]
+    return length_mm[..., None] * direction.astype(np.float32)
+
+
+def jacobian_along(along_phase_mm: np.ndarray, geometry: Geometry, axis: int) -> np.ndarray:
+    """How much each voxel was stretched: 1 + the displacement's derivative along the axis, at least 0.
+
+    Squeezed signal piles up and stretched signal thins out (Jezzard and Balaban, Magn Reson Med 1995;34:65-73).
+    """
+    array_axis = 2 - axis
+    if along_phase_mm.shape[array_axis] == 1:
+        return np.ones_like(along_phase_mm)
+    return np.maximum(1 + np.gradient(along_phase_mm, geometry.spacing_mm[axis], axis=array_axis), 0)
+
+
+def warp(volume: Volume, field_mm: np.ndarray, grid: Geometry, name: str | None = None) -> Volume:
+    """A volume on its own grid whose point p shows what lay at p + d(p), linearly.
+
+    Args:
+        volume: The image.
+        field_mm: LPS vectors (D, H, W, 3) on `grid`; there is no displacement outside of it.
+        grid: Grid of the field.
+        name: Name of the result; the volume's by default.
+    """
+    image = sitk.GetImageFromArray(field_mm.astype(np.float64), isVector=True)
+    image.CopyInformation(grid.image())
+    moved = sitk.Resample(
+        sitk.Cast(volume.to_sitk(), sitk.sitkFloat32),
+        volume.geometry.image(),
+        sitk.DisplacementFieldTransform(image),
+        sitk.sitkLinear,
+        0.0,
+    )
+    return Volume(sitk.GetArrayFromImage(moved), volume.geometry, name or volume.name)
+
+
+TASK = DistortionCorrection()

@@ -1,0 +1,152 @@
+"""Tasks whose result is an image. As it stands, a network's one output channel is added to an image of the case.
+
+A new task of this kind states its texts, its `target` and where the truth comes from; see `docs/extending.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.placement import Prepared, to_reference
+from ..core.result import Provenance, Result
+from ..core.terms import Sequence as MRSequence
+from ..core.volume import Geometry, Volume
+from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, psnr_db, ssim
+from .base import CaseScore, DecodeOptions, HeadKind, LabeledCase, MaskNames, Method, Task, finite
+
+if TYPE_CHECKING:
+    from ..encoders.base import ModelSpec
+    from .training import TaskTraining
+
+ADC_UNIT = "1e-6 mm²/s"
+ARBITRARY_UNIT = "a.u."
+
+
+class ImageTask(Task):
+    """A task that gives one or several images.
+
+    Attributes:
+        outputs: Names of the images (file stems, as `t2w-super-resolved`), the one that measures are of first. A name
+            begins with the sequence that the image is of.
+        decoded_note: What a result's notes say of how the image came about.
+    """
+
+    output = "image"
+    head: ClassVar[HeadKind] = "restoration"
+    metric = "psnr_db"
+    drop_path = 0.0
+    baseline = "unchanged"
+    card_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim", "mae")
+    example_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim")
+    outputs: ClassVar[tuple[str, ...]]
+    decoded_note: ClassVar[str] = "The network adds to the image that it saw."
+
+    def read_labeled(
+        self,
+        folder: Path,
+        case: Case,
+        gland: Volume | None,
+        names: MaskNames,
+        *,
+        category: str | None = None,
+        seed: int = 0,
+    ) -> LabeledCase:
+        return self.from_scan(case, seed=seed, gland=gland)
+
+    def plain_image(self, image: Volume, grid: Geometry) -> Volume:
+        """An image of the case on the grid of an output, as one would have it without a network."""
+        return image.resample_to(grid, "bspline")
+
+    def start_image(self, case: Case) -> Volume:
+        """The image of a case that a network adds to."""
+        return case[self.reference]
+
+    def measured_region(self, truth: Volume) -> np.ndarray:
+        """Where a true image has a say (D, H, W), bool, on its own grid."""
+        return np.ones(truth.array.shape, bool)
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        """The image that the network starts from plus what it adds, in that image's own intensities."""
+        start = self.start_image(case)
+        name = self.outputs[0]
+        added = to_reference(logits[0] * prepared.scales[0].std, prepared, name, target=start.geometry)
+        images = {name: Volume(np.maximum(start.array + added.array, 0), start.geometry, name)}
+        return Result(case.id, self.id, provenance.with_notes(self.decoded_note), images=images)
+
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """Errors of each image on its own grid, where the truth has a say; those of the first bear plain names."""
+        found: dict[str, float] = {}
+        for name, truth in labeled.images.items():
+            image = result.images[name]
+            suffix = "" if name == next(iter(labeled.images)) else f" {name}"
+            regions = {"": self.region_on(truth, image.geometry)}
+            if labeled.gland is not None:
+                inside = labeled.gland.resample_to(image.geometry, "nearest").array > 0
+                regions[" gland"] = regions[""] & inside
+            placed = truth.resample_to(image.geometry)
+            for region, mask in regions.items():
+                found |= {f"{kind}{suffix}{region}": v for kind, v in image_errors(image, placed, mask).items()}
+        return CaseScore(labeled.case.id, finite(found))
+
+    def region_on(self, truth: Volume, grid: Geometry) -> np.ndarray:
+        """`measured_region` on another grid, False outside of the truth's field of view."""
+        shown = truth.with_array(self.measured_region(truth).astype(np.uint8))
+        return shown.resample_to(grid, "nearest").array > 0
+
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """The image that a network would start from, as it is."""
+
+        def baseline(labeled: LabeledCase) -> Result:
+            image = self.start_image(labeled.case)
+            images = {self.outputs[0]: image.with_array(np.maximum(image.array, 0))}
+            return Result(labeled.case.id, self.id, self.baseline_source(), images=images)
+
+        return baseline
+
+    def training(self) -> TaskTraining:
+        from .training import ResidualTraining
+
+        return ResidualTraining(self)
+
+
+def sequence_of(output: str) -> MRSequence:
+    """Sequence that an output image is of, by the first word of its name."""
+    return MRSequence(output.split("-")[0])
+
+
+def unit_of(output: str) -> str:
+    """Unit of an output's voxels and differences; signal intensities are arbitrary."""
+    return ADC_UNIT if sequence_of(output) is MRSequence.ADC else ARBITRARY_UNIT
+
+
+def image_errors(image: Volume, truth: Volume, mask: np.ndarray) -> dict[str, float]:
+    """MAE, PSNR and SSIM of an image, as every report, training and study gives them.
+
+    Args:
+        image: The image.
+        truth: On the same grid; its range in the whole field of view is the data range, in every region.
+        mask: Where to measure (D, H, W).
+
+    Returns:
+        Measure → value; empty where the mask or the truth is, and without SSIM in slices smaller than its window.
+    """
+    span = data_range(truth.array)
+    if not mask.any() or not span > 0:
+        return {}
+    found = {"mae": mae(image.array, truth.array, mask), "psnr_db": psnr_db(image.array, truth.array, span, mask)}
+    if min(image.array.shape[1:]) > 2 * SSIM_RADIUS_PX:
+        found["ssim"] = ssim(image.array, truth.array, span, mask)
+    return found

@@ -1,0 +1,1 @@
+"""Clinically significant cancer on T2w, high-b DWI and ADC."""

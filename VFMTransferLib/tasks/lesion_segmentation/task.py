@@ -1,0 +1,122 @@
+"""Clinically significant cancer: voxels above a threshold, and the lesions that they form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.case import Case
+from ...core.result import Provenance, Result
+from ...core.terms import Label
+from ...core.terms import Sequence as MRSequence
+from ...core.volume import Volume
+from ...metrics.arrays import dice
+from ...metrics.detection import average_precision, match_candidates
+from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method
+from ..lesions import CANCER_LABELS, cancer_masks, find_lesions, in_prostate, pair_regions, read_cancer_masks
+from ..segmentation import Probabilities, SegmentationTask, labels_of, sum_of
+
+if TYPE_CHECKING:
+    from ...encoders.base import ModelSpec
+    from ...phantom import Phantom
+    from .training import LesionTraining
+
+OUTSIDE_NOTE = "Marks outside of the prostate were left out: {count}. The probabilities still show them."
+
+
+class LesionSegmentation(SegmentationTask):
+    """Truth: a mask of lesions whose values are ISUP grade groups, empty where there is none."""
+
+    id = "lesion-segmentation"
+    title = "Lesion segmentation"
+    short_title = "lesions"
+    network_title = "lesions"
+    sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
+    labels = (Label.CSPCA,)
+    activation = "sigmoid"
+    baseline = "no-lesion"
+    card_measures = ("dice", "lesions_missed", "lesions_added", "volume_in_vain_ml")
+    example_measures = ("dice", "volume_in_vain_ml")
+    finds_lesions = True
+    plain_mask_label = Label.CSPCA
+
+    def from_phantom(self, phantom: Phantom) -> LabeledCase:
+        return self.labeled(phantom.case, gland=phantom.gland, masks=cancer_masks(phantom.lesion))
+
+    def read_labeled(
+        self,
+        folder: Path,
+        case: Case,
+        gland: Volume | None,
+        names: MaskNames,
+        *,
+        category: str | None = None,
+        seed: int = 0,
+    ) -> LabeledCase:
+        return self.labeled(case, gland=gland, masks=read_cancer_masks(folder, case, names), is_phantom=False)
+
+    def mark(
+        self,
+        probabilities: Probabilities,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        threshold: float,
+        options: DecodeOptions,
+    ) -> Result:
+        """Voxels whose probability of all marked labels together exceeds the threshold, and the lesions they form."""
+        cancer = [name for name in spec.labels if name in CANCER_LABELS]
+        names = [Label.CSPCA] if options.only_cspca else cancer
+        shown = {str(name): probabilities[name] for name in names}
+        marked = sum_of(shown) > threshold
+        if options.gland is not None and options.gland.array.any():
+            grid = next(iter(shown.values())).geometry
+            marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)
+            if left_out:
+                provenance = provenance.with_notes(OUTSIDE_NOTE.format(count=left_out))
+        result = self.label_result(shown, shown, marked, case, spec, provenance)
+        adc = case.volumes.get(MRSequence.ADC)
+        return replace(result, lesions=find_lesions(labels_of(result), shown, adc, dict(options.zones or {})))
+
+    def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
+        """Dice of csPCa where there is any, the volume of false positives where there is none, and the candidates."""
+        labels = labels_of(result)
+        there = labeled.masks[Label.CSPCA].resample_to(labels.geometry, "nearest").array > 0
+        marked = labels.array == result.label_values[Label.CSPCA]
+        paired = pair_regions(marked, there)
+        candidates, lesions = match_candidates(result.probabilities[Label.CSPCA].array, there)
+        missed = paired.second_count - len(paired.pairs)
+        found = {"lesions_missed": float(missed), "lesions_added": float(paired.first_count - len(paired.pairs))}
+        if there.any():
+            found["dice"] = dice(marked, there)
+        else:
+            found["volume_in_vain_ml"] = int(marked.sum()) * labels.geometry.voxel_volume_ml
+        return CaseScore(labeled.case.id, found, candidates=candidates, lesions=lesions)
+
+    def cohort_measures(self, cases: Sequence[CaseScore]) -> dict[str, float]:
+        candidates = [candidate for case in cases for candidate in case.candidates]
+        return {"average_precision": average_precision(candidates, sum(case.lesions for case in cases))}
+
+    def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
+        """No lesion."""
+
+        def baseline(labeled: LabeledCase) -> Result:
+            t2w = labeled.case[MRSequence.T2W]
+            nothing = t2w.with_array(np.zeros(t2w.geometry.shape, np.uint8))
+            improbable = {str(Label.CSPCA): t2w.with_array(np.zeros(t2w.geometry.shape, np.float32))}
+            values = {str(Label.CSPCA): 1}
+            return Result(labeled.case.id, self.id, self.baseline_source(), values, nothing, improbable)
+
+        return baseline
+
+    def training(self) -> LesionTraining:
+        from .training import LesionTraining
+
+        return LesionTraining(self)
+
+
+TASK = LesionSegmentation()

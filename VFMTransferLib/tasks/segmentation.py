@@ -1,0 +1,124 @@
+"""Tasks whose result is a label map: probabilities come back by position, and labels are decided there.
+
+Labels are decided on the reference's own voxels, so that their edges follow these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.case import Case
+from ..core.placement import Prepared, to_reference
+from ..core.region import confine, confined_note
+from ..core.result import Provenance, Result
+from ..core.terms import Label
+from ..core.volume import Volume
+from .base import DecodeOptions, Task, activated
+
+if TYPE_CHECKING:
+    from ..encoders.base import ModelSpec
+
+Probabilities = dict[str, Volume]
+"""Label name → probability on the grid of the reference sequence."""
+
+
+class SegmentationTask(Task):
+    """A task whose network gives each voxel probabilities of classes.
+
+    As it stands it marks the most probable structure of each voxel; a task overrides `mark` where more is to decide.
+    """
+
+    output = "segmentation"
+    head = "dense"
+    activation = "softmax"
+    metric = "dice"
+
+    def decode(
+        self,
+        logits: np.ndarray,
+        prepared: Prepared,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        options: DecodeOptions,
+    ) -> Result:
+        probabilities = {
+            str(name): to_reference(channel, prepared, str(name), fill=float(name == Label.BACKGROUND))
+            for name, channel in zip(spec.labels, activated(logits, spec.activation), strict=True)
+        }
+        if options.roi is not None:
+            probabilities = confine(probabilities, options.roi)
+            provenance = provenance.with_notes(confined_note(options.roi))
+        threshold = spec.threshold if options.threshold is None else options.threshold
+        return self.mark(probabilities, case, spec, provenance, threshold, options)
+
+    def mark(
+        self,
+        probabilities: Probabilities,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+        threshold: float,
+        options: DecodeOptions,
+    ) -> Result:
+        """The result of probabilities on the grid of the reference sequence."""
+        shown = structures_of(probabilities)
+        return self.label_result(shown, shown, above_all(probabilities, threshold), case, spec, provenance)
+
+    def label_result(
+        self,
+        parts: Probabilities,
+        shown: Probabilities,
+        marked: np.ndarray,
+        case: Case,
+        spec: ModelSpec,
+        provenance: Provenance,
+    ) -> Result:
+        """The result that marks the most probable of `parts` where a voxel is marked (D, H, W), and keeps `shown`."""
+        table = label_values(spec)
+        values = np.array([table[name] for name in parts], np.uint8)
+        likeliest = np.argmax([p.array for p in parts.values()], axis=0)
+        grid = next(iter(parts.values())).geometry
+        labels = Volume(np.where(marked, values[likeliest], np.uint8(0)), grid, "labels")
+        counts = np.bincount(labels.array.ravel(), minlength=len(spec.labels) + 1)
+        return Result(
+            case.id,
+            self.id,
+            provenance,
+            label_values={name: value for name, value in table.items() if name in parts},
+            labels=labels,
+            probabilities=shown,
+            volumes_ml={name: float(counts[table[name]] * grid.voxel_volume_ml) for name in parts},
+        )
+
+
+def label_values(spec: ModelSpec) -> dict[str, int]:
+    """Label name → value in label maps: its channel, counted from 1 where the network has no background channel."""
+    first = 0 if spec.labels[0] == Label.BACKGROUND else 1
+    return {str(n): i for i, n in enumerate(spec.labels, start=first) if n != Label.BACKGROUND}
+
+
+def labels_of(result: Result) -> Volume:
+    """The label map of a result of a segmentation."""
+    if result.labels is None:
+        raise ValueError("A result of a segmentation must have labels.")
+    return result.labels
+
+
+def structures_of(probabilities: Probabilities) -> Probabilities:
+    """All but the background."""
+    return {name: p for name, p in probabilities.items() if name != Label.BACKGROUND}
+
+
+def sum_of(probabilities: Mapping[str, Volume]) -> np.ndarray:
+    return np.sum([p.array for p in probabilities.values()], axis=0)
+
+
+def above_all(probabilities: Probabilities, threshold: float) -> np.ndarray:
+    """Where a structure is more probable than the background, or than the threshold where no channel is background."""
+    highest = np.max([p.array for p in structures_of(probabilities).values()], axis=0)
+    background = probabilities.get(str(Label.BACKGROUND))
+    return highest > (threshold if background is None else background.array)

@@ -1,0 +1,1 @@
+"""T2w with twice its in-plane matrix."""

@@ -1,0 +1,334 @@
+"""What training asks of a task: targets on the network's grid, a loss, and how samples are drawn. Needs torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from ..core.errors import DatasetError
+from ..core.placement import Prepared
+from ..core.terms import Label
+from ..core.terms import Sequence as MRSequence
+from ..core.volume import IntTriple, Volume
+from ..encoders.base import ModelSpec
+from ..encoders.layers import resize
+from ..encoders.preparation import ZSCORE_NONZERO
+from ..encoders.profound.network import ProFoundUPerNet
+from ..metrics.arrays import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
+from . import task_of
+from .base import LabeledCase, Task
+from .image_to_image import ImageTask
+
+UNKNOWN = -1.0
+"""Value of a target's map where nobody knows the truth."""
+AUXILIARY_WEIGHT = 0.4
+SSIM_WEIGHT = 0.2
+_TYPICAL_DETAIL = 0.1  # standard deviations of the image
+_WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a network takes and what it should give.
+
+    Attributes:
+        inputs: What the network's `forward` takes, each (N, ...); N is 1, but for a classifier of slices, which sees
+            N slices of one case.
+        target: Maps (N, K, ...) as the task's `targets` describes them, or the class's number (1,) of a classification.
+        phase_axis: Index axis (0 x, 1 y) along which diffusion is distorted.
+    """
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    phase_axis: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples together; `phase_axes` has one entry a sample."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    phase_axes: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.phase_axes)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as one batch; where only some know all maps, the others' are filled up with `UNKNOWN`."""
+    inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in samples), strict=True))
+    targets = [sample.target for sample in samples]
+    if targets[0].ndim > 1:
+        count = max(target.shape[1] for target in targets)
+        targets = [_filled_up(target, count) for target in targets]
+    return Batch(inputs, torch.cat(targets), tuple(sample.phase_axis for sample in samples))
+
+
+def _filled_up(target: Tensor, count: int) -> Tensor:
+    if target.shape[1] == count:
+        return target
+    unknown = target.new_full((target.shape[0], count - target.shape[1], *target.shape[2:]), UNKNOWN)
+    return torch.cat([target, unknown], dim=1)
+
+
+class OnTheFly(Protocol):
+    """What makes a case again at every sample, such as a random field that distorts it."""
+
+    def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
+        """A block of the network's grid as it is this time.
+
+        Args:
+            images: The network's channels (C, *size) there.
+            start: First voxel (z, y, x) of the block.
+            generator: Source of all randomness.
+
+        Returns:
+            The channels (C, *size), and the target's maps (K, *size).
+        """
+        ...
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+class TaskTraining(ABC, Generic[AnyTask]):
+    """Targets, loss and sampling of one task.
+
+    Attributes:
+        task: The task.
+        keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
+        shows_gland_often: Whether a part of the windows must lie around the gland, because it counts for more there.
+    """
+
+    keeps_intensity: ClassVar[bool] = False
+    shows_gland_often: ClassVar[bool] = False
+
+    def __init__(self, task: AnyTask) -> None:
+        self.task = task
+
+    @abstractmethod
+    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+        """What a network should give, voxel by voxel on its own grid, in the unit of its output.
+
+        The first maps are what the output is compared with, the others what the comparison needs beside it, such as
+        the image that an output is added to or the weight of each voxel.
+
+        Args:
+            labeled: The case.
+            prepared: The network's input.
+            spec: The network.
+
+        Returns:
+            (K, D, H, W) on `prepared.geometry`, float32.
+
+        Raises:
+            DatasetError: The case lacks what the task needs.
+        """
+
+    @abstractmethod
+    def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
+        """How wrong an output is.
+
+        Args:
+            output: What the network gave (B, C, ...), maps at the target's size.
+            batch: The samples.
+            spec: The network.
+            class_weights: Of a classification: weight of each class, so that rare ones count as much.
+        """
+
+    def crop_masks(self, labeled: LabeledCase) -> dict[Label, Volume]:
+        """The masks that a network learns from which sees one crop, sampled from the scanned grid."""
+        return dict(labeled.masks)
+
+    def is_signed(self, labeled: LabeledCase) -> bool:
+        """Whether the first map changes its sign in the mirror, as a displacement to the left does."""
+        return False
+
+    def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFly | None:
+        """What makes the case again at every sample, whose maps then replace `targets`; None for most tasks."""
+        return None
+
+    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
+        """What a linear estimate predicts of each patch.
+
+        Returns:
+            The map (D, H, W) whose mean over a patch it is, and where the map counts, 0 or 1.
+        """
+        wanted = self.targets(labeled, prepared, spec)[0]
+        return wanted, np.ones_like(wanted)
+
+    def patch_value(self, mean: np.ndarray) -> np.ndarray:
+        """What is estimated, of the mean over each patch (patches,)."""
+        return mean
+
+
+class ResidualTraining(TaskTraining[ImageTask]):
+    """Of images that a network adds to: the residual, in standard deviations of the image that it sees.
+
+    Maps: the residual; the image that it is added to.
+    """
+
+    keeps_intensity = True
+
+    def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
+        sequence = self.task.reference
+        truth = labeled.images[self.task.outputs[0]].resample_to(prepared.geometry).array
+        residual = (truth - unnormalized(prepared, spec, sequence)) / deviation(prepared, spec, sequence)
+        return stacked(residual, prepared.array[channel_of(spec, sequence)])
+
+    def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
+        """Mean squared error of the detail that is added to an image, in units of what is typical.
+
+        Most places have none to add: an absolute error is content with nothing for longer than a short training lasts.
+        """
+        return ((output.float() - batch.target[:, :1]) / _TYPICAL_DETAIL).square().mean()
+
+    def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
+        """The square of what is missing, whose mean's root is estimated."""
+        wanted = self.targets(labeled, prepared, spec)[0] ** 2
+        return wanted, np.ones_like(wanted)
+
+    def patch_value(self, mean: np.ndarray) -> np.ndarray:
+        return np.sqrt(mean)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training lowers for one network.
+
+    Attributes:
+        spec: The network.
+        class_weights: Of a classification: weight of each class.
+    """
+
+    spec: ModelSpec
+    class_weights: tuple[float, ...] = ()
+
+    @classmethod
+    def balanced(cls, spec: ModelSpec, categories: Iterable[int | None]) -> Objective:
+        """The objective of a network, classes balanced over the cases that train."""
+        if task_of(spec).output != "classification":
+            return cls(spec)
+        known = [number for number in categories if number is not None]
+        return cls(spec, class_weights(known, spec.head.out_channels))
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """How wrong a network is on a batch; of an auxiliary head too, which counts less."""
+        training = task_of(self.spec).training()
+        main, *auxiliary = self._outputs(network, batch)
+        total = training.loss(main, batch, self.spec, self.class_weights)
+        for output in auxiliary:
+            total = total + AUXILIARY_WEIGHT * training.loss(output, batch, self.spec, self.class_weights)
+        return total
+
+    def _outputs(self, network: nn.Module, batch: Batch) -> list[Tensor]:
+        """The network's outputs, maps at the target's size."""
+        if isinstance(network, ProFoundUPerNet):  # saves most of its time at the target's size
+            return list(network(*batch.inputs, batch.target.shape[2:]))
+        output = network(*batch.inputs)
+        is_map = output.ndim > 2 and output.shape[2:] != batch.target.shape[2:]
+        return [resize(output, batch.target.shape[2:]) if is_map else output]
+
+
+def class_weights(categories: Iterable[int], count: int) -> tuple[float, ...]:
+    """Weights by which classes that are there count alike: cases over (classes that are there times the class's cases).
+
+    Args:
+        categories: The class of each training case.
+        count: Number of classes.
+    """
+    numbers = list(categories)
+    there = len(set(numbers))
+    return tuple(len(numbers) / (there * numbers.count(k)) if k in numbers else 0.0 for k in range(count))
+
+
+def class_number(labeled: LabeledCase, spec: ModelSpec) -> int:
+    """Number of the true class in the network's labels.
+
+    Raises:
+        DatasetError: The network does not know it.
+    """
+    if labeled.category not in spec.labels:
+        raise DatasetError(
+            f"The class of case '{labeled.case.id}' must be one of {', '.join(spec.labels)}, but is "
+            f"{labeled.category}. Correct it, or leave the case out."
+        )
+    return spec.labels.index(labeled.category)
+
+
+def stacked(*maps: np.ndarray) -> np.ndarray:
+    """Maps (D, H, W) as targets (K, D, H, W), float32."""
+    return np.ascontiguousarray(np.stack(maps), np.float32)
+
+
+def channel_of(spec: ModelSpec, sequence: MRSequence) -> int:
+    """The input channel of a sequence."""
+    return spec.preprocess.sequences.index(sequence)
+
+
+def deviation(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> float:
+    """Standard deviation that a sequence was normalized by."""
+    return prepared.scales[channel_of(spec, sequence)].std
+
+
+def unnormalized(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> np.ndarray:
+    """A channel (D, H, W) in the image's own intensities."""
+    channel = channel_of(spec, sequence)
+    normalized = prepared.array[channel]
+    image = prepared.scales[channel].undo(normalized)
+    if spec.preprocess.normalization == ZSCORE_NONZERO:  # which leaves zeros where they are
+        return np.where(normalized != 0, image, np.float32(0))
+    return image
+
+
+def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute error, and how far structural similarity is from 1, slice by slice in plane.
+
+    Args:
+        found, truth: Images (B, 1, [D,] H, W).
+        weight: How much each place counts, same shape; 0 is left out. Alike by default.
+    """
+    found = found.float()
+    absolute = (found - truth).abs()
+    error = absolute.mean() if weight is None else (absolute * weight).sum() / weight.sum().clamp(min=1)
+    if weight is not None:
+        found, truth = (torch.where(weight > 0, image, 0.0) for image in (found, truth))
+    span = float(truth.max() - truth.min())
+    if span <= 0 or min(truth.shape[-2:]) < _WINDOW_PX:
+        return error
+    return error + SSIM_WEIGHT * _dissimilarity(found, truth, span)
+
+
+def _dissimilarity(found: Tensor, truth: Tensor, span: float) -> Tensor:
+    """1 - SSIM (Wang et al. 2004) of slices, as `metrics.ssim`; a volume's slices count as a batch."""
+    with torch.autocast(found.device.type, enabled=False):  # a variance is a small difference of large numbers
+        a, b = found.float(), truth.float()
+        mean_a, mean_b, square_a, square_b, product = (_window_mean(x) for x in (a, b, a * a, b * b, a * b))
+        c1, c2 = (SSIM_K1 * span) ** 2, (SSIM_K2 * span) ** 2
+        covariance, variances = product - mean_a * mean_b, square_a - mean_a**2 + square_b - mean_b**2
+        similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+        return 1 - (similar / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean()
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """Gaussian-weighted means (..., H - 10, W - 10) of the windows that lie within an image (..., H, W).
+
+    As two matrix products: the gradient of a convolution with one channel takes longer than all of a small network.
+    """
+    rows, columns = (_window_matrix(size).to(x.device) for size in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _window_matrix(size: int) -> Tensor:
+    """Weights (size - 10, size) of each window's pixels along one axis."""
+    offset = torch.arange(size) - torch.arange(size - 2 * SSIM_RADIUS_PX)[:, None] - SSIM_RADIUS_PX
+    weights = torch.exp(-0.5 * (offset / SSIM_SIGMA_PX) ** 2) * (offset.abs() <= SSIM_RADIUS_PX)
+    return weights / weights.sum(dim=1, keepdim=True)
