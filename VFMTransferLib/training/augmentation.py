@@ -128,7 +128,7 @@ def random_knots(
         last knot of an axis are the centers of the view's first and last voxel.
     """
     matrix, shift = random_affine(generator, how)
-    knots = tuple(min(k, n) for k, n in zip(_KNOTS, patch, strict=True))
+    knots = (min(_KNOTS[0], patch[0]), min(_KNOTS[1], patch[1]), min(_KNOTS[2], patch[2]))
     edges = [(n - 1) / 2 * s for n, s in zip(patch, spacing_mm[::-1], strict=True)]
     axes = [torch.linspace(-edge, edge, k) if k > 1 else torch.zeros(1) for edge, k in zip(edges, knots, strict=True)]
     z, y, x = torch.meshgrid(*axes, indexing="ij")

@@ -18,12 +18,12 @@ from torch import Generator, Tensor
 
 from ..core.case import Case
 from ..core.errors import DatasetError
-from ..core.placement import centered_start
+from ..core.placement import ZScore, centered_start
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Triple, Volume
 from ..encoders.base import ModelSpec, PreprocessSpec
-from ..encoders.preparation import ZScore, gland_center, network_grid, reference_sequence
+from ..encoders.preparation import gland_center, network_grid, reference_sequence
 from .augmentation import (
     NO_AUGMENTATION,
     Augmentation,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from ..bundles.bundle import Bundle
@@ -482,11 +483,16 @@ def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
     if mask is None:
         raise DatasetError(f"Case '{case.case.id}' must have a mask of the prostate for soft labels, but has none.")
     structures = list(result.probabilities.values())
-    predicted = structures[0].with_array(sum(volume.array for volume in structures)).resample_to(mask.geometry).array
+    predicted = (
+        structures[0]
+        .with_array(np.sum([volume.array for volume in structures], axis=0))
+        .resample_to(mask.geometry)
+        .array
+    )
     if dice(predicted > _HALF, mask.array > _HALF) < how.min_agreement:
         return case
-    soft = (1 - how.weight) * mask.array.astype("float32") + how.weight * predicted
-    return replace(case, masks={Label.PROSTATE: mask.with_array(soft.astype("float32"))})
+    soft = (1 - how.weight) * mask.array.astype(np.float32) + how.weight * predicted
+    return replace(case, masks={Label.PROSTATE: mask.with_array(soft.astype(np.float32))})
 
 
 def _training_sentences(recipe: Recipe, bundle: Bundle) -> str:

@@ -69,7 +69,7 @@ class ValidationCases:
     ) -> Iterator[tuple[Result, LabeledCase]]:
         """The result of a network in evaluation mode on each case, and the case."""
         session = NetworkSession(network)
-        for study, prepared in self.cases:
+        for case, prepared in self.cases:
             logits = infer(session, prepared, self.spec)
-            options = DecodeOptions(phase_axis=study.phase_axis, gland=study.gland, calibration=calibration)
-            yield task_of(self.spec).decode(logits, prepared, study.case, self.spec, _SOURCE, options), study
+            options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
+            yield task_of(self.spec).decode(logits, prepared, case.case, self.spec, _SOURCE, options), case

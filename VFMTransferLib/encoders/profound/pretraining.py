@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..base import ModelSpec
+from ..base import ConvNeXtSpec, ModelSpec
 from ..layers import ConvNeXtBlock, accelerate, channels_last
 from ..pretext import PretextTask, View
 from .network import ConvNeXtV2
@@ -72,6 +72,7 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, spec: ModelSpec, width: int) -> None:
         super().__init__()
         self.channels = [k for k, sequence in enumerate(spec.preprocess.sequences) if sequence is not None]
+        assert isinstance(spec.encoder, ConvNeXtSpec)
         self.encoder = ConvNeXtV2(spec.encoder)
         self.projection = nn.Conv3d(spec.encoder.dims[-1], width, 1)
         self.hidden_token = nn.Parameter(torch.zeros(1, width, 1, 1, 1))
@@ -122,7 +123,7 @@ def visible_only(encoder: ConvNeXtV2, visible: Tensor) -> Iterator[None]:
         return (inputs[0] * channels_last(enlarge(visible, inputs[0].shape[1:4])),)
 
     handles = [entry.register_forward_hook(keep) for entry in encoder.downsample_layers]
-    for block in (block for stage in encoder.stages for block in stage):
+    for block in (block for stage in encoder.stages for block in stage.children()):
         handles += [block.register_forward_hook(keep), block.grn.register_forward_pre_hook(keep_before)]
     try:
         yield
