@@ -328,7 +328,7 @@ def write_arm(
 
 def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list[LabeledCase]]:
     """The cases that are measured, by what they are for; phantoms apart from real ones where there are both."""
-    parts: dict[str, list[StudyCase]] = {}
+    parts: dict[str, list[LabeledCase]] = {}
     for name, cases in (("validation", config.split.validation), ("test", config.split.test)):
         phantoms = [case for case in dataset.of(cases) if case.is_phantom]
         real = [case for case in dataset.of(cases) if not case.is_phantom]
