@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from measure import Measurement
+from .measure import Measurement
 
 BENCHMARKS = ("startup", "stages", "runtimes", "networks", "workers", "scale")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from measure import Measurement, median_s
 
 from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.encoders.network import build_network
+
+from .measure import Measurement, median_s
 
 INPUT_SHAPE = (1, 3, 64, 224, 224)
 NAMES = {"encoder": "ProFound encoder", "upernet": "ProFound UPerNet"}

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from measure import Measurement, median_s
 
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.runtimes import open_session
+
+from .measure import Measurement, median_s
 
 THREADS = (1, 2)
 

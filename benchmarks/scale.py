@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import Measurement
+from .measure import Measurement
 
 RECORDED = Path(__file__).with_name("scale.json")
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
@@ -222,7 +222,7 @@ def rewritten(text: str, recorded: dict[str, Any]) -> str:
 
 def measure() -> Iterator[Measurement]:
     """Drawing against computing, at published size."""
-    from scale_measurements import seconds
+    from .scale_measurements import seconds
 
     found = seconds()
     for sample, step in (("view", "mae"), ("slice", "contrast")):
@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--measure", action="store_true", help=f"measure this machine first, into {RECORDED.name}")
     if parser.parse_args().measure:
-        from scale_measurements import measured
+        from .scale_measurements import measured
 
         RECORDED.write_text(json.dumps(measured(), indent=2) + "\n", encoding="utf-8")
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import Measurement
-
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.inference.predict import predict, save_result
 from VFMTransferLib.io import read_case
 from VFMTransferLib.phantom import make_phantom, write_phantom
+
+from .measure import Measurement
 
 PHANTOM_SEED = 7
 

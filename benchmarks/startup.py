@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from measure import Measurement, median_s
+from .measure import Measurement, median_s
 
 
 def measure() -> Iterator[Measurement]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import Measurement
-
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.cases import study_set
 from VFMTransferLib.study.sweep import Watcher, open_study, run_study
 from VFMTransferLib.study.tables import Cell
+
+from .measure import Measurement
 
 WORKERS = (1, 2)
 TRAININGS = 4

@@ -31,6 +31,8 @@ _PACKAGES = (
     "rich",
     "pillow",
     "pydicom",
+    "jinja2",
+    "psutil",
 )
 _MODULES = {"onnx": "onnxruntime", "torch": "torch"}
 _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}

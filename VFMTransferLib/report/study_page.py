@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 
 from ..core.files import atomic_file, writing
-from ..core.terms import RESEARCH_USE
-from ..core.version import __version__
 from ..study.config import CONFIG, read_config
 from ..study.examples import Example, read_examples
 from ..study.overview import (
@@ -29,7 +25,7 @@ from ..study.overview import (
 )
 from ..study.summary import DEFINITIONS, Correlation, SummaryRow, gain_against_distance, summarize, write_summary
 from ..study.tables import StudyTables, read_tables
-from .page import csp_hash, template
+from .pages import render
 from .plot import minus
 from .published import published_section
 from .study_examples import examples_section
@@ -93,20 +89,19 @@ def definitions_section() -> str:
 
 def facts(
     rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: MissingRuns
-) -> str:
-    """What to know first, in four tiles."""
+) -> tuple[tuple[str, str], ...]:
+    """What to know first: four values, each with what it is."""
     planned = len(plan.trainings)
     gained = sum(row.rpg_low > 0 for row in rows)
     lost = sum(row.rpg_high < 0 for row in rows)
     rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
     interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
-    tiles = (
+    return (
         (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
         (f"{gained} up, {lost} down", f"of {len(rows)} cells have a gain whose interval leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
     )
-    return "".join(f'<div class="fact"><b>{escape(a)}</b><span>{escape(b)}</span></div>' for a, b in tiles)
 
 
 def missing_note(missing: MissingRuns, is_planned: bool) -> str:
@@ -188,7 +183,6 @@ def study_html(
     plan, correlation = planned or whole_study(tables.runs), gain_against_distance(rows)
     missing = missing_runs(tables, plan)
     rows = _by_encoder(rows, tables)
-    style = template("page.css") + template("study.css")
     sections = (
         about_section(),
         matrix_section(rows, tables),
@@ -202,17 +196,15 @@ def study_html(
         published_section(rows),
         definitions_section(),
     )
-    return Template(template("study.html")).substitute(
-        title=escape(TITLE),
-        subheading=escape(subheading(tables)),
-        research_use=escape(RESEARCH_USE),
-        version=escape(__version__),
-        date=date.today().isoformat(),
-        style=style,
-        style_hash=csp_hash(style),
+    return render(
+        "study.html",
+        ("page.css", "study.css"),
+        title=TITLE,
+        heading=TITLE,
+        subheading=subheading(tables),
         facts=facts(rows, tables, correlation, plan, missing),
-        gaps=missing_note(missing, planned is not None),
-        sections="".join(sections),
+        missing=missing_note(missing, planned is not None),
+        sections=sections,
     )
 
 

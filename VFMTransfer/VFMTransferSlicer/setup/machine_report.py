@@ -11,7 +11,7 @@ from ..details import withoutNames
 
 Report = dict[str, Any]
 
-_NEEDED = ("numpy", "scipy", "SimpleITK", "pillow")
+_NEEDED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2", "psutil")
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICES = {
     "cuda": "NVIDIA GPU",

@@ -1,0 +1,434 @@
+"""The report of a comparison: one self-contained page, a still figure, and the numbers as files.
+
+The functions here give what `templates/case.html` shows, as plain values; the template makes HTML of it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundles.bundle import Bundle
+from ..core.files import atomic_file, writing
+from ..core.result import Provenance
+from ..core.terms import Label
+from ..evaluation.classification import ALL_CLASSES
+from ..evaluation.comparison import Comparison, save_comparison
+from ..evaluation.measures import KINDS, Between, Disagreement, Measure
+from ..evaluation.titles import (
+    ARM_TITLES,
+    arm_title,
+    label_title,
+    place_title,
+    quantity_title,
+    subject_title,
+    unit_title,
+)
+from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
+from .figure import figure_png
+from .pages import json_for_script, render
+from .scene import Scene, build_scene, scene_document
+
+PAGE = "report.html"
+FIGURE = "comparison.png"
+SCRIPTS = ("decode.js", "paint.js", "scales.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
+SHOWN_LESIONS = 50
+_MAX_ITEMS = 12
+_ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
+_LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
+AGREEMENT = "Agreement of A with B"
+ERROR = "Against the reference"
+NO_REFERENCE = "No reference is known for this case: agreement of A with B does not say which of them is right."
+WITH_REFERENCE = "Agreement of A with B is no accuracy; only the columns against the reference say how right each is."
+_WHO = {
+    Between.A: "A",
+    Between.B: "B",
+    Between.REFERENCE: "Reference",
+    Between.A_B: "A, B",
+    Between.A_REFERENCE: "A",
+    Between.B_REFERENCE: "B",
+    Between.INPUT_REFERENCE: "Input",
+}
+Column = tuple[str, str, Between]  # group, kind, between
+
+
+def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bundle] | None = None) -> Path:
+    """Write `report.html`, `comparison.png`, `comparison.csv` and `comparison.json`.
+
+    The page is one file that loads nothing from elsewhere. It holds the case's name and voxels, and no path and no
+    patient data beyond them.
+
+    Args:
+        comparison: What to show.
+        folder: Where to; made if it does not exist.
+        bundles: Bundles of A and B, whose license, training and metrics the page then shows.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    scene = build_scene(comparison)
+    figure = figure_png(scene)
+    text = page_html(scene, figure, bundles)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_comparison(comparison, folder)
+    with atomic_file(folder / FIGURE) as part:
+        part.write_bytes(figure)
+    with atomic_file(folder / PAGE) as part:
+        part.write_text(text, encoding="utf-8")
+    return folder / PAGE
+
+
+def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None = None) -> str:
+    """The page as text.
+
+    Args:
+        scene: What is shown.
+        figure: The still figure as PNG, for paper and for readers without scripts.
+        bundles: Bundles of A and B, whose license and training the cards then show.
+    """
+    comparison = scene.comparison
+    a, b = arm_title(comparison.a), arm_title(comparison.b)
+    arms = f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
+    heading = f"{comparison.task.title}: {arms}"
+    return render(
+        "case.html",
+        ("page.css",),
+        SCRIPTS,
+        title=f"{comparison.case.id}, {heading}",
+        heading=heading,
+        subheading=(
+            f"Case {comparison.case.id} · A is {comparison.a.provenance.title} · B is {comparison.b.provenance.title}"
+        ),
+        kind=scene.kind,
+        facts=facts(comparison),
+        legend=_legend(scene),
+        orientation=_orientation(scene),
+        figure=base64.b64encode(figure).decode("ascii"),
+        figure_text=figure_text(scene),
+        reference_note=WITH_REFERENCE if comparison.has_reference else NO_REFERENCE,
+        tables=measure_tables(comparison),
+        footnotes=_footnotes(comparison),
+        probabilities=_probabilities(comparison),
+        disagreements=_disagreements(scene),
+        lesions=_lesions(comparison),
+        shown_lesions=SHOWN_LESIONS,
+        cards=[
+            _card(who, result.provenance, bundle)
+            for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
+        ],
+        notes=(*comparison.case.notes, *comparison.notes),
+        scene=json_for_script(scene_document(scene)),
+    )
+
+
+def figure_text(scene: Scene) -> str:
+    """What the still figure shows."""
+    names = {"segmentation": "T2w, A, B and their difference", "image": "T2w, A, B and A − B"}
+    return f"{names.get(scene.kind, 'The images')} in slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What to know first: a few values, each with what it is."""
+    tiles = {"segmentation": _segmentation_facts, "image": _image_facts, "classification": _class_facts}
+    return tiles[comparison.task.output](comparison)
+
+
+def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
+    structure = _leading([measure.subject for measure in comparison.measures])
+    title = label_title(structure).lower()
+    volumes = [_find(comparison, "volume_ml", structure, who) for who in (Between.A, Between.B)]
+    found = [
+        (" / ".join(v.text for v in volumes if v) + " ml", f"volume of the {title}, A / B"),
+        (_shown(comparison, "dice", structure, Between.A_B), f"Dice of A with B, {title}"),
+        (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 of A with B, {title}"),
+    ]
+    if comparison.has_reference:
+        known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]
+        structure = _leading(known) if known else structure
+        dices = " / ".join(_shown(comparison, "dice", structure, arm) for arm in _ARMS)
+        found.append((dices, f"Dice with the reference, {label_title(structure).lower()}, A / B"))
+    elif comparison.disagreements:
+        largest = comparison.disagreements[0]
+        found.append((f"{largest.volume_ml:.2f} ml", "largest region where A and B differ"))
+    return found
+
+
+def _leading(structures: list[str]) -> str:
+    """The structure that is asked about first: clinically significant cancer where it is known, else the first one."""
+    return str(Label.CSPCA) if Label.CSPCA in structures else structures[0]
+
+
+def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
+    output = comparison.measures[0].subject
+    kinds = ("mae", "psnr_db", "ssim")
+    found = [(_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} of A with B") for kind in kinds]
+    if comparison.has_reference:
+        ssims = " / ".join(_shown(comparison, "ssim", output, arm) for arm in _ARMS)
+        found.append((ssims, "SSIM with the reference, A / B"))
+    return found
+
+
+def _class_facts(comparison: Comparison) -> list[tuple[str, str]]:
+    both = (comparison.a.class_probabilities, comparison.b.class_probabilities)
+    best = [max(probabilities.items(), key=lambda item: item[1]) for probabilities in both]
+    found = [(f"{name} ({p:.2f})", f"most probable class by {who}") for (name, p), who in zip(best, "AB", strict=True)]
+    distance = _shown(comparison, "total_variation", ALL_CLASSES, Between.A_B)
+    found.append((distance, "total variation distance of A from B, 0 to 1"))
+    if comparison.true_class is not None:
+        found.append((comparison.true_class, "class by the reference"))
+    return found
+
+
+def _find(comparison: Comparison, kind: str, subject: str, between: Between) -> Measure | None:
+    return next((m for m in comparison.measures if (m.kind, m.subject, m.between) == (kind, subject, between)), None)
+
+
+def _shown(comparison: Comparison, kind: str, subject: str, between: Between) -> str:
+    """A measure with its unit, as text."""
+    found = _find(comparison, kind, subject, between)
+    if found is None:
+        return "–"
+    return quantity_title(found.text, found.unit) if found.text != "n/a" else "n/a"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measures as a table, one row a structure, output or class.
+
+    Attributes:
+        heading: Of the column of names.
+        groups: Title and number of columns of each group.
+        columns: Title of each column, and whether it is the first of its group.
+        rows: Name, and for each column text, hint and whether it is the first of its group.
+    """
+
+    heading: str
+    groups: Sequence[tuple[str, int]]
+    columns: Sequence[tuple[str, bool]]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]
+
+
+def measure_tables(comparison: Comparison) -> list[Table]:
+    """All measures, in the tables of the task's kind of output; those without a row are left out."""
+    error = [(ERROR, "log_loss", arm) for arm in _ARMS] if comparison.has_reference else []
+    tables: dict[str, list[tuple[str, list[Column]]]] = {
+        "segmentation": [
+            ("Structure", _segmentation_columns(comparison)),
+            ("Lesions", _columns(comparison, _LESIONS, _LESIONS)),
+        ],
+        "image": [("Image", _image_columns(comparison))],
+        "classification": [
+            (
+                "Class",
+                [
+                    ("Probability", "probability", Between.A),
+                    ("Probability", "probability", Between.B),
+                    (AGREEMENT, "probability_difference", Between.A_B),
+                ],
+            ),
+            ("", [(AGREEMENT, "total_variation", Between.A_B), *error]),
+        ],
+    }
+    made = (_table(comparison, columns, heading) for heading, columns in tables[comparison.task.output])
+    return [table for table in made if table.rows]
+
+
+def _columns(comparison: Comparison, agreement: Sequence[str], error: Sequence[str]) -> list[Column]:
+    """Kinds between A and B, then kinds of both arms against the reference where there is one."""
+    between: list[Column] = [(AGREEMENT, kind, Between.A_B) for kind in agreement]
+    against: list[Column] = [(ERROR, kind, arm) for kind in error for arm in _ARMS]
+    return between + (against if comparison.has_reference else [])
+
+
+def _segmentation_columns(comparison: Comparison) -> list[Column]:
+    volumes: list[Column] = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
+    kinds = ("dice", "hausdorff95_mm")
+    shown = _columns(comparison, (*kinds, "volume_difference_ml"), kinds)
+    return volumes[: 3 if comparison.has_reference else 2] + shown
+
+
+def _image_columns(comparison: Comparison) -> list[Column]:
+    kinds = ("mean_difference", "mae", "psnr_db", "ssim")
+    measured = {m.between for m in comparison.measures}
+    moved = any(m.kind == "displacement_difference_mm" for m in comparison.measures)
+    arms = [arm for arm in (*_ARMS, Between.INPUT_REFERENCE) if arm in measured]
+    agreement = (*kinds, "displacement_difference_mm") if moved else kinds
+    return [
+        *((AGREEMENT, kind, Between.A_B) for kind in agreement),
+        *((ERROR, kind, arm) for kind in kinds[1:] for arm in arms),
+    ]
+
+
+def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> Table:
+    found = {(m.kind, m.subject, m.between): m for m in comparison.measures}
+    kinds = {kind for _, kind, _ in columns}
+    subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
+    groups = [group for group, _, _ in columns]
+    firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
+    units = [_shared_unit(comparison.measures, kind, between) for _, kind, between in columns]
+    return Table(
+        heading,
+        [(group, groups.count(group)) for group in dict.fromkeys(groups)],
+        [(_column_title(column, unit), first) for column, unit, first in zip(columns, units, firsts, strict=True)],
+        [
+            (
+                subject_title(subject),
+                [
+                    (*_cell(found.get((kind, subject, between)), with_unit=not unit), first)
+                    for (_, kind, between), unit, first in zip(columns, units, firsts, strict=True)
+                ],
+            )
+            for subject in subjects
+        ],
+    )
+
+
+def _shared_unit(measures: Sequence[Measure], kind: str, between: Between) -> str:
+    """The unit that all values of a column share, or nothing."""
+    units = {m.unit for m in measures if (m.kind, m.between) == (kind, between)}
+    return units.pop() if len(units) == 1 else ""
+
+
+def _column_title(column: Column, unit: str) -> str:
+    group, kind, between = column
+    words = {
+        "Volume": _WHO[between],
+        "Probability": _WHO[between],
+        ERROR: f"{KINDS[kind].title} {_WHO[between]}",
+    }
+    return words.get(group, KINDS[kind].title) + (f", {unit_title(unit)}" if unit else "")
+
+
+def _cell(found: Measure | None, with_unit: bool) -> tuple[str, str]:
+    """Text of a cell, and the note that belongs to it."""
+    if found is None:
+        return "–", ""
+    return quantity_title(found.text, found.unit) if with_unit else found.text, found.note
+
+
+def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
+    """Definitions of the measures, and the reason of each value that is missing: what, and the rest of the sentence."""
+    kinds = dict.fromkeys(m.kind for m in comparison.measures if KINDS[m.kind].definition)
+    ranges = dict.fromkeys(m.note for m in comparison.measures if m.kind == "psnr_db" and m.note)
+    missing = dict.fromkeys((m.title, subject_title(m.subject), m.note) for m in comparison.measures if m.text == "n/a")
+    return [
+        *((KINDS[kind].title, f": {KINDS[kind].definition}") for kind in kinds),
+        *(("PSNR, SSIM", f": {note}") for note in ranges),
+        *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),
+    ]
+
+
+def _probabilities(comparison: Comparison) -> list[tuple[str, float, float]]:
+    """Name of each class, and its probability by A and by B."""
+    a, b = comparison.a.class_probabilities, comparison.b.class_probabilities
+    return [(name + (" (reference)" if name == comparison.true_class else ""), a[name], b[name]) for name in a]
+
+
+def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:
+    """Regions where A and B differ; None where the task gives no labels."""
+    if scene.comparison.task.output != "segmentation":
+        return None
+    return [
+        {
+            "index": region.index,
+            "what": _difference(region),
+            "volume": f"{region.volume_ml:.3f} ml",
+            "slice": scene.display.index_of(region.center_mm)[2] + 1,
+            "place": place_title(region.center_mm),
+        }
+        for region in scene.comparison.disagreements
+    ]
+
+
+def _difference(region: Disagreement) -> list[tuple[str, str, str]]:
+    """Arm, its word, and the label that it marks there."""
+    a, b = label_title(region.a_label), label_title(region.b_label)
+    if region.b_label == Label.BACKGROUND:
+        return [("a", "A only", a)]
+    if region.a_label == Label.BACKGROUND:
+        return [("b", "B only", b)]
+    return [("a", "A", f"{a}, "), ("b", "B", b)]
+
+
+def _lesions(comparison: Comparison) -> list[tuple[str, Sequence[str]]]:
+    """Arm, and what is shown of each of its largest lesions."""
+    return [
+        (
+            who,
+            (
+                label_title(lesion.label),
+                label_title(lesion.zone or "–"),
+                str(lesion.index),
+                f"{lesion.volume_ml:.2f} ml",
+                f"{lesion.confidence:.2f}",
+                "n/a" if lesion.mean_adc is None else f"{lesion.mean_adc:.0f}",
+                place_title(lesion.center_mm),
+            ),
+        )
+        for who, result in (("a", comparison.a), ("b", comparison.b))
+        for lesion in result.lesions[:SHOWN_LESIONS]
+    ]
+
+
+def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, Any]:
+    """What an arm is: weights, runtime, versions, time, and the bundle's own words; lines of each row."""
+    rows: dict[str, list[str]] = {"Bundle": [provenance.bundle]}
+    if bundle is not None:
+        rows |= {
+            "Description": [bundle.description],
+            "Version": [bundle.version],
+            "Architecture": [f"{bundle.spec.title}, {bundle.spec.paper}"],
+            "License of the weights": [bundle.license],
+            "Training": _plain_entries(bundle.training),
+            "Metrics": _plain_entries(bundle.metrics),
+        }
+    stages = ", ".join(f"{stage} {value:.2f} s" for stage, value in provenance.seconds.items())
+    rows |= {
+        "Weights, SHA-256": [provenance.sha256],
+        "Ran with": [f"{provenance.runtime} on {provenance.device}"],
+        "Time": [f"{sum(provenance.seconds.values()):.2f} s ({stages})"] if provenance.seconds else [],
+        "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
+        "Notes": list(provenance.notes),
+    }
+    is_demonstration = bundle is not None and bundle.demonstration
+    tags = [ARM_TITLES.get(provenance.arm, ""), "Demonstration network" if is_demonstration else ""]
+    shown = {name: lines for name, lines in rows.items() if any(lines)}
+    return {"who": who, "title": provenance.title, "tags": [tag for tag in tags if tag], "rows": shown}
+
+
+def _plain_entries(values: Mapping[str, Any]) -> list[str]:
+    """Plain entries of free JSON; nested ones are left to the bundle's own files."""
+    plain = {key: value for key, value in values.items() if isinstance(value, str | int | float | bool)}
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in plain.items()}
+    return [f"{key.replace('_', ' ')}: {text}" for key, text in shown.items()][:_MAX_ITEMS]
+
+
+def _legend(scene: Scene) -> list[tuple[Color, str]]:
+    items: list[tuple[Color, str]] = []
+    if scene.kind == "segmentation":
+        items = [(label_color(name, i), label_title(name)) for i, name in enumerate(scene.label_names)]
+        items += [(ARM_A, "marked by A only"), (ARM_B, "marked by B only")]
+        if len(scene.label_names) > 1:
+            items.append((OTHER_LABEL, "marked differently"))
+        if scene.comparison.reference:
+            items.append((REFERENCE, "reference"))
+    elif scene.kind == "image":
+        items = [(ARM_A, "first higher"), (ARM_B, "second higher")]
+    return items
+
+
+def _orientation(scene: Scene) -> str:
+    geometry = scene.display.geometry
+    text = f"Radiological view: the patient's right is on the left. Shown on {geometry}."
+    if scene.display.is_cropped:
+        x, y, _ = geometry.extent_mm
+        text += f" Cropped to {x:.0f} x {y:.0f} mm for display; the measures are of the whole images."
+    return text + " Images on other grids are interpolated linearly for display, labels are not interpolated."
