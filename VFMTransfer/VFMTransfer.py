@@ -18,7 +18,7 @@ from slicer.util import VTKObservationMixin
 from VFMTransferSlicer.inputs.samples import SAMPLE_SEED, PhantomMaker, registerSampleData
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.parameters import VFMTransferParameterNode
-from VFMTransferSlicer.results.terminology import loadTerminology
+from VFMTransferSlicer.results.scene import loadTerminology
 from VFMTransferSlicer.widget import Panel, makeSections
 from VFMTransferSlicer.workers.process import theWorker
 

@@ -13,7 +13,7 @@ from in_slicer import PAIR, EventLoopWatch, PanelTest, waitFor
 
 from VFMTransferLib.bundles.catalog import FOLDER_VARIABLE, shipped_folder
 from VFMTransferLib.bundles.metadata import METADATA
-from VFMTransferSlicer.panel import network_actions
+from VFMTransferSlicer.panel import networks
 
 NEW = "my-gland"
 
@@ -43,7 +43,7 @@ class NetworksTest(PanelTest):
     def importByClick(self, path: Path) -> None:
         """Click Import, and choose a file in the dialog, which no test can click."""
         dialog = SimpleNamespace(getOpenFileNames=lambda *_: [str(path)])
-        with mock.patch.object(network_actions, "qt", SimpleNamespace(QFileDialog=dialog)):
+        with mock.patch.object(networks, "qt", SimpleNamespace(QFileDialog=dialog)):
             self.ui.importFileButton.click()
         waitFor(lambda: self.ui.importFileButton.enabled, "The import")
 

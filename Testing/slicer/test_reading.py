@@ -8,7 +8,7 @@ from unittest.mock import patch
 import slicer
 from in_slicer import PAIR, PanelTest
 
-from VFMTransferSlicer.panel import reading_files
+from VFMTransferSlicer.panel import reading
 from VFMTransferSlicer.reading.readings import ReadingTable
 
 BUNDLE = "VFMTransfer.Bundle"
@@ -59,7 +59,7 @@ class ReadingTest(PanelTest):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "Lesungen für März.csv"
             dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
-            with patch.object(reading_files, "qt", SimpleNamespace(QFileDialog=dialog)):
+            with patch.object(reading, "qt", SimpleNamespace(QFileDialog=dialog)):
                 self.ui.readingExportButton.click()
                 slicer.mrmlScene.Clear()
                 self.ui.readingResumeButton.click()

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import slicer
 from in_slicer import PanelTest, ownViews, waitFor
 
-from VFMTransferSlicer.panel import exports
+from VFMTransferSlicer.panel import results
 
 UMLAUTS = "VFM Transfer Prüfung "
 
@@ -94,6 +94,6 @@ class ResultsTest(PanelTest):
         self.assertFalse(self.ui.resultsTable.visible)
 
     def _save(self, button, path: Path) -> None:
-        with patch.object(exports, "_askForFile", lambda *_: path):
+        with patch.object(results, "_askForFile", lambda *_: path):
             button.click()
         slicer.app.processEvents()

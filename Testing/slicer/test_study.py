@@ -6,8 +6,7 @@ import slicer
 from in_slicer import EventLoopWatch, PanelTest, loadStudy, waitFor
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.inputs.phantoms import nameOf
-from VFMTransferSlicer.inputs.samples import CATEGORY, SAMPLE_SEED
+from VFMTransferSlicer.inputs.samples import CATEGORY, SAMPLE_SEED, nameOf
 
 SETTLED_S = 1.0  # longer than the panel waits for more volumes
 LONGEST_S = 2.0  # far less than the child needs; three views drawn in software on a busy machine take most of it

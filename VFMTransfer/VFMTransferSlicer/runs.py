@@ -1,15 +1,20 @@
-"""What a run left in the scene: one study, one task, the networks' answers and how they compare."""
+"""What a run left in the scene: one case, one task, the networks' answers and how they compare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import slicer
 
 from VFMTransferLib.core.terms import Sequence, TaskId
+
+# With a smaller fraction done, or in less time, the time that is left cannot be estimated.
+_MIN_FRACTION = 0.05
+_MIN_S = 1.0
 
 
 @dataclass
@@ -65,3 +70,35 @@ class RunInScene:
     def isInScene(self) -> bool:
         """Whether the study is still in a scene."""
         return self.about.GetScene() is not None
+
+
+@dataclass
+class ArmClock:
+    """How far a network is, and how long it still takes.
+
+    Attributes:
+        now: Returns the time, in seconds.
+        fraction: How much is done, 0..1.
+        stage: What it does, in the worker's word; empty before it begins.
+    """
+
+    now: Callable[[], float] = monotonic
+    fraction: float = 0.0
+    stage: str = ""
+    _begin: tuple[float, float] | None = field(default=None, init=False)  # time and fraction of the first report
+
+    def receive(self, stage: str, fraction: float) -> None:
+        """Take a report of the worker."""
+        if self._begin is None:
+            self._begin = self.now(), fraction
+        self.stage, self.fraction = stage, fraction
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time that is left at the pace so far; None where that cannot be estimated."""
+        if self._begin is None:
+            return None
+        elapsed, done = self.now() - self._begin[0], self.fraction - self._begin[1]
+        if elapsed < _MIN_S or done < _MIN_FRACTION:
+            return None
+        return elapsed * (1.0 - self.fraction) / done

@@ -10,13 +10,12 @@ from slicer.util import VTKObservationMixin
 
 from .logic import TransferLogic
 from .panel import Closing, Section
-from .panel.device import DeviceSection
+from .panel.inputs import StudySection
 from .panel.networks import NetworksSection
 from .panel.reading import ReadingSection
 from .panel.results import ResultsSection
-from .panel.run import RunSection
+from .panel.run import DeviceSection, RunSection
 from .panel.setup import SetupSection
-from .panel.study import StudySection
 from .panel.views import ViewSection
 from .parameters import VFMTransferParameterNode
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from VFMTransferSlicer.arm_clock import ArmClock
+pytest.importorskip("slicer", reason="slicer-core is not installed; the dev extra brings it.")
+
+from VFMTransferSlicer.runs import ArmClock
 
 
 @pytest.fixture
@@ -12,8 +14,8 @@ def clock() -> ArmClock:
 
 
 def test_what_is_left_follows_from_what_is_done_since_the_first_word(clock):
-    clock.hear("infer", 0.2)
-    clock.hear("infer", 0.4)
+    clock.receive("infer", 0.2)
+    clock.receive("infer", 0.4)
     assert clock.remaining_s == pytest.approx(12.0)  # 0.2 took 4 s, 0.6 are left
 
 
@@ -21,8 +23,8 @@ def test_nothing_is_said_before_enough_is_done():
     times = iter((0.0, 0.5, 10.0))
     clock = ArmClock(now=lambda: next(times))
     assert clock.remaining_s is None
-    clock.hear("images", 0.0)
-    clock.hear("infer", 0.5)
+    clock.receive("images", 0.0)
+    clock.receive("infer", 0.5)
     assert clock.remaining_s is None  # half a second says little
-    clock.hear("infer", 0.01)
+    clock.receive("infer", 0.01)
     assert clock.remaining_s is None  # so does one hundredth

@@ -19,8 +19,17 @@ from VFMTransferSlicer.reading.blinded import (
     newSeal,
     orderOf,
 )
-from VFMTransferSlicer.reading.readings import COLUMNS, newTable, readCsv, subjectOf, writeCsv
-from VFMTransferSlicer.reading.tally import FEWEST_FOR_SIGNIFICANCE, Tally, signTest, tallyOf
+from VFMTransferSlicer.reading.readings import (
+    COLUMNS,
+    FEWEST_FOR_SIGNIFICANCE,
+    Tally,
+    newTable,
+    readCsv,
+    signTest,
+    subjectOf,
+    tallyOf,
+    writeCsv,
+)
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 
 PRETRAINED, SCRATCH = Network("first", "aa" * 32), Network("second", "bb" * 32)

@@ -6,8 +6,8 @@ import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferSlicer.details import detailsOf, withoutNames
 from VFMTransferSlicer.runs import RunInScene
+from VFMTransferSlicer.setup.machine_report import detailsOf, withoutNames
 
 
 @pytest.fixture

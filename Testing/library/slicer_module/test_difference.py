@@ -7,18 +7,18 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, sl
 
 from VFMTransferLib.core.errors import GeometryError
 from VFMTransferLib.report.colors import ARM_A, ARM_B, OTHER_LABEL
-from VFMTransferSlicer.views.difference import (
+from VFMTransferSlicer.views.pairs import (
     FIRST_ONLY,
     LABEL_COLORS,
     OTHER,
     SECOND_ONLY,
     SYNTHETIC,
     labelDifference,
+    labelPair,
     makeDifference,
     robustLimit,
     showLegend,
 )
-from VFMTransferSlicer.views.pairs import labelPair
 
 SHAPE = an_oblique_t2w().array.shape
 

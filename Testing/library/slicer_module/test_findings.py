@@ -6,7 +6,7 @@ import pytest
 from comparison_cases import anatomy_pair, lesion_pair
 from slicer_results import a_run
 
-from VFMTransferSlicer.results.findings import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf
+from VFMTransferSlicer.results.numbers import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf
 
 
 def test_differences_come_largest_first_with_what_each_says():

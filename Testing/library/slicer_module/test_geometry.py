@@ -10,8 +10,8 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.io.cases import share_inside
 from VFMTransferLib.io.images import adc_unit
+from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, obliquenessDeg, shareInside
-from VFMTransferSlicer.inputs.handover import gridInWorld
 
 ANATOMY = MODELS["profound-upernet-anatomy"]
 LESIONS = MODELS["provicnet-fusion"]

@@ -5,7 +5,7 @@ import pytest
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, vtk
 
 from VFMTransferLib.core.errors import GeometryError, ImageError
-from VFMTransferSlicer.inputs.handover import gridInWorld, handOver
+from VFMTransferSlicer.inputs.exporting import gridInWorld, handOver
 
 
 @pytest.fixture

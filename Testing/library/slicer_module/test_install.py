@@ -20,13 +20,16 @@ from VFMTransferSlicer.setup.install import (
     bestBuild,
     consent,
     constraints,
+    downloaded,
     needsRestart,
     outcomeOf,
+    pipVersion,
     planInstall,
     planRepair,
     planTorchCompanions,
     whyNotBuild,
     whyNotInstall,
+    whyPipFailed,
 )
 from VFMTransferSlicer.setup.installer import Examination, Installer, parseReport
 from VFMTransferSlicer.setup.machine_report import (
@@ -38,7 +41,6 @@ from VFMTransferSlicer.setup.machine_report import (
     statusLines,
     whyNotGpu,
 )
-from VFMTransferSlicer.setup.pip_words import downloaded, pipVersion, whyPipFailed
 from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
 A4000 = "NVIDIA RTX A4000, 580.65.06, 16376 MiB"

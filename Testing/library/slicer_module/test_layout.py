@@ -11,8 +11,8 @@ from slicer_views import FORMER, Views, a_colored_scene
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.views.cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B
-from VFMTransferSlicer.views.corners import RESEARCH_TEXT, SYNTHETIC_TEXT
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP, SideBySide
+from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT
 
 SHAPE = an_oblique_t2w().array.shape
 PLACE = (3, 7, 6)  # index (k, j, i) of the middle of what is marked

@@ -6,8 +6,7 @@ from slicer_runs import add_segmentation, an_image_run
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer
 
 from VFMTransferLib.core.terms import Label
-from VFMTransferSlicer.results.lesion_adc import meanAdcInLesions
-from VFMTransferSlicer.results.numbers_table import numbersOf
+from VFMTransferSlicer.results.numbers import meanAdcInLesions, numbersOf
 
 CSPCA = str(Label.CSPCA)
 

@@ -16,8 +16,7 @@ from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputErr
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
-from VFMTransferSlicer.logic import TransferLogic
-from VFMTransferSlicer.study_job import missingInputs
+from VFMTransferSlicer.logic import TransferLogic, missingInputs
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")

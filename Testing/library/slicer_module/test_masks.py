@@ -13,9 +13,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.segmentation import label_values
-from VFMTransferSlicer.inputs.handover import gridInWorld
-from VFMTransferSlicer.inputs.masks import maskOf, referenceOf, roiMask
-from VFMTransferSlicer.inputs.structures import labelOf, valuesOf
+from VFMTransferSlicer.inputs.exporting import gridInWorld, labelOf, maskOf, referenceOf, roiMask, valuesOf
 
 BOX, CORNER = (slice(2, 5), slice(6, 12), slice(7, 14)), (slice(3, 5), slice(3, 8), slice(8, 12))
 LESIONS = MODELS["provicnet-fusion"]

@@ -20,17 +20,20 @@ from VFMTransferLib.bundles.catalog import read_catalog, shipped_folder
 from VFMTransferLib.bundles.metadata import METADATA, WEIGHTS
 from VFMTransferLib.core.terms import Arm, TaskId
 from VFMTransferSlicer.setup import networks as networks_file
-from VFMTransferSlicer.setup.network_card import cardOf, parameterCount, sizeOf, trainedOn
 from VFMTransferSlicer.setup.networks import (
     FileChecks,
     RunTimes,
     brokenText,
     canDelete,
+    cardOf,
     defaultChoice,
     importedText,
     needsTorch,
     offered,
+    parameterCount,
+    sizeOf,
     taskTitle,
+    trainedOn,
     whyNotChosen,
 )
 from VFMTransferSlicer.signals import Signal
@@ -295,12 +298,11 @@ def logic():
 def section(in_qt, own, ui, logic, loop, asked, monkeypatch):  # noqa: F811
     qt: ModuleType = sys.modules["qt"]
     qt.QMenu, qt.QToolButton = AMenu, SimpleNamespace(InstantPopup=2)
-    from VFMTransferSlicer.panel import network_actions
-    from VFMTransferSlicer.panel.networks import NetworksSection
+    from VFMTransferSlicer.panel.networks import Importing, NetworkMenu, NetworksSection
 
     child = partial(LibraryProcess, makeProcess=loop.make_process, python=sys.executable)
     ask = lambda question: not asked.append(question)  # noqa: E731
-    for kind in (network_actions.NetworkMenu, network_actions.Importing):
+    for kind in (NetworkMenu, Importing):
         monkeypatch.setattr(kind.__init__, "__defaults__", (child, ask))
     section = NetworksSection(ui, logic, AStore())
     section.parameters = SomeParameters()

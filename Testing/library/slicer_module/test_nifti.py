@@ -10,7 +10,7 @@ from slicer_scenes import an_oblique_t2w
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.io import write_displacement, write_volume
 from VFMTransferLib.io.images import write_image
-from VFMTransferSlicer.results.nifti import VECTOR, readNifti
+from VFMTransferSlicer.results.scene import VECTOR, readNifti
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -17,7 +17,7 @@ from slicer_results import a_run
 
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.measures import Between
-from VFMTransferSlicer.results.numbers_table import AGREEMENT, CALIBRATION, numbersOf
+from VFMTransferSlicer.results.numbers import AGREEMENT, CALIBRATION, numbersOf
 
 
 def named(row) -> str:

@@ -14,9 +14,18 @@ from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.io import read_mask, read_volume
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.phantom import make_phantoms
-from VFMTransferSlicer.inputs.handover import gridInWorld
-from VFMTransferSlicer.inputs.phantoms import findPhantom, isPhantomTruth, loadPhantom, seedsIn, terminologyOf
-from VFMTransferSlicer.inputs.samples import SAMPLE_SEED, THUMBNAIL, PhantomMaker, registerSampleData
+from VFMTransferSlicer.inputs.exporting import gridInWorld
+from VFMTransferSlicer.inputs.samples import (
+    SAMPLE_SEED,
+    THUMBNAIL,
+    PhantomMaker,
+    findPhantom,
+    isPhantomTruth,
+    loadPhantom,
+    registerSampleData,
+    seedsIn,
+    terminologyOf,
+)
 from VFMTransferSlicer.inputs.studies import findStudy
 
 

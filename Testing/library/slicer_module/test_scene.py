@@ -15,7 +15,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.distortion_correction.task import warp
-from VFMTransferSlicer.inputs.handover import gridInWorld
+from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, placeBeside
 
 SHA256 = "ab" * 32

@@ -9,9 +9,9 @@ from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipb
 from qt_stand_ins import AnEventLoop
 from test_install import A4000, a_report
 
-from VFMTransferSlicer.setup import torch_extension
+from VFMTransferSlicer.setup import install
+from VFMTransferSlicer.setup.install import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
 from VFMTransferSlicer.setup.installer import Examination, Installer
-from VFMTransferSlicer.setup.torch_extension import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
 from VFMTransferSlicer.signals import Signal
 
 READY, NOTHING = a_report(["onnxruntime"]), a_report([])
@@ -317,12 +317,12 @@ def test_during_a_run_nothing_is_installed(open_with, ui, logic):
 def extension(monkeypatch):
     """Slicer with the PyTorch extension."""
     module = SimpleNamespace(path="/extensions/PyTorchUtils/PyTorchUtils.py")
-    monkeypatch.setattr(torch_extension.slicer, "modules", SimpleNamespace(pytorchutils=module), raising=False)
+    monkeypatch.setattr(install.slicer, "modules", SimpleNamespace(pytorchutils=module), raising=False)
 
 
 @pytest.fixture
 def no_extension(monkeypatch):
-    monkeypatch.setattr(torch_extension.slicer, "modules", SimpleNamespace(), raising=False)
+    monkeypatch.setattr(install.slicer, "modules", SimpleNamespace(), raising=False)
 
 
 def test_without_its_extension_the_way_to_pytorch_is_said(no_extension, open_with, ui, answers):
@@ -343,7 +343,7 @@ def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(
     commands = []
     monkeypatch.setattr(TorchInstaller, "start", lambda self, each: commands.extend(each))
     monkeypatch.setattr(TorchInstaller, "isRunning", property(lambda self: bool(commands)))
-    monkeypatch.setattr(torch_extension.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
+    monkeypatch.setattr(install.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
     section = open_with(READY)
     ui.setupTorchButton.click()
     ((application, *arguments),) = commands
@@ -359,13 +359,13 @@ def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(
 
 
 def test_a_broken_pytorch_is_removed_before_the_extension_comes(extension, in_qt, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(torch_extension.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
+    monkeypatch.setattr(install.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
     report = a_report(["onnxruntime"])
     assert [command[0] for command in torchCommands(report)] == ["/Slicer"]
     report["packages"]["torch"] = "2.12.0"
-    remove, install = torchCommands(report)
+    remove, second = torchCommands(report)
     assert remove[1:] == ["-m", "pip", "uninstall", "--yes", "torch", "torchvision"]
-    assert install[0] == "/Slicer"
+    assert second[0] == "/Slicer"
 
 
 def test_the_second_step_waits_for_the_first_and_a_failure_ends_it():
@@ -392,16 +392,18 @@ def test_an_extension_that_fails_is_said(extension, open_with, ui, children):
 
 @pytest.mark.parametrize(("error", "status"), [(None, 0), (TypeError("'NoneType' object is not iterable"), 1)])
 def test_the_second_slicer_ends_whatever_the_extension_does(monkeypatch, capsys, error, status):
-    def install(self, torchVersionRequirement):  # noqa: N803  (the extension's name)
+    def install_torch(self, torchVersionRequirement):  # noqa: N803  (the extension's name)
         assert torchVersionRequirement.startswith(">=2.6")
         if error:
             raise error
 
     monkeypatch.setitem(
-        sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=type("Logic", (), {"installTorch": install}))
+        sys.modules,
+        "PyTorchUtils",
+        SimpleNamespace(PyTorchUtilsLogic=type("Logic", (), {"installTorch": install_torch})),
     )
     ends = []
-    monkeypatch.setattr(torch_extension.slicer.util, "exit", ends.append, raising=False)
+    monkeypatch.setattr(install.slicer.util, "exit", ends.append, raising=False)
     installAndExit()
     assert ends == [status]
     assert ("NoneType" in capsys.readouterr().err) == bool(error)

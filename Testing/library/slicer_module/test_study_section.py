@@ -46,7 +46,7 @@ def logic():
 
 @pytest.fixture
 def section(in_qt, scene, ui, logic, loop):  # noqa: F811
-    from VFMTransferSlicer.panel.study import StudySection
+    from VFMTransferSlicer.panel.inputs import StudySection
 
     section = StudySection(ui, logic, loop.callLater, loop.make_process, lambda volume: section.shown.append(volume))
     section.shown = []

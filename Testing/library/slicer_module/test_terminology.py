@@ -7,7 +7,7 @@ from slicer_scenes import slicer
 
 from VFMTransferLib.core.terms import LABEL_TERMS, Label
 from VFMTransferLib.io import segmentations as segments
-from VFMTransferSlicer.results import terminology
+from VFMTransferSlicer.results import scene
 
 ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 
@@ -15,7 +15,7 @@ ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 @pytest.fixture
 def logic():
     logic = slicer.vtkSlicerTerminologiesModuleLogic()
-    terminology.loadTerminology(logic)
+    scene.loadTerminology(logic)
     return logic
 
 
@@ -24,19 +24,19 @@ def test_slicer_finds_a_zone_by_the_code_that_its_segment_bears(logic, label):
     entry, term = slicer.vtkSlicerTerminologyEntry(), LABEL_TERMS[label]
     assert logic.DeserializeTerminologyEntry(segments.terminology(term), entry)
     assert logic.UpdateEntryFromLoadedTerminologies(entry, [], [])
-    assert entry.GetTerminologyContextName() == terminology.CONTEXT
+    assert entry.GetTerminologyContextName() == scene.CONTEXT
     assert entry.GetTypeObject().GetCodeMeaning() == term.type.meaning
     assert tuple(entry.GetTypeObject().GetRecommendedDisplayRGBValue()) == term.color
 
 
 def test_loading_it_again_changes_nothing(logic):
-    terminology.loadTerminology(logic)
-    assert logic.IsTerminologyContextLoaded(terminology.CONTEXT)
-    assert logic.GetNumberOfCategoriesInTerminology(terminology.CONTEXT) == 1
+    scene.loadTerminology(logic)
+    assert logic.IsTerminologyContextLoaded(scene.CONTEXT)
+    assert logic.GetNumberOfCategoriesInTerminology(scene.CONTEXT) == 1
 
 
 def test_the_list_says_what_the_library_says():
-    document = json.loads(terminology.TERMS.read_text(encoding="utf-8"))
+    document = json.loads(scene.TERMS.read_text(encoding="utf-8"))
     (category,) = document["SegmentationCodes"]["Category"]
     found = {kind["CodeValue"]: tuple(kind["recommendedDisplayRGBValue"]) for kind in category["Type"]}
     labels = (Label.PROSTATE, *ZONES)
@@ -44,6 +44,6 @@ def test_the_list_says_what_the_library_says():
 
 
 def test_a_list_that_is_not_there_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(terminology, "TERMS", tmp_path / "none.term.json")
+    monkeypatch.setattr(scene, "TERMS", tmp_path / "none.term.json")
     with pytest.raises(FileNotFoundError, match="Install VFM Transfer again"):
-        terminology.loadTerminology(slicer.vtkSlicerTerminologiesModuleLogic())
+        scene.loadTerminology(slicer.vtkSlicerTerminologiesModuleLogic())

@@ -8,8 +8,7 @@ from slicer_views import Views, a_colored_scene
 
 from VFMTransferSlicer.views.cells import T2W, A, B
 from VFMTransferSlicer.views.layout import SideBySide
-from VFMTransferSlicer.views.mixture import FIELD_MM, WINDOW_MM
-from VFMTransferSlicer.views.viewing import Tool
+from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm

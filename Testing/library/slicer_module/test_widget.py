@@ -161,7 +161,7 @@ def test_a_parameter_node_that_is_left_is_not_heard_any_more(panel, ui):
 
 @pytest.fixture
 def device(in_qt, ui, logic):  # noqa: F811
-    from VFMTransferSlicer.panel.device import DeviceSection
+    from VFMTransferSlicer.panel.run import DeviceSection
 
     device = DeviceSection(ui, logic)
     device.parameters = SomeParameters()

@@ -13,7 +13,7 @@ from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.worker.messages import Grid
 
-from .handover import gridInWorld
+from .exporting import gridInWorld
 from .series import LAST_AXIS, planeOf, sliceAxis
 
 TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}

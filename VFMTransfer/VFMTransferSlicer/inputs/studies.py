@@ -13,8 +13,7 @@ import slicer
 
 from VFMTransferLib.core.terms import Sequence
 
-from .b_values import HIGH_B, TagOf
-from .series import Series, seriesOf, wordSet
+from .series import HIGH_B, Series, TagOf, seriesOf, wordSet
 
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 _PELVIS_MM = 270.0  # a larger field of view is that of the whole pelvis, for its lymph nodes

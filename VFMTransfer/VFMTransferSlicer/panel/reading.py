@@ -1,22 +1,121 @@
-"""Blinded reading on the panel: left or right, how sure, and only then which was which."""
+"""Blinded reading on the panel: left or right, how sure, and only then which was which; saving answers. Needs Qt."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
 from VFMTransferLib.core.errors import VFMTransferError
 
 from ..reading.blinded import CONFIDENCES, BlindedReading, Reading, Side
-from ..reading.readings import ReadingTable, networksOf, newTable, subjectOf
-from ..reading.tally import tallyOf
+from ..reading.readings import (
+    FEWEST_FOR_SIGNIFICANCE,
+    ReadingTable,
+    Tally,
+    networksOf,
+    newTable,
+    readCsv,
+    subjectOf,
+    tallyOf,
+    writeCsv,
+)
 from ..signals import Signal
-from ..views.changes import Changes
-from .reading_files import ReadingFiles
-from .reading_words import revealedText, tallyText
+from ..views.display import Changes
+
+
+def revealedText(reading: Reading) -> str:
+    """Which network was where, and which one the reader preferred."""
+    names = [network.bundle for network in reading.subject.networks]
+    left, right = names if reading.left == "A" else reversed(names)
+    if reading.side is Side.EQUAL:
+        return _("Left was {left}, right was {right}. You found them equal.").format(left=left, right=right)
+    preferred = left if reading.side is Side.LEFT else right
+    return _("Left was {left}, right was {right}. You preferred {preferred}.").format(
+        left=left, right=right, preferred=preferred
+    )
+
+
+def tallyText(tally: Tally, names: list[str]) -> str:
+    """The counts, the test, and a word of caution where there are too few.
+
+    Args:
+        tally: Of one pair.
+        names: Of its networks, A and then B.
+    """
+    lines = [
+        f"{names[0]}: {tally.a}",
+        f"{names[1]}: {tally.b}",
+        _("equal: {equal}; not revealed yet: {sealed}").format(equal=tally.equal, sealed=tally.sealed),
+    ]
+    if tally.preferences:
+        p = "p < 0.001" if tally.pValue < 0.001 else f"p = {tally.pValue:.3f}"
+        lines.append(_("Exact two-sided sign test, n = {n} without ties: {p}.").format(n=tally.preferences, p=p))
+    if 0 < tally.preferences < FEWEST_FOR_SIGNIFICANCE:
+        caution = _("Too few to tell: fewer than {fewest} cannot give p < 0.05.")
+        lines.append(caution.format(fewest=FEWEST_FOR_SIGNIFICANCE))
+    return "\n".join(lines)
+
+
+class ReadingFiles:
+    """Brings readings from the scene into files, and from files into the scene.
+
+    Args:
+        ui: The panel's widgets.
+        table: Gives the table in the scene; called with True it makes one.
+        say: Shows a sentence.
+        taken: Called when there are more readings than before.
+    """
+
+    def __init__(
+        self,
+        ui: SimpleNamespace,
+        table: Callable[[bool], ReadingTable | None],
+        say: Callable[[str], None],
+        taken: Callable[[], None],
+    ) -> None:
+        self._ui, self._table, self._say, self._taken = ui, table, say, taken
+        ui.readingExportButton.connect("clicked(bool)", self.onExport)
+        ui.readingResumeButton.connect("clicked(bool)", self.onResume)
+
+    def update(self, *, canSave: bool, canTake: bool) -> None:
+        self._ui.readingExportButton.enabled = canSave
+        self._ui.readingResumeButton.enabled = canTake
+
+    def onExport(self, checked: bool = False) -> None:
+        """Save all readings as CSV; those that are not revealed stay sealed in it."""
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Save readings"), "readings.csv", _("Table") + " (*.csv)"
+        )
+        if not path:
+            return
+        try:
+            writeCsv(self._table(True).readings(), Path(path))
+        except (VFMTransferError, OSError) as error:
+            self._say(str(error))
+        else:
+            self._say(_("Saved {name}.").format(name=Path(path).name))
+
+    def onResume(self, checked: bool = False) -> None:
+        """Take the readings of a CSV file into the scene."""
+        path = qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(), _("Go on with readings"), "", _("Table") + " (*.csv)"
+        )
+        if not path:
+            return
+        try:
+            taken = self._table(True).add(readCsv(Path(path)))
+        except VFMTransferError as error:
+            self._say(str(error))
+        else:
+            self._say(_("{count} readings taken from {name}.").format(count=taken, name=Path(path).name))
+            self._taken()
+
 
 if TYPE_CHECKING:
     from ..logic import TransferLogic

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from VFMTransferLib.bundles.catalog import find_bundle
@@ -13,12 +18,259 @@ from VFMTransferLib.core.errors import VFMTransferError
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
-from ..results.findings import Finding, Findings, Ras, findingsOf
-from ..results.numbers_table import COLUMNS, NumbersTable, numbersOf
-from ..results.transfer_note import SUMMARY, transferNote
+from ..results.export import (
+    PAGE_SUFFIXES,
+    SCENE_SUFFIX,
+    proposedName,
+    saveNumbers,
+    saveReport,
+    saveScene,
+    saveSegmentations,
+    whyNoNumbers,
+    whyNoReport,
+    whyNoSegmentations,
+)
+from ..results.numbers import (
+    COLUMNS,
+    SUMMARY,
+    Finding,
+    Findings,
+    NumbersTable,
+    Ras,
+    findingsOf,
+    numbersOf,
+    transferNote,
+)
 from ..runs import RunInScene
-from .exports import Exports
-from .tables import Cell, Line, Shown, fillTable, setUpTable
+
+MOST_HEIGHT_PX = 240  # a longer table scrolls
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and what more is said of it under the mouse."""
+
+    text: str
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row.
+
+    Attributes:
+        title: Beside it; may be empty.
+        cells: One a column; none for a heading.
+        tip: Of the title.
+    """
+
+    title: str = ""
+    cells: Sequence[Cell] = ()
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a table shows.
+
+    Attributes:
+        columns: Their titles.
+        lines: From top to bottom.
+        areNumbers: Whether cells stand at the right.
+    """
+
+    columns: Sequence[str] = ()
+    lines: Sequence[Line] = ()
+    areNumbers: bool = False
+
+    @property
+    def text(self) -> str:
+        """As spreadsheets take it from the clipboard."""
+        head = ["", *(title.replace("\n", " ") for title in self.columns)]
+        rows = [head, *([line.title, *(cell.text for cell in line.cells)] for line in self.lines)]
+        return "\n".join("\t".join(row) for row in rows)
+
+
+def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
+    """Let columns be as wide as their words, and let Ctrl+C copy the whole table.
+
+    Args:
+        table: The widget.
+        shown: What it shows at that moment.
+    """
+    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.setVerticalScrollMode(qt.QAbstractItemView.ScrollPerPixel)
+    table.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Fixed)
+    copy = qt.QShortcut(qt.QKeySequence("Ctrl+C"), table)
+    copy.setContext(qt.Qt.WidgetShortcut)
+    copy.connect("activated()", lambda: slicer.app.clipboard().setText(shown().text))
+
+
+def fillTable(table: qt.QTableWidget, shown: Shown) -> None:
+    """Show it; a table without rows is not shown at all."""
+    table.clearContents()
+    table.setRowCount(len(shown.lines))
+    table.setColumnCount(len(shown.columns))
+    table.setHorizontalHeaderLabels(list(shown.columns))
+    side = qt.Qt.AlignRight if shown.areNumbers else qt.Qt.AlignLeft
+    for y, line in enumerate(shown.lines):
+        head = _item(Cell(line.title, line.tip), qt.Qt.AlignLeft)
+        if not line.cells:
+            font = head.font()
+            font.setBold(True)
+            head.setFont(font)
+        table.setVerticalHeaderItem(y, head)
+        for x, cell in enumerate(line.cells):
+            table.setItem(y, x, _item(cell, side))
+    table.visible = bool(shown.lines)
+    _fitHeight(table)
+
+
+def _item(cell: Cell, side: qt.Qt.AlignmentFlag) -> qt.QTableWidgetItem:
+    item = qt.QTableWidgetItem(cell.text)
+    item.setToolTip(cell.tip)
+    item.setTextAlignment(int(side) | int(qt.Qt.AlignVCenter))
+    return item
+
+
+def _fitHeight(table: qt.QTableWidget) -> None:
+    """Show all rows without a bar of its own, which nobody finds inside a panel that scrolls itself."""
+    rows, head = table.verticalHeader().length(), table.horizontalHeader().sizeHint.height()
+    bar = table.horizontalScrollBar().sizeHint.height()  # there may be one where the panel is narrow
+    table.setFixedHeight(min(rows + head + bar + 2 * table.frameWidth, MOST_HEIGHT_PX))
+
+
+_SEG_MODULE = "DICOMSegmentationPlugin"
+
+
+class Exports:
+    """Saves the last run.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the run.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui, self._logic = ui, logic
+        self._saved: RunInScene | None = None
+        self._hasSegExporter = find_spec(_SEG_MODULE) is not None
+        self._tips = {
+            button: button.toolTip
+            for button in (ui.exportReportButton, ui.exportCsvButton, ui.exportSceneButton, ui.exportSegButton)
+        }
+        ui.exportReportButton.connect("clicked(bool)", self.onReport)
+        ui.exportCsvButton.connect("clicked(bool)", self.onNumbers)
+        ui.exportSceneButton.connect("clicked(bool)", self.onScene)
+        ui.exportSegButton.connect("clicked(bool)", self.onSegmentations)
+
+    def update(self, isBlinded: bool) -> None:
+        """Enable what can be saved, and say why the rest cannot.
+
+        Args:
+            isBlinded: Whether the networks' names are hidden, which files would tell.
+        """
+        run = self._logic.lastRun
+        if run is not self._saved:  # what was said of another run
+            self._saved = run
+            self._say("")
+        hidden = _("Not while the networks are read blinded.") if isBlinded else ""
+        running = _("Wait for the end of the run.") if self._logic.isRunning else ""
+        reasons = {
+            self._ui.exportReportButton: whyNoReport(run),
+            self._ui.exportCsvButton: whyNoNumbers(run),
+            self._ui.exportSceneButton: whyNoNumbers(run),
+            self._ui.exportSegButton: whyNoSegmentations(run, self._hasSegExporter),
+        }
+        for button, why in reasons.items():
+            why = hidden or running or why
+            button.enabled = not why
+            button.toolTip = why or self._tips[button]
+
+    def onReport(self, checked: bool = False) -> None:
+        run = self._logic.lastRun
+        filters = _("Web page") + " (*.html);;" + _("Folder with page, picture and tables") + " (*)"
+        path = _askForFile(_("Save report"), proposedName(run, datetime.now(), PAGE_SUFFIXES[0]), filters)
+        if path is not None:
+            self.save(path.name, lambda: saveReport(run, path))
+
+    def onNumbers(self, checked: bool = False) -> None:
+        run = self._logic.lastRun
+        path = _askForFile(
+            _("Save numbers"), proposedName(run, datetime.now(), ".csv"), _("Table") + " (*.csv)", ".csv"
+        )
+        if path is not None:
+            self.save(path.name, lambda: saveNumbers(run, path))
+
+    def onScene(self, checked: bool = False) -> None:
+        run = self._logic.lastRun
+        path = _askForFile(
+            _("Save scene"),
+            proposedName(run, datetime.now(), SCENE_SUFFIX),
+            _("Scene") + f" (*{SCENE_SUFFIX})",
+            SCENE_SUFFIX,
+        )
+        if path is not None:
+            self.save(path.name, lambda: saveScene(path, slicer.util.saveScene))
+
+    def onSegmentations(self, checked: bool = False) -> None:
+        run = self._logic.lastRun
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Save DICOM SEG in"))
+        if folder:
+            self.save(_("the segmentations of A and B"), lambda: _saveSegmentations(run, Path(folder)))
+
+    def save(self, what: str, write: Callable[[], object]) -> None:
+        """Write, and say how it went.
+
+        Args:
+            what: Named in the sentence.
+            write: Raises a `VFMTransferError` where it cannot.
+        """
+        try:
+            with slicer.util.WaitCursor():
+                write()
+        except VFMTransferError as error:
+            self._say(str(error))
+            return
+        except OSError as error:  # a drive that was pulled out, a folder that is gone
+            reason = error.strerror or type(error).__name__
+            self._say(_("Could not save {what}: {reason}. Choose another place.").format(what=what, reason=reason))
+            return
+        self._say(_("Saved {what}.").format(what=what))
+
+    def _say(self, sentence: str) -> None:
+        self._ui.exportStatusLabel.text = sentence
+        self._ui.exportStatusLabel.visible = bool(sentence)
+
+
+def _saveSegmentations(run: RunInScene, folder: Path) -> None:
+    from DICOMSegmentationPlugin import DICOMSegmentationExporter  # of Slicer 5.12, or of an extension
+
+    saveSegmentations(run, folder, DICOMSegmentationExporter, datetime.now())
+
+
+def _askForFile(title: str, name: str, filters: str, suffix: str = "") -> Path | None:
+    """Ask where to save; None if the user thought better of it.
+
+    Args:
+        title: Of the dialog.
+        name: Proposed.
+        filters: As Qt writes them.
+        suffix: Added where the user left it out; the dialog has asked before an existing file is replaced, but not
+            this one.
+    """
+    chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, filters)
+    if not chosen:
+        return None
+    path = Path(chosen)
+    if suffix and path.suffix.lower() != suffix:
+        path = path.with_name(path.name + suffix)
+        question = _("'{name}' is there already. Replace it?").format(name=path.name)
+        if path.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
+            return None
+    return path
+
 
 _NO_NUMBER = "–"
 _LONGEST_TITLE = 30  # characters; longer ones would push the numbers out of a narrow panel

@@ -1,11 +1,13 @@
-"""The buttons Run and Cancel, and all that is told of a run. Needs Qt."""
+"""Running on the panel: runtime and device, Run and Cancel, the progress of each network, errors. Needs Qt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
 from types import SimpleNamespace
+from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -14,12 +16,156 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.version import __version__
 from VFMTransferLib.worker.messages import Log, Progress
 
-from ..details import detailsOf
-from ..logic import TransferLogic
+from ..logic import TransferLogic, missingInputs
 from ..parameters import VFMTransferParameterNode
-from ..runs import ArmInScene, RunInScene
-from ..study_job import missingInputs
-from .progress_row import ProgressRow, stageTitle
+from ..runs import ArmClock, ArmInScene, RunInScene
+from ..setup.machine_report import detailsOf, devices, whyNotGpu
+from ..workers.process import PYTHON_SETTING, chosenPython
+
+_MINUTE_S = 60
+_MOST_S = 90  # from here on in minutes
+_DONE = "done"  # no word of the worker's
+
+
+def stageTitle(stage: str) -> str:
+    """What the worker does, in plain words."""
+    titles = {
+        "images": _("Reading the images"),
+        "read": _("Looking at the study"),
+        "preprocess": _("Preparing the images"),
+        "infer": _("The network works"),
+        "postprocess": _("Finishing the result"),
+        "write": _("Writing the result"),
+        "compare": _("Comparing both"),
+        "report": _("Writing the report"),
+    }
+    return titles.get(stage, stage)
+
+
+class ProgressRow:
+    """The title, the bar and the words of one network.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        letter: `A` or `B`.
+    """
+
+    def __init__(self, ui: SimpleNamespace, letter: str) -> None:
+        self.letter = letter
+        self._clock = ArmClock()
+        self._title = getattr(ui, f"progress{letter}TitleLabel")
+        self._bar = getattr(ui, f"progress{letter}Bar")
+        self._words = getattr(ui, f"progress{letter}Label")
+
+    def clear(self, isShown: bool) -> None:
+        """Begin anew."""
+        self._clock = ArmClock()
+        self._bar.value = 0
+        self._words.text = _("waits") if isShown else ""
+        for widget in (self._title, self._bar, self._words):
+            widget.visible = isShown
+
+    def hear(self, progress: Progress) -> None:
+        """Show how far it is."""
+        self._clock.receive(progress.stage, progress.fraction)
+        self._bar.value = round(100 * progress.fraction)
+        title = stageTitle(progress.stage)
+        remaining = self._clock.remaining_s
+        self._words.text = title if remaining is None else f"{title}, {_remainingWords(remaining)}"
+
+    def finish(self, seconds: float) -> None:
+        """Its result is there."""
+        self._bar.value = 100
+        self._words.text = _("Done in {seconds:.1f} s").format(seconds=seconds)
+        self._clock.receive(_DONE, 1.0)
+
+    def end(self) -> None:
+        """Nothing more comes; what is not finished never will be."""
+        if self._clock.stage != _DONE:
+            self._bar.value = 0
+            self._words.text = _("not finished")
+
+
+def _remainingWords(seconds: float) -> str:
+    if seconds > _MOST_S:
+        return _("about {minutes} min left").format(minutes=round(seconds / _MINUTE_S))
+    return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
+
+
+_RUNTIMES = {"auto": "", "onnx": "ONNX Runtime", "torch": "PyTorch"}
+# What every computer has; shown until somebody looked at this one.
+_EVERYWHERE = {"cpu": "CPU"}
+
+
+class DeviceSection:
+    """Offers what this computer was found to have; until then what every computer has.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Knows what was found on this computer.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
+        self._ui = ui
+        self._logic = logic
+        self._parameters: VFMTransferParameterNode | None = None
+        for runtime, title in _RUNTIMES.items():
+            ui.runtimeComboBox.addItem(title or _("Automatic"), runtime)
+        ui.pythonPathLineEdit.currentPath = chosenPython()
+        ui.runtimeComboBox.connect("activated(int)", self.onRuntime)
+        ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
+        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path tells no change
+        logic.examined.connect(lambda machine: self.update())
+        self._offered: dict[str, str] = {}
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        self._parameters = parameters
+
+    def update(self) -> None:
+        chosen = self._parameters
+        runtime, device = ("auto", "auto") if chosen is None else (chosen.runtime, chosen.device)
+        _select(self._ui.runtimeComboBox, runtime)
+        self._offerDevices(runtime, device)
+        machine = self._logic.machine
+        self._ui.deviceReasonLabel.text = "" if machine is None else whyNotGpu(machine)
+
+    def onRuntime(self, index: int) -> None:
+        """The user chose a runtime; a device of another one means nothing to it."""
+        if self._parameters is not None:
+            self._parameters.runtime = self._ui.runtimeComboBox.itemData(index)
+            if self._parameters.device not in self._devices(self._parameters.runtime):
+                self._parameters.device = "auto"
+
+    def onDevice(self, index: int) -> None:
+        if self._parameters is not None:
+            self._parameters.device = self._ui.deviceComboBox.itemData(index)
+
+    def onPython(self, path: str | bool) -> None:
+        """The user chose another Python; it is taken with the next run."""
+        qt.QSettings().setValue(PYTHON_SETTING, self._ui.pythonPathLineEdit.currentPath)
+
+    def _devices(self, runtime: str) -> dict[str, str]:
+        """Name of a device → what to call it; those that work here, as far as that is known."""
+        machine = self._logic.machine
+        return {"auto": _("Automatic")} | (_EVERYWHERE if machine is None else devices(machine, runtime))
+
+    def _offerDevices(self, runtime: str, device: str) -> None:
+        # One that was chosen on another computer is shown too, so that it can be changed.
+        offered = {**self._devices(runtime)}
+        offered.setdefault(device, device)
+        combo = self._ui.deviceComboBox
+        if offered != self._offered:  # a list that is open stays open
+            self._offered = offered
+            combo.clear()
+            for name, title in offered.items():
+                combo.addItem(title, name)
+        _select(combo, device)
+
+
+def _select(combo: Any, value: str) -> None:
+    combo.setCurrentIndex(max(combo.findData(value), 0))
+
 
 _LINES_OF_LOG = 200
 _OF_BOTH = ("compare", "report")  # stages that come after both networks

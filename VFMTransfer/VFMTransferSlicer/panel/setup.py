@@ -18,21 +18,24 @@ from ..parameters import VFMTransferParameterNode
 from ..setup.install import (
     BUILDS,
     Plan,
+    TorchInstaller,
     bestBuild,
     consent,
     outcomeOf,
     planInstall,
     planRepair,
     planTorchCompanions,
+    torchCommands,
+    torchConsent,
     whyNotBuild,
     whyNotInstall,
+    whyNotTorchExtension,
 )
 from ..setup.installer import Examination, Installer
 from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
-from ..setup.torch_extension import TorchInstaller, torchCommands, torchConsent, whyNotTorchExtension
 from ..signals import Signal
 from ..workers.process import theWorker
-from .network_actions import confirm
+from .networks import confirm
 
 # So long after the last change of the path of Python it is taken to be whole.
 _SETTLED_MS = 800

@@ -19,7 +19,7 @@ from VFMTransferLib.core.terms import RESEARCH_USE
 from VFMTransferLib.evaluation.measures import Between
 
 from ..runs import ArmInScene, RunInScene
-from .numbers_table import measuresOf
+from .numbers import measuresOf
 
 REPORT, PAGE = "report", "report.html"
 PAGE_SUFFIXES = (".html", ".htm")

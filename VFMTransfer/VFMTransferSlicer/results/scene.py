@@ -1,32 +1,281 @@
-"""What a network wrote, as nodes in the scene of its inputs. Needs MRML, but no Qt."""
+"""What a network wrote, as nodes in the scene of its inputs. Needs MRML, but no Qt.
+
+Images are read beside the main thread, since Slicer's own readers would hold up the window: decompressing releases
+Python's lock. The layout is that of NIfTI-1 (nifti1.h, R. W. Cox, 2003): a header of 348 bytes, then voxels, x running
+fastest. Nodes are filled before they come into the scene, where each change redraws views and lists.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Generator, Mapping
+import math
+import struct
+import zlib
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import slicer
+import vtk
+from slicer.util import arrayFromVolume, arrayFromVolumeModified, vtkMatrixFromArray
+from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
-from VFMTransferLib.core.errors import JobError
+from VFMTransferLib.core.errors import ImageError, JobError
 from VFMTransferLib.core.terms import LABEL_TERMS, Sequence
 
 from ..runs import ArmInScene
-from .nifti import NiftiImage, readNifti
-from .nodes import (
-    Window,
-    addNode,
-    blankVolume,
-    fillVolume,
-    gridTransformNode,
-    removeNode,
-    segmentationNode,
-    signSegments,
-    windowFor,
-    windowOf,
-)
+
+CONTEXT = "Segmentation category and type - VFM Transfer"
+TERMS = Path(__file__).resolve().parents[2] / "Resources" / "Terminologies" / "VFMTransfer.term.json"
+
+
+def loadTerminology(logic: slicer.vtkSlicerTerminologiesModuleLogic) -> None:
+    """Let Slicer find the zones by their codes, with the colors that the networks' segments have.
+
+    Args:
+        logic: Of Slicer's module for terminologies; there once the application has started.
+
+    Raises:
+        FileNotFoundError: The list was not installed with the module.
+    """
+    if not logic.IsTerminologyContextLoaded(CONTEXT) and not logic.LoadTerminologyFromFile(str(TERMS)):
+        raise FileNotFoundError(f"{TERMS.name} must be in the module's resources. Install VFM Transfer again.")
+
+
+VECTOR = 1007  # intent of vectors that stand as they were given, here in LPS; 1006 would be displacements in RAS
+_HEADER_BYTES = 348
+_PIECE_BYTES = 1 << 20
+_MAGIC = b"n+1\0"
+_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
+
+
+@dataclass(frozen=True)
+class NiftiImage:
+    """One file.
+
+    Attributes:
+        frames: Voxels (N, D, H, W): one frame, or one for each volume of a series or component of a vector.
+        ijkToRas: 4x4, voxel index (x, y, z) to RAS millimeters.
+        intent: What the voxels are, as NIfTI counts it; 0 where nothing is said.
+    """
+
+    frames: np.ndarray
+    ijkToRas: np.ndarray
+    intent: int
+
+
+def readNifti(path: Path) -> NiftiImage:
+    """Read a `.nii.gz` of the worker.
+
+    Raises:
+        ImageError: It is missing or damaged, or is none that the worker writes.
+    """
+    try:
+        with gzip.open(path) as stream:
+            return _read(stream)
+    except (OSError, EOFError, zlib.error, struct.error, ValueError, KeyError) as error:
+        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.") from error
+
+
+def _read(stream: BinaryIO) -> NiftiImage:
+    header = stream.read(_HEADER_BYTES)
+    size, magic = struct.unpack_from("<i", header, 0)[0], header[-len(_MAGIC) :]
+    dimensions = struct.unpack_from("<8h", header, 40)
+    intent, kind = struct.unpack_from("<2h", header, 68)
+    offset, slope, inter = struct.unpack_from("<3f", header, 108)
+    oriented = struct.unpack_from("<h", header, 254)[0]
+    if (size, magic) != (_HEADER_BYTES, _MAGIC) or oriented <= 0 or slope not in (0, 1) or inter != 0:
+        raise ValueError("no oriented, unscaled NIfTI-1 file of this byte order")
+    width, height, depth, *more = (max(n, 1) for n in dimensions[1 : dimensions[0] + 1])
+    voxels = np.empty((math.prod(more), depth, height, width), _TYPES[kind])
+    stream.read(int(offset) - _HEADER_BYTES)
+    _fill(voxels, stream)
+    affine = np.eye(4)
+    affine[:3] = np.reshape(struct.unpack_from("<12f", header, 280), (3, 4))
+    return NiftiImage(voxels, affine, intent)
+
+
+def _fill(voxels: np.ndarray, stream: BinaryIO) -> None:
+    """Read the voxels in pieces: a copy of all of them at once would hold Python's lock, and with it the window."""
+    room = memoryview(voxels).cast("B")
+    while len(room):
+        piece = stream.read(min(_PIECE_BYTES, len(room)))
+        if not piece:
+            raise EOFError("the file ends before its voxels do")
+        room[: len(piece)] = piece
+        room = room[len(piece) :]
+    if stream.read(1):  # which also compares the checksum at the file's end
+        raise ValueError("the file goes on after its voxels")
+
+
+_WINDOW_PERCENTILES = (0.5, 99.5)
+_WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
+_VOXELS_A_STEP = 4_000_000
+_LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
+_LPS_TO_RAS = (-1.0, -1.0, 1.0)
+
+Window = tuple[float, float]  # the values shown black and white
+
+
+def newNode(kind: str, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode:
+    """An empty node in the scene, whose name no other one has."""
+    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+
+
+def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window | None = None) -> None:
+    """Bring a node into the scene under a name that no other one has, and show it the usual way.
+
+    Args:
+        node: Filled.
+        scene: Where it goes; nothing in it is overwritten.
+        window: How a volume is shown. Slicer would go through all voxels to find one.
+    """
+    node.SetName(scene.GenerateUniqueName(node.GetName()))
+    if node.IsA("vtkMRMLScalarVolumeNode"):
+        display = slicer.vtkMRMLScalarVolumeDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(*window)
+        scene.AddNode(display)
+        display.SetDefaultColorMap()
+        node.SetAndObserveDisplayNodeID(display.GetID())
+        scene.AddNode(node)
+    else:
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
+
+
+def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:
+    """Take a node out of its scene, with what shows it, which would stay otherwise."""
+    for display in [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]:
+        node.GetScene().RemoveNode(display)
+    node.GetScene().RemoveNode(node)
+
+
+def segmentationNode(
+    path: Path, name: str, reference: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLSegmentationNode:
+    """A segmentation with the file's names, colors and terminology.
+
+    Args:
+        path: Named `*.seg.nrrd`. It will soon be gone, so that the node keeps no way to it.
+        name: What to call it.
+        reference: The volume whose grid the segmentation is drawn on, and is exported with.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    aside = slicer.vtkMRMLScene()  # reading wants a scene, to show the node in
+    read = aside.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.ReadData(read):
+        raise ImageError(f"Result '{path.name}' must be an image file, but cannot be read. Run again.")
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(name)
+    node.SetAndObserveSegmentation(read.GetSegmentation())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
+    return node
+
+
+def signSegments(node: slicer.vtkMRMLSegmentationNode, bundle: str) -> None:
+    """Say in each segment that a network drew it; without that DICOM SEG would call it drawn by hand."""
+    segmentation = node.GetSegmentation()
+    for name in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(name)
+        segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmName", bundle[:_LONGEST_DICOM_TEXT])
+
+
+def volumeNode(
+    voxels: np.ndarray, ijkToRas: np.ndarray, name: str, window: Window, scene: slicer.vtkMRMLScene
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume in the scene, in shades of gray; see `blankVolume`, `fillVolume` and `addNode`."""
+    node = blankVolume(voxels, ijkToRas, name)
+    for _ in fillVolume(node, voxels):
+        pass
+    addNode(node, scene, window)
+    return node
+
+
+def blankVolume(voxels: np.ndarray, ijkToRas: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume with room for voxels (D, H, W); what it holds is not defined before `fillVolume`.
+
+    Args:
+        voxels: Tell how many, and of which type.
+        ijkToRas: 4x4, voxel index to RAS millimeters.
+        name: What to call it.
+    """
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(voxels.shape))
+    image.AllocateScalars(get_vtk_array_type(voxels.dtype), 1)
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(name)
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(vtkMatrixFromArray(ijkToRas))
+    return node
+
+
+def fillVolume(node: slicer.vtkMRMLScalarVolumeNode, voxels: np.ndarray) -> Iterator[None]:
+    """Copy voxels into a blank volume, some slices a step: all of a super-resolved T2w take too long for one."""
+    array = arrayFromVolume(node)
+    slices = max(1, _VOXELS_A_STEP // voxels[0].size)
+    for first in range(0, len(voxels), slices):
+        array[first : first + slices] = voxels[first : first + slices]
+        yield
+    arrayFromVolumeModified(node)
+
+
+def gridTransformNode(image: NiftiImage, name: str) -> slicer.vtkMRMLGridTransformNode:
+    """A transform that takes the distorted image to the corrected one.
+
+    A point p of the corrected image shows what lay at p + d(p) in the distorted one (`Result.displacement_mm`): d
+    leads from the corrected image, the parent's side in Slicer's words, to the distorted one. Interpolated linearly,
+    as the library does.
+
+    Args:
+        image: Vectors (3, D, H, W), LPS millimeters.
+        name: What to call it.
+
+    Raises:
+        ImageError: The file holds no vectors in LPS.
+    """
+    if image.intent != VECTOR or len(image.frames) != 3:
+        raise ImageError("The displacement must be a field of vectors in LPS, but is none. Run again.")
+    spacing = np.linalg.norm(image.ijkToRas[:3, :3], axis=0)
+    direction = np.eye(4)
+    direction[:3, :3] = image.ijkToRas[:3, :3] / spacing
+    vectors = image.frames.transpose(1, 2, 3, 0) * np.array(_LPS_TO_RAS)  # (D, H, W, 3), RAS
+    grid = vtk.vtkImageData()
+    grid.SetDimensions(*reversed(vectors.shape[:3]))
+    grid.SetSpacing(*spacing)
+    grid.SetOrigin(*image.ijkToRas[:3, 3])
+    grid.GetPointData().SetScalars(numpy_to_vtk(vectors.reshape(-1, 3), deep=True))
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetInterpolationModeToLinear()
+    transform.SetGridDirectionMatrix(vtkMatrixFromArray(direction))
+    transform.SetDisplacementGridData(grid)
+    node = slicer.vtkMRMLGridTransformNode()
+    node.SetName(name)
+    node.SetAndObserveTransformFromParent(transform)
+    return node
+
+
+def windowOf(volume: slicer.vtkMRMLScalarVolumeNode) -> Window | None:
+    """How a volume is shown; None if it is not."""
+    display = volume.GetDisplayNode()
+    return (display.GetWindowLevelMin(), display.GetWindowLevelMax()) if display is not None else None
+
+
+def windowFor(voxels: np.ndarray) -> Window:
+    """Values between which nearly all voxels lie."""
+    some = voxels.ravel()[:: max(1, voxels.size // _WINDOW_SAMPLES)]
+    low, high = (float(value) for value in np.percentile(some, _WINDOW_PERCENTILES))
+    return low, high if high > low else low + 1.0
+
 
 ATTRIBUTE = "VFMTransfer."
 RESULT = "result.json"
@@ -117,7 +366,11 @@ class _Loading:
         files = [file.removesuffix(IMAGE_SUFFIX) for file in self.arm.numbers["files"] if file.endswith(IMAGE_SUFFIX)]
         pool = ThreadPoolExecutor(1, "VFMTransfer reading")
         try:
-            read = {name: pool.submit(_read, self._folder / (name + IMAGE_SUFFIX)) for name in files if name != _LABELS}
+            read = {
+                name: pool.submit(_readWithWindows, self._folder / (name + IMAGE_SUFFIX))
+                for name in files
+                if name != _LABELS
+            }
             if SEGMENTATION in self.arm.numbers["files"]:
                 yield from self._addSegmentation()
             for name, future in read.items():
@@ -193,7 +446,7 @@ def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volum
         node.SetNodeReferenceID(ATTRIBUTE + sequence, volume.GetID())
 
 
-def _read(path: Path) -> tuple[NiftiImage, list[Window]]:
+def _readWithWindows(path: Path) -> tuple[NiftiImage, list[Window]]:
     """A file, and how each of its frames is best shown."""
     image = readNifti(path)
     return image, [windowFor(frame) for frame in image.frames]

@@ -1,15 +1,109 @@
-"""What is installed where nothing runs networks yet: plans as data. Nothing is done here."""
+"""What is installed where nothing runs networks yet: plans as data, and what pip and the PyTorch extension report.
+
+PyTorch comes by its own extension, which imports torch where it installs it. In this Slicer that must not be: an import
+can take the application with it, and what is imported cannot be replaced. So its installer runs in a second Slicer
+without a window, and this window goes on.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import slicer
+
+from ..workers.process import NOT_STARTED, Child, MakeProcess, chosenPython, newProcess, workerPython
 from .machine_report import Report, builds, lacking, needsRepair, nvidiaDriver, whyNotGpu
-from .pip_words import notWritable
+
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+def pipVersion(listing: str) -> tuple[int, ...]:
+    """The version of pip itself, by its own list; empty where it is not in it."""
+    match = re.search(r"^pip==(\d+)\.(\d+)", listing, re.MULTILINE)
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def downloaded(line: str) -> float | None:
+    """How much of a download is done (0..1), where a line of pip's tells that; else None."""
+    match = _PROGRESS.fullmatch(line.strip())
+    return int(match[1]) / max(int(match[2]), 1) if match else None
+
+
+def whyPipFailed(exitCode: int, lines: Iterable[str]) -> str:
+    """One sentence that says what pip ran into, and what to do."""
+    if exitCode == NOT_STARTED:
+        return "Python could not be started. Check its path under Runtime and device."
+    text = "\n".join(lines)
+    for signs, sentence in _REASONS:
+        if re.search(signs, text, re.IGNORECASE):
+            return sentence() if callable(sentence) else sentence
+    errors = [line.removeprefix("ERROR: ").strip() for line in text.splitlines() if line.startswith("ERROR:")]
+    said = f" It said: {errors[-1][:200]}" if errors else ""
+    return f"pip ended with {exitCode}.{said} The log below says more."
+
+
+def notWritable() -> str:
+    """What to do where packages cannot be written."""
+    ways = "install Slicer into a folder of your own"
+    if sys.platform == "win32":
+        ways += ", start it once as administrator"
+    return (
+        f"The folder of packages cannot be written. Ask whoever installed Slicer, or {ways}, or choose another Python "
+        "under Runtime and device."
+    )
+
+
+# In this order: what pip says of a network that is not there is followed by "no matching distribution".
+_REASONS = (
+    (
+        r"ProxyError|Cannot connect to proxy|Tunnel connection failed|407 Proxy",
+        "The proxy refused the connection. Ask for its address, set it in the system or as HTTPS_PROXY, and start "
+        "Slicer again.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify",
+        "The network replaces secure connections, and pip does not trust it. Ask your IT for its certificate and set "
+        "PIP_CERT to that file.",
+    ),
+    (
+        r"NewConnectionError|Name or service not known|name resolution|getaddrinfo|Connection refused|"
+        r"Network is unreachable|ConnectTimeout|Read timed out|ReadTimeout|Connection reset|Max retries|"
+        r"Failed to establish|NameResolutionError|ConnectionError",
+        "PyPI cannot be reached. Check the network, and press Install again; without one, choose a Python that has "
+        "ONNX Runtime under Runtime and device.",
+    ),
+    (r"No space left|Errno 28|not enough space|Disk quota", "The disk is full. Free some space, and press Repair."),
+    (
+        r"WinError 206|filename or extension is too long|File name too long",
+        "The folder of Slicer has too long a path for Windows. Install Slicer into a short one, such as C:\\S.",
+    ),
+    (
+        r"WinError 32|WinError 5\b|being used by another process",
+        "A file is in use or may not be changed. Close other Slicer windows, start Slicer again, and press Repair.",
+    ),
+    (r"Permission denied|Errno 13|Read-only file system|Errno 30|externally-managed-environment", notWritable),
+    (
+        r"ResolutionImpossible|conflicting dependencies|Cannot install .* because",
+        "It would need other versions of packages that are installed already, and those are not touched. Choose "
+        "another build, or another Python under Runtime and device.",
+    ),
+    (r"No module named pip", "This Python has no pip. Choose another one under Runtime and device."),
+    (
+        r"uninstall-no-record-file|no RECORD file|Cannot uninstall",
+        "A package that is there cannot be removed, for its record is missing. Press Repair.",
+    ),
+    (
+        r"No matching distribution|Could not find a version",
+        "There is no ready-made package for this Python on this system. Choose another build, or another Python under "
+        "Runtime and device.",
+    ),
+)
+
 
 # CUDA 13 needs driver 580, CUDA 12 driver 525
 # (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
@@ -215,3 +309,112 @@ def _canonical(name: str) -> str:
 
 def _size(megabytes: int) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"
+
+
+_EXTENSION = "PyTorch"
+_MODULE = "pytorchutils"
+# What the second Slicer does; its command line takes one line only.
+_CODE = f"import {__name__} as torch_extension; torch_extension.installAndExit()"
+
+
+class TorchInstaller:
+    """Runs the extension's installer, after what must go first.
+
+    Args:
+        onLine: Takes each line for the log.
+        onDone: Takes a sentence about what failed, empty where all is done.
+        makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
+    """
+
+    def __init__(
+        self,
+        onLine: Callable[[str], None],
+        onDone: Callable[[str], None],
+        makeProcess: MakeProcess = newProcess,
+    ) -> None:
+        self._onLine, self._onDone, self._makeProcess = onLine, onDone, makeProcess
+        self._commands: list[list[str]] = []
+        self._child: Child | None = None
+
+    @property
+    def isRunning(self) -> bool:
+        return self._child is not None
+
+    def start(self, commands: list[list[str]]) -> None:
+        """Run these one after the other, see `torchCommands`; `onDone` comes in any case."""
+        self._commands = list(commands)
+        self._next()
+
+    def detach(self) -> None:
+        """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
+        self._onLine = self._onDone = lambda text: None
+
+    def _next(self) -> None:
+        self._child = Child(
+            self._commands.pop(0),
+            lambda line: self._onLine(line.decode("utf-8", "replace")),
+            lambda line: self._onLine(line),
+            self._onEnd,
+            self._makeProcess,
+        )
+        self._child.start()
+
+    def _onEnd(self, exitCode: int) -> None:
+        if exitCode == 0 and self._commands:
+            self._next()
+            return
+        self._child = None
+        failed = (
+            "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
+        )
+        self._onDone(failed if exitCode else "")
+
+
+def whyNotTorchExtension() -> str:
+    """A sentence where PyTorch cannot be installed from here; empty where it can."""
+    if chosenPython():
+        return "Another Python is chosen under Runtime and device: install PyTorch there with its own pip."
+    if not hasattr(slicer.modules, _MODULE):
+        return (
+            f"PyTorch comes by an extension of its own. Open the Extensions Manager, install {_EXTENSION}, start "
+            "Slicer again, and press PyTorch… once more."
+        )
+    return ""
+
+
+def torchCommands(report: Report) -> list[list[str]]:
+    """Removes a PyTorch that is there but does not work, then starts the second Slicer, which installs it and ends.
+
+    pip would take what is broken for installed, and leave it as it is.
+    """
+    application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
+    extension = Path(getattr(slicer.modules, _MODULE).path).parent
+    # Modules from folders that only this session knows would be missing there.
+    folders = [str(Path(__file__).parents[2]), str(extension)]
+    window = ["--no-splash", "--no-main-window"]
+    install = [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
+    remove = [workerPython(), "-m", "pip", "uninstall", "--yes", "torch", "torchvision"]
+    return [remove, install] if report["packages"]["torch"] else [install]
+
+
+def installAndExit() -> None:
+    """In the second Slicer: install PyTorch, and end; the exit code tells how it went."""
+    status = 1
+    try:
+        from PyTorchUtils import PyTorchUtilsLogic
+
+        PyTorchUtilsLogic().installTorch(torchVersionRequirement=torchRequirement())
+        status = 0
+    except Exception:  # the edge of a process: whatever happened, it must be told and the process must end
+        traceback.print_exc()
+    slicer.util.exit(status)
+
+
+def torchConsent() -> str:
+    """What the user is asked before."""
+    return (
+        f"The PyTorch extension will install torch{torchRequirement()} and torchvision into Slicer's Python, as they "
+        "fit the driver of this computer: up to 3 GB to download, up to 6 GB on the disk.\n\n"
+        "Only importing checkpoints of the networks' authors, and networks without an ONNX file, need it. The "
+        "extension decides what else it changes. What reads checkpoints, safetensors and onnx, follows (20 MB)."
+    )

@@ -13,9 +13,8 @@ from typing import Any
 import slicer
 
 from ..workers.process import NOT_STARTED, LibraryProcess, chosenPython
-from .install import Plan, constraints
+from .install import Plan, constraints, downloaded, pipVersion, whyPipFailed
 from .machine_report import Report
-from .pip_words import downloaded, pipVersion, whyPipFailed
 
 # Two probes of a minute each, on a computer whose disk is asleep.
 EXAMINATION_MS = 180_000

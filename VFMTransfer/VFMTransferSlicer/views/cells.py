@@ -11,8 +11,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
-from .difference import Difference
-from .pairs import Order, alive
+from .pairs import Difference, Order, alive
 
 TAG = "VFMTransfer"  # singleton tags of our views begin with it
 T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE = (

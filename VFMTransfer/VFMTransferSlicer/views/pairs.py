@@ -1,11 +1,11 @@
-"""What the two networks of a run say, as two arrays on one grid. MRML only.
+"""What the two networks of a run give, as two arrays on one grid, and A minus B in diverging colors. MRML only.
 
-`order` says which arm comes first: (0, 1) is A, then B.
+`order` is which arm comes first: (0, 1) is A, then B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VFMTransferLib.core.errors import GeometryError
 from VFMTransferLib.core.terms import Label
+from VFMTransferLib.tasks import TASKS
 
-from ..inputs.masks import gridBelow
+from ..inputs.exporting import gridBelow
+from ..results.scene import placeBeside
 from ..runs import ArmInScene, RunInScene
 
 Order = tuple[int, int]
@@ -147,3 +149,192 @@ def _labels(
         raise GeometryError(f"Segmentation '{node.GetName()}' cannot be put on the grid of its volume. Run again.")
     shape = merged.GetDimensions()[::-1]
     return vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape).astype(np.uint8)
+
+
+ROLE = "VFMTransfer.Role"
+DIFFERENCE = "difference"
+SYNTHETIC = "VFMTransfer.Synthetic"
+_ABOUT = "VFMTransfer.about"
+_COLORS = "VFMTransfer.Colors"
+
+# From blue to red by ColorBrewer 2.0, "RdBu" (Brewer, Harrower; colorbrewer2.org; Apache-2.0), whose two sides are told
+# apart by the color-blind too. Its white middle is black here: the views are black, and what is equal must not glare.
+# So lightness grows with the difference, the same on both sides.
+_DIVERGING = ("92c5de", "4393c3", "2166ac", "000000", "b2182b", "d6604d", "f4a582")
+_STEPS = 255  # odd, so that zero has a color of its own
+_PERCENTILE = 99.5  # as on the report's page: one bright vessel must not set the scale
+_LABELS_OF_SCALE = 5
+_SCALE_SIZE, _SCALE_PLACE = (0.12, 0.4), (0.86, 0.3)  # of the view: width and height, lower left corner
+_SCALE_FONT_PX = 12
+_SAMPLE = 400_000  # voxels that the percentile is taken of; of all of them it takes too long for the window
+
+FIRST_ONLY, SECOND_ONLY, OTHER = 1, 2, 3
+# The colors of A, B and "another label" on the report's page (`VFMTransferLib.report.colors`), whose import would hold
+# up the window; a test keeps them equal.
+LABEL_COLORS = {FIRST_ONLY: (76, 184, 255), SECOND_ONLY: (255, 168, 38), OTHER: (214, 112, 255)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two networks differ.
+
+    Attributes:
+        node: Signed difference as a scalar volume, or a label map of `FIRST_ONLY`, `SECOND_ONLY` and `OTHER`.
+        subject: What differs: an output image or a label; empty for a label map.
+        unit: Of the values; empty where they have none.
+        limit: The scale goes from minus this to this; 0 where nothing differs, None for a label map.
+    """
+
+    node: slicer.vtkMRMLScalarVolumeNode
+    subject: str
+    unit: str
+    limit: float | None
+
+
+def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str] = ("A", "B")) -> Difference | None:
+    """Put the difference of the arms into the scene, in place of an earlier one about the same volume.
+
+    Args:
+        run: With two arms; otherwise, and for tasks that give no voxels, there is none.
+        order: Which arm the other one is taken from.
+        names: What the arms are called, in that order.
+
+    Raises:
+        GeometryError: The arms' volumes are not on one grid.
+    """
+    kind = TASKS[run.task].output
+    pair = imagePair(run, order) if kind == "image" else probabilityPair(run, order)
+    title = f"{run.about.GetName()} difference {names[0]} - {names[1]}"
+    if pair is not None:
+        subject, first, second = pair
+        array = np.subtract(slicer.util.arrayFromVolume(first), slicer.util.arrayFromVolume(second), dtype=np.float32)
+        unit = unitOf(run, subject) if kind == "image" else ""
+        return _showScalars(run, f"{title}{' (synthetic)' if kind == 'image' else ''}", subject, array, unit, first)
+    labels = labelPair(run, order) if kind == "segmentation" else None
+    return None if labels is None else _showLabels(run, title, labels, names)
+
+
+def unitOf(run: RunInScene, output: str) -> str:
+    """The unit of an output image, as the comparison says it; empty as long as there is none."""
+    rows = (run.comparison or {}).get("measures", ())
+    units = (row["unit"] for row in rows if row["subject"] == output and row["measure"] == "mae")
+    return next(units, "")
+
+
+def robustLimit(array: np.ndarray) -> float:
+    """End of a symmetric scale: a high percentile of what is not zero, rounded up to 1, 2 or 5 times a power of ten."""
+    values = np.abs(array.ravel()[:: max(array.size // _SAMPLE, 1)])
+    values = values[values > 0]
+    if not values.size:
+        return 1.0
+    limit = float(np.percentile(values, _PERCENTILE))
+    power = 10.0 ** np.floor(np.log10(limit))
+    return float(next(step for step in (1, 2, 5, 10) if step * power >= limit * (1 - 1e-6)) * power)
+
+
+def labelDifference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where two label maps differ, and how."""
+    difference = np.where(first != second, OTHER, 0).astype(np.uint8)
+    difference[(first != 0) & (second == 0)] = FIRST_ONLY
+    difference[(first == 0) & (second != 0)] = SECOND_ONLY
+    return difference
+
+
+def _showScalars(
+    run: RunInScene, title: str, subject: str, array: np.ndarray, unit: str, grid: slicer.vtkMRMLScalarVolumeNode
+) -> Difference:
+    node = _node(run, slicer.vtkMRMLScalarVolumeNode, title)
+    limit = robustLimit(array)
+    display = node.GetScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(False)  # before the voxels come, or Slicer goes through all of them to find a window
+    display.SetWindowLevelMinMax(-limit, limit)
+    display.SetAndObserveColorNodeID(_colors(node, _fillDiverging).GetID())
+    putOnGridOf(node, grid)
+    slicer.util.updateVolumeFromArray(node, array)
+    node.SetAttribute(SYNTHETIC, "1" if TASKS[run.task].output == "image" else None)
+    return Difference(node, subject, unit, limit if array.any() else 0.0)
+
+
+def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str, str]) -> Difference:
+    node = _node(run, slicer.vtkMRMLLabelMapVolumeNode, title)
+    words = {FIRST_ONLY: f"{names[0]} only", SECOND_ONLY: f"{names[1]} only", OTHER: "other label"}
+
+    def fill(colors: slicer.vtkMRMLColorTableNode) -> None:
+        colors.SetNumberOfColors(len(words) + 1)
+        colors.SetColor(0, "same", 0.0, 0.0, 0.0, 0.0)
+        for value, word in words.items():
+            colors.SetColor(value, word, *(part / 255 for part in LABEL_COLORS[value]), 1.0)
+
+    node.GetDisplayNode().SetAndObserveColorNodeID(_colors(node, fill).GetID())
+    putOnGridOf(node, run.about)
+    slicer.util.updateVolumeFromArray(node, labelDifference(labels.first, labels.second))
+    return Difference(node, "", "", None)
+
+
+def _node(run: RunInScene, kind: type, title: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """The study's difference node; a new one where there is none yet, or one of another kind."""
+    scene = run.about.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        if node.GetAttribute(ROLE) == DIFFERENCE and node.GetNodeReference(_ABOUT) is run.about:
+            if type(node) is kind:
+                node.SetName(title)
+                return node
+            scene.RemoveNode(node.GetNodeReference(_COLORS))
+            scene.RemoveNode(node)
+            break
+    node = scene.AddNewNodeByClass(kind.__name__, scene.GenerateUniqueName(title))
+    node.SetAttribute(ROLE, DIFFERENCE)
+    node.SetNodeReferenceID(_ABOUT, run.about.GetID())
+    node.CreateDefaultDisplayNodes()
+    placeBeside(node, run.about)
+    return node
+
+
+def _colors(
+    node: slicer.vtkMRMLVolumeNode, fill: Callable[[slicer.vtkMRMLColorTableNode], None]
+) -> slicer.vtkMRMLColorTableNode:
+    """The node's own color table, filled anew."""
+    colors = node.GetNodeReference(_COLORS)
+    if colors is None:
+        colors = node.GetScene().AddNewNodeByClass("vtkMRMLColorTableNode", f"{node.GetName()} colors")
+        colors.SetTypeToUser()
+        colors.SetHideFromEditors(True)
+        node.SetNodeReferenceID(_COLORS, colors.GetID())
+    wasModifying = colors.StartModify()  # views that show it are drawn once, not for each color
+    fill(colors)
+    colors.EndModify(wasModifying)
+    return colors
+
+
+def _fillDiverging(colors: slicer.vtkMRMLColorTableNode) -> None:
+    """Blue where the second is higher, red where the first is."""
+    ends = np.array([[int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)] for color in _DIVERGING])
+    at = np.linspace(-1, 1, _STEPS)
+    parts = [np.interp(at, np.linspace(-1, 1, len(ends)), ends[:, part]) for part in range(3)]
+    colors.SetNumberOfColors(_STEPS)
+    for index, (place, *color) in enumerate(zip(at, *parts, strict=True)):
+        colors.SetColor(index, f"{place:+.2f}", *color, 1.0)
+
+
+def showLegend(difference: Difference) -> None:
+    """Draw the scale at the edge of each view that shows the difference; none for a label map.
+
+    It is made anew, for views that are younger than a scale do not find it.
+    """
+    if difference.limit is None:
+        return
+    former = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(difference.node)
+    if former is not None:
+        difference.node.GetScene().RemoveNode(former)
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(difference.node)
+    wasModifying = legend.StartModify()
+    legend.SetTitleText(difference.unit)
+    legend.SetLabelFormat("%+g")
+    legend.SetNumberOfLabels(_LABELS_OF_SCALE)
+    legend.SetSize(*_SCALE_SIZE)
+    legend.SetPosition(*_SCALE_PLACE)
+    for look in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        look.SetFontFamilyToArial()
+        look.SetFontSize(_SCALE_FONT_PX)
+    legend.EndModify(wasModifying)

@@ -1,4 +1,4 @@
-"""The study on the panel: which volumes, where they lie, sample studies. Needs Qt."""
+"""The inputs on the panel: the volumes of a case, how they lie to each other, sample cases. Needs Qt."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.geometry import Described, describeGeometry
-from ..inputs.phantoms import PhantomInScene, findPhantom, isPhantomTruth, nameOf, seedOf, seedsIn
-from ..inputs.samples import SAMPLE_SEED, PhantomMaker, showInViews
+from ..inputs.samples import (
+    SAMPLE_SEED,
+    PhantomInScene,
+    PhantomMaker,
+    findPhantom,
+    isPhantomTruth,
+    nameOf,
+    seedOf,
+    seedsIn,
+    showInViews,
+)
 from ..inputs.studies import findStudy
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode

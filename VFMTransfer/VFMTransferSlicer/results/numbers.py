@@ -1,0 +1,409 @@
+"""The numbers of a run as one table, where to look first, and what a comparison can claim. Needs MRML, but no Qt."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.util import arrayFromVolume, arrayFromVTKMatrix
+from vtk.util.numpy_support import vtk_to_numpy
+
+import VFMTransferLib
+from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.evaluation.classification import ALL_CLASSES
+from VFMTransferLib.evaluation.measures import KINDS, Between, Kind
+from VFMTransferLib.evaluation.titles import label_title, place_title, subject_title, unit_title
+from VFMTransferLib.tasks import TASKS
+
+from ..inputs.exporting import labelOf
+from ..runs import ArmInScene, RunInScene
+
+ADC_OUTPUTS = ("adc-synthetic", "adc-corrected")
+_LESION_LABELS = (Label.CSPCA, Label.INDOLENT_CANCER)
+_INVALID_ITEM = 0
+
+Lesion = tuple[str, np.ndarray]  # what it is called, and its voxels (N, 3) in the world, RAS millimeters
+
+
+def meanAdcInLesions(run: RunInScene) -> list[tuple[str, list[float | None]]]:
+    """What each network's ADC is on average in each lesion, by position.
+
+    A lesion is a segment that its terminology or its name calls one, in a segmentation beside the study's images.
+
+    Returns:
+        Name of the lesion's segmentation and segment → the mean of each arm, 1e-6 mm²/s; None where its image does not
+        reach.
+    """
+    images = [next((arm.images[name] for name in ADC_OUTPUTS if name in arm.images), None) for arm in run.arms]
+    if not images or any(image is None or image.GetScene() is None for image in images) or not run.isInScene:
+        return []
+    return [(name, [_meanAt(image, points) for image in images]) for name, points in _lesionsBeside(run.about)]
+
+
+def _lesionsBeside(volume: slicer.vtkMRMLScalarVolumeNode) -> Iterator[Lesion]:
+    scene = volume.GetScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = _studyOf(hierarchy, volume)
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
+        if _studyOf(hierarchy, node) != study:
+            continue
+        segmentation = node.GetSegmentation()
+        for name in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(name)
+            points = _voxelsOf(node, name) if labelOf(segment) in _LESION_LABELS else np.empty((0, 3))
+            if len(points):
+                yield f"{segment.GetName()} of {node.GetName()}", points
+
+
+def _studyOf(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, node: slicer.vtkMRMLNode) -> int:
+    item = hierarchy.GetItemByDataNode(node)
+    return hierarchy.GetSceneItemID() if item == _INVALID_ITEM else hierarchy.GetItemParent(item)
+
+
+def _voxelsOf(node: slicer.vtkMRMLSegmentationNode, name: str) -> np.ndarray:
+    """The middles of a segment's voxels (N, 3); none where it has no voxels, or a transform bends it."""
+    parent = node.GetParentTransformNode()
+    image = node.GetBinaryLabelmapInternalRepresentation(name)
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    if scalars is None or (parent is not None and not parent.IsTransformToWorldLinear()):
+        return np.empty((0, 3))
+    array = vtk_to_numpy(scalars).reshape(tuple(reversed(image.GetDimensions())))  # (D, H, W)
+    marked = np.argwhere(array == node.GetSegmentation().GetSegment(name).GetLabelValue())[:, ::-1]
+    toNode, toWorld = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(toNode)
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, toWorld)
+    first = np.asarray(image.GetExtent()[::2])  # the array begins where the extent does
+    return _moved(marked + first, arrayFromVTKMatrix(toWorld) @ arrayFromVTKMatrix(toNode))
+
+
+def _meanAt(image: slicer.vtkMRMLScalarVolumeNode, points: np.ndarray) -> float | None:
+    """Mean of the voxels that the points (N, 3, RAS) lie in."""
+    toRas = vtk.vtkMatrix4x4()
+    image.GetIJKToRASMatrix(toRas)
+    index = np.rint(_moved(points, np.linalg.inv(arrayFromVTKMatrix(toRas)))).astype(int)
+    array = arrayFromVolume(image)  # (D, H, W)
+    inside = ((index >= 0) & (index < array.shape[::-1])).all(axis=1)
+    x, y, z = index[inside].T
+    return float(array[z, y, x].mean()) if inside.any() else None
+
+
+def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+DIFFERENCE = "Difference"
+LESION_OF = ("Lesion of A", "Lesion of B")
+MAX_FINDINGS = 40  # a network may mark a hundred specks, which nobody visits one by one
+_NOTHING = "nothing"
+# As radiologists write them where space is short.
+_SHORT = {
+    Label.PERIPHERAL_ZONE: "PZ",
+    Label.TRANSITION_ZONE: "TZ",
+    Label.CSPCA: "csPCa",
+    Label.INDOLENT_CANCER: "indolent",
+}
+
+Ras = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place.
+
+    Attributes:
+        kind: `DIFFERENCE`, or one of `LESION_OF`.
+        a: What A says there; empty where it was not asked, as at a lesion of B.
+        b: What B says there.
+        volumeMl: Its size.
+        positionRas: Where it is, RAS millimeters in the world.
+        zone: Zone of the prostate that holds most of it; empty where it is not known.
+        meanAdc: Mean ADC inside, 1e-6 mm²/s; None where it is not known.
+        confidence: Highest probability inside; None for a difference.
+    """
+
+    kind: str
+    a: str
+    b: str
+    volumeMl: float
+    positionRas: Ras
+    zone: str = ""
+    meanAdc: float | None = None
+    confidence: float | None = None
+
+    @property
+    def place(self) -> str:
+        """The position by anatomical directions, in whole millimeters' tenths."""
+        x, y, z = self.positionRas
+        return place_title((-x, -y, z))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The largest places.
+
+    Attributes:
+        shown: Largest first, at most `MAX_FINDINGS`.
+        left: How many smaller ones were left out.
+    """
+
+    shown: tuple[Finding, ...] = ()
+    left: int = 0
+
+    @property
+    def note(self) -> str:
+        """What is left out, in a sentence; empty if nothing."""
+        return f"{self.left} smaller ones are not listed." if self.left else ""
+
+
+def findingsOf(run: RunInScene) -> Findings:
+    """All places of a run as far as it has come."""
+    found = [_lesion(lesion, side) for side, arm in enumerate(run.arms[:2]) for lesion in arm.numbers["lesions"]] + [
+        _difference(region) for region in (run.comparison["disagreements"] if run.comparison is not None else ())
+    ]
+    found.sort(key=lambda finding: -finding.volumeMl)
+    return Findings(tuple(found[:MAX_FINDINGS]), max(len(found) - MAX_FINDINGS, 0))
+
+
+def _difference(region: Mapping[str, Any]) -> Finding:
+    a, b = (_said(region[side]) for side in ("a_label", "b_label"))
+    return Finding(DIFFERENCE, a, b, region["volume_ml"], _toRas(region["center_mm"]))
+
+
+def _lesion(lesion: Mapping[str, Any], side: int) -> Finding:
+    said = _said(lesion["label"])
+    return Finding(
+        LESION_OF[side],
+        said if side == 0 else "",
+        said if side == 1 else "",
+        lesion["volume_ml"],
+        _toRas(lesion["center_mm"]),
+        _said(lesion["zone"]) if lesion["zone"] else "",
+        lesion["mean_adc"],
+        lesion["confidence"],
+    )
+
+
+def _said(label: str) -> str:
+    return _NOTHING if label == Label.BACKGROUND else _SHORT.get(label, label_title(label))
+
+
+def _toRas(lps: list[float]) -> Ras:
+    return -lps[0], -lps[1], lps[2]
+
+
+SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "Study" / "summary.csv"
+_COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high", "device_hours_saved"}
+
+
+def transferNote(encoder: str, task: TaskId, summary: Path = SUMMARY) -> str:
+    """What starting from pretrained weights gave for this encoder and task; empty where nothing was measured.
+
+    Args:
+        encoder: As the study names it, as `profound`.
+        task: The task.
+        summary: One row an encoder, task and metric.
+
+    Raises:
+        ValueError: The file lacks a column, or its gain is no number.
+    """
+    if not summary.is_file():
+        return ""
+    with summary.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if rows and (missing := _COLUMNS - set(rows[0])):
+        raise ValueError(f"The study's summary must have the columns {', '.join(sorted(missing))}, but lacks them.")
+    return " ".join(_sentence(row) for row in rows if (row["encoder"], row["task"]) == (encoder, task))
+
+
+def _sentence(row: dict[str, str]) -> str:
+    title = TASKS[TaskId(row["task"])].title.lower()
+    metric = KINDS[row["metric"]].title if row["metric"] in KINDS else row["metric"]
+    interval = (
+        f" (95 % interval {float(row['rpg_low']):.1f} to {float(row['rpg_high']):.1f} %)" if row["rpg_low"] else ""
+    )
+    sentence = (
+        f"In this project's study, starting {row['encoder']} from pretrained weights changed the {metric} of {title} "
+        f"by {float(row['rpg_percent']):+.1f} %{interval}; above 0 is better"
+    )
+    if not row["device_hours_saved"]:
+        return f"{sentence}."
+    hours = float(row["device_hours_saved"])
+    return f"{sentence}. It {'saves' if hours >= 0 else 'costs'} {abs(hours):.1f} device-hours a fine-tuning."
+
+
+COLUMNS = {
+    Between.A: "A",
+    Between.B: "B",
+    Between.REFERENCE: "Reference",
+    Between.A_B: "A vs B",
+    Between.A_REFERENCE: "A vs reference",
+    Between.B_REFERENCE: "B vs reference",
+    Between.INPUT_REFERENCE: "Input vs reference",
+}
+AGREEMENT = "A vs B is agreement, not accuracy: it does not say which of the two is right."
+ONLY_REFERENCE = "Only the columns against the reference say how right each is."
+CALIBRATION = (
+    "Probabilities are as the networks give them. It is not known here whether they are calibrated, that is, whether "
+    "of all cases with 0.7 seven in ten are positive."
+)
+_PROBABILITY = "probability"
+# A difference stands in the row of what it is a difference of.
+_DIFFERENCE_OF = {"volume_difference_ml": "volume_ml", "probability_difference": _PROBABILITY}
+_ARMS = (Between.A, Between.B)
+_LESIONS, _MEAN_ADC = "lesions", "mean_adc"
+# What the arms tell beyond the comparison.
+_OF_ARMS = {
+    _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
+    _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of the lesions"),
+}
+_KINDS = KINDS | _OF_ARMS
+_ALL_LESIONS = "All lesions"
+_MARKED = "Lesion: "  # one that is marked in the scene, and its name
+_UNDEFINED, _INFINITE = "n/a", "∞"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number.
+
+    Attributes:
+        text: As shown, without its unit.
+        note: Why there is none, or what it depends on.
+    """
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one structure, image or class.
+
+    Attributes:
+        group: The structure or image; rows of one follow each other. Empty for classes, which are named by the title.
+        title: With its unit.
+        definition: What the measure is; may be empty.
+        cells: Column → number; a column without one is left out.
+    """
+
+    group: str
+    title: str
+    definition: str = ""
+    cells: dict[Between, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NumbersTable:
+    """All numbers of a run.
+
+    Attributes:
+        rows: In the order to show.
+        notes: What must be known to read them, in sentences.
+    """
+
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Between, ...]:
+        """Those in which there is a number."""
+        return tuple(column for column in COLUMNS if any(column in row.cells for row in self.rows))
+
+
+def numbersOf(run: RunInScene) -> NumbersTable:
+    """The table of a run as far as it has come."""
+    return NumbersTable(_rows(measuresOf(run)), _notes(run))
+
+
+def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
+    """All numbers of a run: of its comparison, before that of each arm that is there, and of the lesions.
+
+    Returns:
+        Rows as `comparison.json` has them: subject, measure, between, value, unit, note.
+    """
+    arms = list(zip(_ARMS, run.arms, strict=False))
+    if run.comparison is not None:
+        found = list(run.comparison["measures"])
+    else:
+        found = [row for side, arm in arms for row in _measuresOfArm(arm, side)]
+    return [*found, *(row for side, arm in arms for row in _lesionMeasures(run, arm, side)), *_lesionAdc(run)]
+
+
+def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    rows: dict[tuple[str, str], Row] = {}
+    for found in measures:
+        kind = _DIFFERENCE_OF.get(found["measure"], found["measure"])
+        row = rows.setdefault((found["subject"], kind), _emptyRow(found["subject"], kind, found["unit"]))
+        row.cells[Between(found["between"])] = _cell(found)
+    return tuple(rows.values())
+
+
+def _emptyRow(subject: str, kind: str, unit: str) -> Row:
+    about = _KINDS[kind]
+    title = about.title + (f", {unit_title(unit)}" if unit else "")
+    if subject.startswith(_MARKED):
+        return Row(title, subject.removeprefix(_MARKED), about.definition)
+    if kind == _PROBABILITY:
+        return Row("", f"P({subject_title(subject)})", about.definition)
+    return Row("" if subject == ALL_CLASSES else subject_title(subject), title, about.definition)
+
+
+def _cell(found: Mapping[str, Any]) -> Cell:
+    kind, value, note = found["measure"], found["value"], found.get("note", "")
+    if value is None:
+        return Cell(_INFINITE if kind == "psnr_db" and note.startswith("the images are equal") else _UNDEFINED, note)
+    sign = "+" if kind in _DIFFERENCE_OF or kind == "mean_difference" else ""
+    note = note or (KINDS[kind].definition if kind in _DIFFERENCE_OF else "")
+    text = f"{value:{sign}.{_KINDS[kind].decimals}f}"
+    return Cell(text if float(text) else text.lstrip("+-"), note)  # no -0.0
+
+
+def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+    """What one arm tells on its own, in the comparison's words."""
+    numbers = arm.numbers
+    found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
+    probabilities = numbers["class_probabilities"] | numbers["derived_probabilities"]
+    return found + [_measure(_PROBABILITY, name, side, value) for name, value in probabilities.items()]
+
+
+def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+    if run.task is not TaskId.LESION_SEGMENTATION:
+        return []
+    lesions = arm.numbers["lesions"]
+    known = [lesion for lesion in lesions if lesion["mean_adc"] is not None]
+    found = [_measure(_LESIONS, _ALL_LESIONS, side, len(lesions))]
+    if known:
+        total_ml = sum(lesion["volume_ml"] for lesion in known)
+        mean = sum(lesion["mean_adc"] * lesion["volume_ml"] for lesion in known) / total_ml
+        found.append(_measure(_MEAN_ADC, _ALL_LESIONS, side, mean, _KINDS[_MEAN_ADC].unit))
+    return found
+
+
+def _lesionAdc(run: RunInScene) -> list[dict[str, Any]]:
+    """For tasks that give an ADC image."""
+    return [
+        _measure(_MEAN_ADC, _MARKED + name, side, mean, _KINDS[_MEAN_ADC].unit)
+        for name, means in meanAdcInLesions(run)
+        for side, mean in zip(_ARMS, means, strict=False)
+        if mean is not None
+    ]
+
+
+def _measure(kind: str, subject: str, side: Between, value: float, unit: str = "") -> dict[str, Any]:
+    return {"measure": kind, "subject": subject, "between": side, "value": value, "unit": unit}
+
+
+def _notes(run: RunInScene) -> tuple[str, ...]:
+    notes = []
+    if run.comparison is not None:
+        notes.append(f"{AGREEMENT} {ONLY_REFERENCE}" if run.comparison["has_reference"] else AGREEMENT)
+    if TASKS[run.task].output == "classification" and run.arms:
+        notes.append(CALIBRATION)
+    return (*notes, *(run.comparison["notes"] if run.comparison is not None else ()))

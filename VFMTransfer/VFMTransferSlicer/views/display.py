@@ -1,0 +1,215 @@
+"""How images and segmentations are displayed for a comparison, and how the user's display is restored. MRML only.
+
+Images to be compared share one window and level. A segmentation is drawn in one view only, in a style of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import slicer
+import vtk
+
+from ..results.scene import windowFor
+from .pairs import leaves
+
+# Displayable node, display node that was taken from it.
+_outliving: list[tuple[slicer.vtkMRMLNode, slicer.vtkMRMLNode]] = []
+
+
+class Changes:
+    """Remembers settings before they are changed, and nodes that are only there for the views."""
+
+    def __init__(self) -> None:
+        self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
+        self._added: list[slicer.vtkMRMLNode] = []
+
+    def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
+        """Call `node.Set<name>(value)`; what `node.Get<name>()` said before the first time comes back.
+
+        Args:
+            node: In a scene.
+            name: Of a setting that has a getter and a setter of this name.
+            value: The setter's one argument.
+        """
+        self._former.setdefault((node, name), getattr(node, f"Get{name}")())
+        getattr(node, f"Set{name}")(value)
+
+    def add(self, scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLNode, name: str) -> slicer.vtkMRMLNode:
+        """Add a node that is neither listed to the user nor saved with the scene; `giveBack` removes it.
+
+        Add a volume after its display, so that it goes before it: shown without one it would get another.
+        """
+        node.SetName(name)
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        self._added.append(scene.AddNode(node))
+        return node
+
+    def remove(self, node: slicer.vtkMRMLNode) -> None:
+        """Remove a node that `add` added, before the others."""
+        self._added.remove(node)
+        if node.GetScene() is not None:
+            if node.IsA("vtkMRMLDisplayNode"):
+                _keepAlive(node)
+            node.GetScene().RemoveNode(node)
+
+    def giveBack(self) -> None:
+        """Undo everything, the last change first. Nodes that the user removed meanwhile are left out."""
+        nodes = {node: None for node, _ in self._former if node.GetScene() is not None}
+        with asOne(*nodes):
+            for (node, name), former in reversed(self._former.items()):
+                if node in nodes:
+                    getattr(node, f"Set{name}")(former)
+        self._former.clear()
+        for node in reversed(self._added[:]):
+            self.remove(node)
+
+
+@contextmanager
+def asOne(*nodes: slicer.vtkMRMLNode) -> Iterator[None]:
+    """Tell of all changes of each node together, in the end: every telling makes Slicer work out its views anew."""
+    wereModifying = [node.StartModify() for node in nodes]
+    try:
+        yield
+    finally:
+        for node, wasModifying in zip(nodes, wereModifying, strict=True):
+            node.EndModify(wasModifying)
+
+
+def _keepAlive(display: slicer.vtkMRMLDisplayNode) -> None:
+    """Let a display node that leaves the scene live as long as what it showed is there.
+
+    The slice views of segmentations go on pointing to it, and would crash when the segmentation changes, as it does
+    when the scene is saved (`vtkMRMLSegmentationsDisplayableManager2D::OnMRMLSceneNodeRemoved` in Slicer 5.12).
+    """
+    _outliving[:] = [(shown, node) for shown, node in _outliving if shown.GetScene() is not None]
+    shown = display.GetDisplayableNode()
+    if shown is not None:
+        _outliving.append((shown, display))
+
+
+class LinkedWindows:
+    """Keeps window and level of some volumes the same, whichever of them the user changes.
+
+    Args:
+        volumes: The first one's window counts at the beginning.
+        changes: Remembers what each of them had.
+    """
+
+    def __init__(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode], changes: Changes) -> None:
+        self._changes = changes
+        self._observed: list[tuple[slicer.vtkMRMLScalarVolumeDisplayNode, int]] = []
+        self._isCopying = False
+        for volume in volumes:
+            self.add(volume)
+
+    def add(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
+        """Link one more, which takes the others' window."""
+        if volume.GetDisplayNode() is None:
+            volume.CreateDefaultDisplayNodes()
+        display = volume.GetScalarVolumeDisplayNode()
+        window, level = display.GetWindow(), display.GetLevel()
+        if display.GetAutoWindowLevel():  # nobody chose it, and on diffusion images a few bright vessels make it dark
+            low, high = windowFor(slicer.util.arrayFromVolume(volume))
+            window, level = high - low, (high + low) / 2
+        with asOne(display):
+            for name, value in (("AutoWindowLevel", False), ("Window", window), ("Level", level)):
+                self._changes.set(display, name, value)
+        self._observed.append((display, display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
+        self._copy(self._observed[0][0])
+
+    def close(self) -> None:
+        """Stop linking; the windows stay as they are."""
+        for display, tag in self._observed:
+            display.RemoveObserver(tag)
+        self._observed = []
+
+    def _onModified(self, display: slicer.vtkMRMLScalarVolumeDisplayNode, event: str) -> None:
+        if not self._isCopying:
+            self._copy(display)
+
+    def _copy(self, source: slicer.vtkMRMLScalarVolumeDisplayNode) -> None:
+        self._isCopying = True
+        try:
+            for display, _ in self._observed:
+                if (display.GetWindow(), display.GetLevel()) != (source.GetWindow(), source.GetLevel()):
+                    display.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        finally:
+            self._isCopying = False
+
+
+_LINE_PX = 2
+_NOWHERE = "none"  # an empty list of views would mean all of them
+
+
+class Style(StrEnum):
+    """How segments are drawn."""
+
+    OUTLINE = "outline"
+    FILL = "fill"
+    BOTH = "both"
+
+
+class DrawnSegments:
+    """A display node more, for one view. It is not saved, so that a scene saved meanwhile looks as without it.
+
+    Args:
+        segmentation: What is drawn.
+        view: Where; nowhere else.
+        changes: Removes the display node in the end.
+    """
+
+    def __init__(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, view: slicer.vtkMRMLSliceNode, changes: Changes
+    ) -> None:
+        name = f"{segmentation.GetName()} in {view.GetName()}"
+        display = slicer.vtkMRMLSegmentationDisplayNode()
+        display.SetViewNodeIDs([view.GetID()])  # at once, or the other views would begin to draw it
+        self._display = changes.add(segmentation.GetScene(), display, name)
+        segmentation.AddAndObserveDisplayNodeID(self._display.GetID())
+        shown = leaves(segmentation.GetSegmentation().GetSegmentIDs())
+        with asOne(self._display):
+            self._display.SetVisibility3D(False)
+            self._display.SetSliceIntersectionThickness(_LINE_PX)
+            for name in segmentation.GetSegmentation().GetSegmentIDs():
+                self._display.SetSegmentVisibility(name, name in shown)
+                self._display.SetSegmentOpacity2DFill(name, 1.0)
+
+    def draw(self, style: Style, opacity: float, strength: float = 1.0) -> None:
+        """Draw it.
+
+        Args:
+            style: What of each segment.
+            opacity: Of the fill, 0..1; outlines are opaque.
+            strength: Of all of it, 0..1.
+        """
+        display = self._display
+        with asOne(display):
+            # Not the visibility as a whole: the eye in Slicer's tree of data would say that the segmentation is hidden.
+            display.SetVisibility2DFill(strength > 0 and style != Style.OUTLINE)
+            display.SetVisibility2DOutline(strength > 0 and style != Style.FILL)
+            display.SetOpacity2DFill(opacity * strength)
+            display.SetOpacity2DOutline(strength)
+
+
+def keepOut(views: Iterable[slicer.vtkMRMLSliceNode], changes: Changes) -> None:
+    """Segmentations that are shown in all views are shown in all but these."""
+    ours = {view.GetID() for view in views}
+    scene = next(iter(views)).GetScene()
+    others = [node.GetID() for node in nodesOf(scene, "vtkMRMLAbstractViewNode") if node.GetID() not in ours]
+    for segmentation in nodesOf(scene, "vtkMRMLSegmentationNode"):
+        for index in range(segmentation.GetNumberOfDisplayNodes()):
+            display = segmentation.GetNthDisplayNode(index)
+            if display is not None and not display.GetViewNodeIDs():
+                changes.set(display, "ViewNodeIDs", others or [_NOWHERE])
+
+
+def nodesOf(scene: slicer.vtkMRMLScene, kind: str) -> list[slicer.vtkMRMLNode]:
+    """All nodes of a class and of those made from it."""
+    found = scene.GetNodesByClass(kind)
+    found.UnRegister(None)  # the collection comes with a reference of its own
+    return [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]
