@@ -130,3 +130,14 @@ class Views:
             view = self.views.pop(node.GetLayoutName())
             view.close()
             self.application.GetSliceLogics().RemoveItem(view.logic)
+
+
+def ras_of(volume, index) -> np.ndarray:
+    """Where a voxel (k, j, i) is in the world."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    if volume.GetParentTransformNode() is not None:
+        world = vtk.vtkMatrix4x4()
+        volume.GetParentTransformNode().GetMatrixTransformToWorld(world)
+        vtk.vtkMatrix4x4.Multiply4x4(world, matrix, matrix)
+    return np.array(matrix.MultiplyPoint((*index[::-1], 1.0))[:3])

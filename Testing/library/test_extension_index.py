@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
-from test_packaging import MODULE, ROOT, tracked
+from packaged_files import MODULE, ROOT, tracked
 
 ENTRY = ROOT / "Testing" / "index" / "VFMTransfer.json"
 MB = 1024 * 1024

@@ -1,43 +1,20 @@
 """What the extension ships, and that it is whole: read from the repository, and run as it is installed."""
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaged_files import MODULE, ROOT, Packaged, packaged, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "VFMTransfer"
 PACKAGE = MODULE / "VFMTransferSlicer"
 OWN = {"VFMTransferLib", "VFMTransferSlicer"}
 SLICERS = {"slicer", "vtk", "qt", "ctk", "numpy"}
 # Files that need Qt, which a test outside the application has not: the panel, and what is in `panel/`.
 NEED_QT = {"widget.py"}
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "data", "info"}
-
-
-def tracked(*folders: str) -> set[str]:
-    if not (ROOT / ".git").exists():
-        pytest.skip("This is no clone, so there is no list of tracked files.")
-    run = subprocess.run(["git", "ls-files", "-z", *folders], cwd=ROOT, capture_output=True, check=True)
-    names = {name for name in run.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
-    return {name for name in names if Path(name).name != "CMakeLists.txt"}
-
-
-def listed(cmake: Path, variable: str) -> list[str]:
-    """The files that a `file(GLOB_RECURSE)` of CMake collects, relative to its folder."""
-    text = re.sub(r"#.*", "", cmake.read_text(encoding="utf-8"))
-    places = {"PROJECT_SOURCE_DIR": ROOT, "CMAKE_CURRENT_SOURCE_DIR": cmake.parent}
-    call = re.search(rf"file\(GLOB_RECURSE {variable} RELATIVE \$\{{(\w+)\}} CONFIGURE_DEPENDS\s([^)]*)\)", text)
-    base, names = places[call[1]], set()
-    for pattern in call[2].split():
-        place, _, below = re.fullmatch(r"\$\{(\w+)\}((?:/\w+)*)/(.+)", pattern).groups()
-        folder = places[place] / pattern.partition("}")[2].rpartition("/")[0].lstrip("/")
-        names |= {str(path.relative_to(base)) for path in folder.rglob(below) if path.is_file()}
-    return sorted(name for name in names if "__pycache__" not in name)
 
 
 def imported_at_file_scope(path: Path) -> set[str]:
@@ -51,18 +28,40 @@ def imported_at_file_scope(path: Path) -> set[str]:
     return names
 
 
-def test_the_module_ships_all_its_files():
-    cmake = MODULE / "CMakeLists.txt"
-    shipped = listed(cmake, "MODULE_PYTHON_SCRIPTS") + listed(cmake, "MODULE_PYTHON_RESOURCES")
-    assert sorted(f"VFMTransfer/{name}" for name in shipped) == sorted(tracked("VFMTransfer"))
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Packaged, Packaged]:
+    return packaged(ROOT, tmp_path_factory.mktemp("cmake"))
 
 
-def test_the_library_and_its_bundles_are_shipped_with_all_their_files():
-    cmake = ROOT / "VFMTransferLib" / "CMakeLists.txt"
-    scripts, resources = listed(cmake, "LIBRARY_SCRIPTS"), listed(cmake, "LIBRARY_RESOURCES")
-    assert sorted(scripts + resources) == sorted(tracked("VFMTransferLib", "Resources"))
-    assert {Path(name).suffix for name in scripts} == {".py"}
-    assert ".py" not in {Path(name).suffix for name in resources}
+def test_the_module_ships_all_its_files(files):
+    module, _ = files
+    shipped = [f"VFMTransfer/{name}" for name in module.scripts + module.resources]
+    assert sorted(shipped) == sorted(tracked("VFMTransfer"))
+
+
+def test_the_library_and_its_bundles_are_shipped_with_all_their_files(files):
+    _, library = files
+    assert sorted(library.scripts + library.resources) == sorted(tracked("VFMTransferLib", "Resources"))
+    assert {Path(name).suffix for name in library.scripts} == {".py"}
+    assert ".py" not in {Path(name).suffix for name in library.resources}
+
+
+def test_neither_caches_nor_leftovers_are_shipped(tmp_path):
+    root = tmp_path / "repository"
+    wanted = ["VFMTransfer/VFMTransfer.py", "VFMTransfer/Resources/UI/a.ui", "VFMTransferLib/report/page.html.jinja"]
+    litter = (".DS_Store", "a.ui~", ".hidden/a.json", "__pycache__/a.cpython-312.pyc")
+    unwanted = [
+        f"{folder}/{name}" for folder in ("VFMTransfer/Resources", "VFMTransferLib", "Resources") for name in litter
+    ]
+    for name in (*wanted, *unwanted):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    for folder in ("VFMTransfer", "VFMTransferLib"):
+        shutil.copyfile(ROOT / folder / "CMakeLists.txt", root / folder / "CMakeLists.txt")
+    (tmp_path / "cmake").mkdir()
+    module, library = packaged(root, tmp_path / "cmake")
+    assert (module.scripts, module.resources) == (["VFMTransfer.py"], ["Resources/UI/a.ui"])
+    assert (library.scripts, library.resources) == ([], ["VFMTransferLib/report/page.html.jinja"])
 
 
 def test_only_the_module_lies_where_slicer_looks_for_modules():
@@ -89,15 +88,13 @@ def test_what_runs_without_the_application_imports_no_qt(path):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
+def installed(files, tmp_path_factory) -> Path:
     """The folder of Slicer's modules with the extension in it, as a package is unpacked: flat, no clone beside."""
     folder = tmp_path_factory.mktemp("qt-scripted-modules")
-    sources = {MODULE: MODULE / "CMakeLists.txt", ROOT: ROOT / "VFMTransferLib" / "CMakeLists.txt"}
-    prefixes = {MODULE: "MODULE_PYTHON", ROOT: "LIBRARY"}
-    for source, cmake in sources.items():
-        for name in listed(cmake, f"{prefixes[source]}_SCRIPTS") + listed(cmake, f"{prefixes[source]}_RESOURCES"):
+    for part in files:
+        for name in part.scripts + part.resources:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
+            shutil.copyfile(part.folder / name, folder / name)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from slice_cases import SPEC
 from study_examples import a_study, tiny_study_config, unvaried
 from training_cases import tiny_case, tiny_spec
 
@@ -34,6 +35,16 @@ def a_pretraining(**changes) -> PretrainConfig:
         streams="sample",
     )
     return replace(config, **changes)
+
+
+def a_pretext_config(name: str, steps: int = 4, **settings) -> PretrainConfig:
+    """A few steps of a pretext task."""
+    if name == "mae":
+        pretext = pretext_task(name, tiny_spec(), **{"decoder_width": 8, **settings})
+        return PretrainConfig(pretext, Schedule(steps, checkpoint_every=2), Augmentation(), seed=2, batch=1)
+    pretext = pretext_task(name, SPEC, **{"pairs": 8, **settings})
+    schedule = Schedule(steps, learning_rate=5e-3, checkpoint_every=2)
+    return PretrainConfig(pretext, schedule, Augmentation(), seed=3, batch=2)
 
 
 def tuned(folder: Path, context: DistributedContext, streams: str = "step") -> Run:

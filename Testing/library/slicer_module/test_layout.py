@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from slicer_runs import a_segmentation_run, an_image_run, numbers_of
 from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
-from slicer_views import FORMER, Views, a_colored_scene
+from slicer_views import FORMER, Views, a_colored_scene, ras_of
 
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
@@ -69,17 +69,6 @@ def adc_run(scene, t2w) -> RunInScene:
 
 def ours(views: Views) -> list[str]:
     return [tag for tag in views.views if tag.startswith("VFMTransfer")]
-
-
-def ras_of(volume, index) -> np.ndarray:
-    """Where a voxel (k, j, i) is in the world."""
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    if volume.GetParentTransformNode() is not None:
-        world = vtk.vtkMatrix4x4()
-        volume.GetParentTransformNode().GetMatrixTransformToWorld(world)
-        vtk.vtkMatrix4x4.Multiply4x4(world, matrix, matrix)
-    return np.array(matrix.MultiplyPoint((*index[::-1], 1.0))[:3])
 
 
 def plane(view) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from doctor_reports import A4000, a_report
 from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401
 from qt_stand_ins import AnEventLoop
-from test_install import A4000, a_report
 
 from VFMTransferSlicer.setup import install
 from VFMTransferSlicer.setup.install import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension

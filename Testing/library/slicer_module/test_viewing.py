@@ -217,7 +217,7 @@ def move_mouse(views, tag: str, ras) -> None:
 
 
 def ras_of(node, index) -> np.ndarray:
-    from test_layout import ras_of
+    from slicer_views import ras_of
 
     return ras_of(node, index)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from slice_cases import a_tissue_case
-from test_pretrain import a_config
-from training_divisions import IMAGES, a_pretraining, tuned
+from training_divisions import IMAGES, a_pretext_config, a_pretraining, tuned
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError, RuntimeUnavailableError
 from VFMTransferLib.training import distributed as module
@@ -110,7 +109,7 @@ def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
 
 def test_parts_of_a_contrast_go_on_where_they_stopped(tmp_path, monkeypatch):
     cases, plain = [a_tissue_case(0), a_tissue_case(1)], Run.save
-    config = replace(a_config("contrastive"), batch=4)
+    config = replace(a_pretext_config("contrastive"), batch=4)
 
     def stop(run: Run, path: Path, identity: str) -> None:
         plain(run, path, identity)

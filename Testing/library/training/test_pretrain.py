@@ -7,26 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from slice_cases import SPEC, a_tissue_case
-from training_cases import tiny_case, tiny_spec
+from slice_cases import a_tissue_case
+from training_cases import tiny_case
+from training_divisions import a_pretext_config
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.encoders.pretext import PRETEXT_TASKS, pretext_task
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
-from VFMTransferLib.training.loop import Schedule
-from VFMTransferLib.training.pretrain import PretrainConfig, pretrain
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.pretrain import pretrain
 
 IMAGES = [tiny_case(seed)[0] for seed in range(2)]
 CASES = {"mae": IMAGES, "contrastive": [a_tissue_case(0), a_tissue_case(1)]}
-
-
-def a_config(name: str, steps: int = 4, **settings) -> PretrainConfig:
-    if name == "mae":
-        pretext = pretext_task(name, tiny_spec(), **{"decoder_width": 8, **settings})
-        return PretrainConfig(pretext, Schedule(steps, checkpoint_every=2), Augmentation(), seed=2, batch=1)
-    pretext = pretext_task(name, SPEC, **{"pairs": 8, **settings})
-    schedule = Schedule(steps, learning_rate=5e-3, checkpoint_every=2)
-    return PretrainConfig(pretext, schedule, Augmentation(), seed=3, batch=2)
 
 
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
@@ -38,10 +29,10 @@ def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, name):
         if part < 1:
             raise StopError
 
-    whole = pretrain(a_config(name), CASES[name], tmp_path / "whole")
+    whole = pretrain(a_pretext_config(name), CASES[name], tmp_path / "whole")
     with pytest.raises(StopError):
-        pretrain(a_config(name), CASES[name], tmp_path / "stopped", on_progress=stop)
-    resumed = pretrain(a_config(name), CASES[name], tmp_path / "stopped")
+        pretrain(a_pretext_config(name), CASES[name], tmp_path / "stopped", on_progress=stop)
+    resumed = pretrain(a_pretext_config(name), CASES[name], tmp_path / "stopped")
     assert resumed.history == whole.history
     for tensor_name, tensor in whole.average.items():
         assert torch.equal(tensor, resumed.average[tensor_name]), tensor_name
@@ -49,15 +40,15 @@ def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "setting"), [("mae", {"hidden": 0.5}), ("contrastive", {"pairs": 7})])
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, name, setting):
-    pretrain(a_config(name, 1), CASES[name], tmp_path)
+    pretrain(a_pretext_config(name, 1), CASES[name], tmp_path)
     with pytest.raises(CheckpointError, match="is of another"):
-        pretrain(a_config(name, 1, **setting), CASES[name], tmp_path)
+        pretrain(a_pretext_config(name, 1, **setting), CASES[name], tmp_path)
     with pytest.raises(CheckpointError, match="is of another"):
-        pretrain(a_config(name, 1), CASES[name][:1], tmp_path)
+        pretrain(a_pretext_config(name, 1), CASES[name][:1], tmp_path)
 
 
 def test_the_encoders_weights_bear_the_encoders_own_names(tmp_path):
-    config = a_config("mae", 1)
+    config = a_pretext_config("mae", 1)
     run = pretrain(config, IMAGES, tmp_path)
     found = config.pretext.pretrained(run.average)
     assert set(found) == set(run.network.encoder.state_dict())
@@ -65,11 +56,13 @@ def test_the_encoders_weights_bear_the_encoders_own_names(tmp_path):
 
 
 def test_contrast_learns_and_changes_every_encoder(tmp_path):
-    config = replace(a_config("contrastive", 40, drop_path=0.0), augmentation=NO_AUGMENTATION)
+    config = replace(a_pretext_config("contrastive", 40, drop_path=0.0), augmentation=NO_AUGMENTATION)
     run = pretrain(config, CASES["contrastive"][:1], tmp_path)
     losses = [point["loss"] for point in run.history]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
-    fresh = pretrain(a_config("contrastive", 1, drop_path=0.0), CASES["contrastive"][:1], tmp_path / "fresh").average
+    fresh = pretrain(
+        a_pretext_config("contrastive", 1, drop_path=0.0), CASES["contrastive"][:1], tmp_path / "fresh"
+    ).average
     for stream in ("t2w", "adc", "dwi"):
         name = f"{stream}.backbone.blocks.0.attn.qkv.weight"
         assert not torch.equal(run.average[name], fresh[name])
@@ -78,13 +71,13 @@ def test_contrast_learns_and_changes_every_encoder(tmp_path):
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
 def test_without_cases_there_is_nothing_to_learn(tmp_path, name):
     with pytest.raises(DatasetError, match="at least one case"):
-        pretrain(a_config(name), [], tmp_path)
+        pretrain(a_pretext_config(name), [], tmp_path)
 
 
 def test_contrast_needs_masks_of_prostate_and_lesions(tmp_path):
     for case in (IMAGES[0], replace(a_tissue_case(), gland=None)):
         with pytest.raises(DatasetError, match="must have masks of prostate and lesions"):
-            pretrain(a_config("contrastive"), [case], tmp_path)
+            pretrain(a_pretext_config("contrastive"), [case], tmp_path)
 
 
 def test_pretext_tasks_and_settings_that_are_not_known_are_refused():

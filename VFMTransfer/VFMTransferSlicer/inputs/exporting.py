@@ -72,7 +72,7 @@ def referenceValues(node: slicer.vtkMRMLSegmentationNode, spec: ModelSpec) -> di
     """
     values = valuesOf(spec)
     labels = _labelsOf(node, values)
-    if spec.prediction_task.id is TaskId.LESION_SEGMENTATION:
+    if spec.prediction_task.id == TaskId.LESION_SEGMENTATION:
         values = {name: value for name, value in values.items() if name == Label.CSPCA}
     elif set(values).intersection(_ZONES):
         if not set(labels.values()).intersection(_ZONES):
@@ -247,7 +247,7 @@ def referenceOf(
         raise ImageError(f"Reference '{node.GetName()}' must be a volume for this task, but marks structures.")
     if not isSegmentation:
         return handOver(node, folder, name)
-    mayBeEmpty = task.id is TaskId.LESION_SEGMENTATION  # no cancer is a truth as well
+    mayBeEmpty = task.id == TaskId.LESION_SEGMENTATION  # no cancer is a truth as well
     return _write(node, volume, referenceValues(node, spec), folder / f"{name}.npy", mayBeEmpty)
 
 

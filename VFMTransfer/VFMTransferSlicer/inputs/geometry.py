@@ -113,7 +113,7 @@ def _resampling(grid: Grid, sequence: Sequence, spec: ModelSpec) -> str:
         reference = next(own for own in spec.preprocess.sequences if own is not None)
     if sequence is not reference:
         return f"will be resampled by position to the {TITLES[reference]}'s field of view"
-    if spec.task is TaskId.SUPER_RESOLUTION:
+    if spec.task == TaskId.SUPER_RESOLUTION:
         return "will be doubled in plane"
     wanted = spec.preprocess.spacing_mm
     isThere = np.allclose(sorted(grid.spacing_mm), sorted(wanted), atol=1e-3)

@@ -374,7 +374,7 @@ def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
 
 
 def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
-    if run.task is not TaskId.LESION_SEGMENTATION:
+    if run.task != TaskId.LESION_SEGMENTATION:
         return []
     lesions = arm.numbers["lesions"]
     known = [lesion for lesion in lesions if lesion["mean_adc"] is not None]
