@@ -1,8 +1,7 @@
-"""Image files in and out: the only code that opens them.
+"""Image files to volumes and back, the only code that opens them. Imports `core`.
 
-`images` reads and writes one image, `cases` finds the images of one study, `dicom` does so among
-DICOM series, `segments` writes a segmentation that Slicer opens, `outputs` lets a folder of results
-appear whole or not at all.
+`images` reads and writes one image, `cases` finds the images of one case, `dicom` does so among DICOM series,
+`segmentations` writes what Slicer opens as one, `results` a folder of results that appears whole or not at all.
 """
 
 from __future__ import annotations

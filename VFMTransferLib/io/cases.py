@@ -1,7 +1,8 @@
-"""Which file of a folder is which sequence, by the words of its name."""
+"""The images of one case: a folder by file names, DICOM series, single files, or images that a program exported."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -10,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
@@ -18,15 +20,18 @@ from ..core.volume import Geometry, Volume
 from . import dicom
 from .diffusion import HIGH_B, high_b_of_file, is_series
 from .images import (
-    adc_unit,
-    checked_sequence,
     image_stem,
     is_image_name,
     read_image,
     read_mask,
+    require_usable_grid,
+    to_mask,
     to_volume,
     with_checked_voxels,
 )
+from .sequence_values import adc_unit, checked_sequence
+
+log = logging.getLogger(__name__)
 
 GLAND = "gland"
 DWI = "dwi"
@@ -47,85 +52,10 @@ _NO_SCAN = frozenset(
 _MASK = frozenset({"mask", "masks", "label", "labels", "seg", "segmentation", "roi", "gland"})
 _NO_GLAND = frozenset({"lesion", "lesions", "zone", "zones", "cspca"})
 _SEQUENCES = frozenset().union(*(_ROLE_WORDS[role] for role in (*Sequence, DWI)))
-
-
-def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
-    """Files whose names say the role; those named by the role alone go before all others."""
-    files = list(files)
-    exact = [f for f in files if image_stem(f.name).lower() == role]
-    if exact:
-        return exact
-    return [f for f in files if (words := _words(f.name)) & _ROLE_WORDS[role] and _may_be(role, words)]
-
-
-def _may_be(role: str, words: set[str]) -> bool:
-    """Whether no word speaks against the role; `prostate_t2w` is a scan, `prostate_t2w_mask` a mask."""
-    if words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
-        return False
-    return bool(words & _MASK) or not words & _SEQUENCES if role == GLAND else not words & _MASK
-
-
-def _words(name: str) -> set[str]:
-    words = set(re.split(r"[^a-z0-9]+", image_stem(name).lower())) - {""}
-    b_values = [float(match.group(1)) for word in words if (match := _B_VALUE.fullmatch(word))]
-    return words | {"hbv"} if any(b >= HIGH_B for b in b_values) else words
-
-
-# Whether the images of one study lie in one space.
-
 MIN_OVERLAP = 0.1
 _SAMPLES = 12
-
-
-def require_one_space(volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
-    """Raise unless the fields of view overlap, and the gland lies in the first image's.
-
-    Raises:
-        GeometryError: They do not; the message names the pair.
-    """
-    images = list(volumes.items())
-    reference_name, reference = images[0]
-    for name, volume in images[1:]:
-        shared = max(
-            share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
-        )
-        if shared < MIN_OVERLAP:
-            raise GeometryError(
-                f"{name} must show the same region as {reference_name}, but their fields of view share "
-                f"{100 * shared:.0f} % (centers {_distance_mm(volume, reference):.0f} mm apart). "
-                "Select images of one study."
-            )
-    if gland is not None and not _mask_reaches(gland, reference.geometry):
-        raise GeometryError(
-            f"The gland mask must lie within {reference_name}, but lies outside. Select this study's mask."
-        )
-
-
-def share_inside(inner: Geometry, outer: Geometry) -> float:
-    """Fraction of a field of view that lies within another, by a coarse grid of points."""
-    steps = [(np.arange(_SAMPLES) + 0.5) / _SAMPLES * n - 0.5 for n in inner.size]
-    points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
-    return float(_is_inside(outer, inner.to_world(points)).mean())
-
-
-def _mask_reaches(mask: Volume, geometry: Geometry) -> bool:
-    """Whether the middle of the mask's voxels lies in a field of view."""
-    z, y, x = (np.median(indices) for indices in np.nonzero(mask.array))
-    return bool(_is_inside(geometry, mask.geometry.to_world((x, y, z))))
-
-
-def _is_inside(geometry: Geometry, points_mm: np.ndarray) -> np.ndarray:
-    index = geometry.to_index(points_mm)
-    return np.all((index >= -0.5) & (index <= np.asarray(geometry.size) - 0.5), axis=-1)
-
-
-def _distance_mm(a: Volume, b: Volume) -> float:
-    return float(np.linalg.norm(a.geometry.center_mm - b.geometry.center_mm))
-
-
-# Find the images of one study and read them: a folder by file names, DICOM, one file, or options.
-
-log = logging.getLogger(__name__)
+_KINDS = "biuf"  # booleans, whole and floating-point numbers, as numpy calls them
+_MAX_BYTES = 8  # a voxel; SimpleITK has none larger
 
 
 @dataclass
@@ -338,3 +268,152 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
         if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):
             raise ImageError(f"{role} and {other} must be two images, but are the same. Select another file for one.")
     require_one_space(volumes, gland)
+
+
+@dataclass(frozen=True)
+class ExportedImage:
+    """One image that another program exported for a job.
+
+    Attributes:
+        path: An image file, or an array (D, H, W) as `numpy.save` writes it.
+        geometry: Where the array's voxels lie; None for an image file.
+    """
+
+    path: Path
+    geometry: Geometry | None = None
+
+    def read(self) -> sitk.Image:
+        """The image, with nothing checked of its values.
+
+        Raises:
+            ImageError: Missing or damaged, or the array does not fill the grid.
+            GeometryError: The grid cannot be used.
+            MemoryError: It does not fit in memory.
+        """
+        if self.geometry is None:
+            return read_image(self.path)
+        require_usable_grid(self.geometry, self.path.name)
+        return Volume(_read_array(self.path, self.geometry), self.geometry).to_sitk()
+
+
+def read_exported_case(
+    case_id: str, images: Mapping[Sequence, ExportedImage], gland: ExportedImage | None = None
+) -> Case:
+    """The case, after the same checks as `read_case` makes.
+
+    Args:
+        case_id: What to call it.
+        images: Sequence → image.
+        gland: Mask of the prostate.
+
+    Raises:
+        ImageError: An image is missing, damaged, or cannot be what its role needs.
+        GeometryError: A grid cannot be used, or the images do not lie in one space.
+        MissingSequenceError: There is no image.
+        MemoryError: They do not fit in memory.
+    """
+    volumes, notes = {}, []
+    for sequence in (sequence for sequence in Sequence if sequence in images):
+        volume = to_volume(images[sequence].read(), sequence, sequence)
+        volumes[sequence], decided = checked_sequence(volume, sequence, sequence)
+        notes += decided
+    mask = None if gland is None else checked_gland(read_exported_mask(gland, GLAND), GLAND)
+    require_sensible(case_id, volumes, mask)
+    return Case(case_id, volumes, mask, tuple(notes))
+
+
+def read_exported_mask(mask: ExportedImage, name: str) -> Volume:
+    """An exported label map; see `read_mask`."""
+    return to_mask(mask.read(), name, name)
+
+
+def read_exported_volume(image: ExportedImage, name: str) -> Volume:
+    """An exported image; see `read_volume`."""
+    return to_volume(image.read(), name, name)
+
+
+def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
+    """The array, looked at before it is taken into memory; nothing pickled is ever loaded."""
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"{path.name} does not fit in memory") from error
+        raise ImageError(f"'{path.name}' must be an array file, but cannot be opened. Export it again.") from error
+    except (ValueError, EOFError) as error:
+        raise ImageError(f"'{path.name}' must be an array file, but is damaged. Export it again.") from error
+    if mapped.shape != geometry.shape or mapped.dtype.kind not in _KINDS or mapped.dtype.itemsize > _MAX_BYTES:
+        raise ImageError(
+            f"'{path.name}' must hold numbers, {geometry.shape} (D, H, W) as its grid says, but holds "
+            f"{mapped.dtype}, {mapped.shape}. Export it again."
+        )
+    native = mapped.dtype.newbyteorder("=")
+    return np.array(mapped, dtype=np.uint8 if native.kind == "b" else native, order="C")
+
+
+def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
+    """Files whose names say the role; those named by the role alone go before all others."""
+    files = list(files)
+    exact = [f for f in files if image_stem(f.name).lower() == role]
+    if exact:
+        return exact
+    return [f for f in files if (words := _words(f.name)) & _ROLE_WORDS[role] and _may_be(role, words)]
+
+
+def _may_be(role: str, words: set[str]) -> bool:
+    """Whether no word speaks against the role; `prostate_t2w` is a scan, `prostate_t2w_mask` a mask."""
+    if words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
+        return False
+    return bool(words & _MASK) or not words & _SEQUENCES if role == GLAND else not words & _MASK
+
+
+def _words(name: str) -> set[str]:
+    words = set(re.split(r"[^a-z0-9]+", image_stem(name).lower())) - {""}
+    b_values = [float(match.group(1)) for word in words if (match := _B_VALUE.fullmatch(word))]
+    return words | {"hbv"} if any(b >= HIGH_B for b in b_values) else words
+
+
+def require_one_space(volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
+    """Raise unless the fields of view overlap, and the gland lies in the first image's.
+
+    Raises:
+        GeometryError: They do not; the message names the pair.
+    """
+    images = list(volumes.items())
+    reference_name, reference = images[0]
+    for name, volume in images[1:]:
+        shared = max(
+            share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
+        )
+        if shared < MIN_OVERLAP:
+            raise GeometryError(
+                f"{name} must show the same region as {reference_name}, but their fields of view share "
+                f"{100 * shared:.0f} % (centers {_distance_mm(volume, reference):.0f} mm apart). "
+                "Select images of one study."
+            )
+    if gland is not None and not _mask_reaches(gland, reference.geometry):
+        raise GeometryError(
+            f"The gland mask must lie within {reference_name}, but lies outside. Select this study's mask."
+        )
+
+
+def share_inside(inner: Geometry, outer: Geometry) -> float:
+    """Fraction of a field of view that lies within another, by a coarse grid of points."""
+    steps = [(np.arange(_SAMPLES) + 0.5) / _SAMPLES * n - 0.5 for n in inner.size]
+    points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    return float(_is_inside(outer, inner.to_world(points)).mean())
+
+
+def _mask_reaches(mask: Volume, geometry: Geometry) -> bool:
+    """Whether the middle of the mask's voxels lies in a field of view."""
+    z, y, x = (np.median(indices) for indices in np.nonzero(mask.array))
+    return bool(_is_inside(geometry, mask.geometry.to_world((x, y, z))))
+
+
+def _is_inside(geometry: Geometry, points_mm: np.ndarray) -> np.ndarray:
+    index = geometry.to_index(points_mm)
+    return np.all((index >= -0.5) & (index <= np.asarray(geometry.size) - 0.5), axis=-1)
+
+
+def _distance_mm(a: Volume, b: Volume) -> float:
+    return float(np.linalg.norm(a.geometry.center_mm - b.geometry.center_mm))

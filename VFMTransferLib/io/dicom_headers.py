@@ -1,4 +1,4 @@
-"""What the header of one DICOM slice states of its series, its place and its b value; and what a series is."""
+"""What the header of one DICOM slice states; and what a series is, by its tags first, then by its description."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ _PHILIPS_DIRECTION = (0x2001, "Philips Imaging DD 001", 0x04)
 _GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
 _B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1; not *ep_b50_800
 _B_IN_DESCRIPTION = re.compile(r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]?(\d{1,4})(?!\d|[ _,/-]\d)")
+MIN_T2W_ECHO_MS = 60.0
+MAX_T2W_ECHO_MS = 250.0  # above lie the heavily weighted series of urography
+MIN_COS_AXIAL = 0.7  # nearer to axial than to any other plane
+T2_WORDS = frozenset({"t2", "t2w", "t2wi"})
+_NOT_T2_WORDS = frozenset(
+    {"t1", "t1w", "pd", "ref", "dwi", "adc", "diff", "dce", "sag", "cor", "loc", "localizer", "scout", "survey", "map"}
+)
+_DIFFUSION_WORDS = frozenset({"dwi", "diff", "diffusion", "trace", "tracew", "hbv", "bval"})
+_EXPONENTIAL_WORDS = frozenset({"eadc", "exp", "exponential"})
+_RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
 
 
 @dataclass(frozen=True)
@@ -216,20 +226,6 @@ def _first_number(value: Any) -> float | None:
     with suppress(ValueError, TypeError):
         return float(value)
     return None
-
-
-# What a DICOM series is: by its tags first, then by the words of its description.
-
-MIN_T2W_ECHO_MS = 60.0
-MAX_T2W_ECHO_MS = 250.0  # above lie the heavily weighted series of urography
-MIN_COS_AXIAL = 0.7  # nearer to axial than to any other plane
-T2_WORDS = frozenset({"t2", "t2w", "t2wi"})
-_NOT_T2_WORDS = frozenset(
-    {"t1", "t1w", "pd", "ref", "dwi", "adc", "diff", "dce", "sag", "cor", "loc", "localizer", "scout", "survey", "map"}
-)
-_DIFFUSION_WORDS = frozenset({"dwi", "diff", "diffusion", "trace", "tracew", "hbv", "bval"})
-_EXPONENTIAL_WORDS = frozenset({"eadc", "exp", "exponential"})
-_RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
 
 
 @dataclass(frozen=True)

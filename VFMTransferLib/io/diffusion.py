@@ -1,4 +1,7 @@
-"""The high-b image of a diffusion series: the highest measured one, or one computed from the fit."""
+"""The high-b image of a diffusion series: the highest measured one, or one computed from the fit.
+
+A series may lie in one 4D file, as converters write it, beside a `.bval` of b values.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +78,8 @@ def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
     return np.where(has_signal, np.exp(mean_log - (b - mean_b) * adc), 0).astype(np.float32)
 
 
-# A diffusion series in one 4D file, as converters write it: images beside a `.bval` of b values.
-
-
 def is_series(image: sitk.Image) -> bool:
+    """Whether a file holds several images."""
     return image.GetDimension() == 4 and image.GetSize()[3] > 1
 
 

@@ -1,8 +1,7 @@
-"""What ITK does not say of a file that it reads.
+"""One image file: read with checks, written whole. NIfTI, NRRD and MetaImage, through SimpleITK.
 
-A truncated NIfTI file it fills with zeros, NaN and Inf in one it turns into zeros, and a spacing of 0
-into 1; a truncated MetaImage file it reports with the operating system's last, unrelated error. So
-the bytes are looked at here first.
+ITK fills a truncated NIfTI file with zeros, turns NaN and Inf in one into zeros and a spacing of 0 into 1, and reports
+a truncated MetaImage file with the operating system's last, unrelated error. So the bytes are checked here first.
 """
 
 from __future__ import annotations
@@ -24,212 +23,7 @@ from ..core.errors import GeometryError, ImageError, OutputError
 from ..core.files import atomic_file
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
-
-_NIFTI_HEADER_BYTES = 348
-_GZIP_MAGIC = b"\x1f\x8b"
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype code → numpy's name
-_META_HEADER_BYTES = 1 << 16
-_META_ELEMENT_BYTES = {
-    "CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _NiftiHeader:
-    """The fields of a NIfTI header that say where the voxels are and what they are."""
-
-    order: str
-    dim: tuple[int, ...]
-    datatype: int
-    bits: int
-    pixdim: tuple[float, ...]
-    offset: int
-
-    @property
-    def voxel_bytes(self) -> int:
-        return math.prod(self.lengths) * self.bits // 8
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Voxels along each axis; empty where the header states no possible number of axes."""
-        return self.dim[1 : self.dim[0] + 1] if 1 <= self.dim[0] <= 7 else ()
-
-
-def require_sound(path: Path) -> None:
-    """Raise for a damaged NIfTI or MetaImage file that ITK would read all the same; other types pass.
-
-    Raises:
-        ImageError: Truncated, damaged, or NaN or Inf among the voxels.
-        GeometryError: An axis without spacing.
-    """
-    name = path.name.lower()
-    try:
-        if name.endswith((".nii", ".nii.gz")):
-            _require_sound_nifti(path)
-        elif name.endswith(".mha"):
-            _require_sound_meta(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise _truncated(path) from None
-
-
-def _require_sound_nifti(path: Path) -> None:
-    content = path.read_bytes()
-    if content.startswith(_GZIP_MAGIC):
-        content = gzip.decompress(content)
-    header = _nifti_header(content)
-    if header is None:
-        return  # reading it will say that it is no NIfTI file
-    if min(header.lengths, default=0) < 1:
-        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
-    if len(content) < header.offset + header.voxel_bytes:
-        raise _truncated(path)
-    spacings = header.pixdim[1 : 1 + min(len(header.lengths), 3)]
-    if not all(np.isfinite(s) and s > 0 for s in spacings):
-        words = " x ".join(f"{s:g}" for s in spacings)
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
-    if header.datatype in _NIFTI_FLOATS:
-        voxels = content[header.offset : header.offset + header.voxel_bytes]
-        require_finite(np.frombuffer(voxels, header.order + _NIFTI_FLOATS[header.datatype]), path.name)
-
-
-def require_finite(array: np.ndarray, file: str) -> None:
-    """Raise if voxels are no numbers.
-
-    Raises:
-        ImageError: NaN or Inf.
-    """
-    if not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
-
-
-def _nifti_header(content: bytes) -> _NiftiHeader | None:
-    if len(content) < _NIFTI_HEADER_BYTES or content[344:347] not in (b"n+1", b"ni1"):
-        return None
-    order = "<" if content[:4] == struct.pack("<i", _NIFTI_HEADER_BYTES) else ">"
-    dim = struct.unpack_from(f"{order}8h", content, 40)
-    datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
-    pixdim = struct.unpack_from(f"{order}8f", content, 76)
-    (offset,) = struct.unpack_from(f"{order}f", content, 108)
-    return _NiftiHeader(order, dim, datatype, bits, pixdim, int(offset) if np.isfinite(offset) else 0)
-
-
-def _require_sound_meta(path: Path) -> None:
-    content = path.read_bytes()
-    match = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n", content[:_META_HEADER_BYTES])
-    if match is None:
-        return  # reading it will say what is wrong
-    lines = content[: match.start()].decode("latin-1").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    if "ElementSpacing" not in fields and "ElementSize" not in fields:
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but states none. Mend its header.")
-    element = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
-    element = element if element in _META_ELEMENT_BYTES else element.removeprefix("U")
-    expected = _META_ELEMENT_BYTES.get(element, 0) * int(fields.get("ElementNumberOfChannels", 1))
-    for length in fields.get("DimSize", "0").split():
-        expected *= int(length)
-    voxels = content[match.end() :]
-    if fields.get("CompressedData", "False").lower() == "true":
-        voxels = zlib.decompressobj().decompress(voxels)
-    if len(voxels) < expected:
-        raise _truncated(path)
-
-
-def _truncated(path: Path) -> ImageError:
-    return ImageError(f"'{path.name}' must be a whole file, but is truncated or damaged. Copy or export it again.")
-
-
-# What a sequence's values tell: the unit of an ADC map, a label map, the wrong sequence.
-
-MIN_GRAY_LEVELS = 12
-# Air in Hounsfield units is -1000. MR signal is a magnitude; interpolation or an offset brings it a little below 0.
-AIR_BELOW = -500.0
-MAX_AIR_SHARE = 0.05
-# Apparent diffusion coefficients of a pelvis in 1e-6 mm²/s: muscle and gland set the median (around
-# 1300), urine and cystic tissue the top (around 3000). Wide enough for any scanner, far narrower
-# than the factor of 1000 between the units in use.
-ADC_MEDIAN_RANGE = (400.0, 2500.0)
-ADC_TOP_RANGE = (1000.0, 6000.0)
-NATIVE_ADC_UNIT = "1e-6 mm²/s"
-ADC_UNITS = {NATIVE_ADC_UNIT: 1.0, "1e-3 mm²/s": 1e3, "mm²/s": 1e6}
-
-
-def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Volume, list[str]]:
-    """The volume in its sequence's unit, and what had to be decided.
-
-    Returns:
-        The volume (ADC in 1e-6 mm²/s) and notes in sentences.
-
-    Raises:
-        ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
-    """
-    if looks_like_labels(volume.array):
-        raise ImageError(
-            f"'{file}' must be a {sequence} image, but has only {len(np.unique(volume.array))} different values, "
-            "as a mask or label map has. Select the image."
-        )
-    if volume.array.max() <= 0:
-        raise ImageError(f"'{file}' must hold signal above 0, but its largest value is {volume.array.max():.3g}.")
-    unit = adc_unit(volume.array)
-    if sequence is not Sequence.ADC:
-        _require_no_ct(volume.array, sequence, file)
-        doubt = f"'{file}' was given as {sequence}, but its values could be those of an ADC map; check it."
-        return volume, [doubt] if unit == NATIVE_ADC_UNIT else []
-    if unit is None:
-        median, top = _center_levels(volume.array)
-        raise ImageError(
-            f"'{file}' must be an ADC map in mm²/s, 1e-3 mm²/s or 1e-6 mm²/s (tissue around 0.0013, 1.3 or 1300), "
-            f"but its middle has median {median:.3g} and 95th percentile {top:.3g}. Select the ADC map."
-        )
-    if unit == NATIVE_ADC_UNIT:
-        return volume, []
-    scaled = (volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32)
-    return volume.with_array(scaled), [f"'{file}' was in {unit} by its range; converted to 1e-6 mm²/s."]
-
-
-def _require_no_ct(array: np.ndarray, sequence: Sequence, file: str) -> None:
-    air = float((array < AIR_BELOW).mean())
-    if air > MAX_AIR_SHARE:
-        raise ImageError(
-            f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as air "
-            "does in CT. Select the MR image."
-        )
-
-
-def adc_unit(array: np.ndarray) -> str | None:
-    """The unit in which an image's values are those of an ADC map, or None if in no unit."""
-    median, top = _center_levels(array)
-    for unit, factor in ADC_UNITS.items():
-        if _within(median * factor, ADC_MEDIAN_RANGE) and _within(top * factor, ADC_TOP_RANGE):
-            return unit
-    return None
-
-
-def looks_like_labels(array: np.ndarray) -> bool:
-    """Whether an image has so few different values that it is a mask, not a picture."""
-    some = np.unique(array[:: max(len(array) // 8, 1)])
-    return len(some) < MIN_GRAY_LEVELS and len(np.unique(array)) < MIN_GRAY_LEVELS
-
-
-def _center_levels(array: np.ndarray) -> tuple[float, float]:
-    """Median and 95th percentile of the positive values in the middle half of each slice.
-
-    Air around the body and the scaled noise in it, which differs between vendors, stay out.
-    """
-    _, height, width = array.shape
-    center = array[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    positive = center[center > 0]
-    if positive.size == 0:
-        return 0.0, 0.0
-    median, top = np.percentile(positive, [50, 95])
-    return float(median), float(top)
-
-
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]
-
-
-# One image file: read with checks, written whole. NIfTI, NRRD and MetaImage, through SimpleITK.
+from .sequence_values import checked_sequence
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # each a single file
@@ -239,6 +33,13 @@ MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
 
 log = logging.getLogger(__name__)
+_NIFTI_HEADER_BYTES = 348
+_GZIP_MAGIC = b"\x1f\x8b"
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype code → numpy's name
+_META_HEADER_BYTES = 1 << 16
+_META_ELEMENT_BYTES = {
+    "CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8,
+}  # fmt: skip
 
 
 def is_image_name(name: str) -> bool:
@@ -476,3 +277,108 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
         raise GeometryError(f"'{file}' must have perpendicular axes, but its are sheared. Resample it first.")
     if not np.isfinite(geometry.origin_mm).all():
         raise GeometryError(f"'{file}' must have a position in space, but its origin is {geometry.origin_mm}.")
+
+
+@dataclass(frozen=True)
+class _NiftiHeader:
+    """The fields of a NIfTI header that say where the voxels are and what they are."""
+
+    order: str
+    dim: tuple[int, ...]
+    datatype: int
+    bits: int
+    pixdim: tuple[float, ...]
+    offset: int
+
+    @property
+    def voxel_bytes(self) -> int:
+        return math.prod(self.lengths) * self.bits // 8
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Voxels along each axis; empty where the header states no possible number of axes."""
+        return self.dim[1 : self.dim[0] + 1] if 1 <= self.dim[0] <= 7 else ()
+
+
+def require_sound(path: Path) -> None:
+    """Raise for a damaged NIfTI or MetaImage file that ITK would read all the same; other types pass.
+
+    Raises:
+        ImageError: Truncated, damaged, or NaN or Inf among the voxels.
+        GeometryError: An axis without spacing.
+    """
+    name = path.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            _require_sound_nifti(path)
+        elif name.endswith(".mha"):
+            _require_sound_meta(path)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise _truncated(path) from None
+
+
+def _require_sound_nifti(path: Path) -> None:
+    content = path.read_bytes()
+    if content.startswith(_GZIP_MAGIC):
+        content = gzip.decompress(content)
+    header = _nifti_header(content)
+    if header is None:
+        return  # reading it will say that it is no NIfTI file
+    if min(header.lengths, default=0) < 1:
+        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
+    if len(content) < header.offset + header.voxel_bytes:
+        raise _truncated(path)
+    spacings = header.pixdim[1 : 1 + min(len(header.lengths), 3)]
+    if not all(np.isfinite(s) and s > 0 for s in spacings):
+        words = " x ".join(f"{s:g}" for s in spacings)
+        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
+    if header.datatype in _NIFTI_FLOATS:
+        voxels = content[header.offset : header.offset + header.voxel_bytes]
+        require_finite(np.frombuffer(voxels, header.order + _NIFTI_FLOATS[header.datatype]), path.name)
+
+
+def require_finite(array: np.ndarray, file: str) -> None:
+    """Raise if voxels are no numbers.
+
+    Raises:
+        ImageError: NaN or Inf.
+    """
+    if not np.isfinite(array).all():
+        count = int(np.count_nonzero(~np.isfinite(array)))
+        raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
+
+
+def _nifti_header(content: bytes) -> _NiftiHeader | None:
+    if len(content) < _NIFTI_HEADER_BYTES or content[344:347] not in (b"n+1", b"ni1"):
+        return None
+    order = "<" if content[:4] == struct.pack("<i", _NIFTI_HEADER_BYTES) else ">"
+    dim = struct.unpack_from(f"{order}8h", content, 40)
+    datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
+    pixdim = struct.unpack_from(f"{order}8f", content, 76)
+    (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    return _NiftiHeader(order, dim, datatype, bits, pixdim, int(offset) if np.isfinite(offset) else 0)
+
+
+def _require_sound_meta(path: Path) -> None:
+    content = path.read_bytes()
+    match = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n", content[:_META_HEADER_BYTES])
+    if match is None:
+        return  # reading it will say what is wrong
+    lines = content[: match.start()].decode("latin-1").splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    if "ElementSpacing" not in fields and "ElementSize" not in fields:
+        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but states none. Mend its header.")
+    element = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
+    element = element if element in _META_ELEMENT_BYTES else element.removeprefix("U")
+    expected = _META_ELEMENT_BYTES.get(element, 0) * int(fields.get("ElementNumberOfChannels", 1))
+    for length in fields.get("DimSize", "0").split():
+        expected *= int(length)
+    voxels = content[match.end() :]
+    if fields.get("CompressedData", "False").lower() == "true":
+        voxels = zlib.decompressobj().decompress(voxels)
+    if len(voxels) < expected:
+        raise _truncated(path)
+
+
+def _truncated(path: Path) -> ImageError:
+    return ImageError(f"'{path.name}' must be a whole file, but is truncated or damaged. Copy or export it again.")

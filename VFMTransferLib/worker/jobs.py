@@ -21,7 +21,7 @@ from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
 from ..inference.runtimes import LoadedNetworks, Session
-from ..io.exported_inputs import HandedOver, read_handed_over, read_mask_handed_over, read_volume_handed_over
+from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
 from ..tasks import TASKS
 from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, Progress, Reply, Run
 
@@ -113,22 +113,22 @@ class Job:
         if not (folder.is_absolute() and folder.is_dir()):
             raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
 
-        def exported(image: ImageFile) -> HandedOver:
+        def exported(image: ImageFile) -> ExportedImage:
             grid = image.grid
             geometry = None if grid is None else Geometry(grid.size, grid.spacing_mm, grid.origin_mm, grid.direction)
-            return HandedOver(folder / image.file, geometry)
+            return ExportedImage(folder / image.file, geometry)
 
         images = {sequence: exported(image) for sequence, image in run.images.items()}
-        case = read_handed_over(run.case, images, None if run.gland is None else exported(run.gland))
-        roi = None if run.roi is None else read_mask_handed_over(exported(run.roi), ROI)
+        case = read_exported_case(run.case, images, None if run.gland is None else exported(run.gland))
+        roi = None if run.roi is None else read_exported_mask(exported(run.roi), ROI)
         if run.reference is None:
             return case, roi, None
         if not run.compare:
             self.send(Log("warning", "The reference was not used, since nothing is compared with a single network."))
             return case, roi, None
         if TASKS[run.task].output != "segmentation":
-            return case, roi, read_volume_handed_over(exported(run.reference), REFERENCE)
-        reference = read_mask_handed_over(exported(run.reference), REFERENCE)
+            return case, roi, read_exported_volume(exported(run.reference), REFERENCE)
+        reference = read_exported_mask(exported(run.reference), REFERENCE)
         if roi is not None:
             case, reference = within_roi(case, reference, roi)
         return case, roi, reference

@@ -16,7 +16,7 @@ from VFMTransferLib.core.errors import JobError
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.inference.runtimes import PRECISIONS, RUNTIMES
-from VFMTransferLib.io.exported_inputs import HandedOver
+from VFMTransferLib.io.cases import ExportedImage
 from VFMTransferLib.tasks.base import PHASE_AXES
 from VFMTransferLib.worker import messages as job
 from VFMTransferLib.worker.messages import Grid, ImageFile, Run, read_reply, read_request, to_line
@@ -186,7 +186,7 @@ def test_words_are_those_of_the_library():
     assert get_args(job.PrecisionName) == PRECISIONS
     assert set(get_args(job.PhaseAxis)) == set(PHASE_AXES)
     assert {f.name for f in fields(Grid)} == {f.name for f in fields(Geometry)}
-    assert HandedOver(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
+    assert ExportedImage(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
 
 
 @pytest.mark.parametrize("module", ["messages", "process", "client", "server"])

@@ -4,7 +4,7 @@ from images import a_gland, a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.io.images import adc_unit, checked_sequence
+from VFMTransferLib.io.sequence_values import adc_unit, checked_sequence
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1.0, "1e-6 mm²/s"), (1e-3, "1e-3 mm²/s"), (1e-6, "mm²/s")])
