@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from VFMTransferLib.bundles.bundle import Block
 from VFMTransferLib.bundles.metadata import ACTIVATIONS, ENCODER_KINDS, HEAD_KINDS, NORMALIZATIONS
-from VFMTransferLib.core.decoding import Limits
+from VFMTransferLib.core.decoding import Limits, OneOf
 from VFMTransferLib.io.results import ResultDocument
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker.messages import PROTOCOL, REPLIES, REQUESTS
@@ -60,6 +60,9 @@ class SchemaMaker:
             return {"enum": [member.value for member in kind]}
         origin, arguments = get_origin(kind), get_args(kind)
         if origin is Annotated:
+            for marker in arguments[1:]:
+                if isinstance(marker, OneOf):
+                    return {"enum": list(marker.choices())}
             schema = self.of_type(arguments[0])
             for limits in arguments[1:]:
                 schema |= _limited(limits, schema.get("type"))

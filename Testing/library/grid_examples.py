@@ -55,7 +55,7 @@ def a_grid(seed: int = 0) -> StudyTables:
                     metrics += _cases(encoder, task, arm, s, value + difficulty, rng)
                     curves += _curve(encoder, task, arm, s, value, 60 if gain > 0.01 else 95, rng)
                 distances += _distances(encoder, task, s, (0.4 - gains[i] / 100) * 0.2, rng)
-        special = "resnet" if task is TaskId.CLASSIFICATION else "dynunet"
+        special = "resnet" if task == TaskId.CLASSIFICATION else "dynunet"
         for s in SEEDS:
             value = scratch * (1 + sign * 0.02) * (1 + rng.normal(0, 0.01))
             runs.append(_run(special, task, "specialised", s, value, 30.0))
@@ -91,7 +91,7 @@ def _cases(
     head = (encoder, str(task), arm, seed)
     level, primary = float(values.mean()), TASKS[task].metric
     rows = [MetricRow(*head, "phantom", "", primary, level)]
-    if task is TaskId.CLASSIFICATION:
+    if task == TaskId.CLASSIFICATION:
         rows.append(MetricRow(*head, "real", "", primary, level - 0.1))
     else:
         rows += [MetricRow(*head, "phantom", case, primary, float(v)) for case, v in zip(PHANTOMS, values, strict=True)]

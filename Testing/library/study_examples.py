@@ -63,7 +63,7 @@ def tiny_study_spec(family: str, task: TaskId) -> ModelSpec:
         return replace(spec, encoder=TINY_VIT, head=head, preprocess=grid)
     grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
     spec = replace(spec, encoder=TINY_CONVNEXT, head=head, preprocess=grid)
-    if task is not TaskId.ANATOMY_SEGMENTATION:
+    if task != TaskId.ANATOMY_SEGMENTATION:
         return spec
     labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
     return replace(spec, labels=labels, head=replace(head, out_channels=3))

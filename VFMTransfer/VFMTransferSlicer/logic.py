@@ -22,8 +22,8 @@ import slicer
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.core import errors
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputError, VFMTransferError
-from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import (
     ArmResult,
@@ -50,14 +50,14 @@ GLAND, REFERENCE, ROI = "gland", "reference", "roi"
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 
 
-def missingInputs(task: TaskId | str, inputs: Mapping[Sequence, object]) -> str:
+def missingInputs(task: str, inputs: Mapping[Sequence, object]) -> str:
     """A sentence that says what must still be chosen; empty if nothing.
 
     Args:
         task: What is wanted.
         inputs: Sequence → volume node, or None where none is chosen.
     """
-    wanted = TASKS[TaskId(task)]
+    wanted = TASKS[task]
     missing = [_TITLES[sequence] for sequence in wanted.sequences if inputs.get(sequence) is None]
     if not missing:
         return ""
@@ -245,7 +245,7 @@ class TransferLogic:
 
     def run(
         self,
-        task: TaskId | str,
+        task: str,
         t2w: Volume | None = None,
         adc: Volume | None = None,
         hbv: Volume | None = None,
@@ -260,7 +260,7 @@ class TransferLogic:
         """Run networks on one study, one after the other; the first two are compared.
 
         Args:
-            task: As `terms.TaskId` names it.
+            task: Its id, as in `tasks.TASKS`.
             t2w: T2-weighted volume.
             adc: Apparent diffusion coefficient.
             hbv: Diffusion-weighted volume of the highest b-value.
@@ -281,7 +281,7 @@ class TransferLogic:
             VFMTransferError: It failed; the message says what to do. Arms that were done before are in the scene.
         """
         volumes = {Sequence.T2W: t2w, Sequence.HBV: hbv, Sequence.ADC: adc}
-        task = TaskId(task)
+        find_task(task)
         self._requireReady(waitForCompletion)
         if missing := missingInputs(task, volumes):
             raise MissingSequenceError(missing)
@@ -298,7 +298,7 @@ class TransferLogic:
         self,
         folder: str | Path,
         output: str | Path,
-        task: TaskId | str,
+        task: str,
         bundles: List[str | Path] = (),
         runtime: str = "auto",
         device: str = "auto",
@@ -319,7 +319,8 @@ class TransferLogic:
             VFMTransferError: A case failed, or all; the message says what to do. What is done is in the output.
         """
         self._requireReady(waitForCompletion)
-        names, task = _named(bundles, TaskId(task)), TaskId(task)
+        find_task(task)
+        names = _named(bundles, task)
         cases, output = str(Path(folder).absolute()), str(Path(output).absolute())
         job = self._job = BatchJob(Batch(uuid4().hex, task, cases, output, names, runtime=runtime, device=device))
         self._do(job, waitForCompletion)
@@ -437,6 +438,6 @@ class TransferLogic:
             job.delete()
 
 
-def _named(bundles: List[str | Path], task: TaskId) -> tuple[str, ...]:
+def _named(bundles: List[str | Path], task: str) -> tuple[str, ...]:
     """Names or folders of the networks; by default those of the shipped pair."""
     return tuple(map(str, bundles)) or tuple(str(bundle.folder) for bundle in default_pair(task))

@@ -21,7 +21,7 @@ class VFMTransferParameterNode:
         gland: Where the prostate is.
         reference: The truth: a segmentation, or for tasks that give images a volume.
         roi: A box that the networks look at.
-        task: As `terms.TaskId` names it.
+        task: Its id, as in `tasks.TASKS`.
         bundleA, bundleB: Names of the networks; empty for none.
         runtime, device: As in `predict.predict`.
         secondRow, opacity, segmentStyle: How the results are shown side by side.

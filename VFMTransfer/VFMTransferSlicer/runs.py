@@ -10,7 +10,7 @@ from typing import Any
 
 import slicer
 
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 
 # With a smaller fraction done, or in less time, the time that is left cannot be estimated.
 _MIN_FRACTION = 0.05
@@ -58,7 +58,7 @@ class RunInScene:
         folder: Holds `report/` and `comparison.csv` as long as this is the latest run; then None.
     """
 
-    task: TaskId
+    task: str
     inputs: Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode]
     about: slicer.vtkMRMLScalarVolumeNode
     arms: list[ArmInScene] = field(default_factory=list)

@@ -72,6 +72,10 @@ class Block:
             raise ValueError(
                 f"'vfm_transfer.sha256' must list {WEIGHTS}, but lists {', '.join(self.sha256) or 'none'}."
             )
+        if self.model.task is not None and self.model.task not in TASKS:
+            raise ValueError(
+                f"'vfm_transfer.model.task' must be one of {', '.join(TASKS)} or null, got '{self.model.task}'."
+            )
         if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
             raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
         if self.calibration is not None:

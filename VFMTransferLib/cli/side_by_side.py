@@ -19,7 +19,7 @@ from ..inference.predict import CasePredictor, PredictOptions, require_fit, save
 from ..io import output_folder, read_case
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
-from ..tasks import DEFAULT_TASK
+from ..tasks import DEFAULT_TASK, task_of
 
 SIDES = ("a", "b")
 
@@ -52,7 +52,7 @@ def run_side_by_side(
     """
     for bundle in pair:
         require_fit(case, bundle)
-    if roi is not None and isinstance(reference, Volume) and pair[0].spec.prediction_task.output == "segmentation":
+    if roi is not None and isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
         case, reference = within_roi(case, reference, roi)
     predictor = CasePredictor(case, PredictOptions(roi=roi, **running))
     report = on_progress or (lambda stage, fraction: None)

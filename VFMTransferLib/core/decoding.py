@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from types import NoneType, UnionType
@@ -53,12 +53,23 @@ class Limits:
         return ""
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """A text must be one of those known when it is read, as ids in a registry: `Annotated[str, OneOf(lambda: TASKS)]`.
+
+    Attributes:
+        choices: Gives the known texts.
+    """
+
+    choices: Callable[[], Iterable[str]]
+
+
 def from_json(kind: type[T], value: Any, where: str, *, every_key: bool = False) -> T:
     """A value of a type, from what JSON or YAML holds.
 
     Known are text, numbers, booleans, enumerations, `Literal`, unions, tuples (lists in JSON), `dict[str, X]`, `Any`,
-    `Annotated` with `Limits`, and dataclasses of these. A field with a default may be left out; a key that is no field
-    is an error. A dataclass that a caller decoded by itself stays as it is.
+    `Annotated` with `Limits` or `OneOf`, and dataclasses of these. A field with a default may be left out; a key that
+    is no field is an error. A dataclass that a caller decoded by itself stays as it is.
 
     Args:
         kind: The type.
@@ -103,6 +114,9 @@ def _decode(kind: Any, value: Any, where: str, every_key: bool) -> Any:
         return kind(_one_of([member.value for member in kind], value, where))
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        for marker in arguments[1:]:
+            if isinstance(marker, OneOf):
+                return _one_of(marker.choices(), value, where)
         decoded = _decode(arguments[0], value, where, every_key)
         for limits in arguments[1:]:
             if isinstance(limits, Limits) and decoded is not None and (problem := limits.problem(decoded)):

@@ -17,7 +17,7 @@ class Sequence(StrEnum):
 
 
 class TaskId(StrEnum):
-    """The study's tasks; `tasks.py` says what each takes and gives."""
+    """Deprecated: ids of the first tasks. A task's id is plain text; `tasks.TASKS` lists all tasks."""
 
     ANATOMY_SEGMENTATION = "anatomy-segmentation"
     LESION_SEGMENTATION = "lesion-segmentation"

@@ -113,7 +113,7 @@ class ModelSpec:
 
     name: str
     title: str
-    task: TaskId | None
+    task: str | None
     encoder: ConvNeXtSpec | ViTSpec
     head: HeadSpec
     preprocess: PreprocessSpec

@@ -35,7 +35,7 @@ def published(family: str, task: TaskId) -> ModelSpec:
     if family not in FAMILIES:
         raise ValueError(f"The encoder must be one of {', '.join(FAMILIES)}, got '{family}'.")
     spec = MODELS[_ROWS.get((task, family), f"{family}-restoration-{task}")]
-    if task is not TaskId.ANATOMY_SEGMENTATION:
+    if task != TaskId.ANATOMY_SEGMENTATION:
         return spec
     return replace(spec, labels=_ZONES, head=replace(spec.head, out_channels=len(_ZONES)))
 
@@ -70,9 +70,9 @@ def _grid(spec: ModelSpec) -> PreprocessSpec:
     overlap = 0.25 if is_image else spec.preprocess.overlap
     if spec.family == "provicnet":
         return replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)
-    depth = 48 if spec.task is TaskId.ANATOMY_SEGMENTATION else 32
+    depth = 48 if spec.task == TaskId.ANATOMY_SEGMENTATION else 32
     spacing_mm = (1.0, 1.0, 1.5)
-    if spec.task is TaskId.SUPER_RESOLUTION:  # works within slices: no use in slices between them
+    if spec.task == TaskId.SUPER_RESOLUTION:  # works within slices: no use in slices between them
         depth, spacing_mm = 16, (1.0, 1.0, 3.0)
     return replace(
         spec.preprocess, spacing_mm=spacing_mm, patch=(depth, 96, 96), overlap=overlap, whole_volume=is_image

@@ -139,7 +139,7 @@ class SliceRestorationHead(nn.Module):
 
 def start_of(spec: ModelSpec) -> float:
     """What an untrained head gives: the ADC that is typical of tissue, and no change where an image is changed."""
-    return _TYPICAL_ADC if spec.task is TaskId.ADC_TRANSLATION else 0.0
+    return _TYPICAL_ADC if spec.task == TaskId.ADC_TRANSLATION else 0.0
 
 
 def fold_blocks(x: Tensor) -> Tensor:

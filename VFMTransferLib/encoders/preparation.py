@@ -112,7 +112,7 @@ def prepare(
     array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
     starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
-    if spec.family == "provicnet" and spec.task is TaskId.CLASSIFICATION and mask is not None:
+    if spec.family == "provicnet" and spec.task == TaskId.CLASSIFICATION and mask is not None:
         starts = _with_gland(starts, _gland_on_grid(case, mask, grid))
     return Prepared(
         array=array,
@@ -147,7 +147,7 @@ def network_grid(case: Case, spec: ModelSpec) -> Geometry:
     Super-resolution sees the T2w's own matrix doubled in plane, whatever its spacing is.
     """
     seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
-    if spec.task is not TaskId.SUPER_RESOLUTION:
+    if spec.task != TaskId.SUPER_RESOLUTION:
         return seen.with_spacing(spec.preprocess.spacing_mm)
     doubled = doubled_in_plane(seen)
     return doubled.with_spacing((*doubled.spacing_mm[:2], spec.preprocess.spacing_mm[2]))
@@ -166,7 +166,7 @@ def place_on_grid(case: Case, spec: ModelSpec) -> Case:
     wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
     case.require(wanted)
     grid = network_grid(case, spec)
-    place = _placed_finely if spec.task is TaskId.SUPER_RESOLUTION else Volume.resample_to
+    place = _placed_finely if spec.task == TaskId.SUPER_RESOLUTION else Volume.resample_to
     volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
     for sequence, volume in volumes.items():
         if not volume.array.any():

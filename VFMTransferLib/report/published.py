@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ..core.terms import TaskId
 from ..study.summary import SummaryRow
 from .study_words import encoder_title, interval, number, section, table, table_row, task_title
 
@@ -33,14 +32,14 @@ class PublishedGain:
     encoder: str
     name: str
     percent: float
-    tasks: tuple[TaskId, ...]
+    tasks: tuple[str, ...]
 
 
 PUBLISHED = (
-    PublishedGain("profound", "distortion correction", 20.72, (TaskId.DISTORTION_CORRECTION,)),
-    PublishedGain("profound", "super-resolution", 15.91, (TaskId.SUPER_RESOLUTION,)),
-    PublishedGain("provicnet", "segmentation", 21.23, (TaskId.ANATOMY_SEGMENTATION, TaskId.LESION_SEGMENTATION)),
-    PublishedGain("provicnet", "classification", 8.99, (TaskId.CLASSIFICATION,)),
+    PublishedGain("profound", "distortion correction", 20.72, ("distortion-correction",)),
+    PublishedGain("profound", "super-resolution", 15.91, ("super-resolution",)),
+    PublishedGain("provicnet", "segmentation", 21.23, ("anatomy-segmentation", "lesion-segmentation")),
+    PublishedGain("provicnet", "classification", 8.99, ("classification",)),
 )
 _LEAST = {
     "profound": "semantic tasks (classification, lesion segmentation)",

@@ -9,11 +9,10 @@ from typing import Literal
 
 from ..core.decoding import from_json
 from ..core.errors import ConfigError
-from ..core.terms import TaskId
 from ..core.volume import IntTriple, Triple
 from ..encoders.base import ModelSpec
 from ..phantom.store import PhantomGroups, Phantoms, PhantomSplit
-from ..tasks import TASKS
+from ..tasks import TASKS, TaskName
 
 _OF_THE_GRID = ("spacing_mm", "patch")
 
@@ -141,7 +140,7 @@ class RealCases:
         zones, lesion: File stems of their other masks.
     """
 
-    cases: dict[str, tuple[TaskId, ...]]
+    cases: dict[str, tuple[TaskName, ...]]
     shown: tuple[str, ...] = ()
     gland: tuple[str, ...] = ("gland",)
     zones: str = "zones"
@@ -172,7 +171,7 @@ class StudyConfig:
     measurements: int
     phantoms: PhantomSplit
     encoders: dict[str, EncoderConfig]
-    tasks: dict[TaskId, TaskConfig]
+    tasks: dict[TaskName, TaskConfig]
     around_gland_mm: float | None = None
     real: RealCases | None = None
 

@@ -246,7 +246,7 @@ class RunRow:
 
     Attributes:
         encoder: `profound` or `provicnet`; of other arms what they are, as `dynunet` or `sinc`.
-        task: As `terms.TaskId` names it.
+        task: Its id, as in `tasks.TASKS`.
         arm: One of `ARMS`.
         seed: Of head, order and views.
         metric: The task's primary measure.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from ..core.decoding import OneOf
 
 if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
@@ -47,6 +49,8 @@ class _Registry(Mapping[str, "Task"]):
 
 _REGISTRY = _Registry()
 TASKS: Mapping[str, Task] = _REGISTRY
+TaskName = Annotated[str, OneOf(lambda: TASKS)]
+"""The type of a task's id in messages, configurations and recipes."""
 
 
 def find_task(task_id: str) -> Task:

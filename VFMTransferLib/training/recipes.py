@@ -22,7 +22,7 @@ from ..core.decoding import from_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file
 from ..core.result import Result
-from ..core.terms import Arm, Label, TaskId
+from ..core.terms import Arm, Label
 from ..encoders.base import ModelSpec
 from ..encoders.demonstration import FAMILIES
 from ..encoders.pretext import pretext_task
@@ -30,7 +30,7 @@ from ..evaluation.gland import read_gland_mask
 from ..io import read_case
 from ..metrics.arrays import dice
 from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
-from ..tasks import TASKS
+from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames
 from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
@@ -137,7 +137,7 @@ class Recipe:
     format: int
     name: str
     title: str
-    task: TaskId
+    task: TaskName
     encoder: str
     seed: int
     steps: int

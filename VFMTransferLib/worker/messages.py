@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ..core.decoding import from_json, parse_json
 from ..core.errors import JobError
-from ..core.terms import Sequence, TaskId
+from ..core.terms import Sequence
+from ..tasks import TaskName
 
 ARRAY_SUFFIX = ".npy"
 
@@ -77,7 +78,7 @@ class Run:
     """
 
     job: str
-    task: TaskId
+    task: TaskName
     folder: str
     images: dict[Sequence, ImageFile]
     bundles: tuple[str, ...]
@@ -119,7 +120,7 @@ class Batch:
     """
 
     job: str
-    task: TaskId
+    task: TaskName
     cases: str
     output: str
     bundles: tuple[str, ...]
@@ -175,7 +176,7 @@ class Capabilities:
         missing: Packages that every job needs, but that are not there.
     """
 
-    tasks: tuple[TaskId, ...]
+    tasks: tuple[TaskName, ...]
     runtimes: tuple[RuntimeName, ...]
     missing: tuple[str, ...]
 

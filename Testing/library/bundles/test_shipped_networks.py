@@ -82,7 +82,7 @@ def test_a_classification_says_no_more_than_it_knows(unseen_phantom):
         assert bundle.calibration is not None
 
 
-@pytest.mark.parametrize("task", [task for task in TaskId if task is not TaskId.ANATOMY_SEGMENTATION])
+@pytest.mark.parametrize("task", [task for task in TaskId if task != TaskId.ANATOMY_SEGMENTATION])
 def test_arms_of_pairs_are_one_training_but_for_the_start(task):
     pretrained, scratch = default_pair(task)
     assert pretrained.spec == scratch.spec

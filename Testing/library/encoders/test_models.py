@@ -155,7 +155,7 @@ def test_unetr_says_which_sizes_it_takes():
 @pytest.mark.parametrize("name", [name for name in NAMES if SMALL_SPECS[name].head.kind == "restoration"])
 def test_an_untrained_restoration_changes_nothing_or_says_the_typical_adc(name):
     output = build_network(SMALL_SPECS[name])(*inputs(SMALL_SPECS[name], (16, 17, 32)))
-    expected = 1.2 if SMALL_SPECS[name].task is TaskId.ADC_TRANSLATION else 0.0
+    expected = 1.2 if SMALL_SPECS[name].task == TaskId.ADC_TRANSLATION else 0.0
     torch.testing.assert_close(output, torch.full_like(output, expected))
 
 

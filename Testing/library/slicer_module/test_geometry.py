@@ -15,7 +15,7 @@ from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, oblique
 
 ANATOMY = MODELS["profound-upernet-anatomy"]
 LESIONS = MODELS["provicnet-fusion"]
-DOUBLING = next(m for m in MODELS.values() if m.task is TaskId.SUPER_RESOLUTION)
+DOUBLING = next(m for m in MODELS.values() if m.task == TaskId.SUPER_RESOLUTION)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from VFMTransferSlicer.inputs.exporting import gridInWorld, labelOf, maskOf, ref
 BOX, CORNER = (slice(2, 5), slice(6, 12), slice(7, 14)), (slice(3, 5), slice(3, 8), slice(8, 12))
 LESIONS = MODELS["provicnet-fusion"]
 ANATOMY = replace(MODELS["profound-upernet-anatomy"], labels=(Label.BACKGROUND, Label.PROSTATE))
-CLASSES = next(m for m in MODELS.values() if m.task is TaskId.CLASSIFICATION)
-TRANSLATION = next(m for m in MODELS.values() if m.task is TaskId.ADC_TRANSLATION)
+CLASSES = next(m for m in MODELS.values() if m.task == TaskId.CLASSIFICATION)
+TRANSLATION = next(m for m in MODELS.values() if m.task == TaskId.ADC_TRANSLATION)
 
 
 @pytest.fixture

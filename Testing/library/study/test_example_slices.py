@@ -206,8 +206,8 @@ def test_every_task_can_be_shown_and_read_again(tmp_path, task):
     written = write_examples(tmp_path, "baseline", "trivial", [(result, study)])
     assert read_examples(tmp_path) == written
     (example,) = written
-    assert (example.picture is None) == (task is TaskId.CLASSIFICATION)
-    assert (example.true_class is None) == (task is not TaskId.CLASSIFICATION)
+    assert (example.picture is None) == (task == TaskId.CLASSIFICATION)
+    assert (example.true_class is None) == (task != TaskId.CLASSIFICATION)
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) < 120_000
 
 

@@ -69,7 +69,7 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert bundle.metrics["validation"]["cohort"]
     study = a_study(task)
     result = predict(study.case, bundle, gland=study.gland)
-    assert result.class_probabilities if task is TaskId.CLASSIFICATION else result.images
+    assert result.class_probabilities if task == TaskId.CLASSIFICATION else result.images
 
 
 @pytest.mark.parametrize("pretext", ["mae", "contrastive"])

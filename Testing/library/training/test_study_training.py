@@ -62,9 +62,9 @@ def test_a_network_that_gives_the_target_gives_the_truth(family, task):
     maps = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     found = score_case(given_back(study, spec, maps[:1]), study).values
     trivial = score_case(TASKS[task].naive_baseline([study])(study), study).values
-    if task is TaskId.ADC_TRANSLATION:
+    if task == TaskId.ADC_TRANSLATION:
         assert found["mae gland"] < 0.2 * trivial["mae gland"]
-    elif task is TaskId.DISTORTION_CORRECTION:
+    elif task == TaskId.DISTORTION_CORRECTION:
         assert found["displacement_mm gland"] < 0.1 * trivial["displacement_mm gland"]
         assert found["psnr_db gland"] > trivial["psnr_db gland"] + 3
     else:
@@ -267,13 +267,13 @@ def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slic
     study, spec = a_study(task), tiny_study_spec("provicnet", task)
     prepared = prepare_labeled(study, spec)
     several = len({start[1:] for start in prepared.starts}) > 1
-    assert several == (task is TaskId.SUPER_RESOLUTION)
+    assert several == (task == TaskId.SUPER_RESOLUTION)
     seen = []
 
     class Recorder(nn.Module):
         def forward(self, *inputs):
             seen.append(inputs)
-            return torch.zeros((1, 4) if task is TaskId.CLASSIFICATION else (1, 1, 64, 64))
+            return torch.zeros((1, 4) if task == TaskId.CLASSIFICATION else (1, 1, 64, 64))
 
     infer(NetworkSession(Recorder()), prepared, spec)
     for seed in range(4):

@@ -17,8 +17,9 @@ from slicer.util import arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
 from VFMTransferLib.core.errors import GeometryError, ImageError, OutputError
-from VFMTransferLib.core.terms import LABEL_TERMS, Label, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, Label
 from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.tasks import task_of
 from VFMTransferLib.worker.messages import Grid, ImageFile
 
 _INSIDE = 1
@@ -72,7 +73,7 @@ def referenceValues(node: slicer.vtkMRMLSegmentationNode, spec: ModelSpec) -> di
     """
     values = valuesOf(spec)
     labels = _labelsOf(node, values)
-    if spec.prediction_task.id == TaskId.LESION_SEGMENTATION:
+    if task_of(spec).finds_lesions:
         values = {name: value for name, value in values.items() if name == Label.CSPCA}
     elif set(values).intersection(_ZONES):
         if not set(labels.values()).intersection(_ZONES):
@@ -240,14 +241,14 @@ def referenceOf(
         GeometryError: A parent transform bends it.
         OutputError: The file cannot be written.
     """
-    task, isSegmentation = spec.prediction_task, node.IsA("vtkMRMLSegmentationNode")
+    task, isSegmentation = task_of(spec), node.IsA("vtkMRMLSegmentationNode")
     if task.output == "classification":
         raise ImageError(f"{task.title} cannot be measured against '{node.GetName()}'. Choose no reference.")
     if task.output == "image" and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
         raise ImageError(f"Reference '{node.GetName()}' must be a volume for this task, but marks structures.")
     if not isSegmentation:
         return handOver(node, folder, name)
-    mayBeEmpty = task.id == TaskId.LESION_SEGMENTATION  # no cancer is a truth as well
+    mayBeEmpty = task.finds_lesions  # no cancer is a truth as well
     return _write(node, volume, referenceValues(node, spec), folder / f"{name}.npy", mayBeEmpty)
 
 

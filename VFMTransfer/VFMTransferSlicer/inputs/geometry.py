@@ -9,8 +9,9 @@ import numpy as np
 import slicer
 
 from VFMTransferLib.core.errors import GeometryError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.tasks import task_of
 from VFMTransferLib.worker.messages import Grid
 
 from .exporting import gridInWorld
@@ -108,13 +109,13 @@ def shareInside(inner: Grid, outer: Grid) -> float:
 
 def _resampling(grid: Grid, sequence: Sequence, spec: ModelSpec) -> str:
     """On which grid a network sees the volume; see the library's `preprocess.network_grid`."""
-    reference = spec.prediction_task.reference
+    reference = task_of(spec).reference
     if reference not in spec.preprocess.sequences:
         reference = next(own for own in spec.preprocess.sequences if own is not None)
     if sequence is not reference:
         return f"will be resampled by position to the {TITLES[reference]}'s field of view"
-    if spec.task == TaskId.SUPER_RESOLUTION:
-        return "will be doubled in plane"
+    if words := task_of(spec).grid_words:
+        return f"will be {words}"
     wanted = spec.preprocess.spacing_mm
     isThere = np.allclose(sorted(grid.spacing_mm), sorted(wanted), atol=1e-3)
     return "will be seen as it is" if isThere else f"will be resampled to {_spacing(wanted)}"

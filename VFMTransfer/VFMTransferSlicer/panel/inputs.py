@@ -12,7 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import VFMTransferError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import TASKS
 
@@ -193,7 +193,7 @@ class StudySection(VTKObservationMixin):
 
     def _fitReference(self) -> None:
         """Set a phantom's truth, which was chosen for the user, aside while the task gives no segments."""
-        chosen, givesSegments = self._parameters, TASKS[TaskId(self._parameters.task)].output == "segmentation"
+        chosen, givesSegments = self._parameters, TASKS[self._parameters.task].output == "segmentation"
         if isPhantomTruth(chosen.reference) and not givesSegments:
             self._setAside, chosen.reference = chosen.reference, None
         elif chosen.reference is not None or givesSegments:
@@ -204,7 +204,7 @@ class StudySection(VTKObservationMixin):
     def _describe(self) -> None:
         """Fill the lines below the selectors, if anything changed that they tell of."""
         volumes = self._volumes()
-        about = volumes[TASKS[TaskId(self._parameters.task)].reference]
+        about = volumes[TASKS[self._parameters.task].reference]
         state = (self._parameters.task, self._parameters.bundleA, *(_stateOf(node) for node in volumes.values()))
         if state == self._described:
             return

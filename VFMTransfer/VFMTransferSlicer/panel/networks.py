@@ -16,8 +16,8 @@ from VFMTransferLib.bundles.archive import name_of
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import read_catalog, remove_bundle, user_folder
 from VFMTransferLib.core.errors import VFMTransferError
-from VFMTransferLib.core.terms import Arm, TaskId
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.core.terms import Arm
+from VFMTransferLib.tasks import DEFAULT_TASK, TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
@@ -260,7 +260,7 @@ class Importing:
         self._ui.setupLogTextEdit.appendPlainText(line)
 
 
-_USUAL_TASK = TaskId.ANATOMY_SEGMENTATION
+_USUAL_TASK = DEFAULT_TASK
 
 
 class NetworksSection:
@@ -303,7 +303,7 @@ class NetworksSection:
         if parameters is None:
             return
         self._catalog = read_catalog()
-        if parameters.task not in list(TaskId):  # of a newer version of the module
+        if parameters.task not in TASKS:  # of a newer version of the module
             self._note = _("Task '{task}' is not known here.").format(task=parameters.task)
             parameters.task = str(_USUAL_TASK)
         if not parameters.bundleA and not parameters.bundleB:

@@ -48,7 +48,7 @@ class Subject:
     Attributes:
         case: Name of the study's volume, for the reader.
         study: Checksum of the study's voxels; many studies' volumes are called the same.
-        task: As `terms.TaskId` names it.
+        task: Its id, as in `tasks.TASKS`.
         networks: A, then B.
     """
 

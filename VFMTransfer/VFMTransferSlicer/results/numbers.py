@@ -15,7 +15,7 @@ from slicer.util import arrayFromVolume, arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
 import VFMTransferLib
-from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.core.terms import Label
 from VFMTransferLib.evaluation.classification import ALL_CLASSES
 from VFMTransferLib.evaluation.measures import KINDS, Between, Kind
 from VFMTransferLib.evaluation.titles import label_title, place_title, subject_title, unit_title
@@ -202,7 +202,7 @@ SUMMARY = Path(VFMTransferLib.__file__).resolve().parents[1] / "Resources" / "St
 _COLUMNS = {"encoder", "task", "metric", "rpg_percent", "rpg_low", "rpg_high", "device_hours_saved"}
 
 
-def transferNote(encoder: str, task: TaskId, summary: Path = SUMMARY) -> str:
+def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
     """What starting from pretrained weights gave for this encoder and task; empty where nothing was measured.
 
     Args:
@@ -223,7 +223,7 @@ def transferNote(encoder: str, task: TaskId, summary: Path = SUMMARY) -> str:
 
 
 def _sentence(row: dict[str, str]) -> str:
-    title = TASKS[TaskId(row["task"])].title.lower()
+    title = TASKS[row["task"]].title.lower()
     metric = KINDS[row["metric"]].title if row["metric"] in KINDS else row["metric"]
     interval = (
         f" (95 % interval {float(row['rpg_low']):.1f} to {float(row['rpg_high']):.1f} %)" if row["rpg_low"] else ""
@@ -374,7 +374,7 @@ def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
 
 
 def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
-    if run.task != TaskId.LESION_SEGMENTATION:
+    if not TASKS[run.task].finds_lesions:
         return []
     lesions = arm.numbers["lesions"]
     known = [lesion for lesion in lesions if lesion["mean_adc"] is not None]

@@ -14,7 +14,7 @@ from VFMTransferLib.bundles.bundle import Bundle, verify
 from VFMTransferLib.bundles.catalog import Catalog, default_pair, is_own
 from VFMTransferLib.bundles.tensors import read_index
 from VFMTransferLib.core.errors import BundleError, ChecksumError
-from VFMTransferLib.core.terms import RESEARCH_USE, Arm, TaskId
+from VFMTransferLib.core.terms import RESEARCH_USE, Arm
 from VFMTransferLib.tasks import TASKS
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial", re.IGNORECASE)
@@ -215,7 +215,7 @@ class RunTimes:
         return known if isinstance(known, dict) else {}
 
 
-def offered(catalog: Catalog, task: TaskId | str) -> dict[str, Bundle]:
+def offered(catalog: Catalog, task: str) -> dict[str, Bundle]:
     """The networks for a task, by what the choice is stored as: the name, or the folder where two bear one name."""
     names = [bundle.name for bundle in catalog.bundles]
     return {
@@ -225,11 +225,11 @@ def offered(catalog: Catalog, task: TaskId | str) -> dict[str, Bundle]:
     }
 
 
-def defaultChoice(catalog: Catalog, task: TaskId | str) -> tuple[str, str]:
+def defaultChoice(catalog: Catalog, task: str) -> tuple[str, str]:
     """What is chosen where the user chose nothing: the shipped pair, else the first of each arm; empty for none."""
     choices = offered(catalog, task)
     try:
-        wanted = [bundle.folder for bundle in default_pair(TaskId(task))]
+        wanted = [bundle.folder for bundle in default_pair(task)]
         pair = [key for folder in wanted for key, bundle in choices.items() if bundle.folder == folder]
     except BundleError:
         pair = [next((key for key, b in choices.items() if b.arm == arm), "") for arm in Arm]
@@ -237,11 +237,11 @@ def defaultChoice(catalog: Catalog, task: TaskId | str) -> tuple[str, str]:
     return first or next((key for key in choices if key != second), ""), second
 
 
-def whyNotChosen(catalog: Catalog, task: TaskId | str, name: str) -> str:
+def whyNotChosen(catalog: Catalog, task: str, name: str) -> str:
     """A sentence where a choice is no network for the task here; empty where it is one, or nothing is chosen."""
     if not name or name in offered(catalog, task):
         return ""
-    title = TASKS[TaskId(task)].title
+    title = TASKS[task].title
     shown = Path(name).name
     if any(bundle.name == name or str(bundle.folder) == name for bundle in catalog.bundles):
         return f"Network '{shown}' is not for {title}. Choose another one."
@@ -250,7 +250,7 @@ def whyNotChosen(catalog: Catalog, task: TaskId | str, name: str) -> str:
     return f"Network '{shown}' is not on this computer. Import it under Set-up, or choose another one."
 
 
-def taskTitle(catalog: Catalog, task: TaskId) -> str:
+def taskTitle(catalog: Catalog, task: str) -> str:
     """The task's name; those for which there is no network say so."""
     title = TASKS[task].title
     return title if offered(catalog, task) else f"{title} (no network installed)"
@@ -271,7 +271,7 @@ def needsTorch(paths: list[Path]) -> bool:
     return not (len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])))
 
 
-def importedText(bundle: Bundle, task: TaskId | str) -> str:
+def importedText(bundle: Bundle, task: str) -> str:
     """What is said of a network that was just imported."""
     if bundle.spec.task == task:
         return f"Imported '{bundle.title}', and chose it."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import slicer
 import vtk
 
-from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
@@ -57,7 +57,7 @@ def isSynthetic(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
     if volume is None:
         return False
     task = volume.GetAttribute(_TASK)
-    isImage = task in tuple(TaskId) and TASKS[TaskId(task)].output == "image"
+    isImage = task in TASKS and TASKS[task].output == "image"
     return isImage or volume.GetAttribute(SYNTHETIC) is not None
 
 

@@ -33,6 +33,7 @@ class SuperResolution(ImageTask):
     baseline = "zero-filled"
     decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
     works_within_slices = True
+    grid_words = "doubled in plane"
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
         """The T2w's own matrix doubled in plane, whatever its spacing is."""
