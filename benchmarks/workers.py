@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from VFMTransferLib.core.terms import TaskId
-from VFMTransferLib.study.cases import study_set
-from VFMTransferLib.study.sweep import Watcher, open_study, run_study
-from VFMTransferLib.study.tables import Cell
+from VFMTransferLib.study.cases import task_cases
+from VFMTransferLib.study.config import RunKey
+from VFMTransferLib.study.sweep import SweepObserver, open_sweep, run_sweep
 
 from .measure import Measurement
 
@@ -37,16 +37,16 @@ tasks:
 """
 
 
-class _Clock(Watcher):
-    """From the first cell that was given out to the last one that ended."""
+class _Clock(SweepObserver):
+    """From the first run that was given out to the last one that ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def began(self, cell: Cell) -> None:
+    def started(self, run: RunKey) -> None:
         self.times.append(time.perf_counter())
 
-    ended = began
+    finished = started
 
     @property
     def seconds(self) -> float:
@@ -61,13 +61,13 @@ def measure() -> Iterator[Measurement]:
         path = folder / "config.yaml"
         path.write_text(CONFIG, encoding="utf-8")
         for count in WORKERS:
-            with open_study(folder / f"study-{count}", path, only={"arm": ["scratch"]}) as study:
+            with open_sweep(folder / f"study-{count}", path, only={"arm": ["scratch"]}) as sweep:
                 kept = folder / f"study-{WORKERS[0]}" / "work" / "phantoms"
                 if count == WORKERS[0]:
-                    study_set(study.config, TaskId.ANATOMY_SEGMENTATION, study.place)
+                    task_cases(sweep.config, TaskId.ANATOMY_SEGMENTATION, sweep.workspace)
                 else:
-                    shutil.copytree(kept, study.place.phantoms)
+                    shutil.copytree(kept, sweep.workspace.phantoms)
                 clock = _Clock()
-                run_study(study, count=count, watcher=clock)
+                run_sweep(sweep, count=count, observer=clock)
                 seconds[count] = clock.seconds
     yield Measurement(f"{TRAININGS} trainings, two workers", seconds[2], "one worker", seconds[1])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
-from ..core.cluster import MOST_DEATHS, require_library, workers
+from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import ClusterError
 from ..core.machine import memory_bytes
 from ..core.version import __version__
@@ -113,7 +113,7 @@ def _messages(future: Future, case: BatchCase) -> dict[str, str]:
     try:
         return future.result()
     except KilledWorker:
-        text = f"Its worker died {MOST_DEATHS + 1} times, perhaps for want of memory."
+        text = f"Its worker died {MAX_DEATHS + 1} times, perhaps for want of memory."
         return {bundle.name: text for bundle in case.bundles}
 
 

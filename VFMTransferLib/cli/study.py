@@ -1,15 +1,28 @@
-"""`vfm-transfer study`: the whole study, from its configuration to its tables."""
+"""`vfm-transfer study`: a whole study from its configuration to its tables; `study report`: what the tables come to."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import study_report
-from .shared import Commands, add_command, add_output
+from .shared import Commands, add_command, add_output, sentence
 
-KEYS = ("encoder", "task", "arm", "seed")  # as in study/grid_cells.py, which imports numpy
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from ..study.config import RunKey
+    from ..study.sweep import Sweep
+
+KEYS = ("encoder", "task", "arm", "seed")  # as in study/config.py, which imports numpy
+_LINE_EVERY_S = 60.0
+_ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
 
 def add_parser(commands: Commands) -> None:
@@ -20,49 +33,180 @@ def add_parser(commands: Commands) -> None:
         metavar="FILE",
         help="YAML; by default config.yaml of the folder, or else the shipped one",
     )
-    parser.add_argument("--resume", action="store_true", help="go on in a folder that has results")
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help="where the real cases lie that the study names")
+    parser.add_argument("--resume", action="store_true", help="continue in a folder that has results")
+    parser.add_argument("--real", type=Path, metavar="FOLDER", help="folder of the real cases that the study names")
     parser.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="KEY=V[,V]",
-        help=f"run a part of the cells: {', '.join(KEYS)}; may be given several times",
+        help=f"a part of the runs: {', '.join(KEYS)}; may be given several times",
     )
     group = parser.add_argument_group("workers", "Of dask.distributed; one training each.")
     group.add_argument("--workers", type=int, default=2, metavar="N", help="processes of this machine (default: 2)")
     group.add_argument("--scheduler", metavar="ADDRESS", help="instead: a cluster, whose workers see OUT's path too")
     add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
     parser.set_defaults(run=run)
-    study_report.add_parser(parser.add_subparsers(dest="action", metavar="report"))
+    actions = parser.add_subparsers(dest="action", metavar="report")
+    parser = add_command(actions, "report", "Write summary.csv and report.html from a study's tables")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a study, finished or not")
+    add_output(parser, "folder for both files (default: FOLDER)", required=False)
+    parser.set_defaults(run=report)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.output is None:  # which `report` does not need
         args.parser.error("the following arguments are required: -o/--output")
-    only = _only(args)
-    if args.workers < 1:
-        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
-    from ..core.errors import BatchError
-    from ..study.sweep import open_study, run_study
-    from .study_watch import watching
-
-    opened = open_study(args.output, args.config, real=args.real, resume=args.resume, only=only)
-    with opened as study, watching(study) as watcher:
-        failures = run_study(study, scheduler=args.scheduler, count=args.workers, watcher=watcher)
-    print("\n".join([*study.notes, str(args.output)]))
-    if failures:
-        raise BatchError(
-            f"{len(failures)} of {len(study.cells)} cells failed: {', '.join(cell.name for cell in failures)}. "
-            "What each said stands above; mend it and go on with --resume."
-        )
-
-
-def _only(args: argparse.Namespace) -> dict[str, Iterable[str]] | None:
-    chosen: dict[str, Iterable[str]] = {}
+    only: dict[str, Iterable[str]] = {}
     for text in args.only:
         key, equals, values = text.partition("=")
         if key not in KEYS or not equals or not values:
             args.parser.error(f"--only must be KEY=VALUE[,VALUE] with a key of {', '.join(KEYS)}, got '{text}'")
-        chosen[key] = values.split(",")
-    return chosen or None
+        only[key] = values.split(",")
+    if args.workers < 1:
+        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
+    from ..core.errors import BatchError
+    from ..study.sweep import open_sweep, run_sweep
+
+    opened = open_sweep(args.output, args.config, real=args.real, resume=args.resume, only=only or None)
+    with opened as sweep, shown_progress(sweep) as observer:
+        failures = run_sweep(sweep, scheduler=args.scheduler, count=args.workers, observer=observer)
+    print("\n".join([*sweep.notes, str(args.output)]))
+    if failures:
+        raise BatchError(
+            f"{len(failures)} of {len(sweep.runs)} runs failed: {', '.join(run.name for run in failures)}. "
+            "The reason of each is above; remove it and continue with --resume."
+        )
+
+
+def report(args: argparse.Namespace) -> None:
+    from ..report.study_page import write_study_report
+    from ..study.summary import SummaryRow
+    from ..study.tables import read_rows
+
+    summary, page = write_study_report(args.folder, args.output)
+    lines = []
+    for row in read_rows(summary, SummaryRow):
+        gain = "n/a" if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+.1f} %"
+        interval = "" if math.isnan(row.rpg_low) else f" [{row.rpg_low:+.1f}, {row.rpg_high:+.1f}]"
+        distance = "" if math.isnan(row.d2p) else f", D2P {row.d2p:.4g}"
+        speed = "" if math.isnan(row.convergence_efficiency) else f", convergence {row.convergence_efficiency:.2f}"
+        lines.append(f"{row.encoder}, {row.task}: RPG of {row.metric} {gain}{interval}{distance}{speed}")
+    print("\n".join([*lines, str(summary), str(page)]))
+
+
+@contextmanager
+def shown_progress(sweep: Sweep) -> Iterator[ProgressLines]:
+    """Show on stderr how far a sweep is: a table on a terminal, else lines."""
+    if not sys.stderr.isatty():
+        yield ProgressLines(sweep)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        yield ProgressTable(sweep, live)
+
+
+class ProgressLines:
+    """A `SweepObserver`: a line for each run that ends, and one on all of them every minute."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.runs = sweep.runs
+        self.left = set(sweep.pending())
+        self.at_start = len(self.left)
+        self.active: dict[RunKey, tuple[str, float]] = {}
+        self.errors: dict[RunKey, str] = {}
+        self.workers = 0
+        self.began_s = self.shown_s = time.monotonic()
+
+    def started(self, run: RunKey) -> None:
+        self.active[run] = ("waits", 0.0)
+
+    def progressed(self, run: RunKey, line: str, share: float) -> None:
+        if run in self.active:
+            self.active[run] = (line, share)
+
+    def finished(self, run: RunKey) -> None:
+        self._leave(run)
+        self.show(f"{run.title}: done")
+
+    def failed(self, run: RunKey, error: BaseException) -> None:
+        self._leave(run)
+        self.errors[run] = sentence(error)
+        self.show(f"{run.title}: failed. {self.errors[run]}")
+
+    def polled(self, workers: int) -> None:
+        self.workers = workers
+        if time.monotonic() - self.shown_s >= _LINE_EVERY_S:
+            running = "; ".join(f"{run.title}: {line}" for run, (line, _) in self.active.items())
+            self.show(f"{self.headline()}. {running}")
+
+    def show(self, line: str) -> None:
+        self.shown_s = time.monotonic()
+        print(f"{len(self.runs) - len(self.left)}/{len(self.runs)} {line}", file=sys.stderr, flush=True)
+
+    def headline(self) -> str:
+        """How far the whole sweep is."""
+        spent_s = time.monotonic() - self.began_s
+        done = self.at_start - len(self.left)
+        parts = [f"{len(self.runs) - len(self.left)} of {len(self.runs)} runs", f"{self.workers} workers"]
+        if done:
+            parts.append(f"about {_duration(spent_s / done * len(self.left))} left")
+        if self.errors:
+            parts.append(f"{len(self.errors)} failed")
+        return f"{_duration(spent_s)}: {', '.join(parts)}"
+
+    def _leave(self, run: RunKey) -> None:
+        self.active.pop(run, None)
+        self.left.discard(run)
+
+
+class ProgressTable(ProgressLines):
+    """A table of encoders, tasks and arms, drawn again with each event, and the active runs below it."""
+
+    def __init__(self, sweep: Sweep, live: Live) -> None:
+        super().__init__(sweep)
+        self.live = live
+
+    def progressed(self, run: RunKey, line: str, share: float) -> None:
+        super().progressed(run, line, share)
+        self._draw()
+
+    def polled(self, workers: int) -> None:
+        self.workers = workers
+        self._draw()
+
+    def show(self, line: str) -> None:
+        if ": failed" in line:
+            self.live.console.print(line, markup=False, highlight=False)  # an error's text is no markup
+        self._draw()
+
+    def _draw(self) -> None:
+        self.live.update(self._table(), refresh=True)
+
+    def _table(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self.headline(), title_justify="left")
+        for name in ("task", *_ARMS):
+            table.add_column(name)
+        for task in dict.fromkeys(run.task for run in self.runs if run.task):
+            of_task = [run for run in self.runs if run.task == task]
+            table.add_row(task, *("\n".join(self._counts(of_task, arm)) for arm in _ARMS))
+        lines = [Text(f"{share:4.0%}  {run.title}: {line}") for run, (line, share) in self.active.items()]
+        return Group(table, *lines)
+
+    def _counts(self, runs: list[RunKey], arm: str) -> Iterator[str]:
+        for encoder in dict.fromkeys(run.encoder for run in runs if run.arm == arm):
+            own = [run for run in runs if (run.arm, run.encoder) == (arm, encoder)]
+            failed = sum(run in self.errors for run in own)
+            done = sum(run not in self.left for run in own) - failed
+            yield f"{encoder} {done}/{len(own)}" + (f" [red]{failed} failed[/red]" if failed else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02d} h"

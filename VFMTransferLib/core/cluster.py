@@ -12,7 +12,7 @@ from .errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client
 
-MOST_DEATHS = 3  # of workers at one task, before it is given up
+MAX_DEATHS = 3  # of workers at one task, before it is given up
 _ANSWER_S = 30
 # Trainings are many and each is small, so that a core runs one of them, not one of them all cores.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -36,7 +36,7 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
         with _connected(scheduler) as client:
             yield client
         return
-    settings = {"distributed.scheduler.allowed-failures": MOST_DEATHS, "distributed.admin.tick.limit": "1h"}
+    settings = {"distributed.scheduler.allowed-failures": MAX_DEATHS, "distributed.admin.tick.limit": "1h"}
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -57,7 +57,7 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
 def _connected(address: str) -> Iterator[Client]:
     from distributed import Client
 
-    # What goes wrong is told in one sentence, not as the library's tracebacks.
+    # Errors are reported in one sentence, not as the tracebacks of dask.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=_ANSWER_S)
@@ -80,8 +80,8 @@ def require_library(client: Client, version: str) -> None:
     found = client.run(_version_there, on_error="return")
     for address, there in found.items():
         if there != version:
-            said = f"none ({type(there).__name__})" if isinstance(there, BaseException) else there
-            raise ClusterError(f"The worker at {address} must have vfm-transfer {version}, but has {said}. Install it.")
+            other = f"none ({type(there).__name__})" if isinstance(there, BaseException) else there
+            raise ClusterError(f"The worker at {address} must have vfm-transfer {version}, but has {other}.")
 
 
 def _version_there() -> str:

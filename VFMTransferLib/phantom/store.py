@@ -106,10 +106,11 @@ class PhantomStore:
             OutputError: The folder cannot be written.
         """
         wanted = list(seeds)
-        self._make_missing(wanted, on_progress)
+        self.make_missing(wanted, on_progress)
         return [read_phantom(self._path(seed)) for seed in wanted]
 
-    def _make_missing(self, seeds: Sequence[int], on_progress: OnProgress | None) -> None:
+    def make_missing(self, seeds: Sequence[int], on_progress: OnProgress | None = None) -> None:
+        """Make and write those phantoms that are not on disk yet."""
         missing = [seed for seed in seeds if not self._path(seed).is_file()]
         random.Random(os.getpid()).shuffle(missing)
         for done, seed in enumerate(missing):

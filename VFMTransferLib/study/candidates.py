@@ -21,20 +21,20 @@ from ..core.errors import DatasetError
 from ..core.files import writing
 from ..encoders.base import ConvNeXtSpec, ModelSpec
 from ..encoders.weights import bundle_encoder_weights, pretrained_network
-from ..phantom.store import PhantomStore
 from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet, pretraining_phantoms
 from ..training.finetune import finetune_config
 from .advice import Advice, CandidateEstimate, FinishedStudy, advice_of, gain_to_expect, hours_to_save
-from .cases import Place, training_studies
-from .config import CONFIG, read_config
+from .cases import phantoms_of_pretraining, training_cases
+from .config import CONFIG, RunKey, read_config
 from .estimators import MAX_TRIAL_PARAMETERS, Candidate, estimate, evenly_chosen
 from .features import ENCODER, encoder_features, feature_cases
 from .forecast import EstimateRow, ForecastRow, points_of, read_estimates, validate, write_forecast
-from .run import bundle_folder, cell_config
+from .run import training_config
 from .summary import summarize
-from .tables import RUNS, Cell, read_tables
+from .tables import RUNS, read_tables
+from .workspace import Workspace
 
 STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at
 PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
@@ -231,7 +231,7 @@ def try_estimators(
         BundleError: A pretraining is missing.
         OutputError: The output cannot be written.
     """
-    config, place = read_config(folder / CONFIG), Place(folder.absolute())
+    config, workspace = read_config(folder / CONFIG), Workspace(folder.absolute())
     target = output or folder
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -242,19 +242,18 @@ def try_estimators(
         (encoder, task)
         for task, settings in config.tasks.items()
         for encoder in config.encoders
-        if settings.fit(encoder) is not None and (encoder, task) not in kept
+        if encoder in settings.fit and (encoder, task) not in kept
     ]
-    phantoms = PhantomStore(place.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
     for number, (encoder, task) in enumerate(pairs):
-        bundle = read_bundle(bundle_folder(encoder, place))
-        seeds: Sequence[int] = config.encoders[encoder].pretraining.phantoms.seeds[:PHANTOM_COUNT]
-        seen = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms.phantoms(seeds))
-        training = cell_config(Cell(encoder, task, "pretrained", config.seeds[0]), config)
+        phantoms = phantoms_of_pretraining(config, encoder, workspace, max_count=PHANTOM_COUNT)
+        seen = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms)
+        bundle = read_bundle(workspace.pretrained(encoder))
+        training = training_config(RunKey(encoder, task, "pretrained", config.seeds[0]), config)
         features = pretraining_features(PretrainedCheckpoint(bundle, seen), training.model)
-        cases = evenly_chosen(training_studies(config, task, place))
+        cases = evenly_chosen(training_cases(config, task, workspace))
         candidate = Candidate(training, cases, bundle_encoder_weights(bundle), features)
-        tell = None if on_progress is None else _part(on_progress, number, len(pairs))
-        estimates += estimate(candidate, encoder, tell)
+        progress = None if on_progress is None else _part(on_progress, number, len(pairs))
+        estimates += estimate(candidate, encoder, progress)
         write_forecast(estimates, validate(points_of(estimates, summary)), target)
     forecasts = validate(points_of(estimates, summary))
     write_forecast(estimates, forecasts, target)

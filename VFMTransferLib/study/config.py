@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.decoding import from_json
 from ..core.errors import ConfigError
@@ -71,6 +71,9 @@ FORMAT = 1
 MIN_SEEDS = 3
 MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
+PRETRAINING = "pretraining"
+REGISTRATION = "registration"
+KEYS = ("encoder", "task", "arm", "seed")
 OBJECTIVES = {"profound": "mae", "provicnet": "contrast"}
 
 
@@ -114,24 +117,19 @@ class TaskConfig:
     """One task.
 
     Attributes:
-        profound, provicnet: How each encoder is trained on it.
-        specialised: Which rows stand beside; they have ProFound's settings.
+        fit: Encoder → how it is trained on it; a file states the encoders beside the other keys.
+        specialised: Which task-specific baselines stand beside; a network has ProFound's settings.
         phantoms: Its own phantoms; the study's by default.
     """
 
-    profound: Fit | None = None
-    provicnet: Fit | None = None
+    fit: dict[str, Fit] = field(default_factory=dict)
     specialised: tuple[Literal["dynunet", "resnet", "registration"], ...] = ()
     phantoms: PhantomGroups | None = None
-
-    def fit(self, family: str) -> Fit | None:
-        """The settings of an encoder's family."""
-        return self.profound if family == "profound" else self.provicnet
 
 
 @dataclass(frozen=True)
 class RealCases:
-    """Real cases, which nothing is trained on; where they lie is told when the study is run.
+    """Real cases, which nothing is trained on; where they lie is stated when the study is run.
 
     Attributes:
         cases: Name of a case's folder → the tasks that it tests.
@@ -146,7 +144,7 @@ class RealCases:
     zones: str = "zones"
     lesion: str = "lesion"
 
-    def of(self, task: str) -> tuple[str, ...]:
+    def testing(self, task: str) -> tuple[str, ...]:
         """Names of the cases that test a task."""
         return tuple(name for name, tasks in self.cases.items() if task in tasks)
 
@@ -182,24 +180,120 @@ class StudyConfig:
 
     def real_of(self, task: str) -> tuple[str, ...]:
         """Names of the real cases that test a task."""
-        return () if self.real is None else self.real.of(task)
+        return () if self.real is None else self.real.testing(task)
 
     def groups_of(self, task: str) -> PhantomGroups:
         """The phantoms of a task: its own, or the study's."""
         return self.tasks[task].phantoms or self.phantoms.groups
 
 
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """Which run: one training, one baseline or one pretraining.
+
+    Attributes:
+        encoder: As the tables' column: an encoder, a task-specific baseline, `registration`, or a naive baseline.
+        task: The task; empty of a pretraining.
+        arm: One of `tables.ARMS`, or `PRETRAINING`.
+        seed: Of head, order and views.
+    """
+
+    encoder: str
+    task: str
+    arm: str
+    seed: int
+
+    @property
+    def columns(self) -> tuple[str, str, str, int]:
+        """The key's columns of the tables, in their order."""
+        return self.encoder, self.task, self.arm, self.seed
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return ".".join(part for part in (self.task, self.encoder, self.arm, str(self.seed)) if part)
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        if self.arm == PRETRAINING:
+            return f"pretraining of {self.encoder}"
+        return f"{self.task}, {self.encoder}, {self.arm}, seed {self.seed}"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a network learns in it."""
+        return self.arm != "trivial" and self.encoder != REGISTRATION
+
+    @property
+    def family(self) -> str:
+        """The family whose settings it has; a task-specific baseline has ProFound's."""
+        return self.encoder if self.encoder in OBJECTIVES else next(iter(OBJECTIVES))
+
+    @property
+    def needs(self) -> RunKey | None:
+        """The pretraining that it starts from."""
+        return pretraining(self.encoder) if self.arm == "pretrained" else None
+
+
+def pretraining(encoder: str) -> RunKey:
+    """The run of an encoder's pretraining."""
+    return RunKey(encoder, "", PRETRAINING, 0)
+
+
+def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
+    """All runs in their order; a pretraining stands before the first run that needs it.
+
+    The order makes a study readable wherever it is stopped: what costs nothing first, then every encoder and task with
+    the first seed of all arms, then with the second.
+    """
+    runs: list[RunKey] = []
+    for task, settings in config.tasks.items():
+        runs.append(RunKey(TASKS[task].baseline, task, "trivial", config.seeds[0]))
+        if REGISTRATION in settings.specialised:
+            runs.append(RunKey(REGISTRATION, task, "specialised", config.seeds[0]))
+    for seed in config.seeds:
+        for task, settings in config.tasks.items():
+            for encoder in config.encoders:
+                if encoder in settings.fit:
+                    runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", "pretrained")]
+            runs += [RunKey(row, task, "specialised", seed) for row in settings.specialised if row != REGISTRATION]
+    return _with_needs(runs)
+
+
+def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> tuple[RunKey, ...]:
+    """The runs whose columns are among those that are wanted, and what they need.
+
+    Args:
+        runs: In their order.
+        only: Column, one of `KEYS` → values that it may have; all columns must agree.
+
+    Raises:
+        ConfigError: No run is wanted.
+    """
+    wanted = {key: set(values) for key, values in only.items()}
+    selected = [run for run in runs if all(str(getattr(run, key)) in values for key, values in wanted.items())]
+    if not selected:
+        asked = " ".join(f"{key}={','.join(sorted(values))}" for key, values in wanted.items())
+        raise ConfigError(f"The study must have a run of {asked}, but has none. Look into its configuration.")
+    return _with_needs(selected)
+
+
+def _with_needs(runs: Iterable[RunKey]) -> tuple[RunKey, ...]:
+    return tuple(dict.fromkeys(each for run in runs for each in (run.needs, run) if each is not None))
+
+
 def read_config(path: Path) -> StudyConfig:
     """Read a study's configuration.
 
     Raises:
-        ConfigError: The file is not there, is no YAML, or says what cannot be; the message names file and key.
+        ConfigError: The file is not there, is no YAML, or states what cannot be; the message names file and key.
     """
     import yaml  # of the extra `study`
 
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config: StudyConfig = from_json(StudyConfig, document, path.name)
+        config: StudyConfig = from_json(StudyConfig, _with_fits(document, path.name), path.name)
     except OSError as error:
         raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
     except yaml.YAMLError as error:
@@ -210,6 +304,25 @@ def read_config(path: Path) -> StudyConfig:
     for problem in _problems(config):
         raise ConfigError(f"{path.name}: {problem}")
     return config
+
+
+def _with_fits(document: Any, where: str) -> Any:
+    """The document with the encoders of each task, which stand beside its other keys, under `fit`."""
+    if not isinstance(document, dict) or not isinstance(document.get("tasks"), dict):
+        return document
+    tasks = {}
+    for task, settings in document["tasks"].items():
+        if isinstance(settings, dict):
+            fits = {name: settings[name] for name in OBJECTIVES if settings.get(name) is not None}
+            rest = {key: value for key, value in settings.items() if key not in OBJECTIVES}
+            if "fit" in rest:
+                raise ValueError(f"'{where}.tasks.{task}' must hold the encoders themselves, but holds 'fit'.")
+            settings = {
+                **rest,
+                "fit": {name: from_json(Fit, fit, f"{where}.tasks.{task}.{name}") for name, fit in fits.items()},
+            }
+        tasks[task] = settings
+    return {**document, "tasks": tasks}
 
 
 def _problems(config: StudyConfig) -> Iterator[str]:
@@ -252,7 +365,7 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
         if group.count < 1 or group.first_seed < 0:
             yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
     if split.test.count < MIN_TEST_CASES:
-        yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance can be told."
+        yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance is defined."
     names = list(groups)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
@@ -263,17 +376,16 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
 
 def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iterator[str]:
     where = f"tasks.{task}"
-    for family in ("profound", "provicnet"):
-        fit = settings.fit(family)
-        if fit is not None and family not in config.encoders:
+    for family, fit in settings.fit.items():
+        if family not in config.encoders:
             yield f"{where}.{family} needs encoders.{family}, which is missing."
-        if fit is not None and (fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0):
+        if fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0:
             yield f"{where}.{family}: steps, batch and learning_rate must be positive."
-    if {"dynunet", "resnet"} & set(settings.specialised) and settings.profound is None:
+    if {"dynunet", "resnet"} & set(settings.specialised) and "profound" not in settings.fit:
         yield f"{where}.specialised needs {where}.profound, whose budget it has."
     is_class = TASKS[task].output == "classification"
     for row in settings.specialised:
-        if row == "registration":
+        if row == REGISTRATION:
             if row not in TASKS[task].methods():
                 able = ", ".join(name for name, other in TASKS.items() if row in other.methods())
                 yield f"{where}.specialised: {row} is of {able} only."

@@ -12,9 +12,9 @@ from ..core.terms import Arm
 from ..evaluation.titles import subject_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
-from .config import StudyConfig
+from .config import StudyConfig, planned_runs
 from .summary import HOUR_S, LAYER
-from .tables import ARMS, MetricRow, RunRow, StudyTables, study_cells
+from .tables import ARMS, MetricRow, RunRow, StudyTables
 
 ENCODERS = ("profound", "provicnet")
 BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
@@ -197,7 +197,7 @@ class MissingRuns:
 
 def plan_of(config: StudyConfig) -> Plan:
     """What a configuration plans."""
-    runs = study_cells(config)
+    runs = planned_runs(config)
     tasks = {arm: dict.fromkeys(run.task for run in runs if run.arm == arm) for arm in (TASK_SPECIFIC, NAIVE)}
     return Plan(
         tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if run.arm in BOTH),

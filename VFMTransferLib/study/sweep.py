@@ -1,202 +1,298 @@
-"""Who runs a study: a file in its folder while it runs. Workers stop at their next checkpoint when it is gone."""
+"""A sweep over all runs of a study: which are left, on which workers they run, and the tables after each.
+
+A run is one task of `dask.distributed`. One whose worker dies resumes from its checkpoint on another; one that fails
+stops no other but those that start from it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import platform
 import queue
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.cluster import MOST_DEATHS, workers
-from ..core.cluster import require_library as require_same_library
+from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
-from ..core.files import atomic_file, locked, writing
+from ..core.files import atomic_file, writing
 from ..core.version import __version__
-from .cases import Place, require_library, split_of
-from .config import CONFIG, StudyConfig, read_config
-from .run import bundle_folder, cell_sha256, run_cell
-from .tables import PRETRAINING, RUNS, Cell, CellResult, chosen_cells, read_result, study_cells, write_collected
+from .cases import split_of
+from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
+from .run import run_one, run_sha256
+from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
+from .workspace import Workspace
 
-RUNNING, LOCK = "running.json", "lock"
-
-
-class StoppedError(Exception):
-    """The study that a cell belongs to is no longer run; what is done stays."""
-
-
-@contextmanager
-def running(place: Place) -> Iterator[str]:
-    """Keep every other process from running a study while the context lasts.
-
-    The lock is the system's, so that one who is killed leaves none; `running.json` beside it is for workers and people.
-
-    Yields:
-        A word that only this run has.
-
-    Raises:
-        OutputError: Another process runs it, or the folder cannot be written.
-    """
-    with writing(place.work):
-        place.work.mkdir(parents=True, exist_ok=True)
-    path = place.work / RUNNING
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(place.work / LOCK))
-        except BlockingIOError as error:
-            found = _read(path)
-            raise OutputError(
-                f"The study is run already, by process {found.get('process')} on {found.get('machine')}. "
-                "Wait until it ends, or stop it."
-            ) from error
-        token = uuid.uuid4().hex
-        with atomic_file(path) as part:
-            document = {"token": token, "process": os.getpid(), "machine": platform.node()}
-            part.write_text(json.dumps(document), encoding="utf-8")
-        try:
-            yield token
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def is_running(place: Place, token: str) -> bool:
-    """Whether the run with this word goes on, as a process that sees the folder can tell."""
-    return _read(place.work / RUNNING).get("token") == token
-
-
-def _read(path: Path) -> dict:
-    with suppress(OSError, ValueError):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return document if isinstance(document, dict) else {}
-    return {}
-
-
-# A study of pretrainings, tasks and arms: which cells are left to do, and the tables of those that are done.
-#
-# <folder>/config.yaml, split.json, runs.csv, metrics.csv, curves.csv, distances.csv, examples/     what it came to
-# <folder>/work/phantoms, pretrained, cells, results                                                what it works with
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 SPLIT = "split.json"
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE.parent / "Resources" / "Study", _PACKAGE / "resources" / "Study")
-_LEFTOVERS = (".part-*", ".*.part", ".*.old")
+_LEFTOVERS = (".part-*", ".*.part", ".*.old")  # of a process that was killed
+_POLL_S = 1.0
+_TOPIC = "vfm-transfer-study"
+
+
+class StoppedError(Exception):
+    """The sweep that a run belongs to has ended; what is done stays."""
+
+
+class SweepObserver(Protocol):
+    """Receives the progress of a sweep; what is not overridden ignores it."""
+
+    def started(self, run: RunKey) -> None:
+        """A run was given to a worker."""
+        return
+
+    def progressed(self, run: RunKey, line: str, share: float) -> None:
+        """A run reached a share of its whole."""
+        return
+
+    def finished(self, run: RunKey) -> None:
+        """A run is done."""
+        return
+
+    def failed(self, run: RunKey, error: BaseException) -> None:
+        """A run was given up."""
+        return
+
+    def polled(self, workers: int) -> None:
+        """Comes every second or so, with the number of workers."""
+        return
+
+
+class Unobserved(SweepObserver):
+    """Ignores the progress."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study in its folder.
+class Sweep:
+    """A study that this process has open.
 
     Attributes:
         config: What it consists of.
-        place: Where it lies.
-        cells: Those that are wanted, in their order.
-        token: A word that only this opening of it has.
+        workspace: Where it lies.
+        runs: Those that are wanted, in their order.
+        token: Of this opening, see `Workspace.is_running`.
     """
 
     config: StudyConfig
-    place: Place
-    cells: tuple[Cell, ...]
+    workspace: Workspace
+    runs: tuple[RunKey, ...]
     token: str
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out, in sentences."""
-        if self.config.real is not None and self.place.real is None:
-            return ("Real cases are not measured: --real does not say where they lie.",)
+        """What is not measured, in sentences."""
+        if self.config.real is not None and self.workspace.real is None:
+            return ("Real cases are not measured: --real does not name their folder.",)
         return ()
 
-    def pending(self) -> list[Cell]:
-        """The wanted cells that are not done, in their order."""
-        return [cell for cell in self.cells if not self.is_done(cell)]
-
-    def is_done(self, cell: Cell) -> bool:
-        """Whether a cell has a result of its present settings and of all real cases at hand."""
-        return self._is_valid(read_result(self.place.folder, cell), cell)
+    def pending(self) -> list[RunKey]:
+        """The wanted runs without a result of their present settings and of all real cases at hand, in their order."""
+        return [run for run in self.runs if not self._is_done(run)]
 
     def collect(self) -> None:
-        """Write the tables of all cells that are done, wanted now or before.
+        """Write the tables of all runs that are done with their present settings, wanted now or before.
 
         Raises:
             OutputError: The folder cannot be written.
         """
-        every = study_cells(self.config)
-        results = [(cell, read_result(self.place.folder, cell)) for cell in every]
-        write_collected((r for cell, r in results if r is not None and self._is_current(r, cell)), self.place.folder)
+        results = (self._result(run) for run in planned_runs(self.config))
+        write_tables(collect_tables(result for result in results if result is not None), self.workspace.folder)
 
-    def _is_current(self, result: CellResult, cell: Cell) -> bool:
-        return result.config_sha256 == self._sha256s[cell]
+    def _is_done(self, run: RunKey) -> bool:
+        result = self._result(run)
+        if result is None:
+            return False
+        if run.arm == PRETRAINING:
+            return self.workspace.pretrained(run.encoder).is_dir()
+        wanted = self.config.real_of(run.task) if self.workspace.real is not None else ()
+        return set(wanted) <= set(result.real_cases)
+
+    def _result(self, run: RunKey) -> RunResult | None:
+        result = read_result(self.workspace, run)
+        return result if result is not None and result.config_sha256 == self._sha256s[run] else None
 
     @cached_property
-    def _sha256s(self) -> dict[Cell, str]:
-        return {cell: cell_sha256(cell, self.config) for cell in study_cells(self.config)}
-
-    def _is_valid(self, result: CellResult | None, cell: Cell) -> bool:
-        if result is None or not self._is_current(result, cell):
-            return False
-        if cell.arm == PRETRAINING:
-            return bundle_folder(cell.encoder, self.place).is_dir()
-        wanted = self.config.real_of(cell.task) if self.place.real is not None else ()
-        return set(wanted) <= set(result.real_cases)
+    def _sha256s(self) -> dict[RunKey, str]:
+        return {run: run_sha256(run, self.config) for run in planned_runs(self.config)}
 
 
 @contextmanager
-def open_study(
+def open_sweep(
     folder: Path,
     config_path: Path | None = None,
     *,
     real: Path | None = None,
     resume: bool = False,
     only: Mapping[str, Iterable[str]] | None = None,
-) -> Iterator[Study]:
-    """Begin a study, or open one that was stopped; nobody else can while the context lasts.
+) -> Iterator[Sweep]:
+    """Begin a study, or open one that was stopped; no other process can while the context lasts.
 
     Args:
         folder: New or empty; with `resume` that of the study.
         config_path: Its configuration; by default that in the folder, or else the shipped one.
         real: Folder of the real cases that the configuration names.
-        resume: Go on in a folder that has results. A cell whose settings are others than before is run anew.
-        only: Column → values: the cells that are wanted; all by default.
+        resume: Continue in a folder that has results. A run whose settings have changed is trained again.
+        only: Column → values: the runs that are wanted; all by default.
 
     Raises:
-        ConfigError: The configuration is missing or wrong, or no cell is wanted.
-        DatasetError: A real case is not there.
+        ConfigError: The configuration is missing or wrong, or no run is wanted.
+        DatasetError: A real case is missing.
         OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
             study already, or something else, or cannot be written.
     """
-    path = _config_path(folder) if config_path is None else config_path
+    path = _default_config(folder) if config_path is None else config_path
     config = read_config(path)
-    cells = study_cells(config) if only is None else chosen_cells(study_cells(config), only)
-    _require_real(config, real)
-    _require_folder(folder, resume)
-    place = Place(folder.absolute(), None if real is None else real.absolute())
-    with running(place) as token:
-        require_library(place)
+    runs = planned_runs(config) if only is None else selected_runs(planned_runs(config), only)
+    if real is not None:
+        _require_real(config, real)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not (folder / "work").is_dir() and not (folder / RUNS).is_file():
+            raise OutputError(
+                f"'{folder.name}' must be a new folder or that of a study, but is neither. Choose another."
+            )
+        if not resume:
+            raise OutputError(
+                f"'{folder.name}' holds a study already. Continue with --resume, or choose another folder."
+            )
+    workspace = Workspace(folder.absolute(), None if real is None else real.absolute())
+    with workspace.locked() as token:
+        workspace.require_library()
         with writing(folder):
-            _clear_away(folder)
+            _remove_leftovers(folder)
+        sweep = Sweep(config, workspace, runs, token)
         _write_text(folder / CONFIG, path.read_text(encoding="utf-8"))
-        study = Study(config, place, cells, token)
-        _write_text(folder / SPLIT, json.dumps(_split_document(study), indent=2) + "\n")
-        yield study
+        _write_text(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
+        yield sweep
 
 
-def _config_path(folder: Path) -> Path:
+def run_sweep(
+    sweep: Sweep, *, scheduler: str | None = None, count: int = 1, observer: SweepObserver | None = None
+) -> dict[RunKey, BaseException]:
+    """Run all runs that are left.
+
+    Args:
+        sweep: From `open_sweep`.
+        scheduler: Address of a cluster; None for processes of this machine.
+        count: How many processes of this machine.
+        observer: Receives the progress.
+
+    Returns:
+        The runs that failed, and why.
+
+    Raises:
+        ClusterError: The cluster does not answer, or does not see the study's folder.
+        OutputError: The folder cannot be written.
+    """
+    pending = sweep.pending()
+    sweep.collect()
+    if not pending:
+        return {}
+    with workers(scheduler, min(count, len(pending))) as client:
+        require_library(client, __version__)
+        for address, sees in client.run(sweep.workspace.is_running, sweep.token).items():
+            if not sees:
+                raise ClusterError(
+                    f"The worker at {address} must see the study's folder under the same path, but does not. "
+                    "Choose a folder on a disk that all machines share."
+                )
+        return run_on(client, sweep, pending, observer or Unobserved())
+
+
+def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepObserver) -> dict[RunKey, BaseException]:
+    """Run some runs on a cluster's workers, the first ones first; see `run_sweep`."""
+    topic = f"{_TOPIC}-{sweep.token}"
+    active: dict[str, tuple[RunKey, Future]] = {}
+    failures: dict[RunKey, BaseException] = {}
+    # From dask's threads: ("progress", name of the run, line, share) or ("ended", name of the run).
+    events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    client.subscribe_topic(topic, lambda event: events.put(("progress", *event[1])))
+    slots, polled_s = 1, -math.inf
+    try:
+        while pending or active:
+            if time.monotonic() - polled_s >= _POLL_S:
+                polled_s, count = time.monotonic(), len(client.nthreads())
+                slots = max(count, 1)
+                observer.polled(count)
+            for run in list(pending):
+                waiting = {*pending, *(other for other, _ in active.values())}
+                if run.needs in failures:
+                    pending.remove(run)
+                    failures[run] = BatchError(f"The pretraining of {run.encoder} failed, which it starts from.")
+                    observer.failed(run, failures[run])
+                elif len(active) < slots and run.needs not in waiting:
+                    pending.remove(run)
+                    arguments = (run, sweep.config, sweep.workspace, sweep.token)
+                    future = client.submit(_run_on_worker, *arguments, key=f"{run.name}-{sweep.token}", pure=False)
+                    active[run.name] = (run, future)
+                    observer.started(run)
+                    future.add_done_callback(lambda _, name=run.name: events.put(("ended", name)))
+            try:
+                kind, name, *details = events.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if name not in active:
+                continue
+            if kind == "progress":
+                observer.progressed(active[name][0], *details)
+                continue
+            run, future = active.pop(name)
+            if future.status == "cancelled":
+                raise ClusterError("The connection to the cluster's scheduler was lost. Continue with --resume.")
+            if future.status == "error":
+                failures[run] = _reason(future.exception())
+                observer.failed(run, failures[run])
+            else:
+                sweep.collect()
+                observer.finished(run)
+    finally:
+        client.cancel([future for _, future in active.values()])
+        client.unsubscribe_topic(topic)
+    return failures
+
+
+def _run_on_worker(run: RunKey, config: StudyConfig, workspace: Workspace, token: str) -> None:
+    """On a worker: one run, for as long as its sweep lasts."""
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def report(line: str, share: float) -> None:
+        if not workspace.is_running(token):
+            raise StoppedError("The study was stopped.")
+        worker.log_event(f"{_TOPIC}-{token}", (run.name, line, share))
+
+    report("starts", 0.0)
+    run_one(run, config, workspace, report)
+
+
+def _reason(error: BaseException | None) -> BaseException:
+    from distributed.scheduler import KilledWorker
+
+    if error is None or isinstance(error, KilledWorker):
+        return ClusterError(
+            f"Its worker died {MAX_DEATHS + 1} times, perhaps because memory ran out. Continue with --resume."
+        )
+    return error
+
+
+def _default_config(folder: Path) -> Path:
     for place in (folder, *_SHIPPED):
         if (place / CONFIG).is_file():
             return place / CONFIG
     raise ConfigError(f"A study needs a configuration, but there is no {CONFIG}. Name one with --config.")
 
 
-def _require_real(config: StudyConfig, real: Path | None) -> None:
-    if real is None:
-        return
+def _require_real(config: StudyConfig, real: Path) -> None:
     if config.real is None:
         raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
     lacking = sorted(name for name in config.real.cases if not (real / name).is_dir())
@@ -207,17 +303,7 @@ def _require_real(config: StudyConfig, real: Path | None) -> None:
         )
 
 
-def _require_folder(folder: Path, resume: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / "work").is_dir() and not (folder / RUNS).is_file():
-        raise OutputError(f"'{folder.name}' must be a new folder or that of a study, but is neither. Choose another.")
-    if not resume:
-        raise OutputError(f"'{folder.name}' holds a study already. Go on with --resume, or choose another folder.")
-
-
-def _clear_away(folder: Path) -> None:
-    """Remove what a process that was killed left half-written."""
+def _remove_leftovers(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(parent, name)
@@ -225,14 +311,15 @@ def _clear_away(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _split_document(study: Study) -> dict[str, object]:
-    split = split_of(study.config.phantoms.groups)
-    own = {task: split_of(groups.phantoms) for task, groups in study.config.tasks.items() if groups.phantoms}
+def _split_document(sweep: Sweep) -> dict[str, object]:
+    config = sweep.config
+    split = split_of(config.phantoms.groups)
+    own = {task: split_of(groups.phantoms) for task, groups in config.tasks.items() if groups.phantoms}
     pretraining = {
         name: [f"phantom-{seed:04d}" for seed in encoder.pretraining.phantoms.seeds]
-        for name, encoder in study.config.encoders.items()
+        for name, encoder in config.encoders.items()
     }
-    real = {} if study.config.real is None else study.config.real.cases
+    real = {} if config.real is None else config.real.cases
     return {
         "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing",
         "pretraining": pretraining,
@@ -241,197 +328,10 @@ def _split_document(study: Study) -> dict[str, object]:
         "test": split.test,
         "tasks with phantoms of their own": {task: asdict(groups) for task, groups in own.items()},
         "real": {name: list(tasks) for name, tasks in real.items()},
-        "notes": list(study.notes),
+        "notes": list(sweep.notes),
     }
 
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-# A study's cells on the workers of a cluster: one task a training, and the tables anew after each.
-#
-# A cell whose worker dies goes on from its checkpoint on another one. A cell that fails stops no other but those that
-# need it.
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
-
-_LOOK_S = 1.0  # between looks at the number of workers
-_TOPIC = "vfm-transfer-study"
-
-
-class Watcher:
-    """What is told of a running study; this one does not listen."""
-
-    def began(self, cell: Cell) -> None:
-        """A cell was given to a worker."""
-
-    def at(self, cell: Cell, line: str, part: float) -> None:
-        """A cell got so far."""
-
-    def ended(self, cell: Cell) -> None:
-        """A cell is done."""
-
-    def failed(self, cell: Cell, error: BaseException) -> None:
-        """A cell was given up."""
-
-    def looked(self, workers: int) -> None:
-        """Comes every second or so."""
-
-
-def run_study(
-    study: Study, *, scheduler: str | None = None, count: int = 1, watcher: Watcher | None = None
-) -> dict[Cell, BaseException]:
-    """Run all cells that are left to do.
-
-    Args:
-        study: From `open_study`.
-        scheduler: Address of a cluster; None for processes of this machine.
-        count: How many processes of this machine.
-        watcher: Told how far it is.
-
-    Returns:
-        The cells that failed, and why.
-
-    Raises:
-        ClusterError: The cluster does not answer, or does not see the study's folder.
-        OutputError: The folder cannot be written.
-    """
-    pending = study.pending()
-    study.collect()
-    if not pending:
-        return {}
-    with workers(scheduler, min(count, len(pending))) as client:
-        _require_shared(client, study.place, study.token)
-        return _Round(study, client, watcher or Watcher(), pending).run()
-
-
-@dataclass
-class _Round:
-    """One run over the cells that are left."""
-
-    study: Study
-    client: Client
-    watcher: Watcher
-    pending: list[Cell]
-    at_work: dict[str, tuple[Cell, Future]] = field(default_factory=dict)
-    failures: dict[Cell, BaseException] = field(default_factory=dict)
-    news: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
-
-    def run(self) -> dict[Cell, BaseException]:
-        topic = f"{_TOPIC}-{self.study.token}"
-        self.client.subscribe_topic(topic, self._heard)
-        slots, looked = 0, -_LOOK_S
-        try:
-            while self.pending or self.at_work:
-                if time.monotonic() - looked >= _LOOK_S:
-                    slots, looked = len(self.client.nthreads()), time.monotonic()
-                    self.watcher.looked(slots)
-                self._give_out(max(slots, 1))
-                self._hear()
-        finally:
-            self.client.cancel([future for _, future in self.at_work.values()])
-            self.client.unsubscribe_topic(topic)
-        return self.failures
-
-    def _give_out(self, slots: int) -> None:
-        """Give cells to workers, the first ones first, as long as there are workers and cells that can begin."""
-        while len(self.at_work) < slots and (cell := self._next()) is not None:
-            self.pending.remove(cell)
-            future = self.client.submit(
-                _work,
-                cell,
-                self.study.config,
-                self.study.place,
-                self.study.token,
-                key=f"{cell.name}-{self.study.token}",
-                pure=False,
-            )
-            self.at_work[cell.name] = (cell, future)
-            self.watcher.began(cell)
-            future.add_done_callback(lambda done, cell=cell: self.news.put(lambda: self._ended(cell, done)))
-
-    def _next(self) -> Cell | None:
-        """The first cell whose pretraining is not still to come; those whose pretraining failed fail with it."""
-        waiting = {*self.pending, *(cell for cell, _ in self.at_work.values())}
-        for cell in list(self.pending):
-            if cell.needs in self.failures:
-                self.pending.remove(cell)
-                self._give_up(cell, BatchError(f"The pretraining of {cell.encoder} failed, which it starts from."))
-            elif cell.needs not in waiting:
-                return cell
-        return None
-
-    def _hear(self) -> None:
-        """Wait for news, for a moment."""
-        try:
-            self.news.get(timeout=_LOOK_S)()
-        except queue.Empty:
-            return
-
-    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
-        """On the client's thread: a worker told how far it is."""
-        told = event[1]
-
-        def tell() -> None:
-            if told["cell"] in self.at_work:
-                self.watcher.at(self.at_work[told["cell"]][0], told["line"], told["part"])
-
-        self.news.put(tell)
-
-    def _ended(self, cell: Cell, future: Future) -> None:
-        del self.at_work[cell.name]
-        error = future.exception() if future.status == "error" else None
-        if future.status == "cancelled":
-            raise ClusterError("The connection to the cluster's scheduler was lost. Go on with --resume.")
-        if error is not None:
-            self._give_up(cell, _described(error))
-            return
-        self.study.collect()
-        self.watcher.ended(cell)
-
-    def _give_up(self, cell: Cell, error: BaseException) -> None:
-        self.failures[cell] = error
-        self.watcher.failed(cell, error)
-
-
-def _described(error: BaseException) -> BaseException:
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return ClusterError(
-            f"Its worker died {MOST_DEATHS + 1} times, perhaps for want of memory. Go on with --resume."
-        )
-    return error
-
-
-def _work(cell: Cell, config: StudyConfig, place: Place, token: str) -> None:
-    """On a worker: run a cell for as long as the study is run."""
-    from distributed import get_worker
-
-    worker = get_worker()
-
-    def tell(line: str, part: float) -> None:
-        if not is_running(place, token):
-            raise StoppedError("The study was stopped.")
-        worker.log_event(f"{_TOPIC}-{token}", {"cell": cell.name, "line": line, "part": part})
-
-    tell("begins", 0.0)
-    run_cell(cell, config, place, tell)
-
-
-def _require_shared(client: Client, place: Place, token: str) -> None:
-    """Raise unless all workers have this library and see the study's folder.
-
-    Raises:
-        ClusterError: One does not.
-    """
-    require_same_library(client, __version__)
-    for address, sees in client.run(is_running, place, token).items():
-        if not sees:
-            raise ClusterError(
-                f"The worker at {address} must see the study's folder under the same path, but does not. "
-                "Choose a folder on a disk that all machines share."
-            )

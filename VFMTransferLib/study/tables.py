@@ -1,7 +1,7 @@
-"""The cells of a study: one training, one baseline or one pretraining each, in the order in which they are run.
+"""The tables that a study leaves behind, and the result of one run, which is one row of some of them.
 
-The order makes a study readable wherever it is stopped: what costs nothing first, then every encoder and task with the
-first seed of all arms, then with the second.
+Tables are CSV files beside each other in one folder: one row a training, a measured case, a point of a learning curve,
+a distance. Everything that a study concludes is computed from them.
 """
 
 from __future__ import annotations
@@ -10,249 +10,35 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from ..core.errors import ConfigError, DatasetError
+from ..core.errors import DatasetError
 from ..core.files import atomic_file, writing
-from ..tasks import TASKS
-from .config import StudyConfig
+from .config import RunKey
+from .workspace import Workspace
 
-PRETRAINING = "pretraining"
-REGISTRATION = "registration"
-FAMILIES = ("profound", "provicnet")
-KEYS = ("encoder", "task", "arm", "seed")
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One cell.
-
-    Attributes:
-        encoder: As the tables' column: an encoder, a specialised network, `registration`, or a baseline.
-        task: The task; empty of a pretraining.
-        arm: One of `grid_tables.ARMS`, or `PRETRAINING`.
-        seed: Of head, order and views.
-    """
-
-    encoder: str
-    task: str
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        return ".".join(part for part in (self.task, self.encoder, self.arm, str(self.seed)) if part)
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether a network learns in it."""
-        return self.arm != "trivial" and self.encoder != REGISTRATION
-
-    @property
-    def family(self) -> str:
-        """The family whose settings it has; a specialised network has ProFound's."""
-        return self.encoder if self.encoder in FAMILIES else FAMILIES[0]
-
-    @property
-    def needs(self) -> Cell | None:
-        """The pretraining that it starts from."""
-        return pretraining(self.encoder) if self.arm == "pretrained" else None
-
-
-def pretraining(encoder: str) -> Cell:
-    """The cell of an encoder's pretraining."""
-    return Cell(encoder, "", PRETRAINING, 0)
-
-
-def study_cells(config: StudyConfig) -> tuple[Cell, ...]:
-    """All cells in their order; a pretraining stands before the first cell that needs it."""
-    return tuple(dict.fromkeys(_with_needs(_measured(config))))
-
-
-def chosen_cells(cells: Iterable[Cell], only: Mapping[str, Iterable[str]]) -> tuple[Cell, ...]:
-    """The cells whose columns are among those that are wanted, and what they need.
-
-    Args:
-        cells: In their order.
-        only: Column, one of `KEYS` → values that it may have; all columns must agree.
-
-    Raises:
-        ConfigError: No cell is wanted.
-    """
-    wanted = {key: set(values) for key, values in only.items()}
-    chosen = [cell for cell in cells if all(str(getattr(cell, key)) in values for key, values in wanted.items())]
-    if not chosen:
-        told = " ".join(f"{key}={','.join(sorted(values))}" for key, values in wanted.items())
-        raise ConfigError(f"The study must have a cell of {told}, but has none. Look into its configuration.")
-    return tuple(dict.fromkeys(_with_needs(chosen)))
-
-
-def _measured(config: StudyConfig) -> Iterator[Cell]:
-    """What the tables have rows of."""
-    first = config.seeds[0]
-    for task, settings in config.tasks.items():
-        yield Cell(TASKS[task].baseline, task, "trivial", first)
-        if REGISTRATION in settings.specialised:
-            yield Cell(REGISTRATION, task, "specialised", first)
-    for seed in config.seeds:
-        for task, settings in config.tasks.items():
-            for encoder in config.encoders:
-                if settings.fit(encoder) is not None:
-                    yield Cell(encoder, task, "scratch", seed)
-                    yield Cell(encoder, task, "pretrained", seed)
-            yield from (Cell(row, task, "specialised", seed) for row in settings.specialised if row != REGISTRATION)
-
-
-def _with_needs(cells: Iterable[Cell]) -> Iterator[Cell]:
-    for cell in cells:
-        if cell.needs is not None:
-            yield cell.needs
-        yield cell
-
-
-# What one cell of a study came to, as a file of its own, and all of them as the study's tables.
-
-FORMAT = 1
+ARMS = ("pretrained", "scratch", "specialised", "trivial")
+RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
+FORMAT = 1  # of a run's result
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """One cell that is done.
-
-    Attributes:
-        cell: The cell.
-        config_sha256: Of everything that decides the training.
-        real_cases: Real cases that it was measured on.
-        seconds: Time on the device, training, without measuring and saving.
-        run: Its row, but of a pretraining.
-        metrics, curves, distances: Its other rows.
-    """
-
-    cell: Cell
-    config_sha256: str
-    real_cases: tuple[str, ...] = ()
-    seconds: float = 0.0
-    run: RunRow | None = None
-    metrics: tuple[MetricRow, ...] = ()
-    curves: tuple[CurveRow, ...] = ()
-    distances: tuple[DistanceRow, ...] = ()
-
-
-def results_folder(folder: Path) -> Path:
-    """Where the cells of a study keep their results."""
-    return folder / "work" / "results"
-
-
-def result_path(folder: Path, cell: Cell) -> Path:
-    """The file of a cell's result."""
-    return results_folder(folder) / f"{cell.name}.json"
-
-
-def write_result(result: CellResult, folder: Path) -> Path:
-    """Write a cell's result, whole or not at all.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    path = result_path(folder, result.cell)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"format": FORMAT, **_without_nan(asdict(result))}
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return path
-
-
-def read_result(folder: Path, cell: Cell) -> CellResult | None:
-    """The result of a cell; None where it has none, or one of another version.
-
-    Raises:
-        DatasetError: The file is damaged.
-    """
-    path = result_path(folder, cell)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document.pop("format") != FORMAT:
-            return None
-        kinds = {"metrics": MetricRow, "curves": CurveRow, "distances": DistanceRow}
-        rows: dict[str, Any] = {
-            name: tuple(_row(kind, values) for values in document.pop(name)) for name, kind in kinds.items()
-        }
-        run, cell = document.pop("run"), Cell(**document.pop("cell"))
-        real = tuple(document.pop("real_cases"))
-        return CellResult(cell, run=None if run is None else _row(RunRow, run), real_cases=real, **rows, **document)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path.name} must be the result of a cell, but cannot be understood. Remove it.") from error
-
-
-def collect_tables(results: Iterable[CellResult]) -> StudyTables:
-    """The rows of all results, in their order."""
-    found = list(results)
-    return StudyTables(
-        tuple(result.run for result in found if result.run is not None),
-        tuple(row for result in found for row in result.metrics),
-        tuple(row for result in found for row in result.curves),
-        tuple(row for result in found for row in result.distances),
-    )
-
-
-def write_collected(results: Iterable[CellResult], folder: Path) -> None:
-    """Write the tables of all results that are there.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    write_tables(collect_tables(results), folder)
-
-
-def sha256_of(document: Any) -> str:
-    """Checksum of a JSON document, whatever the order of its keys."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no `nan`: it becomes null."""
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _row(kind: type[Row], values: dict[str, Any]) -> Row:
-    """A row; null stands for `nan`, since no column of a row is optional."""
-    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
-
-
-# The tables that a study leaves behind: one row a training, a measured case, a point of a learning curve, a distance.
-#
-# They are CSV files beside each other in one folder; everything that a study concludes is computed from them.
-
-ARMS = ("pretrained", "scratch", "specialised", "trivial")
-RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
-
-
-@dataclass(frozen=True)
 class RunRow:
-    """One training, or one trivial baseline.
+    """One training, or one naive baseline.
 
     Attributes:
-        encoder: `profound` or `provicnet`; of other arms what they are, as `dynunet` or `sinc`.
+        encoder: The encoder; of other arms what they are, as `dynunet` or `mean-shape`.
         task: Its id, as in `tasks.TASKS`.
         arm: One of `ARMS`.
         seed: Of head, order and views.
         metric: The task's primary measure.
         higher_is_better: Its direction.
         value: Mean over the test cases, or a statistic of all of them.
-        steps: Steps trained; 0 for a trivial baseline.
+        steps: Steps trained; 0 for a baseline that is not trained.
         steps_to_best: Step of the best validation value.
         device_seconds: Time on the device; of a CPU its processor time, with one thread that of a core.
         n_test_cases: Cases that `value` rests on.
@@ -423,3 +209,102 @@ def _value(text: str | None, kind: type) -> object:
     if kind is float:
         return float(text) if text else math.nan
     return kind(text)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that is done.
+
+    Attributes:
+        key: Which.
+        config_sha256: Of everything that decides the training.
+        real_cases: Real cases that it was measured on.
+        seconds: Time on the device, training, without measuring and saving.
+        row: Its row, but of a pretraining.
+        metrics, curves, distances: Its other rows.
+    """
+
+    key: RunKey
+    config_sha256: str
+    real_cases: tuple[str, ...] = ()
+    seconds: float = 0.0
+    row: RunRow | None = None
+    metrics: tuple[MetricRow, ...] = ()
+    curves: tuple[CurveRow, ...] = ()
+    distances: tuple[DistanceRow, ...] = ()
+
+
+def write_result(result: RunResult, workspace: Workspace) -> Path:
+    """Write a run's result, whole or not at all.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    path = workspace.results / f"{result.key.name}.json"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    document = asdict(result)
+    # The keys of format 1: a run was a cell, and its row the run.
+    document = {"format": FORMAT, "cell": document.pop("key"), "run": document.pop("row"), **document}
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
+    """The result of a run; None where it has none, or one of another format.
+
+    Raises:
+        DatasetError: The file is damaged.
+    """
+    path = workspace.results / f"{run.name}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            return None
+        row = document["run"]
+        return RunResult(
+            RunKey(**document["cell"]),
+            document["config_sha256"],
+            tuple(document["real_cases"]),
+            document["seconds"],
+            None if row is None else _row(RunRow, row),
+            tuple(_row(MetricRow, values) for values in document["metrics"]),
+            tuple(_row(CurveRow, values) for values in document["curves"]),
+            tuple(_row(DistanceRow, values) for values in document["distances"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path.name} must be the result of a run, but cannot be read. Remove it.") from error
+
+
+def collect_tables(results: Iterable[RunResult]) -> StudyTables:
+    """The rows of all results, in their order."""
+    found = list(results)
+    return StudyTables(
+        tuple(result.row for result in found if result.row is not None),
+        tuple(row for result in found for row in result.metrics),
+        tuple(row for result in found for row in result.curves),
+        tuple(row for result in found for row in result.distances),
+    )
+
+
+def sha256_of(document: Any) -> str:
+    """Checksum of a JSON document, whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no `nan`: it becomes null."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _row(kind: type[Row], values: dict[str, Any]) -> Row:
+    """A row; null stands for `nan`, since no column of a row is optional."""
+    return kind(**{name: math.nan if value is None else value for name, value in values.items()})

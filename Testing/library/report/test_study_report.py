@@ -10,8 +10,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from grid_examples import a_grid
 from study_examples import a_study
+from whole_study import a_grid
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.terms import TaskId

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from browsers import Listener, needs_chromium
-from grid_examples import a_grid
 from study_examples import a_study
+from whole_study import a_grid
 
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.report.study_page import write_study_report

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 import pytest
+from small_sweeps import a_document, write_config
 from study_examples import TINY_CONVNEXT, a_phantom, tiny_study_spec
-from study_grids import a_document, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError

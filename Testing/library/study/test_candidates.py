@@ -6,17 +6,18 @@ import json
 import math
 
 import pytest
-from study_grids import a_document, prepared_study, write_config
+from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study import candidates, estimators
-from VFMTransferLib.study.cases import Place, training_studies
+from VFMTransferLib.study.cases import training_cases
 from VFMTransferLib.study.config import CONFIG, read_config
 from VFMTransferLib.study.estimators import ESTIMATORS
 from VFMTransferLib.study.forecast import read_estimates, read_forecast
-from VFMTransferLib.study.run import run_cell
+from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.tables import RunRow, StudyTables, write_tables
+from VFMTransferLib.study.workspace import Workspace
 
 TASKS = {
     "anatomy-segmentation": {"profound": {"steps": 2}, "provicnet": {"steps": 2}},
@@ -39,10 +40,10 @@ def a_finished_study(tmp_path_factory):
     for encoder in document["encoders"].values():
         encoder["pretraining"]["phantoms"]["count"] = 3
     config = write_config(folder, document)
-    study = prepared_study(folder / "grid", config)
-    for cell in study.cells:
-        if cell.arm == "pretraining":
-            run_cell(cell, study.config, study.place)
+    sweep = prepared_sweep(folder / "grid", config)
+    for run in sweep.runs:
+        if run.arm == "pretraining":
+            run_one(run, sweep.config, sweep.workspace)
     runs = [
         RunRow(encoder, task, arm, 0, "dice", True, value, 2, 2, 1.0, 3, "c")
         for number, (task, encoders) in enumerate(TASKS.items())
@@ -85,7 +86,7 @@ def test_every_pretrained_encoder_is_estimated_and_the_estimators_are_tried(
 
 def test_training_cases_are_the_splits(a_finished_study):
     config = read_config(a_finished_study / CONFIG)
-    studies = training_studies(config, TaskId.CLASSIFICATION, Place(a_finished_study))
+    studies = training_cases(config, TaskId.CLASSIFICATION, Workspace(a_finished_study))
     assert [study.case.id for study in studies] == ["phantom-0000", "phantom-0001", "phantom-0002"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from VFMTransferLib.study.sweep import Study, open_study
+from VFMTransferLib.study.sweep import Sweep, open_sweep
 
 PROFOUND = {
     "depths": [1, 1, 1, 1],
@@ -69,7 +69,7 @@ def write_config(folder: Path, document: dict[str, Any]) -> Path:
     return path
 
 
-def prepared_study(*args: Any, **options: Any) -> Study:
-    """As `open_study` leaves it, closed again: to look at, and to run cells of without a sweep."""
-    with open_study(*args, **options) as study:
-        return study
+def prepared_sweep(*args: Any, **options: Any) -> Sweep:
+    """As `open_sweep` leaves it, closed again: to look at, and to do single runs of."""
+    with open_sweep(*args, **options) as sweep:
+        return sweep

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from grid_examples import ENCODERS, PATIENTS, SEEDS, a_grid
+from whole_study import ENCODERS, PATIENTS, SEEDS, a_grid
 
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.config import read_config

@@ -1,4 +1,4 @@
-"""A study from its configuration to its tables: what is done is kept, what is stopped goes on, what changed is anew."""
+"""A study from its configuration to its tables: done runs are kept, stopped ones resume, changed ones are repeated."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from study_grids import a_document, prepared_study, write_config
+from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights
 from VFMTransferLib.study import run as study_run
-from VFMTransferLib.study.cases import Place
-from VFMTransferLib.study.run import bundle_folder, cell_config, run_cell, trained_run, work_folder
-from VFMTransferLib.study.sweep import Study
-from VFMTransferLib.study.tables import Cell, read_result, read_tables
+from VFMTransferLib.study.config import RunKey
+from VFMTransferLib.study.run import run_one, trained_run, training_config
+from VFMTransferLib.study.sweep import Sweep
+from VFMTransferLib.study.tables import read_result, read_tables
+from VFMTransferLib.study.workspace import Workspace
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
 
 FIRST = {"seed": ["0"]}
-PRETRAINED = Cell("profound", "anatomy-segmentation", "pretrained", 0)
-SCRATCH = Cell("profound", "anatomy-segmentation", "scratch", 0)
+PRETRAINED = RunKey("profound", "anatomy-segmentation", "pretrained", 0)
+SCRATCH = RunKey("profound", "anatomy-segmentation", "scratch", 0)
 
 
-def finish(study: Study) -> None:
-    for cell in study.pending():
-        run_cell(cell, study.config, study.place)
-    study.collect()
+def finish(sweep: Sweep) -> None:
+    for run in sweep.pending():
+        run_one(run, sweep.config, sweep.workspace)
+    sweep.collect()
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     """The folder of a study whose first seed is done."""
     folder = tmp_path_factory.mktemp("studies")
-    finish(prepared_study(folder / "study", write_config(folder, a_document()), only=FIRST))
+    finish(prepared_sweep(folder / "study", write_config(folder, a_document()), only=FIRST))
     return folder / "study"
 
 
@@ -48,10 +49,10 @@ def a_copy(done, tmp_path) -> Path:
 
 
 def without_time(result):
-    return replace(result, seconds=0, run=replace(result.run, device_seconds=0))
+    return replace(result, seconds=0, row=replace(result.row, device_seconds=0))
 
 
-def test_the_tables_hold_every_cell(done):
+def test_the_tables_hold_every_run(done):
     tables = read_tables(done)
     rows = {(run.encoder, run.task, run.arm) for run in tables.runs}
     assert rows == {
@@ -109,7 +110,7 @@ def test_the_split_and_what_is_left_out_are_written_down(done):
     assert split["train"] == ["phantom-0000", "phantom-0001"]
     assert split["test"][0] == "phantom-2000"
     assert split["real"] == {"one": ["anatomy-segmentation"]}
-    assert split["notes"] == ["Real cases are not measured: --real does not say where they lie."]
+    assert split["notes"] == ["Real cases are not measured: --real does not name their folder."]
 
 
 def test_example_slices_are_there_for_both_arms(done):
@@ -117,33 +118,33 @@ def test_example_slices_are_there_for_both_arms(done):
     assert {"profound-pretrained.png", "profound-scratch.png"} <= names
 
 
-def test_a_study_that_is_there_is_gone_on_with_only_when_asked(a_copy):
-    with pytest.raises(OutputError, match=r"holds a study already\. Go on with --resume"):
-        prepared_study(a_copy)
-    assert prepared_study(a_copy, resume=True, only=FIRST).pending() == []
-    assert {cell.seed for cell in prepared_study(a_copy, resume=True).pending()} == {1, 2}
+def test_a_study_that_is_there_is_resumed_only_when_asked(a_copy):
+    with pytest.raises(OutputError, match=r"holds a study already\. Continue with --resume"):
+        prepared_sweep(a_copy)
+    assert prepared_sweep(a_copy, resume=True, only=FIRST).pending() == []
+    assert {run.seed for run in prepared_sweep(a_copy, resume=True).pending()} == {1, 2}
 
 
 def test_another_folder_is_not_taken(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "one.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(OutputError, match="must be a new folder or that of a study"):
-        prepared_study(tmp_path / "letters", write_config(tmp_path, a_document()), resume=True)
+        prepared_sweep(tmp_path / "letters", write_config(tmp_path, a_document()), resume=True)
 
 
-def test_only_cells_whose_settings_changed_are_run_anew(a_copy, tmp_path):
+def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     document = a_document()
     document["tasks"]["classification"]["profound"]["learning_rate"] = 0.001
-    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
-    assert {(cell.encoder, cell.task) for cell in study.pending()} == {
+    sweep = prepared_sweep(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {(run.encoder, run.task) for run in sweep.pending()} == {
         ("profound", "classification"),
         ("resnet", "classification"),
     }
-    study.collect()
+    sweep.collect()
     assert "classification" not in {run.task for run in read_tables(a_copy).runs if run.arm != "trivial"}
-    cell = Cell("profound", "classification", "scratch", 0)
-    before = torch.load(work_folder(cell, study.place) / CHECKPOINT, weights_only=True)["average"]
-    after = trained_run(cell, study.config, study.place).average  # not the finished run that lies there
+    run = RunKey("profound", "classification", "scratch", 0)
+    before = torch.load(sweep.workspace.training(run.name) / CHECKPOINT, weights_only=True)["average"]
+    after = trained_run(run, sweep.config, sweep.workspace).average  # not the finished run that lies there
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
@@ -152,10 +153,10 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
     groups = {"train": (20, 3), "validation": (1000, 1), "test": (2000, 4)}
     own = {part: {"first_seed": first, "count": count} for part, (first, count) in groups.items()}
     document["tasks"]["classification"]["phantoms"] = own
-    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
-    assert {cell.task for cell in study.pending()} == {"classification"}
+    sweep = prepared_sweep(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {run.task for run in sweep.pending()} == {"classification"}
     before = [row for row in read_tables(a_copy).distances if row.task == "classification"]
-    finish(study)
+    finish(sweep)
     tables = read_tables(a_copy)
     assert {run.n_test_cases for run in tables.runs if run.task == "classification"} == {4}
     assert {run.n_test_cases for run in tables.runs if run.task != "classification"} == {3}
@@ -169,45 +170,48 @@ def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
 
 
 def test_a_checksum_has_every_value_even_a_default_and_the_librarys_version(tmp_path, monkeypatch):
-    config = prepared_study(tmp_path / "study", write_config(tmp_path, a_document())).config
-    before = study_run.cell_sha256(SCRATCH, config)
+    config = prepared_sweep(tmp_path / "study", write_config(tmp_path, a_document())).config
+    before = study_run.run_sha256(SCRATCH, config)
     monkeypatch.setattr(study_run, "__version__", "9.9.9")
-    assert study_run.cell_sha256(SCRATCH, config) != before
+    assert study_run.run_sha256(SCRATCH, config) != before
     found = []
     for default in (0, 1):  # a setting whose default changed, and which nobody stated
         kind = make_dataclass("Settings", [("a_new_setting", int, default)])
-        monkeypatch.setattr(study_run, "cell_config", lambda *_, kind=kind: kind())
-        found.append(study_run.cell_sha256(SCRATCH, config))
+        monkeypatch.setattr(study_run, "training_config", lambda *_, kind=kind: kind())
+        found.append(study_run.run_sha256(SCRATCH, config))
     assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(("version", "words"), [("0.0.9", "by version 0.0.9"), (None, "a version that left no mark")])
 def test_runs_of_another_version_are_refused_and_kept(a_copy, version, words):
-    mark, checkpoint = a_copy / "work" / "library-version.txt", work_folder(SCRATCH, Place(a_copy)) / CHECKPOINT
-    study = prepared_study(a_copy, resume=True)
+    mark, checkpoint = a_copy / "work" / "library-version.txt", Workspace(a_copy).training(SCRATCH.name) / CHECKPOINT
+    sweep = prepared_sweep(a_copy, resume=True)
     mark.unlink() if version is None else mark.write_text(version)
-    for use in (lambda: prepared_study(a_copy, resume=True), lambda: trained_run(SCRATCH, study.config, study.place)):
+    for use in (
+        lambda: prepared_sweep(a_copy, resume=True),
+        lambda: trained_run(SCRATCH, sweep.config, sweep.workspace),
+    ):
         with pytest.raises(OutputError, match=words):
             use()
     assert checkpoint.is_file()
-    assert read_result(a_copy, SCRATCH) is not None
+    assert read_result(Workspace(a_copy), SCRATCH) is not None
 
 
 def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
     document = a_document()
     document["encoders"]["profound"]["pretraining"]["steps"] = 3
-    study = prepared_study(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
-    assert {(cell.encoder, cell.arm) for cell in study.pending()} == {
+    sweep = prepared_sweep(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
+    assert {(run.encoder, run.arm) for run in sweep.pending()} == {
         ("profound", "pretraining"),
         ("profound", "pretrained"),
     }
 
 
 def test_arms_differ_in_the_encoders_first_weights_alone(done):
-    study = prepared_study(done, resume=True)
-    config = cell_config(PRETRAINED, study.config)
-    assert config == cell_config(SCRATCH, study.config)
-    given = bundle_encoder_weights(read_bundle(bundle_folder("profound", study.place)))
+    sweep = prepared_sweep(done, resume=True)
+    config = training_config(PRETRAINED, sweep.config)
+    assert config == training_config(SCRATCH, sweep.config)
+    given = bundle_encoder_weights(read_bundle(sweep.workspace.pretrained("profound")))
     one = initial_network(config, Initialization(given)).state_dict()
     other = initial_network(config, None).state_dict()
     encoder = encoder_weights(one, config.model)
@@ -219,7 +223,7 @@ def test_arms_differ_in_the_encoders_first_weights_alone(done):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(a_copy):
+def test_a_run_that_is_stopped_resumes_from_its_checkpoint(a_copy):
     class StoppedError(Exception):
         pass
 
@@ -227,30 +231,30 @@ def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(a_copy):
         if 0 < part < 1:
             raise StoppedError
 
-    study = prepared_study(a_copy, resume=True)
-    before = read_result(a_copy, SCRATCH)
-    shutil.rmtree(work_folder(SCRATCH, study.place))
+    sweep = prepared_sweep(a_copy, resume=True)
+    before = read_result(Workspace(a_copy), SCRATCH)
+    shutil.rmtree(sweep.workspace.training(SCRATCH.name))
     with pytest.raises(StoppedError):
-        run_cell(SCRATCH, study.config, study.place, stop)
-    assert (work_folder(SCRATCH, study.place) / CHECKPOINT).is_file()
-    assert without_time(run_cell(SCRATCH, study.config, study.place)) == without_time(before)
+        run_one(SCRATCH, sweep.config, sweep.workspace, stop)
+    assert (sweep.workspace.training(SCRATCH.name) / CHECKPOINT).is_file()
+    assert without_time(run_one(SCRATCH, sweep.config, sweep.workspace)) == without_time(before)
 
 
-def test_a_damaged_checkpoint_is_begun_anew(a_copy):
-    study = prepared_study(a_copy, resume=True)
-    before = read_result(a_copy, SCRATCH)
-    checkpoint = work_folder(SCRATCH, study.place) / CHECKPOINT
+def test_a_damaged_checkpoint_is_trained_again(a_copy):
+    sweep = prepared_sweep(a_copy, resume=True)
+    before = read_result(Workspace(a_copy), SCRATCH)
+    checkpoint = sweep.workspace.training(SCRATCH.name) / CHECKPOINT
     checkpoint.write_bytes(b"half")
-    assert without_time(run_cell(SCRATCH, study.config, study.place)) == without_time(before)
+    assert without_time(run_one(SCRATCH, sweep.config, sweep.workspace)) == without_time(before)
 
 
 def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
-    study = prepared_study(a_copy, resume=True)
-    path = work_folder(SCRATCH, study.place) / CHECKPOINT
+    sweep = prepared_sweep(a_copy, resume=True)
+    path = sweep.workspace.training(SCRATCH.name) / CHECKPOINT
     document = torch.load(path, weights_only=True)
     torch.save({**document, "identity": "of an older version"}, path)
     written = path.stat().st_mtime_ns
-    found = trained_run(SCRATCH, study.config, study.place)
+    found = trained_run(SCRATCH, sweep.config, sweep.workspace)
     assert (found.step, found.history) == (document["step"], document["history"])
     assert all(torch.equal(found.average[name], tensor) for name, tensor in document["average"].items())
     assert path.stat().st_mtime_ns == written
@@ -259,14 +263,14 @@ def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
 def test_what_a_killed_process_left_half_written_is_removed(a_copy):
     (a_copy / "work" / "cells" / ".part-abc-checkpoint.pt").write_bytes(b"half")
     (a_copy / "work" / ".pretrained.x.part").mkdir()
-    prepared_study(a_copy, resume=True)
+    prepared_sweep(a_copy, resume=True)
     assert not list(a_copy.rglob(".*part*"))
 
 
 def test_real_cases_must_be_where_they_are_said_to_be(tmp_path):
     config = write_config(tmp_path, a_document())
     with pytest.raises(DatasetError, match="The folder of real cases must hold one"):
-        prepared_study(tmp_path / "study", config, real=tmp_path)
+        prepared_sweep(tmp_path / "study", config, real=tmp_path)
     config = write_config(tmp_path, a_document(real=None))
     with pytest.raises(ConfigError, match="must name the real cases"):
-        prepared_study(tmp_path / "study", config, real=tmp_path)
+        prepared_sweep(tmp_path / "study", config, real=tmp_path)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from study_grids import a_document, prepared_study, write_config
+from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import TERMINATED, main
 from VFMTransferLib.core.errors import ClusterError, DatasetError
-from VFMTransferLib.study import sweep as grid_run
-from VFMTransferLib.study.run import run_cell
-from VFMTransferLib.study.sweep import Study, Watcher, open_study, run_study
+from VFMTransferLib.study.run import run_one
+from VFMTransferLib.study.sweep import Sweep, SweepObserver, Unobserved, open_sweep, run_on, run_sweep
 from VFMTransferLib.study.tables import read_tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,12 +40,12 @@ def a_small_study() -> dict:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """The folder of the study, run by this process, one cell after another."""
+    """The folder of the study, run by this process, one run after another."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    study = prepared_study(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
-    for cell in study.cells:
-        run_cell(cell, study.config, study.place)
-    study.collect()
+    sweep = prepared_sweep(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
+    for run in sweep.runs:
+        run_one(run, sweep.config, sweep.workspace)
+    sweep.collect()
     return folder / "study"
 
 
@@ -83,9 +82,9 @@ def wait_for(what: Callable[[], bool], driver: psutil.Popen) -> None:
 
 
 def is_training(folder: Path) -> bool:
-    """Whether some cell has a checkpoint, but no result."""
-    cells = [path.parent.name for path in (folder / "work" / "cells").glob("*/checkpoint.pt")]
-    return any(not (folder / "work" / "results" / f"{cell}.json").is_file() for cell in cells)
+    """Whether some run has a checkpoint, but no result."""
+    runs = [path.parent.name for path in (folder / "work" / "cells").glob("*/checkpoint.pt")]
+    return any(not (folder / "work" / "results" / f"{run}.json").is_file() for run in runs)
 
 
 def results(folder: Path) -> int:
@@ -121,36 +120,36 @@ def test_killed_workers_and_drivers_change_nothing_but_times(undisturbed, begun)
     driver.wait(PATIENCE_S)
     assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
 
-    with open_study(begun, resume=True, only=TWO_SEEDS) as study:
-        assert run_study(study, count=1) == {}
+    with open_sweep(begun, resume=True, only=TWO_SEEDS) as sweep:
+        assert run_sweep(sweep, count=1) == {}
     assert timeless(begun) == timeless(undisturbed)
 
 
-class Listener(Watcher):
+class Listener(SweepObserver):
     def __init__(self) -> None:
         self.done, self.lines = [], []
 
-    def at(self, cell, line, part) -> None:
-        self.lines.append((cell, part))
+    def progressed(self, run, line, share) -> None:
+        self.lines.append((run, share))
 
-    def ended(self, cell) -> None:
-        self.done.append(cell)
+    def finished(self, run) -> None:
+        self.done.append(run)
 
 
-def test_a_cell_that_fails_stops_no_other(begun):
+def test_a_run_that_fails_stops_no_other(begun):
     for path in (begun / "work" / "phantoms").glob("phantom-002001-*"):
         path.write_bytes(b"half")  # a test phantom: the pretraining, which does not need it, goes well
     listener = Listener()
-    with open_study(begun, resume=True, only={"seed": ["0"]}) as study:
-        failures = run_study(study, count=2, watcher=listener)
-    assert [cell.arm for cell in listener.done] == ["pretraining"]
-    assert {cell.arm for cell in failures} == {"trivial", "scratch", "pretrained"}
+    with open_sweep(begun, resume=True, only={"seed": ["0"]}) as sweep:
+        failures = run_sweep(sweep, count=2, observer=listener)
+    assert [run.arm for run in listener.done] == ["pretraining"]
+    assert {run.arm for run in failures} == {"trivial", "scratch", "pretrained"}
     assert {type(error) for error in failures.values()} == {DatasetError}
-    assert {part for cell, part in listener.lines if cell.arm == "pretraining"} >= {0.0, 1.0}
+    assert {part for run, part in listener.lines if run.arm == "pretraining"} >= {0.0, 1.0}
 
 
 class Stub:
-    """A client on whose workers every cell has the same end."""
+    """A client on whose workers every run has the same end."""
 
     def __init__(self, error: BaseException) -> None:
         self.error, self.status = error, "error"
@@ -173,23 +172,23 @@ class Stub:
     subscribe_topic = unsubscribe_topic = cancel
 
 
-def run_round(study: Study, error: BaseException) -> dict:
-    return grid_run._Round(study, Stub(error), Watcher(), study.pending()).run()
+def run_on_stub(sweep: Sweep, error: BaseException) -> dict:
+    return run_on(Stub(error), sweep, sweep.pending(), Unobserved())
 
 
 def test_what_needs_a_pretraining_fails_with_it(tmp_path):
-    study = prepared_study(tmp_path / "study", write_config(tmp_path, a_small_study()))
-    failures = run_round(study, ValueError("broken"))
-    told = {str(error) for cell, error in failures.items() if cell.arm == "pretrained"}
-    assert told == {"The pretraining of profound failed, which it starts from."}
-    assert set(failures) == set(study.cells)
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, a_small_study()))
+    failures = run_on_stub(sweep, ValueError("broken"))
+    reasons = {str(error) for run, error in failures.items() if run.arm == "pretrained"}
+    assert reasons == {"The pretraining of profound failed, which it starts from."}
+    assert set(failures) == set(sweep.runs)
 
 
-def test_a_cell_whose_workers_keep_dying_is_given_up(tmp_path):
+def test_a_run_whose_workers_keep_dying_is_given_up(tmp_path):
     from distributed.scheduler import KilledWorker
 
-    study = prepared_study(tmp_path / "study", write_config(tmp_path, a_small_study()), only={"arm": ["trivial"]})
-    (failure,) = run_round(study, KilledWorker("cell", None, 3)).values()
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, a_small_study()), only={"arm": ["trivial"]})
+    (failure,) = run_on_stub(sweep, KilledWorker("run", None, 3)).values()
     assert "Its worker died 4 times" in str(failure)
 
 
@@ -201,19 +200,19 @@ def test_a_second_command_leaves_a_study_that_runs_as_it_is(begun, tmp_path, cap
     before = (begun / "config.yaml").read_bytes()
     other = write_config(tmp_path, a_small_study() | {"measurements": 3})
     assert main(["study", "--resume", "--config", str(other), "-o", str(begun)]) == 1
-    assert f"The study is run already, by process {driver.pid}" in capsys.readouterr().err
+    assert f"The study is already run by process {driver.pid}" in capsys.readouterr().err
     assert part.exists()
     assert (begun / "config.yaml").read_bytes() == before
     driver.send_signal(signal.SIGKILL)
     driver.wait(PATIENCE_S)
-    with open_study(begun, resume=True) as study:  # one who is killed locks nobody out
+    with open_sweep(begun, resume=True) as sweep:  # one who is killed locks nobody out
         assert not part.exists()
-        assert study.pending()
+        assert sweep.pending()
 
 
 def test_a_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("VFMTransferLib.core.cluster._ANSWER_S", 1)
     config, message = write_config(tmp_path, a_small_study()), r"The scheduler at tcp://127\.0\.0\.1:9 must answer"
-    with pytest.raises(ClusterError, match=message), open_study(tmp_path / "study", config) as study:
-        run_study(study, scheduler="tcp://127.0.0.1:9")
-    assert not (study.place.work / "running.json").exists()
+    with pytest.raises(ClusterError, match=message), open_sweep(tmp_path / "study", config) as sweep:
+        run_sweep(sweep, scheduler="tcp://127.0.0.1:9")
+    assert not (sweep.workspace.work / "running.json").exists()

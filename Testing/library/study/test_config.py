@@ -1,16 +1,15 @@
-"""A study's configuration: what it may say, what is refused, which cells it means and in which order."""
+"""A study's configuration: what it may state, what is refused, which runs it makes and in which order."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from study_grids import a_document, write_config
+from small_sweeps import a_document, write_config
 
 from VFMTransferLib.core.errors import ConfigError
 from VFMTransferLib.core.terms import TaskId
-from VFMTransferLib.study.config import read_config
-from VFMTransferLib.study.tables import Cell, chosen_cells, study_cells
+from VFMTransferLib.study.config import RunKey, planned_runs, read_config, selected_runs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,9 +66,9 @@ def changed(path: str, value) -> dict:
     ],
 )
 def test_what_cannot_be_is_refused_by_file_and_key(tmp_path, path, value, message):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         read_config(write_config(tmp_path, changed(path, value)))
-    assert message in str(told.value)
+    assert message in str(error.value)
 
 
 def test_a_file_that_is_no_yaml_is_refused(tmp_path):
@@ -84,33 +83,33 @@ def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
     shipped = read_config(ROOT / "Resources" / "Study" / "config.yaml")
     assert set(shipped.tasks) == set(TaskId)
     assert set(shipped.encoders) == {"profound", "provicnet"}
-    cells = study_cells(shipped)
-    arms = [(cell.encoder, cell.task, cell.arm, cell.seed) for cell in cells]
+    runs = planned_runs(shipped)
+    arms = [(run.encoder, run.task, run.arm, run.seed) for run in runs]
     assert len(set(arms)) == len(arms)
     for encoder in shipped.encoders:
-        assert sum(cell.encoder == encoder and cell.arm == "pretrained" for cell in cells) == 6 * 3
-    assert sum(cell.arm == "specialised" for cell in cells) == 6 * 3 + 1
-    assert sum(cell.arm == "trivial" for cell in cells) == 6
+        assert sum(run.encoder == encoder and run.arm == "pretrained" for run in runs) == 6 * 3
+    assert sum(run.arm == "specialised" for run in runs) == 6 * 3 + 1
+    assert sum(run.arm == "trivial" for run in runs) == 6
 
 
 def test_a_study_that_is_stopped_has_all_arms_of_one_seed_first(config):
-    cells = study_cells(config)
-    measured = [cell for cell in cells if cell.is_trained and cell.task]
-    assert [cell.seed for cell in measured] == sorted(cell.seed for cell in measured)
-    untrained = [cell for cell in cells if not cell.is_trained]
-    assert cells[: len(untrained)] == tuple(untrained)
-    for place, cell in enumerate(cells):
-        assert cell.needs is None or cell.needs in cells[:place]
+    runs = planned_runs(config)
+    measured = [run for run in runs if run.is_trained and run.task]
+    assert [run.seed for run in measured] == sorted(run.seed for run in measured)
+    untrained = [run for run in runs if not run.is_trained]
+    assert runs[: len(untrained)] == tuple(untrained)
+    for place, run in enumerate(runs):
+        assert run.needs is None or run.needs in runs[:place]
 
 
-def test_a_part_of_the_cells_brings_the_pretraining_that_it_needs(config):
-    cells = study_cells(config)
-    chosen = chosen_cells(cells, {"encoder": ["provicnet"], "seed": ["1"]})
+def test_a_part_of_the_runs_brings_the_pretraining_that_it_needs(config):
+    runs = planned_runs(config)
+    chosen = selected_runs(runs, {"encoder": ["provicnet"], "seed": ["1"]})
     task = "anatomy-segmentation"
     assert set(chosen) == {
-        Cell("provicnet", "", "pretraining", 0),
-        Cell("provicnet", task, "pretrained", 1),
-        Cell("provicnet", task, "scratch", 1),
+        RunKey("provicnet", "", "pretraining", 0),
+        RunKey("provicnet", task, "pretrained", 1),
+        RunKey("provicnet", task, "scratch", 1),
     }
-    with pytest.raises(ConfigError, match="must have a cell of seed=9"):
-        chosen_cells(cells, {"seed": ["9"]})
+    with pytest.raises(ConfigError, match="must have a run of seed=9"):
+        selected_runs(runs, {"seed": ["9"]})
