@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from VFMTransferLib.encoders.base import MODELS
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network, published_models
 
 from .measure import Measurement, median_s
 
@@ -18,7 +17,7 @@ NAMES = {"encoder": "ProFound encoder", "upernet": "ProFound UPerNet"}
 @torch.inference_mode()
 def measure() -> Iterator[Measurement]:
     """ProFound's encoder and UPerNet at 64x224x224."""
-    network = build_network(MODELS["profound-upernet-lesion"]).eval()
+    network = build_network(published_models()["profound-upernet-lesion"]).eval()
     x = torch.randn(INPUT_SHAPE, generator=torch.Generator().manual_seed(0))
     parts = {"encoder": network.encoder, "upernet": network}
     before = torch.get_num_threads()

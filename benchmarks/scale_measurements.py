@@ -20,13 +20,14 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.machine import cpu_name
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER, ModelSpec
-from VFMTransferLib.encoders.demonstration import FAMILIES, published
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network, find_family, pretrained_families, published_models
+from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.pretext import PretextTask, View, pretext_task
 from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
+from VFMTransferLib.encoders.profound.spec import PROFOUND_ENCODER
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.tasks import find_task
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.crops import sample_view, training_case
 from VFMTransferLib.training.loop import Run, Schedule
@@ -36,7 +37,7 @@ DECODER_WIDTH = 512  # as published
 # A coarse phantom, quickly made, is brought to the voxels of a clinical T2w, and to those of its diffusion.
 _COARSE_MM = (3.0, 3.0, 3.0)
 _T2W_MM, _DIFFUSION_MM = (0.5, 0.5, 3.0), (2.0, 2.0, 3.0)
-_FUSION = MODELS["provicnet-fusion"]
+_FUSION = published_models()["provicnet-fusion"]
 _TASKS_READ = 500
 
 
@@ -90,9 +91,9 @@ def counted() -> dict[str, Any]:
         autoencoder = MaskedAutoencoder(PROFOUND_ENCODER, DECODER_WIDTH)
         image, visible = torch.randn(1, 3, *PROFOUND_ENCODER.preprocess.patch), torch.ones(1, 1, 4, 14, 14)
         rows = {"mae": _row(autoencoder, lambda: autoencoder.loss(image, visible))}
-        for family in FAMILIES:
+        for family in pretrained_families():
             for task in TaskId:
-                spec = published(family, task)
+                spec = find_family(family).network_for(find_task(task), "published")
                 network, inputs = build_network(spec).eval(), _inputs(spec)
                 rows[f"{family} {task}"] = _row(network, lambda n=network, x=inputs: n(*x))
     return {"forward_flop": {k: v[0] for k, v in rows.items()}, "parameters": {k: v[1] for k, v in rows.items()}}

@@ -16,8 +16,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from VFMTransferLib.bundles.bundle import Block
-from VFMTransferLib.bundles.metadata import ACTIVATIONS, ENCODER_KINDS, HEAD_KINDS, NORMALIZATIONS
 from VFMTransferLib.core.decoding import Limits, OneOf
+from VFMTransferLib.encoders.base import ACTIVATIONS, FAMILIES, NORMALIZATIONS
 from VFMTransferLib.io.results import ResultDocument
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.worker.messages import PROTOCOL, REPLIES, REQUESTS
@@ -217,13 +217,15 @@ def bundle_schema() -> Json:
         special={
             "ModelSpec.task": {"enum": [*task_ids(), None]},
             "ModelSpec.activation": {"enum": list(ACTIVATIONS)},
-            "HeadSpec.kind": {"enum": list(HEAD_KINDS)},
+            "HeadSpec.kind": {
+                "enum": list(dict.fromkeys(kind for each in FAMILIES.values() for kind in each.head_kinds))
+            },
             "PreprocessSpec.normalization": {"enum": list(NORMALIZATIONS)},
             "Calibration.temperature": {"type": "number", "exclusiveMinimum": 0},
         },
     )
     model = SchemaMaker(every_key=True, special=maker.special, definitions=maker.definitions)
-    sizes = [model.of_class(kind, {"kind": {"const": name}}) for name, kind in ENCODER_KINDS.items()]
+    sizes = [model.of_class(each.spec_type, {"kind": {"const": each.json_kind}}) for each in FAMILIES.values()]
     maker.special["ModelSpec.encoder"] = {"oneOf": sizes}
     maker.special["Block.model"] = model.of_type(get_type_hints(Block)["model"])
     block = maker.of_class(Block)

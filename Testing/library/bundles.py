@@ -12,8 +12,8 @@ from networks import SMALL_SPECS, small_network
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import export_onnx
 from VFMTransferLib.core.terms import Arm, Label
+from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.base import ModelSpec
-from VFMTransferLib.encoders.network import build_network
 
 
 def make_bundle(

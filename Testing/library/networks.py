@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from specs import MODELS, PROFOUND_ENCODER, ConvNeXtSpec, ViTSpec
 from torch import Tensor, nn
 
-from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER, ConvNeXtSpec, ModelSpec, ViTSpec
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.base import ModelSpec
 
 SMALL_CONVNEXT = ConvNeXtSpec(depths=(1, 1, 2, 1), dims=(8, 12, 16, 20))
 # 32 x 32 patches as published, but of 2 px.

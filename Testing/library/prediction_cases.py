@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS, ModelSpec
+from VFMTransferLib.encoders.base import ModelSpec
 
 
 def tilted(size, spacing_mm, angles=(0.2, -0.1, 0.15), flip=(1, -1, 1)) -> Geometry:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 from networks import SMALL_SPECS
+from specs import ViTSpec
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import ViTSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.slices import SliceCase, slice_case

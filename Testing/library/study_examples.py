@@ -6,8 +6,10 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from specs import MODELS, ConvNeXtSpec, ViTSpec
+
 from VFMTransferLib.core.terms import Label, TaskId
-from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, ModelSpec, ViTSpec
+from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks import TASKS

@@ -42,10 +42,10 @@ def test_the_documents_tables_are_those_of_the_recorded_measurements(scale):
 def test_what_was_counted_is_still_so(scale):
     """The two published networks that are pretrained; counting builds them without memory."""
     import torch
+    from specs import MODELS, PROFOUND_ENCODER
 
     from benchmarks.scale_measurements import DECODER_WIDTH, _inputs
-    from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
-    from VFMTransferLib.encoders.network import build_network
+    from VFMTransferLib.encoders import build_network
     from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 
     recorded = json.loads(scale.RECORDED.read_text(encoding="utf-8"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from specs import MODELS, ConvNeXtSpec
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS, ConvNeXtSpec, HeadSpec, ModelSpec, PreprocessSpec
+from VFMTransferLib.encoders.base import HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.augmentation import Augmentation

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import CheckpointError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_folder
+from ..core.machine import why_not_installed
 from ..core.terms import Arm, Sequence
-from ..encoders.base import ModelSpec
-from ..inference.runtimes import why_not_torch
+from ..encoders.base import ModelSpec, family_of
 from .archive import copy_folder, extract_zip, is_bundle_folder, is_bundle_zip, name_of
 from .bundle import Bundle, file_sha256, read_bundle, rename, write_bundle
 from .catalog import user_folder
@@ -20,12 +20,7 @@ from .catalog import user_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PROVICNET_LICENSE = "MIT"
-_UNSTATED_LICENSE = "not stated by the authors"
 _IMPORTED = "Imported from the authors' released weights."
-_PROVICNET_NOTE = (
-    " They are already supervised on gland and cancer labels, so they are no neutral start for segmentation."
-)
 
 
 def import_files(
@@ -72,7 +67,7 @@ def import_files(
     _require_bundle(final, overwrite)
     with atomic_folder(final, overwrite) as work:
         bundle = write_bundle(replace(bundle, folder=work), state, overwrite=True)
-        if export and spec.head.kind != "none":
+        if export and spec.task is not None:
             from .onnx_export import export_onnx
 
             export_onnx(bundle)
@@ -88,7 +83,7 @@ def _read_network(
     paths: list[Path], sequence: Sequence | str | None, keep_fusion_streams: bool
 ) -> tuple[ModelSpec, dict[str, Tensor]]:
     """The specification and the tensors of the authors' files."""
-    reason = why_not_torch()
+    reason = why_not_installed("torch", "safetensors", extra="torch")
     if reason:
         raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
     from ..encoders.checkpoint import read_network
@@ -99,13 +94,7 @@ def _read_network(
 
 def _describe(spec: ModelSpec, name: str, paths: list[Path], keep_fusion_streams: bool) -> Bundle:
     """What is known of a network that came as the authors' files; its folder is still to be set."""
-    provicnet = spec.family == "provicnet"
-    training: dict[str, object] = {
-        "source": [{"file": path.name, "sha256": file_sha256(path)} for path in paths],
-    }
-    if spec.head.kind == "fusion":
-        own = "the fusion file" if keep_fusion_streams else "the sequence networks' heads, as upstream does"
-        training["fusion_streams_from"] = own
+    family = family_of(spec)
     return Bundle(
         folder=Path(name),
         name=name,
@@ -113,9 +102,12 @@ def _describe(spec: ModelSpec, name: str, paths: list[Path], keep_fusion_streams
         version="1.0.0",
         spec=spec,
         arm=Arm.PRETRAINED,
-        training=training,
-        license=_PROVICNET_LICENSE if provicnet else _UNSTATED_LICENSE,
-        description=f"{spec.title}. {_IMPORTED}{_PROVICNET_NOTE if provicnet else ''}",
+        training={
+            "source": [{"file": path.name, "sha256": file_sha256(path)} for path in paths],
+            **family.import_record(spec, keep_fusion_streams),
+        },
+        license=family.weights_license,
+        description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
     )
 
 

@@ -14,7 +14,7 @@ from ..core.decoding import from_json, to_json
 from ..core.errors import BundleError
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
 from ..core.version import __version__
-from ..encoders.base import ConvNeXtSpec, ModelSpec, ViTSpec
+from ..encoders.base import ACTIVATIONS, FAMILIES, NEIGHBORS, NORMALIZATIONS, ModelSpec, family_of
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
@@ -23,17 +23,12 @@ if TYPE_CHECKING:
 METADATA = "configs/metadata.json"
 WEIGHTS = "models/model.safetensors"
 ONNX = "models/model.onnx"
-ENCODER_KINDS: dict[str, type] = {"convnextv2": ConvNeXtSpec, "vit": ViTSpec}
-HEAD_KINDS = ("none", "classifier", "upernet", "unetr", "convolution", "fusion", "restoration", "matching")
-ACTIVATIONS = ("softmax", "sigmoid", "none")
-NORMALIZATIONS = ("zscore-nonzero", "zscore-tissue", "zscore-gland")
 
 
 def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
     """The JSON object of a `ModelSpec`; the encoder gains `kind`, which tells its class."""
     document = to_json(spec)
-    kind = next(kind for kind, cls in ENCODER_KINDS.items() if isinstance(spec.encoder, cls))
-    document["encoder"] = {"kind": kind, **document["encoder"]}
+    document["encoder"] = {"kind": family_of(spec).json_kind, **document["encoder"]}
     return document
 
 
@@ -48,15 +43,9 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
         BundleError: A key is missing, unknown, of the wrong type, or has a value that cannot be; the
             message names it.
     """
-    encoder = document.get("encoder") if isinstance(document, dict) else None
     try:
-        if isinstance(encoder, dict):
-            choices = ", ".join(ENCODER_KINDS)
-            if encoder.get("kind") not in ENCODER_KINDS:
-                raise ValueError(f"'{where}.encoder.kind' must be one of {choices}, got {encoder.get('kind')!r:.60}.")
-            sizes = {key: value for key, value in encoder.items() if key != "kind"}
-            built: Any = from_json(ENCODER_KINDS[encoder["kind"]], sizes, f"{where}.encoder", every_key=True)
-            document = {**document, "encoder": built}
+        if isinstance(document, dict) and "encoder" in document:
+            document = {**document, "encoder": _encoder_from_json(document["encoder"], f"{where}.encoder")}
         spec = from_json(ModelSpec, document, where, every_key=True)
     except ValueError as error:
         raise BundleError(str(error)) from error
@@ -64,10 +53,22 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
     return spec
 
 
+def _encoder_from_json(document: Any, where: str) -> Any:
+    """The sizes that an object states, of the family that its `kind` names."""
+    document = from_json(dict[str, Any], document, where)
+    kinds = {family.json_kind: family.spec_type for family in FAMILIES.values()}
+    kind = document.get("kind")
+    if kind not in kinds:
+        raise ValueError(f"'{where}.kind' must be one of {', '.join(kinds)}, got {kind!r:.60}.")
+    return from_json(kinds[kind], {k: v for k, v in document.items() if k != "kind"}, where, every_key=True)
+
+
 def _check_values(spec: ModelSpec, where: str) -> None:
     """Raise where a value has the right type but cannot be."""
+    family = family_of(spec)
     rules = (
-        (spec.head.kind in HEAD_KINDS, "head.kind", f"one of {', '.join(HEAD_KINDS)}", spec.head.kind),
+        (spec.head.kind in family.head_kinds, "head.kind", f"one of {', '.join(family.head_kinds)}", spec.head.kind),
+        (spec.task is None or spec.task in TASKS, "task", f"one of {', '.join(TASKS)}, or null", spec.task),
         (spec.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", spec.activation),
         (
             spec.preprocess.normalization in NORMALIZATIONS,
@@ -89,25 +90,14 @@ def _check_values(spec: ModelSpec, where: str) -> None:
             f"one for each of {spec.head.out_channels} output channels, or none",
             spec.labels,
         ),
-        *_encoder_rules(spec),
+        *(
+            (False, f"encoder.{field}", must_be, getattr(spec.encoder, field))
+            for field, must_be in family.problems(spec.encoder)
+        ),
     )
     for holds, key, must_be, found in rules:
         if not holds:
             raise BundleError(f"'{where}.{key}' must be {must_be}, got {to_json(found)!r:.60}.")
-
-
-def _encoder_rules(spec: ModelSpec) -> tuple[tuple[bool, str, str, object], ...]:
-    encoder = spec.encoder
-    if isinstance(encoder, ConvNeXtSpec):
-        return (
-            (len(encoder.depths) == 4 and min(encoder.depths) > 0, "encoder.depths", "four positive", encoder.depths),
-            (len(encoder.dims) == 4 and min(encoder.dims) > 0, "encoder.dims", "four positive", encoder.dims),
-        )
-    return (
-        (encoder.depth > 0, "encoder.depth", "positive", encoder.depth),
-        (encoder.heads > 0 and encoder.dim % encoder.heads == 0, "encoder.dim", "a multiple of heads", encoder.dim),
-        (encoder.image_px % encoder.patch_px == 0, "encoder.image_px", "a multiple of patch_px", encoder.image_px),
-    )
 
 
 FORMAT = 1
@@ -190,7 +180,7 @@ def inference_config() -> dict[str, Any]:
         "case": "",
         "output_dir": "$@bundle_root + '/eval'",
         "bundle": "$read_bundle(@bundle_root)",
-        "network_def": {"_target_": "VFMTransferLib.encoders.network.build_network", "spec": "$@bundle.spec"},
+        "network_def": {"_target_": "VFMTransferLib.encoders.build_network", "spec": "$@bundle.spec"},
         "network": {"_target_": "VFMTransferLib.bundles.weights.load_network", "bundle": "@bundle"},
         "result": "$VFMTransferLib.inference.predict(VFMTransferLib.read_case(@case), @bundle)",
         "run": ["$VFMTransferLib.save_result(@result, @output_dir)"],
@@ -199,19 +189,19 @@ def inference_config() -> dict[str, Any]:
 
 def _inputs(spec: ModelSpec) -> dict[str, Any]:
     names = ["zeros" if sequence is None else _CHANNEL_TITLES[sequence.value] for sequence in spec.preprocess.sequences]
-    if isinstance(spec.encoder, ViTSpec):
+    if spec.is_slice_based:
         return _slice_inputs(spec, names)
     channels = {str(i): name for i, name in enumerate(names)}
     return {"image": _image(len(names), spec.preprocess.patch, channels)}
 
 
 def _slice_inputs(spec: ModelSpec, streams: list[str]) -> dict[str, Any]:
-    """ProViCNet: each stream is three neighboring slices of one sequence; then (slice index, number of slices)."""
-    pixels = spec.encoder.image_px  # type: ignore[union-attr]
+    """Each stream is three neighboring slices of one sequence; then (slice index, number of slices)."""
+    pixels = family_of(spec).image_px(spec)
     slices = ("slice before", "slice", "slice after")
     keys = ["image"] if len(streams) == 1 else list(spec.preprocess.sequences)
     images = {
-        str(key): _image(3, (pixels, pixels), {str(i): f"{name}, {place}" for i, place in enumerate(slices)})
+        str(key): _image(NEIGHBORS, (pixels, pixels), {str(i): f"{name}, {place}" for i, place in enumerate(slices)})
         for key, name in zip(keys, streams, strict=True)
     }
     positions = {
@@ -230,9 +220,9 @@ def _slice_inputs(spec: ModelSpec, streams: list[str]) -> dict[str, Any]:
 def _outputs(spec: ModelSpec) -> dict[str, Any]:
     channels = {str(i): str(name) for i, name in enumerate(spec.labels)}
     shape: tuple[int, ...] = spec.preprocess.patch
-    if spec.head.kind in ("classifier", "none"):
+    if spec.head.is_vector:
         shape = ()
-    elif isinstance(spec.encoder, ViTSpec):
+    elif spec.is_slice_based:
         shape = shape[1:]
     output = _image(
         spec.head.out_channels, shape, channels or {str(i): f"channel {i}" for i in range(spec.head.out_channels)}

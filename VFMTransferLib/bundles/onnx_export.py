@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..core.errors import BundleError
 from ..core.files import atomic_file
-from ..encoders.base import ModelSpec, ViTSpec
+from ..encoders.base import NEIGHBORS, ModelSpec, family_of
 from .bundle import Bundle, record_checksum
 from .metadata import ONNX, WEIGHTS
 from .tensors import StoredTensor, read_index
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 TOLERANCE = 1e-3
-_SLICES = 3
 # Two sizes (D, H, W) that share no axis; every encoder's total stride, 16, divides them.
 _TRIAL_SIZES = ((32, 48, 64), (48, 96, 32))
 _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
@@ -81,22 +80,12 @@ def export_onnx(bundle: Bundle) -> Bundle:
 
 def signature_of(spec: ModelSpec) -> Signature:
     """Inputs and free axes: any batch, and for 3D networks any size that the network takes."""
-    if isinstance(spec.encoder, ViTSpec):
-        names = (*_window_names(spec), "positions")
-        return Signature(names, {name: {0: "batch"} for name in (*names, "logits")})
-    space = {2: "depth", 3: "height", 4: "width"}
-    axes = {"x": {0: "batch", **space}, "logits": {0: "batch"}}
-    if spec.head.kind not in ("classifier", "none"):
-        axes["logits"] |= space
-    return Signature(("x",), axes)
-
-
-def _window_names(spec: ModelSpec) -> tuple[str, ...]:
-    if spec.head.kind == "fusion":
-        return ("t2w", "adc", "dwi")
-    if spec.head.kind in ("restoration", "matching", "classifier"):
-        return tuple(str(sequence) for sequence in spec.preprocess.sequences)
-    return ("x",)
+    names = family_of(spec).input_names(spec)
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*names, "logits")}
+    if not spec.is_slice_based:
+        for name in names if spec.head.is_vector else axes:
+            axes[name] |= {2: "depth", 3: "height", 4: "width"}
+    return Signature(names, axes)
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
@@ -109,11 +98,11 @@ def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: i
         seed: Of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
-    if not isinstance(spec.encoder, ViTSpec):
-        return (torch.randn(batch, spec.encoder.in_channels, *size, generator=generator),)
-    pixels = spec.encoder.image_px
-    streams = len(signature_of(spec).names) - 1
-    images = (torch.randn(batch, _SLICES, pixels, pixels, generator=generator) for _ in range(streams))
+    family, channels = family_of(spec), len(spec.preprocess.sequences)
+    if not spec.is_slice_based:
+        return (torch.randn(batch, channels, *size, generator=generator),)
+    pixels = family.image_px(spec)
+    images = (torch.randn(batch, NEIGHBORS, pixels, pixels, generator=generator) for _ in range(channels))
     positions = torch.tensor([[float(4 + i), 20.0] for i in range(batch)])
     return (*images, positions)
 

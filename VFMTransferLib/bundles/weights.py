@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,13 +9,10 @@ from torch import Tensor, nn
 
 from ..core.errors import BundleError
 from ..core.files import atomic_file
-from ..encoders.base import ModelSpec
-from ..encoders.network import build_network
+from ..encoders.weights import empty_network, encoder_weights, mismatch
 from .bundle import Bundle, stored_arrays, verify
 from .catalog import as_bundle
 from .tensors import read_index
-
-_LISTED = 3
 
 
 def load_network(bundle: Bundle | str | Path) -> nn.Module:
@@ -33,7 +29,7 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
     verify(bundle)
     state = read_weights(bundle.weights_path)
     network = empty_network(bundle.spec)
-    difference = describe_mismatch(network, state)
+    difference = mismatch(network.state_dict(), state)
     if difference:
         raise BundleError(
             f"The weights of bundle '{bundle.name}' must be those of {bundle.spec.name}, but {difference}. "
@@ -43,10 +39,15 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
     return network.eval()
 
 
-def empty_network(spec: ModelSpec) -> nn.Module:
-    """Build a network whose tensors have shapes but no memory, to be filled or compared."""
-    with torch.device("meta"):
-        return build_network(spec)
+def bundle_encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """The encoders' tensors of a bundle, float32, by their own names, see `encoders.weights`.
+
+    Raises:
+        BundleError: The bundle's weights cannot be read.
+        ChecksumError: The weights differ from the bundle's checksum.
+    """
+    verify(bundle)
+    return encoder_weights(read_weights(bundle.weights_path), bundle.spec)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -58,7 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     read_index(path)  # says in a sentence what is wrong with the file
-    return {name: _as_float32(tensor) for name, tensor in load_file(path).items()}
+    return {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
 
 
 def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -81,30 +82,3 @@ def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.floa
     arrays = stored_arrays(network.state_dict(), half=dtype == torch.float16)
     with atomic_file(path) as part:
         save_file(arrays, part, {"format": "pt"})
-
-
-def describe_mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Say in a clause how a state dict differs from a network's tensors; empty where it does not."""
-    return mismatch(network.state_dict(), state)
-
-
-def mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Say in a clause how given tensors differ from the wanted ones, by name and shape; empty where they do not."""
-    missing = [name for name in wanted if name not in given]
-    extra = [name for name in given if name not in wanted]
-    reshaped = [
-        f"{name} ({tuple(given[name].shape)} for {tuple(wanted[name].shape)})"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    parts = [("lack", missing), ("also hold", extra), ("have another shape in", reshaped)]
-    return "; ".join(f"they {verb} {_listed(names)}" for verb, names in parts if names)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

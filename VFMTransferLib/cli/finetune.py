@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..core.terms import Arm
+from ..encoders import pretrained_families
 from ..tasks import TASKS
 from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
 
-FAMILIES = ("profound", "provicnet")
+FAMILIES = pretrained_families()
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
     "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..encoders.pretext import PRETEXT_TASKS
+from ..encoders.pretext import pretext_tasks
 from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
 
 PHANTOMS = "phantoms"
@@ -18,8 +18,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "data", nargs="?", metavar="DATA", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
     )
-    tasks = "; ".join(f"{name}: {what}" for name, what in PRETEXT_TASKS.items())
-    parser.add_argument("--pretext", choices=tuple(PRETEXT_TASKS), help=f"{tasks}. Writes a bundle for --init")
+    tasks = "; ".join(f"{name}: {what}" for name, what in pretext_tasks().items())
+    parser.add_argument("--pretext", choices=tuple(pretext_tasks()), help=f"{tasks}. Writes a bundle for --init")
     parser.add_argument("--objective", choices=tuple(_OLD_NAMES), help=argparse.SUPPRESS)
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")

@@ -123,6 +123,14 @@ def describe_site_packages() -> dict[str, Any]:
     }
 
 
+def why_not_installed(*modules: str, extra: str) -> str:
+    """A sentence that names those modules that are not there, and the extra that has them; nothing where all are."""
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return ""
+    return f"not installed: {', '.join(lacking)}; install it in the set-up (pip install 'vfm-transfer[{extra}]')."
+
+
 def is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder, by making one: rights alone do not tell on Windows or a read-only disk."""
     try:

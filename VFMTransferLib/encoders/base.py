@@ -1,47 +1,35 @@
-"""Every model as a table: what it is made of, what it takes, what it gives. No torch here.
+"""The two sides of an encoder: the tables that describe one network, and the contract of a whole family. No torch here.
 
-A fact about a model stands once, in its `ModelSpec`, and drives preprocessing, building, weights,
-export and postprocessing. A bundle carries its own `ModelSpec`, so that a network of any size is
-described the same way.
+A `ModelSpec` states each fact about a network once, and drives preprocessing, building, weights, export and
+postprocessing. A bundle carries its own, so that a network of any size is described the same way. An `EncoderFamily` is
+what `encoders/<family>/` gives to the rest of the library, which never asks for a family's name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_type_hints
 
-from ..core.terms import Label, Sequence, TaskId
-from ..tasks import TASKS
-from ..tasks.base import Task
+from ..core.decoding import from_json, to_json
+from ..core.terms import Sequence as ImageSequence
+from ..core.volume import Geometry, IntTriple, Triple, Volume
 
-PROFOUND_PAPER = "https://arxiv.org/abs/2603.03961"
-PROVICNET_PAPER = "https://arxiv.org/abs/2502.00366"
+if TYPE_CHECKING:
+    from pathlib import Path
 
+    from torch import Tensor, nn
 
-@dataclass(frozen=True)
-class ConvNeXtSpec:
-    """3D ConvNeXt V2 of ProFound: blocks and channels of the four stages.
+    from .pretext import PretextTask
 
-    The total stride is 16: stem 4, then 2, 2, 1.
-    """
-
-    depths: tuple[int, ...] = (3, 3, 9, 3)
-    dims: tuple[int, ...] = (96, 192, 384, 768)
-    in_channels: int = 3
-
-
-@dataclass(frozen=True)
-class ViTSpec:
-    """DINOv2 vision transformer of ProViCNet, with registers and two position tokens."""
-
-    depth: int = 12
-    dim: int = 384
-    heads: int = 6
-    patch_px: int = 14
-    registers: int = 4
-    image_px: int = 448
-    pretrained_image_px: int = 518
-    in_channels: int = 3
+Size = Literal["published", "demonstration"]
+NORMALIZATIONS = ("zscore-nonzero", "zscore-tissue", "zscore-gland")
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+IMAGE_HEADS = ("restoration", "matching")
+NEIGHBORS = 3
+"""Slices that a slice-based network sees at once: the slice and its two neighbors."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +37,11 @@ class HeadSpec:
     """What turns features into logits.
 
     Attributes:
-        kind: `classifier`, `upernet`, `unetr`, `convolution` (ProViCNet, one sequence),
-            `fusion` (ProViCNet, three sequences), `restoration`, `matching`, or `none` (the encoder alone, which
-            gives one feature vector a sample).
-        out_channels: Channels of the logits, or of the image that a restoration gives.
-        width: Channels of the decoder: 256 hidden (classifier), 512 (upernet), 32 (unetr),
-            128 (convolution and fusion), 16 at the input's size (restoration) or compared
-            (matching), the features (none).
+        kind: One of the family's `head_kinds`. All families share `none` (the encoder alone, one feature vector a
+            sample), `classifier` (one vector of logits), `restoration` (an image-to-image head) and `matching` (the
+            cost-volume head of distortion correction); the others give dense logits.
+        out_channels: Channels of the logits, or of the image.
+        width: Channels within the head; what they are is the head's own.
         auxiliary_width: Channels of UPerNet's auxiliary head, which serves training only.
     """
 
@@ -64,17 +50,22 @@ class HeadSpec:
     width: int
     auxiliary_width: int = 256
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether the output is one vector a sample, and not a map."""
+        return self.kind in ("none", "classifier")
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
     """How a case becomes a network's input.
 
     Attributes:
-        sequences: Sequence of each input channel; `None` is a channel of zeros. For ProViCNet: the
-            sequences of its streams, one network each.
+        sequences: Sequence of each input channel; `None` is a channel of zeros. Of a slice-based network: the
+            sequences, each a window of slices of its own.
         spacing_mm: Network grid (x, y, z).
-        patch: Input size in voxels (D, H, W). For ProViCNet D is 1 (a slice; its neighbors are
-            channels) and H, W are the in-plane grid before the slice is scaled to `image_px`.
+        patch: Input size in voxels (D, H, W). Of a slice-based network D is 1 (a slice; its neighbors are
+            channels) and H, W are the in-plane grid before the slice is scaled to the encoder's size.
         normalization: `zscore-nonzero` (mean and std over non-zero voxels of the whole field of
             view; zeros stay zeros), `zscore-tissue` (by the same two numbers, zeros too, so that they stay the
             darkest), or `zscore-gland` (over the voxels in the gland mask).
@@ -84,7 +75,7 @@ class PreprocessSpec:
             both in-plane diagonals; their outputs are averaged.
     """
 
-    sequences: tuple[Sequence | None, ...]
+    sequences: tuple[ImageSequence | None, ...]
     spacing_mm: tuple[float, float, float]
     patch: tuple[int, int, int]
     normalization: str = "zscore-nonzero"
@@ -92,15 +83,20 @@ class PreprocessSpec:
     whole_volume: bool = False
     shift_voxels: int = 0
 
+    @property
+    def images(self) -> tuple[ImageSequence, ...]:
+        """The sequences without the channels of zeros."""
+        return tuple(sequence for sequence in self.sequences if sequence is not None)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
     """One network, whole.
 
     Attributes:
-        name: Lower-case name of the architecture, a key of `MODELS`.
-        task: What it was made for; `None` for an encoder alone, which is a starting point only.
-        encoder: `ConvNeXtSpec` (ProFound) or `ViTSpec` (ProViCNet).
+        name: Lower-case name of the architecture.
+        task: Id of the task that it was made for; `None` for an encoder alone, which is an initialization only.
+        encoder: Its sizes, the family's own dataclass.
         head: The head.
         preprocess: What its input is.
         labels: Name of each output channel that is a class; `Label` values where the meaning is
@@ -114,209 +110,355 @@ class ModelSpec:
     name: str
     title: str
     task: str | None
-    encoder: ConvNeXtSpec | ViTSpec
+    encoder: Any
     head: HeadSpec
     preprocess: PreprocessSpec
     labels: tuple[str, ...]
     activation: str
     threshold: float = 0.5
-    paper: str = PROFOUND_PAPER
+    paper: str = ""
     license: str = "Apache-2.0"
 
     @property
     def family(self) -> str:
-        """`profound` or `provicnet`."""
-        return "profound" if isinstance(self.encoder, ConvNeXtSpec) else "provicnet"
+        """The name of the encoder's family."""
+        return family_of(self).name
 
     @property
-    def prediction_task(self) -> Task:
-        """The row of the task that it predicts.
+    def is_slice_based(self) -> bool:
+        """Whether it sees slices with their neighbors, one after another, and not windows (D, H, W)."""
+        return family_of(self).is_slice_based
+
+
+class TaskInput(Protocol):
+    """What an encoder has to know of a task; `tasks.base.Task` satisfies it.
+
+    Attributes:
+        id: Its id, as `ModelSpec.task`.
+        network_title: What a network of it does, within a title: "T2w→ADC translation".
+        sequences: The sequences that it takes.
+        reference: The sequence whose field of view the network sees, and on whose grid the result comes back.
+        output: `segmentation`, `classification` or `image`.
+        head: The kind of head that it asks of an encoder: `dense`, `classes`, `restoration` or `matching`.
+        labels: Classes of the network that is trained here; none of an image.
+        activation: What turns its logits into probabilities.
+        finds_gland: Whether it segments the gland, so that a gland mask must not help it.
+        uses_gland_slices: Whether slices without gland are left out, as they bear nothing on the answer.
+        works_within_slices: Whether neighboring slices are of little use to it.
+        initial_output: What an untrained image-to-image network gives everywhere.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def network_title(self) -> str: ...
+    @property
+    def sequences(self) -> tuple[ImageSequence, ...]: ...
+    @property
+    def reference(self) -> ImageSequence: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def head(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def finds_gland(self) -> bool: ...
+    @property
+    def uses_gland_slices(self) -> bool: ...
+    @property
+    def works_within_slices(self) -> bool: ...
+    @property
+    def initial_output(self) -> float: ...
+
+    def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
+        """The grid of the network's input.
+
+        Args:
+            seen: The reference sequence's grid, axes nearest to Left, Posterior, Superior.
+            spacing_mm: Of the network (x, y, z).
+        """
+        ...
+
+    def place(self, volume: Volume, grid: Geometry) -> Volume:
+        """A sequence on the network's grid, 0 outside of what was scanned."""
+        ...
+
+
+class EncoderFamily(ABC):
+    """An encoder's architecture at any size: what `encoders/<family>/` gives to the rest of the library.
+
+    One instance a family, registered by `register`. Nothing here imports torch before a method that returns networks or
+    takes tensors is called.
+
+    Attributes:
+        name: In bundles' specifications, configurations and tables.
+        title: On screen.
+        paper, license: Of the architecture and of the authors' code.
+        spec_type: The frozen dataclass of sizes; `ModelSpec.encoder` of this family is one.
+        json_kind: What `model.encoder.kind` is in a bundle's metadata.
+        head_kinds: The heads that it can have, see `HeadSpec.kind`.
+        pretext_tasks: What it can be pretrained by, the default first: name → how, and from what cases; none of a
+            baseline, which has the scratch arm only.
+        is_slice_based: Whether its networks take, for each sequence, a slice with its two neighbors (B, 3, S, S), and
+            then (slice index, number of slices) (B, 2); the others take windows (B, C, D, H, W).
+        baseline_of: Of a task-specific baseline the family whose inputs, settings and number of parameters it has.
+        weights_license, weights_note: Of the authors' released weights: their license, and what else to know.
+    """
+
+    name: str
+    title: str
+    paper: str
+    license: str = "Apache-2.0"
+    spec_type: type
+    json_kind: str
+    head_kinds: tuple[str, ...]
+    pretext_tasks: Mapping[str, str] = MappingProxyType({})
+    is_slice_based: bool = False
+    baseline_of: str = ""
+    weights_license: str = "not stated by the authors"
+    weights_note: str = ""
+
+    # Specifications, without torch.
+
+    def published(self) -> tuple[ModelSpec, ...]:
+        """The networks whose weights the authors released, or whose description is fixed otherwise."""
+        return ()
+
+    @abstractmethod
+    def new_network(self, task: TaskInput) -> ModelSpec:
+        """The network for a task at published size where `published` has none."""
+
+    @abstractmethod
+    def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
+        """A network at a size that two cores can train; all of a family have the same encoder.
+
+        Args:
+            spec: At published size.
+            task: Its task; None of the encoder alone.
+        """
+
+    def network_for(self, task: TaskInput, size: Size = "demonstration") -> ModelSpec:
+        """The network for a task: a published one of all the task's sequences, or a new one.
+
+        Its classes are the published ones where the task's are among them, else the task's.
+        """
+        spec = next(
+            (
+                row
+                for row in self.published()
+                if row.task == task.id and set(row.preprocess.images) == {*task.sequences}
+            ),
+            None,
+        ) or self.new_network(task)
+        if not set(task.labels) <= set(spec.labels):
+            head = replace(spec.head, out_channels=len(task.labels))
+            spec = replace(spec, labels=task.labels, activation=task.activation, head=head)
+        return self.demonstration(spec, task) if size == "demonstration" else spec
+
+    def pretraining_network(self, size: Size = "demonstration") -> ModelSpec | None:
+        """The network that pretraining writes: an encoder alone, or one of several encoders; None of a baseline."""
+        return None
+
+    def beside(self, spec: ModelSpec) -> ModelSpec:
+        """Of a task-specific baseline: the network to compare with one of `baseline_of`, as large. Imports torch.
 
         Raises:
-            ValueError: It is an encoder alone.
+            ValueError: It is no such network, or this is no baseline.
         """
-        if self.task is None:
-            raise ValueError(f"A model that predicts must have a head, but {self.name} is an encoder alone.")
-        return TASKS[self.task]
+        raise ValueError(f"{self.title} is no task-specific baseline.")
+
+    def row_name(self, task: TaskInput) -> str:
+        """What the tables of a transfer study call its network for a task."""
+        return self.name
+
+    def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
+        """A network with other sizes.
+
+        Args:
+            spec: The network.
+            size: Fields of `spec_type`, and of any family `spacing_mm`, `patch` and `head_width`; what is left out
+                stays as it is.
+
+        Raises:
+            ValueError: The encoder has no such size.
+        """
+        of_grid = {"spacing_mm": Triple, "patch": IntTriple}
+        kinds = {**get_type_hints(self.spec_type), **of_grid, "head_width": int}
+        if unknown := sorted(size.keys() - kinds):
+            raise ValueError(f"The size of {self.name} must hold no {', '.join(unknown)}: its encoder has none.")
+        stated: dict[str, Any] = {name: from_json(kinds[name], to_json(value), name) for name, value in size.items()}
+        head = replace(spec.head, width=stated.pop("head_width", spec.head.width))
+        grid = {name: stated.pop(name) for name in of_grid if name in stated}
+        encoder = replace(spec.encoder, **stated)
+        return replace(spec, encoder=encoder, head=head, preprocess=replace(spec.preprocess, **grid))
+
+    def problems(self, encoder: Any) -> Iterable[tuple[str, str]]:
+        """What cannot be in sizes of right type: name of the field, and what it must be."""
+        return ()
+
+    @abstractmethod
+    def batch_size(self, spec: ModelSpec) -> int:
+        """Samples a step with which the demonstration's networks are fine-tuned."""
+
+    # Inputs.
+
+    def image_px(self, spec: ModelSpec) -> int:
+        """Side of the square that a slice-based network's slices are scaled to."""
+        return int(spec.encoder.image_px)
+
+    def input_names(self, spec: ModelSpec) -> tuple[str, ...]:
+        """Names of the network's inputs in its ONNX graph, in the order of its `forward`."""
+        return (*map(str, spec.preprocess.images), "positions") if self.is_slice_based else ("x",)
+
+    # Networks; each of these imports torch.
+
+    @abstractmethod
+    def build(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
+        """A network with fresh weights, in training mode; `spec.head.kind` is one of `head_kinds`.
+
+        Args:
+            spec: What it is made of.
+            drop_path: Stochastic depth of the encoder, in training.
+            initial_output: What an image-to-image head gives before it is trained.
+        """
+
+    def build_for_training(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
+        """The same, with fast gradients on processors; the names and shapes of its tensors are those of `build`."""
+        from .layers import accelerate
+
+        return accelerate(self.build(spec, drop_path, initial_output))
+
+    def training_outputs(
+        self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor], size: Sequence[int]
+    ) -> list[Tensor]:
+        """A network's output in training, and after it those of auxiliary heads.
+
+        Args:
+            network: In training mode.
+            spec: What it is.
+            inputs: What its `forward` takes.
+            size: Size of the maps that are compared with; the output may have its own.
+        """
+        return [network(*inputs)]
+
+    # What pretraining needs, and the features that the transfer study compares; a baseline has none of it.
+
+    def own_name(self, name: str, spec: ModelSpec) -> str | None:
+        """The name that a network's tensor has within its encoder, the same whatever the head; None of the head's."""
+        return None
+
+    def encoder_of(self, own_name: str) -> str:
+        """Which of a network's encoders bears a name of `own_name`; empty where there is but one."""
+        return ""
+
+    def features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Features of each layer, the first layer first, then of the whole encoder under `encoder`.
+
+        Args:
+            network: In evaluation mode.
+            spec: What it is.
+            inputs: What its `forward` takes.
+
+        Returns:
+            Layer → (B, C).
+        """
+        raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
+
+    def patch_features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
+        """Features of each place where the encoder answers, as a map (C, d, h, w); d is 1 for a slice.
+
+        Args:
+            network: In evaluation mode.
+            spec: What it is.
+            inputs: What its `forward` takes, of one sample.
+        """
+        raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
+
+    def features_for(self, features: Any, own: ModelSpec, spec: ModelSpec) -> Any:
+        """Of features (cases, C) of a pretrained network's encoder those that a network of fewer sequences has too."""
+        return features
+
+    # The authors' files.
+
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A file's tensors by the names of `build`, without what serves training only; those of others as they are."""
+        return state
+
+    def join(self, states: Mapping[Path, Mapping[str, Tensor]], own_streams: bool) -> dict[str, Tensor] | None:
+        """The tensors of one network that the authors released in several files; None where none is of this family.
+
+        Args:
+            states: Of each file.
+            own_streams: See `checkpoint.read_network`.
+
+        Raises:
+            CheckpointError: The files do not belong together.
+        """
+        return None
+
+    def identify(self, state: Mapping[str, Tensor], sequence: ImageSequence | None = None) -> ModelSpec | None:
+        """The network whose tensors a state dict holds, sizes found by their shapes; None where it is another family's.
+
+        Args:
+            state: By the names of `build`.
+            sequence: What the network takes, where its tensors do not show it.
+
+        Raises:
+            CheckpointError: It is of this family, but no network that can be used here.
+        """
+        return None
+
+    def import_record(self, spec: ModelSpec, own_streams: bool) -> dict[str, str]:
+        """What a bundle of the authors' files records beside the files' checksums."""
+        return {}
+
+    # Pretraining.
+
+    def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
+        """One of `pretext_tasks`, of a network such as `pretraining_network`, with its default settings."""
+        raise NotImplementedError(f"{self.title} is not pretrained.")
 
 
-_T2W_ONLY = (Sequence.T2W, None, None)
-_T2W_HBV_ADC = (Sequence.T2W, Sequence.HBV, Sequence.ADC)
-_PROFOUND_GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
-_PROVICNET_GRID: dict[str, Any] = {
-    "spacing_mm": (0.5, 0.5, 3.0),
-    "patch": (1, 256, 256),
-    "normalization": "zscore-gland",
-}
-_PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
-_CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
-_PROVICNET: dict[str, Any] = {"activation": "softmax", "threshold": 0.4, "paper": PROVICNET_PAPER, "license": "MIT"}
+FAMILIES: dict[str, EncoderFamily] = {}
+"""The families by name, in the order in which tables show them."""
+
+Family = TypeVar("Family", bound=EncoderFamily)
 
 
-def _provicnet(sequence: Sequence, title: str) -> ModelSpec:
-    return ModelSpec(
-        name=f"provicnet-{sequence}",
-        title=f"ProViCNet, {title}",
-        task=TaskId.LESION_SEGMENTATION,
-        encoder=ViTSpec(),
-        head=HeadSpec("convolution", 4, 128),
-        preprocess=PreprocessSpec((sequence,), **_PROVICNET_GRID),
-        labels=_CANCER_LABELS,
-        **_PROVICNET,
-    )
+def register(family: Family) -> Family:
+    """Add a family.
+
+    Raises:
+        ValueError: One of this name, or of these sizes, is there already.
+    """
+    for other in FAMILIES.values():
+        if other.name == family.name or other.spec_type is family.spec_type or other.json_kind == family.json_kind:
+            raise ValueError(f"A family must have a name and sizes of its own, but {other.name} has those.")
+    FAMILIES[family.name] = family
+    return family
 
 
-def _restoration(
-    task: TaskId, title: str, sequences: tuple[Sequence | None, ...], kind: str = "restoration"
-) -> ModelSpec:
-    """An image-to-image row; the unit of its one output channel stands beside each call."""
-    # Zeros in the midst of the intensities would draw rims around tissue that T2w does not show.
-    normalization = "zscore-tissue" if kind == "matching" else "zscore-nonzero"
-    return ModelSpec(
-        name=f"profound-restoration-{task}",
-        title=f"ProFound restoration, {title}",
-        task=task,
-        encoder=ConvNeXtSpec(),
-        head=HeadSpec(kind, 1, 16),
-        preprocess=PreprocessSpec(sequences, **_PROFOUND_GRID, normalization=normalization, whole_volume=True),
-        labels=(),
-        activation="none",
-    )
+def find_family(name: str) -> EncoderFamily:
+    """The family of a name.
+
+    Raises:
+        ValueError: There is none; the message lists those that there are.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"The encoder must be one of {', '.join(FAMILIES)}, got '{name}'.")
+    return FAMILIES[name]
 
 
-def _slice_restoration(
-    task: TaskId, title: str, sequences: tuple[Sequence, ...], kind: str = "restoration"
-) -> ModelSpec:
-    """As `_restoration`, slice by slice, and window by window where a slice is larger than one."""
-    return ModelSpec(
-        name=f"provicnet-restoration-{task}",
-        title=f"ProViCNet restoration, {title}",
-        task=task,
-        encoder=ViTSpec(),
-        head=HeadSpec(kind, 1, 16),
-        preprocess=PreprocessSpec(sequences, **_PROVICNET_GRID, whole_volume=True),
-        labels=(),
-        activation="none",
-        paper=PROVICNET_PAPER,
-        license="MIT",
-    )
+def family_of(spec: ModelSpec) -> EncoderFamily:
+    """The family whose sizes a specification states.
 
-
-# Pre-training ends with this. It predicts nothing, so it is no row of `MODELS`.
-PROFOUND_ENCODER = ModelSpec(
-    name="profound-encoder",
-    title="ProFound encoder, pre-trained",
-    task=None,
-    encoder=ConvNeXtSpec(),
-    head=HeadSpec("none", 768, 768),
-    preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
-    labels=(),
-    activation="none",
-)
-
-MODELS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            name="profound-classifier",
-            title="ProFound classifier",
-            task=TaskId.CLASSIFICATION,
-            encoder=ConvNeXtSpec(),
-            head=HeadSpec("classifier", 4, 256),
-            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
-            labels=_PIRADS_LABELS,
-            activation="softmax",
-        ),
-        ModelSpec(
-            name="profound-upernet-lesion",
-            title="ProFound UPerNet, lesions",
-            task=TaskId.LESION_SEGMENTATION,
-            encoder=ConvNeXtSpec(),
-            head=HeadSpec("upernet", 1, 512),
-            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
-            labels=(Label.CSPCA,),
-            activation="sigmoid",
-        ),
-        ModelSpec(
-            name="profound-upernet-anatomy",
-            title="ProFound UPerNet, anatomy",
-            task=TaskId.ANATOMY_SEGMENTATION,
-            encoder=ConvNeXtSpec(),
-            head=HeadSpec("upernet", 9, 512),
-            preprocess=PreprocessSpec(_T2W_ONLY, **_PROFOUND_GRID, whole_volume=True),
-            labels=(Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9))),
-            activation="softmax",
-        ),
-        ModelSpec(
-            name="profound-unetr-lesion",
-            title="ProFound UNETR, lesions",
-            task=TaskId.LESION_SEGMENTATION,
-            encoder=ConvNeXtSpec(),
-            head=HeadSpec("unetr", 1, 32),
-            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROFOUND_GRID),
-            labels=(Label.CSPCA,),
-            activation="sigmoid",
-        ),
-        ModelSpec(
-            name="profound-unetr-anatomy",
-            title="ProFound UNETR, anatomy",
-            task=TaskId.ANATOMY_SEGMENTATION,
-            encoder=ConvNeXtSpec(),
-            head=HeadSpec("unetr", 9, 32),
-            preprocess=PreprocessSpec(_T2W_ONLY, **_PROFOUND_GRID, whole_volume=True),
-            labels=(Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9))),
-            activation="softmax",
-        ),
-        # What to add to the z-scored T2w, itself up-sampled to twice its in-plane matrix.
-        _restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", _T2W_ONLY),
-        # Displacement along the phase-encoding axis, in mm.
-        _restoration(TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC, "matching"),
-        # ADC in 1e-3 mm²/s, so that tissue is near 1.
-        _restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", _T2W_ONLY),
-        # The same three outputs, in the same units.
-        _slice_restoration(TaskId.SUPER_RESOLUTION, "super-resolution of T2w", (Sequence.T2W,)),
-        _slice_restoration(
-            TaskId.DISTORTION_CORRECTION, "distortion correction of diffusion", _T2W_HBV_ADC, "matching"
-        ),
-        _slice_restoration(TaskId.ADC_TRANSLATION, "T2w→ADC translation", (Sequence.T2W,)),
-        # Not normalized by the gland, which is what it looks for.
-        ModelSpec(
-            name="provicnet-anatomy",
-            title="ProViCNet, anatomy",
-            task=TaskId.ANATOMY_SEGMENTATION,
-            encoder=ViTSpec(),
-            head=HeadSpec("convolution", 3, 128),
-            preprocess=PreprocessSpec((Sequence.T2W,), **{**_PROVICNET_GRID, "normalization": "zscore-nonzero"}),
-            labels=(Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE),
-            activation="softmax",
-            paper=PROVICNET_PAPER,
-            license="MIT",
-        ),
-        # Each slice of the gland has its say; the study's logits are the mean of its slices'.
-        ModelSpec(
-            name="provicnet-classifier",
-            title="ProViCNet classifier",
-            task=TaskId.CLASSIFICATION,
-            encoder=ViTSpec(),
-            head=HeadSpec("classifier", 4, 256),
-            preprocess=PreprocessSpec(_T2W_HBV_ADC, **_PROVICNET_GRID),
-            labels=_PIRADS_LABELS,
-            activation="softmax",
-            paper=PROVICNET_PAPER,
-            license="MIT",
-        ),
-        _provicnet(Sequence.T2W, "T2w"),
-        _provicnet(Sequence.ADC, "ADC"),
-        _provicnet(Sequence.HBV, "high-b DWI"),
-        ModelSpec(
-            name="provicnet-fusion",
-            title="ProViCNet, fusion of T2w, ADC and high-b DWI",
-            task=TaskId.LESION_SEGMENTATION,
-            encoder=ViTSpec(),
-            head=HeadSpec("fusion", 4, 128),
-            preprocess=PreprocessSpec((Sequence.T2W, Sequence.ADC, Sequence.HBV), **_PROVICNET_GRID),
-            labels=_CANCER_LABELS,
-            **_PROVICNET,
-        ),
-    )
-}
+    Raises:
+        ValueError: None has such sizes.
+    """
+    for family in FAMILIES.values():
+        if type(spec.encoder) is family.spec_type:
+            return family
+    raise ValueError(f"No family has the sizes of {spec.name}, a {type(spec.encoder).__name__}. Register it first.")

@@ -13,23 +13,20 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..core.errors import CheckpointError
-from ..core.terms import Sequence
-from .base import ModelSpec
-from .identify import identify, is_fusion_head, is_sequence_network
-from .profound.checkpoint import is_sparse, to_dense
+from ..core.terms import Label, Sequence
+from .base import FAMILIES, HeadSpec, ModelSpec
+from .weights import empty_network, mismatch
 
-__all__ = ["identify", "read_checkpoint", "read_network", "sequence_of_name"]
-
-# ProViCNet's contrastive head: half of each file, and of no use after training.
-_TRAINING_ONLY = "CL_Head."
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 _FIRST_BYTES = 64
+_MAX_LISTED = 8
 _SEQUENCE_WORDS = {
     "t2": Sequence.T2W,
     "t2w": Sequence.T2W,
@@ -37,14 +34,6 @@ _SEQUENCE_WORDS = {
     "dwi": Sequence.HBV,
     "hbv": Sequence.HBV,
 }
-# The fused network's part, and upstream's name of its stream, for each sequence.
-_STREAMS = {
-    Sequence.T2W: ("t2w", "Stream_T2W"),
-    Sequence.ADC: ("adc", "Stream_ADC"),
-    Sequence.HBV: ("dwi", "Stream_DWI"),
-}
-_HEAD_START = "head.segmentation_conv."
-_STREAM_LAYERS = ("1.", "2.")
 # What PyTorch's reader raises on a file that is cut off or of another kind.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
@@ -55,8 +44,8 @@ def read_network(
     """Read the file or files of one network and find which it is.
 
     Args:
-        paths: One file; or ProViCNet's three sequence files and the fusion file, in any order.
-        sequence: Sequence of a single ProViCNet file; by default its name tells.
+        paths: One file; or several of one network (ProViCNet's three sequence files and its fusion file), in any order.
+        sequence: Sequence of a network of one; by default as the file's name states.
         own_streams: Keep the fusion file's own streams. By default each takes the first block of its
             sequence network's head, because the authors' program overwrites them so after loading.
 
@@ -70,8 +59,9 @@ def read_network(
     if len(states) == 1:
         ((path, state),) = states.items()
         return identify(state, sequence or sequence_of_name(path)), state
-    state = _fuse(_sort_by_part(states), own_streams)
-    return identify(state), state
+    found = (family.join(states, own_streams) for family in FAMILIES.values())
+    joined = next((state for state in found if state is not None), {})
+    return identify(joined), joined
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -89,10 +79,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         CheckpointError: The file is missing, damaged, a web page, or holds more than tensors.
     """
     _check_kind(path)
-    state = _tensors(_load(path), path.name)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(_TRAINING_ONLY)}
-    if is_sparse(state):
-        state = to_dense(state)
+    state: Mapping[str, Tensor] = _tensors(_load(path), path.name)
+    for family in FAMILIES.values():
+        state = family.convert(state)
     return {name: _plain(tensor) for name, tensor in state.items()}
 
 
@@ -175,35 +164,67 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to(kind, copy=True).contiguous()
 
 
-def _sort_by_part(states: Mapping[Path, dict[str, Tensor]]) -> dict[Sequence | None, dict[str, Tensor]]:
-    """Sort ProViCNet's four files: the sequence networks by sequence, the fusion head under None."""
-    parts: dict[Sequence | None, dict[str, Tensor]] = {}
-    for path, state in states.items():
-        if is_fusion_head(state):
-            parts[None] = state
-        elif is_sequence_network(state) and (sequence := sequence_of_name(path)):
-            parts[sequence] = state
-    if len(states) != 4 or set(parts) != {None, *Sequence}:
-        names = ", ".join(path.name for path in states) or "no file"
+def identify(state: Mapping[str, Tensor], sequence: Sequence | None = None) -> ModelSpec:
+    """Find the network whose tensors a state dict holds; depths and widths follow from the shapes.
+
+    Args:
+        state: From `read_checkpoint`, or of several files together.
+        sequence: Of a network of one sequence whose tensors do not show which.
+
+    Returns:
+        A published network, with the sizes found; output channels whose meaning is not known get
+        neutral labels.
+
+    Raises:
+        CheckpointError: No network that is known here, or its tensors are not complete.
+    """
+    found = (family.identify(state, sequence) for family in FAMILIES.values())
+    spec = next((spec for spec in found if spec is not None), None)
+    if spec is None:
+        known = " or ".join(family.title for family in FAMILIES.values() if family.published())
+        raise CheckpointError(f"The file must hold a network of {known}, but holds {contents(state)}.")
+    difference = mismatch(empty_network(spec).state_dict(), state)
+    if difference:
         raise CheckpointError(
-            "Several files must be ProViCNet's fusion file and one file each for T2, ADC and DWI, with the sequence "
-            f"in its name; got {names}."
+            f"The tensors must be those of {spec.title}, but {difference}. Get the file again from its source."
         )
-    return parts
+    return spec
 
 
-def _fuse(parts: Mapping[Sequence | None, dict[str, Tensor]], own_streams: bool) -> dict[str, Tensor]:
-    """The fused network's tensors from the four files'."""
-    fused = {f"fusion.{name}": tensor for name, tensor in parts[None].items()}
-    for sequence, (network, stream) in _STREAMS.items():
-        state = parts[sequence]
-        fused.update({f"{network}.{name}": tensor for name, tensor in state.items()})
-        if not own_streams:
-            fused.update(_stream_of_head(state, f"fusion.{stream}.UpsampleModule."))
-    return fused
+# What the families' `identify` is made of.
 
 
-def _stream_of_head(state: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
-    """The first convolution and norm of a sequence network's head, under a stream's names."""
-    starts = tuple(_HEAD_START + layer for layer in _STREAM_LAYERS)
-    return {stream + name.removeprefix(_HEAD_START): state[name].clone() for name in state if name.startswith(starts)}
+def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """The shape of a tensor that a network must have.
+
+    Raises:
+        CheckpointError: It is not there.
+    """
+    if name not in state:
+        raise CheckpointError(
+            f"The file must hold the tensor {name}, but lacks it: it is no complete network. Get it again."
+        )
+    return tuple(state[name].shape)
+
+
+def count_of(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers the pattern's group takes among the names."""
+    return len({found[1] for found in (re.match(pattern, name) for name in state) if found})
+
+
+def contents(state: Mapping[str, Tensor]) -> str:
+    """What a state dict holds, in few words, for messages."""
+    parts = sorted({name.split(".")[0] for name in state})
+    listed = ", ".join(parts[:_MAX_LISTED]) + (", ..." if len(parts) > _MAX_LISTED else "")
+    return f"{len(state)} tensors named {listed}" if parts else "no tensors"
+
+
+def with_sizes(row: ModelSpec, encoder: object, head: HeadSpec) -> ModelSpec:
+    """A published network with other sizes, and neutral labels where it has another number of output channels."""
+    spec = replace(row, encoder=encoder, head=head)
+    count = head.out_channels
+    if count == row.head.out_channels:
+        return spec
+    if head.is_vector:
+        return replace(spec, labels=tuple(f"class-{i}" for i in range(1, count + 1)))
+    return replace(spec, labels=(Label.BACKGROUND, *(f"structure-{i}" for i in range(1, count))))

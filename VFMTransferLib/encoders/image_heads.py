@@ -13,13 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.terms import TaskId
-from .base import ModelSpec
 from .layers import resize
 
 _BLOCK = 4  # pixels of a block
 _FINE = 3
-_TYPICAL_ADC = 1.2  # 1e-3 mm²/s
 
 
 class RefineStep(nn.Module):
@@ -135,11 +132,6 @@ class SliceRestorationHead(nn.Module):
         for step, skip in zip(self.steps, (half, full), strict=True):
             x = step(x, skip)
         return unfold_blocks(self.out(x + F.gelu(self.refine(x))))
-
-
-def start_of(spec: ModelSpec) -> float:
-    """What an untrained head gives: the ADC that is typical of tissue, and no change where an image is changed."""
-    return _TYPICAL_ADC if spec.task == TaskId.ADC_TRANSLATION else 0.0
 
 
 def fold_blocks(x: Tensor) -> Tensor:

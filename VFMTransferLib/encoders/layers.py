@@ -141,6 +141,22 @@ def _averaging_matrix(length: int, size: int, like: Tensor) -> Tensor:
     return inside / inside.sum(dim=1, keepdim=True)
 
 
+class ClassifierHead(nn.Sequential):
+    """Two-layer perceptron of ProFound's classifier: (B, channels) to logits (B, classes).
+
+    A plain sequence, so that its tensors are `0.*`, `1.*` and `3.*` as in the authors' file
+    (pipiwang/ProFound, Apache-2.0). In training mode a batch must hold two samples or more.
+    """
+
+    def __init__(self, channels: int, width: int, classes: int) -> None:
+        super().__init__(
+            nn.Linear(channels, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, classes),
+        )
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Scale a map (B, C, D, H, W) or (B, C, H, W) linearly to `size`; voxel corners, not centers, are aligned."""
     mode = "trilinear" if x.ndim == 5 else "bilinear"

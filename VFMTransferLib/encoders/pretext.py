@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from .base import ModelSpec
+from .base import FAMILIES, ModelSpec, family_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
-
-# Name → what its encoder is.
-PRETEXT_TASKS = {
-    "mae": "ProFound, a masked autoencoder: from images alone",
-    "contrastive": "ProViCNet, contrast of tissues: from images with masks gland and lesion",
-}
 
 
 @dataclass(frozen=True)
@@ -69,28 +63,31 @@ class PretextTask(ABC):
         """What is kept: weights of a network of `spec`, from those of what `build` gave."""
 
 
+def pretext_tasks() -> dict[str, str]:
+    """Name → which family learns it, how, and from what cases."""
+    return {
+        name: f"{family.title}, {what}" for family in FAMILIES.values() for name, what in family.pretext_tasks.items()
+    }
+
+
 def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) -> PretextTask:
     """A pretext task by its name.
 
     Args:
-        name: A key of `PRETEXT_TASKS`.
-        spec: The network; the demonstration's by default.
+        name: One of a family's `pretext_tasks`.
+        spec: The network; the demonstration's of the first family that has such a task by default.
         **settings: Values of the task's own fields; the others are as in the study.
 
     Raises:
         ValueError: There is no such task, or it has no such setting.
     """
-    from . import demonstration
-    from .profound.pretraining import MaskedAutoencoding
-    from .provicnet.pretraining import TissueContrast
-
-    task: PretextTask
-    if name == MaskedAutoencoding.name:
-        task = MaskedAutoencoding(spec or demonstration.demonstration_encoder())
-    elif name == TissueContrast.name:
-        task = TissueContrast(spec or demonstration.demonstration_fusion())
-    else:
-        raise ValueError(f"A pretext task must be one of {', '.join(PRETEXT_TASKS)}, got '{name}'.")
+    families = FAMILIES.values() if spec is None else [family_of(spec)]
+    family = next((family for family in families if name in family.pretext_tasks), None)
+    spec = spec if family is None or spec is not None else family.pretraining_network()
+    if family is None or spec is None:
+        known = ", ".join(name for family in families for name in family.pretext_tasks)
+        raise ValueError(f"A pretext task must be one of {known}, got '{name}'.")
+    task = family.pretext_task(name, spec)
     defaults = {one.name: one.default for one in fields(task) if one.default is not MISSING}
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:

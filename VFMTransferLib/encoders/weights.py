@@ -1,28 +1,33 @@
-"""The encoders inside a network, by names of their own: what pretraining hands to fine-tuning, whatever the head.
+"""The tensors of networks by name: compared, and those of the encoders taken from one network into another.
 
-ProFound has one encoder, whose tensors bear its own names (`stages.0.0.norm.weight`). ProViCNet has one for each
-sequence, and its tensors bear the sequence before their names (`t2w.backbone.norm.weight`), so that the network of one
-task finds its streams in the network of another.
+Within its encoder a tensor has a name of its own, whatever the head, so that pretraining's encoder is found in each
+task's network. ProFound has one encoder (`stages.0.0.norm.weight`); ProViCNet has one for each sequence, whose names
+begin with it (`t2w.backbone.norm.weight`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ..bundles.bundle import Bundle, verify
-from ..bundles.weights import mismatch, read_weights
 from ..core.errors import CheckpointError
-from ..core.terms import Sequence
-from .base import ConvNeXtSpec, ModelSpec
-from .network import build_network
+from . import build_network
+from .base import ModelSpec, family_of
 
-# Of a ProViCNet network of slices, what is no head.
-_SLICE_ENCODER = re.compile(r"(backbone|axis_pos|axis_max)\.")
-_FUSION_STREAMS = {Sequence.T2W: "t2w.", Sequence.ADC: "adc.", Sequence.HBV: "dwi."}
+_MAX_LISTED = 3
+
+
+def empty_network(spec: ModelSpec) -> nn.Module:
+    """Build a network whose tensors have shapes but no memory, to be filled or compared."""
+    with torch.device("meta"):
+        return build_network(spec)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def encoder_weights(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
@@ -32,23 +37,9 @@ def encoder_weights(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, T
         state: The network's state dict.
         spec: The network.
     """
-    found = {}
-    for name, tensor in state.items():
-        own = _own_name(name, spec)
-        if own is not None:
-            found[own] = tensor
-    return found
-
-
-def bundle_encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
-    """The encoders' tensors of a bundle, float32, by their own names.
-
-    Raises:
-        BundleError: The bundle's weights cannot be read.
-        ChecksumError: The weights differ from the bundle's checksum.
-    """
-    verify(bundle)
-    return encoder_weights(read_weights(bundle.weights_path), bundle.spec)
+    family = family_of(spec)
+    owned = ((family.own_name(name, spec), tensor) for name, tensor in state.items())
+    return {name: tensor for name, tensor in owned if name is not None}
 
 
 def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
@@ -64,17 +55,16 @@ def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tens
     Raises:
         CheckpointError: An encoder is lacking or differs; the message names sequences or tensors.
     """
+    encoder_of = family_of(spec).encoder_of
     wanted = encoder_weights(network.state_dict(), spec)
-    given = weights
-    if not isinstance(spec.encoder, ConvNeXtSpec):
-        streams = _streams(wanted)
-        lacking = sorted(streams - _streams(weights))
-        if lacking:
-            raise CheckpointError(
-                f"The starting weights must have an encoder of {', '.join(lacking)} for {spec.title}, but have none. "
-                "Choose a network that was pretrained on all sequences of the task."
-            )
-        given = {name: tensor for name, tensor in weights.items() if name.split(".")[0] in streams}
+    encoders = {encoder_of(name) for name in wanted}
+    lacking = sorted(encoders - {encoder_of(name) for name in weights} - {""})
+    if lacking:
+        raise CheckpointError(
+            f"The starting weights must have an encoder of {', '.join(lacking)} for {spec.title}, but have none. "
+            "Choose a network that was pretrained on all sequences of the task."
+        )
+    given = {name: tensor for name, tensor in weights.items() if encoder_of(name) in encoders}
     difference = mismatch(wanted, given)
     if difference:
         raise CheckpointError(
@@ -86,17 +76,12 @@ def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tens
             tensor.copy_(given[name])
 
 
-def slice_encoders(network: nn.Module, spec: ModelSpec) -> dict[Sequence, nn.Module]:
-    """The encoder of each sequence that a ProViCNet network takes, in the order in which it takes them."""
-    return {s: network.get_submodule(prefix.rstrip(".")) for s, prefix in _slice_prefixes(spec).items()}
-
-
 def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, seed: int = 0) -> nn.Module:
     """A network with pretrained encoders, or with random ones, in evaluation mode.
 
     Args:
         spec: The network.
-        weights: From `encoder_weights`; None leaves the encoders as they were drawn.
+        weights: From `encoder_weights`; None leaves the encoders random.
         seed: Of everything that is not pretrained.
 
     Raises:
@@ -109,27 +94,19 @@ def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, se
     return network.eval()
 
 
-def _own_name(name: str, spec: ModelSpec) -> str | None:
-    """An encoder's own name of a network's tensor; None for a tensor of the head."""
-    if isinstance(spec.encoder, ConvNeXtSpec):
-        prefix = "" if spec.head.kind == "none" else "encoder."
-        return name.removeprefix(prefix) if name.startswith(prefix) else None
-    for sequence, prefix in _slice_prefixes(spec).items():
-        rest = name.removeprefix(prefix)
-        if name.startswith(prefix) and _SLICE_ENCODER.match(rest):
-            return f"{sequence}.{rest}"
-    return None
+def mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Say in a clause how given tensors differ from the wanted ones, by name and shape; empty where they do not."""
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    reshaped = [
+        f"{name} ({tuple(given[name].shape)} for {tuple(wanted[name].shape)})"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    parts = [("lack", missing), ("also hold", extra), ("have another shape in", reshaped)]
+    return "; ".join(f"they {verb} {_listed(names)}" for verb, names in parts if names)
 
 
-def _slice_prefixes(spec: ModelSpec) -> dict[Sequence, str]:
-    """Where a network of slices holds the encoder of each sequence."""
-    sequences = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
-    if spec.head.kind == "convolution":
-        return {sequences[0]: ""}
-    if spec.head.kind == "fusion":
-        return {sequence: _FUSION_STREAMS[sequence] for sequence in sequences}
-    return {sequence: f"encoders.{sequence}." for sequence in sequences}
-
-
-def _streams(names: Iterable[str]) -> set[str]:
-    return {name.split(".")[0] for name in names}
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -82,7 +82,7 @@ def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
         name
         for name in AUTO_ORDER
         if PROVIDERS[name].name in available
-        and (name != "coreml" or bundle.spec.family == "provicnet")
+        and (name != "coreml" or bundle.spec.is_slice_based)
         and (precision == "auto" or precision in PROVIDERS[name].precisions)
     ]
 

@@ -23,7 +23,7 @@ from ..core.terms import Label, Sequence
 from ..core.version import __version__
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
-from ..encoders.preparation import CROPS, needs_gland, prepare
+from ..encoders.inputs import CROPS, needs_gland, prepare
 from ..io.results import save_result
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions
@@ -56,7 +56,7 @@ class PredictOptions:
             gland is get it from the shipped gland network, and the result's notes state so.
         roi: Mask of a region of interest: networks that see one crop see the one around it, and nothing is marked
             outside of it. Class probabilities and images are not cut.
-        crop: `auto`, `gland` or `center`; see `encoders.preparation.prepare`.
+        crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`.
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis diffusion images are distorted: `left-right` or `anterior-posterior`.
@@ -189,7 +189,7 @@ class CasePredictor:
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. "
                     f"{self._found_note} Select a mask of the prostate (--gland on the command line)."
                 )
-        prepared = prepare(self.case, spec, crop=crop, gland=gland, roi=roi)
+        prepared = prepare(self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi)
         notes.append(_centered(prepared))
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
@@ -209,7 +209,7 @@ class CasePredictor:
         session = self._open_network(bundle)
         finder = CasePredictor(self.case, PredictOptions(), self._open_network)
         # Straight to the passes: this network gets the middle of the image, and asks no other network for the gland.
-        prepared = prepare(self.case, bundle.spec)
+        prepared = prepare(self.case, bundle.spec, task_of(bundle.spec))
         anatomy = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))
         if anatomy.labels is None or not anatomy.labels.array.any():
             return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
@@ -225,7 +225,7 @@ class CasePredictor:
         if not (is_middle and task_of(bundle.spec).is_cut_off(result, prepared)):
             return result
         with clock.stage("preprocess"):
-            prepared = prepare(self.case, bundle.spec, crop="gland", gland=result.labels)
+            prepared = prepare(self.case, bundle.spec, task_of(bundle.spec), crop="gland", gland=result.labels)
         return self._run_pass(bundle, session, prepared, (SECOND_PASS_NOTE, _centered(prepared)), clock)
 
     def _run_pass(

@@ -16,7 +16,7 @@ import numpy as np
 from ..bundles.bundle import Bundle, verify
 from ..bundles.metadata import ONNX
 from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
-from ..core.machine import resident_bytes
+from ..core.machine import resident_bytes, why_not_installed
 
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -143,11 +143,9 @@ def why_not_onnx(bundle: Bundle, device: str = "auto") -> str:
 
 def why_not_torch(device: str = "auto") -> str:
     """A sentence, or nothing where PyTorch can run a bundle (on the device, where one is named)."""
-    lacking = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
-    if lacking:
-        return f"not installed: {', '.join(lacking)}; install it in the set-up (pip install 'vfm-transfer[torch]')."
-    if device == "auto":
-        return ""
+    lacking = why_not_installed("torch", "safetensors", extra="torch")
+    if lacking or device == "auto":
+        return lacking
     from . import torch_runtime
 
     return torch_runtime.why_not_device(device)

@@ -10,8 +10,8 @@ import numpy as np
 from ..core.errors import BundleError
 from ..core.placement import Blend, Prepared, cut, gaussian_weight
 from ..core.volume import IntTriple
-from ..encoders.base import ModelSpec, ViTSpec
-from ..encoders.preparation import neighbor_slices, scale_slices, slice_positions
+from ..encoders.base import ModelSpec, family_of
+from ..encoders.inputs import neighbor_slices, scale_slices, slice_positions
 
 OnWindow = Callable[[float], None]
 
@@ -47,7 +47,7 @@ def infer(session: Session, prepared: Prepared, spec: ModelSpec, on_window: OnWi
     Raises:
         BundleError: The network's output has not the size that its specification states.
     """
-    is_classifier = spec.head.kind == "classifier"
+    is_classifier = spec.head.is_vector
     expected = (spec.head.out_channels, *(() if is_classifier else prepared.patch))
     blend = Blend(*prepared.box, _weight(prepared, spec))
     vectors = []
@@ -71,22 +71,17 @@ def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tupl
         start: First voxel (z, y, x) of the window.
 
     Returns:
-        ProFound: the window (1, C, D, H, W). ProViCNet: for each sequence three slices (1, 3, S, S), then their place.
+        The window (1, C, D, H, W). Of a slice-based network for each sequence three slices as channels (1, 3, S, S),
+        then the slice's place (1, 2).
     """
-    if isinstance(spec.encoder, ViTSpec):
-        return _slice_input(prepared, spec, start)
-    return (cut(prepared.array, start, prepared.patch)[None],)
-
-
-def _slice_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tuple[np.ndarray, ...]:
-    """ProViCNet: for each sequence three slices as channels, (1, 3, S, S), then the slice's place."""
-    assert isinstance(spec.encoder, ViTSpec)
+    if not spec.is_slice_based:
+        return (cut(prepared.array, start, prepared.patch)[None],)
     z, y, x = start
     depth = prepared.array.shape[1]
     _, height, width = prepared.patch
     neighbors = list(neighbor_slices(z, depth))
     window = cut(prepared.array[:, neighbors], (0, y, x), (len(neighbors), height, width))
-    scaled = scale_slices(window, spec.encoder.image_px)  # (sequences, 3, S, S)
+    scaled = scale_slices(window, family_of(spec).image_px(spec))  # (sequences, 3, S, S)
     return (*(stream[None] for stream in scaled), slice_positions(z, depth))
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from ..bundles.bundle import Bundle, read_bundle
 from ..bundles.catalog import find_bundle, list_bundles, shipped_folder
 from ..bundles.metadata import METADATA
+from ..bundles.weights import bundle_encoder_weights
 from ..core.errors import DatasetError
 from ..core.files import writing
-from ..encoders.base import ConvNeXtSpec, ModelSpec
-from ..encoders.weights import bundle_encoder_weights, pretrained_network
+from ..encoders.base import ModelSpec, family_of
+from ..encoders.weights import pretrained_network
 from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet, pretraining_phantoms
@@ -189,10 +190,7 @@ def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> n
         own = replace(own, task=lesion_task().id)
     network = pretrained_network(own, bundle_encoder_weights(checkpoint.bundle))
     features = encoder_features(network, own, feature_cases(checkpoint.cases, own))[ENCODER]
-    if isinstance(own.encoder, ConvNeXtSpec):
-        return features
-    parts = dict(zip(own.preprocess.sequences, np.split(features, len(own.preprocess.sequences), axis=1), strict=True))
-    return np.concatenate([parts[sequence] for sequence in spec.preprocess.sequences], axis=1)
+    return family_of(own).features_for(features, own, spec)
 
 
 def _part(on_progress: OnProgress, number: int, count: int) -> OnProgress:

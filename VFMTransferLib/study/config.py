@@ -1,71 +1,18 @@
-"""Networks of another size than the demonstration's, as a study's configuration states it."""
+"""What a transfer study consists of: encoders, tasks, arms, seeds and cases, read strictly from one YAML file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..core.decoding import from_json
 from ..core.errors import ConfigError
-from ..core.volume import IntTriple, Triple
-from ..encoders.base import ModelSpec
+from ..encoders import FAMILIES, EncoderFamily, pretrained_families
+from ..encoders.base import ModelSpec, family_of
 from ..phantom.store import PhantomGroups, Phantoms, PhantomSplit
-from ..tasks import TASKS, TaskName
-
-_OF_THE_GRID = ("spacing_mm", "patch")
-
-
-@dataclass(frozen=True)
-class Size:
-    """What differs; what is left out stays as it is.
-
-    Attributes:
-        depths, dims: Of ProFound's four stages.
-        depth, dim, heads, patch_px, image_px: Of ProViCNet's encoders.
-        spacing_mm, patch: The network's grid (x, y, z), and its input in voxels (D, H, W).
-        head_width: Channels within the head.
-    """
-
-    depths: tuple[int, ...] | None = None
-    dims: tuple[int, ...] | None = None
-    depth: int | None = None
-    dim: int | None = None
-    heads: int | None = None
-    patch_px: int | None = None
-    image_px: int | None = None
-    spacing_mm: Triple | None = None
-    patch: IntTriple | None = None
-    head_width: int | None = None
-
-
-def resized(spec: ModelSpec, size: Size | None) -> ModelSpec:
-    """A network at another size.
-
-    Raises:
-        ConfigError: The size is of the other encoder.
-    """
-    if size is None:
-        return spec
-    stated = {field.name: getattr(size, field.name) for field in fields(size)}
-    stated = {name: value for name, value in stated.items() if value is not None}
-    width = stated.pop("head_width", spec.head.width)
-    grid = {name: stated.pop(name) for name in _OF_THE_GRID if name in stated}
-    known = {field.name for field in fields(spec.encoder)}
-    if unknown := sorted(stated.keys() - known):
-        raise ConfigError(f"The size of {spec.family} must hold no {', '.join(unknown)}: its encoder has none.")
-    if "image_px" in stated:
-        stated["pretrained_image_px"] = stated["image_px"]
-    encoder = replace(spec.encoder, **stated)
-    head = replace(spec.head, width=width)
-    if head.kind == "none":  # the features themselves
-        features = stated.get("dims", (spec.head.width,))[-1]
-        head = replace(head, width=features, out_channels=features)
-    return replace(spec, encoder=encoder, head=head, preprocess=replace(spec.preprocess, **grid))
-
-
-# What a study consists of: encoders, tasks, arms, seeds and cases, read strictly from one YAML file.
+from ..tasks import TASKS, TaskName, find_task
 
 FORMAT = 1
 MIN_SEEDS = 3
@@ -74,7 +21,7 @@ CONFIG = "config.yaml"
 PRETRAINING = "pretraining"
 REGISTRATION = "registration"
 KEYS = ("encoder", "task", "arm", "seed")
-OBJECTIVES = {"profound": "mae", "provicnet": "contrast"}
+_OLD_NAMES = {"contrast": "contrastive"}
 
 
 @dataclass(frozen=True)
@@ -82,24 +29,34 @@ class Pretraining:
     """Where an encoder's pretrained arm starts from.
 
     Attributes:
-        objective: `mae` for ProFound, `contrast` for ProViCNet.
+        objective: One of the family's `pretext_tasks`.
         steps: Optimizer steps.
         phantoms: Of other seeds than those of the tasks.
         seed: Of weights, order and views.
     """
 
-    objective: Literal["mae", "contrast"]
+    objective: str
     steps: int
     phantoms: Phantoms
     seed: int = 0
 
+    @property
+    def pretext(self) -> str:
+        """The pretext task by its present name."""
+        return _OLD_NAMES.get(self.objective, self.objective)
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One encoder: its pretraining, and its size."""
+    """One encoder.
+
+    Attributes:
+        pretraining: Its pretraining.
+        size: What differs from the demonstration's networks, see `EncoderFamily.resized`.
+    """
 
     pretraining: Pretraining
-    size: Size | None = None
+    size: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,12 +75,12 @@ class TaskConfig:
 
     Attributes:
         fit: Encoder → how it is trained on it; a file states the encoders beside the other keys.
-        specialised: Which task-specific baselines stand beside; a network has ProFound's settings.
+        specialised: Which task-specific baselines stand beside; a network has the settings of its `baseline_of`.
         phantoms: Its own phantoms; the study's by default.
     """
 
     fit: dict[str, Fit] = field(default_factory=dict)
-    specialised: tuple[Literal["dynunet", "resnet", "registration"], ...] = ()
+    specialised: tuple[str, ...] = ()
     phantoms: PhantomGroups | None = None
 
 
@@ -227,13 +184,37 @@ class RunKey:
 
     @property
     def family(self) -> str:
-        """The family whose settings it has; a task-specific baseline has ProFound's."""
-        return self.encoder if self.encoder in OBJECTIVES else next(iter(OBJECTIVES))
+        """The family whose settings it has; of a task-specific baseline the one that it stands beside."""
+        baseline = self.baseline
+        return self.encoder if baseline is None else baseline.baseline_of
+
+    @property
+    def baseline(self) -> EncoderFamily | None:
+        """The family of a task-specific baseline that is a network; None of all else."""
+        return baseline_family(self.encoder, self.task) if self.arm == "specialised" else None
 
     @property
     def needs(self) -> RunKey | None:
         """The pretraining that it starts from."""
         return pretraining(self.encoder) if self.arm == "pretrained" else None
+
+
+def baseline_family(row: str, task: str) -> EncoderFamily | None:
+    """The family of the task-specific baseline whose row in the tables has a name; None where it is no network."""
+    families = (family for family in FAMILIES.values() if family.baseline_of)
+    return next((family for family in families if family.row_name(find_task(task)) == row), None)
+
+
+def resized(spec: ModelSpec, size: dict[str, Any]) -> ModelSpec:
+    """A network at another size.
+
+    Raises:
+        ConfigError: Its encoder has no such size.
+    """
+    try:
+        return family_of(spec).resized(spec, size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def pretraining(encoder: str) -> RunKey:
@@ -313,8 +294,8 @@ def _with_fits(document: Any, where: str) -> Any:
     tasks = {}
     for task, settings in document["tasks"].items():
         if isinstance(settings, dict):
-            fits = {name: settings[name] for name in OBJECTIVES if settings.get(name) is not None}
-            rest = {key: value for key, value in settings.items() if key not in OBJECTIVES}
+            fits = {name: settings[name] for name in pretrained_families() if settings.get(name) is not None}
+            rest = {key: value for key, value in settings.items() if key not in pretrained_families()}
             if "fit" in rest:
                 raise ValueError(f"'{where}.tasks.{task}' must hold the encoders themselves, but holds 'fit'.")
             settings = {
@@ -336,8 +317,8 @@ def _problems(config: StudyConfig) -> Iterator[str]:
     if not config.encoders or not config.tasks:
         yield "encoders and tasks must hold at least one each."
     for name, encoder in config.encoders.items():
-        if OBJECTIVES.get(name) != encoder.pretraining.objective:
-            known = ", ".join(f"{family} with {objective}" for family, objective in OBJECTIVES.items())
+        if name not in FAMILIES or encoder.pretraining.pretext not in FAMILIES[name].pretext_tasks:
+            known = ", ".join(f"{each.name} with {task}" for each in FAMILIES.values() for task in each.pretext_tasks)
             yield f"encoders must be {known}, got {name} with {encoder.pretraining.objective}."
     yield from _phantom_problems(config)
     for task, settings in config.tasks.items():
@@ -381,13 +362,14 @@ def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iter
             yield f"{where}.{family} needs encoders.{family}, which is missing."
         if fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0:
             yield f"{where}.{family}: steps, batch and learning_rate must be positive."
-    if {"dynunet", "resnet"} & set(settings.specialised) and "profound" not in settings.fit:
-        yield f"{where}.specialised needs {where}.profound, whose budget it has."
-    is_class = TASKS[task].output == "classification"
+    baselines = [family.row_name(find_task(task)) for family in FAMILIES.values() if family.baseline_of]
     for row in settings.specialised:
+        baseline = baseline_family(row, task)
+        if baseline is not None and baseline.baseline_of not in settings.fit:
+            yield f"{where}.specialised needs {where}.{baseline.baseline_of}, whose budget it has."
         if row == REGISTRATION:
             if row not in TASKS[task].methods():
                 able = ", ".join(name for name, other in TASKS.items() if row in other.methods())
                 yield f"{where}.specialised: {row} is of {able} only."
-        elif (row == "resnet") != is_class:
-            yield f"{where}.specialised must be {'resnet' if is_class else 'dynunet'}, got {row}."
+        elif baseline is None:
+            yield f"{where}.specialised must be {' or '.join(baselines)}, got {row}."

@@ -1,29 +1,22 @@
 """Features of an encoder for study cases, layer by layer, and how far fine-tuning moved them.
 
 A case is seen through a few of the windows, or slices, that prediction takes: those with the prostate, the same ones
-whenever the case is looked at, so that features before and after fine-tuning are of the same tissue.
-
-ProFound    `stage-1` .. `stage-4`: global average pool of a stage's map; `encoder`: LayerNorm of the last of them
-ProViCNet   `block-1` ..: mean of the patch tokens after a block; `encoder`: mean of the normalized patch tokens. Of
-            several sequences all encoders' channels one after another, in the order in which the network takes them
+each time, so that features before and after fine-tuning are of the same tissue. What the layers are, each family says.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.placement import Prepared, cut
 from ..core.volume import IntTriple, Volume
-from ..encoders.base import ConvNeXtSpec, ModelSpec
-from ..encoders.profound.network import ConvNeXtV2
-from ..encoders.weights import slice_encoders
+from ..encoders.base import ModelSpec, family_of
 from ..inference.windows import network_input
 from ..tasks.base import LabeledCase
 from ..training.samples import prepare_labeled
@@ -98,7 +91,7 @@ def distance_rows(
     Args:
         before: From `encoder_features` of the pretrained encoder, as it was loaded.
         after: The same cases in the same order, from the fine-tuned network.
-        encoder: `profound` or `provicnet`.
+        encoder: The encoder's family.
         task: What it was fine-tuned for.
         seed: Of the fine-tuning; also of the permutations.
 
@@ -113,18 +106,6 @@ def distance_rows(
         numbers = (found.mmd2, found.p_value, found.low_bandwidth, found.high_bandwidth, found.n_cases)
         rows.append(DistanceRow(encoder, str(task), seed, layer, *numbers))
     return rows
-
-
-def stage_maps(network: nn.Module, x: Tensor) -> list[Tensor]:
-    """Maps of ProFound's four stages for x (B, 3, D, H, W): (B, channels, ...) at strides 4, 8, 16, 16."""
-    return _convnext(network).forward_features(x)
-
-
-def patch_tokens(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
-    """ProViCNet's normalized patch tokens (B, tokens, sequences * dim) for what the network's `forward` takes."""
-    *windows, positions = inputs
-    encoders = slice_encoders(network, spec).values()
-    return torch.cat([e.patch_tokens(w, positions) for e, w in zip(encoders, windows, strict=True)], dim=2)
 
 
 def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
@@ -147,47 +128,8 @@ def _window_features(
     network: nn.Module, spec: ModelSpec, prepared: Prepared, start: IntTriple
 ) -> dict[str, np.ndarray]:
     if network.training:
-        raise ValueError("Features must be taken in evaluation mode; switch the network over first.")
+        raise ValueError("Features must be taken in evaluation mode; call network.eval() first.")
     inputs = [torch.from_numpy(array) for array in network_input(prepared, spec, start)]
     with torch.inference_mode():
-        is_convnext = isinstance(spec.encoder, ConvNeXtSpec)
-        found = _stage_features(network, *inputs) if is_convnext else _block_features(network, spec, inputs)
+        found = family_of(spec).features(network, spec, inputs)
     return {layer: feature[0].double().numpy() for layer, feature in found.items()}
-
-
-def _stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    maps = stage_maps(network, x)
-    stages = {f"stage-{i}": stage.mean(dim=(2, 3, 4)) for i, stage in enumerate(maps, start=1)}
-    return {**stages, ENCODER: _convnext(network).pool(maps[-1])}
-
-
-def _block_features(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    encoders = slice_encoders(network, spec).values()
-    with _block_outputs(encoders) as outputs:
-        normalized = patch_tokens(network, spec, inputs).mean(dim=1)
-    found = {}
-    for i, tokens in enumerate(zip(*outputs, strict=True), start=1):
-        patches = [own[:, encoder.leading_tokens :] for own, encoder in zip(tokens, encoders, strict=True)]
-        found[f"block-{i}"] = torch.cat(patches, dim=2).mean(dim=1)
-    return {**found, ENCODER: normalized}
-
-
-@contextmanager
-def _block_outputs(encoders: Iterable[nn.Module]) -> Iterator[list[list[Tensor]]]:
-    """What each encoder's blocks give while the context lasts: encoder → block → tokens (B, N, dim)."""
-    outputs: list[list[Tensor]] = []
-    hooks = []
-    for encoder in encoders:
-        own: list[Tensor] = []
-        outputs.append(own)
-        for block in encoder.backbone.blocks:
-            hooks.append(block.register_forward_hook(lambda _module, _given, output, to=own: to.append(output)))
-    try:
-        yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _convnext(network: nn.Module) -> ConvNeXtV2:
-    return network if isinstance(network, ConvNeXtV2) else network.encoder

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..core.terms import Arm
+from ..encoders import pretrained_families
 from ..evaluation.titles import subject_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
@@ -16,7 +17,6 @@ from .config import StudyConfig, planned_runs
 from .summary import HOUR_S, LAYER
 from .tables import ARMS, MetricRow, RunRow, StudyTables
 
-ENCODERS = ("profound", "provicnet")
 BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
 TASK_SPECIFIC, NAIVE = "specialised", "trivial"  # arms, as format 1 of the tables has them
 REAL = "real"
@@ -74,7 +74,8 @@ def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
 def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
     """The encoders that were fine-tuned."""
     found = dict.fromkeys(run.encoder for run in runs if run.arm in BOTH)
-    return (*(name for name in ENCODERS if name in found), *(name for name in found if name not in ENCODERS))
+    known = pretrained_families()
+    return (*(name for name in known if name in found), *(name for name in found if name not in known))
 
 
 def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
@@ -152,7 +153,8 @@ def column_place(column: Column) -> tuple[int, int, str]:
     """Both arms encoder by encoder, then task-specific baselines, then the naive one."""
     encoder, arm = column
     if arm in BOTH:
-        return (0, ENCODERS.index(encoder) if encoder in ENCODERS else len(ENCODERS), f"{encoder} {BOTH.index(arm)}")
+        known = pretrained_families()
+        return (0, known.index(encoder) if encoder in known else len(known), f"{encoder} {BOTH.index(arm)}")
     return (1 + ARMS.index(arm), 0, encoder)
 
 
@@ -211,7 +213,7 @@ def whole_study(runs: Iterable[RunRow]) -> Plan:
     """Both encoders on all tasks with every seed that is found anywhere, and everything beside them."""
     seeds = sorted({run.seed for run in runs if run.arm in BOTH})
     tasks = tuple(TASKS)
-    return Plan(tuple(product(ENCODERS, tasks, BOTH, seeds)), tasks, tasks, tasks)
+    return Plan(tuple(product(pretrained_families(), tasks, BOTH, seeds)), tasks, tasks, tasks)
 
 
 def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:

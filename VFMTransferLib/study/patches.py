@@ -1,7 +1,7 @@
 """What an encoder makes of each patch of a case, and what the task asks of it there: rows for linear estimates.
 
-A patch is as large as the place where the encoder speaks: a token of ProViCNet; of ProFound a place of the second
-stage's map, with the first stage's mean and the later stages' value there, since its heads see all four.
+A patch is as large as a place of the map of features that the encoder's family gives: a token of ProViCNet, a place of
+the second stage's map of ProFound.
 
 What a task estimates is its training's `patch_maps`; of a classification it is the number of the class: there a row is
 a case, whose features are the encoder's own.
@@ -17,19 +17,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.placement import cut
 from ..core.volume import IntTriple
-from ..encoders.base import ModelSpec, ViTSpec
+from ..encoders.base import ModelSpec, family_of
 from ..inference.windows import network_input
 from ..tasks import find_task, task_of
 from ..tasks.base import LabeledCase
 from ..tasks.training import class_number
-from .features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
+from .features import ENCODER, encoder_features, feature_cases
 
 MOST_PATCHES = 4000
-_SECOND = 1  # of ProFound's stages: its map's places are the patches
 _LEAST_TISSUE = 0.5
 
 
@@ -72,7 +71,7 @@ def patch_tables(
         ValueError: A network is in training mode.
     """
     if any(network.training for network in networks):
-        raise ValueError("Patches must be taken in evaluation mode; switch the network over first.")
+        raise ValueError("Patches must be taken in evaluation mode; call network.eval() first.")
     look = _whole_case if task_of(spec).output == "classification" else _case_patches
     features: list[list[np.ndarray]] = [[] for _ in networks]
     targets, numbers = [], []
@@ -115,7 +114,7 @@ def _case_patches(
     for start in case.starts:
         inputs = [torch.from_numpy(array) for array in network_input(case.prepared, spec, start)]
         with torch.inference_mode():
-            maps = [_token_map(network, spec, inputs) for network in networks]  # each (C, d, h, w)
+            maps = [family_of(spec).patch_features(network, spec, inputs) for network in networks]  # each (C, d, h, w)
         weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), maps[0].shape[1:], spec)
         there = (share >= _LEAST_TISSUE) & (of_gland > 0)
         target = weighted[there] / share[there]
@@ -125,21 +124,9 @@ def _case_patches(
     return [np.concatenate(own) for own in found], np.concatenate(targets)
 
 
-def _token_map(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
-    """Features of each patch as a map (C, d, h, w); d is 1 for a slice."""
-    if isinstance(spec.encoder, ViTSpec):
-        side = spec.encoder.image_px // spec.encoder.patch_px
-        return patch_tokens(network, spec, inputs)[0].T.unflatten(1, (1, side, side))
-    stages = stage_maps(network, inputs[0])
-    size = stages[_SECOND].shape[2:]
-    fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:_SECOND]]
-    coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[_SECOND + 1 :]]
-    return torch.cat([*fine, stages[_SECOND], *coarse], dim=1)[0]
-
-
 def _averages(window: np.ndarray, grid: Sequence[int], spec: ModelSpec) -> np.ndarray:
     """Mean over each patch of maps (K, D, H, W) in a window: (K, d, h, w)."""
-    if not isinstance(spec.encoder, ViTSpec):  # what is left over behind the last stride belongs to no patch
+    if not spec.is_slice_based:  # what is left over behind the last stride belongs to no patch
         size: IntTriple = tuple(n - n % g for n, g in zip(window.shape[1:], grid, strict=True))
         window = window[:, : size[0], : size[1], : size[2]]
     return F.adaptive_avg_pool3d(torch.from_numpy(np.ascontiguousarray(window, np.float64)), tuple(grid)).numpy()

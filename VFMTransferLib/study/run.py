@@ -19,17 +19,16 @@ import torch
 from torch import nn
 
 from ..bundles.bundle import read_bundle
+from ..bundles.weights import bundle_encoder_weights
 from ..core.decoding import to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file, writing
 from ..core.result import Result
 from ..core.version import __version__
+from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
-from ..encoders.demonstration import demonstration_encoder, demonstration_fusion
-from ..encoders.dynunet.network import specialised_network
-from ..encoders.network import build_network
 from ..encoders.pretext import pretext_task
-from ..encoders.weights import bundle_encoder_weights, load_encoder
+from ..encoders.weights import load_encoder
 from ..phantom import VERSION
 from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
@@ -86,7 +85,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     if run.is_trained:
         settings = training_config(run, config)
         spec, training = settings.model, trained_run(run, config, workspace, report)
-        network = averaged_network(training, spec, settings.specialised)
+        network = averaged_network(training, spec)
         report("measuring", 1.0)
         on_test, on_real = (list(ValidationCases(spec, group).results(network)) for group in (test, real))
         if run.needs is not None:
@@ -201,8 +200,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     folder = workspace.pretrained(run.encoder)
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
-    name = "contrastive" if settings.objective == "contrast" else settings.objective
-    pretext = pretext_task(name, pretraining_spec(run.encoder, config))
+    pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
     cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
     training = _resumed(work, lambda: pretrain(how, cases, work, on_progress=report))
@@ -225,22 +223,23 @@ def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
     split = split_of(config.groups_of(task))
     plain = finetune_config(family, task, split, steps=fit.steps, seed=run.seed)
+    model, baseline = resized(plain.model, config.encoders[family].size), run.baseline
     rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
     return replace(
         plain,
-        model=resized(plain.model, config.encoders[family].size),
+        model=model if baseline is None else baseline.beside(model),
         schedule=replace(plain.schedule, learning_rate=rate, precision=fit.precision, checkpoint_every=every),
         batch=plain.batch if fit.batch is None else fit.batch,
         measure_every=every,
-        specialised=run.arm == "specialised",
     )
 
 
 def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
     """The network that an encoder's pretraining trains."""
-    is_masked = config.encoders[encoder].pretraining.objective == "mae"
-    spec = demonstration_encoder() if is_masked else demonstration_fusion()
+    spec = find_family(encoder).pretraining_network()
+    if spec is None:
+        raise ValueError(f"{encoder} must be an encoder that is pretrained, but is a baseline.")
     return resized(spec, config.encoders[encoder].size)
 
 
@@ -286,7 +285,7 @@ def _read_finished(settings: FinetuneConfig, path: Path) -> Run | None:
         document: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if document["step"] != settings.schedule.steps:
             return None
-        network = specialised_network(settings.model) if settings.specialised else build_network(settings.model)
+        network = build_network(settings.model)
         training = Run.start(network, settings.schedule, Objective(settings.model).loss)
         training.resume(path, document["identity"])
     except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError, CheckpointError):

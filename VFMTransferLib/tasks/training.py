@@ -16,10 +16,9 @@ from ..core.placement import Prepared
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import IntTriple, Volume
-from ..encoders.base import ModelSpec
+from ..encoders.base import ModelSpec, family_of
+from ..encoders.inputs import ZSCORE_NONZERO
 from ..encoders.layers import resize
-from ..encoders.preparation import ZSCORE_NONZERO
-from ..encoders.profound.network import ProFoundUPerNet
 from ..metrics.arrays import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 from . import task_of
 from .base import LabeledCase, Task
@@ -231,11 +230,9 @@ class Objective:
 
     def _outputs(self, network: nn.Module, batch: Batch) -> list[Tensor]:
         """The network's outputs, maps at the target's size."""
-        if isinstance(network, ProFoundUPerNet):  # saves most of its time at the target's size
-            return list(network(*batch.inputs, batch.target.shape[2:]))
-        output = network(*batch.inputs)
-        is_map = output.ndim > 2 and output.shape[2:] != batch.target.shape[2:]
-        return [resize(output, batch.target.shape[2:]) if is_map else output]
+        size = batch.target.shape[2:]
+        outputs = family_of(self.spec).training_outputs(network, self.spec, batch.inputs, size)
+        return [resize(output, size) if output.ndim > 2 and output.shape[2:] != size else output for output in outputs]
 
 
 def class_weights(categories: Iterable[int], count: int) -> tuple[float, ...]:

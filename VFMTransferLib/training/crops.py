@@ -20,10 +20,10 @@ from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.placement import ZScore, centered_start
 from ..core.terms import Label
-from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Triple, Volume
 from ..encoders.base import ModelSpec, PreprocessSpec
-from ..encoders.preparation import gland_center, network_grid, reference_sequence
+from ..encoders.inputs import gland_center, network_grid, reference_sequence
+from ..tasks import find_task
 from .augmentation import (
     NO_AUGMENTATION,
     Augmentation,
@@ -90,23 +90,27 @@ def training_case(
         DatasetError: Labels of anatomy mark nothing, or only one of the zones is there.
         ImageError: The mask to lie around is empty, or outside of the image.
     """
-    grid = case[reference_sequence(case, spec)].to_nearest_lps().geometry
+    task = None if spec.task is None else find_task(spec.task)
+    seen_grid, grid = (
+        network_grid(case, spec, task),
+        case[reference_sequence(case, spec, task)].to_nearest_lps().geometry,
+    )
     channels = [
-        _normalized(case, spec, sequence, grid)
+        _normalized(case[sequence], seen_grid, grid)
         if sequence is not None and sequence in case
         else np.zeros(grid.shape, np.float32)
         for sequence in spec.preprocess.sequences
     ]
     target = _target(case.id, labels, grid) if labels else None
     # Half precision holds a normalized image to 1e-3 of its deviation, and many cases in memory.
-    middle = None if center is None else gland_center(center, network_grid(case, spec))
+    middle = None if center is None else gland_center(center, seen_grid)
     return TrainingCase(case.id, torch.from_numpy(np.stack(channels)).half(), target, grid, middle)
 
 
-def _normalized(case: Case, spec: ModelSpec, sequence: MRSequence, grid: Geometry) -> np.ndarray:
-    """A sequence on `grid`, by the mean and deviation that it has on the network's grid, as `preprocess` does."""
-    seen = case[sequence].resample_to(network_grid(case, spec)).array
-    voxels = case[sequence].resample_to(grid).array
+def _normalized(volume: Volume, seen_grid: Geometry, grid: Geometry) -> np.ndarray:
+    """A sequence on `grid`, by the mean and deviation that it has on the network's grid, as `inputs.prepare` does."""
+    seen = volume.resample_to(seen_grid).array
+    voxels = volume.resample_to(grid).array
     scale = ZScore.of(seen[seen != 0]) if seen.any() else ZScore()
     return np.where(voxels != 0, scale.apply(voxels), np.float32(0))
 

@@ -17,16 +17,13 @@ from torch import Generator, Tensor, nn
 
 from ..bundles.bundle import Bundle, file_sha256, write_bundle
 from ..bundles.onnx_export import export_onnx
-from ..bundles.weights import read_weights
+from ..bundles.weights import bundle_encoder_weights, read_weights
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.terms import Arm
-from ..encoders.base import ModelSpec
-from ..encoders.demonstration import demonstration
-from ..encoders.dynunet.network import specialised_network
-from ..encoders.layers import accelerate
-from ..encoders.network import build_network
-from ..encoders.weights import bundle_encoder_weights, load_encoder
+from ..encoders import build_network, find_family
+from ..encoders.base import ModelSpec, family_of
+from ..encoders.weights import load_encoder
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS, task_of
 from ..tasks.base import LabeledCase, finite
@@ -71,8 +68,6 @@ class FinetuneConfig:
         phantom_share: Part of the samples that show a phantom.
         measure_every: Steps between measurements.
         batch: Samples a step, of all processes.
-        specialised: Whether the task-specific baseline of the same size is trained in the place of the model: the
-            study's third row, from scratch.
         streams: As `loop.STREAMS`.
     """
 
@@ -85,7 +80,6 @@ class FinetuneConfig:
     phantom_share: float
     measure_every: int
     batch: int = 1
-    specialised: bool = False
     streams: str = "step"
 
 
@@ -103,7 +97,7 @@ def finetune_config(
     """How the study fine-tunes a family on a task, the same for both arms.
 
     Args:
-        family: `profound` or `provicnet`.
+        family: The encoder's family.
         task: The task.
         split: Which cases train.
         steps: Optimizer steps.
@@ -112,7 +106,8 @@ def finetune_config(
         batch: Samples a step, each of which then draws for itself; the study's own number by default.
         precision: As `Schedule`.
     """
-    spec = demonstration(family, task)
+    encoders = find_family(family)
+    spec = encoders.network_for(TASKS[task])
     if encoder is not None:
         spec = replace(spec, encoder=encoder.encoder)
     is_image = TASKS[task].output == "image"
@@ -125,18 +120,9 @@ def finetune_config(
         drop_path=TASKS[task].drop_path,
         phantom_share=0.0,
         measure_every=max(steps // 10, 1),
-        batch=batch or _batch(family, task),
+        batch=batch or encoders.batch_size(spec),
         streams="step" if batch is None else "sample",
     )
-
-
-def _batch(family: str, task: str) -> int:
-    """Samples a step: a volume, several slices, or as many cases as batch normalization needs."""
-    if TASKS[task].head == "classes":
-        return 4 if family == "profound" else 2
-    if TASKS[task].head == "matching" and family == "profound":
-        return 2  # one window's mean displacement says little of the next one's
-    return 1 if family == "profound" else 8
 
 
 @dataclass(frozen=True)
@@ -226,7 +212,7 @@ def finetune(
     def measure(losses: list[float]) -> dict[str, float]:
         if not validation.cases:
             return {"loss": losses[-1]}
-        scores = validation.scores(averaged_network(run, config.model, config.specialised).to(context.device))
+        scores = validation.scores(averaged_network(run, config.model).to(context.device))
         return {"loss": losses[-1], **finite({SCORE: scores.primary, **scores.cohort})}
 
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
@@ -251,19 +237,18 @@ def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.M
         CheckpointError: The encoders do not fit.
     """
     torch.manual_seed(config.seed)
-    if config.specialised:
-        if init is not None:
-            raise ValueError("A task-specific baseline must start from scratch, since no pretraining fits it.")
-        return specialised_network(config.model)
-    network = build_network(config.model, config.drop_path)
+    family, start = family_of(config.model), task_of(config.model).initial_output
+    if init is not None and family.baseline_of:
+        raise ValueError("A task-specific baseline must start from scratch, since no pretraining fits it.")
+    network = family.build_for_training(config.model, config.drop_path, start)
     if init is not None:
         load_encoder(network, config.model, init.weights)
-    return accelerate(network)
+    return network
 
 
-def averaged_network(run: Run, spec: ModelSpec, specialised: bool = False) -> nn.Module:
+def averaged_network(run: Run, spec: ModelSpec) -> nn.Module:
     """The network with a run's averaged weights, in evaluation mode."""
-    network = specialised_network(spec) if specialised else build_network(spec)
+    network = build_network(spec)
     network.load_state_dict(run.average)
     return network.eval()
 

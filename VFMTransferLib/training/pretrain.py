@@ -19,7 +19,7 @@ from ..bundles.onnx_export import export_onnx
 from ..core.case import Case
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
-from ..encoders.network import build_network
+from ..encoders import build_network
 from ..encoders.pretext import PretextTask, View
 from ..encoders.weights import encoder_weights, load_encoder
 from ..tasks.base import LabeledCase

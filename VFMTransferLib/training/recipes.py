@@ -23,8 +23,8 @@ from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file
 from ..core.result import Result
 from ..core.terms import Arm, Label
+from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
-from ..encoders.demonstration import FAMILIES
 from ..encoders.pretext import pretext_task
 from ..evaluation.gland import read_gland_mask
 from ..io import read_case
@@ -159,8 +159,8 @@ class Recipe:
     references: References | None = None
 
     def __post_init__(self) -> None:
-        if self.encoder not in FAMILIES:
-            raise ValueError(f"encoder must be one of {', '.join(FAMILIES)}, got '{self.encoder}'")
+        if self.encoder not in pretrained_families():
+            raise ValueError(f"encoder must be one of {', '.join(pretrained_families())}, got '{self.encoder}'")
         if not 0 <= self.phantom_share < 1:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:

@@ -18,7 +18,7 @@ from ..core.errors import DatasetError
 from ..core.placement import Prepared, centered_start, cut
 from ..core.volume import IntTriple
 from ..encoders.base import ModelSpec, PreprocessSpec
-from ..encoders.preparation import gland_center, prepare
+from ..encoders.inputs import gland_center, prepare
 from ..tasks import find_task
 from ..tasks.base import PHASE_AXES, LabeledCase
 from ..tasks.training import OnTheFly, Sample, class_number
@@ -169,7 +169,7 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
     task = find_task(labeled.task)
     training = task.training()
     category = class_number(labeled, spec) if task.output == "classification" else None
-    takes_windows = spec.family == "profound"
+    takes_windows = not spec.is_slice_based
     if takes_windows and task.output != "image":
         masks = None if category is not None else training.crop_masks(labeled)
         center = None if task.finds_gland else labeled.gland
@@ -214,7 +214,7 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
 def prepare_labeled(labeled: LabeledCase, spec: ModelSpec) -> Prepared:
     """A labeled case as the network's input; the gland's mask helps as at prediction, but to find the gland itself."""
     gland = None if find_task(labeled.task).finds_gland else labeled.gland
-    return prepare(labeled.case, spec, gland=gland)
+    return prepare(labeled.case, spec, find_task(labeled.task), gland=gland)
 
 
 def _inputs(slices: list[SliceSample]) -> tuple[Tensor, ...]:

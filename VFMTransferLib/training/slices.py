@@ -16,10 +16,11 @@ from ..core.errors import DatasetError
 from ..core.placement import Prepared, cut
 from ..core.terms import Label
 from ..core.volume import Volume
-from ..encoders.base import ModelSpec, ViTSpec
-from ..encoders.preparation import NEIGHBORS, neighbor_slices, prepare
+from ..encoders.base import NEIGHBORS, ModelSpec, family_of
+from ..encoders.inputs import neighbor_slices, prepare
 from ..phantom import Phantom
 from ..phantom.gland import SIGNIFICANT_GRADE
+from ..tasks import task_of
 from ..tasks.training import OnTheFly
 from .augmentation import Augmentation, happens, vary_intensity
 
@@ -88,7 +89,7 @@ def slice_case(case: Case, spec: ModelSpec, gland: Volume, classes: Volume) -> S
     found = int(classes.array.max())
     if found >= len(spec.labels):
         raise DatasetError(f"Classes of case '{case.id}' must be below {len(spec.labels)}, but one is {found}.")
-    prepared = prepare(case, spec, gland=gland)
+    prepared = prepare(case, spec, task_of(spec), gland=gland)
     placed = classes.resample_to(prepared.geometry, "nearest").array
     return prepared_slices(case.id, prepared, placed[None], np.flatnonzero(placed.any(axis=(1, 2))))
 
@@ -140,7 +141,6 @@ def sample_slice(
         how: Shift, mirroring and intensities are used.
         z: Which slice, if not any.
     """
-    assert isinstance(spec.encoder, ViTSpec)
     depth = case.images.shape[1]
     z = _random_slice(case, generator) if z is None else z
     _, height, width = spec.preprocess.patch
@@ -157,7 +157,7 @@ def sample_slice(
         everywhere = torch.ones_like(windows[0], dtype=torch.bool)
         how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
         windows = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
-    pixels = [spec.encoder.image_px] * 2
+    pixels = [family_of(spec).image_px(spec)] * 2
     scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
     return SliceSample(scaled, torch.tensor([float(z), float(depth)]), maps)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from bundles import make_bundle
 from networks import SMALL_SPECS, small_network
+from specs import MODELS, PROFOUND_ENCODER
 
 from VFMTransferLib.bundles.bundle import Bundle, read_bundle, verify, write_bundle
 from VFMTransferLib.bundles.metadata import METADATA, ONNX, WEIGHTS, spec_from_json, spec_to_json
 from VFMTransferLib.bundles.tensors import read_index
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutputError
 from VFMTransferLib.core.terms import Arm
-from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
 
 ANATOMY = "profound-upernet-anatomy"
 

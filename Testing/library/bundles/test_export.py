@@ -17,7 +17,7 @@ from VFMTransferLib.bundles.onnx_export import export_onnx
 from VFMTransferLib.bundles.tensors import read_index
 from VFMTransferLib.bundles.weights import load_network
 from VFMTransferLib.core.errors import BundleError
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
 from VFMTransferLib.inference.runtimes import open_session
 
 OTHER_SIZE = (16, 48, 80)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import a_small_case, with_preprocess
+from specs import network_grid, place_on_grid, prepare
 
 from VFMTransferLib.core.placement import (
     Blend,
@@ -17,7 +18,6 @@ from VFMTransferLib.core.placement import (
     window_starts,
 )
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.encoders.preparation import network_grid, place_on_grid, prepare
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from prediction_cases import FakeSession, a_bundle, a_small_case, ball, tilted, with_preprocess
+from specs import MODELS, network_grid, prepare
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.case import Case
@@ -13,8 +14,6 @@ from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.region import REFERENCE_NOTE, RESTORED_NOTE, RIM_NOTE, Bounds, within_roi
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS
-from VFMTransferLib.encoders.preparation import network_grid, prepare
 from VFMTransferLib.inference import predict as inputs
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_case, read_mask, write_volume

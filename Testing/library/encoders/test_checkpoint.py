@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from networks import SMALL_SPECS, noise, small, small_network, with_made_up_weights
+from specs import PROFOUND_ENCODER
 from torch import Tensor
 
-from VFMTransferLib.bundles.weights import empty_network
 from VFMTransferLib.core.errors import CheckpointError
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.encoders.base import PROFOUND_ENCODER, ModelSpec
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.checkpoint import identify, read_checkpoint, read_network, sequence_of_name
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders.weights import empty_network
 
 PROFOUND = ["profound-classifier", "profound-upernet-lesion", "profound-upernet-anatomy", "profound-unetr-lesion"]
 PARTS = {"t2w": "T2_best.pth", "adc": "ADC_best.pth", "dwi": "DWI_best.pth", "fusion": "mpMRI_Fusion_best.pth"}

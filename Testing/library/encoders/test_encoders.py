@@ -10,9 +10,10 @@ import torch
 from networks import SMALL_CONVNEXT, SMALL_SPECS, small_network
 
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
+from VFMTransferLib.bundles.weights import bundle_encoder_weights
 from VFMTransferLib.core.errors import CheckpointError
-from VFMTransferLib.encoders.network import build_network
-from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights, load_encoder
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
 
 SLICE_TASKS = [name for name in SMALL_SPECS if name.startswith("provicnet") and name != "provicnet-fusion"]
 PLACES = {"provicnet-t2w": "", "provicnet-adc": "", "provicnet-hbv": "", "provicnet-anatomy": ""}

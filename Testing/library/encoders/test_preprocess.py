@@ -6,21 +6,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import a_small_case, ball, with_preprocess
+from specs import MODELS, network_grid, place_on_grid, prepare
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.encoders.base import MODELS
-from VFMTransferLib.encoders.preparation import (
-    gland_center,
-    network_grid,
-    place_on_grid,
-    prepare,
-    stack_sequences,
-    zscore_nonzero,
-    zscore_within,
-)
+from VFMTransferLib.encoders.inputs import gland_center, stack_sequences, zscore_nonzero, zscore_within
 from VFMTransferLib.tasks.super_resolution.zero_filled import zero_filled
 
 

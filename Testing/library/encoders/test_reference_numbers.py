@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from networks import noise, with_made_up_weights
+from specs import MODELS, PROFOUND_ENCODER
 
-from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
 
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 STUDY = (1, 3, 32, 96, 96)

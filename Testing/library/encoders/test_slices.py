@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from VFMTransferLib.encoders.preparation import neighbor_slices, scale_slices, slice_positions
+from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices, slice_positions
 
 
 def test_first_two_and_last_two_slices_see_the_same_three():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from prediction_cases import FakeSession, a_small_case, ball, with_preprocess
+from specs import MODELS, prepare
 
 from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.encoders.base import MODELS
-from VFMTransferLib.encoders.preparation import neighbor_slices, prepare, scale_slices
+from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from prediction_cases import a_bundle
+from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle
-from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 
 SPEC = MODELS["profound-upernet-anatomy"]

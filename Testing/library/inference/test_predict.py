@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_mm, with_preprocess
+from specs import MODELS, PROFOUND_ENCODER, network_grid
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
-from VFMTransferLib.encoders.base import MODELS, PROFOUND_ENCODER
-from VFMTransferLib.encoders.preparation import network_grid
 from VFMTransferLib.inference import predict as inputs
 from VFMTransferLib.inference.predict import (
     CasePredictor,

@@ -24,13 +24,13 @@ from comparison_cases import (
     zones,
 )
 from PIL import Image
+from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.evaluation.comparison import compare
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.case_report import facts

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from images import COS, SIN, a_t2w
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
+from specs import MODELS
 
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.io.cases import share_inside
 from VFMTransferLib.io.sequence_values import adc_unit
 from VFMTransferSlicer.inputs.exporting import gridInWorld

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from images import COS, SIN, T2W_GRID
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, matrix_of, slicer, vtk
+from specs import MODELS
 
 from VFMTransferLib.core.errors import GeometryError, ImageError
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.base import MODELS
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.segmentation import label_values
 from VFMTransferSlicer.inputs.exporting import gridInWorld, labelOf, maskOf, referenceOf, roiMask, valuesOf

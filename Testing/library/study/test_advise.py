@@ -9,14 +9,12 @@ from functools import lru_cache
 
 import pytest
 from small_sweeps import a_document, write_config
-from study_examples import TINY_CONVNEXT, a_phantom, tiny_study_spec
+from study_examples import a_phantom
+from tiny_commands import use_small_networks
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import TaskId
-from VFMTransferLib.encoders import demonstration as sizes
-from VFMTransferLib.encoders.base import HeadSpec
-from VFMTransferLib.encoders.demonstration import demonstration_encoder
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.study import candidates, estimators
 from VFMTransferLib.study.advice import (
@@ -35,7 +33,6 @@ from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, poi
 from VFMTransferLib.study.summary import SummaryRow, summarize
 from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, write_tables
 from VFMTransferLib.training import cases as study_source
-from VFMTransferLib.training import finetune as finetuning
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
 
 NAN, INF = math.nan, math.inf
@@ -207,11 +204,7 @@ def test_the_document_holds_null_where_nothing_is_known():
 @pytest.fixture
 def small_networks(monkeypatch):
     """The same command with networks, phantoms and trials that take seconds."""
-    spec = demonstration_encoder()
-    grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
-    tiny = replace(spec, encoder=TINY_CONVNEXT, head=HeadSpec("none", 10, 10), preprocess=grid)
-    monkeypatch.setattr(finetuning, "demonstration", tiny_study_spec)
-    monkeypatch.setattr(sizes, "demonstration_encoder", lambda: tiny)
+    use_small_networks(monkeypatch.setattr)
     monkeypatch.setattr(study_source, "make_phantom", lambda seed, **_: a_phantom(seed % 5))
     monkeypatch.setattr(candidates, "PHANTOM_COUNT", 3)
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)

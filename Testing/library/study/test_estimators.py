@@ -12,11 +12,13 @@ from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.encoders.profound.network import encoder_in
+from VFMTransferLib.encoders.provicnet.network import patch_tokens
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import network_input
 from VFMTransferLib.study import estimators
 from VFMTransferLib.study.estimators import ESTIMATORS, Candidate, estimate, few_steps, logme, nearness, probe
-from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases, patch_tokens, stage_maps
+from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases
 from VFMTransferLib.study.patches import PatchTable, patch_table
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
@@ -138,7 +140,7 @@ def test_profounds_patches_hold_their_share_of_the_prostate_and_all_stages():
     for start in case.starts:
         window = cut(np.stack([share, np.ones_like(share)]), start, (16, 32, 48))
         with torch.no_grad():
-            maps = stage_maps(network, torch.from_numpy(network_input(case.prepared, spec, start)[0]))
+            maps = encoder_in(network).forward_features(torch.from_numpy(network_input(case.prepared, spec, start)[0]))
         for z in range(2):
             for y in range(4):
                 for x in range(6):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from specs import ViTSpec
 from study_examples import CELLS, FAMILIES, a_study, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.encoders.base import ViTSpec
-from VFMTransferLib.encoders.network import build_network
-from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network, slice_encoders
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.provicnet.network import slice_encoders
+from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.study.features import ENCODER, distance_rows, encoder_features, feature_cases, gland_shares
 

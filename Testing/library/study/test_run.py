@@ -12,9 +12,10 @@ import torch
 from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
+from VFMTransferLib.bundles.weights import bundle_encoder_weights
 from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
-from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights
+from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study.config import RunKey
 from VFMTransferLib.study.run import run_one, trained_run, training_config

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from prediction_cases import a_small_case, ball, points_mm, with_preprocess
+from specs import MODELS, prepare
 
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Label, Sequence
-from VFMTransferLib.encoders.base import MODELS
-from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.tasks import task_of
 from VFMTransferLib.tasks.anatomy_segmentation.task import one_organ
 from VFMTransferLib.tasks.base import DecodeOptions, activated

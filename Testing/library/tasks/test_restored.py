@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import a_small_case, points_mm, tilted, with_preprocess
+from specs import prepare
 
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.tasks import task_of
 from VFMTransferLib.tasks.base import DecodeOptions, slice_axis
 from VFMTransferLib.tasks.distortion_correction.task import displacement_field, jacobian_along, warp

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from specs import prepare
 from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_spec, tiny_training_case
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Label
-from VFMTransferLib.encoders.preparation import prepare
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.crops import sample_view, training_case
 

@@ -7,7 +7,7 @@ import torch
 from training_cases import tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
 from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT, Schedule

@@ -12,7 +12,7 @@ from training_cases import tiny_case
 from training_divisions import a_pretext_config
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.encoders.pretext import PRETEXT_TASKS, pretext_task
+from VFMTransferLib.encoders.pretext import pretext_task, pretext_tasks
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.pretrain import pretrain
 
@@ -20,7 +20,7 @@ IMAGES = [tiny_case(seed)[0] for seed in range(2)]
 CASES = {"mae": IMAGES, "contrastive": [a_tissue_case(0), a_tissue_case(1)]}
 
 
-@pytest.mark.parametrize("name", PRETEXT_TASKS)
+@pytest.mark.parametrize("name", pretext_tasks())
 def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, name):
     class StopError(Exception):
         pass
@@ -68,7 +68,7 @@ def test_contrast_learns_and_changes_every_encoder(tmp_path):
         assert not torch.equal(run.average[name], fresh[name])
 
 
-@pytest.mark.parametrize("name", PRETEXT_TASKS)
+@pytest.mark.parametrize("name", pretext_tasks())
 def test_without_cases_there_is_nothing_to_learn(tmp_path, name):
     with pytest.raises(DatasetError, match="at least one case"):
         pretrain(a_pretext_config(name), [], tmp_path)

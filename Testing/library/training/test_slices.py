@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from slice_cases import SPEC, a_case, a_slice_case
+from specs import prepare
 from torch import Generator
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import Label
-from VFMTransferLib.encoders.preparation import neighbor_slices, prepare, scale_slices
+from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.slices import cancer_classes, sample_slice, slice_case

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from specs import demonstration, demonstration_encoder, published
 from study_examples import FAMILIES, a_study, tiny_study_spec, write_case
 from tiny_commands import use_small_networks
 
 from VFMTransferLib.bundles.bundle import read_bundle, verify
+from VFMTransferLib.bundles.weights import bundle_encoder_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.terms import Arm, TaskId
-from VFMTransferLib.encoders.demonstration import demonstration, demonstration_encoder, published
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.pretext import pretext_task
-from VFMTransferLib.encoders.weights import bundle_encoder_weights, encoder_weights, load_encoder
+from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.finetune import finetune, finetune_config, write_arm

@@ -13,7 +13,7 @@ from torch import Generator, nn
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Arm, Label, TaskId
-from VFMTransferLib.encoders.network import build_network
+from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.tasks import TASKS

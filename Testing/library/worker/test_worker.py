@@ -67,7 +67,7 @@ def slow_models(tmp_path_factory) -> Path:
 
     from VFMTransferLib.bundles.bundle import Bundle, write_bundle
     from VFMTransferLib.bundles.onnx_export import export_onnx
-    from VFMTransferLib.encoders.network import build_network
+    from VFMTransferLib.encoders import build_network
 
     folder = tmp_path_factory.mktemp("slow models")
     spec = tiny_anatomy()

@@ -1,4 +1,4 @@
-"""From the sparse-convolution layout of ProFound's pre-training to the dense one of its networks.
+"""ProFound's released files: which network one holds, and from pre-training's sparse layout to the dense one.
 
 ProFound is pre-trained with MinkowskiEngine, which stores a convolution as one matrix for each place
 in its kernel, places counted with x slowest, and wraps norms and linear layers in modules of its own.
@@ -7,9 +7,15 @@ in its kernel, places counted with x slowest, and wraps norms and linear layers 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from ...core.errors import CheckpointError
+from ..base import HeadSpec, ModelSpec
+from ..checkpoint import contents, count_of, shape_of, with_sizes
+from .spec import PROFOUND_ENCODER, ConvNeXtSpec, ProFoundFamily
 
 _KERNEL = ".kernel"
 _PREFIX = "encoder."
@@ -77,3 +83,46 @@ def _as_cube(kernel: Tensor) -> Tensor:
     """(out, in, k³) to (out, in, k, k, k): places run with the last axis slowest."""
     edge = round(kernel.shape[2] ** (1 / 3))
     return kernel.reshape(*kernel.shape[:2], edge, edge, edge).permute(0, 1, 4, 3, 2).contiguous()
+
+
+_CLASSIFIER = "head.0.weight"
+_UPERNET = "decode_head.classifier.weight"
+_UNETR = "decoder.encoder1.layer.conv1.conv.weight"
+_STEM = "downsample_layers.0.0.weight"
+
+
+def identify(state: Mapping[str, Tensor]) -> ModelSpec | None:
+    """See `EncoderFamily.identify`."""
+    if f"encoder.{_STEM}" not in state:
+        return _encoder_alone(state) if _STEM in state else None
+    encoder = _sizes(state, "encoder.")
+    if _CLASSIFIER in state:
+        head = HeadSpec("classifier", shape_of(state, "head.3.weight")[0], shape_of(state, _CLASSIFIER)[0])
+    elif _UPERNET in state:
+        auxiliary = shape_of(state, "auxiliary_head.classifier.weight")[1]
+        out_channels, width, *_ = shape_of(state, _UPERNET)
+        head = HeadSpec("upernet", out_channels, width, auxiliary)
+    elif _UNETR in state:
+        head = HeadSpec("unetr", shape_of(state, "decoder.out.conv.conv.weight")[0], shape_of(state, _UNETR)[0])
+    else:
+        raise CheckpointError(
+            "The file must hold ProFound with a classifier, UPerNet or UNETR, but beside the encoder it holds "
+            f"{contents({name: tensor for name, tensor in state.items() if not name.startswith('encoder.')})}."
+        )
+    # One output channel is lesions, more are anatomy.
+    rows = [spec for spec in ProFoundFamily().published() if spec.head.kind == head.kind]
+    row = next((spec for spec in rows if spec.head.out_channels == head.out_channels), rows[-1])
+    return with_sizes(row, encoder, head)
+
+
+def _encoder_alone(state: Mapping[str, Tensor]) -> ModelSpec:
+    encoder = _sizes(state, "")
+    channels = encoder.dims[-1]
+    return replace(PROFOUND_ENCODER, encoder=encoder, head=HeadSpec("none", channels, channels))
+
+
+def _sizes(state: Mapping[str, Tensor], prefix: str) -> ConvNeXtSpec:
+    stem = shape_of(state, prefix + _STEM)
+    entries = [shape_of(state, f"{prefix}downsample_layers.{stage}.1.weight") for stage in (1, 2, 3)]
+    depths = tuple(count_of(state, rf"{prefix}stages\.{stage}\.(\d+)\.") for stage in range(4))
+    return ConvNeXtSpec(depths=depths, dims=(stem[0], *(shape[0] for shape in entries)), in_channels=stem[1])

@@ -7,15 +7,17 @@ authors' files (pipiwang/ProFound, Apache-2.0), so that these load strictly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import ConvNeXtSpec, ModelSpec
-from ..classifier import ClassifierHead
-from ..image_heads import MatchingHead, RestorationHead, start_of
-from ..layers import NORM_EPS, ConvNeXtBlock, LayerNorm, channels_first, channels_last, resize
+from ..base import ModelSpec
+from ..image_heads import MatchingHead, RestorationHead
+from ..layers import NORM_EPS, ClassifierHead, ConvNeXtBlock, LayerNorm, channels_first, channels_last, resize
 from .heads import AuxiliaryHead, UNETRDecoder, UPerNetHead
+from .spec import ConvNeXtSpec
 
 # Kernel and stride of each stage's entry. The last one keeps the resolution: the total is 16, not 32.
 STRIDES = (4, 2, 2, 1)
@@ -188,28 +190,29 @@ class ProFoundUNETR(nn.Module):
 
 
 class ProFoundRestoration(nn.Module):
-    """Encoder and restoration head: an image at the input's size.
+    """Encoder and image-to-image head: an image at the input's size.
 
     Args:
         spec: Sizes of encoder and head.
         drop_path: Stochastic depth of the encoder, in training.
+        initial_output: What the untrained network gives.
     """
 
-    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
         super().__init__()
         encoder, head = spec.encoder, spec.head
         self.encoder = ConvNeXtV2(encoder, drop_path)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
-        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, start_of(spec))
+        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, initial_output)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore x: (B, out, D, H, W), in the unit that the model's registry row states."""
+        """Restore x: (B, out, D, H, W), in the unit that the task states."""
         maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
         return self.head(x, maps)
 
 
 class ProFoundMatching(nn.Module):
-    """Encoder and matching head: the displacement of diffusion against T2w, at the input's size.
+    """Encoder and cost-volume head: the displacement of diffusion against T2w, at the input's size.
 
     Args:
         spec: Sizes of encoder and head; its first sequence is T2w.
@@ -227,3 +230,42 @@ class ProFoundMatching(nn.Module):
         """Displacement (B, 1, D, H, W) in mm along x, see `MatchingHead`."""
         maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
         return self.head(x[:, :1], x[:, 1:], maps)
+
+
+_BUILDERS: dict[str, type[nn.Module]] = {
+    "none": ProFoundEncoder,
+    "classifier": ProFoundClassifier,
+    "upernet": ProFoundUPerNet,
+    "unetr": ProFoundUNETR,
+    "matching": ProFoundMatching,
+}
+_SECOND = 1  # of the stages: its map's places are the patches
+
+
+def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module:
+    """See `EncoderFamily.build`."""
+    if spec.head.kind == "restoration":
+        return ProFoundRestoration(spec, drop_path, initial_output)
+    return _BUILDERS[spec.head.kind](spec, drop_path)
+
+
+def encoder_in(network: nn.Module) -> ConvNeXtV2:
+    """The encoder of a network of this family."""
+    return network if isinstance(network, ConvNeXtV2) else cast(ConvNeXtV2, network.encoder)
+
+
+def stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """See `ProFoundFamily.features`."""
+    encoder = encoder_in(network)
+    maps = encoder.forward_features(x)
+    stages = {f"stage-{i}": stage.mean(dim=(2, 3, 4)) for i, stage in enumerate(maps, start=1)}
+    return {**stages, "encoder": encoder.pool(maps[-1])}
+
+
+def patch_features(network: nn.Module, x: Tensor) -> Tensor:
+    """See `ProFoundFamily.patch_features`."""
+    stages = encoder_in(network).forward_features(x)
+    size = stages[_SECOND].shape[2:]
+    fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:_SECOND]]
+    coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[_SECOND + 1 :]]
+    return torch.cat([*fine, stages[_SECOND], *coarse], dim=1)[0]

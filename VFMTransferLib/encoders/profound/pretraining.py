@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..base import ConvNeXtSpec, ModelSpec
+from ..base import ModelSpec
 from ..layers import ConvNeXtBlock, accelerate, channels_last
 from ..pretext import PretextTask, View
 from .network import ConvNeXtV2
+from .spec import ConvNeXtSpec
 
 # Edge of a hidden cube in voxels; equal to the encoder's stride, so that a cube is one place of its last map.
 CUBE = 16

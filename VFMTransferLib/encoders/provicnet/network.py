@@ -7,17 +7,20 @@ Axes: N tokens, C channels of a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import ModelSpec, ViTSpec
-from ..classifier import ClassifierHead
-from ..image_heads import MatchingHead, SliceRestorationHead, start_of
-from ..layers import NORM_EPS, DropPath, resize
+from ...core.terms import Sequence as ImageSequence
+from ..base import NEIGHBORS, ModelSpec
+from ..image_heads import MatchingHead, SliceRestorationHead
+from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
 from .heads import ConvolutionHead, FusionHead, token_grid
+from .spec import ViTSpec, encoder_prefixes
 
 _MLP_RATIO = 4
 # CaiT's value for up to 18 blocks (arXiv 2103.17239, section 2). At DINOv2's 1e-5 the blocks of a network that starts
@@ -179,7 +182,6 @@ def _initialize(module: nn.Module) -> None:
 # (B, 2), the slice's index z and the number of slices, as they are.
 
 _POSITION_TOKENS = 2
-_NEIGHBORS = 3
 _TOKENS_TO_OUTPUT = 8
 
 
@@ -256,8 +258,8 @@ class ProViCNetFusion(nn.Module):
 class ProViCNetClassifier(nn.Module):
     """One encoder a sequence, and a perceptron over what their tokens have in common and what stands out.
 
-    Nobody has published such a head; it is this project's own. It speaks of one slice; the logits of a study are the
-    mean over the slices that hold the gland (`preprocess.prepare`, `inference.infer`).
+    Nobody has published such a head; it is this project's own. It classifies one slice; the logits of a case are
+    the mean over the slices that hold the gland (`inputs.prepare`, `inference.windows.infer`).
 
     Args:
         spec: Sizes; its sequences say which encoders there are.
@@ -291,19 +293,20 @@ class ProViCNetRestoration(nn.Module):
     Args:
         spec: Sizes; its sequences say which encoders there are.
         drop_path: Stochastic depth of the encoders, in training.
+        initial_output: What the untrained network gives.
     """
 
-    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
         super().__init__()
         self.side = spec.encoder.image_px // spec.encoder.patch_px
         self.encoders = _encoders(spec, drop_path)
         count = len(self.encoders)
-        channels, tokens = count * (_NEIGHBORS + 1), count * spec.encoder.dim
+        channels, tokens = count * (NEIGHBORS + 1), count * spec.encoder.dim
         width, out = spec.head.width, spec.head.out_channels
-        self.head = SliceRestorationHead(channels, tokens, width, out, start_of(spec))
+        self.head = SliceRestorationHead(channels, tokens, width, out, initial_output)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the model's registry row states.
+        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the task states.
 
         Args:
             windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
@@ -316,7 +319,7 @@ class ProViCNetRestoration(nn.Module):
 
 
 class ProViCNetMatching(nn.Module):
-    """One encoder a sequence, and a matching head: the displacement of diffusion against T2w in a slice.
+    """One encoder a sequence, and a cost-volume head: the displacement of diffusion against T2w in a slice.
 
     Args:
         spec: Sizes; its sequences say which encoders there are, T2w first.
@@ -357,11 +360,68 @@ def _encoders(spec: ModelSpec, drop_path: float) -> nn.ModuleDict:
 
 
 def own_slice(window: Tensor, positions: Tensor) -> Tensor:
-    """The slice (B, 1, H, W) of a window (B, 3, H, W) that the answer is about.
+    """The slice (B, 1, H, W) of a window (B, 3, H, W) that the output is about.
 
-    It is the middle one, but at a volume's ends, where the window has moved inwards: see `slices.neighbor_slices`.
+    It is the middle one, but at a volume's ends, where the window has moved inwards: see `inputs.neighbor_slices`.
     """
     z, count = positions.to(window.dtype)[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
     first, last = (z < 1).to(window.dtype), (z > count - 2).to(window.dtype)
     below, middle, above = window.split(1, dim=1)
     return first * below + last * (1 - first) * above + (1 - first) * (1 - last) * middle
+
+
+_BUILDERS: dict[str, type[nn.Module]] = {
+    "classifier": ProViCNetClassifier,
+    "convolution": ProViCNet,
+    "fusion": ProViCNetFusion,
+    "matching": ProViCNetMatching,
+}
+
+
+def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module:
+    """See `EncoderFamily.build`."""
+    if spec.head.kind == "restoration":
+        return ProViCNetRestoration(spec, drop_path, initial_output)
+    return _BUILDERS[spec.head.kind](spec, drop_path)
+
+
+def slice_encoders(network: nn.Module, spec: ModelSpec) -> dict[ImageSequence, SliceEncoder]:
+    """The encoder of each sequence that a network takes, in the order in which it takes them."""
+    prefixes = encoder_prefixes(spec).items()
+    return {s: cast(SliceEncoder, network.get_submodule(prefix.rstrip("."))) for s, prefix in prefixes}
+
+
+def patch_tokens(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
+    """Normalized patch tokens (B, tokens, sequences * dim) for what the network's `forward` takes."""
+    *windows, positions = inputs
+    encoders = slice_encoders(network, spec).values()
+    return torch.cat([e.patch_tokens(w, positions) for e, w in zip(encoders, windows, strict=True)], dim=2)
+
+
+def block_features(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """See `ProViCNetFamily.features`."""
+    encoders = slice_encoders(network, spec).values()
+    with _block_outputs(encoders) as outputs:
+        normalized = patch_tokens(network, spec, inputs).mean(dim=1)
+    found = {}
+    for i, tokens in enumerate(zip(*outputs, strict=True), start=1):
+        patches = [own[:, encoder.leading_tokens :] for own, encoder in zip(tokens, encoders, strict=True)]
+        found[f"block-{i}"] = torch.cat(patches, dim=2).mean(dim=1)
+    return {**found, "encoder": normalized}
+
+
+@contextmanager
+def _block_outputs(encoders: Iterable[SliceEncoder]) -> Iterator[list[list[Tensor]]]:
+    """What each encoder's blocks give while the context lasts: encoder → block → tokens (B, N, dim)."""
+    outputs: list[list[Tensor]] = []
+    hooks = []
+    for encoder in encoders:
+        own: list[Tensor] = []
+        outputs.append(own)
+        for block in encoder.backbone.blocks:
+            hooks.append(block.register_forward_hook(lambda _module, _given, output, to=own: to.append(output)))
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -21,7 +21,7 @@ from ...core.placement import Prepared, ZScore
 from ...core.terms import Sequence
 from ...core.volume import Geometry, IntTriple
 from ...encoders.base import ModelSpec
-from ...encoders.preparation import ZSCORE_NONZERO
+from ...encoders.inputs import ZSCORE_NONZERO
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, LabeledCase

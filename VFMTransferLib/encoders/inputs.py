@@ -1,7 +1,9 @@
-"""A volume as ProViCNet sees it: one slice at a time, its neighbors as channels, scaled to the transformer's size.
+"""How a case becomes a network's input: onto the network's grid, normalized, with its windows or slices chosen.
 
-Facts from pimed/ProViCNet @ 1b016ac (MIT); written anew. Where a volume has fewer than six slices, upstream pads it
-and returns two slices too many; here every volume gives one output a slice.
+The steps and their order are those that the networks were trained with (see each `ModelSpec`): axes nearest
+to Left, Posterior, Superior; the reference sequence's field of view at the network's spacing; every sequence
+there by position; intensities; then windows. `Prepared` records where everything lies, and decoding goes back by that
+record.
 """
 
 from __future__ import annotations
@@ -14,66 +16,9 @@ from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
 from ..core.placement import Prepared, ZScore, centered_start, shifted_starts, window_starts
 from ..core.region import Bounds
-from ..core.terms import Sequence, TaskId
+from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
-from ..tasks.super_resolution.zero_filled import doubled_in_plane, zero_filled
-from .base import ModelSpec, PreprocessSpec
-
-NEIGHBORS = 3
-
-
-def neighbor_slices(z: int, depth: int) -> tuple[int, int, int]:
-    """The three slices whose middle answers for slice `z` of `depth`.
-
-    At the ends the window moves inwards, so that the first two slices see the same three, and the last two too.
-    With one or two slices there are no three: the missing neighbor is the nearest slice again.
-    """
-    if depth < NEIGHBORS:
-        return (max(z - 1, 0), z, min(z + 1, depth - 1))
-    middle = min(max(z, 1), depth - 2)
-    return (middle - 1, middle, middle + 1)
-
-
-def slice_positions(z: int, depth: int) -> np.ndarray:
-    """What the network is told of a slice's place: (1, 2), its index and the number of slices, as they are."""
-    return np.array([[z, depth]], np.float32)
-
-
-def scale_slices(array: np.ndarray, size_px: int) -> np.ndarray:
-    """Slices (..., H, W) scaled to (..., size_px, size_px), bilinear, pixel edges aligned, no smoothing.
-
-    The same function as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
-    """
-    rows = _bilinear_matrix(array.shape[-2], size_px)
-    columns = _bilinear_matrix(array.shape[-1], size_px)
-    return np.ascontiguousarray(rows @ array.astype(np.float32) @ columns.T)
-
-
-@lru_cache(maxsize=8)
-def _bilinear_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Matrix (size_out, size_in) whose rows weigh the two nearest of `size_in` samples.
-
-    Places are rounded to float32 once, as torch's fused multiply-add does; kept in float64 they would
-    differ by up to 2e-5 of a pixel.
-    """
-    step = np.float64(np.float32(size_in) / np.float32(size_out))
-    place = np.maximum(((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32), 0)
-    lower = np.minimum(place.astype(int), size_in - 1)
-    upper = np.minimum(lower + 1, size_in - 1)
-    matrix = np.zeros((size_out, size_in), np.float32)
-    out = np.arange(size_out)
-    np.add.at(matrix, (out, lower), 1 - (place - lower))
-    np.add.at(matrix, (out, upper), place - lower)
-    matrix.setflags(write=False)
-    return matrix
-
-
-# A case becomes a network's input: onto the network's grid, normalized, with its windows chosen.
-#
-# The steps and their order are those that the networks were trained with (see each `ModelSpec`): axes nearest
-# to Left, Posterior, Superior; the reference sequence's field of view at the network's spacing; every sequence
-# there by position; intensities; then windows. `Prepared` records where everything lies, and
-# `postprocess` goes back by that record.
+from .base import NEIGHBORS, ModelSpec, PreprocessSpec, TaskInput
 
 CROPS = ("auto", "gland", "center")
 ZSCORE_NONZERO = "zscore-nonzero"
@@ -82,13 +27,20 @@ ZSCORE_GLAND = "zscore-gland"
 
 
 def prepare(
-    case: Case, spec: ModelSpec, *, crop: str = "auto", gland: Volume | None = None, roi: Volume | None = None
+    case: Case,
+    spec: ModelSpec,
+    task: TaskInput,
+    *,
+    crop: str = "auto",
+    gland: Volume | None = None,
+    roi: Volume | None = None,
 ) -> Prepared:
     """Make a network's input from a case; the case stays as it is.
 
     Args:
-        case: The study, each sequence on its own grid.
+        case: The case, each sequence on its own grid.
         spec: The network.
+        task: Its task.
         crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
             the image as published, `auto` around the gland where a mask is known, else in the middle.
         gland: Mask of the prostate, any grid; before the case's own.
@@ -107,17 +59,20 @@ def prepare(
             f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
             "Select one, or install a gland segmentation bundle."
         )
-    grid = network_grid(case, spec)
+    grid = network_grid(case, spec, task)
     bounds = None if roi is None else Bounds.of(roi, grid)
-    array = stack_sequences(place_on_grid(case, spec), spec.preprocess)
+    array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
-    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
-    if spec.family == "provicnet" and spec.task == TaskId.CLASSIFICATION and mask is not None:
-        starts = _with_gland(starts, _gland_on_grid(case, mask, grid))
+    needed = bounds if task.output == "segmentation" else None
+    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, needed)
+    if spec.is_slice_based and task.uses_gland_slices and mask is not None:
+        # The others show nothing of the prostate, and would count as much.
+        inside = _gland_on_grid(case, mask, grid)
+        starts = tuple(start for start in starts if inside[start[0]].any())
     return Prepared(
         array=array,
         geometry=grid,
-        reference=case[reference_sequence(case, spec)].geometry,
+        reference=case[reference_sequence(case, spec, task)].geometry,
         starts=starts,
         patch=spec.preprocess.patch,
         scales=scales,
@@ -131,56 +86,42 @@ def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:
     return spec.preprocess.normalization == ZSCORE_GLAND or is_cropped_there
 
 
-def reference_sequence(case: Case, spec: ModelSpec) -> Sequence:
+def reference_sequence(case: Case, spec: ModelSpec, task: TaskInput | None) -> Sequence:
     """The sequence whose field of view the network sees and on whose grid the result comes back.
 
     It is the task's, where the case has it, else the first that the network takes, as of an encoder alone.
     """
-    if spec.task is not None and spec.prediction_task.reference in case:
-        return spec.prediction_task.reference
-    return next(sequence for sequence in spec.preprocess.sequences if sequence is not None)
+    return task.reference if task is not None and task.reference in case else spec.preprocess.images[0]
 
 
-def network_grid(case: Case, spec: ModelSpec) -> Geometry:
-    """The reference sequence's field of view, axes nearest to L, P, S, at the network's spacing.
-
-    Super-resolution sees the T2w's own matrix doubled in plane, whatever its spacing is.
-    """
-    seen = case[reference_sequence(case, spec)].to_nearest_lps().geometry
-    if spec.task != TaskId.SUPER_RESOLUTION:
-        return seen.with_spacing(spec.preprocess.spacing_mm)
-    doubled = doubled_in_plane(seen)
-    return doubled.with_spacing((*doubled.spacing_mm[:2], spec.preprocess.spacing_mm[2]))
+def network_grid(case: Case, spec: ModelSpec, task: TaskInput | None) -> Geometry:
+    """The reference sequence's field of view, axes nearest to L, P, S, at the network's or the task's spacing."""
+    seen = case[reference_sequence(case, spec, task)].to_nearest_lps().geometry
+    spacing_mm = spec.preprocess.spacing_mm
+    return seen.with_spacing(spacing_mm) if task is None else task.network_grid(seen, spacing_mm)
 
 
-def place_on_grid(case: Case, spec: ModelSpec) -> Case:
-    """The case with the network's sequences on the network grid, linearly by position, 0 outside.
+def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput) -> Case:
+    """The case with the network's sequences on the network grid, as the task places them, 0 outside.
 
-    For super-resolution, which adds to what it sees, by zero-filled k-space in plane. A gland mask comes along, nearest
-    neighbor.
+    A gland mask comes along, nearest neighbor.
 
     Raises:
         MissingSequenceError: A sequence that the network takes is not in the case.
         GeometryError: A sequence shows nothing where the network looks.
     """
-    wanted = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
+    wanted = spec.preprocess.images
     case.require(wanted)
-    grid = network_grid(case, spec)
-    place = _placed_finely if spec.task == TaskId.SUPER_RESOLUTION else Volume.resample_to
-    volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
+    grid = network_grid(case, spec, task)
+    volumes = {sequence: task.place(case[sequence], grid) for sequence in wanted}
     for sequence, volume in volumes.items():
         if not volume.array.any():
             raise GeometryError(
-                f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec)}, but shows "
-                "nothing there. Select images of one study."
+                f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec, task)}, "
+                "but shows nothing there. Select images of one study."
             )
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)
-
-
-def _placed_finely(volume: Volume, grid: Geometry) -> Volume:
-    """By zero-filled k-space within the slices, then linearly from slice to slice."""
-    return zero_filled(volume.to_nearest_lps()).resample_to(grid)
 
 
 def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
@@ -242,7 +183,7 @@ def _normalized(
             scales.append(_tissue_scale(array[channel]))
             array[channel] = scales[-1].apply(array[channel])
     elif spec.preprocess.normalization == ZSCORE_GLAND:
-        assert gland is not None, "needs_gland was asked before"
+        assert gland is not None, "needs_gland was checked before"
         inside = _gland_on_grid(case, gland, grid)
         for channel in range(len(array)):
             scales.append(ZScore.of(array[channel][inside]))
@@ -267,38 +208,32 @@ def _gland_on_grid(case: Case, gland: Volume, grid: Geometry) -> np.ndarray:
 
 
 def _windows(
-    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None
+    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None, needed: Bounds | None
 ) -> tuple[tuple[IntTriple, ...], str]:
-    """First voxels of the windows, and what they are centered on."""
+    """First voxels of the windows, and what they are centered on.
+
+    Args:
+        spec: The network.
+        grid: Its grid.
+        gland: Mask of the prostate.
+        bounds: The region of interest.
+        needed: The same of a segmentation, whose windows beyond it are left out.
+    """
     shape, patch = grid.shape, spec.preprocess.patch
+
+    def reaching(starts: tuple[IntTriple, ...]) -> tuple[IntTriple, ...]:
+        return starts if needed is None else needed.touching(starts, patch)
+
     if spec.preprocess.whole_volume:
-        return _reaching(bounds, window_starts(shape, patch, spec.preprocess.overlap), spec), "whole volume"
-    center, centered_on = _middle(grid, gland, bounds)
-    if spec.family == "provicnet":
-        _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
-        return _reaching(bounds, tuple((z, y, x) for z in range(shape[0])), spec), centered_on
-    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
-
-
-def _with_gland(starts: tuple[IntTriple, ...], inside: np.ndarray) -> tuple[IntTriple, ...]:
-    """The slices that hold gland; the others say nothing of the prostate, and would have as much of a say."""
-    return tuple(start for start in starts if inside[start[0]].any())
-
-
-def _middle(
-    grid: Geometry, gland: Volume | None, bounds: Bounds | None
-) -> tuple[tuple[float, float, float] | None, str]:
-    """The continuous index (z, y, x) that a single window lies around, None for the image's middle; and its name."""
+        return reaching(window_starts(shape, patch, spec.preprocess.overlap)), "whole volume"
     if bounds is not None:
-        return bounds.center, "region of interest"
-    return (None, "image") if gland is None else (gland_center(gland, grid), "gland")
-
-
-def _reaching(bounds: Bounds | None, starts: tuple[IntTriple, ...], spec: ModelSpec) -> tuple[IntTriple, ...]:
-    """The windows that are needed: of a segmentation, whose rest is dropped, those that reach the region."""
-    if bounds is None or spec.prediction_task.output != "segmentation":
-        return starts
-    return bounds.touching(starts, spec.preprocess.patch)
+        center, centered_on = bounds.center, "region of interest"
+    else:
+        center, centered_on = (None, "image") if gland is None else (gland_center(gland, grid), "gland")
+    if spec.is_slice_based:
+        _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
+        return reaching(tuple((z, y, x) for z in range(shape[0]))), centered_on
+    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
 
 
 def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
@@ -318,3 +253,54 @@ def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:
             "Give a mask that was drawn on this study."
         )
     return (z, y, x)
+
+
+# A slice-based network's input: one slice at a time, its neighbors as channels, scaled to the encoder's size. As in
+# pimed/ProViCNet @ 1b016ac (MIT), which pads a volume of fewer than six slices and returns two slices too many; here
+# every volume gives one output a slice.
+
+
+def neighbor_slices(z: int, depth: int) -> tuple[int, int, int]:
+    """The three slices that a network sees for slice `z` of `depth`: that one in the middle.
+
+    At the ends the window moves inwards, so that the first two slices see the same three, and the last two too.
+    With one or two slices there are no three: the missing neighbor is the nearest slice again.
+    """
+    if depth < NEIGHBORS:
+        return (max(z - 1, 0), z, min(z + 1, depth - 1))
+    middle = min(max(z, 1), depth - 2)
+    return (middle - 1, middle, middle + 1)
+
+
+def slice_positions(z: int, depth: int) -> np.ndarray:
+    """A slice's place as the network takes it: (1, 2), its index and the number of slices, as they are."""
+    return np.array([[z, depth]], np.float32)
+
+
+def scale_slices(array: np.ndarray, size_px: int) -> np.ndarray:
+    """Slices (..., H, W) scaled to (..., size_px, size_px), bilinear, pixel edges aligned, no smoothing.
+
+    The same function as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
+    """
+    rows = _bilinear_matrix(array.shape[-2], size_px)
+    columns = _bilinear_matrix(array.shape[-1], size_px)
+    return np.ascontiguousarray(rows @ array.astype(np.float32) @ columns.T)
+
+
+@lru_cache(maxsize=8)
+def _bilinear_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Matrix (size_out, size_in) whose rows weigh the two nearest of `size_in` samples.
+
+    Places are rounded to float32 once, as torch's fused multiply-add does; kept in float64 they would
+    differ by up to 2e-5 of a pixel.
+    """
+    step = np.float64(np.float32(size_in) / np.float32(size_out))
+    place = np.maximum(((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32), 0)
+    lower = np.minimum(place.astype(int), size_in - 1)
+    upper = np.minimum(lower + 1, size_in - 1)
+    matrix = np.zeros((size_out, size_in), np.float32)
+    out = np.arange(size_out)
+    np.add.at(matrix, (out, lower), 1 - (place - lower))
+    np.add.at(matrix, (out, upper), place - lower)
+    matrix.setflags(write=False)
+    return matrix

@@ -1,0 +1,267 @@
+"""ProViCNet's networks as tables: sizes, published networks, the demonstration's size. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.terms import Label
+from ...core.terms import Sequence as ImageSequence
+from ..base import IMAGE_HEADS, EncoderFamily, HeadSpec, ModelSpec, PreprocessSpec, Size, TaskInput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..pretext import PretextTask
+
+PAPER = "https://arxiv.org/abs/2502.00366"
+_T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
+_GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 3.0), "patch": (1, 256, 256), "normalization": "zscore-gland"}
+_PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
+_CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
+# Of a network of one sequence or of several, what is no head.
+_SLICE_ENCODER = re.compile(r"(backbone|axis_pos|axis_max)\.")
+# The fused network's parts bear the authors' names.
+_FUSION_STREAMS = {ImageSequence.T2W: "t2w", ImageSequence.ADC: "adc", ImageSequence.HBV: "dwi"}
+
+
+@dataclass(frozen=True)
+class ViTSpec:
+    """DINOv2 vision transformer of ProViCNet, with registers and two position tokens."""
+
+    depth: int = 12
+    dim: int = 384
+    heads: int = 6
+    patch_px: int = 14
+    registers: int = 4
+    image_px: int = 448
+    pretrained_image_px: int = 518
+    in_channels: int = 3
+
+
+# 16 x 16 patches of 8 px; the slice comes in as fine as it goes out.
+_DEMONSTRATION = ViTSpec(depth=6, dim=64, heads=2, patch_px=8, registers=4, image_px=128, pretrained_image_px=128)
+# Channels within each head: 128 after the first doubling (convolution, fusion), 256 hidden (classifier), 16 at the
+# input's size (restoration) or compared (matching).
+_HEADS = {
+    "dense": HeadSpec("convolution", 1, 128),
+    "classes": HeadSpec("classifier", 1, 256),
+    "restoration": HeadSpec("restoration", 1, 16),
+    "matching": HeadSpec("matching", 1, 16),
+}
+_DEMONSTRATION_WIDTHS = {"classifier": 64, "restoration": 8, "matching": 8, "convolution": 48, "fusion": 48}
+
+
+def _lesions(name: str, title: str, head: str, sequences: tuple[ImageSequence, ...]) -> ModelSpec:
+    return ModelSpec(
+        name=f"provicnet-{name}",
+        title=f"ProViCNet, {title}",
+        task="lesion-segmentation",
+        encoder=ViTSpec(),
+        head=HeadSpec(head, 4, 128),
+        preprocess=PreprocessSpec(sequences, **_GRID),
+        labels=_CANCER_LABELS,
+        activation="softmax",
+        threshold=0.4,
+        paper=PAPER,
+        license="MIT",
+    )
+
+
+_FUSION = _lesions(
+    "fusion",
+    "fusion of T2w, ADC and high-b DWI",
+    "fusion",
+    (ImageSequence.T2W, ImageSequence.ADC, ImageSequence.HBV),
+)
+_PUBLISHED = (
+    # Not normalized by the gland, which it has to find.
+    ModelSpec(
+        name="provicnet-anatomy",
+        title="ProViCNet, anatomy",
+        task="anatomy-segmentation",
+        encoder=ViTSpec(),
+        head=HeadSpec("convolution", 3, 128),
+        preprocess=PreprocessSpec((ImageSequence.T2W,), **{**_GRID, "normalization": "zscore-nonzero"}),
+        labels=(Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE),
+        activation="softmax",
+        paper=PAPER,
+        license="MIT",
+    ),
+    # Each slice of the gland counts alike: the case's logits are the mean of its slices'.
+    ModelSpec(
+        name="provicnet-classifier",
+        title="ProViCNet classifier",
+        task="classification",
+        encoder=ViTSpec(),
+        head=HeadSpec("classifier", 4, 256),
+        preprocess=PreprocessSpec(_T2W_HBV_ADC, **_GRID),
+        labels=_PIRADS_LABELS,
+        activation="softmax",
+        paper=PAPER,
+        license="MIT",
+    ),
+    _lesions("t2w", "T2w", "convolution", (ImageSequence.T2W,)),
+    _lesions("adc", "ADC", "convolution", (ImageSequence.ADC,)),
+    _lesions("hbv", "high-b DWI", "convolution", (ImageSequence.HBV,)),
+    _FUSION,
+)
+
+
+class ProViCNetFamily(EncoderFamily):
+    """A DINOv2 vision transformer on slices with their neighbors, one encoder for each sequence."""
+
+    name = "provicnet"
+    title = "ProViCNet"
+    paper = PAPER
+    license = "MIT"
+    spec_type = ViTSpec
+    json_kind = "vit"
+    head_kinds = ("classifier", "convolution", "fusion", "restoration", "matching")
+    pretext_tasks = MappingProxyType({"contrastive": "contrast of tissues: from images with masks gland and lesion"})
+    is_slice_based = True
+    weights_license = "MIT"
+    weights_note = (
+        "They are already supervised on gland and cancer labels, so they are no neutral start for segmentation."
+    )
+
+    def published(self) -> tuple[ModelSpec, ...]:
+        return _PUBLISHED
+
+    def new_network(self, task: TaskInput) -> ModelSpec:
+        is_image = task.head in IMAGE_HEADS
+        grid = {**_GRID, "normalization": "zscore-nonzero"} if task.finds_gland else _GRID
+        head = _HEADS[task.head]
+        if task.head == "dense" and set(task.sequences) == set(_FUSION_STREAMS):
+            head = _FUSION.head
+        return ModelSpec(
+            name=f"provicnet-restoration-{task.id}" if is_image else f"provicnet-{task.id}",
+            title=f"ProViCNet{' restoration' if is_image else ''}, {task.network_title}",
+            task=task.id,
+            encoder=ViTSpec(),
+            head=replace(head, out_channels=len(task.labels) or 1),
+            preprocess=PreprocessSpec(
+                _FUSION.preprocess.sequences if head.kind == "fusion" else task.sequences,
+                **grid,
+                whole_volume=is_image,
+            ),
+            labels=task.labels,
+            activation=task.activation,
+            paper=PAPER,
+            license="MIT",
+        )
+
+    def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
+        head = replace(spec.head, width=_DEMONSTRATION_WIDTHS[spec.head.kind], auxiliary_width=24)
+        overlap = 0.25 if head.kind in IMAGE_HEADS else spec.preprocess.overlap
+        grid = replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)
+        return replace(spec, encoder=_DEMONSTRATION, head=head, preprocess=grid)
+
+    def pretraining_network(self, size: Size = "demonstration") -> ModelSpec:
+        """The fused network, which has the encoders of all sequences."""
+        return self.demonstration(_FUSION, None) if size == "demonstration" else _FUSION
+
+    def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
+        from .pretraining import TissueContrast
+
+        return TissueContrast(spec)
+
+    def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
+        # The stored position embedding is of the image's own size, where nothing is loaded into it.
+        stored = {"pretrained_image_px": size["image_px"]} if "image_px" in size else {}
+        return super().resized(spec, {**stored, **size})
+
+    def problems(self, encoder: ViTSpec) -> Iterable[tuple[str, str]]:
+        if encoder.depth <= 0:
+            yield "depth", "positive"
+        if encoder.heads <= 0 or encoder.dim % encoder.heads:
+            yield "dim", "a multiple of heads"
+        if encoder.image_px % encoder.patch_px:
+            yield "image_px", "a multiple of patch_px"
+
+    def batch_size(self, spec: ModelSpec) -> int:
+        """Several slices, or as many cases of several slices each as batch normalization needs."""
+        return 2 if spec.head.kind == "classifier" else 8
+
+    def input_names(self, spec: ModelSpec) -> tuple[str, ...]:
+        """A network of one sequence takes `x`, and the fused one's streams bear the authors' names."""
+        if spec.head.kind == "convolution":
+            return ("x", "positions")
+        if spec.head.kind == "fusion":
+            return (*_FUSION_STREAMS.values(), "positions")
+        return super().input_names(spec)
+
+    def build(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
+        from .network import build
+
+        return build(spec, drop_path, initial_output)
+
+    def own_name(self, name: str, spec: ModelSpec) -> str | None:
+        for sequence, prefix in encoder_prefixes(spec).items():
+            rest = name.removeprefix(prefix)
+            if name.startswith(prefix) and _SLICE_ENCODER.match(rest):
+                return f"{sequence}.{rest}"
+        return None
+
+    def encoder_of(self, own_name: str) -> str:
+        """The sequence."""
+        return own_name.split(".")[0]
+
+    def features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Of `block-1` .. the mean of the patch tokens after the block, of `encoder` of the normalized patch tokens.
+
+        Of several sequences all encoders' channels one after another, in the order in which the network takes them.
+        """
+        from .network import block_features
+
+        return block_features(network, spec, inputs)
+
+    def patch_features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
+        """The normalized tokens of a slice's patches, all sequences' channels one after another."""
+        from .network import patch_tokens
+
+        side = spec.encoder.image_px // spec.encoder.patch_px
+        return patch_tokens(network, spec, inputs)[0].T.unflatten(1, (1, side, side))
+
+    def features_for(self, features: np.ndarray, own: ModelSpec, spec: ModelSpec) -> np.ndarray:
+        """Those of the sequences that the network takes, in its order."""
+        sequences = own.preprocess.images
+        parts = dict(zip(sequences, np.split(features, len(sequences), axis=1), strict=True))
+        return np.concatenate([parts[sequence] for sequence in spec.preprocess.images], axis=1)
+
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        from .checkpoint import without_training_parts
+
+        return without_training_parts(state)
+
+    def join(self, states: Mapping[Path, Mapping[str, Tensor]], own_streams: bool) -> dict[str, Tensor] | None:
+        from .checkpoint import join
+
+        return join(states, own_streams)
+
+    def identify(self, state: Mapping[str, Tensor], sequence: ImageSequence | None = None) -> ModelSpec | None:
+        from .checkpoint import identify
+
+        return identify(state, sequence)
+
+    def import_record(self, spec: ModelSpec, own_streams: bool) -> dict[str, str]:
+        if spec.head.kind != "fusion":
+            return {}
+        own = "the fusion file" if own_streams else "the sequence networks' heads, as upstream does"
+        return {"fusion_streams_from": own}
+
+
+def encoder_prefixes(spec: ModelSpec) -> dict[ImageSequence, str]:
+    """Where a network holds the encoder of each sequence, in the order in which it takes them."""
+    sequences = spec.preprocess.images
+    if spec.head.kind == "convolution":
+        return {sequences[0]: ""}
+    if spec.head.kind == "fusion":
+        return {sequence: f"{_FUSION_STREAMS[sequence]}." for sequence in sequences}
+    return {sequence: f"encoders.{sequence}." for sequence in sequences}
