@@ -1,4 +1,4 @@
-"""A folder of cases through networks. A batch that was stopped, however rudely, goes on where it was.
+"""A folder of cases through networks. A batch that was stopped, however rudely, resumes.
 
 <output>/summary.csv
 <output>/<case>/<bundle>/result.json …     whole or not there
@@ -11,17 +11,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import writing
 from ..core.machine import memory_bytes
-from ..inference.predict import memory_checked, require_task
+from ..inference.predict import PredictOptions, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import BatchCase
-from .summary import SUMMARY, Row, Wanted, write_summary
+from .summary import SUMMARY, Row, write_summary
 
 CaseOutcome = Literal["done", "skipped", "failed"]
 
@@ -81,13 +81,10 @@ def run_batch(
     bundles: Sequence[Bundle | str | Path],
     on_progress: Callable[[BatchProgress], None] | None = None,
     *,
+    options: PredictOptions | None = None,
     task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
     networks: LoadedNetworks | None = None,
-    runtime: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    **options: Any,
 ) -> list[Row]:
     """Run networks on each case of a folder.
 
@@ -98,12 +95,11 @@ def run_batch(
         cases_folder: Holds a folder for each case, as `read_case` reads it.
         output: New, empty, or the output of an earlier batch.
         bundles: Networks; two of one task are also compared.
-        on_progress: Told how far it is; what it raises stops the batch, and what is done stays.
+        on_progress: Receives how far it is; what it raises stops the batch, and what is done stays.
+        options: How networks are run.
         task: What is wanted; a bundle for another task is refused.
-        on_case: Told of each case that is finished with.
+        on_case: Receives each case that is finished with.
         networks: Keeps networks loaded; as many as fit in half of all memory by default.
-        runtime, device, precision: As in `predict`.
-        options: What else `predict` takes: crop, threshold, only_cspca, phase_axis.
 
     Returns:
         A row for each case and bundle, as `summary.csv` has them.
@@ -114,8 +110,7 @@ def run_batch(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutputError: The output cannot be written, or is something else.
     """
-    wanted = Wanted(runtime, device, precision, options)
-    cases = batch_cases(Path(cases_folder), Path(output), bundles, task, wanted)
+    cases = plan_cases(Path(cases_folder), Path(output), bundles, task, options or PredictOptions())
     loaded = networks or LoadedNetworks(memory_bytes() // 2)
     try:
         return _Batch(cases, Path(output) / SUMMARY, loaded, on_progress, on_case).run()
@@ -123,31 +118,22 @@ def run_batch(
         raise stopped.reason from None
 
 
-def batch_cases(
-    cases_folder: Path, output: Path, bundles: Sequence[Bundle | str | Path], task: str | None, wanted: Wanted
+def plan_cases(
+    cases_folder: Path,
+    output: Path,
+    bundles: Sequence[Bundle | str | Path],
+    task: str | None,
+    options: PredictOptions,
 ) -> list[BatchCase]:
-    """The cases of a batch, its output's folder made or taken.
+    """The cases of a batch, by name; the output's folder is made, or that of an earlier batch taken.
 
     Args:
-        cases_folder, output, bundles, task: As for `run_batch`.
-        wanted: How the networks are run.
+        cases_folder, output, bundles, task, options: As for `run_batch`.
 
     Raises:
-        DatasetError: There are no cases.
+        DatasetError: There are no cases, or the output would become one.
         BundleError: A bundle is missing, broken, or not for the task.
         OutputError: The output cannot be written, or is something else.
-    """
-    folders = case_folders(cases_folder, output)
-    chosen = _distinct([as_bundle(bundle) for bundle in bundles], task)
-    _take(output)
-    return [BatchCase(folder, output / folder.name, chosen, wanted) for folder in folders]
-
-
-def case_folders(cases_folder: Path, output: Path) -> list[Path]:
-    """The folders of the cases, by name.
-
-    Raises:
-        DatasetError: There are none, or the output would become one.
     """
     if not cases_folder.is_dir():
         raise DatasetError(f"'{cases_folder.name}' must be a folder of cases, but is none. Choose another.")
@@ -158,40 +144,12 @@ def case_folders(cases_folder: Path, output: Path) -> list[Path]:
         )
     if any(output.resolve().is_relative_to(folder.resolve()) for folder in (*folders, cases_folder)):
         raise DatasetError("The output must lie outside the folder of cases, but lies inside. Choose another folder.")
-    return folders
-
-
-def require_all_done(rows: Sequence[Row]) -> None:
-    """Raise if a case failed.
-
-    Raises:
-        BatchError: One did; the sentence tells how many, and names none, since it may go into a log.
-    """
-    failed = [row for row in rows if row.status == "failed"]
-    if failed:
-        cases, all_cases = (len({row.case for row in some}) for some in (failed, rows))
-        raise BatchError(
-            f"{cases} of {all_cases} cases failed; {SUMMARY} says of each why. Mend them and run again; "
-            "what is done is kept."
-        )
-
-
-def _distinct(bundles: Sequence[Bundle], task: str | None) -> tuple[Bundle, ...]:
-    """The bundles, whose names must differ, since their results' folders bear them."""
-    for bundle in bundles:
+    chosen = tuple(as_bundle(bundle) for bundle in bundles)
+    for bundle in chosen:
         require_task(bundle, task)
-    names = [bundle.name for bundle in bundles]
+    names = [bundle.name for bundle in chosen]  # of the results' folders too
     if not names or len(set(names)) < len(names):
         raise BundleError(f"A batch needs bundles of different names, got {', '.join(names) or 'none'}. Choose others.")
-    return tuple(bundles)
-
-
-def _take(output: Path) -> None:
-    """Make the output's folder, or take that of an earlier batch.
-
-    Raises:
-        OutputError: It is something else, or cannot be written.
-    """
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()) and not (output / SUMMARY).is_file():
@@ -199,6 +157,22 @@ def _take(output: Path) -> None:
                 f"Output '{output.name}' must be a new folder or that of an earlier batch, but is neither. "
                 "Choose another name."
             )
+    return [BatchCase(folder, output / folder.name, chosen, options) for folder in folders]
+
+
+def require_all_done(rows: Sequence[Row]) -> None:
+    """Raise if a case failed.
+
+    Raises:
+        BatchError: One did; the sentence has their number and no names, since it may go into a log.
+    """
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        cases, all_cases = (len({row.case for row in some}) for some in (failed, rows))
+        raise BatchError(
+            f"{cases} of {all_cases} cases failed; {SUMMARY} holds the reasons. Correct them and run again; "
+            "what is done is kept."
+        )
 
 
 @dataclass
@@ -219,7 +193,7 @@ class _Batch:
         for i, case in enumerate(self.cases):
             self.at = i
             was_done = case.is_done
-            messages = {} if was_done else case.run(self.networks, self._tell)
+            messages = {} if was_done else case.run(self.networks, self._report_progress)
             self.networks.make_room()
             rows[i] = case.rows(messages)
             self._save(rows)
@@ -228,12 +202,12 @@ class _Batch:
 
     def _open_networks(self) -> None:
         """Load what will be needed, so that a network that cannot run here is known before hours of work."""
-        needed = {bundle.name: (bundle, case.wanted) for case in self.cases for bundle in case.missing}
-        for bundle, wanted in needed.values():
+        needed = {bundle.name: (bundle, case) for case in self.cases for bundle in case.missing}
+        for bundle, case in needed.values():
             with memory_checked():
-                wanted.open(bundle, self.networks)
+                case.open(bundle, self.networks)
 
-    def _tell(self, arm: int, stage: str, fraction: float) -> None:
+    def _report_progress(self, arm: int, stage: str, fraction: float) -> None:
         if self.on_progress is None:
             return
         bundles, done = self.cases[self.at].bundles, min(max(fraction, 0.0), 1.0)

@@ -1,31 +1,34 @@
-"""One case of a batch: what is missing is made, and what fails becomes a sentence."""
+"""One case of a batch: what is missing is made, and what fails becomes a sentence.
+
+Whether a result is there is proved by the files themselves, so that a batch that was stopped, however rudely, resumes.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 from ..bundles.bundle import Bundle
-from ..core.case import Case
 from ..core.errors import OutOfMemoryError, VFMTransferError
 from ..core.files import writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
-from ..inference.runtimes import LoadedNetworks
+from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case
-from .summary import COMPARISON, Row, Status, Wanted, is_compared, newest_s, read_row
+from ..io.results import RESULT
+from .summary import COMPARISON, Row, Status, read_json, read_row
 
-# Told how far the case is: number of the bundle, stage, fraction of its work that is done.
+# Receives how far the case is: number of the bundle, stage, fraction of its work that is done.
 OnArm = Callable[[int, str, float], None]
 
 _LEFTOVERS = (".*.part", ".*.old", ".part-*")  # of files and folders in the making, where a process was killed
-_SHORT = 200  # characters of a strange error's own words
+_SHORT = 200  # characters of an unexpected error's text
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +41,13 @@ class BatchCase:
         source: The case's folder.
         folder: Where its results go, a folder for each bundle.
         bundles: The networks; two of one task are compared.
-        wanted: How they are run.
+        options: How they are run; `auto` agrees with any runtime, device and precision.
     """
 
     source: Path
     folder: Path
     bundles: tuple[Bundle, ...]
-    wanted: Wanted
+    options: PredictOptions
 
     @property
     def name(self) -> str:
@@ -52,24 +55,46 @@ class BatchCase:
 
     @property
     def missing(self) -> tuple[Bundle, ...]:
-        """The bundles whose results are not there as they are wanted."""
-        return tuple(b for b in self.bundles if not self.wanted.is_met(self.folder / b.name, b, self._newest_image_s))
+        """The bundles whose whole results are not there as the options ask for them."""
+        return tuple(bundle for bundle in self.bundles if not self._has_result(bundle))
+
+    def _has_result(self, bundle: Bundle) -> bool:
+        folder = self.folder / bundle.name
+        document = read_json(folder / RESULT)
+        if document is None or document.get("options") != self.options.recorded:
+            return False
+        model = document.get("model", {})
+        is_same = model.get("sha256") == bundle.weights_sha256 and all(
+            getattr(self.options, name) in ("auto", model.get(name)) for name in ("runtime", "device", "precision")
+        )
+        is_whole = all((folder / name).is_file() for name in document.get("files", []))
+        return is_same and is_whole and (folder / RESULT).stat().st_mtime >= self._newest_image_s
 
     @cached_property
     def _newest_image_s(self) -> float:
-        """Asked once, since a case may be a thousand files on a slow disk."""
-        return newest_s(self.source)
+        """When the case's newest file was written, in seconds since the epoch; 0 where there is none.
+
+        Read once, since a case may be a thousand files on a slow disk.
+        """
+        return max((file.stat().st_mtime for file in self.source.rglob("*") if file.is_file()), default=0.0)
 
     @property
     def is_done(self) -> bool:
-        return not self.missing and not (self.is_pair and not is_compared(self.folder, self.bundles))
+        """Whether all results are there, and of a pair a comparison that is no older than they are."""
+        if self.missing:
+            return False
+        comparison = self.folder / COMPARISON
+        if not self.is_pair:
+            return True
+        written = [(self.folder / bundle.name / RESULT).stat().st_mtime for bundle in self.bundles]
+        return read_json(comparison) is not None and comparison.stat().st_mtime >= max(written)
 
     @property
     def is_pair(self) -> bool:
         return len(self.bundles) == 2 and self.bundles[0].spec.task == self.bundles[1].spec.task
 
     def rows(self, messages: dict[str, str] | None = None) -> list[Row]:
-        """A row for each bundle; `messages` tells of those that failed just now."""
+        """A row for each bundle; `messages` explains those that failed just now."""
         missing, messages = self.missing, messages or {}
 
         def status(bundle: Bundle) -> Status:
@@ -81,57 +106,48 @@ class BatchCase:
         """Make what is missing.
 
         Args:
-            networks: Where loaded networks are kept.
-            on_arm: Told how far the case is.
+            networks: Keeps networks loaded.
+            on_arm: Receives how far the case is.
 
         Returns:
             Name of a bundle → why it failed.
         """
         missing, failures = self.missing, _Failures(networks)
-        self._clear_away()
-        with failures.of(*(missing or self.bundles)):
+        self._remove_leftovers()
+        with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
             case = read_case(self.source)
-            fitting = [bundle for bundle in self.bundles if failures.fits(case, bundle)]
+            fitting = []
+            for bundle in self.bundles:
+                with failures.collected_for(bundle):
+                    require_fit(case, bundle)
+                    fitting.append(bundle)
             compares = self.is_pair and len(fitting) == len(self.bundles)
             # The voxels of both arms are compared, so that of a pair the one that is there runs again.
-            todo = fitting if compares else [bundle for bundle in fitting if bundle in missing]
-            kept = []
-            for result in self._results(case, todo, missing, failures, on_arm):
-                kept += [result] if compares else []
+            to_run = fitting if compares else [bundle for bundle in fitting if bundle in missing]
+            predictor = CasePredictor(case, self.options, partial(self.open, networks=networks))
+            kept: list[Result] = []
+            for bundle in to_run:
+                arm = self.bundles.index(bundle)
+                with failures.collected_for(bundle):
+                    result = predictor.predict(bundle, partial(on_arm, arm))
+                    if bundle in missing:
+                        on_arm(arm, "write", 1.0)
+                        save_result(result, self.folder / bundle.name)
+                    kept += [result] if compares else []
             if len(kept) == 2:
-                self._compare(case, kept[0], kept[1], failures, on_arm)
+                with failures.collected_for(*self.bundles):
+                    on_arm(1, "compare", 1.0)
+                    save_comparison(compare(case, kept[0], kept[1]), self.folder)
         return failures.messages
 
-    def _results(
-        self,
-        case: Case,
-        todo: Sequence[Bundle],
-        missing: Sequence[Bundle],
-        failures: _Failures,
-        on_arm: OnArm,
-    ) -> Iterator[Result]:
-        """The result of each bundle that does not fail; those that were missing are saved."""
-        opening = partial(self.wanted.open, networks=failures.networks)
-        predictor = CasePredictor(case, PredictOptions(**self.wanted.options), opening)
-        for bundle in todo:
-            result = None
-            arm = self.bundles.index(bundle)
-            with failures.of(bundle):
-                result = predictor.predict(bundle, partial(on_arm, arm))
-                if bundle in missing:
-                    on_arm(arm, "write", 1.0)
-                    save_result(result, self.folder / bundle.name)
-            if result is not None:
-                yield result
+    def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
+        """A bundle's network, loaded where and how the options ask for it."""
+        options = self.options
+        return networks.open(bundle, runtime=options.runtime, device=options.device, precision=options.precision)
 
-    def _compare(self, case: Case, a: Result, b: Result, failures: _Failures, on_arm: OnArm) -> None:
-        with failures.of(*self.bundles):
-            on_arm(1, "compare", 1.0)
-            save_comparison(compare(case, a, b), self.folder)
-
-    def _clear_away(self) -> None:
-        """Remove what a killed process left half-written, and a comparison of results that are made anew."""
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process left half-written, and a comparison of results that are made again."""
         with writing(self.folder):
             for pattern in _LEFTOVERS:
                 for path in self.folder.glob(pattern):
@@ -144,7 +160,7 @@ class _Failures:
     """Why bundles failed on one case, in sentences.
 
     Attributes:
-        networks: They are let go where memory ran out, so that the next case may fit.
+        networks: They are released where memory ran out, so that the next case may fit.
         messages: Name of a bundle → sentence; the first failure counts.
     """
 
@@ -153,8 +169,8 @@ class _Failures:
         self.messages: dict[str, str] = {}
 
     @contextmanager
-    def of(self, *bundles: Bundle) -> Iterator[None]:
-        """Take what fails inside as a failure of some bundles, and go on behind."""
+    def collected_for(self, *bundles: Bundle) -> Iterator[None]:
+        """Take what fails inside as a failure of some bundles, and go on after it."""
         try:
             with memory_checked():
                 yield
@@ -164,17 +180,10 @@ class _Failures:
             for bundle in bundles:
                 self.messages.setdefault(bundle.name, _sentence(error))
 
-    def fits(self, case: Case, bundle: Bundle) -> bool:
-        """Whether a bundle can say something of a case."""
-        with self.of(bundle):
-            require_fit(case, bundle)
-            return True
-        return False
-
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, VFMTransferError):
         return " ".join(str(error).split())
     log.debug("A case failed.", exc_info=error)
-    own_words = " ".join(f"{type(error).__name__}: {error}".split())[:_SHORT]
-    return f"An unexpected error stopped this case ({own_words}). Run it alone, and report the details."
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_SHORT]
+    return f"An unexpected error stopped this case ({text}). Run it alone, and report the details."

@@ -1,4 +1,4 @@
-"""Whether what a batch wants of one case and bundle is there already, proved by the files themselves."""
+"""The rows of a batch: one a case and bundle, read from the files that it left, and `summary.csv` of all."""
 
 from __future__ import annotations
 
@@ -10,65 +10,7 @@ from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
 from ..core.files import atomic_file
-from ..inference.predict import PredictOptions
-from ..inference.runtimes import LoadedNetworks, Session
 from ..io.results import RESULT
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How results were asked for.
-
-    Attributes:
-        runtime, device, precision: As in `predict`; `auto` agrees with any.
-        options: What else `predict` was told; the rest is its defaults.
-    """
-
-    runtime: str
-    device: str
-    precision: str
-    options: dict[str, Any]
-
-    def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
-        """The bundle's network, loaded where and how it is wanted."""
-        return networks.open(bundle, runtime=self.runtime, device=self.device, precision=self.precision)
-
-    def is_met(self, folder: Path, bundle: Bundle, newest_image_s: float) -> bool:
-        """Whether a folder holds the bundle's whole result as it was asked for.
-
-        Args:
-            folder: The result's folder.
-            bundle: The network whose weights must have made it.
-            newest_image_s: When the case's newest file was written; a result must not be older.
-        """
-        document = read_json(folder / RESULT)
-        if document is None or document.get("options") != PredictOptions(**self.options).recorded:
-            return False
-        model, files = document.get("model", {}), document.get("files", [])
-        is_same = model.get("sha256") == bundle.weights_sha256 and self._ran_as_asked(model)
-        is_whole = all((folder / name).is_file() for name in files)
-        return is_same and is_whole and (folder / RESULT).stat().st_mtime >= newest_image_s
-
-    def _ran_as_asked(self, model: dict[str, Any]) -> bool:
-        asked = {"runtime": self.runtime, "device": self.device, "precision": self.precision}
-        return all(value in ("auto", model.get(name)) for name, value in asked.items())
-
-
-def is_compared(folder: Path, bundles: tuple[Bundle, ...]) -> bool:
-    """Whether a comparison is there that is no older than the results that it compares."""
-    path = folder / COMPARISON
-    results = [folder / bundle.name / RESULT for bundle in bundles]
-    if read_json(path) is None or not all(result.is_file() for result in results):
-        return False
-    return path.stat().st_mtime >= max(result.stat().st_mtime for result in results)
-
-
-def newest_s(folder: Path) -> float:
-    """When the newest file of a case was written, in seconds since the epoch; 0 where there is none."""
-    return max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
-
-
-# What a batch came to: one row a case and bundle, read from the files that it left, and `summary.csv` of all.
 
 SUMMARY = "summary.csv"
 COMPARISON = "comparison.json"
@@ -92,7 +34,7 @@ class Row:
         task: The bundle's task.
         status: Whether its results are there; `waiting` before its turn.
         message: Why it failed.
-        values: Column → number. Those that begin with `a-b` say how far both arms agree, not whether either is right.
+        values: Column → number. Those that begin with `a-b` are how far both arms agree, not whether either is correct.
     """
 
     case: str

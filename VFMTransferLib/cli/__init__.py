@@ -1,5 +1,7 @@
 """The command line: `vfm-transfer COMMAND`.
 
+One file a command: `add_parser` has its options, `run` does it; a new one needs its file and its place in `COMMANDS`.
+
 Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 stopped by Ctrl-C.
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
@@ -17,9 +19,24 @@ from types import FrameType
 
 from ..core.terms import RESEARCH_USE
 from ..core.version import __version__
-from .commands import COMMANDS
+from . import (
+    advise,
+    compare,
+    data,
+    demo,
+    doctor,
+    finetune,
+    forecast,
+    models,
+    phantom,
+    predict,
+    pretrain,
+    savings,
+    study,
+)
 from .shared import require_address_space, sentence
 
+COMMANDS = (demo, predict, compare, models, data, finetune, pretrain, advise, study, forecast, savings, phantom, doctor)
 DONE, FAILED, STOPPED, TERMINATED = 0, 1, 130, 143
 
 

@@ -1,4 +1,4 @@
-"""`vfm-transfer compare`: two networks on the same study, or on several."""
+"""`vfm-transfer compare`: two networks on the same case, or on several."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from ..tasks import DEFAULT_TASK
 from .shared import (
     Commands,
     OnProgress,
-    add_case_files,
     add_command,
     add_json,
-    add_network,
     add_output,
-    add_runtime,
+    add_prediction,
     add_task,
+    predict_options,
     print_json,
     progress_bar,
     require_images,
-    running,
 )
 
 if TYPE_CHECKING:
@@ -35,16 +33,14 @@ if TYPE_CHECKING:
 
     Pair = tuple[Bundle, Bundle]
 
-# What a program is told, and what a person is told.
+# The answer for programs, and in lines for people.
 Answer = tuple[dict[str, Any], list[str]]
 COHORT = "cohort.json"
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "compare", "Run two networks on one study or several, and report them side by side")
-    parser.add_argument(
-        "cases", nargs="*", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM"
-    )
+    parser = add_command(commands, "compare", "Run two networks on one case or several, and report them side by side")
+    parser.add_argument("cases", nargs="*", type=Path, metavar="CASE", help="folder of a case: files by role, or DICOM")
     parser.add_argument(
         "--bundle",
         action="append",
@@ -63,9 +59,7 @@ def add_parser(commands: Commands) -> None:
         help="the truth: a label map, an image, or the name of a class; one for each CASE, in the same order",
     )
     add_output(parser, "folder for the report: new, empty, or an earlier output, which is replaced")
-    add_case_files(parser)
-    add_network(parser)
-    add_runtime(parser)
+    add_prediction(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -141,30 +135,29 @@ def _compared(
     args: argparse.Namespace, pair: Pair, folder_of: Callable[[str], Path], on_progress: OnProgress
 ) -> Iterator[tuple[Comparison, Path]]:
     """Each case's comparison and page, one at a time, so that one case is in memory."""
-    from ..io import read_mask
     from .side_by_side import run_side_by_side
 
-    roi = None if args.roi is None else read_mask(args.roi, "region of interest")
+    options = predict_options(args)
     paths = args.cases or [None]
     references = args.references or [None] * len(paths)
     if len(paths) > 1:
         for path, reference in zip(paths, references, strict=True):
             with _named(path, len(paths)):
-                _read(args, pair, path, reference)  # so that a broken study is known before hours of work
+                _read(args, pair, path, reference)  # so that a broken case is known before hours of work
     for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
         with _named(path, len(paths)):
             case, truth = _read(args, pair, path, reference)
             folder = folder_of(case.id)
             folder.mkdir(exist_ok=True)
             on_part = _part(on_progress, index, len(paths), case.id)
-            compared = run_side_by_side(case, pair, folder, truth, roi=roi, on_progress=on_part, **running(args))
+            compared = run_side_by_side(case, pair, folder, truth, options=options, on_progress=on_part)
         yield compared
 
 
 def _read(
     args: argparse.Namespace, pair: Pair, path: Path | None, reference: str | None
 ) -> tuple[Case, Reference | None]:
-    """A study that both networks can take, and its truth."""
+    """A case that both networks can take, and its truth."""
     from ..inference.predict import require_fit
     from ..io import read_case
 
@@ -176,7 +169,7 @@ def _read(
 
 @contextmanager
 def _named(path: Path | None, count: int) -> Iterator[None]:
-    """Say of which case an error is, where there are several: their files often bear the same names.
+    """Name the case that an error is of, where there are several: their files often bear the same names.
 
     Raises:
         VFMTransferError: The error, with the case before it.

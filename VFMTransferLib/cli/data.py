@@ -14,12 +14,12 @@ from .shared import Commands, add_command, add_json, add_task, print_json, progr
 if TYPE_CHECKING:
     from ..training.check import DataReport
 
-_MARKS = {"error": "ERROR", "warning": "look at", "note": "note"}
+_MARKS = {"error": "ERROR", "warning": "check", "note": "note"}
 _SHOWN = 6
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "data", "Look at a data set before training on it")
+    parser = add_command(commands, "data", "Check a data set before training on it")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = add_command(actions, "check", "Check sequences, spacing, units, labels, duplicates and leakage")
     check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder for each case, or train/validation/test")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("\n".join(lines(report)))
     if not report.is_fit:
-        raise DatasetError("The data are not fit yet: mend what is marked ERROR, or leave those cases out.")
+        raise DatasetError("The data are not fit yet: correct what is marked ERROR, or leave those cases out.")
 
 
 def document(report: DataReport) -> dict[str, object]:
@@ -67,7 +67,7 @@ def lines(report: DataReport) -> list[str]:
                 cases_of.setdefault(finding.sentence, []).append(finding.case)
                 counts[severity] += 1
         shown += [f"{mark}: {_named(cases)}{sentence}" for sentence, cases in cases_of.items()]
-    total = f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to look at."
+    total = f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to check."
     return [*shown, total]
 
 

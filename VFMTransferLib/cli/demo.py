@@ -9,8 +9,8 @@ from .shared import Commands, add_command, add_output, progress_bar
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "demo", "Compare the shipped pair of networks on a phantom, or on your study")
-    parser.add_argument("--case", type=Path, metavar="CASE", help="folder of a study (default: a synthetic phantom)")
+    parser = add_command(commands, "demo", "Compare the shipped pair of networks on a phantom, or on your case")
+    parser.add_argument("--case", type=Path, metavar="CASE", help="folder of a case (default: a synthetic phantom)")
     add_output(parser, "folder for the report: new, empty, or an earlier output, which is replaced")
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""`vfm-transfer phantom`: synthetic studies with their truth."""
+"""`vfm-transfer phantom`: synthetic cases with their truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .shared import Commands, add_command, add_json, add_output, print_json, pro
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "phantom", "Write synthetic multiparametric studies with their exact truth")
+    parser = add_command(commands, "phantom", "Write synthetic multiparametric cases with their exact truth")
     parser.add_argument("-n", "--number", type=int, default=1, metavar="N", help="how many (default: 1)")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="seed of the first; the next has S+1 (default: 0)"
@@ -19,7 +19,7 @@ def add_parser(commands: Commands) -> None:
         default=True,
         help="also write the T2w with twice the matrix; most of the time goes there",
     )
-    add_output(parser, "folder for the studies, one folder each")
+    add_output(parser, "folder for the cases, one folder each")
     add_json(parser)
     parser.set_defaults(run=run)
 

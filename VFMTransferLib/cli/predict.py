@@ -1,4 +1,4 @@
-"""`vfm-transfer predict`: one network on one study, or networks on each study of a folder."""
+"""`vfm-transfer predict`: one network on one case, or networks on each case of a folder."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from .shared import (
     Commands,
-    add_case_files,
     add_command,
     add_json,
-    add_network,
     add_output,
-    add_runtime,
+    add_prediction,
     add_task,
+    predict_options,
     print_json,
     progress_bar,
     require_images,
-    running,
 )
 
 if TYPE_CHECKING:
-    from ..batch.summary import Row
     from ..core.result import Result
 
 SHOWN_LESIONS = 10
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "predict", "Run one network on one study, or networks on each study of a folder")
-    parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a study: files by role, or DICOM")
+    parser = add_command(commands, "predict", "Run one network on one case, or networks on each case of a folder")
+    parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a case: files by role, or DICOM")
     parser.add_argument(
         "--cohort",
         type=Path,
         metavar="FOLDER",
-        help="instead of CASE: a folder of studies; goes on where it was stopped",
+        help="instead of CASE: a folder of cases; a stopped batch resumes",
     )
     parser.add_argument(
         "--bundle",
@@ -51,9 +48,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_task(parser, help="what is wanted; a bundle for another task is then refused")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
-    add_case_files(parser)
-    add_network(parser)
-    add_runtime(parser)
+    add_prediction(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -73,26 +68,26 @@ def _check_usage(args: argparse.Namespace) -> None:
         if args.scheduler or args.workers:
             args.parser.error("--workers and --scheduler need --cohort")
         if len(args.bundles) > 1:
-            args.parser.error("several --bundle need --cohort; for one study use `vfm-transfer compare`")
+            args.parser.error("several --bundle need --cohort; for one case use `vfm-transfer compare`")
     elif args.workers is not None and args.workers < 1:
         args.parser.error(f"--workers must be 1 or more, got {args.workers}")
     elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi)):
-        args.parser.error("--cohort takes no files of one study; put each study's files into its folder")
+        args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
 
 
 def _run_one(args: argparse.Namespace) -> None:
     from ..bundles.catalog import find_bundle
     from ..inference.predict import predict, require_fit, save_result
-    from ..io import output_folder, read_case, read_mask
+    from ..io import output_folder, read_case
     from ..io.results import result_to_json
 
     bundle = find_bundle(args.bundles[0])
     case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
-    roi = None if args.roi is None else read_mask(args.roi, "region of interest")
+    options = predict_options(args)
     require_fit(case, bundle, args.task)
     # Opened before the work, so that a folder that cannot be written is known at once.
     with output_folder(args.output) as folder, progress_bar() as on_progress:
-        result = predict(case, bundle, on_progress=on_progress, roi=roi, **running(args))
+        result = predict(case, bundle, on_progress=on_progress, options=options)
         save_result(result, folder)
     if args.json:
         print_json({"output": str(args.output), **result_to_json(result)})
@@ -101,10 +96,33 @@ def _run_one(args: argparse.Namespace) -> None:
 
 
 def _run_cohort(args: argparse.Namespace) -> None:
-    from ..batch.batch import require_all_done
+    from ..batch.batch import require_all_done, run_batch
     from ..batch.summary import SUMMARY
 
-    rows = _rows_from_workers(args) if args.scheduler or args.workers else _rows(args)
+    options = predict_options(args)
+    with progress_bar() as on_progress:
+        if args.scheduler or args.workers:
+            from ..batch.cluster import run_batch_on_workers
+
+            rows = run_batch_on_workers(
+                args.cohort,
+                args.output,
+                args.bundles,
+                scheduler=args.scheduler,
+                count=args.workers or 1,
+                options=options,
+                task=args.task,
+                on_case=lambda at: on_progress(f"{at.case + 1} of {at.cases} cases", (at.case + 1) / at.cases),
+            )
+        else:
+            rows = run_batch(
+                args.cohort,
+                args.output,
+                args.bundles,
+                lambda at: on_progress(f"case {at.case + 1} of {at.cases}, {at.bundle}: {at.stage}", at.of_all),
+                options=options,
+                task=args.task,
+            )
     if args.json:
         print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
     else:
@@ -113,39 +131,8 @@ def _run_cohort(args: argparse.Namespace) -> None:
     require_all_done(rows)
 
 
-def _rows(args: argparse.Namespace) -> list[Row]:
-    """Case by case in this process."""
-    from ..batch.batch import run_batch
-
-    with progress_bar() as on_progress:
-        return run_batch(
-            args.cohort,
-            args.output,
-            args.bundles,
-            lambda at: on_progress(f"case {at.case + 1} of {at.cases}, {at.bundle}: {at.stage}", at.of_all),
-            task=args.task,
-            **running(args),
-        )
-
-
-def _rows_from_workers(args: argparse.Namespace) -> list[Row]:
-    from ..batch.distributed import run_batch_on_workers
-
-    with progress_bar() as on_progress:
-        return run_batch_on_workers(
-            args.cohort,
-            args.output,
-            args.bundles,
-            scheduler=args.scheduler,
-            count=args.workers or 1,
-            task=args.task,
-            on_case=lambda at: on_progress(f"{at.case + 1} of {at.cases} cases", (at.case + 1) / at.cases),
-            **running(args),
-        )
-
-
 def summary(result: Result) -> list[str]:
-    """What a result says, in lines for people."""
+    """A result in lines for people."""
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [
         f"lesion {lesion.index}: {lesion.label}, {lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"

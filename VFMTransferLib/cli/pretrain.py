@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..encoders.pretext import pretext_tasks
-from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
+from .shared import (
+    Commands,
+    LazyChoices,
+    add_command,
+    add_division,
+    add_output,
+    divided,
+    progress_lines,
+    require_undivided,
+)
 
 PHANTOMS = "phantoms"
 # Until version 2 of the command line.
@@ -18,8 +27,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "data", nargs="?", metavar="DATA", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
     )
-    tasks = "; ".join(f"{name}: {what}" for name, what in pretext_tasks().items())
-    parser.add_argument("--pretext", choices=tuple(pretext_tasks()), help=f"{tasks}. Writes a bundle for --init")
+    parser.add_argument(
+        "--pretext",
+        choices=LazyChoices(_pretext_tasks),
+        metavar="P",
+        help="the pretext task of an encoder, for example mae or contrastive; the bundle is for --init",
+    )
     parser.add_argument("--objective", choices=tuple(_OLD_NAMES), help=argparse.SUPPRESS)
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")
@@ -28,6 +41,12 @@ def add_parser(commands: Commands) -> None:
     add_division(parser)
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
     parser.set_defaults(run=run)
+
+
+def _pretext_tasks() -> Iterable[str]:
+    from ..encoders.pretext import pretext_tasks
+
+    return pretext_tasks()
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""What the command line says of an error: one sentence, never a traceback."""
+"""What commands share: options, progress on stderr, the answer as JSON, and one sentence for an error.
+
+Nothing heavy is imported before a command runs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import errno
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,9 @@ from ..tasks import TASKS
 
 if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
+
+if TYPE_CHECKING:
+    from ..inference.predict import PredictOptions
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -70,14 +76,12 @@ def _file_system(error: OSError) -> str:
             f"{name} must be readable and its folder writable, but the system refused. Choose another file or folder."
         )
     reason = error.strerror or _described(error)
-    return f"{name} must be usable, but the system said: {reason}. Check the name and the folder."
+    return f"{name} must be usable, but the system reported: {reason}. Check the name and the folder."
 
 
 def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
-
-# Whether a command may take the memory that it needs at all.
 
 GIB = 2**30
 # Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GiB of addresses.
@@ -103,8 +107,6 @@ def require_address_space() -> None:
             "Raise the limit (ulimit -v)."
         )
 
-
-# Progress on stderr, for people: nothing is drawn where stderr is no terminal.
 
 OnProgress = Callable[[str, float], None]
 
@@ -144,10 +146,8 @@ def progress_lines() -> Iterator[OnProgress]:
 
 
 def _ignore(stage: str, fraction: float) -> None:
-    """Nobody watches."""
+    """Without a terminal nothing is shown."""
 
-
-# Options that several commands share, each written down once.
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
@@ -159,6 +159,23 @@ CROPS = ("auto", "gland", "center")
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
 PHASE_AXES = ("left-right", "anterior-posterior")
+
+
+class LazyChoices:
+    """Choices of an option that are loaded only when the option is used, so that `--help` stays fast.
+
+    Args:
+        load: Returns the names.
+    """
+
+    def __init__(self, load: Callable[[], Iterable[str]]) -> None:
+        self._load = load
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __contains__(self, name: object) -> bool:
+        return name in tuple(self._load())
 
 
 def add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
@@ -177,8 +194,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON, for programs")
 
 
-def add_case_files(parser: argparse.ArgumentParser) -> None:
-    """One file or folder a sequence; they overrule what is found in CASE."""
+def add_prediction(parser: argparse.ArgumentParser) -> None:
+    """The images of a case, how a network is used on it, what runs the network and where."""
     group = parser.add_argument_group("images", "Each a NIfTI, NRRD or MHA file, or a folder of one DICOM series.")
     group.add_argument("--t2w", type=Path, metavar="F", help="axial T2-weighted image")
     group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
@@ -187,16 +204,6 @@ def add_case_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
     )
-
-
-def require_images(args: argparse.Namespace, case: object) -> None:
-    """Leave with wrong usage unless a study, or files of one, are named."""
-    if not case and not (args.t2w or args.hbv or args.adc):
-        args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
-
-
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """How a network is used on a study."""
     group = parser.add_argument_group("network")
     group.add_argument(
         "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
@@ -216,10 +223,6 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default=PHASE_AXES[0],
         help="along which diffusion is distorted (default: %(default)s)",
     )
-
-
-def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """What runs a network, and where."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--runtime", choices=RUNTIMES, default="auto", help="what runs the network (default: ONNX Runtime)"
@@ -230,10 +233,27 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the arithmetic (default: fp32)")
 
 
-def running(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_network` and `add_runtime` were told, as arguments of `predict`."""
-    names = ("runtime", "device", "precision", "crop", "threshold", "only_cspca", "phase_axis")
-    return {name: getattr(args, name) for name in names}
+def require_images(args: argparse.Namespace, case: object) -> None:
+    """Leave with wrong usage unless a case, or files of one, are named."""
+    if not case and not (args.t2w or args.hbv or args.adc):
+        args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
+
+
+def predict_options(args: argparse.Namespace) -> PredictOptions:
+    """What `add_prediction` was given, but for the images and the mask of the prostate."""
+    from ..inference.predict import PredictOptions
+    from ..io import read_mask
+
+    return PredictOptions(
+        runtime=args.runtime,
+        device=args.device,
+        precision=args.precision,
+        roi=None if args.roi is None else read_mask(args.roi, "region of interest"),
+        crop=args.crop,
+        threshold=args.threshold,
+        only_cspca=args.only_cspca,
+        phase_axis=args.phase_axis,
+    )
 
 
 def add_division(parser: argparse.ArgumentParser) -> None:

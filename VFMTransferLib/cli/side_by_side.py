@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair
@@ -31,30 +30,30 @@ def run_side_by_side(
     reference: Reference | None = None,
     *,
     reference_labels: dict[str, int] | None = None,
-    roi: Volume | None = None,
+    options: PredictOptions | None = None,
     on_progress: Callable[[str, float], None] | None = None,
-    **running: Any,
 ) -> tuple[Comparison, Path]:
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
     Args:
-        case: The study.
+        case: The case.
         pair: A and B.
         folder: Where everything goes; exists.
         reference: The truth, where it is known; see `compare`.
         reference_labels: Structure → value in the reference; see `compare`.
-        roi: Mask of a region of interest; of a reference that is a label map, too, only what lies inside counts.
+        options: How networks are run. Inside a region of interest only, a reference that is a label map counts too.
         on_progress: Called with the stage and the fraction that is done.
-        running: What else `predict` takes: runtime, device, precision, crop, threshold.
 
     Returns:
         The comparison and the report's page.
     """
     for bundle in pair:
         require_fit(case, bundle)
+    options = options or PredictOptions()
+    roi = options.roi
     if roi is not None and isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
         case, reference = within_roi(case, reference, roi)
-    predictor = CasePredictor(case, PredictOptions(roi=roi, **running))
+    predictor = CasePredictor(case, options)
     report = on_progress or (lambda stage, fraction: None)
     first = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
     second = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
@@ -65,8 +64,6 @@ def run_side_by_side(
     return comparison, write_report(comparison, folder, pair)
 
 
-# The first run: a study, both networks of the shipped anatomy pair, one report.
-
 PHANTOM_SEED = 7
 ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
 
@@ -74,18 +71,18 @@ ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
 def run_demo(
     folder: Path, case_folder: Path | None = None, on_progress: Callable[[str, float], None] | None = None
 ) -> Path:
-    """Compare the pretrained and the from-scratch network on a study, or on a phantom whose truth is known.
+    """Compare the pretrained and the from-scratch network on a case, or on a phantom whose truth is known.
 
     Args:
         folder: Where the report goes; new, empty, or an earlier output, which is replaced.
-        case_folder: A study with a T2w; a phantom without it.
+        case_folder: A case with a T2w; a phantom without it.
         on_progress: Called with the stage and the fraction that is done.
 
     Returns:
         The report's page.
 
     Raises:
-        VFMTransferError: The study, the shipped networks or the folder cannot be used.
+        VFMTransferError: The case, the shipped networks or the folder cannot be used.
     """
     pair = default_pair(DEFAULT_TASK)
     with output_folder(folder) as work:

@@ -80,21 +80,11 @@ class Job:
         case, roi, reference = self._read(run, folder)
         for bundle in bundles:
             require_fit(case, bundle, run.task)
-        options = PredictOptions(
-            runtime=run.runtime,
-            device=run.device,
-            precision=run.precision,
-            roi=roi,
-            crop=run.crop,
-            threshold=run.threshold,
-            only_cspca=run.only_cspca,
-            phase_axis=run.phase_axis,
-        )
 
         def open_network(bundle: Bundle) -> Session:
             return self.networks.open(bundle, runtime=run.runtime, device=run.device, precision=run.precision)
 
-        predictor = CasePredictor(case, options, open_network)
+        predictor = CasePredictor(case, _options(run, roi), open_network)
         kept: list[Result] = []
         for self.arm, bundle in enumerate(bundles):
             loads_before = self.networks.loads
@@ -174,16 +164,10 @@ class Job:
             batch.output,
             batch.bundles,
             on_progress,
+            options=_options(batch),
             task=batch.task,
             on_case=on_case,
             networks=self.networks,
-            runtime=batch.runtime,
-            device=batch.device,
-            precision=batch.precision,
-            crop=batch.crop,
-            threshold=batch.threshold,
-            only_cspca=batch.only_cspca,
-            phase_axis=batch.phase_axis,
         )
         require_all_done(rows)
 
@@ -195,3 +179,16 @@ class Job:
     def _require_wanted(self) -> None:
         if self.is_canceled():
             raise JobCanceledError
+
+
+def _options(request: Run | Batch, roi: Volume | None = None) -> PredictOptions:
+    return PredictOptions(
+        runtime=request.runtime,
+        device=request.device,
+        precision=request.precision,
+        roi=roi,
+        crop=request.crop,
+        threshold=request.threshold,
+        only_cspca=request.only_cspca,
+        phase_axis=request.phase_axis,
+    )

@@ -21,6 +21,7 @@ from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batc
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
+from VFMTransferLib.inference.predict import PredictOptions
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import write_volume
 
@@ -70,7 +71,7 @@ def written_s(output: Path) -> dict[str, float]:
 
 def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, str]]:
     told = []
-    run_batch(cohort, output, bundles, on_case=told.append, **options)
+    run_batch(cohort, output, bundles, options=PredictOptions(**options), on_case=told.append)
     return [(report.name, report.outcome) for report in told]
 
 
@@ -163,7 +164,7 @@ def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_pat
     rows = run_batch(good_cohort, tmp_path / "out", pair)
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
     assert "ZeroDivisionError: by accident" in rows[0].message
-    with pytest.raises(BatchError, match=r"^1 of 2 cases failed; summary\.csv says of each why\."):
+    with pytest.raises(BatchError, match=r"^1 of 2 cases failed; summary\.csv holds the reasons\."):
         require_all_done(rows)
 
 
@@ -280,7 +281,7 @@ def test_a_changed_result_is_not_overwritten(good_cohort, pair, tmp_path):
     corrected.write_text("by hand")
     later = time.time() + 10
     os.utime(corrected, (later, later))
-    rows = run_batch(good_cohort, out, pair[:1], threshold=0.3)
+    rows = run_batch(good_cohort, out, pair[:1], options=PredictOptions(threshold=0.3))
     assert [row.status for row in rows] == ["failed", "done"]
     assert "'corrected.seg.nrrd' in it was changed or added since" in rows[0].message
     assert corrected.read_text() == "by hand"
@@ -320,7 +321,7 @@ def test_the_command_line_tells_of_each_case_and_fails_where_one_did(cohort, pai
     assert "p001 tiny-pretrained: done" in shown.out
     assert "p002 tiny-scratch: failed" in shown.out
     assert "p002 tiny-scratch: failed. Case 'p002' must contain t2w" in shown.out
-    assert shown.err.startswith("1 of 3 cases failed; summary.csv says of each why.")
+    assert shown.err.startswith("1 of 3 cases failed; summary.csv holds the reasons.")
     assert main([*command, "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert [(row["case"], row["status"]) for row in answer["rows"]][:2] == [("p001", "done"), ("p001", "done")]
@@ -330,8 +331,8 @@ def test_the_command_line_tells_of_each_case_and_fails_where_one_did(cohort, pai
 def test_wrong_usage_of_a_cohort_is_said(cohort, pair, tmp_path, capsys):
     out = ["-o", str(tmp_path / "out")]
     for wrong, words in (
-        (["--bundle", "b", "--cohort", str(cohort), "--t2w", "x.nii.gz"], "--cohort takes no files of one study"),
-        (["p001", "--bundle", "b", "--cohort", str(cohort)], "--cohort takes no files of one study"),
+        (["--bundle", "b", "--cohort", str(cohort), "--t2w", "x.nii.gz"], "--cohort takes no files of one case"),
+        (["p001", "--bundle", "b", "--cohort", str(cohort)], "--cohort takes no files of one case"),
         (["p001", "--bundle", "a", "--bundle", "b"], "several --bundle need --cohort"),
     ):
         with pytest.raises(SystemExit) as left:

@@ -11,7 +11,7 @@ import pytest
 from images import a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch.batch import run_batch
-from VFMTransferLib.batch.distributed import run_batch_on_workers
+from VFMTransferLib.batch.cluster import run_batch_on_workers
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.cluster import workers
 from VFMTransferLib.core.errors import ClusterError
@@ -86,7 +86,7 @@ def test_a_worker_that_dies_loses_no_case(cluster, cohort, tiny_models, tmp_path
 
 
 def test_workers_must_see_the_folders(cluster, cohort, tiny_models, tmp_path, monkeypatch):
-    monkeypatch.setattr("VFMTransferLib.batch.distributed._sees", lambda case: False)
+    monkeypatch.setattr("VFMTransferLib.batch.cluster._sees", lambda case: False)
     with pytest.raises(ClusterError, match="must see cases, output and bundles"):
         run_batch_on_workers(
             cohort, tmp_path / "out", [tiny_models / "tiny-scratch"], scheduler=cluster.scheduler.address

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
@@ -17,11 +17,11 @@ from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import ClusterError
 from ..core.machine import memory_bytes
 from ..core.version import __version__
-from ..inference.predict import memory_checked
+from ..inference.predict import PredictOptions, memory_checked
 from ..inference.runtimes import LoadedNetworks
-from .batch import CaseOutcome, CaseReport, batch_cases
+from .batch import CaseOutcome, CaseReport, plan_cases
 from .cases import BatchCase
-from .summary import SUMMARY, Row, Wanted, write_summary
+from .summary import SUMMARY, Row, write_summary
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -36,21 +36,18 @@ def run_batch_on_workers(
     *,
     scheduler: str | None = None,
     count: int = 1,
+    options: PredictOptions | None = None,
     task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
-    runtime: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    **options: Any,
 ) -> list[Row]:
     """Run networks on each case of a folder, each on whichever worker is free; otherwise as `batch.run_batch`.
 
     Args:
-        cases_folder, output, bundles, task, runtime, device, precision, options: As there; every worker must see the
-            folders, and those of the bundles, under the same paths.
+        cases_folder, output, bundles, options, task: As there; every worker must see the folders, and those of the
+            bundles, under the same paths.
         scheduler: Address of a cluster; None for processes of this machine.
         count: How many processes of this machine.
-        on_case: Told of each case as it is finished with; `case` counts these.
+        on_case: Receives each case as it is finished with; `case` counts these.
 
     Returns:
         A row for each case and bundle, as `summary.csv` has them.
@@ -59,10 +56,9 @@ def run_batch_on_workers(
         ClusterError: The cluster does not answer, or does not see the folders.
         DatasetError, BundleError, RuntimeUnavailableError, OutputError: As there.
     """
-    wanted = Wanted(runtime, device, precision, options)
     found = [as_bundle(bundle) for bundle in bundles]
     found = [replace(bundle, folder=bundle.folder.absolute()) for bundle in found]
-    cases = batch_cases(cases_folder.absolute(), output.absolute(), found, task, wanted)
+    cases = plan_cases(cases_folder.absolute(), output.absolute(), found, task, options or PredictOptions())
     rows = {case.name: case.rows() for case in cases}
     left = [case for case in cases if not case.is_done]
     reports = _Reports(len(cases), on_case)
@@ -134,7 +130,7 @@ def _open(case: BatchCase) -> None:
     """On a worker: load the networks, so that one that cannot run here is known before hours of work."""
     for bundle in case.bundles:
         with memory_checked():
-            case.wanted.open(bundle, _networks())
+            case.open(bundle, _networks())
 
 
 def _sees(case: BatchCase) -> bool:
