@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 
 from ..core.terms import Arm
-from ..encoders import pretrained_families
 from ..tasks import TASKS
 from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
 
-FAMILIES = pretrained_families()
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
     "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "
@@ -23,7 +21,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "finetune", "Fine-tune one arm, pretrained or from scratch, and write its bundle")
     parser.epilog = _EPILOG
     parser.add_argument("what", metavar="TASK", help=f"{', '.join(TASKS)}; with --recipe the folder of cases")
-    parser.add_argument("--encoder", metavar="E", help=f"{' or '.join(FAMILIES)}; with --recipe a file")
+    parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
     add_study_data(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of head, order and samples (default: 0)")
@@ -58,8 +56,11 @@ def run(args: argparse.Namespace) -> None:
 def _study(args: argparse.Namespace) -> None:
     if args.what not in TASKS:
         args.parser.error(f"TASK must be one of {', '.join(TASKS)}, got '{args.what}'")
-    if args.encoder not in FAMILIES or args.init is None or args.arm is not None:
-        args.parser.error(f"--encoder must be {' or '.join(FAMILIES)}, and --init a bundle or {SCRATCH}; no --arm")
+    from ..encoders import pretrained_families
+
+    families = pretrained_families()
+    if args.encoder not in families or args.init is None or args.arm is not None:
+        args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
     from ..training.cases import folder_studies, phantom_studies
     from ..training.finetune import Initialization, finetune, finetune_config, write_arm

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .shared import (
     Commands,
@@ -16,6 +17,10 @@ from .shared import (
     progress_lines,
     require_undivided,
 )
+
+if TYPE_CHECKING:
+    from ..core.case import Case
+    from ..tasks.base import LabeledCase
 
 PHANTOMS = "phantoms"
 # Until version 2 of the command line.
@@ -82,7 +87,7 @@ def _by_pretext_task(args: argparse.Namespace) -> None:
         if args.data in (None, PHANTOMS):
             data = f"{args.phantoms} {PHANTOMS}"
             phantoms = pretraining_phantoms(args.phantoms, on_progress)
-            cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
+            cases: Sequence[Case | LabeledCase] = [lesion_task().from_phantom(phantom) for phantom in phantoms]
         else:
             data = Path(args.data).name
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
