@@ -220,7 +220,7 @@ class TransferLogic:
         logged: Emitted with each `Log`.
         finished: Emitted last, with `done`, `canceled` or `failed`.
         examined: Emitted with what was found on this computer.
-        machine: What was found, as `doctor.examine` gives it; None until somebody looked.
+        machine: What was found, as `doctor.inspect` gives it; None until somebody looked.
     """
 
     def __init__(self, worker: WorkerClient | None = None) -> None:

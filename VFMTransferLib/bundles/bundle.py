@@ -231,7 +231,7 @@ def write_bundle(
     `export.export_onnx` adds the ONNX graph afterwards.
 
     Args:
-        bundle: What to write; its `sha256` is not looked at.
+        bundle: What to write; its `sha256` is not used.
         weights: State dict of the network: tensors (on any device) or arrays by name.
         license_body: The text of `LICENSE`; by default a sentence that names `bundle.license`.
         card: The model card, instead of the one made from the metadata.

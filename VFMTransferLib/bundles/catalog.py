@@ -61,7 +61,7 @@ def read_catalog() -> Catalog:
 def list_bundles(task: str | None = None) -> list[Bundle]:
     """All bundles that can be read, the shipped ones first, each group by name.
 
-    `broken_bundles` says what is wrong with the others.
+    `broken_bundles` states what is wrong with the others.
     """
     return [bundle for bundle in read_catalog().bundles if task is None or bundle.spec.task == task]
 

@@ -1,4 +1,4 @@
-"""One file over https: resumed where it broke off, checked against its checksum before it has its name."""
+"""Published weights or bundles over https: resumed where a fetch broke off, checked, license accepted, imported."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def download(source: Source, path: Path, on_progress: OnProgress) -> None:
         on_progress: Is given "download" and the fraction.
 
     Raises:
-        DownloadError: It could not be fetched whole, or is not what the checksum says.
+        DownloadError: It could not be fetched whole, or is not what the checksum states.
     """
     part = path.with_name(f"{path.name}.part")
     for attempt in range(1, ATTEMPTS + 1):
@@ -125,7 +125,7 @@ def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
         response = opener.open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == _HTTP_RANGE and have:
-            return  # nothing is missing; the checksum tells whether it is right
+            return  # nothing is missing; the checksum decides whether it is right
         raise
     with response:
         if response.status != _HTTP_PARTIAL:
@@ -160,7 +160,7 @@ def _check_room(source: Source, folder: Path, total: int, have: int) -> None:
 
 
 def _check(source: Source, part: Path) -> None:
-    """Raise, and forget the file, where it is not what the checksum says."""
+    """Raise, and forget the file, where it is not what the checksum states."""
     found = file_sha256(part)
     if found == source.sha256:
         return
@@ -181,10 +181,10 @@ def _check(source: Source, part: Path) -> None:
 
 def _http_sentence(source: Source, error: urllib.error.HTTPError) -> str:
     advice = {
-        401: "The server wants a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
+        401: "The server requires a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
         403: "The server refuses. Fetch the file in a browser, then import it (vfm-transfer models import).",
         404: "No such file is there. Check the address.",
-        407: "The proxy wants a log-in. Set HTTPS_PROXY with user and password.",
+        407: "The proxy requires a log-in. Set HTTPS_PROXY with user and password.",
         410: "The file is no longer there. Check the address with its publisher.",
     }
     return f"{source.host} answered {error.code} ({error.reason}). {advice.get(error.code, 'Try again later.')}"
@@ -202,8 +202,6 @@ def _disk_sentence(error: OSError) -> str:
         return "The disk must hold the file, but is full. Free some space, then try again: what came is kept."
     return f"The file could not be stored: {error.strerror or error}. Choose a folder that you may write to."
 
-
-# Published weights or bundles onto the user's own machine: fetched whole, checked, license accepted, imported.
 
 _NO_LICENSE = (
     "This file states no license. The terms of its authors hold: read them where they publish it, and go on only if "
@@ -239,13 +237,13 @@ def fetch_bundle(
         accept_license: Is given the license's text before anything is used; False stops.
         on_progress: Is given a stage (`download`, `import`) and its fraction, 0..1.
         name: The bundle's name.
-        sequence: Of a ProViCNet file, where its name does not say it.
+        sequence: Of a ProViCNet file, where its name does not state it.
         export: Add the ONNX graph to a checkpoint's bundle.
         overwrite: Replace the folder.
         allow_loopback: Let http:// reach this machine itself, for tests.
 
     Raises:
-        DownloadError: It could not be fetched whole, is not what the checksum says, or the license was refused.
+        DownloadError: It could not be fetched whole, is not what the checksum states, or the license was refused.
         BundleError: It is a bundle, but a broken one.
         CheckpointError: It is no bundle and no known checkpoint.
         OutputError: The folder is taken or cannot be written.
@@ -293,7 +291,7 @@ def license_text(url: str, file: Path) -> str:
 
 
 def file_name(url: str) -> str:
-    """The file's name in a URL, which may say the sequence of a checkpoint; safe as a name on disk."""
+    """The file's name in a URL, which may state the sequence of a checkpoint; safe as a name on disk."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip(".")
     return safe[-100:] or "download"

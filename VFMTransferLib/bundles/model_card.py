@@ -18,7 +18,7 @@ _DEMONSTRATION = (
 
 
 def model_card(bundle: Bundle) -> str:
-    """The model card, Markdown, made of what the metadata say."""
+    """The model card, Markdown, made from the metadata."""
     spec, grid = bundle.spec, bundle.spec.preprocess
     inputs = ", ".join("zeros" if s is None else s.value for s in grid.sequences)
     facts = {
@@ -43,7 +43,7 @@ def model_card(bundle: Bundle) -> str:
 
 
 def license_text(bundle: Bundle) -> str:
-    """What `LICENSE` says where the weights came with no text of their own."""
+    """What `LICENSE` states where the weights came with no text of their own."""
     return (
         f"License of these weights: {bundle.license}.\n\n"
         f"The architecture is described at {bundle.spec.paper}; its authors' code is under {bundle.spec.license}.\n"

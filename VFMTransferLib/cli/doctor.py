@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..inference import doctor
 
-    report = doctor.examine()
+    report = doctor.inspect()
     if args.json:
         print_json(report)
     else:

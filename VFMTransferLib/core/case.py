@@ -1,4 +1,4 @@
-"""One study of one patient: its sequences, each on its own grid, and masks that came with it."""
+"""One case, a patient's exam: its sequences, each on its own grid, and masks that came with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .volume import Volume
 
 @dataclass(frozen=True)
 class Case:
-    """The images of one prostate study.
+    """The images of one case.
 
     Attributes:
         id: What to call the case in reports; never a patient's name or identifier from DICOM.

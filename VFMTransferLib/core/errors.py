@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each says what must be what, what was found, and what to do.
+"""Errors that a user can act on: each states what must be what, what was found, and what to do.
 
 `ValueError` stays for a caller's mistake. The command line prints `str(error)` and exits with 1;
 Slicer shows the same sentence.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class VFMTransferError(Exception):
-    """The parent of every error that a user can mend."""
+    """The parent of every error that a user can fix."""
 
 
 class ImageError(VFMTransferError):
@@ -40,7 +40,7 @@ class CheckpointError(VFMTransferError):
 
 
 class RuntimeUnavailableError(VFMTransferError):
-    """The wanted runtime or device is not on this machine; the message says why."""
+    """The requested runtime or device is not on this machine; the message gives the reason."""
 
 
 class OutOfMemoryError(VFMTransferError):
@@ -76,11 +76,11 @@ class DownloadError(VFMTransferError):
 
 
 class DatasetError(VFMTransferError):
-    """A folder of cases cannot serve for training or for the wanted task."""
+    """A folder of cases cannot serve for training or for the task."""
 
 
 class ConfigError(VFMTransferError):
-    """A study's configuration is no such thing, or says what cannot be; the message names file and key."""
+    """A study's configuration is invalid; the message names file and key."""
 
 
 class BatchError(VFMTransferError):
@@ -92,7 +92,7 @@ class JobError(VFMTransferError):
 
 
 class WorkerError(VFMTransferError):
-    """The worker, a child process, did not start or died; the message says of what."""
+    """The worker, a child process, did not start or died; the message gives the reason."""
 
 
 class ClusterError(VFMTransferError):

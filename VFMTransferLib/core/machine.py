@@ -46,7 +46,7 @@ def usable_cores() -> int:
 
 
 def cpu_name() -> str:
-    """The processor as its maker calls it; the architecture where that is not told."""
+    """The processor as its maker calls it; the architecture where that is unknown."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

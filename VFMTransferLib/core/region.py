@@ -1,4 +1,4 @@
-"""A region of interest: networks look at it first, and nothing outside of it is marked."""
+"""A region of interest: the crop lies around it, and nothing outside of it is marked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bounds:
         """
         voxels = np.argwhere(roi.array > 0)
         if len(voxels) == 0:
-            raise ImageError("The region of interest must hold at least one voxel, but is empty. Draw it anew.")
+            raise ImageError("The region of interest must hold at least one voxel, but is empty. Draw it again.")
         # By the faces of its own voxels, so that a region thinner than the grid's spacing reaches a voxel too.
         faces = zip(voxels.min(axis=0)[::-1] - 0.5, voxels.max(axis=0)[::-1] + 0.5, strict=True)
         corners = np.array(list(product(*faces)))
@@ -47,7 +47,7 @@ class Bounds:
         end = np.asarray(grid.shape) - 1
         if (last < 0).any() or (first > end).any():
             raise ImageError(
-                "The region of interest must lie inside the images, but lies outside of them. Draw it on this study."
+                "The region of interest must lie inside the images, but lies outside of them. Draw it on this case."
             )
         return cls(np.maximum(first, 0).astype(int), np.minimum(last, end).astype(int))
 
@@ -58,7 +58,7 @@ class Bounds:
         return (z, y, x)
 
     def touching(self, starts: tuple[IntTriple, ...], patch: IntTriple) -> tuple[IntTriple, ...]:
-        """The windows that have a say inside the box, or one voxel beyond, from where results are interpolated."""
+        """The windows that contribute inside the box, or one voxel beyond, from where results are interpolated."""
         low, high = self.first - 1, self.last + 1
         return tuple(s for s in starts if (np.add(s, patch) > low).all() and (np.asarray(s) <= high).all())
 
@@ -83,15 +83,15 @@ def confine(probabilities: dict[str, Volume], roi: Volume) -> dict[str, Volume]:
 
 
 def within_roi(case: Case, reference: Volume, roi: Volume) -> tuple[Case, Volume]:
-    """What a truth says of the region alone, so that nobody is blamed for what was not to be marked.
+    """A case and its truth within the region alone, so that no network is measured where it was not to mark.
 
     Args:
-        case: The study.
+        case: The case.
         reference: A label map, any grid.
         roi: Mask of the region, any grid.
 
     Returns:
-        The case, whose notes say so, and the label map with 0 outside the region.
+        The case, whose notes state so, and the label map with 0 outside the region.
     """
     inside = _inside(roi, reference.geometry)
     confined = reference.with_array(np.where(inside, reference.array, reference.array.dtype.type(0)))

@@ -1,4 +1,4 @@
-"""What one network says of one case, in space and in numbers; nothing here touches files."""
+"""What one network predicts for one case, in space and in numbers; nothing here touches files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Lesion:
         confidence: Highest probability inside.
         mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
         label: Name of the label.
-        zone: Zone of the prostate that holds most of it, where a network told the zones apart.
+        zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
     """
 
     index: int
@@ -34,7 +34,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which weights said it, how, and how long it took.
+    """Which weights predicted, how, and how long it took.
 
     Attributes:
         bundle: Name of the bundle.
@@ -81,7 +81,7 @@ class Result:
         displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None. A point p of the
             corrected image shows what lay at p + displacement in the distorted one.
         class_probabilities: Class name → probability, for classification; they add up to 1.
-        derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note says where the reading is ours.
+        derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states whose reading it is.
         volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
     """

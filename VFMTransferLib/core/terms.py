@@ -9,7 +9,7 @@ RESEARCH_USE = "For research use only. Not a medical device; not for clinical de
 
 
 class Sequence(StrEnum):
-    """One kind of image of a multiparametric prostate study."""
+    """One kind of image of a multiparametric prostate exam."""
 
     T2W = "t2w"
     HBV = "hbv"

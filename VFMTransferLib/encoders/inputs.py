@@ -118,7 +118,7 @@ def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput) -> Case:
         if not volume.array.any():
             raise GeometryError(
                 f"{sequence} of case '{case.id}' must show the region of {reference_sequence(case, spec, task)}, "
-                "but shows nothing there. Select images of one study."
+                "but shows nothing there. Select images of one case."
             )
     gland = case.gland.resample_to(grid, "nearest") if case.gland is not None else None
     return Case(case.id, volumes, gland, case.notes)

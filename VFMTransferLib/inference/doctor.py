@@ -40,20 +40,20 @@ _RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICE_ORDER = {"onnx": ("cuda", "openvino", "cpu"), "torch": ("cuda", "mps", "cpu")}
 
 
-def examine() -> dict[str, Any]:
-    """Look at this machine; nothing is changed, and no network is asked.
+def inspect() -> dict[str, Any]:
+    """Inspect this machine; nothing is changed, and nothing is asked over the network.
 
     Returns:
         What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `site_packages` (where pip puts packages),
         `packages` (name → version or None), `half_installed` (modules without a whole package), `runtimes` (for
         `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, free disk,
-        names), `default` (runtime and device where none is named) and `problems` (sentences that say what to do).
+        names), `default` (runtime and device where none is named) and `problems` (sentences on what to do).
         No path holds the user's name.
     """
     packages = {name: version_of(name) for name in _PACKAGES}
     halves = [module for module in _MODULES.values() if is_half_installed(module, packages)]
-    runtimes = {runtime: _examine_runtime(runtime, packages, halves) for runtime in _RUNTIMES}
-    models = _examine_models()
+    runtimes = {runtime: _inspect_runtime(runtime, packages, halves) for runtime in _RUNTIMES}
+    models = _inspect_models()
     machine = describe_machine()
     return {
         "vfm_transfer": __version__,
@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
 
 
 def describe(report: dict[str, Any]) -> str:
-    """The answer of `examine` as text for a terminal."""
+    """The answer of `inspect` as text for a terminal."""
     machine, models = report["machine"], report["models"]
     lines = [
         f"VFM Transfer {report['vfm_transfer']}, Python {report['python']}",
@@ -97,7 +97,7 @@ def describe(report: dict[str, Any]) -> str:
         "",
     ]
     problems = report["problems"]
-    lines += ["To mend", *(f"  - {problem}" for problem in problems)] if problems else ["Nothing to mend."]
+    lines += ["To fix", *(f"  - {problem}" for problem in problems)] if problems else ["Nothing to fix."]
     return "\n".join(lines)
 
 
@@ -113,7 +113,7 @@ def clash(packages: dict[str, str | None]) -> str:
     )
 
 
-def _examine_runtime(runtime: str, packages: dict[str, str | None], halves: list[str]) -> dict[str, Any]:
+def _inspect_runtime(runtime: str, packages: dict[str, str | None], halves: list[str]) -> dict[str, Any]:
     module = _MODULES[runtime]
     if module in halves:
         return {"error": f"half installed: {module} and its record do not belong together. Install it again."}
@@ -123,7 +123,7 @@ def _examine_runtime(runtime: str, packages: dict[str, str | None], halves: list
     return probe(runtime)
 
 
-def _examine_models() -> dict[str, Any]:
+def _inspect_models() -> dict[str, Any]:
     try:
         from ..bundles.catalog import broken_bundles, list_bundles, shipped_folder, user_folder
     except ModuleNotFoundError as error:  # a bare Python lacks even numpy

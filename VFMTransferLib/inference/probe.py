@@ -55,10 +55,10 @@ def require_bfloat16(device: str) -> str:
         device: `cpu` or `cuda`.
 
     Returns:
-        A sentence that says that it works.
+        A sentence that it works.
 
     Raises:
-        RuntimeUnavailableError: It does not; the message says what happened.
+        RuntimeUnavailableError: It does not; the message states what happened.
     """
     try:
         done = _ask("bfloat16", device)

@@ -31,7 +31,7 @@ def choose_device(device: str) -> torch.device:
     """The device of a name; for `auto` CUDA before MPS before CPU.
 
     Raises:
-        RuntimeUnavailableError: It is not to be had; the message says why.
+        RuntimeUnavailableError: It is not available; the message gives the reason.
     """
     if device == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if not why_not_device(name)))

@@ -45,7 +45,7 @@ _ROLE_WORDS: dict[str, frozenset[str]] = {
 }
 _B_VALUE = re.compile(r"b(?:val)?(\d{3,4})")  # b1400, BVAL1400
 _OTHER_PLANES = frozenset({"sag", "sagittal", "cor", "coronal"})
-# Words by which results and truths, made from a scan, are told from it.
+# Words by which results and truths, made from a scan, are distinguished from it.
 _NO_SCAN = frozenset(
     {"super", "resolved", "corrected", "synthetic", "distorted", "undistorted", "displacement", "probabilities", "true"}
 )
@@ -76,7 +76,7 @@ def read_case(
     gland: str | Path | None = None,
     sequences: Collection[Sequence] = tuple(Sequence),
 ) -> Case:
-    """Read one prostate study; each sequence stays on the grid it was scanned on.
+    """Read one case; each sequence stays on the grid it was scanned on.
 
     Args:
         path: A folder with one file for each role (`t2w.nii.gz`, `adc.mha`, `*_hbv.nrrd`; a 4D
@@ -87,7 +87,7 @@ def read_case(
         hbv: The high-b image, or a diffusion series that holds one.
         adc: The ADC map, in any usual unit.
         gland: A mask of the prostate.
-        sequences: What to look for in `path`; that others are ambiguous or damaged does not matter.
+        sequences: What to find in `path`; that others are ambiguous or damaged does not matter.
 
     Returns:
         The case, with ADC in 1e-6 mm²/s and with notes on what reading had to decide.
@@ -105,7 +105,7 @@ def read_case(
     case_id = _id_by_path(Path(path)) if path is not None else _id_by_options(sources)
     reading = _Reading()
     if path is not None:
-        case_id = _look_into(Path(path), sources, reading, frozenset(sequences) - sources.keys()) or case_id
+        case_id = _find(Path(path), sources, reading, frozenset(sequences) - sources.keys()) or case_id
         if gland is None and Path(path).is_dir():
             _read_gland(candidates_for(GLAND, _image_files(Path(path))), reading)
     for role in [role for role in Sequence if role in sources]:
@@ -137,7 +137,7 @@ def _is_dicom(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path))
 
 
-def _look_into(path: Path, sources: dict[Sequence, Path], reading: _Reading, wanted: frozenset[Sequence]) -> str | None:
+def _find(path: Path, sources: dict[Sequence, Path], reading: _Reading, wanted: frozenset[Sequence]) -> str | None:
     """Add to `sources` the files that `path` has for other sequences, and read at once what lies in series.
 
     Returns:
@@ -172,7 +172,7 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
 
 
 def _read_dicom(folder: Path, wanted: frozenset[Sequence], reading: _Reading) -> str | None:
-    study = dicom.read_labeled(folder, wanted)
+    study = dicom.read_study(folder, wanted)
     if study is None:
         return None
     reading.notes += study.notes
@@ -333,7 +333,7 @@ def read_exported_volume(image: ExportedImage, name: str) -> Volume:
 
 
 def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
-    """The array, looked at before it is taken into memory; nothing pickled is ever loaded."""
+    """The array, checked before it is taken into memory; nothing pickled is ever loaded."""
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
@@ -352,7 +352,7 @@ def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
-    """Files whose names say the role; those named by the role alone go before all others."""
+    """Files whose names contain the role; those named by the role alone go before all others."""
     files = list(files)
     exact = [f for f in files if image_stem(f.name).lower() == role]
     if exact:
@@ -389,11 +389,11 @@ def require_one_space(volumes: Mapping[Sequence, Volume], gland: Volume | None) 
             raise GeometryError(
                 f"{name} must show the same region as {reference_name}, but their fields of view share "
                 f"{100 * shared:.0f} % (centers {_distance_mm(volume, reference):.0f} mm apart). "
-                "Select images of one study."
+                "Select images of one case."
             )
     if gland is not None and not _mask_reaches(gland, reference.geometry):
         raise GeometryError(
-            f"The gland mask must lie within {reference_name}, but lies outside. Select this study's mask."
+            f"The gland mask must lie within {reference_name}, but lies outside. Select this case's mask."
         )
 
 

@@ -47,7 +47,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
-def read_labeled(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
+def read_study(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
     """Recognize and read a study's series, or None where the folder holds no DICOM file.
 
     Args:
@@ -79,7 +79,7 @@ def read_labeled(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | N
 
 
 def read_series(path: Path, role: Sequence_of_terms) -> tuple[Volume, list[str]]:
-    """Read the one series of a folder, or the one that a file belongs to, as what the user says it is.
+    """Read the one series of a folder, or the one that a file belongs to, as the sequence that the user states.
 
     Raises:
         AmbiguousInputError: The folder holds several series.
@@ -190,7 +190,7 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
         label: What to call the series in messages.
 
     Returns:
-        float32, rescaled as the header says.
+        float32, rescaled as the header states.
 
     Raises:
         GeometryError: One slice, mixed sizes, spacings or orientations, two slices at one position,

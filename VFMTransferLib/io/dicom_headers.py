@@ -53,7 +53,7 @@ class Header:
         spacing_mm: Between pixels along (x, y).
         size: Pixels along (x, y).
         b_value: s/mm², or None.
-        is_trace: Not one of several diffusion directions, as far as the tags say.
+        is_trace: Not one of several diffusion directions, as far as the tags state.
     """
 
     path: Path

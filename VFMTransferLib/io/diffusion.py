@@ -31,7 +31,7 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
 
     Returns:
         The measured image of the highest b, where that is at least 1400; else one computed for
-        b 1400; and a sentence that says which.
+        b 1400; and a sentence on which it is.
 
     Raises:
         GeometryError: The images lie on different grids.
@@ -87,7 +87,7 @@ def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
     """The high-b image of a 4D file, by the b values in the `.bval` beside it.
 
     Returns:
-        The image, measured or computed, and a sentence that says which.
+        The image, measured or computed, and a sentence on which it is.
 
     Raises:
         ImageError: No b value for each image, several images of one b value, or too few b values.

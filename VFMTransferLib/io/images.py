@@ -281,7 +281,7 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
 
 @dataclass(frozen=True)
 class _NiftiHeader:
-    """The fields of a NIfTI header that say where the voxels are and what they are."""
+    """The fields of a NIfTI header that give the place and the type of the voxels."""
 
     order: str
     dim: tuple[int, ...]
@@ -323,7 +323,7 @@ def _require_sound_nifti(path: Path) -> None:
         content = gzip.decompress(content)
     header = _nifti_header(content)
     if header is None:
-        return  # reading it will say that it is no NIfTI file
+        return  # reading it raises that it is no NIfTI file
     if min(header.lengths, default=0) < 1:
         raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
     if len(content) < header.offset + header.voxel_bytes:
@@ -363,7 +363,7 @@ def _require_sound_meta(path: Path) -> None:
     content = path.read_bytes()
     match = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n", content[:_META_HEADER_BYTES])
     if match is None:
-        return  # reading it will say what is wrong
+        return  # reading it raises what is wrong
     lines = content[: match.start()].decode("latin-1").splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     if "ElementSpacing" not in fields and "ElementSize" not in fields:

@@ -51,7 +51,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     with atomic_folder(target, overwrite=True) as work:
         yield work
         for mark in _marks_in(work, marks):
-            os.utime(mark)  # the last of all, so that it tells when the output was whole
+            os.utime(mark)  # the last of all, so that its time is when the output was whole
 
 
 def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> None:
@@ -178,7 +178,7 @@ def save_result(result: Result, folder: Path | str) -> Path:
     """Write all that a result holds; see `files_of` for the names.
 
     Args:
-        result: What one network says of one case.
+        result: What one network predicts for one case.
         folder: New, empty, or an earlier output, which is replaced.
 
     Returns:

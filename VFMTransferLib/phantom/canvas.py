@@ -134,7 +134,7 @@ class Canvas:
         return np.clip(np.float32(0.5) - distance_mm / np.float32(self.edge_mm), 0, 1)
 
     def paint(self, tissue: Tissue, coverage: np.ndarray, box: Box = EVERYWHERE) -> None:
-        """Lay `tissue` over what is there, as far as `coverage` (0..1, of the box's shape) says."""
+        """Lay `tissue` over what is there, as far as `coverage` (0..1, of the box's shape) states."""
         touched = _extent(coverage)
         if touched is None:
             return
@@ -148,7 +148,7 @@ class Canvas:
 
 
 def roughen(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain says."""
+    """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain allows."""
     coarse = smooth_field(canvas.lattice, rng, 7.0)
     fine = smooth_field(canvas.lattice, rng, (4.0, 2.2, 2.2))
     finest = smooth_field(canvas.lattice, rng, (3.5, 1.2, 1.2))

@@ -1,4 +1,4 @@
-"""Echo-planar distortion: where a field shifts the signal to, and what piles up there.
+"""Diffusion-weighted echo-planar imaging: distortion, measured b values, the fitted ADC, the calculated high b value.
 
 Along the phase-encoding axis a voxel at an off-resonance of f hertz is displaced by f times the total readout
 time, in voxels (Jezzard and Balaban, Magn Reson Med 34:65 (1995)). Signal is moved, not sampled: what comes
@@ -97,8 +97,6 @@ def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarra
     return np.moveaxis(out.reshape(lines.shape), -1, axis).astype(np.float32)
 
 
-# Diffusion-weighted echo-planar imaging: b-values measured, ADC fitted, the high b-value calculated.
-
 B_VALUES = (50.0, 400.0, 800.0)  # s/mm²
 HIGH_B = 1400.0
 FULL_SCALE = 1200.0
@@ -162,7 +160,7 @@ class DiffusionStudy:
 
 
 def draw_protocol(rng: np.random.Generator, noise: float | None, field_strength: float) -> EchoPlanar:
-    """A protocol at random, around those of the public studies."""
+    """A protocol at random, around those of the public data sets."""
     level = float(np.exp(rng.normal(np.log(0.004), 0.3))) if noise is None else noise
     return EchoPlanar(
         echo=SpinEcho(tr_ms=float(rng.uniform(2700, 5000)), te_ms=float(rng.uniform(58, 75))),

@@ -1,4 +1,4 @@
-"""The prostate: its shape, its zones, what grows in it."""
+"""The prostate: its shape, its zones, and its cancers (where, how large, which grade)."""
 
 from __future__ import annotations
 
@@ -243,8 +243,6 @@ def within(inner: Box, outer: Box) -> Box:
     return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))  # type: ignore[return-value]
 
 
-# Cancer in the phantom: where, how large, which grade.
-
 SIGNIFICANT_GRADE = 2
 _LARGE_MM = 15.0
 
@@ -276,7 +274,7 @@ class Lesion:
 def paint_lesions(
     canvas: Canvas, gland: PaintedGland, count: int, rng: np.random.Generator
 ) -> tuple[tuple[Lesion, ...], np.ndarray]:
-    """Paint `count` lesions and say what they are.
+    """Paint `count` lesions and return what they are.
 
     Returns:
         The lesions, and their grades over the gland's box (D, H, W), uint8.

@@ -1,4 +1,7 @@
-"""The frame around the pelvic organs: fat, muscles, bones, large vessels, skin. Painted first."""
+"""The pelvis around the prostate: first fat, muscles, bones, large vessels and skin, then the prostate's neighbors.
+
+These are pelvic floor, bladder, seminal vesicles, rectum and small vessels.
+"""
 
 from __future__ import annotations
 
@@ -166,9 +169,6 @@ def paint_skin(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> No
     canvas.paint(tissues.FASCIA, np.clip(1 - scarpa / 0.7, 0, 1) * np.float32(rng.uniform(0.3, 0.8)))
     canvas.paint(tissues.SKIN, canvas.coverage(depth - 2))
     canvas.paint(tissues.AIR, canvas.coverage(depth))
-
-
-# The prostate's neighbors: pelvic floor, bladder, seminal vesicles, rectum, small vessels.
 
 
 @dataclass(frozen=True)

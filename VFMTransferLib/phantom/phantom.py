@@ -1,4 +1,4 @@
-"""One synthetic study: a body, a scanner, and what is true of both."""
+"""One synthetic case: a body, a scanner, and the truth of both; on disk it reads like any case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .gland import SIGNIFICANT_GRADE, Gland, Lesion, PaintedGland, draw_count, d
 from .pelvis import Habitus, draw_habitus, paint_organs, paint_pelvis, paint_skin
 from .scanner import TWIN, Placement, Scanner, box_average, draw_scanner, image_t2w, place_t2w
 
-# Of what a seed draws. It is raised with any change of the voxels, so that phantoms that were kept are made anew.
+# Of what a seed draws. It is raised with any change of the voxels, so that phantoms that were kept are made again.
 VERSION = "0.1.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
@@ -30,7 +30,7 @@ _STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion")
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic prostate study and its exact truth.
+    """A synthetic case and its exact truth.
 
     Attributes:
         case: T2w, and where asked for hbv and adc, each on its own oblique grid.
@@ -108,7 +108,7 @@ def make_phantom(
         phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding; at random if None.
 
     Returns:
-        The study with its truth.
+        The case with its truth.
     """
     rng = _streams(seed)
     gland, habitus, scanner = draw_gland(rng["body"]), draw_habitus(rng["body"]), draw_scanner(rng["scanner"], noise)
@@ -182,8 +182,6 @@ def _labels(placement: Placement, box: Box, labels: np.ndarray, name: str) -> Vo
     return Volume(out, placement.grid, name)
 
 
-# Phantoms on disk: the case under its roles' names, so that it reads like any study, and its truths beside it.
-
 RECORD = "phantom.json"
 
 
@@ -207,7 +205,7 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
 
 
 def describe(phantom: Phantom) -> dict[str, Any]:
-    """What a program may want to know of a phantom, ready for JSON."""
+    """What a program may need to know of a phantom, ready for JSON."""
     return {
         "case": phantom.case.id,
         "seed": phantom.seed,

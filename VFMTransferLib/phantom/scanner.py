@@ -1,4 +1,4 @@
-"""From tissue to image: signal equations, k-space, coil, noise."""
+"""From tissue to image: signal equations, k-space, coil, noise; the T2w acquisition, its slices and contrast."""
 
 from __future__ import annotations
 
@@ -98,8 +98,6 @@ def coil_sensitivity(y_mm: np.ndarray, x_mm: np.ndarray, rng: np.random.Generato
     return (gain / gain.mean()).astype(np.float32)
 
 
-# The T2w acquisition: where its slices lie, how its signal becomes an image.
-
 FULL_SCALE = 700.0
 TWIN = 2  # matrix of the full-resolution twin against the T2w's, in plane
 _BASE_MARGIN_MM, _APEX_MARGIN_MM = 14.0, 11.0
@@ -115,7 +113,7 @@ class Scanner:
         echo: Repetition and echo time.
         noise: Noise of real and imaginary part against the signal of water at TE 0.
         shading: Strength of the coil's uneven gain.
-        kept: Fraction of the T2w's k-space along (rows, columns) that was measured; all of it where a twin is wanted.
+        kept: Fraction of the T2w's k-space along (rows, columns) that was measured; all of it where a twin is made.
     """
 
     echo: SpinEcho
@@ -150,7 +148,7 @@ class Placement:
 
 
 def draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
-    """A protocol at random, around those of the public studies."""
+    """A protocol at random, around those of the public data sets."""
     echo = SpinEcho(tr_ms=float(rng.uniform(3500, 7000)), te_ms=float(rng.uniform(88, 118)))
     level = float(np.exp(rng.normal(np.log(0.015), 0.4))) if noise is None else noise
     kept = (float(rng.uniform(0.72, 1.0)), float(rng.uniform(0.85, 1.0)))

@@ -20,7 +20,7 @@ from VFMTransferLib.core.machine import (
     without_folders,
 )
 from VFMTransferLib.inference import doctor, probe
-from VFMTransferLib.inference.doctor import clash, describe, examine
+from VFMTransferLib.inference.doctor import clash, describe, inspect
 from VFMTransferLib.inference.probe import probe as ask
 
 
@@ -48,7 +48,7 @@ def runtimes(monkeypatch):
 
 
 def test_this_machine_is_examined_for_real():
-    report = json.loads(json.dumps(examine()))
+    report = json.loads(json.dumps(inspect()))
     assert report["runtimes"]["onnx"]["devices"]["cpu"] == ""
     assert report["runtimes"]["torch"]["devices"]["cpu"] == ""
     assert report["default"]["runtime"] == "onnx"
@@ -58,7 +58,7 @@ def test_this_machine_is_examined_for_real():
 
 
 def test_bundles_are_named_and_the_users_name_is_not(a_catalog, runtimes):
-    report = examine()
+    report = inspect()
     assert report["models"]["shipped"] == ["gland"]
     assert report["models"]["own"] == ["mine"]
     assert report["models"]["folder"] == str(Path("~") / "models")
@@ -66,12 +66,12 @@ def test_bundles_are_named_and_the_users_name_is_not(a_catalog, runtimes):
 
 
 def test_a_broken_bundle_is_a_problem(a_catalog, runtimes):
-    problems = examine()["problems"]
+    problems = inspect()["problems"]
     assert any(problem.startswith("Bundle 'bad' cannot be used") for problem in problems)
 
 
 def test_each_device_says_yes_or_why_not(a_catalog, runtimes):
-    report = examine()
+    report = inspect()
     text = describe(report)
     assert "cuda      no: No GPU." in text
     assert "openvino  yes" in text
@@ -81,16 +81,16 @@ def test_each_device_says_yes_or_why_not(a_catalog, runtimes):
 
 def test_no_runtime_at_all_is_a_problem(a_catalog, runtimes):
     runtimes["onnx"] = {"error": "broken."}
-    report = examine()
+    report = inspect()
     assert report["default"] is None
     assert any(problem.startswith("No runtime works") for problem in report["problems"])
 
 
 def test_a_gpu_that_nothing_uses_is_a_problem(a_catalog, runtimes, monkeypatch):
     monkeypatch.setattr(doctor, "describe_machine", lambda: {**describe_machine(), "nvidia_gpus": ["A GPU"]})
-    assert any(problem.startswith("There is an NVIDIA GPU") for problem in examine()["problems"])
+    assert any(problem.startswith("There is an NVIDIA GPU") for problem in inspect()["problems"])
     runtimes["onnx"]["devices"]["cuda"] = ""
-    assert not any(problem.startswith("There is an NVIDIA GPU") for problem in examine()["problems"])
+    assert not any(problem.startswith("There is an NVIDIA GPU") for problem in inspect()["problems"])
 
 
 def test_two_builds_of_onnxruntime_clash_with_the_commands_that_mend_it():
@@ -119,7 +119,7 @@ def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path):
 
 def test_a_half_installed_runtime_is_a_problem_and_is_not_tried(a_catalog, runtimes, monkeypatch):
     monkeypatch.setattr(doctor, "is_half_installed", lambda module, packages: module == "onnxruntime")
-    report = examine()
+    report = inspect()
     assert report["half_installed"] == ["onnxruntime"]
     assert report["runtimes"]["onnx"]["error"].startswith("half installed")
     assert any(problem.startswith("onnxruntime is half installed") for problem in report["problems"])

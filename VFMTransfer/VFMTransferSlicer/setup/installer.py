@@ -29,7 +29,7 @@ class Examination:
     """Asks a child process what the worker's Python has. One at a time; a new one takes the place of the former.
 
     Args:
-        onReport: Takes what `doctor.examine` found.
+        onReport: Takes what `doctor.inspect` found.
         onFailed: Takes a sentence and the last lines where it found nothing.
         callLater: Calls a function after milliseconds; `qt.QTimer.singleShot`.
         makeChild: As `LibraryProcess`.
