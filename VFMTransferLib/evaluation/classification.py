@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from ..core.errors import BundleError, ImageError
+from ..metrics.classification import log_loss
 from .measures import Between, Measure, measure
 
-SMALLEST_PROBABILITY = 1e-7
 ALL_CLASSES = "all classes"
 
 
@@ -52,5 +50,4 @@ def most_probable(probabilities: dict[str, float]) -> str:
 
 
 def _log_loss(between: Between, probability: float, truth: str) -> Measure:
-    loss = -math.log(max(probability, SMALLEST_PROBABILITY))
-    return measure("log_loss", ALL_CLASSES, between, loss, f"true class: {truth}")
+    return measure("log_loss", ALL_CLASSES, between, log_loss(probability), f"true class: {truth}")

@@ -17,8 +17,10 @@ from ..core.files import atomic_file, writing
 from ..core.result import Provenance, Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
+from ..metrics.arrays import data_range
 from ..tasks import TASKS
 from ..tasks.base import Task
+from ..tasks.image_to_image import ImageTask
 from .classification import classification_measures, probability_measures
 from .images import (
     GLAND,
@@ -184,13 +186,19 @@ def _compare_output(
     image = a.images[output]
     image.require_same_grid(b.images[output])
     regions, notes = regions_of(case, image.geometry)
-    measures = image_measures(output, Between.A_B, image, b.images[output], regions, None)
+    measures = image_measures(output, Between.A_B, image, b.images[output], regions)
     if reference is None:
         return measures, None, notes
-    placed = place(reference.to_nearest_lps(), image.geometry, "linear")
-    inside = {name: mask & placed.covered for name, mask in regions.items()}
+    reference = reference.to_nearest_lps()
+    placed, task = place(reference, image.geometry, "linear"), TASKS[a.task]
+    assert isinstance(task, ImageTask)
+    measured = placed.covered & task.region_on(reference, image.geometry)
+    inside = {name: mask & measured for name, mask in regions.items()}
+    span = data_range(placed.volume.array, placed.covered)
     for between, candidate in candidates(case, a, b, output).items():
-        measures += image_measures(output, between, candidate, placed.volume, inside, placed.volume)
+        measures += image_measures(output, between, candidate, placed.volume, inside, span)
+    if (left_out := 1 - measured.sum() / placed.covered.sum()) > 0:
+        notes += (f"{left_out:.0%} of the reference shows nothing that could be measured and is left out against it.",)
     return measures, placed.volume, notes + placed.notes
 
 

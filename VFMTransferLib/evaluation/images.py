@@ -9,9 +9,9 @@ import numpy as np
 from ..core.case import Case
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
-from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, mean_difference, psnr_db, ssim
+from ..metrics.arrays import mean_difference
 from ..tasks import TASKS
-from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
+from ..tasks.image_to_image import ImageTask, image_errors, sequence_of, unit_of
 from .measures import Between, Measure, measure
 from .reference import place
 
@@ -76,7 +76,12 @@ CONSTANT = "the image is constant"
 
 
 def image_measures(
-    output: str, between: Between, first: Volume, second: Volume, regions: dict[str, np.ndarray], peak: Volume | None
+    output: str,
+    between: Between,
+    first: Volume,
+    second: Volume,
+    regions: dict[str, np.ndarray],
+    span: float | None = None,
 ) -> tuple[Measure, ...]:
     """Bias, MAE, PSNR and SSIM of two images on one grid.
 
@@ -86,24 +91,31 @@ def image_measures(
         first: Image that the difference is taken from.
         second: Image that is taken away.
         regions: Region name → mask (D, H, W); `WHOLE` must be among them.
-        peak: Image whose range in the whole field of view is the data range of PSNR and SSIM in
-            every region; A and B together if None.
+        span: Data range of PSNR and SSIM in every region, of a reference; that of both images together by default.
     """
     found: list[Measure] = []
-    a, b, unit = first.array, second.array, unit_of(output)
-    span, note = _data_range(first, second, regions[WHOLE], peak)
+    unit, note = unit_of(output), "data range: of the reference"
+    if span is None:
+        span, note = _common_range(first, second, regions[WHOLE]), "data range: of A and B together"
     for region, mask in regions.items():
         subject = f"{output}, {region}" if region else output
         if not mask.any():
             found += [measure(k, subject, between, np.nan, f"the {region} is empty", unit) for k in _KINDS]
             continue
-        psnr = psnr_db(a, b, span, mask) if span > 0 else np.nan
-        similarity, ssim_note = _ssim(first, second, span, mask)
+        errors = image_errors(first, second, mask, span)
+        psnr, similarity = errors.get("psnr_db", np.nan), errors.get("ssim", np.nan)
+        ssim_note = note
+        if span <= 0:
+            ssim_note = CONSTANT
+        elif "ssim" not in errors:
+            ssim_note = "the slices are smaller than the window of SSIM"
+        elif np.isnan(similarity):
+            ssim_note = "the region lies within the border that SSIM leaves out"
         found += [
-            measure("mean_difference", subject, between, mean_difference(a, b, mask), "", unit),
-            measure("mae", subject, between, mae(a, b, mask), "", unit),
+            measure("mean_difference", subject, between, mean_difference(first.array, second.array, mask), "", unit),
+            measure("mae", subject, between, errors["mae"], "", unit),
             measure("psnr_db", subject, between, psnr, note if span > 0 else CONSTANT),
-            measure("ssim", subject, between, similarity, ssim_note or note),
+            measure("ssim", subject, between, similarity, ssim_note),
         ]
     return tuple(found)
 
@@ -133,18 +145,6 @@ def displacement_measure(output: str, a: np.ndarray, b: np.ndarray) -> Measure:
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 
 
-def _ssim(first: Volume, second: Volume, span: float, mask: np.ndarray) -> tuple[float, str]:
-    """SSIM, or `nan` and why."""
-    if span <= 0:
-        return np.nan, CONSTANT
-    if min(first.array.shape[1:]) <= 2 * SSIM_RADIUS_PX:
-        return np.nan, "the slices are smaller than the window of SSIM"
-    value = ssim(first.array, second.array, span, mask)
-    return value, "the region lies within the border that SSIM leaves out" if np.isnan(value) else ""
-
-
-def _data_range(first: Volume, second: Volume, mask: np.ndarray, peak: Volume | None) -> tuple[float, str]:
-    if peak is not None:
-        return data_range(peak.array, mask), "data range: of the reference"
+def _common_range(first: Volume, second: Volume, mask: np.ndarray) -> float:
     ends = [f(image.array[mask]) for image in (first, second) for f in (np.min, np.max)] if mask.any() else [0.0]
-    return float(max(ends)) - float(min(ends)), "data range: of A and B together"
+    return float(max(ends)) - float(min(ends))

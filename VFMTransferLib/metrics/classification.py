@@ -15,6 +15,7 @@ _LOG_TEMPERATURE_SD = 0.5
 _BIAS_SD = 1.0
 _DIGITS = 6  # of what is stored: far below what cases can tell, far above rounding
 _BINS = 10
+SMALLEST_PROBABILITY = 1e-6
 
 
 def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool]) -> np.ndarray:
@@ -38,6 +39,11 @@ def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence
     others = values.shape[-1] - count
     above = (stats.rankdata(values, axis=-1) * positive).sum(axis=-1) - count * (count + 1) / 2
     return np.divide(above, count * others, out=np.full(np.shape(above), np.nan), where=count * others > 0)
+
+
+def log_loss(probability: float) -> float:
+    """-ln of the probability that the true class was given, finite of an impossible one too."""
+    return -math.log(max(probability, SMALLEST_PROBABILITY))
 
 
 def quadratic_weighted_kappa(truth: Sequence[int], found: Sequence[int], classes: int) -> float:

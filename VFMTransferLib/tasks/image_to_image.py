@@ -92,13 +92,14 @@ class ImageTask(Task):
         for name, truth in labeled.images.items():
             image = result.images[name]
             suffix = "" if name == next(iter(labeled.images)) else f" {name}"
+            placed, seen = truth.resample_to(image.geometry), field_of_view(truth, image.geometry)
+            span = data_range(placed.array, seen) if seen.any() else 0.0
             regions = {"": self.region_on(truth, image.geometry)}
             if labeled.gland is not None:
                 inside = labeled.gland.resample_to(image.geometry, "nearest").array > 0
                 regions[" gland"] = regions[""] & inside
-            placed = truth.resample_to(image.geometry)
             for region, mask in regions.items():
-                found |= {f"{kind}{suffix}{region}": v for kind, v in image_errors(image, placed, mask).items()}
+                found |= {f"{kind}{suffix}{region}": v for kind, v in image_errors(image, placed, mask, span).items()}
         return CaseScore(labeled.case.id, finite(found))
 
     def region_on(self, truth: Volume, grid: Geometry) -> np.ndarray:
@@ -132,21 +133,29 @@ def unit_of(output: str) -> str:
     return ADC_UNIT if sequence_of(output) is MRSequence.ADC else ARBITRARY_UNIT
 
 
-def image_errors(image: Volume, truth: Volume, mask: np.ndarray) -> dict[str, float]:
+def field_of_view(image: Volume, grid: Geometry) -> np.ndarray:
+    """Which voxels (D, H, W) of a grid lie within an image."""
+    return image.with_array(np.ones(image.array.shape, np.uint8)).resample_to(grid, "nearest").array > 0
+
+
+def image_errors(image: Volume, truth: Volume, mask: np.ndarray, span: float) -> dict[str, float]:
     """MAE, PSNR and SSIM of an image, as every report, training and study gives them.
 
     Args:
         image: The image.
-        truth: On the same grid; its range in the whole field of view is the data range, in every region.
+        truth: On the same grid.
         mask: Where to measure (D, H, W).
+        span: Data range: that of the truth in its whole field of view, whatever the mask is.
 
     Returns:
-        Measure → value; empty where the mask or the truth is, and without SSIM in slices smaller than its window.
+        Measure → value; none in an empty mask, no PSNR and SSIM of a constant truth, no SSIM of slices that are smaller
+        than its window.
     """
-    span = data_range(truth.array)
-    if not mask.any() or not span > 0:
+    if not mask.any():
         return {}
-    found = {"mae": mae(image.array, truth.array, mask), "psnr_db": psnr_db(image.array, truth.array, span, mask)}
-    if min(image.array.shape[1:]) > 2 * SSIM_RADIUS_PX:
+    found = {"mae": mae(image.array, truth.array, mask)}
+    if span > 0:
+        found["psnr_db"] = psnr_db(image.array, truth.array, span, mask)
+    if span > 0 and min(image.array.shape[1:]) > 2 * SSIM_RADIUS_PX:
         found["ssim"] = ssim(image.array, truth.array, span, mask)
     return found

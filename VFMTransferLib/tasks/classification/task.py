@@ -18,9 +18,11 @@ from ...core.terms import Sequence as MRSequence
 from ...core.volume import Volume
 from ...metrics.calibration import Calibration
 from ...metrics.classification import (
+    SMALLEST_PROBABILITY,
     auroc,
     expected_calibration_error,
     fit_calibration,
+    log_loss,
     quadratic_weighted_kappa,
 )
 from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method, Task, activated
@@ -36,7 +38,6 @@ PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 CSPCA_PIRADS = 4
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
 CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
-SMALLEST_PROBABILITY = 1e-6
 _PREFIX = "PI-RADS "
 
 
@@ -115,7 +116,7 @@ class Classification(Task):
         is_significant = bool(labeled.is_significant) if truth is None else truth in SIGNIFICANT
         values = {"brier": (significant(probabilities) - float(is_significant)) ** 2}
         if truth is not None:
-            values["log_loss"] = -math.log(max(probabilities[truth], SMALLEST_PROBABILITY))
+            values["log_loss"] = log_loss(probabilities[truth])
         return CaseScore(labeled.case.id, values, truth, is_significant, probabilities)
 
     def cohort_measures(self, cases: Sequence[CaseScore]) -> dict[str, float]:
