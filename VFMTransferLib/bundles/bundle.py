@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError
 from ..core.files import atomic_file, atomic_folder
-from ..core.terms import Arm, Code
+from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS
@@ -32,14 +32,18 @@ from .metadata import (
     metadata_of,
     spec_from_json,
     spec_to_json,
+    task_title,
 )
-from .model_card import license_text, model_card
 
 _NAME_WORDS = "a short name of lower-case letters, digits, '-', '_', '.'"
 Name = Annotated[str, Limits(pattern=r"[a-z0-9][a-z0-9._-]{0,79}", words=_NAME_WORDS)]
 Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="three numbers with dots, as 1.0.0")]
 Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
 WeightsFile = Literal["models/model.safetensors", "models/model.onnx"]
+_DEMONSTRATION = (
+    "**Demonstration network.** Small, trained by this project to show the product. It is not the published "
+    "network and says nothing about how good that is."
+)
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,46 @@ def file_sha256(path: Path) -> str:
 def dump(document: dict[str, Any]) -> str:
     """JSON as bundles hold it: indented, ending with a line break, no NaN."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def model_card(bundle: Bundle) -> str:
+    """The model card, Markdown, made from the metadata."""
+    spec, grid = bundle.spec, bundle.spec.preprocess
+    inputs = ", ".join("zeros" if s is None else s.value for s in grid.sequences)
+    facts = {
+        "Task": task_title(spec),
+        "Arm": bundle.arm or "none",
+        "Architecture": f"{spec.title} ({spec.paper})",
+        "Input channels": inputs,
+        "Grid": f"{' x '.join(f'{s:g}' for s in grid.spacing_mm)} mm (x, y, z)",
+        "Window": f"{' x '.join(map(str, grid.patch))} voxels (slices, rows, columns)",
+        "Normalization": grid.normalization,
+        "Output channels": ", ".join(spec.labels) or str(spec.head.out_channels),
+        **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note}),
+        "Version": bundle.version,
+        "License of the weights": bundle.license,
+    }
+    sections = [f"# {bundle.title}", bundle.description, f"{RESEARCH_USE}"]
+    if bundle.demonstration:
+        sections.append(_DEMONSTRATION)
+    sections.append("\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]))
+    sections += _json_section("Training", bundle.training) + _json_section("Measured", bundle.metrics)
+    return "\n\n".join(sections) + "\n"
+
+
+def license_text(bundle: Bundle) -> str:
+    """What `LICENSE` states where the weights came with no text of their own."""
+    return (
+        f"License of these weights: {bundle.license}.\n\n"
+        f"The architecture is described at {bundle.spec.paper}; its authors' code is under {bundle.spec.license}.\n"
+        f"{RESEARCH_USE}\n"
+    )
+
+
+def _json_section(title: str, content: dict[str, Any]) -> list[str]:
+    if not content:
+        return []
+    return [f"## {title}", f"```json\n{json.dumps(content, indent=2, ensure_ascii=False)}\n```"]
 
 
 def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_body: str, card: str | None) -> Bundle:

@@ -1,4 +1,4 @@
-"""A bundle's network on this machine, arrays in, array out: ONNX Runtime or PyTorch.
+"""A bundle's network on this machine, arrays in, array out: ONNX Runtime or PyTorch; and networks that stay loaded.
 
 Both are imported when a session opens, never before. What was wanted and is not there is an error;
 `auto` chooses, and `Session.notes` say what and why.
@@ -163,9 +163,6 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
             f"The memory of device '{device}' must hold {what}, but ran out. Close other programs, or choose another "
             "device (cpu), a smaller crop or a smaller network."
         ) from error
-
-
-# Networks that stay loaded between runs, as long as there is memory for them.
 
 
 class LoadedNetworks:

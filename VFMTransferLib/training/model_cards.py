@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..bundles.bundle import Bundle
-from ..bundles.model_card import model_card
+from ..bundles.bundle import Bundle, model_card
 from ..tasks import TASKS
 
 _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")

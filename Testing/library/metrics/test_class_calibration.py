@@ -14,9 +14,8 @@ from scipy.optimize import approx_fprime
 from study_examples import FAMILIES, a_study, tiny_study_config
 from tiny_commands import use_small_networks
 
-from VFMTransferLib.bundles.bundle import read_bundle
+from VFMTransferLib.bundles.bundle import model_card, read_bundle
 from VFMTransferLib.bundles.metadata import METADATA
-from VFMTransferLib.bundles.model_card import model_card
 from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.predict import predict
