@@ -28,6 +28,7 @@ from VFMTransferLib.core.terms import RESEARCH_USE
 
 PACKAGES = ("VFMTransferLib", "VFMTransferSlicer")
 PROSTATE_ML = (15, 120)  # of any grown man
+PHANTOM_S = 300  # far more than it takes on a slow computer
 
 
 class VFMTransfer(ScriptedLoadableModule):
@@ -40,7 +41,7 @@ class VFMTransfer(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["The VFM Transfer contributors"]
         self.parent.helpText = _(
-            "Runs prostate MRI networks on a study, and compares the one that started from pretrained weights "
+            "Runs prostate MRI networks on a case, and compares the one that started from pretrained weights "
             "with the one trained from scratch."
         )
         self.parent.helpText += f"<br>{RESEARCH_USE}"
@@ -145,13 +146,15 @@ class VFMTransferTest(ScriptedLoadableModuleTest):
             logic.close()
 
     def _phantom(self):
-        """The sample study, made by a child process as by a click."""
+        """The sample case, made by a child process as by a click."""
         made, failed = [], []
         maker = PhantomMaker(theWorker().later)
         maker.loaded.connect(made.append)
         maker.failed.connect(lambda sentence, details: failed.append(sentence))
         maker.make(SAMPLE_SEED, slicer.mrmlScene)
+        deadline = time.monotonic() + PHANTOM_S
         while not made and not failed:
+            assert time.monotonic() < deadline, f"The sample case was not made within {PHANTOM_S} s."
             slicer.app.processEvents()
             time.sleep(0.01)
         assert not failed, failed

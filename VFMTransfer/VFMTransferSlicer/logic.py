@@ -81,7 +81,7 @@ def _newFolder() -> TemporaryDirectory:
 
 
 @dataclass
-class StudyJob:
+class CaseJob:
     """A run, from its nodes to the last file.
 
     Attributes:
@@ -201,7 +201,7 @@ class BatchJob:
 
 
 Volume = slicer.vtkMRMLScalarVolumeNode
-Job = StudyJob | BatchJob
+Job = CaseJob | BatchJob
 
 
 class TransferLogic:
@@ -227,7 +227,7 @@ class TransferLogic:
         self._worker = worker if worker is not None else theWorker()
         self._steps = StepQueue(self._worker.later)
         self._job: Job | None = None
-        self._last: StudyJob | None = None
+        self._last: CaseJob | None = None
         self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
         self.failed, self.logged, self.finished, self.examined = (Signal() for _ in range(4))
         self.machine: dict[str, Any] | None = None
@@ -287,7 +287,7 @@ class TransferLogic:
             raise MissingSequenceError(missing)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = StudyJob(scene, _named(bundles, task), runtime, device, gland, roi)
+        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi)
         self._forgetLast()
         self._job = self._last = job
         self.started.emit(scene)
@@ -392,7 +392,7 @@ class TransferLogic:
         elif isinstance(reply, Compared | Error | Finished):
             self._steps.add(self._note(job, reply), lambda error: self._fail(job, error))
 
-    def _load(self, job: StudyJob, result: ArmResult) -> Steps:
+    def _load(self, job: CaseJob, result: ArmResult) -> Steps:
         if not job.scene.isInScene:
             raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
         folder = job.path / result.folder

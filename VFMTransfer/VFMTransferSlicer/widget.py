@@ -10,7 +10,7 @@ from slicer.util import VTKObservationMixin
 
 from .logic import TransferLogic
 from .panel import Closing, Section
-from .panel.inputs import StudySection
+from .panel.inputs import InputsSection
 from .panel.networks import NetworksSection
 from .panel.reading import ReadingSection
 from .panel.results import ResultsSection
@@ -30,7 +30,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Runs what is chosen.
     """
-    study, networks, device = StudySection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
+    study, networks, device = InputsSection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
     setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
     run = RunSection(ui, logic, (setup.whyNot, networks.whyNot))
     for section in (setup, networks):

@@ -27,7 +27,7 @@ MOVED = {
     "job": "worker.messages",
     "models": "encoders",
     "models.network": "encoders",
-    "postprocess": "tasks.decoding",
+    "postprocess": "tasks.segmentation",
     "preprocess": "encoders.inputs",
     "registry": "encoders.base",
     "result": "core.result",

@@ -104,13 +104,13 @@ def test_help_answers_at_once():
 
 
 def test_options_offer_what_the_library_knows():
-    from VFMTransferLib.encoders import preparation as preprocess
+    from VFMTransferLib.encoders.inputs import CROPS
     from VFMTransferLib.inference import runtimes
     from VFMTransferLib.tasks.base import PHASE_AXES
 
     assert options.RUNTIMES == runtimes.RUNTIMES
     assert options.PRECISIONS == runtimes.PRECISIONS
-    assert options.CROPS == preprocess.CROPS
+    assert options.CROPS == CROPS
     assert tuple(PHASE_AXES) == options.PHASE_AXES
 
 

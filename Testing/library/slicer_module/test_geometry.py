@@ -133,7 +133,7 @@ def test_an_adc_map_in_another_unit_or_in_none_is_told(scene):
 def test_a_field_of_view_far_from_the_t2ws_is_told(scene):
     t2w, adc = add_volume(scene, a_long_t2w(), "T2"), add_volume(scene, an_adc(origin=(40.0, 0.0, 0.0)), "ADC")
     assert describeGeometry(adc, Sequence.ADC, None, t2w).warnings == (
-        "It shares only 17% of its field of view with 'T2'; are both of one study?",
+        "It shares only 17% of its field of view with 'T2'; are both of one case?",
     )
 
 

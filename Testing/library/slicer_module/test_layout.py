@@ -105,7 +105,7 @@ def test_adc_and_high_b_make_a_second_row(scene, views, side_by_side, run):
 def test_a_volume_that_is_missing_leaves_a_sentence(scene, views, side_by_side, run):
     side_by_side.show(run, others={Sequence.ADC: a_volume(scene, "ADC")})
     assert views.composite(HBV).GetBackgroundVolumeID() is None
-    assert "No high-b DWI in this study." in words(views.renderer(HBV))
+    assert "No high-b DWI in this case." in words(views.renderer(HBV))
 
 
 def test_the_second_row_can_be_left_out_and_its_views_are_gone(scene, views, side_by_side, run):

@@ -205,7 +205,7 @@ def test_a_series_that_mixes_b_values_is_not_taken_for_a_high_b_image(scene):
     found = findStudy(scene, tags)
     assert found.volumes[Sequence.HBV] is None
     assert "'diff' mixes several b-values; load each as a volume of its own." in found.sentences
-    assert "The study holds no high-b DWI and no ADC that its tags or names would show." in found.sentences
+    assert "The case holds no high-b DWI and no ADC that its tags or names would show." in found.sentences
 
 
 def test_b_values_are_read_from_all_vendors_tags(scene):
@@ -256,7 +256,7 @@ def test_the_newest_study_is_chosen_and_nothing_of_another(scene):
     add(scene, "t2_tse_tra", study=second)
     found = findStudy(scene)
     assert names_of(found) == ("t2_tse_tra", None, None)
-    assert "The scene holds 2 studies; this is the one that was loaded last." in found.sentences
+    assert "The scene holds 2 cases; this is the one that was loaded last." in found.sentences
 
 
 def test_files_go_together_by_their_folder(scene, tmp_path):

@@ -46,9 +46,9 @@ def logic():
 
 @pytest.fixture
 def section(in_qt, scene, ui, logic, loop):  # noqa: F811
-    from VFMTransferSlicer.panel.inputs import StudySection
+    from VFMTransferSlicer.panel.inputs import InputsSection
 
-    section = StudySection(ui, logic, loop.callLater, loop.make_process, lambda volume: section.shown.append(volume))
+    section = InputsSection(ui, logic, loop.callLater, loop.make_process, lambda volume: section.shown.append(volume))
     section.shown = []
     return section
 

@@ -69,7 +69,7 @@ def test_the_run_button_says_what_is_missing(panel, ui):
     panel.parameters.bundleA = ""
     assert ui.runButton.toolTip.startswith("Choose a network.")
     panel.setParameterNode(None)
-    assert ui.runButton.toolTip == "Open the module to choose a study."
+    assert ui.runButton.toolTip == "Open the module to choose a case."
 
 
 def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):

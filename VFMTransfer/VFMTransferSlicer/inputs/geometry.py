@@ -156,7 +156,7 @@ def _overlapWarnings(grid: Grid, about: slicer.vtkMRMLScalarVolumeNode) -> Itera
         return  # its own line says so
     share = max(shareInside(grid, other), shareInside(other, grid))
     if share < _SMALL_OVERLAP:
-        yield f"It shares only {share:.0%} of its field of view with '{about.GetName()}'; are both of one study?"
+        yield f"It shares only {share:.0%} of its field of view with '{about.GetName()}'; are both of one case?"
 
 
 def _bentBy(transform: slicer.vtkMRMLTransformNode) -> str:

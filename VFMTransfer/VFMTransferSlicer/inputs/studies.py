@@ -140,7 +140,7 @@ def _warn(found: FoundStudy, study: list[Series], studies: int) -> None:
     t2w, hbv = (chosen.get(found.volumes[sequence]) for sequence in (Sequence.T2W, Sequence.HBV))
     missing = [_TITLES[sequence] for sequence, node in found.volumes.items() if node is None]
     if missing:
-        found.sentences.append(f"The study holds no {' and no '.join(missing)} that its tags or names would show.")
+        found.sentences.append(f"The case holds no {' and no '.join(missing)} that its tags or names would show.")
     if t2w is not None and t2w.plane != "axial":
         found.sentences.append(f"T2w: '{t2w.name}' is {t2w.plane}, and no axial one is there.")
     if hbv is not None and hbv.bValue is None and not (hbv.isCalculated or hbv.isNamedHigh):
@@ -148,7 +148,7 @@ def _warn(found: FoundStudy, study: list[Series], studies: int) -> None:
     if hbv is None and (mixed := [series.name for series in study if series.mixesBValues]):
         found.sentences.append(f"'{mixed[0]}' mixes several b-values; load each as a volume of its own.")
     if studies > 1:
-        found.sentences.append(f"The scene holds {studies} studies; this is the one that was loaded last.")
+        found.sentences.append(f"The scene holds {studies} cases; this is the one that was loaded last.")
 
 
 def _measured(series: Series) -> float:

@@ -45,7 +45,7 @@ def databaseTag(instance: str, tag: str) -> str:
     return database.instanceValue(instance, tag) if database is not None and database.isOpen else ""
 
 
-class StudySection(VTKObservationMixin):
+class InputsSection(VTKObservationMixin):
     """Chooses volumes for the user, and says how they lie. What the user chose stays as it is.
 
     Args:

@@ -298,7 +298,7 @@ class ReadingSection:
 
     def _missing(self) -> str:
         if self._parameters is None:
-            return _("Open the module to choose a study.")
+            return _("Open the module to choose a case.")
         return _("Wait for the run, or cancel it.") if self._logic.isRunning and not self._isOn else ""
 
     def _updateStart(self, missing: str) -> None:

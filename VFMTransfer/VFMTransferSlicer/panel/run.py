@@ -31,7 +31,7 @@ def stageTitle(stage: str) -> str:
     """What the worker does, in plain words."""
     titles = {
         "images": _("Reading the images"),
-        "read": _("Looking at the study"),
+        "read": _("Loading the network"),
         "preprocess": _("Preparing the images"),
         "infer": _("The network works"),
         "postprocess": _("Finishing the result"),
@@ -212,7 +212,7 @@ class RunSection:
         ui = self._ui
         ui.runButton.text = _("Run both") if areTwo else _("Run")
         ui.runButton.enabled = not missing and not isRunning
-        ready = _("Run both networks on this study.") if areTwo else _("Run this network on this study.")
+        ready = _("Run both networks on this case.") if areTwo else _("Run this network on this case.")
         ui.runButton.toolTip = _("A run is on its way.") if isRunning else missing or ready
         ui.cancelButton.enabled = isRunning and not self._isCanceling
         for section in (ui.studyCollapsibleButton, ui.networksCollapsibleButton, ui.advancedCollapsibleButton):
@@ -315,7 +315,7 @@ class RunSection:
     def _missing(self) -> str:
         chosen = self._parameters
         if chosen is None:
-            return _("Open the module to choose a study.")
+            return _("Open the module to choose a case.")
         if not self._networks():
             return _("Choose a network. Where none is offered, none for this task is on this computer.")
         if why := next(filter(None, (hurdle() for hurdle in self._hurdles)), ""):

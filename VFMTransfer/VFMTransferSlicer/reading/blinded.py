@@ -140,8 +140,8 @@ class BlindedReading:
     ) -> None:
         if former is not None and former.isRevealed:
             raise ReadingError(
-                f"A study must be read before its networks are revealed, but those of '{subject.case}' were. "
-                "Read another study."
+                f"A case must be read before its networks are revealed, but those of '{subject.case}' were. "
+                "Read another case."
             )
         # The former subject stays, for its A and B belong to the seal; the run's may have changed places since.
         self.subject = former.subject if former else subject

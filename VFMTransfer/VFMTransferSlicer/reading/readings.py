@@ -59,7 +59,7 @@ def subjectOf(run: RunInScene) -> Subject:
     if TASKS[run.task].output == "classification":
         raise ReadingError("A reading needs something to look at, but this task gives numbers. Choose another task.")
     if not run.isInScene:
-        raise ReadingError("A reading needs the study in the scene, but it was deleted. Load it, and run both again.")
+        raise ReadingError("A reading needs the case in the scene, but it was deleted. Load it, and run both again.")
     voxels = np.ascontiguousarray(slicer.util.arrayFromVolume(run.about))
     return Subject(run.about.GetName(), sha256(voxels).hexdigest()[:16], str(run.task), networks)
 
@@ -100,7 +100,7 @@ class ReadingTable:
         former = self.find(reading.subject)
         if former is not None and former.isRevealed:
             raise ReadingError(
-                f"A revealed reading is final, but '{reading.subject.case}' was read again. Read another study."
+                f"A revealed reading is final, but '{reading.subject.case}' was read again. Read another case."
             )
         self._write(_withReading(self.readings(), reading))
 

@@ -18,7 +18,7 @@ T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE = (
     f"{TAG}{name}" for name in ("T2w", "A", "B", "Difference", "ADC", "HBV", "Reference")
 )
 _SEQUENCES = {Sequence.T2W: (T2W, "T2w"), Sequence.ADC: (ADC, "ADC"), Sequence.HBV: (HBV, "High-b DWI")}
-_MISSING = {ADC: "No ADC in this study.", HBV: "No high-b DWI in this study."}
+_MISSING = {ADC: "No ADC in this case.", HBV: "No high-b DWI in this case."}
 
 Volumes = Mapping[Sequence, slicer.vtkMRMLScalarVolumeNode]
 
