@@ -32,7 +32,6 @@ def a_pretraining(**changes) -> PretrainConfig:
         augmentation=Augmentation(),
         seed=2,
         batch=4,
-        streams="sample",
     )
     return replace(config, **changes)
 
@@ -47,8 +46,8 @@ def a_pretext_config(name: str, steps: int = 4, **settings) -> PretrainConfig:
     return PretrainConfig(pretext, schedule, Augmentation(), seed=3, batch=2)
 
 
-def tuned(folder: Path, context: DistributedContext, streams: str = "step") -> Run:
+def tuned(folder: Path, context: DistributedContext) -> Run:
     """Four steps of two windows."""
-    config = replace(unvaried(tiny_study_config("profound", TASK)), augmentation=Augmentation(), streams=streams)
+    config = replace(unvaried(tiny_study_config("profound", TASK)), augmentation=Augmentation())
     cases = {study.case.id: study for study in (a_study(TASK, 0), a_study(TASK, 1))}
     return finetune(config, StudySet(config.split, cases), folder, context=context)

@@ -50,9 +50,8 @@ def main() -> None:
         "whole": pretrain(a_pretraining(), IMAGES, folder / "whole", context=context).average,
         "resumed": stopped_and_resumed(context, folder / "resumed").average,
     }
-    for streams in ("step", "sample"):
-        run = tuned(folder / streams, context, streams)
-        found[streams] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
+    run = tuned(folder / "tuned", context)
+    found["tuned"] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
     if context.is_first:
         torch.save(found, folder / "found.pt")
 

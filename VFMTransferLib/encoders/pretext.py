@@ -37,14 +37,12 @@ class PretextTask(ABC):
         name: As `--pretext` names it.
         batch: Views a step, unless others are asked for.
         needs_tissues: Whether cases must come with masks of the prostate and of its lesions.
-        in_epochs: Whether each case is shown once in an epoch; else cases are drawn with replacement.
     """
 
     spec: ModelSpec
     name: ClassVar[str]
     batch: ClassVar[int]
     needs_tissues: ClassVar[bool] = False
-    in_epochs: ClassVar[bool] = True
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -41,7 +41,6 @@ from .loop import (
     draw_samples,
     run_identity,
     run_record,
-    step_generator,
 )
 from .samples import samples_of
 from .validation import ValidationCases
@@ -68,7 +67,6 @@ class FinetuneConfig:
         phantom_share: Part of the samples that show a phantom.
         measure_every: Steps between measurements.
         batch: Samples a step, of all processes.
-        streams: As `loop.STREAMS`.
     """
 
     model: ModelSpec
@@ -80,7 +78,6 @@ class FinetuneConfig:
     phantom_share: float
     measure_every: int
     batch: int = 1
-    streams: str = "step"
 
 
 def finetune_config(
@@ -103,7 +100,7 @@ def finetune_config(
         steps: Optimizer steps.
         seed: Of head, order and samples.
         encoder: A network whose encoder's size to take, instead of the demonstration's.
-        batch: Samples a step, each of which then draws for itself; the study's own number by default.
+        batch: Samples a step; the study's own number by default.
         precision: As `Schedule`.
     """
     encoders = find_family(family)
@@ -121,7 +118,6 @@ def finetune_config(
         phantom_share=0.0,
         measure_every=max(steps // 10, 1),
         batch=batch or encoders.batch_size(spec),
-        streams="step" if batch is None else "sample",
     )
 
 
@@ -205,8 +201,7 @@ def finetune(
             case = choose_case(first + number, config.seed, training, between, config.phantom_share)
             return case.sample(generator, config.augmentation)
 
-        generator = step_generator(config.seed, step)
-        parts = draw_samples(context, config.batch, config.streams, config.seed, step, generator, sample)
+        parts = draw_samples(context, config.batch, config.seed, step, sample)
         return [(collate(samples),) for samples in parts]
 
     def measure(losses: list[float]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The one training loop, of pretraining and fine-tuning: schedule, optimizer, averaged weights, checkpoint and resume.
 
-A run may stop at any moment and goes on as if it had not: every step draws its randomness from a generator seeded by
-the run's seed and the step's number, and checkpoints are replaced as a whole. A step's batch may be distributed
-(`DistributedContext`); what a network sees in a step does not depend on it.
+A run may stop at any moment and goes on as if it had not: what is random in an epoch's order, in a sample or in a part
+of a batch comes from a stream of its own, named by the run's seed and a number, and checkpoints are replaced as a
+whole. A step's batch may be distributed (`DistributedContext`); what a network sees in a step does not depend on it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -26,13 +27,10 @@ from ..core.files import atomic_file
 from .distributed import DistributedContext
 
 CHECKPOINT = "checkpoint.pt"
-# How a step's samples take their random numbers: from one stream for all, in their order, or from one for each sample.
-# With one for all, every process must draw the whole batch; with one for each, its own samples only.
-STREAMS = ("step", "sample")
-# Large and odd, so that the generators of two runs with neighboring seeds share no step.
-_SEED_STRIDE = 1_000_003
-# PyTorch's generator takes the low 32 bits of a seed, and no more.
-_SEED_BYTES = 4
+# Of the random streams; a checkpoint of another version would go on with other random numbers.
+_VERSION = "random streams 2"
+# What a stream of random numbers is for; the first key of each, so that no two streams are alike.
+_ORDER, _PHANTOMS, _SAMPLE, _PART = range(4)
 
 Progress = Callable[[str, float], None]
 # The network and what of a batch the step shows it → the loss.
@@ -43,65 +41,47 @@ Drawn = TypeVar("Drawn")
 Chosen = TypeVar("Chosen")
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of a step's randomness."""
-    return seed * _SEED_STRIDE + step
+def random_stream(seed: int, *keys: int) -> np.random.Generator:
+    """A source of random numbers that is independent of those of other seeds and other keys."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=keys))
+
+
+def torch_seed(seed: int, *keys: int) -> int:
+    """A seed for PyTorch, which takes 32 bits, from such a source."""
+    return int(np.random.SeedSequence(seed, spawn_key=keys).generate_state(1)[0])
 
 
 def part_seed(seed: int, step: int, part: int) -> int:
-    """The seed of a part of a step's batch; the first part's is the step's."""
-    return _hashed_seed("part", seed, step, part) if part else step_seed(seed, step)
-
-
-def _hashed_seed(*words: object) -> int:
-    """A seed that no other words are likely to have."""
-    digest = hashlib.sha256(" ".join(map(str, words)).encode()).digest()
-    return int.from_bytes(digest[:_SEED_BYTES], "little")
-
-
-def step_generator(seed: int, step: int) -> Generator:
-    """The source of a step's randomness; also seeds the global one, which stochastic depth uses."""
-    torch.manual_seed(step_seed(seed, step))
-    return Generator().manual_seed(step_seed(seed, step))
+    """The seed of what is random in the network and in the loss, for a part of a step's batch."""
+    return torch_seed(seed, _PART, step, part)
 
 
 def draw_samples(
-    context: DistributedContext,
-    batch: int,
-    streams: str,
-    seed: int,
-    step: int,
-    generator: Generator,
-    sample: Callable[[int, Generator], Drawn],
+    context: DistributedContext, batch: int, seed: int, step: int, sample: Callable[[int, Generator], Drawn]
 ) -> list[list[Drawn]]:
-    """This process's samples of a step, by part.
+    """This process's samples of a step, by part; each draws from a stream of its own.
 
     Args:
         context: This process's share of the batch.
         batch: Samples of all processes.
-        streams: As `STREAMS`.
         seed: The run's.
         step: Number of the step.
-        generator: The step's.
         sample: Draws the sample of a number, 0 .. batch - 1.
     """
-    if streams not in STREAMS:
-        raise ValueError(f"Samples must draw by {' or '.join(STREAMS)}, got '{streams}'.")
-    own = context.own_samples(batch)
-    if streams == "step":
-        drawn = [sample(number, generator) for number in range(batch)]
-        return [[drawn[number] for number in part] for part in own]
-    return [[sample(n, Generator().manual_seed(_hashed_seed("sample", seed, step, n))) for n in part] for part in own]
+    return [
+        [sample(number, Generator().manual_seed(torch_seed(seed, _SAMPLE, step, number))) for number in part]
+        for part in context.own_samples(batch)
+    ]
 
 
 def choose_case(number: int, seed: int, cases: Sequence[Chosen], phantoms: Sequence[Chosen], share: float) -> Chosen:
     """The case of a run's sample of a number: each case once in an epoch, in random order, phantoms between."""
     epoch, place = divmod(number, len(cases))
-    order = torch.randperm(len(cases), generator=Generator().manual_seed(seed + epoch))
-    drawn = torch.rand(2, generator=Generator().manual_seed(seed + number))
-    if phantoms and float(drawn[0]) < share:
-        return phantoms[int(drawn[1] * len(phantoms))]
-    return cases[int(order[place])]
+    if phantoms:
+        drawn = random_stream(seed, _PHANTOMS, number)
+        if drawn.random() < share:
+            return phantoms[int(drawn.integers(len(phantoms)))]
+    return cases[int(random_stream(seed, _ORDER, epoch).permutation(len(cases))[place])]
 
 
 def run_identity(config: object, context: DistributedContext, *more: object, weights: Mapping[str, Tensor]) -> str:
@@ -116,7 +96,7 @@ def run_identity(config: object, context: DistributedContext, *more: object, wei
         *more: Further values, such as the names of the cases.
         weights: What the run starts from; may be empty.
     """
-    document = [to_json(config), {"parts": context.parts}, *more]
+    document = [_VERSION, to_json(config), {"parts": context.parts}, *more]
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
@@ -285,7 +265,7 @@ class Run:
 
         Args:
             parts: This process's parts: what the loss takes beside the network, for each.
-            seed: The run's; parts after a batch's first have a seed of their own for stochastic depth.
+            seed: The run's; each part has a seed of its own for stochastic depth.
 
         Returns:
             The mean loss of all parts, of all processes.
@@ -294,8 +274,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for number, part in enumerate(parts):
-            if self.context.first_part + number:
-                torch.manual_seed(part_seed(seed, self.step, self.context.first_part + number))
+            torch.manual_seed(part_seed(seed, self.step, self.context.first_part + number))
             with self.context.without_sync(self.learner, number + 1 < len(parts)):
                 with self.schedule.autocast(self.context.device):
                     loss = self.learner(*map(self.context.to_device, part))
@@ -346,14 +325,19 @@ class Run:
         Raises:
             CheckpointError: It is damaged, or of a run with another configuration.
         """
+        name = f"{path.parent.name}/{path.name}"
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-            raise CheckpointError(f"Checkpoint {path.name} must be readable, but is damaged. Remove it.") from error
-        if document["identity"] != identity:
+            found = document["identity"]
+        except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError) as error:
             raise CheckpointError(
-                f"Checkpoint {path.name} must be of a run with this configuration, but is of another. "
-                "Choose another output folder, or remove it to start again."
+                f"Checkpoint {name} must be readable, but is damaged. Restore it from a copy, or remove it to start "
+                "this training again."
+            ) from error
+        if found != identity:
+            raise CheckpointError(
+                f"Checkpoint {name} must be of a run with this configuration, but is of another. "
+                "Choose another output folder, or remove it to start this training again."
             )
         self.network.load_state_dict(document["network"])
         self.optimizer.load_state_dict(document["optimizer"])

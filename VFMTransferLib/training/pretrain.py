@@ -6,7 +6,7 @@ A work folder keeps the checkpoint; started again with the same configuration, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from .loop import (
     part_seed,
     run_identity,
     run_record,
-    step_generator,
 )
 from .slices import sample_slice, slice_case
 
@@ -58,7 +57,6 @@ class PretrainConfig:
         seed: Of weights, order, views, and of what is random in the pretext task.
         batch: Views a step, of all processes.
         phantom_share: Part of the views that show a phantom.
-        streams: As `loop.STREAMS`.
     """
 
     pretext: PretextTask
@@ -67,7 +65,6 @@ class PretrainConfig:
     seed: int
     batch: int
     phantom_share: float = 0.0
-    streams: str = "step"
 
 
 def pretrain_config(
@@ -79,7 +76,7 @@ def pretrain_config(
         pretext: The pretext task.
         steps: Optimizer steps.
         seed: Of all randomness.
-        batch: Views a step, each of which then draws for itself; the pretext task's own number by default.
+        batch: Views a step; the pretext task's own number by default.
         precision: As `Schedule`.
     """
     return PretrainConfig(
@@ -88,7 +85,6 @@ def pretrain_config(
         Augmentation(),
         seed,
         batch=batch or pretext.batch,
-        streams="step" if batch is None else "sample",
     )
 
 
@@ -128,21 +124,17 @@ def pretrain(
     run = Run.start(pretext.build(), config.schedule, pretext.loss, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
-        generator = step_generator(config.seed, step)
-        chosen = _chosen(config, step, shown, between, generator)
-        samples = draw_samples(
-            run.context,
-            config.batch,
-            config.streams,
-            config.seed,
-            step,
-            generator,
-            lambda number, own: pretext.sample(chosen[number](own), own),
-        )
+        first = step * config.batch
+
+        def sample(number: int, generator: Generator) -> tuple[Tensor, ...]:
+            view = choose_case(first + number, config.seed, shown, between, config.phantom_share)
+            return pretext.sample(view(generator), generator)
+
         parts: list[tuple[Any, ...]] = []
+        samples = draw_samples(run.context, config.batch, config.seed, step, sample)
         for part, some in enumerate(samples, start=run.context.first_part):
-            own = Generator().manual_seed(part_seed(config.seed, step, part)) if part else generator
-            parts.append((own, *(torch.stack(kind) for kind in zip(*some, strict=True))))
+            generator = Generator().manual_seed(part_seed(config.seed, step, part))
+            parts.append((generator, *(torch.stack(kind) for kind in zip(*some, strict=True))))
         return parts
 
     names = [_case_of(case).id for case in found]
@@ -214,16 +206,3 @@ def _shown(case: Case | LabeledCase, config: PretrainConfig) -> Shown:
         return View(one.windows, one.positions, one.classes)
 
     return view
-
-
-def _chosen(
-    config: PretrainConfig, step: int, cases: Sequence[Shown], phantoms: Sequence[Shown], generator: Generator
-) -> list[Shown]:
-    """The case of each sample of a step."""
-    if not config.pretext.in_epochs:
-        return [cases[i] for i in torch.randint(len(cases), (config.batch,), generator=generator).tolist()]
-    first = step * config.batch
-    return [
-        choose_case(first + number, config.seed, cases, phantoms, config.phantom_share)
-        for number in range(config.batch)
-    ]

@@ -16,7 +16,7 @@ from training_divisions import IMAGES, a_pretext_config, a_pretraining, tuned
 from VFMTransferLib.core.errors import CheckpointError, DatasetError, RuntimeUnavailableError
 from VFMTransferLib.training import distributed as module
 from VFMTransferLib.training.distributed import DistributedContext, join_processes
-from VFMTransferLib.training.loop import Run, draw_samples, run_identity, step_generator
+from VFMTransferLib.training.loop import Run, draw_samples, run_identity
 from VFMTransferLib.training.pretrain import pretrain
 
 LIBRARY = Path(__file__).resolve().parents[3]
@@ -61,13 +61,9 @@ def test_every_sample_is_shown_by_one_part_of_one_process():
             share_of(0, 3, accumulation=2).own_samples(batch)
 
 
-@pytest.mark.parametrize("streams", ["step", "sample"])
-def test_what_is_drawn_does_not_depend_on_which_process_draws_it(streams):
+def test_what_is_drawn_does_not_depend_on_which_process_draws_it():
     def drawn(context: DistributedContext) -> list[float]:
-        generator = step_generator(2, 7)
-        parts = draw_samples(
-            context, 4, streams, 2, 7, generator, lambda number, g: number + float(torch.rand(1, generator=g))
-        )
+        parts = draw_samples(context, 4, 2, 7, lambda number, own: number + float(torch.rand(1, generator=own)))
         return [value for part in parts for value in part]
 
     whole = drawn(DistributedContext())
@@ -76,9 +72,9 @@ def test_what_is_drawn_does_not_depend_on_which_process_draws_it(streams):
     assert drawn(share_of(0, 2)) + drawn(share_of(1, 2)) == whole
 
 
-def test_with_streams_of_their_own_only_own_samples_are_drawn():
+def test_only_own_samples_are_drawn():
     seen = []
-    draw_samples(share_of(1, 2), 4, "sample", 2, 0, step_generator(2, 0), lambda number, _: seen.append(number))
+    draw_samples(share_of(1, 2), 4, 2, 0, lambda number, _: seen.append(number))
     assert seen == [2, 3]
 
 
@@ -95,11 +91,10 @@ def test_a_batch_in_parts_is_the_batch(tmp_path):
 def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
     whole = pretrain(a_pretraining(), IMAGES, tmp_path / "whole")
     assert_equal_up_to_rounding(two_processes["whole"], whole.average)
-    for streams in ("step", "sample"):
-        alone = tuned(tmp_path / streams, DistributedContext(), streams)
-        assert_equal_up_to_rounding(two_processes[streams], alone.average)
-        losses = torch.tensor([point["loss"] for point in alone.history])
-        torch.testing.assert_close(two_processes[streams]["losses"], losses, rtol=1e-4, atol=0)
+    alone = tuned(tmp_path / "tuned", DistributedContext())
+    losses = torch.tensor([point["loss"] for point in alone.history])
+    torch.testing.assert_close(two_processes["tuned"].pop("losses"), losses, rtol=1e-4, atol=0)
+    assert_equal_up_to_rounding(two_processes["tuned"], alone.average)
 
 
 def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
@@ -154,8 +149,3 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
     assert module.training_device(2, "auto") == module.training_device(2) == "cpu"
     with pytest.raises(ValueError, match="1 or more devices"):
         join_processes(devices=0)
-
-
-def test_streams_that_are_not_known_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="by step or sample, got 'case'"):
-        pretrain(a_pretraining(streams="case"), IMAGES, tmp_path)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.training.loop import Run, Schedule, build_optimizer, choose_case, step_generator
+from VFMTransferLib.training.distributed import DistributedContext
+from VFMTransferLib.training.loop import Run, Schedule, build_optimizer, choose_case, draw_samples, part_seed
 
 
 def a_network() -> nn.Module:
@@ -68,10 +69,26 @@ def test_a_checkpoint_holds_tensors_only_and_brings_all_back(tmp_path):
     assert torch.equal(moment, run.optimizer.state_dict()["state"][0]["exp_avg"])
 
 
-def test_steps_of_neighboring_seeds_differ_and_repeat():
-    draws = {(s, k): float(torch.rand(1, generator=step_generator(s, k))) for s in (0, 1) for k in (0, 1, 2)}
-    assert len(set(draws.values())) == 6
-    assert draws[1, 2] == float(torch.rand(1, generator=step_generator(1, 2)))
+def test_no_two_seeds_share_a_shuffle():
+    cases = list(range(100))
+    shuffles = {
+        (seed, epoch): tuple(choose_case(100 * epoch + place, seed, cases, [], 0.0) for place in cases)
+        for seed in range(3)
+        for epoch in range(13)
+    }
+    assert len(set(shuffles.values())) == 39
+    assert all(sorted(order) == cases for order in shuffles.values())
+
+
+def test_streams_of_neighboring_seeds_and_steps_differ_and_repeat():
+    def drawn(seed: int, step: int) -> list[float]:
+        parts = draw_samples(DistributedContext(), 2, seed, step, lambda _, own: float(torch.rand(1, generator=own)))
+        return parts[0]
+
+    values = [value for seed in (0, 1) for step in (0, 1, 2) for value in drawn(seed, step)]
+    assert len(set(values)) == 12
+    assert drawn(1, 2) == values[-2:]
+    assert len({part_seed(seed, step, part) for seed in (0, 1) for step in (0, 1) for part in (0, 1)}) == 8
 
 
 def test_settings_that_cannot_be_are_refused():

@@ -37,7 +37,6 @@ class TissueContrast(PretextTask):
     name = "contrastive"
     batch = 8
     needs_tissues = True
-    in_epochs = False
 
     pairs: int = 32
     drop_path: float = 0.1
