@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +20,6 @@ from torch import nn
 from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core.decoding import to_json
-from ..core.errors import CheckpointError
 from ..core.files import atomic_file, writing
 from ..core.result import Result
 from ..core.version import __version__
@@ -35,7 +33,7 @@ from ..tasks.base import LabeledCase
 from ..tasks.scores import Scores, score_results
 from ..tasks.training import Objective
 from ..training.finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config
-from ..training.loop import CHECKPOINT, Run, checkpoint_folder
+from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 from ..training.validation import ValidationCases
 from .cases import phantoms_of_pretraining, real_cases, shared_test_cases, split_of, task_cases
@@ -47,7 +45,6 @@ from .workspace import Workspace
 
 OnProgress = Callable[[str, float], None]
 SCORE = "score"  # the primary measure in a training's history
-Trained = TypeVar("Trained")
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -176,9 +173,10 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     """The training of a run: from its checkpoint, if there is one, to its end.
 
     One that is finished is read as it is, since its settings and the library's version are stamped. A checkpoint of
-    other settings, or one that is damaged, is removed.
+    other settings is removed.
 
     Raises:
+        CheckpointError: The checkpoint is damaged; it is kept.
         OutputError: Another version of the library trained in this workspace.
     """
     workspace.require_library()
@@ -191,7 +189,7 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     if run.needs is not None:
         init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.encoder)))
     cases = task_cases(config, run.task, workspace, on_progress)
-    return _resumed(folder, lambda: finetune(settings, cases, folder, init=init, on_progress=on_progress))
+    return finetune(settings, cases, folder, init=init, on_progress=on_progress)
 
 
 def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:
@@ -203,7 +201,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
     cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
-    training = _resumed(work, lambda: pretrain(how, cases, work, on_progress=report))
+    training = pretrain(how, cases, work, on_progress=report)
     bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=cases)
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
@@ -280,25 +278,15 @@ def _require_stamp(folder: Path, sha256: str) -> None:
 
 
 def _read_finished(settings: FinetuneConfig, path: Path) -> Run | None:
-    """The training of a checkpoint after the last step; None of any other, and of one that is damaged."""
-    try:
-        document: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if document["step"] != settings.schedule.steps:
-            return None
-        network = build_network(settings.model)
-        training = Run.start(network, settings.schedule, Objective(settings.model).loss)
-        training.resume(path, document["identity"])
-    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError, CheckpointError):
+    """The training of a checkpoint after the last step; None of any other.
+
+    Raises:
+        CheckpointError: It is damaged; it is kept, since it may be the work of days that a copy can replace.
+    """
+    document = read_checkpoint(path) if path.exists() else {}
+    if document.get("step") != settings.schedule.steps:
         return None
+    network = build_network(settings.model)
+    training = Run.start(network, settings.schedule, Objective(settings.model).loss)
+    training.resume(path, document["identity"])
     return training
-
-
-def _resumed(folder: Path, train: Callable[[], Trained]) -> Trained:
-    """Resume a training from its checkpoint; where that is damaged, train from the beginning."""
-    try:
-        return train()
-    except CheckpointError:
-        if not (folder / CHECKPOINT).is_file():
-            raise
-        (folder / CHECKPOINT).unlink()
-        return train()

@@ -325,25 +325,47 @@ class Run:
         Raises:
             CheckpointError: It is damaged, or of a run with another configuration.
         """
-        name = f"{path.parent.name}/{path.name}"
-        try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
-            found = document["identity"]
-        except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError) as error:
+        document = read_checkpoint(path)
+        if document["identity"] != identity:
             raise CheckpointError(
-                f"Checkpoint {name} must be readable, but is damaged. Restore it from a copy, or remove it to start "
-                "this training again."
-            ) from error
-        if found != identity:
-            raise CheckpointError(
-                f"Checkpoint {name} must be of a run with this configuration, but is of another. "
+                f"Checkpoint {_short_name(path)} must be of a run with this configuration, but is of another. "
                 "Choose another output folder, or remove it to start this training again."
             )
-        self.network.load_state_dict(document["network"])
-        self.optimizer.load_state_dict(document["optimizer"])
-        self.average = {name: tensor.to(self.context.device) for name, tensor in document["average"].items()}
+        try:
+            self.network.load_state_dict(document["network"])
+            self.optimizer.load_state_dict(document["optimizer"])
+            self.average = {name: tensor.to(self.context.device) for name, tensor in document["average"].items()}
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise _damaged(path) from error
         self.step, self.history = document["step"], document["history"]
         self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, as `Run.save` writes it.
+
+    Raises:
+        CheckpointError: The file is damaged; it stays where it is.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
+        raise _damaged(path) from error
+    if not isinstance(document, dict) or not {"identity", "step", "history"} <= document.keys():
+        raise _damaged(path)
+    return document
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"Checkpoint {_short_name(path)} must be whole, but is damaged. Restore it from a copy, or remove it to start "
+        "this training again."
+    )
+
+
+def _short_name(path: Path) -> str:
+    """The file with its folder, which bears the training's name; folders above may bear a patient's."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
-from VFMTransferLib.core.errors import ConfigError, DatasetError, OutputError
+from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.study import run as study_run
@@ -241,11 +241,16 @@ def test_a_run_that_is_stopped_resumes_from_its_checkpoint(a_copy):
     assert without_time(run_one(SCRATCH, sweep.config, sweep.workspace)) == without_time(before)
 
 
-def test_a_damaged_checkpoint_is_trained_again(a_copy):
+def test_a_damaged_checkpoint_is_named_and_kept(a_copy):
     sweep = prepared_sweep(a_copy, resume=True)
     before = read_result(Workspace(a_copy), SCRATCH)
     checkpoint = sweep.workspace.training(SCRATCH.name) / CHECKPOINT
     checkpoint.write_bytes(b"half")
+    message = rf"Checkpoint {SCRATCH.name}/checkpoint\.pt must be whole, but is damaged\. Restore it .* or remove it"
+    with pytest.raises(CheckpointError, match=message):
+        run_one(SCRATCH, sweep.config, sweep.workspace)
+    assert checkpoint.read_bytes() == b"half"
+    checkpoint.unlink()
     assert without_time(run_one(SCRATCH, sweep.config, sweep.workspace)) == without_time(before)
 
 

@@ -103,7 +103,7 @@ def test_a_checkpoint_of_the_other_arm_is_refused(tmp_path, an_encoder):
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt must be readable, but is damaged\. Restore it"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt must be whole, but is damaged\. Restore it"):
         finetune(tiny_config(), tiny_dataset(), tmp_path)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from VFMTransferLib.core.errors import CheckpointError
 from VFMTransferLib.training.distributed import DistributedContext
 from VFMTransferLib.training.loop import Run, Schedule, build_optimizer, choose_case, draw_samples, part_seed
 
@@ -67,6 +68,20 @@ def test_a_checkpoint_holds_tensors_only_and_brings_all_back(tmp_path):
     assert torch.equal(other.average["0.weight"], run.average["0.weight"])
     moment = other.optimizer.state_dict()["state"][0]["exp_avg"]
     assert torch.equal(moment, run.optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+@pytest.mark.parametrize("content", [b"half", b""])
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, content):
+    path = tmp_path / "a-training" / "checkpoint.pt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    message = r"a-training/checkpoint\.pt must be whole, but is damaged\. Restore it .* or remove it"
+    with pytest.raises(CheckpointError, match=message):
+        a_run(a_network(), Schedule(3)).resume(path, "me")
+    assert path.read_bytes() == content
+    torch.save({"identity": "me", "step": 1, "history": []}, path)  # weights are lacking
+    with pytest.raises(CheckpointError, match=message):
+        a_run(a_network(), Schedule(3)).resume(path, "me")
 
 
 def test_no_two_seeds_share_a_shuffle():
