@@ -4,11 +4,23 @@ import csv
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.study.summary import gain_against_distance, summarize, write_summary
+from VFMTransferLib.metrics.classification import auroc
+from VFMTransferLib.study.summary import (
+    convergence_efficiency,
+    gain_against_distance,
+    gain_in_area,
+    gain_over_cases,
+    relative_performance_gain,
+    savings,
+    steps_to_reach,
+    summarize,
+    write_summary,
+)
 from VFMTransferLib.study.tables import (
     RUNS,
     CurveRow,
@@ -177,3 +189,109 @@ def test_a_table_that_cannot_be_understood_is_named_with_its_line(tmp_path, old,
 def test_a_folder_without_runs_is_no_study(tmp_path):
     with pytest.raises(DatasetError, match="Run the study first"):
         read_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "scratch", "higher", "percent"),
+    [(0.9, 0.8, True, 12.5), (80.0, 100.0, False, 20.0), (0.7, 0.8, True, -12.5), (-1.0, -2.0, True, 50.0)],
+)
+def test_gain_counts_in_the_direction_of_the_metric(pretrained, scratch, higher, percent):
+    assert relative_performance_gain(pretrained, scratch, higher) == pytest.approx(percent)
+
+
+def test_nothing_is_relative_to_zero():
+    with pytest.raises(ValueError, match="other than 0"):
+        relative_performance_gain(0.5, 0.0, True)
+
+
+def test_an_even_gain_has_no_width_and_an_uneven_one_has():
+    scratch = np.array([[0.5, 0.6, 0.7, 0.8]] * 3)
+    even = gain_over_cases(scratch * 1.1, scratch, True)
+    assert (even.percent, even.low, even.high) == pytest.approx((10, 10, 10))
+    uneven = gain_over_cases(scratch + np.array([0.2, 0, -0.1, 0.1]), scratch, True)
+    assert uneven.low < 0 < uneven.high
+    assert (uneven.n_cases, uneven.n_seeds) == (4, 3)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    scratch = np.full((3, 5), 0.5)
+    alike = gain_over_cases(scratch + 0.05, scratch, True)
+    unlike = gain_over_cases(scratch + np.array([[-0.05], [0.05], [0.15]]), scratch, True)
+    assert alike.percent == pytest.approx(unlike.percent)
+    assert unlike.high - unlike.low > alike.high - alike.low + 10
+
+
+def test_areas_are_those_of_the_scores_by_pairs():
+    rng = np.random.default_rng(0)
+    scores, positives = rng.integers(0, 5, (3, 20)) / 4, rng.random(20) < 0.4  # with ties
+    above = scores[:, positives][:, :, None] - scores[:, ~positives][:, None]
+    by_pairs = ((above > 0) + 0.5 * (above == 0)).mean(axis=(1, 2))
+    assert auroc(scores, positives) == pytest.approx(by_pairs)
+    assert np.isnan(auroc(scores, np.ones(20, bool))).all()
+
+
+def test_gain_in_area_is_that_of_the_means_with_an_interval_over_cases_and_seeds():
+    rng = np.random.default_rng(0)
+    positives = np.arange(40) < 20
+    good, poor = (rng.normal(size=(3, 40)) + shift * positives for shift in (2.0, 0.5))
+    gain = gain_in_area(good, poor, positives)
+    means = [float(auroc(values, positives).mean()) for values in (good, poor)]
+    assert gain.percent == pytest.approx(100 * (means[0] - means[1]) / means[1])
+    assert 0 < gain.low < gain.percent < gain.high
+    assert (gain.n_cases, gain.n_seeds) == (40, 3)
+    same = gain_in_area(good, good, positives)
+    assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
+    with pytest.raises(ValueError, match="one value for each seed and case"):
+        gain_in_area(good, poor, positives[:5])
+
+
+def test_two_cases_give_a_gain_without_an_interval():
+    found = gain_over_cases([[0.6, 0.8]], [[0.5, 0.7]], True)
+    assert found.percent == pytest.approx(100 * 0.2 / 1.2)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_a_curve_reaches_a_value_between_its_points():
+    assert steps_to_reach([0, 100, 200], [0.1, 0.5, 0.9], 0.7, True) == 150
+    assert steps_to_reach([0, 100, 200], [9, 5, 1], 5, False) == 100
+    assert steps_to_reach([10, 20], [0.9, 0.8], 0.5, True) == 10
+    assert steps_to_reach([0, 100], [0.1, 0.5], 0.7, True) == math.inf
+
+
+def test_convergence_is_the_share_of_steps_to_the_scratch_arms_best():
+    scratch = ([0, 100, 200, 300], [0.1, 0.4, 0.8, 0.7])
+    assert convergence_efficiency(([0, 100, 200], [0.2, 1.0, 1.1]), scratch, True) == pytest.approx(75 / 200)
+
+
+def test_crossed_curves_count_the_first_crossing():
+    scratch = ([0, 100, 200], [9.0, 4.0, 2.0])
+    assert convergence_efficiency(([0, 100, 200], [9.0, 1.0, 5.0]), scratch, False) == pytest.approx(87.5 / 200)
+
+
+def test_an_arm_that_never_gets_there_has_no_efficiency():
+    scratch = ([0, 100], [0.1, 0.8])
+    assert convergence_efficiency(([0, 100], [0.1, 0.7]), scratch, True) == math.inf
+    with pytest.raises(ValueError, match="never reached"):
+        savings(1.0, math.inf)
+
+
+def test_savings_follow_their_formula():
+    found = savings(scratch_device_hours=10, convergence=0.4, planned=5, price_per_device_hour=2.5)
+    assert (found.device_hours_each, found.device_hours, found.money) == pytest.approx((6, 30, 75))
+    assert savings(10, 1.5).device_hours == pytest.approx(-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher"),
+    [([0.0, 0.0, 0.0], True), ([0.5, 0.4, 0.5], True), ([210.0, 230.0, 210.0], False), ([0.5], True)],
+)
+def test_a_scratch_arm_that_never_got_better_has_no_convergence(values, higher):
+    scratch = (np.arange(1, 1 + len(values)) * 60, np.array(values))
+    assert math.isnan(convergence_efficiency(scratch, scratch, higher))
+
+
+def test_where_lower_is_better_a_lower_value_is_a_gain_with_all_of_its_interval():
+    scratch = np.array([[2.0, 4.0, 3.0], [2.0, 4.0, 3.0]])
+    gain = gain_over_cases(scratch / 2, scratch, higher_is_better=False)
+    assert (gain.percent, gain.low, gain.high) == pytest.approx((50.0, 50.0, 50.0))
