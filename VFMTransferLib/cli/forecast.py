@@ -1,4 +1,4 @@
-"""`vfm-transfer forecast`: would the estimators have told which tasks of a finished study gain?"""
+"""`vfm-transfer forecast`: would the estimators have predicted which tasks of a finished study gain?"""
 
 from __future__ import annotations
 

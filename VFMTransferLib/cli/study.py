@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..study.config import RunKey
     from ..study.sweep import Sweep
 
-KEYS = ("encoder", "task", "arm", "seed")  # as in study/config.py, which imports numpy
+KEYS = ("encoder", "task", "arm", "seed")  # as in study/config.py, whose imports take time
 _LINE_EVERY_S = 60.0
 _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 

@@ -1,7 +1,7 @@
 """What a finished study lets expect of a pretraining on a task, and the advice that follows, in numbers and sentences.
 
 The gain comes from the estimator that forecast left-out tasks best, if that was better than the mean gain; else the
-mean gain is all that can be said. Intervals are as wide as the errors on left-out tasks were. All of this is ours.
+mean gain is all that is known. Intervals are as wide as the errors on left-out tasks were. All of this is ours.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FinishedStudy:
 
 @dataclass(frozen=True)
 class ExpectedGain:
-    """Relative performance gain in percent that can be expected; `nan` where nothing can be said."""
+    """Relative performance gain in percent that can be expected; `nan` where nothing is known."""
 
     percent: float = math.nan
     low: float = math.nan
@@ -190,7 +190,7 @@ class CandidateEstimate:
     Attributes:
         name: The pretraining's bundle.
         encoder: `profound` or `provicnet`.
-        objective: How it was pretrained, as `mae`; empty where the bundle does not say.
+        objective: How it was pretrained, as `mae`; empty where the bundle does not state it.
         estimates: Estimator → value; `nan` where it has none.
         gain: What can be expected.
         hours: What can be saved.
@@ -261,7 +261,7 @@ def trust_words(finished: FinishedStudy) -> str:
         return (
             f"No estimator beats always predicting the mean gain on the study ({tried}; that errs by "
             f"{constant.mae_percent:.1f} percent points on average). The expected gain is that mean, the same for "
-            "every pretraining; the estimates are shown, but were not found to tell tasks apart."
+            "every pretraining; the estimates are shown, but were not found to distinguish tasks."
         )
     return (
         f"Forecast by `{row.estimator}`: rank correlation with the observed gain {_interval_words(row)} on the study "
@@ -327,7 +327,7 @@ def _recommendation(candidates: tuple[CandidateEstimate, ...], finished: Finishe
     if len(names) > 1:
         return (
             "",
-            f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %; nothing tells them apart.",
+            f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %; nothing distinguishes them.",
         )
     return names[0], f"Its encoder had the largest gain, {percent:+.1f} %. {basis}"
 
@@ -368,7 +368,7 @@ def _interval_words(row: ForecastRow) -> str:
 
 
 def _choosing_words(finished: FinishedStudy) -> str:
-    """Picking the best of several flatters it; what picking alone comes to."""
+    """Picking the best of several flatters it; the error of picking."""
     row = next((row for row in finished.forecasts if row.estimator == "chosen"), None)
     if row is None:
         return ""

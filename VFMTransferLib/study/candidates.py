@@ -37,7 +37,7 @@ from .summary import summarize
 from .tables import RUNS, read_tables
 from .workspace import Workspace
 
-STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are looked at
+STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are used
 PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
 _STUDY = "Study"
 OnProgress = Callable[[str, float], None]
@@ -63,7 +63,7 @@ class PretrainedCheckpoint:
 
     @property
     def objective(self) -> str:
-        """How it was pretrained, as `mae`; empty where the bundle does not say."""
+        """How it was pretrained, as `mae`; empty where the bundle does not state it."""
         return _pretext_of(self.bundle)
 
 
@@ -79,7 +79,7 @@ def find_checkpoints(
     bundles = [find_bundle(name) for name in names] or _found(study)
     if not bundles:
         raise DatasetError(
-            "Advice needs a pretraining to speak of, but none is installed. Make one with `vfm-transfer pretrain`, or "
+            "Advice needs a pretraining, but none is installed. Make one with `vfm-transfer pretrain`, or "
             "name its folder with --pretrained."
         )
     made: tuple[LabeledCase, ...] = ()
@@ -143,8 +143,8 @@ def advise(
         config = finetune_config(family, task, studies.split, steps=STEPS, seed=seed, encoder=bundle.spec)
         features = pretraining_features(checkpoint, config.model)
         candidate = Candidate(config, cases, bundle_encoder_weights(bundle), features)
-        tell = None if on_progress is None else _part(on_progress, number, len(checkpoints))
-        estimates = {row.estimator: row.value for row in estimate(candidate, family, tell)}
+        progress = None if on_progress is None else _part(on_progress, number, len(checkpoints))
+        estimates = {row.estimator: row.value for row in estimate(candidate, family, progress)}
         measured = candidate.trial.seconds_per_step if math.isfinite(estimates["few-steps"]) else None
         found.append(
             CandidateEstimate(
@@ -168,8 +168,8 @@ def _notes(candidate: Candidate, estimates: Mapping[str, float]) -> Iterator[str
             "processor. The study's encoders were far smaller, so that its results may not hold."
         )
     training = len(candidate.config.split.train)
-    if len(candidate.studies) < training:
-        yield f"{len(candidate.studies)} of {training} training cases were used, evenly from all of them."
+    if len(candidate.cases) < training:
+        yield f"{len(candidate.cases)} of {training} training cases were used, evenly from all of them."
     if candidate.pretraining is None:
         yield "nearness was not computed: the cases of this pretraining are not at hand."
     if any(math.isnan(value) for name, value in estimates.items() if name in ("probe", "logme")):
@@ -186,7 +186,7 @@ def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> n
     if not checkpoint.cases:
         return None
     own = checkpoint.bundle.spec
-    if own.task is None:  # an encoder alone; the task says whose grid its input lies on
+    if own.task is None:  # an encoder alone; the task decides whose grid its input lies on
         own = replace(own, task=lesion_task().id)
     network = pretrained_network(own, bundle_encoder_weights(checkpoint.bundle))
     features = encoder_features(network, own, feature_cases(checkpoint.cases, own))[ENCODER]

@@ -65,7 +65,7 @@ def distance_to_pretraining(
 def median_bandwidth(x: np.ndarray, y: np.ndarray) -> float:
     """Median distance between different points of the pooled sample (the median heuristic).
 
-    Points that coincide tell nothing about scale and are left out; 1 where all coincide.
+    Points that coincide have no scale and are ignored; 1 where all coincide.
     """
     distances = pdist(np.concatenate([x, y]))
     apart = distances[distances > 0]

@@ -44,7 +44,7 @@ from .patches import PatchTable, patch_tables
 
 OnProgress = Callable[[str, float], None]
 TRIAL_STEPS = 20
-MAX_CASES = 24  # that are looked at; more make an answer slow, and it changes little
+MAX_CASES = 24  # that are used; more make an answer slow, and it changes little
 RANDOM_ENCODERS = 3
 MAX_TRIAL_PARAMETERS = 20e6  # parameters of a network that takes trial steps on a CPU
 FOLDS = 5
@@ -54,11 +54,11 @@ _RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardi
 _TINY = 1e-12
 
 
-def evenly_chosen(studies: Sequence[LabeledCase], most: int = MAX_CASES) -> list[LabeledCase]:
+def evenly_chosen(cases: Sequence[LabeledCase], max_count: int = MAX_CASES) -> list[LabeledCase]:
     """At most so many of the cases, evenly from all of them."""
-    if len(studies) <= most:
-        return list(studies)
-    return [studies[place * len(studies) // most] for place in range(most)]
+    if len(cases) <= max_count:
+        return list(cases)
+    return [cases[i * len(cases) // max_count] for i in range(max_count)]
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Candidate:
 
     Attributes:
         config: What would be trained.
-        studies: The cases that would train.
+        cases: Those that would train.
         weights: The pretrained encoders, from `encoders.encoder_weights`.
         pretraining: The same encoder's features (cases, channels) of cases that it was pretrained on, of the sequences
             that the task has; None where these cases are not at hand.
     """
 
     config: FinetuneConfig
-    studies: Sequence[LabeledCase]
+    cases: Sequence[LabeledCase]
     weights: Mapping[str, Tensor]
     pretraining: np.ndarray | None = None
 
@@ -107,12 +107,12 @@ class Candidate:
         spec = self.config.model
         random = [pretrained_network(spec, None, _RANDOM_SEED + i) for i in range(RANDOM_ENCODERS)]
         networks = [pretrained_network(spec, self.weights, self.config.seed), *random]
-        return patch_tables(networks, spec, self.studies, self.config.seed)
+        return patch_tables(networks, spec, self.cases, self.config.seed)
 
     @cached_property
     def trial(self) -> Trial:
         """A few steps of both arms."""
-        cases = {study.case.id: study for study in self.studies}
+        cases = {case.case.id: case for case in self.cases}
         split = replace(self.config.split, train=tuple(cases), validation=(), test=())
         schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS)
         config = replace(self.config, split=split, schedule=schedule, measure_every=1)
@@ -151,11 +151,11 @@ def few_steps(candidate: Candidate) -> float:
 
 def nearness(candidate: Candidate) -> float:
     """Minus the distance of the task's cases from pretraining's; `nan` where pretraining's are not at hand."""
-    if candidate.pretraining is None or min(len(candidate.pretraining), len(candidate.studies)) < MIN_CASES:
+    if candidate.pretraining is None or min(len(candidate.pretraining), len(candidate.cases)) < MIN_CASES:
         return math.nan
     spec = candidate.config.model
     network = pretrained_network(spec, candidate.weights)
-    cases = (case for study in candidate.studies for case in feature_cases([study], spec))  # one at a time in memory
+    cases = (seen for case in candidate.cases for seen in feature_cases([case], spec))  # one at a time in memory
     own = encoder_features(network, spec, cases)[ENCODER]
     return -unpaired_mmd2(own, candidate.pretraining)
 
@@ -165,12 +165,12 @@ ESTIMATORS: dict[str, Estimator] = {"probe": probe, "logme": logme, "few-steps":
 
 
 def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
-    """What every estimator says, and what it took.
+    """The value of every estimator, and the time that it took.
 
     Args:
         candidate: The pretraining and the cases.
         encoder: What to call the encoder.
-        on_progress: Told which estimator is done and which share of all.
+        on_progress: Receives which estimator is done and which share of all.
     """
     rows = []
     for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
@@ -183,7 +183,7 @@ def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None 
 
 
 def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -> float:
-    if len(candidate.studies) < MIN_CASES:
+    if len(candidate.cases) < MIN_CASES:
         return math.nan
     random = float(np.mean([measure(table) for table in candidate.random_patches]))
     found = measure(candidate.pretrained_patches) - random

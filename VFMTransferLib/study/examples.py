@@ -1,4 +1,21 @@
-"""Public collections that real cases come from, by how they name them: whom to name beside a picture."""
+"""Example slices of a study: one slice of a case by each arm, as small pictures side by side.
+
+Which case and slice are shown follows from the truth alone: the first case by its name that has what the task is about,
+and the slice that holds most of it. So all arms show the same, and none is chosen for looking well.
+
+    examples/<task>/<phantom|real>/input.png, input-adc.png, ...      what a network sees
+                                   truth.png                          what it should give
+                                   <encoder>-<arm>.png                what it gives
+                                   <encoder>-<arm>-difference.png     of images: minus the truth
+                                   <encoder>-<arm>.json               an `Example`
+
+Each arm has a file of its own, so that trainings that end at the same time do not write over each other.
+
+Pictures of real patients enter a study's folder, and with it reports and repositories: pass cases only whose license
+lets their images be passed on (CC BY), under their public names, and none whose images are for non-commercial use.
+Public marks of zones and lesions often may not be passed on (CC BY-NC), so that those of patients are drawn only when
+asked for; the outline of the prostate is always drawn, so give one that may be passed on.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +57,9 @@ _COLLECTIONS = {
 
 
 def attribution(case: str) -> str:
-    """What the license of a public case wants said beside its pictures; empty of a case that is not known."""
+    """What the license of a public case requires beside its pictures; empty of a case that is not known."""
     return next((f"{text}, {_LICENSE}." for start, text in _COLLECTIONS.items() if case.startswith(start)), "")
 
-
-# Which slice of a case is shown as an example, and its pixels: decided by the truth alone, so that arms share it.
 
 FIELD_MM = 80.0
 MM_PER_PIXEL = 0.5
@@ -148,16 +163,6 @@ def _cut(center: float, count: int, spacing_mm: float) -> tuple[int, int]:
     return int(np.clip(round(center - (wanted - 1) / 2), 0, count - wanted)), wanted
 
 
-# Example slices of a study as files: small pictures, and beside each arm's what they show.
-#
-#     examples/<task>/<phantom|real>/input.png, input-adc.png, ...      what a network sees
-#                                    truth.png                          what it should give
-#                                    <encoder>-<arm>.png                what it gives
-#                                    <encoder>-<arm>-difference.png     of images: minus the truth
-#                                    <encoder>-<arm>.json               an `Example`
-#
-# Each arm has a file of its own, so that trainings that end at the same time do not write over each other.
-
 EXAMPLES = "examples"
 Color = tuple[int, int, int]
 
@@ -183,7 +188,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """What one arm says of one case, in one slice; all arms of a task show the same one.
+    """What one arm yields for one case, in one slice; all arms of a task show the same one.
 
     Attributes:
         encoder, task, arm: As in the study's tables.
@@ -288,16 +293,6 @@ def _read(path: Path) -> Example:
     return example
 
 
-# One slice of a case by each arm of a study, as small pictures, to be looked at side by side.
-#
-# Which case and slice are shown follows from the truth alone: the first case by its name that has what the task is
-# about, and the slice that holds most of it. So all arms show the same, and none is chosen for looking well.
-#
-# Pictures of real patients enter a study's folder, and with it reports and repositories: pass cases only whose license
-# lets their images be passed on (CC BY), under their public names, and none whose images are for non-commercial use.
-# Public marks of zones and lesions often may not be passed on (CC BY-NC), so that those of patients are drawn only when
-# asked for; the outline of the prostate is always drawn, so give one that may be passed on.
-
 Pair = tuple[Result, LabeledCase]
 
 TRUTH, DIFFERENCE = "truth.png", "difference"
@@ -323,7 +318,7 @@ def write_examples(
         folder: The study's folder.
         encoder: As in the study's tables.
         arm: As in the study's tables.
-        pairs: What the arm says of each test case, and what is true of it.
+        pairs: The arm's result for each test case, and its truth.
         patients_marks: Draw the true zones and lesions of real cases too: whoever marked them lets that be passed on.
 
     Raises:
@@ -397,7 +392,7 @@ def _outlined(example: Example, result: Result, study: LabeledCase, view: View, 
     found, truth = _masks(result), {str(label): mask for label, mask in study.masks.items()}
     whole = truth.get(Label.PROSTATE) or truth.get(Label.CSPCA)
     if len(truth) > 1:
-        truth.pop(Label.PROSTATE, None)  # its zones say where it is
+        truth.pop(Label.PROSTATE, None)  # its zones show where it is
     if truth:
         pictures[TRUTH] = _outlines_png(view, values, window, truth)
     shown = found if whole is None else {TRUE_OUTLINE: whole, **found}

@@ -60,7 +60,7 @@ class ForecastRow:
 
     Attributes:
         estimator: Its name; `constant` for the mean gain of the other tasks; `chosen` for the one that was best on the
-            other tasks, or their mean gain where none was, which is what picking the best of several comes to.
+            other tasks, or their mean gain where none was, which is the cost of picking the best of several.
         n_cells, n_tasks: What it rests on.
         rho: Spearman's rank correlation of forecast and gain. That of a forecast which knows nothing is below 0, since
             the others' mean is low where the left-out gain is high.
@@ -109,7 +109,7 @@ def expected_gain(pair: Point, others: Sequence[Point]) -> float:
     """The gain that an estimate lets expect.
 
     Args:
-        pair: What is asked about; its gain is not looked at.
+        pair: What is asked about; its gain is not used.
         others: Cells whose gain is known.
     """
     places = [_place(other, [o for o in others if o is not other]) for other in others]

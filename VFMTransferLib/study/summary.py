@@ -107,7 +107,7 @@ def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndar
     Draws without cases of both kinds have no area and are left out.
 
     Args:
-        pretrained: What the pretrained arm says of each case (seeds, cases), larger for positive ones.
+        pretrained: The pretrained arm's probability of each case (seeds, cases), larger for positive ones.
         scratch: The same of the other arm.
         positives: Which cases (cases,) are positive.
         seed: Of the resampling.

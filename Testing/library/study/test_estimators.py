@@ -64,7 +64,7 @@ def a_known_candidate(pretrained_knows: bool, random_knows: bool):
     return SimpleNamespace(
         pretrained_patches=known_to(knows if pretrained_knows else nothing[0], target),
         random_patches=[known_to(knows if random_knows else other, target) for other in nothing[1:]],
-        studies=[None] * 8,
+        cases=[None] * 8,
     )
 
 
@@ -100,9 +100,9 @@ def test_cases_that_pretraining_has_seen_are_nearer_than_others():
     candidate = a_candidate("provicnet", TaskId.SUPER_RESOLUTION)
     spec = candidate.config.model
     network = pretrained_network(spec, candidate.weights)
-    own = encoder_features(network, spec, feature_cases(candidate.studies, spec))[ENCODER]
+    own = encoder_features(network, spec, feature_cases(candidate.cases, spec))[ENCODER]
     near, far = (
-        nearness(Candidate(candidate.config, candidate.studies, candidate.weights, own + shift)) for shift in (0.0, 3.0)
+        nearness(Candidate(candidate.config, candidate.cases, candidate.weights, own + shift)) for shift in (0.0, 3.0)
     )
     assert far < near
     assert far < -0.3
@@ -117,7 +117,7 @@ def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(fa
     if family == "provicnet":
         features = np.tile(features, len(spec.preprocess.sequences))
     first, again = (
-        estimate(Candidate(candidate.config, candidate.studies, candidate.weights, features), family) for _ in range(2)
+        estimate(Candidate(candidate.config, candidate.cases, candidate.weights, features), family) for _ in range(2)
     )
     assert [row.estimator for row in first] == list(ESTIMATORS)
     assert [row.value for row in first] == [row.value for row in again]
@@ -126,7 +126,7 @@ def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(fa
 
 def test_too_few_cases_say_nothing():
     candidate = a_candidate("profound", TaskId.ANATOMY_SEGMENTATION)
-    two = Candidate(candidate.config, candidate.studies[:2], candidate.weights)
+    two = Candidate(candidate.config, candidate.cases[:2], candidate.weights)
     assert math.isnan(probe(two))
     assert math.isnan(logme(two))
 
