@@ -61,7 +61,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """How one encoder is trained on one task; what is left out is as `study_training.study_config` has it."""
+    """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it."""
 
     steps: int
     learning_rate: float | None = None
