@@ -19,12 +19,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_reference() -> Path:
-    """Numbers of the authors' networks; they are no part of the repository."""
-    folder = SHARED / "reference"
-    if not folder.is_dir():
-        pytest.skip("The reference numbers are not beside this clone.")
-    return folder
+def reference_numbers() -> Path:
+    """The folder of the numbers that the authors' networks give."""
+    return ROOT / "Testing" / "reference"
 
 
 @pytest.fixture(scope="module")

@@ -195,8 +195,8 @@ def test_a_pretraining_file_becomes_the_dense_encoder(tmp_path):
     assert torch.equal(found["norm.weight"], torch.ones(20))
 
 
-def test_a_made_up_pretraining_file_has_the_published_names(shared_reference):
-    text = (shared_reference / "profound_state_dict.txt").read_text().split("## FCMAE")[1]
+def test_a_made_up_pretraining_file_has_the_published_names(reference_numbers):
+    text = (reference_numbers / "profound_state_dict.txt").read_text().split("## FCMAE")[1]
     lines = [line.split("\t") for line in text.splitlines() if "\t" in line]
     published = {name for name, *_ in lines if name.startswith("encoder.")}
     made_up = sparse_layout(empty_network(PROFOUND_ENCODER).state_dict())

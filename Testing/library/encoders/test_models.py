@@ -296,14 +296,14 @@ def tensors_listed(text: str) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("listed", LISTINGS)
-def test_full_size_has_the_tensors_of_the_authors_files(listed, shared_reference):
-    text = "".join((shared_reference / f"{name}_state_dict.txt").read_text() for name in ("profound", "provicnet"))
+def test_full_size_has_the_tensors_of_the_authors_files(listed, reference_numbers):
+    text = "".join((reference_numbers / f"{name}_state_dict.txt").read_text() for name in ("profound", "provicnet"))
     expected = {n: s for n, s in tensors_listed(text)[listed].items() if not n.startswith("CL_Head.")}
     spec = {**MODELS, PROFOUND_ENCODER.name: PROFOUND_ENCODER}[LISTINGS[listed]]
     assert {n: tuple(t.shape) for n, t in empty_network(spec).state_dict().items()} == expected
 
 
-def test_full_size_fusion_has_the_tensors_of_the_authors_file(shared_reference):
-    expected = tensors_listed((shared_reference / "provicnet_state_dict.txt").read_text())["FusionModalities"]
+def test_full_size_fusion_has_the_tensors_of_the_authors_file(reference_numbers):
+    expected = tensors_listed((reference_numbers / "provicnet_state_dict.txt").read_text())["FusionModalities"]
     fusion = empty_network(MODELS["provicnet-fusion"]).fusion
     assert {n: tuple(t.shape) for n, t in fusion.state_dict().items()} == expected

@@ -17,11 +17,11 @@ STUDY = (1, 3, 32, 96, 96)
 
 
 @pytest.fixture(scope="module")
-def numbers(shared_reference) -> dict[str, dict]:
+def numbers(reference_numbers) -> dict[str, dict]:
     return {
         key: entry
         for name in ("profound", "provicnet")
-        for key, entry in json.loads((shared_reference / f"{name}.json").read_text()).items()
+        for key, entry in json.loads((reference_numbers / f"{name}.json").read_text()).items()
     }
 
 
