@@ -149,7 +149,7 @@ def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.M
         torch.onnx.export(
             _distinct(network),
             example_inputs(spec, _TRIAL_SIZES[0], batch=2),
-            stream,
+            stream,  # type: ignore[arg-type]
             input_names=list(signature.names),
             output_names=["logits"],
             dynamic_axes=signature.dynamic_axes,

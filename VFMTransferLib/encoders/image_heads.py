@@ -159,6 +159,7 @@ def unfold_blocks(x: Tensor) -> Tensor:
 def _last(convolution: nn.Conv2d | nn.Conv3d, start: float) -> nn.Conv2d | nn.Conv3d:
     """A convolution that gives `start` until it is trained."""
     nn.init.zeros_(convolution.weight)
+    assert convolution.bias is not None
     nn.init.constant_(convolution.bias, start)
     return convolution
 
@@ -211,9 +212,9 @@ class MatchingHead(nn.Module):
         self.join = convolution(_EVIDENCE, hidden, _KERNEL, padding=1)
         self.refine = convolution(hidden, hidden, _KERNEL, padding=1)
         # No bias: what all shifts share says nothing of which is likelier.
-        self.out = convolution(hidden, 1, _KERNEL, padding=1, bias=False)
+        self.out: nn.Module = convolution(hidden, 1, _KERNEL, padding=1, bias=False)
         self.certainty = nn.Parameter(torch.tensor(_CERTAINTY))
-        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.get_parameter("weight"))
 
     def forward(self, t2w: Tensor, diffusion: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """Displacement (B, 1, [D,] H, W) in mm: place p of the T2w is shown at p + d(p) of the diffusion images.

@@ -226,10 +226,12 @@ def _windows(
 
     if spec.preprocess.whole_volume:
         return reaching(window_starts(shape, patch, spec.preprocess.overlap)), "whole volume"
+    center: tuple[float, float, float] | None = None
+    centered_on = "image"
     if bounds is not None:
         center, centered_on = bounds.center, "region of interest"
-    else:
-        center, centered_on = (None, "image") if gland is None else (gland_center(gland, grid), "gland")
+    elif gland is not None:
+        center, centered_on = gland_center(gland, grid), "gland"
     if spec.is_slice_based:
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
         return reaching(tuple((z, y, x) for z in range(shape[0]))), centered_on

@@ -6,6 +6,7 @@ Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,13 +181,13 @@ class _DepthwiseConvolution(torch.autograd.Function):
     """Depthwise convolution of stride 1 that keeps the size: odd cubic kernel, padding kernel // 2."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
@@ -257,7 +258,7 @@ class FastPatchConv3d(nn.Conv3d):
     @classmethod
     def from_convolution(cls, convolution: nn.Conv3d) -> FastPatchConv3d:
         """The same convolution, sharing its parameters."""
-        size = convolution.kernel_size
+        size: Any = convolution.kernel_size
         fast = cls(convolution.in_channels, convolution.out_channels, size, size, device="meta")
         fast.weight, fast.bias = convolution.weight, convolution.bias
         return fast

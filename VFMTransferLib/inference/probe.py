@@ -155,7 +155,8 @@ def _probe_bfloat16() -> dict[str, Any]:
         output = network(torch.ones(2, 8, 8, 8, 8, device=device))  # (2, 8, 16)
         output = nn.functional.scaled_dot_product_attention(*output.tensor_split(1) * 3)
     output.float().square().mean().backward()
-    if not all(bool(parameter.grad.isfinite().all()) for parameter in network.parameters()):
+    gradients = (parameter.grad for parameter in network.parameters())
+    if not all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients):
         raise ArithmeticError("its gradient is no number")
     return {"version": torch.__version__}
 

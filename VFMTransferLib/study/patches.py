@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.placement import cut
-from ..core.volume import IntTriple
 from ..encoders.base import ModelSpec, family_of
 from ..inference.windows import network_input
 from ..tasks import find_task, task_of
@@ -127,6 +126,8 @@ def _case_patches(
 def _averages(window: np.ndarray, grid: Sequence[int], spec: ModelSpec) -> np.ndarray:
     """Mean over each patch of maps (K, D, H, W) in a window: (K, d, h, w)."""
     if not spec.is_slice_based:  # what is left over behind the last stride belongs to no patch
-        size: IntTriple = tuple(n - n % g for n, g in zip(window.shape[1:], grid, strict=True))
+        size = [n - n % g for n, g in zip(window.shape[1:], grid, strict=True)]
         window = window[:, : size[0], : size[1], : size[2]]
-    return F.adaptive_avg_pool3d(torch.from_numpy(np.ascontiguousarray(window, np.float64)), tuple(grid)).numpy()
+    depth, height, width = grid
+    volume = torch.from_numpy(np.ascontiguousarray(window, np.float64))
+    return F.adaptive_avg_pool3d(volume, (depth, height, width)).numpy()

@@ -65,7 +65,7 @@ def _classifier(width: int, out_channels: int) -> nn.Conv3d:
     Otherwise the first steps, which unlearn that half of all voxels are cancer, unlearn what tells them apart as well.
     """
     layer = nn.Conv3d(width, out_channels, 1)
-    if out_channels == 1:
+    if out_channels == 1 and layer.bias is not None:
         nn.init.constant_(layer.bias, RARE)
     return layer
 

@@ -82,7 +82,8 @@ def _initialize(module: nn.Module) -> None:
     """Start a network from scratch as the ConvNeXt V2 paper does: truncated normal, no bias."""
     if isinstance(module, nn.Conv3d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=_INIT_STD)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 # ProFound: a 3D ConvNeXt V2 encoder with one of several heads.
@@ -179,7 +180,8 @@ class ProFoundUNETR(nn.Module):
         Raises:
             ValueError: A size is no multiple of 16, so that the skips do not meet.
         """
-        if not torch.jit.is_tracing() and any(n % _STRIDE for n in x.shape[2:]):
+        is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not is_tracing and any(n % _STRIDE for n in x.shape[2:]):
             raise ValueError(
                 f"The input's size must be a multiple of {_STRIDE} in each axis, got {tuple(x.shape[2:])}."
             )
@@ -265,7 +267,8 @@ def stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 def patch_features(network: nn.Module, x: Tensor) -> Tensor:
     """See `ProFoundFamily.patch_features`."""
     stages = encoder_in(network).forward_features(x)
-    size = stages[_SECOND].shape[2:]
+    depth, height, width = stages[_SECOND].shape[2:]
+    size = (depth, height, width)
     fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:_SECOND]]
     coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[_SECOND + 1 :]]
     return torch.cat([*fine, stages[_SECOND], *coarse], dim=1)[0]

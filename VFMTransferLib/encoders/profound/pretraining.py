@@ -125,7 +125,10 @@ def visible_only(encoder: ConvNeXtV2, visible: Tensor) -> Iterator[None]:
 
     handles = [entry.register_forward_hook(keep) for entry in encoder.downsample_layers]
     for block in (block for stage in encoder.stages for block in stage.children()):
-        handles += [block.register_forward_hook(keep), block.grn.register_forward_pre_hook(keep_before)]
+        handles += [
+            block.register_forward_hook(keep),
+            block.get_submodule("grn").register_forward_pre_hook(keep_before),
+        ]
     try:
         yield
     finally:

@@ -279,8 +279,8 @@ class ProViCNetClassifier(nn.Module):
         """
         *windows, positions = windows_and_positions
         pooled = []
-        for encoder, window in zip(self.encoders.values(), windows, strict=True):
-            tokens = encoder.patch_tokens(window, positions)
+        for encoder, window in zip(self.encoders.children(), windows, strict=True):
+            tokens = cast(SliceEncoder, encoder).patch_tokens(window, positions)
             pooled += [tokens.mean(dim=1), tokens.amax(dim=1)]  # a lesion covers few of the patches
         return self.head(torch.cat(pooled, dim=1))
 
@@ -349,7 +349,8 @@ class ProViCNetMatching(nn.Module):
 def _joint_grid(encoders: nn.ModuleDict, windows: Sequence[Tensor], positions: Tensor, side: int) -> Tensor:
     """Tokens of all sequences as one map (B, channels, side, side)."""
     tokens = [
-        encoder.patch_tokens(window, positions) for encoder, window in zip(encoders.values(), windows, strict=True)
+        cast(SliceEncoder, encoder).patch_tokens(window, positions)
+        for encoder, window in zip(encoders.children(), windows, strict=True)
     ]
     return torch.cat([token_grid(found, side) for found in tokens], dim=1)
 
