@@ -27,7 +27,7 @@ MOVED = {
     "job": "worker.messages",
     "models": "encoders",
     "models.network": "encoders",
-    "postprocess": "tasks.segmentation",
+    "postprocess": "tasks",
     "preprocess": "encoders.inputs",
     "registry": "encoders.base",
     "result": "core.result",

@@ -19,7 +19,6 @@ MIN_SEEDS = 3
 MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
 PRETRAINING = "pretraining"
-REGISTRATION = "registration"
 KEYS = ("encoder", "task", "arm", "seed")
 _OLD_NAMES = {"contrast": "contrastive"}
 
@@ -180,7 +179,8 @@ class RunKey:
     @property
     def is_trained(self) -> bool:
         """Whether a network learns in it."""
-        return self.arm != "trivial" and self.encoder != REGISTRATION
+        is_method = self.task in TASKS and self.encoder in TASKS[self.task].methods()
+        return self.arm != "trivial" and not is_method
 
     @property
     def family(self) -> str:
@@ -231,14 +231,18 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
     runs: list[RunKey] = []
     for task, settings in config.tasks.items():
         runs.append(RunKey(TASKS[task].baseline, task, "trivial", config.seeds[0]))
-        if REGISTRATION in settings.specialised:
-            runs.append(RunKey(REGISTRATION, task, "specialised", config.seeds[0]))
+        untrained = [row for row in settings.specialised if row in TASKS[task].methods()]
+        runs += [RunKey(row, task, "specialised", config.seeds[0]) for row in untrained]
     for seed in config.seeds:
         for task, settings in config.tasks.items():
             for encoder in config.encoders:
                 if encoder in settings.fit:
                     runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", "pretrained")]
-            runs += [RunKey(row, task, "specialised", seed) for row in settings.specialised if row != REGISTRATION]
+            runs += [
+                RunKey(row, task, "specialised", seed)
+                for row in settings.specialised
+                if row not in TASKS[task].methods()
+            ]
     return _with_needs(runs)
 
 
@@ -367,9 +371,8 @@ def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iter
         baseline = baseline_family(row, task)
         if baseline is not None and baseline.baseline_of not in settings.fit:
             yield f"{where}.specialised needs {where}.{baseline.baseline_of}, whose budget it has."
-        if row == REGISTRATION:
-            if row not in TASKS[task].methods():
-                able = ", ".join(name for name, other in TASKS.items() if row in other.methods())
-                yield f"{where}.specialised: {row} is of {able} only."
-        elif baseline is None:
+        able = [name for name, other in TASKS.items() if row in other.methods()]
+        if able and task not in able:
+            yield f"{where}.specialised: {row} is of {', '.join(able)} only."
+        elif not able and baseline is None:
             yield f"{where}.specialised must be {' or '.join(baselines)}, got {row}."

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ..core.decoding import OneOf
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..core.case import Case
+    from ..core.placement import Prepared
+    from ..core.result import Provenance, Result
     from ..encoders.base import ModelSpec
     from .base import Task
 
@@ -73,6 +78,15 @@ def task_of(spec: ModelSpec) -> Task:
     if spec.task is None:
         raise ValueError(f"A model that predicts must have a head, but {spec.name} is an encoder alone.")
     return find_task(spec.task)
+
+
+def postprocess(
+    logits: np.ndarray, prepared: Prepared, case: Case, spec: ModelSpec, provenance: Provenance, **options: Any
+) -> Result:
+    """Deprecated: `task_of(spec).decode` with `DecodeOptions`."""
+    from .base import DecodeOptions
+
+    return task_of(spec).decode(logits, prepared, case, spec, provenance, DecodeOptions(**options))
 
 
 def gland_task() -> Task:
