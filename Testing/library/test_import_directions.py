@@ -18,7 +18,6 @@ PREDICTION_PATH = (
     "VFMTransferLib.inference.doctor",
     "VFMTransferLib.cli.side_by_side",
     "VFMTransferLib.worker.jobs",
-    "VFMTransferLib.worker.batch_job",
 )
 
 
