@@ -374,9 +374,9 @@ class TransferLogic:
     def _begin(self, job: Job) -> Steps:
         yield from job.prepare()
         job.isSent = True
-        self._worker.submit(job.request, lambda reply: self._hear(job, reply))
+        self._worker.submit(job.request, lambda reply: self._receive(job, reply))
 
-    def _hear(self, job: Job, reply: Reply) -> None:
+    def _receive(self, job: Job, reply: Reply) -> None:
         """Take one message of the worker; what takes time, or must keep its order, waits for its turn."""
         if job is not self._job:
             return

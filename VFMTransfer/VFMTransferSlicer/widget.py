@@ -20,7 +20,7 @@ from .panel.views import ViewSection
 from .parameters import VFMTransferParameterNode
 
 # A section that changes a choice while it is told of another one: all are told once more, but not for ever.
-_MOST_ROUNDS = 5
+_MAX_ROUNDS = 5
 
 
 def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
@@ -32,7 +32,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     """
     study, networks, device = InputsSection(ui, logic), NetworksSection(ui, logic), DeviceSection(ui, logic)
     setup, views = SetupSection(ui, logic), ViewSection(ui, logic)
-    run = RunSection(ui, logic, (setup.whyNot, networks.whyNot))
+    run = RunSection(ui, logic, (setup.unavailableReason, networks.unavailableReason))
     for section in (setup, networks):
         section.changed.connect(run.update)
     results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
@@ -92,7 +92,7 @@ class Panel(VTKObservationMixin):
             return
         self._isUpdating = True
         try:
-            for _ in range(_MOST_ROUNDS):
+            for _ in range(_MAX_ROUNDS):
                 if not self._isStale:
                     return
                 self._isStale = False

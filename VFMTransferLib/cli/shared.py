@@ -85,7 +85,7 @@ def _described(error: BaseException) -> str:
 
 GIB = 2**30
 # Loading numpy, scipy, SimpleITK and ONNX Runtime takes 0.7 GiB of addresses.
-LEAST_GIB = 1
+MIN_GIB = 1
 
 
 def require_address_space() -> None:
@@ -101,9 +101,9 @@ def require_address_space() -> None:
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_GIB * GIB:
+    if limit != resource.RLIM_INFINITY and limit < MIN_GIB * GIB:
         raise OutOfMemoryError(
-            f"The process must be allowed {LEAST_GIB} GiB of memory, but is limited to {limit / GIB:.1f} GiB. "
+            f"The process must be allowed {MIN_GIB} GiB of memory, but is limited to {limit / GIB:.1f} GiB. "
             "Raise the limit (ulimit -v)."
         )
 

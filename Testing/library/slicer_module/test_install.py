@@ -18,28 +18,28 @@ from VFMTransferLib.inference.doctor import describe
 from VFMTransferSlicer.setup import installer as installer_file
 from VFMTransferSlicer.setup.install import (
     bestBuild,
+    buildUnavailableReason,
     consent,
     constraints,
     downloaded,
+    installUnavailableReason,
     needsRestart,
     outcomeOf,
     pipVersion,
     planInstall,
     planRepair,
     planTorchCompanions,
-    whyNotBuild,
-    whyNotInstall,
     whyPipFailed,
 )
 from VFMTransferSlicer.setup.installer import Examination, Installer, parseReport
 from VFMTransferSlicer.setup.machine_report import (
     devices,
+    gpuUnavailableReason,
     isReady,
     needsRepair,
     plain,
     reportText,
     statusLines,
-    whyNotGpu,
 )
 from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
@@ -47,25 +47,27 @@ from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
 
 def test_without_a_gpu_it_is_said_once_and_plainly():
-    assert whyNotGpu(a_report(["onnxruntime"])) == (
+    assert gpuUnavailableReason(a_report(["onnxruntime"])) == (
         "Networks run on the CPU: no NVIDIA GPU with a working driver was found."
     )
 
 
 def test_a_gpu_that_works_needs_no_word():
-    assert whyNotGpu(a_report(["onnxruntime-gpu"], [A4000], with_devices(cuda=""))) == ""
+    assert gpuUnavailableReason(a_report(["onnxruntime-gpu"], [A4000], with_devices(cuda=""))) == ""
 
 
 def test_a_gpu_without_its_build_names_the_build_to_install():
-    sentence = whyNotGpu(a_report(["onnxruntime"], [A4000]))
+    sentence = gpuUnavailableReason(a_report(["onnxruntime"], [A4000]))
     assert sentence.startswith("NVIDIA RTX A4000 is not used: ONNX Runtime is a build without GPU. Install")
     assert "pip" not in sentence
-    assert "is not installed" in whyNotGpu(a_report([], [A4000]))
+    assert "is not installed" in gpuUnavailableReason(a_report([], [A4000]))
 
 
 def test_a_gpu_build_that_does_not_start_says_why():
     onnx = with_devices(cuda="CUDAExecutionProvider did not start: no libcudnn.so.9.")
-    assert whyNotGpu(a_report(["onnxruntime-gpu"], [A4000], onnx)).endswith("did not start: no libcudnn.so.9.")
+    assert gpuUnavailableReason(a_report(["onnxruntime-gpu"], [A4000], onnx)).endswith(
+        "did not start: no libcudnn.so.9."
+    )
 
 
 def test_devices_that_work_are_offered_by_name_and_several_gpus_by_number():
@@ -190,7 +192,7 @@ def test_the_gpu_build_fits_the_driver(driver, ending):
 def test_a_build_that_cannot_work_here_says_why(package, machine, words):
     report = a_report([])
     report["machine"] |= machine
-    why = whyNotBuild(report, package)
+    why = buildUnavailableReason(report, package)
     assert words in why if words else why == ""
 
 
@@ -203,11 +205,11 @@ def test_what_is_there_is_offered_again_and_else_what_fits():
 def test_what_is_bound_to_fail_is_said_before():
     report = a_report([])
     plan = planInstall(report, "onnxruntime-gpu")
-    assert whyNotInstall(report, plan) == ""
+    assert installUnavailableReason(report, plan) == ""
     report["site_packages"]["free_disk_gb"] = 1.5
-    assert "about 3.0 GB, but only 1.5 GB" in whyNotInstall(report, plan)
+    assert "about 3.0 GB, but only 1.5 GB" in installUnavailableReason(report, plan)
     report["site_packages"]["writable"] = False
-    assert "cannot be written" in whyNotInstall(report, plan)
+    assert "cannot be written" in installUnavailableReason(report, plan)
 
 
 def test_the_question_names_packages_sizes_and_the_folder():

@@ -26,6 +26,7 @@ from VFMTransferSlicer.setup.networks import (
     brokenText,
     canDelete,
     cardOf,
+    choiceUnavailableReason,
     defaultChoice,
     importedText,
     needsTorch,
@@ -34,7 +35,6 @@ from VFMTransferSlicer.setup.networks import (
     sizeOf,
     taskTitle,
     trainedOn,
-    whyNotChosen,
 )
 from VFMTransferSlicer.signals import Signal
 from VFMTransferSlicer.workers.process import LibraryProcess
@@ -201,7 +201,7 @@ def test_two_networks_of_one_name_are_told_apart_by_their_folders(own):
         make_bundle(own / folder, "profound-upernet-lesion", name="twin")
     twins = {name for name in offered(read_catalog(), LESION) if Path(name).is_absolute()}
     assert twins == {str(own / "a"), str(own / "b")}
-    assert whyNotChosen(read_catalog(), LESION, str(own / "a")) == ""
+    assert choiceUnavailableReason(read_catalog(), LESION, str(own / "a")) == ""
 
 
 def test_a_task_without_networks_says_so(own, a_lesion_pair, monkeypatch):
@@ -214,10 +214,10 @@ def test_a_choice_that_is_not_here_is_said_and_why(own, a_lesion_pair):
     make_bundle(own / "bad")
     (own / "bad" / METADATA).write_text("{", encoding="utf-8")
     found = read_catalog()
-    assert "is not on this computer" in whyNotChosen(found, LESION, "elsewhere")
-    assert "is not for Classification" in whyNotChosen(found, CLASSIFICATION, "lesion-scratch")
-    assert "cannot be used" in whyNotChosen(found, LESION, "bad")
-    assert whyNotChosen(found, LESION, "") == ""
+    assert "is not on this computer" in choiceUnavailableReason(found, LESION, "elsewhere")
+    assert "is not for Classification" in choiceUnavailableReason(found, CLASSIFICATION, "lesion-scratch")
+    assert "cannot be used" in choiceUnavailableReason(found, LESION, "bad")
+    assert choiceUnavailableReason(found, LESION, "") == ""
     assert brokenText(found).startswith("'bad' cannot be used: configs/metadata.json must be JSON")
 
 
@@ -359,10 +359,10 @@ def test_a_saved_choice_that_is_not_here_is_shown_said_and_kept(section, ui):
     assert section.parameters.bundleA == "elsewhere"
     assert ui.bundleAComboBox.items[ui.bundleAComboBox.currentIndex] == ("elsewhere (not here)", "elsewhere")
     assert ui.bundleACardLabel.text.startswith("Network 'elsewhere' is not on this computer.")
-    assert section.whyNot() == ui.bundleACardLabel.text
+    assert section.unavailableReason() == ui.bundleACardLabel.text
     ui.bundleAComboBox.choose(PRETRAINED)
     section.update()
-    assert section.whyNot() == ""
+    assert section.unavailableReason() == ""
 
 
 def test_a_task_of_another_version_is_said_and_replaced(section, ui):

@@ -10,7 +10,12 @@ from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipb
 from qt_stand_ins import AnEventLoop
 
 from VFMTransferSlicer.setup import install
-from VFMTransferSlicer.setup.install import TorchInstaller, installAndExit, torchCommands, whyNotTorchExtension
+from VFMTransferSlicer.setup.install import (
+    TorchInstaller,
+    installAndExit,
+    torchCommands,
+    torchExtensionUnavailableReason,
+)
 from VFMTransferSlicer.setup.installer import Examination, Installer
 from VFMTransferSlicer.signals import Signal
 
@@ -159,14 +164,14 @@ def test_where_all_is_well_the_box_stays_closed(open_with, ui, logic):
     assert ui.setupCollapsibleButton.collapsed
     assert ui.setupStatusLabel.text.startswith("Ready: ONNX Runtime 1.32.0 on CPU.")
     assert logic.machine == READY == section.report
-    assert section.whyNot() == ""
+    assert section.unavailableReason() == ""
     assert not ui.setupRepairButton.enabled
 
 
 def test_where_nothing_runs_the_box_opens_and_the_run_button_knows(open_with, ui):
     section = open_with(NOTHING)
     assert not ui.setupCollapsibleButton.collapsed
-    assert section.whyNot() == "Set-up: install ONNX Runtime."
+    assert section.unavailableReason() == "Set-up: install ONNX Runtime."
     assert ui.setupInstallButton.enabled
 
 
@@ -178,7 +183,7 @@ def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, chil
     ui.setupInstallButton.click()
     assert "onnxruntime>=1.20" in answers.asked[0]
     assert section.worker.closed == 1
-    assert section.whyNot() == "Set-up: packages are being installed."
+    assert section.unavailableReason() == "Set-up: packages are being installed."
     assert not ui.setupInstallButton.enabled
     children.report = READY
     children.end_all()
@@ -187,7 +192,7 @@ def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, chil
     assert ui.setupStatusLabel.text.startswith("Installed, and it works.\nReady")
     assert any(line.startswith("pip install") for line in ui.setupLogTextEdit.lines)
     assert changes == [True, False]
-    assert section.whyNot() == ""
+    assert section.unavailableReason() == ""
 
 
 def test_who_says_no_changes_nothing(open_with, ui, children, answers):
@@ -225,7 +230,7 @@ def test_a_failed_install_says_what_to_do(open_with, ui, children):
     ui.setupInstallButton.click()
     children.end_all()
     assert ui.setupStatusLabel.text.startswith("There is no ready-made package for this Python on this system.")
-    assert section.whyNot() == "Set-up: install ONNX Runtime."
+    assert section.unavailableReason() == "Set-up: install ONNX Runtime."
     assert ui.setupInstallButton.enabled
 
 
@@ -334,7 +339,7 @@ def test_without_its_extension_the_way_to_pytorch_is_said(no_extension, open_wit
 
 def test_another_python_gets_pytorch_by_itself(in_qt, extension, settings):  # noqa: F811
     settings["VFMTransfer/Python"] = "/opt/python"
-    assert "install PyTorch there" in whyNotTorchExtension()
+    assert "install PyTorch there" in torchExtensionUnavailableReason()
 
 
 def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(

@@ -29,12 +29,12 @@ from ..setup.networks import (
     brokenText,
     canDelete,
     cardOf,
+    choiceUnavailableReason,
     defaultChoice,
     importedText,
     needsTorch,
     offered,
     taskTitle,
-    whyNotChosen,
 )
 from ..signals import Signal
 from ..workers.process import LibraryProcess
@@ -201,7 +201,7 @@ class Importing:
         if not paths:
             return
         try:
-            if why := self._whyNot(list(paths)):
+            if why := self._unavailableReason(list(paths)):
                 self._say(why)
                 return
             options = self._replacing(list(paths))
@@ -221,7 +221,7 @@ class Importing:
         self._say(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
         child.start()
 
-    def _whyNot(self, paths: list[Path]) -> str:
+    def _unavailableReason(self, paths: list[Path]) -> str:
         if not needsTorch(paths) or self._networks.machine is None:
             return ""
         if "version" in self._networks.machine["runtimes"]["torch"]:
@@ -327,11 +327,11 @@ class NetworksSection:
         """Stop what goes on outside the panel."""
         self._importing.close()
 
-    def whyNot(self) -> str:
+    def unavailableReason(self) -> str:
         """A sentence where a chosen network is not here, so that no run can begin; empty where all are."""
         chosen = self._parameters
         names = () if chosen is None else (chosen.bundleA, chosen.bundleB)
-        return next(filter(None, (whyNotChosen(self._catalog, chosen.task, name) for name in names)), "")
+        return next(filter(None, (choiceUnavailableReason(self._catalog, chosen.task, name) for name in names)), "")
 
     def onArmLoaded(self, arm: ArmInScene) -> None:
         self._times.remember(arm.numbers)
@@ -433,7 +433,9 @@ class NetworksSection:
             bundle = choices.get(name)
             self._menus[letter].setBundle(bundle, isFree=not self._logic.isRunning)
             if bundle is None:
-                label.text = whyNotChosen(self._catalog, self._parameters.task, name) or self._noneText(letter)
+                label.text = choiceUnavailableReason(self._catalog, self._parameters.task, name) or self._noneText(
+                    letter
+                )
                 label.toolTip = ""
             else:
                 card = cardOf(bundle, self._checks.stateOf(bundle), self._times.last(bundle, self._device()))

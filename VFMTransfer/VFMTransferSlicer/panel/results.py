@@ -43,7 +43,7 @@ from ..results.numbers import (
 )
 from ..runs import RunInScene
 
-MOST_HEIGHT_PX = 240  # a longer table scrolls
+MAX_HEIGHT_PX = 240  # a longer table scrolls
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _fitHeight(table: qt.QTableWidget) -> None:
     """Show all rows without a bar of its own, which nobody finds inside a panel that scrolls itself."""
     rows, head = table.verticalHeader().length(), table.horizontalHeader().sizeHint.height()
     bar = table.horizontalScrollBar().sizeHint.height()  # there may be one where the panel is narrow
-    table.setFixedHeight(min(rows + head + bar + 2 * table.frameWidth, MOST_HEIGHT_PX))
+    table.setFixedHeight(min(rows + head + bar + 2 * table.frameWidth, MAX_HEIGHT_PX))
 
 
 _SEG_MODULE = "DICOMSegmentationPlugin"

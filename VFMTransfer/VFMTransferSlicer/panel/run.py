@@ -19,11 +19,11 @@ from VFMTransferLib.worker.messages import Log, Progress
 from ..logic import TransferLogic, missingInputs
 from ..parameters import VFMTransferParameterNode
 from ..runs import ArmClock, ArmInScene, RunInScene
-from ..setup.machine_report import detailsOf, devices, whyNotGpu
+from ..setup.machine_report import detailsOf, devices, gpuUnavailableReason
 from ..workers.process import PYTHON_SETTING, chosenPython
 
 _MINUTE_S = 60
-_MOST_S = 90  # from here on in minutes
+_MAX_S = 90  # from here on in minutes
 _DONE = "done"  # no word of the worker's
 
 
@@ -65,7 +65,7 @@ class ProgressRow:
         for widget in (self._title, self._bar, self._words):
             widget.visible = isShown
 
-    def hear(self, progress: Progress) -> None:
+    def receive(self, progress: Progress) -> None:
         """Show how far it is."""
         self._clock.receive(progress.stage, progress.fraction)
         self._bar.value = round(100 * progress.fraction)
@@ -87,7 +87,7 @@ class ProgressRow:
 
 
 def _remainingWords(seconds: float) -> str:
-    if seconds > _MOST_S:
+    if seconds > _MAX_S:
         return _("about {minutes} min left").format(minutes=round(seconds / _MINUTE_S))
     return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
 
@@ -128,7 +128,7 @@ class DeviceSection:
         _select(self._ui.runtimeComboBox, runtime)
         self._offerDevices(runtime, device)
         machine = self._logic.machine
-        self._ui.deviceReasonLabel.text = "" if machine is None else whyNotGpu(machine)
+        self._ui.deviceReasonLabel.text = "" if machine is None else gpuUnavailableReason(machine)
 
     def onRuntime(self, index: int) -> None:
         """The user chose a runtime; a device of another one means nothing to it."""
@@ -275,7 +275,7 @@ class RunSection:
         title = stageTitle(progress.stage)
         if progress.stage not in _OF_BOTH:
             title = f"{row.letter}: {title}"
-            row.hear(progress)
+            row.receive(progress)
         if title != self._stage:
             self._stage = title
             self._note(title)

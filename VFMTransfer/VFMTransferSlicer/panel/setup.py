@@ -20,16 +20,16 @@ from ..setup.install import (
     Plan,
     TorchInstaller,
     bestBuild,
+    buildUnavailableReason,
     consent,
+    installUnavailableReason,
     outcomeOf,
     planInstall,
     planRepair,
     planTorchCompanions,
     torchCommands,
     torchConsent,
-    whyNotBuild,
-    whyNotInstall,
-    whyNotTorchExtension,
+    torchExtensionUnavailableReason,
 )
 from ..setup.installer import Examination, Installer
 from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
@@ -104,7 +104,7 @@ class SetupSection:
         ui, report, isRunning = self._ui, self.report, self._logic.isRunning
         isFree = report is not None and not self.isBusy and not isRunning
         package = self._package()
-        why = whyNotBuild(report, package) if report is not None and package else ""
+        why = buildUnavailableReason(report, package) if report is not None and package else ""
         status = "" if self.isBusy else self._status  # which is about to change
         ui.setupStatusLabel.text = "\n".join(filter(None, (self._outcome, status)))
         ui.setupPackageComboBox.enabled = isFree
@@ -122,7 +122,7 @@ class SetupSection:
         self._installer.detach()
         self._torch.detach()
 
-    def whyNot(self) -> str:
+    def unavailableReason(self) -> str:
         """A sentence where no run can begin; empty where one can, or nobody looked yet."""
         if self.isBusy:
             return _("Set-up: packages are being installed.")
@@ -190,7 +190,7 @@ class SetupSection:
         if "version" in torch:
             self._begin(planTorchCompanions(self.report))
             return
-        if why := whyNotTorchExtension() or whyNotInstall(self.report, Plan(())):
+        if why := torchExtensionUnavailableReason() or installUnavailableReason(self.report, Plan(())):
             self._outcome = why
         elif self._ask(torchConsent()):
             self._outcome = _("Installing PyTorch…")
@@ -203,7 +203,7 @@ class SetupSection:
             self._outcome = _("PyTorch and what goes with it are installed.")
         elif theWorker().is_busy:  # for the console; it holds the files that are to be replaced
             self._outcome = _("A run is on its way. Wait for it, or cancel it.")
-        elif why := whyNotInstall(self.report, plan):
+        elif why := installUnavailableReason(self.report, plan):
             self._outcome = why
         elif self._ask(consent(plan, self.report["site_packages"]["folder"])):
             self._plan = plan

@@ -62,7 +62,7 @@ class ViewTools:
         """Show on the widgets what there is; none of them is to take it for a click."""
         self._isTelling = True
         try:
-            self._tell(self._viewing())
+            self._report(self._viewing())
         finally:
             self._isTelling = False
 
@@ -103,7 +103,7 @@ class ViewTools:
         """What to change; None where a widget only says what there is."""
         return None if self._isTelling else self._viewing()
 
-    def _tell(self, viewing: Viewing | None) -> None:
+    def _report(self, viewing: Viewing | None) -> None:
         ui, canCompare = self._ui, viewing is not None
         for widget in (ui.fadeSlider, ui.flickerButton):
             widget.enabled = canCompare
@@ -180,7 +180,7 @@ class ViewSection:
         run = self._run()
         if self.isShown and not self._logic.isRunning:  # what was shown stays until there is something new
             self._follow(run)
-        self._tell(run)
+        self._report(run)
 
     def onStarted(self, run: RunInScene) -> None:
         """The views are made while the networks work."""
@@ -307,7 +307,7 @@ class ViewSection:
         if not self.isShown:
             self._isBlinded = False
         self._tools.reset()
-        self._tell(self._run())
+        self._report(self._run())
 
     def _follow(self, run: RunInScene | None) -> None:
         """Change what is shown with the choices."""
@@ -324,16 +324,16 @@ class ViewSection:
         if self._parameters is not None:
             self._views.viewing.setStyle(self._parameters.segmentStyle, self._parameters.opacity)
 
-    def _tell(self, run: RunInScene | None) -> None:
+    def _report(self, run: RunInScene | None) -> None:
         """Show on the widgets what there is; none of them is to take it for a click."""
         self._isTelling = True
         try:
-            self._tellViews(run)
+            self._notifyViews(run)
         finally:
             self._isTelling = False
         self._tools.update()
 
-    def _tellViews(self, run: RunInScene | None) -> None:
+    def _notifyViews(self, run: RunInScene | None) -> None:
         ui, chosen = self._ui, self._parameters
         ui.sideBySideButton.enabled = run is not None and not self._isReading
         ui.sideBySideButton.checked = self.isShown

@@ -17,7 +17,7 @@ from pathlib import Path
 import slicer
 
 from ..workers.process import NOT_STARTED, Child, MakeProcess, chosenPython, newProcess, workerPython
-from .machine_report import Report, builds, lacking, needsRepair, nvidiaDriver, whyNotGpu
+from .machine_report import Report, builds, gpuUnavailableReason, lacking, needsRepair, nvidiaDriver
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
@@ -205,7 +205,7 @@ def planTorchCompanions(report: Report) -> Plan:
     return Plan(lacking, downloadMb=20, diskMb=60)
 
 
-def whyNotBuild(report: Report, package: str) -> str:
+def buildUnavailableReason(report: Report, package: str) -> str:
     """A sentence where a build cannot work on this computer; empty where it can."""
     machine, system = report["machine"]["architecture"], report["machine"]["system"]
     if package == "onnxruntime-openvino" and not (system.startswith("Linux") and machine in _X86):
@@ -227,10 +227,10 @@ def bestBuild(report: Report) -> str:
     installed = [name for name in builds(report) if name in BUILDS]
     if len(installed) == 1:
         return installed[0]
-    return "onnxruntime" if whyNotBuild(report, "onnxruntime-gpu") else "onnxruntime-gpu"
+    return "onnxruntime" if buildUnavailableReason(report, "onnxruntime-gpu") else "onnxruntime-gpu"
 
 
-def whyNotInstall(report: Report, plan: Plan) -> str:
+def installUnavailableReason(report: Report, plan: Plan) -> str:
     """A sentence where a plan is bound to fail, said before anything is removed; empty where it is not."""
     place = report["site_packages"]
     if not place["writable"]:
@@ -276,7 +276,7 @@ def outcomeOf(plan: Plan, report: Report, imported: Iterable[str]) -> str:
     if broken := needsRepair(report):
         return broken
     isForGpu = any(name.startswith("onnxruntime-gpu") for name in plan.requirements)
-    if isForGpu and whyNotGpu(report):
+    if isForGpu and gpuUnavailableReason(report):
         return "Installed, but the GPU is not used; the reason is below."
     restart = " Slicer itself has the former one in use: start Slicer again." if needsRestart(plan, imported) else ""
     return f"Installed, and it works.{restart}"
@@ -370,7 +370,7 @@ class TorchInstaller:
         self._onDone(failed if exitCode else "")
 
 
-def whyNotTorchExtension() -> str:
+def torchExtensionUnavailableReason() -> str:
     """A sentence where PyTorch cannot be installed from here; empty where it can."""
     if chosenPython():
         return "Another Python is chosen under Runtime and device: install PyTorch there with its own pip."

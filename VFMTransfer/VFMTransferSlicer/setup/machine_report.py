@@ -116,7 +116,7 @@ def needsRepair(report: Report) -> str:
     return ""
 
 
-def whyNotGpu(report: Report) -> str:
+def gpuUnavailableReason(report: Report) -> str:
     """One sentence that says why networks do not run on a GPU here; empty where they can."""
     if any(_works(report, runtime, device) for runtime in RUNTIMES for device in _GPUS):
         return ""
@@ -163,7 +163,7 @@ def statusLines(report: Report) -> list[str]:
             _readiness(report),
             f"This Python lacks {', '.join(lacking(report))}. Press Install." if lacking(report) else "",
             needsRepair(report),
-            whyNotGpu(report),
+            gpuUnavailableReason(report),
             _torchLine(report),
             _placeLine(report),
             *_longPath(report),

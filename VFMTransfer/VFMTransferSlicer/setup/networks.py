@@ -18,7 +18,7 @@ from VFMTransferLib.core.terms import RESEARCH_USE, Arm
 from VFMTransferLib.tasks import TASKS
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial", re.IGNORECASE)
-_MOST_S = 90  # from here on in minutes
+_MAX_S = 90  # from here on in minutes
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _megabytes(size: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < _MOST_S else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if seconds < _MAX_S else f"{seconds / 60:.0f} min"
 
 
 def _plural(count: int, one: str, many: str) -> str:
@@ -237,7 +237,7 @@ def defaultChoice(catalog: Catalog, task: str) -> tuple[str, str]:
     return first or next((key for key in choices if key != second), ""), second
 
 
-def whyNotChosen(catalog: Catalog, task: str, name: str) -> str:
+def choiceUnavailableReason(catalog: Catalog, task: str, name: str) -> str:
     """A sentence where a choice is no network for the task here; empty where it is one, or nothing is chosen."""
     if not name or name in offered(catalog, task):
         return ""
