@@ -32,6 +32,7 @@ from VFMTransferLib.study.config import CONFIG
 from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
 from VFMTransferLib.study.summary import SummaryRow, summarize
 from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, write_tables
+from VFMTransferLib.tasks import find_task
 from VFMTransferLib.training import cases as study_source
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
 
@@ -253,8 +254,14 @@ def summarize_again(folder):
 
 
 def test_the_command_answers_for_phantoms(a_pretraining, a_study_folder, capsys, monkeypatch):
-    widths, plain = [], candidates.around_gland
-    monkeypatch.setattr(candidates, "around_gland", lambda study, width: (widths.append(width), plain(study, width))[1])
+    task = type(find_task("adc-translation"))
+    widths, plain = [], task.around_gland
+
+    def cut(self, labeled, width_mm):
+        widths.append(width_mm)
+        return plain(self, labeled, width_mm)
+
+    monkeypatch.setattr(task, "around_gland", cut)
     command = ["advise", "adc-translation", "--phantoms", "4", "--pretrained", str(a_pretraining)]
     assert main([*command, "--study", str(a_study_folder), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
