@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from study_examples import SPACING_MM, a_study, tiny_study_spec, write_case
+from study_examples import SPACING_MM, a_study, write_case
+from tiny_commands import use_small_networks
 from training_cases import tiny_case, tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
 from VFMTransferLib.bundles.bundle import read_bundle, verify
@@ -23,7 +24,6 @@ from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom.store import Phantoms, PhantomSplit
 from VFMTransferLib.tasks.base import MaskNames
-from VFMTransferLib.training import finetune as finetuning
 from VFMTransferLib.training import recipes as module
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
@@ -48,7 +48,7 @@ GROUPS = (Phantoms(0, 1), Phantoms(1, 1), Phantoms(2, 1))
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
-    monkeypatch.setattr(finetuning, "demonstration", tiny_study_spec)
+    use_small_networks(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
