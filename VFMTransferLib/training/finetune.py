@@ -33,6 +33,7 @@ from .augmentation import Augmentation
 from .cases import Split, StudySet
 from .distributed import DistributedContext
 from .loop import (
+    BUNDLE_VERSION,
     CHECKPOINT,
     Progress,
     Run,
@@ -45,7 +46,6 @@ from .loop import (
 from .samples import samples_of
 from .validation import ValidationCases
 
-VERSION = "1.0.0"  # of the bundles
 SCORE = "score"  # the task's primary measure in a run's history
 _RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
@@ -287,7 +287,7 @@ def write_arm(
         folder=folder,
         name=folder.name,
         title=f"{title or spec.title}, {_ARM_TITLES[arm]}",
-        version=VERSION,
+        version=BUNDLE_VERSION,
         spec=spec,
         arm=arm,
         training={

@@ -26,6 +26,7 @@ from ..core.errors import CheckpointError
 from ..core.files import atomic_file
 from .distributed import DistributedContext
 
+BUNDLE_VERSION = "1.0.0"  # of what is trained here
 CHECKPOINT = "checkpoint.pt"
 # Of the random streams; a checkpoint of another version would go on with other random numbers.
 _VERSION = "random streams 2"

@@ -28,6 +28,7 @@ from .augmentation import Augmentation
 from .crops import sample_view, training_case
 from .distributed import DistributedContext
 from .loop import (
+    BUNDLE_VERSION,
     CHECKPOINT,
     Progress,
     Run,
@@ -40,7 +41,6 @@ from .loop import (
 )
 from .slices import sample_slice, slice_case
 
-VERSION = "1.0.0"  # of the bundles
 _RATE = 1e-3
 # A random view of a case.
 Shown = Callable[[Generator], View]
@@ -172,7 +172,7 @@ def write_pretrained(
         folder=folder,
         name=folder.name,
         title=f"{spec.title}, {pretext.name}",
-        version=VERSION,
+        version=BUNDLE_VERSION,
         spec=spec,
         training={"pretext": pretext.name, "data": data, "cases": names, "config": document, **run_record(run)},
         license="Apache-2.0" if data.endswith("phantoms") else "unknown",
