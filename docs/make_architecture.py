@@ -1,20 +1,20 @@
 """Draw the rooms of the library and their imports: `python docs/make_architecture.py` writes `docs/images/rooms.svg`.
 
-The order of the rooms is that of `pyproject.toml`; arrows are the imports that the files have. Standard library only.
+The order of the rooms is that of `pyproject.toml`, their texts are those of their `__init__.py`; an arc joins a room to
+each room that its files import. Standard library only.
 """
 
 from __future__ import annotations
 
 import ast
 import tomllib
-from collections import Counter
 from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "VFMTransferLib"
 TARGET = Path(__file__).parent / "images" / "rooms.svg"
-WIDTH, ROW, TOP, LEFT, BOX_WIDTH, BOX = 900, 46, 20, 330, 560, 34
+WIDTH, ROW, TOP, LEFT, BOX_WIDTH, BOX = 1060, 46, 20, 330, 720, 34
 _COLORS = ("#3b6ea5", "#a56a3b", "#4f8a5b", "#8a4f7d", "#6b6b6b")
 
 
@@ -26,13 +26,13 @@ def rooms() -> list[str]:
     return list(reversed(layers))
 
 
-def imports() -> Counter[tuple[str, str]]:
-    """How many files of a room import a room, by (importing, imported)."""
-    found: Counter[tuple[str, str]] = Counter()
-    for path in sorted(LIBRARY.rglob("*.py")):
+def imports() -> set[tuple[str, str]]:
+    """Pairs (importing room, imported room)."""
+    found = set()
+    for path in LIBRARY.rglob("*.py"):
         parts = path.relative_to(LIBRARY).parts
         if len(parts) > 1:
-            found.update((parts[0], room) for room in imported_rooms(path) if room != parts[0])
+            found |= {(parts[0], room) for room in imported_rooms(path) if room != parts[0]}
     return found
 
 
@@ -50,13 +50,13 @@ def imported_rooms(path: Path) -> set[str]:
 
 
 def first_sentence(room: str) -> str:
-    """What a room's `__init__` says of it, to the first full stop or colon."""
+    """The first sentence of a room's `__init__.py`."""
     text = ast.get_docstring(ast.parse((LIBRARY / room / "__init__.py").read_text(encoding="utf-8"))) or ""
-    return " ".join(text.split(". ")[0].split("\n\n")[0].split()).rstrip(".")
+    return " ".join(text.split(". ")[0].split("\n\n")[0].split()).rstrip(".").replace("`", "")
 
 
 def drawing() -> str:
-    """The picture as SVG: one row a room, an arc to each room that it imports, as thick as many files do."""
+    """The picture as SVG: one row a room, an arc to each room that it imports; one against the order would be red."""
     order, found = rooms(), imports()
     middle = {room: TOP + ROW * place + BOX / 2 for place, room in enumerate(order)}
     height = TOP * 2 + ROW * len(order)
@@ -64,14 +64,14 @@ def drawing() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
-    for (importing, imported), files in sorted(found.items()):
+    for importing, imported in sorted(found):
         span = order.index(importing) - order.index(imported)
         reach = LEFT - 8 - min(abs(span) * 24, LEFT - 20)
         color = _COLORS[order.index(importing) % len(_COLORS)] if span > 0 else "#d02020"
         parts.append(
             f'<path d="M {LEFT} {middle[importing]:.0f} C {reach} {middle[importing]:.0f}, {reach} '
             f'{middle[imported]:.0f}, {LEFT} {middle[imported]:.0f}" fill="none" stroke="{color}" '
-            f'stroke-opacity="0.55" stroke-width="{min(0.6 + files / 4, 5):.1f}"/>'
+            f'stroke-opacity="0.55" stroke-width="1.5"/>'
         )
     for room in order:
         y = middle[room] - BOX / 2
@@ -84,7 +84,7 @@ def drawing() -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def shortened(text: str, limit: int = 82) -> str:
+def shortened(text: str, limit: int = 110) -> str:
     """Text that fits into a box, cut at a word."""
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
 

@@ -1,6 +1,7 @@
 """The repository itself: sizes, versions, links, packaging lists."""
 
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import VFMTransferLib
 
 ROOT = Path(__file__).resolve().parents[2]
 MB = 1024 * 1024
+SOURCE_FILE = re.compile(r"`((?:[\w<>-]+/)*[\w<>-]+\.(?:py|schema\.json))`")
 MARKDOWN_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -73,6 +75,42 @@ def test_links_in_the_documentation_lead_to_files(tracked_files):
         if "://" not in link and not link.startswith("mailto:") and not (page.parent / link).exists()
     ]
     assert broken == []
+
+
+def test_the_picture_of_the_rooms_is_what_the_code_gives():
+    script = runpy.run_path(str(ROOT / "docs" / "make_architecture.py"))
+    assert script["TARGET"].read_text(encoding="utf-8") == script["drawing"](), "Run python docs/make_architecture.py."
+
+
+def test_the_documentation_names_files_that_exist(tracked_files):
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    known = {str(path.relative_to(ROOT)) for path in tracked_files}
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in pages
+        for name in SOURCE_FILE.findall(page.read_text(encoding="utf-8"))
+        if not _files_named(name, known)
+    ]
+    assert missing == []
+
+
+def test_the_architecture_names_what_its_files_hold(tracked_files):
+    known = {str(path.relative_to(ROOT)) for path in tracked_files}
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    unknown = []
+    for entry in re.findall(r"^(?:\d+\. |\| ).+(?:\n   .+)*", page, re.MULTILINE):
+        files = [file for name in SOURCE_FILE.findall(entry) for file in _files_named(name, known)]
+        text = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+        names = [name for name in re.findall(r"`([A-Za-z_.]+)`", entry) if not name.endswith((".py", ".json"))]
+        unknown += [name for name in names if not re.search(rf"\b{name.split('.')[-1]}\b", text)]
+    assert unknown == []
+
+
+def _files_named(name: str, known: set[str]) -> list[str]:
+    """Files of the repository that a name in the documentation stands for; `<task>` stands for any folder."""
+    pattern = re.compile(re.sub(r"<\w+>", r"[^/]+", re.escape(name)))
+    roots = ("", "VFMTransferLib/", "VFMTransfer/VFMTransferSlicer/")
+    return [file for file in sorted(known) if any(pattern.fullmatch(file.removeprefix(root)) for root in roots)]
 
 
 def test_the_licence_is_named_and_present():

@@ -1,4 +1,4 @@
-"""Two results compared, and a result scored against a reference.
+"""Two results compared, and a result measured against a reference.
 
 Imports `core` to `inference`.
 """

@@ -1,4 +1,7 @@
-"""Procedural prostate MRI with exact truth: the embedded default input, the tests' and the training's source."""
+"""Synthetic prostate MRI with exact truth: the default input, and a source of training cases and of tests.
+
+Imports `core` to `io`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures and the page that shows two results side by side."""
+"""Pages and figures of a case and of a transfer study.
+
+Imports `core` to `study`.
+"""
 
 from __future__ import annotations
 
