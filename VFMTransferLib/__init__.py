@@ -8,8 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .core import aliases
-from .core.version import __version__
+from .core import __version__, aliases
 
 if TYPE_CHECKING:
     from .bundles.weights import load_network

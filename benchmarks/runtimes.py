@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from VFMTransferLib.bundles.catalog import default_pair
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.runtimes import open_session
 
 from .measure import Measurement, median_s
@@ -19,7 +18,7 @@ THREADS = (1, 2)
 
 def measure() -> Iterator[Measurement]:
     """The shipped anatomy network on one window."""
-    bundle, _ = default_pair(TaskId.ANATOMY_SEGMENTATION)
+    bundle, _ = default_pair("anatomy-segmentation")
     grid = bundle.spec.preprocess
     window = np.random.default_rng(0).standard_normal((1, len(grid.sequences), *grid.patch)).astype(np.float32)
     before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.machine import cpu_name
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.encoders import build_network, find_family, pretrained_families, published_models
 from VFMTransferLib.encoders.base import ModelSpec
@@ -27,7 +27,7 @@ from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 from VFMTransferLib.encoders.profound.spec import PROFOUND_ENCODER
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.tasks import find_task
+from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.crops import sample_view, training_case
 from VFMTransferLib.training.loop import Run, Schedule
@@ -51,7 +51,7 @@ def seconds() -> dict[str, float]:
     """Processor seconds of what a training does, at published size."""
     case, gland, classes = _a_study()
     how, generator = Augmentation(), Generator().manual_seed(0)
-    lesions = replace(PROFOUND_ENCODER, task=TaskId.LESION_SEGMENTATION)
+    lesions = replace(PROFOUND_ENCODER, task="lesion-segmentation")
     with TemporaryDirectory() as name:
         for sequence, volume in case.volumes.items():
             write_volume(volume, Path(name) / f"{sequence}.nii.gz")
@@ -92,7 +92,7 @@ def counted() -> dict[str, Any]:
         image, visible = torch.randn(1, 3, *PROFOUND_ENCODER.preprocess.patch), torch.ones(1, 1, 4, 14, 14)
         rows = {"mae": _row(autoencoder, lambda: autoencoder.loss(image, visible))}
         for family in pretrained_families():
-            for task in TaskId:
+            for task in TASKS:
                 spec = find_family(family).network_for(find_task(task), "published")
                 network, inputs = build_network(spec).eval(), _inputs(spec)
                 rows[f"{family} {task}"] = _row(network, lambda n=network, x=inputs: n(*x))

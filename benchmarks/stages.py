@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from VFMTransferLib.bundles.catalog import default_pair
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.inference.predict import predict, save_result
 from VFMTransferLib.io import read_case
 from VFMTransferLib.phantom import make_phantom, write_phantom
@@ -20,7 +20,7 @@ PHANTOM_SEED = 7
 
 def measure() -> Iterator[Measurement]:
     """The shipped anatomy network on a phantom's files, through ONNX Runtime."""
-    bundle, _ = default_pair(TaskId.ANATOMY_SEGMENTATION)
+    bundle, _ = default_pair("anatomy-segmentation")
     with TemporaryDirectory() as name:
         folder = Path(name)
         study = write_phantom(make_phantom(PHANTOM_SEED, sequences=[Sequence.T2W]), folder / "study")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.cases import task_cases
 from VFMTransferLib.study.config import RunKey
 from VFMTransferLib.study.sweep import SweepObserver, open_sweep, run_sweep
@@ -64,7 +63,7 @@ def measure() -> Iterator[Measurement]:
             with open_sweep(folder / f"study-{count}", path, only={"arm": ["scratch"]}) as sweep:
                 kept = folder / f"study-{WORKERS[0]}" / "work" / "phantoms"
                 if count == WORKERS[0]:
-                    task_cases(sweep.config, TaskId.ANATOMY_SEGMENTATION, sweep.workspace)
+                    task_cases(sweep.config, "anatomy-segmentation", sweep.workspace)
                 else:
                     shutil.copytree(kept, sweep.workspace.phantoms)
                 clock = _Clock()

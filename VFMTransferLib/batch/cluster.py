@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
+from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import ClusterError
 from ..core.machine import memory_bytes
-from ..core.version import __version__
 from ..inference.predict import PredictOptions, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases

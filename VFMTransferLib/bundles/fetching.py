@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from ..core import __version__
 from ..core.errors import DownloadError
 from ..core.files import writing
 from ..core.terms import RESEARCH_USE, Sequence
-from ..core.version import __version__
 from .archive import is_bundle_zip, license_of
 from .bundle import Bundle, file_sha256
 from .catalog import user_folder

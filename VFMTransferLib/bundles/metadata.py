@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from ..core import __version__
 from ..core.decoding import from_json, to_json
 from ..core.errors import BundleError
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
-from ..core.version import __version__
 from ..encoders.base import ACTIVATIONS, FAMILIES, NEIGHBORS, NORMALIZATIONS, ModelSpec, family_of
 from ..tasks import TASKS
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from ..core import __version__
 from ..core.terms import RESEARCH_USE
-from ..core.version import __version__
 from . import (
     advise,
     compare,

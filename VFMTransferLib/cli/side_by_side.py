@@ -8,7 +8,7 @@ from pathlib import Path
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair
 from ..core.case import Case
-from ..core.region import within_roi
+from ..core.placement import within_roi
 from ..core.terms import Label
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec

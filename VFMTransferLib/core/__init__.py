@@ -3,3 +3,5 @@ configuration files, whole-or-nothing files, and facts about the machine.
 
 Imports nothing of this library.
 """
+
+__version__ = "0.1.0"

@@ -85,6 +85,6 @@ def require_library(client: Client, version: str) -> None:
 
 
 def _version_there() -> str:
-    from .version import __version__
+    from . import __version__
 
     return __version__

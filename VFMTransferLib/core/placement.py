@@ -1,4 +1,4 @@
-"""Where a network's input lies in a case: normalization, windows, and the way back to the scanned grid.
+"""Where a network's input lies in a case: normalization, windows, a region of interest, and the way back.
 
 Windows are counted in voxels in array order (z, y, x). A start may be negative and a window may reach past the end:
 that part is padding, zeros on the way in and dropped on the way out.
@@ -6,15 +6,21 @@ that part is padding, zeros on the way in and dropped on the way out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
+from .case import Case
+from .errors import ImageError
+from .terms import Label
 from .volume import Geometry, IntTriple, Volume
 
 GAUSSIAN_SIGMA = 0.125
 SMALLEST_WEIGHT = 1e-3
+REFERENCE_NOTE = "The reference counts inside the region of interest only."
+RESTORED_NOTE = "The region of interest changes nothing here, since this network restores the whole image."
+RIM_NOTE = "The region of interest is larger than what the network sees; look at its rim yourself."
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,9 @@ class Prepared:
 def to_reference(
     array: np.ndarray, prepared: Prepared, name: str, *, fill: float = 0.0, target: Geometry | None = None
 ) -> Volume:
-    """An output of the network (D, H, W) on the grid of the reference sequence, linearly.
+    """An output of the network (D, H, W) on `prepared.region`, put on the grid of the reference sequence, linearly.
 
     Args:
-        array: Values on `prepared.region`.
-        prepared: The record of where that lies.
-        name: What to call the volume.
         fill: Value outside of what the network saw.
         target: Another grid to come back to.
     """
@@ -91,12 +94,7 @@ def to_reference(
 
 
 def is_cut(marked: Volume, prepared: Prepared) -> bool:
-    """Whether what is marked reaches a face of the network's window behind which the field of view goes on.
-
-    Args:
-        marked: Non-zero where something is marked, any grid.
-        prepared: The record of the window.
-    """
+    """Whether what is marked, on any grid, reaches a face of the network's window behind which the image goes on."""
     voxels = np.argwhere(marked.array > 0)
     if len(voxels) == 0:
         return False
@@ -126,13 +124,8 @@ def centered_start(size: IntTriple, patch: IntTriple, center: tuple[float, float
     """First voxel of one window of `patch` voxels.
 
     Without `center` this is the published crop: size // 2 - patch // 2, and along an axis shorter than the
-    patch padding of width // 2 before. With `center` the window lies around it, moved inwards so that no
-    tissue is given up for padding.
-
-    Args:
-        size: Voxels of the volume.
-        patch: Voxels of the window.
-        center: Continuous index of what must be in the middle.
+    patch padding of width // 2 before. With `center`, a continuous index, the window lies around it, moved inwards
+    so that no tissue is given up for padding.
     """
     middle = [n // 2 for n in size] if center is None else [round(c) for c in center]
     start = [
@@ -155,16 +148,11 @@ def window_starts(size: IntTriple, patch: IntTriple, overlap: float) -> tuple[In
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"Overlap must be at least 0 and below 1, got {overlap}.")
-    axes = [_starts_along(n, p, overlap) for n, p in zip(size, patch, strict=True)]
+    axes = []
+    for n, p in zip(size, patch, strict=True):
+        step = max(int(p * (1 - overlap)), 1)
+        axes.append([*range(0, n - p, step), n - p] if n > p else [-((p - n) // 2)])
     return tuple(product(*axes))  # type: ignore[arg-type]
-
-
-def _starts_along(size: int, patch: int, overlap: float) -> list[int]:
-    if size <= patch:
-        return [-((patch - size) // 2)]
-    step = max(int(patch * (1 - overlap)), 1)
-    count = -(-(size - patch) // step) + 1
-    return [min(i * step, size - patch) for i in range(count)]
 
 
 def cut(array: np.ndarray, start: IntTriple, patch: IntTriple) -> np.ndarray:
@@ -179,22 +167,13 @@ def cut(array: np.ndarray, start: IntTriple, patch: IntTriple) -> np.ndarray:
 
 def gaussian_weight(patch: IntTriple) -> np.ndarray:
     """Weight of a window's voxels (*patch), largest in the middle, so that seams between windows fade."""
-    axes = []
-    for n in patch:
-        distance = (np.arange(n) - (n - 1) / 2) / (GAUSSIAN_SIGMA * n)
-        axes.append(np.exp(-0.5 * distance**2))
+    axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (GAUSSIAN_SIGMA * n)) ** 2) for n in patch]
     weight = np.einsum("i,j,k->ijk", *axes)
     return np.maximum(weight, SMALLEST_WEIGHT).astype(np.float32)
 
 
 class Blend:
-    """The weighted mean of overlapping windows' outputs, over one box of the volume.
-
-    Args:
-        start: First voxel of the box.
-        size: Voxels of the box.
-        weight: Weight of a window's voxels; its shape is the windows' shape.
-    """
+    """The mean of overlapping windows' outputs over the box of `size` voxels from `start`, by `weight` (*patch)."""
 
     def __init__(self, start: IntTriple, size: IntTriple, weight: np.ndarray) -> None:
         self.start = start
@@ -237,3 +216,77 @@ def _overlap(
     in_volume = tuple(slice(f, e) for f, e in zip(first, end, strict=True))
     in_window = tuple(slice(f - s, e - s) for f, e, s in zip(first, end, start, strict=True))
     return in_volume, in_window
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box of a grid's voxels that a region of interest reaches: first and last (z, y, x), both inside."""
+
+    first: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def of(cls, roi: Volume, grid: Geometry) -> Bounds:
+        """Of a mask on any grid, as far as it lies inside `grid`.
+
+        Raises:
+            ImageError: The mask is empty, or lies outside.
+        """
+        voxels = np.argwhere(roi.array > 0)
+        if len(voxels) == 0:
+            raise ImageError("The region of interest must hold at least one voxel, but is empty. Draw it again.")
+        # By the faces of its own voxels, so that a region thinner than the grid's spacing reaches a voxel too.
+        faces = zip(voxels.min(axis=0)[::-1] - 0.5, voxels.max(axis=0)[::-1] + 0.5, strict=True)
+        corners = np.array(list(product(*faces)))
+        index = grid.to_index(roi.geometry.to_world(corners))[:, ::-1]
+        first, last = np.ceil(index.min(axis=0) - 0.5), np.floor(index.max(axis=0) + 0.5)
+        end = np.asarray(grid.shape) - 1
+        if (last < 0).any() or (first > end).any():
+            raise ImageError(
+                "The region of interest must lie inside the images, but lies outside of them. Draw it on this case."
+            )
+        return cls(np.maximum(first, 0).astype(int), np.minimum(last, end).astype(int))
+
+    @property
+    def center(self) -> tuple[float, float, float]:
+        """Its middle as a continuous index (z, y, x)."""
+        z, y, x = (float(v) for v in (self.first + self.last) / 2)
+        return (z, y, x)
+
+    def touching(self, starts: tuple[IntTriple, ...], patch: IntTriple) -> tuple[IntTriple, ...]:
+        """The windows that contribute inside the box, or one voxel beyond, from where results are interpolated."""
+        low, high = self.first - 1, self.last + 1
+        return tuple(s for s in starts if (np.add(s, patch) > low).all() and (np.asarray(s) <= high).all())
+
+    def exceeds(self, box: tuple[IntTriple, IntTriple]) -> bool:
+        """Whether part of it lies outside a box, given by its first voxel and its size."""
+        start, size = (np.asarray(part) for part in box)
+        return bool((self.first < start).any() or (self.last >= start + size).any())
+
+
+def confine(probabilities: dict[str, Volume], roi: Volume) -> dict[str, Volume]:
+    """Label name → probability, all on one grid, with nothing but background outside the region."""
+    inside = _inside(roi, next(iter(probabilities.values())).geometry)
+    return {
+        name: volume.with_array(np.where(inside, volume.array, np.float32(name == Label.BACKGROUND)))
+        for name, volume in probabilities.items()
+    }
+
+
+def within_roi(case: Case, reference: Volume, roi: Volume) -> tuple[Case, Volume]:
+    """A case and its truth within the region alone, so that no network is measured where it was not to mark.
+
+    Returns:
+        The case, whose notes state so, and the label map with 0 outside the region.
+    """
+    inside = _inside(roi, reference.geometry)
+    confined = reference.with_array(np.where(inside, reference.array, reference.array.dtype.type(0)))
+    return replace(case, notes=(*case.notes, REFERENCE_NOTE)), confined
+
+
+def confined_note(roi: Volume) -> str:
+    return f"Nothing was marked outside the region of interest ({roi.volume_ml:.1f} ml)."
+
+
+def _inside(roi: Volume, grid: Geometry) -> np.ndarray:
+    return roi.resample_to(grid, "nearest").array > 0

@@ -1,9 +1,11 @@
-"""The words that every other file shares: sequences, tasks, arms, labels and their codes."""
+"""The words that every other file shares: sequences, arms, labels and their codes."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 RESEARCH_USE = "For research use only. Not a medical device; not for clinical decisions."
 
@@ -14,17 +16,6 @@ class Sequence(StrEnum):
     T2W = "t2w"
     HBV = "hbv"
     ADC = "adc"
-
-
-class TaskId(StrEnum):
-    """Deprecated: ids of the first tasks. A task's id is plain text; `tasks.TASKS` lists all tasks."""
-
-    ANATOMY_SEGMENTATION = "anatomy-segmentation"
-    LESION_SEGMENTATION = "lesion-segmentation"
-    CLASSIFICATION = "classification"
-    SUPER_RESOLUTION = "super-resolution"
-    DISTORTION_CORRECTION = "distortion-correction"
-    ADC_TRANSLATION = "adc-translation"
 
 
 class Arm(StrEnum):
@@ -92,3 +83,12 @@ LABEL_TERMS: dict[Label, LabelTerm] = {
         "Clinically significant cancer", (220, 60, 50), _ABNORMAL, Code("SCT", "4147007", "Mass"), _PROSTATE
     ),
 }
+
+
+def __getattr__(name: str) -> Any:
+    if name != "TaskId":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from .aliases import TaskId
+
+    warnings.warn("TaskId is deprecated; a task's id is plain text, see tasks.TASKS.", DeprecationWarning, 2)
+    return TaskId

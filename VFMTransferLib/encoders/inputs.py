@@ -14,8 +14,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
-from ..core.placement import Prepared, ZScore, centered_start, shifted_starts, window_starts
-from ..core.region import Bounds
+from ..core.placement import Bounds, Prepared, ZScore, centered_start, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from .base import NEIGHBORS, ModelSpec, PreprocessSpec, TaskInput

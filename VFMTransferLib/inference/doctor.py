@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+from ..core import __version__
 from ..core.machine import (
     describe_machine,
     describe_site_packages,
@@ -13,7 +14,6 @@ from ..core.machine import (
     version_of,
     without_home,
 )
-from ..core.version import __version__
 from .probe import probe
 
 _PACKAGES = (

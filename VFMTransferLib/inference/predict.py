@@ -14,13 +14,12 @@ import numpy as np
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle, default_pair
+from ..core import __version__
 from ..core.case import Case
 from ..core.errors import BundleError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
-from ..core.placement import Prepared
-from ..core.region import RESTORED_NOTE, RIM_NOTE, Bounds
+from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, Sequence
-from ..core.version import __version__
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare

@@ -10,8 +10,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ..core import __version__
 from ..core.terms import RESEARCH_USE
-from ..core.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -19,10 +19,10 @@ from torch import nn
 
 from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
+from ..core import __version__
 from ..core.decoding import to_json
 from ..core.files import atomic_file, writing
 from ..core.result import Result
-from ..core.version import __version__
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task

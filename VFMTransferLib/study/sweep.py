@@ -19,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import atomic_file, writing
-from ..core.version import __version__
 from .cases import split_of
 from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256

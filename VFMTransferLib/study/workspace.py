@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import __version__
 from ..core.errors import OutputError
 from ..core.files import atomic_file, locked, writing
-from ..core.version import __version__
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.case import Case
-from ..core.placement import Prepared, to_reference
-from ..core.region import confine, confined_note
+from ..core.placement import Prepared, confine, confined_note, to_reference
 from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.volume import Volume

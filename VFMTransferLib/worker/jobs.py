@@ -15,7 +15,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.catalog import find_bundle
 from ..core.case import Case
 from ..core.errors import JobError, OutOfMemoryError
-from ..core.region import within_roi
+from ..core.placement import within_roi
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
 from ..evaluation.comparison import compare, save_comparison

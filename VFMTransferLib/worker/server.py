@@ -16,8 +16,8 @@ from contextlib import suppress
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
+from ..core import __version__
 from ..core.errors import JobError, VFMTransferError
-from ..core.version import __version__
 from ..tasks import TASKS
 from .messages import (
     Batch,

@@ -1,23 +1,139 @@
-"""Module names of version 1 still import, with a warning, and lead to modules that exist."""
+"""Names that the documentation and the shipped bundles of earlier states use still import, with a warning."""
 
+import json
+import re
 import subprocess
 import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from VFMTransferLib.core.aliases import MOVED
+from VFMTransferLib.core.aliases import MOVED, RENAMED
 
-NEEDS_TORCH = {"checkpoint", "export", "importing", "models.network", "weights"}
+BUNDLES = Path(__file__).parents[3] / "Resources" / "Bundles"
+# As README, docs and the bundles' inference.json had them before the library had rooms.
+IMPORTS = """
+from VFMTransferLib.augment import Augmentation
+from VFMTransferLib.bundle import read_bundle
+from VFMTransferLib.catalog import default_pair
+from VFMTransferLib.checkpoint import read_network
+from VFMTransferLib.demonstration import demonstration, published
+from VFMTransferLib.errors import VFMTransferError
+from VFMTransferLib.estimators import ESTIMATORS
+from VFMTransferLib.fast_convolution import FastDepthwiseConv3d, FastPatchConv3d, accelerate
+from VFMTransferLib.finetune import FinetuneConfig, finetune, initial_network
+from VFMTransferLib.grid_cell import trained_run
+from VFMTransferLib.job import ArmResult, Error, ImageFile, Progress, Run
+from VFMTransferLib.job_replies import CaseDone, Compared, Error, Finished, Progress, Ready
+from VFMTransferLib.job_requests import Batch, Cancel, Hello, ImageFile, Ping, Run, Shutdown
+from VFMTransferLib.models.network import build_network
+from VFMTransferLib.preprocess import prepare
+from VFMTransferLib.registration import displacement_along, registered
+from VFMTransferLib.registry import MODELS, ModelSpec
+from VFMTransferLib.specialised import specialised_network
+from VFMTransferLib.study.comparison import compare
+from VFMTransferLib.study_scores import score_results
+from VFMTransferLib.terms import Sequence
+from VFMTransferLib.trivial import trivial_baseline
+from VFMTransferLib.version import __version__
+from VFMTransferLib.weights import load_network
+from VFMTransferLib.worker_client import WorkerClient
+from VFMTransferLib.worker_process import end_process_tree
+""".strip().splitlines()
+# These modules are rooms now, so that nothing warns.
+STILL_THERE = [
+    "from VFMTransferLib import compare, predict, read_case, save_result, write_report",
+    "from VFMTransferLib.metrics import dice, hausdorff95_mm",
+    "from VFMTransferLib.tasks import TASKS",
+]
+NEEDS_TORCH = r"augment|checkpoint|estimators|fast_conv|finetune|grid_cell|specialised|weights"
 
 
-@pytest.mark.parametrize("name", sorted(MOVED))
-def test_an_old_name_leads_to_its_new_home(name):
-    if name in NEEDS_TORCH:
+@pytest.fixture
+def not_yet_imported(monkeypatch):
+    for name in MOVED:
+        monkeypatch.delitem(sys.modules, f"VFMTransferLib.{name}", raising=False)
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+def test_what_the_documentation_imported_still_imports_with_a_warning(line, not_yet_imported):
+    if re.search(NEEDS_TORCH, line):
         pytest.importorskip("torch")
-    code = (
-        f"import importlib, warnings\nwith warnings.catch_warnings(record=True) as seen:\n"
-        f"    warnings.simplefilter('always')\n    importlib.import_module('VFMTransferLib.{name}')\n"
-        f"print(any('is now VFMTransferLib.{MOVED[name]}' in str(one.message) for one in seen))"
-    )
+    with pytest.warns(DeprecationWarning, match="the old name is deprecated"):
+        exec(line, {})
+
+
+@pytest.mark.parametrize("line", STILL_THERE)
+def test_names_that_stayed_import_without_a_warning(line):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        exec(line, {})
+
+
+@pytest.mark.parametrize("old", sorted(MOVED))
+def test_an_old_module_leads_to_modules_that_exist(old, not_yet_imported):
+    pytest.importorskip("torch")
+    with pytest.warns(DeprecationWarning, match=f"VFMTransferLib.{old} is now VFMTransferLib.{MOVED[old][0]};"):
+        module = import_module(f"VFMTransferLib.{old}")
+    for home in MOVED[old]:
+        name = next(name for name in vars(import_module(f"VFMTransferLib.{home}")) if name[0] != "_")
+        assert hasattr(module, name)
+
+
+@pytest.mark.parametrize("old", sorted(RENAMED))
+def test_a_renamed_name_leads_to_its_successor(old, not_yet_imported):
+    pytest.importorskip("torch")
+    module, _, name = old.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=module):
+        assert getattr(import_module(f"VFMTransferLib.{module}"), name) is not None
+
+
+def test_an_old_function_gives_what_its_successor_gives(not_yet_imported):
+    from VFMTransferLib.encoders import find_family, published_models
+    from VFMTransferLib.tasks import TASKS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from VFMTransferLib.demonstration import demonstration
+        from VFMTransferLib.registry import MODELS
+        from VFMTransferLib.trivial import trivial_baseline
+    task = TASKS["lesion-segmentation"]
+    assert demonstration("profound", task.id) == find_family("profound").network_for(task, "demonstration")
+    assert published_models() == MODELS
+    assert callable(trivial_baseline(task.id, []))
+
+
+def test_a_name_that_never_was_is_an_error(not_yet_imported):
+    with pytest.warns(DeprecationWarning, match="registry"), pytest.raises(ImportError, match="no_such_name"):
+        exec("from VFMTransferLib.registry import no_such_name", {})
+
+
+def test_ids_of_tasks_are_still_members_of_an_enumeration_that_equal_plain_text():
+    from VFMTransferLib.tasks import TASKS
+
+    with pytest.warns(DeprecationWarning, match="plain text"):
+        from VFMTransferLib.core.terms import TaskId
+    assert list(TaskId) == list(TASKS)
+    assert TaskId.ANATOMY_SEGMENTATION == "anatomy-segmentation"
+
+
+def test_names_in_the_shipped_bundles_configurations_lead_somewhere(not_yet_imported):
+    pytest.importorskip("torch")
+    found = set()
+    for file in BUNDLES.glob("*/configs/inference.json"):
+        config = json.dumps(json.loads(file.read_text(encoding="utf-8")))
+        found |= set(re.findall(r"from (VFMTransferLib[\w.]*) import (\w+)", config))
+        found |= set(re.findall(r"\b(VFMTransferLib(?:\.\w+)*)\.(\w+)\b", config))
+    assert len(found) > 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for module, name in found:
+            assert hasattr(import_module(module), name) or import_module(f"{module}.{name}")
+
+
+def test_the_warning_points_at_the_importing_line():
+    code = "import warnings\nwarnings.simplefilter('always')\n\nimport VFMTransferLib.errors\n"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout.strip() == "True", run.stderr
+    assert "<string>:4: DeprecationWarning" in run.stderr

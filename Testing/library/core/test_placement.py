@@ -1,13 +1,23 @@
-"""Back from the network's grid to the scanned one, against SimpleITK's own resampling."""
+"""Back from the network's grid to the scanned one, against SimpleITK's own resampling; regions of interest."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from prediction_cases import a_small_case, with_preprocess
-from specs import network_grid, place_on_grid, prepare
+from prediction_cases import FakeSession, a_bundle, a_small_case, ball, tilted, with_preprocess
+from specs import MODELS, network_grid, place_on_grid, prepare
 
+from VFMTransferLib.cli import main
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.placement import (
+    REFERENCE_NOTE,
+    RESTORED_NOTE,
+    RIM_NOTE,
     Blend,
+    Bounds,
     ZScore,
     centered_start,
     covered_box,
@@ -16,8 +26,20 @@ from VFMTransferLib.core.placement import (
     shifted_starts,
     to_reference,
     window_starts,
+    within_roi,
 )
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.inference import predict as inputs
+from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.io import read_case, read_mask, write_volume
+
+WINDOWS = with_preprocess("profound-upernet-lesion", patch=(16, 16, 16), whole_volume=True)
+CROP = with_preprocess("profound-upernet-lesion", patch=(16, 24, 24))
+SLICES = with_preprocess("provicnet-t2w", patch=(1, 32, 32), normalization="zscore-nonzero")
+RESTORED = with_preprocess("profound-restoration-super-resolution", patch=(16, 24, 24))
+# On a grid of its own, tilted otherwise than T2w and diffusion.
+ROI_GRID = tilted((44, 44, 24), (1.0, 1.0, 1.5), (-0.1, 0.2, 0.4), (1, 1, 1))
 
 
 @pytest.fixture
@@ -133,3 +155,165 @@ def test_weight_is_largest_in_the_middle_and_never_zero():
     weight = gaussian_weight((5, 7, 9))
     assert np.unravel_index(weight.argmax(), weight.shape) == (2, 3, 4)
     assert weight.min() > 0
+
+
+def as_is(x: np.ndarray) -> np.ndarray:
+    """A network that returns its own first channel."""
+    return x[:, :1]
+
+
+@pytest.fixture
+def an_roi() -> Volume:
+    """A box away from the middle of the images."""
+    mask = np.zeros(ROI_GRID.shape, np.uint8)
+    mask[9:15, 22:32, 24:36] = 1
+    return Volume(mask, ROI_GRID, "region of interest")
+
+
+@pytest.fixture(autouse=True)
+def no_gland_network(monkeypatch):
+    """Where the user says where to look, no network is asked for the gland."""
+    monkeypatch.setattr(inputs, "default_pair", lambda task: pytest.fail("The gland network was asked."))
+
+
+def inside_of(roi: Volume, result) -> np.ndarray:
+    return roi.resample_to(result.labels.geometry, "nearest").array > 0
+
+
+def run(case: Case, spec, roi: Volume | None, **options):
+    session = FakeSession(options.pop("network", as_is))
+    return predict(case, a_bundle(spec), open_network=lambda bundle: session, roi=roi, **options), session
+
+
+def test_inside_the_region_the_result_is_that_of_the_whole_run(a_case, an_roi):
+    """Windows that are left out have no say inside, so that nothing but time is saved."""
+    by_window = lambda x: x[:, :1] - x[:, :1].mean()  # noqa: E731  (a voxel's value depends on its window)
+    whole, all_windows = run(a_case, WINDOWS, None, network=by_window)
+    part, fewer = run(a_case, WINDOWS, an_roi, network=by_window)
+    inside = inside_of(an_roi, whole)
+    assert 0 < len(fewer.seen) < 0.6 * len(all_windows.seen)
+    assert inside.any()
+    np.testing.assert_allclose(part.probabilities["csPCa"].array[inside], whole.probabilities["csPCa"].array[inside])
+    np.testing.assert_array_equal(part.labels.array, np.where(inside, whole.labels.array, 0))
+
+
+def test_nothing_is_marked_outside_and_numbers_follow(a_case, an_roi):
+    result, _ = run(a_case, WINDOWS, an_roi)
+    inside = inside_of(an_roi, result)
+    assert result.labels.array[inside].any()
+    assert not result.labels.array[~inside].any()
+    assert not result.probabilities["csPCa"].array[~inside].any()
+    assert result.volumes_ml["csPCa"] == pytest.approx(result.labels.volume_ml)
+    assert sum(lesion.volume_ml for lesion in result.lesions) == pytest.approx(result.labels.volume_ml)
+    assert f"Nothing was marked outside the region of interest ({an_roi.volume_ml:.1f} ml)." in result.provenance.notes
+
+
+def test_outside_the_region_all_is_background(a_case, an_roi):
+    spec = replace(
+        WINDOWS, labels=("background", "csPCa"), activation="softmax", head=replace(WINDOWS.head, out_channels=2)
+    )
+    result, _ = run(a_case, spec, an_roi, network=lambda x: np.concatenate([-x[:, :1], x[:, :1]], axis=1))
+    assert not result.labels.array[~inside_of(an_roi, result)].any()
+
+
+def test_the_only_window_lies_around_the_region(a_case, an_roi):
+    prepared = prepare(a_case, CROP, roi=an_roi)
+    voxels = np.argwhere(an_roi.array)
+    middle_mm = ROI_GRID.to_world((voxels.min(axis=0) + voxels.max(axis=0))[::-1] / 2)
+    assert prepared.centered_on == "region of interest"
+    first, size = prepared.box
+    middle = np.array(first) + (np.array(size) - 1) / 2
+    assert np.abs(middle - network_grid(a_case, CROP).to_index(middle_mm)[::-1]).max() <= 1.5
+
+
+@pytest.mark.parametrize("crop", ["auto", "gland", "center"])
+def test_the_region_goes_before_gland_and_crop(a_case, an_roi, crop):
+    gland = ball(a_case[Sequence.T2W].geometry, (-8, -8, 0), 5)
+    assert prepare(a_case, CROP, crop=crop, roi=an_roi, gland=gland).starts == prepare(a_case, CROP, roi=an_roi).starts
+
+
+def test_a_network_of_slices_sees_those_that_reach_the_region(a_case, an_roi):
+    bounds = Bounds.of(an_roi, network_grid(a_case, SLICES))
+    seen = [z for z, _, _ in prepare(a_case, SLICES, roi=an_roi).starts]
+    depth = network_grid(a_case, SLICES).shape[0]
+    assert seen == list(range(max(bounds.first[0] - 1, 0), min(bounds.last[0] + 2, depth)))
+    assert len(seen) < depth
+
+
+def test_an_image_is_restored_whole_and_that_is_said(a_case, an_roi):
+    whole, _ = run(a_case, RESTORED, None)
+    part, _ = run(a_case, RESTORED, an_roi)
+    for name, volume in whole.images.items():
+        np.testing.assert_array_equal(part.images[name].array, volume.array)
+    assert RESTORED_NOTE in part.provenance.notes
+
+
+def test_a_classifier_looks_at_the_region(a_case, an_roi):
+    spec = with_preprocess(MODELS["profound-classifier"], patch=(16, 24, 24))
+    result, session = run(a_case, spec, an_roi, network=lambda x: np.zeros((1, 4), np.float32))
+    assert len(session.seen) == 1
+    assert "What the network saw was centered on: region of interest." in result.provenance.notes
+
+
+def test_a_region_larger_than_the_window_is_told(a_case):
+    everything = Volume(np.ones(ROI_GRID.shape, np.uint8), ROI_GRID)
+    assert RIM_NOTE in run(a_case, CROP, everything)[0].provenance.notes
+    assert RIM_NOTE not in run(a_case, WINDOWS, everything)[0].provenance.notes
+
+
+def test_a_region_that_sticks_out_counts_as_far_as_it_lies_inside(a_case):
+    grid = replace(ROI_GRID, origin_mm=tuple(np.add(ROI_GRID.origin_mm, (20, 0, 0))))
+    bounds = Bounds.of(Volume(np.ones(grid.shape, np.uint8), grid), network_grid(a_case, CROP))
+    assert (bounds.first >= 0).all()
+    assert (bounds.last < network_grid(a_case, CROP).shape).all()
+
+
+@pytest.mark.parametrize("spec", [WINDOWS, CROP, SLICES, RESTORED], ids=lambda spec: spec.name)
+def test_a_region_outside_of_the_images_or_empty_is_refused(a_case, an_roi, spec):
+    far = replace(ROI_GRID, origin_mm=(500.0, 0.0, 0.0))
+    with pytest.raises(ImageError, match="must lie inside the images, but lies outside"):
+        run(a_case, spec, replace(an_roi, geometry=far))
+    with pytest.raises(ImageError, match="must hold at least one voxel, but is empty"):
+        run(a_case, spec, an_roi.with_array(np.zeros_like(an_roi.array)))
+
+
+def test_a_thin_region_between_two_slices_reaches_both_or_one():
+    grid = Geometry((8, 8, 4), (1.0, 1.0, 5.0))
+    thin = Volume(np.ones((1, 8, 8), np.uint8), Geometry((8, 8, 1), (1.0, 1.0, 0.2), (0.0, 0.0, 7.5)))
+    bounds = Bounds.of(thin, grid)
+    assert (bounds.first[0], bounds.last[0]) == (1, 2)
+
+
+def test_a_reference_counts_inside_the_region_only(a_case, an_roi):
+    truth = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 12)
+    case, confined = within_roi(a_case, truth, an_roi)
+    inside = an_roi.resample_to(truth.geometry, "nearest").array > 0
+    np.testing.assert_array_equal(confined.array, np.where(inside, truth.array, 0))
+    assert case.notes == (*a_case.notes, REFERENCE_NOTE)
+
+
+def test_the_command_line_takes_a_region(a_study, tiny_models, tmp_path, capsys):
+    t2w = read_case(a_study)[Sequence.T2W]
+    mask = np.zeros(t2w.geometry.shape, np.uint8)
+    mask[2:5, 4:12, 5:15] = 1
+    write_volume(t2w.with_array(mask), tmp_path / "roi.nii.gz")
+    network = [
+        "--bundle",
+        str(tiny_models / "tiny-scratch"),
+        "--roi",
+        str(tmp_path / "roi.nii.gz"),
+        "--threshold",
+        "0.01",
+    ]
+    assert main(["predict", str(a_study), *network, "-o", str(tmp_path / "one"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert any("outside the region of interest" in note for note in answer["notes"])
+    labels = read_mask(tmp_path / "one" / "labels.nii.gz")
+    assert labels.array[mask > 0].any()
+    assert not labels.array[mask == 0].any()
+
+
+def test_a_region_belongs_to_one_case(a_study, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", str(a_study), str(tmp_path), "--roi", "roi.nii.gz", "-o", str(tmp_path / "out")])
+    assert "--roi belong to one case" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from child_processes import is_alive
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
-from VFMTransferLib.core.version import __version__
+from VFMTransferLib.core import __version__
 from VFMTransferSlicer.workers.process import NOT_STARTED, LibraryProcess
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from images import a_gland, a_t2w
 
+from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import JobError, WorkerError
-from VFMTransferLib.core.region import REFERENCE_NOTE
+from VFMTransferLib.core.placement import REFERENCE_NOTE
 from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.core.version import __version__
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.io.results import RESULT

@@ -11,9 +11,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.core.version import __version__
 from VFMTransferLib.worker.messages import Log, Progress
 
 from ..logic import TransferLogic, missingInputs
