@@ -41,7 +41,7 @@ DONE, FAILED, STOPPED, TERMINATED = 0, 1, 130, 143
 
 
 class _TerminatedError(BaseException):
-    """The process was asked to end; raised so that open folders and files are cleaned up."""
+    """The process received SIGTERM; raised so that open folders and files are cleaned up."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _TerminatedError:
         return TERMINATED
     except BrokenPipeError:
-        # The reader of our output (`| head`) has left; that is no failure, and nobody is there to tell.
+        # The reader of our output (`| head`) has closed; that is no failure, and no message could be read.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # the outermost edge: whatever happened, the user gets one sentence

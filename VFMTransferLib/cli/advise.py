@@ -17,10 +17,12 @@ PHANTOMS = "phantoms"
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "advise", "Say which pretraining suits a task on your data, before any fine-tuning")
+    parser = add_command(
+        commands, "advise", "Estimate which pretraining suits a task on your data, before any fine-tuning"
+    )
     parser.epilog = (
-        "The expected gain is a forecast by whichever estimator was best on the study's own tasks, each left out in "
-        f"turn; how good it was there is printed beside it. {RESEARCH_USE}"
+        "The expected gain is a forecast by whichever estimator was best on the study's own tasks, leave-one-task-"
+        f"out; its error there is printed beside it. {RESEARCH_USE}"
     )
     parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     parser.add_argument(
@@ -35,7 +37,9 @@ def add_parser(commands: Commands) -> None:
         metavar="B",
         help="a bundle that pretrain wrote; may be given several times (default: those installed, and the study's own)",
     )
-    parser.add_argument("--study", type=Path, metavar="FOLDER", help="a finished study (default: the one that ships)")
+    parser.add_argument(
+        "--study", type=Path, metavar="FOLDER", help="a finished transfer study (default: the one that ships)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is drawn (default: 0)")
     add_json(parser)
     parser.set_defaults(run=run)

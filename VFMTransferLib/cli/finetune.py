@@ -11,7 +11,7 @@ from .shared import Commands, add_command, add_division, add_output, divided, pr
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
-    "With --recipe the first argument is the folder of cases and --arm says which arm. The pretrained one starts from "
+    "With --recipe the first argument is the folder of cases and --arm names the arm. The pretrained one starts from "
     "--init, a bundle that pretrain wrote, or from --encoder, the file that pretrain wrote by the same recipe. This is "
     "how the shipped pairs were made."
 )

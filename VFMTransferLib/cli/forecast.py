@@ -10,9 +10,9 @@ from .shared import Commands, add_command, add_json, print_json, progress_lines
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "forecast", "Try the estimators of advise on a finished study, each task left out in turn"
+        commands, "forecast", "Try the estimators of advise on a finished transfer study, leave-one-task-out"
     )
-    parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished study, with its work folder")
+    parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished transfer study, with its work folder")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="where estimates.csv and forecast.csv go (default: the study)"
     )

@@ -34,14 +34,14 @@ def _add_list(actions: Commands) -> None:
 
 
 def _add_show(actions: Commands) -> None:
-    parser = add_command(actions, "show", "Show all that is known of one bundle")
+    parser = add_command(actions, "show", "Show the record of one bundle")
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
     add_json(parser)
     parser.set_defaults(run=run_show)
 
 
 def _add_import(actions: Commands) -> None:
-    parser = add_command(actions, "import", "Make a bundle of the authors' own files, or take over a bundle")
+    parser = add_command(actions, "import", "Make a bundle of the authors' own files, or copy a bundle")
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="checkpoint(s), or a bundle's zip or folder"
     )
@@ -87,7 +87,7 @@ def _add_remove(actions: Commands) -> None:
 def _add_importing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the bundle's name (default: of the folder, or of the network)")
     parser.add_argument(
-        "--sequence", choices=[str(s) for s in Sequence], help="of a ProViCNet file whose name does not say it"
+        "--sequence", choices=[str(s) for s in Sequence], help="of a ProViCNet file whose name does not state it"
     )
     parser.add_argument("--no-onnx", action="store_true", help="leave the ONNX graph out")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")

@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="with --cohort: a cluster of dask.distributed, a case each"
     )
-    add_task(parser, help="what is wanted; a bundle for another task is then refused")
+    add_task(parser, help="refuse a bundle that is for another task")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
     add_prediction(parser)
     add_json(parser)

@@ -8,7 +8,7 @@ from .shared import Commands, add_command, add_json, print_json
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "savings", "Say what starting from pretrained weights saves in hours and money")
+    parser = add_command(commands, "savings", "Compute what starting from pretrained weights saves in hours and money")
     parser.add_argument(
         "--scratch-hours", type=float, required=True, metavar="H", help="device-hours of one training from scratch"
     )

@@ -29,7 +29,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def sentence(error: BaseException) -> str:
-    """The one line that tells a user what happened and what to do."""
+    """The one line on what happened and what to do."""
     if isinstance(error, VFMTransferError):
         text = str(error)
     elif is_out_of_memory(error):
@@ -91,7 +91,7 @@ MIN_GIB = 1
 def require_address_space() -> None:
     """Raise where the system limits the process (`ulimit -v`) to less than the libraries take.
 
-    The linear algebra of numpy and scipy does not fail there: it asks again and again, for ever.
+    The linear algebra of numpy and scipy does not fail there: it retries for ever.
 
     Raises:
         OutOfMemoryError: The limit is too low.

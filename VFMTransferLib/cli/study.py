@@ -26,7 +26,7 @@ _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "study", "Train and measure every encoder, task, arm and seed of a study")
+    parser = add_command(commands, "study", "Train and measure every encoder, task, arm and seed of a transfer study")
     parser.add_argument(
         "--config",
         type=Path,
@@ -48,8 +48,8 @@ def add_parser(commands: Commands) -> None:
     add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="report")
-    parser = add_command(actions, "report", "Write summary.csv and report.html from a study's tables")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a study, finished or not")
+    parser = add_command(actions, "report", "Write summary.csv and report.html from a transfer study's tables")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a transfer study, finished or not")
     add_output(parser, "folder for both files (default: FOLDER)", required=False)
     parser.set_defaults(run=report)
 
