@@ -274,6 +274,10 @@ class EncoderFamily(ABC):
         """What the tables of a transfer study call its network for a task."""
         return self.name
 
+    def row_title(self, task: TaskInput) -> str:
+        """The same on screen."""
+        return self.title
+
     def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
         """A network with other sizes.
 

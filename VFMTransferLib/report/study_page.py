@@ -1,222 +1,79 @@
-"""What the page is, what is missing from the study, what to know first, and how things are defined."""
+"""The page of a whole study: one file without scripts that loads nothing from elsewhere.
+
+What stands on it, and how it is laid out, is in `templates/study.html`; here are its values, and charts in `charts.py`.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from ..core.files import atomic_file, writing
+from ..evaluation.titles import label_title, unit_title
 from ..study.config import CONFIG, read_config
-from ..study.examples import Example, read_examples
+from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
 from ..study.overview import (
     BOTH,
+    NAIVE,
+    REAL,
+    TASK_SPECIFIC,
+    ArmValue,
+    Column,
+    MetricName,
     MissingRuns,
     Plan,
+    RealRow,
+    arm_title,
+    arm_values,
+    best_arm,
+    cases_better,
+    column_place,
+    column_title,
+    encoder_title,
     encoders_of,
+    mean,
+    metric_name,
     missing_runs,
+    naive_arm,
     plan_of,
+    real_rows,
+    task_title,
     tasks_of,
     total_device_hours,
     whole_study,
 )
-from ..study.summary import DEFINITIONS, Correlation, SummaryRow, gain_against_distance, summarize, write_summary
-from ..study.tables import StudyTables, read_tables
-from .pages import render
-from .plot import minus
-from .published import published_section
-from .study_examples import examples_section
-from .study_sections import (
-    arms_section,
-    cost_section,
-    curves_section,
-    distance_section,
-    matrix_section,
-    real_section,
-    relation_section,
+from ..study.summary import (
+    DEFINITIONS,
+    HOUR_S,
+    LAYER,
+    Correlation,
+    SummaryRow,
+    gain_against_distance,
+    summarize,
+    write_summary,
 )
-from .study_words import arm_title, encoder_title, listed, section, task_title
-
-_DEFINED = {
-    "rpg_percent": "RPG, relative performance gain",
-    "d2p": "D2P, distance to pretraining",
-    "convergence_efficiency": "Convergence efficiency",
-    "savings": "Savings",
-}
-_MORE = {
-    "Intervals": (
-        "percentile bootstrap, 9999 resamples of cases and seeds together, 95 %; with few cases and three seeds they "
-        "are rather too narrow (ours)"
-    ),
-    "D2P in detail": (
-        "Gaussian kernel, bandwidth by the median heuristic over the pooled sample, and at half and twice that; p by "
-        "exchanging before and after within cases (ours)"
-    ),
-    "Correlation": (
-        "Spearman's ρ of gain and D2P, both ranked within their encoder first; percentile bootstrap over cells (ours)"
-    ),
-}
-
-
-def about_section() -> str:
-    """What this is, and what it is not."""
-    return section(
-        "about",
-        "What this is",
-        "<p>A re-run of the transfer study at <b>demonstration size</b>: small networks, pretrained and fine-tuned on "
-        "synthetic prostate studies (phantoms), each once from pretrained weights and once from scratch with "
-        "everything else equal. <b>These are our own numbers, not those of the authors of the original study</b>, and "
-        "our own definitions where theirs could not be read. They show how such a study is run and read; they say "
-        "little about the published networks at full size. What was measured on real cases is listed apart.</p>"
-        "<p><b>Not for clinical use.</b> Negative gains and failed expectations stay in.</p>",
-    )
-
-
-def definitions_section() -> str:
-    """The formulas, each labeled ours."""
-    known = {_DEFINED[key]: text for key, text in DEFINITIONS.items() if key in _DEFINED}
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in {**known, **_MORE}.items())
-    return section(
-        "definitions",
-        "Definitions",
-        '<p class="muted">The published formulas could not be read; each of these is this project\'s own.</p>',
-        f"<dl>{items}</dl>",
-    )
-
-
-def facts(
-    rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: MissingRuns
-) -> tuple[tuple[str, str], ...]:
-    """What to know first: four values, each with what it is."""
-    planned = len(plan.trainings)
-    gained = sum(row.rpg_low > 0 for row in rows)
-    lost = sum(row.rpg_high < 0 for row in rows)
-    rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
-    interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
-    return (
-        (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
-        (f"{gained} up, {lost} down", f"of {len(rows)} cells have a gain whose interval leaves out 0"),
-        (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
-        (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
-    )
-
-
-def missing_note(missing: MissingRuns, is_planned: bool) -> str:
-    """What is missing, in sentences; nothing where nothing is.
-
-    Args:
-        missing: What is missing.
-        is_planned: Whether from the study's own configuration, or from the study as a whole.
-    """
-    if not missing.any:
-        return ""
-    items = "".join(f"<li>{sentence}</li>" for sentence in _sentences(missing))
-    plan = "what its configuration plans" if is_planned else "the whole study of two encoders and six tasks"
-    told = (
-        f"<h2>This study is incomplete</h2><p>Of {plan} something is missing; it is left out below, not filled in.</p>"
-    )
-    return f'<section id="gaps" class="gaps" role="note">{told}<ul>{items}</ul></section>'
-
-
-def subheading(tables: StudyTables) -> str:
-    """How large the study is, in a line."""
-    seeds = len({run.seed for run in tables.runs if run.arm in BOTH})
-    real = len({row.case for row in tables.metrics if row.data == "real" and row.case})
-    cases = sorted({run.n_test_cases for run in tables.runs})
-    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}" if cases else "no"
-    return (
-        f"{len(encoders_of(tables.runs))} encoders · {len(tasks_of(tables.runs))} tasks · 2 arms · {seeds} seeds · "
-        f"{tested} test phantoms a task · {real} real cases apart"
-    )
-
-
-def _sentences(missing: MissingRuns) -> list[str]:
-    found = [
-        f"Not trained: {escape(encoder_title(encoder))} ({arms}) on {listed(tasks)}."
-        for (encoder, arms), tasks in _untrained(missing).items()
-    ]
-    lacking = {
-        "specialised": missing.task_specific,
-        "trivial baseline": missing.naive,
-        "number of a real case": missing.real,
-    }
-    found += [f"No {what}: {listed([task_title(task) for task in names])}." for what, names in lacking.items() if names]
-    for what, pairs in {"distance": missing.distances, "learning curve": missing.curves}.items():
-        if pairs:
-            of = [f"{encoder_title(encoder)} on {task_title(task)}" for encoder, task in pairs]
-            found.append(f"No {what}: {listed(of)}.")
-    return found
-
-
-def _untrained(missing: MissingRuns) -> dict[tuple[str, str], list[str]]:
-    """Encoder, and arms with their seeds → the tasks that lack these."""
-    cells: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for encoder, task, arm, seed in missing.trainings:
-        cells[encoder, task][arm].append(str(seed))
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for (encoder, task), seeds in cells.items():
-        arms = "; ".join(f"{arm_title(arm).lower()}, seed {listed(seeds[arm])}" for arm in BOTH if arm in seeds)
-        found[encoder, arms].append(task_title(task))
-    return found
-
-
-# The whole page: one file without scripts that loads nothing from elsewhere.
-
-TITLE = "Which pretraining helps which prostate MRI task?"
-
-
-def study_html(
-    tables: StudyTables, rows: Sequence[SummaryRow], examples: Sequence[Example], study: Path, planned: Plan | None
-) -> str:
-    """The page as text.
-
-    Args:
-        tables: The study's tables.
-        rows: What follows from them.
-        examples: Its example slices.
-        study: Its folder, where their pictures lie.
-        planned: What its configuration plans; None to hold it against the whole study.
-    """
-    plan, correlation = planned or whole_study(tables.runs), gain_against_distance(rows)
-    missing = missing_runs(tables, plan)
-    rows = _by_encoder(rows, tables)
-    sections = (
-        about_section(),
-        matrix_section(rows, tables),
-        arms_section(tables),
-        relation_section(rows, correlation),
-        distance_section(rows, tables),
-        curves_section(rows, tables),
-        cost_section(rows, tables),
-        examples_section(examples, study),
-        real_section(tables),
-        published_section(rows),
-        definitions_section(),
-    )
-    return render(
-        "study.html",
-        ("page.css", "study.css"),
-        title=TITLE,
-        heading=TITLE,
-        subheading=subheading(tables),
-        facts=facts(rows, tables, correlation, plan, missing),
-        missing=missing_note(missing, planned is not None),
-        sections=sections,
-    )
-
-
-def _by_encoder(rows: Sequence[SummaryRow], tables: StudyTables) -> list[SummaryRow]:
-    """The rows encoder by encoder, since distances are comparable within one only."""
-    cells = [(encoder, task) for encoder in encoders_of(tables.runs) for task in tasks_of(tables.runs)]
-    return sorted(rows, key=lambda row: cells.index((row.encoder, row.task)))
-
-
-# A study's report as files: the summary as a table, and the page.
+from ..study.tables import RunRow, StudyTables, read_tables
+from ..tasks import TASKS
+from . import charts
+from .charts import minus
+from .pages import render
 
 PAGE = "report.html"
+TITLE = "Which pretraining helps which prostate MRI task?"
+STEPS_PERCENT = (1.0, 3.0, 10.0, 30.0)
+"""Gains from which on a color is stronger; the same for every study, so that colors can be compared."""
+_STYLES = {TASK_SPECIFIC: "task-specific", **{arm: arm for arm in BOTH}}
+_EXAMPLE_ORDER = {arm: i for i, arm in enumerate((*BOTH, TASK_SPECIFIC, NAIVE))}
 
 
 def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, Path]:
@@ -236,7 +93,10 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     """
     tables = read_tables(study)
     rows = summarize(tables)
-    text = study_html(tables, rows, read_examples(study), study, _plan(study))
+    # Without a configuration, or where nothing is installed that reads YAML, the page is held against a whole study.
+    has_plan = (study / CONFIG).is_file() and find_spec("yaml") is not None
+    plan = plan_of(read_config(study / CONFIG)) if has_plan else None
+    text = study_html(tables, rows, read_examples(study), study, plan)
     folder = study if folder is None else folder
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,11 +106,382 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     return summary, folder / PAGE
 
 
-def _plan(study: Path) -> Plan | None:
-    """What the study's configuration plans; None without one, or where nothing is installed that reads YAML.
+def study_html(
+    tables: StudyTables, rows: Sequence[SummaryRow], examples: Sequence[Example], study: Path, planned: Plan | None
+) -> str:
+    """The page as text.
 
-    The page says what it holds a study against.
+    Args:
+        tables: The study's tables.
+        rows: What follows from them.
+        examples: Its example slices.
+        study: Its folder, where their pictures lie.
+        planned: What its configuration plans; None to hold it against the whole study.
     """
-    if not (study / CONFIG).is_file() or find_spec("yaml") is None:
-        return None
-    return plan_of(read_config(study / CONFIG))
+    runs, plan = tables.runs, planned or whole_study(tables.runs)
+    missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
+    tasks, encoders = tasks_of(runs), encoders_of(runs)
+    order = [(encoder, task) for encoder in encoders for task in tasks]
+    rows = sorted(rows, key=lambda row: order.index((row.encoder, row.task)))
+
+    def png(example: Example, picture: Picture) -> str:
+        return base64.b64encode((example.folder(study) / picture.file).read_bytes()).decode("ascii")
+
+    return render(
+        "study.html",
+        ("page.css", "study.css"),
+        title=TITLE,
+        heading=TITLE,
+        subheading=_subheading(tables),
+        facts=_facts(rows, tables, correlation, plan, missing),
+        is_planned=planned is not None,
+        missing=missing,
+        untrained=_untrained(missing),
+        lacking=_lacking(missing),
+        tasks=tasks,
+        encoders=encoders,
+        metrics={run.task: metric_name(run.metric, run.task) for run in reversed(runs)},
+        pairs={(row.encoder, row.task): row for row in rows},
+        steps_percent=STEPS_PERCENT,
+        reached={task: _reached(task, runs) for task in tasks},
+        correlation=correlation,
+        relation=_relation(rows),
+        has_distances=bool(tables.distances),
+        distances=_distances(rows, tables),
+        layers=_layers(tables),
+        learned=_learned(tables),
+        costs=[_cost(row, runs) for row in rows],
+        trainings=sum(run.arm != NAIVE for run in runs),
+        device_hours=total_device_hours(runs),
+        examples=_grouped(examples),
+        real=_real(tables),
+        statistics=_statistics(tables),
+        published=json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8")),
+        definitions=DEFINITIONS,
+        naive=NAIVE,
+        infinity=math.inf,
+        too_low=TOO_LOW,
+        too_high=TOO_HIGH,
+        png=png,
+        **_FUNCTIONS,
+    )
+
+
+# Numbers and words, for Python and for the template.
+
+
+def _number(value: float, decimals: int = 2, suffix: str = "", sign: bool = False) -> str:
+    """A number as HTML that keeps all its digits for programs."""
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        text = "-∞" if value < 0 else "∞"
+    elif round(value, decimals) == 0:
+        text = f"{0:.{decimals}f}"
+    else:
+        text = f"{value:{'+' if sign else ''}.{decimals}f}"
+    return Markup('<data value="{}">{}{}</data>').format(repr(value), minus(text), suffix)
+
+
+def _measured(value: float, metric: MetricName) -> str:
+    """The value of a measure as HTML, without its unit."""
+    text = minus(metric.text(value))
+    return text if math.isnan(value) else Markup('<data value="{}">{}</data>').format(repr(value), text)
+
+
+def _duration(seconds: float) -> str:
+    """A time on the device in the unit that suits it."""
+    if math.isnan(seconds):
+        return "n/a"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
+def gain_class(percent: float) -> str:
+    """The color of a gain: its sign and how many of `STEPS_PERCENT` it passes."""
+    if math.isnan(percent):
+        return "gain-none"
+    level = sum(abs(percent) >= step for step in STEPS_PERCENT)
+    return f"gain-{'up' if percent > 0 else 'down'}-{level}" if level else "gain-0"
+
+
+def conclusion(found: Correlation) -> str:
+    """What a rank correlation of so few pairs allows to say."""
+    if math.isnan(found.rho) or math.isnan(found.low):
+        return "With so few pairs nothing can be said about the relation."
+    caution = (
+        f"These are {found.n_pairs} pairs of small networks and tasks, which share encoders and test cases and so are "
+        "not independent: this is a description of this study, no proof of a rule."
+    )
+    if found.low == found.high:
+        caution = f"The pairs lie in perfect order, of which a bootstrap cannot tell how sure it is. {caution}"
+    if found.low <= 0 <= found.high:
+        return (
+            "The interval contains 0: these pairs are compatible with no relation at all, and neither support nor "
+            f"refute the published finding (small distance, large gain). {caution}"
+        )
+    if found.high < 0:
+        return f"Tasks that moved the features less gained more, as the published study reports. {caution}"
+    return f"Tasks that moved the features more gained more, contrary to what the published study reports. {caution}"
+
+
+def _arm_class(arm: str) -> str:
+    return _STYLES.get(arm, "naive")
+
+
+def _unit(named: MetricName | Picture) -> str:
+    return f" {unit_title(named.unit)}" if named.unit else ""
+
+
+# The head of the page, and what is missing.
+
+
+def _subheading(tables: StudyTables) -> str:
+    """How large the study is, in a line."""
+    seeds = len({run.seed for run in tables.runs if run.arm in BOTH})
+    real = len({row.case for row in tables.metrics if row.data == REAL and row.case})
+    cases = sorted({run.n_test_cases for run in tables.runs})
+    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}" if cases else "no"
+    return (
+        f"{len(encoders_of(tables.runs))} encoders · {len(tasks_of(tables.runs))} tasks · 2 arms · {seeds} seeds · "
+        f"{tested} test phantoms a task · {real} real cases apart"
+    )
+
+
+def _facts(
+    rows: Sequence[SummaryRow], tables: StudyTables, correlation: Correlation, plan: Plan, missing: MissingRuns
+) -> tuple[tuple[str, str], ...]:
+    planned = len(plan.trainings)
+    gained = sum(row.rpg_low > 0 for row in rows)
+    lost = sum(row.rpg_high < 0 for row in rows)
+    rho = "n/a" if math.isnan(correlation.rho) else minus(f"{correlation.rho:+.2f}")
+    interval = "" if math.isnan(correlation.low) else minus(f" ({correlation.low:+.2f} to {correlation.high:+.2f})")
+    return (
+        (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
+        (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
+        (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
+        (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
+    )
+
+
+def _untrained(missing: MissingRuns) -> dict[Any, list[str]]:
+    """Encoder, and arms with their seeds → titles of the tasks that lack these."""
+    pairs: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for encoder, task, arm, seed in missing.trainings:
+        pairs[encoder, task][arm].append(str(seed))
+    found: dict[Any, list[str]] = defaultdict(list)
+    for (encoder, task), seeds in pairs.items():
+        arms = tuple((arm, tuple(seeds[arm])) for arm in BOTH if arm in seeds)
+        found[encoder, arms].append(task_title(task))
+    return found
+
+
+def _lacking(missing: MissingRuns) -> dict[str, list[str]]:
+    """What → where there is none of it."""
+    tasks = {
+        "task-specific baseline": missing.task_specific,
+        "naive baseline": missing.naive,
+        "number of a real case": missing.real,
+    }
+    pairs = {"distance": missing.distances, "learning curve": missing.curves}
+    return {
+        **{what: [task_title(task) for task in names] for what, names in tasks.items()},
+        **{what: [f"{encoder_title(e)} on {task_title(t)}" for e, t in names] for what, names in pairs.items()},
+    }
+
+
+# What every arm reaches, how fast, and how far from pretraining.
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """An arm of a task; `better` counts its seeds that are better than the naive baseline, None if that is unknown."""
+
+    value: ArmValue
+    is_best: bool
+    is_naive: bool
+    better: int | None
+    strip: str
+
+
+def _reached(task: str, runs: Sequence[RunRow]) -> tuple[MetricName, list[_Reached]]:
+    values = arm_values(runs, task)
+    run = next(run for run in runs if run.task == task)
+    higher = run.higher_is_better
+    best, naive = best_arm(values, higher), naive_arm(values)
+    shown = [one for value in values for one in value.values]
+    line = None if naive is None else naive.mean
+    return metric_name(run.metric, task), [
+        _Reached(
+            value,
+            best is not None and value.mean == best.mean,
+            value.arm == NAIVE,
+            None if naive is None or not value.values else value.better_than(naive, higher),
+            charts.strip(value.values, shown, line, higher, _arm_class(value.arm)),
+        )
+        for value in values
+    ]
+
+
+def _relation(rows: Sequence[SummaryRow]) -> dict[str, tuple[str, Correlation]]:
+    """Encoder → gain against distance over its own tasks."""
+    found = {}
+    for encoder in dict.fromkeys(row.encoder for row in rows):
+        own = [row for row in rows if row.encoder == encoder]
+        known = [row for row in own if math.isfinite(row.rpg_percent) and math.isfinite(row.d2p)]
+        names = {task.id: (task.title, task.short_title) for task in TASKS.values()}
+        points = [
+            charts.Point(*names.get(row.task, (row.task,) * 2), row.d2p, row.rpg_percent, row.rpg_low, row.rpg_high)
+            for row in known
+        ]
+        found[encoder] = (charts.scatter(points, encoder_title(encoder)), gain_against_distance(own))
+    return found
+
+
+def _distances(rows: Sequence[SummaryRow], tables: StudyTables) -> Iterator[tuple[SummaryRow, list[Any]]]:
+    """Each row with the distances of its seeds."""
+    for row in rows:
+        own = [d for d in tables.distances if (d.encoder, d.task, d.layer) == (row.encoder, row.task, LAYER)]
+        yield row, sorted(own, key=lambda d: d.seed)
+
+
+def _layers(tables: StudyTables) -> dict[str, dict[str, str]]:
+    """Encoder → task → chart of each layer's distance, mean over seeds; one scale for each encoder."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in tables.distances:
+        if row.layer != LAYER and math.isfinite(row.d2p):
+            values[row.encoder, row.task][row.layer].append(row.d2p)
+    found = {}
+    for encoder in encoders_of(tables.runs) if values else ():
+        means = {
+            task: {layer: mean(seeds) for layer, seeds in values[encoder, task].items()}
+            for task in tasks_of(tables.runs)
+            if (encoder, task) in values
+        }
+        shown = [0.0, *(value for layers in means.values() for value in layers.values())]
+        low, high = min(shown), max(shown) if max(shown) > min(shown) else min(shown) + 1
+        found[encoder] = {
+            task: charts.columns(layers, low, high, f"{encoder_title(encoder)}, {task_title(task)}")
+            for task, layers in means.items()
+        }
+    return found
+
+
+def _learned(tables: StudyTables) -> dict[str, dict[str, str]]:
+    """Encoder → task → learning curves of both arms; empty where no curve was recorded."""
+    found: dict[str, dict[str, str]] = {encoder: {} for encoder in encoders_of(tables.runs) if tables.curves}
+    seeds: dict[tuple[str, str], Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for row in tables.curves:
+        seeds[row.encoder, row.task][row.arm][row.seed][row.step] = row.value
+    for encoder, shown in found.items():
+        for task in tasks_of(tables.runs):
+            own = {arm: list(seeds[encoder, task][arm].values()) for arm in BOTH if arm in seeds[encoder, task]}
+            if own:
+                metrics = (run.metric for run in tables.runs if (run.encoder, run.task) == (encoder, task))
+                told = " and ".join(f"{len(curves)} seeds {arm_title(arm).lower()}" for arm, curves in own.items())
+                label = f"Learning curves of {encoder_title(encoder)}, {task_title(task)}: {told}"
+                shown[task] = charts.curves(own, metric_name(next(metrics, ""), task).heading, label)
+    return found
+
+
+def _cost(row: SummaryRow, runs: Sequence[RunRow]) -> tuple[SummaryRow, dict[str, float], str]:
+    """A row with the seconds of each arm, and what share of a training from scratch is saved."""
+    own = arm_values((run for run in runs if run.encoder == row.encoder), row.task)
+    seconds = {value.arm: value.device_seconds for value in own}
+    scratch = seconds[BOTH[1]]
+    is_known = math.isfinite(row.device_hours_saved) and scratch > 0
+    return row, seconds, minus(f"{row.device_hours_saved * HOUR_S / scratch:+.0%}") if is_known else ""
+
+
+# Example slices: what goes in, what is true, and what every arm makes of it.
+
+
+def _grouped(examples: Sequence[Example]) -> dict[str, list[list[Example]]]:
+    """Task → case → its arms; phantoms before real cases, both arms encoder by encoder before baselines."""
+    groups: dict[tuple[str, str, str], list[Example]] = defaultdict(list)
+    for example in examples:
+        groups[example.task, example.data, example.case].append(example)
+
+    def order(example: Example) -> tuple[bool, str, int]:
+        is_both = example.arm in BOTH
+        return not is_both, example.encoder if is_both else "", _EXAMPLE_ORDER[example.arm]
+
+    cases = {task: [sorted(groups[key], key=order) for key in sorted(groups) if key[0] == task] for task in TASKS}
+    return {task: found for task, found in cases.items() if found}
+
+
+def _scores(example: Example) -> list[tuple[MetricName, float]]:
+    names = [name for name in TASKS[example.task].example_measures if name in example.scores]
+    return [(metric_name(name, example.task), example.scores[name]) for name in names]
+
+
+def _limits(picture: Picture) -> str:
+    return f"{minus(f'{picture.low:.4g} to {picture.high:.4g}')}{_unit(picture)}"
+
+
+def _hides_marks(example: Example) -> bool:
+    return example.truth is None and TASKS[example.task].finds_lesions
+
+
+def _outlines_of(examples: Sequence[Example]) -> list[tuple[str, Color]]:
+    colors = {name: color for example in examples for name, color in example.outlines.items()}
+    titles = {TRUE_OUTLINE: "truth, over which results are drawn"}
+    return [(titles.get(name) or label_title(name), color) for name, color in colors.items()]
+
+
+# Real cases, on which nothing was trained: every arm beside the naive baseline, case by case.
+
+
+def _real(tables: StudyTables) -> dict[str, tuple[int, list[Column], list[tuple[MetricName, list[RealRow]]]]]:
+    """Task → number of cases, arms, and the rows of each measure: the primary one first, then where it is of a part."""
+    rows, found = real_rows(tables.metrics), {}
+    for task in tasks_of(tables.runs):
+        own = [row for row in rows if row.task == task]
+        metrics = list(dict.fromkeys(row.metric for row in own))
+        primary = TASKS[task].metric if task in TASKS else ""
+        metrics.sort(key=lambda name: (name != primary, name.split(" ")[0] != primary))
+        columns = list(dict.fromkeys(column for row in own for column in row.values))
+        measures = [(metric_name(metric, task), [row for row in own if row.metric == metric]) for metric in metrics]
+        if own:
+            found[task] = (len({row.case for row in own}), columns, measures)
+    return found
+
+
+def _column_mean(rows: Sequence[RealRow], column: Column) -> float | None:
+    values = [row.values[column] for row in rows if column in row.values]
+    return mean(values) if values else None
+
+
+def _statistics(tables: StudyTables) -> list[tuple[str, MetricName, Column, float]]:
+    """What is known of all real cases of a task together only, as AUROC: mean over seeds."""
+    found = [one for one in tables.metrics if one.data == REAL]
+    by_case = {(one.task, one.metric) for one in found if one.case}
+    values: dict[tuple[str, str, Column], list[float]] = defaultdict(list)
+    for one in found:
+        if not one.case and (one.task, one.metric) not in by_case and math.isfinite(one.value):
+            values[one.task, one.metric, (one.encoder, one.arm)].append(one.value)
+    keys = sorted(values, key=lambda key: (key[0], key[1], column_place(key[2])))
+    return [(task, metric_name(metric, task), arm, mean(values[task, metric, arm])) for task, metric, arm in keys]
+
+
+_FUNCTIONS: dict[str, Any] = {
+    "arm_class": _arm_class,
+    "arm_title": arm_title,
+    "cases_better": cases_better,
+    "column_mean": _column_mean,
+    "column_title": column_title,
+    "conclusion": conclusion,
+    "duration": _duration,
+    "encoder_title": encoder_title,
+    "gain_class": gain_class,
+    "hides_marks": _hides_marks,
+    "limits": _limits,
+    "measured": _measured,
+    "minus": minus,
+    "number": _number,
+    "outlines_of": _outlines_of,
+    "scores": _scores,
+    "task_title": task_title,
+    "unit": _unit,
+}

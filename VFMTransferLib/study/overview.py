@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..core.terms import Arm
-from ..encoders import pretrained_families
-from ..evaluation.titles import subject_title
+from ..encoders import FAMILIES, pretrained_families
+from ..evaluation.titles import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
 from .config import StudyConfig, planned_runs
@@ -235,6 +235,29 @@ def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
     )
 
 
+def encoder_title(name: str) -> str:
+    """An encoder, or what stands in its column of other arms."""
+    for family in FAMILIES.values():
+        for task in TASKS.values():
+            if name in (family.name, family.row_name(task)):
+                return family.title if name == family.name else family.row_title(task)
+    words = name.replace("-", " ").replace("adc", "ADC")
+    return words[:1].upper() + words[1:]
+
+
+def arm_title(arm: str) -> str:
+    return {**ARM_TITLES, TASK_SPECIFIC: "Task-specific baseline", NAIVE: "Naive baseline"}.get(arm, arm)
+
+
+def column_title(column: Column) -> str:
+    """An arm of an encoder in full."""
+    return f"{encoder_title(column[0])}, {arm_title(column[1]).lower()}"
+
+
+def task_title(task: str) -> str:
+    return TASKS[task].title if task in TASKS else task
+
+
 GLAND = "gland"
 
 
@@ -253,6 +276,13 @@ class MetricName:
     unit: str = ""
     higher_is_better: bool | None = True
     decimals: int = 3
+
+    @property
+    def heading(self) -> str:
+        """Its title, unit and direction."""
+        unit = f", {unit_title(self.unit)}" if self.unit else ""
+        direction = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+        return f"{self.title}{unit}{direction}"
 
     def text(self, value: float) -> str:
         """A value without its unit."""

@@ -46,6 +46,9 @@ class DynUNetFamily(EncoderFamily):
     def row_name(self, task: TaskInput) -> str:
         return "resnet" if task.head == "classes" else self.name
 
+    def row_title(self, task: TaskInput) -> str:
+        return "ResNet" if task.head == "classes" else self.title
+
     def network_for(self, task: TaskInput, size: Size = "demonstration") -> ModelSpec:
         return _beside(ProFoundFamily().network_for(task, size), _WIDTHS[size][task.head])
 
