@@ -1,4 +1,4 @@
-"""What 5,000 patients cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale` writes the tables of `docs/scale.md` anew.
+"""What 5,000 patients cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale` writes the tables of `docs/scale.md`.
 
 With `--measure` it first measures this machine. Measured are seconds of a processor, counted are operations and
 parameters; a GPU's seconds are derived from these, under assumptions that stand here as constants.
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- tables: python -m benchmarks.scale -->\n", "<!-- end of table
 
 GPUS = (1, 8, 64)
 STUDIES, TRAINING_STUDIES, VOLUMES = 5_000, 3_500, 22_000  # ProFound's pretraining; its split of 7:1:2
-SLICES, GLAND_SLICES = 20, 6  # of a study; those that a classifier of slices sees a step
+SLICES, GLAND_SLICES = 20, 6  # of a case; those that a classifier of slices takes a step
 MAE_EPOCHS, CONTRAST_EPOCHS, VIEW_EPOCHS, SLICE_EPOCHS = 800, 30, 100, 30
 ARMS, SEEDS = 2, 3
 
@@ -33,8 +33,8 @@ GPUS_A_NODE = 8
 LINK_BYTES_S = {8: 300e9, 64: 25e9}  # each way for each GPU: NVLink within a node, 200 Gbit/s between nodes
 VIEWS_A_GPU, SLICES_A_GPU = 4, 32
 GRADIENT_BYTES, IMAGE_BYTES = 4, 2  # float32; images are held as half precision
-VOXELS, CHANNELS = 384 * 384 * 19, 3  # of a clinical T2w, on whose grid a study is held
-# Of one real study: T2w, high-b and ADC, which training reads; and T2w alone, the largest volume.
+VOXELS, CHANNELS = 384 * 384 * 19, 3  # of a clinical T2w, on whose grid a case is held
+# Of one real case: T2w, high-b and ADC, which training reads; and T2w alone, the largest volume.
 FILE_BYTES = {"NIfTI, compressed": (3.77e6, 3.53e6), "DICOM": (6.65e6, 5.68e6)}
 _HOUR = 3600
 
@@ -77,7 +77,7 @@ class Training:
 
 PRETRAININGS = (
     Training("masked autoencoder, ProFound", "mae", STUDIES * MAE_EPOCHS, "view"),
-    Training("contrast, ProViCNet", "provicnet lesion-segmentation", STUDIES * SLICES * CONTRAST_EPOCHS, "slice"),
+    Training("contrastive, ProViCNet", "provicnet lesion-segmentation", STUDIES * SLICES * CONTRAST_EPOCHS, "slice"),
 )
 
 
@@ -95,7 +95,7 @@ def fine_tunings(recorded: dict[str, Any]) -> list[Training]:
 
 
 def start_s(recorded: dict[str, Any], studies: int = STUDIES) -> float:
-    """Measured for one study: seconds until every process has read all of them, as it does today."""
+    """Measured for one case: seconds until every process has read all of them, as it does today."""
     return studies * recorded["seconds"]["start"]
 
 
@@ -117,12 +117,12 @@ def _measured(recorded: dict[str, Any]) -> str:
         "step_contrast": (1 + BACKWARD) * flop["provicnet lesion-segmentation"] / seconds["step_contrast"],
     }
     titles = {
-        "start": "read a study and bring it onto one grid",
-        "draw_view": "draw a view of 64x224x224, three sequences",
-        "draw_slice": "draw a slice of three sequences, 448x448",
+        "start": "read a case and resample it to one grid",
+        "draw_view": "make a view of 64x224x224, three sequences",
+        "draw_slice": "make a slice of three sequences, 448x448",
         "step_mae": "a step of the masked autoencoder, one view",
-        "step_contrast": "a step of contrast, one slice",
-        "scheduled_task": "hand out and collect a task that does nothing (dask.distributed)",
+        "step_contrast": "a step of the contrastive pretraining, one slice",
+        "scheduled_task": "assign and collect a task that does nothing (dask.distributed)",
     }
     rows = [
         (title, f"{seconds[key]:.4g}", f"{rates[key] / 1e9:.0f} GFLOP/s" if key in rates else "")
@@ -151,7 +151,7 @@ def _trainings(recorded: dict[str, Any]) -> str:
         "GFLOP forward",
         "M parameters",
         "derived: GPU hours",
-        "measured: hours of a core to draw",
+        "measured: hours of a core to make samples",
     )
     return _table(head, *rows)
 
@@ -168,12 +168,12 @@ def _gpus(recorded: dict[str, Any]) -> str:
             alone = (start + training.draw_s(recorded) + training.gpu_s(recorded, low)) / _HOUR
             shown = (*hours, total, hidden)
             rows.append((training.name, str(gpus), *(f"{h:.2f}" for h in shown), f"{alone / total / gpus:.0%}"))
-    head = ("pretraining", "GPUs", "start", "draw", "compute", "share gradients", "in all, as built")
-    return "Hours:\n\n" + _table((*head, "were drawing hidden", "efficiency, as built"), *rows)
+    head = ("pretraining", "GPUs", "start", "make samples", "compute", "share gradients", "in all, as built")
+    return "Hours:\n\n" + _table((*head, "with samples made ahead", "efficiency, as built"), *rows)
 
 
 def _grid(recorded: dict[str, Any]) -> str:
-    """The study's 72 trainings, each on one GPU, handed out longest first."""
+    """The 72 trainings of the transfer study, each on one GPU, the longest first."""
     low, repeats = UTILIZATIONS[0], ARMS * SEEDS
     each = []
     for training in fine_tunings(recorded):
@@ -185,7 +185,7 @@ def _grid(recorded: dict[str, Any]) -> str:
         overhead = len(each) * repeats * recorded["seconds"]["scheduled_task"] / (built * _HOUR)
         rows.append((str(gpus), f"{built:.0f}", f"{compute:.0f}", f"{overhead:.0e}"))
     head = ("GPUs", "hours, as built", "compute alone", "scheduler's part")
-    return f"{len(each) * repeats} trainings of the grid, each on one GPU:\n\n{_table(head, *rows)}"
+    return f"{len(each) * repeats} trainings of the sweep, each on one GPU:\n\n{_table(head, *rows)}"
 
 
 def _makespan_s(trainings: list[float], workers: int) -> float:
@@ -201,11 +201,11 @@ def _storage(recorded: dict[str, Any]) -> str:
     held = STUDIES * VOXELS * CHANNELS * IMAGE_BYTES / 1e9
     rows = []
     for kind, (size, largest) in FILE_BYTES.items():
-        rows.append((f"files of {STUDIES:,} studies ({kind})", f"{STUDIES * size / 1e9:.0f} GB"))
+        rows.append((f"files of {STUDIES:,} cases ({kind})", f"{STUDIES * size / 1e9:.0f} GB"))
         rows.append((f"{VOLUMES:,} volumes, each as large as a T2w ({kind})", f"{VOLUMES * largest / 1e9:.0f} GB"))
         rate = GPUS[-1] * size / recorded["seconds"]["start"]
         rows.append((f"read by {GPUS[-1]} processes at the start ({kind})", f"{rate / 1e6:.0f} MB/s"))
-    rows.append(("memory of one process: all studies", f"{held:.0f} GB"))
+    rows.append(("memory of one process: all cases", f"{held:.0f} GB"))
     rows.append((f"memory of a node of {GPUS_A_NODE} processes", f"{GPUS_A_NODE * held:.0f} GB"))
     for training in PRETRAININGS:
         size = GRADIENT_BYTES * recorded["parameters"][training.network] / 1e6
@@ -214,7 +214,7 @@ def _storage(recorded: dict[str, Any]) -> str:
 
 
 def rewritten(text: str, recorded: dict[str, Any]) -> str:
-    """The document with its tables made anew."""
+    """The document with its tables made again."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{tables(recorded)}\n{END}{after}"
@@ -227,7 +227,7 @@ def measure() -> Iterator[Measurement]:
     found = seconds()
     for sample, step in (("view", "mae"), ("slice", "contrast")):
         against = found[f"step_{step}"]
-        yield Measurement(f"draw a {sample} at published size", found[f"draw_{sample}"], f"a step of {step}", against)
+        yield Measurement(f"make a {sample} at published size", found[f"draw_{sample}"], f"a step of {step}", against)
 
 
 def main() -> None:
