@@ -27,11 +27,11 @@ from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 from VFMTransferLib.encoders.profound.spec import PROFOUND_ENCODER
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.tasks import TASKS, find_task
+from VFMTransferLib.tasks import TASKS, find_task, lesion_task
+from VFMTransferLib.tasks.lesions import class_map
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.crops import sample_view, training_case
 from VFMTransferLib.training.loop import Run, Schedule
-from VFMTransferLib.training.slices import cancer_classes, sample_slice, slice_case
+from VFMTransferLib.training.samples import crop_samples, slice_samples
 
 DECODER_WIDTH = 512  # as published
 # A coarse phantom, quickly made, is brought to the voxels of a clinical T2w, and to those of its diffusion.
@@ -55,17 +55,17 @@ def seconds() -> dict[str, float]:
     with TemporaryDirectory() as name:
         for sequence, volume in case.volumes.items():
             write_volume(volume, Path(name) / f"{sequence}.nii.gz")
-        start, read = _timed(lambda: training_case(read_case(name), lesions))
-    draw_view, view = _timed(lambda: sample_view(read, lesions.preprocess, generator, how).image)
-    cases = slice_case(case, _FUSION, gland, classes)
-    draw_slice, one = _timed(lambda: sample_slice(cases, _FUSION, generator, how))
+        start, read = _timed(lambda: crop_samples(read_case(name), lesions))
+    draw_view, view = _timed(lambda: read.view(generator, how)[0])
+    cases = slice_samples(case, _FUSION, gland, classes)
+    draw_slice, (windows, position, maps) = _timed(lambda: cases.view(generator, how))
     return {
         "start": start,
         "draw_view": draw_view,
         "draw_slice": draw_slice,
         "step_mae": _pretext_step(pretext_task("mae", lesions, decoder_width=DECODER_WIDTH), View(view)),
         "step_contrast": _pretext_step(
-            pretext_task("contrastive", _FUSION, drop_path=0.0), View(one.windows, one.positions, one.classes)
+            pretext_task("contrastive", _FUSION, drop_path=0.0), View(windows, position, maps[0].long())
         ),
         "scheduled_task": _scheduled_task(),
     }
@@ -78,7 +78,7 @@ def _a_study() -> tuple[Case, Volume, Volume]:
     for sequence, volume in phantom.case.volumes.items():
         spacing = _T2W_MM if sequence == Sequence.T2W else _DIFFUSION_MM
         volumes[sequence] = volume.resample_to(volume.geometry.with_spacing(spacing))
-    return Case("study", volumes), phantom.gland, cancer_classes(phantom, _FUSION.labels)
+    return Case("study", volumes), phantom.gland, class_map(lesion_task().from_phantom(phantom), _FUSION)
 
 
 def counted() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from VFMTransferLib.core.terms import Label, Sequence, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.training.slices import SliceCase, slice_case
+from VFMTransferLib.training.samples import SliceSamples, slice_samples
 
 # 8 x 8 patches; a window of 64 voxels of 2 mm.
 TINY_VIT = ViTSpec(depth=1, dim=16, heads=2, registers=1, patch_px=4, image_px=32, pretrained_image_px=32)
@@ -42,9 +42,9 @@ def a_case(seed: int = 0) -> tuple[Case, Volume, Volume]:
     return Case(f"case-{seed}", volumes), gland, Volume(classes, GRID, "classes")
 
 
-def a_slice_case(seed: int = 0) -> SliceCase:
+def a_sliced_case(seed: int = 0) -> SliceSamples:
     case, gland, classes = a_case(seed)
-    return slice_case(case, SPEC, gland, classes)
+    return slice_samples(case, SPEC, gland, classes)
 
 
 def a_tissue_case(seed: int = 0) -> LabeledCase:

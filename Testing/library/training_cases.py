@@ -15,9 +15,9 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split, StudySet
-from VFMTransferLib.training.crops import TrainingCase, training_case
 from VFMTransferLib.training.finetune import FinetuneConfig
 from VFMTransferLib.training.loop import Schedule
+from VFMTransferLib.training.samples import CropSamples, crop_samples
 
 OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
 # x runs to the left, y to anterior, as dcm2niix writes.
@@ -47,9 +47,9 @@ def tiny_case(seed: int, direction: tuple[float, ...] = OBLIQUE) -> tuple[Case, 
     return Case(f"case-{seed}", {Sequence.T2W: image}), Volume(inside.astype(np.uint8), grid, "gland")
 
 
-def tiny_training_case(seed: int, spec: ModelSpec | None = None) -> TrainingCase:
+def tiny_crops(seed: int, spec: ModelSpec | None = None) -> CropSamples:
     case, mask = tiny_case(seed)
-    return training_case(case, spec or tiny_spec(), {Label.PROSTATE: mask})
+    return crop_samples(case, spec or tiny_spec(), [mask])
 
 
 def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:

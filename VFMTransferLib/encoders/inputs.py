@@ -28,7 +28,7 @@ ZSCORE_GLAND = "zscore-gland"
 def prepare(
     case: Case,
     spec: ModelSpec,
-    task: TaskInput,
+    task: TaskInput | None,
     *,
     crop: str = "auto",
     gland: Volume | None = None,
@@ -39,7 +39,7 @@ def prepare(
     Args:
         case: The case, each sequence on its own grid.
         spec: The network.
-        task: Its task.
+        task: Its task; None of an encoder alone.
         crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
             the image as published, `auto` around the gland where a mask is known, else in the middle.
         gland: Mask of the prostate, any grid; before the case's own.
@@ -62,9 +62,9 @@ def prepare(
     bounds = None if roi is None else Bounds.of(roi, grid)
     array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
     array, scales = _normalized(case, array, spec, mask, grid)
-    needed = bounds if task.output == "segmentation" else None
+    needed = bounds if task is not None and task.output == "segmentation" else None
     starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, needed)
-    if spec.is_slice_based and task.uses_gland_slices and mask is not None:
+    if spec.is_slice_based and task is not None and task.uses_gland_slices and mask is not None:
         # The others show nothing of the prostate, and would count as much.
         inside = _gland_on_grid(case, mask, grid)
         starts = tuple(start for start in starts if inside[start[0]].any())
@@ -100,7 +100,7 @@ def network_grid(case: Case, spec: ModelSpec, task: TaskInput | None) -> Geometr
     return seen.with_spacing(spacing_mm) if task is None else task.network_grid(seen, spacing_mm)
 
 
-def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput) -> Case:
+def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput | None) -> Case:
     """The case with the network's sequences on the network grid, as the task places them, 0 outside.
 
     A gland mask comes along, nearest neighbor.
@@ -112,7 +112,8 @@ def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput) -> Case:
     wanted = spec.preprocess.images
     case.require(wanted)
     grid = network_grid(case, spec, task)
-    volumes = {sequence: task.place(case[sequence], grid) for sequence in wanted}
+    place = Volume.resample_to if task is None else task.place
+    volumes = {sequence: place(case[sequence], grid) for sequence in wanted}
     for sequence, volume in volumes.items():
         if not volume.array.any():
             raise GeometryError(

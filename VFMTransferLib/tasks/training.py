@@ -13,7 +13,6 @@ from torch import Generator, Tensor, nn
 
 from ..core.errors import DatasetError
 from ..core.placement import Prepared
-from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
@@ -143,9 +142,9 @@ class TaskTraining(ABC, Generic[AnyTask]):
             class_weights: Of a classification: weight of each class, so that rare ones count as much.
         """
 
-    def crop_masks(self, labeled: LabeledCase) -> dict[Label, Volume]:
-        """The masks that a network learns from which sees one crop, sampled from the scanned grid."""
-        return dict(labeled.masks)
+    def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
+        """Of each target channel the mask, for a network that sees one crop, sampled from the scanned grid."""
+        return tuple(labeled.masks.values())
 
     def is_signed(self, labeled: LabeledCase) -> bool:
         """Whether the first map changes its sign in the mirror, as a displacement to the left does."""

@@ -25,7 +25,6 @@ from ..encoders.weights import encoder_weights, load_encoder
 from ..tasks.base import LabeledCase
 from ..tasks.lesions import class_map
 from .augmentation import Augmentation
-from .crops import sample_view, training_case
 from .distributed import DistributedContext
 from .loop import (
     BUNDLE_VERSION,
@@ -39,7 +38,7 @@ from .loop import (
     run_identity,
     run_record,
 )
-from .slices import sample_slice, slice_case
+from .samples import crop_samples, slice_samples
 
 _RATE = 1e-3
 # A random view of a case.
@@ -190,19 +189,23 @@ def _case_of(case: Case | LabeledCase) -> Case:
 
 def _shown(case: Case | LabeledCase, config: PretrainConfig) -> Shown:
     """Random views of a case: of a network of slices one slice, of others the crop of prediction."""
-    spec, how = config.pretext.spec, config.augmentation
-    if not config.pretext.needs_tissues:
-        cropped = training_case(_case_of(case), spec)
-        return lambda generator: View(sample_view(cropped, spec.preprocess, generator, how).image)
-    if not isinstance(case, LabeledCase) or case.gland is None:
+    pretext, spec, how, images = config.pretext, config.pretext.spec, config.augmentation, _case_of(case)
+    labeled = case if isinstance(case, LabeledCase) else None
+    if pretext.needs_tissues and (labeled is None or labeled.gland is None):
         raise DatasetError(
-            f"Case '{_case_of(case).id}' must have masks of prostate and lesions for pretext task "
-            f"{config.pretext.name}, but lacks them. Add them, or leave the case out."
+            f"Case '{images.id}' must have masks of prostate and lesions for pretext task {pretext.name}, but lacks "
+            "them. Add them, or leave the case out."
         )
-    sliced = slice_case(case.case, spec, case.gland, class_map(case, spec))
+    if not spec.is_slice_based:
+        if pretext.needs_tissues:
+            raise ValueError(f"Pretext task {pretext.name} needs the tissues of slices, but {spec.name} sees windows.")
+        crops = crop_samples(images, spec)
+        return lambda generator: View(crops.view(generator, how)[0])
+    tissues = class_map(labeled, spec) if labeled is not None and pretext.needs_tissues else None
+    slices = slice_samples(images, spec, None if labeled is None else labeled.gland, tissues)
 
     def view(generator: Generator) -> View:
-        one = sample_slice(sliced, spec, generator, how)
-        return View(one.windows, one.positions, one.classes)
+        windows, position, maps = slices.view(generator, how)
+        return View(windows, position, None if tissues is None else maps[0].long())
 
     return view

@@ -1,43 +1,52 @@
 """Random training samples of a case, whatever network and task, cut and normalized as at prediction.
 
-Networks of windows sample one crop from the scanned grid in one interpolation (`crops`); where they give an image,
-they take windows of the network's grid, since a residual belongs to one interpolation of the image. Networks of slices
-take slices of that grid (`slices`).
+Networks of windows sample one crop in one interpolation, from the grid that was scanned, so that training and
+prediction interpolate alike; where they give an image, they take windows of the network's grid, since a residual
+belongs to one interpolation of the image. Networks of slices take slices of that grid, with neighbors as channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ..core.case import Case
 from ..core.errors import DatasetError
-from ..core.placement import Prepared, centered_start, cut
-from ..core.volume import IntTriple
-from ..encoders.base import ModelSpec, PreprocessSpec
-from ..encoders.inputs import gland_center, prepare
+from ..core.placement import Prepared, ZScore, centered_start, cut
+from ..core.volume import Geometry, IntTriple, Triple, Volume
+from ..encoders.base import NEIGHBORS, ModelSpec, PreprocessSpec, family_of
+from ..encoders.inputs import gland_center, neighbor_slices, network_grid, prepare, reference_sequence
 from ..tasks import find_task
 from ..tasks.base import PHASE_AXES, LabeledCase
 from ..tasks.training import OnTheFly, Sample, class_number
-from .augmentation import Augmentation, happens, uniform, vary_intensity
-from .crops import TrainingCase, sample_view, training_case
-from .slices import SliceCase, SliceSample, mirrored, prepared_slices, sample_slice
+from .augmentation import (
+    NO_AUGMENTATION,
+    Augmentation,
+    between_knots,
+    happens,
+    random_field_of_view,
+    random_knots,
+    uniform,
+    vary_intensity,
+)
 
+# Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
+TARGET_STRIDE = 2
 # Slices of one case that a step of a classifier sees; their logits' mean stands for that of all.
 SLICES_A_CASE = 6
-_NEAR_GLAND = 0.5
+_WINDOWS_AT_GLAND, _SLICES_OF_GLAND = 0.5, 0.8  # shares of the samples; the others lie anywhere
+_SMALLEST_PART = 16
 
 
 class CaseSamples(Protocol):
-    """A case of which training samples are drawn.
-
-    Attributes:
-        id: Name of the case.
-        category: Number of its class, of a classification.
-    """
+    """A case of which training samples are drawn; `category` is the number of its class, of a classification."""
 
     @property
     def id(self) -> str: ...
@@ -50,37 +59,181 @@ class CaseSamples(Protocol):
 
 @dataclass(frozen=True)
 class CropSamples:
-    """Crops that are sampled from the scanned grid."""
-
-    case: TrainingCase
-    spec: PreprocessSpec
-    category: int | None = None
-
-    @property
-    def id(self) -> str:
-        return self.case.id
-
-    def sample(self, generator: Generator, how: Augmentation) -> Sample:
-        view = sample_view(self.case, self.spec, generator, how)
-        if self.category is not None:
-            return Sample((view.image[None],), torch.tensor([self.category]))
-        if view.target is None:
-            raise DatasetError(f"Case '{self.id}' must have labels to learn from, but has none.")
-        return Sample((view.image[None],), view.target[None])
-
-
-@dataclass(frozen=True)
-class WindowSamples:
-    """Windows of the network's grid, as image-to-image networks see them at prediction.
+    """Crops that are sampled from the reference sequence's own grid, axes nearest to L, P, S.
 
     Attributes:
         id: Name of the case.
-        images: (C, D, H, W), normalized as for prediction.
+        image: (C, D, H, W), each channel normalized over its whole field of view.
+        labels: Probability of each structure that is learned (K, D, H, W); None for pretraining and classification.
+        geometry: The grid.
+        spec: Grid, patch and sequences of the network.
+        middle: Continuous index (z, y, x) on the network's grid that the crop lies around; None for the image's middle.
+        category: Number of the class, of a classification.
+    """
+
+    id: str
+    image: Tensor = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+    geometry: Geometry
+    spec: PreprocessSpec
+    middle: Triple | None = None
+    category: int | None = None
+
+    def sample(self, generator: Generator, how: Augmentation) -> Sample:
+        image, target = self.view(generator, how)
+        if self.category is not None:
+            return Sample((image[None],), torch.tensor([self.category]))
+        if target is None:
+            raise DatasetError(f"Case '{self.id}' must have labels to learn from, but has none.")
+        return Sample((image[None],), target[None])
+
+    def view(self, generator: Generator, how: Augmentation = NO_AUGMENTATION) -> tuple[Tensor, Tensor | None]:
+        """The case as the network would see it, varied at random; without augmentation it is prediction's crop.
+
+        Returns:
+            Input (C, D, H, W), and probabilities (K, D, H, W) / `TARGET_STRIDE` where there are labels.
+        """
+        spec, shape = self.spec, self.geometry.shape
+        knots = self._index_of(random_knots(spec.patch, spec.spacing_mm, generator, how))
+        part, grid = _part_and_grid(knots, spec.patch, shape)
+        window = random_field_of_view(generator, how)
+        inside = _inside(grid, part, window, shape)
+        image = torch.zeros(len(spec.sequences), *spec.patch)
+        for channel, sequence in enumerate(spec.sequences):
+            if sequence is not None:
+                sampled = _interpolate(self.image[channel : channel + 1, *part], grid, "border")[0]
+                sampled = _normalized_within(sampled, self.image[channel], window)
+                image[channel] = vary_intensity(sampled, inside, generator, how)
+        if self.labels is None:
+            return image, None
+        coarse = F.avg_pool3d(grid[None], TARGET_STRIDE)[0]
+        return image, _interpolate(self.labels[:, *part], coarse, "zeros")
+
+    def _index_of(self, positions_mm: Tensor) -> Tensor:
+        """Continuous voxel indices on the case's grid of positions around the middle of the network's crop."""
+        spec = self.spec
+        start = centered_start(self.geometry.with_spacing(spec.spacing_mm).shape, spec.patch, self.middle)
+        center_mm = [
+            (first + (n - 1) / 2) * spacing
+            for first, n, spacing in zip(start[::-1], spec.patch[::-1], spec.spacing_mm, strict=True)
+        ]
+        spacing = torch.tensor(self.geometry.spacing_mm)[:, None, None, None]
+        return (positions_mm + torch.tensor(center_mm)[:, None, None, None]) / spacing
+
+
+def crop_samples(
+    case: Case,
+    spec: ModelSpec,
+    masks: Sequence[Volume] = (),
+    *,
+    center: Volume | None = None,
+    category: int | None = None,
+) -> CropSamples:
+    """Bring a case and its labels onto one grid.
+
+    Args:
+        case: A sequence that it lacks is a channel of zeros.
+        spec: The network.
+        masks: Mask or probability of each structure that is learned, on any grid.
+        center: Mask of the prostate that the crop lies around, as at prediction where it is known; by default the crop
+            is the image's middle.
+        category: Number of the class, of a classification.
+
+    Raises:
+        DatasetError: The mask of a gland that is to be found marks nothing.
+        ImageError: The mask to lie around is empty, or outside of the image.
+    """
+    task = None if spec.task is None else find_task(spec.task)
+    seen_grid = network_grid(case, spec, task)
+    grid = case[reference_sequence(case, spec, task)].to_nearest_lps().geometry
+    channels = np.zeros((len(spec.preprocess.sequences), *grid.shape), np.float32)
+    for channel, sequence in enumerate(spec.preprocess.sequences):
+        if sequence is not None and sequence in case:  # normalized as `inputs.prepare` does, on the network's grid
+            seen, voxels = (case[sequence].resample_to(place).array for place in (seen_grid, grid))
+            scale = ZScore.of(seen[seen != 0]) if seen.any() else ZScore()
+            channels[channel] = np.where(voxels != 0, scale.apply(voxels), np.float32(0))
+    shares = [np.clip(mask.with_array(mask.array.astype(np.float32)).resample_to(grid).array, 0, 1) for mask in masks]
+    if shares and task is not None and task.finds_gland and not shares[0].any():
+        raise DatasetError(
+            f"The prostate of case '{case.id}' must cover at least one voxel, but covers none. Give another mask."
+        )
+    return CropSamples(
+        id=case.id,
+        # Half precision holds a normalized image to 1e-3 of its deviation, and many cases in memory.
+        image=torch.from_numpy(channels).half(),
+        labels=torch.from_numpy(np.stack(shares)).half() if shares else None,
+        geometry=grid,
+        spec=spec.preprocess,
+        middle=None if center is None else gland_center(center, seen_grid),
+        category=category,
+    )
+
+
+def _part_and_grid(knots: Tensor, patch: IntTriple, shape: IntTriple) -> tuple[tuple[slice, ...], Tensor]:
+    """The part of a volume that a view reaches, and where each of the view's voxels lies in that part.
+
+    Args:
+        knots: Continuous indices (3, d, h, w) in (x, y, z) at the view's knots.
+        patch: Voxels (D, H, W) of the view.
+        shape: The volume's (D, H, W).
+
+    Returns:
+        Slices (z, y, x) of the part, and positions (3, D, H, W) in (x, y, z): -1..1 from the first edge of
+        the part to its last.
+    """
+    slices = []
+    for axis, size in enumerate(shape[::-1]):
+        low, high = knots[axis].aminmax()
+        start = min(max(math.floor(float(low)), 0), size - 1)
+        slices.append(slice(start, max(min(math.ceil(float(high)) + 1, size), start + 1)))
+    first = torch.tensor([float(s.start) for s in slices])[:, None, None, None]
+    length = torch.tensor([float(s.stop - s.start) for s in slices])[:, None, None, None]
+    return tuple(slices[::-1]), between_knots((2 * (knots - first) + 1) / length - 1, patch)
+
+
+def _inside(grid: Tensor, part: tuple[slice, ...], window: Tensor, shape: IntTriple) -> Tensor:
+    """Which voxels (D, H, W) of a view lie in a window, given as parts of each axis, of the field of view."""
+    inside = torch.ones(grid.shape[1:], dtype=torch.bool)
+    for axis, (size, taken) in enumerate(zip(shape[::-1], part[::-1], strict=True)):
+        length = taken.stop - taken.start
+        first, last = (2 * (float(edge) * size - taken.start) / length - 1 for edge in window[axis])
+        inside &= (grid[axis] >= first) & (grid[axis] <= last)
+    return inside
+
+
+def _normalized_within(view: Tensor, image: Tensor, window: Tensor) -> Tensor:
+    """A view (D, H, W) of an image, normalized by a window of the image's field of view instead of the whole of it."""
+    if bool((window == torch.tensor([0.0, 1.0])).all()):
+        return view
+    parts = []
+    for (first, last), size in zip(window.flip(0).tolist(), image.shape, strict=True):
+        start = round(first * size)
+        parts.append(slice(start, max(round(last * size), start + min(_SMALLEST_PART, size))))
+    seen = image[tuple(parts)].float()
+    seen = seen[seen != 0]
+    if len(seen) < 2:
+        return view
+    return torch.where(view != 0, (view - seen.mean()) / (seen.std() + 1e-6), view)
+
+
+def _interpolate(volumes: Tensor, grid: Tensor, outside: str) -> Tensor:
+    """Values (K, ...) of volumes (K, D, H, W) at positions (3, ...) in -1..1; `outside` as in `grid_sample`."""
+    positions = grid.permute(1, 2, 3, 0)[None]
+    return F.grid_sample(volumes[None].float(), positions, padding_mode=outside, align_corners=False)[0]
+
+
+@dataclass(frozen=True)
+class GridSamples:
+    """A case on the network's grid, as it is prepared for prediction.
+
+    Attributes:
+        id: Name of the case.
+        images: (C, D, H, W), normalized as for prediction, half precision.
         maps: (K, D, H, W), the truth, half precision.
         starts: First voxels (z, y, x) of the windows that prediction takes.
         spec: The network.
+        category: Number of the class, of a classification.
         phase_axis: Index axis of the phase encoding.
-        near: First voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
         fresh: Where each sample makes the case again; its maps are not used then.
@@ -91,32 +244,40 @@ class WindowSamples:
     maps: Tensor = field(repr=False)
     starts: tuple[IntTriple, ...]
     spec: ModelSpec
+    category: int | None = None
     phase_axis: int = 0
-    near: IntTriple | None = None
     is_signed: bool = False
     keeps_intensity: bool = False
     fresh: OnTheFly | None = field(default=None, repr=False)
 
-    @property
-    def category(self) -> None:
-        return None
+    def mirrored(self, images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (..., W) and maps (K, ..., W) with left and right exchanged."""
+        images, maps = images.flip(-1), maps.flip(-1)
+        return images, torch.cat([-maps[:1], maps[1:]]) if self.is_signed else maps
+
+
+@dataclass(frozen=True)
+class WindowSamples(GridSamples):
+    """Windows, as image-to-image networks see them at prediction.
+
+    Attributes:
+        near: First voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
+    """
+
+    near: IntTriple | None = None
 
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         """One of prediction's windows, shifted, mirrored, and as another scanner would show it."""
         start = self._random_start(generator, how)
-        image, maps = (
-            torch.from_numpy(cut(part.numpy(), start, self.spec.preprocess.patch)).float()
-            for part in (self.images, self.maps)
-        )
+        image, maps = (_cut(part, start, self.spec.preprocess.patch) for part in (self.images, self.maps))
         if self.fresh is not None:
             image, maps = self.fresh.block(image, start, generator)
         if happens(generator, how.flip):
-            image, maps = image.flip(-1), mirrored(maps, self.is_signed)
+            image, maps = self.mirrored(image, maps)
         if not self.keeps_intensity:
-            inside = image != 0
             varied = [
                 vary_intensity(channel, seen, generator, how) if bool(seen.any()) else channel
-                for channel, seen in zip(image, inside, strict=True)
+                for channel, seen in zip(image, image != 0, strict=True)
             ]
             image = torch.stack(varied)
         return Sample((image[None],), maps[None], self.phase_axis)
@@ -125,7 +286,7 @@ class WindowSamples:
         """First voxel of one of the windows, moved, but no further out of the image than the window must be."""
         grid = self.spec.preprocess
         chosen = self.starts[int(float(uniform(generator, 0, 1)) * len(self.starts))]
-        if self.near is not None and happens(generator, _NEAR_GLAND):
+        if self.near is not None and happens(generator, _WINDOWS_AT_GLAND):
             chosen = self.near
         moved = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm) / torch.tensor(grid.spacing_mm)
         z, y, x = (
@@ -136,25 +297,119 @@ class WindowSamples:
 
 
 @dataclass(frozen=True)
-class SliceSamples:
-    """Slices: one a sample, or of a classification several of the gland."""
+class SliceSamples(GridSamples):
+    """Slices: one a sample, or of a classification several of the gland.
 
-    case: SliceCase
-    spec: ModelSpec
-    phase_axis: int = 0
-    category: int | None = None
+    Attributes:
+        marked: Slices that show the prostate, where that is known.
+    """
 
-    @property
-    def id(self) -> str:
-        return self.case.id
+    marked: tuple[int, ...] = ()
 
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         if self.category is None:
-            one = sample_slice(self.case, self.spec, generator, how)
-            return Sample(_inputs([one]), one.maps[None], self.phase_axis)
-        drawn = torch.randint(len(self.case.marked), (SLICES_A_CASE,), generator=generator).tolist()
-        slices = [sample_slice(self.case, self.spec, generator, how, self.case.marked[i]) for i in drawn]
-        return Sample(_inputs(slices), torch.tensor([self.category]))
+            windows, position, maps = self.view(generator, how)
+            return Sample((*windows[:, None], position[None]), maps[None], self.phase_axis)
+        drawn = torch.randint(len(self.marked), (SLICES_A_CASE,), generator=generator).tolist()
+        views = [self.view(generator, how, self.marked[i]) for i in drawn]
+        windows, positions = (torch.stack([view[k] for view in views]) for k in (0, 1))  # (N, S, 3, P, P), (N, 2)
+        return Sample((*windows.unbind(1), positions), torch.tensor([self.category]))
+
+    def view(
+        self, generator: Generator, how: Augmentation = NO_AUGMENTATION, z: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A random slice, or slice `z`, varied at random: its shift, mirroring and intensities.
+
+        Returns:
+            For each sequence the slice with its neighbors (S, 3, image_px, image_px); the slice's index and the number
+            of slices (2,); the maps (K, H, W) of the network grid's window.
+        """
+        depth = self.images.shape[1]
+        z = self._random_slice(generator) if z is None else z
+        _, height, width = self.spec.preprocess.patch
+        y, x = self._random_corner(generator, how)
+        neighbors = list(neighbor_slices(z, depth))
+        windows = _cut(self.images[:, neighbors], (0, y, x), (NEIGHBORS, height, width))
+        if self.fresh is None:
+            maps = _cut(self.maps[:, z : z + 1], (0, y, x), (1, height, width))[:, 0]
+        else:  # a slice may be its own neighbor
+            places = sorted(set(neighbors))
+            once = windows[:, [neighbors.index(place) for place in places]]
+            images, fresh_maps = self.fresh.block(once, (places[0], y, x), generator)
+            windows = images[:, [places.index(place) for place in neighbors]]
+            maps = fresh_maps[:, places.index(z)]
+        if happens(generator, how.flip):
+            windows, maps = self.mirrored(windows, maps)
+        if not self.keeps_intensity:
+            everywhere = torch.ones_like(windows[0], dtype=torch.bool)
+            how = replace(how, thick=0.0)  # the neighbors are channels, and would be blurred into each other
+            windows = torch.stack([vary_intensity(window, everywhere, generator, how) for window in windows])
+        pixels = [family_of(self.spec).image_px(self.spec)] * 2
+        scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
+        return scaled, torch.tensor([float(z), float(depth)]), maps
+
+    def _random_slice(self, generator: Generator) -> int:
+        draw = torch.rand(2, generator=generator)
+        if self.marked and float(draw[0]) < _SLICES_OF_GLAND:
+            return self.marked[int(float(draw[1]) * len(self.marked))]
+        return int(float(draw[1]) * self.images.shape[1])
+
+    def _random_corner(self, generator: Generator, how: Augmentation) -> tuple[int, int]:
+        """First row and column of the window: the one of prediction, or one of several, shifted."""
+        draw = 2 * torch.rand(2, generator=generator) - 1
+        dx, dy = (
+            round(float(part) * limit / step)
+            for part, limit, step in zip(draw, how.shift_mm[:2], self.spec.preprocess.spacing_mm[:2], strict=True)
+        )
+        corners = list(dict.fromkeys((y, x) for _, y, x in self.starts))
+        among = len(corners)
+        y, x = corners[int(torch.randint(among, (1,), generator=generator)) if among > 1 else 0]
+        return y + dy, x + dx
+
+
+def _cut(array: Tensor, start: IntTriple, size: IntTriple) -> Tensor:
+    """A block (C, *size) of an array (C, D, H, W) in single precision, 0 outside."""
+    return torch.from_numpy(cut(array.numpy(), start, size)).float()
+
+
+def slice_samples(
+    case: Case, spec: ModelSpec, gland: Volume | None = None, classes: Volume | None = None
+) -> SliceSamples:
+    """Slices of a case for pretraining.
+
+    Args:
+        case: The case; `spec` states the sequences it must have.
+        spec: A network of slices.
+        gland: Mask of the prostate, any grid, by which the input is normalized and centered as at prediction; its
+            slices are shown more often than the others.
+        classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it; slices
+            that show any are shown more often then.
+
+    Raises:
+        DatasetError: A class is none of the network's.
+        MissingSequenceError: The case lacks a sequence, or a gland mask that normalization needs.
+    """
+    if classes is not None and (found := int(classes.array.max())) >= len(spec.labels):
+        raise DatasetError(f"Classes of case '{case.id}' must be below {len(spec.labels)}, but one is {found}.")
+    prepared = prepare(case, spec, None if spec.task is None else find_task(spec.task), gland=gland)
+    shown = gland if classes is None else classes
+    placed = None if shown is None else shown.resample_to(prepared.geometry, "nearest").array
+    maps = np.zeros((0, *prepared.geometry.shape), np.float32) if classes is None or placed is None else placed[None]
+    return SliceSamples(**_on_grid(case.id, spec, prepared, maps), marked=_marked_slices(placed))
+
+
+def _marked_slices(mask: np.ndarray | None) -> tuple[int, ...]:
+    return () if mask is None else tuple(int(z) for z in np.flatnonzero((mask > 0).any(axis=(1, 2))))
+
+
+def _on_grid(name: str, spec: ModelSpec, prepared: Prepared, maps: np.ndarray) -> dict[str, Any]:
+    return {
+        "id": name,
+        "spec": spec,
+        "images": torch.from_numpy(prepared.array).half(),
+        "maps": torch.from_numpy(np.ascontiguousarray(maps, np.float16)),
+        "starts": prepared.starts,
+    }
 
 
 def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
@@ -169,55 +424,30 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
     task = find_task(labeled.task)
     training = task.training()
     category = class_number(labeled, spec) if task.output == "classification" else None
-    takes_windows = not spec.is_slice_based
-    if takes_windows and task.output != "image":
-        masks = None if category is not None else training.crop_masks(labeled)
+    if not spec.is_slice_based and task.output != "image":
+        masks = () if category is not None else training.crop_masks(labeled)
         center = None if task.finds_gland else labeled.gland
-        return CropSamples(training_case(labeled.case, spec, masks, center=center), spec.preprocess, category)
+        return crop_samples(labeled.case, spec, masks, center=center, category=category)
     prepared = prepare_labeled(labeled, spec)
-    axis = PHASE_AXES[labeled.phase_axis]
-    fresh = training.on_the_fly(labeled, prepared, spec)
-    shape = prepared.geometry.shape
-    maps = np.zeros((0, *shape), np.float32) if fresh is not None else training.targets(labeled, prepared, spec)
-    if takes_windows:
-        near = None
-        if training.shows_gland_often and labeled.gland is not None:
-            near = centered_start(shape, prepared.patch, gland_center(labeled.gland, prepared.geometry))
-        return WindowSamples(
-            id=labeled.case.id,
-            images=torch.from_numpy(prepared.array).half(),
-            maps=torch.from_numpy(np.ascontiguousarray(maps, np.float16)),
-            starts=prepared.starts,
-            spec=spec,
-            phase_axis=axis,
-            near=near,
-            is_signed=training.is_signed(labeled),
-            keeps_intensity=training.keeps_intensity,
-            fresh=fresh,
-        )
-    marked = np.zeros(0, int)
-    if labeled.gland is not None:
-        inside = labeled.gland.resample_to(prepared.geometry, "nearest").array > 0
-        marked = np.flatnonzero(inside.any(axis=(1, 2)))
-    case = prepared_slices(
-        labeled.case.id,
-        prepared,
-        maps,
-        marked,
-        is_signed=training.is_signed(labeled),
-        keeps_intensity=training.keeps_intensity,
-        fresh=fresh,
-    )
-    return SliceSamples(case, spec, axis, category)
+    grid, fresh = prepared.geometry, training.on_the_fly(labeled, prepared, spec)
+    maps = np.zeros((0, *grid.shape), np.float32) if fresh is not None else training.targets(labeled, prepared, spec)
+    common = _on_grid(labeled.case.id, spec, prepared, maps) | {
+        "category": category,
+        "phase_axis": PHASE_AXES[labeled.phase_axis],
+        "is_signed": training.is_signed(labeled),
+        "keeps_intensity": training.keeps_intensity,
+        "fresh": fresh,
+    }
+    if spec.is_slice_based:
+        inside = None if labeled.gland is None else labeled.gland.resample_to(grid, "nearest").array
+        return SliceSamples(**common, marked=_marked_slices(inside))
+    near = None
+    if training.shows_gland_often and labeled.gland is not None:
+        near = centered_start(grid.shape, prepared.patch, gland_center(labeled.gland, grid))
+    return WindowSamples(**common, near=near)
 
 
 def prepare_labeled(labeled: LabeledCase, spec: ModelSpec) -> Prepared:
     """A labeled case as the network's input; the gland's mask helps as at prediction, but to find the gland itself."""
-    gland = None if find_task(labeled.task).finds_gland else labeled.gland
-    return prepare(labeled.case, spec, find_task(labeled.task), gland=gland)
-
-
-def _inputs(slices: list[SliceSample]) -> tuple[Tensor, ...]:
-    """What the network takes: the windows (N, 3, P, P) of each sequence, then the positions (N, 2)."""
-    windows = torch.stack([one.windows for one in slices])  # (N, S, 3, P, P)
-    return (*windows.unbind(1), torch.stack([one.positions for one in slices]))
+    task = find_task(labeled.task)
+    return prepare(labeled.case, spec, task, gland=None if task.finds_gland else labeled.gland)

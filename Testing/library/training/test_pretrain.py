@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from slice_cases import a_tissue_case
+from slice_cases import SPEC, a_tissue_case
 from training_cases import tiny_case
 from training_divisions import a_pretext_config
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.encoders.pretext import pretext_task, pretext_tasks
-from VFMTransferLib.training.augmentation import NO_AUGMENTATION
-from VFMTransferLib.training.pretrain import pretrain
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.pretext import PretextTask, pretext_task, pretext_tasks
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.loop import Schedule
+from VFMTransferLib.training.pretrain import PretrainConfig, pretrain
 
 IMAGES = [tiny_case(seed)[0] for seed in range(2)]
 CASES = {"mae": IMAGES, "contrastive": [a_tissue_case(0), a_tissue_case(1)]}
@@ -78,6 +80,44 @@ def test_contrast_needs_masks_of_prostate_and_lesions(tmp_path):
     for case in (IMAGES[0], replace(a_tissue_case(), gland=None)):
         with pytest.raises(DatasetError, match="must have masks of prostate and lesions"):
             pretrain(a_pretext_config("contrastive"), [case], tmp_path)
+
+
+@dataclass(frozen=True)
+class Brightness(PretextTask):
+    """A pretext task of slices that needs no tissues: the mean of each sequence."""
+
+    name = "brightness"
+    batch = 2
+
+    def build(self):
+        return build_network(self.spec)
+
+    def sample(self, view, generator):
+        assert view.tissues is None
+        return view.image, view.position
+
+    def loss(self, network, generator, images, positions):
+        return (network(*images.unbind(1), positions).mean() - images.mean()) ** 2
+
+    def pretrained(self, weights):
+        return dict(weights)
+
+
+@pytest.mark.parametrize("task", [SPEC.task, None])
+def test_slices_can_be_learned_from_images_alone(tmp_path, task):
+    grid = replace(SPEC.preprocess, normalization="zscore-nonzero")
+    pretext = Brightness(replace(SPEC, task=task, preprocess=grid))
+    config = PretrainConfig(pretext, Schedule(2, checkpoint_every=2), Augmentation(), seed=2, batch=2)
+    images, labeled = a_tissue_case(0).case, a_tissue_case(1)
+    run = pretrain(config, [images, labeled], tmp_path)
+    assert run.history[-1]["loss"] > 0
+
+
+def test_tissues_of_windows_are_refused(tmp_path):
+    config = a_pretext_config("mae")
+    config = replace(config, pretext=replace(a_pretext_config("contrastive").pretext, spec=config.pretext.spec))
+    with pytest.raises(ValueError, match="needs the tissues of slices"):
+        pretrain(config, [a_tissue_case()], tmp_path)
 
 
 def test_pretext_tasks_and_settings_that_are_not_known_are_refused():

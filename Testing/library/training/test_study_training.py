@@ -23,9 +23,8 @@ from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.tasks.training import Objective, class_weights, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
 from VFMTransferLib.training.cases import Split, StudySet
-from VFMTransferLib.training.crops import TARGET_STRIDE
 from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
-from VFMTransferLib.training.samples import SLICES_A_CASE, prepare_labeled, samples_of
+from VFMTransferLib.training.samples import SLICES_A_CASE, TARGET_STRIDE, prepare_labeled, samples_of
 from VFMTransferLib.training.validation import NetworkSession, ValidationCases
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
@@ -98,6 +97,7 @@ def test_voxels_of_lesions_have_the_gravest_class():
     study, spec = a_study(TaskId.LESION_SEGMENTATION), tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION)
     classes, grade = class_map(study, spec).array, a_phantom(0).lesion.array
     assert (classes[grade >= 2] == spec.labels.index(Label.CSPCA)).all()
+    assert (classes[grade == 1] == spec.labels.index(Label.INDOLENT_CANCER)).all()
     assert (classes[(grade == 0) & (study.gland.array > 0)] == spec.labels.index(Label.PROSTATE)).all()
     assert not classes[(grade == 0) & (study.gland.array == 0)].any()
 
@@ -149,7 +149,7 @@ def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
 def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
     study, spec = a_study(TaskId.CLASSIFICATION), tiny_study_spec("provicnet", TaskId.CLASSIFICATION)
     lesson = samples_of(study, spec)
-    assert lesson.case.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
+    assert lesson.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
     sample = lesson.sample(Generator().manual_seed(0), NO_AUGMENTATION)
     assert sample.inputs[0].shape == (SLICES_A_CASE, 3, 64, 64)
     network = build_network(spec).eval()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.errors import DatasetError
 from ...core.placement import Prepared
 from ...core.terms import Label
 from ...core.volume import Volume
@@ -29,6 +30,16 @@ class AnatomyTraining(TaskTraining[AnatomySegmentation]):
             _share(labeled.masks[Label.PROSTATE], prepared),
             *(_share(labeled.masks[zone], prepared) if zones_known else unknown for zone in ZONES),
         )
+
+    def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
+        """The prostate, then both zones where they are known."""
+        zones = [labeled.masks[zone] for zone in ZONES if zone in labeled.masks]
+        if Label.PROSTATE not in labeled.masks or len(zones) == 1:
+            raise DatasetError(
+                f"Labels of case '{labeled.case.id}' must be the prostate, or it and both of its zones, but are "
+                f"{', '.join(labeled.masks)}. Give the whole gland alone where a zone is not known."
+            )
+        return labeled.masks[Label.PROSTATE], *zones
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
         """The samples whose zones are known apart from those that know the prostate alone."""

@@ -32,8 +32,8 @@ class LesionTraining(TaskTraining[LesionSegmentation]):
         is_graded = output.shape[1] > 1
         return tissue_loss(output, batch.target[:, 0].long()) if is_graded else lesion_loss(output, batch.target)
 
-    def crop_masks(self, labeled: LabeledCase) -> dict[Label, Volume]:
-        return {Label.CSPCA: labeled.masks[Label.CSPCA]}
+    def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
+        return (labeled.masks[Label.CSPCA],)
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """The share of a patch that is clinically significant cancer."""
