@@ -6,7 +6,7 @@ import errno
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -58,15 +58,6 @@ _KINDS = "biuf"  # booleans, whole and floating-point numbers, as numpy calls th
 _MAX_BYTES = 8  # a voxel; SimpleITK has none larger
 
 
-@dataclass
-class _Reading:
-    """A case in the making: sequence → volume, and what had to be decided."""
-
-    volumes: dict[Sequence, Volume] = field(default_factory=dict)
-    gland: Volume | None = None
-    notes: list[str] = field(default_factory=list)
-
-
 def read_case(
     path: str | Path | None = None,
     *,
@@ -102,63 +93,73 @@ def read_case(
     sources = {role: Path(given) for role, given in named.items() if given is not None}
     if path is None and not sources:
         raise ValueError("Give a path, or at least one of t2w, hbv, adc.")
-    case_id = _id_by_path(Path(path)) if path is not None else _id_by_options(sources)
-    reading = _Reading()
-    if path is not None:
-        case_id = _find(Path(path), sources, reading, frozenset(sequences) - sources.keys()) or case_id
-        if gland is None and Path(path).is_dir():
-            _read_gland(candidates_for(GLAND, _image_files(Path(path))), reading)
+    if path is None:
+        first = next(iter(sources.values()))
+        # A neutral word for DICOM, whose folders often bear the patient's name.
+        found = Case("study" if _is_dicom(first) else first.absolute().parent.name or "case", {})
+    else:
+        found = _find(Path(path), sources, frozenset(sequences) - sources.keys(), with_gland=gland is None)
+    volumes, notes = dict(found.volumes), list(found.notes)
     for role in [role for role in Sequence if role in sources]:
-        volume, notes = _read_source(role, sources)
-        reading.volumes[role] = volume
-        reading.notes += notes
-    if gland is not None:
-        reading.gland = _gland_of(Path(gland))
-    volumes = {role: reading.volumes[role] for role in Sequence if role in reading.volumes}
-    require_sensible(case_id, volumes, reading.gland)
-    for note in reading.notes:
-        log.info("%s: %s", case_id, note)
-    return Case(case_id, volumes, reading.gland, tuple(reading.notes))
-
-
-def _id_by_path(path: Path) -> str:
-    """The folder's or file's own name, also where it was named as `..`; links keep the name that they were given."""
-    named = path.resolve() if path.name in ("", "..") else path
-    return image_stem(named.name) or "case"
-
-
-def _id_by_options(sources: Mapping[Sequence, Path]) -> str:
-    """The folder's name; a neutral word for DICOM, whose folders often bear the patient's name."""
-    first = next(iter(sources.values()))
-    return "study" if _is_dicom(first) else first.absolute().parent.name or "case"
+        volumes[role], decided = _read_source(role, sources)
+        notes += decided
+    mask = found.gland if gland is None else _read_gland(Path(gland))
+    volumes = {role: volumes[role] for role in Sequence if role in volumes}
+    require_sensible(found.id, volumes, mask)
+    for note in notes:
+        log.info("%s: %s", found.id, note)
+    return Case(found.id, volumes, mask, tuple(notes))
 
 
 def _is_dicom(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path))
 
 
-def _find(path: Path, sources: dict[Sequence, Path], reading: _Reading, wanted: frozenset[Sequence]) -> str | None:
+def _find(path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence], with_gland: bool) -> Case:
     """Add to `sources` the files that `path` has for other sequences, and read at once what lies in series.
 
     Returns:
-        A neutral id where a DICOM study was read.
+        What was read. Its id is the folder's or file's own name, a neutral one where a DICOM study was read.
     """
+    named = path.resolve() if path.name in ("", "..") else path  # links keep the name that they were given
+    case_id = image_stem(named.name) or "case"
     if path.is_file() and is_image_name(path.name):
         sources.setdefault(Sequence.T2W, path)
-        return None
+        return Case(case_id, {})
     if not path.is_dir():
         found = "is neither; for DICOM give the folder" if path.exists() else "there is none; check the path"
         raise ImageError(f"Case '{path.name}' must be a folder or an image file, but {found}.")
-    files = _image_files(path)
+    files = sorted(f for f in path.iterdir() if f.is_file() and is_image_name(f.name) and not f.name.startswith("."))
     by_name = {role: file for role in Sequence if role in wanted and (file := _only_file(role, files))}
     sources |= by_name
-    if Sequence.HBV in wanted and Sequence.HBV not in sources:
-        _read_high_b_of_file(_only_file(DWI, files), reading)
-    return None if by_name or reading.volumes else _read_dicom(path, wanted, reading)
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_file() and is_image_name(f.name) and not f.name.startswith("."))
+    volumes: dict[Sequence, Volume] = {}
+    notes: list[str] = []
+    gland = None
+    if Sequence.HBV in wanted and Sequence.HBV not in sources and (file := _only_file(DWI, files)):
+        image = read_image(file)
+        note = f"'{file.name}' has no b values and was not used; if it is the high-b image, select it as such."
+        if is_series(image):
+            volume, note = high_b_of_file(file, image)
+            volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, file.name)
+        notes.append(note)
+    if not by_name and not volumes and (study := dicom.read_study(path, wanted)):
+        case_id = study.id
+        notes += study.notes
+        for role, volume in study.volumes.items():
+            volumes[role], decided = checked_sequence(
+                with_checked_voxels(volume, f"{role} series"), role, f"{role} series"
+            )
+            notes += decided
+    glands = candidates_for(GLAND, files) if with_gland else []
+    if len(glands) == 1:
+        gland = _read_gland(glands[0])
+        notes.append(f"Gland mask: '{glands[0].name}'.")
+    elif glands:
+        names = ", ".join(f.name for f in glands)
+        notes.append(
+            f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
+        )
+    return Case(case_id, volumes, gland, tuple(notes))
 
 
 def _only_file(role: str, files: list[Path]) -> Path | None:
@@ -169,18 +170,6 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
             f"Keep one of them in the folder, or select it as {Sequence.HBV if role == DWI else role}."
         )
     return candidates[0] if candidates else None
-
-
-def _read_dicom(folder: Path, wanted: frozenset[Sequence], reading: _Reading) -> str | None:
-    study = dicom.read_study(folder, wanted)
-    if study is None:
-        return None
-    reading.notes += study.notes
-    for role, volume in study.volumes.items():
-        name = f"{role} series"
-        reading.volumes[role], notes = checked_sequence(with_checked_voxels(volume, name), role, name)
-        reading.notes += notes
-    return study.id
 
 
 def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str]]:
@@ -210,33 +199,7 @@ def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
     return to_volume(image, path.name, str(role)), []
 
 
-def _read_high_b_of_file(path: Path | None, reading: _Reading) -> None:
-    """The high-b image of a 4D diffusion file, if there is one."""
-    if path is None:
-        return
-    image = read_image(path)
-    if not is_series(image):
-        reading.notes.append(
-            f"'{path.name}' has no b values and was not used; if it is the high-b image, select it as such."
-        )
-        return
-    volume, note = high_b_of_file(path, image)
-    reading.volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, path.name)
-    reading.notes.append(note)
-
-
-def _read_gland(candidates: list[Path], reading: _Reading) -> None:
-    if len(candidates) == 1:
-        reading.gland = _gland_of(candidates[0])
-        reading.notes.append(f"Gland mask: '{candidates[0].name}'.")
-    elif candidates:
-        names = ", ".join(f.name for f in candidates)
-        reading.notes.append(
-            f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
-        )
-
-
-def _gland_of(path: Path) -> Volume:
+def _read_gland(path: Path) -> Volume:
     return checked_gland(read_mask(path, GLAND), path.name)
 
 
@@ -252,12 +215,12 @@ def checked_gland(mask: Volume, file: str) -> Volume:
 
 
 def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
-    """Raise unless there is an image, no two are the same, and all lie in one space.
+    """Raise unless there is an image, no two are the same, and their fields of view overlap, the gland in the first.
 
     Raises:
         MissingSequenceError: There is no image.
         ImageError: Two are the same.
-        GeometryError: They lie elsewhere.
+        GeometryError: They lie elsewhere; the message names the pair.
     """
     if not volumes:
         raise MissingSequenceError(
@@ -267,17 +230,28 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
     for (role, a), (other, b) in combinations(volumes.items(), 2):
         if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):
             raise ImageError(f"{role} and {other} must be two images, but are the same. Select another file for one.")
-    require_one_space(volumes, gland)
+    reference_name, reference = next(iter(volumes.items()))
+    for name, volume in volumes.items():
+        shared = max(
+            share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
+        )
+        if shared < MIN_OVERLAP:
+            apart_mm = np.linalg.norm(volume.geometry.center_mm - reference.geometry.center_mm)
+            raise GeometryError(
+                f"{name} must show the same region as {reference_name}, but their fields of view share "
+                f"{100 * shared:.0f} % (centers {apart_mm:.0f} mm apart). Select images of one case."
+            )
+    if gland is not None:
+        z, y, x = (np.median(indices) for indices in np.nonzero(gland.array))
+        if not _is_inside(reference.geometry, gland.geometry.to_world((x, y, z))):
+            raise GeometryError(
+                f"The gland mask must lie within {reference_name}, but lies outside. Select this case's mask."
+            )
 
 
 @dataclass(frozen=True)
 class ExportedImage:
-    """One image that another program exported for a job.
-
-    Attributes:
-        path: An image file, or an array (D, H, W) as `numpy.save` writes it.
-        geometry: Where the array's voxels lie; None for an image file.
-    """
+    """One image that another program exported for a job: a file, or an array (D, H, W) by `numpy.save` and its grid."""
 
     path: Path
     geometry: Geometry | None = None
@@ -299,18 +273,10 @@ class ExportedImage:
 def read_exported_case(
     case_id: str, images: Mapping[Sequence, ExportedImage], gland: ExportedImage | None = None
 ) -> Case:
-    """The case, after the same checks as `read_case` makes.
-
-    Args:
-        case_id: What to call it.
-        images: Sequence → image.
-        gland: Mask of the prostate.
+    """The case, after the same checks as `read_case` makes, and with the same errors.
 
     Raises:
-        ImageError: An image is missing, damaged, or cannot be what its role needs.
-        GeometryError: A grid cannot be used, or the images do not lie in one space.
-        MissingSequenceError: There is no image.
-        MemoryError: They do not fit in memory.
+        MemoryError: The images do not fit in memory.
     """
     volumes, notes = {}, []
     for sequence in (sequence for sequence in Sequence if sequence in images):
@@ -353,48 +319,19 @@ def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
 
 def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
     """Files whose names contain the role; those named by the role alone go before all others."""
-    files = list(files)
-    exact = [f for f in files if image_stem(f.name).lower() == role]
-    if exact:
-        return exact
-    return [f for f in files if (words := _words(f.name)) & _ROLE_WORDS[role] and _may_be(role, words)]
+    stems = {file: image_stem(file.name).lower() for file in files}
+    exact = [file for file, stem in stems.items() if stem == role]
+    return exact or [file for file, stem in stems.items() if _names_role(stem, role)]
 
 
-def _may_be(role: str, words: set[str]) -> bool:
-    """Whether no word speaks against the role; `prostate_t2w` is a scan, `prostate_t2w_mask` a mask."""
-    if words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
+def _names_role(stem: str, role: str) -> bool:
+    """Whether a word names the role and none speaks against it; `prostate_t2w_mask` is a mask, not a scan."""
+    words = set(re.split(r"[^a-z0-9]+", stem)) - {""}
+    if any(float(match.group(1)) >= HIGH_B for word in words if (match := _B_VALUE.fullmatch(word))):
+        words.add("hbv")
+    if not words & _ROLE_WORDS[role] or words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
         return False
     return bool(words & _MASK) or not words & _SEQUENCES if role == GLAND else not words & _MASK
-
-
-def _words(name: str) -> set[str]:
-    words = set(re.split(r"[^a-z0-9]+", image_stem(name).lower())) - {""}
-    b_values = [float(match.group(1)) for word in words if (match := _B_VALUE.fullmatch(word))]
-    return words | {"hbv"} if any(b >= HIGH_B for b in b_values) else words
-
-
-def require_one_space(volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
-    """Raise unless the fields of view overlap, and the gland lies in the first image's.
-
-    Raises:
-        GeometryError: They do not; the message names the pair.
-    """
-    images = list(volumes.items())
-    reference_name, reference = images[0]
-    for name, volume in images[1:]:
-        shared = max(
-            share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
-        )
-        if shared < MIN_OVERLAP:
-            raise GeometryError(
-                f"{name} must show the same region as {reference_name}, but their fields of view share "
-                f"{100 * shared:.0f} % (centers {_distance_mm(volume, reference):.0f} mm apart). "
-                "Select images of one case."
-            )
-    if gland is not None and not _mask_reaches(gland, reference.geometry):
-        raise GeometryError(
-            f"The gland mask must lie within {reference_name}, but lies outside. Select this case's mask."
-        )
 
 
 def share_inside(inner: Geometry, outer: Geometry) -> float:
@@ -404,16 +341,6 @@ def share_inside(inner: Geometry, outer: Geometry) -> float:
     return float(_is_inside(outer, inner.to_world(points)).mean())
 
 
-def _mask_reaches(mask: Volume, geometry: Geometry) -> bool:
-    """Whether the middle of the mask's voxels lies in a field of view."""
-    z, y, x = (np.median(indices) for indices in np.nonzero(mask.array))
-    return bool(_is_inside(geometry, mask.geometry.to_world((x, y, z))))
-
-
 def _is_inside(geometry: Geometry, points_mm: np.ndarray) -> np.ndarray:
     index = geometry.to_index(points_mm)
     return np.all((index >= -0.5) & (index <= np.asarray(geometry.size) - 0.5), axis=-1)
-
-
-def _distance_mm(a: Volume, b: Volume) -> float:
-    return float(np.linalg.norm(a.geometry.center_mm - b.geometry.center_mm))

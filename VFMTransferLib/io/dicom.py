@@ -7,16 +7,15 @@ of a patient's identity is kept.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
-from ..core.terms import Sequence as Sequence_of_terms
+from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
 from .dicom_headers import T2_WORDS, Header, Series, grouped, listed, read_headers
 from .diffusion import HIGH_B, high_b_image
@@ -30,15 +29,6 @@ GAP_TOLERANCE = 0.02  # of the gap; positions are written with rounding
 SHEAR_TOLERANCE_MM = 0.1
 
 
-@dataclass
-class Study:
-    """What a DICOM folder gave: a neutral id, sequence → volume, and what had to be decided."""
-
-    id: str
-    volumes: dict[Sequence_of_terms, Volume] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its name, or begins as such files do."""
     if path.suffix.lower() in DICOM_SUFFIXES:
@@ -47,12 +37,15 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
-def read_study(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | None:
+def read_study(folder: Path, wanted: Iterable[MRSequence]) -> Case | None:
     """Recognize and read a study's series, or None where the folder holds no DICOM file.
 
     Args:
         folder: Searched with all folders below it.
         wanted: Sequences to look for; the others may be ambiguous.
+
+    Returns:
+        The volumes with a neutral id, and notes on which series they are.
 
     Raises:
         AmbiguousInputError: Several studies, or several series that could be one sequence.
@@ -67,18 +60,23 @@ def read_study(folder: Path, wanted: Iterable[Sequence_of_terms]) -> Study | Non
         raise AmbiguousInputError(
             f"The DICOM folder must hold one study, but holds {len(studies)}. Give the folder of one."
         )
-    study = Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}")
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
-    for role in Sequence_of_terms:
-        if role in wanted and (found := _ROLE_READERS[role](axial)) is not None:
-            study.volumes[role], notes = found
-            study.notes += notes
-    if not study.volumes and set(wanted) == set(Sequence_of_terms):
-        raise _nothing_recognized(series)
-    return study
+    read = {role: found for role in MRSequence if role in wanted and (found := _read_role(axial, role))}
+    if not read and set(wanted) == set(MRSequence):
+        multiframe = any(s.first.frames > 1 for s in series)
+        hint = " Multi-frame (enhanced) series must be exported as single-frame ones or converted first."
+        raise MissingSequenceError(
+            f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
+            f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
+        )
+    return Case(
+        f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}",
+        {role: volume for role, (volume, _) in read.items()},
+        notes=tuple(note for _, note in read.values()),
+    )
 
 
-def read_series(path: Path, role: Sequence_of_terms) -> tuple[Volume, list[str]]:
+def read_series(path: Path, role: MRSequence) -> tuple[Volume, list[str]]:
     """Read the one series of a folder, or the one that a file belongs to, as the sequence that the user states.
 
     Raises:
@@ -97,32 +95,27 @@ def read_series(path: Path, role: Sequence_of_terms) -> tuple[Volume, list[str]]
             f"'{path.name}' must hold one DICOM series, but holds {listed(series)}. Name a file of the one wanted."
         )
     chosen = series[0]
-    if role is Sequence_of_terms.HBV and len(chosen.b_values) > 1:
-        return _high_b_of(chosen)
+    if role is MRSequence.HBV and len(chosen.b_values) > 1:
+        volume, note = _high_b_of(chosen)
+        return volume, [note]
     return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}, as named."]
 
 
-def _read_t2w(series: list[Series]) -> tuple[Volume, list[str]] | None:
-    return _read_only_one(
-        [s for s in series if s.is_t2w], Sequence_of_terms.T2W, lambda s: bool(s.first.words & T2_WORDS)
-    )
-
-
-def _read_adc(series: list[Series]) -> tuple[Volume, list[str]] | None:
-    return _read_only_one([s for s in series if s.is_adc], Sequence_of_terms.ADC, lambda s: "ADC" in s.first.image_type)
-
-
-def _read_only_one(
-    candidates: list[Series], role: Sequence_of_terms, is_surer: Callable[[Series], bool]
-) -> tuple[Volume, list[str]] | None:
-    surer = [s for s in candidates if is_surer(s)]
+def _read_role(series: list[Series], role: MRSequence) -> tuple[Volume, str] | None:
+    """The volume of the one series that is a sequence, and a sentence on which it is."""
+    if role is MRSequence.HBV:
+        return _read_hbv(series)
+    candidates = [s for s in series if (s.is_t2w if role is MRSequence.T2W else s.is_adc)]
+    surer = [
+        s for s in candidates if (s.first.words & T2_WORDS if role is MRSequence.T2W else "ADC" in s.first.image_type)
+    ]
     chosen = _only_one(surer or candidates, role)
     if chosen is None:
         return None
-    return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}."]
+    return stack_slices(chosen.headers, str(role), chosen.label), f"{role}: {chosen.label}."
 
 
-def _only_one(candidates: list[Series], role: Sequence_of_terms) -> Series | None:
+def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:
     if len(candidates) > 1:
         raise AmbiguousInputError(
             f"One series must be the {role}, but these could be: {listed(candidates)}. "
@@ -131,66 +124,42 @@ def _only_one(candidates: list[Series], role: Sequence_of_terms) -> Series | Non
     return candidates[0] if candidates else None
 
 
-def _read_hbv(series: list[Series]) -> tuple[Volume, list[str]] | None:
+def _read_hbv(series: list[Series]) -> tuple[Volume, str] | None:
     """The scanner's calculated image where it goes beyond what was measured, else the measured series."""
     diffusion = [s for s in series if s.is_diffusion]
     measured = [s for s in diffusion if not s.is_calculated and s.b_values]
     highest = max((s.highest_b for s in measured), default=0.0)
     calculated = [s for s in diffusion if s.is_calculated and (not s.b_values or s.highest_b > highest)]
     if highest < HIGH_B and calculated:
-        return _read_calculated(calculated)
+        top = max(s.highest_b for s in calculated)
+        computed = _only_one([s for s in calculated if s.highest_b == top], MRSequence.HBV) or calculated[0]
+        b = f"b {top:g} by its tag" if top else "b not stated"
+        note = f"High-b image: {computed.label}, calculated by the scanner, {b}."
+        return stack_slices(computed.headers, str(MRSequence.HBV), computed.label), note
     candidates = [s for s in measured if s.highest_b == highest]
     traces = [s for s in candidates if "TRACEW" in s.first.image_type]
-    chosen = _only_one(traces or candidates, Sequence_of_terms.HBV)
+    chosen = _only_one(traces or candidates, MRSequence.HBV)
     return _high_b_of(chosen) if chosen is not None and highest >= LOWEST_HIGH_B else None
 
 
-def _read_calculated(candidates: list[Series]) -> tuple[Volume, list[str]]:
-    top = max(s.highest_b for s in candidates)
-    chosen = _only_one([s for s in candidates if s.highest_b == top], Sequence_of_terms.HBV) or candidates[0]
-    b = f"b {top:g} by its tag" if top else "b not stated"
-    note = f"High-b image: {chosen.label}, calculated by the scanner, {b}."
-    return stack_slices(chosen.headers, str(Sequence_of_terms.HBV), chosen.label), [note]
-
-
-def _high_b_of(series: Series) -> tuple[Volume, list[str]]:
+def _high_b_of(series: Series) -> tuple[Volume, str]:
     """The high-b image of one measured series, which is split by b value."""
-    slices: dict[float, list[Header]] = defaultdict(list)
-    for header in series.headers:
-        if header.b_value is not None:
-            slices[header.b_value].append(header)
     by_b = {}
-    for b, headers in slices.items():
+    for b in {h.b_value: None for h in series.headers if h.b_value is not None}:
+        headers = [h for h in series.headers if h.b_value == b]
         traces = [h for h in headers if h.is_trace]
-        by_b[b] = stack_slices(traces or headers, str(Sequence_of_terms.HBV), f"{series.label}, b {b:g}")
+        by_b[b] = stack_slices(traces or headers, str(MRSequence.HBV), f"{series.label}, b {b:g}")
     if len(by_b) == 1:
         note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
-        return by_b[series.highest_b], [note]
-    volume, note = high_b_image(by_b, series.label)
-    return volume, [note]
-
-
-def _nothing_recognized(series: list[Series]) -> MissingSequenceError:
-    multiframe = any(s.first.frames > 1 for s in series)
-    hint = (
-        " Multi-frame (enhanced) series must be exported as single-frame ones or converted first." if multiframe else ""
-    )
-    return MissingSequenceError(
-        f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
-        f"{listed(series)}. Select the series yourself.{hint}"
-    )
+        return by_b[series.highest_b], note
+    return high_b_image(by_b, series.label)
 
 
 def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
-    """Read slices as a volume that runs along their normal.
+    """Read slices, in any order, as a volume that runs along their normal, float32, rescaled as the header states.
 
     Args:
-        headers: The slices, in any order.
-        name: The volume's name.
         label: What to call the series in messages.
-
-    Returns:
-        float32, rescaled as the header states.
 
     Raises:
         GeometryError: One slice, mixed sizes, spacings or orientations, two slices at one position,
@@ -210,7 +179,14 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
         origin_mm=tuple(map(float, first.position_mm)),  # type: ignore[arg-type]
         direction=tuple(map(float, columns.ravel())),
     )
-    return Volume(_read_pixels(ordered, label), geometry, name)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(h.path) for h in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
+    try:
+        with itk_warnings_silenced():
+            return Volume(sitk.GetArrayFromImage(reader.Execute()), geometry, name)
+    except RuntimeError:
+        raise ImageError(f"{label} cannot be read: a slice is damaged or compressed in an unknown way.") from None
 
 
 def _require_one_grid(headers: Sequence[Header], label: str) -> None:
@@ -231,11 +207,7 @@ def _require_one_grid(headers: Sequence[Header], label: str) -> None:
 
 
 def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
-    """Distance between neighboring slices.
-
-    Raises:
-        GeometryError: It is not the same everywhere.
-    """
+    """Distance between neighboring slices; GeometryError where it is not the same everywhere."""
     positions = np.array([h.position_mm for h in ordered])
     along = positions @ ordered[0].normal
     gaps = np.diff(along)
@@ -255,17 +227,3 @@ def _even_gap_mm(ordered: Sequence[Header], label: str) -> float:
     if np.abs(sideways).max() > SHEAR_TOLERANCE_MM:
         raise GeometryError(f"{label} must have slices above each other, but they shift sideways. Resample it first.")
     return float((along[-1] - along[0]) / (len(ordered) - 1))
-
-
-def _read_pixels(ordered: Sequence[Header], label: str) -> np.ndarray:
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(h.path) for h in ordered])
-    reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
-    try:
-        with itk_warnings_silenced():
-            return sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        raise ImageError(f"{label} cannot be read: a slice is damaged or compressed in an unknown way.") from None
-
-
-_ROLE_READERS = {Sequence_of_terms.T2W: _read_t2w, Sequence_of_terms.HBV: _read_hbv, Sequence_of_terms.ADC: _read_adc}

@@ -133,6 +133,7 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
         return None
     spacing_mm = _numbers(dataset, "PixelSpacing")
     description = _text(dataset, "SeriesDescription")
+    direction = _text(dataset, "DiffusionDirectionality") or str(_private(dataset, *_PHILIPS_DIRECTION) or "")
     return Header(
         path=path,
         study_uid=_text(dataset, "StudyInstanceUID"),
@@ -149,7 +150,7 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
         spacing_mm=spacing_mm[::-1] if len(spacing_mm) == 2 else (1.0, 1.0),  # DICOM: between rows, between columns
         size=(int(dataset.Columns), int(dataset.Rows)),
         b_value=_b_value(dataset, description),
-        is_trace=_is_trace(dataset),
+        is_trace=not direction or direction.upper().startswith(("I", "N")),  # isotropic, or none at b 0
     )
 
 
@@ -170,11 +171,6 @@ def _b_value(dataset: Dataset, description: str) -> float | None:
         return float(by_name.group(1))
     by_description = _B_IN_DESCRIPTION.findall(description.lower())
     return float(by_description[0]) if len(by_description) == 1 else None
-
-
-def _is_trace(dataset: Dataset) -> bool:
-    direction = _text(dataset, "DiffusionDirectionality") or str(_private(dataset, *_PHILIPS_DIRECTION) or "")
-    return not direction or direction.upper().startswith(("I", "N"))  # isotropic, or none at b 0
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
@@ -230,11 +226,7 @@ def _first_number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Series:
-    """The slices of one series, in no order.
-
-    Attributes:
-        headers: One a slice, at least one.
-    """
+    """The slices of one series, at least one, in no order."""
 
     headers: tuple[Header, ...]
 

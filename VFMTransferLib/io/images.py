@@ -13,7 +13,6 @@ import re
 import shutil
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +83,7 @@ def read_mask(path: str | Path, name: str = "mask") -> Volume:
 
 
 def to_mask(image: sitk.Image, file: str, name: str) -> Volume:
-    """A checked label map of an image that was read from `file`.
-
-    Raises:
-        ImageError: As `read_mask`.
-    """
+    """A checked label map of an image that was read from `file`; errors as `read_mask`."""
     if image.GetNumberOfComponentsPerPixel() > 1 and file.lower().endswith(".seg.nrrd"):
         raise ImageError(
             f"'{file}' must hold one layer, but its segments overlap. Export the one wanted as a label map."
@@ -131,12 +126,9 @@ def read_image(path: str | Path) -> sitk.Image:
 
 
 def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
-    """A checked volume of an image that was read from `file`.
-
-    Raises:
-        ImageError, GeometryError: As `read_volume`.
-    """
-    image = _without_unit_axes(image)
+    """A checked volume of an image that was read from `file`; errors as `read_volume`."""
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:  # one time point
+        image = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, 0])
     _require_3d_scalar(image, file)
     volume = Volume.from_sitk(image, name)
     require_usable_grid(volume.geometry, file)
@@ -144,11 +136,7 @@ def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
 
 
 def with_checked_voxels(volume: Volume, file: str) -> Volume:
-    """The volume with voxels of at most 32 bits, all finite and not all equal.
-
-    Raises:
-        ImageError: They are not.
-    """
+    """The volume with voxels of at most 32 bits; ImageError unless they are finite and not all equal."""
     array = volume.array.astype(np.float32) if volume.array.dtype == np.float64 else volume.array
     require_finite(array, file)
     if array.min() == array.max():
@@ -157,11 +145,7 @@ def with_checked_voxels(volume: Volume, file: str) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
-    """Write an image, compressed; the file appears whole or not at all.
-
-    Args:
-        volume: What to write.
-        path: Named `.nii.gz`, `.nii`, `.nrrd` or `.mha`.
+    """Write an image `.nii.gz`, `.nii`, `.nrrd` or `.mha`, compressed; the file appears whole or not at all.
 
     Raises:
         OutputError: Folder not writable, disk full.
@@ -175,7 +159,6 @@ def write_displacement(displacement_mm: np.ndarray, geometry: Geometry, path: st
     Args:
         displacement_mm: (D, H, W, 3), millimeters in LPS. As in every ITK transform it leads from a
             point of the output to where the input is sampled.
-        geometry: The grid that the vectors lie on.
         path: For example `displacement.nii.gz`; `SimpleITK.DisplacementFieldTransform` takes it
             when read as `sitkVectorFloat64`.
 
@@ -190,11 +173,7 @@ def write_displacement(displacement_mm: np.ndarray, geometry: Geometry, path: st
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Write through a temporary sibling, so that a failure leaves nothing under `path`.
-
-    Raises:
-        OutputError: Folder not writable, disk full.
-    """
+    """Write through a temporary sibling, so that a failure (OutputError) leaves nothing under `path`."""
     if not path.name.endswith(WRITTEN_SUFFIXES):
         raise ValueError(f"Images are written as {', '.join(WRITTEN_SUFFIXES)}, not as '{path.name}'.")
     if not path.parent.is_dir():
@@ -203,19 +182,15 @@ def write_image(image: sitk.Image, path: Path) -> None:
         )
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     with atomic_file(path) as part:
-        _require_space(path.parent, size)
+        free = shutil.disk_usage(path.parent).free
+        if free < size // 8 + _SPACE_MARGIN_BYTES:  # compression rarely does better than 8
+            raise OutputError(f"Writing results needs about {size >> 20} MB, but the disk has {free >> 20} MB free.")
         try:
             with itk_warnings_silenced():
                 sitk.WriteImage(image, str(part), useCompression=True)
             require_sound(part)  # on a full disk ITK loses a NIfTI file's end without a word
         except (RuntimeError, ImageError):
             raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
-
-
-def _require_space(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size // 8 + _SPACE_MARGIN_BYTES:  # compression rarely does better than 8
-        raise OutputError(f"Writing results needs about {size >> 20} MB, but the disk has {free >> 20} MB free.")
 
 
 def _reading_error(file: str, text: str) -> ImageError:
@@ -238,13 +213,6 @@ def _require_stated_orientation(image: sitk.Image, file: str) -> None:
         raise GeometryError(f"'{file}' must state its orientation, but {field}. Convert it from DICOM again.")
 
 
-def _without_unit_axes(image: sitk.Image) -> sitk.Image:
-    """A 4D image of one time point as 3D."""
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        return sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, 0])
-    return image
-
-
 def _require_3d_scalar(image: sitk.Image, file: str) -> None:
     size = "x".join(map(str, image.GetSize()))
     if image.GetDimension() != 3:
@@ -259,11 +227,7 @@ def _require_3d_scalar(image: sitk.Image, file: str) -> None:
 
 
 def require_usable_grid(geometry: Geometry, file: str) -> None:
-    """Raise unless a grid is that of a volume in space.
-
-    Raises:
-        GeometryError: It is not.
-    """
+    """Raise GeometryError unless a grid is that of a volume in space."""
     if min(geometry.size) < 2:
         size = "x".join(map(str, geometry.size))
         raise GeometryError(f"'{file}' must be a volume, but is a single slice ({size}). Select the whole series.")
@@ -277,27 +241,6 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
         raise GeometryError(f"'{file}' must have perpendicular axes, but its are sheared. Resample it first.")
     if not np.isfinite(geometry.origin_mm).all():
         raise GeometryError(f"'{file}' must have a position in space, but its origin is {geometry.origin_mm}.")
-
-
-@dataclass(frozen=True)
-class _NiftiHeader:
-    """The fields of a NIfTI header that give the place and the type of the voxels."""
-
-    order: str
-    dim: tuple[int, ...]
-    datatype: int
-    bits: int
-    pixdim: tuple[float, ...]
-    offset: int
-
-    @property
-    def voxel_bytes(self) -> int:
-        return math.prod(self.lengths) * self.bits // 8
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Voxels along each axis; empty where the header states no possible number of axes."""
-        return self.dim[1 : self.dim[0] + 1] if 1 <= self.dim[0] <= 7 else ()
 
 
 def require_sound(path: Path) -> None:
@@ -321,42 +264,33 @@ def _require_sound_nifti(path: Path) -> None:
     content = path.read_bytes()
     if content.startswith(_GZIP_MAGIC):
         content = gzip.decompress(content)
-    header = _nifti_header(content)
-    if header is None:
-        return  # reading it raises that it is no NIfTI file
-    if min(header.lengths, default=0) < 1:
-        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
-    if len(content) < header.offset + header.voxel_bytes:
-        raise _truncated(path)
-    spacings = header.pixdim[1 : 1 + min(len(header.lengths), 3)]
-    if not all(np.isfinite(s) and s > 0 for s in spacings):
-        words = " x ".join(f"{s:g}" for s in spacings)
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
-    if header.datatype in _NIFTI_FLOATS:
-        voxels = content[header.offset : header.offset + header.voxel_bytes]
-        require_finite(np.frombuffer(voxels, header.order + _NIFTI_FLOATS[header.datatype]), path.name)
-
-
-def require_finite(array: np.ndarray, file: str) -> None:
-    """Raise if voxels are no numbers.
-
-    Raises:
-        ImageError: NaN or Inf.
-    """
-    if not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
-
-
-def _nifti_header(content: bytes) -> _NiftiHeader | None:
     if len(content) < _NIFTI_HEADER_BYTES or content[344:347] not in (b"n+1", b"ni1"):
-        return None
+        return  # reading it raises that it is no NIfTI file
     order = "<" if content[:4] == struct.pack("<i", _NIFTI_HEADER_BYTES) else ">"
     dim = struct.unpack_from(f"{order}8h", content, 40)
     datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
     pixdim = struct.unpack_from(f"{order}8f", content, 76)
     (offset,) = struct.unpack_from(f"{order}f", content, 108)
-    return _NiftiHeader(order, dim, datatype, bits, pixdim, int(offset) if np.isfinite(offset) else 0)
+    lengths = dim[1 : dim[0] + 1] if 1 <= dim[0] <= 7 else ()
+    if min(lengths, default=0) < 1:
+        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
+    begin = int(offset) if np.isfinite(offset) else 0
+    end = begin + math.prod(lengths) * bits // 8
+    if len(content) < end:
+        raise _truncated(path)
+    spacings = pixdim[1 : 1 + min(len(lengths), 3)]
+    if not all(np.isfinite(s) and s > 0 for s in spacings):
+        words = " x ".join(f"{s:g}" for s in spacings)
+        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
+    if datatype in _NIFTI_FLOATS:
+        require_finite(np.frombuffer(content[begin:end], order + _NIFTI_FLOATS[datatype]), path.name)
+
+
+def require_finite(array: np.ndarray, file: str) -> None:
+    """Raise ImageError if voxels are NaN or Inf."""
+    if not np.isfinite(array).all():
+        count = int(np.count_nonzero(~np.isfinite(array)))
+        raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
 
 
 def _require_sound_meta(path: Path) -> None:

@@ -21,7 +21,6 @@ from ..core.errors import OutputError
 from ..core.files import atomic_folder
 from ..core.result import Lesion, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
-from ..core.volume import Geometry, Volume
 from .images import write_displacement, write_image, write_volume
 from .segmentations import SegmentLayer, write_segmentation
 
@@ -55,11 +54,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
 
 
 def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> None:
-    """Raise if something is at `target` that is not an earlier output.
-
-    Raises:
-        OutputError: It is.
-    """
+    """Raise OutputError if something is at `target` that is not an earlier output."""
     if not target.exists() and not target.is_symlink():
         return
     found = _marks_in(target, marks)
@@ -67,7 +62,11 @@ def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> Non
         raise OutputError(
             f"Output '{target.name}' must be a new folder or an earlier output, but is neither. Choose another name."
         )
-    if changed := _changed_since(target, found):
+    # A file that is newer than the output it lies in: a corrected segmentation, a note, another output.
+    whole_at = max((mark.stat().st_mtime for mark in found), default=0.0) + CLOCK_TOLERANCE_S
+    files = (f for f in sorted(target.rglob("*")) if f.is_file() and not f.name.startswith("."))
+    newer = (f for f in files if f.name.lower() not in _OF_FILE_BROWSERS and f.stat().st_mtime > whole_at)
+    if changed := next(newer, None):
         raise OutputError(
             f"Output '{target.name}' must be as it was written to be replaced, but '{changed.name}' in it was changed "
             "or added since, and would be lost. Move that file, or choose another name."
@@ -76,17 +75,6 @@ def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> Non
 
 def _marks_in(folder: Path, marks: tuple[str, ...]) -> list[Path]:
     return [folder / mark for mark in marks if (folder / mark).is_file()]
-
-
-def _changed_since(folder: Path, marks: list[Path]) -> Path | None:
-    """A file that is newer than the output it lies in: a corrected segmentation, a note, another output."""
-    whole_at = max((mark.stat().st_mtime for mark in marks), default=0.0) + CLOCK_TOLERANCE_S
-    files = (f for f in sorted(folder.rglob("*")) if f.is_file() and not _is_of_file_browser(f.name))
-    return next((f for f in files if f.stat().st_mtime > whole_at), None)
-
-
-def _is_of_file_browser(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _OF_FILE_BROWSERS
 
 
 FORMAT: Literal[1] = 1
@@ -175,21 +163,32 @@ class ResultDocument:
 
 
 def save_result(result: Result, folder: Path | str) -> Path:
-    """Write all that a result holds; see `files_of` for the names.
+    """Write all that a result holds into a folder, and return it; see `files_of` for the names.
 
     Args:
-        result: What one network predicts for one case.
         folder: New, empty, or an earlier output, which is replaced.
-
-    Returns:
-        The folder.
 
     Raises:
         OutputError: The folder is something else, or cannot be written; the disk is full. Nothing is left then.
     """
     with output_folder(folder) as work:
         begin = time.perf_counter()
-        _write_images(result, work)
+        if result.labels is not None:
+            write_volume(result.labels, work / LABELS)
+            layers = [SegmentLayer(result.labels, result.label_values)]
+            if Label.PROSTATE in result.volumes_ml and Label.PROSTATE not in result.label_values:
+                # Its zones make it up; it lies under them as a whole.
+                whole = result.labels.with_array((result.labels.array > 0).astype("uint8"))
+                layers.append(SegmentLayer(whole, {str(Label.PROSTATE): 1}))
+            write_segmentation(work / SEGMENTATION, layers)
+        probabilities = [volume.to_sitk() for volume in result.probabilities.values()]
+        if probabilities:
+            write_image(sitk.JoinSeries(probabilities) if probabilities[1:] else probabilities[0], work / PROBABILITIES)
+        for name, volume in result.images.items():
+            write_volume(volume, work / (name + IMAGE_SUFFIX))
+        if result.displacement_mm is not None:
+            grid = next(iter(result.images.values())).geometry
+            write_displacement(result.displacement_mm, grid, work / DISPLACEMENT)
         document = result_to_json(result)
         document["seconds"][WRITE_STAGE] = time.perf_counter() - begin
         (work / RESULT).write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
@@ -207,6 +206,10 @@ def files_of(result: Result) -> list[str]:
 def result_to_json(result: Result) -> dict[str, Any]:
     """The content of `result.json`."""
     source = result.provenance
+    labels = []
+    for name, value in result.label_values.items():
+        term = LABEL_TERMS.get(Label(name)) if name in tuple(Label) else None
+        labels.append(LabelRow(value, str(name), term.title if term else str(name), term.type if term else None))
     document = ResultDocument(
         format=FORMAT,
         research_use=RESEARCH_USE,
@@ -225,7 +228,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         versions=source.versions,
         seconds=source.seconds,
         notes=source.notes,
-        labels=tuple(_label_row(name, value) for name, value in result.label_values.items()),
+        labels=tuple(labels),
         probabilities=tuple(str(name) for name in result.probabilities),
         volumes_ml=result.volumes_ml,
         lesions=result.lesions,
@@ -234,41 +237,3 @@ def result_to_json(result: Result) -> dict[str, Any]:
         files=tuple(files_of(result)),
     )
     return to_json(document)
-
-
-def _label_row(name: str, value: int) -> LabelRow:
-    term = LABEL_TERMS.get(Label(name)) if name in tuple(Label) else None
-    return LabelRow(value, str(name), term.title if term else str(name), term.type if term else None)
-
-
-def _write_images(result: Result, folder: Path) -> None:
-    if result.labels is not None:
-        write_volume(result.labels, folder / LABELS)
-        write_segmentation(folder / SEGMENTATION, _layers(result, result.labels))
-    if result.probabilities:
-        _write_probabilities(list(result.probabilities.values()), folder / PROBABILITIES)
-    for name, volume in result.images.items():
-        write_volume(volume, folder / (name + IMAGE_SUFFIX))
-    if result.displacement_mm is not None:
-        write_displacement(result.displacement_mm, _first_grid(result), folder / DISPLACEMENT)
-
-
-def _layers(result: Result, labels: Volume) -> list[SegmentLayer]:
-    """The label map's segments, and under them the whole prostate where its zones make it up."""
-    layers = [SegmentLayer(labels, result.label_values)]
-    if Label.PROSTATE in result.volumes_ml and Label.PROSTATE not in result.label_values:
-        gland = labels.with_array((labels.array > 0).astype("uint8"))
-        layers.append(SegmentLayer(gland, {str(Label.PROSTATE): 1}))
-    return layers
-
-
-def _write_probabilities(volumes: list[Volume], path: Path) -> None:
-    """One label as a 3D image; several as a 4D image whose last axis follows `probabilities` in `result.json`."""
-    if len(volumes) == 1:
-        write_volume(volumes[0], path)
-    else:
-        write_image(sitk.JoinSeries([volume.to_sitk() for volume in volumes]), path)
-
-
-def _first_grid(result: Result) -> Geometry:
-    return next(iter(result.images.values())).geometry

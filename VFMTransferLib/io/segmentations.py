@@ -25,12 +25,7 @@ _GOLDEN_RATIO = 0.618034
 
 @dataclass(frozen=True)
 class SegmentLayer:
-    """Segments that do not overlap each other: one label map.
-
-    Attributes:
-        labels: Label map; values that `values` does not name are not shown.
-        values: Label name → value in `labels`.
-    """
+    """Segments that do not overlap each other: a label map, and label name → value in it of those to show."""
 
     labels: Volume
     values: Mapping[str, int]
@@ -43,7 +38,7 @@ def write_segmentation(
 
     Args:
         path: Named `*.seg.nrrd`.
-        layers: On one grid, at least one.
+        layers: At least one.
         terms: Label name → title, color and codes; by default those of `terms.py`. A label without
             one keeps its name, uncoded.
 
@@ -92,7 +87,9 @@ def _segment_fields(layers: Sequence[SegmentLayer], terms: Mapping[str, LabelTer
     segments = [(i, layer, name, value) for i, layer in enumerate(layers) for name, value in layer.values.items()]
     for number, (index, layer, name, value) in enumerate(segments):
         term = terms.get(name)
-        color = term.color if term else _color(number)
+        # A label without a term gets a color far from its neighbors'.
+        free = [round(255 * c) for c in colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1.0, 0.55, 0.9)]
+        color = term.color if term else free
         described = {
             "ID": name,
             "Name": term.title if term else name,
@@ -125,12 +122,6 @@ def _extent(mask: np.ndarray) -> str:
         touched = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         bounds += [int(touched[0]), int(touched[-1])] if touched.size else [0, -1]
     return " ".join(map(str, bounds))
-
-
-def _color(number: int) -> tuple[int, int, int]:
-    """A color far from its neighbors' for a label that has none."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1.0, 0.55, 0.9)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _vector(values: np.ndarray) -> str:

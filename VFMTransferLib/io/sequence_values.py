@@ -30,7 +30,8 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     Raises:
         ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
     """
-    if looks_like_labels(volume.array):
+    some = np.unique(volume.array[:: max(len(volume.array) // 8, 1)])  # most pictures have enough values in these
+    if len(some) < MIN_GRAY_LEVELS and len(np.unique(volume.array)) < MIN_GRAY_LEVELS:
         raise ImageError(
             f"'{file}' must be a {sequence} image, but has only {len(np.unique(volume.array))} different values, "
             "as a mask or label map has. Select the image."
@@ -39,7 +40,12 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
         raise ImageError(f"'{file}' must hold signal above 0, but its largest value is {volume.array.max():.3g}.")
     unit = adc_unit(volume.array)
     if sequence is not Sequence.ADC:
-        _require_no_ct(volume.array, sequence, file)
+        air = float((volume.array < AIR_BELOW).mean())
+        if air > MAX_AIR_SHARE:
+            raise ImageError(
+                f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as "
+                "air does in CT. Select the MR image."
+            )
         doubt = f"'{file}' was given as {sequence}, but its values could be those of an ADC map; check it."
         return volume, [doubt] if unit == NATIVE_ADC_UNIT else []
     if unit is None:
@@ -54,28 +60,14 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     return volume.with_array(scaled), [f"'{file}' was in {unit} by its range; converted to 1e-6 mm²/s."]
 
 
-def _require_no_ct(array: np.ndarray, sequence: Sequence, file: str) -> None:
-    air = float((array < AIR_BELOW).mean())
-    if air > MAX_AIR_SHARE:
-        raise ImageError(
-            f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as air "
-            "does in CT. Select the MR image."
-        )
-
-
 def adc_unit(array: np.ndarray) -> str | None:
     """The unit in which an image's values are those of an ADC map, or None if in no unit."""
     median, top = _center_levels(array)
+    (low, high), (top_low, top_high) = ADC_MEDIAN_RANGE, ADC_TOP_RANGE
     for unit, factor in ADC_UNITS.items():
-        if _within(median * factor, ADC_MEDIAN_RANGE) and _within(top * factor, ADC_TOP_RANGE):
+        if low <= median * factor <= high and top_low <= top * factor <= top_high:
             return unit
     return None
-
-
-def looks_like_labels(array: np.ndarray) -> bool:
-    """Whether an image has so few different values that it is a mask, not a picture."""
-    some = np.unique(array[:: max(len(array) // 8, 1)])
-    return len(some) < MIN_GRAY_LEVELS and len(np.unique(array)) < MIN_GRAY_LEVELS
 
 
 def _center_levels(array: np.ndarray) -> tuple[float, float]:
@@ -90,7 +82,3 @@ def _center_levels(array: np.ndarray) -> tuple[float, float]:
         return 0.0, 0.0
     median, top = np.percentile(positive, [50, 95])
     return float(median), float(top)
-
-
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]
