@@ -13,35 +13,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.case import Case
+from ..core.errors import BundleError, ImageError
 from ..core.files import atomic_file, writing
 from ..core.result import Provenance, Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..metrics.arrays import data_range
+from ..metrics.classification import log_loss
 from ..tasks import TASKS
 from ..tasks.base import Task
-from ..tasks.image_to_image import ImageTask
-from .classification import classification_measures, probability_measures
+from ..tasks.image_to_image import ImageTask, sequence_of
+from ..tasks.segmentation import labels_of
 from .images import (
     GLAND,
     Reference,
-    candidates,
-    displacement_measure,
     image_measures,
+    place,
     reference_images,
     regions_of,
     slice_of_greatest_difference,
     wrong_reference,
 )
-from .measures import Between, Disagreement, Measure
-from .reference import place, reference_segments
+from .measures import ALL_CLASSES, Between, Disagreement, Measure, measure
 from .segmentation import (
     Segments,
     disagreements,
+    reference_segments,
     segmentation_measures,
     shared_segments,
     slice_of_most_disagreement,
 )
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
+
+FORMAT = "vfm-transfer/comparison/1"
+COHORT_FORMAT = "vfm-transfer/cohort/1"
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ def _compare_segmentations(
     case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
 ) -> Comparison:
     segments = shared_segments(a, b)
-    geometry = _grid_of_labels(a)
+    geometry = labels_of(a).geometry
     masks: dict[str, np.ndarray] = {}
     covered = np.ones(geometry.shape, bool)
     notes = segments.notes
@@ -144,15 +151,17 @@ def _compare_segmentations(
         if not isinstance(reference, Volume):
             raise wrong_reference("a label map", reference)
         placed = place(reference.to_nearest_lps(), geometry, "nearest")
-        masks, decided = reference_segments(placed, a.task, segments, table)
+        masks, decided = reference_segments(placed.volume.array, a.task, segments, table)
         covered, notes = placed.covered, notes + placed.notes + decided
+    findings = a.label_values if TASKS[a.task].finds_lesions else ()
+    lesions = tuple(str(name) for name in findings if name not in (Label.BACKGROUND, Label.PROSTATE))
     return Comparison(
         case,
         a,
         b,
         geometry,
         slice_of_most_disagreement(segments),
-        segmentation_measures(segments, geometry, masks, covered, _lesions(a)),
+        segmentation_measures(segments, geometry, masks, covered, lesions),
         disagreements(segments, geometry),
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
         segments,
@@ -172,7 +181,8 @@ def _compare_images(
         placed |= {} if volume is None else {output: volume}
         notes += tuple(note for note in decided if note not in notes)
     if a.displacement_mm is not None and b.displacement_mm is not None:
-        measures.append(displacement_measure("displacement", a.displacement_mm, b.displacement_mm))
+        length_mm = np.linalg.norm(np.asarray(a.displacement_mm, np.float64) - b.displacement_mm, axis=-1)
+        measures.append(measure("displacement_difference_mm", "displacement", Between.A_B, float(length_mm.mean())))
     first_a, first_b = (next(iter(result.images.values())) for result in (a, b))
     gland = regions_of(case, first_a.geometry)[0].get(GLAND)
     focus = slice_of_greatest_difference(first_a.array, first_b.array, gland)
@@ -195,7 +205,10 @@ def _compare_output(
     measured = placed.covered & task.region_on(reference, image.geometry)
     inside = {name: mask & measured for name, mask in regions.items()}
     span = data_range(placed.volume.array, placed.covered)
-    for between, candidate in candidates(case, a, b, output).items():
+    shown = {Between.A_REFERENCE: image, Between.B_REFERENCE: b.images[output]}
+    if (sequence := sequence_of(output)) in task.sequences and sequence in case:
+        shown[Between.INPUT_REFERENCE] = task.plain_image(case[sequence].to_nearest_lps(), image.geometry)
+    for between, candidate in shown.items():
         measures += image_measures(output, between, candidate, placed.volume, inside, span)
     if (left_out := 1 - measured.sum() / placed.covered.sum()) > 0:
         notes += (f"{left_out:.0%} of the reference shows nothing that could be measured and is left out against it.",)
@@ -210,9 +223,30 @@ def _compare_classifications(
     geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
     gland = None if case.gland is None else place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array
     focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
-    measures = classification_measures(a.class_probabilities, b.class_probabilities, reference)
-    measures += probability_measures(a.derived_probabilities, b.derived_probabilities)
-    return Comparison(case, a, b, geometry, focus, measures, true_class=reference)
+    of_a, of_b = a.class_probabilities, b.class_probabilities
+    if set(of_a) != set(of_b):
+        raise BundleError(f"A and B must know the same classes, got {', '.join(of_a)} and {', '.join(of_b)}.")
+    if reference is not None and reference not in of_a:
+        raise ImageError(f"The reference must be one of {', '.join(of_a)}, got '{reference}'.")
+    measures = _probability_measures(of_a, of_b)
+    distance = sum(abs(of_a[name] - of_b[name]) for name in of_a) / 2
+    measures.append(measure("total_variation", ALL_CLASSES, Between.A_B, distance))
+    if reference is not None:
+        for between, of_one in ((Between.A_REFERENCE, of_a), (Between.B_REFERENCE, of_b)):
+            loss = log_loss(of_one[reference])
+            measures.append(measure("log_loss", ALL_CLASSES, between, loss, f"true class: {reference}"))
+    measures += _probability_measures(a.derived_probabilities, b.derived_probabilities)
+    return Comparison(case, a, b, geometry, focus, tuple(measures), true_class=reference)
+
+
+def _probability_measures(a: dict[str, float], b: dict[str, float]) -> list[Measure]:
+    """Both probabilities of each name, and A's minus B's."""
+    found: list[Measure] = []
+    for name in (name for name in a if name in b):
+        found.append(measure("probability", name, Between.A, a[name]))
+        found.append(measure("probability", name, Between.B, b[name]))
+        found.append(measure("probability_difference", name, Between.A_B, a[name] - b[name]))
+    return found
 
 
 _COMPARERS: dict[str, Callable[..., Comparison]] = {
@@ -237,26 +271,7 @@ def _to_nearest_lps(result: Result) -> Result:
     )
 
 
-def _lesions(result: Result) -> tuple[str, ...]:
-    """Labels that stand for findings, not for anatomy."""
-    if not TASKS[result.task].finds_lesions:
-        return ()
-    return tuple(str(name) for name in result.label_values if name not in (Label.BACKGROUND, Label.PROSTATE))
-
-
-def _grid_of_labels(result: Result) -> Geometry:
-    if result.labels is None:
-        raise ValueError("A segmentation must have a label map.")
-    return result.labels.geometry
-
-
 # Comparisons as files: JSON for programs, CSV for spreadsheets.
-
-if TYPE_CHECKING:
-    from .cohort import Cohort
-
-FORMAT = "vfm-transfer/comparison/1"
-COHORT_FORMAT = "vfm-transfer/cohort/1"
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:

@@ -1,21 +1,66 @@
-"""What the outputs of an image task are held against, and where."""
+"""Two output images against each other, and each against a reference, which is brought to their grid by position."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.case import Case
+from ..core.errors import GeometryError
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
-from ..metrics.arrays import mean_difference
+from ..metrics.arrays import data_range, mean_difference
 from ..tasks import TASKS
-from ..tasks.image_to_image import ImageTask, image_errors, sequence_of, unit_of
+from ..tasks.image_to_image import image_errors, unit_of
 from .measures import Between, Measure, measure
-from .reference import place
 
 Reference = Volume | Mapping[str, Volume] | str
+WHOLE, GLAND = "", "gland"
+CONSTANT = "the image is constant"
+_KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A reference on the grid of the results.
+
+    Attributes:
+        volume: Its voxels there.
+        covered: Where the reference has a say (D, H, W), bool; measures are taken inside only.
+        notes: What was done, in sentences.
+    """
+
+    volume: Volume
+    covered: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
+    """Resample a reference by position where its grid is another, and say so.
+
+    Args:
+        reference: Label map or image.
+        geometry: Grid of the results.
+        interpolation: `nearest` for labels, `linear` for images.
+
+    Raises:
+        GeometryError: The reference does not meet the grid at all.
+    """
+    if reference.geometry.equals(geometry):
+        return Placed(reference, np.ones(geometry.shape, bool))
+    ones = reference.with_array(np.ones(reference.array.shape, np.uint8))
+    covered = ones.resample_to(geometry, "nearest").array != 0
+    if not covered.any():
+        raise GeometryError(
+            f"The reference must overlap the results ({geometry}), but lies elsewhere ({reference.geometry}). "
+            "Check that it belongs to this case."
+        )
+    notes = [f"The reference was resampled by position ({interpolation}) from {reference.geometry} to {geometry}."]
+    if not covered.all():
+        notes.append(f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.")
+    return Placed(reference.resample_to(geometry, interpolation), covered, tuple(notes))
 
 
 def reference_images(
@@ -42,16 +87,6 @@ def reference_images(
     return {}, ()
 
 
-def candidates(case: Case, a: Result, b: Result, output: str) -> dict[Between, Volume]:
-    """What is measured against the reference: A, B, and the plain input where it is of the same sequence."""
-    found = {Between.A_REFERENCE: a.images[output], Between.B_REFERENCE: b.images[output]}
-    task, sequence = TASKS[a.task], sequence_of(output)
-    if isinstance(task, ImageTask) and sequence in task.sequences and sequence in case:
-        plain = task.plain_image(case[sequence].to_nearest_lps(), a.images[output].geometry)
-        found[Between.INPUT_REFERENCE] = plain
-    return found
-
-
 def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Where image measures are taken: everywhere, and in the gland where the case has a mask of it."""
     regions = {WHOLE: np.ones(geometry.shape, bool)}
@@ -66,13 +101,6 @@ def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], t
 def wrong_reference(wanted: str, got: Reference) -> ValueError:
     """The error for a reference that is of another kind than the task's output."""
     return ValueError(f"The reference must be {wanted}, got {type(got).__name__}.")
-
-
-# Two output images against each other, and each against a reference.
-
-WHOLE = ""
-GLAND = "gland"
-CONSTANT = "the image is constant"
 
 
 def image_measures(
@@ -96,7 +124,8 @@ def image_measures(
     found: list[Measure] = []
     unit, note = unit_of(output), "data range: of the reference"
     if span is None:
-        span, note = _common_range(first, second, regions[WHOLE]), "data range: of A and B together"
+        both = np.concatenate([image.array[regions[WHOLE]] for image in (first, second)])
+        span, note = data_range(both), "data range: of A and B together"
     for region, mask in regions.items():
         subject = f"{output}, {region}" if region else output
         if not mask.any():
@@ -134,17 +163,3 @@ def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, gland: np.ndarray
     difference = np.abs(a.astype(np.float64) - b)
     per_slice = (difference[middle] if gland is None else difference * gland).sum(axis=(1, 2))
     return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
-
-
-def displacement_measure(output: str, a: np.ndarray, b: np.ndarray) -> Measure:
-    """Mean length of the difference of two displacement fields (D, H, W, 3) in millimeters."""
-    length_mm = np.linalg.norm(np.asarray(a, np.float64) - b, axis=-1)
-    return measure("displacement_difference_mm", output, Between.A_B, float(length_mm.mean()))
-
-
-_KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
-
-
-def _common_range(first: Volume, second: Volume, mask: np.ndarray) -> float:
-    ends = [f(image.array[mask]) for image in (first, second) for f in (np.min, np.max)] if mask.any() else [0.0]
-    return float(max(ends)) - float(min(ends))

@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # Slicer's window reads these words, and must not wait for Si
     from ..core.volume import IntTriple, Triple
 
 
+ALL_CLASSES = "all classes"
+
+
 class Between(StrEnum):
     """Whom a number is about. Agreement of A with B says nothing of whether either is right."""
 

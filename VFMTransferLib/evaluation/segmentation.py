@@ -1,4 +1,4 @@
-"""Lesions of two label maps, one by one: which are the same, which stand alone."""
+"""Two label maps in one vocabulary, against each other, and each against a reference."""
 
 from __future__ import annotations
 
@@ -7,70 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..core.errors import BundleError
+from ..core.errors import BundleError, ImageError
 from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Geometry
 from ..metrics.arrays import dice, hausdorff95_mm, volume_difference_ml
-from ..tasks import TASKS
+from ..tasks import TASKS, find_task
 from ..tasks.lesions import pair_regions
 from .measures import Between, Disagreement, Measure, measure
 
-
-@dataclass(frozen=True)
-class Matches:
-    """Counts of connected regions.
-
-    Attributes:
-        both: Regions of the first that are paired with one of the second.
-        first_only: Regions of the first without a partner.
-        second_only: Regions of the second without one.
-    """
-
-    both: int
-    first_only: int
-    second_only: int
-
-
-def match_lesions(first: np.ndarray, second: np.ndarray) -> Matches:
-    """Count the regions of two masks that are one lesion; see `lesions.pair_regions`.
-
-    Args:
-        first: Mask (D, H, W).
-        second: Mask of the same shape.
-    """
-    paired = pair_regions(first, second)
-    both = len(paired.pairs)
-    return Matches(both, paired.first_count - both, paired.second_count - both)
-
-
-def lesion_measures(structure: str, masks: dict[Between, np.ndarray], covered: np.ndarray) -> tuple[Measure, ...]:
-    """Lesions of A that B marks too, and of the reference that each arm finds, misses and adds.
-
-    Args:
-        structure: The label.
-        masks: Masks (D, H, W) of A, of B, and of the reference where there is one.
-        covered: Where the reference has a say.
-    """
-    found = [_counted(structure, Between.A_B, match_lesions(masks[Between.A], masks[Between.B]))]
-    if Between.REFERENCE in masks:
-        for who, between in ((Between.A, Between.A_REFERENCE), (Between.B, Between.B_REFERENCE)):
-            matches = match_lesions(masks[who] & covered, masks[Between.REFERENCE] & covered)
-            found.append(_counted(structure, between, matches))
-    return tuple(one for group in found for one in group)
-
-
-def _counted(structure: str, between: Between, matches: Matches) -> tuple[Measure, ...]:
-    return (
-        measure("lesions_matched", structure, between, matches.both),
-        measure("lesions_added", structure, between, matches.first_only),
-        measure("lesions_missed", structure, between, matches.second_only),
-    )
-
-
-# Two label maps in one vocabulary: the structures that A and B share.
-
 BACKGROUND = 0
+MAX_DISAGREEMENTS = 25
+_NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
 
 @dataclass(frozen=True)
@@ -120,44 +68,65 @@ def shared_segments(a: Result, b: Result) -> Segments:
         raise ValueError("Both results must have a label map.")
     a.labels.require_same_grid(b.labels)
     arrays = (a.labels.array, b.labels.array)
-    tables = [_foreground(result) for result in (a, b)]
-    whole = all(_is_whole_gland(result) for result in (a, b))
-    names, notes = _common_names(tables, whole)
-    maps = [_map(array, table, names, whole) for array, table in zip(arrays, tables, strict=True)]
+    tables = [{str(n): v for n, v in result.label_values.items() if v != BACKGROUND} for result in (a, b)]
+    whole = all(TASKS[result.task].finds_gland and Label.PROSTATE in result.volumes_ml for result in (a, b))
+    names, notes = tuple(tables[0]), tuple[str, ...]()
+    if set(tables[0]) != set(tables[1]):
+        both = " and ".join(", ".join(table) or "nothing" for table in tables)
+        names = (str(Label.PROSTATE),) if whole else tuple(name for name in tables[0] if name in tables[1])
+        if not names:
+            raise BundleError(f"A and B must share a structure, but they mark {both}. Compare networks of one task.")
+        notes = (f"A and B mark different structures ({both}); only {', '.join(names)} is compared.",)
+    maps = []
+    for array, table in zip(arrays, tables, strict=True):
+        shared = np.zeros(array.shape, np.uint8)
+        if whole and set(names) != set(table):
+            shared[array != BACKGROUND] = 1
+        else:
+            for i, name in enumerate(names, start=1):
+                shared[array == table[name]] = i
+        maps.append(shared)
     return Segments(names, maps[0], maps[1], whole, tables[0], notes)
 
 
-def _common_names(tables: list[dict[str, int]], whole: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if set(tables[0]) == set(tables[1]):
-        return tuple(tables[0]), ()
-    both = " and ".join(", ".join(table) or "nothing" for table in tables)
-    names = (str(Label.PROSTATE),) if whole else tuple(name for name in tables[0] if name in tables[1])
-    if not names:
-        raise BundleError(f"A and B must share a structure, but they mark {both}. Compare networks of one task.")
-    return names, (f"A and B mark different structures ({both}); only {', '.join(names)} is compared.",)
+def reference_segments(
+    reference: np.ndarray, task: str, segments: Segments, label_values: dict[str, int] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Masks of a reference by structure name.
 
+    Args:
+        reference: Its label map on the grid of the results (D, H, W).
+        task: States what a plain mask means.
+        segments: The structures that A and B share.
+        label_values: The caller's table name → value; None to go by the values found.
 
-def _foreground(result: Result) -> dict[str, int]:
-    return {str(name): value for name, value in result.label_values.items() if value != BACKGROUND}
+    Returns:
+        Structure → mask (D, H, W), and what had to be decided, in sentences.
 
-
-def _is_whole_gland(result: Result) -> bool:
-    return TASKS[result.task].finds_gland and Label.PROSTATE in result.volumes_ml
-
-
-def _map(array: np.ndarray, table: dict[str, int], names: tuple[str, ...], whole: bool) -> np.ndarray:
-    if whole and set(names) != set(table):
-        return (array != BACKGROUND).astype(np.uint8)
-    out = np.zeros(array.shape, np.uint8)
-    for i, name in enumerate(names):
-        out[array == table[name]] = i + 1
-    return out
-
-
-# Two label maps against each other, and each against a reference.
-
-MAX_DISAGREEMENTS = 25
-_NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
+    Raises:
+        ImageError: The values are no plain mask and none of the results' label table either.
+    """
+    if label_values is None:
+        found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})
+        plain = find_task(task).plain_mask_label
+        if plain is not None and plain in segments.names:
+            note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
+            return {str(plain): reference != 0}, (note,)
+        if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
+            name = str(Label.PROSTATE) if segments.whole else segments.names[0]
+            return {name: reference != 0}, (f"The reference has one value and counts as a mask of the {name}.",)
+        label_values = segments.values
+        if not set(found) <= set(label_values.values()):
+            table = ", ".join(f"{value} {name}" for name, value in label_values.items())
+            raise ImageError(
+                f"The reference must be a mask with one value, or have the values of the results' labels ({table}), "
+                f"but has {found}. "
+                "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
+            )
+    masks = {name: reference == value for name, value in label_values.items() if name in segments.names}
+    if segments.whole:
+        masks[str(Label.PROSTATE)] = np.isin(reference, list(label_values.values()))
+    return masks, ()
 
 
 def segmentation_measures(
@@ -179,16 +148,21 @@ def segmentation_measures(
     found: list[Measure] = []
     for structure in segments.structures:
         masks = {Between.A: segments.mask(segments.a, structure), Between.B: segments.mask(segments.b, structure)}
+        pairs = {Between.A_B: masks}
         if structure in reference:
             masks[Between.REFERENCE] = reference[structure]
-        found += [_volume(structure, who, mask, geometry) for who, mask in masks.items()]
-        found += _overlap(structure, Between.A_B, masks, geometry)
-        if Between.REFERENCE in masks:
             inside = {who: mask & covered for who, mask in masks.items()}
-            found += _overlap(structure, Between.A_REFERENCE, inside, geometry)
-            found += _overlap(structure, Between.B_REFERENCE, inside, geometry)
-        if structure in lesions:
-            found += lesion_measures(structure, masks, covered)
+            pairs |= {Between.A_REFERENCE: inside, Between.B_REFERENCE: inside}
+        for who, mask in masks.items():
+            found.append(measure("volume_ml", structure, who, int(mask.sum()) * geometry.voxel_volume_ml))
+        for between, shown in pairs.items():
+            found += _overlap(structure, between, shown, geometry)
+        for between, shown in pairs.items() if structure in lesions else ():
+            first, second = between.split("-")
+            paired = pair_regions(shown[Between(first)], shown[Between(second)])
+            found.append(measure("lesions_matched", structure, between, len(paired.pairs)))
+            found.append(measure("lesions_added", structure, between, paired.first_only))
+            found.append(measure("lesions_missed", structure, between, paired.second_only))
     return tuple(found)
 
 
@@ -199,7 +173,8 @@ def disagreements(segments: Segments, geometry: Geometry) -> tuple[Disagreement,
     leaves out is never one region with the reverse.
     """
     found = []
-    for a_value, b_value in _differing_pairs(segments):
+    differing = segments.a != segments.b
+    for a_value, b_value in np.unique(np.stack([segments.a[differing], segments.b[differing]]), axis=1).T.tolist():
         regions, _ = ndimage.label((segments.a == a_value) & (segments.b == b_value))
         sizes = np.bincount(regions.ravel())
         sizes[BACKGROUND] = 0
@@ -225,10 +200,6 @@ def slice_of_most_disagreement(segments: Segments) -> int:
     return len(segments.a) // 2
 
 
-def _volume(structure: str, who: Between, mask: np.ndarray, geometry: Geometry) -> Measure:
-    return measure("volume_ml", structure, who, int(mask.sum()) * geometry.voxel_volume_ml)
-
-
 def _overlap(
     structure: str, between: Between, masks: dict[Between, np.ndarray], geometry: Geometry
 ) -> tuple[Measure, ...]:
@@ -242,12 +213,6 @@ def _overlap(
         measure("hausdorff95_mm", structure, between, hausdorff95_mm(a, b, geometry.spacing_mm), why),
         measure("volume_difference_ml", structure, between, volume_difference_ml(a, b, geometry.voxel_volume_ml)),
     )
-
-
-def _differing_pairs(segments: Segments) -> list[tuple[int, int]]:
-    differing = segments.a != segments.b
-    pairs = np.unique(np.stack([segments.a[differing], segments.b[differing]]), axis=1).T
-    return [(int(a), int(b)) for a, b in pairs]
 
 
 def _disagreement(index: int, a_label: str, b_label: str, voxels: np.ndarray, geometry: Geometry) -> Disagreement:

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..core.terms import LABEL_TERMS, Arm, Label, Sequence
+from .measures import ALL_CLASSES
 
 if TYPE_CHECKING:  # Slicer's window reads these names, and must not wait for SimpleITK
     from ..core.result import Result
 
 SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 ARM_TITLES = {str(Arm.PRETRAINED): "Pretrained", str(Arm.SCRATCH): "From scratch"}
-_OTHER_TITLES = {"all classes": "All classes", "displacement": "Displacement"}
+_OTHER_TITLES = {ALL_CLASSES: "All classes", "displacement": "Displacement"}
 _LABEL_TITLES = {
     str(Label.BACKGROUND): "Background",
     **{str(label): term.title for label, term in LABEL_TERMS.items()},

@@ -15,9 +15,8 @@ from ..bundles.bundle import Bundle
 from ..core.files import atomic_file, writing
 from ..core.result import Provenance
 from ..core.terms import Label
-from ..evaluation.classification import ALL_CLASSES
 from ..evaluation.comparison import Comparison, save_comparison
-from ..evaluation.measures import KINDS, Between, Disagreement, Measure
+from ..evaluation.measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure
 from ..evaluation.titles import (
     ARM_TITLES,
     arm_title,

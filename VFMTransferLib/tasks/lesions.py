@@ -45,6 +45,15 @@ class Pairing:
     first_count: int
     second_count: int
 
+    @property
+    def first_only(self) -> int:
+        """How many regions of the first have no partner."""
+        return self.first_count - len(self.pairs)
+
+    @property
+    def second_only(self) -> int:
+        return self.second_count - len(self.pairs)
+
 
 def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
     """Pair the regions of two masks one to one, so that the overlap of all pairs is largest.

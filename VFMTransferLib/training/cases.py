@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.volume import Triple
-from ..evaluation.gland import read_gland_mask
 from ..io import read_case
 from ..phantom import Phantom, make_phantom
 from ..tasks import find_task, lesion_task
 from ..tasks.base import DEFAULT_NAMES, LabeledCase, MaskNames, Task
+from ..tasks.lesions import read_label_map
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000
@@ -229,8 +231,8 @@ def read_labeled(
     reader = find_task(task)
     case = read_case(path, sequences=reader.truth_sequences or reader.sequences)
     case = replace(case, id=path.name, gland=None)
-    found = (read_gland_mask(path, stem) for stem in names.gland)
-    gland = next((mask for mask in found if mask is not None), None)
+    found = (read_label_map(path, stem) for stem in names.gland)
+    gland = next((mask.with_array((mask.array > 0).astype(np.uint8)) for mask in found if mask is not None), None)
     return reader.read_labeled(path, case, gland, names, category=category, seed=seed)
 
 

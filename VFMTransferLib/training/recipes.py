@@ -26,12 +26,12 @@ from ..core.terms import Arm, Label
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
-from ..evaluation.gland import read_gland_mask
 from ..io import read_case
 from ..metrics.arrays import dice
 from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames
+from ..tasks.lesions import read_label_map
 from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
 from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
@@ -378,7 +378,7 @@ def _reference_cases(recipe: Recipe, data: Path) -> dict[str, list[LabeledCase]]
     found: dict[str, list[LabeledCase]] = {}
     for mask in recipe.references.masks:
         for name in recipe.references.cases:
-            if read_gland_mask(data / name, mask) is not None:
+            if read_label_map(data / name, mask) is not None:
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
                 found.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
     return found

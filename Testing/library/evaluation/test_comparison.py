@@ -30,7 +30,6 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.cohort import compare_cohort
 from VFMTransferLib.evaluation.comparison import compare, save_cohort, save_comparison
 from VFMTransferLib.evaluation.measures import Between
-from VFMTransferLib.evaluation.segmentation import Matches, match_lesions
 from VFMTransferLib.metrics import arrays as metrics
 
 
@@ -199,26 +198,6 @@ def test_lesions_are_matched_one_by_one():
         for between in ("a-b", "a-reference", "b-reference")
     }
     assert counts == {"a-b": [0, 1, 1], "a-reference": [1, 0, 0], "b-reference": [0, 1, 1]}
-
-
-def test_one_large_region_is_matched_with_one_of_two_small_ones():
-    large = np.zeros((3, 10, 12), bool)
-    large[1, 2:8, 1:11] = True
-    two = np.zeros_like(large)
-    two[1, 2:8, 1:5] = two[1, 2:8, 7:11] = True
-    assert match_lesions(large, two) == Matches(both=1, first_only=0, second_only=1)
-    assert match_lesions(two, large) == Matches(both=1, first_only=1, second_only=0)
-
-
-def test_regions_that_barely_touch_are_no_match():
-    a, b = np.zeros((2, 5, 30), bool), np.zeros((2, 5, 30), bool)
-    a[0, 1:3, 0:12], b[0, 1:3, 11:23] = True, True  # 2 of 46 voxels in common
-    assert match_lesions(a, b) == Matches(0, 1, 1)
-
-
-def test_no_lesion_anywhere_is_no_error():
-    nothing = np.zeros((2, 5, 7), bool)
-    assert match_lesions(nothing, nothing) == Matches(0, 0, 0)
 
 
 def test_a_noisy_difference_lists_its_largest_regions_only():

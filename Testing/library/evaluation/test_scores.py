@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from VFMTransferLib.core.terms import Label
 from VFMTransferLib.evaluation.comparison import Comparison, compare
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.tasks.scores import score_case
+from VFMTransferLib.tasks.scores import score_results
+
+ONLY_SCORED = {"brier", "auroc", "ece", "quadratic_weighted_kappa", "average_precision", "displacement_mm"}
+"""Statistics of cases, and measures of a truth that a comparison is not given."""
 
 
 def compared(labeled: LabeledCase, result: Result, reference) -> Comparison:
@@ -21,19 +25,49 @@ def compared(labeled: LabeledCase, result: Result, reference) -> Comparison:
     return compare(replace(labeled.case, gland=labeled.gland), result, result, reference)
 
 
-@pytest.mark.parametrize("task", ["super-resolution", "distortion-correction", "adc-translation"])
-def test_an_images_errors_are_those_of_its_score(task):
+def a_pair(task: str) -> tuple[Result, LabeledCase, Any]:
+    """A result with errors, its case, and the truth as a user gives it."""
     labeled = a_study(task)
     result = TASKS[task].naive_baseline([a_study(task, 1)])(labeled)
-    comparison, scores = compared(labeled, result, dict(labeled.images)), score_case(result, labeled).values
-    first = next(iter(labeled.images))
-    for output in labeled.images:
-        suffix = "" if output == first else f" {output}"
-        for kind in ("mae", "psnr_db", "ssim"):
-            for region in ("", "gland"):
-                subject = f"{output}, {region}" if region else output
-                expected = scores[" ".join(filter(None, (f"{kind}{suffix}", region)))]
-                assert comparison.value(kind, subject, "a-reference") == pytest.approx(expected, rel=1e-6)
+    if TASKS[task].output == "image":
+        return result, labeled, dict(labeled.images)
+    if TASKS[task].output == "classification":
+        return result, labeled, labeled.category
+    if TASKS[task].finds_lesions:
+        truth = labeled.masks[Label.CSPCA]
+        shifted = truth.with_array(np.roll(truth.array, 1, axis=2))
+        shifted.array[0, :2, :2] = 1  # a false positive
+        return replace(result, labels=shifted, probabilities={str(Label.CSPCA): shifted}), labeled, truth
+    zones = [labeled.masks[zone] for zone in (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)]
+    result = replace(result, volumes_ml={str(Label.PROSTATE): 1.0})
+    return result, labeled, zones[0].with_array(np.uint8(zones[0].array + 2 * zones[1].array))
+
+
+def expected_place(task: str, name: str, outputs: list[str]) -> tuple[str, str]:
+    """Kind and subject of a comparison's measure that must be the score of a name."""
+    kind, *parts = name.split(" ")
+    kind = {"hd95_mm": "hausdorff95_mm", "volume_error_ml": "volume_difference_ml"}.get(kind, kind)
+    if TASKS[task].output == "classification":
+        return kind, "all classes"
+    if TASKS[task].output == "segmentation":
+        return kind, parts[0] if parts else str(Label.CSPCA if TASKS[task].finds_lesions else Label.PROSTATE)
+    output = next((part for part in parts if part != "gland"), outputs[0])
+    return kind, f"{output}, gland" if "gland" in parts else output
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_comparisons_numbers_against_a_reference_are_those_of_the_scorer(task):
+    result, labeled, truth = a_pair(task)
+    scores = score_results(task, [(result, labeled)]).cohort
+    comparison = compared(labeled, result, truth)
+    names = [name for name in scores if name.split(" ")[0] not in ONLY_SCORED and np.isfinite(scores[name])]
+    assert TASKS[task].metric in {*names, "auroc"}
+    assert names
+    for name in names:
+        for between in ("a-reference", "b-reference"):
+            found = comparison.value(*expected_place(task, name, list(labeled.images)), between)
+            found = abs(found) if name.startswith("volume_error") else found
+            assert found == pytest.approx(scores[name], rel=1e-6), (name, between)
 
 
 def test_the_error_of_an_adc_leaves_out_what_shows_no_tissue():
@@ -45,21 +79,3 @@ def test_the_error_of_an_adc_leaves_out_what_shows_no_tissue():
     plain, other = (compared(labeled, one, dict(labeled.images)) for one in (result, wrong_in_air))
     assert other.value("mae", name, "a-reference") < plain.value("mae", name, "a-reference") + 100
     assert any("nothing that could be measured" in note for note in plain.notes)
-
-
-def test_overlap_and_log_loss_are_those_of_the_score():
-    anatomy = a_study("anatomy-segmentation")
-    result = TASKS[anatomy.task].naive_baseline([a_study(anatomy.task, 1)])(anatomy)
-    result = replace(result, volumes_ml={str(Label.PROSTATE): 1.0})
-    zones = [anatomy.masks[zone] for zone in (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)]
-    truth = zones[0].with_array(np.uint8(zones[0].array + 2 * zones[1].array))
-    scores = score_case(result, anatomy).values
-    comparison = compared(anatomy, result, truth)
-    assert comparison.value("dice", "prostate", "a-reference") == pytest.approx(scores["dice"])
-    assert comparison.value("hausdorff95_mm", "prostate", "a-reference") == pytest.approx(scores["hd95_mm"])
-    assert comparison.value("dice", "peripheral-zone", "a-reference") == pytest.approx(scores["dice peripheral-zone"])
-    classes = a_study("classification")
-    result = TASKS[classes.task].naive_baseline([a_study(classes.task, 1)])(classes)
-    expected = score_case(result, classes).values["log_loss"]
-    found = compared(classes, result, classes.category).value("log_loss", "all classes", "a-reference")
-    assert found == pytest.approx(expected)

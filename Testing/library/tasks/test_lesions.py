@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.tasks.lesions import find_lesions, in_prostate
+from VFMTransferLib.tasks.lesions import find_lesions, in_prostate, pair_regions
 
 GRID = Geometry((8, 6, 5), (0.5, 0.5, 3.0), (10.0, 20.0, 30.0))
 
@@ -71,3 +71,29 @@ def test_lesion_lies_in_the_zone_that_holds_most_of_it(labels):
     zones = {"peripheral-zone": Volume(peripheral, GRID), "transition-zone": Volume(transition, GRID)}
     first, second = find_lesions(labels, {"csPCa": Volume(a_map(), GRID)}, zones=zones)
     assert (first.zone, second.zone) == ("transition-zone", None)
+
+
+def counts(first: np.ndarray, second: np.ndarray) -> tuple[int, int, int]:
+    """Regions of both masks, of the first alone and of the second alone."""
+    paired = pair_regions(first, second)
+    return len(paired.pairs), paired.first_only, paired.second_only
+
+
+def test_one_large_region_is_matched_with_one_of_two_small_ones():
+    large = np.zeros((3, 10, 12), bool)
+    large[1, 2:8, 1:11] = True
+    two = np.zeros_like(large)
+    two[1, 2:8, 1:5] = two[1, 2:8, 7:11] = True
+    assert counts(large, two) == (1, 0, 1)
+    assert counts(two, large) == (1, 1, 0)
+
+
+def test_regions_that_barely_touch_are_no_match():
+    a, b = np.zeros((2, 5, 30), bool), np.zeros((2, 5, 30), bool)
+    a[0, 1:3, 0:12], b[0, 1:3, 11:23] = True, True  # 2 of 46 voxels in common
+    assert counts(a, b) == (0, 1, 1)
+
+
+def test_no_lesion_anywhere_is_no_error():
+    nothing = np.zeros((2, 5, 7), bool)
+    assert counts(nothing, nothing) == (0, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from study_examples import SPACING_MM, a_phantom, write_case
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
@@ -117,3 +119,13 @@ def test_folds_leave_out_each_training_case_once():
     assert [fold.train for fold in folds] == [("b", "d"), ("a", "c", "e")]
     with pytest.raises(ValueError, match="fold must lie in"):
         split.fold(2, 2)
+
+
+def test_the_gland_is_one_wherever_its_file_is_not_zero(a_folder, tmp_path):
+    path = tmp_path / "p0"
+    shutil.copytree(a_folder / "p0", path)
+    mask = read_mask(path / "gland.nii.gz", "gland")
+    write_volume(mask.with_array(mask.array * 2), path / "gland.nii.gz")
+    gland = read_labeled(path, TaskId.SUPER_RESOLUTION).gland
+    assert np.array_equal(gland.array, mask.array > 0)
+    assert set(np.unique(gland.array)) == {0, 1}

@@ -89,8 +89,7 @@ class LesionSegmentation(SegmentationTask):
         marked = labels.array == result.label_values[Label.CSPCA]
         paired = pair_regions(marked, there)
         candidates, lesions = match_candidates(result.probabilities[Label.CSPCA].array, there)
-        missed = paired.second_count - len(paired.pairs)
-        found = {"lesions_missed": float(missed), "lesions_added": float(paired.first_count - len(paired.pairs))}
+        found = {"lesions_missed": float(paired.second_only), "lesions_added": float(paired.first_only)}
         if there.any():
             found["dice"] = dice(marked, there)
         else:
