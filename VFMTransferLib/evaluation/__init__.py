@@ -1,4 +1,4 @@
 """Two results compared, and a result measured against a reference.
 
-Imports `core` to `inference`.
+Imports `core`, `metrics` and `tasks`.
 """
