@@ -15,7 +15,7 @@ class Case:
     """The images of one case.
 
     Attributes:
-        id: What to call the case in reports; never a patient's name or identifier from DICOM.
+        id: Its name in reports; never a patient's name or identifier from DICOM.
         volumes: Sequence → volume, each on the grid it was scanned on. ADC is in 1e-6 mm²/s.
         gland: Mask of the prostate, where somebody drew one; any grid.
         notes: What reading had to decide (b value computed, unit converted), for log and report.
@@ -27,11 +27,7 @@ class Case:
     notes: tuple[str, ...] = field(default=())
 
     def __getitem__(self, sequence: Sequence | str) -> Volume:
-        """The volume of a sequence.
-
-        Raises:
-            MissingSequenceError: The case has none.
-        """
+        """The volume of a sequence; MissingSequenceError where the case has none."""
         self.require([Sequence(sequence)])
         return self.volumes[Sequence(sequence)]
 

@@ -23,8 +23,7 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
     """Workers for as long as the context lasts; those of this machine end with it.
 
     Args:
-        scheduler: Address of a cluster's scheduler; None for processes of this machine.
-        count: How many processes; a cluster has its own number.
+        scheduler: Address of a cluster's, which has its own number; None for `count` processes of this machine.
 
     Raises:
         ClusterError: The cluster does not answer, or has no workers.
@@ -72,11 +71,7 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 def require_library(client: Client, version: str) -> None:
-    """Raise unless every worker has this version of the library.
-
-    Raises:
-        ClusterError: One has another, or none.
-    """
+    """Raise ClusterError unless every worker has this version of the library."""
     found = client.run(_version_there, on_error="return")
     for address, there in found.items():
         if there != version:

@@ -55,11 +55,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A text must be one of those known when it is read, as ids in a registry: `Annotated[str, OneOf(lambda: TASKS)]`.
-
-    Attributes:
-        choices: Gives the known texts.
-    """
+    """Of a text: one of those known when it is read, as a registry's ids: `Annotated[str, OneOf(lambda: TASKS)]`."""
 
     choices: Callable[[], Iterable[str]]
 
@@ -72,8 +68,6 @@ def from_json(kind: type[T], value: Any, where: str, *, every_key: bool = False)
     is no field is an error. A dataclass that a caller decoded by itself stays as it is.
 
     Args:
-        kind: The type.
-        value: What JSON holds.
         where: What to call the value in messages.
         every_key: Fields with a default must be given too.
 
@@ -89,7 +83,11 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: It is no JSON.
     """
-    return json.loads(text, parse_constant=_refuse_constant)
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"it holds {word}")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def to_json(value: Any) -> Any:
@@ -196,7 +194,3 @@ def _expect(is_met: bool, value: Any, where: str, must_be: str) -> Any:
     if not is_met:
         raise ValueError(f"'{where}' must be {must_be}, got {value!r:.60}.")
     return value
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"it holds {word}")

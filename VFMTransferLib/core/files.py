@@ -20,18 +20,18 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
     Args:
-        folder: Where the folder shall be.
         overwrite: Replace what is there. Without it an existing folder that is not empty is an error.
-
-    Yields:
-        The temporary folder to write into; it lies on the same disk, so that the move is one step.
 
     Raises:
         OutputError: `folder` is taken, cannot be written, or the disk is full.
     """
-    if not overwrite and _is_taken(folder):
+    if not overwrite and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
         raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
-    _require_no_file_above(folder)
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise OutputError(
+                f"'{parent.name}' must be a folder to hold '{folder.name}', but is a file. Choose a folder."
+            )
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         with writing(folder):
@@ -41,12 +41,19 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         try:
             with writing(folder):
                 yield work
-                _make_ordinary(work)
+                # Some libraries, safetensors among them, make their files private. The folder has the permissions that
+                # the process gives; asking for its umask would change it for all threads.
+                mode = work.stat().st_mode & 0o666
+                for file in work.rglob("*"):
+                    if file.is_file():
+                        file.chmod(mode)
                 _replace_folder(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException:
-        _remove_empty(new_parents)
+        for parent in new_parents:  # the innermost first
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
         raise
 
 
@@ -124,25 +131,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _require_no_file_above(folder: Path) -> None:
-    for parent in folder.parents:
-        if parent.exists() and not parent.is_dir():
-            raise OutputError(
-                f"'{parent.name}' must be a folder to hold '{folder.name}', but is a file. Choose a folder."
-            )
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders, the innermost first, as far as they are there and empty."""
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _is_taken(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-
-
 def _replace_folder(work: Path, folder: Path) -> None:
     """Move `work` to `folder`; an old folder there is set aside first and deleted last."""
     if not folder.exists():
@@ -158,14 +146,3 @@ def _replace_folder(work: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _make_ordinary(work: Path) -> None:
-    """Give files the permissions of their folder: some libraries, safetensors among them, make theirs private.
-
-    The folder was made with those that the process gives; asking for its umask would change it for all threads.
-    """
-    mode = work.stat().st_mode & 0o666
-    for file in work.rglob("*"):
-        if file.is_file():
-            file.chmod(mode)

@@ -99,12 +99,8 @@ def version_of(package: str) -> str | None:
 def is_half_installed(module: str, packages: dict[str, str | None]) -> bool:
     """Whether a module's folder is there without a package's record, or the record without the module.
 
-    An install or a removal that was stopped leaves such a thing: Python imports an empty folder without a word, and
-    pip says that all is there, or finds nothing to remove.
-
-    Args:
-        module: The name that is imported; its packages are those that begin with it.
-        packages: Name → version or None.
+    A stopped install or removal leaves such a thing, which neither Python nor pip reports. A module's packages are
+    those whose names begin with its name.
     """
     has_record = any(version for name, version in packages.items() if name.partition("-")[0] == module)
     spec = importlib.util.find_spec(module)
@@ -142,8 +138,7 @@ def is_writable(folder: Path) -> bool:
 
 def without_folders(text: str) -> str:
     """A message with each path in it cut down to the file's name: folders may bear the user's name, and are long."""
-    text = text.replace(str(Path.home()), "~")
-    return _FOLDERS.sub("", text)
+    return _FOLDERS.sub("", text.replace(str(Path.home()), "~"))
 
 
 def without_home(path: Path) -> str:

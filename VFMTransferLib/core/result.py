@@ -16,10 +16,8 @@ class Lesion:
     Attributes:
         index: 1 for the largest; the value in `labels` stays the label's, not this.
         center_mm: Centroid, LPS.
-        volume_ml: Volume.
         confidence: Highest probability inside.
         mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
-        label: Name of the label.
         zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
     """
 
@@ -37,12 +35,10 @@ class Provenance:
     """Which weights predicted, how, and how long it took.
 
     Attributes:
-        bundle: Name of the bundle.
+        bundle: Its name.
         arm: `pretrained`, `scratch` or empty.
         sha256: Checksum of the weights.
-        runtime: For example `onnx`.
-        device: For example `cpu`.
-        precision: What it computed in, for example `fp32`.
+        runtime, device, precision: For example `onnx`, `cpu`, `fp32`.
         versions: Package → version.
         seconds: Stage → seconds.
         notes: What was decided on the way, in sentences.
@@ -71,9 +67,6 @@ class Result:
     """One network's answer on one case.
 
     Attributes:
-        case_id: The case.
-        task: Id of the task.
-        provenance: Where it came from.
         label_values: Label name → value in `labels`; 0 is background.
         labels: Label map (uint8) on the grid of the task's reference sequence.
         probabilities: Label name → probability (float32) on the same grid.

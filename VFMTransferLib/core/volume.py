@@ -182,9 +182,7 @@ class Volume:
         """The voxels at the positions of another grid; `fill` outside this field of view.
 
         Args:
-            geometry: Where the result lies.
             interpolation: `nearest` for labels, `linear` or `bspline` for images.
-            fill: Value outside this volume's field of view.
         """
         if geometry.equals(self.geometry):
             return self
@@ -199,11 +197,7 @@ class Volume:
         return Volume(sitk.GetArrayFromImage(out), geometry, self.name)
 
     def require_same_grid(self, other: Volume) -> None:
-        """Raise unless `other` lies on this volume's grid.
-
-        Raises:
-            GeometryError: The grids differ.
-        """
+        """Raise GeometryError unless `other` lies on this volume's grid."""
         if not self.geometry.equals(other.geometry):
             raise GeometryError(
                 f"{other.name} must lie on the grid of {self.name} ({self.geometry}), but lies on {other.geometry}. "
@@ -216,11 +210,9 @@ def _thickened(image: sitk.Image) -> sitk.Image:
     for axis, size in enumerate(image.GetSize()):
         if size == 1:
             shift = np.reshape(image.GetDirection(), (3, 3))[:, axis] * image.GetSpacing()[axis] / 2
-            spacing = list(image.GetSpacing())
-            spacing[axis] /= 2
-            factors = [1, 1, 1]
-            factors[axis] = 2
             origin = np.asarray(image.GetOrigin()) - shift / 2
+            factors = [1 + (other == axis) for other in range(3)]
+            spacing = [s / f for s, f in zip(image.GetSpacing(), factors, strict=True)]
             image = sitk.Expand(image, factors, sitk.sitkNearestNeighbor)
             image.SetSpacing(spacing)
             image.SetOrigin(origin.tolist())

@@ -20,13 +20,7 @@ _EDGE_STEPS = 1.3  # how soft edges are, in steps of the lattice
 
 @dataclass(frozen=True)
 class Lattice:
-    """The regular sampling points of a canvas.
-
-    Attributes:
-        shape: Points (D, H, W).
-        spacing_mm: Distance of points along (z, y, x).
-        center_mm: Body coordinates (z, y, x) of the middle.
-    """
+    """The regular sampling points (D, H, W) of a canvas; spacing and body coordinates of the middle along (z, y, x)."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -41,12 +35,9 @@ class Lattice:
 def smooth_field(
     lattice: Lattice, rng: np.random.Generator, period_mm: float | tuple[float, float, float]
 ) -> np.ndarray:
-    """A random field of unit standard deviation that varies over about `period_mm` along (z, y, x).
+    """A random field (D, H, W), float32, of unit deviation that varies over about `period_mm` along (z, y, x).
 
     Random knots, blended by cubic B-splines along one axis after the other.
-
-    Returns:
-        Array (D, H, W), float32.
     """
     periods = (period_mm,) * 3 if isinstance(period_mm, int | float) else period_mm
     weights = [_spline_weights(lattice.axis_mm(axis), periods[axis]) for axis in range(3)]
@@ -94,9 +85,7 @@ class Canvas:
         z, y, x = np.meshgrid(*(lattice.axis_mm(a) for a in range(3)), indexing="ij")
         coordinates = []
         for axis in (x, y, z):
-            slow = smooth_field(lattice, rng, 70.0)
-            quick = smooth_field(lattice, rng, 20.0)
-            ragged = smooth_field(lattice, rng, 9.0)
+            slow, quick, ragged = (smooth_field(lattice, rng, period_mm) for period_mm in (70.0, 20.0, 9.0))
             coordinates.append(axis + np.float32(warp_mm) * (slow + np.float32(0.5) * quick + np.float32(0.2) * ragged))
         self.x, self.y, self.z = coordinates
         self.edge_mm = _EDGE_STEPS * max(lattice.spacing_mm[1:])
@@ -135,9 +124,10 @@ class Canvas:
 
     def paint(self, tissue: Tissue, coverage: np.ndarray, box: Box = EVERYWHERE) -> None:
         """Lay `tissue` over what is there, as far as `coverage` (0..1, of the box's shape) states."""
-        touched = _extent(coverage)
-        if touched is None:
+        hits = [np.flatnonzero(coverage.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        if any(hit.size == 0 for hit in hits):
             return
+        touched = tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)  # where coverage is not zero
         share = coverage[touched]
         change = np.empty_like(share)
         for parameter, value in zip(self.maps, self.variant(tissue).values, strict=True):
@@ -149,20 +139,8 @@ class Canvas:
 
 def roughen(canvas: Canvas, rng: np.random.Generator) -> None:
     """Texture within tissues: T2 and ADC vary over a few lengths at once, as far as each tissue's grain allows."""
-    coarse = smooth_field(canvas.lattice, rng, 7.0)
-    fine = smooth_field(canvas.lattice, rng, (4.0, 2.2, 2.2))
-    finest = smooth_field(canvas.lattice, rng, (3.5, 1.2, 1.2))
+    periods_mm = ((7.0, 7.0, 7.0), (4.0, 2.2, 2.2), (3.5, 1.2, 1.2))
+    coarse, fine, finest = (smooth_field(canvas.lattice, rng, period_mm) for period_mm in periods_mm)
     rough = (coarse * np.float32(0.5) + fine * np.float32(0.65) + finest * np.float32(0.65)) * canvas.maps[4]
     canvas.maps[2] *= np.exp(rough)
     canvas.maps[3] *= np.exp(rough * np.float32(0.5))
-
-
-def _extent(coverage: np.ndarray) -> Box | None:
-    """The smallest box that holds all that is not zero."""
-    slices = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        hit = np.flatnonzero(coverage.any(axis=others))
-        if hit.size == 0:
-            return None
-        slices.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return (slices[0], slices[1], slices[2])

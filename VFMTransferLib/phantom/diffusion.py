@@ -22,6 +22,16 @@ AIR_TISSUE_PPM = 9.4  # difference of volume susceptibility, SI (Schenck, Med Ph
 _PIECES = 4
 _ROUNDING = 1e-9  # an edge that falls on a voxel's own by arithmetic alone
 _LIMIT_HZ = 160.0
+B_VALUES = (50.0, 400.0, 800.0)  # s/mm²
+HIGH_B = 1400.0
+FULL_SCALE = 1200.0
+ADC_LIMIT = 4000.0  # 1e-6 mm²/s
+_PER_MM2 = 1e-6
+_FAT_T1_MS, _WATER_T1_MS = 850.0, 1250.0
+_VOXEL_MM = (2.0, 2.0, 3.0)
+_VIEW_MM = (176.0, 188.0)
+_FINE = 2  # points a voxel along each axis
+_VISIBLE_NOISE = 6.0  # below this many standard deviations of noise the scanner shows nothing
 
 
 def field_of_air_hz(air: np.ndarray, spacing_mm: tuple[float, float, float], tesla: float) -> np.ndarray:
@@ -61,11 +71,6 @@ def draw_field_hz(
     return (_LIMIT_HZ * np.tanh(field / _LIMIT_HZ)).astype(np.float32)
 
 
-def displacement_voxels(field_hz: np.ndarray, total_readout_s: float, sign: int = 1) -> np.ndarray:
-    """How far the signal of each voxel is moved along the phase axis, in voxels of that axis."""
-    return field_hz * np.float32(sign * total_readout_s)
-
-
 def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarray:
     """Move each voxel's signal along `axis` and add up what arrives.
 
@@ -97,29 +102,15 @@ def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarra
     return np.moveaxis(out.reshape(lines.shape), -1, axis).astype(np.float32)
 
 
-B_VALUES = (50.0, 400.0, 800.0)  # s/mm²
-HIGH_B = 1400.0
-FULL_SCALE = 1200.0
-ADC_LIMIT = 4000.0  # 1e-6 mm²/s
-_PER_MM2 = 1e-6
-_FAT_T1_MS, _WATER_T1_MS = 850.0, 1250.0
-_VOXEL_MM = (2.0, 2.0, 3.0)
-_VIEW_MM = (176.0, 188.0)
-_FINE = 2  # points a voxel along each axis
-_VISIBLE_NOISE = 6.0  # below this many standard deviations of noise the scanner shows nothing
-
-
 @dataclass(frozen=True)
 class EchoPlanar:
     """How diffusion was acquired.
 
     Attributes:
-        echo: Repetition and echo time.
         noise: Noise of real and imaginary part against the signal of water at TE 0.
         total_readout_s: From the first to the last line of k-space, at full resolution.
         phase_axis: Index axis (0 x, 1 y) of the phase encoding.
         sign: Direction of the phase encoding along it.
-        tesla: Field strength.
         field_strength: Factor of the off-resonance; 0 gives no distortion.
     """
 
@@ -184,22 +175,14 @@ def place_diffusion(t2w: Geometry, rng: np.random.Generator) -> Geometry:
 def image_diffusion(
     maps: np.ndarray, fine: Geometry, grid: Geometry, protocol: EchoPlanar, rng: np.random.Generator
 ) -> DiffusionStudy:
-    """Scan the tissue.
-
-    Args:
-        maps: Tissue parameters (5, D, H, W) on `fine`, in the order of `PARAMETERS`.
-        fine: The grid of the tissue.
-        grid: Where diffusion is scanned.
-        protocol: How.
-        rng: Source of noise and field.
-    """
+    """Scan the tissue, given by its parameters (5, D, H, W) on `fine` in the order of `PARAMETERS`, on `grid`."""
     pure = [_sampled(s, fine, grid) for s in weighted_signals(maps, protocol.echo)]
     air = _sampled((maps[0] < 0.05).astype(np.float32), fine, grid)
     air *= np.float32(rng.uniform(0.2, 0.7))  # few bodies hold still pure gas
     air[:, : air.shape[1] // 2] = 0.0  # gas in the rectum; the shim copes with the air around the body
     lattice = Lattice(grid.shape, grid.spacing_mm[::-1])
     field = draw_field_hz(air, lattice, protocol.tesla, rng, protocol.field_strength)
-    shift = displacement_voxels(field, protocol.total_readout_s, protocol.sign)
+    shift = field * np.float32(protocol.sign * protocol.total_readout_s)  # in voxels of the phase axis
     noise = [rng.standard_normal((2, *grid.shape), dtype=np.float32) * np.float32(protocol.noise) for _ in B_VALUES]
     seen = {
         "": [distort(s, shift, protocol.array_axis) for s in pure],

@@ -55,23 +55,24 @@ class Gland:
         """Signed distance to the transition zone's lobes, which meet at the urethra."""
         s = self.lobe_scale
         half = (0.60 * s, 0.78 * s, 0.86 * s)
-        lobes = []
-        for side in (-1, 1):
-            at = ((u - np.float32(side * 0.30 * s)) / half[0], (v + 0.20) / half[1], (w - 0.14) / half[2])
-            lobes.append(_level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True))))
-        return smooth_union(lobes[0], lobes[1], 6.0)
+        right, left = (
+            self._ellipsoid_distance_mm(u - np.float32(side * 0.30 * s), v + 0.20, w - 0.14, half) for side in (-1, 1)
+        )
+        return smooth_union(right, left, 6.0)
 
     def central_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Signed distance to the central zone: a cone around the ejaculatory ducts at the base."""
-        half = (0.42, 0.26, 0.42)
-        at = (u / half[0], (v - 0.48) / half[1], (w - 0.66) / half[2])
-        return _level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True)))
+        return self._ellipsoid_distance_mm(u, v - 0.48, w - 0.66, (0.42, 0.26, 0.42))
 
     def stroma_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Signed distance to the anterior fibromuscular stroma: an apron in front."""
-        half = (0.50, 0.20, 0.85)
-        at = (u / half[0], (v + 0.92) / half[1], (w - 0.05) / half[2])
-        return _level_distance(*at, tuple(h * g for h, g in zip(half, self.half_mm, strict=True)))
+        return self._ellipsoid_distance_mm(u, v + 0.92, w - 0.05, (0.50, 0.20, 0.85))
+
+    def _ellipsoid_distance_mm(
+        self, u: np.ndarray, v: np.ndarray, w: np.ndarray, half: tuple[float, float, float]
+    ) -> np.ndarray:
+        half_mm = tuple(h * g for h, g in zip(half, self.half_mm, strict=True))
+        return _level_distance(u / half[0], v / half[1], w / half[2], half_mm)
 
     def box(self, canvas: Canvas, margin_mm: float = 6.0) -> Box:
         """The canvas's points in and around the gland."""
@@ -109,28 +110,19 @@ def draw_gland(rng: np.random.Generator) -> Gland:
     cells = inside.sum() * (2.6 / 39) ** 3 * np.prod(ratio)
     half = tuple(ratio * (volume_ml * 1000 / cells) ** (1 / 3))
     center = (float(rng.normal(0, 2)), _POSTERIOR_MM + float(rng.normal(0, 2)) - half[1], _APEX_MM + half[2])
-    scale = _lobe_scale(Gland(half, center, turn, 1.0), share, (u, v, w), inside)
-    return Gland(half, center, turn, scale)
-
-
-def _lobe_scale(gland: Gland, share: float, grid: tuple[np.ndarray, ...], inside: np.ndarray) -> float:
-    """The lobes' size at which they fill `share` of the gland."""
     low, high = 0.3, 1.6
-    for _ in range(12):
+    for _ in range(12):  # the lobes' size at which they fill `share` of the gland
         middle = (low + high) / 2
-        lobes = Gland(gland.half_mm, gland.center_mm, gland.turn_deg, middle).lobes_distance_mm(*grid) < 0
+        lobes = Gland(half, center, turn, middle).lobes_distance_mm(u, v, w) < 0
         low, high = (middle, high) if (lobes & inside).sum() < share * inside.sum() else (low, middle)
-    return (low + high) / 2
+    return Gland(half, center, turn, (low + high) / 2)
 
 
 @dataclass(frozen=True)
 class PaintedGland:
-    """Distances and masks over the gland's box of a canvas, kept as truth.
+    """The gland's box of a canvas, and over it signed distances to the capsule and to the transition zone.
 
-    Attributes:
-        box: Where on the canvas.
-        gland_mm: Signed distance to the capsule.
-        transition_mm: Signed distance to the transition zone, with central zone and anterior stroma.
+    The latter is with central zone and anterior stroma.
     """
 
     box: Box
@@ -200,9 +192,7 @@ def _paint_nodules(canvas: Canvas, gland: Gland, box: Box, zone: np.ndarray, rng
 
 def _paint_nodule(canvas: Canvas, nodule: Blob, box: Box, zone: np.ndarray, rng: np.random.Generator) -> None:
     inner = nodule.box(canvas)
-    if inner is None:
-        return
-    inner = intersection(inner, box)
+    inner = inner and intersection(inner, box)
     if inner is None:
         return
     inside = zone[within(inner, box)]
@@ -272,25 +262,17 @@ class Lesion:
 
 
 def paint_lesions(
-    canvas: Canvas, gland: PaintedGland, count: int, rng: np.random.Generator
+    canvas: Canvas, gland: PaintedGland, count: int | None, rng: np.random.Generator
 ) -> tuple[tuple[Lesion, ...], np.ndarray]:
-    """Paint `count` lesions and return what they are.
+    """Paint `count` lesions, by default a random number, as far as there is room.
 
     Returns:
         The lesions, and their grades over the gland's box (D, H, W), uint8.
     """
+    count = int(rng.choice([0, 1, 2, 3], p=[0.4, 0.38, 0.16, 0.06])) if count is None else count
     grades = np.zeros(gland.gland_mm.shape, np.uint8)
-    found = []
-    for _ in range(count):
-        lesion = _paint_lesion(canvas, gland, grades, rng)
-        if lesion is not None:
-            found.append(lesion)
-    return tuple(found), grades
-
-
-def draw_count(rng: np.random.Generator) -> int:
-    """How many lesions a case has; many have none."""
-    return int(rng.choice([0, 1, 2, 3], p=[0.4, 0.38, 0.16, 0.06]))
+    drawn = [_paint_lesion(canvas, gland, grades, rng) for _ in range(count)]
+    return tuple(lesion for lesion in drawn if lesion is not None), grades
 
 
 def _paint_lesion(canvas: Canvas, gland: PaintedGland, grades: np.ndarray, rng: np.random.Generator) -> Lesion | None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from . import tissues
-from .canvas import EVERYWHERE, Box, Canvas, ridges, smooth_field
+from .canvas import EVERYWHERE, Canvas, ridges, smooth_field
 from .gland import Gland
 from .shapes import Blob, Layers, Shape, Tube, Union, paint_layers, smooth_union
 
@@ -89,7 +89,11 @@ def draw_habitus(rng: np.random.Generator) -> Habitus:
 def paint_pelvis(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     """Paint fat, muscles and bones, back to front."""
     _paint_fat(canvas, rng)
-    _paint_pairs(canvas, habitus, rng)
+    for shape, layers in _PAIRED:
+        common = _fitted(shape, habitus, rng)
+        for side in (common, common.mirrored()):  # each deviates from the other
+            own = side.jittered(rng, 1.0, 0.04, 2.0) if isinstance(side, Blob) else side
+            paint_layers(canvas, own, layers)
     _paint_muscle_fat(canvas, rng)
     _paint_midline(canvas, habitus, rng)
 
@@ -102,18 +106,6 @@ def _paint_fat(canvas: Canvas, rng: np.random.Generator) -> None:
         septa = ridges(smooth_field(canvas.lattice, rng, period_mm), width)
         septa *= np.clip(smooth_field(canvas.lattice, rng, (20.0, 11.0, 11.0)) * 1.2, 0, 1)
         canvas.paint(tissues.FASCIA, septa * np.float32(rng.uniform(0.2, 1) * most))
-
-
-def _paint_pairs(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
-    for shape, layers in _PAIRED:
-        common = _fitted(shape, habitus, rng)
-        for side in (common, common.mirrored()):
-            paint_layers(canvas, _asymmetric(side, rng), layers)
-
-
-def _asymmetric(shape: Shape, rng: np.random.Generator) -> Shape:
-    """One side's own deviation from the other."""
-    return shape.jittered(rng, 1.0, 0.04, 2.0) if isinstance(shape, Blob) else shape
 
 
 def _fitted(shape: Shape, habitus: Habitus, rng: np.random.Generator) -> Shape:
@@ -300,7 +292,7 @@ def _paint_seminal_vesicles(canvas: Canvas, gland: Gland, rng: np.random.Generat
 
 
 def _paint_rectum(canvas: Canvas, rectum: Rectum, content: str, rng: np.random.Generator) -> None:
-    """Muscular wall and mucosa around the lumen."""
+    """Muscular wall and mucosa around gas above stool, gel, or nothing but folds of mucosa."""
     box = rectum.reach.box(canvas)
     if box is None:
         return
@@ -310,12 +302,7 @@ def _paint_rectum(canvas: Canvas, rectum: Rectum, content: str, rng: np.random.G
         canvas.paint(tissue, canvas.coverage(distance + np.float32(depth)), box)
     z = canvas.coordinates(box)[2]
     narrow = np.clip((-20 - z) / 4, 0, 6)  # the canal is closed
-    _fill_rectum(canvas, box, distance + np.float32(wall_mm) + narrow, content, rng)
-
-
-def _fill_rectum(canvas: Canvas, box: Box, lumen_mm: np.ndarray, content: str, rng: np.random.Generator) -> None:
-    """Gas above stool, gel, or nothing but folds of mucosa."""
-    inside = canvas.coverage(lumen_mm)
+    inside = canvas.coverage(distance + np.float32(wall_mm) + narrow)
     clumps = canvas.field(rng, 7.0, box)
     if content == "empty":
         folds = ridges(canvas.field(rng, (24.0, 7.0, 7.0), box), 0.5)

@@ -16,9 +16,9 @@ from ..core.volume import Triple, Volume
 from ..io import output_folder, write_volume
 from .canvas import Box, Canvas, roughen
 from .diffusion import DiffusionStudy, draw_protocol, image_diffusion, place_diffusion
-from .gland import SIGNIFICANT_GRADE, Gland, Lesion, PaintedGland, draw_count, draw_gland, paint_gland, paint_lesions
-from .pelvis import Habitus, draw_habitus, paint_organs, paint_pelvis, paint_skin
-from .scanner import TWIN, Placement, Scanner, box_average, draw_scanner, image_t2w, place_t2w
+from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_lesions
+from .pelvis import draw_habitus, paint_organs, paint_pelvis, paint_skin
+from .scanner import TWIN, Placement, box_average, draw_scanner, image_t2w, place_t2w
 
 # Of what a seed draws. It is raised with any change of the voxels, so that phantoms that were kept are made again.
 VERSION = "0.1.0"
@@ -106,21 +106,22 @@ def make_phantom(
         noise: Noise of both scans against the signal of water; at random if None.
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
         phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding; at random if None.
-
-    Returns:
-        The case with its truth.
     """
-    rng = _streams(seed)
+    # A source of chance for each stage, so that an option of one leaves the others as they are.
+    seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
+    rng = {stage: np.random.default_rng(own) for stage, own in zip(_STREAMS, seeds, strict=True)}
     gland, habitus, scanner = draw_gland(rng["body"]), draw_habitus(rng["body"]), draw_scanner(rng["scanner"], noise)
     in_plane = TWIN if full_resolution else 1
     placement = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, in_plane, rng["placement"])
     canvas = Canvas(placement.lattice, rng["paint"], warp_mm=_WARP_MM)
-    painted = _paint_body(canvas, gland, habitus, rng["paint"])
-    count = draw_count(rng["lesions"]) if lesions is None else lesions
-    found, grades = paint_lesions(canvas, painted, count, rng["lesions"])
+    paint_pelvis(canvas, habitus, rng["paint"])  # back to front
+    paint_organs(canvas, gland, habitus, rng["paint"])
+    paint_skin(canvas, habitus, rng["paint"])
+    painted = paint_gland(canvas, gland, rng["paint"])
+    found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"])
     roughen(canvas, rng["paint"])
-    t2w, twin = _scan_t2w(canvas, scanner, placement, rng["scanner"])
-    volumes = {Sequence.T2W: t2w}
+    t2w, twin = image_t2w(canvas, scanner, placement.factors, rng["scanner"])
+    volumes = {Sequence.T2W: Volume(t2w, placement.grid, "t2w")}
     record: dict[str, Any] = {"t2w": asdict(scanner), "habitus": asdict(habitus), "gland": asdict(gland)}
     diffusion = None
     if {Sequence(s) for s in sequences} - {Sequence.T2W}:
@@ -130,43 +131,18 @@ def make_phantom(
         diffusion = image_diffusion(canvas.maps, placement.fine, grid, protocol, rng["diffusion"])
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
+    zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
     return Phantom(
         case=Case(f"phantom-{seed:04d}", volumes),
         gland=_labels(placement, painted.box, painted.gland_mm < 0, "gland"),
-        zones=_labels(placement, painted.box, _zones(painted), "zones"),
+        zones=_labels(placement, painted.box, zones, "zones"),
         lesion=_labels(placement, painted.box, grades, "lesion"),
         lesions=found,
         seed=seed,
         acquisition=record,
         diffusion=diffusion,
-        t2w_full_resolution=twin if full_resolution else None,
+        t2w_full_resolution=Volume(twin, placement.twin, "t2w-full-resolution") if full_resolution else None,
     )
-
-
-def _streams(seed: int) -> dict[str, np.random.Generator]:
-    """A source of chance for each stage, so that an option of one leaves the others as they are."""
-    seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
-    return {name: np.random.default_rng(own) for name, own in zip(_STREAMS, seeds, strict=True)}
-
-
-def _paint_body(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> PaintedGland:
-    """All of the body, back to front, but for lesions."""
-    paint_pelvis(canvas, habitus, rng)
-    paint_organs(canvas, gland, habitus, rng)
-    paint_skin(canvas, habitus, rng)
-    return paint_gland(canvas, gland, rng)
-
-
-def _scan_t2w(
-    canvas: Canvas, scanner: Scanner, placement: Placement, rng: np.random.Generator
-) -> tuple[Volume, Volume]:
-    """The T2w and its full-resolution twin."""
-    t2w, twin = image_t2w(canvas, scanner, placement.factors, rng)
-    return Volume(t2w, placement.grid, "t2w"), Volume(twin, placement.twin, "t2w-full-resolution")
-
-
-def _zones(painted: PaintedGland) -> np.ndarray:
-    return painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
 
 
 def _labels(placement: Placement, box: Box, labels: np.ndarray, name: str) -> Volume:
@@ -188,25 +164,13 @@ RECORD = "phantom.json"
 def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
     """Write `t2w`, `hbv`, `adc`, every truth under its own name (`zones.nii.gz`, `adc-true.nii.gz`), `phantom.json`.
 
-    Args:
-        phantom: What to write.
-        folder: Appears whole or not at all; an earlier phantom there is replaced.
+    The folder appears whole or not at all; an earlier phantom there is replaced.
 
     Raises:
         OutputError: `folder` is something else, or cannot be written.
     """
     target = Path(folder)
-    images = {str(sequence): volume for sequence, volume in phantom.case.volumes.items()} | phantom.truths
-    with output_folder(target, marks=(RECORD,)) as work:
-        for name, volume in images.items():
-            write_volume(volume, work / f"{name.replace('_', '-')}.nii.gz")
-        (work / RECORD).write_text(json.dumps(describe(phantom), indent=2) + "\n", encoding="utf-8")
-    return target
-
-
-def describe(phantom: Phantom) -> dict[str, Any]:
-    """What a program may need to know of a phantom, ready for JSON."""
-    return {
+    record = {
         "case": phantom.case.id,
         "seed": phantom.seed,
         "volume_ml": round(phantom.volume_ml, 2),
@@ -221,6 +185,12 @@ def describe(phantom: Phantom) -> dict[str, Any]:
         },
         "acquisition": phantom.acquisition,
     }
+    images = {str(sequence): volume for sequence, volume in phantom.case.volumes.items()} | phantom.truths
+    with output_folder(target, marks=(RECORD,)) as work:
+        for name, volume in images.items():
+            write_volume(volume, work / f"{name.replace('_', '-')}.nii.gz")
+        (work / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return target
 
 
 def make_phantoms(
@@ -230,13 +200,10 @@ def make_phantoms(
     on_progress: Callable[[str, float], None] | None = None,
     **options: Any,
 ) -> list[Path]:
-    """Make and write `count` phantoms of consecutive seeds, each in a folder of its own.
+    """Make and write `count` phantoms of consecutive seeds from `seed`, each in a folder of its own below `folder`.
 
     Args:
-        count: How many.
-        seed: The first one's seed.
-        folder: Where their folders go.
-        on_progress: Told what was done and which share of all.
+        on_progress: Receives what was done and which share of all.
         **options: As for `make_phantom`.
 
     Raises:

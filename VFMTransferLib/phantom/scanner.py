@@ -16,12 +16,7 @@ _TAPER_START, _TAPER_END = 0.6, 0.35
 
 @dataclass(frozen=True)
 class SpinEcho:
-    """A turbo spin echo.
-
-    Attributes:
-        tr_ms: Repetition time.
-        te_ms: Effective echo time.
-    """
+    """A turbo spin echo: repetition time and effective echo time."""
 
     tr_ms: float
     te_ms: float
@@ -73,14 +68,9 @@ def apodize(slices: np.ndarray) -> np.ndarray:
     cosine: so the spectrum of 3 T scans of the prostate with 0.5 mm pixels goes, by measurement.
     """
     _, h, w = slices.shape
-    rows, columns = (_taper(np.abs(np.fft.fftfreq(n)) * 2) for n in (h, w))
+    share = [np.clip((np.abs(np.fft.fftfreq(n)) * 2 - _TAPER_START) / (1 - _TAPER_START), 0, 1) for n in (h, w)]
+    rows, columns = (_TAPER_END + (1 - _TAPER_END) * (1 + np.cos(np.pi * s)) / 2 for s in share)
     return np.fft.ifft2(np.fft.fft2(slices) * (rows[:, None] * columns)).astype(slices.dtype)
-
-
-def _taper(frequency: np.ndarray) -> np.ndarray:
-    """Weight of frequencies 0..1."""
-    share = np.clip((frequency - _TAPER_START) / (1 - _TAPER_START), 0, 1)
-    return _TAPER_END + (1 - _TAPER_END) * (1 + np.cos(np.pi * share)) / 2
 
 
 def _half_voxel_ramp(size: int, kept: int) -> np.ndarray:
@@ -110,7 +100,6 @@ class Scanner:
     """How T2w was acquired.
 
     Attributes:
-        echo: Repetition and echo time.
         noise: Noise of real and imaginary part against the signal of water at TE 0.
         shading: Strength of the coil's uneven gain.
         kept: Fraction of the T2w's k-space along (rows, columns) that was measured; all of it where a twin is made.
@@ -127,8 +116,6 @@ class Placement:
     """The T2w's grid and the finer lattice whose boxes are its voxels.
 
     Attributes:
-        grid: The T2w's voxels.
-        lattice: Points at which tissue is painted.
         factors: Lattice points a voxel along (D, H, W).
     """
 

@@ -12,7 +12,6 @@ import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,6 @@ class PhantomSplit:
 
     Attributes:
         spacing_mm: Voxel of every phantom's T2w (x, y, z).
-        train, validation, test, full_resolution: As `PhantomGroups`.
     """
 
     spacing_mm: Triple
@@ -87,7 +85,7 @@ class PhantomStore:
     """Phantoms on disk.
 
     Attributes:
-        folder: Where their files lie; it may be shared by many processes.
+        folder: May be shared by many processes.
         spacing_mm: Voxel of their T2w (x, y, z).
         for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
         full_resolution: Whether they have the twin that super-resolution needs; makes most of their cost.
@@ -133,11 +131,7 @@ class PhantomStore:
 
 
 def store_phantom(phantom: Phantom, path: Path) -> None:
-    """Write all of a phantom into one file, whole or not at all.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write all of a phantom into one file, whole or not at all; OutputError if the folder cannot be written."""
     volumes = {str(sequence): volume for sequence, volume in phantom.case.volumes.items()} | phantom.truths
     record = {
         "id": phantom.case.id,
@@ -155,16 +149,16 @@ def store_phantom(phantom: Phantom, path: Path) -> None:
 
 
 def read_phantom(path: Path) -> Phantom:
-    """Read a phantom that `store_phantom` wrote.
-
-    Raises:
-        DatasetError: The file is damaged.
-    """
+    """Read a phantom that `store_phantom` wrote; DatasetError if the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             record = json.loads(stored[_RECORD].tobytes())
-            take = partial(_volume, record["volumes"])
-            return _phantom(record, {name: take(name, stored[name]) for name in record["volumes"]})
+            volumes = {}
+            for name, own in record["volumes"].items():
+                title = own.pop("name")
+                grid = Geometry(**{key: tuple(value) for key, value in own.items()})
+                volumes[name] = Volume(stored[name], grid, title)
+            return _phantom(record, volumes)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error
 
@@ -185,9 +179,3 @@ def _phantom(record: dict[str, Any], volumes: dict[str, Volume]) -> Phantom:
         diffusion=diffusion,
         t2w_full_resolution=volumes.get("t2w_full_resolution"),
     )
-
-
-def _volume(records: dict[str, Any], name: str, array: np.ndarray) -> Volume:
-    own = dict(records[name])
-    title = own.pop("name")
-    return Volume(array, Geometry(**{key: tuple(value) for key, value in own.items()}), title)
