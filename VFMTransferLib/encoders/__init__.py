@@ -45,12 +45,7 @@ def published_models() -> dict[str, ModelSpec]:
 
 
 def build_network(spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
-    """Build a network with fresh weights, in training mode.
-
-    Args:
-        spec: What the network is made of.
-        drop_path: Stochastic depth of the encoder, in training.
-        initial_output: What an image-to-image head gives before it is trained.
+    """Build a network with fresh weights, in training mode; see `EncoderFamily.build`.
 
     Raises:
         ValueError: The encoder's family has no such head.

@@ -28,6 +28,8 @@ Size = Literal["published", "demonstration"]
 NORMALIZATIONS = ("zscore-nonzero", "zscore-tissue", "zscore-gland")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 IMAGE_HEADS = ("restoration", "matching")
+PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
+T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
 NEIGHBORS = 3
 """Slices that a slice-based network sees at once: the slice and its two neighbors."""
 
@@ -180,11 +182,9 @@ class TaskInput(Protocol):
             seen: The reference sequence's grid, axes nearest to Left, Posterior, Superior.
             spacing_mm: Of the network (x, y, z).
         """
-        ...
 
     def place(self, volume: Volume, grid: Geometry) -> Volume:
         """A sequence on the network's grid, 0 outside of what was scanned."""
-        ...
 
 
 class EncoderFamily(ABC):
@@ -233,11 +233,9 @@ class EncoderFamily(ABC):
 
     @abstractmethod
     def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
-        """A network at a size that two cores can train; all of a family have the same encoder.
+        """A published network at a size that two cores can train, of a task or, None, of an encoder alone.
 
-        Args:
-            spec: At published size.
-            task: Its task; None of the encoder alone.
+        All of a family have the same encoder.
         """
 
     def network_for(self, task: TaskInput, size: Size = "demonstration") -> ModelSpec:
@@ -245,14 +243,9 @@ class EncoderFamily(ABC):
 
         Its classes are the published ones where the task's are among them, else the task's.
         """
-        spec = next(
-            (
-                row
-                for row in self.published()
-                if row.task == task.id and set(row.preprocess.images) == {*task.sequences}
-            ),
-            None,
-        ) or self.new_network(task)
+        rows = (row for row in self.published() if row.task == task.id)
+        found = (row for row in rows if set(row.preprocess.images) == {*task.sequences})
+        spec = next(found, None) or self.new_network(task)
         if not set(task.labels) <= set(spec.labels):
             head = replace(spec.head, out_channels=len(task.labels))
             spec = replace(spec, labels=task.labels, activation=task.activation, head=head)
@@ -282,9 +275,8 @@ class EncoderFamily(ABC):
         """A network with other sizes.
 
         Args:
-            spec: The network.
-            size: Fields of `spec_type`, and of any family `spacing_mm`, `patch` and `head_width`; what is left out
-                stays as it is.
+            spec: What stays where `size` does not state it.
+            size: Fields of `spec_type`, and of any family `spacing_mm`, `patch` and `head_width`.
 
         Raises:
             ValueError: The encoder has no such size.
@@ -325,7 +317,7 @@ class EncoderFamily(ABC):
 
         Args:
             spec: What it is made of.
-            drop_path: Stochastic depth of the encoder, in training.
+            drop_path: Stochastic depth of the encoder's last block, in training; it rises linearly from 0 at the first.
             initial_output: What an image-to-image head gives before it is trained.
         """
 
@@ -338,13 +330,9 @@ class EncoderFamily(ABC):
     def training_outputs(
         self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor], size: Sequence[int]
     ) -> list[Tensor]:
-        """A network's output in training, and after it those of auxiliary heads.
+        """The output of a network in training mode, and after it those of auxiliary heads.
 
-        Args:
-            network: In training mode.
-            spec: What it is.
-            inputs: What its `forward` takes.
-            size: Size of the maps that are compared with; the output may have its own.
+        The maps that they are compared with have `size`; the output may have its own.
         """
         return [network(*inputs)]
 
@@ -359,26 +347,14 @@ class EncoderFamily(ABC):
         return ""
 
     def features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Features of each layer, the first layer first, then of the whole encoder under `encoder`.
+        """Layer → features (B, C), the first layer first, then of the whole encoder under `encoder`.
 
-        Args:
-            network: In evaluation mode.
-            spec: What it is.
-            inputs: What its `forward` takes.
-
-        Returns:
-            Layer → (B, C).
+        The network is in evaluation mode; the inputs are those of its `forward`.
         """
         raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
 
     def patch_features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of each place where the encoder answers, as a map (C, d, h, w); d is 1 for a slice.
-
-        Args:
-            network: In evaluation mode.
-            spec: What it is.
-            inputs: What its `forward` takes, of one sample.
-        """
+        """Of one sample, features of each place where the encoder answers: (C, d, h, w), where d is 1 for a slice."""
         raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
 
     def features_for(self, features: Any, own: ModelSpec, spec: ModelSpec) -> Any:
@@ -395,7 +371,7 @@ class EncoderFamily(ABC):
         """The tensors of one network that the authors released in several files; None where none is of this family.
 
         Args:
-            states: Of each file.
+            states: By file.
             own_streams: See `checkpoint.read_network`.
 
         Raises:
@@ -462,7 +438,7 @@ def family_of(spec: ModelSpec) -> EncoderFamily:
     Raises:
         ValueError: None has such sizes.
     """
-    for family in FAMILIES.values():
-        if type(spec.encoder) is family.spec_type:
-            return family
-    raise ValueError(f"No family has the sizes of {spec.name}, a {type(spec.encoder).__name__}. Register it first.")
+    found = next((family for family in FAMILIES.values() if type(spec.encoder) is family.spec_type), None)
+    if found is None:
+        raise ValueError(f"No family has the sizes of {spec.name}, a {type(spec.encoder).__name__}. Register it first.")
+    return found

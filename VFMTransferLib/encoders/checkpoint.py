@@ -27,13 +27,7 @@ from .weights import empty_network, mismatch
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 _FIRST_BYTES = 64
 _MAX_LISTED = 8
-_SEQUENCE_WORDS = {
-    "t2": Sequence.T2W,
-    "t2w": Sequence.T2W,
-    "adc": Sequence.ADC,
-    "dwi": Sequence.HBV,
-    "hbv": Sequence.HBV,
-}
+_SEQUENCE_WORDS = {"t2": Sequence.T2W, "dwi": Sequence.HBV, **{str(sequence): sequence for sequence in Sequence}}
 # What PyTorch's reader raises on a file that is cut off or of another kind.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
@@ -65,35 +59,13 @@ def read_network(
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint; nothing in the file is run.
+    """Read the tensors of a checkpoint by name, floating point as float32, on the CPU; nothing in the file is run.
 
     Pre-training's sparse layout becomes the dense one, and what serves training only is left out.
-
-    Args:
-        path: A file as the authors release it.
-
-    Returns:
-        Tensors by name, floating point as float32, on the CPU.
 
     Raises:
         CheckpointError: The file is missing, damaged, a web page, or holds more than tensors.
     """
-    _check_kind(path)
-    state: Mapping[str, Tensor] = _tensors(_load(path), path.name)
-    for family in FAMILIES.values():
-        state = family.convert(state)
-    return {name: _plain(tensor) for name, tensor in state.items()}
-
-
-def sequence_of_name(path: Path) -> Sequence | None:
-    """The sequence that a file's name states, as `T2_best.pth` does; None where it states none or two."""
-    words = re.split(r"[^a-z0-9]+", path.name.lower())
-    found = {_SEQUENCE_WORDS[word] for word in words if word in _SEQUENCE_WORDS}
-    return found.pop() if len(found) == 1 else None
-
-
-def _check_kind(path: Path) -> None:
-    """Raise where the first bytes already tell that the file is no checkpoint."""
     start = _first_bytes(path)
     if not start:
         raise CheckpointError(f"{path.name} must be a checkpoint file, but is empty. Download it again.")
@@ -102,6 +74,21 @@ def _check_kind(path: Path) -> None:
             f"{path.name} must be a checkpoint file, but is a web page: the link asked for a confirmation or has "
             "expired. Download the file in a browser."
         )
+    state: Mapping[str, Tensor] = _tensors(_load(path), path.name)
+    for family in FAMILIES.values():
+        state = family.convert(state)
+    # Each of its own memory: the file may be mapped, and views may share.
+    return {
+        name: t.detach().to(torch.float32 if t.is_floating_point() else t.dtype, copy=True).contiguous()
+        for name, t in state.items()
+    }
+
+
+def sequence_of_name(path: Path) -> Sequence | None:
+    """The sequence that a file's name states, as `T2_best.pth` does; None where it states none or two."""
+    words = re.split(r"[^a-z0-9]+", path.name.lower())
+    found = {_SEQUENCE_WORDS[word] for word in words if word in _SEQUENCE_WORDS}
+    return found.pop() if len(found) == 1 else None
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -116,6 +103,7 @@ def _first_bytes(path: Path) -> bytes:
 
 def _load(path: Path) -> object:
     is_zip = zipfile.is_zipfile(path)
+    damaged = f"{path.name} must be a PyTorch checkpoint, but is cut off or of another kind. Download it again."
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # PyTorch's remarks on formats are for its developers; what matters is raised.
@@ -124,24 +112,16 @@ def _load(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         is_pickle = is_zip or _first_bytes(path).startswith(pickle.PROTO)
-        is_noise = "Unsupported operand" in str(error) and not is_pickle
-        raise CheckpointError(_damaged(path.name) if is_noise else _refusal(path.name, str(error))) from error
+        if "Unsupported operand" in str(error) and not is_pickle:
+            raise CheckpointError(damaged) from error
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # the object at which the restricted reader stopped
+        what = f" ({found[1]})" if found else ""
+        raise CheckpointError(
+            f"{path.name} must hold tensors only, but also holds other Python objects{what}, which could run a "
+            "program. It was refused and nothing in it was run. Get the file from its authors."
+        ) from error
     except _DAMAGE as error:
-        raise CheckpointError(_damaged(path.name)) from error
-
-
-def _refusal(name: str, reason: str) -> str:
-    """Name the object at which PyTorch's restricted reader stopped, where it says so."""
-    found = re.search(r"GLOBAL ([\w.]+)", reason)
-    what = f" ({found[1]})" if found else ""
-    return (
-        f"{name} must hold tensors only, but also holds other Python objects{what}, which could run a program. "
-        "It was refused and nothing in it was run. Get the file from its authors."
-    )
-
-
-def _damaged(name: str) -> str:
-    return f"{name} must be a PyTorch checkpoint, but is cut off or of another kind. Download it again."
+        raise CheckpointError(damaged) from error
 
 
 def _tensors(content: object, name: str) -> dict[str, Tensor]:
@@ -158,22 +138,14 @@ def _tensors(content: object, name: str) -> dict[str, Tensor]:
     return dict(table)
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """A tensor of its own memory: the file may be mapped, and views may share."""
-    kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(kind, copy=True).contiguous()
-
-
 def identify(state: Mapping[str, Tensor], sequence: Sequence | None = None) -> ModelSpec:
-    """Find the network whose tensors a state dict holds; depths and widths follow from the shapes.
+    """Find the published network whose tensors a state dict holds; depths and widths follow from the shapes.
+
+    Output channels whose meaning is not known get neutral labels.
 
     Args:
         state: From `read_checkpoint`, or of several files together.
         sequence: Of a network of one sequence whose tensors do not show which.
-
-    Returns:
-        A published network, with the sizes found; output channels whose meaning is not known get
-        neutral labels.
 
     Raises:
         CheckpointError: No network that is known here, or its tensors are not complete.

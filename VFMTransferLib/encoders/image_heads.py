@@ -1,13 +1,13 @@
-"""Head for image-to-image tasks: up to the input's size, with skips from the image itself.
+"""Heads for image-to-image tasks, up to the input's size with skips from the image itself, and the cost-volume head.
 
-Nobody has published weights for these tasks, so the head is this project's own. It carries no
-normalization at the finer levels: what it restores is intensity, and normalizing costs accuracy there
-(EDSR, arXiv 1707.02921).
+Nobody has published weights for these tasks, so the heads are this project's own. They carry no normalization at the
+finer levels: what is restored is intensity, and normalizing costs accuracy there (EDSR, arXiv 1707.02921).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,7 @@ _FINE = 3
 
 
 class RefineStep(nn.Module):
-    """One step up: resize to the skip, join both, convolve.
-
-    Args:
-        in_channels: Channels of the coarser map.
-        skip_channels: Channels of the skip.
-        out_channels: Channels of the result.
-        convolution: `nn.Conv3d`, or `nn.Conv2d` for maps of slices.
-    """
+    """One step up from a coarser map: resize to the skip, join both, convolve (`nn.Conv2d` for maps of slices)."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, convolution: type[nn.Module] = nn.Conv3d
@@ -69,14 +62,13 @@ class RestorationHead(nn.Module):
         self.image_full = nn.Conv3d(_BLOCK * in_channels, fine, 3, padding=1)
         self.image_half = nn.Conv3d(fine, fine, 3, stride=(2, 1, 1), padding=1)
         self.bottom = nn.Conv3d(dims[2] + dims[3], 16 * width, 1)
-        self.steps = nn.ModuleList(
-            [
-                RefineStep(16 * width, dims[1], 8 * width),
-                RefineStep(8 * width, dims[0], 4 * width),
-                RefineStep(4 * width, fine, fine),
-                RefineStep(fine, fine, fine),
-            ]
+        sizes = (
+            (16 * width, dims[1], 8 * width),
+            (8 * width, dims[0], 4 * width),
+            (4 * width, fine, fine),
+            3 * (fine,),
         )
+        self.steps = nn.ModuleList(RefineStep(*size) for size in sizes)
         self.out = _last(nn.Conv3d(fine, _BLOCK * out_channels, 3, padding=1), start)
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
@@ -95,8 +87,8 @@ class SliceRestorationHead(nn.Module):
     Blocks of pixels and the start are as above.
 
     Args:
-        image_channels: Channels of the slices that the skips come from.
-        token_channels: Channels of the tokens of all sequences together.
+        image_channels: Of the slices that the skips come from.
+        token_channels: Of the tokens of all sequences together.
         width: A third of the channels of the finest level; the others have 4 and 8 times as many.
         out_channels: Channels of the output.
         start: Output of the untrained network.
@@ -110,22 +102,13 @@ class SliceRestorationHead(nn.Module):
         self.image_full = nn.Conv2d(_BLOCK * image_channels, fine, 3, padding=1)
         self.image_half = nn.Conv2d(fine, 4 * width, 3, stride=2, padding=1)
         self.bottom = nn.Conv2d(token_channels, 8 * width, 1)
-        self.steps = nn.ModuleList(
-            [
-                RefineStep(8 * width, 4 * width, 4 * width, nn.Conv2d),
-                RefineStep(4 * width, fine, fine, nn.Conv2d),
-            ]
-        )
+        sizes = ((8 * width, 4 * width, 4 * width), (4 * width, fine, fine))
+        self.steps = nn.ModuleList(RefineStep(*size, nn.Conv2d) for size in sizes)
         self.refine = nn.Conv2d(fine, fine, 3, padding=1)
         self.out = _last(nn.Conv2d(fine, _BLOCK * out_channels, 3, padding=1), start)
 
     def forward(self, image: Tensor, grid: Tensor) -> Tensor:
-        """Decode to (B, out, 8S, 8S).
-
-        Args:
-            image: Slices (B, image_channels, 8S, 8S).
-            grid: Tokens of all sequences as a map (B, token_channels, S, S).
-        """
+        """Decode slices (B, image_channels, 8S, 8S) and their tokens (B, token_channels, S, S) to (B, out, 8S, 8S)."""
         full = F.gelu(self.image_full(fold_blocks(image)))  # (B, fine, 4S, 4S)
         half = F.gelu(self.image_half(full))  # (B, 4 width, 2S, 2S)
         x = F.gelu(self.bottom(grid))
@@ -164,17 +147,6 @@ def _last(convolution: nn.Conv2d | nn.Conv3d, start: float) -> nn.Conv2d | nn.Co
     return convolution
 
 
-# Head for distortion correction: how far along the phase axis must diffusion be moved to lie on the T2w?
-#
-# A network of plain convolutions has to invent the comparison of two images at a distance before it can learn anything
-# of it, and hundreds of steps do not suffice. Here the comparison is built in, as in networks for optical flow
-# (Dosovitskiy et al., FlowNet, ICCV 2015) and stereo (Kendall et al., GC-Net, ICCV 2017): learned features of both
-# images are correlated at each displacement in question, the encoder's maps weigh what was found, and the output is the
-# expected displacement. Off-resonance is smooth, so the answer is given on a coarse grid and blended.
-#
-# Nobody has published weights for this task; the head is this project's own. It searches along x, the phase axis that
-# the study's cases have.
-
 REACH_MM = 7.0
 _KERNEL = 3
 _EVIDENCE = 4  # similarity at a displacement and at both neighbors, and how long it is
@@ -183,7 +155,13 @@ _CERTAINTY = 10.0  # by which similarities, which lie in -1..1, become logits be
 
 
 class MatchingHead(nn.Module):
-    """Displacement along x, in mm, by matching diffusion to T2w.
+    """Displacement along x, the phase axis that the study's cases have, in mm, by matching diffusion to T2w.
+
+    A network of plain convolutions has to invent the comparison of two images at a distance before it can learn
+    anything of it, and hundreds of steps do not suffice. Here the comparison is built in, as in networks for optical
+    flow (Dosovitskiy et al., FlowNet, ICCV 2015) and stereo (Kendall et al., GC-Net, ICCV 2017): learned features of
+    both images are correlated at each displacement in question, the encoder's maps weigh what was found, and the output
+    is the expected displacement. Off-resonance is smooth, so the answer is given on a coarse grid and blended.
 
     Each displacement in question is judged by the same weights, from how similar the images are at it and at its two
     neighbors, from how large it is, and from what the encoder sees. So the head cannot say "to the left" unless the
@@ -229,17 +207,20 @@ class MatchingHead(nn.Module):
         steps = steps.view(-1, *[1] * len(self.stride))
         likely = (self.certainty * similar + self._judged(similar, steps, maps)).softmax(dim=1)
         coarse = (likely * (self.step_mm * steps)).sum(dim=1, keepdim=True)
-        return self._blended(resize(coarse, t2w.shape[2:]))
+        # Means over as much as a coarse step, so that the derivative, which scales intensities, has no jumps.
+        pool, size = (F.avg_pool2d, (9, 9)) if self.is_flat else (F.avg_pool3d, (5, 9, 9))
+        return pool(resize(coarse, t2w.shape[2:]), size, 1, [s // 2 for s in size], count_include_pad=False)
 
     def _judged(self, similar: Tensor, steps: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """What speaks for each displacement (B, K, ...) beside the similarity at the place itself."""
         count, size = similar.shape[1], similar.shape[2:]
-        pad = [0] * (2 * len(size)) + [1, 1]
-        around = F.pad(similar, pad)
+        around = F.pad(similar, [0] * (2 * len(size)) + [1, 1])
         length = (steps / self.reach).square().expand_as(similar)
-        parts = [around[:, :count], similar, around[:, 2:], length]
-        evidence = torch.stack(parts, dim=2).flatten(0, 1)  # (B K, 4, ...)
+        evidence = torch.stack([around[:, :count], similar, around[:, 2:], length], dim=2).flatten(
+            0, 1
+        )  # (B K, 4, ...)
         seen = torch.stack([resize(narrow(x).float(), size) for narrow, x in zip(self.narrow, maps, strict=True)])
+        # Evidence (B K, 4, ...), what the encoder sees (maps, B, hidden, ...).
         x = self.join(evidence).unflatten(0, (-1, count)) + seen.sum(dim=0)[:, None]  # (B, K, hidden, ...)
         x = F.gelu(x.flatten(0, 1))
         x = x + F.gelu(self.refine(x))
@@ -263,11 +244,6 @@ class MatchingHead(nn.Module):
         pool = F.avg_pool2d if self.is_flat else F.avg_pool3d
         return pool(x, [2 * s for s in self.stride], self.stride, [s // 2 for s in self.stride])
 
-    def _blended(self, x: Tensor) -> Tensor:
-        """Means over as much as a coarse step, so that the derivative, which scales intensities, has no jumps."""
-        pool, size = (F.avg_pool2d, (9, 9)) if self.is_flat else (F.avg_pool3d, (5, 9, 9))
-        return pool(x, size, 1, [s // 2 for s in size], count_include_pad=False)
-
 
 def _energy(x: Tensor) -> Tensor:
     return x.square().sum(dim=1, keepdim=True)
@@ -276,18 +252,17 @@ def _energy(x: Tensor) -> Tensor:
 def _features(channels: int, width: int, is_flat: bool) -> nn.Sequential:
     """What is compared: at full resolution along x, and half of it along the other axes."""
     if is_flat:
-        return nn.Sequential(
-            nn.Conv2d(channels, width, 5, stride=(2, 1), padding=2),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-    flat, pad = (1, 3, 3), (0, 1, 1)
+        convolution: Any = nn.Conv2d
+        first: dict[str, Any] = {"kernel_size": 5, "stride": (2, 1), "padding": 2}
+        other: dict[str, Any] = {"kernel_size": 3, "padding": 1}
+    else:
+        convolution = nn.Conv3d
+        first = {"kernel_size": (2, 5, 5), "stride": (2, 2, 1), "padding": (0, 2, 2)}
+        other = {"kernel_size": (1, 3, 3), "padding": (0, 1, 1)}
     return nn.Sequential(
-        nn.Conv3d(channels, width, (2, 5, 5), stride=(2, 2, 1), padding=(0, 2, 2)),
+        convolution(channels, width, **first),
         nn.GELU(),
-        nn.Conv3d(width, width, flat, padding=pad),
+        convolution(width, width, **other),
         nn.GELU(),
-        nn.Conv3d(width, width, flat, padding=pad),
+        convolution(width, width, **other),
     )

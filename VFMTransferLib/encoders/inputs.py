@@ -17,12 +17,10 @@ from ..core.errors import GeometryError, ImageError, MissingSequenceError
 from ..core.placement import Bounds, Prepared, ZScore, centered_start, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
-from .base import NEIGHBORS, ModelSpec, PreprocessSpec, TaskInput
+from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput
 
 CROPS = ("auto", "gland", "center")
-ZSCORE_NONZERO = "zscore-nonzero"
-ZSCORE_TISSUE = "zscore-tissue"
-ZSCORE_GLAND = "zscore-gland"
+ZSCORE_NONZERO, _, ZSCORE_GLAND = NORMALIZATIONS
 
 
 def prepare(
@@ -37,9 +35,8 @@ def prepare(
     """Make a network's input from a case; the case stays as it is.
 
     Args:
-        case: The case, each sequence on its own grid.
-        spec: The network.
-        task: Its task; None of an encoder alone.
+        case: Each sequence on its own grid.
+        spec, task: The network and its task, None of an encoder alone.
         crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
             the image as published, `auto` around the gland where a mask is known, else in the middle.
         gland: Mask of the prostate, any grid; before the case's own.
@@ -61,12 +58,25 @@ def prepare(
     grid = network_grid(case, spec, task)
     bounds = None if roi is None else Bounds.of(roi, grid)
     array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
-    array, scales = _normalized(case, array, spec, mask, grid)
-    needed = bounds if task is not None and task.output == "segmentation" else None
-    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, needed)
-    if spec.is_slice_based and task is not None and task.uses_gland_slices and mask is not None:
+    how = spec.preprocess.normalization
+    if how not in NORMALIZATIONS:
+        raise ValueError(f"Normalization must be one of {', '.join(NORMALIZATIONS)}, got '{how}'.")
+    takes_gland_slices = spec.is_slice_based and task is not None and task.uses_gland_slices and mask is not None
+    inside = None
+    if mask is not None and (takes_gland_slices or how == ZSCORE_GLAND):
+        inside = mask.resample_to(grid, "nearest").array > 0  # (D, H, W)
+        if not inside.any():
+            raise ImageError(
+                f"The gland mask of case '{case.id}' must mark voxels inside the images, but marks none there. "
+                "Give a mask that was drawn on this study."
+            )
+    scales = normalize(array, how, inside)
+    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
+    is_partial = spec.is_slice_based or spec.preprocess.whole_volume
+    if bounds is not None and is_partial and task is not None and task.output == "segmentation":
+        starts = bounds.touching(starts, spec.preprocess.patch)
+    if takes_gland_slices and inside is not None:
         # The others show nothing of the prostate, and would count as much.
-        inside = _gland_on_grid(case, mask, grid)
         starts = tuple(start for start in starts if inside[start[0]].any())
     return Prepared(
         array=array,
@@ -129,7 +139,7 @@ def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
 
     Args:
         case: Volumes already on one grid.
-        spec: Names the sequences; their order is the channel order, and None is a channel of zeros.
+        spec: `None` among its sequences is a channel of zeros.
 
     Returns:
         Array (C, D, H, W), float32, where C is `len(spec.sequences)`.
@@ -148,84 +158,36 @@ def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
     return array
 
 
-def zscore_nonzero(array: np.ndarray) -> np.ndarray:
-    """Mean 0 and standard deviation 1 over the non-zero voxels; zeros, and an array of zeros, stay as they are."""
-    return _zscore_nonzero(array)[0]
+def normalize(array: np.ndarray, how: str, gland: np.ndarray | None = None) -> tuple[ZScore, ...]:
+    """Normalize each channel of (C, D, H, W), in place and over the whole field of view, before any crop.
 
+    Args:
+        array: The channels; one of zeros stays as it is.
+        how: `PreprocessSpec.normalization`.
+        gland: The gland's voxels (D, H, W), bool, where `how` needs them.
 
-def zscore_within(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """All voxels by mean and standard deviation of those in `mask` (not empty)."""
-    return ZScore.of(array[mask > 0]).apply(array)
-
-
-def _zscore_nonzero(array: np.ndarray) -> tuple[np.ndarray, ZScore]:
-    scale = _tissue_scale(array)
-    return np.where(array != 0, scale.apply(array), np.float32(0)), scale
-
-
-def _tissue_scale(array: np.ndarray) -> ZScore:
-    """Mean and standard deviation of the non-zero voxels; of an array of zeros, what leaves it as it is."""
-    inside = array != 0
-    return ZScore.of(array[inside]) if inside.any() else ZScore()
-
-
-def _normalized(
-    case: Case, array: np.ndarray, spec: ModelSpec, gland: Volume | None, grid: Geometry
-) -> tuple[np.ndarray, tuple[ZScore, ...]]:
-    """Normalize the channels in place of the given array, over the whole field of view, before any crop."""
+    Returns:
+        What each channel was normalized by.
+    """
     scales = []
-    if spec.preprocess.normalization == ZSCORE_NONZERO:
-        for channel in range(len(array)):
-            array[channel], scale = _zscore_nonzero(array[channel])
-            scales.append(scale)
-    elif spec.preprocess.normalization == ZSCORE_TISSUE:
-        for channel in range(len(array)):
-            scales.append(_tissue_scale(array[channel]))
-            array[channel] = scales[-1].apply(array[channel])
-    elif spec.preprocess.normalization == ZSCORE_GLAND:
-        assert gland is not None, "needs_gland was checked before"
-        inside = _gland_on_grid(case, gland, grid)
-        for channel in range(len(array)):
-            scales.append(ZScore.of(array[channel][inside]))
-            array[channel] = scales[-1].apply(array[channel])
-    else:
-        raise ValueError(
-            f"Normalization must be {ZSCORE_NONZERO}, {ZSCORE_TISSUE} or {ZSCORE_GLAND}, "
-            f"got '{spec.preprocess.normalization}'."
-        )
-    return array, tuple(scales)
-
-
-def _gland_on_grid(case: Case, gland: Volume, grid: Geometry) -> np.ndarray:
-    """The gland's voxels on the network grid (D, H, W), bool, at least one."""
-    inside = gland.resample_to(grid, "nearest").array > 0
-    if not inside.any():
-        raise ImageError(
-            f"The gland mask of case '{case.id}' must mark voxels inside the images, but marks none there. "
-            "Give a mask that was drawn on this study."
-        )
-    return inside
+    for channel in array:
+        within = channel != 0
+        if how == ZSCORE_GLAND:
+            assert gland is not None, "needs_gland was checked before"
+            within = gland
+        scales.append(ZScore.of(channel[within]) if within.any() else ZScore())
+        normalized = scales[-1].apply(channel)
+        channel[...] = np.where(within, normalized, np.float32(0)) if how == ZSCORE_NONZERO else normalized
+    return tuple(scales)
 
 
 def _windows(
-    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None, needed: Bounds | None
+    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None
 ) -> tuple[tuple[IntTriple, ...], str]:
-    """First voxels of the windows, and what they are centered on.
-
-    Args:
-        spec: The network.
-        grid: Its grid.
-        gland: Mask of the prostate.
-        bounds: The region of interest.
-        needed: The same of a segmentation, whose windows beyond it are left out.
-    """
+    """First voxels of the windows on the network's grid, and what they are centered on."""
     shape, patch = grid.shape, spec.preprocess.patch
-
-    def reaching(starts: tuple[IntTriple, ...]) -> tuple[IntTriple, ...]:
-        return starts if needed is None else needed.touching(starts, patch)
-
     if spec.preprocess.whole_volume:
-        return reaching(window_starts(shape, patch, spec.preprocess.overlap)), "whole volume"
+        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
     center: tuple[float, float, float] | None = None
     centered_on = "image"
     if bounds is not None:
@@ -234,7 +196,7 @@ def _windows(
         center, centered_on = gland_center(gland, grid), "gland"
     if spec.is_slice_based:
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
-        return reaching(tuple((z, y, x) for z in range(shape[0]))), centered_on
+        return tuple((z, y, x) for z in range(shape[0])), centered_on
     return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
 
 

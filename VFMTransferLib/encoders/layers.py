@@ -1,4 +1,4 @@
-"""The blocks that the networks share, one class each. Axes: B batch, C channels, D H W.
+"""The blocks and losses that networks share. Axes: B batch, C channels, K classes, D H W.
 
 Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic depth (arXiv 1603.09382).
 """
@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+_SMOOTH = 1.0
+# As published for ProViCNet; background and gland would drown the cancers otherwise.
+CLASS_WEIGHTS = (0.02, 0.04, 0.5, 0.5)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -164,6 +167,30 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
 
 
+def soft_dice_loss(probability: Tensor, target: Tensor, smooth: float = _SMOOTH) -> Tensor:
+    """1 - Dice of two maps (D, H, W) of probabilities, in the form with squares, least at equality.
+
+    `smooth` voxels are added to overlap and size.
+    """
+    overlap = 2 * (probability * target).sum() + smooth
+    return 1 - overlap / (probability.square().sum() + target.square().sum() + smooth)
+
+
+def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Weighted cross-entropy plus the mean Dice loss of all classes but the background.
+
+    Logits (B, K, H, W) are compared with classes (B, H, W).
+    """
+    logits = logits.float()
+    entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS, device=logits.device))
+    probabilities = logits.softmax(dim=1)[:, 1:]
+    truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
+    axes = (0, 2, 3)
+    overlap = 2 * (probabilities * truth).sum(axes) + _SMOOTH
+    dice = overlap / (probabilities.square().sum(axes) + truth.square().sum(axes) + _SMOOTH)
+    return entropy + (1 - dice).mean()
+
+
 # 3D convolutions whose gradients are fast on a CPU; same weights, same result.
 #
 # PyTorch's own gradients of a depthwise `Conv3d` are the slowest part of training a ConvNeXt on a
@@ -203,15 +230,9 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
 
 def _kernel_gradient(x: Tensor, gradient: Tensor, size: int) -> Tensor:
-    """Gradient with respect to the kernel of a depthwise convolution.
+    """Gradient (C, 1, size, size, size), float32, with respect to the kernel of a depthwise convolution.
 
-    Args:
-        x: Input (B, C, D, H, W).
-        gradient: Gradient with respect to the output, same shape.
-        size: Edge of the kernel, odd.
-
-    Returns:
-        Gradient (C, 1, size, size, size), float32.
+    `gradient` is that with respect to the output, of the shape of the input x (B, C, D, H, W).
     """
     batch, channels, depth, height, width = x.shape
     padded_width = width + size - 1
@@ -237,8 +258,7 @@ class FastDepthwiseConv3d(nn.Conv3d):
     @classmethod
     def from_convolution(cls, convolution: nn.Conv3d) -> FastDepthwiseConv3d:
         """The same convolution, sharing its parameters."""
-        size = convolution.kernel_size[0]
-        channels = convolution.in_channels
+        size, channels = convolution.kernel_size[0], convolution.in_channels
         fast = cls(channels, channels, size, padding=size // 2, groups=channels, device="meta")
         fast.weight, fast.bias = convolution.weight, convolution.bias
         return fast
@@ -283,32 +303,26 @@ def accelerate(network: nn.Module) -> nn.Module:
     """
     for module in network.modules():
         for name, child in list(module.named_children()):
-            if type(child) is nn.Conv3d and _is_plain_depthwise(child):
+            if type(child) is not nn.Conv3d:
+                continue
+            size, channels = child.kernel_size[0], child.in_channels
+            is_plain_depthwise = (  # of stride 1, odd and cubic, and keeps the size with zero padding
+                child.groups == channels == child.out_channels
+                and channels > 1
+                and size % 2 == 1
+                and child.kernel_size == (size,) * 3
+                and child.padding == (size // 2,) * 3
+                and child.stride == child.dilation == (1, 1, 1)
+                and child.padding_mode == "zeros"
+            )
+            is_patchwise = (
+                child.stride == child.kernel_size
+                and child.padding == (0, 0, 0)
+                and child.dilation == (1, 1, 1)
+                and child.groups == 1
+            )
+            if is_plain_depthwise:
                 setattr(module, name, FastDepthwiseConv3d.from_convolution(child))
-            elif type(child) is nn.Conv3d and _is_patchwise(child):
+            elif is_patchwise:
                 setattr(module, name, FastPatchConv3d.from_convolution(child))
     return network
-
-
-def _is_plain_depthwise(convolution: nn.Conv3d) -> bool:
-    """Whether it is depthwise, of stride 1, odd and cubic, and keeps the size with zero padding."""
-    size = convolution.kernel_size[0]
-    return (
-        convolution.groups == convolution.in_channels == convolution.out_channels
-        and convolution.groups > 1
-        and size % 2 == 1
-        and convolution.kernel_size == (size,) * 3
-        and convolution.padding == (size // 2,) * 3
-        and convolution.stride == convolution.dilation == (1, 1, 1)
-        and convolution.padding_mode == "zeros"
-    )
-
-
-def _is_patchwise(convolution: nn.Conv3d) -> bool:
-    """Whether its stride is its kernel, without padding, groups or dilation."""
-    return (
-        convolution.stride == convolution.kernel_size
-        and convolution.padding == (0, 0, 0)
-        and convolution.dilation == (1, 1, 1)
-        and convolution.groups == 1
-    )

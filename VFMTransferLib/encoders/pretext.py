@@ -81,7 +81,8 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
     """
     families = FAMILIES.values() if spec is None else [family_of(spec)]
     family = next((family for family in families if name in family.pretext_tasks), None)
-    spec = spec if family is None or spec is not None else family.pretraining_network()
+    if family is not None and spec is None:
+        spec = family.pretraining_network()
     if family is None or spec is None:
         known = ", ".join(name for family in families for name in family.pretext_tasks)
         raise ValueError(f"A pretext task must be one of {known}, got '{name}'.")

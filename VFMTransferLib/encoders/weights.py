@@ -31,12 +31,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def encoder_weights(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    """The encoders' tensors of a network, by their own names.
-
-    Args:
-        state: The network's state dict.
-        spec: The network.
-    """
+    """The encoders' tensors of a network's state dict, by their own names."""
     family = family_of(spec)
     owned = ((family.own_name(name, spec), tensor) for name, tensor in state.items())
     return {name: tensor for name, tensor in owned if name is not None}
@@ -45,12 +40,7 @@ def encoder_weights(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, T
 def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
     """Copy encoders' weights into a network, in place; its head stays as it is.
 
-    Encoders of sequences that the network does not take are left out.
-
-    Args:
-        network: What is to be fine-tuned.
-        spec: What it is.
-        weights: From `encoder_weights`.
+    Of the weights, which `encoder_weights` gave, encoders of sequences that the network does not take are left out.
 
     Raises:
         CheckpointError: An encoder is lacking or differs; the message names sequences or tensors.
@@ -82,7 +72,7 @@ def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, se
     Args:
         spec: The network.
         weights: From `encoder_weights`; None leaves the encoders random.
-        seed: Of everything that is not pretrained.
+        seed: Of all that is not pretrained.
 
     Raises:
         CheckpointError: The weights do not fit.
@@ -103,10 +93,8 @@ def mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
-    parts = [("lack", missing), ("also hold", extra), ("have another shape in", reshaped)]
-    return "; ".join(f"they {verb} {_listed(names)}" for verb, names in parts if names)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    parts = []
+    for verb, names in (("lack", missing), ("also hold", extra), ("have another shape in", reshaped)):
+        rest = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        parts += [f"they {verb} {', '.join(names[:_MAX_LISTED])}{rest}"] if names else []
+    return "; ".join(parts)

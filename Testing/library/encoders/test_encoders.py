@@ -1,93 +1,158 @@
-"""What pretraining hands to fine-tuning: encoders find their places in every network, heads stay as they are."""
+"""Every network, small: shapes, gradients, odd sizes; at full size the tensors and the numbers of the authors' own."""
 
 from __future__ import annotations
 
+import ast
+import json
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from networks import SMALL_CONVNEXT, SMALL_SPECS, small_network
+from networks import SMALL_SPECS, inputs, noise, small_network, with_made_up_weights
+from specs import MODELS, PROFOUND_ENCODER
 
-from VFMTransferLib.bundles.bundle import Bundle, write_bundle
-from VFMTransferLib.bundles.weights import bundle_encoder_weights
-from VFMTransferLib.core.errors import CheckpointError
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
+from VFMTransferLib.encoders.weights import empty_network
 
-SLICE_TASKS = [name for name in SMALL_SPECS if name.startswith("provicnet") and name != "provicnet-fusion"]
-PLACES = {"provicnet-t2w": "", "provicnet-adc": "", "provicnet-hbv": "", "provicnet-anatomy": ""}
-
-
-def weights_of(name: str) -> dict[str, torch.Tensor]:
-    return encoder_weights(small_network(name).state_dict(), SMALL_SPECS[name])
-
-
-def bundle_of(name: str, folder: Path) -> Bundle:
-    return write_bundle(Bundle(folder, name, name, "1.0.0", SMALL_SPECS[name]), small_network(name).state_dict())
-
-
-@pytest.mark.parametrize("source", ["profound-classifier", "profound-encoder", "profound-restoration-adc-translation"])
-def test_profounds_encoder_bears_its_own_names_whatever_the_head(source):
-    assert set(weights_of(source)) == set(small_network("profound-encoder").state_dict())
-
-
-@pytest.mark.parametrize("source", ["profound-classifier", "profound-encoder"])
-def test_an_encoder_starts_from_other_weights_and_the_head_stays(source):
-    spec = SMALL_SPECS["profound-upernet-lesion"]
-    network = build_network(spec)
-    head = network.decode_head.bottleneck.conv.weight.clone()
-    load_encoder(network, spec, weights_of(source))
-    given = weights_of(source)
-    assert all(torch.equal(tensor, given[name]) for name, tensor in network.encoder.state_dict().items())
-    assert torch.equal(network.decode_head.bottleneck.conv.weight, head)
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
+A_CASE = (1, 3, 32, 96, 96)
+NAMES = list(SMALL_SPECS)
+IN_3D = [name for name in NAMES if name.startswith("profound")]
+# What a network carries but its loss does not reach.
+UNREACHED = {
+    "upernet": ("encoder.norm.",),
+    "restoration": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
+    "matching": ("encoder.norm.", *(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc"))),
+    "classifier": tuple(f"encoders.{s}.backbone.mask_token" for s in ("t2w", "hbv", "adc")),
+    "convolution": ("backbone.mask_token",),
+    "fusion": tuple(f"{s}.{part}" for s in ("t2w", "adc", "dwi") for part in ("backbone.mask_token", "head.")),
+}
+LISTINGS = {
+    "encoder": "profound-encoder",
+    "classifier": "profound-classifier",
+    "upernet_lesion": "profound-upernet-lesion",
+    "upernet_anatomy": "profound-upernet-anatomy",
+    "unetr_lesion": "profound-unetr-lesion",
+    "ProViCNet_contrastive": "provicnet-t2w",
+}
 
 
-@pytest.mark.parametrize("name", SLICE_TASKS)
-def test_the_fusions_networks_feed_the_streams_of_each_task(name):
-    spec, fusion = SMALL_SPECS[name], small_network("provicnet-fusion")
-    network = build_network(spec)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    load_encoder(network, spec, weights_of("provicnet-fusion"))
-    for sequence in spec.preprocess.sequences:
-        place = network if name in PLACES else network.encoders[sequence]
-        given = {"t2w": fusion.t2w, "adc": fusion.adc, "hbv": fusion.dwi}[sequence]
-        for part in ("backbone.patch_embed.proj.weight", "axis_pos.weight", "axis_max.bias"):
-            assert torch.equal(place.get_parameter(part), given.get_parameter(part)), (sequence, part)
-    for key, tensor in network.state_dict().items():
-        if key.startswith("head."):
-            assert torch.equal(tensor, before[key]), key
+def expected_shape(name: str, size: tuple[int, int, int]) -> tuple[int, ...]:
+    spec = SMALL_SPECS[name]
+    channels = spec.head.out_channels
+    if spec.head.kind in ("none", "classifier"):
+        return (2, channels)
+    return (2, channels, *size) if spec.family == "profound" else (2, channels, 256, 256)
 
 
-def test_a_fusion_starts_from_a_fusion_and_keeps_its_heads():
-    spec = SMALL_SPECS["provicnet-fusion"]
-    network = build_network(spec)
-    head = network.t2w.head.segmentation_conv[1].weight.clone()
-    load_encoder(network, spec, weights_of("provicnet-fusion"))
-    assert torch.equal(network.dwi.backbone.pos_embed, small_network("provicnet-fusion").dwi.backbone.pos_embed)
-    assert torch.equal(network.t2w.head.segmentation_conv[1].weight, head)
+@pytest.mark.parametrize("name", NAMES)
+def test_output_has_the_shape_of_the_task(name):
+    size = (32, 48, 64)
+    with torch.no_grad():
+        output = small_network(name)(*inputs(SMALL_SPECS[name], size))
+    assert tuple(output.shape) == expected_shape(name, size)
 
 
-def test_an_encoder_starts_from_a_bundle(tmp_path):
-    spec = SMALL_SPECS["provicnet-anatomy"]
-    network = build_network(spec)
-    load_encoder(network, spec, bundle_encoder_weights(bundle_of("provicnet-t2w", tmp_path / "b")))
-    assert torch.equal(network.axis_max.weight, small_network("provicnet-t2w").axis_max.weight)
+@pytest.mark.parametrize("name", [name for name in IN_3D if "unetr" not in name])
+def test_sizes_need_not_be_multiples_of_16(name):
+    size = (19, 37, 50)
+    with torch.no_grad():
+        output = small_network(name)(*inputs(SMALL_SPECS[name], size))
+    assert tuple(output.shape) == expected_shape(name, size)
 
 
-def test_a_sequence_without_a_start_is_named():
-    spec = SMALL_SPECS["provicnet-classifier"]
-    with pytest.raises(CheckpointError, match="must have an encoder of adc, hbv for ProViCNet classifier"):
-        load_encoder(build_network(spec), spec, weights_of("provicnet-t2w"))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_reaches_every_parameter(name):
+    spec = SMALL_SPECS[name]
+    network = small_network(name)
+    network.train(spec.head.kind == "upernet")  # its auxiliary head serves training only
+    outputs = network(*inputs(spec, (32, 48, 64)))
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    sum((output * noise(tuple(output.shape), 5)).sum() for output in outputs).backward()
+    unreached = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [n for n in unreached if not n.startswith(UNREACHED.get(spec.head.kind, ()))] == []
 
 
-def test_an_encoder_of_other_sizes_is_named():
-    deeper = replace(SMALL_SPECS["profound-classifier"], encoder=replace(SMALL_CONVNEXT, depths=(1, 2, 2, 1)))
-    with pytest.raises(CheckpointError, match=r"but they lack stages.1.1.dwconv.weight"):
-        load_encoder(build_network(deeper), deeper, weights_of("profound-classifier"))
+@pytest.mark.parametrize("name", [name for name in NAMES if SMALL_SPECS[name].head.kind == "restoration"])
+@pytest.mark.parametrize("expected", [0.0, 1.2])
+def test_an_untrained_image_to_image_head_gives_its_initial_output(name, expected):
+    spec = SMALL_SPECS[name]
+    output = build_network(spec, initial_output=expected)(*inputs(spec, (16, 17, 32)))
+    torch.testing.assert_close(output, torch.full_like(output, expected))
 
 
-def test_an_encoder_of_the_other_family_is_refused():
+def test_an_unknown_head_is_a_mistake_of_the_caller():
     spec = SMALL_SPECS["profound-classifier"]
-    with pytest.raises(CheckpointError, match="must have the network's encoder"):
-        load_encoder(build_network(spec), spec, weights_of("provicnet-fusion"))
+    with pytest.raises(ValueError, match="got fusion"):
+        build_network(replace(spec, head=replace(spec.head, kind="fusion")))
+
+
+def tensors_listed(text: str) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Network → tensor → shape, from the published listings."""
+    networks: dict[str, dict[str, tuple[int, ...]]] = {}
+    for line in text.splitlines():
+        if line.startswith("## "):
+            tensors = networks.setdefault(line.split()[1], {})
+        elif line:
+            name, shape, _ = line.split("\t")
+            tensors[name] = ast.literal_eval(shape)
+    return networks
+
+
+@pytest.mark.parametrize("listed", LISTINGS)
+def test_full_size_has_the_tensors_of_the_authors_files(listed, reference_numbers):
+    text = "".join((reference_numbers / f"{name}_state_dict.txt").read_text() for name in ("profound", "provicnet"))
+    expected = {n: s for n, s in tensors_listed(text)[listed].items() if not n.startswith("CL_Head.")}
+    spec = {**MODELS, PROFOUND_ENCODER.name: PROFOUND_ENCODER}[LISTINGS[listed]]
+    assert {n: tuple(t.shape) for n, t in empty_network(spec).state_dict().items()} == expected
+
+
+def test_full_size_fusion_has_the_tensors_of_the_authors_file(reference_numbers):
+    expected = tensors_listed((reference_numbers / "provicnet_state_dict.txt").read_text())["FusionModalities"]
+    fusion = empty_network(MODELS["provicnet-fusion"]).fusion
+    assert {n: tuple(t.shape) for n, t in fusion.state_dict().items()} == expected
+
+
+@pytest.fixture(scope="module")
+def numbers(reference_numbers) -> dict[str, dict]:
+    return {
+        key: entry
+        for name in ("profound", "provicnet")
+        for key, entry in json.loads((reference_numbers / f"{name}.json").read_text()).items()
+    }
+
+
+def check(output: torch.Tensor, entry: dict) -> None:
+    assert list(output.shape) == entry["shape"]
+    values = output.numpy().ravel()
+    np.testing.assert_allclose(values[entry["index"]], entry["value"], **TOLERANCE)
+    summary = [values.mean(), values.std(), values.min(), values.max()]
+    np.testing.assert_allclose(summary, [entry[key] for key in ("mean", "std", "min", "max")], **TOLERANCE)
+
+
+def test_the_encoder(numbers):
+    encoder = with_made_up_weights(build_network(PROFOUND_ENCODER))
+    x = noise(A_CASE, 1)
+    with torch.no_grad():
+        check(encoder(x), numbers["encoder@32x96x96"])
+        for stage, feature in enumerate(encoder.forward_features(x)):
+            check(feature, numbers[f"encoder.stage{stage}@32x96x96"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("profound-classifier", "classifier@32x96x96"), ("profound-upernet-lesion", "upernet_lesion@32x96x96")],
+)
+def test_profound(name, key, numbers):
+    network = with_made_up_weights(build_network(MODELS[name]))
+    with torch.no_grad():
+        check(network(noise(A_CASE, 1)), numbers[key])
+
+
+def test_provicnet(numbers):
+    network = with_made_up_weights(build_network(MODELS["provicnet-t2w"]))
+    x, positions = noise((2, 3, 448, 448), 3), torch.tensor([[4.0, 20.0], [11.0, 20.0]])
+    with torch.no_grad():
+        check(network.patch_tokens(x, positions), numbers["provicnet.patchtokens"])
+        check(network(x, positions), numbers["provicnet.logits"])

@@ -14,7 +14,7 @@ from study_examples import CELLS, FAMILIES, a_study, tiny_study_spec
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence, TaskId
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.encoders.provicnet.network import slice_encoders
+from VFMTransferLib.encoders.provicnet.spec import encoder_prefixes
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.study.features import ENCODER, distance_rows, encoder_features, feature_cases, gland_shares
@@ -223,4 +223,4 @@ def test_a_pretrained_network_has_the_given_encoders(family):
         torch.equal(tensor, weights[name]) for name, tensor in encoder_weights(network.state_dict(), spec).items()
     )
     if isinstance(spec.encoder, ViTSpec):
-        assert list(slice_encoders(network, spec)) == list(spec.preprocess.sequences)
+        assert list(encoder_prefixes(spec)) == list(spec.preprocess.sequences)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from VFMTransferLib.encoders.losses import soft_dice_loss
+from VFMTransferLib.encoders.layers import soft_dice_loss
 from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
 from VFMTransferLib.tasks.lesion_segmentation.training import lesion_loss
 

@@ -41,12 +41,7 @@ def build(spec: ModelSpec) -> nn.Module:
 
 
 def matched_width(spec: ModelSpec, of_width: Callable[[int], ModelSpec]) -> ModelSpec:
-    """The network of the width whose number of parameters is nearest to that of another network.
-
-    Args:
-        spec: The other.
-        of_width: The network of a width.
-    """
+    """The network of a width, as `of_width` gives it, whose number of parameters is nearest to that of another."""
 
     def count(width: int) -> int:
         with torch.device("meta"):

@@ -34,16 +34,16 @@ def to_dense(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The mask token, the projection, the decoder and the prediction served pre-training and are left
     out. Pre-training has no final norm; it starts as the identity, as it does for the authors.
 
-    Args:
-        state: Sparse layout, names starting with `encoder.`.
-
-    Returns:
-        Dense layout, without a prefix.
+    The sparse names start with `encoder.`, the dense ones have no prefix.
     """
     dense = {}
     for name, tensor in state.items():
         if name.startswith(_PREFIX):
-            dense[_dense_name(name)] = _dense_tensor(name, tensor)
+            own = name.removeprefix(_PREFIX)
+            for wrapper in _WRAPPERS:
+                own = own.replace(wrapper, ".")
+            own = own.removesuffix(_KERNEL) + ".weight" if own.endswith(_KERNEL) else own
+            dense[own] = _dense_tensor(name, tensor)
     if _LAST_ENTRY_BIAS in dense:
         channels = dense[_LAST_ENTRY_BIAS].shape[0]
         dense["norm.weight"] = torch.ones(channels)
@@ -51,38 +51,16 @@ def to_dense(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dense
 
 
-def _dense_name(name: str) -> str:
-    name = name.removeprefix(_PREFIX)
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, ".")
-    return name.removesuffix(_KERNEL) + ".weight" if name.endswith(_KERNEL) else name
-
-
 def _dense_tensor(name: str, tensor: Tensor) -> Tensor:
     if name.endswith(_KERNEL):
-        return _dense_depthwise(tensor) if ".dwconv." in name else _dense_convolution(tensor)
+        depthwise = tensor[:, None] if ".dwconv." in name else tensor  # (k³, C) to (k³, 1, C)
+        kernel = depthwise.reshape(-1, *depthwise.shape[-2:]).permute(2, 1, 0)  # (k³, in, out) to (out, in, k³)
+        edge = round(kernel.shape[2] ** (1 / 3))
+        # Places run with the last axis slowest: (out, in, k, k, k).
+        return kernel.reshape(*kernel.shape[:2], edge, edge, edge).permute(0, 1, 4, 3, 2).contiguous()
     if ".grn." in name:
         return tensor.reshape(1, 1, 1, 1, -1)
     return tensor.flatten() if name.endswith(".bias") else tensor
-
-
-def _dense_depthwise(kernel: Tensor) -> Tensor:
-    """(k³, C) to (C, 1, k, k, k)."""
-    places, channels = kernel.shape
-    return _as_cube(kernel.T.reshape(channels, 1, places))
-
-
-def _dense_convolution(kernel: Tensor) -> Tensor:
-    """(k³, in, out), or (in, out) where k is 1, to (out, in, k, k, k)."""
-    if kernel.ndim == 2:
-        kernel = kernel[None]
-    return _as_cube(kernel.permute(2, 1, 0))
-
-
-def _as_cube(kernel: Tensor) -> Tensor:
-    """(out, in, k³) to (out, in, k, k, k): places run with the last axis slowest."""
-    edge = round(kernel.shape[2] ** (1 / 3))
-    return kernel.reshape(*kernel.shape[:2], edge, edge, edge).permute(0, 1, 4, 3, 2).contiguous()
 
 
 _CLASSIFIER = "head.0.weight"
@@ -94,7 +72,11 @@ _STEM = "downsample_layers.0.0.weight"
 def identify(state: Mapping[str, Tensor]) -> ModelSpec | None:
     """See `EncoderFamily.identify`."""
     if f"encoder.{_STEM}" not in state:
-        return _encoder_alone(state) if _STEM in state else None
+        if _STEM not in state:
+            return None
+        encoder = _sizes(state, "")
+        channels = encoder.dims[-1]
+        return replace(PROFOUND_ENCODER, encoder=encoder, head=HeadSpec("none", channels, channels))
     encoder = _sizes(state, "encoder.")
     if _CLASSIFIER in state:
         head = HeadSpec("classifier", shape_of(state, "head.3.weight")[0], shape_of(state, _CLASSIFIER)[0])
@@ -113,12 +95,6 @@ def identify(state: Mapping[str, Tensor]) -> ModelSpec | None:
     rows = [spec for spec in ProFoundFamily().published() if spec.head.kind == head.kind]
     row = next((spec for spec in rows if spec.head.out_channels == head.out_channels), rows[-1])
     return with_sizes(row, encoder, head)
-
-
-def _encoder_alone(state: Mapping[str, Tensor]) -> ModelSpec:
-    encoder = _sizes(state, "")
-    channels = encoder.dims[-1]
-    return replace(PROFOUND_ENCODER, encoder=encoder, head=HeadSpec("none", channels, channels))
 
 
 def _sizes(state: Mapping[str, Tensor], prefix: str) -> ConvNeXtSpec:

@@ -1,11 +1,13 @@
-"""ConvNeXt V2 in three dimensions, the encoder of ProFound. Any depths and widths.
+"""ProFound: ConvNeXt V2 in three dimensions, with one of several heads. Any depths and widths.
 
-Papers: ConvNeXt V2, arXiv 2301.00808; ProFound, arXiv 2603.03961. Tensor names are those of the
-authors' files (pipiwang/ProFound, Apache-2.0), so that these load strictly.
+Papers: ConvNeXt V2, arXiv 2301.00808; UPerNet, arXiv 1807.10221; UNETR, arXiv 2103.10504; ProFound, arXiv 2603.03961.
+Tensor names are those of the authors' files (pipiwang/ProFound, Apache-2.0), so that these load strictly.
+Input of each network: x (B, 3, D, H, W), channels T2w, high-b DWI, ADC (or T2w and two of zeros).
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,13 +17,28 @@ from torch import Tensor, nn
 
 from ..base import ModelSpec
 from ..image_heads import MatchingHead, RestorationHead
-from ..layers import NORM_EPS, ClassifierHead, ConvNeXtBlock, LayerNorm, channels_first, channels_last, resize
-from .heads import AuxiliaryHead, UNETRDecoder, UPerNetHead
+from ..layers import (
+    NORM_EPS,
+    AdaptiveAveragePool,
+    ClassifierHead,
+    ConvModule,
+    ConvNeXtBlock,
+    LayerNorm,
+    channels_first,
+    channels_last,
+    resize,
+)
 from .spec import ConvNeXtSpec
 
 # Kernel and stride of each stage's entry. The last one keeps the resolution: the total is 16, not 32.
 STRIDES = (4, 2, 2, 1)
+POOL_SIZES = (1, 2, 3, 6)
+RARE = -3.0  # logit of 5 %
+_AUXILIARY_MAP = 2
+_STRIDE = 16
+_LEAK = 0.01
 _INIT_STD = 0.02
+_SECOND = 1  # of the stages: its map's places are the patches
 
 
 class ConvNeXtV2(nn.Module):
@@ -35,14 +52,25 @@ class ConvNeXtV2(nn.Module):
     def __init__(self, spec: ConvNeXtSpec, drop_path: float = 0.0) -> None:
         super().__init__()
         self.dims = spec.dims
-        self.downsample_layers = nn.ModuleList(_entries(spec))
+        # The strided convolution before each stage; the stem normalizes after it, the others before.
+        first, *_ = dims = spec.dims
+        stem = nn.Sequential(nn.Conv3d(spec.in_channels, first, STRIDES[0], STRIDES[0]), LayerNorm(first))
+        entries = (
+            nn.Sequential(LayerNorm(before), nn.Conv3d(before, after, stride, stride))
+            for before, after, stride in zip(dims[:-1], dims[1:], STRIDES[1:], strict=True)
+        )
+        self.downsample_layers = nn.ModuleList([stem, *entries])
         rates = iter(torch.linspace(0, drop_path, sum(spec.depths), device="cpu").tolist())
         self.stages = nn.ModuleList(
             nn.Sequential(*(ConvNeXtBlock(dim, next(rates)) for _ in range(depth)))
             for depth, dim in zip(spec.depths, spec.dims, strict=True)
         )
         self.norm = nn.LayerNorm(spec.dims[-1], eps=NORM_EPS)
-        self.apply(_initialize)
+        for module in self.modules():  # from scratch as the ConvNeXt V2 paper does
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Encode x (B, C, D, H, W) to the maps of the four stages, not normalized.
@@ -65,59 +93,169 @@ class ConvNeXtV2(nn.Module):
         return self.pool(self.forward_features(x)[-1])
 
 
-def _entries(spec: ConvNeXtSpec) -> list[nn.Sequential]:
-    """The strided convolution before each stage; the stem normalizes after it, the others before."""
-    dims = spec.dims
-    stem = nn.Sequential(nn.Conv3d(spec.in_channels, dims[0], STRIDES[0], STRIDES[0]), LayerNorm(dims[0]))
-    return [
-        stem,
-        *(
-            nn.Sequential(LayerNorm(before), nn.Conv3d(before, after, stride, stride))
-            for before, after, stride in zip(dims[:-1], dims[1:], STRIDES[1:], strict=True)
-        ),
-    ]
+class UPerNetHead(nn.Module):
+    """Pyramid pooling on the last map, then a feature pyramid down to the first.
+
+    Args:
+        dims: Channels of the encoder's four maps.
+        width: Channels of every map in the head.
+        out_channels: Channels of the logits.
+    """
+
+    def __init__(self, dims: tuple[int, ...], width: int, out_channels: int) -> None:
+        super().__init__()
+        *finer, last = dims
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(AdaptiveAveragePool(size), ConvModule(last, width, 1)) for size in POOL_SIZES
+        )
+        self.bottleneck = ConvModule(last + len(POOL_SIZES) * width, width, 3)
+        self.lateral_convs = nn.ModuleList(ConvModule(dim, width, 1) for dim in finer)
+        self.fpn_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in finer)
+        self.fpn_bottleneck = ConvModule(len(dims) * width, width, 3)
+        self.classifier = _classifier(width, out_channels)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Fuse the four maps to logits (B, out, D, H, W) at the first map's size."""
+        last, size = maps[-1], maps[-1].shape[2:]
+        scales = [resize(pool(last), size) for pool in self.psp_modules]
+        coarser = self.bottleneck(torch.cat([last, *scales], dim=1))
+        levels = [coarser]
+        for lateral, feature in zip(reversed(self.lateral_convs), reversed(maps[:-1]), strict=True):
+            coarser = lateral(feature) + resize(coarser, feature.shape[2:])
+            levels.insert(0, coarser)
+        fused = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)]
+        fused.append(levels[-1])
+        size = maps[0].shape[2:]
+        fused = [fused[0], *(resize(level, size) for level in fused[1:])]
+        return self.classifier(self.fpn_bottleneck(torch.cat(fused, dim=1)))
 
 
-def _initialize(module: nn.Module) -> None:
-    """Start a network from scratch as the ConvNeXt V2 paper does: truncated normal, no bias."""
-    if isinstance(module, nn.Conv3d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _classifier(width: int, out_channels: int) -> nn.Conv3d:
+    """The last layer. One lesion channel begins with few lesions (Lin et al., arXiv 1708.02002, section 4.1).
+
+    Otherwise the first steps, which unlearn that half of all voxels are cancer, unlearn what tells them apart as well.
+    """
+    layer = nn.Conv3d(width, out_channels, 1)
+    if out_channels == 1 and layer.bias is not None:
+        nn.init.constant_(layer.bias, RARE)
+    return layer
 
 
-# ProFound: a 3D ConvNeXt V2 encoder with one of several heads.
-#
-# Paper: arXiv 2603.03961. Tensor names are those of the authors' files (pipiwang/ProFound, Apache-2.0).
-# Input of each network: x (B, 3, D, H, W), channels T2w, high-b DWI, ADC (or T2w and two of zeros).
+class AuxiliaryHead(nn.Module):
+    """A shallow head on the third map; its loss speeds up training and prediction leaves it out."""
 
-_AUXILIARY_MAP = 2
-_STRIDE = 16
+    def __init__(self, channels: int, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(ConvModule(channels, width, 3))
+        self.classifier = _classifier(width, out_channels)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map the feature (B, channels, D, H, W) to logits (B, out, D, H, W)."""
+        return self.classifier(self.convs(feature))
+
+
+def _named(**module: nn.Module) -> nn.Sequential:
+    """A module under a name that the files' tensor names have."""
+    return nn.Sequential(OrderedDict(module))
+
+
+def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    return _named(conv=nn.Conv3d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False))
+
+
+def _doubling(in_channels: int, out_channels: int) -> nn.Sequential:
+    return _named(conv=nn.ConvTranspose3d(in_channels, out_channels, kernel_size=2, stride=2, bias=False))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3x3 convolutions beside a 1x1x1 one, each instance-normalized without parameters."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, out_channels, 3)
+        self.conv2 = _convolution(out_channels, out_channels, 3)
+        self.conv3 = _convolution(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, in, D, H, W) to (B, out, D, H, W)."""
+        residual = F.leaky_relu(F.instance_norm(self.conv1(x)), _LEAK)
+        residual = F.instance_norm(self.conv2(residual))
+        return F.leaky_relu(residual + F.instance_norm(self.conv3(x)), _LEAK)
+
+
+class UpBlock(nn.Module):
+    """One step of the decoder: double the size, join the skip, refine."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.transp_conv = _doubling(in_channels, out_channels)
+        self.conv_block = ResidualBlock(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join x (B, in, D, H, W) with skip (B, out, 2D, 2H, 2W) to (B, out, 2D, 2H, 2W)."""
+        return self.conv_block(torch.cat([self.transp_conv(x), skip], dim=1))
+
+
+class UNETRDecoder(nn.Module):
+    """UNETR-like decoder: transposed convolutions and residual blocks from the encoder's maps up to the image.
+
+    The blocks are the same functions as MONAI's UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock and UnetOutBlock
+    (Apache-2.0) and bear their tensor names; they are written here so that running a network needs no MONAI.
+
+    Args:
+        in_channels: Channels of the image.
+        dims: Channels of the encoder's four maps, at strides 4, 8, 16, 16.
+        width: Channels at the image's size; they double with each halving of the size.
+        out_channels: Channels of the logits.
+    """
+
+    def __init__(self, in_channels: int, dims: tuple[int, ...], width: int, out_channels: int) -> None:
+        super().__init__()
+        self.encoder1 = _named(layer=ResidualBlock(in_channels, width))
+        self.encoder2 = _named(transp_conv_init=_doubling(dims[0], 2 * width))
+        self.encoder3 = _named(transp_conv_init=_doubling(dims[1], 4 * width))
+        self.encoder4 = _named(transp_conv_init=_doubling(dims[2], 8 * width))
+        self.decoder5 = UpBlock(dims[3], 8 * width)
+        self.decoder4 = UpBlock(8 * width, 4 * width)
+        self.decoder3 = UpBlock(4 * width, 2 * width)
+        self.decoder2 = UpBlock(2 * width, width)
+        self.out = _named(conv=_named(conv=nn.Conv3d(width, out_channels, 1)))
+
+    def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
+        """Decode to logits (B, out, D, H, W) at the image's size, whose axes divide by 16."""
+        x = self.decoder5(maps[3], self.encoder4(maps[2]))  # stride 8
+        x = self.decoder4(x, self.encoder3(maps[1]))  # stride 4
+        x = self.decoder3(x, self.encoder2(maps[0]))  # stride 2
+        x = self.decoder2(x, self.encoder1(image))
+        return self.out(x)
 
 
 class ProFoundEncoder(ConvNeXtV2):
-    """The encoder alone: one normalized feature vector a sample, and no head.
-
-    Args:
-        spec: Sizes of the encoder.
-        drop_path: Stochastic depth of the encoder, in training.
-    """
+    """The encoder alone: one normalized feature vector a sample, and no head."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec.encoder, drop_path)
 
 
-class ProFoundClassifier(nn.Module):
-    """Encoder and perceptron: logits of one class a study.
+class _WithHead(nn.Module):
+    """An encoder with a head."""
 
-    Args:
-        spec: Sizes of encoder and head.
-        drop_path: Stochastic depth of the encoder, in training.
-    """
+    hidden_norm: nn.ModuleList
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__()
         self.encoder = ConvNeXtV2(spec.encoder, drop_path)
+
+    def normalized_maps(self, x: Tensor) -> list[Tensor]:
+        """The encoder's four maps of x (B, C, D, H, W), by the head's own norms."""
+        return [norm(found) for norm, found in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+
+
+class ProFoundClassifier(_WithHead):
+    """Encoder and perceptron: logits of one class a case."""
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec, drop_path)
         self.head = ClassifierHead(spec.encoder.dims[-1], spec.head.width, spec.head.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,18 +263,12 @@ class ProFoundClassifier(nn.Module):
         return self.head(self.encoder(x))
 
 
-class ProFoundUPerNet(nn.Module):
-    """Encoder and UPerNet: logits at the input's size.
-
-    Args:
-        spec: Sizes of encoder and head.
-        drop_path: Stochastic depth of the encoder, in training.
-    """
+class ProFoundUPerNet(_WithHead):
+    """Encoder and UPerNet: logits at the input's size."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(spec, drop_path)
         dims, head = spec.encoder.dims, spec.head
-        self.encoder = ConvNeXtV2(spec.encoder, drop_path)
         self.decode_head = UPerNetHead(dims, head.width, head.out_channels)
         self.auxiliary_head = AuxiliaryHead(dims[_AUXILIARY_MAP], head.auxiliary_width, head.out_channels)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in dims)
@@ -152,25 +284,19 @@ class ProFoundUPerNet(nn.Module):
             Logits (B, out, D, H, W); in training mode a list of these and the auxiliary head's.
         """
         size = x.shape[2:] if size is None else size
-        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        maps = self.normalized_maps(x)
         logits = resize(self.decode_head(maps), size)
         if not self.training:
             return logits
         return [logits, resize(self.auxiliary_head(maps[_AUXILIARY_MAP]), size)]
 
 
-class ProFoundUNETR(nn.Module):
-    """Encoder and UNETR-like decoder: logits at the input's size.
-
-    Args:
-        spec: Sizes of encoder and head.
-        drop_path: Stochastic depth of the encoder, in training.
-    """
+class ProFoundUNETR(_WithHead):
+    """Encoder and UNETR-like decoder: logits at the input's size."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(spec, drop_path)
         encoder, head = spec.encoder, spec.head
-        self.encoder = ConvNeXtV2(encoder, drop_path)
         self.norm1, self.norm2, self.norm3 = (LayerNorm(dim) for dim in encoder.dims[:-1])
         self.decoder = UNETRDecoder(encoder.in_channels, encoder.dims, head.width, head.out_channels)
 
@@ -191,46 +317,32 @@ class ProFoundUNETR(nn.Module):
         return self.decoder(x, [self.norm1(first), self.norm2(second), self.norm3(third), last])
 
 
-class ProFoundRestoration(nn.Module):
-    """Encoder and image-to-image head: an image at the input's size.
-
-    Args:
-        spec: Sizes of encoder and head.
-        drop_path: Stochastic depth of the encoder, in training.
-        initial_output: What the untrained network gives.
-    """
+class ProFoundRestoration(_WithHead):
+    """Encoder and image-to-image head: an image at the input's size."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(spec, drop_path)
         encoder, head = spec.encoder, spec.head
-        self.encoder = ConvNeXtV2(encoder, drop_path)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
         self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, initial_output)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore x: (B, out, D, H, W), in the unit that the task states."""
-        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
-        return self.head(x, maps)
+        return self.head(x, self.normalized_maps(x))
 
 
-class ProFoundMatching(nn.Module):
-    """Encoder and cost-volume head: the displacement of diffusion against T2w, at the input's size.
-
-    Args:
-        spec: Sizes of encoder and head; its first sequence is T2w.
-        drop_path: Stochastic depth of the encoder, in training.
-    """
+class ProFoundMatching(_WithHead):
+    """Encoder and cost-volume head: the displacement of diffusion against T2w, the first sequence."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(spec, drop_path)
         encoder, (step_mm, _, _) = spec.encoder, spec.preprocess.spacing_mm
-        self.encoder = ConvNeXtV2(encoder, drop_path)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
         self.head = MatchingHead(encoder.dims, encoder.in_channels - 1, spec.head.width, step_mm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Displacement (B, 1, D, H, W) in mm along x, see `MatchingHead`."""
-        maps = [norm(feature) for norm, feature in zip(self.hidden_norm, self.encoder.forward_features(x), strict=True)]
+        maps = self.normalized_maps(x)
         return self.head(x[:, :1], x[:, 1:], maps)
 
 
@@ -241,7 +353,6 @@ _BUILDERS: dict[str, type[nn.Module]] = {
     "unetr": ProFoundUNETR,
     "matching": ProFoundMatching,
 }
-_SECOND = 1  # of the stages: its map's places are the patches
 
 
 def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module:

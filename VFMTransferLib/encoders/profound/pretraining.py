@@ -63,12 +63,7 @@ class MaskedAutoencoding(PretextTask):
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder, and the decoder that pretraining needs and then drops.
-
-    Args:
-        spec: The network whose encoder it is.
-        width: Channels of the decoder.
-    """
+    """The encoder, and the decoder, of `width` channels, that pretraining needs and then drops."""
 
     def __init__(self, spec: ModelSpec, width: int) -> None:
         super().__init__()
@@ -107,14 +102,10 @@ class MaskedAutoencoder(nn.Module):
 
 @contextmanager
 def visible_only(encoder: ConvNeXtV2, visible: Tensor) -> Iterator[None]:
-    """Keep hidden places empty at every depth, so that nothing flows into or out of them.
+    """Keep hidden places empty at every depth, so that nothing flows into or out of them; the weights stay.
 
-    A dense form of the sparse convolutions that the paper trains with: after each entry and each block,
-    and before each global response, hidden places are set to zero.
-
-    Args:
-        encoder: The encoder; its weights stay.
-        visible: (B, 1, d, h, w), 1 where a place of the last map is visible.
+    A dense form of the sparse convolutions that the paper trains with: after each entry and each block, and before each
+    global response, places where `visible` (B, 1, d, h, w), of the last map's size, is not 1 are set to zero.
     """
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -144,15 +135,9 @@ def enlarge(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def random_visible(shape: Sequence[int], hidden: float, generator: Generator) -> Tensor:
-    """Choose which cubes of a patch are visible.
+    """Choose which cubes of a patch are visible: (1, 1, D, H, W), 1 where they are.
 
-    Args:
-        shape: Cubes along (D, H, W).
-        hidden: Part of them to hide; the number is rounded.
-        generator: Source of the choice.
-
-    Returns:
-        (1, 1, D, H, W), 1 where visible.
+    Of the cubes, `shape` (D, H, W), the part `hidden` is not; its number is rounded.
     """
     count = int(torch.tensor(shape).prod())
     visible = torch.ones(count)

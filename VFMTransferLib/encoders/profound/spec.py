@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.terms import Label
 from ...core.terms import Sequence as ImageSequence
-from ..base import IMAGE_HEADS, EncoderFamily, HeadSpec, ModelSpec, PreprocessSpec, Size, TaskInput
+from ..base import (
+    IMAGE_HEADS,
+    PIRADS_LABELS,
+    T2W_HBV_ADC,
+    EncoderFamily,
+    HeadSpec,
+    ModelSpec,
+    PreprocessSpec,
+    Size,
+    TaskInput,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,11 +27,7 @@ if TYPE_CHECKING:
     from ..pretext import PretextTask
 
 PAPER = "https://arxiv.org/abs/2603.03961"
-_T2W_ONLY = (ImageSequence.T2W, None, None)
-_T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
 _GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
-_ANATOMY_LABELS = (Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9)))
-_PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 _IN_CHANNELS = 3
 
 
@@ -48,60 +54,34 @@ _HEADS = {
 }
 _DEMONSTRATION_WIDTHS = {"classifier": 64, "upernet": 24, "unetr": 8, "restoration": 8, "matching": 8}
 
-# What pretraining writes. It predicts nothing, so it is none of the published networks.
-PROFOUND_ENCODER = ModelSpec(
-    name="profound-encoder",
-    title="ProFound encoder, pre-trained",
-    task=None,
-    encoder=ConvNeXtSpec(),
-    head=HeadSpec("none", 768, 768),
-    preprocess=PreprocessSpec(_T2W_HBV_ADC, **_GRID),
-    labels=(),
-    activation="none",
-    paper=PAPER,
-)
+
+def _network(
+    name: str, title: str, task: str | None, head: HeadSpec, labels: tuple[str, ...], activation: str, **grid: Any
+) -> ModelSpec:
+    """A network at published size; it takes all three sequences unless the grid names others."""
+    preprocess = PreprocessSpec(**{"sequences": T2W_HBV_ADC, **_GRID, **grid})
+    return ModelSpec(name, title, task, ConvNeXtSpec(), head, preprocess, labels, activation, paper=PAPER)
 
 
 def _lesions(decoder: str, title: str, width: int) -> ModelSpec:
-    return ModelSpec(
-        name=f"profound-{decoder}-lesion",
-        title=f"ProFound {title}, lesions",
-        task="lesion-segmentation",
-        encoder=ConvNeXtSpec(),
-        head=HeadSpec(decoder, 1, width),
-        preprocess=PreprocessSpec(_T2W_HBV_ADC, **_GRID),
-        labels=(Label.CSPCA,),
-        activation="sigmoid",
-        paper=PAPER,
-    )
+    name, head = f"profound-{decoder}-lesion", HeadSpec(decoder, 1, width)
+    return _network(name, f"ProFound {title}, lesions", "lesion-segmentation", head, (Label.CSPCA,), "sigmoid")
 
 
 def _anatomy(decoder: str, title: str, width: int) -> ModelSpec:
-    return ModelSpec(
-        name=f"profound-{decoder}-anatomy",
-        title=f"ProFound {title}, anatomy",
-        task="anatomy-segmentation",
-        encoder=ConvNeXtSpec(),
-        head=HeadSpec(decoder, len(_ANATOMY_LABELS), width),
-        preprocess=PreprocessSpec(_T2W_ONLY, **_GRID, whole_volume=True),
-        labels=_ANATOMY_LABELS,
-        activation="softmax",
-        paper=PAPER,
-    )
+    labels = (Label.BACKGROUND, *(f"structure-{i}" for i in range(1, 9)))
+    name, head = f"profound-{decoder}-anatomy", HeadSpec(decoder, len(labels), width)
+    t2w: dict[str, Any] = {"sequences": (ImageSequence.T2W, None, None), "whole_volume": True}
+    return _network(name, f"ProFound {title}, anatomy", "anatomy-segmentation", head, labels, "softmax", **t2w)
 
 
+# What pretraining writes. It predicts nothing, so it is none of the published networks.
+PROFOUND_ENCODER = _network(
+    "profound-encoder", "ProFound encoder, pre-trained", None, HeadSpec("none", 768, 768), (), "none"
+)
+_CLASSIFIER = HeadSpec("classifier", 4, 256)
 _PUBLISHED = (
-    ModelSpec(
-        name="profound-classifier",
-        title="ProFound classifier",
-        task="classification",
-        encoder=ConvNeXtSpec(),
-        head=HeadSpec("classifier", 4, 256),
-        preprocess=PreprocessSpec(_T2W_HBV_ADC, **_GRID),
-        labels=_PIRADS_LABELS,
-        activation="softmax",
-        paper=PAPER,
-    ),
+    _network("profound-classifier", "ProFound classifier", "classification", _CLASSIFIER, PIRADS_LABELS, "softmax"),
     _lesions("upernet", "UPerNet", 512),
     _anatomy("upernet", "UPerNet", 512),
     _lesions("unetr", "UNETR", 32),
@@ -125,22 +105,17 @@ class ProFoundFamily(EncoderFamily):
 
     def new_network(self, task: TaskInput) -> ModelSpec:
         is_image = task.head in IMAGE_HEADS
-        return ModelSpec(
-            name=f"profound-restoration-{task.id}" if is_image else f"profound-{task.id}",
-            title=f"ProFound{' restoration' if is_image else ''}, {task.network_title}",
-            task=task.id,
-            encoder=ConvNeXtSpec(),
-            head=replace(_HEADS[task.head], out_channels=len(task.labels) or 1),
-            preprocess=PreprocessSpec(
-                (*task.sequences, *[None] * (_IN_CHANNELS - len(task.sequences))),
-                **_GRID,
-                # Zeros in the midst of the intensities would draw rims around tissue that T2w does not show.
-                normalization="zscore-tissue" if task.head == "matching" else "zscore-nonzero",
-                whole_volume=is_image,
-            ),
-            labels=task.labels,
-            activation=task.activation,
-            paper=PAPER,
+        return _network(
+            f"profound-restoration-{task.id}" if is_image else f"profound-{task.id}",
+            f"ProFound{' restoration' if is_image else ''}, {task.network_title}",
+            task.id,
+            replace(_HEADS[task.head], out_channels=len(task.labels) or 1),
+            task.labels,
+            task.activation,
+            sequences=(*task.sequences, *[None] * (_IN_CHANNELS - len(task.sequences))),
+            # Zeros in the midst of the intensities would draw rims around tissue that T2w does not show.
+            normalization="zscore-tissue" if task.head == "matching" else "zscore-nonzero",
+            whole_volume=is_image,
         )
 
     def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
@@ -148,7 +123,21 @@ class ProFoundFamily(EncoderFamily):
             head = replace(spec.head, out_channels=_DEMONSTRATION.dims[-1], width=_DEMONSTRATION.dims[-1])
         else:
             head = replace(spec.head, width=_DEMONSTRATION_WIDTHS[spec.head.kind], auxiliary_width=24)
-        return replace(spec, encoder=_DEMONSTRATION, head=head, preprocess=demonstration_grid(spec, task))
+        # About 10 cm around the prostate at the scale that pretraining saw; for images all of the slices, by windows.
+        is_image = spec.head.kind in IMAGE_HEADS
+        depth, spacing_mm = 32, (1.0, 1.0, 1.5)
+        if task is not None and task.finds_gland:
+            depth = 48
+        elif task is not None and task.works_within_slices:
+            depth, spacing_mm = 16, (1.0, 1.0, 3.0)
+        grid = replace(
+            spec.preprocess,
+            spacing_mm=spacing_mm,
+            patch=(depth, 96, 96),
+            overlap=0.25 if is_image else spec.preprocess.overlap,
+            whole_volume=is_image,
+        )
+        return replace(spec, encoder=_DEMONSTRATION, head=head, preprocess=grid)
 
     def pretraining_network(self, size: Size = "demonstration") -> ModelSpec:
         return self.demonstration(PROFOUND_ENCODER, None) if size == "demonstration" else PROFOUND_ENCODER
@@ -219,20 +208,3 @@ class ProFoundFamily(EncoderFamily):
         from .checkpoint import identify
 
         return identify(state)
-
-
-def demonstration_grid(spec: ModelSpec, task: TaskInput | None) -> PreprocessSpec:
-    """About 10 cm around the prostate at the scale that pretraining saw; for images all of the slices, by windows."""
-    is_image = spec.head.kind in IMAGE_HEADS
-    depth, spacing_mm = 32, (1.0, 1.0, 1.5)
-    if task is not None and task.finds_gland:
-        depth = 48
-    elif task is not None and task.works_within_slices:
-        depth, spacing_mm = 16, (1.0, 1.0, 3.0)
-    return replace(
-        spec.preprocess,
-        spacing_mm=spacing_mm,
-        patch=(depth, 96, 96),
-        overlap=0.25 if is_image else spec.preprocess.overlap,
-        whole_volume=is_image,
-    )

@@ -33,7 +33,7 @@ _STREAMS = {
     Sequence.HBV: ("dwi", "Stream_DWI"),
 }
 _HEAD_START = "head.segmentation_conv."
-_STREAM_LAYERS = ("1.", "2.")
+_STREAM_LAYERS = (f"{_HEAD_START}1.", f"{_HEAD_START}2.")
 
 
 def without_training_parts(state: State) -> State:
@@ -85,14 +85,10 @@ def join(states: Mapping[Path, State], own_streams: bool) -> dict[str, Tensor] |
         state = parts[sequence]
         fused.update({f"{network}.{name}": tensor for name, tensor in state.items()})
         if not own_streams:
-            fused.update(_stream_of_head(state, f"fusion.{stream}.UpsampleModule."))
+            # The first convolution and norm of the sequence network's head, under the stream's names.
+            layers = {name: name.removeprefix(_HEAD_START) for name in state if name.startswith(_STREAM_LAYERS)}
+            fused.update({f"fusion.{stream}.UpsampleModule.{own}": state[name].clone() for name, own in layers.items()})
     return fused
-
-
-def _stream_of_head(state: State, stream: str) -> dict[str, Tensor]:
-    """The first convolution and norm of a sequence network's head, under a stream's names."""
-    starts = tuple(_HEAD_START + layer for layer in _STREAM_LAYERS)
-    return {stream + name.removeprefix(_HEAD_START): state[name].clone() for name in state if name.startswith(starts)}
 
 
 def _is_ultrasound(state: State) -> bool:

@@ -1,12 +1,17 @@
-"""DINOv2 vision transformer with registers, the backbone of ProViCNet. Any depth and width.
+"""ProViCNet: a DINOv2 vision transformer with registers on slices, and its heads. Any depth and width.
 
-Papers: ViT, arXiv 2010.11929; DINOv2, arXiv 2304.07193; registers, arXiv 2309.16588. Tensor names are
-those of facebookresearch/dinov2 (Apache-2.0), so that the authors' files load strictly.
-Axes: N tokens, C channels of a token.
+Papers: ViT, arXiv 2010.11929; DINOv2, arXiv 2304.07193; registers, arXiv 2309.16588; ProViCNet, arXiv 2502.00366.
+Tensor names are those of facebookresearch/dinov2 (Apache-2.0) and of the authors' files (pimed/ProViCNet, MIT), so that
+these load strictly. Axes: N tokens, C channels of a token.
+
+A sequence's network takes x (B, 3, image_px, image_px), channels slices z - 1, z, z + 1, and positions (B, 2), the
+slice's index z and the number of slices, as they are. A network of several sequences takes the windows of each, in the
+order of its specification, then the positions.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -15,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.terms import Sequence as ImageSequence
 from ..base import NEIGHBORS, ModelSpec
 from ..image_heads import MatchingHead, SliceRestorationHead
 from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
-from .heads import ConvolutionHead, FusionHead, token_grid
 from .spec import ViTSpec, encoder_prefixes
 
 _MLP_RATIO = 4
@@ -27,6 +30,8 @@ _MLP_RATIO = 4
 # from scratch stay silent for hundreds of steps.
 _LAYER_SCALE = 0.1
 _INIT_STD = 0.02
+_POSITION_TOKENS = 2
+_TOKENS_TO_OUTPUT = 8
 
 
 class Attention(nn.Module):
@@ -126,7 +131,10 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         scaling = _bicubic_matrix(self.stored_grid, spec.image_px // spec.patch_px)
         self.register_buffer("position_scaling", scaling, persistent=False)
-        self.apply(_initialize)
+        for module in self.modules():  # from scratch as DINOv2 does
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+                nn.init.zeros_(module.bias)
         for token in (self.cls_token, self.pos_embed, self.register_tokens):
             nn.init.trunc_normal_(token, std=_INIT_STD)
 
@@ -168,30 +176,67 @@ def _bicubic_matrix(stored: int, wanted: int) -> Tensor:
     return scaled[0, 0]
 
 
-def _initialize(module: nn.Module) -> None:
-    """Start from scratch as DINOv2 does: truncated normal weights, no bias, in linear layers."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
-        nn.init.zeros_(module.bias)
+def token_grid(tokens: Tensor, side: int) -> Tensor:
+    """View patch tokens (B, side * side, C), which run row by row, as a map (B, C, side, side)."""
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
-# ProViCNet: a DINOv2 backbone on three neighboring slices of one sequence; and the fusion of three.
-#
-# Paper: arXiv 2502.00366. Tensor names are those of the authors' files (pimed/ProViCNet, MIT).
-# Input of a sequence's network: x (B, 3, image_px, image_px), channels slices z - 1, z, z + 1; positions
-# (B, 2), the slice's index z and the number of slices, as they are.
+def _double(in_channels: int, out_channels: int, normalize: bool = True) -> list[nn.Module]:
+    layers = [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(in_channels, out_channels, 3, padding=1)]
+    return [*layers, nn.BatchNorm2d(out_channels), nn.ReLU()] if normalize else layers
 
-_POSITION_TOKENS = 2
-_TOKENS_TO_OUTPUT = 8
+
+class ConvolutionHead(nn.Module):
+    """Three doublings, for one sequence: channels to width to half of it to the logits."""
+
+    def __init__(self, channels: int, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.segmentation_conv = nn.Sequential(
+            *_double(channels, width),
+            *_double(width, width // 2),
+            *_double(width // 2, out_channels, normalize=False),
+        )
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Map the grid (B, channels, S, S) to logits (B, out, 8S, 8S)."""
+        return self.segmentation_conv(grid)
+
+
+class FusionHead(nn.Module):
+    """Joins the three sequences after their first doubling.
+
+    Args:
+        channels: Channels of a token.
+        width: Channels of each stream, and of the joined map.
+        out_channels: Channels of the logits.
+        side: Patches along each side of the image.
+    """
+
+    def __init__(self, channels: int, width: int, out_channels: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        # Upstream's names, as they stand in the files' tensor names.
+        self.Stream_T2W, self.Stream_ADC, self.Stream_DWI = (
+            nn.Sequential(OrderedDict(UpsampleModule=nn.Sequential(*_double(channels, width)))) for _ in range(3)
+        )
+        self.FusionSegmentation = nn.Sequential(
+            *_double(3 * width, width),
+            *_double(width, out_channels, normalize=False),
+        )
+
+    def forward(self, t2w: Tensor, adc: Tensor, dwi: Tensor) -> Tensor:
+        """Fuse the patch tokens of the three sequences, each (B, side * side, channels).
+
+        Returns:
+            Logits (B, out, 8 * side, 8 * side).
+        """
+        streams = ((self.Stream_T2W, t2w), (self.Stream_ADC, adc), (self.Stream_DWI, dwi))
+        joined = torch.cat([stream(token_grid(tokens, self.side)) for stream, tokens in streams], dim=1)
+        return self.FusionSegmentation(joined)
 
 
 class SliceEncoder(nn.Module):
-    """The backbone of one sequence, told where in the volume its slice lies.
-
-    Args:
-        encoder: Sizes of the backbone.
-        drop_path: Its stochastic depth, in training.
-    """
+    """The backbone of one sequence, told where in the volume its slice lies."""
 
     def __init__(self, encoder: ViTSpec, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -209,12 +254,7 @@ class SliceEncoder(nn.Module):
 
 
 class ProViCNet(SliceEncoder):
-    """The network of one sequence.
-
-    Args:
-        spec: Sizes of backbone and head.
-        drop_path: Stochastic depth of the backbone, in training.
-    """
+    """The network of one sequence."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec.encoder, drop_path)
@@ -233,10 +273,6 @@ class ProViCNetFusion(nn.Module):
     """The networks of three sequences, and the head that joins their tokens.
 
     The sequence networks keep their own heads: each is whole, and can be run alone.
-
-    Args:
-        spec: Sizes of backbones and head.
-        drop_path: Stochastic depth of the backbones, in training.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
@@ -255,109 +291,79 @@ class ProViCNetFusion(nn.Module):
         )
 
 
-class ProViCNetClassifier(nn.Module):
-    """One encoder a sequence, and a perceptron over what their tokens have in common and what stands out.
+class _SliceEncoders(nn.Module):
+    """One encoder for each sequence of the specification. The heads on them are this project's own."""
 
-    Nobody has published such a head; it is this project's own. It classifies one slice; the logits of a case are
-    the mean over the slices that hold the gland (`inputs.prepare`, `inference.windows.infer`).
+    def __init__(self, spec: ModelSpec, drop_path: float) -> None:
+        super().__init__()
+        self.side = spec.encoder.image_px // spec.encoder.patch_px
+        self.output_size = 2 * [_TOKENS_TO_OUTPUT * self.side]
+        self.encoders = nn.ModuleDict(
+            {str(s): SliceEncoder(spec.encoder, drop_path) for s in spec.preprocess.sequences}
+        )
 
-    Args:
-        spec: Sizes; its sequences say which encoders there are.
-        drop_path: Stochastic depth of the encoders, in training.
+    def patch_tokens(self, windows: Sequence[Tensor], positions: Tensor) -> Iterator[Tensor]:
+        """Of each sequence the normalized patch tokens (B, side * side, dim)."""
+        for encoder, window in zip(self.encoders.children(), windows, strict=True):
+            yield cast(SliceEncoder, encoder).patch_tokens(window, positions)
+
+    def joint_grid(self, windows: Sequence[Tensor], positions: Tensor) -> Tensor:
+        """Tokens of all sequences as one map (B, channels, side, side)."""
+        tokens = list(self.patch_tokens(windows, positions))
+        return torch.cat([token_grid(found, self.side) for found in tokens], dim=1)
+
+
+class ProViCNetClassifier(_SliceEncoders):
+    """A perceptron over what the tokens of each sequence have in common and what stands out.
+
+    It classifies one slice; the logits of a case are the mean over the slices that hold the gland (`inputs.prepare`,
+    `inference.windows.infer`).
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.encoders = _encoders(spec, drop_path)
+        super().__init__(spec, drop_path)
         self.head = ClassifierHead(2 * len(self.encoders) * spec.encoder.dim, spec.head.width, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Classify a slice: logits (B, out).
-
-        Args:
-            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
-        """
+        """Classify a slice: logits (B, out)."""
         *windows, positions = windows_and_positions
         pooled = []
-        for encoder, window in zip(self.encoders.children(), windows, strict=True):
-            tokens = cast(SliceEncoder, encoder).patch_tokens(window, positions)
+        for tokens in self.patch_tokens(windows, positions):
             pooled += [tokens.mean(dim=1), tokens.amax(dim=1)]  # a lesion covers few of the patches
         return self.head(torch.cat(pooled, dim=1))
 
 
-class ProViCNetRestoration(nn.Module):
-    """One encoder a sequence, and a decoder to an image with skips from the slices themselves.
-
-    Nobody has published such a head; it is this project's own.
-
-    Args:
-        spec: Sizes; its sequences say which encoders there are.
-        drop_path: Stochastic depth of the encoders, in training.
-        initial_output: What the untrained network gives.
-    """
+class ProViCNetRestoration(_SliceEncoders):
+    """A decoder to an image with skips from the slices themselves."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
-        super().__init__()
-        self.side = spec.encoder.image_px // spec.encoder.patch_px
-        self.encoders = _encoders(spec, drop_path)
+        super().__init__(spec, drop_path)
         count = len(self.encoders)
         channels, tokens = count * (NEIGHBORS + 1), count * spec.encoder.dim
-        width, out = spec.head.width, spec.head.out_channels
-        self.head = SliceRestorationHead(channels, tokens, width, out, initial_output)
+        self.head = SliceRestorationHead(channels, tokens, spec.head.width, spec.head.out_channels, initial_output)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the task states.
-
-        Args:
-            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
-        """
+        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the task states."""
         *windows, positions = windows_and_positions
-        grid = _joint_grid(self.encoders, windows, positions, self.side)
+        grid = self.joint_grid(windows, positions)
         slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
-        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
-        return self.head(resize(slices, size), grid)
+        return self.head(resize(slices, self.output_size), grid)
 
 
-class ProViCNetMatching(nn.Module):
-    """One encoder a sequence, and a cost-volume head: the displacement of diffusion against T2w in a slice.
-
-    Args:
-        spec: Sizes; its sequences say which encoders there are, T2w first.
-        drop_path: Stochastic depth of the encoders, in training.
-    """
+class ProViCNetMatching(_SliceEncoders):
+    """A cost-volume head: the displacement of diffusion against T2w, the first sequence, in a slice."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.side = spec.encoder.image_px // spec.encoder.patch_px
-        self.encoders = _encoders(spec, drop_path)
+        super().__init__(spec, drop_path)
         count, (step_mm, _, _) = len(self.encoders), spec.preprocess.spacing_mm
         self.head = MatchingHead([count * spec.encoder.dim], count - 1, spec.head.width, step_mm, is_flat=True)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `MatchingHead`.
-
-        Args:
-            windows_and_positions: For each sequence its window (B, 3, image_px, image_px), then the positions (B, 2).
-        """
+        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `MatchingHead`."""
         *windows, positions = windows_and_positions
-        grid = _joint_grid(self.encoders, windows, positions, self.side)
-        size = 2 * [_TOKENS_TO_OUTPUT * self.side]
-        t2w, *diffusion = (resize(own_slice(window, positions), size) for window in windows)
+        grid = self.joint_grid(windows, positions)
+        t2w, *diffusion = (resize(own_slice(window, positions), self.output_size) for window in windows)
         return self.head(t2w, torch.cat(diffusion, dim=1), [grid])
-
-
-def _joint_grid(encoders: nn.ModuleDict, windows: Sequence[Tensor], positions: Tensor, side: int) -> Tensor:
-    """Tokens of all sequences as one map (B, channels, side, side)."""
-    tokens = [
-        cast(SliceEncoder, encoder).patch_tokens(window, positions)
-        for encoder, window in zip(encoders.children(), windows, strict=True)
-    ]
-    return torch.cat([token_grid(found, side) for found in tokens], dim=1)
-
-
-def _encoders(spec: ModelSpec, drop_path: float) -> nn.ModuleDict:
-    """An encoder for each sequence, under its name."""
-    return nn.ModuleDict({str(s): SliceEncoder(spec.encoder, drop_path) for s in spec.preprocess.sequences})
 
 
 def own_slice(window: Tensor, positions: Tensor) -> Tensor:
@@ -386,22 +392,21 @@ def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module
     return _BUILDERS[spec.head.kind](spec, drop_path)
 
 
-def slice_encoders(network: nn.Module, spec: ModelSpec) -> dict[ImageSequence, SliceEncoder]:
-    """The encoder of each sequence that a network takes, in the order in which it takes them."""
-    prefixes = encoder_prefixes(spec).items()
-    return {s: cast(SliceEncoder, network.get_submodule(prefix.rstrip("."))) for s, prefix in prefixes}
+def _slice_encoders(network: nn.Module, spec: ModelSpec) -> list[SliceEncoder]:
+    """The encoders of a network, in the order in which it takes their sequences."""
+    return [cast(SliceEncoder, network.get_submodule(p.rstrip("."))) for p in encoder_prefixes(spec).values()]
 
 
 def patch_tokens(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
     """Normalized patch tokens (B, tokens, sequences * dim) for what the network's `forward` takes."""
     *windows, positions = inputs
-    encoders = slice_encoders(network, spec).values()
+    encoders = _slice_encoders(network, spec)
     return torch.cat([e.patch_tokens(w, positions) for e, w in zip(encoders, windows, strict=True)], dim=2)
 
 
 def block_features(network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """See `ProViCNetFamily.features`."""
-    encoders = slice_encoders(network, spec).values()
+    encoders = _slice_encoders(network, spec)
     with _block_outputs(encoders) as outputs:
         normalized = patch_tokens(network, spec, inputs).mean(dim=1)
     found = {}

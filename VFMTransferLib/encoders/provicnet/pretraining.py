@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..losses import tissue_loss
+from ..layers import tissue_loss
 from ..pretext import PretextTask, View
 from .network import ProViCNetFusion
 
@@ -75,13 +75,7 @@ class TissueContrast(PretextTask):
 def patch_classes(classes: Tensor, side: int, count: int) -> Tensor:
     """The class that most pixels of each patch have, the greater number where two have as many.
 
-    Args:
-        classes: (B, H, W) numbers; H and W are multiples of `side`.
-        side: Patches along each side.
-        count: Number of classes.
-
-    Returns:
-        (B, side * side), row by row as tokens are.
+    Of `count` classes (B, H, W), H and W multiples of `side`, to (B, side * side), row by row as tokens are.
     """
     shares = F.adaptive_avg_pool2d(F.one_hot(classes, count).permute(0, 3, 1, 2).float(), side)  # (B, K, side, side)
     shares = shares + 1e-6 * torch.arange(count, device=shares.device)[:, None, None]
@@ -92,11 +86,7 @@ def contrastive_loss(tokens: Tensor, labels: Tensor) -> Tensor:
     """Draw patches of one class together, and push those of two classes apart up to a margin.
 
     The cosine embedding loss over all pairs of different tokens: 1 - cos for equal classes, max(0, cos - margin) for
-    different ones; each of the two kinds counts half, however many pairs it has.
-
-    Args:
-        tokens: (N, C).
-        labels: (N,) class of each.
+    different ones; each of the two kinds counts half, however many pairs of tokens (N, C), with labels (N,), it has.
     """
     unit = F.normalize(tokens.float(), dim=1)
     cosine = unit @ unit.T

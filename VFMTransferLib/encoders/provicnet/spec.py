@@ -13,7 +13,17 @@ import numpy as np
 
 from ...core.terms import Label
 from ...core.terms import Sequence as ImageSequence
-from ..base import IMAGE_HEADS, EncoderFamily, HeadSpec, ModelSpec, PreprocessSpec, Size, TaskInput
+from ..base import (
+    IMAGE_HEADS,
+    PIRADS_LABELS,
+    T2W_HBV_ADC,
+    EncoderFamily,
+    HeadSpec,
+    ModelSpec,
+    PreprocessSpec,
+    Size,
+    TaskInput,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,10 +31,7 @@ if TYPE_CHECKING:
     from ..pretext import PretextTask
 
 PAPER = "https://arxiv.org/abs/2502.00366"
-_T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
 _GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 3.0), "patch": (1, 256, 256), "normalization": "zscore-gland"}
-_PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
-_CANCER_LABELS = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
 # Of a network of one sequence or of several, what is no head.
 _SLICE_ENCODER = re.compile(r"(backbone|axis_pos|axis_max)\.")
 # The fused network's parts bear the authors' names.
@@ -58,60 +65,20 @@ _HEADS = {
 _DEMONSTRATION_WIDTHS = {"classifier": 64, "restoration": 8, "matching": 8, "convolution": 48, "fusion": 48}
 
 
-def _lesions(name: str, title: str, head: str, sequences: tuple[ImageSequence, ...]) -> ModelSpec:
-    return ModelSpec(
-        name=f"provicnet-{name}",
-        title=f"ProViCNet, {title}",
-        task="lesion-segmentation",
-        encoder=ViTSpec(),
-        head=HeadSpec(head, 4, 128),
-        preprocess=PreprocessSpec(sequences, **_GRID),
-        labels=_CANCER_LABELS,
-        activation="softmax",
-        threshold=0.4,
-        paper=PAPER,
-        license="MIT",
-    )
+def _network(
+    name: str, title: str, task: str, head: HeadSpec, labels: tuple[str, ...], activation: str, **grid: Any
+) -> ModelSpec:
+    """A network at published size; it takes all three sequences unless the grid names others."""
+    preprocess = PreprocessSpec(**{"sequences": T2W_HBV_ADC, **_GRID, **grid})
+    spec = ModelSpec(f"provicnet-{name}", title, task, ViTSpec(), head, preprocess, labels, activation, paper=PAPER)
+    return replace(spec, license="MIT")
 
 
-_FUSION = _lesions(
-    "fusion",
-    "fusion of T2w, ADC and high-b DWI",
-    "fusion",
-    (ImageSequence.T2W, ImageSequence.ADC, ImageSequence.HBV),
-)
-_PUBLISHED = (
-    # Not normalized by the gland, which it has to find.
-    ModelSpec(
-        name="provicnet-anatomy",
-        title="ProViCNet, anatomy",
-        task="anatomy-segmentation",
-        encoder=ViTSpec(),
-        head=HeadSpec("convolution", 3, 128),
-        preprocess=PreprocessSpec((ImageSequence.T2W,), **{**_GRID, "normalization": "zscore-nonzero"}),
-        labels=(Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE),
-        activation="softmax",
-        paper=PAPER,
-        license="MIT",
-    ),
-    # Each slice of the gland counts alike: the case's logits are the mean of its slices'.
-    ModelSpec(
-        name="provicnet-classifier",
-        title="ProViCNet classifier",
-        task="classification",
-        encoder=ViTSpec(),
-        head=HeadSpec("classifier", 4, 256),
-        preprocess=PreprocessSpec(_T2W_HBV_ADC, **_GRID),
-        labels=_PIRADS_LABELS,
-        activation="softmax",
-        paper=PAPER,
-        license="MIT",
-    ),
-    _lesions("t2w", "T2w", "convolution", (ImageSequence.T2W,)),
-    _lesions("adc", "ADC", "convolution", (ImageSequence.ADC,)),
-    _lesions("hbv", "high-b DWI", "convolution", (ImageSequence.HBV,)),
-    _FUSION,
-)
+def _lesions(name: str, title: str, head: str, *sequences: ImageSequence) -> ModelSpec:
+    labels = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
+    head_spec, task = HeadSpec(head, 4, 128), "lesion-segmentation"
+    spec = _network(name, f"ProViCNet, {title}", task, head_spec, labels, "softmax", sequences=sequences)
+    return replace(spec, threshold=0.4)
 
 
 class ProViCNetFamily(EncoderFamily):
@@ -136,25 +103,19 @@ class ProViCNetFamily(EncoderFamily):
 
     def new_network(self, task: TaskInput) -> ModelSpec:
         is_image = task.head in IMAGE_HEADS
-        grid = {**_GRID, "normalization": "zscore-nonzero"} if task.finds_gland else _GRID
         head = _HEADS[task.head]
         if task.head == "dense" and set(task.sequences) == set(_FUSION_STREAMS):
             head = _FUSION.head
-        return ModelSpec(
-            name=f"provicnet-restoration-{task.id}" if is_image else f"provicnet-{task.id}",
-            title=f"ProViCNet{' restoration' if is_image else ''}, {task.network_title}",
-            task=task.id,
-            encoder=ViTSpec(),
-            head=replace(head, out_channels=len(task.labels) or 1),
-            preprocess=PreprocessSpec(
-                _FUSION.preprocess.sequences if head.kind == "fusion" else task.sequences,
-                **grid,
-                whole_volume=is_image,
-            ),
-            labels=task.labels,
-            activation=task.activation,
-            paper=PAPER,
-            license="MIT",
+        return _network(
+            f"restoration-{task.id}" if is_image else task.id,
+            f"ProViCNet{' restoration' if is_image else ''}, {task.network_title}",
+            task.id,
+            replace(head, out_channels=len(task.labels) or 1),
+            task.labels,
+            task.activation,
+            sequences=_FUSION.preprocess.sequences if head.kind == "fusion" else task.sequences,
+            normalization="zscore-nonzero" if task.finds_gland else "zscore-gland",
+            whole_volume=is_image,
         )
 
     def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
@@ -265,3 +226,32 @@ def encoder_prefixes(spec: ModelSpec) -> dict[ImageSequence, str]:
     if spec.head.kind == "fusion":
         return {sequence: f"{_FUSION_STREAMS[sequence]}." for sequence in sequences}
     return {sequence: f"encoders.{sequence}." for sequence in sequences}
+
+
+_FUSION = _lesions("fusion", "fusion of T2w, ADC and high-b DWI", "fusion", *_FUSION_STREAMS)
+_PUBLISHED = (
+    # Not normalized by the gland, which it has to find.
+    _network(
+        "anatomy",
+        "ProViCNet, anatomy",
+        "anatomy-segmentation",
+        HeadSpec("convolution", 3, 128),
+        (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE),
+        "softmax",
+        sequences=(ImageSequence.T2W,),
+        normalization="zscore-nonzero",
+    ),
+    # Each slice of the gland counts alike: the case's logits are the mean of its slices'.
+    _network(
+        "classifier",
+        "ProViCNet classifier",
+        "classification",
+        HeadSpec("classifier", 4, 256),
+        PIRADS_LABELS,
+        "softmax",
+    ),
+    _lesions("t2w", "T2w", "convolution", ImageSequence.T2W),
+    _lesions("adc", "ADC", "convolution", ImageSequence.ADC),
+    _lesions("hbv", "high-b DWI", "convolution", ImageSequence.HBV),
+    _FUSION,
+)

@@ -14,7 +14,7 @@ from ...core.placement import Prepared
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
-from ...encoders.losses import soft_dice_loss
+from ...encoders.layers import soft_dice_loss
 from ..base import LabeledCase
 from ..training import UNKNOWN, Batch, TaskTraining, stacked
 from .task import ZONES, AnatomySegmentation

@@ -12,7 +12,7 @@ from ...core.placement import Prepared
 from ...core.terms import Label
 from ...core.volume import Volume
 from ...encoders.base import ModelSpec
-from ...encoders.losses import CLASS_WEIGHTS, soft_dice_loss, tissue_loss
+from ...encoders.layers import CLASS_WEIGHTS, soft_dice_loss, tissue_loss
 from ..base import LabeledCase
 from ..lesions import class_map
 from ..training import Batch, TaskTraining, stacked

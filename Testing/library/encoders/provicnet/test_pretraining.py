@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from VFMTransferLib.encoders.losses import tissue_loss
+from VFMTransferLib.encoders.layers import tissue_loss
 from VFMTransferLib.encoders.provicnet.pretraining import contrastive_loss, draw_patches, patch_classes
 
 

@@ -1,4 +1,6 @@
-"""From a case to a network's input: order of channels, position, intensities, crop; inputs stay as they were."""
+"""From a case to a network's input: order of channels, position, intensities, crop, slices; the case stays the same."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 
@@ -12,7 +14,14 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.encoders.inputs import gland_center, stack_sequences, zscore_nonzero, zscore_within
+from VFMTransferLib.encoders.inputs import (
+    gland_center,
+    neighbor_slices,
+    normalize,
+    scale_slices,
+    slice_positions,
+    stack_sequences,
+)
 from VFMTransferLib.tasks.super_resolution.zero_filled import zero_filled
 
 
@@ -29,6 +38,13 @@ def a_spec():
 
 def a_gland(case: Case, center_mm) -> Volume:
     return ball(case[Sequence.T2W].geometry, center_mm, 6.0)
+
+
+def normalized(values: list[float], how: str, gland: list[bool] | None = None) -> list[float]:
+    """One row of voxels."""
+    array = np.array(values, np.float32).reshape(1, 1, 1, -1)
+    normalize(array, how, None if gland is None else np.array(gland).reshape(1, 1, -1))
+    return array.ravel().tolist()
 
 
 def test_grid_is_the_t2w_field_of_view_towards_left_posterior_superior(a_case, a_spec):
@@ -77,12 +93,12 @@ def test_missing_sequence_is_named(a_case, a_spec):
 
 def test_zscore_over_nonzero_voxels_by_hand():
     # 2 and 4: mean 3, population deviation 1; the zero stays.
-    assert zscore_nonzero(np.array([0.0, 2.0, 4.0])).tolist() == [0.0, -1.0, 1.0]
+    assert normalized([0, 2, 4], "zscore-nonzero") == [0, -1, 1]
 
 
 def test_zscore_leaves_zeros_alone_and_centers_a_constant():
-    assert zscore_nonzero(np.zeros(3)).tolist() == [0, 0, 0]
-    assert zscore_nonzero(np.array([0.0, 5.0, 5.0])).tolist() == [0, 0, 0]
+    assert normalized([0, 0, 0], "zscore-nonzero") == [0, 0, 0]
+    assert normalized([0, 5, 5], "zscore-nonzero") == [0, 0, 0]
 
 
 def test_of_tissue_zeros_are_normalized_too_and_stay_the_darkest(a_case):
@@ -100,7 +116,7 @@ def test_of_tissue_zeros_are_normalized_too_and_stay_the_darkest(a_case):
 
 def test_zscore_within_a_mask_moves_every_voxel():
     # Inside 1 and 3: mean 2, deviation 1.
-    assert zscore_within(np.array([1.0, 3.0, 0.0, 9.0]), np.array([1, 1, 0, 0])).tolist() == [-1, 1, -2, 7]
+    assert normalized([1, 3, 0, 9], "zscore-gland", [True, True, False, False]) == [-1, 1, -2, 7]
 
 
 def test_intensities_are_normalized_over_the_whole_field_of_view_before_the_crop(a_case, a_spec):
@@ -218,3 +234,35 @@ def test_sequence_of_another_region_is_refused(a_case, a_spec):
 def test_whole_volume_asks_for_no_gland(a_case, a_spec):
     spec = with_preprocess(a_spec, whole_volume=True)
     assert prepare(a_case, spec, crop="gland").centered_on == "whole volume"
+
+
+def test_first_two_and_last_two_slices_see_the_same_three():
+    assert [neighbor_slices(z, 5) for z in range(5)] == [(0, 1, 2), (0, 1, 2), (1, 2, 3), (2, 3, 4), (2, 3, 4)]
+
+
+def test_two_slices_repeat_the_nearest():
+    assert [neighbor_slices(z, 2) for z in range(2)] == [(0, 0, 1), (0, 1, 1)]
+
+
+def test_one_slice_is_its_own_neighbor():
+    assert neighbor_slices(0, 1) == (0, 0, 0)
+
+
+def test_positions_are_raw_numbers():
+    assert slice_positions(4, 20).tolist() == [[4.0, 20.0]]
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(256, 448), (64, 112), (37, 32)])
+def test_scaling_is_torchs_bilinear(size_in, size_out):
+    torch = pytest.importorskip("torch")
+    array = np.random.default_rng(1).normal(size=(1, 3, size_in, size_in)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(array), size=(size_out, size_out), mode="bilinear", align_corners=False
+    ).numpy()
+    np.testing.assert_allclose(scale_slices(array, size_out), expected, atol=2e-6)
+
+
+def test_scaling_leaves_the_input_unchanged():
+    array = np.ones((1, 3, 8, 8), np.float32)
+    scale_slices(array, 14)[...] = 5
+    assert (array == 1).all()
