@@ -16,8 +16,10 @@ class Lesion:
     Attributes:
         index: 1 for the largest; the value in `labels` stays the label's, not this.
         center_mm: Centroid, LPS.
+        volume_ml: Volume.
         confidence: Highest probability inside.
         mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
+        label: Name of the label.
         zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
     """
 
