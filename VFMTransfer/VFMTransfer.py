@@ -1,4 +1,4 @@
-"""VFM Transfer in 3D Slicer: the classes that Slicer looks for, each handing on to `VFMTransferSlicer`."""
+"""VFM Transfer in 3D Slicer: the classes that Slicer requires, each a thin cover of `VFMTransferSlicer`."""
 
 import importlib
 import sys
@@ -22,7 +22,7 @@ from VFMTransferSlicer.results.scene import loadTerminology
 from VFMTransferSlicer.widget import Panel, makeSections
 from VFMTransferSlicer.workers.process import theWorker
 
-# The package above says where the library lies, so it comes first.
+# The package above makes the library importable, so it comes first.
 # isort: split
 from VFMTransferLib.core.terms import RESEARCH_USE
 
@@ -52,7 +52,7 @@ class VFMTransfer(ScriptedLoadableModule):
 
 
 def onStartupCompleted():
-    """Tell other modules what there is for them, as far as Slicer was started with them."""
+    """Register what other modules offer of this one, as far as Slicer was started with them."""
     if hasattr(slicer.modules, "sampledata"):
         registerSampleData()
     if hasattr(slicer.modules, "terminologies"):
@@ -104,7 +104,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.enter()
 
     def onReload(self):
-        """Take all files of the module and the library anew; Slicer's own way takes this one only."""
+        """Reload all files of the module and the library; Slicer's own way reloads this one only."""
         for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
             del sys.modules[name]
         importlib.invalidate_caches()

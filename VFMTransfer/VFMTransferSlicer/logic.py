@@ -39,7 +39,7 @@ from VFMTransferLib.worker.messages import (
     Run,
 )
 
-from .inputs.exporting import handOver, maskOf, referenceOf, roiMask
+from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
 from .results.scene import loadArmInSteps
 from .runs import ArmInScene, RunInScene
 from .signals import Signal
@@ -51,7 +51,7 @@ _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 
 
 def missingInputs(task: str, inputs: Mapping[Sequence, object]) -> str:
-    """A sentence that says what must still be chosen; empty if nothing.
+    """A sentence on what must still be chosen; empty if nothing.
 
     Args:
         task: What is wanted.
@@ -89,10 +89,10 @@ class CaseJob:
         bundles: Name or folder of each network.
         runtime, device: As in `predict.predict`.
         gland: Where the prostate is: a segmentation or a label map.
-        roi: A box that the networks look at.
+        roi: A box around which the networks' window lies.
         name: Of the job.
-        request: What the worker is told, once all is handed over.
-        isSent: Whether the worker was told.
+        request: Sent to the worker, once all inputs are written.
+        isSent: Whether the request was sent to the worker.
         error: The first thing that failed.
     """
 
@@ -117,11 +117,11 @@ class CaseJob:
         """Write what the worker needs into the folder, an image with each step; then there is a request.
 
         Raises:
-            VFMTransferError: A node cannot be handed over; the message says what to do.
+            VFMTransferError: A node cannot be written; the message gives the remedy.
         """
         images: dict[Sequence, ImageFile] = {}
         for sequence, node in self.scene.inputs.items():
-            images[sequence] = handOver(node, self.path, sequence)
+            images[sequence] = exportVolume(node, self.path, sequence)
             yield
         masks: dict[str, ImageFile] = {}
         for name, write in self._masks().items():
@@ -177,9 +177,9 @@ class BatchJob:
     """A batch; it reads and writes folders, and leaves the scene alone.
 
     Attributes:
-        request: What the worker is told.
+        request: Sent to the worker.
         cases: What became of each case so far.
-        isSent: Whether the worker was told.
+        isSent: Whether the request was sent to the worker.
         error: The first thing that failed.
     """
 
@@ -219,8 +219,8 @@ class TransferLogic:
         failed: Emitted with a sentence to show, and details for a bug report.
         logged: Emitted with each `Log`.
         finished: Emitted last, with `done`, `canceled` or `failed`.
-        examined: Emitted with what was found on this computer.
-        machine: What was found, as `doctor.inspect` gives it; None until somebody looked.
+        inspected: Emitted with what was found on this computer.
+        machine: What was found, as `doctor.inspect` gives it; None before the first check.
     """
 
     def __init__(self, worker: WorkerClient | None = None) -> None:
@@ -229,7 +229,7 @@ class TransferLogic:
         self._job: Job | None = None
         self._last: CaseJob | None = None
         self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
-        self.failed, self.logged, self.finished, self.examined = (Signal() for _ in range(4))
+        self.failed, self.logged, self.finished, self.inspected = (Signal() for _ in range(4))
         self.machine: dict[str, Any] | None = None
 
     @property
@@ -238,7 +238,7 @@ class TransferLogic:
 
     @property
     def lastRun(self) -> RunInScene | None:
-        """The run that is on its way, else the one before; None if there was none, or its study left the scene."""
+        """The run that is on its way, else the one before; None if there was none, or its case left the scene."""
         if self._last is not None and self._job is None and not self._last.scene.isInScene:
             self._forgetLast()
         return self._last.scene if self._last is not None else None
@@ -257,7 +257,7 @@ class TransferLogic:
         reference: slicer.vtkMRMLNode | None = None,
         roi: slicer.vtkMRMLMarkupsROINode | None = None,
     ) -> list[ArmInScene]:
-        """Run networks on one study, one after the other; the first two are compared.
+        """Run networks on one case, one after the other; the first two are compared.
 
         Args:
             task: Its id, as in `tasks.TASKS`.
@@ -267,18 +267,18 @@ class TransferLogic:
             bundles: Name or folder of each network; by default the shipped pair for the task.
             runtime: `auto`, `onnx` or `torch`.
             device: As the runtime names it.
-            waitForCompletion: Return when all is done; otherwise at once, and the signals tell.
+            waitForCompletion: Return when all is done; otherwise at once, and the signals report.
             gland: Where the prostate is: a segmentation or a label map.
             reference: The truth: a segmentation or a label map, or for tasks that give images a volume.
-            roi: A box that the networks look at.
+            roi: A box around which the networks' window lies.
 
         Returns:
-            What each network says, in the order of `bundles`; without waiting, a list that fills as they finish.
+            The result of each network, in the order of `bundles`; without waiting, a list that fills as they finish.
 
         Raises:
             MissingSequenceError: The task needs a volume that is not given.
             JobError: A run is not finished yet.
-            VFMTransferError: It failed; the message says what to do. Arms that were done before are in the scene.
+            VFMTransferError: It failed; the message gives the remedy. Arms that were done before are in the scene.
         """
         volumes = {Sequence.T2W: t2w, Sequence.HBV: hbv, Sequence.ADC: adc}
         find_task(task)
@@ -312,11 +312,11 @@ class TransferLogic:
             task, bundles, runtime, device, waitForCompletion: As for `run`.
 
         Returns:
-            What became of each case; without waiting, a list that fills as they finish. `caseDone` tells too.
+            What became of each case; without waiting, a list that fills as they finish. `caseDone` reports it too.
 
         Raises:
             JobError: A run is not finished yet.
-            VFMTransferError: A case failed, or all; the message says what to do. What is done is in the output.
+            VFMTransferError: A case failed, or all; the message gives the remedy. What is done is in the output.
         """
         self._requireReady(waitForCompletion)
         find_task(task)
@@ -327,9 +327,9 @@ class TransferLogic:
         return job.cases
 
     def setMachine(self, machine: dict[str, Any] | None) -> None:
-        """Tell all what was found on this computer; None where nothing could be."""
+        """Set and emit what was found on this computer; None where nothing could be."""
         self.machine = machine
-        self.examined.emit(machine)
+        self.inspected.emit(machine)
 
     def cancel(self) -> None:
         """Stop the run; what is finished stays. Answered within about a second by `finished`."""
@@ -406,14 +406,14 @@ class TransferLogic:
         elif isinstance(reply, Error):
             error = getattr(errors, reply.kind, VFMTransferError)(reply.sentence)
             self._fail(job, error, reply.details)
-        elif len(job.scene.arms) > 1:  # without both nobody could look at it
+        elif len(job.scene.arms) > 1:  # with a single one there is nothing to compare
             job.scene.comparison = json.loads((job.path / reply.file).read_text("utf-8"))
             job.scene.folder = job.path
             self.compared.emit(job.scene)
         yield
 
     def _fail(self, job: Job, error: Exception, details: str = "") -> None:
-        """Tell of the first thing that failed; what follows is its consequence."""
+        """Report the first failure; what follows is its consequence."""
         if job.error is not None:
             return
         job.error = error

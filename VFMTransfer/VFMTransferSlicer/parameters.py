@@ -14,13 +14,13 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 @parameterNodeWrapper
 class VFMTransferParameterNode:
-    """The choices of one study.
+    """The choices of one case.
 
     Attributes:
         t2w, hbv, adc: Its volumes.
         gland: Where the prostate is.
         reference: The truth: a segmentation, or for tasks that give images a volume.
-        roi: A box that the networks look at.
+        roi: A box around which the networks' window lies.
         task: Its id, as in `tasks.TASKS`.
         bundleA, bundleB: Names of the networks; empty for none.
         runtime, device: As in `predict.predict`.

@@ -19,7 +19,7 @@ _MIN_S = 1.0
 
 @dataclass
 class ArmInScene:
-    """What one network says of the study, as nodes.
+    """One network's result for the case, as nodes.
 
     Attributes:
         bundle: Name of the network.
@@ -49,8 +49,8 @@ class RunInScene:
     """One run, as far as it has come.
 
     Attributes:
-        task: What was asked.
-        inputs: What the networks saw.
+        task: Its id.
+        inputs: What the networks got.
         about: The input on whose grid the results lie.
         arms: A, then B, as they finish.
         reference: The truth, if one was given.
@@ -68,7 +68,7 @@ class RunInScene:
 
     @property
     def isInScene(self) -> bool:
-        """Whether the study is still in a scene."""
+        """Whether the case is still in a scene."""
         return self.about.GetScene() is not None
 
 

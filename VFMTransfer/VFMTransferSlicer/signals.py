@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Signal:
-    """Tells all who asked, in the order in which they asked."""
+    """Calls what is connected, in the order of connection."""
 
     def __init__(self) -> None:
         self._slots: list[Callable[..., Any]] = []

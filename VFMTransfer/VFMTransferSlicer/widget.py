@@ -1,4 +1,4 @@
-"""The panel: its sections, put together and told of every change."""
+"""The panel: its sections, put together and updated with every change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .panel.setup import SetupSection
 from .panel.views import ViewSection
 from .parameters import VFMTransferParameterNode
 
-# A section that changes a choice while it is told of another one: all are told once more, but not for ever.
+# A section may change a choice while it is updated: all are updated again, but not for ever.
 _MAX_ROUNDS = 5
 
 
 def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
-    """The sections, acquainted with each other; what others ask is told first.
+    """The sections, connected with each other; one that others depend on comes first.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
@@ -46,8 +46,8 @@ class Panel(VTKObservationMixin):
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Its signals tell when the state of a run changes.
-        sections: Told of every change, in this order.
+        logic: Its signals report the state of a run.
+        sections: Updated with every change, in this order.
     """
 
     def __init__(self, ui: SimpleNamespace, logic: TransferLogic, sections: Sequence[Section]) -> None:
@@ -57,7 +57,7 @@ class Panel(VTKObservationMixin):
         self._parameters: VFMTransferParameterNode | None = None
         self._guiTag: int | None = None
         self._isUpdating = self._isStale = False
-        for signal in (logic.started, logic.armLoaded, logic.compared, logic.finished, logic.examined):
+        for signal in (logic.started, logic.armLoaded, logic.compared, logic.finished, logic.inspected):
             signal.connect(lambda *_: self.update())
         self.update()
 
@@ -86,7 +86,7 @@ class Panel(VTKObservationMixin):
                 section.close()
 
     def update(self, caller=None, event=None) -> None:
-        """Tell all sections that something changed."""
+        """Update all sections."""
         self._isStale = True
         if self._isUpdating:
             return

@@ -111,7 +111,7 @@ def test_few_slices_another_plane_and_skewed_axes_are_told(scene):
     warnings = describeGeometry(node, Sequence.HBV).warnings
     assert warnings == (
         "Its axes are not at right angles; resample it first.",
-        "It is sagittal, but networks know axial images.",
+        "It is sagittal, but networks need axial images.",
     )
 
 

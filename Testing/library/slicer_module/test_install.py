@@ -31,7 +31,7 @@ from VFMTransferSlicer.setup.install import (
     planTorchCompanions,
     whyPipFailed,
 )
-from VFMTransferSlicer.setup.installer import Examination, Installer, parseReport
+from VFMTransferSlicer.setup.installer import Inspection, Installer, parseReport
 from VFMTransferSlicer.setup.machine_report import (
     devices,
     gpuUnavailableReason,
@@ -260,7 +260,7 @@ def test_what_was_installed_is_told_as_it_was_found():
         ("/usr/bin/python: No module named pip", "has no pip"),
         ("ERROR: No matching distribution found for onnxruntime>=1.20", "no ready-made package"),
         ("error: uninstall-no-record-file\n\n× Cannot uninstall onnxruntime None", "record is missing"),
-        ("ERROR: Something new.", "It said: Something new."),
+        ("ERROR: Something new.", "Its message: Something new."),
     ],
 )
 def test_each_failure_of_pip_says_what_to_do(line, words):
@@ -290,7 +290,7 @@ def make_child(loop):
 
 
 class Heard:
-    """What an examination told."""
+    """What an inspection told."""
 
     def __init__(self) -> None:
         self.report, self.failure = None, None
@@ -298,45 +298,45 @@ class Heard:
     def fail(self, sentence: str, details: str) -> None:
         self.failure = sentence
 
-    def hear(self, report: dict) -> None:
+    def receive(self, report: dict) -> None:
         self.report = report
 
 
 @pytest.fixture
-def heard():
+def received():
     return Heard()
 
 
-def examine(loop, heard, make_child) -> None:
-    examination = Examination(heard.hear, heard.fail, loop.callLater, make_child)
-    examination.start()
-    assert examination.isRunning
-    loop.turn_until(lambda: heard.report or heard.failure)
-    assert not examination.isRunning
+def inspect(loop, received, make_child) -> None:
+    inspection = Inspection(received.receive, received.fail, loop.callLater, make_child)
+    inspection.start()
+    assert inspection.isRunning
+    loop.turn_until(lambda: received.report or received.failure)
+    assert not inspection.isRunning
 
 
-def test_a_child_process_looks_at_this_python(loop, heard, make_child):
-    examine(loop, heard, make_child)
-    assert isReady(heard.report)
-    assert statusLines(heard.report)[0].startswith("Ready: ONNX Runtime")
+def test_a_child_process_looks_at_this_python(loop, received, make_child):
+    inspect(loop, received, make_child)
+    assert isReady(received.report)
+    assert statusLines(received.report)[0].startswith("Ready: ONNX Runtime")
 
 
-def test_an_examination_that_takes_too_long_is_stopped(loop, heard, make_child, monkeypatch):
+def test_an_examination_that_takes_too_long_is_stopped(loop, received, make_child, monkeypatch):
     monkeypatch.setattr(installer_file, "EXAMINATION_MS", 1)
-    examine(loop, heard, make_child)
-    assert "was stopped" in heard.failure
+    inspect(loop, received, make_child)
+    assert "was stopped" in received.failure
 
 
-def test_a_python_that_is_none_is_said(loop, heard, make_child, tmp_path):
-    examine(loop, heard, partial(make_child, python=str(tmp_path / "none")))
-    assert heard.failure.startswith("Python could not be started.")
+def test_a_python_that_is_none_is_said(loop, received, make_child, tmp_path):
+    inspect(loop, received, partial(make_child, python=str(tmp_path / "none")))
+    assert received.failure.startswith("Python could not be started.")
 
 
-def test_a_new_examination_takes_the_place_of_the_former(loop, heard, make_child):
+def test_a_new_examination_takes_the_place_of_the_former(loop, received, make_child):
     reports = []
-    examination = Examination(reports.append, heard.fail, loop.callLater, make_child)
-    examination.start()
-    examination.start()
+    inspection = Inspection(reports.append, received.fail, loop.callLater, make_child)
+    inspection.start()
+    inspection.start()
     loop.turn_until(lambda: reports)
     loop.processEvents(0.2)
     assert len(reports) == 1

@@ -141,7 +141,7 @@ def test_a_reading_goes_from_start_to_the_tally(section, ui, logic, views):
     preferred = ("first", "second")[order[0]]
     assert ui.readingStatusLabel.text.endswith(f"You preferred {preferred}.")
     assert f"{preferred}: 1\n" in ui.readingTallyLabel.text
-    assert "n = 1 without ties: p = 1.000.\nToo few to tell" in ui.readingTallyLabel.text
+    assert "n = 1 without ties: p = 1.000.\nToo few" in ui.readingTallyLabel.text
     assert section.said == [True, False]
 
 
@@ -260,7 +260,7 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     section.parameters = SimpleNamespace(readingTable=None)
     section.setParameters(section.parameters)
     click(ui, "Resume")
-    assert ui.readingStatusLabel.text == "1 readings taken from readings.csv."
+    assert ui.readingStatusLabel.text == "1 readings loaded from readings.csv."
     click(ui, "Start", True)
     assert ui.readingLeftButton.checked
 

@@ -16,7 +16,7 @@ from VFMTransferSlicer.setup.install import (
     torchCommands,
     torchExtensionUnavailableReason,
 )
-from VFMTransferSlicer.setup.installer import Examination, Installer
+from VFMTransferSlicer.setup.installer import Inspection, Installer
 from VFMTransferSlicer.signals import Signal
 
 READY, NOTHING = a_report(["onnxruntime"]), a_report([])
@@ -68,11 +68,11 @@ class ALogic:
     """What the section uses of the logic."""
 
     def __init__(self) -> None:
-        self.machine, self.isRunning, self.examined = None, False, Signal()
+        self.machine, self.isRunning, self.inspected = None, False, Signal()
 
     def setMachine(self, machine) -> None:  # noqa: N802
         self.machine = machine
-        self.examined.emit(machine)
+        self.inspected.emit(machine)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def logic():
 def closed(in_qt, ui, logic, children, answers, later, monkeypatch):  # noqa: F811
     """The section before the panel is first opened."""
     sys.modules["qt"].qVersion = lambda: "5.15.2"
-    monkeypatch.setattr(Examination.__init__, "__defaults__", (children,))
+    monkeypatch.setattr(Inspection.__init__, "__defaults__", (children,))
     monkeypatch.setattr(Installer.__init__, "__defaults__", (children, None))
     from VFMTransferSlicer.panel import setup
 
@@ -272,7 +272,7 @@ def test_a_python_that_cannot_look_at_itself_is_said(closed, children, ui, later
     closed.setParameters(SomeParameters())
     later.pop(0)()
     children.end_all()
-    assert ui.setupStatusLabel.text.startswith("Python could not look at itself")
+    assert ui.setupStatusLabel.text.startswith("Python could not be inspected")
     assert not ui.setupCollapsibleButton.collapsed
     assert ui.setupCheckButton.enabled
 
@@ -303,7 +303,7 @@ def test_a_closed_panel_hears_of_nothing(open_with, ui, children):
     assert ui.setupStatusLabel.text == "Installing…"
     assert children.pip_steps == ["list", "install"]  # what was begun goes on
     looks = len(children.started)
-    section.examine()
+    section.inspect()
     assert len(children.started) == looks
 
 

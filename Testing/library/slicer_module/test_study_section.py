@@ -138,7 +138,7 @@ def test_lines_follow_volumes_networks_and_transforms(panel, scene, ui):
     node.SetAndObserveTransformNodeID(transform.GetID())
     assert "axial, oblique by 30° · moved by 'To the world'" in ui.t2wGeometryLabel.text
     transform.SetMatrixTransformToParent(matrix_of([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
-    assert "It is sagittal, but networks know axial images." in ui.t2wGeometryLabel.text
+    assert "It is sagittal, but networks need axial images." in ui.t2wGeometryLabel.text
     panel.parameters.bundleA = "there is none of this name"
     assert "resampled" not in ui.t2wGeometryLabel.text
 

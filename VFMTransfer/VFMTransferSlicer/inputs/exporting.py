@@ -37,12 +37,12 @@ _WORDS: tuple[tuple[Label, frozenset[str]], ...] = (
 
 
 def labelOf(segment: slicer.vtkSegment) -> Label | None:
-    """What a segment stands for, by its terminology, else by the words of its name; None if neither tells."""
+    """What a segment stands for, by its terminology, else by the words of its name; None if neither is clear."""
     words = set(re.split(r"[^a-z0-9]+", segment.GetName().lower()))
     byName = next((label for label, own in _WORDS if words & own), None)
     code = _codeOf(segment)
     coded = [label for label, term in LABEL_TERMS.items() if term.type.value == code]
-    if len(coded) > 1:  # a mass: only the name tells which
+    if len(coded) > 1:  # a mass: only the name states which
         return byName if byName in coded else Label.CSPCA
     return coded[0] if coded else byName
 
@@ -136,7 +136,7 @@ def _named(node: slicer.vtkMRMLSegmentationNode, segments: Iterable[str] | None 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def handOver(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) -> ImageFile:
+def exportVolume(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) -> ImageFile:
     """Write a volume's voxels into a job's folder, and say where in the world they lie.
 
     Parent transforms count; the node itself stays as it is.
@@ -220,7 +220,7 @@ def maskOf(node: slicer.vtkMRMLNode, volume: slicer.vtkMRMLScalarVolumeNode, fol
         OutputError: The file cannot be written.
     """
     if not node.IsA("vtkMRMLSegmentationNode"):
-        return handOver(node, folder, name)
+        return exportVolume(node, folder, name)
     return _write(node, volume, glandValues(node), folder / f"{name}.npy")
 
 
@@ -237,7 +237,7 @@ def referenceOf(
         spec: Of the first network, which says what its values mean.
 
     Raises:
-        ImageError: A segment cannot be told to be one of the network's labels, or the node is of the wrong kind.
+        ImageError: A segment is not recognized as one of the network's labels, or the node is of the wrong kind.
         GeometryError: A parent transform bends it.
         OutputError: The file cannot be written.
     """
@@ -247,7 +247,7 @@ def referenceOf(
     if task.output == "image" and (isSegmentation or node.IsA("vtkMRMLLabelMapVolumeNode")):
         raise ImageError(f"Reference '{node.GetName()}' must be a volume for this task, but marks structures.")
     if not isSegmentation:
-        return handOver(node, folder, name)
+        return exportVolume(node, folder, name)
     mayBeEmpty = task.finds_lesions  # no cancer is a truth as well
     return _write(node, volume, referenceValues(node, spec), folder / f"{name}.npy", mayBeEmpty)
 

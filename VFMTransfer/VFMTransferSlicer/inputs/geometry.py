@@ -132,7 +132,7 @@ def _warnings(
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
         yield "Its axes are not at right angles; resample it first."
     if plane != "axial":
-        yield f"It is {plane}, but networks know axial images."
+        yield f"It is {plane}, but networks need axial images."
     if sequence is Sequence.T2W and min(grid.size) < _FEWEST_SLICES:
         yield f"It has only {min(grid.size)} slices; the prostate may not be whole."
     if sequence is Sequence.ADC:

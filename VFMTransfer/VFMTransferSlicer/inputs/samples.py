@@ -246,7 +246,7 @@ class PhantomMaker:
         return self._folder is not None
 
     def make(self, seed: int, scene: slicer.vtkMRMLScene) -> None:
-        """Bring a phantom into the scene, unless it is there; `loaded` or `failed` tells.
+        """Bring a phantom into the scene, unless it is there; `loaded` or `failed` is emitted.
 
         Raises:
             JobError: Another one is on its way.
@@ -268,7 +268,7 @@ class PhantomMaker:
         self._process.start()
 
     def cancel(self) -> None:
-        """Stop, and leave nothing; nobody is told. The end of the scene does this as well."""
+        """Stop, and leave nothing, without a signal. The end of the scene does this as well."""
         if self.isBusy:
             if self._process is not None and self._process.isRunning:
                 self._process.cancel()

@@ -93,7 +93,7 @@ _DIFFUSION = wordSet("dwi edwi diff diffusion trace tracew hbv bval resolve")
 _EXPONENTIAL = wordSet("eadc exp exponential")
 _HIGH_B = wordSet("hbv highb hb")
 _CALCULATED = wordSet("computed syn")
-# Words by which results, truths and masks, made from a scan, are told from it.
+# Words by which results, truths and masks, made from a scan, are distinguished from it.
 _NO_SCAN = wordSet(
     "super resolved sr corrected distorted undistorted displacement probability probabilities difference true "
     "mask masks label labels seg segmentation gland zones lesion lesions"
@@ -213,7 +213,7 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
     Args:
         node: The volume.
         place: Its place in the scene.
-        tagOf: Tells the tags of volumes that were loaded from DICOM; without it names must do.
+        tagOf: Returns the tags of volumes that were loaded from DICOM; without it names must do.
     """
     instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split() if tagOf else []
 
@@ -241,7 +241,7 @@ def seriesOf(node: slicer.vtkMRMLScalarVolumeNode, place: int, tagOf: TagOf | No
 
 
 def planeOf(node: slicer.vtkMRMLScalarVolumeNode, words: frozenset[str] = frozenset()) -> str:
-    """The plane of a volume's slices where it lies in the world; for cubes of equal voxels its name may tell."""
+    """The plane of a volume's slices where it lies in the world; for cubes of equal voxels its name may state it."""
     axis = sliceAxis(node)
     if axis is None:
         named = [plane for word, plane in _PLANE_WORDS.items() if word in words]

@@ -73,8 +73,8 @@ def findStudy(scene: slicer.vtkMRMLScene, tagOf: TagOf | None = None) -> FoundSt
     loaded from.
 
     Args:
-        scene: Results of networks, label maps and the like in it are left out.
-        tagOf: Tells DICOM tags; see `b_values.TagOf`.
+        scene: Results of networks, label maps and the like in it are ignored.
+        tagOf: Returns DICOM tags; see `b_values.TagOf`.
     """
     found = FoundStudy()
     studies = _studies(scene, tagOf)

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Section(Protocol):
-    """What the panel asks of a section."""
+    """The interface of a section."""
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
-        """Show these choices, and write into them from now on; None while there is no study to choose from."""
+        """Show these choices, and write into them from now on; None while there is no case to choose from."""
 
     def update(self) -> None:
-        """Enable what can be used now, and say why the rest cannot."""
+        """Enable what can be used now, and show why the rest cannot."""
 
 
 @runtime_checkable
@@ -23,4 +23,4 @@ class Closing(Protocol):
     """A section that has something outside the panel: views, timers, child processes."""
 
     def close(self) -> None:
-        """Leave nothing of it behind; the module goes, or is loaded anew."""
+        """Leave nothing of it behind; the module goes, or is loaded again."""

@@ -33,10 +33,10 @@ from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
 from ..workers.process import MakeProcess, newProcess
 
-# A study comes into the scene volume by volume; so long after the last one it is taken to be whole.
+# A case comes into the scene volume by volume; so long after the last one it counts as whole.
 _SETTLED_MS = 400
 _WARNING = "⚠"
-_OPTIONAL = ("gland", "reference", "roi")  # what belongs to one study only
+_OPTIONAL = ("gland", "reference", "roi")  # what belongs to one case only
 
 
 def databaseTag(instance: str, tag: str) -> str:
@@ -46,14 +46,14 @@ def databaseTag(instance: str, tag: str) -> str:
 
 
 class InputsSection(VTKObservationMixin):
-    """Chooses volumes for the user, and says how they lie. What the user chose stays as it is.
+    """Chooses volumes for the user, and shows how they lie. What the user chose stays as it is.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Tells whether a run is on its way.
+        logic: Has the state of a run.
         later: Calls a function after so many milliseconds.
         makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
-        show: Shows a volume that the user asked for.
+        show: Shows a volume that the user chose.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class InputsSection(VTKObservationMixin):
         ui.phantomButton.connect("clicked(bool)", self.onNewPhantom)
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
-        """Other choices, or none; where nothing is chosen, the newest study is."""
+        """Other choices, or none; where nothing is chosen, the newest case is."""
         self.removeObservers()
         self._parameters = parameters
         self._described = ()
@@ -104,7 +104,7 @@ class InputsSection(VTKObservationMixin):
             self._describe()
 
     def onNodeAdded(self, caller=None, event=None) -> None:
-        """Something came into the scene; when no more comes, it may be a study."""
+        """Something came into the scene; when no more comes, it may be a case."""
         self._arrivals += 1
         arrival = self._arrivals
         self._later(_SETTLED_MS, lambda: arrival == self._arrivals and self._fillEmpty())
@@ -114,12 +114,12 @@ class InputsSection(VTKObservationMixin):
             self._describe()
 
     def onFill(self, checked: bool = False) -> None:
-        """The user wants the newest study, whatever was chosen before."""
+        """The user chooses the newest case, whatever was chosen before."""
         found = findStudy(slicer.mrmlScene, databaseTag)
         if not found.isEmpty:
             self._choose(found.volumes)
             self._takeTruth()
-        self._say(" ".join(found.sentences))
+        self._showMessage(" ".join(found.sentences))
 
     def onSample(self, checked: bool = False) -> None:
         self._make(SAMPLE_SEED)
@@ -129,8 +129,8 @@ class InputsSection(VTKObservationMixin):
         self._make(max({SAMPLE_SEED} | seedsIn(slicer.mrmlScene)) + 1)
 
     def onPhantom(self, phantom: PhantomInScene) -> None:
-        """A phantom is there: it is chosen, for it was asked for."""
-        self._say(_("{name} is loaded.").format(name=nameOf(phantom.seed)))
+        """A phantom is there: it is chosen, for the user requested it."""
+        self._showMessage(_("{name} is loaded.").format(name=nameOf(phantom.seed)))
         if self._parameters is not None:
             self._choose(phantom.volumes)
             self._takeTruth()
@@ -138,17 +138,17 @@ class InputsSection(VTKObservationMixin):
         self.update()
 
     def onPhantomFailed(self, sentence: str, details: str) -> None:
-        self._say(sentence, details)
+        self._showMessage(sentence, details)
         self.update()
 
     def _make(self, seed: int) -> None:
-        self._say(_("Making {name}; it takes some seconds.").format(name=nameOf(seed)))
+        self._showMessage(_("Making {name}; it takes some seconds.").format(name=nameOf(seed)))
         with slicer.util.tryWithErrorDisplay(_("The phantom could not be made.")):
             self._maker.make(seed, slicer.mrmlScene)
         self.update()
 
     def _fillEmpty(self) -> None:
-        """Choose the newest study where nothing is chosen, or what arrived of it since; never replace a choice."""
+        """Choose the newest case where nothing is chosen, or what arrived of it since; never replace a choice."""
         if self._parameters is None or self._logic.isRunning or self._maker.isBusy:
             return
         chosen = self._volumes()
@@ -157,7 +157,7 @@ class InputsSection(VTKObservationMixin):
         found = findStudy(slicer.mrmlScene, databaseTag)
         if any(node is not None and node is not found.volumes[sequence] for sequence, node in chosen.items()):
             return
-        # What was offered once, and is not chosen, the user does not want.
+        # What was offered once, and is not chosen, the user has declined.
         new = {
             sequence: node
             for sequence, node in found.volumes.items()
@@ -167,10 +167,10 @@ class InputsSection(VTKObservationMixin):
             self._offered |= {node.GetID() for node in new.values()}
             self._set(new)
             self._takeTruth()
-            self._say(" ".join(found.sentences))
+            self._showMessage(" ".join(found.sentences))
 
     def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
-        """Choose a study; what was chosen beside another one is let go."""
+        """Choose a case; what was chosen beside another one is cleared."""
         if volumes[Sequence.T2W] is not self._parameters.t2w:
             for name in _OPTIONAL:
                 setattr(self._parameters, name, None)
@@ -202,7 +202,7 @@ class InputsSection(VTKObservationMixin):
                 chosen.reference = aside
 
     def _describe(self) -> None:
-        """Fill the lines below the selectors, if anything changed that they tell of."""
+        """Fill the lines below the selectors, if anything changed that they show."""
         volumes = self._volumes()
         about = volumes[TASKS[self._parameters.task].reference]
         state = (self._parameters.task, self._parameters.bundleA, *(_stateOf(node) for node in volumes.values()))
@@ -218,7 +218,7 @@ class InputsSection(VTKObservationMixin):
             label.visible = bool(label.text)
 
     def _watch(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
-        """Hear when a volume is moved, which changes no choice."""
+        """Observe when a volume is moved, which changes no choice."""
         self.removeObservers(self.onVolumeMoved)
         for node in volumes:
             if node is not None:
@@ -227,10 +227,10 @@ class InputsSection(VTKObservationMixin):
     def _spec(self) -> ModelSpec | None:
         try:
             return find_bundle(self._parameters.bundleA).spec if self._parameters.bundleA else None
-        except VFMTransferError:  # the section of the networks says so
+        except VFMTransferError:  # the section of the networks reports it
             return None
 
-    def _say(self, sentence: str, details: str = "") -> None:
+    def _showMessage(self, sentence: str, details: str = "") -> None:
         self._ui.studyNoteLabel.text = sentence
         self._ui.studyNoteLabel.toolTip = details
 
@@ -242,7 +242,7 @@ def _lines(described: Described) -> Iterable[str]:
 
 
 def _stateOf(node: slicer.vtkMRMLScalarVolumeNode | None) -> tuple:
-    """What changes with all that is told of a volume."""
+    """What changes with all that is shown of a volume."""
     if node is None:
         return ()
     parent, image = node.GetParentTransformNode(), node.GetImageData()

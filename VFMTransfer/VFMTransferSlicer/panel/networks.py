@@ -202,11 +202,11 @@ class Importing:
             return
         try:
             if why := self._unavailableReason(list(paths)):
-                self._say(why)
+                self._showMessage(why)
                 return
             options = self._replacing(list(paths))
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
             return
         if options is None:
             return
@@ -218,7 +218,7 @@ class Importing:
                 self._finish(exitCode, output, lastLines)
 
         child = self._child = self._makeChild(arguments, self._lines.append, onDone)
-        self._say(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
+        self._showMessage(_("Importing {name}").format(name=", ".join(path.name for path in paths)))
         child.start()
 
     def _unavailableReason(self, paths: list[Path]) -> str:
@@ -247,10 +247,10 @@ class Importing:
             self._log(self._networks.welcome(json.loads(output)["folder"]))
             return
         sentence = lastLines[-1] if lastLines else _("The import ended with {code}.").format(code=exitCode)
-        self._say(sentence, "\n".join(self._lines))
+        self._showMessage(sentence, "\n".join(self._lines))
         self._networks.rereadCatalog()
 
-    def _say(self, sentence: str, details: str = "") -> None:
+    def _showMessage(self, sentence: str, details: str = "") -> None:
         """Show a sentence at the networks, and here at the buttons."""
         self._networks.say(sentence, details)
         self._log(sentence)
@@ -268,7 +268,7 @@ class NetworksSection:
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Tells whether a run is on its way, and how long it took.
+        logic: Has the state of a run, and how long it took.
         store: Keeps how long a network took; by default Slicer's settings.
 
     Attributes:
@@ -294,7 +294,7 @@ class NetworksSection:
         self._importing = Importing(ui, self)
         logic.armLoaded.connect(self.onArmLoaded)
 
-    # ---- what the panel and the logic say
+    # ---- what the panel and the logic report
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         """Other choices, or none; where nothing is chosen yet, the usual pair is."""
@@ -383,10 +383,10 @@ class NetworksSection:
         self.changed.emit()
 
     def welcome(self, folder: str) -> str:
-        """A network is new: it is chosen where it fits, and otherwise it is said where it is.
+        """A network is new: it is chosen where it fits, and otherwise a message names its place.
 
         Returns:
-            What is said.
+            The message.
         """
         self._catalog = read_catalog()
         found = next(bundle for bundle in self._catalog.bundles if str(bundle.folder) == folder)

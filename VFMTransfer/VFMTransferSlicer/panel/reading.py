@@ -57,7 +57,7 @@ def tallyText(tally: Tally, names: list[str]) -> str:
         p = "p < 0.001" if tally.pValue < 0.001 else f"p = {tally.pValue:.3f}"
         lines.append(_("Exact two-sided sign test, n = {n} without ties: {p}.").format(n=tally.preferences, p=p))
     if 0 < tally.preferences < FEWEST_FOR_SIGNIFICANCE:
-        caution = _("Too few to tell: fewer than {fewest} cannot give p < 0.05.")
+        caution = _("Too few: less than {fewest} cannot give p < 0.05.")
         lines.append(caution.format(fewest=FEWEST_FOR_SIGNIFICANCE))
     return "\n".join(lines)
 
@@ -79,7 +79,7 @@ class ReadingFiles:
         say: Callable[[str], None],
         taken: Callable[[], None],
     ) -> None:
-        self._ui, self._table, self._say, self._taken = ui, table, say, taken
+        self._ui, self._table, self._showMessage, self._taken = ui, table, say, taken
         ui.readingExportButton.connect("clicked(bool)", self.onExport)
         ui.readingResumeButton.connect("clicked(bool)", self.onResume)
 
@@ -97,9 +97,9 @@ class ReadingFiles:
         try:
             writeCsv(self._table(True).readings(), Path(path))
         except (VFMTransferError, OSError) as error:
-            self._say(str(error))
+            self._showMessage(str(error))
         else:
-            self._say(_("Saved {name}.").format(name=Path(path).name))
+            self._showMessage(_("Saved {name}.").format(name=Path(path).name))
 
     def onResume(self, checked: bool = False) -> None:
         """Take the readings of a CSV file into the scene."""
@@ -111,9 +111,9 @@ class ReadingFiles:
         try:
             taken = self._table(True).add(readCsv(Path(path)))
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
         else:
-            self._say(_("{count} readings taken from {name}.").format(count=taken, name=Path(path).name))
+            self._showMessage(_("{count} readings loaded from {name}.").format(count=taken, name=Path(path).name))
             self._taken()
 
 
@@ -149,7 +149,7 @@ class ReadingSection:
         self._session: BlindedReading | None = None
         self._answer: Reading | None = None
         self._unseen = Changes()
-        self._files = ReadingFiles(ui, self._table, self._say, self.update)
+        self._files = ReadingFiles(ui, self._table, self._showMessage, self.update)
         self._sides = {
             Side.LEFT: ui.readingLeftButton,
             Side.EQUAL: ui.readingEqualButton,
@@ -165,7 +165,7 @@ class ReadingSection:
         logic.armLoaded.connect(self.onArmLoaded)
         logic.finished.connect(self.onRunFinished)
 
-    # ---- what the panel and the logic say
+    # ---- what the panel and the logic report
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         """Other choices, or none while another module is open; a reading that goes on stays."""
@@ -173,7 +173,7 @@ class ReadingSection:
         self.update()
 
     def update(self) -> None:
-        """Say what can be done now; a reading whose study left the scene ends."""
+        """Show what can be done now; a reading whose case left the scene ends."""
         if self._session is not None and self._logic.lastRun is not self._run:
             self._end()
         readings = self._readings()
@@ -198,7 +198,7 @@ class ReadingSection:
         self._session = self._answer = None
         if self._isOn:
             self._hide(True)
-            self._say(_("The networks of this run will be shown without their names."))
+            self._showMessage(_("The networks of this run will be shown without their names."))
         self.update()
 
     def onArmLoaded(self, arm: ArmInScene) -> None:
@@ -225,7 +225,7 @@ class ReadingSection:
             self._begin()
         else:
             self._end()
-            self._say(_("Stopped. A reading that was not revealed can be changed when you start again."))
+            self._showMessage(_("Stopped. A reading that was not revealed can be changed when you start again."))
         self.update()
 
     def answer(self, side: Side) -> None:
@@ -237,9 +237,9 @@ class ReadingSection:
             reading = self._session.answer(side, combo.itemData(combo.currentIndex))
             self._table(isNeeded=True).put(reading)
             self._answer = reading
-            self._say(_("Noted. You may change your mind until the networks are revealed."))
+            self._showMessage(_("Noted. You may change your mind until the networks are revealed."))
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
         self.update()
 
     def onConfidence(self, index: int) -> None:
@@ -253,13 +253,13 @@ class ReadingSection:
         try:
             table.reveal()
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
             return
         if self._session is not None:
             self._views.unblind()
         self._session = self._answer = None
         self._hide(False)
-        self._say(revealedText(answer) if answer is not None else _("All readings are revealed."))
+        self._showMessage(revealedText(answer) if answer is not None else _("All readings are revealed."))
         self.update()
 
     # ---- within
@@ -268,7 +268,7 @@ class ReadingSection:
         """Show the last run blinded, if there is one to read."""
         run = self._logic.lastRun
         if run is None or self._logic.isRunning:
-            self._say(_("The networks of the next run will be shown without their names."))
+            self._showMessage(_("The networks of the next run will be shown without their names."))
             return
         try:
             subject = subjectOf(run)
@@ -278,13 +278,13 @@ class ReadingSection:
         except VFMTransferError as error:
             self._answer = None
             self._hide(False)
-            self._say(str(error))
+            self._showMessage(str(error))
             return
         self._views.show(order=self._session.order, isBlinded=True)
-        self._say(_("Which is better, left or right? Look as long as you like; the time is noted."))
+        self._showMessage(_("Which is better, left or right? Take your time; it is recorded."))
 
     def _end(self) -> None:
-        """Stop reading. What is on the screen goes, for it would tell the order of a reading that may change yet."""
+        """Stop reading. The views close, for they would reveal the order of a reading that may change yet."""
         if self._session is not None:
             self._views.restore()
         self._isOn = False
@@ -322,7 +322,7 @@ class ReadingSection:
         return table
 
     def _readings(self) -> list[Reading]:
-        """All readings in the scene, told in the tally."""
+        """All readings in the scene, counted in the tally."""
         try:
             table = self._table()
             readings = table.readings() if table is not None else []
@@ -352,5 +352,5 @@ class ReadingSection:
             self.ui.readingConfidenceComboBox.addItem(titles.get(confidence, str(confidence)), confidence)
         self.ui.readingConfidenceComboBox.setCurrentIndex(CONFIDENCES.index(_USUAL_CONFIDENCE))
 
-    def _say(self, sentence: str) -> None:
+    def _showMessage(self, sentence: str) -> None:
         self.ui.readingStatusLabel.text = sentence

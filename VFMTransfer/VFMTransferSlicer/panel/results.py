@@ -1,4 +1,4 @@
-"""Results on the panel: the numbers side by side, where to look first, and what can be saved. Needs Qt."""
+"""Results on the panel: the numbers side by side, where to go first, and what can be saved. Needs Qt."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MAX_HEIGHT_PX = 240  # a longer table scrolls
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and what more is said of it under the mouse."""
+    """A text and its tooltip."""
 
     text: str
     tip: str = ""
@@ -166,15 +166,15 @@ class Exports:
         ui.exportSegButton.connect("clicked(bool)", self.onSegmentations)
 
     def update(self, isBlinded: bool) -> None:
-        """Enable what can be saved, and say why the rest cannot.
+        """Enable what can be saved, and show why the rest cannot.
 
         Args:
-            isBlinded: Whether the networks' names are hidden, which files would tell.
+            isBlinded: Whether the networks' names are hidden, which files would reveal.
         """
         run = self._logic.lastRun
-        if run is not self._saved:  # what was said of another run
+        if run is not self._saved:  # a message on another run
             self._saved = run
-            self._say("")
+            self._showMessage("")
         hidden = _("Not while the networks are read blinded.") if isBlinded else ""
         running = _("Wait for the end of the run.") if self._logic.isRunning else ""
         reasons = {
@@ -221,7 +221,7 @@ class Exports:
             self.save(_("the segmentations of A and B"), lambda: _saveSegmentations(run, Path(folder)))
 
     def save(self, what: str, write: Callable[[], object]) -> None:
-        """Write, and say how it went.
+        """Write, and show the outcome.
 
         Args:
             what: Named in the sentence.
@@ -231,15 +231,17 @@ class Exports:
             with slicer.util.WaitCursor():
                 write()
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
             return
         except OSError as error:  # a drive that was pulled out, a folder that is gone
             reason = error.strerror or type(error).__name__
-            self._say(_("Could not save {what}: {reason}. Choose another place.").format(what=what, reason=reason))
+            self._showMessage(
+                _("Could not save {what}: {reason}. Choose another place.").format(what=what, reason=reason)
+            )
             return
-        self._say(_("Saved {what}.").format(what=what))
+        self._showMessage(_("Saved {what}.").format(what=what))
 
-    def _say(self, sentence: str) -> None:
+    def _showMessage(self, sentence: str) -> None:
         self._ui.exportStatusLabel.text = sentence
         self._ui.exportStatusLabel.visible = bool(sentence)
 
@@ -257,7 +259,7 @@ def _askForFile(title: str, name: str, filters: str, suffix: str = "") -> Path |
         title: Of the dialog.
         name: Proposed.
         filters: As Qt writes them.
-        suffix: Added where the user left it out; the dialog has asked before an existing file is replaced, but not
+        suffix: Added where it is missing; the dialog has asked before an existing file is replaced, but not
             this one.
     """
     chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, filters)
@@ -303,12 +305,12 @@ class ResultsSection:
         """Results do not hang on what is chosen for the next run."""
 
     def setBlinded(self, isBlinded: bool) -> None:
-        """Hide what tells A from B as long as the networks are read blinded."""
+        """Hide what distinguishes A from B as long as the networks are read blinded."""
         self._isBlinded = isBlinded
         self.update()
 
     def update(self) -> None:
-        """Show what is new, and say what can be saved."""
+        """Show what is new, and show what can be saved."""
         run = None if self._isBlinded else self._logic.lastRun
         seen = (run, len(run.arms), run.comparison is not None) if run is not None else (None, self._isBlinded)
         if self._seen != seen:  # filling a table takes time, and would lose what is selected in it
@@ -331,8 +333,8 @@ class ResultsSection:
         notes = [*numbers.notes, self._findings.note]
         if self._isBlinded:
             notes = [_("Results are hidden while the networks are read blinded.")]
-        _say(self._ui.resultsNoteLabel, " ".join(filter(None, notes)))
-        _say(self._ui.transferLabel, _transferOf(run) if run is not None and run.arms else "")
+        _setText(self._ui.resultsNoteLabel, " ".join(filter(None, notes)))
+        _setText(self._ui.transferLabel, _transferOf(run) if run is not None and run.arms else "")
 
 
 def _numbersShown(numbers: NumbersTable) -> Shown:
@@ -351,7 +353,7 @@ def _numbersShown(numbers: NumbersTable) -> Shown:
 
 
 def _shortened(title: str) -> str:
-    """A long title without its middle, for its ends tell most."""
+    """A long title without its middle, for its ends matter most."""
     if len(title) <= _LONGEST_TITLE:
         return title
     half = _LONGEST_TITLE // 2
@@ -362,8 +364,8 @@ def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
     """What is known of no place gets no column."""
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
-        (_("A says"), lambda found: found.a),
-        (_("B says"), lambda found: found.b),
+        (_("Class by A"), lambda found: found.a),
+        (_("Class by B"), lambda found: found.b),
         (_("ml"), lambda found: f"{found.volumeMl:.2f}"),
         (_("Where, mm"), lambda found: found.place),
         (_("Zone"), lambda found: found.zone),
@@ -377,7 +379,7 @@ def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
 
 
 def _transferOf(run: RunInScene) -> str:
-    """What the study says of this encoder and task; nothing where the network is no longer in the catalog."""
+    """The transfer study's result for this encoder and task; nothing where the network is no longer in the catalog."""
     if not SUMMARY.is_file():
         return ""
     try:
@@ -386,6 +388,6 @@ def _transferOf(run: RunInScene) -> str:
         return ""
 
 
-def _say(label: qt.QLabel, text: str) -> None:
+def _setText(label: qt.QLabel, text: str) -> None:
     label.text = text
     label.visible = bool(text)

@@ -58,7 +58,7 @@ class ProgressRow:
         self._words = getattr(ui, f"progress{letter}Label")
 
     def clear(self, isShown: bool) -> None:
-        """Begin anew."""
+        """Begin again."""
         self._clock = ArmClock()
         self._bar.value = 0
         self._words.text = _("waits") if isShown else ""
@@ -93,7 +93,7 @@ def _remainingWords(seconds: float) -> str:
 
 
 _RUNTIMES = {"auto": "", "onnx": "ONNX Runtime", "torch": "PyTorch"}
-# What every computer has; shown until somebody looked at this one.
+# What every computer has; shown before the first check at this one.
 _EVERYWHERE = {"cpu": "CPU"}
 
 
@@ -102,7 +102,7 @@ class DeviceSection:
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Knows what was found on this computer.
+        logic: Has what was found on this computer.
     """
 
     def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
@@ -115,8 +115,8 @@ class DeviceSection:
         ui.runtimeComboBox.connect("activated(int)", self.onRuntime)
         ui.deviceComboBox.connect("activated(int)", self.onDevice)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
-        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path tells no change
-        logic.examined.connect(lambda machine: self.update())
+        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path emits no change
+        logic.inspected.connect(lambda machine: self.update())
         self._offered: dict[str, str] = {}
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
@@ -172,18 +172,20 @@ _OF_BOTH = ("compare", "report")  # stages that come after both networks
 
 
 class RunSection:
-    """Begins and stops runs, and tells how far they are.
+    """Starts and stops runs, and shows their progress.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Runs what is chosen.
-        hurdles: Each gives a sentence where something else stands in the way of a run, and otherwise nothing.
+        preconditions: Each returns the reason why no run can begin, or an empty text.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, hurdles: tuple[Callable[[], str], ...] = ()) -> None:
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, preconditions: tuple[Callable[[], str], ...] = ()
+    ) -> None:
         self._ui = ui
         self._logic = logic
-        self._hurdles = hurdles
+        self._preconditions = preconditions
         self._parameters: VFMTransferParameterNode | None = None
         self._rows = [ProgressRow(ui, letter) for letter in "AB"]
         self._arms: list[ProgressRow] = []
@@ -206,7 +208,7 @@ class RunSection:
         self._parameters = parameters
 
     def update(self) -> None:
-        """Say whether a run can begin, and if not, what is missing."""
+        """Show whether a run can begin, and if not, what is missing."""
         missing, isRunning, networks = self._missing(), self._logic.isRunning, self._networks()
         areTwo = len(networks) != 1
         ui = self._ui
@@ -219,7 +221,7 @@ class RunSection:
             section.enabled = not isRunning
 
     def onRun(self, checked: bool = False) -> None:
-        """Begin a run; the signals of the logic tell the rest."""
+        """Begin a run; the signals of the logic report the rest."""
         chosen = self._parameters
         try:
             self._logic.run(
@@ -236,12 +238,12 @@ class RunSection:
                 roi=chosen.roi,
             )
         except VFMTransferError as error:
-            self._say(str(error))
+            self._showMessage(str(error))
 
     def onCancel(self, checked: bool = False) -> None:
         """Stop the run; what is finished stays."""
         self._isCanceling = True
-        self._say(_("Canceling"))
+        self._showMessage(_("Canceling"))
         self.update()
         self._logic.cancel()
 
@@ -256,13 +258,13 @@ class RunSection:
             facts[arm.bundle] = ", ".join(f"{name} {version}" for name, version in arm.numbers["versions"].items())
         text = detailsOf(facts, self._logic.lastRun, self._log[-_LINES_OF_LOG:], self._error)
         slicer.app.clipboard().setText(text)
-        self._say(_("Details are on the clipboard."))
+        self._showMessage(_("Details are on the clipboard."))
 
     def onStarted(self, run: RunInScene) -> None:
         self._isCanceling, self._error, self._stage = False, "", ""
         letters = list(self._networks()) or ["A", "B"]
         self._showRows([row for row in self._rows if row.letter in letters])
-        self._say(_("Handing over the images, starting the worker"))
+        self._showMessage(_("Writing the images, starting the worker"))
 
     def onProgress(self, progress: Progress) -> None:
         if progress.cases > 1:  # the console runs a folder
@@ -296,7 +298,7 @@ class RunSection:
 
     def onFailed(self, sentence: str, details: str) -> None:
         self._error = details
-        self._say(sentence)
+        self._showMessage(sentence)
         self._ui.logCollapsibleButton.collapsed = False
 
     def onLogged(self, log: Log) -> None:
@@ -305,10 +307,10 @@ class RunSection:
     def onFinished(self, outcome: str) -> None:
         self._isCanceling = False
         if outcome == "done":
-            self._say(_("Done"))
+            self._showMessage(_("Done"))
         elif outcome == "canceled":
             kept = bool(self._logic.lastRun is not None and self._logic.lastRun.arms)
-            self._say(_("Canceled; what was finished is in the scene.") if kept else _("Canceled"))
+            self._showMessage(_("Canceled; what was finished is in the scene.") if kept else _("Canceled"))
         for row in self._arms:  # the sentence of a failure stays
             row.end()
 
@@ -318,7 +320,7 @@ class RunSection:
             return _("Open the module to choose a case.")
         if not self._networks():
             return _("Choose a network. Where none is offered, none for this task is on this computer.")
-        if why := next(filter(None, (hurdle() for hurdle in self._hurdles)), ""):
+        if why := next(filter(None, (precondition() for precondition in self._preconditions)), ""):
             return why
         return missingInputs(
             chosen.task, {Sequence.T2W: chosen.t2w, Sequence.HBV: chosen.hbv, Sequence.ADC: chosen.adc}
@@ -335,7 +337,7 @@ class RunSection:
         for row in self._rows:
             row.clear(isShown=row in rows)
 
-    def _say(self, sentence: str) -> None:
+    def _showMessage(self, sentence: str) -> None:
         self._show(sentence)
         self._note(sentence)
 

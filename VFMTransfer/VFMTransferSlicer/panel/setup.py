@@ -31,7 +31,7 @@ from ..setup.install import (
     torchConsent,
     torchExtensionUnavailableReason,
 )
-from ..setup.installer import Examination, Installer
+from ..setup.installer import Inspection, Installer
 from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
 from ..signals import Signal
 from ..workers.process import theWorker
@@ -42,11 +42,11 @@ _SETTLED_MS = 800
 
 
 class SetupSection:
-    """Looks at the worker's Python when the panel is first opened, and changes it when it is asked to.
+    """Inspects the worker's Python when the panel is first opened, and changes it on request.
 
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
-        logic: Is told what was found, and tells all others.
+        logic: Receives what was found, and emits it.
         later: Calls a function after so many milliseconds.
         ask: Asks the user before anything is changed.
 
@@ -62,7 +62,7 @@ class SetupSection:
         ask: Callable[[str], bool] = confirm,
     ) -> None:
         self._ui, self._logic, self._later, self._ask = ui, logic, later, ask
-        self._examination = Examination(self.onReport, self.onNoReport, later)
+        self._inspection = Inspection(self.onReport, self.onNoReport, later)
         self._installer = Installer(self._log, self._onDownload, self._onInstalled)
         self._torch = TorchInstaller(self._log, self._onTorch)
         self._plan: Plan | None = None
@@ -79,11 +79,11 @@ class SetupSection:
         ui.setupTorchButton.connect("clicked(bool)", self.onTorch)
         ui.setupCopyReportButton.connect("clicked(bool)", self.onCopyReport)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
-        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path tells no change
+        ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path emits no change
 
     @property
     def report(self) -> Report | None:
-        """What was found; None until somebody looked. `logic.examined` tells when that changes."""
+        """What was found; None before the first check. `logic.inspected` is emitted when that changes."""
         return self._logic.machine
 
     @property
@@ -91,13 +91,13 @@ class SetupSection:
         """Whether something is being installed."""
         return self._installer.isRunning or self._torch.isRunning
 
-    # ---- what the panel says
+    # ---- what the panel reports
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
-        """The first time that the panel is open, look; nothing is done when the module is loaded."""
+        """Inspect when the panel is first open; nothing is done when the module is loaded."""
         if parameters is not None and self._isFirst:
             self._isFirst = False
-            self._later(0, self.examine)
+            self._later(0, self.inspect)
 
     def update(self) -> None:
         """Say what was found, and what can be done about it."""
@@ -110,20 +110,20 @@ class SetupSection:
         ui.setupPackageComboBox.enabled = isFree
         ui.setupInstallButton.enabled = isFree and not why
         ui.setupInstallButton.toolTip = why or _("Install it into the worker's Python, after asking.")
-        ui.setupCheckButton.enabled = not self.isBusy and not self._examination.isRunning
+        ui.setupCheckButton.enabled = not self.isBusy and not self._inspection.isRunning
         ui.setupRepairButton.enabled = isFree and bool(needsRepair(report))
         ui.setupTorchButton.enabled = isFree
         ui.setupCopyReportButton.enabled = report is not None
 
     def close(self) -> None:
-        """Stop looking. An install goes on, for half of one is worse, but nobody is told."""
+        """Stop inspecting. An install continues, for half of one is worse, without a report."""
         self._isClosed = True
-        self._examination.cancel()
+        self._inspection.cancel()
         self._installer.detach()
         self._torch.detach()
 
     def unavailableReason(self) -> str:
-        """A sentence where no run can begin; empty where one can, or nobody looked yet."""
+        """A sentence where no run can begin; empty where one can, or before the first check."""
         if self.isBusy:
             return _("Set-up: packages are being installed.")
         if self.report is not None and not isReady(self.report):
@@ -132,23 +132,23 @@ class SetupSection:
 
     # ---- looking
 
-    def examine(self) -> None:
+    def inspect(self) -> None:
         """Look at the worker's Python, in a child process; not once the panel is gone, or while packages change."""
         if self._isClosed or self.isBusy:
             return
         self._status = _("Looking at what is installed…")
-        self._examination.start()
+        self._inspection.start()
         self.update()
 
     def onCheck(self, checked: bool = False) -> None:
         self._outcome = ""
-        self.examine()
+        self.inspect()
 
     def onPython(self, path: str | bool) -> None:
         """The user chose another Python; each letter of its path is a change."""
         self._paths += 1
         mark = self._paths
-        self._later(_SETTLED_MS, lambda: self.examine() if mark == self._paths else None)
+        self._later(_SETTLED_MS, lambda: self.inspect() if mark == self._paths else None)
 
     def onReport(self, report: Report) -> None:
         self._status = "\n".join(statusLines(report))
@@ -181,7 +181,7 @@ class SetupSection:
         self._begin(planInstall(self.report, self._package()))
 
     def onRepair(self, checked: bool = False) -> None:
-        """Put the chosen build in place anew, after asking."""
+        """Install the chosen build again, after asking."""
         self._begin(planRepair(self.report, self._package()))
 
     def onTorch(self, checked: bool = False) -> None:
@@ -219,18 +219,18 @@ class SetupSection:
         self.update()
 
     def _onInstalled(self, sentence: str) -> None:
-        """pip is done; whether what it put there works is told by looking."""
+        """pip is done; an inspection shows whether what it installed works."""
         self._outcome = sentence or _("Installed. Trying it…")
         if sentence:
             self._plan = None
-        self.examine()
+        self.inspect()
         self.changed.emit()
 
     def _onTorch(self, sentence: str) -> None:
         companions = planTorchCompanions(self.report)
         if sentence or not companions.requirements:
             self._outcome = sentence or _("PyTorch is installed.")
-            self.examine()
+            self.inspect()
         else:  # what the user agreed to
             self._plan = companions
             self._installer.start(companions)

@@ -100,7 +100,7 @@ class ViewTools:
             self.update()
 
     def _asked(self) -> Viewing | None:
-        """What to change; None where a widget only says what there is."""
+        """What to change; None where a widget only shows a state."""
         return None if self._isTelling else self._viewing()
 
     def _report(self, viewing: Viewing | None) -> None:
@@ -168,7 +168,7 @@ class ViewSection:
         logic.finished.connect(self.onFinished)
         self.update()
 
-    # ---- what the panel and the logic say
+    # ---- what the panel and the logic report
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         """Other choices, or none; what is shown stays."""
@@ -176,7 +176,7 @@ class ViewSection:
         self.update()
 
     def update(self) -> None:
-        """Show what is chosen, and say what can be done now."""
+        """Show what is chosen, and show what can be done now."""
         run = self._run()
         if self.isShown and not self._logic.isRunning:  # what was shown stays until there is something new
             self._follow(run)
@@ -202,7 +202,7 @@ class ViewSection:
         self._isReading = isBlinded
         self.update()
 
-    # ---- what other sections ask for
+    # ---- what other sections call
 
     @property
     def isShown(self) -> bool:
@@ -274,7 +274,7 @@ class ViewSection:
         return run if run is not None and run.isInScene and run.arms else None
 
     def _others(self, run: RunInScene) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
-        """What else is chosen of the study; nothing if the user has gone on to another one."""
+        """What else is chosen of the case; nothing if the user has chosen another one."""
         chosen = self._parameters
         if chosen is None or chosen.t2w is None or chosen.t2w is not run.inputs.get(Sequence.T2W):
             return {}
@@ -295,7 +295,7 @@ class ViewSection:
         return self._views.viewing if self.isShown and self._views.viewing.canCompare else None
 
     def _leave(self) -> None:
-        """Back to the user's layout once all is told that takes less time, if there is still nothing to show."""
+        """Back to the user's layout once quicker updates are done, if there is still nothing to show."""
         qt.QTimer.singleShot(0, lambda: self.restore() if self._run() is None else None)
 
     def _onNoViews(self, error: Exception) -> None:

@@ -1,7 +1,7 @@
-"""Blinded reading: two networks behind left and right in random order, and what the reader says of them.
+"""Blinded reading: two networks behind left and right in random order, and the reader's answers.
 
-Nothing here needs Slicer. The order is drawn for each study and follows from a *seal*, a random number that is kept
-with the reading: by eye it says nothing, but anybody can work out later that the order was not chosen afterwards.
+Nothing here needs Slicer. The order is random for each case and follows from a *seal*, a random number that is kept
+with the reading: it reveals nothing at sight, but anybody can compute later that the order was not chosen afterwards.
 Which network was preferred is written down only when the reading is revealed; until then there is the side alone.
 """
 
@@ -26,7 +26,7 @@ class ReadingError(VFMTransferError):
 
 
 class Side(StrEnum):
-    """What the reader says: which of the two views is better."""
+    """The reader's answer: which of the two views is better."""
 
     LEFT = "left"
     EQUAL = "equal"
@@ -43,11 +43,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is read: two networks' answers to one task on one study.
+    """What is read: two networks' results of one task on one case.
 
     Attributes:
-        case: Name of the study's volume, for the reader.
-        study: Checksum of the study's voxels; many studies' volumes are called the same.
+        case: Name of the case's volume, for the reader.
+        study: Checksum of the case's voxels; volumes of many cases bear the same name.
         task: Its id, as in `tasks.TASKS`.
         networks: A, then B.
     """
@@ -58,14 +58,14 @@ class Subject:
     networks: tuple[Network, Network]
 
     def isSameAs(self, other: Subject) -> bool:
-        """Whether it is the same study, task and pair, whichever network is called A."""
+        """Whether it is the same case, task and pair, whichever network is called A."""
         checksums = [{network.sha256 for network in subject.networks} for subject in (self, other)]
         return (self.study, self.task) == (other.study, other.task) and checksums[0] == checksums[1]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader said of one subject.
+    """A reader's answer on one subject.
 
     Attributes:
         seal: 32 hexadecimal digits, from which the order follows.
@@ -73,7 +73,7 @@ class Reading:
         confidence: One of `CONFIDENCES`.
         seconds: From the moment when the views were shown to the answer.
         time: Of the answer; ISO 8601 with its time zone.
-        isRevealed: Whether the reader was told the order; the reading is final then.
+        isRevealed: Whether the order was shown to the reader; the reading is final then.
     """
 
     subject: Subject
@@ -122,7 +122,7 @@ class BlindedReading:
     Args:
         subject: What is read.
         former: An earlier reading of it that was not revealed: its order stays, and its time goes on.
-        chance: Draws the order.
+        chance: Gives the order.
         clock: Seconds that never jump.
         now: The time of day, with its zone.
 
@@ -157,7 +157,7 @@ class BlindedReading:
         return (right, left) if self._isSwapped else (left, right)
 
     def answer(self, side: Side, confidence: int) -> Reading:
-        """What the reader says now; it takes the place of what was said before.
+        """The reader's present answer; it replaces the one before.
 
         Raises:
             ReadingError: The confidence is none of `CONFIDENCES`.

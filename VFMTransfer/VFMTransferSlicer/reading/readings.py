@@ -49,11 +49,11 @@ def networksOf(run: RunInScene) -> tuple[Network, Network]:
 
 
 def subjectOf(run: RunInScene) -> Subject:
-    """What a finished run gives to read. Takes a look at every voxel of its study.
+    """What a finished run gives to read. Reads every voxel of its case.
 
     Raises:
-        ReadingError: It has not the results of two different networks, there is nothing of them to look at, or its
-            study was deleted.
+        ReadingError: It has not the results of two different networks, there is nothing of them to see, or its
+            case was deleted.
     """
     networks = networksOf(run)
     if TASKS[run.task].output == "classification":
@@ -194,7 +194,7 @@ def _requireColumns(name: str, found: Iterable[str]) -> None:
 
 
 def _toRow(reading: Reading) -> dict[str, str]:
-    """The reading as texts; what would unblind it is left out until it is revealed."""
+    """The reading as texts; what would unblind it is missing until it is revealed."""
     subject = reading.subject
     (first, second) = subject.networks
     values = (
@@ -261,7 +261,7 @@ class Tally:
 def signTest(a: int, b: int) -> float:
     """Exact two-sided sign test: how likely a split at least as uneven is, if neither network is better.
 
-    Ties are left out, as Dixon and Mood do (The statistical sign test, J Am Stat Assoc 41, 1946, 557-566).
+    Ties are dropped, as Dixon and Mood do (The statistical sign test, J Am Stat Assoc 41, 1946, 557-566).
 
     Args:
         a, b: How often each was preferred.
@@ -275,7 +275,7 @@ def signTest(a: int, b: int) -> float:
 
 
 def tallyOf(readings: Iterable[Reading], task: str, networks: tuple[Network, Network]) -> Tally:
-    """Count the readings of a pair of networks at a task, of all studies.
+    """Count the readings of a pair of networks at a task, of all cases.
 
     Readings of the pair in which A and B had changed places count for the network, not for the letter.
     """

@@ -1,1 +1,1 @@
-"""What a run gave: nodes in the scene, numbers, places to look at, files."""
+"""What a run gave: nodes in the scene, numbers, places to go to, files."""

@@ -28,7 +28,7 @@ DICOM_UIDS = "DICOM.instanceUIDs"
 _COLUMNS = ("case", "task", "subject", "measure", "between", "value", "unit", "note")
 _PROVENANCE = "provenance"
 _SIDES = (Between.A, Between.B)
-_ENCODING = "utf-8-sig"  # with the mark by which spreadsheets know what it is
+_ENCODING = "utf-8-sig"  # with the byte order mark, by which spreadsheets recognize it
 _LONGEST_DICOM_TEXT = 64  # of a Long String (DICOM PS3.5, 6.2)
 _RUN_FIRST = "Run networks first."
 
@@ -42,7 +42,7 @@ class SegExporter(Protocol):
 
 
 def proposedName(run: RunInScene, now: datetime, suffix: str = "") -> str:
-    """A file name that tells runs apart, and nothing of the patient."""
+    """A file name that differs from run to run, without anything of the patient."""
     return f"vfm-transfer-{run.task}-{now:%Y-%m-%d-%H%M%S}{suffix}"
 
 
@@ -120,7 +120,7 @@ def saveScene(target: Path, save: Callable[[str], bool]) -> None:
 
     Args:
         target: Named `.mrb`.
-        save: Slicer's own `slicer.util.saveScene`, which says whether it could.
+        save: Slicer's own `slicer.util.saveScene`, which returns whether it succeeded.
 
     Raises:
         OutputError: It could not; what was at `target` is still there.
@@ -128,7 +128,7 @@ def saveScene(target: Path, save: Callable[[str], bool]) -> None:
     with _besides(target.parent, target.name) as work:
         if not save(str(work / target.name)):
             raise OutputError(
-                f"Slicer could not save the scene as '{target.name}'. Its log says why; is there space on the disk?"
+                f"Slicer could not save the scene as '{target.name}'. Its log has the reason; is the disk full?"
             )
         (work / target.name).replace(target)
 
@@ -181,7 +181,7 @@ def _segmentation(arm: ArmInScene) -> slicer.vtkMRMLSegmentationNode | None:
 
 
 def _provenanceRows(run: RunInScene) -> Iterator[dict[str, str]]:
-    """Which weights said it, how, in what versions and how long it took."""
+    """Which weights, options and versions gave it, and how long it took."""
     yield {"subject": _PROVENANCE, "measure": "research use", "value": RESEARCH_USE}
     for side, arm in zip(_SIDES, run.arms, strict=False):
         about = {"subject": _PROVENANCE, "between": str(side)}

@@ -60,7 +60,7 @@ class NiftiImage:
     Attributes:
         frames: Voxels (N, D, H, W): one frame, or one for each volume of a series or component of a vector.
         ijkToRas: 4x4, voxel index (x, y, z) to RAS millimeters.
-        intent: What the voxels are, as NIfTI counts it; 0 where nothing is said.
+        intent: What the voxels are, as NIfTI counts it; 0 where the file states nothing.
     """
 
     frames: np.ndarray
@@ -168,7 +168,7 @@ def segmentationNode(
     Raises:
         ImageError: The file cannot be read.
     """
-    aside = slicer.vtkMRMLScene()  # reading wants a scene, to show the node in
+    aside = slicer.vtkMRMLScene()  # reading needs a scene to show the node in
     read = aside.AddNewNodeByClass("vtkMRMLSegmentationNode")
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
@@ -205,7 +205,7 @@ def blankVolume(voxels: np.ndarray, ijkToRas: np.ndarray, name: str) -> slicer.v
     """A volume with room for voxels (D, H, W); what it holds is not defined before `fillVolume`.
 
     Args:
-        voxels: Tell how many, and of which type.
+        voxels: Of this shape and type.
         ijkToRas: 4x4, voxel index to RAS millimeters.
         name: What to call it.
     """
@@ -283,7 +283,7 @@ SEGMENTATION = "segmentation.seg.nrrd"
 PROBABILITIES = "probabilities"
 DISPLACEMENT = "displacement"
 IMAGE_SUFFIX = ".nii.gz"
-_LABELS = "labels"  # the segmentation says the same, and more
+_LABELS = "labels"  # the segmentation holds the same, and more
 _WAIT_S = 0.02  # how long a step waits for a file, which lets the thread that reads it have Python's lock
 _ARM_TITLES = {"pretrained": "pretrained", "scratch": "from scratch"}
 _LABEL_TITLES = {str(label): term.title for label, term in LABEL_TERMS.items()}
@@ -314,7 +314,7 @@ def loadArm(folder: Path, inputs: Volumes, reference: Sequence) -> ArmInScene:
 def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Generator[None, None, ArmInScene]:
     """Load what a network wrote as new nodes beside its inputs, a little with each step; nothing is overwritten.
 
-    Files are read in a thread, nodes are made in the caller's: one step takes less than 100 ms for a prostate study.
+    Files are read in a thread, nodes are made in the caller's: one step takes less than 100 ms for a prostate case.
     The folder must stay until the last step. Closed before that, or on an error, it leaves no node behind.
 
     Args:
@@ -399,7 +399,7 @@ class _Loading:
         yield from self._place(self.arm.segmentation)
 
     def _addImage(self, name: str, image: NiftiImage, window: Window) -> Steps:
-        """Show an output as the input of its sequence is shown, so that the two can be looked at together."""
+        """Show an output as the input of its sequence is shown, so that the two can be compared."""
         of, title = _IMAGE_TITLES.get(name, (None, name))
         source = self._inputs.get(of, self._about)
         alike = self._inputs.get(Sequence(name.split("-")[0])) if of is not None else None
@@ -421,7 +421,7 @@ class _Loading:
 
 
 def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
-    """Put a node into the study, or folder, of its neighbor in the subject hierarchy."""
+    """Put a node into the DICOM study, or folder, of its neighbor in the subject hierarchy."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     beside = hierarchy.GetItemByDataNode(neighbor)
     parent = hierarchy.GetSceneItemID() if beside == _INVALID_ITEM else hierarchy.GetItemParent(beside)

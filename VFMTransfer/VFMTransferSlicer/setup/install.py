@@ -29,13 +29,13 @@ def pipVersion(listing: str) -> tuple[int, ...]:
 
 
 def downloaded(line: str) -> float | None:
-    """How much of a download is done (0..1), where a line of pip's tells that; else None."""
+    """How much of a download is done (0..1), where a line of pip's has it; else None."""
     match = _PROGRESS.fullmatch(line.strip())
     return int(match[1]) / max(int(match[2]), 1) if match else None
 
 
 def whyPipFailed(exitCode: int, lines: Iterable[str]) -> str:
-    """One sentence that says what pip ran into, and what to do."""
+    """One sentence on what stopped pip, and what to do."""
     if exitCode == NOT_STARTED:
         return "Python could not be started. Check its path under Runtime and device."
     text = "\n".join(lines)
@@ -43,8 +43,8 @@ def whyPipFailed(exitCode: int, lines: Iterable[str]) -> str:
         if re.search(signs, text, re.IGNORECASE):
             return sentence() if callable(sentence) else sentence
     errors = [line.removeprefix("ERROR: ").strip() for line in text.splitlines() if line.startswith("ERROR:")]
-    said = f" It said: {errors[-1][:200]}" if errors else ""
-    return f"pip ended with {exitCode}.{said} The log below says more."
+    said = f" Its message: {errors[-1][:200]}" if errors else ""
+    return f"pip ended with {exitCode}.{said} The log below shows more."
 
 
 def notWritable() -> str:
@@ -58,7 +58,7 @@ def notWritable() -> str:
     )
 
 
-# In this order: what pip says of a network that is not there is followed by "no matching distribution".
+# In this order: pip's message on a missing connection is followed by "no matching distribution".
 _REASONS = (
     (
         r"ProxyError|Cannot connect to proxy|Tunnel connection failed|407 Proxy",
@@ -114,7 +114,7 @@ _X86 = {"x86_64", "AMD64", "amd64"}
 # No compiler is at hand in a clinic, so ready-made packages only; nobody answers a question in a child process.
 _QUIETLY = ("--disable-pip-version-check", "--no-input")
 _INSTALL = ("--only-binary=:all:", "--no-warn-script-location")
-# Since this release pip tells how far a download is in lines that a program can read.
+# Since this release pip reports the progress of a download in lines that a program can read.
 _RAW_PROGRESS = (24, 1)
 
 
@@ -125,7 +125,7 @@ class Build:
     Attributes:
         package: Its name on PyPI.
         title: What to call it on screen.
-        requirement: What pip is asked for. The extras bring CUDA and cuDNN
+        requirement: The package for pip. The extras bring CUDA and cuDNN
             (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
         downloadMb, diskMb: About how much it takes, with all that it needs (measured for release 1.31 and 1.32).
     """
@@ -167,8 +167,8 @@ class Plan:
     def steps(self, constraints: Path, pipVersion: tuple[int, ...]) -> list[list[str]]:
         """The calls of pip, in order; the first that fails is the last.
 
-        Where something is removed, pip first says whether the rest can be had at all: without a network the user
-        would be left with nothing. A repair writes the package's own files anew and leaves what it needs alone.
+        Where something is removed, pip first checks whether the rest can be had at all: without a network the user
+        would be left with nothing. A repair writes the package's own files again and leaves its dependencies alone.
         """
         progress = "raw" if pipVersion >= _RAW_PROGRESS else "off"
         install = ["install", *_QUIETLY, *_INSTALL, f"--progress-bar={progress}", "-c", str(constraints)]
@@ -194,7 +194,7 @@ def planInstall(report: Report, package: str) -> Plan:
 
 
 def planRepair(report: Report, package: str) -> Plan:
-    """Remove all builds that are there, and put one in place anew."""
+    """Remove all builds that are there, and install one."""
     build = BUILDS[package]
     return Plan((_requirement(report, build),), tuple(builds(report)), True, build.downloadMb, build.diskMb)
 
@@ -231,7 +231,7 @@ def bestBuild(report: Report) -> str:
 
 
 def installUnavailableReason(report: Report, plan: Plan) -> str:
-    """A sentence where a plan is bound to fail, said before anything is removed; empty where it is not."""
+    """A sentence where a plan is bound to fail, before anything is removed; empty where it is not."""
     place = report["site_packages"]
     if not place["writable"]:
         return notWritable()
@@ -242,7 +242,7 @@ def installUnavailableReason(report: Report, plan: Plan) -> str:
 
 
 def consent(plan: Plan, folder: str) -> str:
-    """What the user is asked before anything is changed."""
+    """The question to the user before anything is changed."""
     parts = [f"To be installed from PyPI: {', '.join(plan.requirements)}, and what they need."]
     if plan.removed:
         parts.append(f"To be removed first: {', '.join(plan.removed)}.")
@@ -255,7 +255,7 @@ def constraints(listing: str, plan: Plan) -> str:
     """The file that pins every package to the version it has, but for those that the plan is about.
 
     Args:
-        listing: What `pip list --format=freeze` says.
+        listing: The output of `pip list --format=freeze`.
         plan: What shall be done.
     """
     own = {_canonical(re.split(r"[\[<>=!~ ]", one, maxsplit=1)[0]) for one in (*plan.requirements, *plan.removed)}
@@ -266,7 +266,7 @@ def constraints(listing: str, plan: Plan) -> str:
 
 
 def outcomeOf(plan: Plan, report: Report, imported: Iterable[str]) -> str:
-    """What is said when a plan is done and its work was tried.
+    """The message when a plan is done and its work was tried.
 
     Args:
         plan: What was done.
@@ -294,7 +294,7 @@ def needsRestart(plan: Plan, imported: Iterable[str]) -> bool:
 
 
 def torchRequirement() -> str:
-    """Which PyTorch to ask its extension for; from 2.13 on its folders are too deep for Windows' short paths."""
+    """Which PyTorch its extension installs; from 2.13 on its folders are too deep for Windows' short paths."""
     return ">=2.6,<2.13" if sys.platform == "win32" else ">=2.6"
 
 
@@ -346,7 +346,7 @@ class TorchInstaller:
         self._next()
 
     def detach(self) -> None:
-        """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
+        """Emit nothing any more; what was begun continues, for half an install is worse than one too many."""
         self._onLine = self._onDone = lambda text: None
 
     def _next(self) -> None:
@@ -364,9 +364,7 @@ class TorchInstaller:
             self._next()
             return
         self._child = None
-        failed = (
-            "The PyTorch extension could not install it; the log says why. Start Slicer again before you try again."
-        )
+        failed = "The PyTorch extension could not install it; see the log. Start Slicer again before you try again."
         self._onDone(failed if exitCode else "")
 
 
@@ -389,7 +387,7 @@ def torchCommands(report: Report) -> list[list[str]]:
     """
     application = slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
     extension = Path(getattr(slicer.modules, _MODULE).path).parent
-    # Modules from folders that only this session knows would be missing there.
+    # Modules from folders of this session alone would be missing there.
     folders = [str(Path(__file__).parents[2]), str(extension)]
     window = ["--no-splash", "--no-main-window"]
     install = [application, *window, "--additional-module-paths", *folders, "--python-code", _CODE]
@@ -398,20 +396,20 @@ def torchCommands(report: Report) -> list[list[str]]:
 
 
 def installAndExit() -> None:
-    """In the second Slicer: install PyTorch, and end; the exit code tells how it went."""
+    """In the second Slicer: install PyTorch, and end; the exit code is the outcome."""
     status = 1
     try:
         from PyTorchUtils import PyTorchUtilsLogic
 
         PyTorchUtilsLogic().installTorch(torchVersionRequirement=torchRequirement())
         status = 0
-    except Exception:  # the edge of a process: whatever happened, it must be told and the process must end
+    except Exception:  # the edge of a process: whatever happened, it must be reported and the process must end
         traceback.print_exc()
     slicer.util.exit(status)
 
 
 def torchConsent() -> str:
-    """What the user is asked before."""
+    """The question to the user."""
     return (
         f"The PyTorch extension will install torch{torchRequirement()} and torchvision into Slicer's Python, as they "
         "fit the driver of this computer: up to 3 GB to download, up to 6 GB on the disk.\n\n"

@@ -1,4 +1,4 @@
-"""Looks at the worker's Python and changes its packages, in child processes; how to make one is given from outside."""
+"""Inspects the worker's Python and changes its packages, in child processes; how to make one is given from outside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAST_LINES = 200
 RunPip = Callable[[list[str], Callable[[str], None], Callable[[int], None]], None]
 
 
-class Examination:
+class Inspection:
     """Asks a child process what the worker's Python has. One at a time; a new one takes the place of the former.
 
     Args:
@@ -70,7 +70,7 @@ class Examination:
         self._callLater(EXAMINATION_MS, giveUp)
 
     def cancel(self) -> None:
-        """Stop; nobody hears of it."""
+        """Stop, without a report."""
         child, self._child = self._child, None
         if child is not None:
             child.cancel()
@@ -126,7 +126,7 @@ class Installer:
         self._makeChild(_LIST, lambda line: None, self._onListed, module="pip").start()
 
     def detach(self) -> None:
-        """Tell nobody any more; what was begun goes on, for half an install is worse than one too many."""
+        """Emit nothing any more; what was begun continues, for half an install is worse than one too many."""
         self._sayLine, self._onProgress, self._onDone = (lambda *_: None for _ in range(3))
 
     def _onListed(self, exitCode: int, listing: str, lastLines: list[str]) -> None:
@@ -178,10 +178,10 @@ class Installer:
 
 
 def slicersPip() -> RunPip | None:
-    """Slicer's own way to run pip, by which it knows of installs that are on their way; None where there is none.
+    """Slicer's own way to run pip, by which it registers installs that are running; None where there is none.
 
     There is none before Slicer 5.12, and it serves Slicer's own Python only. In testing mode it would block the
-    window, and never say that it is done.
+    window, and never report that it is done.
     """
     if importlib.util.find_spec("slicer.packaging") is None or chosenPython() or slicer.app.testingEnabled():
         return None
@@ -219,5 +219,5 @@ def _whyNoReport(exitCode: int, lastLines: list[str], isLate: bool) -> str:
         return f"Looking at Python took more than {EXAMINATION_MS // 60_000} minutes, and was stopped. Press Check."
     if exitCode == NOT_STARTED:
         return "Python could not be started. Check its path under Runtime and device."
-    said = f" It said: {lastLines[-1][:200]}" if lastLines else ""
-    return f"Python could not look at itself; it must be 3.11 or newer.{said}"
+    said = f" Its message: {lastLines[-1][:200]}" if lastLines else ""
+    return f"Python could not be inspected; it must be 3.11 or newer.{said}"

@@ -24,8 +24,8 @@ def detailsOf(facts: Mapping[str, str], run: RunInScene | None, log: Sequence[st
     """A text to send.
 
     Args:
-        facts: What is told at the top: versions, networks, runtime.
-        run: The run it is about, if there was one; names of its volumes are left out.
+        facts: What comes first: versions, networks, runtime.
+        run: The run it is about, if there was one; names of its volumes are omitted.
         log: What was said so far.
         error: Details of what failed; empty if nothing did.
     """
@@ -117,7 +117,7 @@ def needsRepair(report: Report) -> str:
 
 
 def gpuUnavailableReason(report: Report) -> str:
-    """One sentence that says why networks do not run on a GPU here; empty where they can."""
+    """One sentence on why networks do not run on a GPU here; empty where they can."""
     if any(_works(report, runtime, device) for runtime in RUNTIMES for device in _GPUS):
         return ""
     if not report["machine"]["nvidia_gpus"]:

@@ -80,7 +80,7 @@ def trainedOn(bundle: Bundle) -> str:
 
 
 def isNonCommercial(bundle: Bundle) -> bool:
-    """Whether its license forbids commercial use, as far as its name tells."""
+    """Whether its license forbids commercial use, as far as its name states."""
     return _NON_COMMERCIAL.search(bundle.license) is not None
 
 
@@ -162,9 +162,9 @@ class FileChecks:
         self._found: dict[tuple[object, ...], str] = {}
 
     def stateOf(self, bundle: Bundle) -> str | None:
-        """Empty where the files are intact, a sentence where not; None where nobody looked yet.
+        """Empty where the files are intact, a sentence where not; None before the first check.
 
-        Small ones are looked at now.
+        Small ones are checked now.
         """
         mark = _markOf(bundle)
         if mark not in self._found and sizeOf(bundle) <= _CHECKED_AT_ONCE_BYTES:
@@ -210,7 +210,7 @@ class RunTimes:
     def _known(self, sha256: str) -> dict[str, float]:
         try:
             known = json.loads(self._store.value(_keyOf(sha256), "{}"))
-        except (TypeError, ValueError):  # somebody edited the settings; they are written anew with the next run
+        except (TypeError, ValueError):  # somebody edited the settings; they are written again with the next run
             return {}
         return known if isinstance(known, dict) else {}
 
@@ -251,7 +251,7 @@ def choiceUnavailableReason(catalog: Catalog, task: str, name: str) -> str:
 
 
 def taskTitle(catalog: Catalog, task: str) -> str:
-    """The task's name; those for which there is no network say so."""
+    """The task's name; marked where there is no network."""
     title = TASKS[task].title
     return title if offered(catalog, task) else f"{title} (no network installed)"
 
@@ -272,7 +272,7 @@ def needsTorch(paths: list[Path]) -> bool:
 
 
 def importedText(bundle: Bundle, task: str) -> str:
-    """What is said of a network that was just imported."""
+    """The message on a network that was just imported."""
     if bundle.spec.task == task:
         return f"Imported '{bundle.title}', and chose it."
     if bundle.spec.task is None:

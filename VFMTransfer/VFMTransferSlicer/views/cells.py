@@ -62,11 +62,11 @@ def cellsOf(
 ) -> Rows:
     """The views of a run, row by row.
 
-    The second row is left out where it would hold the difference alone, which then ends the first one.
+    The second row is omitted where it would hold the difference alone, which then ends the first one.
 
     Args:
         run: What is shown.
-        others: Volumes of the same study that the networks did not see.
+        others: Volumes of the same case that the networks did not get.
         difference: A minus B, if there is one.
         secondRow: Whether it is wanted.
         order: Which arm comes first.
@@ -87,7 +87,7 @@ def cellsOf(
 
 
 def expectedTags(run: RunInScene, *, secondRow: bool = True) -> tuple[str, ...]:
-    """Tags of the views that a run will most likely want, before it has results."""
+    """Tags of the views that a run will most likely need, before it has results."""
     if TASKS[run.task].output == "classification":
         return tuple(_SEQUENCES[sequence][0] for sequence in run.inputs)
     second = (ADC if run.reference is None else REFERENCE, DIFFERENCE, HBV)

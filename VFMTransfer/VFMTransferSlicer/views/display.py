@@ -28,7 +28,7 @@ class Changes:
         self._added: list[slicer.vtkMRMLNode] = []
 
     def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
-        """Call `node.Set<name>(value)`; what `node.Get<name>()` said before the first time comes back.
+        """Call `node.Set<name>(value)`; what `node.Get<name>()` returned before the first time comes back.
 
         Args:
             node: In a scene.
@@ -58,7 +58,7 @@ class Changes:
             node.GetScene().RemoveNode(node)
 
     def giveBack(self) -> None:
-        """Undo everything, the last change first. Nodes that the user removed meanwhile are left out."""
+        """Undo everything, the last change first. Nodes that the user removed meanwhile are skipped."""
         nodes = {node: None for node, _ in self._former if node.GetScene() is not None}
         with asOne(*nodes):
             for (node, name), former in reversed(self._former.items()):
@@ -71,7 +71,7 @@ class Changes:
 
 @contextmanager
 def asOne(*nodes: slicer.vtkMRMLNode) -> Iterator[None]:
-    """Tell of all changes of each node together, in the end: every telling makes Slicer work out its views anew."""
+    """Emit all changes of each node together, in the end: each event makes Slicer compute its views again."""
     wereModifying = [node.StartModify() for node in nodes]
     try:
         yield
@@ -155,7 +155,7 @@ class Style(StrEnum):
 
 
 class DrawnSegments:
-    """A display node more, for one view. It is not saved, so that a scene saved meanwhile looks as without it.
+    """A display node more, for one view. It is not saved, so that a scene saved meanwhile is as without it.
 
     Args:
         segmentation: What is drawn.
@@ -189,7 +189,7 @@ class DrawnSegments:
         """
         display = self._display
         with asOne(display):
-            # Not the visibility as a whole: the eye in Slicer's tree of data would say that the segmentation is hidden.
+            # Not the visibility as a whole: the eye in Slicer's tree of data would show the segmentation as hidden.
             display.SetVisibility2DFill(strength > 0 and style != Style.OUTLINE)
             display.SetVisibility2DOutline(strength > 0 and style != Style.FILL)
             display.SetOpacity2DFill(opacity * strength)

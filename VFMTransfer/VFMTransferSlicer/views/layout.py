@@ -32,7 +32,7 @@ _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 
 def focusOf(run: RunInScene) -> Point:
-    """Where to look first: at the largest disagreement, else at the slice that differs most, else at the middle."""
+    """Where to go first: to the largest disagreement, else to the slice that differs most, else to the middle."""
     comparison = run.comparison or {}
     for disagreement in comparison.get("disagreements", ()):
         x, y, z = (float(part * sign) for part, sign in zip(disagreement["center_mm"], _LPS_TO_RAS, strict=True))
@@ -52,7 +52,7 @@ def frame(run: RunInScene, logics: Sequence[slicer.vtkMRMLSliceLogic], focus: Po
     """Turn all views into the plane of the run's volume, onto what is marked, and to one scale.
 
     Args:
-        run: What is looked at; where nothing is marked, its whole volume is shown.
+        run: What is shown; where nothing is marked, its whole volume is shown.
         logics: The views.
         focus: A point of the slice.
     """
@@ -214,7 +214,7 @@ class SideBySide:
         """
         for tag in tags:
             if self._scene.GetSingletonNode(tag, "vtkMRMLSliceNode") is None:
-                view = self._scene.CreateNodeByClass("vtkMRMLSliceNode")  # knows the orientations of this scene
+                view = self._scene.CreateNodeByClass("vtkMRMLSliceNode")  # with the orientations of this scene
                 view.UnRegister(None)  # it comes with a reference of its own
                 view.SetLayoutName(tag)
                 view.SetName(tag)
@@ -251,7 +251,7 @@ class SideBySide:
 
         Args:
             run: With one arm at least.
-            others: Volumes of the same study that the networks did not see.
+            others: Volumes of the same case that the networks did not get.
             secondRow: Reference or ADC, difference and high-b as well.
             order: Which arm comes first.
             isBlinded: Call the networks left and right.
@@ -270,7 +270,7 @@ class SideBySide:
         self._arrange(rows)
         logics = {tag: self._application.GetSliceLogicByLayoutName(tag) for tag in tags}
         self._shown = Shown(run, order, rows, difference, logics, isBlinded, self._rendererOf)
-        self._saveLayout(False)  # it would ask for views that are not saved
+        self._saveLayout(False)  # it would need views that are not saved
         if not hasPlace:
             self.frame()
         self.changed.emit()
@@ -318,7 +318,7 @@ class SideBySide:
     def _saveLayout(self, isSaved: bool) -> None:
         node = self._layoutNode
         wasDisabled = node.GetDisableModifiedEvent()
-        node.SetDisableModifiedEvent(True)  # Slicer would lay out all views anew
+        node.SetDisableModifiedEvent(True)  # Slicer would lay out all views again
         node.SetSaveWithScene(isSaved)
         node.SetDisableModifiedEvent(wasDisabled)
 
@@ -369,7 +369,7 @@ def _removeView(view: slicer.vtkMRMLSliceNode, application: slicer.vtkMRMLApplic
     if logic is not None:
         made += [logic.GetSliceCompositeNode(), logic.GetSliceModelNode()]
         made += [logic.GetSliceModelDisplayNode(), logic.GetSliceModelTransformNode()]
-    scene.RemoveNode(view)  # first, for then the view's logic lets go, and does not make the others anew
+    scene.RemoveNode(view)  # first, so that the view's logic goes, and does not make the others again
     for node in made:
         if node is not None and node.GetScene() is not None:
             scene.RemoveNode(node)

@@ -96,7 +96,7 @@ def alive(nodes: dict[str, slicer.vtkMRMLNode]) -> dict[str, slicer.vtkMRMLNode]
 
 
 def leaves(names: Iterable[str]) -> tuple[str, ...]:
-    """Segments without the whole prostate where its parts are told apart, for it lies under them."""
+    """Segments without the whole prostate where its parts are marked, for it lies under them."""
     names = tuple(names)
     return tuple(name for name in names if name != Label.PROSTATE) or names
 
@@ -215,7 +215,7 @@ def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str
 
 
 def unitOf(run: RunInScene, output: str) -> str:
-    """The unit of an output image, as the comparison says it; empty as long as there is none."""
+    """The unit of an output image, as the comparison states it; empty as long as there is none."""
     rows = (run.comparison or {}).get("measures", ())
     units = (row["unit"] for row in rows if row["subject"] == output and row["measure"] == "mae")
     return next(units, "")
@@ -272,7 +272,7 @@ def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str
 
 
 def _node(run: RunInScene, kind: type, title: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """The study's difference node; a new one where there is none yet, or one of another kind."""
+    """The case's difference node; a new one where there is none yet, or one of another kind."""
     scene = run.about.GetScene()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
@@ -294,7 +294,7 @@ def _node(run: RunInScene, kind: type, title: str) -> slicer.vtkMRMLScalarVolume
 def _colors(
     node: slicer.vtkMRMLVolumeNode, fill: Callable[[slicer.vtkMRMLColorTableNode], None]
 ) -> slicer.vtkMRMLColorTableNode:
-    """The node's own color table, filled anew."""
+    """The node's own color table, filled again."""
     colors = node.GetNodeReference(_COLORS)
     if colors is None:
         colors = node.GetScene().AddNewNodeByClass("vtkMRMLColorTableNode", f"{node.GetName()} colors")
@@ -320,7 +320,7 @@ def _fillDiverging(colors: slicer.vtkMRMLColorTableNode) -> None:
 def showLegend(difference: Difference) -> None:
     """Draw the scale at the edge of each view that shows the difference; none for a label map.
 
-    It is made anew, for views that are younger than a scale do not find it.
+    It is made again, since views that are younger than a scale do not show it.
     """
     if difference.limit is None:
         return

@@ -92,7 +92,7 @@ def cornersOf(
 
 
 def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
-    """Who says it, and what each says of the classes; blinded nothing, for there is no picture to judge."""
+    """The networks, and the classes that each gives; nothing while blinded, for there is no picture to judge."""
     if isBlinded:
         return []
     columns = [{**arm.numbers["class_probabilities"], **arm.numbers["derived_probabilities"]} for arm in run.arms]
@@ -256,7 +256,7 @@ class Shown:
         self.changes.giveBack()
 
     def _nameless(self, cell: Cell) -> Cell:
-        """The cell with a volume that does not tell its network by its name, which Slicer shows in many places."""
+        """The cell with a volume whose name, which Slicer shows in many places, does not reveal its network."""
         if cell.arm is None or not isSynthetic(cell.volume):
             return cell
         scene, volume = cell.volume.GetScene(), cell.volume
@@ -293,7 +293,7 @@ class Shown:
     def _writeCorners(self, caller: vtk.vtkObject | None = None, event: str = "") -> None:
         for tag, actors in self._corners.items():
             if actors.show(self._wordsOf(tag)):
-                self.logics[tag].GetSliceNode().Modified()  # draws the view anew
+                self.logics[tag].GetSliceNode().Modified()  # redraws the view
 
     def _wordsOf(self, tag: str) -> Corners:
         cell = self.viewing.middle() if tag == A else self._cells[tag]

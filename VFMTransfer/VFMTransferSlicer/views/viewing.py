@@ -1,4 +1,4 @@
-"""Ways to look from A to B in the middle view: fade, flicker, checkerboard, a window around the mouse.
+"""Ways to compare A with B in the middle view: fade, flicker, checkerboard, a window around the mouse.
 
 MRML only: mouse and keys come in through nodes and calls.
 """
@@ -174,7 +174,7 @@ class Viewing:
 
     @property
     def canCompare(self) -> bool:
-        """Whether there is an A and a B to look from one to the other."""
+        """Whether there is an A and a B to compare."""
         return self._over is not None or self._hasImages
 
     @property

@@ -54,7 +54,7 @@ class StepQueue:
             return
         except StopIteration:
             error = None
-        except Exception as raised:  # whoever added the work knows what to do
+        except Exception as raised:  # the caller that added the work handles it
             error = raised
         finally:
             self._atWork = None

@@ -5,7 +5,7 @@ import pytest
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, vtk
 
 from VFMTransferLib.core.errors import GeometryError, ImageError
-from VFMTransferSlicer.inputs.exporting import gridInWorld, handOver
+from VFMTransferSlicer.inputs.exporting import exportVolume, gridInWorld
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_handing_over_writes_the_voxels_and_leaves_the_node_alone(scene, tmp_pat
     node = add_volume(scene, volume, "T2")
     transform = add_transform(scene)
     node.SetAndObserveTransformNodeID(transform.GetID())
-    image = handOver(node, tmp_path, "t2w")
+    image = exportVolume(node, tmp_path, "t2w")
     assert image.file == "t2w.npy"
     np.testing.assert_array_equal(np.load(tmp_path / image.file), volume.array)
     assert node.GetTransformNodeID() == transform.GetID()
@@ -38,7 +38,7 @@ def test_handing_over_writes_the_voxels_and_leaves_the_node_alone(scene, tmp_pat
 def test_an_empty_volume_is_told(scene, tmp_path):
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
     with pytest.raises(ImageError, match="'Empty' must hold voxels"):
-        handOver(node, tmp_path, "t2w")
+        exportVolume(node, tmp_path, "t2w")
 
 
 def test_a_transform_that_bends_is_refused(scene, tmp_path):
@@ -57,4 +57,4 @@ def test_a_transform_that_bends_is_refused(scene, tmp_path):
     bend.SetAndObserveTransformToParent(thin_plate)
     node.SetAndObserveTransformNodeID(bend.GetID())
     with pytest.raises(GeometryError, match="'T2' must be under linear transforms only, but 'Bend' bends it"):
-        handOver(node, tmp_path, "t2w")
+        exportVolume(node, tmp_path, "t2w")
