@@ -16,7 +16,7 @@ from .bundle import Bundle, check_name, dump, read_bundle, verify
 from .metadata import METADATA, ONNX, WEIGHTS, inference_config
 from .tensors import read_index
 
-# `configs/inference.json` is not taken over: MONAI's tools evaluate it, so it is written anew.
+# `configs/inference.json` is not copied: MONAI's tools evaluate it, so it is written again.
 _REQUIRED = (METADATA, WEIGHTS)
 _OPTIONAL = (ONNX, "docs/README.md", "LICENSE")
 MAX_BUNDLE_BYTES = 4 * 2**30

@@ -26,7 +26,7 @@ ONNX = "models/model.onnx"
 
 
 def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
-    """The JSON object of a `ModelSpec`; the encoder gains `kind`, which tells its class."""
+    """The JSON object of a `ModelSpec`; the encoder gains `kind`, which names its class."""
     document = to_json(spec)
     document["encoder"] = {"kind": family_of(spec).json_kind, **document["encoder"]}
     return document

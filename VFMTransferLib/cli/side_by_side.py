@@ -98,7 +98,7 @@ def run_demo(
 
 
 def truth_for(phantom: Phantom, spec: ModelSpec) -> tuple[Volume, dict[str, int] | None]:
-    """What a phantom knows of what an anatomy network marks: the zones with their values, or the whole gland."""
+    """A phantom's truth of what an anatomy network marks: the zones with their values, or the whole gland."""
     if set(ZONE_VALUES) <= set(spec.labels):
         return phantom.zones, ZONE_VALUES
     return phantom.gland, None

@@ -128,7 +128,7 @@ def why_not_installed(*modules: str, extra: str) -> str:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, by making one: rights alone do not tell on Windows or a read-only disk."""
+    """Whether files can be made in a folder, by making one: rights prove nothing on Windows or a read-only disk."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -133,7 +133,7 @@ class ModelSpec:
 
 
 class TaskInput(Protocol):
-    """What an encoder has to know of a task; `tasks.base.Task` satisfies it.
+    """What an encoder requires of a task; `tasks.base.Task` satisfies it.
 
     Attributes:
         id: Its id, as `ModelSpec.task`.

@@ -225,7 +225,7 @@ def _compare_classifications(
     focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
     of_a, of_b = a.class_probabilities, b.class_probabilities
     if set(of_a) != set(of_b):
-        raise BundleError(f"A and B must know the same classes, got {', '.join(of_a)} and {', '.join(of_b)}.")
+        raise BundleError(f"A and B must have the same classes, got {', '.join(of_a)} and {', '.join(of_b)}.")
     if reference is not None and reference not in of_a:
         raise ImageError(f"The reference must be one of {', '.join(of_a)}, got '{reference}'.")
     measures = _probability_measures(of_a, of_b)

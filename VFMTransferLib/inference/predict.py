@@ -57,7 +57,7 @@ class PredictOptions:
             outside of it. Class probabilities and images are not cut.
         crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`.
         threshold: Probability above which a voxel counts, instead of the network's own.
-        only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
+        only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis diffusion images are distorted: `left-right` or `anterior-posterior`.
 
     Raises:
@@ -137,7 +137,7 @@ class CasePredictor:
     Args:
         case: The case; it stays as it is.
         options: How networks are run.
-        open_network: Gives the loaded network of a bundle; by default each is opened anew.
+        open_network: Gives the loaded network of a bundle; by default each is opened every time.
     """
 
     def __init__(

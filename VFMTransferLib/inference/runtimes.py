@@ -168,11 +168,11 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
 class LoadedNetworks:
     """Sessions by what they were opened with; those used longest ago go first when memory is short.
 
-    A bundle whose files were replaced has other checksums, and is loaded anew.
+    A bundle whose files were replaced has other checksums, and is loaded again.
 
     Args:
         limit_bytes: Memory that the process may hold before networks are let go.
-        held_bytes: Tells what it holds.
+        held_bytes: Returns what the process holds.
         load: Opens a session.
     """
 

@@ -310,7 +310,7 @@ def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
         raise ImageError(f"'{path.name}' must be an array file, but is damaged. Export it again.") from error
     if mapped.shape != geometry.shape or mapped.dtype.kind not in _KINDS or mapped.dtype.itemsize > _MAX_BYTES:
         raise ImageError(
-            f"'{path.name}' must hold numbers, {geometry.shape} (D, H, W) as its grid says, but holds "
+            f"'{path.name}' must hold numbers, {geometry.shape} (D, H, W) as its grid states, but holds "
             f"{mapped.dtype}, {mapped.shape}. Export it again."
         )
     native = mapped.dtype.newbyteorder("=")

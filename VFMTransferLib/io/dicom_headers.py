@@ -106,7 +106,7 @@ def _read_header(path: Path) -> Header | None:
             _text(dataset, "SOPClassUID"),
             _text(dataset.file_meta, "MediaStorageSOPClassUID"),
         ):
-            # Left out, it would shorten its series unseen.
+            # Without it, its series would be shorter unnoticed.
             raise ImageError(
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )

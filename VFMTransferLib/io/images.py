@@ -197,7 +197,7 @@ def _reading_error(file: str, text: str) -> ImageError:
     if "orthonormal" in text or "Bad direction" in text:
         return GeometryError(f"'{file}' must have perpendicular axes, but its are sheared or missing. Resample it.")
     if "Zero-valued spacing" in text:
-        return GeometryError(f"'{file}' must have a spacing above 0 mm along each axis. Mend its header.")
+        return GeometryError(f"'{file}' must have a spacing above 0 mm along each axis. Fix its header.")
     if "Unable to determine ImageIO" in text:
         return ImageError(f"'{file}' must be an image, but its content is of no known type. Export it again.")
     return ImageError(f"'{file}' must be an image, but its header or voxels cannot be read. Export it again.")
@@ -234,7 +234,7 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
     low, high = SPACING_RANGE_MM
     if not all(low <= s <= high for s in geometry.spacing_mm):
         raise GeometryError(
-            f"'{file}' must have spacings of {low}..{high} mm, but has {geometry.spacing_mm}. Mend its header."
+            f"'{file}' must have spacings of {low}..{high} mm, but has {geometry.spacing_mm}. Fix its header."
         )
     axes = np.reshape(geometry.direction, (3, 3))
     if not np.allclose(axes.T @ axes, np.eye(3), atol=AXES_TOLERANCE):
@@ -281,7 +281,7 @@ def _require_sound_nifti(path: Path) -> None:
     spacings = pixdim[1 : 1 + min(len(lengths), 3)]
     if not all(np.isfinite(s) and s > 0 for s in spacings):
         words = " x ".join(f"{s:g}" for s in spacings)
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Mend its header.")
+        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Fix its header.")
     if datatype in _NIFTI_FLOATS:
         require_finite(np.frombuffer(content[begin:end], order + _NIFTI_FLOATS[datatype]), path.name)
 
@@ -301,7 +301,7 @@ def _require_sound_meta(path: Path) -> None:
     lines = content[: match.start()].decode("latin-1").splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     if "ElementSpacing" not in fields and "ElementSize" not in fields:
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but states none. Mend its header.")
+        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but states none. Fix its header.")
     element = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
     element = element if element in _META_ELEMENT_BYTES else element.removeprefix("U")
     expected = _META_ELEMENT_BYTES.get(element, 0) * int(fields.get("ElementNumberOfChannels", 1))

@@ -1,8 +1,8 @@
 """Class probabilities that come true as often as they say: one temperature, and a bias for each class.
 
-Networks tend to be surer than they are right, which dividing their logits by one temperature mends (Guo et al., "On
+Networks tend to be surer than they are right, which dividing their logits by one temperature corrects (Guo et al., "On
 Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599). Ours also learn with classes balanced, as if all
-were equally frequent, which a bias for each class mends (its vector scaling with one common factor; Alexandari et al.,
+were equally frequent, which a bias a class corrects (its vector scaling with one common factor; Alexandari et al.,
 ICML 2020, arXiv 1901.06852, call it bias-corrected temperature scaling). Both are fitted on validation cases by
 penalized likelihood, since these are few: what is expected without any case is the network as it is.
 """

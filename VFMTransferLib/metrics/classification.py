@@ -13,7 +13,7 @@ from .calibration import Calibration
 # likely as a normal variable that is one deviation off.
 _LOG_TEMPERATURE_SD = 0.5
 _BIAS_SD = 1.0
-_DIGITS = 6  # of what is stored: far below what cases can tell, far above rounding
+_DIGITS = 6  # of what is stored: far below what cases can resolve, far above rounding
 _BINS = 10
 SMALLEST_PROBABILITY = 1e-6
 

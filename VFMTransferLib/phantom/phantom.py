@@ -20,7 +20,7 @@ from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_les
 from .pelvis import draw_habitus, paint_organs, paint_pelvis, paint_skin
 from .scanner import TWIN, Placement, box_average, draw_scanner, image_t2w, place_t2w
 
-# Of what a seed draws. It is raised with any change of the voxels, so that phantoms that were kept are made again.
+# Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
 VERSION = "0.1.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)

@@ -29,7 +29,7 @@ from .phantom import VERSION, Phantom, make_phantom
 
 OnProgress = Callable[[str, float], None]
 _RECORD = "record"
-_LEFT_RIGHT = 0  # a network cannot know the axis; see `training.cases`
+_LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
 _SHOWN_DIGITS = 8
 
 

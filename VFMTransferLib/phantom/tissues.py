@@ -19,7 +19,7 @@ PARAMETERS = ("pd", "t1_ms", "t2_ms", "adc", "grain")
 
 @dataclass(frozen=True)
 class Tissue:
-    """What the signal equations need to know of one tissue.
+    """What the signal equations need of one tissue.
 
     Attributes:
         pd: Proton density relative to water, 0..1.

@@ -84,11 +84,11 @@ DEFAULT_NAMES = MaskNames()
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What decoding may be told beside the network's output; each task takes what concerns it.
+    """Options of decoding beside the network's output; each task uses its own.
 
     Attributes:
         threshold: Probability above which a voxel counts, instead of the network's own.
-        only_cspca: Of a network that knows cancer grades, mark clinically significant cancer alone.
+        only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis of the patient diffusion images are distorted, a key of `PHASE_AXES`.
         gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which the notes say; the
             probabilities keep it. This is our own step, not the networks' authors'.
@@ -139,7 +139,7 @@ class CaseScore:
 
 
 Method = Callable[[LabeledCase], Result]
-"""What gives a result without a trained network; it looks at the case, not at its truth."""
+"""What gives a result without a trained network; it uses the case, not its truth."""
 
 
 class Task(ABC):
@@ -219,7 +219,7 @@ class Task(ABC):
     # Truth.
 
     def phantom_options(self) -> dict[str, Any]:
-        """What `make_phantom` must be told for a phantom to hold the task's truth."""
+        """Arguments of `make_phantom` for a phantom that holds the task's truth."""
         return {"sequences": self.truth_sequences or self.sequences}
 
     @abstractmethod
@@ -413,7 +413,7 @@ def activated(logits: np.ndarray, activation: str) -> np.ndarray:
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """What has a value; JSON knows no other numbers."""
+    """What has a value; JSON has no other numbers."""
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 

@@ -24,7 +24,7 @@ from .base import LabeledCase, Task
 from .image_to_image import ImageTask
 
 UNKNOWN = -1.0
-"""Value of a target's map where nobody knows the truth."""
+"""Value of a target's map where the truth is unknown."""
 AUXILIARY_WEIGHT = 0.4
 SSIM_WEIGHT = 0.2
 _TYPICAL_DETAIL = 0.1  # standard deviations of the image
@@ -61,7 +61,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as one batch; where only some know all maps, the others' are filled up with `UNKNOWN`."""
+    """Samples as one batch; where only some have all maps, the others' are filled up with `UNKNOWN`."""
     inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in samples), strict=True))
     targets = [sample.target for sample in samples]
     if targets[0].ndim > 1:
@@ -250,7 +250,7 @@ def class_number(labeled: LabeledCase, spec: ModelSpec) -> int:
     """Number of the true class in the network's labels.
 
     Raises:
-        DatasetError: The network does not know it.
+        DatasetError: The network does not have it.
     """
     if labeled.category not in spec.labels:
         raise DatasetError(

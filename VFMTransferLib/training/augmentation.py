@@ -1,4 +1,4 @@
-"""Random views of a training case: where it is sampled, and how it looks.
+"""Random views of a training case: where it is sampled, and how it appears.
 
 Space and intensity are separate. A case is sampled once, from the grid it was scanned on straight to
 the network's input, so that a random view is interpolated no more often than a case to predict.
@@ -80,7 +80,7 @@ def uniform(generator: Generator, low: float, high: float, count: int = 1) -> Te
 
 
 def happens(generator: Generator, probability: float) -> bool:
-    """True with the given probability; draws one number in any case."""
+    """True with the given probability; takes one random number in any case."""
     return bool(torch.rand(1, generator=generator) < probability)
 
 

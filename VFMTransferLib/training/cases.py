@@ -87,8 +87,8 @@ def phantom_studies(
 ) -> StudySet:
     """Phantoms of consecutive seeds; the last ones validate.
 
-    Their diffusion is phase-encoded from left to right, as `predict` takes it unless told otherwise: a network cannot
-    know the axis.
+    Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot
+    detect the axis.
 
     Args:
         task: The task.
@@ -96,7 +96,7 @@ def phantom_studies(
         validation: How many of them validate.
         seed: The first one's.
         spacing_mm: Voxel of their T2w (x, y, z).
-        on_progress: Told what was made and which share of all.
+        on_progress: Called with what was made and which share of all.
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")

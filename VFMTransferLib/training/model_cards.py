@@ -20,7 +20,7 @@ def recipe_card(bundle: Bundle, *, training: str, attribution: str, notes: Seque
         training: What trained it, in sentences.
         attribution: Whose images and masks.
         notes: What to know of the measurements.
-        limits: What to know before use.
+        limits: Limits of use.
     """
     assert bundle.spec.task is not None
     sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]

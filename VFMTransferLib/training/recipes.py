@@ -124,7 +124,7 @@ class Recipe:
         phantom_share: Part of the samples that show one, where real cases train too.
         license: Of the weights, an SPDX identifier.
         attribution: Whose images and masks trained the networks, for the model card.
-        limits: What to know before use, for the model card.
+        limits: Limits of use, for the model card.
         network: The network, if it is another than the demonstration's.
         schedule: How fast it learns, if otherwise than in the study; its steps and precision are the recipe's.
         augmentation, drop_path: As `FinetuneConfig`, if otherwise than in the study.

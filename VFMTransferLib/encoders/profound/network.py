@@ -133,7 +133,7 @@ class UPerNetHead(nn.Module):
 def _classifier(width: int, out_channels: int) -> nn.Conv3d:
     """The last layer. One lesion channel begins with few lesions (Lin et al., arXiv 1708.02002, section 4.1).
 
-    Otherwise the first steps, which unlearn that half of all voxels are cancer, unlearn what tells them apart as well.
+    Otherwise the first steps, which unlearn that half of all voxels are cancer, also unlearn what distinguishes them.
     """
     layer = nn.Conv3d(width, out_channels, 1)
     if out_channels == 1 and layer.bias is not None:

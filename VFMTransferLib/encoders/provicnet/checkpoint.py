@@ -59,7 +59,7 @@ def identify(state: State, sequence: Sequence | None) -> ModelSpec | None:
         return None
     if sequence is None:
         raise CheckpointError(
-            "ProViCNet's tensors do not tell their sequence, and the file's name names none or several. "
+            "ProViCNet's tensors do not state their sequence, and the file's name names none or several. "
             f"State the sequence: {', '.join(Sequence)}."
         )
     row = rows[f"provicnet-{sequence}"]

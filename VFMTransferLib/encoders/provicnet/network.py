@@ -236,7 +236,7 @@ class FusionHead(nn.Module):
 
 
 class SliceEncoder(nn.Module):
-    """The backbone of one sequence, told where in the volume its slice lies."""
+    """The backbone of one sequence, which also gets the position of its slice in the volume."""
 
     def __init__(self, encoder: ViTSpec, drop_path: float = 0.0) -> None:
         super().__init__()

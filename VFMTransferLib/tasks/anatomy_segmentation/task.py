@@ -116,7 +116,7 @@ class AnatomySegmentation(SegmentationTask):
         return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
-        """Dice, distance and volume of the prostate, and Dice of its zones where both know them."""
+        """Dice, distance and volume of the prostate, and Dice of its zones where both have them."""
         labels = labels_of(result)
         prostate = labeled.masks[Label.PROSTATE].resample_to(labels.geometry, "nearest").array > 0
         marked = labels.array > 0

@@ -21,7 +21,7 @@ from .task import ZONES, AnatomySegmentation
 
 
 class AnatomyTraining(TaskTraining[AnatomySegmentation]):
-    """Maps: probability of prostate, peripheral and transition zone; zones are `UNKNOWN` where nobody knows them."""
+    """Maps: probability of prostate, peripheral and transition zone; zones are `UNKNOWN` where they are unknown."""
 
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
         unknown = np.full(prepared.geometry.shape, UNKNOWN, np.float32)
@@ -42,7 +42,7 @@ class AnatomyTraining(TaskTraining[AnatomySegmentation]):
         return labeled.masks[Label.PROSTATE], *zones
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
-        """The samples whose zones are known apart from those that know the prostate alone."""
+        """The samples whose zones are known apart from those with the prostate alone."""
         target = batch.target
         if target.shape[1] == 1:
             return anatomy_loss(output.transpose(0, 1), target.transpose(0, 1))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .training import ClassificationTraining
 
 PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
-# This project's own definition, since the networks were trained on PI-RADS scores and know no biopsy.
+# This project's own definition, since the networks were trained on PI-RADS scores, without biopsies.
 CSPCA_PIRADS = 4
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
 CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
@@ -42,7 +42,7 @@ _PREFIX = "PI-RADS "
 
 
 class Classification(Task):
-    """Truth: a row of `labels.csv`, `case,pirads`; masks of lesions tell as much as is needed to measure by."""
+    """Truth: a row of `labels.csv`, `case,pirads`; masks of lesions suffice to measure by."""
 
     id = "classification"
     title = "Classification"
