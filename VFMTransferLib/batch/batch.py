@@ -33,11 +33,8 @@ class BatchProgress:
     """How far a batch is.
 
     Attributes:
-        case: Number of the case that is at work, from 0.
-        cases: How many there are.
-        arm: Number of the bundle, from 0.
-        bundle: Its name.
-        arms: How many bundles there are.
+        case, cases: Number of the case that is at work, from 0, of how many.
+        arm, bundle, arms: Number of the bundle, from 0, its name, and how many there are.
         stage: As `predict` names it.
         fraction: How much of the arm is done, 0..1.
     """
@@ -61,9 +58,8 @@ class CaseReport:
     """A case is finished with.
 
     Attributes:
-        name: Name of its folder.
-        case: Its number, from 0.
-        cases: How many there are.
+        name: Of its folder.
+        case, cases: Its number, from 0, of how many.
         outcome: `skipped` where all was there from before.
         message: Why it failed.
     """
@@ -94,11 +90,9 @@ def run_batch(
     Args:
         cases_folder: Holds a folder for each case, as `read_case` reads it.
         output: New, empty, or the output of an earlier batch.
-        bundles: Networks; two of one task are also compared.
-        on_progress: Receives how far it is; what it raises stops the batch, and what is done stays.
-        options: How networks are run.
-        task: What is wanted; a bundle for another task is refused.
-        on_case: Receives each case that is finished with.
+        bundles: Two of one task are also compared.
+        on_progress: What it raises stops the batch, and what is done stays.
+        task: A bundle for another task is refused.
         networks: Keeps networks loaded; as many as fit in half of all memory by default.
 
     Returns:
@@ -127,13 +121,7 @@ def plan_cases(
 ) -> list[BatchCase]:
     """The cases of a batch, by name; the output's folder is made, or that of an earlier batch taken.
 
-    Args:
-        cases_folder, output, bundles, task, options: As for `run_batch`.
-
-    Raises:
-        DatasetError: There are no cases, or the output would become one.
-        BundleError: A bundle is missing, broken, or not for the task.
-        OutputError: The output cannot be written, or is something else.
+    Arguments and errors are those of `run_batch`; DatasetError, too, where the output would become a case.
     """
     if not cases_folder.is_dir():
         raise DatasetError(f"'{cases_folder.name}' must be a folder of cases, but is none. Choose another.")
@@ -161,11 +149,7 @@ def plan_cases(
 
 
 def require_all_done(rows: Sequence[Row]) -> None:
-    """Raise if a case failed.
-
-    Raises:
-        BatchError: One did; the sentence has their number and no names, since it may go into a log.
-    """
+    """Raise BatchError if a case failed; the sentence has their number and no names, since it may go into a log."""
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         cases, all_cases = (len({row.case for row in some}) for some in (failed, rows))
@@ -189,7 +173,11 @@ class _Batch:
     def run(self) -> list[Row]:
         rows = [case.rows() for case in self.cases]
         self._save(rows)
-        self._open_networks()
+        # So that a network that cannot run here is known before hours of work.
+        needed = {bundle.name: (bundle, case) for case in self.cases for bundle in case.missing}
+        for bundle, case in needed.values():
+            with memory_checked():
+                case.open(bundle, self.networks)
         for i, case in enumerate(self.cases):
             self.at = i
             was_done = case.is_done
@@ -197,15 +185,10 @@ class _Batch:
             self.networks.make_room()
             rows[i] = case.rows(messages)
             self._save(rows)
-            self._end_case(case, "skipped" if was_done else "failed" if messages else "done", messages)
+            if self.on_case is not None:
+                outcome: CaseOutcome = "skipped" if was_done else "failed" if messages else "done"
+                self.on_case(CaseReport(case.name, i, len(self.cases), outcome, next(iter(messages.values()), "")))
         return [row for of_case in rows for row in of_case]
-
-    def _open_networks(self) -> None:
-        """Load what will be needed, so that a network that cannot run here is known before hours of work."""
-        needed = {bundle.name: (bundle, case) for case in self.cases for bundle in case.missing}
-        for bundle, case in needed.values():
-            with memory_checked():
-                case.open(bundle, self.networks)
 
     def _report_progress(self, arm: int, stage: str, fraction: float) -> None:
         if self.on_progress is None:
@@ -216,10 +199,6 @@ class _Batch:
             self.on_progress(at)
         except Exception as error:
             raise _StoppedError(error) from error
-
-    def _end_case(self, case: BatchCase, outcome: CaseOutcome, messages: dict[str, str]) -> None:
-        if self.on_case is not None:
-            self.on_case(CaseReport(case.name, self.at, len(self.cases), outcome, next(iter(messages.values()), "")))
 
     def _save(self, rows: list[list[Row]]) -> None:
         """Write the summary; where another program holds the file open, with the next case or at the end."""

@@ -103,15 +103,7 @@ class BatchCase:
         return [read_row(self.folder, self.name, b, status(b), messages.get(b.name, "")) for b in self.bundles]
 
     def run(self, networks: LoadedNetworks, on_arm: OnArm) -> dict[str, str]:
-        """Make what is missing.
-
-        Args:
-            networks: Keeps networks loaded.
-            on_arm: Receives how far the case is.
-
-        Returns:
-            Name of a bundle → why it failed.
-        """
+        """Make what is missing; name of a bundle → why it failed."""
         missing, failures = self.missing, _Failures(networks)
         self._remove_leftovers()
         with failures.collected_for(*(missing or self.bundles)):
@@ -177,13 +169,10 @@ class _Failures:
         except Exception as error:  # whatever is wrong with one case must not stop the others
             if isinstance(error, OutOfMemoryError):
                 self.networks.clear()
+            sentence = " ".join(str(error).split())
+            if not isinstance(error, VFMTransferError):
+                log.debug("A case failed.", exc_info=error)
+                text = f"{type(error).__name__}: {sentence}".strip()[:_SHORT]
+                sentence = f"An unexpected error stopped this case ({text}). Run it alone, and report the details."
             for bundle in bundles:
-                self.messages.setdefault(bundle.name, _sentence(error))
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, VFMTransferError):
-        return " ".join(str(error).split())
-    log.debug("A case failed.", exc_info=error)
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_SHORT]
-    return f"An unexpected error stopped this case ({text}). Run it alone, and report the details."
+                self.messages.setdefault(bundle.name, sentence)

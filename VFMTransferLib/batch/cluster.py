@@ -6,6 +6,7 @@ What a worker that dies has done stays; its case is given to another one, which 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +46,8 @@ def run_batch_on_workers(
     Args:
         cases_folder, output, bundles, options, task: As there; every worker must see the folders, and those of the
             bundles, under the same paths.
-        scheduler: Address of a cluster; None for processes of this machine.
-        count: How many processes of this machine.
+        scheduler: Address of a cluster; None for `count` processes of this machine.
         on_case: Receives each case as it is finished with; `case` counts these.
-
-    Returns:
-        A row for each case and bundle, as `summary.csv` has them.
 
     Raises:
         ClusterError: The cluster does not answer, or does not see the folders.
@@ -61,32 +58,27 @@ def run_batch_on_workers(
     cases = plan_cases(cases_folder.absolute(), output.absolute(), found, task, options or PredictOptions())
     rows = {case.name: case.rows() for case in cases}
     left = [case for case in cases if not case.is_done]
-    reports = _Reports(len(cases), on_case)
+    number = itertools.count()
+
+    def report(case: BatchCase, outcome: CaseOutcome, message: str = "") -> None:
+        if on_case is not None:
+            on_case(CaseReport(case.name, next(number), len(cases), outcome, message))
+
+    def save() -> None:
+        write_summary([row for of_case in rows.values() for row in of_case], output / SUMMARY)
+
     for case in cases:
         if case not in left:
-            reports.tell(case, "skipped", {})
-    _save(rows, output)
+            report(case, "skipped")
+    save()
     if left:
         with workers(scheduler, min(count, len(left))) as client:
             _require_ready(client, left[0])
             for case, messages in _finished(client, left):
                 rows[case.name] = case.rows(messages)
-                _save(rows, output)
-                reports.tell(case, "failed" if messages else "done", messages)
+                save()
+                report(case, "failed" if messages else "done", next(iter(messages.values()), ""))
     return [row for of_case in rows.values() for row in of_case]
-
-
-class _Reports:
-    """Counts the cases that are finished with."""
-
-    def __init__(self, cases: int, on_case: Callable[[CaseReport], None] | None) -> None:
-        self.cases, self.on_case, self.told = cases, on_case, 0
-
-    def tell(self, case: BatchCase, outcome: CaseOutcome, messages: dict[str, str]) -> None:
-        if self.on_case is not None:
-            message = next(iter(messages.values()), "")
-            self.on_case(CaseReport(case.name, self.told, self.cases, outcome, message))
-        self.told += 1
 
 
 def _finished(client: Client, cases: Sequence[BatchCase]) -> Iterable[tuple[BatchCase, dict[str, str]]]:
@@ -146,7 +138,3 @@ def _require_ready(client: Client, case: BatchCase) -> None:
                 "Choose folders on a disk that all machines share."
             )
     client.run(_open, case)
-
-
-def _save(rows: dict[str, list[Row]], output: Path) -> None:
-    write_summary([row for of_case in rows.values() for row in of_case], output / SUMMARY)

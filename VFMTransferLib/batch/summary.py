@@ -27,11 +27,9 @@ class Row:
     """One case and one bundle.
 
     Attributes:
-        case: Name of the case's folder.
-        bundle: Name of the bundle.
+        case: Name of its folder.
         arm: `pretrained`, `scratch` or empty.
         sha256: The first digits of the weights' checksum.
-        task: The bundle's task.
         status: Whether its results are there; `waiting` before its turn.
         message: Why it failed.
         values: Column → number. Those that begin with `a-b` are how far both arms agree, not whether either is correct.
@@ -54,28 +52,19 @@ class Row:
 
 
 def read_row(folder: Path, case: str, bundle: Bundle, status: Status, message: str = "") -> Row:
-    """The row of a case and bundle.
-
-    Args:
-        folder: The case's folder of results.
-        case: Name of the case.
-        bundle: The bundle.
-        status: Where it stands; only of what is done numbers are read.
-        message: Why it failed.
-    """
+    """The row of a case, whose results lie in `folder`, and a bundle; numbers are read only of what is done."""
     values: dict[str, Value] = {}
     if status == "done":
-        values = {**_numbers(read_json(folder / bundle.name / RESULT) or {}), **_agreement(folder)}
+        values = _numbers(read_json(folder / bundle.name / RESULT) or {})
+        for one in (read_json(folder / COMPARISON) or {}).get("measures", []):
+            if one["between"] == BETWEEN_ARMS:
+                values[f"{BETWEEN_ARMS} {one['measure']} {one['subject']}"] = one["value"]
     short = bundle.weights_sha256[:_SHOWN_DIGITS]
     return Row(case, bundle.name, str(bundle.arm or ""), short, str(bundle.spec.task), status, message, values)
 
 
 def write_summary(rows: list[Row], path: Path) -> None:
-    """Write all rows; a column that some rows lack is empty there.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write all rows; a column that some rows lack is empty there."""
     cells = [row.cells() for row in rows]
     columns = dict.fromkeys(name for row in cells for name in row)
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
@@ -104,11 +93,3 @@ def _numbers(result: dict[str, Any]) -> dict[str, Value]:
         values["highest_confidence"] = max((lesion["confidence"] for lesion in lesions), default=None)
     probabilities = {**result.get("class_probabilities", {}), **result.get("derived_probabilities", {})}
     return values | {f"probability {name}": probability for name, probability in probabilities.items()}
-
-
-def _agreement(folder: Path) -> dict[str, Value]:
-    """How far both arms agree, by the comparison beside their results."""
-    measures = (read_json(folder / COMPARISON) or {}).get("measures", [])
-    return {
-        f"{BETWEEN_ARMS} {m['measure']} {m['subject']}": m["value"] for m in measures if m["between"] == BETWEEN_ARMS
-    }

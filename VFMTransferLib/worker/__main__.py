@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     channel = Channel()
     faulthandler.enable(sys.stderr)
-    _lead_own_process_group()
+    if hasattr(os, "setpgrp") and os.getpgrp() != os.getpid():
+        os.setpgrp()  # with its children one group, which can be ended as one, and which Ctrl-C does not reach
     ended = Event()
     server = Server(channel.send, int(options.keep_gb * GB))
 
@@ -128,12 +129,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
         parser.error(f"--memory-gb must be at least {MIN_MEMORY_GB}, got {options.memory_gb}")
     return options
-
-
-def _lead_own_process_group() -> None:
-    """Make the process and its children one group, which can be ended as one, and which Ctrl-C does not reach."""
-    if hasattr(os, "setpgrp") and os.getpgrp() != os.getpid():
-        os.setpgrp()
 
 
 def _bound_memory(gb: float, channel: Channel) -> None:

@@ -168,7 +168,13 @@ class WorkerClient:
                 self._finish("canceled")
                 return
             self.send(Cancel(job))
-            self._transport.call_later(within_s, lambda: self._end_canceled(current))
+
+            def end() -> None:  # it did not stop in time
+                if self._job is current:
+                    self._abandon()
+                    self._finish("canceled")
+
+            self._transport.call_later(within_s, end)
 
     def send(self, message: Request) -> None:
         """Write one message; a worker that is gone is reported by `receive`."""
@@ -277,12 +283,6 @@ class WorkerClient:
             self._deliver(reply)
             if isinstance(reply, Error) and reply.job is None:  # it did not accept the job, and will not end it
                 self._finish("failed")
-
-    def _end_canceled(self, job: Run | Batch) -> None:
-        """End the worker, since it did not stop a canceled job in time."""
-        if self._job is job:
-            self._abandon()
-            self._finish("canceled")
 
     def _give_up(self, error: VFMTransferError) -> None:
         self._abandon()

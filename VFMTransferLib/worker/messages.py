@@ -359,20 +359,12 @@ def to_line(message: Request | Reply) -> str:
 
 
 def read_request(line: str | bytes) -> Request:
-    """The request in a line.
-
-    Raises:
-        JobError: It is no message to a worker of this protocol; the sentence explains it.
-    """
+    """The request in a line; JobError where it is no message to a worker of this protocol."""
     return _read(line, REQUESTS)
 
 
 def read_reply(line: str | bytes) -> Reply:
-    """The reply in a line.
-
-    Raises:
-        JobError: It is no message from a worker of this protocol; the sentence explains it.
-    """
+    """The reply in a line; JobError where it is no message from a worker of this protocol."""
     return _read(line, REPLIES)
 
 

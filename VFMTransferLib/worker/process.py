@@ -114,15 +114,13 @@ class SubprocessTransport:
         on_error: Callable[[str], None],
         on_end: Callable[[int], None],
     ) -> _Subprocess:
-        child = _Subprocess()
-        child.start(
+        return _Subprocess(
             command,
             self._environment,
             lambda line: self._events.put(lambda: on_output(line)),
             lambda line: self._events.put(lambda: on_error(line.decode("utf-8", "replace").rstrip())),
             lambda exit_code: self._events.put(lambda: on_end(exit_code)),
         )
-        return child
 
     def call_later(self, delay_s: float, slot: Callable[[], None]) -> None:
         self._timers.append((time.monotonic() + delay_s, slot))
@@ -140,12 +138,7 @@ class SubprocessTransport:
 
 
 class _Subprocess:
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._threads: list[Thread] = []
-        self._writing = Lock()
-
-    def start(
+    def __init__(
         self,
         command: Sequence[str],
         environment: Mapping[str, str] | None,
@@ -153,6 +146,9 @@ class _Subprocess:
         on_error: Callable[[bytes], None],
         on_end: Callable[[int], None],
     ) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._threads: list[Thread] = []
+        self._writing = Lock()
         # A group of its own, so that Ctrl-C ends the caller, which then ends the worker.
         group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -215,12 +211,7 @@ class _Subprocess:
 
 
 def worker_command(python: str = sys.executable, *options: str) -> list[str]:
-    """The command line of a worker.
-
-    Args:
-        python: The Python that has numpy, scipy, SimpleITK and a runtime; in Slicer a launcher, `PythonSlicer`.
-        options: As `python -m VFMTransferLib.worker --help` lists them.
-    """
+    """The command line of a worker by a Python that has numpy, scipy, SimpleITK and a runtime; see its `--help`."""
     return [python, str(WORKER), *options]
 
 

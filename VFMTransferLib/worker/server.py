@@ -87,7 +87,10 @@ class Server:
 
     def run_jobs(self, idle_s: float) -> None:
         """Run jobs until the end is asked for, or none came for so long."""
-        _import_ahead()
+        # What every job needs is loaded while the user still chooses; what fails here fails again in the job.
+        for module in ("VFMTransferLib.worker.jobs", "onnxruntime"):
+            with suppress(Exception):
+                importlib.import_module(module)
         while True:
             try:
                 run = self._queue.get(timeout=idle_s)
@@ -96,7 +99,10 @@ class Server:
                 break
             if run is None:
                 break
-            self._run(run)
+            outcome = self._outcome_of(run)
+            with self._lock:
+                del self._canceled[run.job]
+            self._send(Finished(run.job, outcome))
         if self._networks is not None:
             self._networks.clear()
         self.report_end()
@@ -130,22 +136,13 @@ class Server:
                 if request.job in self._canceled:
                     self._canceled[request.job].set()
         elif isinstance(request, Run | Batch):
-            self._accept(request)
-
-    def _accept(self, run: Run | Batch) -> None:
-        with self._lock:
-            if run.job in self._canceled:
-                raise JobError(
-                    f"A run must have a name of its own, but '{run.job}' is not finished. Name it otherwise."
-                )
-            self._canceled[run.job] = Event()
-        self._queue.put(run)
-
-    def _run(self, run: Run | Batch) -> None:
-        outcome = self._outcome_of(run)
-        with self._lock:
-            del self._canceled[run.job]
-        self._send(Finished(run.job, outcome))
+            with self._lock:
+                if request.job in self._canceled:
+                    raise JobError(
+                        f"A run must have a name of its own, but '{request.job}' is not finished. Name it otherwise."
+                    )
+                self._canceled[request.job] = Event()
+            self._queue.put(request)
 
     def _outcome_of(self, run: Run | Batch) -> Outcome:
         job = None
@@ -165,13 +162,6 @@ class Server:
             self._send(describe_error(error, run.job, job.arm if job else None))
             return "failed"
         return "done"
-
-
-def _import_ahead() -> None:
-    """Load what every job needs while the user still chooses; what fails here fails again in the job, with an error."""
-    for module in ("VFMTransferLib.worker.jobs", "onnxruntime"):
-        with suppress(Exception):
-            importlib.import_module(module)
 
 
 def capabilities() -> Capabilities:
