@@ -81,7 +81,7 @@ def test_devices_that_work_are_offered_by_name_and_several_gpus_by_number():
 @pytest.mark.parametrize(
     ("report", "words"),
     [
-        (a_report(["onnxruntime", "onnxruntime-gpu"]), "onnxruntime, onnxruntime-gpu lie over each other"),
+        (a_report(["onnxruntime", "onnxruntime-gpu"]), "onnxruntime, onnxruntime-gpu overlap"),
         (a_report([], half_installed=["onnxruntime"]), "half there"),
         (
             a_report(["onnxruntime"], onnx={"error": "DLL load failed."}),

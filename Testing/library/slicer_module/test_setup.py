@@ -208,7 +208,7 @@ def test_what_is_installed_but_does_not_work_is_told_and_repaired(open_with, ui,
     ui.setupInstallButton.click()
     children.report = BOTH
     children.end_all()
-    assert ui.setupStatusLabel.text.startswith("onnxruntime, onnxruntime-gpu lie over each other")
+    assert ui.setupStatusLabel.text.startswith("onnxruntime, onnxruntime-gpu overlap")
     children.report, children.failing = READY, ("uninstall",)
     ui.setupRepairButton.click()
     children.end_all()

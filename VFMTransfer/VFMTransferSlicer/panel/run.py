@@ -248,7 +248,7 @@ class RunSection:
         self._logic.cancel()
 
     def onCopyDetails(self, checked: bool = False) -> None:
-        """Copy what a report of a fault needs."""
+        """Copy what a bug report needs."""
         chosen = self._parameters
         facts = {"VFM Transfer": __version__, "Slicer": slicer.app.applicationVersion}
         if chosen is not None:

@@ -97,7 +97,7 @@ def lacking(report: Report) -> list[str]:
 
 
 def builds(report: Report) -> list[str]:
-    """The packages of ONNX Runtime that are installed; more than one lie over each other."""
+    """The packages of ONNX Runtime that are installed; more than one overlap."""
     return [name for name, version in report["packages"].items() if name.startswith("onnxruntime") and version]
 
 
@@ -105,7 +105,7 @@ def needsRepair(report: Report) -> str:
     """A sentence about what is broken in ONNX Runtime and can be mended; empty where nothing is."""
     installed = builds(report)
     if len(installed) > 1:
-        return f"{', '.join(installed)} lie over each other, so that none works for sure. Press Repair."
+        return f"{', '.join(installed)} overlap, so that none works reliably. Press Repair."
     if "onnxruntime" in report["half_installed"]:
         return "ONNX Runtime is only half there, as after an install that was stopped. Press Repair."
     onnx = report["runtimes"]["onnx"]
