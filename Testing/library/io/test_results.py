@@ -12,7 +12,7 @@ from prediction_cases import a_small_case, ball
 import VFMTransferLib
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.result import Lesion, Provenance, Result
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.io import results as result_files
 from VFMTransferLib.io.results import result_to_json, save_result
@@ -35,7 +35,7 @@ def a_zones_result() -> Result:
     probability = Volume(np.full(T2W_GRID.shape, 0.25, np.float32), T2W_GRID)
     return Result(
         "p001",
-        TaskId.ANATOMY_SEGMENTATION,
+        "anatomy-segmentation",
         SOURCE,
         label_values={"peripheral-zone": 1, "transition-zone": 2},
         labels=labels,
@@ -51,7 +51,7 @@ def a_lesion_result() -> Result:
     labels = ball(T2W_GRID, (0, 0, 0), 4)
     return Result(
         "p001",
-        TaskId.LESION_SEGMENTATION,
+        "lesion-segmentation",
         SOURCE,
         label_values={"csPCa": 1},
         labels=labels,
@@ -66,7 +66,7 @@ def an_image_result() -> Result:
     field = np.broadcast_to(np.array([1, 2, 3], np.float32), (*hbv.geometry.shape, 3))
     return Result(
         "p001",
-        TaskId.DISTORTION_CORRECTION,
+        "distortion-correction",
         SOURCE,
         images={"hbv-corrected": hbv, "adc-corrected": a_small_case()[Sequence.ADC]},
         displacement_mm=field,
@@ -74,7 +74,7 @@ def an_image_result() -> Result:
 
 
 def a_class_result() -> Result:
-    return Result("p001", TaskId.CLASSIFICATION, SOURCE, class_probabilities={"PI-RADS 2": 0.4, "PI-RADS 3": 0.6})
+    return Result("p001", "classification", SOURCE, class_probabilities={"PI-RADS 2": 0.4, "PI-RADS 3": 0.6})
 
 
 @pytest.mark.parametrize("make", [a_zones_result, a_lesion_result, an_image_result, a_class_result])

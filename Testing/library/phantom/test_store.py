@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.phantom.store import PhantomStore, read_phantom, store_phantom
 from VFMTransferLib.tasks import TASKS
@@ -40,7 +39,7 @@ def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
     plain = grid_phantoms.make_phantom
     monkeypatch.setattr(grid_phantoms, "make_phantom", lambda seed, **how: made.append(seed) or plain(seed, **how))
     store = PhantomStore(tmp_path / "phantoms", SPACING_MM)
-    for task in TaskId:
+    for task in TASKS:
         (phantom,) = store.phantoms([5])
         assert TASKS[task].from_phantom(phantom).case.id == "phantom-0005"
     assert made == [5]

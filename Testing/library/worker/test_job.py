@@ -13,10 +13,11 @@ import jsonschema
 import pytest
 
 from VFMTransferLib.core.errors import JobError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.inference.runtimes import PRECISIONS, RUNTIMES
 from VFMTransferLib.io.cases import ExportedImage
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import PHASE_AXES
 from VFMTransferLib.worker import messages as job
 from VFMTransferLib.worker.messages import Grid, ImageFile, Run, read_reply, read_request, to_line
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 GRID = Grid((20, 18, 7), (0.5, 0.5, 3.0), (-1.0, 2.0, 1e-3), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 RUN = Run(
     "job-1",
-    TaskId.LESION_SEGMENTATION,
+    "lesion-segmentation",
     "/somewhere/with spaces/Größe",
     {Sequence.T2W: ImageFile("t2w.npy", GRID), Sequence.ADC: ImageFile("adc.nrrd")},
     ("first", "second"),
@@ -34,8 +35,8 @@ RUN = Run(
     roi=ImageFile("roi.npy", GRID),
     threshold=0.25,
 )
-BATCH = job.Batch("job-2", TaskId.ANATOMY_SEGMENTATION, "/cases of Größe", "/out", ("first",), crop="center")
-CAPABILITIES = job.Capabilities(tuple(TaskId), ("onnx",), ("SimpleITK",))
+BATCH = job.Batch("job-2", "anatomy-segmentation", "/cases of Größe", "/out", ("first",), crop="center")
+CAPABILITIES = job.Capabilities(tuple(TASKS), ("onnx",), ("SimpleITK",))
 REQUESTS = (job.Hello(), RUN, BATCH, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
 REPLIES = (
     job.Ready("0.1.0", "3.12.1", 4711, CAPABILITIES),

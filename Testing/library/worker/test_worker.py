@@ -17,7 +17,7 @@ from images import a_gland, a_t2w
 from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import JobError, WorkerError
 from VFMTransferLib.core.placement import REFERENCE_NOTE
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.io.results import RESULT
@@ -97,7 +97,7 @@ def a_job(folder: Path, models: Path, *names: str, t2w: Volume | None = None, **
     """A job on a T2w in `folder`, with bundles of `models`."""
     images = {Sequence.T2W: hand_over(folder, t2w if t2w is not None else a_t2w())}
     bundles = tuple(str(models / name) for name in names)
-    fields = {"job": "job", "task": TaskId.ANATOMY_SEGMENTATION, "case": "p001", **about}
+    fields = {"job": "job", "task": "anatomy-segmentation", "case": "p001", **about}
     return Run(folder=str(folder), images=images, bundles=bundles, **fields)
 
 
@@ -127,7 +127,7 @@ def test_the_worker_says_what_it_is(client):
     ready = client.start()
     assert (ready.version, ready.capabilities.missing) == (__version__, ())
     assert "onnx" in ready.capabilities.runtimes
-    assert TaskId.CLASSIFICATION in ready.capabilities.tasks
+    assert "classification" in ready.capabilities.tasks
 
 
 def test_both_arms_give_their_files_one_after_the_other(client, tiny_models, tmp_path):
@@ -251,7 +251,7 @@ def a_cohort(folder: Path, *names: str) -> Path:
 
 
 def a_batch(cohort: Path, output: Path, models: Path, *names: str, **about) -> Batch:
-    fields = {"job": "batch", "task": TaskId.ANATOMY_SEGMENTATION, **about}
+    fields = {"job": "batch", "task": "anatomy-segmentation", **about}
     return Batch(cases=str(cohort), output=str(output), bundles=tuple(str(models / name) for name in names), **fields)
 
 
@@ -307,7 +307,7 @@ def test_what_a_user_can_mend_comes_as_its_sentence(client, tiny_models, tmp_pat
     assert "must be the folder of a bundle or a bundle's name" in error.sentence
     assert "Traceback" in error.details
     assert unknown[-1] == Finished("job", "failed")
-    wrong = list(client.run(a_job(tmp_path, tiny_models, "tiny-scratch", task=TaskId.SUPER_RESOLUTION)))
+    wrong = list(client.run(a_job(tmp_path, tiny_models, "tiny-scratch", task="super-resolution")))
     assert "must be for task super-resolution" in of(Error, wrong)[0].sentence
 
 
