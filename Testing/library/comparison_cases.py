@@ -6,7 +6,7 @@ import numpy as np
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.result import Lesion, Provenance, Result
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 
 ANGLE = np.radians(12)
@@ -72,7 +72,7 @@ def anatomy(arm: str, labels: np.ndarray, values: dict[str, int] = ZONES, grid: 
     volumes = {name: float((labels == v).sum()) * grid.voxel_volume_ml for name, v in values.items()}
     volumes[str(Label.PROSTATE)] = float((labels != 0).sum()) * grid.voxel_volume_ml
     volume = Volume(labels.astype(np.uint8), grid, "labels")
-    return Result("case-1", TaskId.ANATOMY_SEGMENTATION, provenance(arm), values, volume, volumes_ml=volumes)
+    return Result("case-1", "anatomy-segmentation", provenance(arm), values, volume, volumes_ml=volumes)
 
 
 def zones(shift: int = 0) -> np.ndarray:
@@ -97,7 +97,7 @@ def lesion_pair() -> tuple[Result, Result]:
         results.append(
             Result(
                 "case-1",
-                TaskId.LESION_SEGMENTATION,
+                "lesion-segmentation",
                 provenance(arm),
                 values,
                 labels,
@@ -108,7 +108,7 @@ def lesion_pair() -> tuple[Result, Result]:
     return results[0], results[1]
 
 
-def image_pair(task: TaskId, output: str, grid: Geometry, level: float) -> tuple[Result, Result]:
+def image_pair(task: str, output: str, grid: Geometry, level: float) -> tuple[Result, Result]:
     a = mri(grid, 5, level)
     b = a.with_array((a.array * 1.02).astype(np.float32))
     b.array[2] += np.float32(level / 10)
@@ -119,7 +119,7 @@ def image_pair(task: TaskId, output: str, grid: Geometry, level: float) -> tuple
 
 
 def translation_pair() -> tuple[Result, Result]:
-    return image_pair(TaskId.ADC_TRANSLATION, "adc-synthetic", T2W_GRID, 1300.0)
+    return image_pair("adc-translation", "adc-synthetic", T2W_GRID, 1300.0)
 
 
 def classification_pair() -> tuple[Result, Result]:
@@ -128,7 +128,7 @@ def classification_pair() -> tuple[Result, Result]:
     return tuple(  # type: ignore[return-value]
         Result(
             "case-1",
-            TaskId.CLASSIFICATION,
+            "classification",
             provenance(arm),
             class_probabilities=dict(zip(names, values, strict=True)),
         )

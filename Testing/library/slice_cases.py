@@ -9,7 +9,7 @@ from networks import SMALL_SPECS
 from specs import ViTSpec
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
@@ -51,4 +51,4 @@ def a_tissue_case(seed: int = 0) -> LabeledCase:
     """The same as a case of lesion segmentation, whose masks say the classes."""
     case, gland, classes = a_case(seed)
     masks = {label: classes.with_array((classes.array == n).astype(np.uint8)) for label, n in _CANCERS.items()}
-    return TASKS[TaskId.LESION_SEGMENTATION].labeled(case, gland=gland, masks=masks, is_phantom=False)
+    return TASKS["lesion-segmentation"].labeled(case, gland=gland, masks=masks, is_phantom=False)

@@ -4,7 +4,7 @@ import numpy as np
 from slicer_scenes import add_volume, slicer, vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 
@@ -12,7 +12,7 @@ ARMS = ("pretrained", "scratch")
 PERIPHERAL, TRANSITION = str(Label.PERIPHERAL_ZONE), str(Label.TRANSITION_ZONE)
 
 
-def numbers_of(arm: str, task: TaskId, **more) -> dict:
+def numbers_of(arm: str, task: str, **more) -> dict:
     model = {"bundle": f"net-{arm}", "title": f"A network, {arm}", "arm": arm, "sha256": "0" * 64}
     probabilities = {"class_probabilities": {}, "derived_probabilities": {}}
     return {"task": str(task), "model": model, "volumes_ml": {}, "lesions": [], **probabilities, **more}
@@ -39,7 +39,7 @@ def add_segmentation(scene, volume, labels: np.ndarray, names: tuple[str, ...], 
 
 def a_segmentation_run(scene, t2w, first: np.ndarray, second: np.ndarray, **more) -> RunInScene:
     """Both arms say where two zones are; `more` sets further fields of the run."""
-    task = TaskId.ANATOMY_SEGMENTATION
+    task = "anatomy-segmentation"
     arms = []
     for arm, labels in zip(ARMS, (first, second), strict=True):
         node = add_segmentation(scene, t2w, labels, (PERIPHERAL, TRANSITION), f"T2 segmentation ({arm})")
@@ -49,7 +49,7 @@ def a_segmentation_run(scene, t2w, first: np.ndarray, second: np.ndarray, **more
 
 def an_image_run(scene, t2w, grid, first: np.ndarray, second: np.ndarray, **more) -> RunInScene:
     """Both arms give a synthetic ADC on a grid (`Geometry`)."""
-    task = TaskId.ADC_TRANSLATION
+    task = "adc-translation"
     arms = []
     for arm, array in zip(ARMS, (first, second), strict=True):
         node = add_volume(scene, Volume(array, grid, "adc"), f"T2 ADC ({arm}, synthetic)")

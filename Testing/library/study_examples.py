@@ -8,7 +8,7 @@ from pathlib import Path
 
 from specs import MODELS, ConvNeXtSpec, ViTSpec
 
-from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.phantom import Phantom, make_phantom
@@ -28,7 +28,7 @@ def a_phantom(seed: int = 0) -> Phantom:
     return make_phantom(seed, t2w_spacing_mm=SPACING_MM, full_resolution=True, lesions=2)
 
 
-def a_study(task: TaskId, seed: int = 0) -> LabeledCase:
+def a_study(task: str, seed: int = 0) -> LabeledCase:
     return TASKS[task].from_phantom(a_phantom(seed))
 
 
@@ -43,18 +43,18 @@ def write_case(folder: Path, seed: int, *truths: str) -> None:
 
 
 FAMILIES = ("profound", "provicnet")
-CELLS = [(family, task) for family in FAMILIES for task in TaskId]
+CELLS = [(family, task) for family in FAMILIES for task in TASKS]
 TINY_CONVNEXT = ConvNeXtSpec((1, 1, 1, 1), (4, 6, 8, 10))
 # 8 x 8 patches of 8 px; a window of 64 voxels, none of which is lost on the way in.
 TINY_VIT = ViTSpec(depth=1, dim=16, heads=2, registers=1, patch_px=8, image_px=64, pretrained_image_px=64)
 _HEADS = {
-    TaskId.ANATOMY_SEGMENTATION: {"profound": "profound-upernet-anatomy", "provicnet": "provicnet-anatomy"},
-    TaskId.LESION_SEGMENTATION: {"profound": "profound-upernet-lesion", "provicnet": "provicnet-fusion"},
-    TaskId.CLASSIFICATION: {"profound": "profound-classifier", "provicnet": "provicnet-classifier"},
+    "anatomy-segmentation": {"profound": "profound-upernet-anatomy", "provicnet": "provicnet-anatomy"},
+    "lesion-segmentation": {"profound": "profound-upernet-lesion", "provicnet": "provicnet-fusion"},
+    "classification": {"profound": "profound-classifier", "provicnet": "provicnet-classifier"},
 }
 
 
-def tiny_study_spec(family: str, task: TaskId) -> ModelSpec:
+def tiny_study_spec(family: str, task: str) -> ModelSpec:
     """The registry's network of a task, as small as it gets, on a coarse grid."""
     spec = MODELS[_HEADS.get(task, {}).get(family, f"{family}-restoration-{task}")]
     head = replace(
@@ -65,13 +65,13 @@ def tiny_study_spec(family: str, task: TaskId) -> ModelSpec:
         return replace(spec, encoder=TINY_VIT, head=head, preprocess=grid)
     grid = replace(spec.preprocess, spacing_mm=(3.0, 3.0, 4.0), patch=(16, 32, 48))
     spec = replace(spec, encoder=TINY_CONVNEXT, head=head, preprocess=grid)
-    if task != TaskId.ANATOMY_SEGMENTATION:
+    if task != "anatomy-segmentation":
         return spec
     labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
     return replace(spec, labels=labels, head=replace(head, out_channels=3))
 
 
-def tiny_study_config(family: str, task: TaskId, steps: int = 4, **changes) -> FinetuneConfig:
+def tiny_study_config(family: str, task: str, steps: int = 4, **changes) -> FinetuneConfig:
     """Two training phantoms; batches of two, since batch norm needs them."""
     config = FinetuneConfig(
         model=tiny_study_spec(family, task),

@@ -8,7 +8,7 @@ import numpy as np
 from specs import MODELS, ConvNeXtSpec
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.tasks import TASKS
@@ -69,7 +69,7 @@ def tiny_config(steps: int = 4, **changes) -> FinetuneConfig:
 def tiny_labeled_case(seed: int) -> LabeledCase:
     case, mask = tiny_case(seed)
     masks = {Label.PROSTATE: mask}
-    return TASKS[TaskId.ANATOMY_SEGMENTATION].labeled(case, gland=mask, masks=masks, is_phantom=False)
+    return TASKS["anatomy-segmentation"].labeled(case, gland=mask, masks=masks, is_phantom=False)
 
 
 def tiny_dataset(**changes) -> StudySet:

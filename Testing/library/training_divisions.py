@@ -9,7 +9,6 @@ from slice_cases import SPEC
 from study_examples import a_study, tiny_study_config, unvaried
 from training_cases import tiny_case, tiny_spec
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import StudySet
@@ -18,7 +17,7 @@ from VFMTransferLib.training.finetune import finetune
 from VFMTransferLib.training.loop import Run, Schedule
 from VFMTransferLib.training.pretrain import PretrainConfig
 
-TASK = TaskId.DISTORTION_CORRECTION
+TASK = "distortion-correction"
 
 
 IMAGES = [tiny_case(seed)[0] for seed in range(3)]

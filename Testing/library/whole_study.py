@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.tables import CurveRow, DistanceRow, MetricRow, RunRow, StudyTables
 from VFMTransferLib.tasks import TASKS
 
@@ -21,12 +20,12 @@ LAYERS = {
 }
 # Value from scratch, relative gain by encoder in percent, trivial value and its name, spread over cases.
 _TASKS = {
-    TaskId.ANATOMY_SEGMENTATION: (0.82, (1.5, 6.0), 0.55, "mean-shape", 0.05),
-    TaskId.LESION_SEGMENTATION: (0.21, (-6.0, 38.0), 0.0, "no-lesion", 0.15),
-    TaskId.CLASSIFICATION: (0.71, (0.4, 9.0), 0.5, "class-prior", 0.0),
-    TaskId.SUPER_RESOLUTION: (31.2, (2.4, -0.3), 30.1, "zero-filled", 1.5),
-    TaskId.DISTORTION_CORRECTION: (26.4, (4.2, 0.8), 24.0, "uncorrected", 2.0),
-    TaskId.ADC_TRANSLATION: (228.0, (12.0, -1.5), 310.0, "mean-adc", 30.0),
+    "anatomy-segmentation": (0.82, (1.5, 6.0), 0.55, "mean-shape", 0.05),
+    "lesion-segmentation": (0.21, (-6.0, 38.0), 0.0, "no-lesion", 0.15),
+    "classification": (0.71, (0.4, 9.0), 0.5, "class-prior", 0.0),
+    "super-resolution": (31.2, (2.4, -0.3), 30.1, "zero-filled", 1.5),
+    "distortion-correction": (26.4, (4.2, 0.8), 24.0, "uncorrected", 2.0),
+    "adc-translation": (228.0, (12.0, -1.5), 310.0, "mean-adc", 30.0),
 }
 _MORE = {
     "segmentation": {"hd95_mm": 4.0},
@@ -55,7 +54,7 @@ def a_grid(seed: int = 0) -> StudyTables:
                     metrics += _cases(encoder, task, arm, s, value + difficulty, rng)
                     curves += _curve(encoder, task, arm, s, value, 60 if gain > 0.01 else 95, rng)
                 distances += _distances(encoder, task, s, (0.4 - gains[i] / 100) * 0.2, rng)
-        special = "resnet" if task == TaskId.CLASSIFICATION else "dynunet"
+        special = "resnet" if task == "classification" else "dynunet"
         for s in SEEDS:
             value = scratch * (1 + sign * 0.02) * (1 + rng.normal(0, 0.01))
             runs.append(_run(special, task, "specialised", s, value, 30.0))
@@ -65,7 +64,7 @@ def a_grid(seed: int = 0) -> StudyTables:
     return StudyTables(tuple(runs), tuple(metrics), tuple(curves), tuple(distances))
 
 
-def _run(encoder: str, task: TaskId, arm: str, seed: int, value: float, seconds: float, steps: int = 200) -> RunRow:
+def _run(encoder: str, task: str, arm: str, seed: int, value: float, seconds: float, steps: int = 200) -> RunRow:
     metric = TASKS[task]
     best = steps and 150
     return RunRow(
@@ -85,13 +84,13 @@ def _run(encoder: str, task: TaskId, arm: str, seed: int, value: float, seconds:
 
 
 def _cases(
-    encoder: str, task: TaskId, arm: str, seed: int, values: np.ndarray, rng: np.random.Generator
+    encoder: str, task: str, arm: str, seed: int, values: np.ndarray, rng: np.random.Generator
 ) -> list[MetricRow]:
     """The primary measure of each phantom and patient, its statistic where it is one, and a few others."""
     head = (encoder, str(task), arm, seed)
     level, primary = float(values.mean()), TASKS[task].metric
     rows = [MetricRow(*head, "phantom", "", primary, level)]
-    if task == TaskId.CLASSIFICATION:
+    if task == "classification":
         rows.append(MetricRow(*head, "real", "", primary, level - 0.1))
     else:
         rows += [MetricRow(*head, "phantom", case, primary, float(v)) for case, v in zip(PHANTOMS, values, strict=True)]
@@ -107,14 +106,14 @@ def _cases(
 
 
 def _curve(
-    encoder: str, task: TaskId, arm: str, seed: int, end: float, slowness: float, rng: np.random.Generator
+    encoder: str, task: str, arm: str, seed: int, end: float, slowness: float, rng: np.random.Generator
 ) -> list[CurveRow]:
     begin = end * (0.3 if TASKS[task].higher_is_better else 2.5)
     values = [end + (begin - end) * math.exp(-step / slowness) * (1 + rng.normal(0, 0.05)) for step in STEPS]
     return [CurveRow(encoder, str(task), arm, seed, step, value) for step, value in zip(STEPS, values, strict=True)]
 
 
-def _distances(encoder: str, task: TaskId, seed: int, d2p: float, rng: np.random.Generator) -> list[DistanceRow]:
+def _distances(encoder: str, task: str, seed: int, d2p: float, rng: np.random.Generator) -> list[DistanceRow]:
     layers = LAYERS[encoder]
     rows = []
     for i, layer in enumerate(layers):

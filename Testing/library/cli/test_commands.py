@@ -9,7 +9,6 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.cli.compare import _row_text
 from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.core.result import Lesion, Provenance, Result
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.evaluation.cohort import CohortRow
 
 
@@ -134,7 +133,7 @@ def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path
 def test_the_largest_lesions_are_printed_and_the_others_counted():
     lesions = tuple(Lesion(i, "csPCa", (0.0, 0.0, 0.0), 1 / i, 0.5) for i in range(1, 14))
     source = Provenance("b", "B", "", "", "onnx", "cpu")
-    lines = summary(Result("p001", TaskId.LESION_SEGMENTATION, source, lesions=lesions))
+    lines = summary(Result("p001", "lesion-segmentation", source, lesions=lesions))
     assert lines[0] == "lesion 1: csPCa, 1.00 ml, confidence 0.50"
     assert lines[9:] == [
         "lesion 10: csPCa, 0.10 ml, confidence 0.50",

@@ -14,7 +14,7 @@ from specs import PROFOUND_ENCODER
 from torch import Tensor
 
 from VFMTransferLib.core.errors import CheckpointError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.checkpoint import identify, read_checkpoint, read_network, sequence_of_name
@@ -150,7 +150,7 @@ def test_unknown_output_channels_get_neutral_labels(name, channels, labels):
     spec = replace(spec, head=replace(spec.head, out_channels=channels))
     found = identify(tensors(spec))
     assert (found.labels, found.activation, found.head) == (labels, "softmax", spec.head)
-    assert found.task == (TaskId.CLASSIFICATION if "classifier" in name else TaskId.ANATOMY_SEGMENTATION)
+    assert found.task == ("classification" if "classifier" in name else "anatomy-segmentation")
 
 
 def sparse_layout(dense: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from comparison_cases import (
 )
 
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.cohort import compare_cohort
 from VFMTransferLib.evaluation.comparison import compare, save_cohort, save_comparison
@@ -249,7 +249,7 @@ def test_the_measured_adc_is_the_reference_of_a_synthetic_one():
 
 def test_super_resolution_is_set_against_the_interpolated_input():
     fine = T2W_GRID.with_spacing((0.25, 0.3, 3.0))
-    a, b = image_pair(TaskId.SUPER_RESOLUTION, "t2w-super-resolved", fine, 600.0)
+    a, b = image_pair("super-resolution", "t2w-super-resolved", fine, 600.0)
     comparison = compare(a_case(), a, b, a.images["t2w-super-resolved"])
     assert math.isinf(comparison.value("psnr_db", "t2w-super-resolved", "a-reference"))
     assert comparison.value("ssim", "t2w-super-resolved", "a-reference") == pytest.approx(1.0)
@@ -257,7 +257,7 @@ def test_super_resolution_is_set_against_the_interpolated_input():
 
 
 def test_displacement_fields_are_compared_by_length():
-    a, b = image_pair(TaskId.DISTORTION_CORRECTION, "hbv-corrected", DIFFUSION_GRID, 90.0)
+    a, b = image_pair("distortion-correction", "hbv-corrected", DIFFUSION_GRID, 90.0)
     still = np.zeros((*DIFFUSION_GRID.shape, 3), np.float32)
     moved = still + np.array([3.0, 4.0, 0.0], np.float32)
     comparison = compare(a_case(), replace(a, displacement_mm=still), replace(b, displacement_mm=moved))

@@ -14,7 +14,7 @@ from specs import MODELS, PROFOUND_ENCODER, network_grid
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import predict as inputs
 from VFMTransferLib.inference.predict import (
     CasePredictor,
@@ -149,7 +149,7 @@ def test_encoder_alone_and_wrong_task_are_refused(a_case):
     with pytest.raises(BundleError, match="encoder alone"):
         predict(a_case, a_bundle(PROFOUND_ENCODER))
     with pytest.raises(BundleError, match="for task classification"):
-        require_fit(a_case, a_bundle(LESIONS), TaskId.CLASSIFICATION)
+        require_fit(a_case, a_bundle(LESIONS), "classification")
 
 
 def test_lack_of_memory_is_one_sentence(a_case):

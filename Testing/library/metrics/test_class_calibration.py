@@ -17,7 +17,6 @@ from tiny_commands import use_small_networks
 from VFMTransferLib.bundles.bundle import model_card, read_bundle
 from VFMTransferLib.bundles.metadata import METADATA
 from VFMTransferLib.core.errors import BundleError
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
@@ -121,7 +120,7 @@ def a_score(case: str, truth: str | None, is_significant: bool) -> CaseScore:
 
 def test_cases_teach_by_their_class_or_by_csPCa_alone():  # noqa: N802
     def found(*cases: CaseScore) -> Calibration | None:
-        return TASKS[TaskId.CLASSIFICATION].fit_calibration(cases)
+        return TASKS["classification"].fit_calibration(cases)
 
     logits = np.log([[0.1, 0.2, 0.3, 0.4]])
     by_class = found(a_score("a", "PI-RADS 2", False))
@@ -129,7 +128,7 @@ def test_cases_teach_by_their_class_or_by_csPCa_alone():  # noqa: N802
     by_lesion = found(a_score("a", None, True))
     assert by_lesion == fit_calibration(logits, np.array([[False, False, True, True]]))
     assert found() is None
-    assert TASKS[TaskId.LESION_SEGMENTATION].fit_calibration((a_score("a", None, True),)) is None
+    assert TASKS["lesion-segmentation"].fit_calibration((a_score("a", None, True),)) is None
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +171,7 @@ def test_a_segmentation_has_no_calibration(tmp_path):
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_both_runtimes_give_calibrated_probabilities_and_say_so(a_calibrated_bundle, runtime):
-    study = a_study(TaskId.CLASSIFICATION)
+    study = a_study("classification")
     plain = predict(study.case, replace(a_calibrated_bundle, calibration=None), runtime, gland=study.gland)
     result = predict(study.case, a_calibrated_bundle, runtime, gland=study.gland)
     expected = softmax(A_CALIBRATION.of(np.log(list(plain.class_probabilities.values()))))
@@ -184,9 +183,9 @@ def test_both_runtimes_give_calibrated_probabilities_and_say_so(a_calibrated_bun
 
 def an_arm(tmp_path, family: str, name: str, test_seed: int):
     """An arm with two validation cases and one test case."""
-    cases = {study.case.id: study for study in (a_study(TaskId.CLASSIFICATION, seed) for seed in (0, 1, 2, test_seed))}
+    cases = {study.case.id: study for study in (a_study("classification", seed) for seed in (0, 1, 2, test_seed))}
     names = tuple(cases)
-    config = replace(tiny_study_config(family, TaskId.CLASSIFICATION), split=Split(names[:2], names[2:3], names[3:]))
+    config = replace(tiny_study_config(family, "classification"), split=Split(names[:2], names[2:3], names[3:]))
     studies = StudySet(config.split, cases)
     run = finetune(config, studies, tmp_path / f"{name}.training")
     return write_arm(config, run, studies, tmp_path / name, data="four", init=None, license="CC0-1.0")
@@ -203,7 +202,7 @@ def test_fine_tuning_calibrates_on_validation_cases_and_never_on_test_cases(tmp_
     assert all(name in after for name in before)
     validation = first.metrics["validation"]
     assert validation["cohort"]["log_loss"] < validation["uncalibrated"]["log_loss"]  # what it was fitted on
-    study = a_study(TaskId.CLASSIFICATION, 3)
+    study = a_study("classification", 3)
     scored = first.metrics["test"]["cases"][study.case.id]["log_loss"]
     said = predict(study.case, first, gland=study.gland).class_probabilities[study.category]
     assert -np.log(said) == pytest.approx(scored, abs=0.02)  # the bundle holds fp16 weights

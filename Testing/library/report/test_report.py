@@ -29,7 +29,7 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.comparison import compare
 from VFMTransferLib.report import write_report
@@ -247,10 +247,8 @@ def test_the_scene_on_the_page_is_json_with_the_voxels(a_page: str):
         lesion_pair,
         translation_pair,
         classification_pair,
-        lambda: image_pair(
-            TaskId.SUPER_RESOLUTION, "t2w-super-resolved", T2W_GRID.with_spacing((0.25, 0.3, 3.0)), 600.0
-        ),
-        lambda: image_pair(TaskId.DISTORTION_CORRECTION, "hbv-corrected", a_case()["hbv"].geometry, 90.0),
+        lambda: image_pair("super-resolution", "t2w-super-resolved", T2W_GRID.with_spacing((0.25, 0.3, 3.0)), 600.0),
+        lambda: image_pair("distortion-correction", "hbv-corrected", a_case()["hbv"].geometry, 90.0),
     ],
     ids=["lesions", "translation", "classification", "super-resolution", "distortion"],
 )

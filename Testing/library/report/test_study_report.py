@@ -14,7 +14,6 @@ from study_examples import a_study
 from whole_study import a_grid
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.report.charts import Axis, free_place
 from VFMTransferLib.report.study_page import conclusion, gain_class, write_study_report
 from VFMTransferLib.study.examples import write_examples
@@ -47,7 +46,7 @@ def values(html: str) -> list[float]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("study")
-    for task in (TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION):
+    for task in ("super-resolution", "classification"):
         study = a_study(task)
         write_examples(folder, TASKS[task].baseline, "trivial", [(TASKS[task].naive_baseline([study])(study), study)])
     return written(GRID, folder)
@@ -79,7 +78,7 @@ def test_the_matrix_reads_encoder_by_encoder(page, summary):
     for encoder, title in (("profound", "ProFound"), ("provicnet", "ProViCNet")):
         row = re.search(rf'<tr><th scope="row">{title}</th>.*?</tr>', part(page, "matrix"), re.DOTALL).group()
         shown = re.findall(r"<td.*?</td>", row, re.DOTALL)
-        assert [values(one)[0] for one in shown] == [gains[encoder, str(task)] for task in TaskId]
+        assert [values(one)[0] for one in shown] == [gains[encoder, str(task)] for task in TASKS]
 
 
 def test_negative_gains_stay_and_unsure_ones_are_marked(page, summary):

@@ -11,7 +11,6 @@ from browsers import Listener, needs_chromium
 from study_examples import a_study
 from whole_study import a_grid
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.examples import write_examples
 from VFMTransferLib.study.tables import write_tables
@@ -40,7 +39,7 @@ BOX = "(e) => { const b = e.getBoundingClientRect(); return [b.left, b.top + 3, 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    for task in TaskId:
+    for task in TASKS:
         case = a_study(task)
         write_examples(folder, TASKS[task].baseline, "trivial", [(TASKS[task].naive_baseline([case])(case), case)])
     write_tables(a_grid(), folder)

@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import binomtest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferSlicer.reading.blinded import (
     BlindedReading,
     Network,
@@ -129,7 +128,7 @@ def an_arm(bundle: str, checksum: str) -> ArmInScene:
 
 def a_run(scene, *arms: ArmInScene) -> RunInScene:
     volume = add_volume(scene, an_oblique_t2w(), "T2")
-    return RunInScene(TaskId.ANATOMY_SEGMENTATION, {}, volume, list(arms))
+    return RunInScene("anatomy-segmentation", {}, volume, list(arms))
 
 
 def test_a_study_is_known_by_its_voxels_and_not_by_its_name():
@@ -154,7 +153,7 @@ def test_a_network_is_not_compared_with_itself():
 
 def test_numbers_alone_are_not_read():
     run = a_run(a_scene(), an_arm("a", "1"), an_arm("b", "2"))
-    run.task = TaskId.CLASSIFICATION
+    run.task = "classification"
     with pytest.raises(ReadingError, match="something to look at"):
         subjectOf(run)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.runs import RunInScene
 from VFMTransferSlicer.setup.machine_report import detailsOf, withoutNames
 
@@ -13,7 +13,7 @@ from VFMTransferSlicer.setup.machine_report import detailsOf, withoutNames
 @pytest.fixture
 def run() -> RunInScene:
     t2w = add_volume(a_scene(), an_oblique_t2w(), "Doe, John (1950)")
-    return RunInScene(TaskId.ANATOMY_SEGMENTATION, {Sequence.T2W: t2w}, t2w)
+    return RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
 
 
 def test_facts_come_first_then_the_log_then_the_error():

@@ -6,7 +6,7 @@ from images import COS, SIN, a_t2w
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
 from specs import MODELS
 
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.cases import share_inside
 from VFMTransferLib.io.sequence_values import adc_unit
@@ -15,7 +15,7 @@ from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, oblique
 
 ANATOMY = MODELS["profound-upernet-anatomy"]
 LESIONS = MODELS["provicnet-fusion"]
-DOUBLING = next(m for m in MODELS.values() if m.task == TaskId.SUPER_RESOLUTION)
+DOUBLING = next(m for m in MODELS.values() if m.task == "super-resolution")
 
 
 @pytest.fixture

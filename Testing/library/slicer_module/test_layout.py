@@ -8,7 +8,7 @@ from slicer_runs import a_segmentation_run, an_image_run, numbers_of
 from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
 from slicer_views import FORMER, Views, a_colored_scene, ras_of
 
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.views.cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP, SideBySide
@@ -124,7 +124,7 @@ def test_a_reference_takes_the_place_of_the_adc(scene, views, side_by_side, run)
 
 
 def test_classification_shows_the_sequences_with_the_probabilities(scene, views, side_by_side, t2w):
-    task = TaskId.CLASSIFICATION
+    task = "classification"
     arms = [
         ArmInScene(f"net-{arm}", numbers_of(arm, task, class_probabilities={"PI-RADS 5": value}))
         for arm, value in (("pretrained", 0.75), ("scratch", 0.25))

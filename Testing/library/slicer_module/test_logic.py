@@ -13,14 +13,14 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, sl
 
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputError, VFMTransferError, WorkerError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
 from VFMTransferSlicer.logic import TransferLogic, missingInputs
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
-ANATOMY = TaskId.ANATOMY_SEGMENTATION
+ANATOMY = "anatomy-segmentation"
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_a_missing_volume_is_named_before_anything_starts(logic, t2w):
     with pytest.raises(MissingSequenceError, match="Anatomy segmentation needs T2w, but lacks T2w"):
         logic.run(task=ANATOMY)
     sentence = "Lesion segmentation needs T2w, high-b DWI, ADC, but lacks high-b DWI, ADC. Select a volume for each."
-    assert missingInputs(TaskId.LESION_SEGMENTATION, {Sequence.T2W: t2w}) == sentence
+    assert missingInputs("lesion-segmentation", {Sequence.T2W: t2w}) == sentence
     assert missingInputs(ANATOMY, {Sequence.T2W: t2w}) == ""
 
 

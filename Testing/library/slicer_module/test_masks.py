@@ -9,7 +9,7 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in
 from specs import MODELS
 
 from VFMTransferLib.core.errors import GeometryError, ImageError
-from VFMTransferLib.core.terms import LABEL_TERMS, Label, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, Label
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.segmentation import label_values
@@ -18,8 +18,8 @@ from VFMTransferSlicer.inputs.exporting import gridInWorld, labelOf, maskOf, ref
 BOX, CORNER = (slice(2, 5), slice(6, 12), slice(7, 14)), (slice(3, 5), slice(3, 8), slice(8, 12))
 LESIONS = MODELS["provicnet-fusion"]
 ANATOMY = replace(MODELS["profound-upernet-anatomy"], labels=(Label.BACKGROUND, Label.PROSTATE))
-CLASSES = next(m for m in MODELS.values() if m.task == TaskId.CLASSIFICATION)
-TRANSLATION = next(m for m in MODELS.values() if m.task == TaskId.ADC_TRANSLATION)
+CLASSES = next(m for m in MODELS.values() if m.task == "classification")
+TRANSLATION = next(m for m in MODELS.values() if m.task == "adc-translation")
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.catalog import read_catalog, shipped_folder
 from VFMTransferLib.bundles.metadata import METADATA, WEIGHTS
-from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.core.terms import Arm
+from VFMTransferLib.tasks import TASKS
 from VFMTransferSlicer.setup import networks as networks_file
 from VFMTransferSlicer.setup.networks import (
     FileChecks,
@@ -39,7 +40,7 @@ from VFMTransferSlicer.setup.networks import (
 from VFMTransferSlicer.signals import Signal
 from VFMTransferSlicer.workers.process import LibraryProcess
 
-LESION, CLASSIFICATION = TaskId.LESION_SEGMENTATION, TaskId.CLASSIFICATION
+LESION, CLASSIFICATION = "lesion-segmentation", "classification"
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
 
 
@@ -183,7 +184,7 @@ def test_settings_that_somebody_broke_do_no_harm():
 
 
 def test_the_shipped_pair_is_the_usual_choice(own):
-    assert defaultChoice(read_catalog(), TaskId.ANATOMY_SEGMENTATION) == (PRETRAINED, SCRATCH)
+    assert defaultChoice(read_catalog(), "anatomy-segmentation") == (PRETRAINED, SCRATCH)
 
 
 def test_without_a_shipped_pair_the_first_of_each_arm_is(own, a_lesion_pair, monkeypatch):
@@ -328,7 +329,7 @@ def test_the_usual_pair_is_chosen_and_shown(section, ui):
     assert (section.parameters.bundleA, section.parameters.bundleB) == (PRETRAINED, SCRATCH)
     assert ui.bundleACardLabel.text.startswith("Pretrained, demonstration")
     assert ui.bundleBCardLabel.text.startswith("From scratch")
-    assert len(ui.taskComboBox.items) == len(TaskId)
+    assert len(ui.taskComboBox.items) == len(TASKS)
     assert [value for _, value in ui.bundleAComboBox.items].count("") == 0
     assert ui.bundleBComboBox.items[0] == ("None", "")
 

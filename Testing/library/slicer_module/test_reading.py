@@ -6,7 +6,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferSlicer.reading.blinded import Side
 from VFMTransferSlicer.reading.readings import ReadingTable
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
@@ -101,7 +100,7 @@ def a_run(scene, name: str = "T2", brighter: int = 0) -> RunInScene:
     volume = an_oblique_t2w()
     volume = type(volume)(volume.array + brighter, volume.geometry, volume.name)
     arms = [ArmInScene(bundle, {"model": {"sha256": bundle}}) for bundle in ("first", "second")]
-    return RunInScene(TaskId.ANATOMY_SEGMENTATION, {}, add_volume(scene, volume, name), arms)
+    return RunInScene("anatomy-segmentation", {}, add_volume(scene, volume, name), arms)
 
 
 def choose(path) -> None:

@@ -8,7 +8,7 @@ from slicer_scenes import a_scene, add_transform, add_volume, in_the_world, slic
 
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.worker.client import WorkerClient
@@ -36,7 +36,7 @@ def t2w(phantom):
 @pytest.fixture(scope="module")
 def arms(t2w):
     with WorkerClient(environment={**os.environ, "OMP_NUM_THREADS": "1"}) as client:
-        return TransferLogic(client).run(task=TaskId.ANATOMY_SEGMENTATION, t2w=t2w)
+        return TransferLogic(client).run(task="anatomy-segmentation", t2w=t2w)
 
 
 def test_the_default_pair_runs_and_is_named_by_its_arms(arms):

@@ -10,7 +10,7 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in
 
 from VFMTransferLib.core.errors import ImageError, JobError
 from VFMTransferLib.core.result import Provenance, Result
-from VFMTransferLib.core.terms import LABEL_TERMS, RESEARCH_USE, Label, Sequence, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, RESEARCH_USE, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.io.segmentations import terminology
@@ -34,7 +34,7 @@ def scene():
     return a_scene()
 
 
-def a_result(task: TaskId, arm: str = "pretrained", **says) -> Result:
+def a_result(task: str, arm: str = "pretrained", **says) -> Result:
     versions, seconds = {"numpy": "2.4.6", "vfm-transfer": "0.1.0"}, {"read": 0.25, "infer": 1.5}
     options = {"crop": "gland", "threshold": None}
     provenance = Provenance("b", "B", arm, SHA256, "onnx", "cpu", versions=versions, seconds=seconds, options=options)
@@ -51,9 +51,7 @@ def some_zones(volume: Volume | None = None) -> Volume:
 
 def zones_result(labels: Volume, **about) -> Result:
     volumes = {"prostate": 2.0, PZ: 1.5, TZ: 0.5}
-    return a_result(
-        TaskId.ANATOMY_SEGMENTATION, labels=labels, label_values={PZ: 1, TZ: 2}, volumes_ml=volumes, **about
-    )
+    return a_result("anatomy-segmentation", labels=labels, label_values={PZ: 1, TZ: 2}, volumes_ml=volumes, **about)
 
 
 def a_wave(grid: Geometry) -> Volume:
@@ -130,7 +128,7 @@ def test_probabilities_of_several_labels_are_volumes_from_black_at_0_to_white_at
         for label, value in ((Label.INDOLENT_CANCER, 0.25), (Label.CSPCA, 0.75))
     }
     volume = add_volume(scene, t2w, "T2")
-    result = a_result(TaskId.LESION_SEGMENTATION, "scratch", probabilities=probabilities)
+    result = a_result("lesion-segmentation", "scratch", probabilities=probabilities)
     arm = load(result, tmp_path, {Sequence.T2W: volume})
     assert list(arm.probabilities) == ["indolent-cancer", "csPCa"]
     node = arm.probabilities["csPCa"]
@@ -143,7 +141,7 @@ def test_probabilities_of_several_labels_are_volumes_from_black_at_0_to_white_at
 
 def test_the_probability_of_one_label_is_a_volume_too(scene, tmp_path):
     t2w = an_oblique_t2w()
-    result = a_result(TaskId.LESION_SEGMENTATION, probabilities={"csPCa": t2w.with_array(t2w.array / 1000)})
+    result = a_result("lesion-segmentation", probabilities={"csPCa": t2w.with_array(t2w.array / 1000)})
     arm = load(result, tmp_path, {Sequence.T2W: add_volume(scene, t2w, "T2")})
     assert list(arm.probabilities) == ["csPCa"]
 
@@ -157,9 +155,7 @@ def test_a_super_resolved_image_is_named_synthetic_lies_right_and_is_shown_as_it
     volume.CreateDefaultDisplayNodes()
     volume.GetDisplayNode().SetAutoWindowLevel(False)
     volume.GetDisplayNode().SetWindowLevelMinMax(100, 700)
-    arm = load(
-        a_result(TaskId.SUPER_RESOLUTION, images={"t2w-super-resolved": image}), tmp_path, {Sequence.T2W: volume}
-    )
+    arm = load(a_result("super-resolution", images={"t2w-super-resolved": image}), tmp_path, {Sequence.T2W: volume})
     node = arm.images["t2w-super-resolved"]
     assert node.GetName() == "T2 SR (pretrained, synthetic)"
     assert gridInWorld(node).origin_mm == pytest.approx(fine.origin_mm, abs=1e-4)
@@ -173,7 +169,7 @@ def test_a_super_resolved_image_is_named_synthetic_lies_right_and_is_shown_as_it
 def test_a_synthetic_adc_is_named_after_the_t2w_it_was_made_from(scene, tmp_path):
     t2w = an_oblique_t2w()
     arm = load(
-        a_result(TaskId.ADC_TRANSLATION, "scratch", images={"adc-synthetic": t2w}),
+        a_result("adc-translation", "scratch", images={"adc-synthetic": t2w}),
         tmp_path,
         {Sequence.T2W: add_volume(scene, t2w, "T2")},
     )
@@ -187,7 +183,7 @@ def test_the_grid_transform_takes_the_distorted_volume_to_the_corrected_one(scen
     images = {"hbv-corrected": corrected, "adc-corrected": corrected}
     node = add_volume(scene, adc, "ADC")
     inputs = {Sequence.T2W: add_volume(scene, an_oblique_t2w(), "T2"), Sequence.HBV: node, Sequence.ADC: node}
-    result = a_result(TaskId.DISTORTION_CORRECTION, images=images, displacement_mm=field)
+    result = a_result("distortion-correction", images=images, displacement_mm=field)
     arm = load(result, tmp_path, inputs, Sequence.HBV)
     assert arm.transform.GetName() == "ADC distortion correction (pretrained)"
     assert [image.GetName() for image in arm.images.values()] == [
@@ -206,7 +202,7 @@ def test_a_point_of_the_corrected_image_is_led_to_where_it_lay_in_the_distorted_
     grid = Geometry((22, 21, 9), (2.5, 2.0, 3.5), (-8, 5, 20), OBLIQUE_AROUND_TWO_AXES)
     field, node = a_field(grid), add_volume(scene, a_wave(grid), "ADC")
     inputs = {Sequence.T2W: node, Sequence.HBV: node, Sequence.ADC: node}
-    result = a_result(TaskId.DISTORTION_CORRECTION, images={"adc-corrected": a_wave(grid)}, displacement_mm=field)
+    result = a_result("distortion-correction", images={"adc-corrected": a_wave(grid)}, displacement_mm=field)
     transform = load(result, tmp_path, inputs, Sequence.HBV).transform
     for x, y, z in ((3, 17, 2), (11, 4, 7), (20, 9, 5)):
         lps = grid.to_world((x, y, z))
@@ -219,7 +215,7 @@ def test_the_grid_transform_survives_saving(scene, tmp_path):
     field = a_field(adc.geometry)
     node = add_volume(scene, adc, "ADC")
     inputs = {Sequence.T2W: node, Sequence.HBV: node, Sequence.ADC: node}
-    result = a_result(TaskId.DISTORTION_CORRECTION, images={"adc-corrected": adc}, displacement_mm=field)
+    result = a_result("distortion-correction", images={"adc-corrected": adc}, displacement_mm=field)
     transform = load(result, tmp_path, inputs, Sequence.HBV).transform
     storage = slicer.vtkMRMLTransformStorageNode()
     storage.SetFileName(str(tmp_path / "correction.h5"))
@@ -292,7 +288,7 @@ def test_no_step_holds_the_window_still_for_long(scene, tmp_path):
     fine = Geometry((768, 768, 20), (0.25, 0.25, 3.0), (1, 2, 3), T2W_GRID.direction)
     image = Volume(np.zeros(fine.shape, np.float32), fine)
     volume = add_volume(scene, Volume(np.zeros(grid.shape, np.int16), grid), "T2")
-    result = a_result(TaskId.SUPER_RESOLUTION, images={"t2w-super-resolved": image})
+    result = a_result("super-resolution", images={"t2w-super-resolved": image})
     steps = loadArmInSteps(save_result(result, tmp_path / "arm"), {Sequence.T2W: volume}, Sequence.T2W)
     seconds = [time.thread_time()]  # of this thread, whatever else the computer does
     for _ in steps:

@@ -3,11 +3,10 @@
 import pytest
 import slicer_scenes  # noqa: F401  (makes the module importable)
 
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferSlicer.results.numbers import transferNote
 
 HEAD = "encoder,task,metric,rpg_percent,rpg_low,rpg_high,d2p,device_hours_saved\n"
-ANATOMY = TaskId.ANATOMY_SEGMENTATION
+ANATOMY = "anatomy-segmentation"
 
 
 def test_nothing_is_said_where_there_is_no_study(tmp_path):

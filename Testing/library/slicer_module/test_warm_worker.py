@@ -13,7 +13,7 @@ from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import slicer  # noqa: F401  (skips where there is no MRML)
 
 from VFMTransferLib.core.errors import JobError
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.worker import client
 from VFMTransferLib.worker.messages import PROTOCOL, ArmResult, Error, Finished, ImageFile, Progress, Run
@@ -66,7 +66,7 @@ def heard() -> list:
 def a_run(tmp_path) -> Run:
     write_volume(a_t2w(), tmp_path / "t2w.nrrd")
     images = {Sequence.T2W: ImageFile("t2w.nrrd")}
-    return Run("a job", TaskId.ANATOMY_SEGMENTATION, str(tmp_path), images, (NETWORK,))
+    return Run("a job", "anatomy-segmentation", str(tmp_path), images, (NETWORK,))
 
 
 def outcome(heard: list) -> str:

@@ -14,7 +14,6 @@ from tiny_commands import use_small_networks
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.study import candidates, estimators
 from VFMTransferLib.study.advice import (
@@ -32,7 +31,7 @@ from VFMTransferLib.study.config import CONFIG
 from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
 from VFMTransferLib.study.summary import SummaryRow, summarize
 from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, write_tables
-from VFMTransferLib.tasks import find_task
+from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.training import cases as study_source
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
 
@@ -51,7 +50,7 @@ def gain_of(number, encoder):
 
 def an_experience(knows="logme", **changes):
     """Six tasks, each with a larger gain than the one before; one estimator knows, the others say all the same."""
-    pairs = [(e, t, gain_of(i, e)) for e in FAMILIES for i, t in enumerate(TaskId)]
+    pairs = [(e, t, gain_of(i, e)) for e in FAMILIES for i, t in enumerate(TASKS)]
     summary = tuple(a_summary_row(*pair) for pair in pairs)
     estimates = tuple(
         EstimateRow(e, str(t), name, gain / 100 if name == knows else 1.0, 1.0)
@@ -71,7 +70,7 @@ def a_run(encoder, task, arm, value, seed=0):
     return RunRow(encoder, str(task), arm, seed, "dice", True, value, 100, 100, 50.0, 3, "c")
 
 
-def an_estimate(finished, name="start", encoder="profound", task=TaskId.CLASSIFICATION, estimate=0.2, **changes):
+def an_estimate(finished, name="start", encoder="profound", task="classification", estimate=0.2, **changes):
     estimates = {name: estimate if name == "logme" else 1.0 for name in ESTIMATORS}
     gain = gain_to_expect(finished, encoder, task, estimates)
     hours = hours_to_save(finished, encoder, task)
@@ -87,7 +86,7 @@ def test_the_expected_gain_is_the_best_estimators_with_the_reach_of_its_errors()
     finished = an_experience()
     row = finished.best_forecast
     assert row.estimator == "logme"
-    found = gain_to_expect(finished, "profound", TaskId.CLASSIFICATION, {"logme": 0.13, "probe": 9.0})
+    found = gain_to_expect(finished, "profound", "classification", {"logme": 0.13, "probe": 9.0})
     points = points_of(finished.estimates, finished.summary)["logme"]
     assert found.percent == expected_gain(Point("profound", "classification", 0.13, NAN), points)
     assert found.high - found.percent == pytest.approx(row.reach_percent)
@@ -97,41 +96,41 @@ def test_the_expected_gain_is_the_best_estimators_with_the_reach_of_its_errors()
 def test_without_an_estimator_that_is_better_the_mean_gain_is_expected():
     finished = an_experience(knows="nobody")
     assert finished.best_forecast is None
-    found = gain_to_expect(finished, "provicnet", TaskId.CLASSIFICATION, {"logme": 99.0})
+    found = gain_to_expect(finished, "provicnet", "classification", {"logme": 99.0})
     assert found.percent == pytest.approx(sum(gain_of(i, e) for i in range(6) for e in FAMILIES) / 12)
     assert found.high - found.percent == pytest.approx(finished.constant.reach_percent)
 
 
 def test_without_a_study_nothing_is_expected():
-    found = gain_to_expect(FinishedStudy(), "profound", TaskId.CLASSIFICATION, {"logme": 1.0})
+    found = gain_to_expect(FinishedStudy(), "profound", "classification", {"logme": 1.0})
     assert math.isnan(found.percent)
-    hours = hours_to_save(FinishedStudy(), "profound", TaskId.CLASSIFICATION)
+    hours = hours_to_save(FinishedStudy(), "profound", "classification")
     assert math.isnan(hours.hours)
     assert "no task of this encoder" in hours.words
 
 
 def test_hours_are_the_studys_at_the_speed_that_is_measured_here():
     own = an_experience()
-    plain = hours_to_save(own, "profound", TaskId.CLASSIFICATION)
+    plain = hours_to_save(own, "profound", "classification")
     assert (plain.hours, plain.low, plain.high) == (1.0, 1.0, 1.0)
-    faster = hours_to_save(own, "profound", TaskId.CLASSIFICATION, seconds_per_step=0.25)  # the study's: 50 s / 100
+    faster = hours_to_save(own, "profound", "classification", seconds_per_step=0.25)  # the study's: 50 s / 100
     assert faster.hours == pytest.approx(0.5)
     assert "0.25 s per step measured here" in faster.words
 
 
 @pytest.mark.parametrize(("convergence", "words"), [(INF, "did not reach"), (NAN, "do not show convergence")])
 def test_hours_that_are_no_number_are_said_in_words(convergence, words):
-    rows = [a_summary_row("profound", t, 1.0, hours=2.0) for t in TaskId]
-    rows[2] = a_summary_row("profound", TaskId.CLASSIFICATION, 1.0, NAN, convergence)
-    found = hours_to_save(FinishedStudy(summary=tuple(rows)), "profound", TaskId.CLASSIFICATION)
+    rows = [a_summary_row("profound", t, 1.0, hours=2.0) for t in TASKS]
+    rows[2] = a_summary_row("profound", "classification", 1.0, NAN, convergence)
+    found = hours_to_save(FinishedStudy(summary=tuple(rows)), "profound", "classification")
     assert math.isnan(found.hours)
     assert words in found.words
     assert (found.low, found.high) == (2.0, 2.0)
 
 
 def test_a_task_that_the_study_has_not_gets_the_median_of_the_others():
-    rows = tuple(a_summary_row("profound", t, 1.0, hours=h) for t, h in zip(TaskId, (1.0, 5.0, 2.0), strict=False))
-    found = hours_to_save(FinishedStudy(summary=rows), "profound", TaskId.ADC_TRANSLATION)
+    rows = tuple(a_summary_row("profound", t, 1.0, hours=h) for t, h in zip(TASKS, (1.0, 5.0, 2.0), strict=False))
+    found = hours_to_save(FinishedStudy(summary=rows), "profound", "adc-translation")
     assert (found.hours, found.low, found.high) == (2.0, 1.0, 5.0)
     assert "no such task" in found.words
 
@@ -164,7 +163,7 @@ def test_no_gain_is_no_recommendation_to_pretrain():
     loses = an_estimate(finished, gain=replace(an_estimate(finished).gain, percent=-3.0))
     assert advice_on(finished, loses).recommended == "scratch"
     none = an_experience(knows="nobody")
-    lost = an_estimate(none, seen=a_summary_row("profound", TaskId.CLASSIFICATION, -4.0))
+    lost = an_estimate(none, seen=a_summary_row("profound", "classification", -4.0))
     assert advice_on(none, lost).recommended == "scratch"
     unknown = an_estimate(none, seen=None)
     assert advice_on(none, unknown).recommended == ""
@@ -172,7 +171,7 @@ def test_no_gain_is_no_recommendation_to_pretrain():
 
 def test_a_measured_gain_that_may_be_none_is_no_recommendation():
     none = an_experience(knows="nobody")
-    seen = replace(a_summary_row("profound", TaskId.CLASSIFICATION, 2.0), rpg_low=-1.0, rpg_high=5.0)
+    seen = replace(a_summary_row("profound", "classification", 2.0), rpg_low=-1.0, rpg_high=5.0)
     found = advice_on(none, an_estimate(none, seen=seen))
     assert found.recommended == ""
     assert "+2.0 %, and its interval contains 0" in found.why
@@ -225,7 +224,7 @@ def a_study_folder(tmp_path):
     """A finished study with tables, and its estimators tried."""
     runs, curves = [], []
     for encoder in FAMILIES:
-        for number, task in enumerate(TaskId):
+        for number, task in enumerate(TASKS):
             pretrained = 1.0 + gain_of(number, encoder) / 100
             for arm, value in (("pretrained", pretrained), ("scratch", 1.0)):
                 runs.append(a_run(encoder, task, arm, value))

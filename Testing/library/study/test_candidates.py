@@ -9,7 +9,6 @@ import pytest
 from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study import candidates, estimators
 from VFMTransferLib.study.cases import training_cases
 from VFMTransferLib.study.config import CONFIG, read_config
@@ -86,7 +85,7 @@ def test_every_pretrained_encoder_is_estimated_and_the_estimators_are_tried(
 
 def test_training_cases_are_the_splits(a_finished_study):
     config = read_config(a_finished_study / CONFIG)
-    studies = training_cases(config, TaskId.CLASSIFICATION, Workspace(a_finished_study))
+    studies = training_cases(config, "classification", Workspace(a_finished_study))
     assert [study.case.id for study in studies] == ["phantom-0000", "phantom-0001", "phantom-0002"]
 
 

@@ -8,8 +8,8 @@ import pytest
 from small_sweeps import a_document, write_config
 
 from VFMTransferLib.core.errors import ConfigError
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.study.config import RunKey, planned_runs, read_config, selected_runs
+from VFMTransferLib.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path):
 
 def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
     shipped = read_config(ROOT / "Resources" / "Study" / "config.yaml")
-    assert set(shipped.tasks) == set(TaskId)
+    assert set(shipped.tasks) == set(TASKS)
     assert set(shipped.encoders) == {"profound", "provicnet"}
     runs = planned_runs(shipped)
     arms = [(run.encoder, run.task, run.arm, run.seed) for run in runs]

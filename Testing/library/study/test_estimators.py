@@ -11,7 +11,7 @@ import torch
 from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
-from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders.profound.network import encoder_in
 from VFMTransferLib.encoders.provicnet.network import patch_tokens
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
@@ -27,9 +27,9 @@ from VFMTransferLib.training.samples import prepare_labeled
 
 SEEDS = (0, 1, 2)
 SOME_CELLS = [
-    ("profound", TaskId.SUPER_RESOLUTION),
-    ("profound", TaskId.CLASSIFICATION),
-    ("provicnet", TaskId.LESION_SEGMENTATION),
+    ("profound", "super-resolution"),
+    ("profound", "classification"),
+    ("provicnet", "lesion-segmentation"),
 ]
 _CLASSES = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 
@@ -78,13 +78,13 @@ def test_features_that_contain_the_target_are_worth_what_random_ones_lack():
 
 
 def test_a_few_steps_of_the_same_start_gain_nothing():
-    config = tiny_study_config("profound", TaskId.ADC_TRANSLATION)
+    config = tiny_study_config("profound", "adc-translation")
     start = initial_network(config, None).state_dict()
-    same = Candidate(config, studies_of(TaskId.ADC_TRANSLATION), encoder_weights(start, config.model))
+    same = Candidate(config, studies_of("adc-translation"), encoder_weights(start, config.model))
     assert few_steps(same) == 0
     assert same.trial.pretrained == same.trial.scratch
     assert same.trial.seconds_per_step > 0
-    other = a_candidate("profound", TaskId.ADC_TRANSLATION)
+    other = a_candidate("profound", "adc-translation")
     trial = other.trial
     assert few_steps(other) == pytest.approx(100 * (trial.scratch - trial.pretrained) / trial.scratch)
     assert few_steps(other) != 0
@@ -93,11 +93,11 @@ def test_a_few_steps_of_the_same_start_gain_nothing():
 def test_networks_too_large_for_a_trial_take_no_steps(monkeypatch):
     monkeypatch.setattr(estimators, "MAX_TRIAL_PARAMETERS", 10)
     monkeypatch.setattr(estimators, "finetune", lambda *_, **__: pytest.fail("a step was taken"))
-    assert math.isnan(few_steps(a_candidate("profound", TaskId.CLASSIFICATION)))
+    assert math.isnan(few_steps(a_candidate("profound", "classification")))
 
 
 def test_cases_that_pretraining_has_seen_are_nearer_than_others():
-    candidate = a_candidate("provicnet", TaskId.SUPER_RESOLUTION)
+    candidate = a_candidate("provicnet", "super-resolution")
     spec = candidate.config.model
     network = pretrained_network(spec, candidate.weights)
     own = encoder_features(network, spec, feature_cases(candidate.cases, spec))[ENCODER]
@@ -125,14 +125,14 @@ def test_every_estimator_has_a_finite_value_for_every_task_and_the_same_again(fa
 
 
 def test_too_few_cases_say_nothing():
-    candidate = a_candidate("profound", TaskId.ANATOMY_SEGMENTATION)
+    candidate = a_candidate("profound", "anatomy-segmentation")
     two = Candidate(candidate.config, candidate.cases[:2], candidate.weights)
     assert math.isnan(probe(two))
     assert math.isnan(logme(two))
 
 
 def test_profounds_patches_hold_their_share_of_the_prostate_and_all_stages():
-    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("profound", TaskId.ANATOMY_SEGMENTATION)
+    study, spec = a_study("anatomy-segmentation"), tiny_study_spec("profound", "anatomy-segmentation")
     network = pretrained_network(spec, None)
     table, case = patch_table(network, spec, [study]), feature_cases([study], spec)[0]
     share = TASKS[study.task].training().targets(study, case.prepared, spec)[0]
@@ -157,7 +157,7 @@ def test_profounds_patches_hold_their_share_of_the_prostate_and_all_stages():
 
 
 def test_provicnets_patches_are_tokens_with_their_share_of_cancer_within_the_gland():
-    study, spec = a_study(TaskId.LESION_SEGMENTATION), tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION)
+    study, spec = a_study("lesion-segmentation"), tiny_study_spec("provicnet", "lesion-segmentation")
     network = pretrained_network(spec, None)
     table, case = patch_table(network, spec, [study]), feature_cases([study], spec)[0]
     grid = case.prepared.geometry
@@ -187,20 +187,20 @@ def test_provicnets_patches_are_tokens_with_their_share_of_cancer_within_the_gla
 def test_targets_have_the_tasks_units(family):
     """Mean ADC of prostate in 1e-3 mm²/s; displacements of a few millimeters; what is lost of sharpness; classes."""
     tables = {}
-    for task in TaskId:
+    for task in TASKS:
         spec = tiny_study_spec(family, task)
         tables[task] = patch_table(pretrained_network(spec, None), spec, studies_of(task))
-    adc = tables[TaskId.ADC_TRANSLATION].target
+    adc = tables["adc-translation"].target
     assert 0.5 < adc.min() < adc.mean() < 2.5
-    assert 0.1 < np.abs(tables[TaskId.DISTORTION_CORRECTION].target).max() < 20
-    assert (tables[TaskId.SUPER_RESOLUTION].target > 0).all()
-    classes = tables[TaskId.CLASSIFICATION]
-    assert classes.target.tolist() == [_CLASSES.index(study.category) for study in studies_of(TaskId.CLASSIFICATION)]
+    assert 0.1 < np.abs(tables["distortion-correction"].target).max() < 20
+    assert (tables["super-resolution"].target > 0).all()
+    classes = tables["classification"]
+    assert classes.target.tolist() == [_CLASSES.index(study.category) for study in studies_of("classification")]
     assert classes.cases.tolist() == [0, 1, 2]
 
 
 def test_what_halving_took_away_is_a_root_mean_square():
-    study, spec = a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.SUPER_RESOLUTION)
+    study, spec = a_study("super-resolution"), tiny_study_spec("profound", "super-resolution")
     assert SUPER_RESOLVED in study.images
     prepared = prepare_labeled(study, spec)
     residual = TASKS[study.task].training().targets(study, prepared, spec)[0]
@@ -211,7 +211,7 @@ def test_what_halving_took_away_is_a_root_mean_square():
 def test_very_many_patches_are_drawn_from(monkeypatch):
     from VFMTransferLib.study import patches
 
-    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("provicnet", TaskId.ANATOMY_SEGMENTATION)
+    study, spec = a_study("anatomy-segmentation"), tiny_study_spec("provicnet", "anatomy-segmentation")
     network = pretrained_network(spec, None)
     everything = patch_table(network, spec, [study])
     monkeypatch.setattr(patches, "MOST_PATCHES", 20)

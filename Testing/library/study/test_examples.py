@@ -15,7 +15,7 @@ from study_examples import a_study
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance, Result
-from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence, TaskId
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.study.examples import TOO_HIGH, TOO_LOW, read_examples, write_examples
 from VFMTransferLib.tasks import TASKS
@@ -51,24 +51,24 @@ def lesion_study(name: str = "case", lesion: Volume | None = None, **more) -> La
     images = {sequence: replace(a_t2w(), name=str(sequence)) for sequence in Sequence}
     lesion = lesion or box(z=slice(4, 6), x=slice(12, 20))
     gland = box(z=slice(1, 4))
-    return LabeledCase(TaskId.LESION_SEGMENTATION, Case(name, images), gland, {Label.CSPCA: lesion}, **more)
+    return LabeledCase("lesion-segmentation", Case(name, images), gland, {Label.CSPCA: lesion}, **more)
 
 
 def lesion_result(marked: Volume, name: str = "case") -> Result:
     shown = {str(Label.CSPCA): marked.with_array(np.float32(0.7) * marked.array)}
-    return Result(name, TaskId.LESION_SEGMENTATION, SOURCE, {str(Label.CSPCA): 1}, marked, shown)
+    return Result(name, "lesion-segmentation", SOURCE, {str(Label.CSPCA): 1}, marked, shown)
 
 
 def adc_study(truth: np.ndarray) -> LabeledCase:
     case = Case("case", {Sequence.T2W: a_t2w()})
-    return LabeledCase(TaskId.ADC_TRANSLATION, case, box(z=slice(2, 5)), images={ADC_SYNTHETIC: volume(truth)})
+    return LabeledCase("adc-translation", case, box(z=slice(2, 5)), images={ADC_SYNTHETIC: volume(truth)})
 
 
 def adc_result(array: np.ndarray) -> Result:
-    return Result("case", TaskId.ADC_TRANSLATION, SOURCE, images={ADC_SYNTHETIC: volume(array.astype(np.float32))})
+    return Result("case", "adc-translation", SOURCE, images={ADC_SYNTHETIC: volume(array.astype(np.float32))})
 
 
-def pixels(folder: Path, name: str, task: TaskId = TaskId.LESION_SEGMENTATION, data: str = "phantom") -> np.ndarray:
+def pixels(folder: Path, name: str, task: str = "lesion-segmentation", data: str = "phantom") -> np.ndarray:
     """Red, green and blue (H, W, 3) of a picture."""
     image = Image.open(folder / "examples" / task / data / name)
     return np.asarray(image.convert("RGB")).astype(int)
@@ -123,7 +123,7 @@ def test_the_difference_is_black_where_there_is_none_and_says_which_way_it_goes(
     wrong[:, :, :16] -= 900
     wrong[:, :, 32:] += 900
     (example,) = write_examples(tmp_path, "e", "scratch", [(adc_result(wrong), adc_study(truth))])
-    shown = pixels(tmp_path, "e-scratch-difference.png", TaskId.ADC_TRANSLATION)
+    shown = pixels(tmp_path, "e-scratch-difference.png", "adc-translation")
     assert is_of(shown[22:], TOO_LOW)[:, :28].all()
     assert (shown[22:, 38:58] == 0).all()
     assert is_of(shown[22:], TOO_HIGH)[:, 68:].all()
@@ -160,16 +160,16 @@ def test_of_a_patients_anatomy_the_prostate_alone_is_drawn(tmp_path):
     gland = box(z=slice(1, 4))
     masks = {Label.PROSTATE: gland, Label.PERIPHERAL_ZONE: gland, Label.TRANSITION_ZONE: box(z=slice(0, 0))}
     case = Case("case", {Sequence.T2W: a_t2w()})
-    study = LabeledCase(TaskId.ANATOMY_SEGMENTATION, case, gland, masks, is_phantom=False)
+    study = LabeledCase("anatomy-segmentation", case, gland, masks, is_phantom=False)
     result = Result("case", study.task, SOURCE, {str(Label.PROSTATE): 1}, gland, {})
     (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
     assert set(example.outlines) == {"prostate", "truth"}
 
 
 def test_a_patients_class_follows_from_lesions_where_nobody_gave_one(tmp_path):
-    study = replace(lesion_study(is_phantom=False), task=TaskId.CLASSIFICATION)
+    study = replace(lesion_study(is_phantom=False), task="classification")
     classes = {"PI-RADS 2": 0.1, "PI-RADS 4": 0.7, "PI-RADS 5": 0.2}
-    result = Result("case", TaskId.CLASSIFICATION, SOURCE, class_probabilities=classes)
+    result = Result("case", "classification", SOURCE, class_probabilities=classes)
     (example,) = write_examples(tmp_path, "e", "scratch", [(result, study)])
     assert (example.true_class, example.classes, example.picture) == ("csPCa", classes, None)
 
@@ -193,21 +193,21 @@ def test_scores_are_the_cases_own(tmp_path):
 def test_a_gland_without_zones_is_outlined_as_one(tmp_path):
     gland = box(z=slice(1, 4))
     case = Case("case", {Sequence.T2W: a_t2w()})
-    study = LabeledCase(TaskId.ANATOMY_SEGMENTATION, case, gland, {Label.PROSTATE: gland})
+    study = LabeledCase("anatomy-segmentation", case, gland, {Label.PROSTATE: gland})
     (result,) = (TASKS[study.task].naive_baseline([study])(study),)
     write_examples(tmp_path, "mean-shape", "trivial", [(result, study)])
     assert is_of(pixels(tmp_path, "truth.png", study.task), PROSTATE).any()
 
 
-@pytest.mark.parametrize("task", list(TaskId))
+@pytest.mark.parametrize("task", list(TASKS))
 def test_every_task_can_be_shown_and_read_again(tmp_path, task):
     study = a_study(task)
     result = TASKS[task].naive_baseline([study])(study)
     written = write_examples(tmp_path, "baseline", "trivial", [(result, study)])
     assert read_examples(tmp_path) == written
     (example,) = written
-    assert (example.picture is None) == (task == TaskId.CLASSIFICATION)
-    assert (example.true_class is None) == (task != TaskId.CLASSIFICATION)
+    assert (example.picture is None) == (task == "classification")
+    assert (example.true_class is None) == (task != "classification")
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) < 120_000
 
 

@@ -8,12 +8,11 @@ from images import T2W_GRID, a_gland, a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import write_volume
 from VFMTransferLib.training.check import DataReport, check_data
 
-ANATOMY, LESIONS = TaskId.ANATOMY_SEGMENTATION, TaskId.LESION_SEGMENTATION
+ANATOMY, LESIONS = "anatomy-segmentation", "lesion-segmentation"
 
 
 def write_case(folder, seed=0, **files: Volume):

@@ -8,7 +8,7 @@ from torch import Generator
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.placement import cut
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.distortion_correction import on_the_fly
 from VFMTransferLib.tasks.distortion_correction.epi_simulation import draw_displacement_mm, signals_of
@@ -17,7 +17,7 @@ from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_C
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import prepare_labeled, samples_of
 
-TASK = TaskId.DISTORTION_CORRECTION
+TASK = "distortion-correction"
 START, SIZE = (2, -3, 5), (4, 24, 20)
 
 

@@ -13,11 +13,12 @@ from tiny_commands import use_small_networks
 from VFMTransferLib.bundles.bundle import read_bundle, verify
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
 from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.finetune import finetune, finetune_config, write_arm
 from VFMTransferLib.training.loop import CHECKPOINT, checkpoint_folder
@@ -30,7 +31,7 @@ def small_networks(monkeypatch):
     use_small_networks(monkeypatch.setattr)
 
 
-def studies(task: TaskId) -> StudySet:
+def studies(task: str) -> StudySet:
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
     train, validation = cases
     return StudySet(Split((train,), (validation,)), cases)
@@ -38,19 +39,19 @@ def studies(task: TaskId) -> StudySet:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_tasks_of_a_family_share_one_encoder_and_are_small(family):
-    specs = [demonstration(family, task) for task in TaskId]
+    specs = [demonstration(family, task) for task in TASKS]
     assert len({spec.encoder for spec in specs}) == 1
     for spec in specs:
         assert sum(p.numel() for p in build_network(spec).parameters()) < 3e6
         assert published(family, spec.task).labels == spec.labels
-    assert demonstration("profound", TaskId.CLASSIFICATION).encoder == demonstration_encoder().encoder
+    assert demonstration("profound", "classification").encoder == demonstration_encoder().encoder
 
 
 @pytest.mark.parametrize(
     ("family", "task", "pretext"),
     [
-        ("profound", TaskId.CLASSIFICATION, "mae"),
-        ("provicnet", TaskId.ADC_TRANSLATION, "contrastive"),
+        ("profound", "classification", "mae"),
+        ("provicnet", "adc-translation", "contrastive"),
     ],
 )
 def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, pretext):
@@ -70,7 +71,7 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert bundle.metrics["validation"]["cohort"]
     study = a_study(task)
     result = predict(study.case, bundle, gland=study.gland)
-    assert result.class_probabilities if task == TaskId.CLASSIFICATION else result.images
+    assert result.class_probabilities if task == "classification" else result.images
 
 
 @pytest.mark.parametrize("pretext", ["mae", "contrastive"])
@@ -91,11 +92,11 @@ def test_the_old_words_of_pretraining_still_work(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
-    cases = [a_study(TaskId.LESION_SEGMENTATION, seed) for seed in (0, 1)]
+    cases = [a_study("lesion-segmentation", seed) for seed in (0, 1)]
     config = pretrain_config(pretext_task("mae" if family == "profound" else "contrastive"), steps=1)
     run = pretrain(config, cases, tmp_path / "work")
     weights = bundle_encoder_weights(write_pretrained(config, run, tmp_path / "start", data="two", cases=cases))
-    for task in TaskId:
+    for task in TASKS:
         spec = tiny_study_spec(family, task)
         network = build_network(spec)
         load_encoder(network, spec, weights)
@@ -111,7 +112,7 @@ def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
         if part == 0.5:
             raise StoppedError
 
-    task = TaskId.ANATOMY_SEGMENTATION
+    task = "anatomy-segmentation"
     cases = studies(task)
     config = finetune_config("provicnet", task, cases.split, steps=4)
     config = replace(config, schedule=replace(config.schedule, checkpoint_every=2))
