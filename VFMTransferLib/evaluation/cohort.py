@@ -26,7 +26,6 @@ class CohortRow:
     """One measure over all cases.
 
     Attributes:
-        measure: Key of `KINDS`.
         subject: Structure, output image or class.
         between: `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs.
         cases: Number of cases that have a value.
@@ -74,7 +73,6 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
 
     Args:
         comparisons: One a case; an iterator is read one by one, so that one case is in memory.
-        seed: Seed of the resampling.
 
     Raises:
         ValueError: A case comes twice, or the comparisons are of different tasks.

@@ -56,12 +56,8 @@ class Comparison:
     """A and B on one case. All voxels lie on grids whose axes run nearest to L, P, S.
 
     Attributes:
-        case: The images that both networks saw.
-        a: What A says.
-        b: What B says.
         geometry: Grid of the results, or of the task's reference sequence for a classification.
         focus_slice: Slice on that grid to look at first: where A and B differ most.
-        measures: All numbers.
         disagreements: Regions where A and B differ, largest first.
         reference: Structure → mask, or output image → image, on the grid of the results; empty
             where no reference is known.
@@ -117,8 +113,6 @@ def compare(
 
     Args:
         case: The images that both networks saw; its `gland` is the region of masked measures.
-        a: First result.
-        b: Second result.
         reference: Label map (segmentation), image or images by output name (image tasks; a single
             one belongs to the first output), or the true class (classification).
         reference_labels: Structure → value in a reference label map. Without it a reference with
@@ -276,9 +270,6 @@ def _to_nearest_lps(result: Result) -> Result:
 
 def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
     """Write `comparison.json` and `comparison.csv`.
-
-    Returns:
-        The two paths.
 
     Raises:
         OutputError: The folder cannot be written.

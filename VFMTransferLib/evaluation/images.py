@@ -42,7 +42,6 @@ def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
 
     Args:
         reference: Label map or image.
-        geometry: Grid of the results.
         interpolation: `nearest` for labels, `linear` for images.
 
     Raises:
@@ -114,7 +113,6 @@ def image_measures(
     """Bias, MAE, PSNR and SSIM of two images on one grid.
 
     Args:
-        output: Name of the output image.
         between: Whom the two images belong to.
         first: Image that the difference is taken from.
         second: Image that is taken away.

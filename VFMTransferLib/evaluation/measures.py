@@ -31,7 +31,6 @@ class Kind:
     """How a measure is shown.
 
     Attributes:
-        title: Name on screen.
         unit: Its own unit; empty where it has none or takes the image's.
         higher_is_better: Direction against a reference; None where there is none.
         decimals: Digits shown after the point.
@@ -91,9 +90,7 @@ class Measure:
         kind: Key of `KINDS`; the function's name in `metrics.py` where there is one.
         subject: What was measured: a structure, an output image (with `, gland` where measured
             inside the gland only), or a class.
-        between: Whom it is about.
         value: The number; `nan` where it is undefined, `inf` for the PSNR of equal images.
-        unit: Its unit.
         note: Why there is no value, or what the value depends on.
     """
 
@@ -131,7 +128,6 @@ class Disagreement:
         index: 1 for the largest.
         a_label: What A says there.
         b_label: What B says there.
-        volume_ml: Size.
         center_mm: A voxel of the region near its middle, LPS.
         center_index: The same voxel (x, y, z) on the grid with its axes nearest L, P, S.
         slice_index: Slice in which most of it lies, from 0 at the inferior end.

@@ -28,7 +28,6 @@ class Segments:
     Attributes:
         names: Shared labels; value i + 1 in the maps stands for `names[i]`.
         a: Label map of A (D, H, W), uint8.
-        b: Label map of B.
         whole: Whether all labels together are the prostate.
         values: A's own table name → value, which a reference may use as well.
         notes: What was left out, in sentences.
@@ -97,7 +96,6 @@ def reference_segments(
     Args:
         reference: Its label map on the grid of the results (D, H, W).
         task: States what a plain mask means.
-        segments: The structures that A and B share.
         label_values: The caller's table name → value; None to go by the values found.
 
     Returns:
@@ -139,8 +137,6 @@ def segmentation_measures(
     """Volumes and overlap by structure.
 
     Args:
-        segments: A and B in one vocabulary.
-        geometry: Their grid.
         reference: Structure → mask; empty where there is no reference.
         covered: Where the reference has a say; A and B are measured against it inside only.
         lesions: Structures whose connected regions are counted one by one.

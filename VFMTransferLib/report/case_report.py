@@ -61,7 +61,6 @@ def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bu
     patient data beyond them.
 
     Args:
-        comparison: What to show.
         folder: Where to; made if it does not exist.
         bundles: Bundles of A and B, whose license, training and metrics the page then shows.
 
@@ -89,7 +88,6 @@ def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None
     """The page as text.
 
     Args:
-        scene: What is shown.
         figure: The still figure as PNG, for paper and for readers without scripts.
         bundles: Bundles of A and B, whose license and training the cards then show.
     """

@@ -91,8 +91,6 @@ def frame(
     Args:
         xs: Values that must be seen along x; those that are not finite are left out.
         ys: The same along y.
-        width: Of the whole chart.
-        height: Of the whole chart.
         left: Room for the numbers at the left.
         zero: Show 0 on y, whatever the values are.
     """
@@ -163,11 +161,8 @@ def strip(
     """The seeds' values as dots; better lies to the right.
 
     Args:
-        values: Of one arm.
         shown: All values of the task, which give the ends.
         naive: The naive baseline's, a dashed line.
-        higher_is_better: Direction.
-        css: Style of the dots.
     """
     width, height = _STRIP
     low, high = min(shown, default=0.0), max(shown, default=1.0)
@@ -185,7 +180,6 @@ def curves(seeds: Mapping[str, Sequence[Curve]], heading: str, label: str) -> st
 
     Args:
         seeds: Arm, which is the lines' style → one curve a seed.
-        heading: Of the measure.
         label: What the chart shows, in words.
     """
     points = [point for found in seeds.values() for curve in found for point in curve.items()]

@@ -21,7 +21,6 @@ def render(name: str, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **
     """A page from one of the templates, which loads nothing from elsewhere.
 
     Args:
-        name: Template.
         styles: Style sheets beside it, joined.
         scripts: Scripts beside it, joined into one module.
         values: What the template asks for; text is escaped, markup of ours is `Markup`.

@@ -113,7 +113,6 @@ def display_of(comparison: Comparison, images: int) -> Display:
     """Choose the grid: T2w's, or the results' where they are finer in plane.
 
     Args:
-        comparison: What is shown.
         images: Number of images on the page, which share `MAX_VOXELS`.
     """
     base = comparison.geometry
@@ -165,8 +164,6 @@ class Scene:
     """A comparison on the grid that is shown.
 
     Attributes:
-        comparison: What is shown.
-        display: The grid.
         images: Layer name → image (D, H, W): sequences, and `a:`, `b:`, `reference:` outputs.
         labels: Layer name → label map (D, H, W), uint8: `a`, `b`, `reference` in `label_names`,
             and `diff-ab`, `diff-ar`, `diff-br` as `AGREE`, `FIRST_ONLY`, `SECOND_ONLY`, `OTHER`.

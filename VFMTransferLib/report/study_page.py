@@ -112,9 +112,6 @@ def study_html(
     """The page as text.
 
     Args:
-        tables: The study's tables.
-        rows: What follows from them.
-        examples: Its example slices.
         study: Its folder, where their pictures lie.
         planned: What its configuration plans; None to hold it against the whole study.
     """

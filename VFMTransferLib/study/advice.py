@@ -42,8 +42,6 @@ class FinishedStudy:
     """A finished study, as far as advice needs it.
 
     Attributes:
-        runs: Its trainings.
-        summary: A row an encoder and task.
         estimates: What the estimators gave for each of these before.
         forecasts: How good they were on left-out tasks; empty where they were not tried.
         around_gland_mm: Side of the square that its cases were cut to; None for whole images.
@@ -115,9 +113,7 @@ def gain_to_expect(finished: FinishedStudy, encoder: str, task: str, estimates: 
     """The gain that the study lets expect, with the interval that its errors on left-out tasks make.
 
     Args:
-        finished: The study.
         encoder: `profound` or `provicnet`.
-        task: The task.
         estimates: Estimator → its value on the task's cases.
     """
     points = points_of(finished.estimates, finished.summary)
@@ -140,8 +136,6 @@ def hours_to_save(
     """What the study's convergence lets expect.
 
     Args:
-        finished: The study.
-        encoder, task: As above.
         seconds_per_step: Measured on the user's machine and cases; the study's own by default.
     """
     own = finished.row(encoder, task)
@@ -188,14 +182,9 @@ class CandidateEstimate:
     """What a pretraining may be worth on a task.
 
     Attributes:
-        name: The pretraining's bundle.
-        encoder: `profound` or `provicnet`.
         objective: How it was pretrained, as `mae`; empty where the bundle does not state it.
         estimates: Estimator → value; `nan` where it has none.
-        gain: What can be expected.
-        hours: What can be saved.
         seen: The same encoder and task in the study, where it has them.
-        notes: What to know about these numbers.
     """
 
     name: str
@@ -213,14 +202,8 @@ class Advice:
     """The answer.
 
     Attributes:
-        task: The task.
-        data: What the cases are.
-        n_cases: How many train.
-        candidates: One for each pretraining.
         recommended: A pretraining's name, `scratch`, or empty where nothing favors one.
-        why: In a sentence.
         trust: How far the forecast can be trusted, in sentences.
-        forecasts: How good each estimator was on left-out tasks.
     """
 
     task: str
@@ -236,13 +219,7 @@ class Advice:
 def advice_of(
     task: str, data: str, n_cases: int, candidates: Iterable[CandidateEstimate], finished: FinishedStudy
 ) -> Advice:
-    """Weigh the candidates.
-
-    Args:
-        task, data, n_cases: As in `Advice`.
-        candidates: One for each pretraining.
-        finished: The study that they rest on.
-    """
+    """Weigh the candidates."""
     found = tuple(candidates)
     recommended, why = _recommendation(found, finished)
     return Advice(task, data, n_cases, found, recommended, why, trust_words(finished), finished.forecasts)

@@ -119,13 +119,7 @@ def advise(
     """Which pretraining suits a task on these cases.
 
     Args:
-        task: The task.
         studies: The cases; only those that train are used, and of many of them some.
-        checkpoints: The pretrainings to choose from.
-        finished: A finished study.
-        data: What the cases are, for the answer.
-        seed: Of everything that is drawn.
-        on_progress: Receives what is done and which share of all.
 
     Raises:
         DatasetError: There is no pretraining, or there are no cases.
@@ -180,7 +174,6 @@ def pretraining_features(checkpoint: PretrainedCheckpoint, spec: ModelSpec) -> n
     """The encoder's features (cases, channels) of pretraining's cases, of the sequences that a network takes.
 
     Args:
-        checkpoint: The pretraining.
         spec: The network; one encoder with it is shared.
     """
     if not checkpoint.cases:
@@ -221,7 +214,6 @@ def try_estimators(
         folder: The study, with its `work` folder.
         output: Where `estimates.csv` and `forecast.csv` go; by default beside the study's tables.
         resume: Keep estimates that are in `output` already.
-        on_progress: Receives what is done and which share of all.
 
     Raises:
         ConfigError: The folder holds no study's configuration.

@@ -29,7 +29,6 @@ class Pretraining:
 
     Attributes:
         objective: One of the family's `pretext_tasks`.
-        steps: Optimizer steps.
         phantoms: Of other seeds than those of the tasks.
         seed: Of weights, order and views.
     """
@@ -50,7 +49,6 @@ class EncoderConfig:
     """One encoder.
 
     Attributes:
-        pretraining: Its pretraining.
         size: What differs from the demonstration's networks, see `EncoderFamily.resized`.
     """
 
@@ -110,14 +108,10 @@ class StudyConfig:
     """A whole study.
 
     Attributes:
-        format: Version of this file's format.
         seeds: Of head, order and views; every network is trained once with each.
         measurements: How often a training is measured on the validation cases.
-        phantoms: The split.
-        encoders: Name → its pretraining.
         tasks: In the order in which they are trained.
         around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
-        real: Real cases.
     """
 
     format: int
@@ -250,7 +244,6 @@ def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> 
     """The runs whose columns are among those that are wanted, and what they need.
 
     Args:
-        runs: In their order.
         only: Column, one of `KEYS` → values that it may have; all columns must agree.
 
     Raises:

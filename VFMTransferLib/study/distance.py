@@ -28,7 +28,6 @@ class Distance:
         bandwidth: Of the Gaussian kernel: the median distance over the pooled sample.
         low_bandwidth: `mmd2` at half the bandwidth.
         high_bandwidth: `mmd2` at twice the bandwidth.
-        n_cases: How many cases it rests on.
     """
 
     mmd2: float
@@ -48,7 +47,6 @@ def distance_to_pretraining(
         before: Features (cases, dimensions) of the encoder as it was pretrained.
         after: The same cases in the same order, from the encoder as it was fine-tuned.
         permutations: Random exchanges within pairs for the p value.
-        seed: Of these.
 
     Raises:
         ValueError: The two are not of one shape, are too few, or are not finite.

@@ -80,8 +80,6 @@ class Candidate:
     """A pretraining and a task's training cases, before any fine-tuning; nothing is computed before it is asked for.
 
     Attributes:
-        config: What would be trained.
-        cases: Those that would train.
         weights: The pretrained encoders, from `encoders.encoder_weights`.
         pretraining: The same encoder's features (cases, channels) of cases that it was pretrained on, of the sequences
             that the task has; None where these cases are not at hand.
@@ -168,8 +166,6 @@ def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None 
     """The value of every estimator, and the time that it took.
 
     Args:
-        candidate: The pretraining and the cases.
-        encoder: What to call the encoder.
         on_progress: Receives which estimator is done and which share of all.
     """
     rows = []

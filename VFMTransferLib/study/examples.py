@@ -79,7 +79,6 @@ class View:
     Attributes:
         geometry: The slice as a grid of the truth's own voxels.
         slice_number: Counted from 1 at the inferior end.
-        slices: How many the truth has.
     """
 
     geometry: Geometry
@@ -173,10 +172,8 @@ class Picture:
 
     Attributes:
         file: Its name, in the folder of its example.
-        title: What it shows.
         low: Value shown as black; of a difference the one at the lower end of its colors.
         high: Value shown as white, or at the upper end.
-        unit: Of both.
     """
 
     file: str
@@ -193,12 +190,9 @@ class Example:
     Attributes:
         encoder, task, arm: As in the study's tables.
         data: `phantom` or `real`.
-        case: Name of the case.
         slice_number: Counted from 1 at the inferior end.
-        slices: How many there are.
         mm_per_pixel: Of all its pictures, in both directions.
         scores: Measure → this arm's value on this case.
-        inputs: What the network sees.
         truth: What it should give; None of a classification.
         picture: What it gives; None of a classification.
         difference: `picture` minus `truth`, of images.
@@ -240,9 +234,7 @@ def save_example(example: Example, pictures: Mapping[str, bytes], study: Path) -
     """Write an example and its pictures, each whole or not at all.
 
     Args:
-        example: What is shown.
         pictures: File name → PNG.
-        study: The study's folder.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -272,7 +264,6 @@ def indexed_png(codes: np.ndarray, palette: Sequence_of_abc[Color]) -> bytes:
 
     Args:
         codes: Number of each pixel's color (H, W), uint8.
-        palette: The colors.
     """
     image = Image.fromarray(codes)
     image.putpalette([part for color in palette for part in color])
@@ -315,9 +306,6 @@ def write_examples(
     shown are kept.
 
     Args:
-        folder: The study's folder.
-        encoder: As in the study's tables.
-        arm: As in the study's tables.
         pairs: The arm's result for each test case, and its truth.
         patients_marks: Draw the true zones and lesions of real cases too: whoever marked them lets that be passed on.
 

@@ -33,8 +33,6 @@ class FeatureCase:
     """A case through the windows that features are taken from.
 
     Attributes:
-        id: Name of the case.
-        prepared: The network's input.
         starts: First voxels (z, y, x) of the windows.
     """
 
@@ -49,8 +47,6 @@ def feature_cases(
     """Study cases with the windows that features are taken from.
 
     Args:
-        studies: The cases, of the network's task.
-        spec: The network.
         most_windows: At most so many windows of a case, evenly from those that show the prostate, or from all where
             nobody knows where it is.
 
@@ -65,7 +61,6 @@ def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[Featur
 
     Args:
         network: In evaluation mode, so that chance has no part in it.
-        spec: The network.
         cases: From `feature_cases` of the same specification.
 
     Returns:
@@ -91,8 +86,6 @@ def distance_rows(
     Args:
         before: From `encoder_features` of the pretrained encoder, as it was loaded.
         after: The same cases in the same order, from the fine-tuned network.
-        encoder: The encoder's family.
-        task: What it was fine-tuned for.
         seed: Of the fine-tuning; also of the permutations.
 
     Raises:

@@ -167,7 +167,6 @@ def validate(points: Mapping[str, Sequence[Point]], seed: int = 0) -> tuple[Fore
 
     Args:
         points: From `points_of`; an estimator with fewer than `MIN_TASKS` tasks has no row.
-        seed: Of the bootstrap.
     """
     usable = {name: pairs for name, pairs in points.items() if _task_count(pairs) >= MIN_TASKS}
     if not usable:

@@ -28,7 +28,6 @@ class ArmValue:
     """One arm of a task over its seeds.
 
     Attributes:
-        encoder, arm: As in the tables.
         values: The primary measure by seed; only those that are a number.
         steps_to_best: Mean over seeds.
         device_seconds: Mean over seeds.
@@ -55,7 +54,6 @@ class RealRow:
     """One measure of one real case.
 
     Attributes:
-        task, metric, case: As in the tables.
         values: Encoder and arm → mean over seeds.
     """
 
@@ -123,8 +121,6 @@ def cases_better(rows: Sequence[RealRow], column: Column, higher_is_better: bool
     """On how many cases an arm is better than the naive baseline, of how many that have both.
 
     Args:
-        rows: Of one task and measure.
-        column: Encoder and arm.
         higher_is_better: The measure's direction; where it has none, no case counts.
     """
     better, both = 0, 0
@@ -266,8 +262,6 @@ class MetricName:
     """How a number is shown.
 
     Attributes:
-        title: What it is.
-        unit: Its unit; empty where it has none.
         higher_is_better: Its direction; None where neither is better.
         decimals: Digits after the point.
     """
@@ -316,12 +310,7 @@ _KINDS = {
 
 
 def metric_name(name: str, task: str) -> MetricName:
-    """How a number of a task is shown; one that is not known keeps its name, without a direction.
-
-    Args:
-        name: As in the study's tables.
-        task: As in the study's tables.
-    """
+    """How a number of a task is shown; one that is not known keeps its name, without a direction."""
     kind, *subjects = name.split(" ")
     found = _KINDS.get(kind, MetricName(kind, "", None))
     images = [subject for subject in subjects if subject != GLAND]

@@ -58,8 +58,6 @@ def patch_tables(
 
     Args:
         networks: In evaluation mode.
-        spec: What they all are, of the cases' task.
-        studies: The cases.
         seed: Of which patches are kept where there are very many.
 
     Returns:

@@ -54,8 +54,6 @@ def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress:
 
     Args:
         run: Which; the pretraining that it needs must be done.
-        config: The study.
-        workspace: Where the study lies.
         on_progress: Receives what is done and which share of the run; what it raises stops the run.
 
     Raises:

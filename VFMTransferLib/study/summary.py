@@ -90,7 +90,6 @@ def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_bette
         pretrained: Metric (seeds, cases) of the pretrained arm.
         scratch: The same for the other arm, same seeds and cases in the same order.
         higher_is_better: Direction of the metric.
-        seed: Of the resampling.
 
     Raises:
         ValueError: The two differ in shape, hold values that are not finite, or scratch is 0 on average.
@@ -110,7 +109,6 @@ def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndar
         pretrained: The pretrained arm's probability of each case (seeds, cases), larger for positive ones.
         scratch: The same of the other arm.
         positives: Which cases (cases,) are positive.
-        seed: Of the resampling.
 
     Raises:
         ValueError: Shapes differ, there are no cases of both kinds, or scratch's area is 0.
@@ -149,7 +147,6 @@ def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_
         steps: Steps at which it was measured, increasing.
         values: Validation metric there.
         target: Value to be reached.
-        higher_is_better: Direction of the metric.
     """
     at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     if at.shape != curve.shape or at.ndim != 1 or not at.size or (np.diff(at) <= 0).any():
@@ -253,12 +250,7 @@ class Correlation:
 
 
 def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
-    """One row for each encoder and task that has both arms.
-
-    Args:
-        tables: The study's tables.
-        seed: Of the resampling.
-    """
+    """One row for each encoder and task that has both arms."""
     arms = defaultdict(set)
     for run in tables.runs:
         arms[run.encoder, run.task].add(run.arm)

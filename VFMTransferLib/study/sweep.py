@@ -77,8 +77,6 @@ class Sweep:
     """A study that this process has open.
 
     Attributes:
-        config: What it consists of.
-        workspace: Where it lies.
         runs: Those that are wanted, in their order.
         token: Of this opening, see `Workspace.is_running`.
     """
@@ -181,10 +179,8 @@ def run_sweep(
     """Run all runs that are left.
 
     Args:
-        sweep: From `open_sweep`.
         scheduler: Address of a cluster; None for processes of this machine.
         count: How many processes of this machine.
-        observer: Receives the progress.
 
     Returns:
         The runs that failed, and why.

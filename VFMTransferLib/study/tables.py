@@ -32,11 +32,8 @@ class RunRow:
 
     Attributes:
         encoder: The encoder; of other arms what they are, as `dynunet` or `mean-shape`.
-        task: Its id, as in `tasks.TASKS`.
         arm: One of `ARMS`.
-        seed: Of head, order and views.
         metric: The task's primary measure.
-        higher_is_better: Its direction.
         value: Mean over the test cases, or a statistic of all of them.
         steps: Steps trained; 0 for a baseline that is not trained.
         steps_to_best: Step of the best validation value.
@@ -216,8 +213,6 @@ class RunResult:
     """A run that is done.
 
     Attributes:
-        key: Which.
-        config_sha256: Of everything that decides the training.
         real_cases: Real cases that it was measured on.
         seconds: Time on the device, training, without measuring and saving.
         row: Its row, but of a pretraining.
