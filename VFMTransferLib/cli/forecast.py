@@ -24,8 +24,9 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..study.advice import forecast_lines, without_nan
+    from ..study.advice import forecast_lines
     from ..study.candidates import try_estimators
+    from ..study.tables import without_nan
 
     with progress_lines() as on_progress:
         found = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)

@@ -77,6 +77,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; its folder is made if need be.
+
+    Raises:
+        OutputError: The folder cannot be written, or the disk is full.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part:
+        part.write_text(content, encoding="utf-8") if isinstance(content, str) else part.write_bytes(content)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into one sentence about `path`.

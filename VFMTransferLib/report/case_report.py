@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundles.bundle import Bundle
-from ..core.files import atomic_file, writing
+from ..core.files import write_file
 from ..core.result import Provenance
 from ..core.terms import Label
 from ..evaluation.comparison import Comparison, save_comparison
@@ -74,13 +74,9 @@ def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bu
     scene = build_scene(comparison)
     figure = figure_png(scene)
     text = page_html(scene, figure, bundles)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     save_comparison(comparison, folder)
-    with atomic_file(folder / FIGURE) as part:
-        part.write_bytes(figure)
-    with atomic_file(folder / PAGE) as part:
-        part.write_text(text, encoding="utf-8")
+    write_file(folder / FIGURE, figure)
+    write_file(folder / PAGE, text)
     return folder / PAGE
 
 
@@ -95,6 +91,7 @@ def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None
     a, b = arm_title(comparison.a), arm_title(comparison.b)
     arms = f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
     heading = f"{comparison.task.title}: {arms}"
+    of_b = comparison.b.class_probabilities
     return render(
         "case.html",
         ("page.css",),
@@ -113,7 +110,10 @@ def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None
         reference_note=WITH_REFERENCE if comparison.has_reference else NO_REFERENCE,
         tables=measure_tables(comparison),
         footnotes=_footnotes(comparison),
-        probabilities=_probabilities(comparison),
+        probabilities=[
+            (name + (" (reference)" if name == comparison.true_class else ""), probability, of_b[name])
+            for name, probability in comparison.a.class_probabilities.items()
+        ],
         disagreements=_disagreements(scene),
         lesions=_lesions(comparison),
         shown_lesions=SHOWN_LESIONS,
@@ -216,9 +216,12 @@ class Table:
 def measure_tables(comparison: Comparison) -> list[Table]:
     """All measures, in the tables of the task's kind of output; those without a row are left out."""
     error = [(ERROR, "log_loss", arm) for arm in _ARMS] if comparison.has_reference else []
+    overlap = ("dice", "hausdorff95_mm")
+    volumes: list[Column] = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
+    structures = _columns(comparison, (*overlap, "volume_difference_ml"), overlap)
     tables: dict[str, list[tuple[str, list[Column]]]] = {
         "segmentation": [
-            ("Structure", _segmentation_columns(comparison)),
+            ("Structure", volumes[: 3 if comparison.has_reference else 2] + structures),
             ("Lesions", _columns(comparison, _LESIONS, _LESIONS)),
         ],
         "image": [("Image", _image_columns(comparison))],
@@ -245,13 +248,6 @@ def _columns(comparison: Comparison, agreement: Sequence[str], error: Sequence[s
     return between + (against if comparison.has_reference else [])
 
 
-def _segmentation_columns(comparison: Comparison) -> list[Column]:
-    volumes: list[Column] = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
-    kinds = ("dice", "hausdorff95_mm")
-    shown = _columns(comparison, (*kinds, "volume_difference_ml"), kinds)
-    return volumes[: 3 if comparison.has_reference else 2] + shown
-
-
 def _image_columns(comparison: Comparison) -> list[Column]:
     kinds = ("mean_difference", "mae", "psnr_db", "ssim")
     measured = {m.between for m in comparison.measures}
@@ -270,7 +266,10 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
     groups = [group for group, _, _ in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
-    units = [_shared_unit(comparison.measures, kind, between) for _, kind, between in columns]
+    units = []  # that all values of a column share, or nothing
+    for _, kind, between in columns:
+        own = {m.unit for m in comparison.measures if (m.kind, m.between) == (kind, between)}
+        units.append(own.pop() if len(own) == 1 else "")
     return Table(
         heading,
         [(group, groups.count(group)) for group in dict.fromkeys(groups)],
@@ -288,24 +287,14 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     )
 
 
-def _shared_unit(measures: Sequence[Measure], kind: str, between: Between) -> str:
-    """The unit that all values of a column share, or nothing."""
-    units = {m.unit for m in measures if (m.kind, m.between) == (kind, between)}
-    return units.pop() if len(units) == 1 else ""
-
-
 def _column_title(column: Column, unit: str) -> str:
     group, kind, between = column
-    words = {
-        "Volume": _WHO[between],
-        "Probability": _WHO[between],
-        ERROR: f"{KINDS[kind].title} {_WHO[between]}",
-    }
+    words = dict.fromkeys(("Volume", "Probability"), _WHO[between]) | {ERROR: f"{KINDS[kind].title} {_WHO[between]}"}
     return words.get(group, KINDS[kind].title) + (f", {unit_title(unit)}" if unit else "")
 
 
 def _cell(found: Measure | None, with_unit: bool) -> tuple[str, str]:
-    """Text of a cell, and the note that belongs to it."""
+    """Text of a value, and the note that belongs to it."""
     if found is None:
         return "–", ""
     return quantity_title(found.text, found.unit) if with_unit else found.text, found.note
@@ -321,12 +310,6 @@ def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
         *(("PSNR, SSIM", f": {note}") for note in ranges),
         *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),
     ]
-
-
-def _probabilities(comparison: Comparison) -> list[tuple[str, float, float]]:
-    """Name of each class, and its probability by A and by B."""
-    a, b = comparison.a.class_probabilities, comparison.b.class_probabilities
-    return [(name + (" (reference)" if name == comparison.true_class else ""), a[name], b[name]) for name in a]
 
 
 def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:

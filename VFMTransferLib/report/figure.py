@@ -36,8 +36,11 @@ Panel = tuple[str, Color, Image.Image]
 def figure_png(scene: Scene) -> bytes:
     """The figure as the bytes of a PNG file."""
     frame = _Frame(scene)
-    panels = {"segmentation": _segmentation_panels, "image": _image_panels, "classification": _sequence_panels}
-    sheet = _sheet(panels[scene.kind](frame), frame)
+    if scene.kind == "classification":
+        panels = [(SEQUENCE_TITLES[s], INK, frame.gray(str(s))) for s in shown_sequences(scene.comparison)]
+    else:
+        panels = _segmentation_panels(frame) if scene.kind == "segmentation" else _image_panels(frame)
+    sheet = _sheet(panels, frame)
     stream = io.BytesIO()
     sheet.save(stream, "PNG", optimize=True)
     return stream.getvalue()
@@ -51,20 +54,14 @@ class _Frame:
         sx, sy, _ = scene.display.geometry.spacing_mm
         width, height, _ = scene.display.geometry.size
         self.side_mm = min(FIELD_MM, width * sx, height * sy)
-        center = self._center()
+        x, y = width / 2, height / 2  # or the middle of what is marked
+        marked = [array[scene.focus_slice] for name, array in scene.labels.items() if name in ("a", "b")]
+        if np.any(marked):
+            found = np.argwhere(np.any(marked, axis=0))
+            y, x = ((found.min(axis=0) + found.max(axis=0)) / 2).tolist()
         nx, ny = round(self.side_mm / sx), round(self.side_mm / sy)
-        x = int(np.clip(center[0] - nx / 2, 0, width - nx))
-        y = int(np.clip(center[1] - ny / 2, 0, height - ny))
-        self.window = (scene.focus_slice, slice(y, y + ny), slice(x, x + nx))
-
-    def _center(self) -> tuple[float, float]:
-        marked = [array[self.scene.focus_slice] for name, array in self.scene.labels.items() if name in ("a", "b")]
-        found = np.argwhere(np.any(marked, axis=0)) if marked else np.empty((0, 2))
-        if not len(found):
-            width, height, _ = self.scene.display.geometry.size
-            return width / 2, height / 2
-        y, x = (found.min(axis=0) + found.max(axis=0)) / 2
-        return float(x), float(y)
+        left, top = int(np.clip(x - nx / 2, 0, width - nx)), int(np.clip(y - ny / 2, 0, height - ny))
+        self.window = (scene.focus_slice, slice(top, top + ny), slice(left, left + nx))
 
     def image(self, name: str) -> np.ndarray:
         return self.scene.images[name][self.window]
@@ -115,21 +112,13 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     share = np.clip(np.abs(difference) / limit, 0, 1)[..., None]
     rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
     picture = Image.fromarray(rgb.astype(np.uint8)).resize((DRAWN_PX, DRAWN_PX), Image.Resampling.NEAREST)
+    unit = unit_of(output).replace("²", "^2")  # in the letters that Pillow's own font has
     return [
         ("T2w", INK, frame.gray("t2w")),
         (f"A  {arm_title(scene.comparison.a)}, synthetic", ARM_A, frame.gray(a)),
         (f"B  {arm_title(scene.comparison.b)}, synthetic", ARM_B, frame.gray(b, a)),
-        (f"A - B, ±{limit:.3g} {_plain(unit_of(output))}", INK, picture),
+        (f"A - B, ±{limit:.3g} {unit}", INK, picture),
     ]
-
-
-def _plain(unit: str) -> str:
-    """A unit in the letters that Pillow's own font has."""
-    return unit.replace("²", "^2")
-
-
-def _sequence_panels(frame: _Frame) -> list[Panel]:
-    return [(SEQUENCE_TITLES[name], INK, frame.gray(str(name))) for name in shown_sequences(frame.scene.comparison)]
 
 
 def _outlined(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> Image.Image:
@@ -157,25 +146,15 @@ def _sheet(panels: list[Panel], frame: _Frame) -> Image.Image:
         x = GAP_PX + i * (PANEL_PX + GAP_PX)
         sheet.paste(picture.resize((PANEL_PX, PANEL_PX), Image.Resampling.LANCZOS), (x, CAPTION_PX))
         draw.text((x + 4, CAPTION_PX / 2), caption, fill=color, font=large, anchor="lm")
-        for letter, at in (
-            ("R", (x + 8, CAPTION_PX + PANEL_PX / 2)),
-            ("L", (x + PANEL_PX - 8, CAPTION_PX + PANEL_PX / 2)),
-        ):
-            anchor = "lm" if letter == "R" else "rm"
-            draw.text(at, letter, fill=INK, font=small, anchor=anchor, stroke_width=1, stroke_fill=BACKGROUND)
-    _scale_bar(draw, frame, small)
-    y = CAPTION_PX + PANEL_PX + FOOTER_PX / 2 + 2
-    scene = frame.scene
-    place = f"{scene.comparison.case.id}, slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
-    draw.text((GAP_PX + 4, y), place, fill=FAINT, font=small, anchor="lm")
-    draw.text((width - GAP_PX - 4, y), RESEARCH_USE, fill=FAINT, font=small, anchor="rm")
-    return sheet
-
-
-def _scale_bar(draw: ImageDraw.ImageDraw, frame: _Frame, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
-    length = _SCALE_BAR_MM * PANEL_PX / frame.side_mm
-    x, y = GAP_PX + 10, CAPTION_PX + PANEL_PX - 12
+        for letter, at, anchor in (("R", x + 8, "lm"), ("L", x + PANEL_PX - 8, "rm")):
+            place = (at, CAPTION_PX + PANEL_PX / 2)
+            draw.text(place, letter, fill=INK, font=small, anchor=anchor, stroke_width=1, stroke_fill=BACKGROUND)
+    length, x, y = _SCALE_BAR_MM * PANEL_PX / frame.side_mm, GAP_PX + 10, CAPTION_PX + PANEL_PX - 12
     draw.line((x, y, x + length, y), fill=INK, width=2)
-    draw.text(
-        (x, y - 6), f"{_SCALE_BAR_MM} mm", fill=INK, font=font, anchor="ls", stroke_width=1, stroke_fill=BACKGROUND
-    )
+    text = f"{_SCALE_BAR_MM} mm"
+    draw.text((x, y - 6), text, fill=INK, font=small, anchor="ls", stroke_width=1, stroke_fill=BACKGROUND)
+    bottom, scene = CAPTION_PX + PANEL_PX + FOOTER_PX / 2 + 2, frame.scene
+    title = f"{scene.comparison.case.id}, slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
+    draw.text((GAP_PX + 4, bottom), title, fill=FAINT, font=small, anchor="lm")
+    draw.text((width - GAP_PX - 4, bottom), RESEARCH_USE, fill=FAINT, font=small, anchor="rm")
+    return sheet

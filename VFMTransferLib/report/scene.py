@@ -87,26 +87,23 @@ class Display:
     def is_cropped(self) -> bool:
         return self.geometry.size != self.base.size
 
-    def image(self, volume: Volume) -> np.ndarray:
-        """An image's voxels (D, H, W), interpolated linearly where it lies on another grid."""
-        return self._voxels(volume, "linear")
+    def image(self, volume: Volume, interpolation: str = "linear") -> np.ndarray:
+        """An image's voxels (D, H, W), interpolated where it lies on another grid."""
+        volume = volume.to_nearest_lps()
+        if volume.geometry.equals(self.base):  # cut, so that voxels stay what they are to the last bit
+            x, y, z = (slice(s, s + n) for s, n in zip(self.start, self.geometry.size, strict=True))
+            return volume.array[z, y, x]
+        return volume.resample_to(self.geometry, interpolation).array
 
     def labels(self, volume: Volume) -> np.ndarray:
         """A label map's voxels (D, H, W), nearest."""
-        return self._voxels(volume, "nearest")
+        return self.image(volume, "nearest")
 
     def index_of(self, point_mm: tuple[float, ...] | np.ndarray) -> IntTriple:
         """Voxel (x, y, z) of the window that is nearest to a point (LPS)."""
         rounded = np.rint(self.geometry.to_index(point_mm)).astype(int)
         x, y, z = np.clip(rounded, 0, np.asarray(self.geometry.size) - 1)
         return (int(x), int(y), int(z))
-
-    def _voxels(self, volume: Volume, interpolation: str) -> np.ndarray:
-        volume = volume.to_nearest_lps()
-        if volume.geometry.equals(self.base):  # cut, so that voxels stay what they are to the last bit
-            x, y, z = (slice(s, s + n) for s, n in zip(self.start, self.geometry.size, strict=True))
-            return volume.array[z, y, x]
-        return volume.resample_to(self.geometry, interpolation).array
 
 
 def display_of(comparison: Comparison, images: int) -> Display:
@@ -137,19 +134,16 @@ def _box_of_interest(comparison: Comparison, base: Geometry) -> tuple[np.ndarray
     """First and last index (x, y, z) on a grid of what A or B marks, or of the gland, or twice its middle."""
     marked = [result.labels for result in (comparison.a, comparison.b)]
     for volumes in (marked, [comparison.case.gland]):
-        boxes = [_box(volume, base) for volume in volumes if volume is not None and volume.array.any()]
-        if boxes:
-            return np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
+        corners = []
+        for volume in volumes:
+            if volume is not None and volume.array.any():
+                found = np.argwhere(volume.array)[:, ::-1]
+                ends = np.array(list(product(*zip(found.min(axis=0), found.max(axis=0), strict=True))))
+                corners.append(base.to_index(volume.geometry.to_world(ends)))
+        if corners:
+            return np.concatenate(corners).min(axis=0), np.concatenate(corners).max(axis=0)
     middle = base.to_index(comparison.geometry.center_mm)
     return middle, middle
-
-
-def _box(volume: Volume, base: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """First and last index on a grid of a volume's non-zero voxels."""
-    found = np.argwhere(volume.array)[:, ::-1]
-    corners = np.array(list(product(*zip(found.min(axis=0), found.max(axis=0), strict=True))))
-    indices = base.to_index(volume.geometry.to_world(corners))
-    return indices.min(axis=0), indices.max(axis=0)
 
 
 # What the page shows, as data: layers of voxels, panels, places where A and B differ.
@@ -187,10 +181,12 @@ def build_scene(comparison: Comparison) -> Scene:
     """Bring all that is shown onto one grid."""
     volumes = dict(_image_volumes(comparison))
     display = display_of(comparison, len(volumes))
-    names = _label_names(comparison)
-    center = comparison.geometry.to_world(
-        ((comparison.geometry.size[0] - 1) / 2, (comparison.geometry.size[1] - 1) / 2, comparison.focus_slice)
-    )
+    names: tuple[str, ...] = ()
+    if comparison.task.output == "segmentation":
+        tables = [comparison.a.label_values, comparison.b.label_values, _leaves(comparison)]
+        names = tuple(dict.fromkeys(str(name) for table in tables for name in table if name != Label.BACKGROUND))
+    width, height, _ = comparison.geometry.size
+    center = comparison.geometry.to_world(((width - 1) / 2, (height - 1) / 2, comparison.focus_slice))
     return Scene(
         comparison,
         display,
@@ -234,28 +230,17 @@ def scene_document(scene: Scene) -> dict[str, Any]:
 
 def panels(scene: Scene) -> list[dict[str, Any]]:
     """Panels in reading order: T2w, A, B and their comparison first, then the other sequences."""
-    found: list[dict[str, Any]] = []
-    sequences = shown_sequences(scene.comparison)
-    first = sequences[0]
-    found.append(_sequence_panel(first))
+    first, *others = shown_sequences(scene.comparison)
+    rows = [(str(first), "sequence", str(first), SEQUENCE_TITLES[first], "")]
     if scene.kind != "classification":
-        for who in ("a", "b"):
-            found.append(
-                {
-                    "id": who,
-                    "role": who,
-                    "image": first if scene.kind == "segmentation" else who,
-                    "title": who.upper(),
-                    "subtitle": arm_title(getattr(scene.comparison, who)),
-                }
-            )
-        found.append({"id": "compare", "role": "compare", "image": first, "title": "Difference", "subtitle": ""})
-    found += [_sequence_panel(sequence) for sequence in sequences[1:]]
+        for who, result in (("a", scene.comparison.a), ("b", scene.comparison.b)):
+            image = str(first) if scene.kind == "segmentation" else who
+            rows.append((who, who, image, who.upper(), arm_title(result)))
+        rows.append(("compare", "compare", str(first), "Difference", ""))
+    rows += [(str(sequence), "sequence", str(sequence), SEQUENCE_TITLES[sequence], "") for sequence in others]
     if scene.kind == "image" and scene.comparison.reference:
-        found.append(
-            {"id": "reference", "role": "reference", "image": "reference", "title": "Reference", "subtitle": ""}
-        )
-    return found
+        rows.append(("reference", "reference", "reference", "Reference", ""))
+    return [dict(zip(("id", "role", "image", "title", "subtitle"), row, strict=True)) for row in rows]
 
 
 def shown_sequences(comparison: Comparison) -> list[Sequence]:
@@ -290,13 +275,6 @@ def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
             yield f"b:{output}", comparison.b.images[output]
             if output in comparison.reference:
                 yield f"reference:{output}", comparison.reference[output]
-
-
-def _label_names(comparison: Comparison) -> tuple[str, ...]:
-    if comparison.task.output != "segmentation":
-        return ()
-    tables = [comparison.a.label_values, comparison.b.label_values, _leaves(comparison)]
-    return tuple(dict.fromkeys(str(name) for table in tables for name in table if name != Label.BACKGROUND))
 
 
 def _label_layers(comparison: Comparison, display: Display, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -365,22 +343,7 @@ def _output(scene: Scene, name: str) -> dict[str, Any]:
         if f"{second}:{name}" in scene.images:
             difference = np.abs(scene.images[f"{first}:{name}"] - scene.images[f"{second}:{name}"])
             limits[key] = float(np.percentile(difference, _DIFFERENCE_PERCENTILE)) or 1.0
-    return {
-        "name": name,
-        "title": subject_title(name),
-        "unit": unit_title(unit_of(name)),
-        "limits": limits,
-    }
-
-
-def _sequence_panel(sequence: Sequence) -> dict[str, Any]:
-    return {
-        "id": str(sequence),
-        "role": "sequence",
-        "image": str(sequence),
-        "title": SEQUENCE_TITLES[sequence],
-        "subtitle": "",
-    }
+    return {"name": name, "title": subject_title(name), "unit": unit_title(unit_of(name)), "limits": limits}
 
 
 # How sure each arm is, voxel by voxel, of the one label that matters most.

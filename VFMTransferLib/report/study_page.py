@@ -18,7 +18,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..core.files import atomic_file, writing
+from ..core.files import write_file
 from ..evaluation.titles import label_title, unit_title
 from ..study.config import CONFIG, read_config
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
@@ -98,11 +98,8 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     plan = plan_of(read_config(study / CONFIG)) if has_plan else None
     text = study_html(tables, rows, read_examples(study), study, plan)
     folder = study if folder is None else folder
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / PAGE, text)
     summary = write_summary(rows, folder)
-    with atomic_file(folder / PAGE) as part:
-        part.write_text(text, encoding="utf-8")
     return summary, folder / PAGE
 
 

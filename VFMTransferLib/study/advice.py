@@ -28,7 +28,7 @@ from .forecast import (
     read_forecast,
 )
 from .summary import SUMMARY, SummaryRow, summarize
-from .tables import RUNS, RunRow, read_rows, read_tables
+from .tables import RUNS, RunRow, read_rows, read_tables, without_nan
 
 SCRATCH = "scratch"
 _LIMIT = (
@@ -142,16 +142,21 @@ def hours_to_save(
     known = [row.device_hours_saved for row in finished.summary if row.encoder == encoder]
     finite = [hours for hours in known if math.isfinite(hours)]
     if not finite:
-        return SavedHours(
-            math.nan, math.nan, math.nan, "The study has no task of this encoder on which hours were saved."
-        )
+        words = "The study has no task of this encoder on which hours were saved."
+        return SavedHours(math.nan, math.nan, math.nan, words)
     if own is None:
         words = "The study has no such task; this is the median of the encoder's tasks."
         return SavedHours(float(np.median(finite)), min(finite), max(finite), words)
     factor, words = _speed(finished, own, seconds_per_step)
     low, high = factor * min(finite), factor * max(finite)
     if not math.isfinite(own.device_hours_saved):
-        return SavedHours(math.nan, low, high, _why_not(own))
+        reason = "The study's learning curves of this task do not show convergence."
+        if math.isinf(own.convergence_efficiency):
+            reason = (
+                "In the study the pretrained arm did not reach the scratch arm's best on this task with every seed: "
+                "at equal quality nothing is saved."
+            )
+        return SavedHours(math.nan, low, high, reason)
     return SavedHours(factor * own.device_hours_saved, low, high, words)
 
 
@@ -166,15 +171,6 @@ def _speed(finished: FinishedStudy, pair: SummaryRow, seconds_per_step: float | 
         return 1.0, "From the study's convergence on this task and its own seconds per step."
     words = f"From the study's convergence on this task, at the {seconds_per_step:.2g} s per step measured here."
     return seconds_per_step / float(np.mean(steps)), words
-
-
-def _why_not(pair: SummaryRow) -> str:
-    if math.isinf(pair.convergence_efficiency):
-        return (
-            "In the study the pretrained arm did not reach the scratch arm's best on this task with every seed: "
-            "at equal quality nothing is saved."
-        )
-    return "The study's learning curves of this task do not show convergence."
 
 
 @dataclass(frozen=True)
@@ -240,10 +236,11 @@ def trust_words(finished: FinishedStudy) -> str:
             f"{constant.mae_percent:.1f} percent points on average). The expected gain is that mean, the same for "
             "every pretraining; the estimates are shown, but were not found to distinguish tasks."
         )
+    rho = f"{row.rho:.2f} (95 %: {row.rho_low:.2f} to {row.rho_high:.2f}, bootstrap over tasks)"
     return (
-        f"Forecast by `{row.estimator}`: rank correlation with the observed gain {_interval_words(row)} on the study "
-        f"({tried}); mean error {row.mae_percent:.1f} percent points, against {row.mae_constant_percent:.1f} of always "
-        f"predicting the mean gain. {_choosing_words(finished)}"
+        f"Forecast by `{row.estimator}`: rank correlation with the observed gain {rho} on the study ({tried}); mean "
+        f"error {row.mae_percent:.1f} percent points, against {row.mae_constant_percent:.1f} of always predicting the "
+        f"mean gain. {_choosing_words(finished)}"
     )
 
 
@@ -296,30 +293,30 @@ def _recommendation(candidates: tuple[CandidateEstimate, ...], finished: Finishe
     basis = "That is what the study measured with its own pretraining and cases of this task, no forecast for these."
     if percent <= 0:
         return SCRATCH, f"The largest gain of an encoder was {percent:+.1f} %. {basis}"
-    lowest = min(
-        candidate.seen.rpg_low for candidate in candidates if candidate.name in names and candidate.seen is not None
-    )
-    if lowest <= 0:
+    if min(o.seen.rpg_low for o, gain in seen if gain == percent and o.seen is not None) <= 0:
         return "", f"The largest gain of an encoder was {percent:+.1f} %, and its interval contains 0. {basis}"
     if len(names) > 1:
-        return (
-            "",
-            f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %; nothing distinguishes them.",
-        )
+        same = f"{', '.join(names)} have the same encoder, whose gain was {percent:+.1f} %"
+        return "", f"{same}; nothing distinguishes them."
     return names[0], f"Its encoder had the largest gain, {percent:+.1f} %. {basis}"
 
 
 def _candidate_lines(candidate: CandidateEstimate) -> list[str]:
     kind = f"{candidate.encoder}, {candidate.objective}" if candidate.objective else candidate.encoder
-    estimates = ", ".join(f"{name} {_number(value)}" for name, value in candidate.estimates.items())
+    known = {n: f"{v:.3g}" if math.isfinite(v) else "not available" for n, v in candidate.estimates.items()}
+    hours, seen = candidate.hours, candidate.seen
+    over = "" if not math.isfinite(hours.low) else f" ({hours.low:.3f} to {hours.high:.3f} over the encoder's tasks)"
+    saved = f"{hours.hours:.3f} device-hours" if math.isfinite(hours.hours) else "none"
     lines = [
         f"{candidate.name} ({kind})",
         f"  expected gain   {_gain_words(candidate.gain)}",
-        f"  saved hours     {_hours_words(candidate.hours)}",
-        f"  estimates       {estimates}",
+        f"  saved hours     {saved}{over}. {hours.words}",
+        f"  estimates       {', '.join(f'{name} {text}' for name, text in known.items())}",
     ]
-    if candidate.seen is not None:
-        lines.append(f"  in the study    {_seen_words(candidate.seen)}")
+    if seen is not None:
+        interval = "" if math.isnan(seen.rpg_low) else f" ({seen.rpg_low:+.1f} to {seen.rpg_high:+.1f}, 95 %)"
+        gain = f"{seen.metric}: gain {seen.rpg_percent:+.1f} %{interval} on the study's own cases"
+        lines.append(f"  in the study    {gain}")
     return [*lines, *(f"  note            {note}" for note in candidate.notes)]
 
 
@@ -327,21 +324,6 @@ def _gain_words(gain: ExpectedGain) -> str:
     if not math.isfinite(gain.percent):
         return "not known"
     return f"{gain.percent:+.1f} % ({gain.low:+.1f} to {gain.high:+.1f})"
-
-
-def _hours_words(hours: SavedHours) -> str:
-    over = "" if not math.isfinite(hours.low) else f" ({hours.low:.3f} to {hours.high:.3f} over the encoder's tasks)"
-    number = f"{hours.hours:.3f} device-hours" if math.isfinite(hours.hours) else "none"
-    return f"{number}{over}. {hours.words}"
-
-
-def _seen_words(row: SummaryRow) -> str:
-    interval = "" if math.isnan(row.rpg_low) else f" ({row.rpg_low:+.1f} to {row.rpg_high:+.1f}, 95 %)"
-    return f"{row.metric}: gain {row.rpg_percent:+.1f} %{interval} on the study's own cases"
-
-
-def _interval_words(row: ForecastRow) -> str:
-    return f"{row.rho:.2f} (95 %: {row.rho_low:.2f} to {row.rho_high:.2f}, bootstrap over tasks)"
 
 
 def _choosing_words(finished: FinishedStudy) -> str:
@@ -354,16 +336,3 @@ def _choosing_words(finished: FinishedStudy) -> str:
         f"It was picked as the best of several; picked again without each task, the error is {row.mae_percent:.1f}, "
         f"{verdict} the mean gain."
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "not available"
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no numbers that are not finite: they become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value

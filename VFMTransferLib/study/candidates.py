@@ -76,7 +76,10 @@ def find_checkpoints(
         DatasetError: There is none.
         BundleError: A name stands for no bundle.
     """
-    bundles = [find_bundle(name) for name in names] or _found(study)
+    bundles = [find_bundle(name) for name in names]
+    if not bundles:  # those without a head that was trained: they name the pretext task of their pretraining
+        own = sorted(folder for folder in study.glob("work/pretrained/*") if (folder / METADATA).is_file())
+        bundles = [*(b for b in list_bundles() if b.arm is None and _pretext_of(b)), *map(read_bundle, own)]
     if not bundles:
         raise DatasetError(
             "Advice needs a pretraining, but none is installed. Make one with `vfm-transfer pretrain`, or "
@@ -93,13 +96,6 @@ def shipped_study() -> Path:
     """The folder of the study that comes with the product; it may not be there."""
     bundles = shipped_folder()
     return Path(_STUDY) if bundles is None else bundles.parent / _STUDY
-
-
-def _found(study: Path) -> list[Bundle]:
-    """Bundles without a head that was trained: they name the pretext task of their pretraining."""
-    installed = [b for b in list_bundles() if b.arm is None and _pretext_of(b)]
-    own = sorted(folder for folder in study.glob("work/pretrained/*") if (folder / METADATA).is_file())
-    return [*installed, *map(read_bundle, own)]
 
 
 def _is_of_phantoms(bundle: Bundle) -> bool:

@@ -22,8 +22,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Sequence_of_abc
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -33,9 +32,9 @@ from scipy import ndimage
 
 from ..core.decoding import from_json
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, writing
+from ..core.files import write_file
 from ..core.result import Result
-from ..core.terms import LABEL_TERMS, Label, Sequence
+from ..core.terms import LABEL_TERMS, Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from ..evaluation.titles import SEQUENCE_TITLES, subject_title
@@ -43,6 +42,7 @@ from ..tasks import TASKS
 from ..tasks.base import LabeledCase
 from ..tasks.image_to_image import ImageTask, unit_of
 from ..tasks.scores import score_case
+from ..tasks.segmentation import labels_of
 
 _LICENSE = "CC BY 3.0; cut to a slice, and shown in a few gray levels"
 _COLLECTIONS = {
@@ -118,7 +118,7 @@ def view_of(study: LabeledCase) -> View:
 
     Without either the middle one. Its center is the prostate's, so that it can be made out where a lesion lies.
     """
-    base = _base(study).to_nearest_lps().geometry
+    base = (next(iter(study.images.values()), None) or study.case[MRSequence.T2W]).to_nearest_lps().geometry
     gland = _on(study.gland, base)
     lesion = _on(study.masks.get(Label.CSPCA), base)
     shown = next((mask for mask in (lesion, gland) if mask.any()), None)
@@ -143,11 +143,6 @@ def window_of(values: np.ndarray) -> Window:
 def has_finding(study: LabeledCase) -> bool:
     """Whether a case shows csPCa, where that is what its task is about."""
     return bool(study.is_significant) or study.category in ("PI-RADS 4", "PI-RADS 5")
-
-
-def _base(study: LabeledCase) -> Volume:
-    """Whose voxels are shown: the true image's, or the T2w's."""
-    return next(iter(study.images.values()), None) or study.case[Sequence.T2W]
 
 
 def _on(mask: Volume | None, grid: Geometry) -> np.ndarray:
@@ -240,14 +235,10 @@ def save_example(example: Example, pictures: Mapping[str, bytes], study: Path) -
         OutputError: The folder cannot be written.
     """
     folder = example.folder(study)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
-        with atomic_file(folder / name) as part:
-            part.write_bytes(png)
+        write_file(folder / name, png)
     text = json.dumps(asdict(example), indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_file(folder / f"{example.name}.json") as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    write_file(folder / f"{example.name}.json", text + "\n")
 
 
 def read_examples(study: Path) -> tuple[Example, ...]:
@@ -259,7 +250,7 @@ def read_examples(study: Path) -> tuple[Example, ...]:
     return tuple(_read(path) for path in sorted((study / EXAMPLES).glob("*/*/*.json")))
 
 
-def indexed_png(codes: np.ndarray, palette: Sequence_of_abc[Color]) -> bytes:
+def indexed_png(codes: np.ndarray, palette: Sequence[Color]) -> bytes:
     """A PNG of numbered colors, as small as that makes it.
 
     Args:
@@ -351,10 +342,16 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, study: LabeledC
         _inputs(study, view, pictures),
         attribution="" if study.is_phantom else attribution(study.case.id),
     )
-    add = {"segmentation": _outlined, "image": _restored, "classification": _classified}
-    if TASKS[study.task].output == "segmentation" and not (study.is_phantom or patients_marks):
-        study = replace(study, masks={label: mask for label, mask in study.masks.items() if label is Label.PROSTATE})
-    example = add[TASKS[study.task].output](example, result, study, view, pictures)
+    output = TASKS[study.task].output
+    if output == "classification":
+        truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
+        example = replace(example, classes=dict(result.class_probabilities), true_class=truth)
+    elif output == "image":
+        example = _restored(example, result, study, view, pictures)
+    else:
+        if not (study.is_phantom or patients_marks):
+            study = replace(study, masks={name: mask for name, mask in study.masks.items() if name is Label.PROSTATE})
+        example = _outlined(example, result, study, view, pictures)
     save_example(example, pictures, folder)
     return example
 
@@ -377,7 +374,8 @@ def _outlined(example: Example, result: Result, study: LabeledCase, view: View, 
     """The T2w with the truth's outlines, and with the result's over the truth's."""
     values = view.voxels(study.case[MRSequence.T2W])
     window, own = window_of(values), f"{example.name}.png"
-    found, truth = _masks(result), {str(label): mask for label, mask in study.masks.items()}
+    labels, truth = labels_of(result), {str(label): mask for label, mask in study.masks.items()}
+    found = {name: labels.with_array(labels.array == value) for name, value in result.label_values.items() if value}
     whole = truth.get(Label.PROSTATE) or truth.get(Label.CSPCA)
     if len(truth) > 1:
         truth.pop(Label.PROSTATE, None)  # its zones show where it is
@@ -408,7 +406,8 @@ def _restored(example: Example, result: Result, study: LabeledCase, view: View, 
     own, other = f"{example.name}.png", f"{example.name}-{DIFFERENCE}.png"
     pictures[TRUTH] = _gray_png(view, truth, window)
     pictures[own] = _gray_png(view, found, window)
-    pictures[other] = _difference_png(view, error, limit)
+    scaled = view.grays(np.clip(error / limit, -1, 1), (-1.0, 1.0)).astype(np.float32) / (GRAYS - 1)
+    pictures[other] = indexed_png(np.rint(scaled * (_STEPS - 1)).astype(np.uint8), difference_palette())
     title, unit = subject_title(output), unit_of(output)
     return replace(
         example,
@@ -416,21 +415,6 @@ def _restored(example: Example, result: Result, study: LabeledCase, view: View, 
         picture=Picture(own, title, *window, unit),
         difference=Picture(other, "Result minus truth", -limit, limit, unit),
     )
-
-
-def _classified(
-    example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]
-) -> Example:
-    truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
-    return replace(example, classes=dict(result.class_probabilities), true_class=truth)
-
-
-def _masks(result: Result) -> dict[str, Volume]:
-    """Label → what the result marks with it."""
-    if result.labels is None:
-        raise ValueError("A result of a segmentation must have labels.")
-    labels = result.labels
-    return {name: labels.with_array(labels.array == value) for name, value in result.label_values.items() if value}
 
 
 def _gray_png(view: View, values: np.ndarray, window: Window) -> bytes:
@@ -443,12 +427,6 @@ def _outlines_png(view: View, values: np.ndarray, window: Window, masks: Mapping
         codes[view.outline(mask, _TRUE_PX if name == TRUE_OUTLINE else _FOUND_PX)] = len(palette)
         palette.append(_color(name))
     return indexed_png(codes, palette)
-
-
-def _difference_png(view: View, error: np.ndarray, limit: float) -> bytes:
-    share = np.clip(error / limit, -1, 1)
-    scaled = view.grays(share, (-1.0, 1.0)).astype(np.float32) / (GRAYS - 1)
-    return indexed_png(np.rint(scaled * (_STEPS - 1)).astype(np.uint8), difference_palette())
 
 
 def _gray_palette() -> tuple[Color, ...]:

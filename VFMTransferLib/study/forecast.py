@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from .summary import SummaryRow, rank_correlations
-from .tables import read_rows, write_rows
+from .summary import SummaryRow, rank_correlations, ranked_within_encoders
+from .tables import read_rows_if_any, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
 CONSTANT, CHOSEN = "constant", "chosen"
@@ -114,22 +113,17 @@ def expected_gain(pair: Point, others: Sequence[Point]) -> float:
     """
     places = [_place(other, [o for o in others if o is not other]) for other in others]
     gains = [other.gain for other in others]
-    base, slope = _line(np.array(places), np.array(gains))
-    return base + slope * _place(pair, others)
+    mean_place, mean_gain = float(np.mean(places)), float(np.mean(gains))
+    centered = np.array(places) - np.mean(places)
+    spread = float(centered @ centered)
+    slope = float(centered @ np.array(gains)) / spread if spread > 0 else 0.0  # the mean where all places are the same
+    return mean_gain - slope * mean_place + slope * _place(pair, others)
 
 
 def _place(pair: Point, others: Sequence[Point]) -> float:
     """Share of the other pairs of the same encoder whose estimate is lower, equal ones by half; 1/2 without any."""
     values = np.array([other.estimate for other in others if other.encoder == pair.encoder])
     return float(np.mean((values < pair.estimate) + 0.5 * (values == pair.estimate))) if values.size else 0.5
-
-
-def _line(places: np.ndarray, gains: np.ndarray) -> tuple[float, float]:
-    """Base and slope by least squares; the mean where all places are the same."""
-    centered = places - places.mean()
-    spread = float(centered @ centered)
-    slope = float(centered @ gains) / spread if spread > 0 else 0.0
-    return float(gains.mean()) - slope * float(places.mean()), slope
 
 
 def write_forecast(estimates: Iterable[EstimateRow], rows: Iterable[ForecastRow], folder: Path) -> None:
@@ -148,8 +142,7 @@ def read_forecast(folder: Path) -> tuple[ForecastRow, ...]:
     Raises:
         DatasetError: The table cannot be understood.
     """
-    path = folder / FORECAST
-    return read_rows(path, ForecastRow) if path.is_file() else ()
+    return read_rows_if_any(folder / FORECAST, ForecastRow)
 
 
 def read_estimates(folder: Path) -> tuple[EstimateRow, ...]:
@@ -158,8 +151,7 @@ def read_estimates(folder: Path) -> tuple[EstimateRow, ...]:
     Raises:
         DatasetError: The table cannot be understood.
     """
-    path = folder / ESTIMATES
-    return read_rows(path, EstimateRow) if path.is_file() else ()
+    return read_rows_if_any(folder / ESTIMATES, EstimateRow)
 
 
 def validate(points: Mapping[str, Sequence[Point]], seed: int = 0) -> tuple[ForecastRow, ...]:
@@ -190,7 +182,11 @@ def _chosen(usable: Mapping[str, Sequence[Point]], everything: Sequence[Point]) 
         inner = {name: _without(pairs, pair.task) for name, pairs in usable.items()}
         rows = [_errors(name, pairs) for name, pairs in inner.items() if _task_count(pairs) >= MIN_TASKS]
         chosen = best(rows)
-        own = [] if chosen is None else [c for c in usable[chosen.estimator] if _same_cell(c, pair)]
+        own = (
+            []
+            if chosen is None
+            else [c for c in usable[chosen.estimator] if (c.encoder, c.task) == (pair.encoder, pair.task)]
+        )
         if chosen is None or not own:
             forecasts.append(_mean_gain(_without(everything, pair.task)))
         else:
@@ -209,6 +205,7 @@ def _row(name: str, points: Sequence[Point], forecasts: np.ndarray, seed: int) -
     # The k-th smallest of n errors covers a new one with probability k / (n + 1), were it alike.
     k = min(math.ceil(COVERAGE * (len(errors) + 1)), len(errors))
     is_estimator = name not in (CONSTANT, CHOSEN)
+    ranked = ranked_within_encoders((pair.encoder, pair.estimate, pair.gain) for pair in points)
     return ForecastRow(
         estimator=name,
         n_cells=len(points),
@@ -216,7 +213,7 @@ def _row(name: str, points: Sequence[Point], forecasts: np.ndarray, seed: int) -
         rho=_rank_correlation(forecasts, gains),
         rho_low=low,
         rho_high=high,
-        rho_within=_within(points) if is_estimator else math.nan,
+        rho_within=_rank_correlation(*ranked.T) if is_estimator else math.nan,
         mae_percent=float(errors.mean()),
         mae_constant_percent=float(np.abs(_constants(points) - gains).mean()),
         reach_percent=float(errors[k - 1]),
@@ -251,15 +248,6 @@ def _interval(points: Sequence[Point], forecasts: np.ndarray, gains: np.ndarray,
     return float(low), float(high)
 
 
-def _within(points: Sequence[Point]) -> float:
-    """Rank correlation of estimate and gain after both were ranked within their encoder."""
-    pairs = []
-    for encoder in dict.fromkeys(pair.encoder for pair in points):
-        own = np.array([(pair.estimate, pair.gain) for pair in points if pair.encoder == encoder])
-        pairs.append((stats.rankdata(own, axis=0) - 0.5) / len(own))
-    return _rank_correlation(*np.concatenate(pairs).T)
-
-
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rho; `nan` where all of one are the same."""
     return float(rank_correlations(np.stack([a, b], axis=1)[None])[0])
@@ -275,7 +263,3 @@ def _task_count(points: Iterable[Point]) -> int:
 
 def _mean_gain(points: Iterable[Point]) -> float:
     return float(np.mean([pair.gain for pair in points]))
-
-
-def _same_cell(a: Point, b: Point) -> bool:
-    return (a.encoder, a.task) == (b.encoder, b.task)

@@ -173,18 +173,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class MissingRuns:
-    """What of a plan is missing.
+class MissingRuns(Plan):
+    """What of a plan is missing; of distances and curves the encoder and task."""
 
-    Attributes:
-        trainings, task_specific, naive, real: As in the plan.
-        distances, curves: Encoder and task.
-    """
-
-    trainings: tuple[Training, ...]
-    task_specific: tuple[str, ...]
-    naive: tuple[str, ...]
-    real: tuple[str, ...]
     distances: tuple[tuple[str, str], ...]
     curves: tuple[tuple[str, str], ...]
 

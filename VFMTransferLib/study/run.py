@@ -21,7 +21,7 @@ from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core import __version__
 from ..core.decoding import to_json
-from ..core.files import atomic_file, writing
+from ..core.files import write_file
 from ..core.result import Result
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
@@ -269,10 +269,7 @@ def _require_stamp(folder: Path, sha256: str) -> None:
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == sha256:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(stamp) as part:
-        part.write_text(sha256, encoding="utf-8")
+    write_file(stamp, sha256)
 
 
 def _read_finished(settings: FinetuneConfig, path: Path) -> Run | None:

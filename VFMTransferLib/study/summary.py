@@ -274,17 +274,22 @@ def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlat
     D2P is comparable within one encoder only, so that both numbers are ranked within their encoder first; the interval
     is the percentile bootstrap over pairs.
     """
-    pairs = defaultdict(list)
-    for row in rows:
-        if math.isfinite(row.rpg_percent) and math.isfinite(row.d2p):
-            pairs[row.encoder].append((row.rpg_percent, row.d2p))
-    within = [(stats.rankdata(pairs[encoder], axis=0) - 0.5) / len(pairs[encoder]) for encoder in sorted(pairs)]
-    ranked = np.concatenate(within) if within else np.empty((0, 2))
+    known = (row for row in rows if math.isfinite(row.rpg_percent) and math.isfinite(row.d2p))
+    ranked = ranked_within_encoders((row.encoder, row.rpg_percent, row.d2p) for row in known)
     if len(ranked) < MIN_POINTS:
         return Correlation(math.nan, math.nan, math.nan, len(ranked))
     drawn = np.random.default_rng(seed).integers(len(ranked), size=(RESAMPLES, len(ranked)))
     low, high = np.nanpercentile(rank_correlations(ranked[drawn]), (2.5, 97.5))
     return Correlation(float(rank_correlations(ranked[None])[0]), float(low), float(high), len(ranked))
+
+
+def ranked_within_encoders(pairs: Iterable[tuple[str, float, float]]) -> np.ndarray:
+    """Ranks (pairs, 2), 0 to 1, of encoder and two numbers among those of the same encoder; encoders by name."""
+    own = defaultdict(list)
+    for encoder, *numbers in pairs:
+        own[encoder].append(numbers)
+    ranked = [(stats.rankdata(own[encoder], axis=0) - 0.5) / len(own[encoder]) for encoder in sorted(own)]
+    return np.concatenate(ranked) if ranked else np.empty((0, 2))
 
 
 def rank_correlations(samples: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
-from ..core.files import atomic_file, writing
+from ..core.files import write_file, writing
 from .cases import split_of
 from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256
@@ -148,7 +148,10 @@ def open_sweep(
         OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
             study already, or something else, or cannot be written.
     """
-    path = _default_config(folder) if config_path is None else config_path
+    shipped = (place / CONFIG for place in (folder, *_SHIPPED) if (place / CONFIG).is_file())
+    path = next(shipped, None) if config_path is None else config_path
+    if path is None:
+        raise ConfigError(f"A study needs a configuration, but there is no {CONFIG}. Name one with --config.")
     config = read_config(path)
     runs = planned_runs(config) if only is None else selected_runs(planned_runs(config), only)
     if real is not None:
@@ -168,8 +171,8 @@ def open_sweep(
         with writing(folder):
             _remove_leftovers(folder)
         sweep = Sweep(config, workspace, runs, token)
-        _write_text(folder / CONFIG, path.read_text(encoding="utf-8"))
-        _write_text(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
+        write_file(folder / CONFIG, path.read_text(encoding="utf-8"))
+        write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
         yield sweep
 
 
@@ -281,13 +284,6 @@ def _reason(error: BaseException | None) -> BaseException:
     return error
 
 
-def _default_config(folder: Path) -> Path:
-    for place in (folder, *_SHIPPED):
-        if (place / CONFIG).is_file():
-            return place / CONFIG
-    raise ConfigError(f"A study needs a configuration, but there is no {CONFIG}. Name one with --config.")
-
-
 def _require_real(config: StudyConfig, real: Path) -> None:
     if config.real is None:
         raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
@@ -326,8 +322,3 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
         "real": {name: list(tasks) for name, tasks in real.items()},
         "notes": list(sweep.notes),
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8")

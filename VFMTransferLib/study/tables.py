@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, writing
+from ..core.files import atomic_file, write_file, writing
 from .config import RunKey
 from .workspace import Workspace
 
@@ -130,9 +130,9 @@ def read_tables(folder: Path) -> StudyTables:
             raise DatasetError(f"{RUNS}, line {number}: arm must be one of {', '.join(ARMS)}, got '{row.arm}'.")
     return StudyTables(
         runs,
-        _rows_if_there(folder / METRICS, MetricRow),
-        _rows_if_there(folder / CURVES, CurveRow),
-        _rows_if_there(folder / DISTANCES, DistanceRow),
+        read_rows_if_any(folder / METRICS, MetricRow),
+        read_rows_if_any(folder / CURVES, CurveRow),
+        read_rows_if_any(folder / DISTANCES, DistanceRow),
     )
 
 
@@ -180,7 +180,8 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
         writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
 
 
-def _rows_if_there(path: Path, kind: type[Row]) -> tuple[Row, ...]:
+def read_rows_if_any(path: Path, kind: type[Row]) -> tuple[Row, ...]:
+    """As `read_rows`; none where there is no such table."""
     return read_rows(path, kind) if path.is_file() else ()
 
 
@@ -191,9 +192,7 @@ def _names(kind: type) -> Sequence[str]:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
-    return str(value)
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
 def _value(text: str | None, kind: type) -> object:
@@ -236,13 +235,10 @@ def write_result(result: RunResult, workspace: Workspace) -> Path:
         OutputError: The folder cannot be written.
     """
     path = workspace.results / f"{result.key.name}.json"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     document = asdict(result)
     # The keys of format 1: a run was a cell, and its row the run.
     document = {"format": FORMAT, "cell": document.pop("key"), "run": document.pop("row"), **document}
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(without_nan(document), indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -291,13 +287,13 @@ def sha256_of(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no `nan`: it becomes null."""
-    if isinstance(value, float) and math.isnan(value):
-        return None
+def without_nan(value: Any) -> Any:
+    """JSON has no numbers that are not finite: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: without_nan(item) for key, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _row(kind: type[Row], values: dict[str, Any]) -> Row:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..core import __version__
 from ..core.errors import OutputError
-from ..core.files import atomic_file, locked, writing
+from ..core.files import locked, write_file, writing
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ class Workspace:
                     "Wait until it ends, or stop it."
                 ) from error
             token = uuid.uuid4().hex
-            with atomic_file(running) as part:
-                document = {"token": token, "process": os.getpid(), "machine": platform.node()}
-                part.write_text(json.dumps(document), encoding="utf-8")
+            document = {"token": token, "process": os.getpid(), "machine": platform.node()}
+            write_file(running, json.dumps(document))
             try:
                 yield token
             finally:
@@ -109,10 +108,7 @@ class Workspace:
         elif any((self.work / name).is_dir() for name in ("cells", "results", "pretrained")):
             found = "a version that left no mark"
         else:
-            with writing(self.work):
-                self.work.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as part:
-                part.write_text(__version__ + "\n", encoding="utf-8")
+            write_file(path, __version__ + "\n")
             return
         if found != f"version {__version__}":
             raise OutputError(
