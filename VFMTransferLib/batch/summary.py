@@ -15,7 +15,7 @@ from ..io.results import RESULT
 SUMMARY = "summary.csv"
 COMPARISON = "comparison.json"
 BETWEEN_ARMS = "a-b"
-_SHOWN_DIGITS = 12  # of the checksum, as much as tells weights apart
+_SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 
 Status = Literal["done", "failed", "waiting"]

@@ -118,10 +118,10 @@ def default_pair(task: str) -> tuple[Bundle, Bundle]:
         for second in bundles:
             if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
                 return first, second
-    raise BundleError(_why_no_pair(task))
+    raise BundleError(_missing_pair_reason(task))
 
 
-def _why_no_pair(task: str) -> str:
+def _missing_pair_reason(task: str) -> str:
     """What there is for a task instead of a shipped pair, and what to do."""
     installed = [bundle.name for bundle in list_bundles(task)]
     if not installed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import CheckpointError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_folder
-from ..core.machine import why_not_installed
+from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import ModelSpec, family_of
 from .archive import copy_folder, extract_zip, is_bundle_folder, is_bundle_zip, name_of
@@ -83,7 +83,7 @@ def _read_network(
     paths: list[Path], sequence: Sequence | str | None, keep_fusion_streams: bool
 ) -> tuple[ModelSpec, dict[str, Tensor]]:
     """The specification and the tensors of the authors' files."""
-    reason = why_not_installed("torch", "safetensors", extra="torch")
+    reason = missing_reason("torch", "safetensors", extra="torch")
     if reason:
         raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
     from ..encoders.checkpoint import read_network

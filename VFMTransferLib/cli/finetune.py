@@ -7,7 +7,15 @@ from pathlib import Path
 
 from ..core.terms import Arm
 from ..tasks import TASKS
-from .shared import Commands, add_command, add_division, add_output, divided, progress_lines, require_undivided
+from .shared import (
+    Commands,
+    add_command,
+    add_computing,
+    add_output,
+    distributed_context,
+    progress_lines,
+    require_default_computing,
+)
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 _EPILOG = (
@@ -27,7 +35,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of head, order and samples (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
     parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
-    add_division(parser)
+    add_computing(parser)
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
     recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
@@ -69,7 +77,7 @@ def _study(args: argparse.Namespace) -> None:
     task = args.what
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     with progress_lines() as on_progress:
-        how = divided(args, on_progress)
+        how = distributed_context(args, on_progress)
         if args.data == PHANTOMS:
             dataset = phantom_studies(task, args.phantoms, args.validation, on_progress=on_progress)
         else:
@@ -97,7 +105,7 @@ def _study(args: argparse.Namespace) -> None:
 def _by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
-    require_undivided(args)
+    require_default_computing(args)
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):

@@ -11,11 +11,11 @@ from .shared import (
     Commands,
     LazyChoices,
     add_command,
-    add_division,
+    add_computing,
     add_output,
-    divided,
+    distributed_context,
     progress_lines,
-    require_undivided,
+    require_default_computing,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights, order and views (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
-    add_division(parser)
+    add_computing(parser)
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
     parser.set_defaults(run=run)
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     if args.recipe is None:
         _by_pretext_task(args)
         return
-    require_undivided(args)
+    require_default_computing(args)
     from ..training.recipes import pretrain_by_recipe, read_recipe
 
     recipe = read_recipe(args.recipe)
@@ -81,7 +81,7 @@ def _by_pretext_task(args: argparse.Namespace) -> None:
     from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 
     with progress_lines() as on_progress:
-        context = divided(args, on_progress)
+        context = distributed_context(args, on_progress)
         pretext = pretext_task(args.pretext)
         config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
         if args.data in (None, PHANTOMS):

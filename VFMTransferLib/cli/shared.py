@@ -256,7 +256,7 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
     )
 
 
-def add_division(parser: argparse.ArgumentParser) -> None:
+def add_computing(parser: argparse.ArgumentParser) -> None:
     """How a training's steps are computed."""
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
     group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
@@ -272,15 +272,15 @@ def add_division(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_undivided(args: argparse.Namespace) -> None:
-    """Leave with wrong usage where a recipe, which says all of this, is to be computed otherwise."""
+def require_default_computing(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
     given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
     if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
         args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
 
 
-def divided(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> DistributedContext:
-    """This process's share of a training, as `add_division` asked for it, with the other processes started."""
+def distributed_context(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> DistributedContext:
+    """This process's share of a training, by the options of `add_computing`, with the other processes started."""
     from ..inference.probe import require_bfloat16
     from ..training.distributed import join_processes, training_device
 

@@ -119,7 +119,7 @@ def describe_site_packages() -> dict[str, Any]:
     }
 
 
-def why_not_installed(*modules: str, extra: str) -> str:
+def missing_reason(*modules: str, extra: str) -> str:
     """A sentence that names those modules that are not there, and the extra that has them; nothing where all are."""
     lacking = [name for name in modules if importlib.util.find_spec(name) is None]
     if not lacking:

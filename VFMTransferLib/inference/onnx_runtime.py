@@ -87,7 +87,7 @@ def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
     ]
 
 
-def why_not_device(device: str) -> str:
+def unavailable_reason(device: str) -> str:
     """A sentence, or nothing where this build of ONNX Runtime has the device's provider.
 
     That the provider also starts is known only when a session opens.
@@ -115,7 +115,7 @@ def thread_count() -> int:
 def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
     import onnxruntime
 
-    reason = why_not_device(device)
+    reason = unavailable_reason(device)
     if reason:
         raise RuntimeUnavailableError(f"Device '{device}' cannot be used by ONNX Runtime: {reason}")
     kind = device.partition(":")[0]

@@ -94,11 +94,11 @@ def _last_words(done: subprocess.CompletedProcess) -> str:
 def _probe_onnx() -> dict[str, Any]:
     import onnxruntime
 
-    from .onnx_runtime import PROVIDERS, why_not_device
+    from .onnx_runtime import PROVIDERS, unavailable_reason
 
     devices = {}
     for device, provider in PROVIDERS.items():
-        devices[device] = why_not_device(device) or _why_not_started(device, provider.name)
+        devices[device] = unavailable_reason(device) or _start_failure(device, provider.name)
     return {
         "version": onnxruntime.__version__,
         "providers": onnxruntime.get_available_providers(),
@@ -106,7 +106,7 @@ def _probe_onnx() -> dict[str, Any]:
     }
 
 
-def _why_not_started(device: str, provider: str) -> str:
+def _start_failure(device: str, provider: str) -> str:
     import numpy as np
     import onnxruntime
 
@@ -127,12 +127,12 @@ def _why_not_started(device: str, provider: str) -> str:
 def _probe_torch() -> dict[str, Any]:
     import torch
 
-    from .torch_runtime import why_not_device
+    from .torch_runtime import unavailable_reason
 
     return {
         "version": torch.__version__,
         "cuda_version": torch.version.cuda,
-        "devices": {device: why_not_device(device) for device in ("cuda", "mps", "cpu")},
+        "devices": {device: unavailable_reason(device) for device in ("cuda", "mps", "cpu")},
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..bundles.bundle import Bundle, verify
 from ..bundles.metadata import ONNX
 from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
-from ..core.machine import resident_bytes, why_not_installed
+from ..core.machine import missing_reason, resident_bytes
 
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -111,14 +111,14 @@ def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tupl
         RuntimeUnavailableError: The wanted one, or any, is not to be had.
     """
     if runtime != "auto":
-        reason = why_not_onnx(bundle) if runtime == "onnx" else why_not_torch()
+        reason = onnx_unavailable_reason(bundle) if runtime == "onnx" else torch_unavailable_reason()
         if reason:
             raise RuntimeUnavailableError(f"Runtime '{runtime}' cannot run here: {reason}")
         return runtime, ()
-    no_onnx = why_not_onnx(bundle, device)
+    no_onnx = onnx_unavailable_reason(bundle, device)
     if not no_onnx:
         return "onnx", ("ONNX Runtime was chosen: it is installed, and the bundle has an ONNX graph.",)
-    no_torch = why_not_torch(device)
+    no_torch = torch_unavailable_reason(device)
     if not no_torch:
         return "torch", (f"PyTorch was chosen, not ONNX Runtime: {no_onnx}",)
     raise RuntimeUnavailableError(
@@ -128,7 +128,7 @@ def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tupl
     )
 
 
-def why_not_onnx(bundle: Bundle, device: str = "auto") -> str:
+def onnx_unavailable_reason(bundle: Bundle, device: str = "auto") -> str:
     """A sentence, or nothing where ONNX Runtime can run the bundle (on the device, where one is named)."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "the package onnxruntime is not installed; install it in the set-up (pip install onnxruntime)."
@@ -138,17 +138,17 @@ def why_not_onnx(bundle: Bundle, device: str = "auto") -> str:
         return ""
     from . import onnx_runtime
 
-    return onnx_runtime.why_not_device(device)
+    return onnx_runtime.unavailable_reason(device)
 
 
-def why_not_torch(device: str = "auto") -> str:
+def torch_unavailable_reason(device: str = "auto") -> str:
     """A sentence, or nothing where PyTorch can run a bundle (on the device, where one is named)."""
-    lacking = why_not_installed("torch", "safetensors", extra="torch")
+    lacking = missing_reason("torch", "safetensors", extra="torch")
     if lacking or device == "auto":
         return lacking
     from . import torch_runtime
 
-    return torch_runtime.why_not_device(device)
+    return torch_runtime.unavailable_reason(device)
 
 
 def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | None) -> None:

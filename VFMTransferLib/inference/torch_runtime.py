@@ -34,26 +34,26 @@ def choose_device(device: str) -> torch.device:
         RuntimeUnavailableError: It is not available; the message gives the reason.
     """
     if device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if not why_not_device(name)))
-    reason = why_not_device(device)
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if not unavailable_reason(name)))
+    reason = unavailable_reason(device)
     if reason:
         raise RuntimeUnavailableError(f"Device '{device}' cannot be used by PyTorch: {reason}")
     return torch.device(device)
 
 
-def why_not_device(device: str) -> str:
+def unavailable_reason(device: str) -> str:
     """A sentence, or nothing where PyTorch can use the device."""
     kind, _, index = device.partition(":")
     if kind == "cpu" and not index:
         return ""
     if kind == "mps" and not index:
-        return _why_not_mps()
+        return _mps_unavailable_reason()
     if kind == "cuda" and (not index or index.isdigit()):
-        return _why_not_cuda(int(index or 0))
+        return _cuda_unavailable_reason(int(index or 0))
     return "it must be cpu, cuda, cuda:<number> or mps."
 
 
-def _why_not_cuda(index: int) -> str:
+def _cuda_unavailable_reason(index: int) -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built without CUDA; install a CUDA build from https://pytorch.org."
     if not torch.cuda.is_available():
@@ -62,7 +62,7 @@ def _why_not_cuda(index: int) -> str:
     return "" if index < count else f"this machine has {count} such devices, numbered from 0."
 
 
-def _why_not_mps() -> str:
+def _mps_unavailable_reason() -> str:
     if not torch.backends.mps.is_built():
         return "torch is built without MPS, which exists on Macs with Apple silicon only."
     return "" if torch.backends.mps.is_available() else "MPS needs macOS 12.3 or newer and an Apple GPU."

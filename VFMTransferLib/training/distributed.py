@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DatasetError, RuntimeUnavailableError
-from ..inference.torch_runtime import why_not_device
+from ..inference.torch_runtime import unavailable_reason
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -145,9 +145,9 @@ def training_device(devices: int = 1, accelerator: str | None = None) -> str:
     """
     if devices < 1:
         raise ValueError(f"Training needs 1 or more devices, got {devices}.")
-    if accelerator in (None, "cpu") or (accelerator == "auto" and why_not_device("cuda")):
+    if accelerator in (None, "cpu") or (accelerator == "auto" and unavailable_reason("cuda")):
         return "cpu"
-    reason = why_not_device("cuda") or why_not_device(f"cuda:{devices - 1}")
+    reason = unavailable_reason("cuda") or unavailable_reason(f"cuda:{devices - 1}")
     if reason:
         raise RuntimeUnavailableError(f"{devices} device(s) 'cuda' cannot be used for training: {reason}")
     return "cuda"

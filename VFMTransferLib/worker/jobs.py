@@ -43,7 +43,7 @@ class Job:
         networks: Keeps networks loaded.
         send: Sends each message about the job.
         is_canceled: Asked after each window.
-        arm: The arm that is at work; None before the first and after the last, and in a batch, whose cases say it.
+        arm: The arm that is at work; None before the first and after the last, and in a batch, whose replies name it.
     """
 
     request: Run | Batch

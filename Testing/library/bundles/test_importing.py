@@ -180,7 +180,7 @@ def test_only_a_bundle_is_replaced(a_bundle, tmp_path, target):
 
 
 def test_without_torch_the_authors_files_cannot_be_read(tmp_path, target, monkeypatch):
-    monkeypatch.setattr(importing, "why_not_installed", lambda *_, **__: "not installed: torch.")
+    monkeypatch.setattr(importing, "missing_reason", lambda *_, **__: "not installed: torch.")
     with pytest.raises(RuntimeUnavailableError, match="Checkpoints are read with PyTorch, which is not installed"):
         import_files([profound_file(tmp_path / "c.pth.tar", "profound-classifier")], target)
 

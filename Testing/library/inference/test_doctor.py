@@ -70,7 +70,7 @@ def test_a_broken_bundle_is_a_problem(a_catalog, runtimes):
     assert any(problem.startswith("Bundle 'bad' cannot be used") for problem in problems)
 
 
-def test_each_device_says_yes_or_why_not(a_catalog, runtimes):
+def test_each_device_is_usable_or_has_a_reason(a_catalog, runtimes):
     report = inspect()
     text = describe(report)
     assert "cuda      no: No GPU." in text

@@ -229,7 +229,7 @@ def test_threads_are_those_that_this_process_may_use(monkeypatch):
 
 def test_torch_prefers_cuda_before_mps_before_cpu(monkeypatch):
     reasons = {"cuda": "", "mps": "", "cpu": ""}
-    monkeypatch.setattr(torch_runtime, "why_not_device", reasons.__getitem__)
+    monkeypatch.setattr(torch_runtime, "unavailable_reason", reasons.__getitem__)
     assert torch_runtime.choose_device("auto").type == "cuda"
     reasons["cuda"] = "none here"
     assert torch_runtime.choose_device("auto").type == "mps"

@@ -141,11 +141,11 @@ def test_one_device_needs_no_fabric(monkeypatch):
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch):
-    monkeypatch.setattr(module, "why_not_device", lambda name: "this machine has 1." if name == "cuda:1" else "")
+    monkeypatch.setattr(module, "unavailable_reason", lambda name: "this machine has 1." if name == "cuda:1" else "")
     assert module.training_device(1, "auto") == "cuda"
     with pytest.raises(RuntimeUnavailableError, match=r"2 device.*: this machine has 1"):
         join_processes(devices=2, accelerator="cuda")
-    monkeypatch.setattr(module, "why_not_device", lambda name: "there is none.")
+    monkeypatch.setattr(module, "unavailable_reason", lambda name: "there is none.")
     assert module.training_device(2, "auto") == module.training_device(2) == "cpu"
     with pytest.raises(ValueError, match="1 or more devices"):
         join_processes(devices=0)
