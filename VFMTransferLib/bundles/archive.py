@@ -9,12 +9,10 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ..core.errors import BundleError
-from .bundle import Bundle, check_name, dump, read_bundle, verify
+from .bundle import Bundle, check_name, dump, read_bundle, read_index, verify
 from .metadata import METADATA, ONNX, WEIGHTS, inference_config
-from .tensors import read_index
 
 # `configs/inference.json` is not copied: MONAI's tools evaluate it, so it is written again.
 _REQUIRED = (METADATA, WEIGHTS)
@@ -76,7 +74,15 @@ def extract_zip(source: Path, target: Path) -> Bundle:
             if member is not None:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, (target / name).open("wb") as file:
-                    _copy_exactly(packed, file, member.file_size, name)
+                    remaining = member.file_size  # what the directory of the zip promises, and no more
+                    while block := packed.read(min(2**20, remaining + 1)):
+                        remaining -= len(block)
+                        if remaining < 0:
+                            raise BundleError(
+                                f"{name} in the zip must be {member.file_size} bytes as stated, but is larger. "
+                                "Do not use it."
+                            )
+                        file.write(block)
     return _checked(target)
 
 
@@ -148,16 +154,6 @@ def _prefix(members: list[zipfile.ZipInfo]) -> str:
     if len(found) != 1:
         raise BundleError(f"The zip must hold one bundle, but holds {len(found)}. Import each alone.")
     return found[0]
-
-
-def _copy_exactly(packed: IO[bytes], file: IO[bytes], size: int, name: str) -> None:
-    """Copy what the directory of the zip promises, and raise where there is more."""
-    remaining = size
-    while block := packed.read(min(2**20, remaining + 1)):
-        remaining -= len(block)
-        if remaining < 0:
-            raise BundleError(f"{name} in the zip must be {size} bytes as stated, but is larger. Do not use it.")
-        file.write(block)
 
 
 def _checked(folder: Path) -> Bundle:

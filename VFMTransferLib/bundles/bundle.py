@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +41,9 @@ _NAME_WORDS = "a short name of lower-case letters, digits, '-', '_', '.'"
 Name = Annotated[str, Limits(pattern=r"[a-z0-9][a-z0-9._-]{0,79}", words=_NAME_WORDS)]
 Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="three numbers with dots, as 1.0.0")]
 Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 WeightsFile = Literal["models/model.safetensors", "models/model.onnx"]
 _DEMONSTRATION = (
     "**Demonstration network.** Small, trained by this project to show the product. It is not the published "
@@ -82,11 +87,9 @@ class Block:
             )
         if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
             raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
-        if self.calibration is not None:
-            self._check_calibration(self.calibration)
-
-    def _check_calibration(self, calibration: Calibration) -> None:
-        key, spec = "vfm_transfer.calibration", self.model
+        if self.calibration is None:
+            return
+        key, spec, calibration = "vfm_transfer.calibration", self.model, self.calibration
         if spec.task is None or TASKS[spec.task].output != "classification" or spec.activation != "softmax":
             raise ValueError(f"'{key}' must be absent, since the network is no classifier.")
         if calibration.temperature <= 0:
@@ -143,10 +146,6 @@ class Bundle:
         return self.sha256[WEIGHTS]
 
     @property
-    def license_path(self) -> Path:
-        return self.folder / "LICENSE"
-
-    @property
     def card_path(self) -> Path:
         return self.folder / "docs" / "README.md"
 
@@ -169,20 +168,15 @@ def read_bundle(folder: Path | str) -> Bundle:
         description = from_json(str, document.get("description"), "description")
     except (BundleError, ValueError) as error:
         raise BundleError(f"{METADATA}: {error} Get the bundle again, or correct that file.") from error
+    same = ("name", "arm", "training", "metrics", "license", "demonstration", "calibration")
     return Bundle(
         folder=folder,
-        name=checked.name,
         title=title,
         version=version,
         spec=checked.model,
-        arm=checked.arm,
         sha256={str(name): digest for name, digest in checked.sha256.items()},
-        training=checked.training,
-        metrics=checked.metrics,
-        license=checked.license,
-        demonstration=checked.demonstration,
         description=description,
-        calibration=checked.calibration,
+        **{key: getattr(checked, key) for key in same},
     )
 
 
@@ -221,6 +215,61 @@ def verify(bundle: Bundle) -> None:
             )
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies in a safetensors file: `length` bytes from the byte `offset`; `dtype` as `F16`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+def read_index(path: Path) -> dict[str, StoredTensor]:
+    """Name → place of every tensor in a safetensors file, without reading the tensors.
+
+    The offsets serve the ONNX graph, whose initializers point into the same file. Format: 8 bytes little-endian length
+    of a JSON header, the header, then the tensors' bytes (https://github.com/huggingface/safetensors, Apache-2.0).
+
+    Raises:
+        BundleError: The file is missing, truncated, or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            if not 2 <= header_bytes <= min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+                raise BundleError(f"{path.name} must be a safetensors file, but its header is damaged. Get it again.")
+            header = json.loads(file.read(header_bytes))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"The bundle must contain models/{path.name}, but it is missing. Get the bundle again."
+        ) from error
+    except ValueError as error:
+        raise BundleError(
+            f"{path.name} must be a safetensors file, but its header is no JSON. Get it again."
+        ) from error
+    start = _LENGTH_BYTES + header_bytes
+    index = {name: _stored(name, entry, start) for name, entry in header.items() if name != "__metadata__"}
+    end = max((tensor.offset + tensor.length for tensor in index.values()), default=start)
+    if end != size:
+        raise BundleError(f"{path.name} must be {end} bytes by its header, but is {size}. Get it again.")
+    return index
+
+
+def _stored(name: str, entry: dict, start: int) -> StoredTensor:
+    try:
+        begin, end = entry["data_offsets"]
+        tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+        if tensor.length != math.prod(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype]:
+            raise ValueError(f"{tensor.length} bytes for {tensor.shape}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"Tensor '{name}' is described wrongly in the weights file ({error}). Get it again."
+        ) from error
+    return tensor
+
+
 def write_bundle(
     bundle: Bundle,
     weights: Mapping[str, Any],
@@ -249,11 +298,26 @@ def write_bundle(
         BundleError: The name or the specification cannot be, or a weight is not finite.
         OutputError: The folder is taken or cannot be written.
     """
+    from safetensors.numpy import save_file
+
     check_name(bundle.name)
     spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
     arrays = stored_arrays(weights, half)
     with atomic_folder(bundle.folder, overwrite) as work:
-        return _write_files(bundle, arrays, work, license_body or license_text(bundle), card)
+        for part in ("configs", "models", "docs"):
+            (work / part).mkdir()
+        save_file(arrays, work / WEIGHTS, {"format": "pt"})
+        bundle = replace(bundle, sha256={WEIGHTS: file_sha256(work / WEIGHTS)})
+        texts = {
+            METADATA: dump(metadata_of(bundle)),
+            "configs/inference.json": dump(inference_config()),
+            "docs/README.md": card or model_card(bundle),
+            "LICENSE": license_body or license_text(bundle),
+        }
+        for name, text in texts.items():
+            (work / name).write_text(text, encoding="utf-8")
+        read_bundle(work)  # what cannot be read again is not put in place
+    return bundle
 
 
 def stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
@@ -332,7 +396,9 @@ def model_card(bundle: Bundle) -> str:
     if bundle.demonstration:
         sections.append(_DEMONSTRATION)
     sections.append("\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]))
-    sections += _json_section("Training", bundle.training) + _json_section("Measured", bundle.metrics)
+    for title, content in (("Training", bundle.training), ("Measured", bundle.metrics)):
+        if content:
+            sections += [f"## {title}", f"```json\n{json.dumps(content, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(sections) + "\n"
 
 
@@ -343,31 +409,6 @@ def license_text(bundle: Bundle) -> str:
         f"The architecture is described at {bundle.spec.paper}; its authors' code is under {bundle.spec.license}.\n"
         f"{RESEARCH_USE}\n"
     )
-
-
-def _json_section(title: str, content: dict[str, Any]) -> list[str]:
-    if not content:
-        return []
-    return [f"## {title}", f"```json\n{json.dumps(content, indent=2, ensure_ascii=False)}\n```"]
-
-
-def _write_files(bundle: Bundle, arrays: dict[str, Any], work: Path, license_body: str, card: str | None) -> Bundle:
-    from safetensors.numpy import save_file
-
-    for part in ("configs", "models", "docs"):
-        (work / part).mkdir()
-    save_file(arrays, work / WEIGHTS, {"format": "pt"})
-    bundle = replace(bundle, sha256={WEIGHTS: file_sha256(work / WEIGHTS)})
-    texts = {
-        METADATA: dump(metadata_of(bundle)),
-        "configs/inference.json": dump(inference_config()),
-        "docs/README.md": card or model_card(bundle),
-        "LICENSE": license_body,
-    }
-    for name, text in texts.items():
-        (work / name).write_text(text, encoding="utf-8")
-    read_bundle(work)  # what cannot be read again is not put in place
-    return bundle
 
 
 def _read_document(folder: Path) -> dict[str, Any]:

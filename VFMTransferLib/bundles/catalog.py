@@ -30,7 +30,13 @@ def user_folder() -> Path:
     stated = os.environ.get(FOLDER_VARIABLE)
     if stated:
         return Path(stated).expanduser()
-    return _data_folder() / "vfm-transfer" / "bundles"
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "vfm-transfer" / "bundles"
 
 
 @dataclass(frozen=True)
@@ -118,23 +124,15 @@ def default_pair(task: str) -> tuple[Bundle, Bundle]:
         for second in bundles:
             if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
                 return first, second
-    raise BundleError(_missing_pair_reason(task))
-
-
-def _missing_pair_reason(task: str) -> str:
-    """What there is for a task instead of a shipped pair, and what to do."""
     installed = [bundle.name for bundle in list_bundles(task)]
     if not installed:
-        return f"No network for {task} is installed. Import one, or fine-tune one on your own data."
-    if len(installed) == 1:
-        return (
-            f"No pair of networks (pretrained and scratch) comes with the product for {task}; installed is "
-            f"{installed[0]} alone. Run it alone, or import a second one to compare it with."
-        )
-    return (
-        f"No pair of networks (pretrained and scratch) comes with the product for {task}, but these are installed: "
-        f"{', '.join(installed)}. Choose two of them."
+        raise BundleError(f"No network for {task} is installed. Import one, or fine-tune one on your own data.")
+    there = (
+        f"; installed is {installed[0]} alone. Run it alone, or import a second one to compare it with."
+        if len(installed) == 1
+        else f", but these are installed: {', '.join(installed)}. Choose two of them."
     )
+    raise BundleError(f"No pair of networks (pretrained and scratch) comes with the product for {task}{there}")
 
 
 def is_own(bundle: Bundle) -> bool:
@@ -183,12 +181,3 @@ def _name_of(folder: Path) -> str:
         return read_bundle(folder).name
     except BundleError:
         return folder.name
-
-
-def _data_folder() -> Path:
-    """Where this platform keeps a program's data."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

@@ -9,8 +9,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -33,6 +32,21 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WEB_PAGE = (b"<!doctype html", b"<html")
 _HTTP_PARTIAL, _HTTP_RANGE = 206, 416
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_ADVICE = {
+    401: "The server requires a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
+    403: "The server refuses. Fetch the file in a browser, then import it (vfm-transfer models import).",
+    404: "No such file is there. Check the address.",
+    407: "The proxy requires a log-in. Set HTTPS_PROXY with user and password.",
+    410: "The file is no longer there. Check the address with its publisher.",
+}
+_NO_LICENSE = (
+    "This file states no license. The terms of its authors hold: read them where they publish it, and go on only if "
+    f"they allow your use. {RESEARCH_USE}"
+)
+# Facts about publishers, by the beginning of the address without its scheme.
+_PUBLISHED_LICENSES = {
+    "huggingface.co/pimed/ProViCNet/": f"Weights of ProViCNet, by pimed: MIT license. {RESEARCH_USE}",
+}
 
 OnProgress = Callable[[str, float], None]
 
@@ -42,9 +56,8 @@ class Source:
     """A file at an address.
 
     Attributes:
-        url: https, or http to this machine where that is allowed.
+        url: https, or http to this machine where `allow_loopback`.
         sha256: What its publisher states, lower-case.
-        allow_loopback: Let http:// reach this machine itself.
     """
 
     url: str
@@ -92,13 +105,25 @@ def download(source: Source, path: Path, on_progress: OnProgress) -> None:
             _fetch(source, part, on_progress)
             break
         except urllib.error.HTTPError as error:
-            raise DownloadError(_http_sentence(source, error)) from error
+            advice = _ADVICE.get(error.code, "Try again later.")
+            raise DownloadError(f"{source.host} answered {error.code} ({error.reason}). {advice}") from error
         except _NETWORK_ERRORS as error:
             if attempt == ATTEMPTS:
-                raise DownloadError(_broken_sentence(source, error, part)) from error
+                have = part.stat().st_size if part.exists() else 0
+                kept = f" {have / 1e6:.0f} MB are kept and used next time." if have else ""
+                raise DownloadError(
+                    f"The file of {source.host} could not be fetched whole: {getattr(error, 'reason', None) or error}."
+                    f"{kept} Check the network (and HTTPS_PROXY)."
+                ) from error
             time.sleep(_WAIT_S * attempt)
         except OSError as error:
-            raise DownloadError(_disk_sentence(error)) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason = "The disk must hold the file, but is full. Free some space, then try again: what came is kept."
+            else:
+                reason = (
+                    f"The file could not be stored: {error.strerror or error}. Choose a folder that you may write to."
+                )
+            raise DownloadError(reason) from error
     _check(source, part)
     part.replace(path)
 
@@ -131,32 +156,25 @@ def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
         if response.status != _HTTP_PARTIAL:
             have = 0  # the server sends the whole file again
         total = have + int(response.headers.get("Content-Length") or 0)
-        _check_room(source, part.parent, total, have)
-        _append(response, part, have, total, on_progress)
-
-
-def _append(response: http.client.HTTPResponse, part: Path, have: int, total: int, on_progress: OnProgress) -> None:
-    with part.open("r+b" if have else "wb") as file:
-        file.seek(have)
-        while block := response.read(_BLOCK_BYTES):
-            file.write(block)
-            have += len(block)
-            if have > MAX_BYTES:
-                raise DownloadError(f"The file must be at most {MAX_BYTES / 1e9:.0f} GB, but the server sends more.")
-            on_progress("download", min(have / total, 1.0) if total else 0.0)
-    if have < total:
-        raise ConnectionError(f"{have} of {total} bytes came")
-
-
-def _check_room(source: Source, folder: Path, total: int, have: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if total > MAX_BYTES:
-        raise DownloadError(f"The file of {source.host} must be at most {MAX_BYTES / 1e9:.0f} GB, but is larger.")
-    if total - have > free:
-        raise DownloadError(
-            f"The disk must have {(total - have) / 1e9:.1f} GB free for the file, but has {free / 1e9:.1f} GB. "
-            "Free some space, or choose another folder."
-        )
+        free = shutil.disk_usage(part.parent).free
+        if total > MAX_BYTES:
+            raise DownloadError(f"The file of {source.host} must be at most {MAX_BYTES / 1e9:.0f} GB, but is larger.")
+        if total - have > free:
+            raise DownloadError(
+                f"The disk must have {(total - have) / 1e9:.1f} GB free for the file, but has {free / 1e9:.1f} GB. "
+                "Free some space, or choose another folder."
+            )
+        with part.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            while block := response.read(_BLOCK_BYTES):
+                file.write(block)
+                have += len(block)
+                if have > MAX_BYTES:
+                    limit = f"{MAX_BYTES / 1e9:.0f} GB"
+                    raise DownloadError(f"The file must be at most {limit}, but the server sends more.")
+                on_progress("download", min(have / total, 1.0) if total else 0.0)
+        if have < total:
+            raise ConnectionError(f"{have} of {total} bytes came")
 
 
 def _check(source: Source, part: Path) -> None:
@@ -177,40 +195,6 @@ def _check(source: Source, part: Path) -> None:
         f"The file of {source.host} must have sha256 {source.sha256[:12]}…, but has {found[:12]}… ({size} bytes): "
         "it is another file, or was damaged on the way. It was deleted; check the checksum, then try again."
     )
-
-
-def _http_sentence(source: Source, error: urllib.error.HTTPError) -> str:
-    advice = {
-        401: "The server requires a log-in. Fetch the file in a browser, then import it (vfm-transfer models import).",
-        403: "The server refuses. Fetch the file in a browser, then import it (vfm-transfer models import).",
-        404: "No such file is there. Check the address.",
-        407: "The proxy requires a log-in. Set HTTPS_PROXY with user and password.",
-        410: "The file is no longer there. Check the address with its publisher.",
-    }
-    return f"{source.host} answered {error.code} ({error.reason}). {advice.get(error.code, 'Try again later.')}"
-
-
-def _broken_sentence(source: Source, error: Exception, part: Path) -> str:
-    reason = getattr(error, "reason", None) or error
-    have = part.stat().st_size if part.exists() else 0
-    kept = f" {have / 1e6:.0f} MB are kept and used next time." if have else ""
-    return f"The file of {source.host} could not be fetched whole: {reason}.{kept} Check the network (and HTTPS_PROXY)."
-
-
-def _disk_sentence(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk must hold the file, but is full. Free some space, then try again: what came is kept."
-    return f"The file could not be stored: {error.strerror or error}. Choose a folder that you may write to."
-
-
-_NO_LICENSE = (
-    "This file states no license. The terms of its authors hold: read them where they publish it, and go on only if "
-    f"they allow your use. {RESEARCH_USE}"
-)
-# Facts about publishers, by the beginning of the address without its scheme.
-_PUBLISHED_LICENSES = {
-    "huggingface.co/pimed/ProViCNet/": f"Weights of ProViCNet, by pimed: MIT license. {RESEARCH_USE}",
-}
 
 
 def fetch_bundle(
@@ -254,7 +238,9 @@ def fetch_bundle(
     # Named by the checksum, so that a later call finds what came, and never continues another file.
     work = parent / f".fetch-{source.sha256[:16]}"
     file = work / file_name(url)
-    with _work_folder(work):
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
         download(source, file, report)
         try:
             if not accept_license(license_text(url, file)):
@@ -265,20 +251,11 @@ def fetch_bundle(
             bundle = import_files([file], folder, sequence=sequence, name=name, export=export, overwrite=overwrite)
         finally:
             file.unlink(missing_ok=True)
+    finally:
+        if not any(work.iterdir()):  # else a part of the file waits for the next call
+            work.rmdir()
     report("import", 1.0)
     return bundle
-
-
-@contextmanager
-def _work_folder(work: Path) -> Iterator[None]:
-    """A folder that stays only where a part of a file is in it."""
-    with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        if not any(work.iterdir()):
-            work.rmdir()
 
 
 def license_text(url: str, file: Path) -> str:

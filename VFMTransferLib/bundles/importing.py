@@ -6,19 +6,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core.errors import CheckpointError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_folder
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
-from ..encoders.base import ModelSpec, family_of
+from ..encoders.base import family_of
 from .archive import copy_folder, extract_zip, is_bundle_folder, is_bundle_zip, name_of
 from .bundle import Bundle, file_sha256, read_bundle, rename, write_bundle
 from .catalog import user_folder
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _IMPORTED = "Imported from the authors' released weights."
 
@@ -60,9 +56,29 @@ def import_files(
     target = None if folder is None else Path(folder).expanduser()
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
         return _import_bundle(paths[0], target, name, overwrite)
-    spec, state = _read_network(paths, sequence, keep_fusion_streams)
+    reason = missing_reason("torch", "safetensors", extra="torch")
+    if reason:
+        raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
+    from ..encoders.checkpoint import read_network
+
+    wanted = None if sequence is None else Sequence(sequence)
+    spec, state = read_network(paths, wanted, own_streams=keep_fusion_streams)
+    family = family_of(spec)
     name = name or bundle_name(spec.name if target is None else target.name)
-    bundle = _describe(spec, name, paths, keep_fusion_streams)
+    bundle = Bundle(
+        folder=Path(name),
+        name=name,
+        title=spec.title,
+        version="1.0.0",
+        spec=spec,
+        arm=Arm.PRETRAINED,
+        training={
+            "source": [{"file": path.name, "sha256": file_sha256(path)} for path in paths],
+            **family.import_record(spec, keep_fusion_streams),
+        },
+        license=family.weights_license,
+        description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
+    )
     final = target or user_folder() / name
     _require_bundle(final, overwrite)
     with atomic_folder(final, overwrite) as work:
@@ -77,38 +93,6 @@ def import_files(
 def bundle_name(text: str) -> str:
     """A bundle's name made of any text: lower-case, other characters than letters and digits as `-`."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:80] or "bundle"
-
-
-def _read_network(
-    paths: list[Path], sequence: Sequence | str | None, keep_fusion_streams: bool
-) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """The specification and the tensors of the authors' files."""
-    reason = missing_reason("torch", "safetensors", extra="torch")
-    if reason:
-        raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
-    from ..encoders.checkpoint import read_network
-
-    wanted = None if sequence is None else Sequence(sequence)
-    return read_network(paths, wanted, own_streams=keep_fusion_streams)
-
-
-def _describe(spec: ModelSpec, name: str, paths: list[Path], keep_fusion_streams: bool) -> Bundle:
-    """What is known of a network that came as the authors' files; its folder is still to be set."""
-    family = family_of(spec)
-    return Bundle(
-        folder=Path(name),
-        name=name,
-        title=spec.title,
-        version="1.0.0",
-        spec=spec,
-        arm=Arm.PRETRAINED,
-        training={
-            "source": [{"file": path.name, "sha256": file_sha256(path)} for path in paths],
-            **family.import_record(spec, keep_fusion_streams),
-        },
-        license=family.weights_license,
-        description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
-    )
 
 
 def _import_bundle(source: Path, target: Path | None, name: str | None, overwrite: bool) -> Bundle:

@@ -8,13 +8,14 @@ MONAI's own tools read both (`monai.bundle`, `ConfigParser`); what they have no 
 from __future__ import annotations
 
 import importlib.metadata
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..core import __version__
 from ..core.decoding import from_json, to_json
 from ..core.errors import BundleError
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
-from ..encoders.base import ACTIVATIONS, FAMILIES, NEIGHBORS, NORMALIZATIONS, ModelSpec, family_of
+from ..encoders.base import ACTIVATIONS, FAMILIES, NORMALIZATIONS, ModelSpec, family_of
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
@@ -45,7 +46,13 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
     """
     try:
         if isinstance(document, dict) and "encoder" in document:
-            document = {**document, "encoder": _encoder_from_json(document["encoder"], f"{where}.encoder")}
+            key = f"{where}.encoder"
+            sizes = dict(from_json(dict[str, Any], document["encoder"], key))
+            kinds = {family.json_kind: family.spec_type for family in FAMILIES.values()}
+            kind = sizes.pop("kind", None)
+            if kind not in kinds:
+                raise ValueError(f"'{key}.kind' must be one of {', '.join(kinds)}, got {kind!r:.60}.")
+            document = {**document, "encoder": from_json(kinds[kind], sizes, key, every_key=True)}
         spec = from_json(ModelSpec, document, where, every_key=True)
     except ValueError as error:
         raise BundleError(str(error)) from error
@@ -53,51 +60,30 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
     return spec
 
 
-def _encoder_from_json(document: Any, where: str) -> Any:
-    """The sizes that an object states, of the family that its `kind` names."""
-    document = from_json(dict[str, Any], document, where)
-    kinds = {family.json_kind: family.spec_type for family in FAMILIES.values()}
-    kind = document.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"'{where}.kind' must be one of {', '.join(kinds)}, got {kind!r:.60}.")
-    return from_json(kinds[kind], {k: v for k, v in document.items() if k != "kind"}, where, every_key=True)
-
-
 def _check_values(spec: ModelSpec, where: str) -> None:
     """Raise where a value has the right type but cannot be."""
-    family = family_of(spec)
+    family, head, grid = family_of(spec), spec.head, spec.preprocess
+    of_labels = f"one for each of {head.out_channels} output channels, or none"
     rules = (
-        (spec.head.kind in family.head_kinds, "head.kind", f"one of {', '.join(family.head_kinds)}", spec.head.kind),
-        (spec.task is None or spec.task in TASKS, "task", f"one of {', '.join(TASKS)}, or null", spec.task),
-        (spec.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", spec.activation),
-        (
-            spec.preprocess.normalization in NORMALIZATIONS,
-            "preprocess.normalization",
-            f"one of {', '.join(NORMALIZATIONS)}",
-            spec.preprocess.normalization,
-        ),
-        (spec.head.out_channels > 0, "head.out_channels", "positive", spec.head.out_channels),
-        (spec.head.width >= 0, "head.width", "0 or more", spec.head.width),
-        (min(spec.preprocess.spacing_mm) > 0, "preprocess.spacing_mm", "positive", spec.preprocess.spacing_mm),
-        (min(spec.preprocess.patch) > 0, "preprocess.patch", "positive", spec.preprocess.patch),
-        (0 <= spec.preprocess.overlap < 1, "preprocess.overlap", "in 0 <= overlap < 1", spec.preprocess.overlap),
-        (spec.preprocess.shift_voxels >= 0, "preprocess.shift_voxels", "0 or more", spec.preprocess.shift_voxels),
-        (0 < spec.threshold < 1, "threshold", "between 0 and 1", spec.threshold),
-        (any(spec.preprocess.sequences), "preprocess.sequences", "at least one sequence", spec.preprocess.sequences),
-        (
-            len(spec.labels) in (0, spec.head.out_channels),
-            "labels",
-            f"one for each of {spec.head.out_channels} output channels, or none",
-            spec.labels,
-        ),
-        *(
-            (False, f"encoder.{field}", must_be, getattr(spec.encoder, field))
-            for field, must_be in family.problems(spec.encoder)
-        ),
+        (head.kind in family.head_kinds, "head.kind", f"one of {', '.join(family.head_kinds)}"),
+        (spec.task is None or spec.task in TASKS, "task", f"one of {', '.join(TASKS)}, or null"),
+        (spec.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}"),
+        (grid.normalization in NORMALIZATIONS, "preprocess.normalization", f"one of {', '.join(NORMALIZATIONS)}"),
+        (head.out_channels > 0, "head.out_channels", "positive"),
+        (head.width >= 0, "head.width", "0 or more"),
+        (min(grid.spacing_mm) > 0, "preprocess.spacing_mm", "positive"),
+        (min(grid.patch) > 0, "preprocess.patch", "positive"),
+        (0 <= grid.overlap < 1, "preprocess.overlap", "in 0 <= overlap < 1"),
+        (grid.shift_voxels >= 0, "preprocess.shift_voxels", "0 or more"),
+        (0 < spec.threshold < 1, "threshold", "between 0 and 1"),
+        (any(grid.sequences), "preprocess.sequences", "at least one sequence"),
+        (len(spec.labels) in (0, head.out_channels), "labels", of_labels),
+        *((False, f"encoder.{field}", must_be) for field, must_be in family.problems(spec.encoder)),
     )
-    for holds, key, must_be, found in rules:
+    for holds, key, must_be in rules:
         if not holds:
-            raise BundleError(f"'{where}.{key}' must be {must_be}, got {to_json(found)!r:.60}.")
+            found = to_json(attrgetter(key)(spec))
+            raise BundleError(f"'{where}.{key}' must be {must_be}, got {found!r:.60}.")
 
 
 FORMAT = 1
@@ -189,58 +175,38 @@ def inference_config() -> dict[str, Any]:
 
 def _inputs(spec: ModelSpec) -> dict[str, Any]:
     names = ["zeros" if sequence is None else _CHANNEL_TITLES[sequence.value] for sequence in spec.preprocess.sequences]
-    if spec.is_slice_based:
-        return _slice_inputs(spec, names)
-    channels = {str(i): name for i, name in enumerate(names)}
-    return {"image": _image(len(names), spec.preprocess.patch, channels)}
-
-
-def _slice_inputs(spec: ModelSpec, streams: list[str]) -> dict[str, Any]:
-    """Each stream is three neighboring slices of one sequence; then (slice index, number of slices)."""
+    if not spec.is_slice_based:
+        return {"image": _tensor(names, spec.preprocess.patch)}
+    # Each stream is three neighboring slices of one sequence; then (slice index, number of slices).
     pixels = family_of(spec).image_px(spec)
-    slices = ("slice before", "slice", "slice after")
-    keys = ["image"] if len(streams) == 1 else list(spec.preprocess.sequences)
+    keys = ["image"] if len(names) == 1 else list(spec.preprocess.sequences)
     images = {
-        str(key): _image(NEIGHBORS, (pixels, pixels), {str(i): f"{name}, {place}" for i, place in enumerate(slices)})
-        for key, name in zip(keys, streams, strict=True)
+        str(key): _tensor([f"{name}, {place}" for place in ("slice before", "slice", "slice after")], (pixels, pixels))
+        for key, name in zip(keys, names, strict=True)
     }
-    positions = {
-        "type": "tuples",
-        "format": "coefficients",
-        "num_channels": 2,
-        "spatial_shape": [],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {"0": "slice index", "1": "number of slices"},
-    }
-    return {**images, "positions": positions}
+    counts = _tensor(["slice index", "number of slices"], (), type="tuples", format="coefficients", is_patch_data=False)
+    return {**images, "positions": {key: value for key, value in counts.items() if key != "modality"}}
 
 
 def _outputs(spec: ModelSpec) -> dict[str, Any]:
-    channels = {str(i): str(name) for i, name in enumerate(spec.labels)}
-    shape: tuple[int, ...] = spec.preprocess.patch
-    if spec.head.is_vector:
-        shape = ()
-    elif spec.is_slice_based:
-        shape = shape[1:]
-    output = _image(
-        spec.head.out_channels, shape, channels or {str(i): f"channel {i}" for i in range(spec.head.out_channels)}
-    )
-    return {"pred": {**output, "type": "image" if shape else "probabilities", "format": "coefficients"}}
+    names = [str(name) for name in spec.labels] or [f"channel {i}" for i in range(spec.head.out_channels)]
+    shape = () if spec.head.is_vector else spec.preprocess.patch[1 if spec.is_slice_based else 0 :]
+    return {"pred": _tensor(names, shape, type="image" if shape else "probabilities", format="coefficients")}
 
 
-def _image(channels: int, shape: tuple[int, ...], channel_def: dict[str, str]) -> dict[str, Any]:
+def _tensor(channels: list[str], shape: tuple[int, ...], **others: Any) -> dict[str, Any]:
+    """An input or output in MONAI's words: names of the channels, size of the others' axes."""
     return {
         "type": "image",
         "format": "magnitude",
         "modality": "MR",
-        "num_channels": channels,
+        "num_channels": len(channels),
         "spatial_shape": list(shape),
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": True,
-        "channel_def": channel_def,
+        "channel_def": {str(i): name for i, name in enumerate(channels)},
+        **others,
     }
 
 

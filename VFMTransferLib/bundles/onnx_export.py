@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from ..core.errors import BundleError
 from ..core.files import atomic_file
 from ..encoders.base import NEIGHBORS, ModelSpec, family_of
-from .bundle import Bundle, record_checksum
+from .bundle import Bundle, StoredTensor, read_index, record_checksum
 from .metadata import ONNX, WEIGHTS
-from .tensors import StoredTensor, read_index
 from .weights import load_network
 
 if TYPE_CHECKING:
@@ -89,14 +88,7 @@ def signature_of(spec: ModelSpec) -> Signature:
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
-    """Random inputs of a network.
-
-    Args:
-        spec: The network.
-        size: (D, H, W) of a 3D network; of no matter to networks of slices.
-        batch: Their number.
-        seed: Of the random numbers.
-    """
+    """Random inputs of a network; `size` (D, H, W) is of no matter to networks of slices."""
     generator = torch.Generator().manual_seed(seed)
     family, channels = family_of(spec), len(spec.preprocess.sequences)
     if not spec.is_slice_based:
@@ -110,12 +102,8 @@ def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: i
 def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> float:
     """Largest difference between ONNX Runtime and PyTorch over inputs of two sizes and batches.
 
-    Relative where the logits are larger than 1.
-
-    Args:
-        graph: The ONNX file, beside its weights: it may take none from outside its folder.
-        spec: Says what the inputs are.
-        network: In evaluation mode.
+    Relative where the logits are larger than 1. The ONNX file lies beside its weights, since it may take none from
+    outside its folder; the network is in evaluation mode.
     """
     import onnx
     import onnxruntime
@@ -177,14 +165,13 @@ def _distinct(network: nn.Module) -> nn.Module:
 def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], constants: set[str]) -> None:
     """Point each initializer that is a weight into the file of weights; cast those stored as fp16.
 
-    Args:
-        model: Changed in place.
-        index: What the file of weights holds.
-        constants: Buffers that are no weights, such as an interpolation matrix; they stay in the graph.
+    `constants`, buffers that are no weights, such as an interpolation matrix, stay in the graph.
 
     Raises:
         BundleError: An initializer is neither, so that its values would not be the bundle's.
     """
+    import onnx
+
     halves = {}
     for initializer in model.graph.initializer:
         name = initializer.name
@@ -192,22 +179,17 @@ def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], const
             continue
         if name not in index or tuple(initializer.dims) != index[name].shape:
             raise BundleError(f"The exporter must keep weights as they are, but changed '{name}'. Report this network.")
-        _make_external(initializer, index[name])
-        if index[name].dtype == "F16":
+        stored = index[name]
+        for field in ("raw_data", "float_data", "int64_data", "int32_data"):
+            initializer.ClearField(field)
+        initializer.data_type = getattr(onnx.TensorProto, _ONNX_TYPES[stored.dtype])
+        initializer.data_location = onnx.TensorProto.EXTERNAL
+        del initializer.external_data[:]
+        for key, value in (("location", Path(WEIGHTS).name), ("offset", stored.offset), ("length", stored.length)):
+            initializer.external_data.add(key=key, value=str(value))
+        if stored.dtype == "F16":
             halves[name] = f"{name}.fp32"
     _cast_behind(model.graph, halves)
-
-
-def _make_external(initializer: onnx.TensorProto, stored: StoredTensor) -> None:
-    import onnx
-
-    for field in ("raw_data", "float_data", "int64_data", "int32_data"):
-        initializer.ClearField(field)
-    initializer.data_type = getattr(onnx.TensorProto, _ONNX_TYPES[stored.dtype])
-    initializer.data_location = onnx.TensorProto.EXTERNAL
-    del initializer.external_data[:]
-    for key, value in (("location", Path(WEIGHTS).name), ("offset", stored.offset), ("length", stored.length)):
-        initializer.external_data.add(key=key, value=str(value))
 
 
 def _cast_behind(graph: Any, casts: dict[str, str]) -> None:

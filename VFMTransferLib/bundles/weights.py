@@ -1,18 +1,15 @@
-"""From a bundle's weights to its network, and back to a file. Nothing here reads a pickle."""
+"""From a bundle's weights to its network. Nothing here reads a pickle."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..core.errors import BundleError
-from ..core.files import atomic_file
 from ..encoders.weights import empty_network, encoder_weights, mismatch
-from .bundle import Bundle, stored_arrays, verify
+from .bundle import Bundle, read_index, verify
 from .catalog import as_bundle
-from .tensors import read_index
 
 
 def load_network(bundle: Bundle | str | Path) -> nn.Module:
@@ -60,25 +57,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     read_index(path)  # says in a sentence what is wrong with the file
     return {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
-
-
-def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a network's tensors to a safetensors file, whole or not at all.
-
-    Args:
-        network: On any device.
-        path: Replaced where it exists.
-        dtype: How floating-point tensors are stored: float32 or float16.
-
-    Raises:
-        BundleError: A weight is not finite, or too large for float16.
-        OutputError: The file cannot be written.
-        ValueError: `dtype` is another one.
-    """
-    from safetensors.numpy import save_file
-
-    if dtype not in (torch.float32, torch.float16):
-        raise ValueError(f"Weights must be stored as float32 or float16, got {dtype}.")
-    arrays = stored_arrays(network.state_dict(), half=dtype == torch.float16)
-    with atomic_file(path) as part:
-        save_file(arrays, part, {"format": "pt"})

@@ -281,7 +281,7 @@ def require_default_computing(args: argparse.Namespace) -> None:
 
 def distributed_context(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> DistributedContext:
     """This process's share of a training, by the options of `add_computing`, with the other processes started."""
-    from ..inference.probe import require_bfloat16
+    from ..inference.doctor import require_bfloat16
     from ..training.distributed import join_processes, training_device
 
     device = training_device(args.devices, args.accelerator)

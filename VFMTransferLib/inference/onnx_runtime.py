@@ -12,7 +12,7 @@ import numpy as np
 from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
 from ..core.machine import usable_cores
-from .runtimes import Forward, Session, raise_if_memory
+from .runtimes import Session, raise_if_memory
 
 _CPU = "CPUExecutionProvider"
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -129,8 +129,18 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
     if kind in ("cuda", "tensorrt"):
         onnxruntime.preload_dlls()
     session = _create(bundle, device, provider, precision)
-    versions = {"onnxruntime": onnxruntime.__version__}
-    return Session(bundle, "onnx", device, precision, versions, notes, _forward(session))
+    names = [node.name for node in session.get_inputs()]
+
+    def forward(inputs: list[np.ndarray]) -> np.ndarray:
+        if len(inputs) != len(names):
+            raise ValueError(f"The network must be given {', '.join(names)}, got {len(inputs)} arrays.")
+        try:
+            return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+        except Exception as error:  # ONNX Runtime's own classes share no public parent
+            raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
+            raise
+
+    return Session(bundle, "onnx", device, precision, {"onnxruntime": onnxruntime.__version__}, notes, forward)
 
 
 def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> Any:
@@ -165,21 +175,6 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     return session
 
 
-def _forward(session: Any) -> Forward:
-    names = [node.name for node in session.get_inputs()]
-
-    def forward(inputs: list[np.ndarray]) -> np.ndarray:
-        if len(inputs) != len(names):
-            raise ValueError(f"The network must be given {', '.join(names)}, got {len(inputs)} arrays.")
-        try:
-            return session.run(None, dict(zip(names, inputs, strict=True)))[0]
-        except Exception as error:  # as above; what is no lack of memory goes on as it is
-            raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
-            raise
-
-    return forward
-
-
 def _provider_options(device: str, precision: str) -> dict[str, Any]:
     """Options that make a provider compute in `precision`."""
     kind, _, which = device.partition(":")
@@ -192,18 +187,14 @@ def _provider_options(device: str, precision: str) -> dict[str, Any]:
             "trt_bf16_enable": str(precision == "bf16"),
         }
     if kind == "openvino":
-        return _openvino_options(which or "CPU", precision)
+        hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
+        config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(thread_count())}
+        return {"device_type": which or "CPU", "load_config": json.dumps({which or "CPU": config})}
     if kind == "coreml":
         # The Neural Engine computes in fp16 only.
         units = "CPUAndGPU" if precision == "fp32" else "ALL"
         return {"ModelFormat": "MLProgram", "MLComputeUnits": units}
     return {}
-
-
-def _openvino_options(device: str, precision: str) -> dict[str, Any]:
-    hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
-    config = {device: {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(thread_count())}}
-    return {"device_type": device, "load_config": json.dumps(config)}
 
 
 def _first_line(error: BaseException) -> str:

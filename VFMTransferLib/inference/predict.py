@@ -26,8 +26,8 @@ from ..encoders.inputs import CROPS, needs_gland, prepare
 from ..io.results import save_result
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions
-from .runtimes import open_session
-from .windows import Session, infer
+from .runtimes import Session, open_session
+from .windows import infer
 
 __all__ = ["CasePredictor", "PredictOptions", "predict", "save_result"]
 
@@ -145,7 +145,8 @@ class CasePredictor:
     ) -> None:
         self.case = case
         self.options = options or PredictOptions()
-        self._open_network = open_network or self._open_session
+        chosen = (self.options.runtime, self.options.device, self.options.precision)
+        self._open_network = open_network or (lambda bundle: open_session(bundle, *chosen))
         self._inputs: dict[object, tuple[Prepared, tuple[str, ...]]] = {}
         self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
         self._found_anatomy: Result | None = None
@@ -163,9 +164,6 @@ class CasePredictor:
             result = self._run_passes(bundle, session, prepared, notes, clock)
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
         return replace(result, provenance=source)
-
-    def _open_session(self, bundle: Bundle) -> Session:
-        return open_session(bundle, self.options.runtime, self.options.device, self.options.precision)
 
     def _prepare(self, spec: ModelSpec, on_part: Callable[[float], None]) -> tuple[Prepared, tuple[str, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
@@ -231,7 +229,7 @@ class CasePredictor:
         self, bundle: Bundle, session: Session, prepared: Prepared, notes: tuple[str, ...], clock: _StageClock
     ) -> Result:
         with clock.stage("infer") as on_part:
-            logits = infer(session, prepared, bundle.spec, on_part)
+            logits = infer(session.run, prepared, bundle.spec, on_part)
         with clock.stage("postprocess"):
             anatomy = self._found_anatomy
             options = DecodeOptions(

@@ -21,8 +21,6 @@ from ..core.machine import missing_reason, resident_bytes
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
-Forward = Callable[[list[np.ndarray]], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Session:
@@ -43,16 +41,10 @@ class Session:
     precision: str
     versions: dict[str, str]
     notes: tuple[str, ...]
-    forward: Forward
+    forward: Callable[[list[np.ndarray]], np.ndarray]
 
     def run(self, *arrays: np.ndarray) -> np.ndarray:
-        """Run the network.
-
-        Args:
-            arrays: The inputs of the network's `forward`, in their order; converted to float32.
-
-        Returns:
-            Logits, float32, contiguous.
+        """Logits, float32, contiguous, of the inputs of the network's `forward`, which are converted to float32.
 
         Raises:
             OutOfMemoryError: The input did not fit in memory.
@@ -152,11 +144,7 @@ def torch_unavailable_reason(device: str = "auto") -> str:
 
 
 def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | None) -> None:
-    """Raise a sentence where an error of a runtime means that memory ran out; else do nothing.
-
-    Raises:
-        OutOfMemoryError: It does.
-    """
+    """Raise an `OutOfMemoryError` where an error of a runtime means that memory ran out; else do nothing."""
     if is_out_of_memory(error):
         what = "loading the network" if shape is None else f"an input of {' x '.join(map(str, shape))}"
         raise OutOfMemoryError(

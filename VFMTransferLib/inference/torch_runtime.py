@@ -10,7 +10,7 @@ import torch
 from ..bundles.bundle import Bundle
 from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
-from .runtimes import Forward, Session
+from .runtimes import Session
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,7 +23,13 @@ def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ..
     precision = "fp32" if precision == "auto" else precision
     _check_precision(place, precision)
     network = load_network(bundle).to(place)
-    forward = _forward(network, place, precision)
+
+    def forward(inputs: list[np.ndarray]) -> np.ndarray:
+        precise = nullcontext() if precision == "fp32" else torch.autocast(place.type, _DTYPES[precision])
+        with torch.inference_mode(), precise:
+            output = network(*(torch.from_numpy(array).to(place) for array in inputs))
+        return output.float().cpu().numpy()
+
     return Session(bundle, "torch", str(place), precision, {"torch": torch.__version__}, notes, forward)
 
 
@@ -47,48 +53,24 @@ def unavailable_reason(device: str) -> str:
     if kind == "cpu" and not index:
         return ""
     if kind == "mps" and not index:
-        return _mps_unavailable_reason()
+        if not torch.backends.mps.is_built():
+            return "torch is built without MPS, which exists on Macs with Apple silicon only."
+        return "" if torch.backends.mps.is_available() else "MPS needs macOS 12.3 or newer and an Apple GPU."
     if kind == "cuda" and (not index or index.isdigit()):
-        return _cuda_unavailable_reason(int(index or 0))
+        if torch.version.cuda is None and torch.version.hip is None:
+            return f"torch {torch.__version__} is built without CUDA; install a CUDA build from https://pytorch.org."
+        if not torch.cuda.is_available():
+            return "no NVIDIA GPU with a working driver was found; see nvidia-smi."
+        count = torch.cuda.device_count()
+        return "" if int(index or 0) < count else f"this machine has {count} such devices, numbered from 0."
     return "it must be cpu, cuda, cuda:<number> or mps."
 
 
-def _cuda_unavailable_reason(index: int) -> str:
-    if torch.version.cuda is None and torch.version.hip is None:
-        return f"torch {torch.__version__} is built without CUDA; install a CUDA build from https://pytorch.org."
-    if not torch.cuda.is_available():
-        return "no NVIDIA GPU with a working driver was found; see nvidia-smi."
-    count = torch.cuda.device_count()
-    return "" if index < count else f"this machine has {count} such devices, numbered from 0."
-
-
-def _mps_unavailable_reason() -> str:
-    if not torch.backends.mps.is_built():
-        return "torch is built without MPS, which exists on Macs with Apple silicon only."
-    return "" if torch.backends.mps.is_available() else "MPS needs macOS 12.3 or newer and an Apple GPU."
-
-
 def _check_precision(device: torch.device, precision: str) -> None:
-    """Raise where a device lacks a precision.
-
-    Raises:
-        RuntimeUnavailableError: It does.
-    """
+    """Raise where a device lacks a precision."""
     if precision == "fp16" and device.type == "cpu":
         raise RuntimeUnavailableError("Precision fp16 is not for device 'cpu' of PyTorch. Choose fp32 or bf16.")
     if precision == "bf16" and device.type == "mps":
         raise RuntimeUnavailableError("Precision bf16 is not for device 'mps'. Choose fp32 or fp16.")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise RuntimeUnavailableError(f"Precision bf16 is not for this GPU (device '{device}'). Choose fp32 or fp16.")
-
-
-def _forward(network: torch.nn.Module, device: torch.device, precision: str) -> Forward:
-    lowered = precision != "fp32"
-
-    def forward(inputs: list[np.ndarray]) -> np.ndarray:
-        precise = torch.autocast(device.type, _DTYPES[precision]) if lowered else nullcontext()
-        with torch.inference_mode(), precise:
-            output = network(*(torch.from_numpy(array).to(device) for array in inputs))
-        return output.float().cpu().numpy()
-
-    return forward

@@ -70,6 +70,6 @@ class ValidationCases:
         """The result of a network in evaluation mode on each case, and the case."""
         session = NetworkSession(network)
         for case, prepared in self.cases:
-            logits = infer(session, prepared, self.spec)
+            logits = infer(session.run, prepared, self.spec)
             options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
             yield task_of(self.spec).decode(logits, prepared, case.case, self.spec, _SOURCE, options), case

@@ -12,9 +12,8 @@ from bundles import make_bundle
 from networks import SMALL_SPECS, small_network
 from specs import MODELS, PROFOUND_ENCODER
 
-from VFMTransferLib.bundles.bundle import Bundle, read_bundle, verify, write_bundle
+from VFMTransferLib.bundles.bundle import Bundle, read_bundle, read_index, verify, write_bundle
 from VFMTransferLib.bundles.metadata import METADATA, ONNX, WEIGHTS, spec_from_json, spec_to_json
-from VFMTransferLib.bundles.tensors import read_index
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutputError
 from VFMTransferLib.core.terms import Arm
 

@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_is_said(fetch, monkeypatch):
     def fill(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_append", fill)
+    monkeypatch.setattr(download.shutil, "disk_usage", fill)
     with pytest.raises(DownloadError, match="is full"):
         fetch()
 

@@ -11,10 +11,9 @@ from bundles import make_bundle
 from networks import SMALL_SPECS, inputs
 
 from VFMTransferLib.bundles import onnx_export as export
-from VFMTransferLib.bundles.bundle import Bundle, read_bundle, write_bundle
+from VFMTransferLib.bundles.bundle import Bundle, read_bundle, read_index, write_bundle
 from VFMTransferLib.bundles.metadata import METADATA, ONNX
 from VFMTransferLib.bundles.onnx_export import export_onnx
-from VFMTransferLib.bundles.tensors import read_index
 from VFMTransferLib.bundles.weights import load_network
 from VFMTransferLib.core.errors import BundleError
 from VFMTransferLib.encoders import build_network

@@ -11,7 +11,7 @@ from networks import SMALL_SPECS, inputs, small_network
 from safetensors.torch import load_file
 
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
-from VFMTransferLib.bundles.weights import load_network, read_weights, save_weights
+from VFMTransferLib.bundles.weights import load_network, read_weights
 from VFMTransferLib.core.errors import BundleError, ChecksumError
 
 
@@ -57,31 +57,23 @@ def test_weights_of_another_network_are_named(tmp_path):
         load_network(replace(bundle, spec=SMALL_SPECS["profound-unetr-lesion"]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_saved_weights_are_stored_as_wished_and_read_as_float32(dtype, tmp_path):
-    network = small_network("provicnet-t2w")
-    path = tmp_path / "w.safetensors"
-    save_weights(network, path, dtype)
+@pytest.mark.parametrize(("half", "dtype"), [(False, torch.float32), (True, torch.float16)])
+def test_weights_are_stored_as_wished_and_read_as_float32(half, dtype, tmp_path):
+    path = bundle_of("provicnet-t2w", tmp_path / "b", half).weights_path
     stored, found = load_file(path), read_weights(path)
     assert stored["axis_pos.bias"].dtype == dtype
     assert stored["head.segmentation_conv.2.num_batches_tracked"].dtype == torch.int64
-    for name, tensor in network.state_dict().items():
+    for name, tensor in small_network("provicnet-t2w").state_dict().items():
         expected = tensor.to(dtype).float() if tensor.is_floating_point() else tensor
         assert torch.equal(found[name], expected)
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.float32), (1e6, torch.float16)])
-def test_weights_that_cannot_be_stored_leave_the_old_file(value, dtype, tmp_path):
+@pytest.mark.parametrize(("value", "half"), [(float("nan"), False), (1e6, True)])
+def test_weights_that_cannot_be_stored_leave_the_old_bundle(value, half, tmp_path):
+    bundle = bundle_of("profound-classifier", tmp_path / "b")
     network = small_network("profound-classifier")
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"old")
     network.head[0].bias.data[0] = value
     with pytest.raises(BundleError, match=r"head.0.bias.*must be finite"):
-        save_weights(network, path, dtype)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_other_types_are_a_mistake_of_the_caller(tmp_path):
-    with pytest.raises(ValueError, match="float32 or float16"):
-        save_weights(small_network("profound-classifier"), tmp_path / "w.safetensors", torch.float64)
+        write_bundle(bundle, network.state_dict(), half=half, overwrite=True)
+    load_network(bundle)
+    assert list(tmp_path.iterdir()) == [bundle.folder]

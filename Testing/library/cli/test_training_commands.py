@@ -17,7 +17,7 @@ from tiny_commands import use_small_networks
 from VFMTransferLib.bundles.bundle import read_bundle, verify
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
-from VFMTransferLib.inference import probe
+from VFMTransferLib.inference import doctor
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.phantom import write_phantom
 
@@ -101,7 +101,7 @@ def test_a_recipe_says_itself_how_it_is_trained(capsys):
 
 def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(probe, "_ask", lambda *words: asked.append(words) or subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(doctor, "_ask", lambda *words: asked.append(words) or subprocess.CompletedProcess([], 0))
     for seed in range(2):
         write_case(tmp_path / "cases" / f"p{seed}", seed)
     bundle = pretrained(tmp_path / "cases", "mae", tmp_path / "start", "--precision", "bfloat16")
@@ -112,7 +112,7 @@ def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):
 
 def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, monkeypatch):
     killed = subprocess.CompletedProcess([], -signal.SIGILL, "", "")
-    monkeypatch.setattr(probe, "_ask", lambda *words: killed)
+    monkeypatch.setattr(doctor, "_ask", lambda *words: killed)
     options = ["--precision", "bfloat16", "-o", str(tmp_path / "start")]
     assert main(["pretrain", str(tmp_path), "--pretext", "mae", *options]) == 1
     said = capsys.readouterr().err
@@ -121,5 +121,5 @@ def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, 
 
 
 def test_the_trial_itself_runs_here():
-    done = probe._ask("bfloat16", "cpu")
+    done = doctor._ask("bfloat16", "cpu")
     assert done.returncode <= 0, done.stderr  # works, or ended by a signal; a Python error would be ours

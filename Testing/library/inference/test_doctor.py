@@ -19,9 +19,9 @@ from VFMTransferLib.core.machine import (
     is_half_installed,
     without_folders,
 )
-from VFMTransferLib.inference import doctor, probe
+from VFMTransferLib.inference import doctor
 from VFMTransferLib.inference.doctor import clash, describe, inspect
-from VFMTransferLib.inference.probe import probe as ask
+from VFMTransferLib.inference.doctor import probe as ask
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_two_builds_of_onnxruntime_clash_with_the_commands_that_mend_it():
 
 
 def test_a_runtime_that_ends_its_process_is_an_error_not_an_end(monkeypatch):
-    monkeypatch.setattr(probe.sys, "executable", "/bin/false")
+    monkeypatch.setattr(doctor.sys, "executable", "/bin/false")
     assert "the process ended with 1" in ask("onnx")["error"]
 
 
@@ -109,7 +109,7 @@ def test_a_runtime_that_hangs_is_given_up(monkeypatch):
     def hang(command, **options):
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
-    monkeypatch.setattr(probe.subprocess, "run", hang)
+    monkeypatch.setattr(doctor.subprocess, "run", hang)
     assert "more than" in ask("torch")["error"]
 
 

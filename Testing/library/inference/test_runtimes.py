@@ -1,16 +1,20 @@
 """Sessions: the runtime and device that were asked for, or a sentence why not."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import torch
 from bundles import make_bundle
 from networks import inputs
+from prediction_cases import a_bundle as described_bundle
+from specs import MODELS
 
-from VFMTransferLib.bundles.bundle import record_checksum
+from VFMTransferLib.bundles.bundle import Bundle, record_checksum
 from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
 from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
-from VFMTransferLib.inference.runtimes import Session, open_session
+from VFMTransferLib.inference.runtimes import LoadedNetworks, Session, open_session
 
 SIZE = (16, 32, 48)
 
@@ -243,3 +247,62 @@ def test_slices_and_their_positions_run_in_both_runtimes(tmp_path):
     by_onnx = open_session(bundle, "onnx", "cpu").run(*arrays)
     by_torch = open_session(bundle, "torch", "cpu").run(*arrays)
     np.testing.assert_allclose(by_onnx, by_torch, atol=1e-4)
+
+
+SPEC = MODELS["profound-upernet-anatomy"]
+NETWORK_BYTES = 100
+
+
+@dataclass
+class Loaded:
+    bundle: Bundle
+
+
+def networks(limit: int) -> LoadedNetworks:
+    """Networks of 100 bytes each, in a process that holds nothing else."""
+
+    def held() -> int:
+        return NETWORK_BYTES * len(kept.names)
+
+    kept = LoadedNetworks(limit, held, lambda bundle, *options: Loaded(bundle))
+    return kept
+
+
+def test_a_network_is_loaded_once():
+    kept = networks(1000)
+    first = kept.open(described_bundle(SPEC, "a"))
+    assert kept.open(described_bundle(SPEC, "a")) is first
+    assert kept.loads == 1
+
+
+def test_another_device_or_precision_is_another_network():
+    kept = networks(1000)
+    kept.open(described_bundle(SPEC, "a"))
+    kept.open(described_bundle(SPEC, "a"), device="cpu")
+    kept.open(described_bundle(SPEC, "a"), precision="fp16")
+    assert kept.loads == 3
+
+
+def test_changed_weights_are_loaded_anew():
+    kept = networks(1000)
+    bundle = described_bundle(SPEC, "a")
+    kept.open(bundle)
+    kept.open(replace(bundle, sha256={"models/model.safetensors": "1" * 64}))
+    assert kept.loads == 2
+
+
+def test_the_network_used_longest_ago_goes_first():
+    kept = networks(250)
+    for name in ("a", "b", "c"):
+        kept.open(replace(described_bundle(SPEC, name), folder=described_bundle(SPEC).folder / name))
+    kept.open(replace(described_bundle(SPEC, "a"), folder=described_bundle(SPEC).folder / "a"))
+    assert kept.names == ("b", "c", "a")
+    kept.make_room()
+    assert kept.names == ("c", "a")
+
+
+def test_memory_that_others_hold_lets_all_networks_go():
+    kept = LoadedNetworks(10, lambda: 1000, lambda bundle, *options: Loaded(bundle))
+    kept.open(described_bundle(SPEC, "a"))
+    kept.make_room()
+    assert kept.names == ()

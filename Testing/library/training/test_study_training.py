@@ -114,7 +114,7 @@ def test_an_unvaried_window_is_one_of_predictions(task):
             seen.append(x)
             return torch.zeros(1, 1, *x.shape[2:])
 
-    infer(NetworkSession(Recorder()), prepared, spec)
+    infer(NetworkSession(Recorder()).run, prepared, spec)
     assert min(float((sample.inputs[0] - window).abs().max()) for window in seen) < 0.02  # kept as fp16
 
 
@@ -275,7 +275,7 @@ def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slic
             seen.append(inputs)
             return torch.zeros((1, 4) if task == TaskId.CLASSIFICATION else (1, 1, 64, 64))
 
-    infer(NetworkSession(Recorder()), prepared, spec)
+    infer(NetworkSession(Recorder()).run, prepared, spec)
     for seed in range(4):
         sample = samples_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
         first = [part[:1] for part in sample.inputs]
