@@ -38,9 +38,8 @@ from ..tasks.base import LabeledCase
 from ..training.cases import StudySet
 from ..training.finetune import FinetuneConfig, Initialization, finetune
 from .distance import MIN_CASES, unpaired_mmd2
-from .features import ENCODER, encoder_features, feature_cases
+from .features import ENCODER, PatchTable, encoder_features, feature_cases, patch_tables
 from .forecast import EstimateRow
-from .patches import PatchTable, patch_tables
 
 OnProgress = Callable[[str, float], None]
 TRIAL_STEPS = 20

@@ -12,15 +12,16 @@ from study_examples import FAMILIES, a_study, tiny_study_config, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Label
+from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.profound.network import encoder_in
 from VFMTransferLib.encoders.provicnet.network import patch_tokens
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
 from VFMTransferLib.inference.windows import network_input
 from VFMTransferLib.study import estimators
 from VFMTransferLib.study.estimators import ESTIMATORS, Candidate, estimate, few_steps, logme, nearness, probe
-from VFMTransferLib.study.features import ENCODER, encoder_features, feature_cases
-from VFMTransferLib.study.patches import PatchTable, patch_table
+from VFMTransferLib.study.features import ENCODER, PatchTable, encoder_features, feature_cases, patch_tables
 from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 from VFMTransferLib.training.finetune import initial_network
 from VFMTransferLib.training.samples import prepare_labeled
@@ -37,6 +38,11 @@ _CLASSES = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 @pytest.fixture(autouse=True)
 def short_trials(monkeypatch):
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
+
+
+def patch_table(network: torch.nn.Module, spec: ModelSpec, studies: list[LabeledCase], seed: int = 0) -> PatchTable:
+    """Patches of cases as one network sees them."""
+    return patch_tables([network], spec, studies, seed)[0]
 
 
 def studies_of(task):
@@ -209,12 +215,12 @@ def test_what_halving_took_away_is_a_root_mean_square():
 
 
 def test_very_many_patches_are_drawn_from(monkeypatch):
-    from VFMTransferLib.study import patches
+    from VFMTransferLib.study import features
 
     study, spec = a_study("anatomy-segmentation"), tiny_study_spec("provicnet", "anatomy-segmentation")
     network = pretrained_network(spec, None)
     everything = patch_table(network, spec, [study])
-    monkeypatch.setattr(patches, "MOST_PATCHES", 20)
+    monkeypatch.setattr(features, "MOST_PATCHES", 20)
     drawn = patch_table(network, spec, [study], seed=3)
     assert len(drawn.target) == len(drawn.cases) == 20
     assert set(map(tuple, drawn.features)) <= set(map(tuple, everything.features))
