@@ -27,11 +27,10 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
 
     Args:
         by_b: b value in s/mm² → trace-weighted image, on one grid.
-        source: What to call the series in the note.
+        source: The series' name in the note.
 
     Returns:
-        The measured image of the highest b, where that is at least 1400; else one computed for
-        b 1400; and a sentence on which it is.
+        The measured image of the highest b from 1400, else one computed for 1400; and a sentence on which it is.
 
     Raises:
         GeometryError: The images lie on different grids.
@@ -62,7 +61,6 @@ def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
 
     Args:
         by_b: b value in s/mm² → signal, at least two, arrays of one shape.
-        b: Where to evaluate the fit.
 
     Returns:
         float32 of the same shape. The ADC is kept in 0..5e-3 mm²/s, so that noise cannot make the

@@ -36,8 +36,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     On any failure, Ctrl-C included, the sibling is removed and what was at `path` stays.
 
     Args:
-        path: Where the results shall lie; missing parents are made. A link to a folder stays, and
-            the results lie where it leads.
+        path: Missing parents are made. A link to a folder stays, and the results lie where it leads.
         marks: Files by which an earlier output is known; only such a folder, in which nothing was
             changed since, or an empty one, is replaced.
 

@@ -61,9 +61,8 @@ class Habitus:
 
     Attributes:
         scale: Pelvis against the book's, along (x, y, z).
-        fat_mm: Fat between rectus muscle and skin.
-        bladder_half_mm: Half axes of the bladder.
-        rectum_radius_mm: Outer radius in its ampulla.
+        fat_mm: Between rectus muscle and skin.
+        rectum_radius_mm: Outer, in its ampulla.
         rectum_content: What fills it: `empty`, `gas`, `stool` or `gel`.
     """
 
@@ -165,12 +164,7 @@ def paint_skin(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> No
 
 @dataclass(frozen=True)
 class Rectum:
-    """The course of anal canal and rectum.
-
-    Attributes:
-        tubes: Straight pieces from below.
-        squash: Width against depth, inverse.
-    """
+    """The course of anal canal and rectum: straight pieces from below, and depth against width."""
 
     tubes: tuple[Tube, ...]
     squash: float

@@ -97,15 +97,15 @@ def make_phantom(
 
     Args:
         seed: The same seed and options give the same voxels.
-        sequences: What to acquire; T2w always is. Diffusion comes whole: hbv and adc together.
+        sequences: T2w always is acquired. Diffusion comes whole: hbv and adc together.
         t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a third of the time.
         field_of_view_mm: Edge of the T2w's square field of view.
         full_resolution: Whether to add the twin with twice the matrix, of whose k-space the T2w is the middle.
             With a T2w of (1, 1, 3) this is the pair for super-resolution; finer ones take long.
-        lesions: How many cancers; at random if None.
-        noise: Noise of both scans against the signal of water; at random if None.
+        lesions: How many cancers.
+        noise: Of both scans, against the signal of water.
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
-        phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding; at random if None.
+        phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding. What is None is drawn at random.
     """
     # A source of chance for each stage, so that an option of one leaves the others as they are.
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))

@@ -84,17 +84,14 @@ class Tube:
     radii_mm: tuple[float, float]
 
     def mirrored(self) -> Tube:
-        """The same on the other side of the body."""
         flip = np.array([-1.0, 1.0, 1.0])
         return replace(self, start=tuple(flip * self.start), end=tuple(flip * self.end))
 
     def box(self, canvas: Canvas) -> Box | None:
-        """The canvas's points that the tube can reach."""
         ends = np.array([self.start, self.end])
         return canvas.box(ends.mean(axis=0), np.ptp(ends, axis=0) / 2 + max(self.radii_mm))
 
     def distance_of(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Signed distance of points to the surface; float32."""
         axis = np.subtract(self.end, self.start).astype(np.float32)
         px, py, pz = (np.float32(-s) + v for v, s in zip((x, y, z), self.start, strict=True))
         along = np.clip((px * axis[0] + py * axis[1] + pz * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
@@ -111,11 +108,9 @@ class Union:
     blend_mm: float = 8.0
 
     def mirrored(self) -> Union:
-        """The same on the other side of the body."""
         return replace(self, parts=tuple(part.mirrored() for part in self.parts))
 
     def box(self, canvas: Canvas) -> Box | None:
-        """The canvas's points that any part can reach."""
         boxes = [box for box in (part.box(canvas) for part in self.parts) if box is not None]
         if not boxes:
             return None
@@ -123,7 +118,6 @@ class Union:
         return tuple(slice(*end) for end in ends)  # type: ignore[return-value]
 
     def distance_of(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Signed distance of points to the common surface; float32."""
         distance = self.parts[0].distance_of(x, y, z)
         for part in self.parts[1:]:
             distance = smooth_union(distance, part.distance_of(x, y, z), self.blend_mm)

@@ -158,24 +158,20 @@ def read_phantom(path: Path) -> Phantom:
                 title = own.pop("name")
                 grid = Geometry(**{key: tuple(value) for key, value in own.items()})
                 volumes[name] = Volume(stored[name], grid, title)
-            return _phantom(record, volumes)
+            sequences = {sequence: volumes[sequence] for sequence in MRSequence if sequence in volumes}
+            diffusion = None
+            if "adc_true" in volumes:
+                diffusion = DiffusionStudy(**{name: volumes[name] for name in DiffusionStudy.__dataclass_fields__})
+            return Phantom(
+                case=Case(record["id"], sequences),
+                gland=volumes["gland"],
+                zones=volumes["zones"],
+                lesion=volumes["lesion"],
+                lesions=tuple(Lesion(**{**lesion, "zone": Label(lesion["zone"])}) for lesion in record["lesions"]),
+                seed=record["seed"],
+                acquisition=record["acquisition"],
+                diffusion=diffusion,
+                t2w_full_resolution=volumes.get("t2w_full_resolution"),
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error
-
-
-def _phantom(record: dict[str, Any], volumes: dict[str, Volume]) -> Phantom:
-    sequences = {sequence: volumes[sequence] for sequence in MRSequence if sequence in volumes}
-    diffusion = None
-    if "adc_true" in volumes:
-        diffusion = DiffusionStudy(**{name: volumes[name] for name in DiffusionStudy.__dataclass_fields__})
-    return Phantom(
-        case=Case(record["id"], sequences),
-        gland=volumes["gland"],
-        zones=volumes["zones"],
-        lesion=volumes["lesion"],
-        lesions=tuple(Lesion(**{**lesion, "zone": Label(lesion["zone"])}) for lesion in record["lesions"]),
-        seed=record["seed"],
-        acquisition=record["acquisition"],
-        diffusion=diffusion,
-        t2w_full_resolution=volumes.get("t2w_full_resolution"),
-    )
