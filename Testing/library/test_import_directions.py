@@ -1,5 +1,6 @@
 """Who may import whom, as pyproject.toml writes it down, and what prediction really loads."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,30 @@ def test_an_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'predictions'"):
         _ = VFMTransferLib.predictions
+
+
+def imported_files(path: Path) -> set[Path]:
+    """Files of the library that a file imports when it is imported, not in functions or for types alone."""
+    package = path.relative_to(ROOT).parts[:-1]
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = ROOT.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            for name in (alias.name for alias in node.names):
+                places = (folder / f"{name}.py", folder / name / "__init__.py", folder.with_suffix(".py"))
+                found |= set(next(([place] for place in places if place.is_file()), [folder / "__init__.py"]))
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle():
+    rest = {path: imported_files(path) for path in (ROOT / "VFMTransferLib").rglob("*.py")}
+    while leaves := [path for path, imports in rest.items() if not imports & rest.keys()]:
+        for path in leaves:
+            del rest[path]
+    assert sorted(str(path.relative_to(ROOT)) for path in rest) == []
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in (ROOT / "VFMTransferLib").glob("*/__init__.py")))
+def test_a_room_is_one_screen_of_files(room):
+    """Folders within a room count apart, as one task or one encoder each."""
+    assert len(list((ROOT / "VFMTransferLib" / room).glob("*.py"))) <= 16
