@@ -168,7 +168,7 @@ def inference_config() -> dict[str, Any]:
         "bundle": "$read_bundle(@bundle_root)",
         "network_def": {"_target_": "VFMTransferLib.encoders.build_network", "spec": "$@bundle.spec"},
         "network": {"_target_": "VFMTransferLib.bundles.weights.load_network", "bundle": "@bundle"},
-        "result": "$VFMTransferLib.inference.predict(VFMTransferLib.read_case(@case), @bundle)",
+        "result": "$VFMTransferLib.predict(VFMTransferLib.read_case(@case), @bundle)",
         "run": ["$VFMTransferLib.save_result(@result, @output_dir)"],
     }
 

@@ -211,6 +211,19 @@ def test_a_truncated_file_of_weights_is_named(a_bundle):
         read_index(a_bundle.weights_path)
 
 
+def test_monai_runs_a_bundle_on_a_case(tmp_path, a_study):
+    config = pytest.importorskip("monai.bundle").ConfigParser()
+    bundle = make_bundle(tmp_path / "b", ANATOMY)
+    config.read_config(bundle.folder / "configs" / "inference.json")
+    config["bundle_root"], config["case"], config["output_dir"] = (
+        str(bundle.folder),
+        str(a_study),
+        str(tmp_path / "out"),
+    )
+    config.get_parsed_content("run")
+    assert (tmp_path / "out" / "result.json").is_file()
+
+
 def test_monai_reads_the_metadata_and_builds_and_runs_the_network(tmp_path):
     config = pytest.importorskip("monai.bundle").ConfigParser()
     bundle = make_bundle(tmp_path / "b", ANATOMY)
