@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -40,6 +41,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "models": ("encoders",),
     "models.network": ("encoders",),
     "postprocess": ("tasks", "tasks.base", "tasks.segmentation"),
+    "predict": ("inference.predict",),
     "preprocess": ("encoders.inputs",),
     "registration": ("tasks.distortion_correction.registration",),
     "registry": ("encoders.base", "encoders", "encoders.profound.spec", "encoders.provicnet.spec"),
@@ -71,11 +73,31 @@ def _baseline_beside(spec: Any) -> Any:
     return encoders.build_network(encoders.find_family("dynunet").beside(spec))
 
 
+def _predict_in_turn(
+    case: Any,
+    bundles: Sequence[Any],
+    runtime: str = "auto",
+    device: str = "auto",
+    on_progress: Any = None,
+    **options: Any,
+) -> Iterator[Any]:
+    """Results of several networks on one case, as `CasePredictor` gives them; what cannot run is refused at once."""
+    home, as_bundle = _home("inference.predict"), _home("bundles.catalog").as_bundle
+    open_network = options.pop("open_network", None)
+    networks = [as_bundle(bundle) for bundle in bundles]
+    for network in networks:
+        home.require_fit(case, network)
+    predictor = home.CasePredictor(case, home.PredictOptions(runtime, device, **options), open_network)
+    return map(partial(predictor.predict, on_progress=on_progress), networks)
+
+
 # Old name whose successor has another one or is asked otherwise → what gives it.
 RENAMED: dict[str, Callable[[], Any]] = {
     "demonstration.demonstration": lambda: _network_for("demonstration"),
     "demonstration.published": lambda: _network_for("published"),
     "doctor.examine": lambda: _home("inference.doctor").inspect,
+    "predict.predict_each": lambda: lambda *args, **options: list(_predict_in_turn(*args, **options)),
+    "predict.predict_in_turn": lambda: _predict_in_turn,
     "registration.registered": lambda: _home("tasks").find_task("distortion-correction").methods()["registration"],
     "registry.MODELS": lambda: _home("encoders").published_models(),
     "specialised.specialised_network": lambda: _baseline_beside,
@@ -94,6 +116,13 @@ class TaskId(StrEnum):
     SUPER_RESOLUTION = "super-resolution"
     DISTORTION_CORRECTION = "distortion-correction"
     ADC_TRANSLATION = "adc-translation"
+
+
+class _OldModule(ModuleType):
+    """`VFMTransferLib.predict` was a module and is a function: importing the module must not take the function away."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
 
 
 class _MovedModules(MetaPathFinder, Loader):
@@ -120,7 +149,7 @@ class _MovedModules(MetaPathFinder, Loader):
                     return getattr(_home(home), name)
             raise AttributeError(f"module '{spec.name}' has no attribute '{name}'")
 
-        alias = ModuleType(spec.name, first.__doc__)
+        alias = _OldModule(spec.name, first.__doc__)
         alias.__getattr__ = attribute  # type: ignore[method-assign]
         return alias
 

@@ -137,3 +137,21 @@ def test_the_warning_points_at_the_importing_line():
     code = "import warnings\nwarnings.simplefilter('always')\n\nimport VFMTransferLib.errors\n"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "<string>:4: DeprecationWarning" in run.stderr
+
+
+def test_the_old_functions_of_predict_give_one_result_a_network_and_predict_can_still_be_called():
+    script = """
+import VFMTransferLib
+from VFMTransferLib.predict import predict_each, predict_in_turn
+from VFMTransferLib import predict
+from prediction_cases import FakeSession, a_bundle, a_small_case, with_preprocess
+bundles = [a_bundle(with_preprocess("profound-upernet-lesion", patch=(16, 32, 40)), name) for name in "ab"]
+session = FakeSession(lambda x: x[:, :1])
+found = predict_each(a_small_case(), bundles, crop="center", open_network=lambda bundle: session)
+assert [result.provenance.bundle for result in found] == ["a", "b"]
+turn = predict_in_turn(a_small_case(), bundles, "auto", "cpu", crop="center", open_network=lambda bundle: session)
+assert next(turn).provenance.bundle == "a"
+assert predict(a_small_case(), bundles[1], crop="center", open_network=lambda bundle: session).provenance.bundle == "b"
+"""
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[3])]
+    subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths}\n{script}"], check=True)
