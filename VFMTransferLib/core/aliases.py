@@ -43,7 +43,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "postprocess": ("tasks", "tasks.base", "tasks.segmentation"),
     "predict": ("inference.predict",),
     "preprocess": ("encoders.inputs",),
-    "registration": ("tasks.distortion_correction.registration",),
+    "registration": ("tasks.distortion_correction.task",),
     "registry": ("encoders.base", "encoders", "encoders.profound.spec", "encoders.provicnet.spec"),
     "result": ("core.result",),
     "runtimes": ("inference.runtimes", "inference.windows"),

@@ -25,7 +25,7 @@ from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare
 from ..io.results import save_result
 from ..tasks import find_task, gland_task, task_of
-from ..tasks.base import PHASE_AXES, DecodeOptions
+from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput
 from .runtimes import Session, open_session
 from .windows import infer
 
@@ -242,7 +242,8 @@ class CasePredictor:
                 calibration=bundle.calibration,
             )
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
-            return task_of(bundle.spec).decode(logits, prepared, self.case, bundle.spec, source, options)
+            output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
+            return task_of(bundle.spec).decode(output)
 
 
 def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:

@@ -83,10 +83,11 @@ def task_of(spec: ModelSpec) -> Task:
 def postprocess(
     logits: np.ndarray, prepared: Prepared, case: Case, spec: ModelSpec, provenance: Provenance, **options: Any
 ) -> Result:
-    """Deprecated: `task_of(spec).decode` with `DecodeOptions`."""
-    from .base import DecodeOptions
+    """Deprecated: `task_of(spec).decode` of a `NetworkOutput`."""
+    from .base import DecodeOptions, NetworkOutput
 
-    return task_of(spec).decode(logits, prepared, case, spec, provenance, DecodeOptions(**options))
+    output = NetworkOutput(logits, prepared, case, spec, provenance, DecodeOptions(**options))
+    return task_of(spec).decode(output)
 
 
 def gland_task() -> Task:

@@ -83,6 +83,27 @@ DEFAULT_NAMES = MaskNames()
 
 
 @dataclass(frozen=True)
+class CaseFiles:
+    """A case on disk, as a task takes its truth from it.
+
+    Attributes:
+        folder: Where its masks lie.
+        case: What was read of it: `truth_sequences`, or `sequences`.
+        gland: Its mask of the prostate, if there is one.
+        names: How its masks are called.
+        category: Its class, where `labels.csv` states it.
+        seed: Of what is drawn to make a scan worse.
+    """
+
+    folder: Path
+    case: Case
+    gland: Volume | None = None
+    names: MaskNames = DEFAULT_NAMES
+    category: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class DecodeOptions:
     """Options of decoding beside the network's output; each task uses its own.
 
@@ -113,6 +134,34 @@ class DecodeOptions:
             raise ValueError(f"The threshold must be a probability between 0 and 1, got {self.threshold}.")
         if self.phase_axis not in PHASE_AXES:
             raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What a network gave for a case, and all that decoding takes beside it.
+
+    Attributes:
+        logits: (C, D, H, W) on `prepared.region`, or (C,) of a classifier.
+        prepared: Where the input lay and how it was normalized.
+        case: The case as it was scanned.
+        spec: The network.
+        provenance: Where the logits came from; decoding adds notes.
+        options: What the user chose, and what is known of the case.
+    """
+
+    logits: np.ndarray
+    prepared: Prepared
+    case: Case
+    spec: ModelSpec
+    provenance: Provenance
+    options: DecodeOptions = DecodeOptions()
+
+    @property
+    def threshold(self) -> float:
+        return self.spec.threshold if self.options.threshold is None else self.options.threshold
+
+    def with_notes(self, *notes: str) -> NetworkOutput:
+        return replace(self, provenance=self.provenance.with_notes(*notes))
 
 
 @dataclass(frozen=True)
@@ -245,25 +294,8 @@ class Task(ABC):
         raise DatasetError(f"{self.title} needs labels; a scan alone holds truth for image tasks only.")
 
     @abstractmethod
-    def read_labeled(
-        self,
-        folder: Path,
-        case: Case,
-        gland: Volume | None,
-        names: MaskNames,
-        *,
-        category: str | None = None,
-        seed: int = 0,
-    ) -> LabeledCase:
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
         """A case on disk with what is true of it.
-
-        Args:
-            folder: Folder of the case, where its masks lie.
-            case: What was read of it: `truth_sequences`, or `sequences`.
-            gland: Its mask of the prostate, if there is one.
-            names: How its masks are called.
-            category: Its class, where `labels.csv` states it.
-            seed: Of what is drawn to make a scan worse.
 
         Raises:
             DatasetError: A label is missing.
@@ -331,25 +363,8 @@ class Task(ABC):
     # Prediction.
 
     @abstractmethod
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
-        """The result of a network's output, on the grid that the case was scanned on.
-
-        Args:
-            logits: (C, D, H, W) on `prepared.region`, or (C,) of a classifier.
-            prepared: Where the input lay and how it was normalized.
-            case: The case as it was scanned.
-            spec: The network.
-            provenance: Where the logits came from; notes are added.
-            options: What the user chose, and what is known of the case.
-        """
+    def decode(self, output: NetworkOutput) -> Result:
+        """The result of a network's output, on the grid that the case was scanned on."""
 
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
         """Whether what a result marks may go on beyond what the network saw, so that it should look again around it."""

@@ -6,21 +6,19 @@ A new task of this kind states its texts, its `target` and where the truth comes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..core.case import Case
-from ..core.placement import Prepared, to_reference
-from ..core.result import Provenance, Result
+from ..core.placement import to_reference
+from ..core.result import Result
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, psnr_db, ssim
-from .base import CaseScore, DecodeOptions, HeadKind, LabeledCase, MaskNames, Method, Task, finite
+from .base import CaseFiles, CaseScore, HeadKind, LabeledCase, Method, NetworkOutput, Task, finite
 
 if TYPE_CHECKING:
-    from ..encoders.base import ModelSpec
     from .training import TaskTraining
 
 ADC_UNIT = "1e-6 mm²/s"
@@ -46,17 +44,8 @@ class ImageTask(Task):
     outputs: ClassVar[tuple[str, ...]]
     decoded_note: ClassVar[str] = "The network adds to the image that it saw."
 
-    def read_labeled(
-        self,
-        folder: Path,
-        case: Case,
-        gland: Volume | None,
-        names: MaskNames,
-        *,
-        category: str | None = None,
-        seed: int = 0,
-    ) -> LabeledCase:
-        return self.from_scan(case, seed=seed, gland=gland)
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
+        return self.from_scan(files.case, seed=files.seed, gland=files.gland)
 
     def plain_image(self, image: Volume, grid: Geometry) -> Volume:
         """An image of the case on the grid of an output, as one would have it without a network."""
@@ -70,21 +59,13 @@ class ImageTask(Task):
         """Where a true image has a say (D, H, W), bool, on its own grid."""
         return np.ones(truth.array.shape, bool)
 
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
+    def decode(self, output: NetworkOutput) -> Result:
         """The image that the network starts from plus what it adds, in that image's own intensities."""
-        start = self.start_image(case)
-        name = self.outputs[0]
-        added = to_reference(logits[0] * prepared.scales[0].std, prepared, name, target=start.geometry)
+        start, name, prepared = self.start_image(output.case), self.outputs[0], output.prepared
+        added = to_reference(output.logits[0] * prepared.scales[0].std, prepared, name, target=start.geometry)
         images = {name: Volume(np.maximum(start.array + added.array, 0), start.geometry, name)}
-        return Result(case.id, self.id, provenance.with_notes(self.decoded_note), images=images)
+        provenance = output.provenance.with_notes(self.decoded_note)
+        return Result(output.case.id, self.id, provenance, images=images)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
         """Errors of each image on its own grid, where the truth has a say; those of the first bear plain names."""

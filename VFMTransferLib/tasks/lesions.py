@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,12 @@ import numpy as np
 import scipy
 from scipy import ndimage
 
-from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.result import Lesion
 from ..core.terms import Label
 from ..core.volume import Volume
 from ..phantom.gland import SIGNIFICANT_GRADE
-from .base import LabeledCase, MaskNames
+from .base import CaseFiles, LabeledCase
 
 if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
@@ -93,9 +93,9 @@ def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]
 
 def find_lesions(
     labels: Volume,
-    probabilities: dict[str, Volume],
+    probabilities: Mapping[str, Volume],
     adc: Volume | None = None,
-    zones: dict[str, Volume] | None = None,
+    zones: Mapping[str, Volume] | None = None,
 ) -> tuple[Lesion, ...]:
     """Describe each connected region of the label map's non-zero voxels; none is too small.
 
@@ -150,7 +150,7 @@ def _mean_adc(adc: Volume | None, labels: Volume, marked: np.ndarray, owner: np.
     return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
 
 
-def _zones(zones: dict[str, Volume], labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[str | None]:
+def _zones(zones: Mapping[str, Volume], labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[str | None]:
     """The zone that holds most of each region, or None of one that lies outside of all."""
     count = int(owner.max()) + 1
     if not zones:
@@ -171,17 +171,18 @@ def cancer_masks(grades: Volume) -> dict[Label, Volume]:
     return {label: grades.with_array(mask.astype(np.uint8)) for label, mask in found.items()}
 
 
-def read_cancer_masks(folder: Path, case: Case, names: MaskNames) -> dict[Label, Volume]:
+def read_cancer_masks(files: CaseFiles) -> dict[Label, Volume]:
     """As `cancer_masks`, of a case on disk.
 
     Raises:
         DatasetError: It has no mask of lesions.
         ImageError: The mask cannot be read.
     """
-    grades = read_label_map(folder, names.lesion)
+    grades = read_label_map(files.folder, files.names.lesion)
     if grades is None:
         raise DatasetError(
-            f"Case '{case.id}' must have a mask {names.lesion}, empty without a lesion, but has none. Add it."
+            f"Case '{files.case.id}' must have a mask {files.names.lesion}, empty without a lesion, but has none. "
+            "Add it."
         )
     return cancer_masks(grades)
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.case import Case
-from ..core.placement import Prepared, confine, confined_note, to_reference
-from ..core.result import Provenance, Result
+from ..core.placement import confine, confined_note, to_reference
+from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Volume
-from .base import DecodeOptions, Task, activated
+from .base import NetworkOutput, Task, activated
 
 if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
@@ -35,58 +34,39 @@ class SegmentationTask(Task):
     activation = "softmax"
     metric = "dice"
 
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
+    def decode(self, output: NetworkOutput) -> Result:
+        spec, roi = output.spec, output.options.roi
         probabilities = {
-            str(name): to_reference(channel, prepared, str(name), fill=float(name == Label.BACKGROUND))
-            for name, channel in zip(spec.labels, activated(logits, spec.activation), strict=True)
+            str(name): to_reference(channel, output.prepared, str(name), fill=float(name == Label.BACKGROUND))
+            for name, channel in zip(spec.labels, activated(output.logits, spec.activation), strict=True)
         }
-        if options.roi is not None:
-            probabilities = confine(probabilities, options.roi)
-            provenance = provenance.with_notes(confined_note(options.roi))
-        threshold = spec.threshold if options.threshold is None else options.threshold
-        return self.mark(probabilities, case, spec, provenance, threshold, options)
+        if roi is not None:
+            probabilities, output = confine(probabilities, roi), output.with_notes(confined_note(roi))
+        return self.mark(probabilities, output)
 
-    def mark(
-        self,
-        probabilities: Probabilities,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        threshold: float,
-        options: DecodeOptions,
-    ) -> Result:
+    def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """The result of probabilities on the grid of the reference sequence."""
         shown = structures_of(probabilities)
-        return self.label_result(shown, shown, above_all(probabilities, threshold), case, spec, provenance)
+        return self.label_result(shown, above_all(probabilities, output.threshold), output)
 
     def label_result(
-        self,
-        parts: Probabilities,
-        shown: Probabilities,
-        marked: np.ndarray,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
+        self, shown: Probabilities, marked: np.ndarray, output: NetworkOutput, parts: Probabilities | None = None
     ) -> Result:
-        """The result that marks the most probable of `parts` where a voxel is marked (D, H, W), and keeps `shown`."""
-        table = label_values(spec)
+        """The result that keeps `shown`, and where a voxel is marked (D, H, W) marks the most probable of `parts`.
+
+        The parts are all that is shown, unless they are given.
+        """
+        parts = parts or shown
+        table = label_values(output.spec)
         values = np.array([table[name] for name in parts], np.uint8)
         likeliest = np.argmax([p.array for p in parts.values()], axis=0)
         grid = next(iter(parts.values())).geometry
         labels = Volume(np.where(marked, values[likeliest], np.uint8(0)), grid, "labels")
-        counts = np.bincount(labels.array.ravel(), minlength=len(spec.labels) + 1)
+        counts = np.bincount(labels.array.ravel(), minlength=len(output.spec.labels) + 1)
         return Result(
-            case.id,
+            output.case.id,
             self.id,
-            provenance,
+            output.provenance,
             label_values={name: value for name, value in table.items() if name in parts},
             labels=labels,
             probabilities=shown,

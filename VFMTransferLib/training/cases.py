@@ -21,7 +21,7 @@ from ..core.volume import Triple
 from ..io import read_case
 from ..phantom import Phantom, make_phantom
 from ..tasks import find_task, lesion_task
-from ..tasks.base import DEFAULT_NAMES, LabeledCase, MaskNames, Task
+from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task
 from ..tasks.lesions import read_label_map
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
@@ -233,7 +233,7 @@ def read_labeled(
     case = replace(case, id=path.name, gland=None)
     found = (read_label_map(path, stem) for stem in names.gland)
     gland = next((mask.with_array((mask.array > 0).astype(np.uint8)) for mask in found if mask is not None), None)
-    return reader.read_labeled(path, case, gland, names, category=category, seed=seed)
+    return reader.read_labeled(CaseFiles(path, case, gland, names, category, seed))
 
 
 def _classes(folder: Path, task: Task) -> dict[str, str]:

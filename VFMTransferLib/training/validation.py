@@ -15,7 +15,7 @@ from ..encoders.base import ModelSpec
 from ..inference.windows import infer
 from ..metrics.calibration import Calibration
 from ..tasks import task_of
-from ..tasks.base import DecodeOptions, LabeledCase
+from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput
 from ..tasks.scores import Scores, score_results
 from .samples import prepare_labeled
 
@@ -72,4 +72,5 @@ class ValidationCases:
         for case, prepared in self.cases:
             logits = infer(session.run, prepared, self.spec)
             options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
-            yield task_of(self.spec).decode(logits, prepared, case.case, self.spec, _SOURCE, options), case
+            output = NetworkOutput(logits, prepared, case.case, self.spec, _SOURCE, options)
+            yield task_of(self.spec).decode(output), case

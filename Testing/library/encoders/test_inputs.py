@@ -22,7 +22,7 @@ from VFMTransferLib.encoders.inputs import (
     slice_positions,
     stack_sequences,
 )
-from VFMTransferLib.tasks.super_resolution.zero_filled import zero_filled
+from VFMTransferLib.tasks.super_resolution.task import zero_filled
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.tasks import task_of
 from VFMTransferLib.tasks.anatomy_segmentation.task import one_organ
-from VFMTransferLib.tasks.base import DecodeOptions, activated
+from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput, activated
 from VFMTransferLib.tasks.lesion_segmentation.task import OUTSIDE_NOTE
 from VFMTransferLib.tasks.segmentation import label_values
 
@@ -26,7 +26,7 @@ def a_case():
 
 
 def decode(logits, prepared, case, spec, source, **options):
-    return task_of(spec).decode(logits, prepared, case, spec, source, DecodeOptions(**options))
+    return task_of(spec).decode(NetworkOutput(logits, prepared, case, spec, source, DecodeOptions(**options)))
 
 
 def distance_mm(prepared, center=CENTER_MM) -> np.ndarray:

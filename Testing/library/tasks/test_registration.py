@@ -13,8 +13,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import distort
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.tasks.distortion_correction.registration import displacement_along
-from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
+from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED, displacement_along
 from VFMTransferLib.tasks.scores import score_case
 
 COS, SIN = np.cos(0.1), np.sin(0.1)

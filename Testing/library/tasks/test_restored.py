@@ -10,9 +10,9 @@ from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.tasks import task_of
-from VFMTransferLib.tasks.base import DecodeOptions, slice_axis
+from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput, slice_axis
 from VFMTransferLib.tasks.distortion_correction.task import displacement_field, jacobian_along, warp
-from VFMTransferLib.tasks.super_resolution.zero_filled import doubled_in_plane, zero_filled
+from VFMTransferLib.tasks.super_resolution.task import doubled_in_plane, zero_filled
 
 SOURCE = Provenance("fake", "A fake network", "", "0" * 64, "onnx", "cpu")
 
@@ -23,7 +23,7 @@ def a_case():
 
 
 def decode(logits, prepared, case, spec, source, **options):
-    return task_of(spec).decode(logits, prepared, case, spec, source, DecodeOptions(**options))
+    return task_of(spec).decode(NetworkOutput(logits, prepared, case, spec, source, DecodeOptions(**options)))
 
 
 def prepared_for(case, task: str, **changes):

@@ -17,8 +17,7 @@ from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.distortion_correction.epi_simulation import smooth_field_hz
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
-from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
-from VFMTransferLib.tasks.super_resolution.zero_filled import doubled_in_plane, halved_in_plane
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED, doubled_in_plane, halved_in_plane
 
 COS, SIN = np.cos(0.3), np.sin(0.3)
 # Runs to the left, to anterior and up, tilted about x; odd in one axis.

@@ -10,10 +10,10 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.distortion_correction import on_the_fly
+from VFMTransferLib.tasks.distortion_correction import training as on_the_fly
 from VFMTransferLib.tasks.distortion_correction.epi_simulation import draw_displacement_mm, signals_of
-from VFMTransferLib.tasks.distortion_correction.on_the_fly import undistorted_signals
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
+from VFMTransferLib.tasks.distortion_correction.training import undistorted_signals
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import prepare_labeled, samples_of
 

@@ -17,7 +17,7 @@ from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.base import DecodeOptions
+from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
 from VFMTransferLib.tasks.lesions import class_map
 from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.tasks.training import Objective, class_weights, collate
@@ -50,7 +50,7 @@ def given_back(study, spec, logits):
     (z, y, x), (depth, height, width) = prepared.box
     inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
     options = DecodeOptions(phase_axis=study.phase_axis)
-    return TASKS[study.task].decode(inside, prepared, study.case, spec, SOURCE, options)
+    return TASKS[study.task].decode(NetworkOutput(inside, prepared, study.case, spec, SOURCE, options))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,15 +9,14 @@ import numpy as np
 
 from ...core.case import Case
 from ...core.errors import DatasetError
-from ...core.placement import Prepared, to_reference
-from ...core.result import Provenance, Result
+from ...core.placement import to_reference
+from ...core.result import Result
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Volume
-from ..base import DecodeOptions, LabeledCase, Method
+from ..base import LabeledCase, Method, NetworkOutput
 from ..image_to_image import ImageTask
 
 if TYPE_CHECKING:
-    from ...encoders.base import ModelSpec
     from ...phantom import Phantom
     from .training import AdcTraining
 
@@ -55,21 +54,13 @@ class AdcTranslation(ImageTask):
         """Where diffusion shows tissue: elsewhere nothing was measured."""
         return truth.array > 0
 
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
-        adc = to_reference(np.maximum(logits[0], 0) * ADC_PER_OUTPUT, prepared, ADC_SYNTHETIC)
-        provenance = provenance.with_notes(
+    def decode(self, output: NetworkOutput) -> Result:
+        adc = to_reference(np.maximum(output.logits[0], 0) * ADC_PER_OUTPUT, output.prepared, ADC_SYNTHETIC)
+        provenance = output.provenance.with_notes(
             "adc-synthetic was made from T2w alone (1e-6 mm²/s); it was not measured.",
             "Where diffusion shows nothing (fat, air, cortical bone) nothing was learned, and its values mean nothing.",
         )
-        return Result(case.id, self.id, provenance, images={ADC_SYNTHETIC: adc})
+        return Result(output.case.id, self.id, provenance, images={ADC_SYNTHETIC: adc})
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """The mean ADC of the training cases, inside and outside of the gland, whose true mask it is given."""

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from ...core.case import Case
 from ...core.errors import DatasetError
 from ...core.placement import Prepared, is_cut
-from ...core.result import Provenance, Result
+from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
 from ...metrics.arrays import dice, hausdorff95_mm
-from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method, finite
+from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite
 from ..lesions import CONNECTIVITY, read_label_map
 from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, structures_of, sum_of
 
 if TYPE_CHECKING:
-    from ...encoders.base import ModelSpec
     from ...phantom import Phantom
     from .training import AnatomyTraining
 
@@ -55,60 +52,36 @@ class AnatomySegmentation(SegmentationTask):
         zones = {label: _equal(phantom.zones, value) for label, value in _ZONE_VALUES.items()}
         return self.labeled(phantom.case, gland=phantom.gland, masks={Label.PROSTATE: phantom.gland, **zones})
 
-    def read_labeled(
-        self,
-        folder: Path,
-        case: Case,
-        gland: Volume | None,
-        names: MaskNames,
-        *,
-        category: str | None = None,
-        seed: int = 0,
-    ) -> LabeledCase:
-        if gland is None:
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
+        if files.gland is None:
             raise DatasetError(
-                f"Case '{case.id}' must have a mask {' or '.join(names.gland)}, but has none. "
+                f"Case '{files.case.id}' must have a mask {' or '.join(files.names.gland)}, but has none. "
                 "Draw one, or leave it out."
             )
-        zones = read_label_map(folder, names.zones)
+        zones = read_label_map(files.folder, files.names.zones)
         parts = {} if zones is None else {label: _equal(zones, value) for label, value in _ZONE_VALUES.items()}
-        return self.labeled(case, gland=gland, masks={Label.PROSTATE: gland, **parts}, is_phantom=False)
+        masks = {Label.PROSTATE: files.gland, **parts}
+        return self.labeled(files.case, gland=files.gland, masks=masks, is_phantom=False)
 
-    def mark(
-        self,
-        probabilities: Probabilities,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        threshold: float,
-        options: DecodeOptions,
-    ) -> Result:
+    def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """The most probable structure of each voxel; where they make up the prostate, one organ without holes."""
         shown = structures_of(probabilities)
         if not GLAND_LABELS.issuperset(shown):
-            return super().mark(probabilities, case, spec, provenance, threshold, options)
+            return super().mark(probabilities, output)
         if Label.PROSTATE in shown:
-            marked = shown[Label.PROSTATE].array > threshold  # zones divide the gland, they do not add to it
-        elif spec.activation == "softmax":
-            marked = sum_of(shown) > threshold  # zones compete with each other, their sum with the background
+            marked = shown[Label.PROSTATE].array > output.threshold  # zones divide the gland, they do not add to it
+        elif output.spec.activation == "softmax":
+            marked = sum_of(shown) > output.threshold  # zones compete with each other, their sum with the background
         else:
-            marked = above_all(probabilities, threshold)
+            marked = above_all(probabilities, output.threshold)
         marked, notes = one_organ(marked, next(iter(shown.values())).geometry.voxel_volume_ml)
         zones = {name: p for name, p in shown.items() if name != Label.PROSTATE}
-        result = self.label_result(zones or shown, shown, marked, case, spec, provenance.with_notes(*notes))
+        result = self.label_result(shown, marked, output.with_notes(*notes), zones)
         return replace(result, volumes_ml={**result.volumes_ml, str(Label.PROSTATE): labels_of(result).volume_ml})
 
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
-        result = super().decode(logits, prepared, case, spec, provenance, options)
-        if not self.is_cut_off(result, prepared):
+    def decode(self, output: NetworkOutput) -> Result:
+        result = super().decode(output)
+        if not self.is_cut_off(result, output.prepared):
             return result
         return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
 

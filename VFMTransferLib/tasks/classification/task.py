@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.case import Case
 from ...core.errors import DatasetError
-from ...core.placement import Prepared
-from ...core.result import Provenance, Result
+from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Volume
 from ...metrics.calibration import Calibration
 from ...metrics.classification import (
     SMALLEST_PROBABILITY,
@@ -25,11 +21,10 @@ from ...metrics.classification import (
     log_loss,
     quadratic_weighted_kappa,
 )
-from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method, Task, activated
+from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated
 from ..lesions import read_cancer_masks
 
 if TYPE_CHECKING:
-    from ...encoders.base import ModelSpec
     from ...phantom import Phantom
     from .training import ClassificationTraining
 
@@ -64,19 +59,9 @@ class Classification(Task):
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
         return self.labeled(phantom.case, gland=phantom.gland, category=f"{_PREFIX}{phantom.pirads}")
 
-    def read_labeled(
-        self,
-        folder: Path,
-        case: Case,
-        gland: Volume | None,
-        names: MaskNames,
-        *,
-        category: str | None = None,
-        seed: int = 0,
-    ) -> LabeledCase:
-        if category is not None:
-            return self.labeled(case, gland=gland, category=category, is_phantom=False)
-        return self.labeled(case, gland=gland, masks=read_cancer_masks(folder, case, names), is_phantom=False)
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
+        truth = {"masks": read_cancer_masks(files)} if files.category is None else {"category": files.category}
+        return self.labeled(files.case, gland=files.gland, is_phantom=False, **truth)
 
     def class_from_table(self, value: str) -> str:
         name = f"{_PREFIX}{value.strip()}"
@@ -84,27 +69,21 @@ class Classification(Task):
             raise ValueError("pirads must be 2, 3, 4 or 5")
         return name
 
-    def decode(
-        self,
-        logits: np.ndarray,
-        prepared: Prepared,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        options: DecodeOptions,
-    ) -> Result:
+    def decode(self, output: NetworkOutput) -> Result:
         """Class probabilities; of PI-RADS classes also those of a score of 3 or more and 4 or more, and of csPCa."""
-        if options.calibration is not None:
-            logits, provenance = options.calibration.of(logits), provenance.with_notes(options.calibration.note)
-        probabilities = activated(logits, spec.activation)
-        classes = {str(n): float(p) for n, p in zip(spec.labels, probabilities, strict=True)}
+        logits, spec, calibration = output.logits, output.spec, output.options.calibration
+        if calibration is not None:
+            logits, output = calibration.of(logits), output.with_notes(calibration.note)
+        classes = {str(n): float(p) for n, p in zip(spec.labels, activated(logits, spec.activation), strict=True)}
         scores = {int(n.removeprefix(_PREFIX)): p for n, p in classes.items() if n.startswith(_PREFIX)}
         derived = {}
         if scores:
             derived = {f"{_PREFIX}>= {least}": sum(p for s, p in scores.items() if s >= least) for least in (3, 4)}
             derived[str(Label.CSPCA)] = derived[f"{_PREFIX}>= {CSPCA_PIRADS}"]
-            provenance = provenance.with_notes(CSPCA_NOTE)
-        return Result(case.id, self.id, provenance, class_probabilities=classes, derived_probabilities=derived)
+            output = output.with_notes(CSPCA_NOTE)
+        return Result(
+            output.case.id, self.id, output.provenance, class_probabilities=classes, derived_probabilities=derived
+        )
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
         """Brier score of csPCa, and the log loss of the class where it is known."""
@@ -125,7 +104,7 @@ class Classification(Task):
         """
         known = [case for case in cases if case.truth is not None]
         classes = sorted({name for case in known for name in case.probabilities})
-        chosen = [classes.index(_most_probable(case.probabilities)) for case in known]
+        chosen = [classes.index(max(case.probabilities, key=case.probabilities.__getitem__)) for case in known]
         truths = [classes.index(str(case.truth)) for case in known]
         found, happened = [significant(case.probabilities) for case in cases], [case.is_significant for case in cases]
         return {
@@ -174,10 +153,6 @@ class Classification(Task):
 def significant(probabilities: Mapping[str, float]) -> float:
     """Probability of clinically significant cancer, by our reading."""
     return sum(probabilities[name] for name in SIGNIFICANT)
-
-
-def _most_probable(probabilities: Mapping[str, float]) -> str:
-    return max(probabilities, key=lambda name: probabilities[name])
 
 
 TASK = Classification()

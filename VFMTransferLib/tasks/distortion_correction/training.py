@@ -1,23 +1,40 @@
-"""Absolute error of the displacement in tissue, and of the image that follows from it."""
+"""Diffusion that a new field distorts at every sample, and the error of the displacement and of the image.
+
+A case with one field is soon known by heart. What is undistorted of it, a phantom or a real scan, is kept on its own
+grid; each sample draws a field, moves the signals of a few lines along the phase axis, and goes to the network's grid
+by the same linear interpolation as a case to predict.
+
+A real scan has a distortion of its own already, which nobody knows: what is asked for is the part that was added. So
+that a network trained on phantoms is not surer than it can be, these get an unknown distortion too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ...core.errors import DatasetError
-from ...core.placement import Prepared
+from ...core.placement import Prepared, ZScore
 from ...core.terms import Sequence as MRSequence
+from ...core.volume import Geometry, IntTriple
 from ...encoders.base import ModelSpec
+from ...encoders.inputs import ZSCORE_NONZERO
+from ...phantom import distort
+from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, LabeledCase
 from ..training import Batch, TaskTraining, deviation, stacked, unnormalized
-from .on_the_fly import OnTheFlyDistortion, undistorted_signals
-from .task import HBV_CORRECTED, DistortionCorrection
+from .epi_simulation import distorted_images, draw_displacement_mm, signals_of
+from .task import ADC_CORRECTED, HBV_CORRECTED, DistortionCorrection
 
 IMAGE_WEIGHT = 1.0
+# How far a phantom, which is ideal, is made like a scan: largest logarithm of the coil's gain, its own field against
+# the drawn ones, deviation of a patient's movement, and the weakest signal that is shown against the strong ones.
+_GAIN, _GAIN_MM, _OWN, _MOVED_MM, _WEAKEST, _STRONG_PERCENTILE = 0.6, 120.0, 1.0, 0.5, 0.35, 90
+_REACH = 1e-6  # of a voxel, by which arithmetic may leave the grid
 
 
 class DistortionTraining(TaskTraining[DistortionCorrection]):
@@ -88,3 +105,127 @@ def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Te
     pulled = image.gather(-1, below) * (1 - share) + image.gather(-1, below + 1) * share
     (stretch,) = torch.gradient(shift, dim=-1)
     return (pulled * (1 + stretch).clamp(min=0)).movedim(-1, axis)
+
+
+@dataclass(frozen=True)
+class OnTheFlyDistortion:
+    """What is needed to distort a case again.
+
+    Attributes:
+        signals: Undistorted signals (2, d, h, w) at the high b and at b 0, on their own grid.
+        places: For z, y, x of the network's grid: the continuous index on the signals' grid.
+        spacing_mm: Voxel of the signals along (z, y, x).
+        phase_axis: Array axis of the phase encoding.
+        channels: Channel of hbv and of ADC.
+        scales: Their normalization.
+        keeps_zeros: Whether normalization leaves zeros where they are.
+        is_ideal: Whether the signals are a phantom's, and each sample makes them like a scan's first.
+    """
+
+    signals: np.ndarray = field(repr=False)
+    places: tuple[np.ndarray, np.ndarray, np.ndarray] = field(repr=False)
+    spacing_mm: tuple[float, float, float]
+    phase_axis: int
+    channels: tuple[int, int]
+    scales: tuple[ZScore, ZScore]
+    keeps_zeros: bool
+    is_ideal: bool
+
+    def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
+        """A block of the network's grid under a new field; zeros where it reaches outside.
+
+        Args:
+            images: The network's channels (C, *size); those of diffusion are replaced.
+            start: First voxel (z, y, x) of the block.
+            generator: Source of all randomness.
+
+        Returns:
+            Input (C, *size), and the target's maps (4, *size) as `DistortionTraining` describes them.
+        """
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        slab, matrices = self._around(start, (images.shape[1], images.shape[2], images.shape[3]))
+        high, base = (signal[slab] for signal in self.signals)
+        if self.is_ideal:
+            high, base = self._as_scanned(np.stack([high, base]), rng)
+        along_mm = draw_displacement_mm(high.shape, self.spacing_mm, rng)
+        shift = along_mm / np.float32(self.spacing_mm[self.phase_axis])
+        hbv, adc = distorted_images(high, base, shift, self.phase_axis)
+        along_mm, hbv, adc, truth = (_placed(part, matrices) for part in (along_mm, hbv, adc, high))
+        made = images.numpy().copy()
+        for channel, scale, image in zip(self.channels, self.scales, (hbv, adc), strict=True):
+            made[channel] = np.where(image != 0, scale.apply(image), 0) if self.keeps_zeros else scale.apply(image)
+        deviation = np.float32(self.scales[0].std)
+        maps = np.stack([along_mm, hbv / deviation, truth / deviation, truth > 0])
+        return torch.from_numpy(made), torch.from_numpy(maps)
+
+    def _as_scanned(self, signals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Signals (2, d, h, w) as a scan has them: uneven, a little out of place, and none where they are weak."""
+        shape = signals[0].shape
+        gain = np.exp(rng.uniform(0, _GAIN) * smooth_field(Lattice(shape, self.spacing_mm), rng, _GAIN_MM))
+        own_mm = rng.uniform(0, _OWN) * draw_displacement_mm(shape, self.spacing_mm, rng) + rng.normal(0, _MOVED_MM)
+        shift = own_mm / self.spacing_mm[self.phase_axis]
+        moved = np.stack([distort(signal * gain, shift, self.phase_axis) for signal in signals])
+        base = moved[1]
+        if not base.any():
+            return moved
+        weak = base < rng.uniform(0, _WEAKEST) * np.percentile(base[base > 0], _STRONG_PERCENTILE)
+        return np.where(weak, np.float32(0), moved)
+
+    def _around(self, start: IntTriple, size: IntTriple) -> tuple[tuple[slice, ...], list[np.ndarray]]:
+        """The part of the signals that a block sees, whole lines along the phase axis, and its voxels' weights."""
+        slab, matrices = [], []
+        for axis, (first, count, places, voxels) in enumerate(
+            zip(start, size, self.places, self.signals.shape[1:], strict=True)
+        ):
+            weights = np.zeros((count, voxels), np.float32)
+            inside = np.arange(max(first, 0), min(first + count, len(places)))
+            weights[inside - first] = _linear(places[inside], voxels)
+            used = np.flatnonzero(weights.any(axis=0))
+            part = slice(0, voxels) if axis == self.phase_axis else slice(int(used[0]), int(used[-1]) + 1)
+            slab.append(part)
+            matrices.append(weights[:, part])
+        return tuple(slab), matrices
+
+
+def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
+    """What of a case for distortion correction can be distorted again.
+
+    Raises:
+        DatasetError: The true images do not run along the network's grid.
+    """
+    hbv, adc = labeled.images[HBV_CORRECTED], labeled.images[ADC_CORRECTED]
+    hbv = hbv.to_nearest_lps()
+    channels = tuple(spec.preprocess.sequences.index(sequence) for sequence in (MRSequence.HBV, MRSequence.ADC))
+    return OnTheFlyDistortion(
+        signals=signals_of(hbv, adc),
+        places=_places(prepared.geometry, hbv.geometry, labeled.case.id),
+        spacing_mm=hbv.geometry.spacing_mm[::-1],
+        phase_axis=2 - PHASE_AXES[labeled.phase_axis],
+        channels=(channels[0], channels[1]),
+        scales=(prepared.scales[channels[0]], prepared.scales[channels[1]]),
+        keeps_zeros=spec.preprocess.normalization == ZSCORE_NONZERO,
+        is_ideal=labeled.is_phantom,
+    )
+
+
+def _places(network: Geometry, own: Geometry, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Continuous index on a case's own grid of the network grid's planes, along z, y, x."""
+    if not np.allclose(network.direction, own.direction, atol=1e-4):
+        raise DatasetError(f"The network's grid must run along the diffusion images of case '{name}', but is turned.")
+    first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
+    z, y, x = (first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0))
+    return z, y, x
+
+
+def _linear(places: np.ndarray, voxels: int) -> np.ndarray:
+    """Weights (places, voxels) of linear interpolation; half a voxel beyond the ends belongs to the field of view."""
+    inside = (places >= -0.5 - _REACH) & (places <= voxels - 0.5 + _REACH)
+    place = np.clip(places, 0, voxels - 1)
+    return np.clip(1 - np.abs(place[:, None] - np.arange(voxels)), 0, 1) * inside[:, None]
+
+
+def _placed(array: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
+    """An array (d, h, w) on the block's voxels (D, H, W)."""
+    z, y, x = matrices
+    placed = np.tensordot(z, array.astype(np.float32), axes=(1, 0))
+    return np.asarray(y @ (placed @ x.T))

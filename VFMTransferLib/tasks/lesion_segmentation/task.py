@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.case import Case
-from ...core.result import Provenance, Result
+from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Volume
 from ...metrics.arrays import dice
 from ...metrics.detection import average_precision, match_candidates
-from ..base import CaseScore, DecodeOptions, LabeledCase, MaskNames, Method
+from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput
 from ..lesions import CANCER_LABELS, cancer_masks, find_lesions, in_prostate, pair_regions, read_cancer_masks
 from ..segmentation import Probabilities, SegmentationTask, labels_of, sum_of
 
 if TYPE_CHECKING:
-    from ...encoders.base import ModelSpec
     from ...phantom import Phantom
     from .training import LesionTraining
 
@@ -47,40 +43,24 @@ class LesionSegmentation(SegmentationTask):
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
         return self.labeled(phantom.case, gland=phantom.gland, masks=cancer_masks(phantom.lesion))
 
-    def read_labeled(
-        self,
-        folder: Path,
-        case: Case,
-        gland: Volume | None,
-        names: MaskNames,
-        *,
-        category: str | None = None,
-        seed: int = 0,
-    ) -> LabeledCase:
-        return self.labeled(case, gland=gland, masks=read_cancer_masks(folder, case, names), is_phantom=False)
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
+        return self.labeled(files.case, gland=files.gland, masks=read_cancer_masks(files), is_phantom=False)
 
-    def mark(
-        self,
-        probabilities: Probabilities,
-        case: Case,
-        spec: ModelSpec,
-        provenance: Provenance,
-        threshold: float,
-        options: DecodeOptions,
-    ) -> Result:
+    def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """Voxels whose probability of all marked labels together exceeds the threshold, and the lesions they form."""
-        cancer = [name for name in spec.labels if name in CANCER_LABELS]
+        case, options = output.case, output.options
+        cancer = [name for name in output.spec.labels if name in CANCER_LABELS]
         names = [Label.CSPCA] if options.only_cspca else cancer
         shown = {str(name): probabilities[name] for name in names}
-        marked = sum_of(shown) > threshold
+        marked = sum_of(shown) > output.threshold
         if options.gland is not None and options.gland.array.any():
             grid = next(iter(shown.values())).geometry
             marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)
             if left_out:
-                provenance = provenance.with_notes(OUTSIDE_NOTE.format(count=left_out))
-        result = self.label_result(shown, shown, marked, case, spec, provenance)
-        adc = case.volumes.get(MRSequence.ADC)
-        return replace(result, lesions=find_lesions(labels_of(result), shown, adc, dict(options.zones or {})))
+                output = output.with_notes(OUTSIDE_NOTE.format(count=left_out))
+        result = self.label_result(shown, marked, output)
+        lesions = find_lesions(labels_of(result), shown, case.volumes.get(MRSequence.ADC), options.zones)
+        return replace(result, lesions=lesions)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
         """Dice of csPCa where there is any, the volume of false positives where there is none, and the candidates."""
