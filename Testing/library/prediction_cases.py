@@ -10,9 +10,16 @@ from specs import MODELS
 
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.placement import Prepared
+from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.tasks import task_of
+from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
+
+SOURCE = Provenance("fake", "A fake network", "", "0" * 64, "onnx", "cpu")
+CENTER_MM = (2.0, -1.0, 0.5)
 
 
 def tilted(size, spacing_mm, angles=(0.2, -0.1, 0.15), flip=(1, -1, 1)) -> Geometry:
@@ -54,6 +61,15 @@ def with_preprocess(spec: ModelSpec | str, **changes) -> ModelSpec:
     """A registry row with other preprocessing."""
     spec = MODELS[spec] if isinstance(spec, str) else spec
     return replace(spec, preprocess=replace(spec.preprocess, **changes))
+
+
+def decode(logits, prepared: Prepared | None, case: Case, spec: ModelSpec, source: Provenance, **options) -> Result:
+    return task_of(spec).decode(NetworkOutput(logits, prepared, case, spec, source, DecodeOptions(**options)))
+
+
+def distance_mm(prepared: Prepared, center=CENTER_MM) -> np.ndarray:
+    """Distance of the network's voxels (D, H, W) from a point."""
+    return np.linalg.norm(points_mm(prepared.region) - np.asarray(center), axis=-1)
 
 
 @dataclass

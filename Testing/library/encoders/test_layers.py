@@ -22,6 +22,7 @@ from VFMTransferLib.encoders.layers import (
     LayerNorm,
     accelerate,
     resize,
+    soft_dice_loss,
 )
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}
@@ -199,3 +200,15 @@ def test_acceleration_keeps_parameters_names_and_result():
 def test_other_convolutions_are_left_alone(convolution):
     network = nn.Sequential(convolution)
     assert accelerate(network)[0] is convolution
+
+
+def test_soft_dice_by_hand():
+    probability = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 1, 3)
+    target = torch.tensor([1.0, 0.0, 0.5]).reshape(1, 1, 3)
+    # overlap 2 * 1 + 1, sums of squares 1.25 + 1.25 + 1
+    assert float(soft_dice_loss(probability, target)) == pytest.approx(1 - 3 / 3.5)
+
+
+def test_dice_is_zero_where_both_are_equal_even_if_soft():
+    target = torch.rand(2, 3, 4)
+    assert float(soft_dice_loss(target, target)) == pytest.approx(0, abs=1e-6)

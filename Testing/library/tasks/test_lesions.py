@@ -1,10 +1,14 @@
-"""Lesions by hand: size, order, center, confidence, ADC where it has a say."""
+"""Lesions as regions and as a list, and the classes of their voxels, by hand."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
+from study_examples import a_phantom, a_study, tiny_study_spec
 
+from VFMTransferLib.core.terms import Label, TaskId
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.tasks.lesions import find_lesions, in_prostate, pair_regions
+from VFMTransferLib.tasks.lesions import class_map, find_lesions, in_prostate, pair_regions
 
 GRID = Geometry((8, 6, 5), (0.5, 0.5, 3.0), (10.0, 20.0, 30.0))
 
@@ -97,3 +101,12 @@ def test_regions_that_barely_touch_are_no_match():
 def test_no_lesion_anywhere_is_no_error():
     nothing = np.zeros((2, 5, 7), bool)
     assert counts(nothing, nothing) == (0, 0, 0)
+
+
+def test_voxels_of_lesions_have_the_gravest_class():
+    study, spec = a_study(TaskId.LESION_SEGMENTATION), tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION)
+    classes, grade = class_map(study, spec).array, a_phantom(0).lesion.array
+    assert (classes[grade >= 2] == spec.labels.index(Label.CSPCA)).all()
+    assert (classes[grade == 1] == spec.labels.index(Label.INDOLENT_CANCER)).all()
+    assert (classes[(grade == 0) & (study.gland.array > 0)] == spec.labels.index(Label.PROSTATE)).all()
+    assert not classes[(grade == 0) & (study.gland.array == 0)].any()

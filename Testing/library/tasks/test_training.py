@@ -1,22 +1,38 @@
-"""Losses of images and displacements, by hand and by a second implementation."""
+"""Losses of images, weights of classes, and targets in the unit that prediction takes an output for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from study_examples import FAMILIES, a_study, tiny_study_spec
 
+from VFMTransferLib.core.result import Provenance
+from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.metrics.arrays import ssim
-from VFMTransferLib.phantom import distort
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.distortion_correction.training import IMAGE_WEIGHT, displacement_loss, undistorted
-from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, image_loss
+from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
+from VFMTransferLib.tasks.scores import score_case
+from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, class_weights, image_loss
+from VFMTransferLib.training.samples import prepare_labeled
+
+IMAGE_TASKS = (TaskId.SUPER_RESOLUTION, TaskId.DISTORTION_CORRECTION, TaskId.ADC_TRANSLATION)
+SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 
 
 def some_images(shape: tuple[int, ...] = (2, 1, 3, 16, 20)) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(shape, generator=generator)
     return truth + 0.1 * torch.randn(shape, generator=generator), truth
+
+
+def given_back(study, spec, logits):
+    """The result of a network that gives `logits` (C, D, H, W) on the whole network grid."""
+    prepared = prepare_labeled(study, spec)
+    (z, y, x), (depth, height, width) = prepared.box
+    inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
+    options = DecodeOptions(phase_axis=study.phase_axis)
+    return TASKS[study.task].decode(NetworkOutput(inside, prepared, study.case, spec, SOURCE, options))
 
 
 def test_an_images_loss_is_its_error_and_its_dissimilarity():
@@ -59,43 +75,29 @@ def test_what_is_not_looked_at_costs_nothing():
     assert float(image_loss(wrong, truth, weight)) >= 0.5
 
 
-@pytest.mark.parametrize("axis", [-1, -2])
-def test_the_true_displacement_undoes_the_distortion(axis):
-    place = np.indices((3, 30, 40))[axis].astype(np.float32)
-    image = np.exp(-(((place - 18) / 6) ** 2)).astype(np.float32)
-    shift = 1.5 * np.sin(place / 7).astype(np.float32)
-    seen = torch.from_numpy(distort(image, shift, 3 + axis))
-    found = undistorted(seen, torch.from_numpy(2.0 * shift), axis, step_mm=2.0)
-    middle = (slice(None), slice(5, -5), slice(5, -5))
-    assert float((found - torch.from_numpy(image))[middle].abs().max()) < 0.1 * float(
-        (seen - torch.from_numpy(image))[middle].abs().max()
-    )
-
-
-def test_a_displacements_loss_by_hand():
-    """A constant displacement by a voxel of 2 mm, found to half: the field is 1 mm off, the ramp half a step."""
-    ramp = torch.arange(8.0).expand(2, 8)
-    truth_mm, found_mm = torch.full((2, 8), 2.0), torch.full((2, 8), 1.0)
-    tissue = torch.zeros(2, 8)
-    tissue[:, 1:6] = 1
-    loss = displacement_loss(found_mm, torch.stack([truth_mm, ramp, ramp + 1, tissue]), -1, 2.0)
-    assert float(loss) == pytest.approx(1 + IMAGE_WEIGHT * 0.5)
-
-
-def test_a_displacement_can_be_learned_from_the_image_alone():
-    place = torch.arange(40.0).expand(2, 40)
-    truth, seen = (torch.exp(-(((place - middle) / 5) ** 2)) for middle in (18, 19.5))
-    along = torch.zeros(1, requires_grad=True)  # one number for all places
-    optimizer = torch.optim.Adam([along], lr=0.1)
-    for _ in range(60):
-        optimizer.zero_grad()
-        (undistorted(seen, along.expand(2, 40), -1, 1.0) - truth).abs().mean().backward()
-        optimizer.step()
-    assert float(along.detach()) == pytest.approx(1.5, abs=0.15)
-
-
 def test_similarity_keeps_its_precision_where_products_do_not():
     found, truth = (x + 40 for x in some_images())  # a bfloat16 has no place left for what differs here
     expected = image_loss(found, truth)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(image_loss(found, truth), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", IMAGE_TASKS)
+def test_a_network_that_gives_the_target_gives_the_truth(family, task):
+    """The target's unit is what prediction takes the output for: far better than the trivial baseline."""
+    study, spec = a_study(task), tiny_study_spec(family, task)
+    maps = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
+    found = score_case(given_back(study, spec, maps[:1]), study).values
+    trivial = score_case(TASKS[task].naive_baseline([study])(study), study).values
+    if task == TaskId.ADC_TRANSLATION:
+        assert found["mae gland"] < 0.2 * trivial["mae gland"]
+    elif task == TaskId.DISTORTION_CORRECTION:
+        assert found["displacement_mm gland"] < 0.1 * trivial["displacement_mm gland"]
+        assert found["psnr_db gland"] > trivial["psnr_db gland"] + 3
+    else:
+        assert found["psnr_db gland"] > trivial["psnr_db gland"] + 10
+
+
+def test_rare_classes_count_as_much_as_common_ones():
+    assert class_weights([0, 0, 0, 2], 4) == (4 / 6, 0.0, 4 / 2, 0.0)

@@ -23,9 +23,9 @@ from VFMTransferLib.tasks.distortion_correction.task import HBV_CORRECTED
 from VFMTransferLib.tasks.scores import score_case, score_results
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 
-SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 GRID = Geometry((8, 6, 4), (1.0, 2.0, 3.0))
 T2W = Volume(np.ones(GRID.shape, np.float32), GRID, "t2w")
+SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 CLASSES = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 
 

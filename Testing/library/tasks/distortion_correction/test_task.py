@@ -1,0 +1,127 @@
+"""Displacement along the phase axis: applied, and found by registration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from prediction_cases import SOURCE, a_small_case, decode, points_mm, with_preprocess
+from specs import prepare
+
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.phantom import distort
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.base import LabeledCase
+from VFMTransferLib.tasks.distortion_correction.task import (
+    ADC_CORRECTED,
+    HBV_CORRECTED,
+    displacement_along,
+    displacement_field,
+    jacobian_along,
+    warp,
+)
+from VFMTransferLib.tasks.scores import score_case
+
+MOVED_MM = 4.0
+COS, SIN = np.cos(0.1), np.sin(0.1)
+GRID = Geometry((48, 40, 8), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0), (COS, -SIN, 0, SIN, COS, 0, 0, 0, 1))
+
+
+@pytest.fixture
+def a_case():
+    return a_small_case()
+
+
+def prepared_for(case, task: str, **changes):
+    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
+    return prepare(case, spec), spec
+
+
+@pytest.fixture(scope="module", params=["left-right", "anterior-posterior"])
+def a_study(request) -> LabeledCase:
+    """Blobs on both images, dark in the one and bright in the other, and one of them moved by two voxels."""
+    z, y, x = np.indices(GRID.shape)
+    blobs = sum(
+        np.exp(-(((x - cx) / 5) ** 2) - ((y - cy) / 4) ** 2 - ((z - 4) / 4) ** 2)
+        for cx, cy in ((16, 14), (32, 12), (24, 26), (14, 30), (36, 30))
+    )
+    axis = {"left-right": 0, "anterior-posterior": 1}[request.param]
+    shift = np.full(GRID.shape, MOVED_MM / 2.0)
+    true = np.float32(20 + 100 * blobs)
+    seen = distort(true, shift, 2 - axis)
+    adc = Volume(np.full(GRID.shape, 1000, np.float32), GRID, "adc")
+    volumes = {
+        Sequence.T2W: Volume(np.float32(300 - 200 * blobs), GRID, "t2w"),
+        Sequence.HBV: Volume(seen, GRID, "hbv"),
+        Sequence.ADC: adc,
+    }
+    along = Volume(np.full(GRID.shape, MOVED_MM, np.float32), GRID)
+    images = {HBV_CORRECTED: Volume(true, GRID), ADC_CORRECTED: adc}
+    study = LabeledCase(TaskId.DISTORTION_CORRECTION, Case("c", volumes), images=images, along_phase_mm=along)
+    return replace(study, phase_axis=request.param)
+
+
+@pytest.mark.parametrize(("phase_axis", "axis"), [("left-right", 0), ("anterior-posterior", 1)])
+def test_constant_displacement_moves_the_image_along_the_phase_axis(a_case, phase_axis, axis):
+    prepared, spec = prepared_for(a_case, "distortion-correction", spacing_mm=(2.0, 2.0, 3.0))
+    output = np.full((1, *prepared.region.shape), 2.6, np.float32)
+    result = decode(output, prepared, a_case, spec, SOURCE, phase_axis=phase_axis)
+    hbv = a_case[Sequence.HBV]
+    vector = 2.6 * np.reshape(prepared.geometry.direction, (3, 3))[:, axis]
+    np.testing.assert_allclose(result.displacement_mm, np.broadcast_to(vector, (*hbv.geometry.shape, 3)), atol=1e-5)
+    shifted = sitk.Resample(
+        hbv.to_sitk(), hbv.to_sitk(), sitk.TranslationTransform(3, vector.tolist()), sitk.sitkLinear
+    )
+    np.testing.assert_allclose(result.images["hbv-corrected"].array, sitk.GetArrayFromImage(shifted), atol=1e-3)
+    assert result.images["adc-corrected"].geometry == a_case[Sequence.ADC].geometry
+
+
+def test_signal_that_was_squeezed_is_spread_again():
+    """A line of constant signal whose points p appear at p + d(p): undoing it gives the constant back."""
+    grid = Geometry((200, 3, 2), (0.5, 0.5, 3.0))
+    x = points_mm(grid)[..., 0]
+    displacement = (2 * np.sin(x / 8)).astype(np.float32)
+    # Conservation: distorted(p + d) * (1 + d') = 1, sampled densely along x.
+    dense = np.linspace(0, 100, 20001)
+    distorted = np.interp(x, dense + 2 * np.sin(dense / 8), 1 / (1 + np.cos(dense / 8) / 4)).astype(np.float32)
+    field = displacement[..., None] * np.array([1, 0, 0], np.float32)
+    pulled = warp(Volume(distorted, grid), field, grid).array * jacobian_along(displacement, grid, 0)
+    np.testing.assert_allclose(pulled[:, :, 10:-10], 1, atol=0.01)
+
+
+def test_jacobian_by_hand():
+    grid = Geometry((4, 1, 1), (2.0, 1.0, 1.0))
+    displacement = np.array([[[0.0, 1.0, 2.0, 3.0]]])
+    assert jacobian_along(displacement, grid, 0).tolist() == [[[1.5, 1.5, 1.5, 1.5]]]
+    assert (jacobian_along(displacement * -9, grid, 0) == 0).all()
+
+
+def test_displacement_follows_the_tilted_axis(a_case):
+    prepared, _ = prepared_for(a_case, "distortion-correction")
+    field = displacement_field(np.ones(prepared.region.shape, np.float32), prepared, 1)
+    np.testing.assert_allclose(np.linalg.norm(field, axis=-1), 1, atol=1e-5)
+
+
+def test_a_known_displacement_is_found_and_the_image_comes_back(a_study):
+    result = TASKS[a_study.task].registered(a_study)
+    found, before = (score_case(r, a_study).values for r in (result, TASKS[a_study.task].naive_baseline([])(a_study)))
+    middle = result.displacement_mm[4, 10:30, 12:36]
+    assert np.linalg.norm(middle, axis=-1).mean() == pytest.approx(MOVED_MM, abs=1.0)
+    assert found["psnr_db"] > before["psnr_db"] + 3
+
+
+def test_it_moves_along_the_phase_axis_alone(a_study):
+    field = TASKS[a_study.task].registered(a_study).displacement_mm
+    axis = {"left-right": 0, "anterior-posterior": 1}[a_study.phase_axis]
+    direction = np.reshape(GRID.direction, (3, 3))[:, axis]
+    np.testing.assert_allclose(field, (field @ direction)[..., None] * direction, atol=1e-4)
+
+
+def test_it_gives_the_same_displacement_again(a_study):
+    axis = {"left-right": 0, "anterior-posterior": 1}[a_study.phase_axis]
+    first, again = (displacement_along(a_study.case, GRID, axis) for _ in range(2))
+    np.testing.assert_array_equal(first, again)

@@ -1,0 +1,145 @@
+"""Half and twice the matrix by k-space, and the residual that is added."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from images import an_adc, an_hbv
+from prediction_cases import SOURCE, a_small_case, decode, tilted, with_preprocess
+from scipy import ndimage
+from specs import prepare
+
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED, doubled_in_plane, halved_in_plane, zero_filled
+
+COS, SIN = np.cos(0.3), np.sin(0.3)
+# Runs to the left, to anterior and up, tilted about x; odd in one axis.
+GRID = Geometry((31, 40, 6), (0.8, 0.9, 3.0), (5.0, 30.0, -9.0), (1, 0, 0, 0, -COS, -SIN, 0, -SIN, COS))
+
+
+@pytest.fixture
+def a_case():
+    return a_small_case()
+
+
+def prepared_for(case, task: str, **changes):
+    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
+    return prepare(case, spec), spec
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(5, t2w_spacing_mm=(3.0, 3.0, 4.0), full_resolution=True, lesions=2)
+
+
+def a_smooth(volume: Volume) -> Volume:
+    """On a wider grid, so that what moves stays inside."""
+    grid = Geometry((48, 40, 5), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0))
+    y, x = np.indices(grid.shape[1:])
+    bump = np.exp(-(((x - 24) / 10) ** 2 + ((y - 20) / 8) ** 2))
+    return Volume(np.float32(bump * volume.array.mean() + 1) * np.ones(grid.shape, np.float32), grid, volume.name)
+
+
+def a_scan(seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed)
+    t2w = Volume(np.float32(100 + ndimage.gaussian_filter(rng.normal(0, 200, GRID.shape), 1.0)), GRID, "t2w")
+    return Case("scan", {Sequence.T2W: t2w, Sequence.HBV: a_smooth(an_hbv()), Sequence.ADC: a_smooth(an_adc())})
+
+
+def test_doubled_grid_cuts_each_voxel_in_four():
+    geometry = tilted((10, 12, 5), (0.8, 0.6, 3.0))
+    doubled = doubled_in_plane(geometry)
+    assert doubled.size == (20, 24, 5)
+    np.testing.assert_allclose(doubled.to_world((6.5, 8.5, 2)), geometry.to_world((3, 4, 2)))
+    np.testing.assert_allclose(doubled.extent_mm, geometry.extent_mm)
+
+
+@pytest.mark.parametrize("size", [(10, 12, 5), (9, 11, 4)])
+def test_zero_filling_draws_waves_through_the_samples(size):
+    """Waves below the highest frequency, even about the edges, come out whole, sampled where the doubled grid lies."""
+    nx, ny, nz = size
+
+    def wave(y, x):
+        return 3 + np.cos(np.pi * 3 * (x + 0.5) / nx)[None, :] * np.cos(np.pi * 4 * (y + 0.5) / ny)[:, None]
+
+    image = Volume(
+        np.float32(wave(np.arange(ny), np.arange(nx)) * np.ones((nz, 1, 1))), tilted(size, (0.8, 0.6, 3.0)), "t2w"
+    )
+    finer = wave((np.arange(2 * ny) - 0.5) / 2, (np.arange(2 * nx) - 0.5) / 2)
+    np.testing.assert_allclose(zero_filled(image).array, np.broadcast_to(finer, (nz, 2 * ny, 2 * nx)), atol=1e-4)
+
+
+def test_zero_filling_does_not_ring_from_one_edge_into_the_other():
+    ramp = np.float32(np.linspace(0, 100, 40)) * np.ones((3, 30, 1), np.float32)
+    found = zero_filled(Volume(ramp, tilted((40, 30, 3), (1.0, 1.0, 3.0)), "t2w")).array
+    np.testing.assert_allclose(found[1, 30], np.interp((np.arange(80) - 0.5) / 2, np.arange(40), ramp[1, 15]), atol=1)
+
+
+def test_zero_filling_leaves_the_slices_of_a_sagittal_scan():
+    sagittal = Geometry((5, 12, 10), (3.0, 0.6, 0.6), direction=(0, 1, 0, 0, 0, 1, 1, 0, 0))
+    image = Volume(np.random.default_rng(0).normal(size=sagittal.shape).astype(np.float32), sagittal, "t2w")
+    found = zero_filled(image)
+    assert found.geometry.equals(doubled_in_plane(sagittal))
+    np.testing.assert_allclose(found.array.mean(axis=(0, 1)), image.array.mean(axis=(0, 1)), atol=1e-5)
+
+
+def test_super_resolution_without_residual_is_the_interpolated_t2w(a_case):
+    prepared, spec = prepared_for(a_case, "super-resolution")
+    zeros = np.zeros((1, *prepared.region.shape), np.float32)
+    result = decode(zeros, prepared, a_case, spec, SOURCE)
+    image = result.images["t2w-super-resolved"]
+    assert image.geometry.size == (80, 72, 9)
+    expected = zero_filled(a_case[Sequence.T2W])
+    assert image.geometry.equals(expected.geometry)
+    np.testing.assert_allclose(image.array, np.maximum(expected.array, 0), atol=1e-3)
+    # The mean of a voxel's four parts is the voxel, for an image as smooth as this.
+    parts = image.array.reshape(9, 36, 2, 40, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(parts[:, 2:-2, 2:-2], a_case[Sequence.T2W].array[:, 2:-2, 2:-2], atol=1)
+
+
+def test_super_resolution_adds_the_residual_in_units_of_the_t2w(a_case):
+    prepared, spec = prepared_for(a_case, "super-resolution")
+    zeros = np.zeros((1, *prepared.region.shape), np.float32)
+    before = decode(zeros, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
+    after = decode(zeros + 0.5, prepared, a_case, spec, SOURCE).images["t2w-super-resolved"].array
+    np.testing.assert_allclose((after - before)[before > 0], 0.5 * prepared.scales[0].std, rtol=1e-3)
+
+
+def test_a_phantoms_super_resolution_is_the_task_of_a_scan(phantom):
+    twin = phantom.t2w_full_resolution
+    scan = TASKS[TaskId.SUPER_RESOLUTION].from_scan(Case("scan", {Sequence.T2W: twin}))
+    study = TASKS[TaskId.SUPER_RESOLUTION].from_phantom(phantom)
+    np.testing.assert_array_equal(study.case[Sequence.T2W].array, scan.case[Sequence.T2W].array)
+    np.testing.assert_array_equal(study.images[SUPER_RESOLVED].array, twin.array)
+    assert study.case[Sequence.T2W].geometry.size == phantom.case[Sequence.T2W].geometry.size
+
+
+def test_halving_covers_the_same_field_and_keeps_what_is_coarse():
+    coarse, fine = halved_in_plane(a_scan()[Sequence.T2W])
+    assert (coarse.geometry.size, fine.geometry.size) == ((15, 20, 6), (30, 40, 6))
+    assert doubled_in_plane(coarse.geometry).equals(fine.geometry)
+    np.testing.assert_allclose(coarse.array.mean(), fine.array.mean(), rtol=1e-3)
+    waves = np.cos(2 * np.pi * 2 * (np.arange(40) + 0.5) / 40)[None, :, None] * np.ones((6, 1, 30))
+    wave = fine.with_array(np.float32(5 + waves))
+    halved, _ = halved_in_plane(wave)
+    there = np.cos(2 * np.pi * 2 * (np.arange(20) + 0.5) / 20)
+    np.testing.assert_allclose(halved.array[2, :, 7], 5 + there, atol=1e-4)
+
+
+def test_super_resolution_of_a_scan_asks_for_the_scan_itself():
+    scan = a_scan()
+    study = TASKS[TaskId.SUPER_RESOLUTION].from_scan(scan)
+    turned = scan[Sequence.T2W].to_nearest_lps()
+    np.testing.assert_allclose(study.images[SUPER_RESOLVED].array, turned.array[:, :40, :30])
+    assert study.case[Sequence.T2W].geometry.spacing_mm == pytest.approx((1.6, 1.8, 3.0))
+    assert not study.is_phantom
+
+
+def test_cut_around_the_gland_super_resolution_still_doubles_the_matrix(phantom):
+    task = TASKS[TaskId.SUPER_RESOLUTION]
+    part = task.around_gland(task.from_phantom(phantom), 61.0)
+    assert doubled_in_plane(part.case[Sequence.T2W].geometry).equals(part.images[SUPER_RESOLVED].geometry)

@@ -1,0 +1,210 @@
+"""Samples are what prediction shows a network, unvaried, and stay finite however they are varied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from slice_cases import SPEC, a_case, a_sliced_case
+from specs import prepare
+from study_examples import FAMILIES, a_study, tiny_study_spec
+from torch import Generator, nn
+from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_crops, tiny_spec
+
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.placement import cut
+from VFMTransferLib.core.terms import TaskId
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
+from VFMTransferLib.inference.windows import infer
+from VFMTransferLib.tasks.training import Objective, collate
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.samples import (
+    SLICES_A_CASE,
+    TARGET_STRIDE,
+    crop_samples,
+    prepare_labeled,
+    samples_of,
+    slice_samples,
+)
+from VFMTransferLib.training.validation import NetworkSession
+
+
+@pytest.mark.parametrize("direction", [OBLIQUE, ANTERIOR])
+def test_a_plain_view_is_the_input_that_prediction_makes(direction):
+    spec = tiny_spec()
+    case, mask = tiny_case(0, direction)
+    prepared = prepare(case, spec)
+    expected = cut(prepared.array, prepared.starts[0], prepared.patch)
+    image, _ = crop_samples(case, spec, [mask]).view(torch.Generator())
+    # The case is kept in half precision.
+    np.testing.assert_allclose(image.numpy(), expected, atol=5e-3)
+
+
+def test_a_target_is_the_labels_share_of_each_block_of_the_input():
+    spec = tiny_spec()
+    case, mask = tiny_case(0)
+    _, target = crop_samples(case, spec, [mask]).view(torch.Generator())
+    assert target.shape == (1, 8, 16, 24)
+    prepared = prepare(case, spec)
+    fine = mask.with_array(mask.array.astype(np.float32)).resample_to(prepared.geometry).array
+    window = torch.from_numpy(cut(fine[None], prepared.starts[0], prepared.patch))[None]
+    blocks = torch.nn.functional.avg_pool3d(window, 2)[0]
+    assert (target - blocks).abs().mean() < 0.02
+
+
+def test_an_empty_mask_is_refused():
+    case, mask = tiny_case(0)
+    with pytest.raises(DatasetError, match="must cover at least one voxel"):
+        crop_samples(case, tiny_spec(), [mask.with_array(0 * mask.array)])
+
+
+def test_random_views_stay_finite_and_leave_the_case_unchanged():
+    case = tiny_crops(1)
+    image, labels = case.image.clone(), case.labels.clone()
+    how = Augmentation(narrow=1.0, thick=1.0, coarse=1.0, contrast=1.0, elastic=1.0)
+    for seed in range(10):
+        view, target = case.view(torch.Generator().manual_seed(seed), how)
+        assert torch.isfinite(view).all()
+        assert target.min() >= 0
+        assert target.max() <= 1 + 1e-6
+    assert torch.equal(case.image, image)
+    assert torch.equal(case.labels, labels)
+
+
+def test_channels_without_a_sequence_stay_zero():
+    image, _ = tiny_crops(0).view(torch.Generator().manual_seed(1), Augmentation())
+    assert image[0].any()
+    assert not image[1:].any()
+
+
+def test_a_case_without_labels_gives_no_target():
+    case, _ = tiny_case(0)
+    assert crop_samples(case, tiny_spec()).view(torch.Generator())[1] is None
+
+
+def test_an_unvaried_sample_is_what_prediction_shows_the_network():
+    case, gland, classes = a_case()
+    windows, position, maps = slice_samples(case, SPEC, gland, classes).view(Generator().manual_seed(1))
+    prepared = prepare(case, SPEC, gland=gland)
+    z = int(position[0])
+    assert position.tolist() == [z, 7]
+    _, y, x = prepared.starts[z]
+    padded = np.pad(prepared.array, ((0, 0), (0, 0), (64, 64), (64, 64)))
+    window = padded[:, list(neighbor_slices(z, 7)), y + 64 : y + 128, x + 64 : x + 128]
+    np.testing.assert_allclose(windows.numpy(), scale_slices(window, 32), atol=0.01)  # images are kept as fp16
+    truth = np.pad(classes.resample_to(prepared.geometry, "nearest").array, ((0, 0), (64, 64), (64, 64)))
+    np.testing.assert_array_equal(maps[0].numpy(), truth[z, y + 64 : y + 128, x + 64 : x + 128])
+
+
+def test_most_samples_hold_gland_and_the_ends_come_too():
+    case = a_sliced_case()
+    drawn = [case.view(Generator().manual_seed(i), Augmentation()) for i in range(60)]
+    assert sum(bool(maps.any()) for _, _, maps in drawn) > 40
+    assert {int(position[0]) for _, position, _ in drawn} == set(range(7))
+
+
+def test_a_class_that_the_network_does_not_know_is_refused():
+    case, gland, classes = a_case()
+    with pytest.raises(DatasetError, match="must be below 4, but one is 9"):
+        slice_samples(case, SPEC, gland, classes.with_array(classes.array * 3))
+
+
+@pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.ADC_TRANSLATION])
+def test_an_unvaried_window_is_one_of_predictions(task):
+    study, spec = a_study(task), tiny_study_spec("profound", task)
+    prepared = prepare_labeled(study, spec)
+    sample = samples_of(study, spec).sample(Generator().manual_seed(0), NO_AUGMENTATION)
+    seen = []
+
+    class Recorder(nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return torch.zeros(1, 1, *x.shape[2:])
+
+    infer(NetworkSession(Recorder()).run, prepared, spec)
+    assert min(float((sample.inputs[0] - window).abs().max()) for window in seen) < 0.02  # kept as fp16
+
+
+@pytest.mark.parametrize("task", [TaskId.LESION_SEGMENTATION, TaskId.CLASSIFICATION])
+def test_an_unvaried_view_is_predictions_crop_around_the_gland(task):
+    study, spec = a_study(task), tiny_study_spec("profound", task)
+    prepared = prepare_labeled(study, spec)
+    assert prepared.centered_on == "gland"
+    sample = samples_of(study, spec).sample(Generator(), NO_AUGMENTATION)
+    z, y, x = prepared.starts[0]
+    shown = np.s_[:, max(z, 0) : z + 16, max(y, 0) : y + 32, max(x, 0) : x + 48]
+    expected = prepared.array[shown]
+    given = sample.inputs[0][0][:, : expected.shape[1], : expected.shape[2], : expected.shape[3]].numpy()
+    middle = np.s_[:, 2:-2, 2:-2, 2:-2]  # at the scan's own edge the two interpolate differently
+    assert np.corrcoef(given[0][middle[1:]].ravel(), expected[0][middle[1:]].ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
+    study, spec = a_study(TaskId.DISTORTION_CORRECTION), tiny_study_spec(family, TaskId.DISTORTION_CORRECTION)
+    study = replace(study, phase_axis="left-right")
+    always, never = replace(NO_AUGMENTATION, flip=1.0), NO_AUGMENTATION
+    samples = samples_of(study, spec)
+    plain, flipped = (samples.sample(Generator().manual_seed(2), how).target[0] for how in (never, always))
+    torch.testing.assert_close(flipped[0], -plain[0].flip(-1))
+    torch.testing.assert_close(flipped[1:], plain[1:].flip(-1))
+    along_y = samples_of(replace(study, phase_axis="anterior-posterior"), spec)
+    plain, turned = (along_y.sample(Generator().manual_seed(2), how).target[0] for how in (never, always))
+    torch.testing.assert_close(turned, plain.flip(-1))
+
+
+def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
+    study, spec = a_study(TaskId.CLASSIFICATION), tiny_study_spec("provicnet", TaskId.CLASSIFICATION)
+    samples = samples_of(study, spec)
+    assert samples.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
+    sample = samples.sample(Generator().manual_seed(0), NO_AUGMENTATION)
+    assert sample.inputs[0].shape == (SLICES_A_CASE, 3, 64, 64)
+    network = build_network(spec).eval()
+    logits = network(*sample.inputs).mean(dim=0, keepdim=True)
+    weights = (1.0, 1.0, 1.0, 1.0)
+    expected = nn.functional.cross_entropy(logits, torch.tensor([samples.category]))
+    torch.testing.assert_close(Objective(spec, weights).loss(network, collate([sample])), expected)
+
+
+def test_varied_samples_repeat_with_their_seed_and_differ_with_another():
+    for family in FAMILIES:
+        samples = samples_of(a_study(TaskId.ADC_TRANSLATION), tiny_study_spec(family, TaskId.ADC_TRANSLATION))
+        a, again, b = (samples.sample(Generator().manual_seed(seed), Augmentation()).inputs[0] for seed in (1, 1, 2))
+        assert torch.equal(a, again)
+        assert not torch.equal(a, b)
+
+
+def test_a_case_of_another_task_is_refused():
+    with pytest.raises(DatasetError, match="must be for adc-translation, but is for super-resolution"):
+        samples_of(a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.ADC_TRANSLATION))
+
+
+def test_targets_of_lesions_are_half_as_fine_as_the_input():
+    spec = tiny_study_spec("profound", TaskId.LESION_SEGMENTATION)
+    sample = samples_of(a_study(TaskId.LESION_SEGMENTATION), spec).sample(Generator(), NO_AUGMENTATION)
+    assert sample.target.shape == (1, 1, *(n // TARGET_STRIDE for n in spec.preprocess.patch))
+    assert sample.target.max() > 0.2
+
+
+@pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION])
+def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slice(task):
+    study, spec = a_study(task), tiny_study_spec("provicnet", task)
+    prepared = prepare_labeled(study, spec)
+    several = len({start[1:] for start in prepared.starts}) > 1
+    assert several == (task == TaskId.SUPER_RESOLUTION)
+    seen = []
+
+    class Recorder(nn.Module):
+        def forward(self, *inputs):
+            seen.append(inputs)
+            return torch.zeros((1, 4) if task == TaskId.CLASSIFICATION else (1, 1, 64, 64))
+
+    infer(NetworkSession(Recorder()).run, prepared, spec)
+    for seed in range(4):
+        sample = samples_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
+        first = [part[:1] for part in sample.inputs]
+        nearest = min(max(float((a - b).abs().max()) for a, b in zip(first, shown, strict=True)) for shown in seen)
+        assert nearest < 0.02  # kept as fp16
