@@ -1,6 +1,6 @@
 """Labeled cases of a task and their split: phantoms made on the spot, or a folder of cases with their labels.
 
-A folder holds a folder for each case, or `train`, `validation` and `test` with such folders. Each task's own
+A folder holds a folder for each case, or folders of `SPLIT_FOLDERS` (`train`, `val`, ...) with such. Each task's own
 `read_labeled` says which masks it needs there; a task with a `label_column` reads the class of each case from
 `labels.csv` of the folder, whose other column is `case`.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +28,18 @@ from ..tasks.lesions import read_label_map
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000
 LABELS = "labels.csv"
-_SPLITS = ("train", "validation", "test")
+# The split that a folder of a name holds, in small letters.
+SPLIT_FOLDERS = {
+    **{"train": "train", "training": "train", "validation": "validation", "val": "validation"},
+    **{"test": "test", "testing": "test"},
+}
 _LEFT_RIGHT = 0
 OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which cases train, which validate on the way, which are only measured in the end.
-
-    Attributes:
-        train, validation, test: Case names; one patient stands in one list only.
-    """
+    """Names of the cases that train, validate on the way, and are only measured in the end; each in one list only."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
@@ -85,52 +86,31 @@ def phantom_studies(
     spacing_mm: Triple = PHANTOM_SPACING_MM,
     on_progress: OnProgress | None = None,
 ) -> StudySet:
-    """Phantoms of consecutive seeds; the last ones validate.
+    """`count` phantoms of consecutive seeds, of which the last `validation` ones validate.
 
-    Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot
-    detect the axis.
-
-    Args:
-        task: The task.
-        count: How many in all.
-        validation: How many of them validate.
-        seed: The first one's.
-        spacing_mm: Voxel of their T2w (x, y, z).
-        on_progress: Called with what was made and which share of all.
+    Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot detect the
+    axis. `spacing_mm` is the voxel of their T2w (x, y, z).
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
-    made = _phantom_cases(task, range(seed, seed + count), spacing_mm=spacing_mm, on_progress=on_progress)
-    cases = {study.case.id: study for study in made}
+    maker = find_task(task)
+    options = {"t2w_spacing_mm": spacing_mm, "phase_axis": _LEFT_RIGHT, **maker.phantom_options()}
+    made = [maker.from_phantom(phantom) for phantom in _phantoms(seed, count, on_progress, **options)]
+    cases = {labeled.case.id: labeled for labeled in made}
     names = tuple(cases)
     return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
 
 
-def _phantom_cases(
-    task: str,
-    seeds: Sequence[int],
-    *,
-    spacing_mm: Triple = PHANTOM_SPACING_MM,
-    on_progress: OnProgress | None = None,
-) -> list[LabeledCase]:
-    """A phantom of each seed as a case of a task; see `phantom_studies`."""
-    made, maker = [], find_task(task)
-    for number, seed in enumerate(seeds, start=1):
-        phantom = make_phantom(seed, t2w_spacing_mm=spacing_mm, phase_axis=_LEFT_RIGHT, **maker.phantom_options())
-        made.append(maker.from_phantom(phantom))
-        if on_progress is not None:
-            on_progress(f"phantom {number} of {len(seeds)}", number / len(seeds))
-    return made
-
-
 def pretraining_phantoms(count: int, on_progress: OnProgress | None = None) -> list[Phantom]:
     """Phantoms to pretrain on, of other seeds than those that tasks are trained and measured on."""
-    made = []
-    for index in range(count):
-        made.append(make_phantom(PRETRAINING_SEED + index, t2w_spacing_mm=PHANTOM_SPACING_MM))
+    return list(_phantoms(PRETRAINING_SEED, count, on_progress, t2w_spacing_mm=PHANTOM_SPACING_MM))
+
+
+def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: Any) -> Iterator[Phantom]:
+    for number in range(1, count + 1):
+        yield make_phantom(seed + number - 1, **options)
         if on_progress is not None:
-            on_progress(f"phantom {index + 1} of {count}", (index + 1) / count)
-    return made
+            on_progress(f"phantom {number} of {count}", number / count)
 
 
 def folder_cases(folder: Path) -> list[Case]:
@@ -140,7 +120,7 @@ def folder_cases(folder: Path) -> list[Case]:
         DatasetError: The folder holds no cases.
         ImageError: A file cannot be read.
     """
-    return [replace(read_case(path), id=path.name, gland=None) for _, path in _case_folders(folder, least=1)]
+    return [replace(read_case(path), id=path.name, gland=None) for _, path in _distinct_folders(folder)]
 
 
 def folder_studies(
@@ -149,8 +129,8 @@ def folder_studies(
     """Cases on disk with what is true of them; see the module.
 
     Args:
-        folder: The folder.
-        task: The task.
+        folder: Folder of all cases.
+        task: Id of the task.
         gland: File stem of the masks of the prostate.
         validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
         seed: Of the draw, and of the fields that distort scans.
@@ -159,7 +139,7 @@ def folder_studies(
         DatasetError: The folder lacks cases or a label.
         ImageError: A file cannot be read.
     """
-    folders = _case_folders(folder)
+    folders = _distinct_folders(folder, 2)
     column = find_task(task).label_column
     classes = _classes(folder, find_task(task)) if column else {}
     cases = {}
@@ -178,32 +158,46 @@ def folder_lesions(folder: Path) -> list[LabeledCase]:
         DatasetError: The folder lacks cases or a label.
         ImageError: A file cannot be read.
     """
-    folders = _case_folders(folder, least=1)
-    return [read_labeled(path, lesion_task().id) for _, path in folders]
+    return [read_labeled(path, lesion_task().id) for _, path in _distinct_folders(folder)]
 
 
-def _case_folders(folder: Path, least: int = 2) -> list[tuple[str, Path]]:
-    """Split and folder of each case; the split is empty where the folder has none."""
+def case_folders(folder: Path) -> list[tuple[str, Path]]:
+    """The folder of each case on disk, and the name of the split's folder that it lies in; empty without splits.
+
+    Raises:
+        DatasetError: The folder is missing or holds no folders.
+    """
     if not folder.is_dir():
         raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    splits = [path for path in below if path.name in _SPLITS]
-    found = [(split.name, path) for split in splits for path in sorted(split.iterdir()) if path.is_dir()]
-    found = found or [("", path) for path in below]
-    names = [path.name for _, path in found]
-    if len(found) < least or len(set(names)) < len(names):
+
+    def below(path: Path) -> list[Path]:
+        return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+    splits = [path for path in below(folder) if path.name.lower() in SPLIT_FOLDERS]
+    found = [(split.name, path) for split in splits for path in below(split)] or [("", path) for path in below(folder)]
+    if not found:
+        raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")
+    return found
+
+
+def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]]:
+    """As `case_folders`, each case once."""
+    found = case_folders(folder)
+    if len(found) < min_count or len({path.name for _, path in found}) < len(found):
         raise DatasetError(
-            f"Folder '{folder.name}' must hold {least} or more cases, each once, but holds {len(found)}."
+            f"Folder '{folder.name}' must hold {min_count} or more cases, each once, but holds {len(found)}."
         )
     return found
 
 
 def _split(folders: Sequence[tuple[str, Path]], validation_share: float, seed: int) -> Split:
+    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     if any(split for split, _ in folders):
-        train, validation, test = (tuple(path.name for split, path in folders if split == name) for name in _SPLITS)
-        if not train:
+        for split, path in folders:
+            parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
+        if not parts["train"]:
             raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
-        return Split(train, validation, test)
+        return Split(**{part: tuple(names) for part, names in parts.items()})
     names = [path.name for _, path in folders]
     random.Random(seed).shuffle(names)
     count = min(max(round(validation_share * len(names)), 1), len(names) - 1)
@@ -217,9 +211,9 @@ def read_labeled(
 
     Args:
         path: Folder of the case.
-        task: The task.
-        names: How its masks are called.
-        category: Its class, of a classification; where nobody gave one, the mask of its lesions says whether there is
+        task: Id of the task.
+        names: File stems of its masks.
+        category: Its class, of a classification; where nobody gave one, the mask of its lesions shows whether there is
             clinically significant cancer, which is enough to measure by, though not to train.
         seed: Of the field that distorts a scan.
 

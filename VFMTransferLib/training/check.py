@@ -17,15 +17,15 @@ from typing import Literal
 import numpy as np
 
 from ..core.case import Case
-from ..core.errors import DatasetError, VFMTransferError
+from ..core.errors import VFMTransferError
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from ..io import read_case, read_mask
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
+from .cases import case_folders
 
 Severity = Literal["error", "warning", "note"]
-SPLITS = ("train", "training", "validation", "val", "test", "testing")
 # Usual ranges of prostate MRI; outside of them a number is more often wrong than rare. The limits are ours.
 _SLICES = 8
 _IN_PLANE_MM = (0.2, 3.0)
@@ -39,12 +39,9 @@ _SAME = 0.995  # correlation of these above which two images count as nearly the
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know.
+    """One thing to know of a case, or of several with commas; of the whole data set if the name is empty.
 
-    Attributes:
-        severity: `error` keeps a case from being used, `warning` should be looked at, `note` is for information.
-        case: The case, or several with commas; empty for the whole data set.
-        sentence: What must be what, what was found, what to do.
+    An `error` keeps a case from being used, a `warning` should be looked at, a `note` is for information.
     """
 
     severity: Severity
@@ -57,9 +54,7 @@ class CheckedCase:
     """What is remembered of a case; its voxels are not.
 
     Attributes:
-        name: Name of its folder.
         split: Folder of the split it lies in; empty without splits.
-        sequences: What was read.
         spacing_mm: Of each sequence (x, y, z).
         labels: File stem of each mask → its values.
         prints: Sequence → checksum of its voxels.
@@ -101,7 +96,7 @@ def check_data(
     Raises:
         DatasetError: The folder is missing or holds no folders.
     """
-    found = _case_folders(folder)
+    found = case_folders(folder)
     cases, findings = [], []
     for i, (split, path) in enumerate(found):
         on_progress(path.name, i / len(found))
@@ -118,22 +113,6 @@ def check_data(
     return DataReport(tuple(cases), tuple(findings))
 
 
-def _case_folders(folder: Path) -> list[tuple[str, Path]]:
-    if not folder.is_dir():
-        raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
-    below = _folders(folder)
-    splits = [path for path in below if path.name.lower() in SPLITS]
-    found = [(split.name, path) for split in splits for path in _folders(split)]
-    found = found or [("", path) for path in below]
-    if not found:
-        raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")
-    return found
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
 def _masks(path: Path) -> Iterator[tuple[str, Volume]]:
     """The masks of a case by file stem; files that are no mask by name are left to `read_case`."""
     for file in sorted(path.iterdir()):
@@ -142,26 +121,25 @@ def _masks(path: Path) -> Iterator[tuple[str, Volume]]:
 
 
 def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> CheckedCase:
+    # In one orientation, and without spacing and position: a new header hides nothing.
+    turned = {sequence: volume.to_nearest_lps().array for sequence, volume in case.volumes.items()}
     return CheckedCase(
         name=name,
         split=split,
         sequences=case.sequences,
         spacing_mm={sequence: volume.geometry.spacing_mm for sequence, volume in case.volumes.items()},
         labels={stem: tuple(int(value) for value in np.unique(mask.array)) for stem, mask in masks.items()},
-        prints={sequence: _print(volume) for sequence, volume in case.volumes.items()},
-        pictures={sequence: _picture(volume) for sequence, volume in case.volumes.items()},
+        prints={sequence: _print(array) for sequence, array in turned.items()},
+        pictures={sequence: _picture(array) for sequence, array in turned.items()},
     )
 
 
-def _print(volume: Volume) -> str:
-    """Checksum of the voxels in one orientation; spacing and position do not count: a new header hides nothing."""
-    turned = volume.to_nearest_lps().array
-    return hashlib.sha256(np.ascontiguousarray(turned, np.float32).tobytes()).hexdigest()
+def _print(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
 
 
-def _picture(volume: Volume) -> np.ndarray:
+def _picture(array: np.ndarray) -> np.ndarray:
     """A vector of `_SMALL`³ voxels with mean 0 and length 1."""
-    array = volume.to_nearest_lps().array
     picks = [np.linspace(0, size - 1, _SMALL).round().astype(int) for size in array.shape]
     small = np.asarray(array[np.ix_(*picks)], np.float64).ravel()
     small -= small.mean()

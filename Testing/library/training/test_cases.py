@@ -70,8 +70,9 @@ def test_a_split_is_drawn_by_its_seed_and_leaves_cases_on_both_sides(a_folder):
     assert all(len(split.train) == len(split.validation) == 1 for split in splits)
 
 
-def test_a_folder_may_say_its_splits(tmp_path):
-    for seed, split in enumerate(("train", "test")):
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "testing")])
+def test_a_folder_may_state_its_splits(tmp_path, names):
+    for seed, split in enumerate(names):
         write_case(tmp_path / split / f"p{seed}", seed, "gland")
     split = folder_studies(tmp_path, "anatomy-segmentation").split
     assert (split.train, split.validation, split.test) == (("p0",), (), ("p1",))
