@@ -123,7 +123,6 @@ def image_errors(image: Volume, truth: Volume, mask: np.ndarray, span: float) ->
     """MAE, PSNR and SSIM of an image, as every report, training and study gives them.
 
     Args:
-        image: The image.
         truth: On the same grid.
         mask: Where to measure (D, H, W).
         span: Data range: that of the truth in its whole field of view, whatever the mask is.

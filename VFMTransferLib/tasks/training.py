@@ -86,7 +86,6 @@ class OnTheFly(Protocol):
         Args:
             images: The network's channels (C, *size) there.
             start: First voxel (z, y, x) of the block.
-            generator: Source of all randomness.
 
         Returns:
             The channels (C, *size), and the target's maps (K, *size).
@@ -119,11 +118,6 @@ class TaskTraining(ABC, Generic[AnyTask]):
         The first maps are what the output is compared with, the others what the comparison needs beside it, such as
         the image that an output is added to or the weight of each voxel.
 
-        Args:
-            labeled: The case.
-            prepared: The network's input.
-            spec: The network.
-
         Returns:
             (K, D, H, W) on `prepared.geometry`, float32.
 
@@ -137,8 +131,6 @@ class TaskTraining(ABC, Generic[AnyTask]):
 
         Args:
             output: What the network gave (B, C, ...), maps at the target's size.
-            batch: The samples.
-            spec: The network.
             class_weights: Of a classification: weight of each class, so that rare ones count as much.
         """
 

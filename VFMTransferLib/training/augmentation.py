@@ -120,8 +120,6 @@ def random_knots(
     Args:
         patch: Voxels (D, H, W) of the view.
         spacing_mm: Their spacing (x, y, z).
-        generator: Source of all randomness.
-        how: Sizes and probabilities.
 
     Returns:
         Millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z); the first and
@@ -172,8 +170,6 @@ def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Aug
     Args:
         image: (D, H, W), about mean 0 and deviation 1.
         inside: (D, H, W), bool: where the scan has voxels; elsewhere the result is 0.
-        generator: Source of all randomness.
-        how: Sizes and probabilities.
 
     Returns:
         Image (D, H, W), about mean 0 and deviation 1 but for a change of level.

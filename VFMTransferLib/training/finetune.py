@@ -94,9 +94,6 @@ def finetune_config(
     """How the study fine-tunes a family on a task, the same for both arms.
 
     Args:
-        family: The encoder's family.
-        task: The task.
-        split: Which cases train.
         steps: Optimizer steps.
         seed: Of head, order and samples.
         encoder: A network whose encoder's size to take, instead of the demonstration's.
@@ -169,12 +166,9 @@ def finetune(
 
     Args:
         config: The configuration, the same for both arms.
-        dataset: The cases.
-        folder: Where the checkpoint lies.
         init: The pretrained arm's encoders; the scratch arm has none.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
         context: This process's share of each batch; all of it by default.
-        on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The finished run; `average` holds the weights to ship, and the history the validation cases' scores, the primary
@@ -264,9 +258,7 @@ def write_arm(
     """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
 
     Args:
-        config: The configuration.
         run: The finished training; its averaged weights are written, as fp16.
-        dataset: The cases.
         folder: The bundle's folder; its name is the bundle's.
         data: What the cases are, for the record.
         init: The pretrained arm's encoders; None of the scratch arm.

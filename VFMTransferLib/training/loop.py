@@ -65,7 +65,6 @@ def draw_samples(
     Args:
         context: This process's share of the batch.
         batch: Samples of all processes.
-        seed: The run's.
         step: Number of the step.
         sample: Draws the sample of a number, 0 .. batch - 1.
     """
@@ -158,12 +157,7 @@ def build_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW
 
 
 class Learner(nn.Module):
-    """A network with its loss: one forward pass gives the loss, so that processes can share its gradient.
-
-    Args:
-        network: The network.
-        loss: Its loss.
-    """
+    """A network with its loss: one forward pass gives the loss, so that processes can share its gradient."""
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -225,10 +219,7 @@ class Run:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
         Args:
-            path: The checkpoint.
             identity: As for `save`.
-            batches: The batch of each step.
-            seed: The run's.
             measure: What enters the history, from the losses of the steps since it was last asked.
             measure_every: Steps between measurements; the last step is measured too.
             on_progress: Called with a line of text and the part that is done, by the first process.
@@ -300,7 +291,6 @@ class Run:
         """Write a checkpoint, whole or not at all; of several processes the first one does.
 
         Args:
-            path: The file.
             identity: From `run_identity`; a checkpoint of another run is not resumed.
         """
         if not self.context.is_first:

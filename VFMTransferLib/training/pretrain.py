@@ -72,9 +72,7 @@ def pretrain_config(
     """How the study pretrains.
 
     Args:
-        pretext: The pretext task.
         steps: Optimizer steps.
-        seed: Of all randomness.
         batch: Views a step; the pretext task's own number by default.
         precision: As `Schedule`.
     """
@@ -99,13 +97,10 @@ def pretrain(
     """Learn a pretext task, or go on where it was stopped.
 
     Args:
-        config: The configuration.
         cases: The cases; a sequence that one lacks is a channel of zeros, but not for networks of slices. A pretext
             task of tissues takes cases of lesion segmentation whose gland is known.
-        folder: Where the checkpoint lies.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
         context: This process's share of each batch; all of it by default.
-        on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The finished run; `config.pretext.pretrained(run.average)` is what fine-tuning starts from.
@@ -155,8 +150,6 @@ def write_pretrained(
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
     Args:
-        config: The configuration.
-        run: The finished run.
         folder: The bundle's folder; its name is the bundle's.
         data: What the cases are, for the record.
         cases: They themselves.

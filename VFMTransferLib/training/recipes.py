@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ..bundles.bundle import Bundle
+from ..bundles.bundle import Bundle, model_card
 from ..bundles.metadata import spec_from_json
 from ..core.decoding import from_json
 from ..core.errors import BundleError, DatasetError
@@ -36,7 +36,6 @@ from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
 from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
 from .loop import Progress, Schedule, checkpoint_folder
-from .model_cards import recipe_card
 from .pretrain import PretrainConfig, pretrain
 from .validation import ValidationCases
 
@@ -44,6 +43,7 @@ FORMAT = 2
 ENCODER = "encoder.safetensors"
 _MEASUREMENTS = 3  # of a training, on whole images
 _HALF = 0.5
+_OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")  # on model cards
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class RecipePretraining:
     """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms.
 
     Attributes:
-        pretext: The pretext task; one of images alone.
-        schedule, augmentation, phantom_share: As `PretrainConfig`.
+        pretext: One of images alone.
         settings: Values of the pretext task's own settings that differ from its defaults.
     """
 
@@ -95,8 +94,7 @@ class References:
     """Further masks of the prostate on which the finished networks are measured; they choose and train nothing.
 
     Attributes:
-        cases: Names of the cases.
-        masks: File stems of the masks; a case may lack some.
+        masks: File stems; a case may lack some.
         notes: What to know about the masks, for the model card.
     """
 
@@ -110,17 +108,10 @@ class Recipe:
     """Everything that decides a pair of bundles, but for the images and a pretraining from elsewhere.
 
     Attributes:
-        format: Version of this file's layout.
-        name: Name of the bundles, before the arm.
-        title: Title of the bundles, before the arm.
-        task: The task.
-        encoder: The encoder's family.
+        name, title: Of the bundles, before the arm.
+        encoder: Name of the family.
         seed: Of all randomness, and of the fields that distort scans.
-        steps: Optimizer steps.
-        precision: `float32` or `bfloat16`.
         split: Real cases, folders of the data; those that test are measured and choose nothing.
-        masks: How their masks are called.
-        phantoms: The phantoms.
         phantom_share: Part of the samples that show one, where real cases train too.
         license: Of the weights, an SPDX identifier.
         attribution: Whose images and masks trained the networks, for the model card.
@@ -192,6 +183,57 @@ class Recipe:
             phantom_share=self.phantom_share if self.split.train else 0.0,
             measure_every=self.measure_every or max(self.steps // _MEASUREMENTS, 1),
         )
+
+    def card(self, bundle: Bundle) -> str:
+        """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
+        sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]
+        sections += ["## Training", self._training(bundle), self.attribution, "## Measured"]
+        for part, found in bundle.metrics.items():
+            sections += [f"**{part[0].upper()}{part[1:]}**", *self._measured(found)]
+        notes = self.references.notes if self.references else ()
+        sections += [*notes, "## Limits", "\n".join(f"- {limit}" for limit in self.limits)]
+        return "\n\n".join(sections) + "\n"
+
+    def _training(self, bundle: Bundle) -> str:
+        start = bundle.training["start"]
+        source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
+        soft = self.soft_labels
+        softening = (
+            f"Each label is the mean of that mask and the prediction of a network that was trained without the case "
+            f"({soft.folds} folds), unless these two agree to a Dice below {soft.min_agreement:g}. "
+            if soft
+            else ""
+        )
+        return (
+            f"From {source}; {bundle.training['data']}. {softening}{self.steps} steps, seed {self.seed}, "
+            f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that chose "
+            f"nothing, but are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
+            "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
+        )
+
+    def _measured(self, found: Mapping[str, Any]) -> list[str]:
+        """Table of cases and their mean, each value before that of the naive baseline, and notes on it."""
+        task, naive = TASKS[self.task], found.get("trivial", {})
+        names = [name for name in task.card_measures if any(name in values for values in found["cases"].values())]
+
+        def row(case: str, *values: Mapping[str, float]) -> str:
+            cells = (f"{one[name]:.4g}" if name in one else "" for name in names for one in values)
+            return f"| {' | '.join([case, *cells])} |"
+
+        table = [f"| {' | '.join(['case', *(f'{name}: network | naive' for name in names)])} |"]
+        table += ["|" + "---|" * (1 + 2 * len(names))]
+        table += [row(case, values, naive.get("cases", {}).get(case, {})) for case, values in found["cases"].items()]
+        table += [row("mean", found["cohort"], naive.get("cohort", {}))]
+        notes = [f"Primary: {task.metric}, {'higher' if task.higher_is_better else 'lower'} is better."]
+        if "what" in naive:
+            notes.append(f"Naive baseline: {naive['what']}.")
+        statistics = [f"{name} {found['cohort'][name]:.3f}" for name in _OF_COHORT if name in found["cohort"]]
+        if statistics:
+            notes.append(f"Of all cases: {', '.join(statistics)}.")
+        if "uncalibrated" in found:
+            before = ", ".join(f"{name} {value:.3f}" for name, value in found["uncalibrated"].items())
+            notes.append(f"Before calibration: {before}.")
+        return ["\n".join(table), " ".join(notes)]
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -280,10 +322,7 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: Prog
     """Pretrain the recipe's encoder on its training cases, without their labels.
 
     Args:
-        recipe: The recipe.
         data: Folder with a folder of images for each training case.
-        work: Where checkpoint and encoder go.
-        on_progress: Called with a line of text and the part that is done.
 
     Returns:
         The file of the encoder's weights, by its own tensor names.
@@ -333,10 +372,8 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | 
     """Read the real cases and make the phantoms.
 
     Args:
-        recipe: The recipe.
         data: Folder with a folder for each real case.
         work: Where phantoms are kept, so that each is made once.
-        on_progress: Called with a line of text and the part that is done.
 
     Raises:
         DatasetError: A case or a label is missing.
@@ -396,11 +433,8 @@ def train_arm(
 
     Args:
         recipe: The recipe, the same for both arms.
-        data: From `recipe_data`.
-        arm: Which arm.
         work: Folder of bundles and checkpoints; both arms share the soft labels in it.
         init: The pretrained arm's encoders; the scratch arm has none.
-        on_progress: Called with a line of text and the part that is done.
 
     Raises:
         CheckpointError: The initialization has another encoder, or `work` holds a checkpoint of another recipe.
@@ -427,13 +461,7 @@ def train_arm(
         license=recipe.license,
         title=recipe.title,
         more_cases=data.references,
-        card=lambda bundle: recipe_card(
-            bundle,
-            training=_training_sentences(recipe, bundle),
-            attribution=recipe.attribution,
-            notes=recipe.references.notes if recipe.references else (),
-            limits=recipe.limits,
-        ),
+        card=recipe.card,
     )
 
 
@@ -445,11 +473,8 @@ def soften_labels(
     Each fold is trained from scratch, so that neither arm has a part in its labels.
 
     Args:
-        how: How.
         config: The fine-tuning whose labels are wanted.
         data: The cases; labels of phantoms are exact and stay.
-        folder: Where the folds' checkpoints lie.
-        on_progress: Called with a line of text and the part that is done.
 
     Returns:
         All cases, those of the training split with soft labels.
@@ -493,23 +518,3 @@ def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
         return case
     soft = (1 - how.weight) * mask.array.astype(np.float32) + how.weight * predicted
     return replace(case, masks={Label.PROSTATE: mask.with_array(soft.astype(np.float32))})
-
-
-def _training_sentences(recipe: Recipe, bundle: Bundle) -> str:
-    """What trained a bundle, for its model card."""
-    start = bundle.training["start"]
-    source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
-    seconds = bundle.training.get("seconds", 0.0)
-    soft = recipe.soft_labels
-    softening = (
-        f"Each label is the mean of that mask and the prediction of a network that was trained without the case "
-        f"({soft.folds} folds), unless these two agree to a Dice below {soft.min_agreement:g}. "
-        if soft
-        else ""
-    )
-    return (
-        f"From {source}; {bundle.training['data']}. {softening}{recipe.steps} steps, seed {recipe.seed}, "
-        f"{seconds / 60:.0f} minutes of one processor core. Real cases that chose nothing, but are measured: "
-        f"{', '.join(recipe.split.test) or 'none'}. Both arms differ in the encoder's initial weights only. Made by "
-        "`make bundles`; the configuration is in `configs/metadata.json`."
-    )

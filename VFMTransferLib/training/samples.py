@@ -133,7 +133,6 @@ def crop_samples(
 
     Args:
         case: A sequence that it lacks is a channel of zeros.
-        spec: The network.
         masks: Mask or probability of each structure that is learned, on any grid.
         center: Mask of the prostate that the crop lies around, as at prediction where it is known; by default the crop
             is the image's middle.
@@ -379,7 +378,6 @@ def slice_samples(
 
     Args:
         case: The case; `spec` states the sequences it must have.
-        spec: A network of slices.
         gland: Mask of the prostate, any grid, by which the input is normalized and centered as at prediction; its
             slices are shown more often than the others.
         classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it; slices

@@ -49,12 +49,7 @@ class NetworkSession:
 
 
 class ValidationCases:
-    """Cases with their truth, prepared once, on which networks of one kind are validated.
-
-    Args:
-        spec: The networks.
-        cases: The cases.
-    """
+    """Cases with their truth, prepared once, on which networks of one kind are validated."""
 
     def __init__(self, spec: ModelSpec, cases: Iterable[LabeledCase]) -> None:
         self.spec = spec

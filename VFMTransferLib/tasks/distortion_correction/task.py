@@ -186,7 +186,6 @@ def warp(volume: Volume, field_mm: np.ndarray, grid: Geometry, name: str | None 
     """A volume on its own grid whose point p shows what lay at p + d(p), linearly.
 
     Args:
-        volume: The image.
         field_mm: LPS vectors (D, H, W, 3) on `grid`; there is no displacement outside of it.
         grid: Grid of the field.
         name: Name of the result; the volume's by default.

@@ -137,7 +137,6 @@ class OnTheFlyDistortion:
         Args:
             images: The network's channels (C, *size); those of diffusion are replaced.
             start: First voxel (z, y, x) of the block.
-            generator: Source of all randomness.
 
         Returns:
             Input (C, *size), and the target's maps (4, *size) as `DistortionTraining` describes them.
