@@ -406,9 +406,15 @@ class Task(ABC):
         """Name → method without a trained network, such as a registration, that a study may set beside networks."""
         return {}
 
-    def baseline_source(self) -> Provenance:
-        """Where a result of the naive baseline comes from."""
-        return Provenance(self.baseline, self.baseline.replace("-", " "), "trivial", "", "none", "cpu")
+    def baseline_result(self, labeled: LabeledCase, **found: Any) -> Result:
+        """A result of the naive baseline."""
+        source = Provenance(self.baseline, self.baseline.replace("-", " "), "trivial", "", "none", "cpu")
+        return Result(labeled.case.id, self.id, source, **found)
+
+    def require_training(self, training: Sequence[LabeledCase]) -> None:
+        """Raise where the naive baseline has no training cases to learn from."""
+        if not training:
+            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
 
     # Training.
 

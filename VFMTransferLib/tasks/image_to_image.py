@@ -94,7 +94,7 @@ class ImageTask(Task):
         def baseline(labeled: LabeledCase) -> Result:
             image = self.start_image(labeled.case)
             images = {self.outputs[0]: image.with_array(np.maximum(image.array, 0))}
-            return Result(labeled.case.id, self.id, self.baseline_source(), images=images)
+            return self.baseline_result(labeled, images=images)
 
         return baseline
 

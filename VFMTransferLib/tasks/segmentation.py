@@ -80,6 +80,11 @@ def label_values(spec: ModelSpec) -> dict[str, int]:
     return {str(n): i for i, n in enumerate(spec.labels, start=first) if n != Label.BACKGROUND}
 
 
+def soft_mask(mask: Volume) -> Volume:
+    """A mask as 0 and 1 in single precision, of which interpolation gives how much of a voxel it covers."""
+    return mask.with_array((mask.array > 0).astype(np.float32))
+
+
 def labels_of(result: Result) -> Volume:
     """The label map of a result of a segmentation."""
     if result.labels is None:

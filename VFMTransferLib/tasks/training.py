@@ -66,15 +66,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     targets = [sample.target for sample in samples]
     if targets[0].ndim > 1:
         count = max(target.shape[1] for target in targets)
-        targets = [_filled_up(target, count) for target in targets]
+        unknown = [t.new_full((t.shape[0], count - t.shape[1], *t.shape[2:]), UNKNOWN) for t in targets]
+        targets = [torch.cat(pair, dim=1) for pair in zip(targets, unknown, strict=True)]
     return Batch(inputs, torch.cat(targets), tuple(sample.phase_axis for sample in samples))
-
-
-def _filled_up(target: Tensor, count: int) -> Tensor:
-    if target.shape[1] == count:
-        return target
-    unknown = target.new_full((target.shape[0], count - target.shape[1], *target.shape[2:]), UNKNOWN)
-    return torch.cat([target, unknown], dim=1)
 
 
 class OnTheFly(Protocol):
@@ -192,12 +186,7 @@ class ResidualTraining(TaskTraining[ImageTask]):
 
 @dataclass(frozen=True)
 class Objective:
-    """What training lowers for one network.
-
-    Attributes:
-        spec: The network.
-        class_weights: Of a classification: weight of each class.
-    """
+    """What training lowers for one network; a classification weighs its classes."""
 
     spec: ModelSpec
     class_weights: tuple[float, ...] = ()
@@ -212,18 +201,17 @@ class Objective:
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """How wrong a network is on a batch; of an auxiliary head too, which counts less."""
-        training = task_of(self.spec).training()
-        main, *auxiliary = self._outputs(network, batch)
-        total = training.loss(main, batch, self.spec, self.class_weights)
-        for output in auxiliary:
-            total = total + AUXILIARY_WEIGHT * training.loss(output, batch, self.spec, self.class_weights)
-        return total
-
-    def _outputs(self, network: nn.Module, batch: Batch) -> list[Tensor]:
-        """The network's outputs, maps at the target's size."""
-        size = batch.target.shape[2:]
-        outputs = family_of(self.spec).training_outputs(network, self.spec, batch.inputs, size)
-        return [resize(output, size) if output.ndim > 2 and output.shape[2:] != size else output for output in outputs]
+        training, size = task_of(self.spec).training(), batch.target.shape[2:]
+        main, *auxiliary = (
+            training.loss(
+                resize(output, size) if output.ndim > 2 and output.shape[2:] != size else output,
+                batch,
+                self.spec,
+                self.class_weights,
+            )
+            for output in family_of(self.spec).training_outputs(network, self.spec, batch.inputs, size)
+        )
+        return sum((AUXILIARY_WEIGHT * loss for loss in auxiliary), start=main)
 
 
 def class_weights(categories: Iterable[int], count: int) -> tuple[float, ...]:

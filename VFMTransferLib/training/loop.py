@@ -174,9 +174,7 @@ class Run:
     """Where a training stands.
 
     Attributes:
-        network: The network, as the optimizer has left it.
-        optimizer: The optimizer.
-        schedule: The schedule.
+        network: As the optimizer has left it.
         learner: The network with its loss, as `context` has set it up.
         context: This process's share of each batch.
         average: Name → averaged tensor.
@@ -241,16 +239,11 @@ class Run:
             if self.step % self.schedule.checkpoint_every == 0 or finished:
                 self.save(path, identity)
                 if on_progress is not None and self.context.is_first:
-                    on_progress(self._line(), self.step / self.schedule.steps)
+                    latest = self.history[-1] if self.history else {}
+                    values = ", ".join(f"{key} {value:.3f}" for key, value in latest.items() if key != "step")
+                    line = f"step {self.step}" + (f", at {latest['step']:.0f}: {values}" if latest else "")
+                    on_progress(line, self.step / self.schedule.steps)
         self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
-
-    def _line(self) -> str:
-        """Where the run stands, in one line."""
-        if not self.history:
-            return f"step {self.step}"
-        latest = self.history[-1]
-        values = ", ".join(f"{key} {value:.3f}" for key, value in latest.items() if key != "step")
-        return f"step {self.step}, at {latest['step']:.0f}: {values}"
 
     def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
         """Go one step down the mean loss of all parts of a batch, and average the weights.

@@ -39,13 +39,8 @@ class NetworkSession:
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         """The network's output for arrays of one batch."""
         with torch.inference_mode():
-            inputs = (torch.from_numpy(array).to(self._placed) for array in arrays)
-            return self.network(*inputs).float().cpu().numpy()
-
-    @property
-    def _placed(self) -> torch.device:
-        """Where the network is."""
-        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+            device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+            return self.network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
 
 
 class ValidationCases:

@@ -64,8 +64,7 @@ class AdcTranslation(ImageTask):
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """The mean ADC of the training cases, inside and outside of the gland, whose true mask it is given."""
-        if not training:
-            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
+        self.require_training(training)
         inside, outside = (np.concatenate(parts) for parts in zip(*map(_adc_of_tissue, training), strict=True))
         if not len(inside) or not len(outside):
             raise DatasetError(
@@ -77,7 +76,7 @@ class AdcTranslation(ImageTask):
             grid = labeled.case[MRSequence.T2W].geometry
             gland = _gland(labeled).resample_to(grid, "nearest").array > 0
             adc = Volume(means[gland.astype(int)], grid, ADC_SYNTHETIC)
-            return Result(labeled.case.id, self.id, self.baseline_source(), images={ADC_SYNTHETIC: adc})
+            return self.baseline_result(labeled, images={ADC_SYNTHETIC: adc})
 
         return baseline
 

@@ -18,7 +18,7 @@ from ...core.volume import Geometry, Volume
 from ...metrics.arrays import dice, hausdorff95_mm
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite
 from ..lesions import CONNECTIVITY, read_label_map
-from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, structures_of, sum_of
+from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, soft_mask, structures_of, sum_of
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -106,11 +106,11 @@ class AnatomySegmentation(SegmentationTask):
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """The mean shape of the training cases' glands, in the middle of the image."""
-        if not training:
-            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
+        self.require_training(training)
         zones = ZONES if all(zone in one.masks for one in training for zone in ZONES) else (Label.PROSTATE,)
         shares: list[np.ndarray] = [
-            np.stack([_centered(one.masks[zone], _box(one)) for one in training]).mean(axis=0) for zone in zones
+            np.stack([soft_mask(one.masks[zone]).resample_to(_box(one)).array for one in training]).mean(axis=0)
+            for zone in zones
         ]
 
         def baseline(labeled: LabeledCase) -> Result:
@@ -122,8 +122,9 @@ class AnatomySegmentation(SegmentationTask):
             stacked = np.stack([volume.array for volume in placed.values()])
             labels = np.where(stacked.sum(axis=0) > _HALF, stacked.argmax(axis=0) + 1, 0).astype(np.uint8)
             values = {name: number for number, name in enumerate(placed, start=1)}
-            source = self.baseline_source()
-            return Result(labeled.case.id, self.id, source, values, Volume(labels, grid, "labels"), placed)
+            return self.baseline_result(
+                labeled, label_values=values, labels=Volume(labels, grid, "labels"), probabilities=placed
+            )
 
         return baseline
 
@@ -159,10 +160,6 @@ def _box(labeled: LabeledCase) -> Geometry:
     corner = seen.center_mm - direction @ ((np.array(_SHAPE_SIZE) - 1) / 2 * np.array(_SHAPE_SPACING_MM))
     x, y, z = (float(v) for v in corner)
     return Geometry(_SHAPE_SIZE, _SHAPE_SPACING_MM, (x, y, z), seen.direction)
-
-
-def _centered(mask: Volume, box: Geometry) -> np.ndarray:
-    return mask.with_array((mask.array > 0).astype(np.float32)).resample_to(box).array
 
 
 TASK = AnatomySegmentation()

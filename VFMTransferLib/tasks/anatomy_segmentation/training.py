@@ -16,7 +16,8 @@ from ...core.volume import Volume
 from ...encoders.base import ModelSpec
 from ...encoders.layers import soft_dice_loss
 from ..base import LabeledCase
-from ..training import UNKNOWN, Batch, TaskTraining, stacked
+from ..segmentation import soft_mask
+from ..training import UNKNOWN, Batch, TaskTraining
 from .task import ZONES, AnatomySegmentation
 
 
@@ -24,12 +25,12 @@ class AnatomyTraining(TaskTraining[AnatomySegmentation]):
     """Maps: probability of prostate, peripheral and transition zone; zones are `UNKNOWN` where they are unknown."""
 
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
-        unknown = np.full(prepared.geometry.shape, UNKNOWN, np.float32)
-        zones_known = all(label in labeled.masks for label in ZONES)
-        return stacked(
-            _share(labeled.masks[Label.PROSTATE], prepared),
-            *(_share(labeled.masks[zone], prepared) if zones_known else unknown for zone in ZONES),
-        )
+        grid, known = prepared.geometry, [Label.PROSTATE]
+        if all(zone in labeled.masks for zone in ZONES):
+            known += ZONES
+        maps = np.full((1 + len(ZONES), *grid.shape), UNKNOWN, np.float32)
+        maps[: len(known)] = [soft_mask(labeled.masks[label]).resample_to(grid).array for label in known]
+        return maps
 
     def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
         """The prostate, then both zones where they are known."""
@@ -53,12 +54,6 @@ class AnatomyTraining(TaskTraining[AnatomySegmentation]):
                 share = rows.float().mean()
                 losses.append(share * anatomy_loss(output[rows].transpose(0, 1), maps[rows].transpose(0, 1)))
         return torch.stack(losses).sum()
-
-
-def _share(mask: Volume, prepared: Prepared) -> np.ndarray:
-    """How much of each voxel a mask covers, as linear interpolation sees it."""
-    soft = mask.with_array((mask.array > 0).astype(np.float32))
-    return soft.resample_to(prepared.geometry).array
 
 
 def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.errors import DatasetError
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
@@ -134,15 +133,11 @@ class Classification(Task):
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """How often each class is among the training cases."""
-        if not training:
-            raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
+        self.require_training(training)
         categories = [labeled.category for labeled in training]
         prior = {name: categories.count(name) / len(categories) for name in PI_RADS}
 
-        def baseline(labeled: LabeledCase) -> Result:
-            return Result(labeled.case.id, self.id, self.baseline_source(), class_probabilities=dict(prior))
-
-        return baseline
+        return lambda labeled: self.baseline_result(labeled, class_probabilities=dict(prior))
 
     def training(self) -> ClassificationTraining:
         from .training import ClassificationTraining

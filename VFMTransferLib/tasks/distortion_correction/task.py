@@ -132,8 +132,7 @@ class DistortionCorrection(ImageTask):
             hbv, adc = labeled.case[MRSequence.HBV], labeled.case[MRSequence.ADC]
             field_mm = np.zeros((*hbv.geometry.shape, 3), np.float32)
             images = {HBV_CORRECTED: hbv, ADC_CORRECTED: adc}
-            source = self.baseline_source()
-            return Result(labeled.case.id, self.id, source, images=images, displacement_mm=field_mm)
+            return self.baseline_result(labeled, images=images, displacement_mm=field_mm)
 
         return baseline
 
@@ -223,7 +222,8 @@ def displacement_along(case: Case, grid: Geometry, axis: int) -> np.ndarray:
     mesh = [max(round(extent / control), 1) for extent, control in zip(grid.extent_mm, _CONTROL_MM, strict=True)]
     spline = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
     found = _method(spline, axis).Execute(fixed, moving)
-    field = sitk.TransformToDisplacementField(found, sitk.sitkVectorFloat64, *_lattice(fixed))
+    lattice = fixed.GetSize(), fixed.GetOrigin(), fixed.GetSpacing(), fixed.GetDirection()
+    field = sitk.TransformToDisplacementField(found, sitk.sitkVectorFloat64, *lattice)
     return np.ascontiguousarray(sitk.GetArrayFromImage(field)[..., axis], np.float32)
 
 
@@ -250,10 +250,6 @@ def _straight(array: np.ndarray, grid: Geometry) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
     image.SetSpacing(grid.spacing_mm)
     return image
-
-
-def _lattice(image: sitk.Image) -> tuple:
-    return image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
 
 
 TASK = DistortionCorrection()

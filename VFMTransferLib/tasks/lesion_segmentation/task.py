@@ -88,7 +88,7 @@ class LesionSegmentation(SegmentationTask):
             nothing = t2w.with_array(np.zeros(t2w.geometry.shape, np.uint8))
             improbable = {str(Label.CSPCA): t2w.with_array(np.zeros(t2w.geometry.shape, np.float32))}
             values = {str(Label.CSPCA): 1}
-            return Result(labeled.case.id, self.id, self.baseline_source(), values, nothing, improbable)
+            return self.baseline_result(labeled, label_values=values, labels=nothing, probabilities=improbable)
 
         return baseline
 

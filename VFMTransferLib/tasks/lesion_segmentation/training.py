@@ -15,6 +15,7 @@ from ...encoders.base import ModelSpec
 from ...encoders.layers import CLASS_WEIGHTS, soft_dice_loss, tissue_loss
 from ..base import LabeledCase
 from ..lesions import class_map
+from ..segmentation import soft_mask
 from ..training import Batch, TaskTraining, stacked
 from .task import LesionSegmentation
 
@@ -37,9 +38,7 @@ class LesionTraining(TaskTraining[LesionSegmentation]):
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """The share of a patch that is clinically significant cancer."""
-        cancer = labeled.masks[Label.CSPCA]
-        soft = cancer.with_array((cancer.array > 0).astype(np.float32))
-        wanted = soft.resample_to(prepared.geometry).array
+        wanted = soft_mask(labeled.masks[Label.CSPCA]).resample_to(prepared.geometry).array
         return wanted, np.ones_like(wanted)
 
 
