@@ -58,10 +58,7 @@ class FinetuneConfig:
     """Everything that decides what fine-tuning yields, but for the cases and the initialization.
 
     Attributes:
-        model: The network.
         split: Which cases train; the others choose nothing.
-        schedule: How long and how fast.
-        augmentation: How far a sample may go from its case.
         seed: Of head, order and samples.
         drop_path: Stochastic depth of the encoder.
         phantom_share: Part of the samples that show a phantom.
@@ -93,12 +90,7 @@ def finetune_config(
 ) -> FinetuneConfig:
     """How the study fine-tunes a family on a task, the same for both arms.
 
-    Args:
-        steps: Optimizer steps.
-        seed: Of head, order and samples.
-        encoder: A network whose encoder's size to take, instead of the demonstration's.
-        batch: Samples a step; the study's own number by default.
-        precision: As `Schedule`.
+    An `encoder` is a network whose encoder's size is taken instead of the demonstration's.
     """
     encoders = find_family(family)
     spec = encoders.network_for(TASKS[task])
@@ -123,7 +115,7 @@ class Initialization:
     """Pretrained encoders, from which the pretrained arm starts; the scratch arm has none.
 
     Attributes:
-        weights: From `encoders.encoder_weights`.
+        weights: From `encoders.weights.encoder_weights`.
         record: Where they come from, for a bundle's record.
         spec: The network that was pretrained, where it is known.
     """
@@ -165,7 +157,7 @@ def finetune(
     """Fine-tune one arm, or go on where it was stopped.
 
     Args:
-        config: The configuration, the same for both arms.
+        folder: Where the checkpoint lies.
         init: The pretrained arm's encoders; the scratch arm has none.
         phantoms: Further cases, shown in `config.phantom_share` of the samples.
         context: This process's share of each batch; all of it by default.
@@ -204,8 +196,7 @@ def finetune(
         scores = validation.scores(averaged_network(run, config.model).to(context.device))
         return {"loss": losses[-1], **finite({SCORE: scores.primary, **scores.cohort})}
 
-    arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
-    weights = {} if init is None else init.weights
+    arm, weights = (Arm.SCRATCH, {}) if init is None else (Arm.PRETRAINED, init.weights)
     run.train(
         folder / CHECKPOINT,
         run_identity(config, context, arm, weights=weights),
@@ -272,7 +263,15 @@ def write_arm(
     validation = ValidationCases(spec, dataset.of(config.split.validation))
     calibration = task_of(spec).fit_calibration(validation.scores(network).cases)
     training = dataset.of(config.split.train)
-    parts = _measured_parts(config, dataset) | dict(more_cases or {})
+    parts: dict[str, list[LabeledCase]] = {}
+    for part, names in (("validation", config.split.validation), ("test", config.split.test)):
+        phantoms = [case for case in dataset.of(names) if case.is_phantom]
+        real = [case for case in dataset.of(names) if not case.is_phantom]
+        if phantoms and real:
+            parts |= {f"{part}, phantoms": phantoms, f"{part}, real cases": real}
+        elif phantoms or real:
+            parts[part] = phantoms or real
+    parts |= more_cases or {}
     document = to_json(config)
     del document["model"]  # the bundle states it itself
     bundle = Bundle(
@@ -296,19 +295,6 @@ def write_arm(
     )
     text = None if card is None else card(bundle)
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
-
-
-def _measured_parts(config: FinetuneConfig, dataset: StudySet) -> dict[str, list[LabeledCase]]:
-    """The cases that are measured, by what they are for; phantoms apart from real ones where there are both."""
-    parts: dict[str, list[LabeledCase]] = {}
-    for name, cases in (("validation", config.split.validation), ("test", config.split.test)):
-        phantoms = [case for case in dataset.of(cases) if case.is_phantom]
-        real = [case for case in dataset.of(cases) if not case.is_phantom]
-        if phantoms and real:
-            parts |= {f"{name}, phantoms": phantoms, f"{name}, real cases": real}
-        elif phantoms or real:
-            parts[name] = phantoms or real
-    return parts
 
 
 def _measured(

@@ -51,8 +51,6 @@ class PretrainConfig:
 
     Attributes:
         pretext: The pretext task, with its network.
-        schedule: How long and how fast.
-        augmentation: How far a view may go from its case.
         seed: Of weights, order, views, and of what is random in the pretext task.
         batch: Views a step, of all processes.
         phantom_share: Part of the views that show a phantom.
@@ -69,13 +67,7 @@ class PretrainConfig:
 def pretrain_config(
     pretext: PretextTask, *, steps: int, seed: int = 0, batch: int | None = None, precision: str = "float32"
 ) -> PretrainConfig:
-    """How the study pretrains.
-
-    Args:
-        steps: Optimizer steps.
-        batch: Views a step; the pretext task's own number by default.
-        precision: As `Schedule`.
-    """
+    """How the study pretrains; a step has the pretext task's own number of views unless `batch` says otherwise."""
     return PretrainConfig(
         pretext,
         Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
@@ -150,9 +142,8 @@ def write_pretrained(
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
     Args:
-        folder: The bundle's folder; its name is the bundle's.
+        folder: Its name is the bundle's.
         data: What the cases are, for the record.
-        cases: They themselves.
     """
     pretext, spec = config.pretext, config.pretext.spec
     weights: dict[str, Tensor] = pretext.pretrained(run.average)
