@@ -93,7 +93,12 @@ def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tens
     """
     rotation = torch.eye(3)
     for axis, largest in enumerate(how.rotation_deg):
-        rotation = rotation @ _rotation(axis, math.radians(float(uniform(generator, -largest, largest))))
+        angle = math.radians(float(uniform(generator, -largest, largest)))
+        a, b = (k for k in range(3) if k != axis)
+        about_axis = torch.eye(3)
+        about_axis[a, a] = about_axis[b, b] = math.cos(angle)
+        about_axis[a, b], about_axis[b, a] = -math.sin(angle), math.sin(angle)
+        rotation = rotation @ about_axis
     common = uniform(generator, -how.log_scale, how.log_scale)
     own = uniform(generator, -how.log_axis_scale, how.log_axis_scale, 3)
     scales = torch.exp(common + own)
@@ -101,15 +106,6 @@ def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tens
         scales[0] = -scales[0]
     shift = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm)
     return rotation * scales, shift
-
-
-def _rotation(axis: int, angle: float) -> Tensor:
-    """Rotation matrix about an axis of (x, y, z)."""
-    a, b = [k for k in range(3) if k != axis]
-    matrix = torch.eye(3)
-    matrix[a, a] = matrix[b, b] = math.cos(angle)
-    matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
-    return matrix
 
 
 def random_knots(

@@ -86,12 +86,7 @@ class DataReport:
 def check_data(
     folder: Path, task: str, on_progress: Callable[[str, float], None] = lambda stage, fraction: None
 ) -> DataReport:
-    """Look at every case of a folder; nothing is changed.
-
-    Args:
-        folder: Holds a folder for each case, or `train`, `validation`, `test` with such folders.
-        task: What the data are meant for; says which sequences each case must have.
-        on_progress: Called with the case's name and the fraction that is done.
+    """Read every case of a folder, laid out as for `training.cases`, that is meant for a task; nothing is changed.
 
     Raises:
         DatasetError: The folder is missing or holds no folders.
@@ -102,22 +97,21 @@ def check_data(
         on_progress(path.name, i / len(found))
         try:
             case = read_case(path)
-            masks = dict(_masks(path))
+            # Files that are no mask by name are left to `read_case`.
+            files = [file for file in sorted(path.iterdir()) if is_image_name(file.name)]
+            masks = {image_stem(f.name): read_mask(f) for f in files if _MASK_WORDS.search(f.name.lower())}
         except VFMTransferError as error:
             findings.append(Finding("error", path.name, str(error)))
             continue
         cases.append(_remembered(case, masks, path.name, split))
         findings += _findings_of_case(case, masks, path.name, task)
-    findings += [*_spacing_outliers(cases), *_duplicates(cases), *_shared_patients(cases), *_split_sizes(cases)]
+    findings += [*_spacing_outliers(cases), *_duplicates(cases), *_shared_patients(cases)]
+    splits = Counter(case.split for case in cases if case.split)
+    if splits:
+        shown = ", ".join(f"{name} {count}" for name, count in splits.items())
+        findings.append(Finding("note", "", f"Splits: {shown}."))
     on_progress("done", 1.0)
     return DataReport(tuple(cases), tuple(findings))
-
-
-def _masks(path: Path) -> Iterator[tuple[str, Volume]]:
-    """The masks of a case by file stem; files that are no mask by name are left to `read_case`."""
-    for file in sorted(path.iterdir()):
-        if is_image_name(file.name) and _MASK_WORDS.search(file.name.lower()):
-            yield image_stem(file.name), read_mask(file)
 
 
 def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> CheckedCase:
@@ -129,13 +123,12 @@ def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> 
         sequences=case.sequences,
         spacing_mm={sequence: volume.geometry.spacing_mm for sequence, volume in case.volumes.items()},
         labels={stem: tuple(int(value) for value in np.unique(mask.array)) for stem, mask in masks.items()},
-        prints={sequence: _print(array) for sequence, array in turned.items()},
+        prints={
+            sequence: hashlib.sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
+            for sequence, array in turned.items()
+        },
         pictures={sequence: _picture(array) for sequence, array in turned.items()},
     )
-
-
-def _print(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
 
 
 def _picture(array: np.ndarray) -> np.ndarray:
@@ -167,9 +160,8 @@ def _grid_findings(volume: Volume, sequence: Sequence, name: str) -> Iterator[Fi
     if grid.size[2] < _SLICES:
         yield Finding("warning", name, f"{sequence} has {grid.size[2]} slices; the prostate needs at least {_SLICES}.")
     x, y, z = grid.spacing_mm
-    if not all(_IN_PLANE_MM[0] <= step <= _IN_PLANE_MM[1] for step in (x, y)) or not (
-        _THICKNESS_MM[0] <= z <= _THICKNESS_MM[1]
-    ):
+    limits = (_IN_PLANE_MM, _IN_PLANE_MM, _THICKNESS_MM)
+    if not all(low <= step <= high for step, (low, high) in zip(grid.spacing_mm, limits, strict=True)):
         yield Finding("warning", name, f"{sequence} has voxels of {x:.2f} x {y:.2f} x {z:.2f} mm. Is it axial?")
 
 
@@ -213,23 +205,14 @@ def _duplicates(cases: list[CheckedCase]) -> Iterator[Finding]:
 
 def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
     """Names as `<patient>_<study>`, where all names are of this form: one patient must not be in two splits."""
-    parts = [re.fullmatch(r"([^_]+)_[^_]+", case.name) for case in cases]
-    if not cases or not all(parts):
+    if not all(re.fullmatch(r"[^_]+_[^_]+", case.name) for case in cases):
         return
-    splits = defaultdict(set)
-    for part, case in zip(parts, cases, strict=True):
-        splits[part[1] if part else ""].add(case.split)
-    for patient, where in sorted(splits.items()):
+    of_patient = defaultdict(list)
+    for case in cases:
+        of_patient[case.name.split("_")[0]].append(case)
+    for _, group in sorted(of_patient.items()):
+        where = sorted({case.split for case in group})
         if len(where) > 1:
-            named = ", ".join(case.name for case in cases if case.name.startswith(f"{patient}_"))
-            yield Finding(
-                "error",
-                named,
-                f"These look like one patient's, by their names, but lie in {' and '.join(sorted(where))}.",
-            )
-
-
-def _split_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:
-    splits = Counter(case.split for case in cases if case.split)
-    if splits:
-        yield Finding("note", "", f"Splits: {', '.join(f'{name} {count}' for name, count in splits.items())}.")
+            names = ", ".join(case.name for case in group)
+            sentence = f"These look like one patient's, by their names, but lie in {' and '.join(where)}."
+            yield Finding("error", names, sentence)
