@@ -165,7 +165,7 @@ def case_folders(folder: Path) -> list[tuple[str, Path]]:
     """The folder of each case on disk, and the name of the split's folder that it lies in; empty without splits.
 
     Raises:
-        DatasetError: The folder is missing or holds no folders.
+        DatasetError: The folder is missing.
     """
     if not folder.is_dir():
         raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
@@ -174,10 +174,7 @@ def case_folders(folder: Path) -> list[tuple[str, Path]]:
         return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
     splits = [path for path in below(folder) if path.name.lower() in SPLIT_FOLDERS]
-    found = [(split.name, path) for split in splits for path in below(split)] or [("", path) for path in below(folder)]
-    if not found:
-        raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")
-    return found
+    return [(split.name, path) for split in splits for path in below(split)] or [("", path) for path in below(folder)]
 
 
 def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]]:

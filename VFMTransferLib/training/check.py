@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ..core.case import Case
-from ..core.errors import VFMTransferError
+from ..core.errors import DatasetError, VFMTransferError
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from ..io import read_case, read_mask
@@ -92,6 +92,8 @@ def check_data(
         DatasetError: The folder is missing or holds no folders.
     """
     found = case_folders(folder)
+    if not found:
+        raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")
     cases, findings = [], []
     for i, (split, path) in enumerate(found):
         on_progress(path.name, i / len(found))
