@@ -20,8 +20,9 @@ def test_the_row_of_encoder_and_task_becomes_a_sentence(tmp_path):
         encoding="utf-8",
     )
     assert transferNote("profound", ANATOMY, summary) == (
-        "In this project's study, starting profound from pretrained weights changed the Dice of anatomy segmentation "
-        "by +4.3 % (95 % interval 1.0 to 7.5 %); above 0 is better. It saves 3.0 device-hours a fine-tuning."
+        "In this project's transfer study, starting ProFound from pretrained weights changed the Dice of anatomy "
+        "segmentation by +4.3 % (95 % interval 1.0 to 7.5 %); above 0 is better. It saves 3.0 device-hours a "
+        "fine-tuning."
     )
     assert transferNote("provicnet", ANATOMY, summary) == ""
 

@@ -82,7 +82,7 @@ def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):
     assert ui.progressBLabel.text.startswith("Done in ")
     assert (ui.runButton.enabled, ui.cancelButton.enabled, ui.studyCollapsibleButton.enabled) == (True, False, True)
     assert [arm.bundle for arm in logic.lastRun.arms] == [PRETRAINED, SCRATCH]
-    assert any("A: The network works" in line for line in ui.logTextEdit.lines)
+    assert any("A: Running the network" in line for line in ui.logTextEdit.lines)
 
 
 def test_one_network_alone_has_one_row(panel, ui, loop, logic, t2w):

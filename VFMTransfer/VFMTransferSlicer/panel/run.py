@@ -33,7 +33,7 @@ def stageTitle(stage: str) -> str:
         "images": _("Reading the images"),
         "read": _("Loading the network"),
         "preprocess": _("Preparing the images"),
-        "infer": _("The network works"),
+        "infer": _("Running the network"),
         "postprocess": _("Finishing the result"),
         "write": _("Writing the result"),
         "compare": _("Comparing both"),

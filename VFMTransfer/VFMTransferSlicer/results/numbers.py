@@ -16,6 +16,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 import VFMTransferLib
 from VFMTransferLib.core.terms import Label
+from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.evaluation.measures import ALL_CLASSES, KINDS, Between, Kind
 from VFMTransferLib.evaluation.titles import label_title, place_title, subject_title, unit_title
 from VFMTransferLib.tasks import TASKS
@@ -222,13 +223,13 @@ def transferNote(encoder: str, task: str, summary: Path = SUMMARY) -> str:
 
 
 def _sentence(row: dict[str, str]) -> str:
-    title = TASKS[row["task"]].title.lower()
+    encoder, title = FAMILIES[row["encoder"]].title, TASKS[row["task"]].title.lower()
     metric = KINDS[row["metric"]].title if row["metric"] in KINDS else row["metric"]
     interval = (
         f" (95 % interval {float(row['rpg_low']):.1f} to {float(row['rpg_high']):.1f} %)" if row["rpg_low"] else ""
     )
     sentence = (
-        f"In this project's study, starting {row['encoder']} from pretrained weights changed the {metric} of {title} "
+        f"In this project's transfer study, starting {encoder} from pretrained weights changed the {metric} of {title} "
         f"by {float(row['rpg_percent']):+.1f} %{interval}; above 0 is better"
     )
     if not row["device_hours_saved"]:

@@ -61,19 +61,19 @@ def startOf(bundle: Bundle) -> str:
 
 
 def trainedOn(bundle: Bundle) -> str:
-    """On how many studies it was trained, as far as its metadata say."""
+    """On how many cases it was trained, as far as its metadata say."""
     training = bundle.training
     recipe = training.get("recipe", training.get("config", training))
     split = recipe.get("split", {}) if isinstance(recipe, dict) else {}
     names = split.get("train") if isinstance(split, dict) else None
     names = names if isinstance(names, list) else []
-    studies = [name for name in names if not str(name).startswith("phantom-")]
+    cases = [name for name in names if not str(name).startswith("phantom-")]
     phantoms = recipe.get("phantoms", {}) if isinstance(recipe, dict) else {}
     count = phantoms.get("count") if isinstance(phantoms, dict) else None
-    if count is None:  # a study's arm says it in words
-        said = re.search(r"(\d+) phantoms", str(training.get("data", "")))
-        count = int(said[1]) if said else len(names) - len(studies)
-    parts = [_plural(len(studies), "study", "studies")] if studies else []
+    if count is None:  # an arm of a transfer study states it in words
+        stated = re.search(r"(\d+) phantoms", str(training.get("data", "")))
+        count = int(stated[1]) if stated else len(names) - len(cases)
+    parts = [_plural(len(cases), "case", "cases")] if cases else []
     parts += [_plural(count, "phantom", "phantoms")] if isinstance(count, int) and count > 0 else []
     return f"Trained on {' and '.join(parts)}" if parts else "Training data: see its card"
 
