@@ -19,8 +19,8 @@ from in_slicer import MODULE, waitFor
 
 from VFMTransferSlicer.workers.process import theWorker
 
-SIZE = (1500, 950)
-QUALITY = 72  # below 250 KB each
+SIZE = (1500, 1010)
+QUALITY = 70  # below 250 KB each
 SECTIONS = ("study", "networks", "advanced", "log", "results", "view", "reading", "setup")
 
 
@@ -35,6 +35,7 @@ class Photographer:
         self._folder = folder
         self._window = slicer.util.mainWindow()
         self._window.resize(*SIZE)
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)  # whatever was last
         slicer.util.setDataProbeVisible(False)
         slicer.util.selectModule(MODULE)
         widget = slicer.util.getModuleWidget(MODULE)
