@@ -118,6 +118,7 @@ class PanelTest(unittest.TestCase):
             self.skipTest("The panel is clicked where there is a main window.")
         requireRuntime(self)
         slicer.mrmlScene.Clear()
+        waitFor(lambda: not ownViews(), "The end of a former test's views")
         slicer.util.selectModule(MODULE)
         slicer.app.processEvents()
         self.ui = slicer.util.childWidgetVariables(slicer.util.getModuleWidget(MODULE).parent)

@@ -3,6 +3,8 @@
 import slicer
 from in_slicer import PAIR, PanelTest, waitFor
 
+from VFMTransferLib.bundles.catalog import default_pair
+from VFMTransferLib.tasks import TASKS
 from VFMTransferSlicer.views.layout import TWO_ROWS_ID
 
 
@@ -39,6 +41,20 @@ class ClickTest(PanelTest):
         self.ui.fadeSlider.value = 0.5
         self.ui.secondRowCheckBox.click()
         slicer.app.processEvents()
+
+    def test_the_pair_of_each_task_runs(self):
+        self.chooseStudy()
+        for task in TASKS:
+            with self.subTest(task=task):
+                combo = self.ui.taskComboBox
+                combo.setCurrentIndex(combo.findData(task))
+                combo.activated(combo.currentIndex)  # Qt emits it for the user only
+                self.assertTrue(self.ui.runButton.enabled, self.ui.runButton.toolTip)
+                self.assertEqual(self.runBoth(), "done", self.failures)
+                run = self.logic.lastRun
+                self.assertEqual(run.task, task)
+                self.assertEqual([arm.bundle for arm in run.arms], [bundle.name for bundle in default_pair(task)])
+                self.assertGreater(self.ui.resultsTable.rowCount, 0)
 
     def test_run_says_what_is_missing(self):
         self.assertFalse(self.ui.runButton.enabled)
