@@ -38,7 +38,7 @@ class Placed:
 
 
 def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
-    """Resample a reference by position where its grid is another, and say so.
+    """Resample a reference by position where its grid is another, with a note.
 
     Args:
         reference: Label map or image.

@@ -40,8 +40,8 @@ _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
 _LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
 AGREEMENT = "Agreement of A with B"
 ERROR = "Against the reference"
-NO_REFERENCE = "No reference is known for this case: agreement of A with B does not say which of them is right."
-WITH_REFERENCE = "Agreement of A with B is no accuracy; only the columns against the reference say how right each is."
+NO_REFERENCE = "No reference is known for this case: agreement of A with B does not show which of them is right."
+WITH_REFERENCE = "Agreement of A with B is no accuracy; only the columns against the reference show the error of each."
 _WHO = {
     Between.A: "A",
     Between.B: "B",

@@ -234,7 +234,7 @@ def referenceOf(
         volume: As for `maskOf`.
         folder: The job's folder.
         name: What to call the file.
-        spec: Of the first network, which says what its values mean.
+        spec: Of the first network, which defines its values.
 
     Raises:
         ImageError: A segment is not recognized as one of the network's labels, or the node is of the wrong kind.

@@ -247,8 +247,8 @@ COLUMNS = {
     Between.B_REFERENCE: "B vs reference",
     Between.INPUT_REFERENCE: "Input vs reference",
 }
-AGREEMENT = "A vs B is agreement, not accuracy: it does not say which of the two is right."
-ONLY_REFERENCE = "Only the columns against the reference say how right each is."
+AGREEMENT = "A vs B is agreement, not accuracy: it does not show which of the two is right."
+ONLY_REFERENCE = "Only the columns against the reference show the error of each."
 CALIBRATION = (
     "Probabilities are as the networks give them. It is not known here whether they are calibrated, that is, whether "
     "of all cases with 0.7 seven in ten are positive."

@@ -100,8 +100,8 @@ def test_zones_that_nobody_knows_are_unknown_and_only_the_gland_counts():
     gland_alone = replace(study, masks={Label.PROSTATE: study.masks[Label.PROSTATE]})
     maps = TASKS[gland_alone.task].training().targets(gland_alone, prepare_labeled(study, spec), spec)
     assert (maps[1:] == -1).all()
-    lesson, other = samples_of(study, spec), samples_of(gland_alone, spec)
-    samples = [one.sample(Generator().manual_seed(3), NO_AUGMENTATION) for one in (lesson, other)]
+    both, alone = samples_of(study, spec), samples_of(gland_alone, spec)
+    samples = [one.sample(Generator().manual_seed(3), NO_AUGMENTATION) for one in (both, alone)]
     network = build_network(spec).eval()
     both = Objective(spec).loss(network, collate(samples))
     apart = [Objective(spec).loss(network, collate([sample])) for sample in samples]
