@@ -114,9 +114,10 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _run_one(args: argparse.Namespace, pair: Pair, folder: Path, on_progress: OnProgress) -> Answer:
     from ..evaluation.comparison import comparison_document
+    from ..evaluation.titles import quantity_title
 
     comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
-    lines = [f"{m.title}, {m.subject}, {m.between}: {m.text} {m.unit}".rstrip() for m in comparison.measures]
+    lines = [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
     return comparison_document(comparison), [*lines, str(args.output / page.name)]
 
 
@@ -208,10 +209,10 @@ def _part(on_progress: OnProgress, index: int, count: int, case_id: str) -> OnPr
 def _row_text(row: CohortRow) -> str:
     """A measure over all cases; for a pair the mean of each arm before the mean of their difference."""
     from ..evaluation.measures import KINDS
+    from ..evaluation.titles import quantity_title
 
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
     arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""
     against = ", A with B" if row.between == "a-b" else " against the reference" if "reference" in row.between else ""
-    unit = f" {row.unit}" if row.unit else ""
-    title = KINDS[row.measure].title
-    return f"{title}, {row.subject}{against}: {arms}{row.mean:.3f}{interval}{unit} (cases: {row.cases})"
+    title, mean = KINDS[row.measure].title, quantity_title(f"{arms}{row.mean:.3f}{interval}", row.unit)
+    return f"{title}, {row.subject}{against}: {mean} (cases: {row.cases})"

@@ -44,9 +44,10 @@ def unit_title(unit: str) -> str:
 
 
 def quantity_title(value: str, unit: str) -> str:
-    """A number with its unit; a power of ten is a factor."""
-    factor = "× " if unit.startswith("1e") else ""
-    return f"{value} {factor}{unit_title(unit)}" if unit else value
+    """A number with its unit, a power of ten as a factor; `n/a` has no unit."""
+    if not unit or value == "n/a":
+        return value
+    return f"{value} {'× ' if unit.startswith('1e') else ''}{unit_title(unit)}"
 
 
 def place_title(point_mm: Iterable[float]) -> str:

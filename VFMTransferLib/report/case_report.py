@@ -193,7 +193,7 @@ def _shown(comparison: Comparison, kind: str, subject: str, between: Between) ->
     found = _find(comparison, kind, subject, between)
     if found is None:
         return "–"
-    return quantity_title(found.text, found.unit) if found.text != "n/a" else "n/a"
+    return quantity_title(found.text, found.unit)
 
 
 @dataclass(frozen=True)
