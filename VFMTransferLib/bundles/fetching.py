@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from ..core import __version__
 from ..core.errors import DownloadError
 from ..core.files import writing
-from ..core.terms import RESEARCH_USE, Sequence
+from ..core.terms import RESEARCH_USE, OnProgress, Sequence
 from .archive import is_bundle_zip, license_of
 from .bundle import Bundle, file_sha256
 from .catalog import user_folder
@@ -47,8 +47,6 @@ _NO_LICENSE = (
 _PUBLISHED_LICENSES = {
     "huggingface.co/pimed/ProViCNet/": f"Weights of ProViCNet, by pimed: MIT license. {RESEARCH_USE}",
 }
-
-OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

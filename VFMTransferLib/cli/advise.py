@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.terms import RESEARCH_USE
+from ..core.terms import RESEARCH_USE, OnProgress
 from ..tasks import TASKS
-from .shared import Commands, OnProgress, add_command, add_json, print_json, progress_bar
+from .shared import Commands, add_command, add_json, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..training.cases import StudySet

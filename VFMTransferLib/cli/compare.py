@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BundleError, VFMTransferError
+from ..core.terms import OnProgress
 from ..tasks import DEFAULT_TASK
 from .shared import (
     Commands,
-    OnProgress,
     add_command,
     add_json,
     add_output,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OutOfMemoryError, VFMTransferError, is_out_of_memory
+from ..core.terms import OnProgress
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
@@ -106,9 +107,6 @@ def require_address_space() -> None:
             f"The process must be allowed {MIN_GIB} GiB of memory, but is limited to {limit / GIB:.1f} GiB. "
             "Raise the limit (ulimit -v)."
         )
-
-
-OnProgress = Callable[[str, float], None]
 
 
 @contextmanager

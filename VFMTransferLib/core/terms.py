@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 RESEARCH_USE = "For research use only. Not a medical device; not for clinical decisions."
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done, and the part of the whole that is done (0 to 1); what it raises stops the work."""
 
 
 class Sequence(StrEnum):

@@ -19,7 +19,7 @@ from ..core.case import Case
 from ..core.errors import BundleError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
-from ..core.terms import Label, Sequence
+from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare
@@ -31,7 +31,6 @@ from .windows import infer
 
 __all__ = ["CasePredictor", "PredictOptions", "predict", "save_result"]
 
-OnProgress = Callable[[str, float], None]
 OpenNetwork = Callable[[Bundle], Session]
 
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)

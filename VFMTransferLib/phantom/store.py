@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ import numpy as np
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, writing
-from ..core.terms import Label
+from ..core.terms import Label, OnProgress
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Triple, Volume
 from .diffusion import DiffusionStudy
 from .gland import Lesion
 from .phantom import VERSION, Phantom, make_phantom
 
-OnProgress = Callable[[str, float], None]
 _RECORD = "record"
 _LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
 _SHOWN_DIGITS = 8

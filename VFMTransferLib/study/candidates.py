@@ -8,7 +8,7 @@ configuration, its pretrainings, its training cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..bundles.metadata import METADATA
 from ..bundles.weights import bundle_encoder_weights
 from ..core.errors import DatasetError
 from ..core.files import writing
+from ..core.terms import OnProgress
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import pretrained_network
 from ..tasks import TASKS, lesion_task
@@ -40,7 +41,6 @@ from .workspace import Workspace
 STEPS = 400  # of the fine-tuning that is asked about; only its learning rate and batch are used
 PHANTOM_COUNT = 8  # of pretraining's phantoms, made again
 _STUDY = "Study"
-OnProgress = Callable[[str, float], None]
 
 
 def _pretext_of(bundle: Bundle) -> str:

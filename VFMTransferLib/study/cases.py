@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from ..core.terms import OnProgress
 from ..phantom import Phantom
 from ..phantom.store import PhantomGroups, PhantomStore
 from ..tasks import TASKS
@@ -15,7 +15,6 @@ from ..training.cases import Split, StudySet, read_labeled
 from .config import StudyConfig
 from .workspace import Workspace
 
-OnProgress = Callable[[str, float], None]
 _MAX_KEPT = 2  # tasks whose cases a worker keeps in memory
 
 

@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..core.terms import Arm
+from ..core.terms import Arm, OnProgress
 from ..encoders.weights import pretrained_network
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet
@@ -41,7 +41,6 @@ from .distance import MIN_CASES, unpaired_mmd2
 from .features import ENCODER, PatchTable, encoder_features, feature_cases, patch_tables
 from .forecast import EstimateRow
 
-OnProgress = Callable[[str, float], None]
 TRIAL_STEPS = 20
 MAX_CASES = 24  # that are used; more make an answer slow, and it changes little
 RANDOM_ENCODERS = 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..core import __version__
 from ..core.decoding import to_json
 from ..core.files import write_file
 from ..core.result import Result
+from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
@@ -43,7 +44,6 @@ from .features import distance_rows, encoder_features, feature_cases
 from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, sha256_of, write_result
 from .workspace import Workspace
 
-OnProgress = Callable[[str, float], None]
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
 _ONE_AT_A_TIME = threading.Lock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import DatasetError
+from ..core.terms import OnProgress
 from ..core.volume import Triple
 from ..io import read_case
 from ..phantom import Phantom, make_phantom
@@ -34,7 +35,6 @@ SPLIT_FOLDERS = {
     **{"test": "test", "testing": "test"},
 }
 _LEFT_RIGHT = 0
-OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import bundle_encoder_weights, read_weights
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
-from ..core.terms import Arm
+from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import load_encoder
@@ -32,17 +32,7 @@ from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
 from .cases import Split, StudySet
 from .distributed import DistributedContext
-from .loop import (
-    BUNDLE_VERSION,
-    CHECKPOINT,
-    Progress,
-    Run,
-    Schedule,
-    choose_case,
-    draw_samples,
-    run_identity,
-    run_record,
-)
+from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
 from .samples import samples_of
 from .validation import ValidationCases
 
@@ -152,7 +142,7 @@ def finetune(
     init: Initialization | None = None,
     phantoms: Iterable[LabeledCase] = (),
     context: DistributedContext | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Run:
     """Fine-tune one arm, or go on where it was stopped.
 

@@ -24,6 +24,7 @@ from torch import Generator, Tensor, nn
 from ..core.decoding import to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file
+from ..core.terms import OnProgress
 from .distributed import DistributedContext
 
 BUNDLE_VERSION = "1.0.0"  # of what is trained here
@@ -33,7 +34,6 @@ _VERSION = "random streams 2"
 # What a stream of random numbers is for; the first key of each, so that no two streams are alike.
 _ORDER, _PHANTOMS, _SAMPLE, _PART = range(4)
 
-Progress = Callable[[str, float], None]
 # The network and what of a batch the step shows it → the loss.
 Loss = Callable[..., Tensor]
 # Number of a step → this process's parts of its batch, each what the loss takes beside the network.
@@ -212,7 +212,7 @@ class Run:
         *,
         measure: Callable[[list[float]], Mapping[str, float]],
         measure_every: int,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
 

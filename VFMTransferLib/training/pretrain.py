@@ -19,6 +19,7 @@ from ..bundles.onnx_export import export_onnx
 from ..core.case import Case
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
+from ..core.terms import OnProgress
 from ..encoders import build_network
 from ..encoders.pretext import PretextTask, View
 from ..encoders.weights import encoder_weights, load_encoder
@@ -29,7 +30,6 @@ from .distributed import DistributedContext
 from .loop import (
     BUNDLE_VERSION,
     CHECKPOINT,
-    Progress,
     Run,
     Schedule,
     choose_case,
@@ -84,7 +84,7 @@ def pretrain(
     *,
     phantoms: Iterable[Case | LabeledCase] = (),
     context: DistributedContext | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Run:
     """Learn a pretext task, or go on where it was stopped.
 

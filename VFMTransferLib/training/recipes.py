@@ -22,7 +22,7 @@ from ..core.decoding import from_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file
 from ..core.result import Result
-from ..core.terms import Arm, Label
+from ..core.terms import Arm, Label, OnProgress
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
@@ -35,7 +35,7 @@ from ..tasks.lesions import read_label_map
 from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
 from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
-from .loop import Progress, Schedule, checkpoint_folder
+from .loop import Schedule, checkpoint_folder
 from .pretrain import PretrainConfig, pretrain
 from .validation import ValidationCases
 
@@ -318,7 +318,7 @@ def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: Progress | None = None) -> Path:
+def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> Path:
     """Pretrain the recipe's encoder on its training cases, without their labels.
 
     Args:
@@ -368,7 +368,7 @@ class RecipeData:
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)
 
 
-def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | None = None) -> RecipeData:
+def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> RecipeData:
     """Read the real cases and make the phantoms.
 
     Args:
@@ -394,7 +394,7 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: Progress | 
     return RecipeData(StudySet(split, {**real, **phantoms}), shown, _reference_cases(recipe, data))
 
 
-def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: Progress | None) -> list[Any]:
+def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Any]:
     """The phantoms of a group, kept in the work folder."""
     how = recipe.phantoms
     store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=how.full_resolution)
@@ -427,7 +427,7 @@ def train_arm(
     arm: Arm,
     work: Path,
     init: Initialization | None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle.
 
@@ -466,7 +466,7 @@ def train_arm(
 
 
 def soften_labels(
-    how: SoftLabels, config: FinetuneConfig, data: RecipeData, folder: Path, on_progress: Progress | None = None
+    how: SoftLabels, config: FinetuneConfig, data: RecipeData, folder: Path, on_progress: OnProgress | None = None
 ) -> StudySet:
     """Replace the training cases' masks of the prostate by soft ones.
 
