@@ -196,7 +196,7 @@ def test_synthetic_images_say_so_wherever_they_are_dropped(views, side_by_side, 
 def test_corners_name_the_network_and_the_use(views, side_by_side, run):
     side_by_side.show(run)
     text = words(views.renderer(B)).split("\n")
-    assert text[:2] == ["B", "A network, scratch, from scratch"]
+    assert text[:2] == ["B", "From scratch: A network, scratch"]
     assert RESEARCH_TEXT in text
     assert "A only" in words(views.renderer(DIFFERENCE))
 
@@ -341,7 +341,7 @@ def test_blinded_the_segmentation_under_the_mouse_names_no_network(views, side_b
 def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
     side_by_side.show(run, order=(1, 0), isBlinded=True)
     side_by_side.show(run, order=(1, 0))
-    assert words(views.renderer(A)).startswith("B\nA network, scratch")
+    assert words(views.renderer(A)).startswith("B\nFrom scratch: A network, scratch")
     assert seen_in(views, run.arms[1].segmentation) == {A}
 
 

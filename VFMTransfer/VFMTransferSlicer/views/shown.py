@@ -104,10 +104,10 @@ def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
 
 
 def _networkOf(run: RunInScene, index: int) -> str:
-    """`A, pretrained` and the bundle's title: letters stay with the networks, whichever view they are in."""
+    """Where the weights started, then the bundle's title: a narrow view cuts off the end of a line."""
     arm = run.arms[index]
     start = _ARMS.get(arm.numbers["model"].get("arm"), "")
-    return armTitle(arm) if not start or start in armTitle(arm) else f"{armTitle(arm)}, {start}"
+    return f"{start.capitalize()}: {armTitle(arm).removesuffix(f', {start}')}" if start else armTitle(arm)
 
 
 def _scaleOf(difference: Difference) -> str:
