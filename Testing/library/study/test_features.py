@@ -12,7 +12,7 @@ from specs import ViTSpec
 from study_examples import CELLS, FAMILIES, a_study, tiny_study_spec
 
 from VFMTransferLib.core.placement import cut
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.provicnet.spec import encoder_prefixes
 from VFMTransferLib.encoders.weights import encoder_weights, pretrained_network
@@ -59,7 +59,7 @@ def test_every_task_has_features_of_each_layer(family, task):
 
 
 def test_profounds_features_are_its_maps_averages_by_hand():
-    spec = a_spec("profound", TaskId.SUPER_RESOLUTION)
+    spec = a_spec("profound", "super-resolution")
     network, case = a_network(spec), cases_of(spec)[0]
     sums = {}
     for start in case.starts:
@@ -78,7 +78,7 @@ def test_profounds_features_are_its_maps_averages_by_hand():
 
 def test_provicnets_features_are_its_patch_tokens_averages_by_hand():
     """The fusion of three, walked through block by block; cls, registers and positions are no patches."""
-    spec = a_spec("provicnet", TaskId.LESION_SEGMENTATION)
+    spec = a_spec("provicnet", "lesion-segmentation")
     network, case = a_network(spec), cases_of(spec)[0]
     depth = case.prepared.array.shape[1]
     found = encoder_features(network, spec, [case])
@@ -108,7 +108,7 @@ def test_provicnets_features_are_its_patch_tokens_averages_by_hand():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_encoder_that_stayed_has_no_distance(family):
-    spec = a_spec(family, TaskId.ADC_TRANSLATION)
+    spec = a_spec(family, "adc-translation")
     found = [encoder_features(a_network(spec), spec, cases_of(spec)) for _ in range(2)]
     rows = distance_rows(*found, family, spec.task, seed=4)
     assert [row.layer for row in rows] == list(found[0])
@@ -126,7 +126,7 @@ def test_an_encoder_that_stayed_has_no_distance(family):
     ],
 )
 def test_where_weights_moved_features_move_and_before_it_they_do_not(family, part, unmoved):
-    spec = a_spec(family, TaskId.SUPER_RESOLUTION)
+    spec = a_spec(family, "super-resolution")
     network, cases = a_network(spec), cases_of(spec)
     before = encoder_features(network, spec, cases)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_where_weights_moved_features_move_and_before_it_they_do_not(family, par
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_looking_at_features_changes_nothing(family):
-    spec = a_spec(family, TaskId.DISTORTION_CORRECTION)
+    spec = a_spec(family, "distortion-correction")
     network, case = a_network(spec), cases_of(spec)[0]
     inputs = [torch.from_numpy(array) for array in _inputs(case, spec)]
     with torch.inference_mode():
@@ -158,7 +158,7 @@ def _inputs(case, spec):
 
 
 def test_inference_feeds_the_network_what_features_are_taken_from():
-    spec = a_spec("provicnet", TaskId.CLASSIFICATION)
+    spec = a_spec("provicnet", "classification")
     case, seen = cases_of(spec)[0], []
 
     def run(*arrays):
@@ -172,7 +172,7 @@ def test_inference_feeds_the_network_what_features_are_taken_from():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_windows_are_few_fixed_and_show_the_gland(family):
-    task = TaskId.SUPER_RESOLUTION
+    task = "super-resolution"
     spec, study = a_spec(family, task), a_study(task)
     case, again = (feature_cases([study], spec, most_windows=2)[0] for _ in range(2))
     assert case.starts == again.starts
@@ -184,7 +184,7 @@ def test_the_windows_are_few_fixed_and_show_the_gland(family):
 
 
 def test_of_a_gland_voxels_are_counted_window_by_window():
-    task = TaskId.SUPER_RESOLUTION
+    task = "super-resolution"
     spec, study = a_spec("profound", task), a_study(task)
     case = cases_of(spec, (0,))[0]
     inside = study.gland.resample_to(case.prepared.geometry, "nearest").array > 0
@@ -201,7 +201,7 @@ def test_of_a_gland_voxels_are_counted_window_by_window():
 
 
 def test_features_need_a_network_in_evaluation_mode():
-    spec = a_spec("profound", TaskId.CLASSIFICATION)
+    spec = a_spec("profound", "classification")
     with pytest.raises(ValueError, match="evaluation mode"):
         encoder_features(build_network(spec), spec, cases_of(spec, (0,)))
 
@@ -209,12 +209,12 @@ def test_features_need_a_network_in_evaluation_mode():
 def test_distances_need_the_same_layers():
     features = {"encoder": np.eye(4)}
     with pytest.raises(ValueError, match="same layers"):
-        distance_rows(features, {"stage-1": np.eye(4)}, "profound", TaskId.CLASSIFICATION, 0)
+        distance_rows(features, {"stage-1": np.eye(4)}, "profound", "classification", 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pretrained_network_has_the_given_encoders(family):
-    spec = a_spec(family, TaskId.CLASSIFICATION)
+    spec = a_spec(family, "classification")
     weights = encoder_weights(a_network(spec, seed=7).state_dict(), spec)
     network = pretrained_network(spec, weights)
     assert not network.training

@@ -6,52 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from images import an_adc, an_hbv
-from prediction_cases import SOURCE, a_small_case, decode, with_preprocess
-from scipy import ndimage
-from specs import prepare
+from prediction_cases import SOURCE, decode
+from task_cases import a_scan, prepared_for
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import DatasetError, MissingSequenceError
-from VFMTransferLib.core.terms import Label, Sequence, TaskId
-from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import activated, slice_axis
 from VFMTransferLib.tasks.super_resolution.task import doubled_in_plane
-
-COS, SIN = np.cos(0.3), np.sin(0.3)
-# Runs to the left, to anterior and up, tilted about x; odd in one axis.
-GRID = Geometry((31, 40, 6), (0.8, 0.9, 3.0), (5.0, 30.0, -9.0), (1, 0, 0, 0, -COS, -SIN, 0, -SIN, COS))
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
-
-
-def prepared_for(case, task: str, **changes):
-    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
-    return prepare(case, spec), spec
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return make_phantom(5, t2w_spacing_mm=(3.0, 3.0, 4.0), full_resolution=True, lesions=2)
-
-
-def a_smooth(volume: Volume) -> Volume:
-    """On a wider grid, so that what moves stays inside."""
-    grid = Geometry((48, 40, 5), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0))
-    y, x = np.indices(grid.shape[1:])
-    bump = np.exp(-(((x - 24) / 10) ** 2 + ((y - 20) / 8) ** 2))
-    return Volume(np.float32(bump * volume.array.mean() + 1) * np.ones(grid.shape, np.float32), grid, volume.name)
-
-
-def a_scan(seed: int = 0) -> Case:
-    rng = np.random.default_rng(seed)
-    t2w = Volume(np.float32(100 + ndimage.gaussian_filter(rng.normal(0, 200, GRID.shape), 1.0)), GRID, "t2w")
-    return Case("scan", {Sequence.T2W: t2w, Sequence.HBV: a_smooth(an_hbv()), Sequence.ADC: a_smooth(an_adc())})
 
 
 def test_softmax_and_sigmoid_by_hand():
@@ -75,7 +39,7 @@ def test_unknown_phase_axis_is_refused(a_case):
         decode(np.zeros((1, *prepared.region.shape), np.float32), prepared, a_case, spec, SOURCE, phase_axis="j")
 
 
-@pytest.mark.parametrize("task", list(TaskId))
+@pytest.mark.parametrize("task", list(TASKS))
 def test_a_network_sees_the_tasks_sequences_and_no_mask(phantom, task):
     study = TASKS[task].from_phantom(phantom)
     assert study.case.sequences == TASKS[task].sequences
@@ -84,31 +48,31 @@ def test_a_network_sees_the_tasks_sequences_and_no_mask(phantom, task):
 
 
 def test_phantoms_hold_the_truth_of_segmentation_and_classification(phantom):
-    anatomy = TASKS[TaskId.ANATOMY_SEGMENTATION].from_phantom(phantom).masks
+    anatomy = TASKS["anatomy-segmentation"].from_phantom(phantom).masks
     zones = anatomy[Label.PERIPHERAL_ZONE].array + anatomy[Label.TRANSITION_ZONE].array
     np.testing.assert_array_equal(zones, anatomy[Label.PROSTATE].array)
-    lesion = TASKS[TaskId.LESION_SEGMENTATION].from_phantom(phantom)
+    lesion = TASKS["lesion-segmentation"].from_phantom(phantom)
     np.testing.assert_array_equal(lesion.masks[Label.CSPCA].array, phantom.lesion.array >= 2)
     assert lesion.is_significant == phantom.clinically_significant
-    assert TASKS[TaskId.CLASSIFICATION].from_phantom(phantom).category == f"PI-RADS {phantom.pirads}"
+    assert TASKS["classification"].from_phantom(phantom).category == f"PI-RADS {phantom.pirads}"
 
 
 def test_a_phantom_without_its_twin_is_refused(phantom):
     with pytest.raises(DatasetError, match="full_resolution=True"):
-        TASKS[TaskId.SUPER_RESOLUTION].from_phantom(replace(phantom, t2w_full_resolution=None))
+        TASKS["super-resolution"].from_phantom(replace(phantom, t2w_full_resolution=None))
     with pytest.raises(DatasetError, match="with hbv and adc"):
-        TASKS[TaskId.ADC_TRANSLATION].from_phantom(replace(phantom, diffusion=None))
+        TASKS["adc-translation"].from_phantom(replace(phantom, diffusion=None))
 
 
 def test_a_scan_holds_no_labels_and_no_image_that_it_lacks():
     with pytest.raises(DatasetError, match="needs labels"):
-        TASKS[TaskId.LESION_SEGMENTATION].from_scan(a_scan())
+        TASKS["lesion-segmentation"].from_scan(a_scan())
     t2w_alone = Case("scan", {Sequence.T2W: a_scan()[Sequence.T2W]})
     with pytest.raises(MissingSequenceError):
-        TASKS[TaskId.DISTORTION_CORRECTION].from_scan(t2w_alone)
+        TASKS["distortion-correction"].from_scan(t2w_alone)
 
 
-@pytest.mark.parametrize("task", list(TaskId))
+@pytest.mark.parametrize("task", list(TASKS))
 def test_cut_around_the_gland_every_voxel_stays_where_it_was(phantom, task):
     whole = TASKS[task].from_phantom(phantom)
     part = TASKS[task].around_gland(whole, 60.0)
@@ -123,4 +87,4 @@ def test_cut_around_the_gland_every_voxel_stays_where_it_was(phantom, task):
 
 def test_a_case_without_gland_cannot_be_cut_around_it():
     with pytest.raises(DatasetError, match="mask of the prostate"):
-        TASKS[TaskId.ADC_TRANSLATION].around_gland(TASKS[TaskId.ADC_TRANSLATION].from_scan(a_scan()), 60.0)
+        TASKS["adc-translation"].around_gland(TASKS["adc-translation"].from_scan(a_scan()), 60.0)

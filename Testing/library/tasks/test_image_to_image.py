@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from prediction_cases import SOURCE, a_small_case, decode, with_preprocess
-from specs import prepare
+from prediction_cases import SOURCE, decode
+from task_cases import prepared_for
 
-from VFMTransferLib.core.terms import TaskId
-from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.distortion_correction.task import (
@@ -18,25 +15,10 @@ from VFMTransferLib.tasks.distortion_correction.task import (
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 
 
-@pytest.fixture(scope="module")
-def phantom():
-    return make_phantom(5, t2w_spacing_mm=(3.0, 3.0, 4.0), full_resolution=True, lesions=2)
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
-
-
-def prepared_for(case, task: str, **changes):
-    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
-    return prepare(case, spec), spec
-
-
 def test_phantoms_hold_the_truth_of_images(phantom):
-    assert set(TASKS[TaskId.SUPER_RESOLUTION].from_phantom(phantom).images) == {SUPER_RESOLVED}
-    assert TASKS[TaskId.ADC_TRANSLATION].from_phantom(phantom).images == {ADC_SYNTHETIC: phantom.diffusion.adc_true}
-    study = TASKS[TaskId.DISTORTION_CORRECTION].from_phantom(phantom)
+    assert set(TASKS["super-resolution"].from_phantom(phantom).images) == {SUPER_RESOLVED}
+    assert TASKS["adc-translation"].from_phantom(phantom).images == {ADC_SYNTHETIC: phantom.diffusion.adc_true}
+    study = TASKS["distortion-correction"].from_phantom(phantom)
     assert set(study.images) == {HBV_CORRECTED, ADC_CORRECTED}
     assert study.along_phase_mm is phantom.diffusion.displacement_mm
     axis = {"left-right": 0, "anterior-posterior": 1}[study.phase_axis]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from study_examples import a_phantom, a_study, tiny_study_spec
 
-from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.core.terms import Label
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.tasks.lesions import class_map, find_lesions, in_prostate, pair_regions
 
@@ -104,7 +104,7 @@ def test_no_lesion_anywhere_is_no_error():
 
 
 def test_voxels_of_lesions_have_the_gravest_class():
-    study, spec = a_study(TaskId.LESION_SEGMENTATION), tiny_study_spec("provicnet", TaskId.LESION_SEGMENTATION)
+    study, spec = a_study("lesion-segmentation"), tiny_study_spec("provicnet", "lesion-segmentation")
     classes, grade = class_map(study, spec).array, a_phantom(0).lesion.array
     assert (classes[grade >= 2] == spec.labels.index(Label.CSPCA)).all()
     assert (classes[grade == 1] == spec.labels.index(Label.INDOLENT_CANCER)).all()

@@ -6,18 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import CENTER_MM, SOURCE, a_small_case, ball, decode, distance_mm, with_preprocess
+from prediction_cases import CENTER_MM, SOURCE, ball, decode, distance_mm, with_preprocess
 from specs import MODELS, prepare
 
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.tasks.segmentation import label_values
 
 ZONES = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
 
 
 def an_anatomy_spec(labels, activation="softmax"):

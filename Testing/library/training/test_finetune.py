@@ -9,7 +9,7 @@ from torch import Generator
 from training_cases import tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
-from VFMTransferLib.core.terms import Arm, TaskId
+from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.tasks.training import Objective, collate
@@ -51,13 +51,13 @@ def seen_by(monkeypatch, folder, init=None) -> list[tuple[str, torch.Tensor, flo
 
 def a_random_encoder(family: str) -> Initialization:
     """As pretraining leaves it: of ProFound one, of ProViCNet one a sequence."""
-    spec = tiny_study_spec(family, TaskId.LESION_SEGMENTATION)
+    spec = tiny_study_spec(family, "lesion-segmentation")
     torch.manual_seed(99)
     weights = encoder_weights(build_network(spec).state_dict(), spec)
     return Initialization({name: torch.randn_like(tensor) * 0.1 for name, tensor in weights.items()})
 
 
-def a_dataset(task: TaskId) -> StudySet:
+def a_dataset(task: str) -> StudySet:
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
     return StudySet(Split(tuple(cases)), cases)
 
@@ -182,7 +182,7 @@ def test_the_arms_differ_in_the_encoders_initial_weights_alone(family, task):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, family):
-    task = TaskId.DISTORTION_CORRECTION
+    task = "distortion-correction"
     config, shown = tiny_study_config(family, task), {}
     plain = Objective.loss
     for arm, init in ((Arm.SCRATCH, None), (Arm.PRETRAINED, a_random_encoder(family))):
@@ -204,9 +204,7 @@ def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, fa
 @pytest.mark.parametrize(("family", "task"), CELLS)
 def test_each_network_learns(tmp_path, family, task):
     # Little of the detail that super-resolution is asked for can be foretold, and it takes longer to be found.
-    steps, bound = {TaskId.SUPER_RESOLUTION: (150, 0.95), TaskId.DISTORTION_CORRECTION: (24, 0.995)}.get(
-        task, (24, 0.9)
-    )
+    steps, bound = {"super-resolution": (150, 0.95), "distortion-correction": (24, 0.995)}.get(task, (24, 0.9))
     config, dataset = unvaried(tiny_study_config(family, task, steps=steps)), a_dataset(task)
     drawn_of = [samples_of(case, config.model) for case in dataset.cases.values()]
     batch = collate([samples.sample(Generator().manual_seed(7), NO_AUGMENTATION) for samples in drawn_of])
@@ -227,7 +225,7 @@ def test_a_stopped_run_of_slices_ends_as_an_unbroken_one(tmp_path):
         if part == 0.5:
             raise StoppedError
 
-    task = TaskId.CLASSIFICATION
+    task = "classification"
     config, dataset = tiny_study_config("provicnet", task), a_dataset(task)
     with pytest.raises(StoppedError):
         finetune(config, dataset, tmp_path / "stopped", on_progress=stop)

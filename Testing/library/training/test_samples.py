@@ -15,7 +15,6 @@ from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_crops, tiny_spec
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.placement import cut
-from VFMTransferLib.core.terms import TaskId
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
@@ -112,7 +111,7 @@ def test_a_class_that_the_network_does_not_know_is_refused():
         slice_samples(case, SPEC, gland, classes.with_array(classes.array * 3))
 
 
-@pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.ADC_TRANSLATION])
+@pytest.mark.parametrize("task", ["super-resolution", "adc-translation"])
 def test_an_unvaried_window_is_one_of_predictions(task):
     study, spec = a_study(task), tiny_study_spec("profound", task)
     prepared = prepare_labeled(study, spec)
@@ -128,7 +127,7 @@ def test_an_unvaried_window_is_one_of_predictions(task):
     assert min(float((sample.inputs[0] - window).abs().max()) for window in seen) < 0.02  # kept as fp16
 
 
-@pytest.mark.parametrize("task", [TaskId.LESION_SEGMENTATION, TaskId.CLASSIFICATION])
+@pytest.mark.parametrize("task", ["lesion-segmentation", "classification"])
 def test_an_unvaried_view_is_predictions_crop_around_the_gland(task):
     study, spec = a_study(task), tiny_study_spec("profound", task)
     prepared = prepare_labeled(study, spec)
@@ -144,7 +143,7 @@ def test_an_unvaried_view_is_predictions_crop_around_the_gland(task):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
-    study, spec = a_study(TaskId.DISTORTION_CORRECTION), tiny_study_spec(family, TaskId.DISTORTION_CORRECTION)
+    study, spec = a_study("distortion-correction"), tiny_study_spec(family, "distortion-correction")
     study = replace(study, phase_axis="left-right")
     always, never = replace(NO_AUGMENTATION, flip=1.0), NO_AUGMENTATION
     samples = samples_of(study, spec)
@@ -157,7 +156,7 @@ def test_in_the_mirror_a_displacement_to_the_left_points_to_the_right(family):
 
 
 def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
-    study, spec = a_study(TaskId.CLASSIFICATION), tiny_study_spec("provicnet", TaskId.CLASSIFICATION)
+    study, spec = a_study("classification"), tiny_study_spec("provicnet", "classification")
     samples = samples_of(study, spec)
     assert samples.marked == tuple(z for z, _, _ in prepare_labeled(study, spec).starts)
     sample = samples.sample(Generator().manual_seed(0), NO_AUGMENTATION)
@@ -171,7 +170,7 @@ def test_a_classifier_of_slices_is_trained_on_the_mean_that_prediction_takes():
 
 def test_varied_samples_repeat_with_their_seed_and_differ_with_another():
     for family in FAMILIES:
-        samples = samples_of(a_study(TaskId.ADC_TRANSLATION), tiny_study_spec(family, TaskId.ADC_TRANSLATION))
+        samples = samples_of(a_study("adc-translation"), tiny_study_spec(family, "adc-translation"))
         a, again, b = (samples.sample(Generator().manual_seed(seed), Augmentation()).inputs[0] for seed in (1, 1, 2))
         assert torch.equal(a, again)
         assert not torch.equal(a, b)
@@ -179,28 +178,28 @@ def test_varied_samples_repeat_with_their_seed_and_differ_with_another():
 
 def test_a_case_of_another_task_is_refused():
     with pytest.raises(DatasetError, match="must be for adc-translation, but is for super-resolution"):
-        samples_of(a_study(TaskId.SUPER_RESOLUTION), tiny_study_spec("profound", TaskId.ADC_TRANSLATION))
+        samples_of(a_study("super-resolution"), tiny_study_spec("profound", "adc-translation"))
 
 
 def test_targets_of_lesions_are_half_as_fine_as_the_input():
-    spec = tiny_study_spec("profound", TaskId.LESION_SEGMENTATION)
-    sample = samples_of(a_study(TaskId.LESION_SEGMENTATION), spec).sample(Generator(), NO_AUGMENTATION)
+    spec = tiny_study_spec("profound", "lesion-segmentation")
+    sample = samples_of(a_study("lesion-segmentation"), spec).sample(Generator(), NO_AUGMENTATION)
     assert sample.target.shape == (1, 1, *(n // TARGET_STRIDE for n in spec.preprocess.patch))
     assert sample.target.max() > 0.2
 
 
-@pytest.mark.parametrize("task", [TaskId.SUPER_RESOLUTION, TaskId.CLASSIFICATION])
+@pytest.mark.parametrize("task", ["super-resolution", "classification"])
 def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slice(task):
     study, spec = a_study(task), tiny_study_spec("provicnet", task)
     prepared = prepare_labeled(study, spec)
     several = len({start[1:] for start in prepared.starts}) > 1
-    assert several == (task == TaskId.SUPER_RESOLUTION)
+    assert several == (task == "super-resolution")
     seen = []
 
     class Recorder(nn.Module):
         def forward(self, *inputs):
             seen.append(inputs)
-            return torch.zeros((1, 4) if task == TaskId.CLASSIFICATION else (1, 1, 64, 64))
+            return torch.zeros((1, 4) if task == "classification" else (1, 1, 64, 64))
 
     infer(NetworkSession(Recorder()).run, prepared, spec)
     for seed in range(4):

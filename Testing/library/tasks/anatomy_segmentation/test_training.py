@@ -14,7 +14,7 @@ from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance
-from VFMTransferLib.core.terms import Label, TaskId
+from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
@@ -87,7 +87,7 @@ def test_one_zone_alone_is_refused():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_anatomys_target_marks_the_gland_and_its_zones(family):
-    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec(family, TaskId.ANATOMY_SEGMENTATION)
+    study, spec = a_study("anatomy-segmentation"), tiny_study_spec(family, "anatomy-segmentation")
     prostate, peripheral, transition = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     logits = 20 * np.stack([1 - prostate, peripheral, transition])
     found = score_case(given_back(study, replace(spec, threshold=0.5), logits), study).values
@@ -96,7 +96,7 @@ def test_anatomys_target_marks_the_gland_and_its_zones(family):
 
 
 def test_zones_that_nobody_knows_are_unknown_and_only_the_gland_counts():
-    study, spec = a_study(TaskId.ANATOMY_SEGMENTATION), tiny_study_spec("provicnet", TaskId.ANATOMY_SEGMENTATION)
+    study, spec = a_study("anatomy-segmentation"), tiny_study_spec("provicnet", "anatomy-segmentation")
     gland_alone = replace(study, masks={Label.PROSTATE: study.masks[Label.PROSTATE]})
     maps = TASKS[gland_alone.task].training().targets(gland_alone, prepare_labeled(study, spec), spec)
     assert (maps[1:] == -1).all()

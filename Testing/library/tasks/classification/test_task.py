@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prediction_cases import SOURCE, a_small_case, decode
+from prediction_cases import SOURCE, decode
 from specs import MODELS
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
 
 
 def test_classes_add_up_and_what_follows_from_them_stands_apart(a_case):

@@ -6,42 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from images import an_adc, an_hbv
-from scipy import ndimage
 from study_examples import a_study
+from task_cases import a_scan
 
-from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Sequence, TaskId
-from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.metrics.arrays import mae
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.distortion_correction import training as module
 from VFMTransferLib.tasks.distortion_correction.epi_simulation import draw_displacement_mm, signals_of, smooth_field_hz
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 
-COS, SIN = np.cos(0.3), np.sin(0.3)
-# Runs to the left, to anterior and up, tilted about x; odd in one axis.
-GRID = Geometry((31, 40, 6), (0.8, 0.9, 3.0), (5.0, 30.0, -9.0), (1, 0, 0, 0, -COS, -SIN, 0, -SIN, COS))
-TASK = TaskId.DISTORTION_CORRECTION
-
-
-def a_smooth(volume: Volume) -> Volume:
-    """On a wider grid, so that what moves stays inside."""
-    grid = Geometry((48, 40, 5), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0))
-    y, x = np.indices(grid.shape[1:])
-    bump = np.exp(-(((x - 24) / 10) ** 2 + ((y - 20) / 8) ** 2))
-    return Volume(np.float32(bump * volume.array.mean() + 1) * np.ones(grid.shape, np.float32), grid, volume.name)
-
-
-def a_scan(seed: int = 0) -> Case:
-    rng = np.random.default_rng(seed)
-    t2w = Volume(np.float32(100 + ndimage.gaussian_filter(rng.normal(0, 200, GRID.shape), 1.0)), GRID, "t2w")
-    return Case("scan", {Sequence.T2W: t2w, Sequence.HBV: a_smooth(an_hbv()), Sequence.ADC: a_smooth(an_adc())})
+TASK = "distortion-correction"
 
 
 def test_a_distorted_scan_keeps_its_signal_and_its_truth():
     scan = a_scan()
-    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(scan, seed=3)
+    study = TASKS["distortion-correction"].from_scan(scan, seed=3)
     true, seen = study.images[HBV_CORRECTED], study.case[Sequence.HBV]
     np.testing.assert_allclose(seen.array.sum(axis=2), true.array.sum(axis=2), rtol=1e-4)  # along each phase line
     assert mae(seen.array, true.array) > 0.02 * true.array.mean()
@@ -53,7 +33,7 @@ def test_without_a_field_nothing_moves(monkeypatch):
     monkeypatch.setattr(
         "VFMTransferLib.tasks.distortion_correction.task.smooth_field_hz", lambda grid, rng: np.zeros(grid.shape)
     )
-    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(a_scan())
+    study = TASKS["distortion-correction"].from_scan(a_scan())
     for sequence, name in ((Sequence.HBV, HBV_CORRECTED), (Sequence.ADC, ADC_CORRECTED)):
         np.testing.assert_allclose(study.case[sequence].array, study.images[name].array, rtol=1e-3, atol=0.5)
 
@@ -63,7 +43,7 @@ def test_both_diffusion_images_move_alike():
     scan = a_scan()
     edge = scan[Sequence.ADC].with_array(np.where(np.indices(scan[Sequence.ADC].array.shape)[2] < 24, 800, 1600))
     scan = replace(scan, volumes={**scan.volumes, Sequence.ADC: edge})
-    study = TASKS[TaskId.DISTORTION_CORRECTION].from_scan(scan, seed=1)
+    study = TASKS["distortion-correction"].from_scan(scan, seed=1)
     moved = study.case[Sequence.ADC].array[2, 20]
     shift = study.along_phase_mm.array[2, 20, 24] / 2.0
     crossing = 10 + int(np.argmax(moved[10:40] > 1200)) - 0.5

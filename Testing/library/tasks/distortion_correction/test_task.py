@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from prediction_cases import SOURCE, a_small_case, decode, points_mm, with_preprocess
-from specs import prepare
+from prediction_cases import SOURCE, decode, points_mm
+from task_cases import prepared_for
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import distort
 from VFMTransferLib.tasks import TASKS
@@ -29,16 +29,6 @@ from VFMTransferLib.tasks.scores import score_case
 MOVED_MM = 4.0
 COS, SIN = np.cos(0.1), np.sin(0.1)
 GRID = Geometry((48, 40, 8), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0), (COS, -SIN, 0, SIN, COS, 0, 0, 0, 1))
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
-
-
-def prepared_for(case, task: str, **changes):
-    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
-    return prepare(case, spec), spec
 
 
 @pytest.fixture(scope="module", params=["left-right", "anterior-posterior"])
@@ -61,7 +51,7 @@ def a_study(request) -> LabeledCase:
     }
     along = Volume(np.full(GRID.shape, MOVED_MM, np.float32), GRID)
     images = {HBV_CORRECTED: Volume(true, GRID), ADC_CORRECTED: adc}
-    study = LabeledCase(TaskId.DISTORTION_CORRECTION, Case("c", volumes), images=images, along_phase_mm=along)
+    study = LabeledCase("distortion-correction", Case("c", volumes), images=images, along_phase_mm=along)
     return replace(study, phase_axis=request.param)
 
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prediction_cases import CENTER_MM, SOURCE, a_small_case, ball, decode, distance_mm, with_preprocess
+from prediction_cases import CENTER_MM, SOURCE, ball, decode, distance_mm, with_preprocess
 from specs import prepare
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks.lesion_segmentation.task import OUTSIDE_NOTE
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
 
 
 def dice(a, b) -> float:

@@ -4,50 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from images import an_adc, an_hbv
-from prediction_cases import SOURCE, a_small_case, decode, tilted, with_preprocess
-from scipy import ndimage
-from specs import prepare
+from prediction_cases import SOURCE, decode, tilted
+from task_cases import a_scan, prepared_for
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.terms import Sequence, TaskId
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED, doubled_in_plane, halved_in_plane, zero_filled
-
-COS, SIN = np.cos(0.3), np.sin(0.3)
-# Runs to the left, to anterior and up, tilted about x; odd in one axis.
-GRID = Geometry((31, 40, 6), (0.8, 0.9, 3.0), (5.0, 30.0, -9.0), (1, 0, 0, 0, -COS, -SIN, 0, -SIN, COS))
-
-
-@pytest.fixture
-def a_case():
-    return a_small_case()
-
-
-def prepared_for(case, task: str, **changes):
-    spec = with_preprocess(f"profound-restoration-{task}", whole_volume=True, **changes)
-    return prepare(case, spec), spec
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return make_phantom(5, t2w_spacing_mm=(3.0, 3.0, 4.0), full_resolution=True, lesions=2)
-
-
-def a_smooth(volume: Volume) -> Volume:
-    """On a wider grid, so that what moves stays inside."""
-    grid = Geometry((48, 40, 5), (2.0, 2.0, 4.0), (-40.0, -36.0, -8.0))
-    y, x = np.indices(grid.shape[1:])
-    bump = np.exp(-(((x - 24) / 10) ** 2 + ((y - 20) / 8) ** 2))
-    return Volume(np.float32(bump * volume.array.mean() + 1) * np.ones(grid.shape, np.float32), grid, volume.name)
-
-
-def a_scan(seed: int = 0) -> Case:
-    rng = np.random.default_rng(seed)
-    t2w = Volume(np.float32(100 + ndimage.gaussian_filter(rng.normal(0, 200, GRID.shape), 1.0)), GRID, "t2w")
-    return Case("scan", {Sequence.T2W: t2w, Sequence.HBV: a_smooth(an_hbv()), Sequence.ADC: a_smooth(an_adc())})
 
 
 def test_doubled_grid_cuts_each_voxel_in_four():
@@ -111,8 +75,8 @@ def test_super_resolution_adds_the_residual_in_units_of_the_t2w(a_case):
 
 def test_a_phantoms_super_resolution_is_the_task_of_a_scan(phantom):
     twin = phantom.t2w_full_resolution
-    scan = TASKS[TaskId.SUPER_RESOLUTION].from_scan(Case("scan", {Sequence.T2W: twin}))
-    study = TASKS[TaskId.SUPER_RESOLUTION].from_phantom(phantom)
+    scan = TASKS["super-resolution"].from_scan(Case("scan", {Sequence.T2W: twin}))
+    study = TASKS["super-resolution"].from_phantom(phantom)
     np.testing.assert_array_equal(study.case[Sequence.T2W].array, scan.case[Sequence.T2W].array)
     np.testing.assert_array_equal(study.images[SUPER_RESOLVED].array, twin.array)
     assert study.case[Sequence.T2W].geometry.size == phantom.case[Sequence.T2W].geometry.size
@@ -132,7 +96,7 @@ def test_halving_covers_the_same_field_and_keeps_what_is_coarse():
 
 def test_super_resolution_of_a_scan_asks_for_the_scan_itself():
     scan = a_scan()
-    study = TASKS[TaskId.SUPER_RESOLUTION].from_scan(scan)
+    study = TASKS["super-resolution"].from_scan(scan)
     turned = scan[Sequence.T2W].to_nearest_lps()
     np.testing.assert_allclose(study.images[SUPER_RESOLVED].array, turned.array[:, :40, :30])
     assert study.case[Sequence.T2W].geometry.spacing_mm == pytest.approx((1.6, 1.8, 3.0))
@@ -140,6 +104,6 @@ def test_super_resolution_of_a_scan_asks_for_the_scan_itself():
 
 
 def test_cut_around_the_gland_super_resolution_still_doubles_the_matrix(phantom):
-    task = TASKS[TaskId.SUPER_RESOLUTION]
+    task = TASKS["super-resolution"]
     part = task.around_gland(task.from_phantom(phantom), 61.0)
     assert doubled_in_plane(part.case[Sequence.T2W].geometry).equals(part.images[SUPER_RESOLVED].geometry)
