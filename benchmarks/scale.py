@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from VFMTransferLib.encoders import find_family
+from VFMTransferLib.tasks import find_task
+
 from .measure import Measurement
 
 RECORDED = Path(__file__).with_name("scale.json")
@@ -86,11 +89,13 @@ def fine_tunings(recorded: dict[str, Any]) -> list[Training]:
     found = []
     for network in recorded["forward_flop"]:
         family, _, task = network.partition(" ")
-        if family == "profound":
-            found.append(Training(network, network, TRAINING_STUDIES * VIEW_EPOCHS, "view"))
-        elif family == "provicnet":
-            slices = GLAND_SLICES if task == "classification" else SLICES
+        if not task:  # a pretext task's network
+            continue
+        if find_family(family).is_slice_based:
+            slices = GLAND_SLICES if find_task(task).uses_gland_slices else SLICES
             found.append(Training(network, network, TRAINING_STUDIES * slices * SLICE_EPOCHS, "slice"))
+        else:
+            found.append(Training(network, network, TRAINING_STUDIES * VIEW_EPOCHS, "view"))
     return found
 
 

@@ -21,7 +21,7 @@ from VFMTransferLib.core.machine import cpu_name
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.encoders import build_network, find_family, pretrained_families, published_models
-from VFMTransferLib.encoders.base import ModelSpec
+from VFMTransferLib.encoders.base import NEIGHBORS, ModelSpec, family_of
 from VFMTransferLib.encoders.pretext import PretextTask, View, pretext_task
 from VFMTransferLib.encoders.profound.pretraining import MaskedAutoencoder
 from VFMTransferLib.encoders.profound.spec import PROFOUND_ENCODER
@@ -107,11 +107,11 @@ def _row(network: nn.Module, forward: Callable[[], object]) -> tuple[int, int]:
 
 def _inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
     """One sample: a volume, or a slice of each sequence and where it is."""
-    if spec.family == "profound":
-        return (torch.randn(1, 3, *spec.preprocess.patch),)
-    sequences = [sequence for sequence in spec.preprocess.sequences if sequence is not None]
-    pixels = spec.encoder.image_px
-    return (*(torch.randn(1, 3, pixels, pixels) for _ in sequences), torch.tensor([[3.0, 20.0]]))
+    if not spec.is_slice_based:
+        return (torch.randn(1, len(spec.preprocess.sequences), *spec.preprocess.patch),)
+    pixels = family_of(spec).image_px(spec)
+    slices = (torch.randn(1, NEIGHBORS, pixels, pixels) for _ in spec.preprocess.images)
+    return (*slices, torch.tensor([[3.0, 20.0]]))
 
 
 def _pretext_step(pretext: PretextTask, view: View) -> float:
