@@ -58,6 +58,19 @@ def test_a_lesion_is_found_and_another_added():
     assert found.lesions == 1
 
 
+def test_a_measure_of_all_cases_is_the_mean_of_those_that_have_it():
+    truth = mask((1, 1, 1), (1, 1, 2))
+    cases = {"hit": truth, "half": mask((1, 1, 1), (3, 5, 7)), "none": mask()}
+    pairs = []
+    for name, marked in cases.items():
+        study = lesion_study(mask() if name == "none" else truth)
+        result = replace(lesion_result(marked), case_id=name)
+        pairs.append((result, replace(study, case=replace(study.case, id=name))))
+    scores = score_results("lesion-segmentation", pairs)
+    assert scores.primary == scores.cohort["dice"] == pytest.approx((1 + 2 / 4) / 2)
+    assert scores.cohort["volume_in_vain_ml"] == 0
+
+
 def test_candidates_of_lesions_come_from_the_probabilities_below_the_threshold_too():
     """Nothing is marked, but a lesion and a place beside it are each somewhat probable."""
     lesion, elsewhere = np.zeros(GRID.shape, np.uint8), np.zeros(GRID.shape, np.uint8)

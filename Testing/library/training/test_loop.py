@@ -8,7 +8,15 @@ from torch import nn
 
 from VFMTransferLib.core.errors import CheckpointError
 from VFMTransferLib.training.distributed import DistributedContext
-from VFMTransferLib.training.loop import Run, Schedule, build_optimizer, choose_case, draw_samples, part_seed
+from VFMTransferLib.training.loop import (
+    Run,
+    Schedule,
+    build_optimizer,
+    choose_case,
+    draw_samples,
+    part_seed,
+    read_checkpoint,
+)
 
 
 def a_network() -> nn.Module:
@@ -82,6 +90,15 @@ def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, content):
     torch.save({"identity": "me", "step": 1, "history": []}, path)  # weights are lacking
     with pytest.raises(CheckpointError, match=message):
         a_run(a_network(), Schedule(3)).resume(path, "me")
+
+
+@pytest.mark.parametrize("document", [[1.0, 2.0], {"identity": "me", "step": 1}, {"network": {}}])
+def test_a_file_that_is_no_checkpoint_counts_as_damaged(tmp_path, document):
+    path = tmp_path / "a-training" / "checkpoint.pt"
+    path.parent.mkdir()
+    torch.save(document, path)
+    with pytest.raises(CheckpointError, match=r"a-training/checkpoint\.pt must be whole, but is damaged"):
+        read_checkpoint(path)
 
 
 def test_no_two_seeds_share_a_shuffle():
