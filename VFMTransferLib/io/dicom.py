@@ -1,7 +1,7 @@
-"""DICOM series: which of a DICOM study's are T2w, ADC and high-b image, and their slices as volumes.
+"""DICOM folders: the series that is read for T2w, ADC and high-b image, and its slices as a volume.
 
-Headers are read by pydicom, pixels by SimpleITK (GDCM). Slices are stacked by position, with every gap checked; nothing
-of a patient's identity is kept.
+`dicom_series` reads the headers (pydicom) and recognizes a series by them; pixels are read by SimpleITK (GDCM). Slices
+are stacked by position, with every gap checked; nothing of a patient's identity is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
-from .dicom_headers import T2_WORDS, Header, Series, grouped, listed, read_headers
+from .dicom_series import T2_WORDS, Header, Series, grouped, listed, read_headers
 from .diffusion import HIGH_B, high_b_image
 
 LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image

@@ -1,4 +1,4 @@
-"""What the header of one DICOM slice states; and what a series is, by its tags first, then by its description."""
+"""Headers of DICOM slices, and what their series is (T2w, ADC, diffusion): by its tags, then by its description."""
 
 from __future__ import annotations
 
