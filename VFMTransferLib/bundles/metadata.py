@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import __version__
 from ..core.decoding import from_json, to_json
 from ..core.errors import BundleError
-from ..core.terms import LABEL_TERMS, RESEARCH_USE, Label
+from ..core.terms import LABEL_TERMS, RESEARCH_USE
 from ..encoders.base import ACTIVATIONS, FAMILIES, NORMALIZATIONS, ModelSpec, family_of
 from ..tasks import TASKS
 
@@ -140,14 +140,8 @@ def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
 
 def label_table(spec: ModelSpec) -> list[dict[str, Any]]:
     """Each class of the output, its channel and, where its meaning is known, its SNOMED CT code."""
-    rows: list[dict[str, Any]] = []
-    for channel, name in enumerate(spec.labels):
-        row: dict[str, Any] = {"channel": channel, "name": str(name), "code": None}
-        if name in list(Label) and Label(name) in LABEL_TERMS:
-            code = LABEL_TERMS[Label(name)].type
-            row["code"] = {"scheme": code.scheme, "value": code.value, "meaning": code.meaning}
-        rows.append(row)
-    return rows
+    codes = {name: to_json(term.type) for name, term in LABEL_TERMS.items()}
+    return [{"channel": i, "name": str(name), "code": codes.get(name)} for i, name in enumerate(spec.labels)]
 
 
 def task_title(spec: ModelSpec) -> str:

@@ -72,7 +72,7 @@ _ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
 _ABNORMAL = Code("SCT", "49755003", "Morphologically Altered Structure")
 _PROSTATE = Code("SCT", "41216001", "Prostate")
 
-LABEL_TERMS: dict[Label, LabelTerm] = {
+LABEL_TERMS: dict[str, LabelTerm] = {
     Label.PROSTATE: LabelTerm("Prostate", (230, 158, 140), _ANATOMY, _PROSTATE),
     Label.PERIPHERAL_ZONE: LabelTerm(
         "Peripheral zone", (180, 140, 190), _ANATOMY, Code("SCT", "279706003", "Peripheral zone of prostate")

@@ -207,7 +207,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
     source = result.provenance
     labels = []
     for name, value in result.label_values.items():
-        term = LABEL_TERMS.get(Label(name)) if name in tuple(Label) else None
+        term = LABEL_TERMS.get(name)
         labels.append(LabelRow(value, str(name), term.title if term else str(name), term.type if term else None))
     document = ResultDocument(
         format=FORMAT,

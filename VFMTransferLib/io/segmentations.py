@@ -32,15 +32,14 @@ class SegmentLayer:
 
 
 def write_segmentation(
-    path: str | Path, layers: Sequence[SegmentLayer], terms: Mapping[str, LabelTerm] | None = None
+    path: str | Path, layers: Sequence[SegmentLayer], terms: Mapping[str, LabelTerm] = LABEL_TERMS
 ) -> None:
     """Write layers of segments; those of different layers may overlap.
 
     Args:
         path: Named `*.seg.nrrd`.
         layers: At least one.
-        terms: Label name → title, color and codes; by default those of `terms.py`. A label without
-            one keeps its name, uncoded.
+        terms: Label name → title, color and codes. A label without one keeps its name, uncoded.
 
     Raises:
         GeometryError: The layers lie on different grids.
@@ -50,8 +49,7 @@ def write_segmentation(
     for layer in layers[1:]:
         first.require_same_grid(layer.labels)
     voxels = np.stack([layer.labels.array.astype(np.uint8) for layer in layers], axis=-1)  # (D, H, W, layers)
-    known = {str(label): term for label, term in LABEL_TERMS.items()} if terms is None else terms
-    header = [*_grid_fields(first.geometry, len(layers)), *_segment_fields(layers, known)]
+    header = [*_grid_fields(first.geometry, len(layers)), *_segment_fields(layers, terms)]
     text = "\n".join(["NRRD0004", *header, "", ""]).encode()
     with atomic_file(Path(path)) as part:
         part.write_bytes(text + gzip.compress(voxels.tobytes(), compresslevel=6, mtime=0))
