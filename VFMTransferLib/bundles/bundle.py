@@ -81,10 +81,6 @@ class Block:
             raise ValueError(
                 f"'vfm_transfer.sha256' must list {WEIGHTS}, but lists {', '.join(self.sha256) or 'none'}."
             )
-        if self.model.task is not None and self.model.task not in TASKS:
-            raise ValueError(
-                f"'vfm_transfer.model.task' must be one of {', '.join(TASKS)} or null, got '{self.model.task}'."
-            )
         if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
             raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
         if self.calibration is None:
@@ -281,7 +277,7 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle into `bundle.folder`, whole or not at all.
 
-    `export.export_onnx` adds the ONNX graph afterwards.
+    `onnx_export.export_onnx` adds the ONNX graph afterwards.
 
     Args:
         bundle: What to write; its `sha256` is not used.
