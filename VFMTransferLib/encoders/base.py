@@ -350,12 +350,19 @@ class EncoderFamily(ABC):
         """Layer → features (B, C), the first layer first, then of the whole encoder under `encoder`.
 
         The network is in evaluation mode; the inputs are those of its `forward`.
+
+        Raises:
+            ValueError: The family is a baseline.
         """
-        raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
+        raise self._not_pretrained()
 
     def patch_features(self, network: nn.Module, spec: ModelSpec, inputs: Sequence[Tensor]) -> Tensor:
-        """Of one sample, features of each place where the encoder answers: (C, d, h, w), where d is 1 for a slice."""
-        raise NotImplementedError(f"{self.title} has no features to compare: it is not pretrained.")
+        """Of one sample, features of each place where the encoder answers: (C, d, h, w), where d is 1 for a slice.
+
+        Raises:
+            ValueError: The family is a baseline.
+        """
+        raise self._not_pretrained()
 
     def features_for(self, features: Any, own: ModelSpec, spec: ModelSpec) -> Any:
         """Of features (cases, C) of a pretrained network's encoder those that a network of fewer sequences has too."""
@@ -398,8 +405,16 @@ class EncoderFamily(ABC):
     # Pretraining.
 
     def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
-        """One of `pretext_tasks`, of a network such as `pretraining_network`, with its default settings."""
-        raise NotImplementedError(f"{self.title} is not pretrained.")
+        """One of `pretext_tasks`, of a network such as `pretraining_network`, with its default settings.
+
+        Raises:
+            ValueError: The family is a baseline.
+        """
+        raise self._not_pretrained()
+
+    def _not_pretrained(self) -> ValueError:
+        pretrained = ", ".join(family.name for family in FAMILIES.values() if family.pretext_tasks)
+        return ValueError(f"The encoder must be one that is pretrained ({pretrained}), got the baseline {self.name}.")
 
 
 FAMILIES: dict[str, EncoderFamily] = {}

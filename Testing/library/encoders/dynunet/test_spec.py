@@ -44,3 +44,10 @@ def test_it_has_no_pretrained_arm_and_no_twin_of_slices():
         initial_network(config, Initialization({"norm.weight": torch.ones(10)}))
     with pytest.raises(ValueError, match="must stand beside a task of ProFound"):
         find_family("dynunet").beside(tiny_study_spec("provicnet", "adc-translation"))
+
+
+def test_a_baseline_has_no_features_and_no_pretext_task_and_names_the_families_that_have():
+    family, spec = find_family("dynunet"), demonstration("dynunet", "adc-translation")
+    for ask in (lambda: family.features(None, spec, ()), lambda: family.pretext_task("mae", spec)):
+        with pytest.raises(ValueError, match=r"is pretrained \(profound, provicnet\), got the baseline dynunet\."):
+            ask()
