@@ -55,5 +55,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     from safetensors.torch import load_file
 
-    read_index(path)  # says in a sentence what is wrong with the file
+    read_index(path)  # raises a sentence on what is wrong with the file
     return {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}

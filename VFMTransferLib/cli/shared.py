@@ -149,8 +149,8 @@ def _ignore(stage: str, fraction: float) -> None:
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in runtimes.py, preprocess.py, restored.py, distributed.py and loop.py, which import numpy or
-# torch and so wait until a command runs.
+# The same words as in inference/runtimes.py, encoders/inputs.py, tasks/base.py, training/distributed.py and
+# training/loop.py, which import numpy or torch and so wait until a command runs.
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")

@@ -71,7 +71,7 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             the device has them.
 
     Raises:
-        RuntimeUnavailableError: The runtime, device or precision is not to be had here; the message says why.
+        RuntimeUnavailableError: The runtime, device or precision is not to be had here; the message gives the reason.
         ChecksumError: A file of the bundle was changed or damaged.
         OutOfMemoryError: The network did not fit in memory.
         ValueError: `runtime` or `precision` is no known word.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.case import Case
-from ..core.terms import Sequence
+from ..core.terms import OnProgress, Sequence
 from ..core.volume import Triple, Volume
 from ..io import output_folder, write_volume
 from .canvas import Box, Canvas, roughen
@@ -197,7 +197,7 @@ def make_phantoms(
     count: int,
     seed: int,
     folder: str | Path,
-    on_progress: Callable[[str, float], None] | None = None,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> list[Path]:
     """Make and write `count` phantoms of consecutive seeds from `seed`, each in a folder of its own below `folder`.

@@ -15,7 +15,7 @@ from specs import MODELS, PROFOUND_ENCODER, network_grid
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
 from VFMTransferLib.core.terms import Label, Sequence
-from VFMTransferLib.inference import predict as inputs
+from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import (
     CasePredictor,
     PredictOptions,
@@ -43,7 +43,7 @@ def no_bundle_installed(monkeypatch):
     def none(task):
         raise BundleError("No pair.")
 
-    monkeypatch.setattr(inputs, "default_pair", none)
+    monkeypatch.setattr(prediction, "default_pair", none)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def gland_network(monkeypatch):
     """A shipped gland bundle whose network marks a ball in the middle of its window."""
     spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(27, 65, 72), whole_volume=False)
     bundle = a_bundle(replace(spec, labels=(Label.PROSTATE,), activation="sigmoid", head=CROP.head), "gland")
-    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (bundle, bundle))
     z, y, x = np.indices((27, 65, 72))
     marked = ((z - 13) / 8) ** 2 + ((y - 32) / 16) ** 2 + ((x - 20) / 16) ** 2 < 1
     return FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
@@ -190,7 +190,7 @@ def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
     head = replace(spec.head, out_channels=3)
     labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
     bundle = a_bundle(replace(spec, labels=labels, head=head), "gland")
-    monkeypatch.setattr(inputs, "default_pair", lambda task: (bundle, bundle))
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (bundle, bundle))
     logits = np.full((1, 3, 27, 65, 72), -9.0)
     logits[:, 1, :, :, :36], logits[:, 2, :, :, 36:] = 9, 9
     lesion = np.full((1, 1, 32, 48, 48), -9.0)
@@ -277,7 +277,7 @@ def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
     result = predict(a_case, a_bundle(spec), open_network=lambda bundle: fake)
     assert len(fake.seen) == 2
     assert not np.array_equal(fake.seen[0][0], fake.seen[1][0])
-    assert inputs.SECOND_PASS_NOTE in result.provenance.notes
+    assert prediction.SECOND_PASS_NOTE in result.provenance.notes
     assert any("centered on: gland" in note for note in result.provenance.notes)
     assert not any("centered on: image" in note for note in result.provenance.notes)
 

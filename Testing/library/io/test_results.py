@@ -14,7 +14,7 @@ from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.io import results as result_files
+from VFMTransferLib.io import results
 from VFMTransferLib.io.results import result_to_json, save_result
 
 SOURCE = Provenance(
@@ -130,7 +130,7 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args):
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr(result_files, "write_segmentation", fail)
+    monkeypatch.setattr(results, "write_segmentation", fail)
     with pytest.raises(OutputError, match="full"):
         save_result(a_lesion_result(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +142,7 @@ def test_interrupted_write_leaves_the_earlier_output(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result_files, "write_segmentation", interrupt)
+    monkeypatch.setattr(results, "write_segmentation", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save_result(a_lesion_result(), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -95,7 +95,7 @@ def referenceValues(node: slicer.vtkMRMLSegmentationNode, spec: ModelSpec) -> di
 
 
 def valuesOf(spec: ModelSpec) -> dict[str, int]:
-    """Label name → value, as `postprocess.label_values`, which would bring all of SciPy into this process."""
+    """Label name → value, as `tasks.segmentation.label_values`, which would bring all of SciPy into this process."""
     first = 0 if spec.labels[0] == Label.BACKGROUND else 1
     return {str(name): value for value, name in enumerate(spec.labels, first) if name != Label.BACKGROUND}
 

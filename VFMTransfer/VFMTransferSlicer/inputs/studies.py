@@ -74,7 +74,7 @@ def findStudy(scene: slicer.vtkMRMLScene, tagOf: TagOf | None = None) -> FoundSt
 
     Args:
         scene: Results of networks, label maps and the like in it are ignored.
-        tagOf: Returns DICOM tags; see `b_values.TagOf`.
+        tagOf: Returns DICOM tags; see `series.TagOf`.
     """
     found = FoundStudy()
     studies = _studies(scene, tagOf)
