@@ -164,7 +164,7 @@ class MatchingHead(nn.Module):
     is the expected displacement. Off-resonance is smooth, so the answer is given on a coarse grid and blended.
 
     Each displacement in question is judged by the same weights, from how similar the images are at it and at its two
-    neighbors, from how large it is, and from what the encoder sees. So the head cannot say "to the left" unless the
+    neighbors, from how large it is, and from what the encoder sees. So the head cannot give "to the left" unless the
     images do; with weights of its own for each displacement, the mean displacement of the last few samples drowned
     what was to be learned.
 
@@ -189,7 +189,7 @@ class MatchingHead(nn.Module):
         self.narrow = nn.ModuleList(convolution(channels, hidden, 1) for channels in map_channels)
         self.join = convolution(_EVIDENCE, hidden, _KERNEL, padding=1)
         self.refine = convolution(hidden, hidden, _KERNEL, padding=1)
-        # No bias: what all shifts share says nothing of which is likelier.
+        # No bias: what all shifts share does not distinguish them.
         self.out: nn.Module = convolution(hidden, 1, _KERNEL, padding=1, bias=False)
         self.certainty = nn.Parameter(torch.tensor(_CERTAINTY))
         nn.init.zeros_(self.out.get_parameter("weight"))

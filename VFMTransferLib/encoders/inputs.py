@@ -40,7 +40,7 @@ def prepare(
         crop: Where the window lies if there is but one: `gland` around the gland's mask, `center` in the middle of
             the image as published, `auto` around the gland where a mask is known, else in the middle.
         gland: Mask of the prostate, any grid; before the case's own.
-        roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` says, and of windows
+        roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` is, and of windows
             that segment the whole volume only those that reach it are kept.
 
     Raises:
@@ -117,7 +117,7 @@ def place_on_grid(case: Case, spec: ModelSpec, task: TaskInput | None) -> Case:
 
     Raises:
         MissingSequenceError: A sequence that the network takes is not in the case.
-        GeometryError: A sequence shows nothing where the network looks.
+        GeometryError: A sequence shows nothing within the network's field of view.
     """
     wanted = spec.preprocess.images
     case.require(wanted)
@@ -148,7 +148,7 @@ def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
         MissingSequenceError: A sequence in `spec` is not in `case`.
         GeometryError: The volumes lie on different grids.
     """
-    volumes = [case[sequence] for sequence in spec.sequences if sequence is not None]
+    volumes = [case[sequence] for sequence in spec.images]
     for volume in volumes[1:]:
         volumes[0].require_same_grid(volume)
     array = np.zeros((len(spec.sequences), *volumes[0].geometry.shape), np.float32)

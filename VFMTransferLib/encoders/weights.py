@@ -85,7 +85,7 @@ def pretrained_network(spec: ModelSpec, weights: Mapping[str, Tensor] | None, se
 
 
 def mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Say in a clause how given tensors differ from the wanted ones, by name and shape; empty where they do not."""
+    """State in a clause how given tensors differ from the wanted ones, by name and shape; empty where they do not."""
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     reshaped = [

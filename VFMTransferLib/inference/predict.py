@@ -258,7 +258,7 @@ def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:
         MissingSequenceError: The case lacks a sequence.
     """
     made_for = find_task(require_task(bundle, task))
-    case.require(sequence for sequence in bundle.spec.preprocess.sequences if sequence is not None)
+    case.require(bundle.spec.preprocess.images)
     if made_for.output == "image":
         case.require([made_for.reference])
 

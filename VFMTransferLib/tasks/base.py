@@ -103,6 +103,15 @@ class CaseFiles:
     seed: int = 0
 
 
+def read_label_map(folder: Path, stem: str) -> Volume | None:
+    """The label map of a case on disk, of the first file format that there is; None where there is none."""
+    from ..io.images import WRITTEN_SUFFIXES, read_mask  # `io` brings DICOM along, which scoring does not need
+
+    paths = (folder / f"{stem}{suffix}" for suffix in WRITTEN_SUFFIXES)
+    found = next((path for path in paths if path.is_file()), None)
+    return None if found is None else read_mask(found, stem)
+
+
 @dataclass(frozen=True)
 class DecodeOptions:
     """Options of decoding beside the network's output; each task uses its own.
@@ -111,7 +120,7 @@ class DecodeOptions:
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis of the patient diffusion images are distorted, a key of `PHASE_AXES`.
-        gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which the notes say; the
+        gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which a note states; the
             probabilities keep it. This is our own step, not the networks' authors'.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
@@ -215,7 +224,7 @@ class Task(ABC):
         example_measures: What stands below an example picture.
         units: Unit of an output image where it is not arbitrary, by its name.
         finds_gland: Whether a result marks the prostate, so that a mask of it must not help the network.
-        uses_gland_slices: Whether only slices that hold gland have a say, for networks of slices.
+        uses_gland_slices: Whether only slices that hold gland count, for networks of slices.
         works_within_slices: Whether slices beside a slice are of little use.
         grid_words: How the network's grid differs from the reference's, where it does not follow the network's spacing.
         finds_lesions: Whether the labels are findings, counted one by one; none may be there.
@@ -307,7 +316,7 @@ class Task(ABC):
         """The class that a value of `label_column` stands for.
 
         Raises:
-            ValueError: It stands for none; the message says which values do.
+            ValueError: It stands for none; the message lists the values that do.
         """
         raise ValueError(f"{self.title} takes no class from a table.")
 
@@ -367,7 +376,7 @@ class Task(ABC):
         """The result of a network's output, on the grid that the case was scanned on."""
 
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
-        """Whether what a result marks may go on beyond what the network saw, so that it should look again around it."""
+        """Whether what a result marks may go on beyond what the network saw, so that it is run again around it."""
         return False
 
     # Scores.
@@ -396,7 +405,7 @@ class Task(ABC):
 
     @abstractmethod
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
-        """What one would say of a case without any network, with what it takes from training cases.
+        """The result of a case without any network, from what training cases have in common.
 
         Raises:
             DatasetError: The training cases lack what it needs.

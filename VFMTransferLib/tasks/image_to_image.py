@@ -31,7 +31,7 @@ class ImageTask(Task):
     Attributes:
         outputs: Names of the images (file stems, as `t2w-super-resolved`), the one that measures are of first. A name
             begins with the sequence that the image is of.
-        decoded_note: What a result's notes say of how the image came about.
+        decoded_note: The note of a result on how the image came about.
     """
 
     output = "image"
@@ -48,7 +48,7 @@ class ImageTask(Task):
         return self.from_scan(files.case, seed=files.seed, gland=files.gland)
 
     def plain_image(self, image: Volume, grid: Geometry) -> Volume:
-        """An image of the case on the grid of an output, as one would have it without a network."""
+        """An image of the case on the grid of an output, interpolated without a network."""
         return image.resample_to(grid, "bspline")
 
     def start_image(self, case: Case) -> Volume:
@@ -56,7 +56,7 @@ class ImageTask(Task):
         return case[self.reference]
 
     def measured_region(self, truth: Volume) -> np.ndarray:
-        """Where a true image has a say (D, H, W), bool, on its own grid."""
+        """Where a true image is compared (D, H, W), bool, on its own grid."""
         return np.ones(truth.array.shape, bool)
 
     def decode(self, output: NetworkOutput) -> Result:
@@ -68,7 +68,7 @@ class ImageTask(Task):
         return Result(output.case.id, self.id, provenance, images=images)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
-        """Errors of each image on its own grid, where the truth has a say; those of the first bear plain names."""
+        """Errors of each image on its own grid, where the truth is compared; those of the first bear plain names."""
         found: dict[str, float] = {}
         for name, truth in labeled.images.items():
             image = result.images[name]

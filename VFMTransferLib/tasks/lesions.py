@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +15,12 @@ from ..core.result import Lesion
 from ..core.terms import Label
 from ..core.volume import Volume
 from ..phantom.gland import SIGNIFICANT_GRADE
-from .base import CaseFiles, LabeledCase
+from .base import CaseFiles, LabeledCase, read_label_map
 
 if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
-_MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Voxels that share a face, an edge or a corner are one lesion (26 neighbors).
 CONNECTIVITY = np.ones((3, 3, 3), bool)
 MIN_IOU = 0.1
@@ -103,7 +101,7 @@ def find_lesions(
         labels: Label map; what its values mean does not matter here, only where they are.
         probabilities: Label name → probability on the same grid. A lesion bears the name whose probability is
             highest on average inside it, and its confidence is the largest sum of all inside it.
-        adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a say.
+        adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a value.
         zones: Zone name → mask on any grid.
     """
     marked = labels.array > 0
@@ -185,14 +183,6 @@ def read_cancer_masks(files: CaseFiles) -> dict[Label, Volume]:
             "Add it."
         )
     return cancer_masks(grades)
-
-
-def read_label_map(folder: Path, stem: str) -> Volume | None:
-    """The label map of a case on disk, of the first file format that there is; None where there is none."""
-    from ..io import read_mask  # brings DICOM along, which scoring does not need
-
-    found = [folder / f"{stem}{suffix}" for suffix in _MASK_SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
-    return read_mask(found[0], stem) if found else None
 
 
 def class_map(labeled: LabeledCase, spec: ModelSpec) -> Volume:

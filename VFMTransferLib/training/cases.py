@@ -1,7 +1,7 @@
 """Labeled cases of a task and their split: phantoms made on the spot, or a folder of cases with their labels.
 
 A folder holds a folder for each case, or folders of `SPLIT_FOLDERS` (`train`, `val`, ...) with such. Each task's own
-`read_labeled` says which masks it needs there; a task with a `label_column` reads the class of each case from
+`read_labeled` states which masks it needs there; a task with a `label_column` reads the class of each case from
 `labels.csv` of the folder, whose other column is `case`.
 """
 
@@ -23,8 +23,7 @@ from ..core.volume import Triple
 from ..io import read_case
 from ..phantom import Phantom, make_phantom
 from ..tasks import find_task, lesion_task
-from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task
-from ..tasks.lesions import read_label_map
+from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task, read_label_map
 
 PHANTOM_SPACING_MM: Triple = (1.0, 1.0, 3.0)
 PRETRAINING_SEED = 100_000

@@ -39,7 +39,7 @@ from .validation import ValidationCases
 SCORE = "score"  # the task's primary measure in a run's history
 _RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
-# Of images, what they look like is what is asked for.
+# Of image tasks the truth is the image's look, which must not be varied but in level.
 _IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
 
 

@@ -1,6 +1,6 @@
 """Pretraining: a pretext task learned from cases, to a bundle that fine-tuning starts from.
 
-The pretext task says what is learned (`encoders`); cases, random views, loop and bundle are the same for all of them.
+The pretext task states what is learned (`encoders`); cases, random views, loop and bundle are the same for all of them.
 A work folder keeps the checkpoint; started again with the same configuration, a pretraining goes on where it was.
 """
 
@@ -67,7 +67,7 @@ class PretrainConfig:
 def pretrain_config(
     pretext: PretextTask, *, steps: int, seed: int = 0, batch: int | None = None, precision: str = "float32"
 ) -> PretrainConfig:
-    """How the study pretrains; a step has the pretext task's own number of views unless `batch` says otherwise."""
+    """How the study pretrains; a step has the pretext task's own number of views unless `batch` is given."""
     return PretrainConfig(
         pretext,
         Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),

@@ -28,10 +28,10 @@ from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..io import read_case
 from ..metrics.arrays import dice
+from ..phantom import Phantom
 from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
-from ..tasks.base import LabeledCase, MaskNames
-from ..tasks.lesions import read_label_map
+from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
 from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
@@ -339,7 +339,7 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
         )
     _require_folders(data, recipe.split.train)
     pretext = pretext_task(how.pretext, recipe.network, **how.settings)
-    sequences = [sequence for sequence in pretext.spec.preprocess.sequences if sequence is not None]
+    sequences = pretext.spec.preprocess.images
     cases = [replace(read_case(data / name, sequences=sequences), id=name) for name in recipe.split.train]
     phantoms = _phantoms(recipe, recipe.phantoms.train, work, on_progress)
     config = PretrainConfig(
@@ -394,7 +394,7 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress 
     return RecipeData(StudySet(split, {**real, **phantoms}), shown, _reference_cases(recipe, data))
 
 
-def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Any]:
+def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Phantom]:
     """The phantoms of a group, kept in the work folder."""
     how = recipe.phantoms
     store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=how.full_resolution)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,25 +21,15 @@ from .samples import prepare_labeled
 _SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
 
 
-@dataclass(frozen=True)
-class NetworkSession:
-    """A network in evaluation mode as a session of `inference`."""
+def on_arrays(network: nn.Module) -> Callable[..., np.ndarray]:
+    """A network in evaluation mode as `infer` runs one: from the arrays of a batch to its output, an array."""
 
-    network: nn.Module
-    runtime: str = "torch"
-    device: str = "cpu"
-    precision: str = "fp32"
-    notes: tuple[str, ...] = ()
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return {"torch": torch.__version__}
-
-    def run(self, *arrays: np.ndarray) -> np.ndarray:
-        """The network's output for arrays of one batch."""
+    def run(*arrays: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
-            return self.network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
+            device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+            return network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
+
+    return run
 
 
 class ValidationCases:
@@ -58,9 +47,9 @@ class ValidationCases:
         self, network: nn.Module, calibration: Calibration | None = None
     ) -> Iterator[tuple[Result, LabeledCase]]:
         """The result of a network in evaluation mode on each case, and the case."""
-        session = NetworkSession(network)
+        run = on_arrays(network)
         for case, prepared in self.cases:
-            logits = infer(session.run, prepared, self.spec)
+            logits = infer(run, prepared, self.spec)
             options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
             output = NetworkOutput(logits, prepared, case.case, self.spec, _SOURCE, options)
             yield task_of(self.spec).decode(output), case

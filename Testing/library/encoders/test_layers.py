@@ -1,4 +1,4 @@
-"""The shared blocks give what their definitions say, computed a second time; fast convolutions what PyTorch's give."""
+"""The shared blocks give what their definitions state, computed again; fast convolutions what PyTorch's give."""
 
 from __future__ import annotations
 

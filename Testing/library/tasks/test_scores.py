@@ -1,4 +1,4 @@
-"""Scores of results on study cases, and the trivial baselines, against values by hand and plain second ways."""
+"""Scores of results on study cases, and the naive baselines, against values by hand and plain second ways."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_truth_itself_is_scored_as_perfect():
     assert found["ssim"] == pytest.approx(1)
 
 
-def test_anatomy_knows_prostate_and_zones():
+def test_anatomy_is_scored_by_prostate_and_zones():
     study = a_study("anatomy-segmentation")
     labels = study.masks[Label.PERIPHERAL_ZONE].array + 2 * study.masks[Label.TRANSITION_ZONE].array
     values = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
@@ -167,7 +167,7 @@ def test_each_task_has_a_baseline_that_is_scored_like_a_network(task):
     assert scores.cases[0].case_id == studies[0].case.id
 
 
-def test_baselines_say_what_they_are_named_for():
+def test_baselines_give_what_they_are_named_for():
     adc = [a_study("adc-translation", seed) for seed in (0, 1)]
     image = TASKS["adc-translation"].naive_baseline(adc[:1])(adc[0]).images[ADC_SYNTHETIC]
     assert len(np.unique(image.array)) == 2

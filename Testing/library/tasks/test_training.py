@@ -84,18 +84,18 @@ def test_similarity_keeps_its_precision_where_products_do_not():
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", IMAGE_TASKS)
 def test_a_network_that_gives_the_target_gives_the_truth(family, task):
-    """The target's unit is what prediction takes the output for: far better than the trivial baseline."""
+    """The target's unit is what prediction takes the output for: far better than the naive baseline."""
     study, spec = a_study(task), tiny_study_spec(family, task)
     maps = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     found = score_case(given_back(study, spec, maps[:1]), study).values
-    trivial = score_case(TASKS[task].naive_baseline([study])(study), study).values
+    naive = score_case(TASKS[task].naive_baseline([study])(study), study).values
     if task == "adc-translation":
-        assert found["mae gland"] < 0.2 * trivial["mae gland"]
+        assert found["mae gland"] < 0.2 * naive["mae gland"]
     elif task == "distortion-correction":
-        assert found["displacement_mm gland"] < 0.1 * trivial["displacement_mm gland"]
-        assert found["psnr_db gland"] > trivial["psnr_db gland"] + 3
+        assert found["displacement_mm gland"] < 0.1 * naive["displacement_mm gland"]
+        assert found["psnr_db gland"] > naive["psnr_db gland"] + 3
     else:
-        assert found["psnr_db gland"] > trivial["psnr_db gland"] + 10
+        assert found["psnr_db gland"] > naive["psnr_db gland"] + 10
 
 
 def test_rare_classes_count_as_much_as_common_ones():

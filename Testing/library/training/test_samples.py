@@ -28,7 +28,7 @@ from VFMTransferLib.training.samples import (
     samples_of,
     slice_samples,
 )
-from VFMTransferLib.training.validation import NetworkSession
+from VFMTransferLib.training.validation import on_arrays
 
 
 @pytest.mark.parametrize("direction", [OBLIQUE, ANTERIOR])
@@ -123,7 +123,7 @@ def test_an_unvaried_window_is_one_of_predictions(task):
             seen.append(x)
             return torch.zeros(1, 1, *x.shape[2:])
 
-    infer(NetworkSession(Recorder()).run, prepared, spec)
+    infer(on_arrays(Recorder()), prepared, spec)
     assert min(float((sample.inputs[0] - window).abs().max()) for window in seen) < 0.02  # kept as fp16
 
 
@@ -201,9 +201,19 @@ def test_unvaried_slices_are_those_of_prediction_also_where_windows_share_a_slic
             seen.append(inputs)
             return torch.zeros((1, 4) if task == "classification" else (1, 1, 64, 64))
 
-    infer(NetworkSession(Recorder()).run, prepared, spec)
+    infer(on_arrays(Recorder()), prepared, spec)
     for seed in range(4):
         sample = samples_of(study, spec).sample(Generator().manual_seed(seed), NO_AUGMENTATION)
         first = [part[:1] for part in sample.inputs]
         nearest = min(max(float((a - b).abs().max()) for a, b in zip(first, shown, strict=True)) for shown in seen)
         assert nearest < 0.02  # kept as fp16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_mask_of_the_gland_helps_but_to_find_the_gland_itself(family):
+    """The network that finds it sees the image's middle, as where nobody has drawn a mask; others see the gland."""
+    for task, seen in (("anatomy-segmentation", "image"), ("lesion-segmentation", "gland")):
+        study, spec = a_study(task), tiny_study_spec(family, task)
+        assert prepare_labeled(study, spec).centered_on == seen
+        if not spec.is_slice_based:
+            assert (samples_of(study, spec).middle is None) == (seen == "image")

@@ -163,7 +163,7 @@ class ProFoundFamily(EncoderFamily):
     def batch_size(self, spec: ModelSpec) -> int:
         """A volume, or as many cases as batch normalization needs.
 
-        One window's mean displacement says little of the next one's, so that the cost-volume head sees two.
+        One window's mean displacement predicts little of the next one's, so that the cost-volume head sees two.
         """
         return {"classifier": 4, "matching": 2}.get(spec.head.kind, 1)
 

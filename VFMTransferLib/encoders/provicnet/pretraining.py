@@ -19,10 +19,10 @@ from torch import Generator, Tensor, nn
 from ..layers import tissue_loss
 from ..pretext import PretextTask, View
 from .network import ProViCNetFusion
+from .spec import FUSION_STREAMS
 
 CONTRASTIVE_WEIGHT = 0.05
 MARGIN = 0.5
-STREAMS = ("t2w", "adc", "dwi")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TissueContrast(PretextTask):
     def loss(self, network: nn.Module, generator: Generator, *batch: Tensor) -> Tensor:
         """The loss of the fusion, and of each sequence's own network with its contrast."""
         windows, positions, classes = batch
-        streams = [getattr(network, name) for name in STREAMS]
+        streams = [getattr(network, name) for name in FUSION_STREAMS.values()]
         labels = patch_classes(classes, streams[0].side, len(self.spec.labels)).flatten()
         drawn = draw_patches(labels, self.pairs, generator)
         losses, tokens = [], []

@@ -35,7 +35,7 @@ _GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 3.0), "patch": (1, 256, 256), 
 # Of a network of one sequence or of several, what is no head.
 _SLICE_ENCODER = re.compile(r"(backbone|axis_pos|axis_max)\.")
 # The fused network's parts bear the authors' names.
-_FUSION_STREAMS = {ImageSequence.T2W: "t2w", ImageSequence.ADC: "adc", ImageSequence.HBV: "dwi"}
+FUSION_STREAMS = {ImageSequence.T2W: "t2w", ImageSequence.ADC: "adc", ImageSequence.HBV: "dwi"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ProViCNetFamily(EncoderFamily):
     def new_network(self, task: TaskInput) -> ModelSpec:
         is_image = task.head in IMAGE_HEADS
         head = _HEADS[task.head]
-        if task.head == "dense" and set(task.sequences) == set(_FUSION_STREAMS):
+        if task.head == "dense" and set(task.sequences) == set(FUSION_STREAMS):
             head = _FUSION.head
         return _network(
             f"restoration-{task.id}" if is_image else task.id,
@@ -155,7 +155,7 @@ class ProViCNetFamily(EncoderFamily):
         if spec.head.kind == "convolution":
             return ("x", "positions")
         if spec.head.kind == "fusion":
-            return (*_FUSION_STREAMS.values(), "positions")
+            return (*FUSION_STREAMS.values(), "positions")
         return super().input_names(spec)
 
     def build(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
@@ -224,11 +224,11 @@ def encoder_prefixes(spec: ModelSpec) -> dict[ImageSequence, str]:
     if spec.head.kind == "convolution":
         return {sequences[0]: ""}
     if spec.head.kind == "fusion":
-        return {sequence: f"{_FUSION_STREAMS[sequence]}." for sequence in sequences}
+        return {sequence: f"{FUSION_STREAMS[sequence]}." for sequence in sequences}
     return {sequence: f"encoders.{sequence}." for sequence in sequences}
 
 
-_FUSION = _lesions("fusion", "fusion of T2w, ADC and high-b DWI", "fusion", *_FUSION_STREAMS)
+_FUSION = _lesions("fusion", "fusion of T2w, ADC and high-b DWI", "fusion", *FUSION_STREAMS)
 _PUBLISHED = (
     # Not normalized by the gland, which it has to find.
     _network(

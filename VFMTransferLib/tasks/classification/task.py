@@ -11,6 +11,7 @@ import numpy as np
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
+from ...encoders.base import PIRADS_LABELS
 from ...metrics.calibration import Calibration
 from ...metrics.classification import (
     SMALLEST_PROBABILITY,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ...phantom import Phantom
     from .training import ClassificationTraining
 
-PI_RADS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 # This project's own definition, since the networks were trained on PI-RADS scores, without biopsies.
 CSPCA_PIRADS = 4
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
@@ -45,7 +45,7 @@ class Classification(Task):
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     output = "classification"
     head = "classes"
-    labels = PI_RADS
+    labels = PIRADS_LABELS
     activation = "softmax"
     metric = "auroc"
     baseline = "class-prior"
@@ -64,7 +64,7 @@ class Classification(Task):
 
     def class_from_table(self, value: str) -> str:
         name = f"{_PREFIX}{value.strip()}"
-        if name not in PI_RADS:
+        if name not in PIRADS_LABELS:
             raise ValueError("pirads must be 2, 3, 4 or 5")
         return name
 
@@ -77,7 +77,7 @@ class Classification(Task):
         scores = {int(n.removeprefix(_PREFIX)): p for n, p in classes.items() if n.startswith(_PREFIX)}
         derived = {}
         if scores:
-            derived = {f"{_PREFIX}>= {least}": sum(p for s, p in scores.items() if s >= least) for least in (3, 4)}
+            derived = {f"{_PREFIX}>= {score}": sum(p for s, p in scores.items() if s >= score) for score in (3, 4)}
             derived[str(Label.CSPCA)] = derived[f"{_PREFIX}>= {CSPCA_PIRADS}"]
             output = output.with_notes(CSPCA_NOTE)
         return Result(
@@ -135,7 +135,7 @@ class Classification(Task):
         """How often each class is among the training cases."""
         self.require_training(training)
         categories = [labeled.category for labeled in training]
-        prior = {name: categories.count(name) / len(categories) for name in PI_RADS}
+        prior = {name: categories.count(name) / len(categories) for name in PIRADS_LABELS}
 
         return lambda labeled: self.baseline_result(labeled, class_probabilities=dict(prior))
 

@@ -11,7 +11,7 @@ from ...core.volume import Geometry, Volume
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 
-ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not say
+ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not state it
 PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
 SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves over, as in the phantoms
 _PER_MM2 = 1e-6

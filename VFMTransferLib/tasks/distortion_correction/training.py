@@ -4,7 +4,7 @@ A case with one field is soon known by heart. What is undistorted of it, a phant
 grid; each sample draws a field, moves the signals of a few lines along the phase axis, and goes to the network's grid
 by the same linear interpolation as a case to predict.
 
-A real scan has a distortion of its own already, which nobody knows: what is asked for is the part that was added. So
+A real scan has a distortion of its own already, which is unknown: the target is the part that was added. So
 that a network trained on phantoms is not surer than it can be, these get an unknown distortion too.
 """
 
@@ -26,7 +26,7 @@ from ...encoders.inputs import ZSCORE_NONZERO
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, LabeledCase
-from ..training import Batch, TaskTraining, deviation, stacked, unnormalized
+from ..training import Batch, TaskTraining, channel_of, deviation, stacked, unnormalized
 from .epi_simulation import distorted_images, draw_displacement_mm, signals_of
 from .task import ADC_CORRECTED, HBV_CORRECTED, DistortionCorrection
 
@@ -194,13 +194,13 @@ def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpe
     """
     hbv, adc = labeled.images[HBV_CORRECTED], labeled.images[ADC_CORRECTED]
     hbv = hbv.to_nearest_lps()
-    channels = tuple(spec.preprocess.sequences.index(sequence) for sequence in (MRSequence.HBV, MRSequence.ADC))
+    channels = channel_of(spec, MRSequence.HBV), channel_of(spec, MRSequence.ADC)
     return OnTheFlyDistortion(
         signals=signals_of(hbv, adc),
         places=_places(prepared.geometry, hbv.geometry, labeled.case.id),
         spacing_mm=hbv.geometry.spacing_mm[::-1],
         phase_axis=2 - PHASE_AXES[labeled.phase_axis],
-        channels=(channels[0], channels[1]),
+        channels=channels,
         scales=(prepared.scales[channels[0]], prepared.scales[channels[1]]),
         keeps_zeros=spec.preprocess.normalization == ZSCORE_NONZERO,
         is_ideal=labeled.is_phantom,

@@ -46,8 +46,8 @@ def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy and Dice of one lesion channel, over a whole batch.
 
     A voxel of a lesion counts as many times as one of the background as in ProViCNet's published weights. The Dice term
-    is hardly smoothed, so that where no lesion is it says nothing (it costs 1 whatever is predicted) and the
-    cross-entropy alone asks for none: smoothed by a voxel it made every network of ours mark nothing.
+    is hardly smoothed, so that without a lesion it is constant (1 whatever is predicted) and the
+    cross-entropy alone teaches to mark none: smoothed by a voxel it made every network of ours mark nothing.
 
     Args:
         logits: (B, 1, ...).
