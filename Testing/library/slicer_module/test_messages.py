@@ -13,29 +13,36 @@ from VFMTransferLib.core.terms import RESEARCH_USE
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = ROOT / "VFMTransfer"
 PAGES = [ROOT / "docs" / name for name in ("slicer-trouble.md", "troubleshooting.md", "worker.md")]
-# Files that raise nothing, but whose every sentence is shown where something is wrong.
-SAY_ALL = {"pip_words.py"}
+# Definitions that raise nothing, but whose every sentence is shown where pip failed.
+SHOWN = {"install.py": {"whyPipFailed", "notWritable", "_REASONS"}}
 CONTROLS = {"QPushButton", "QToolButton", "QCheckBox", "ctkCollapsibleButton", "QLabel"}
 ARMS = {"A", "B"}  # the letters before the bars of progress
 FEWEST_WORDS = 3  # of a message in the table; fewer could stand for anything
 
 
 def sentences(path: Path) -> list[str]:
-    """What a file raises as an error for users, with `…` where something is put in."""
+    """What a file raises as an error for users or shows otherwise, with `…` where something is put in."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    if path.name in SAY_ALL:
-        docstrings = {
-            ast.get_docstring(node, clean=False)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.Module)
-        }
-        texts = [text_of(node) for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)]
-        return [text for text in texts if re.fullmatch(r"[A-Zp].* .* .*\.", text) and text not in docstrings]
     raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)]
     calls = [call for call in raised if isinstance(call, ast.Call) and call.args]
     errors = [call for call in calls if ast.unparse(call.func).endswith("Error")]
     shown = [call for call in errors if not hasattr(builtins, ast.unparse(call.func))]  # those are a programmer's
-    return [text for call in shown for text in [text_of(call.args[0])] if text]
+    return [text for call in shown for text in [text_of(call.args[0])] if text] + [
+        text for node in tree.body if _names(node) & SHOWN.get(path.name, set()) for text in _whole_sentences(node)
+    ]
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef):
+        return {node.name}
+    return {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+
+
+def _whole_sentences(definition: ast.stmt) -> list[str]:
+    docstring = ast.get_docstring(definition, clean=False) if isinstance(definition, ast.FunctionDef) else None
+    texts = [text_of(node) for node in ast.walk(definition) if isinstance(node, ast.Constant | ast.JoinedStr)]
+    return [text for text in texts if re.fullmatch(r"[A-Zp].* .* .*\.", text) and text != docstring]
 
 
 def text_of(node: ast.expr) -> str:
