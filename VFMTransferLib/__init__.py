@@ -13,8 +13,9 @@ from .core import __version__, aliases
 if TYPE_CHECKING:
     from .bundles.weights import load_network
     from .evaluation.comparison import compare
-    from .inference.predict import predict, save_result
+    from .inference.predict import predict
     from .io import read_case
+    from .io.results import save_result
     from .report import write_report
 
 __all__ = ["__version__", "compare", "load_network", "predict", "read_case", "save_result", "write_report"]
@@ -22,7 +23,7 @@ __all__ = ["__version__", "compare", "load_network", "predict", "read_case", "sa
 _HOME = {
     "read_case": ".io",
     "predict": ".inference.predict",
-    "save_result": ".inference.predict",
+    "save_result": ".io.results",
     "compare": ".evaluation.comparison",
     "write_report": ".report",
     "load_network": ".bundles.weights",

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.inference.predict import predict, save_result
+from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_case
+from VFMTransferLib.io.results import save_result
 from VFMTransferLib.phantom import make_phantom, write_phantom
 
 from .measure import Measurement

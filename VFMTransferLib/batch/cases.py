@@ -18,10 +18,10 @@ from ..core.errors import OutOfMemoryError, VFMTransferError
 from ..core.files import writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit, save_result
+from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case
-from ..io.results import RESULT
+from ..io.results import RESULT, save_result
 from .summary import COMPARISON, Row, Status, read_json, read_row
 
 # Receives how far the case is: number of the bundle, stage, fraction of its work that is done.

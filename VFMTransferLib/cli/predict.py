@@ -77,9 +77,9 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _run_one(args: argparse.Namespace) -> None:
     from ..bundles.catalog import find_bundle
-    from ..inference.predict import predict, require_fit, save_result
+    from ..inference.predict import predict, require_fit
     from ..io import output_folder, read_case
-    from ..io.results import result_to_json
+    from ..io.results import result_to_json, save_result
 
     bundle = find_bundle(args.bundles[0])
     case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)

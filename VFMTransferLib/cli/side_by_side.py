@@ -14,8 +14,9 @@ from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.images import Reference
-from ..inference.predict import CasePredictor, PredictOptions, require_fit, save_result
+from ..inference.predict import CasePredictor, PredictOptions, require_fit
 from ..io import output_folder, read_case
+from ..io.results import save_result
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
 from ..tasks import DEFAULT_TASK, task_of

@@ -41,7 +41,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "models": ("encoders",),
     "models.network": ("encoders",),
     "postprocess": ("tasks", "tasks.base", "tasks.segmentation"),
-    "predict": ("inference.predict",),
+    "predict": ("inference.predict", "io.results"),
     "preprocess": ("encoders.inputs",),
     "registration": ("tasks.distortion_correction.task",),
     "registry": ("encoders.base", "encoders", "encoders.profound.spec", "encoders.provicnet.spec"),

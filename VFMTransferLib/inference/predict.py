@@ -23,13 +23,10 @@ from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare
-from ..io.results import save_result
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput
 from .runtimes import Session, open_session
 from .windows import infer
-
-__all__ = ["CasePredictor", "PredictOptions", "predict", "save_result"]
 
 OpenNetwork = Callable[[Bundle], Session]
 

@@ -52,7 +52,7 @@ def test_the_layout_is_monais(a_bundle):
         assert (a_bundle.folder / name).is_file(), name
 
 
-def test_the_model_card_says_what_a_demonstration_is(a_bundle):
+def test_the_model_card_states_what_a_demonstration_is(a_bundle):
     card = a_bundle.card_path.read_text(encoding="utf-8")
     assert "Demonstration network" in card
     assert "research use only" in card
@@ -124,7 +124,7 @@ def test_metadata_that_are_no_object_are_refused(a_bundle, content):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_numbers_that_json_does_not_know_are_refused(a_bundle, change_metadata, number):
+def test_numbers_that_json_does_not_have_are_refused(a_bundle, change_metadata, number):
     change_metadata(lambda d: d["vfm_transfer"]["model"]["preprocess"].update(spacing_mm=[0.5, number, 3.0]))
     with pytest.raises(BundleError, match=r"must be JSON, but is not \(it holds (NaN|Infinity)\)"):
         read_bundle(a_bundle.folder)

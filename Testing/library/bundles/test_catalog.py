@@ -42,7 +42,7 @@ def test_bundles_are_listed_by_task(folders):
     assert [bundle.name for bundle in list_bundles("lesion-segmentation")] == ["l"]
 
 
-def test_a_broken_bundle_hides_no_other_and_says_what_is_wrong(folders):
+def test_a_broken_bundle_hides_no_other_and_has_the_reason(folders):
     make_bundle(folders[1] / "good")
     bad = make_bundle(folders[1] / "bad").folder
     (bad / METADATA).write_text("{", encoding="utf-8")

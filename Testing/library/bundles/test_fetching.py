@@ -18,7 +18,7 @@ from VFMTransferLib.core.errors import DownloadError, OutputError
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one file, with ranges, in the ways that its server's `mode` says."""
+    """Serves one file, with ranges, in the ways that its server's `mode` states."""
 
     def do_GET(self):
         server = self.server
@@ -221,7 +221,7 @@ def test_a_files_name_is_safe_and_keeps_the_sequence():
     assert file_name("https://host/") == "download"
 
 
-def test_a_file_that_states_no_license_says_so(tmp_path):
+def test_where_a_file_states_no_license_the_text_states_that(tmp_path):
     file = tmp_path / "T2_best.pth"
     file.write_bytes(b"weights")
     assert "states no license" in license_text("https://host/T2_best.pth", file)

@@ -31,33 +31,33 @@ def unseen_phantom() -> Phantom:
     return make_phantom(UNSEEN_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), full_resolution=True, phase_axis=0)
 
 
-def assert_better_than_trivial(study: LabeledCase) -> None:
-    """By the task's primary measure; the mean ADC is even told this case's own."""
-    task = TASKS[study.task]
-    baseline = TASKS[task.id].naive_baseline([study])
-    trivial = score_case(baseline(study), study).values[task.metric]
+def assert_better_than_naive_baseline(labeled: LabeledCase) -> None:
+    """By the task's primary measure; the mean ADC is even given this case's own."""
+    task = TASKS[labeled.task]
+    baseline = TASKS[task.id].naive_baseline([labeled])
+    naive = score_case(baseline(labeled), labeled).values[task.metric]
     for bundle in default_pair(task.id):
-        found = score_case(predict(study.case, bundle, gland=study.gland), study).values[task.metric]
-        assert found > trivial if task.higher_is_better else found < trivial, (bundle.name, found, trivial)
+        found = score_case(predict(labeled.case, bundle, gland=labeled.gland), labeled).values[task.metric]
+        assert found > naive if task.higher_is_better else found < naive, (bundle.name, found, naive)
 
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
 def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task):
-    assert_better_than_trivial(TASKS[task].around_gland(TASKS[task].from_phantom(unseen_phantom), WIDTH_MM))
+    assert_better_than_naive_baseline(TASKS[task].around_gland(TASKS[task].from_phantom(unseen_phantom), WIDTH_MM))
 
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
-def test_images_of_an_unseen_study_are_better_than_by_no_network(shared_data, task):
+def test_images_of_an_unseen_case_are_better_than_by_no_network(shared_data, task):
     case = shared_data / "cases" / "ProstateX-0214"
-    study = read_labeled(case, task, MaskNames(("gland_nc",)), seed=5)
-    assert_better_than_trivial(TASKS[task].around_gland(study, WIDTH_MM))
+    labeled = read_labeled(case, task, MaskNames(("gland_nc",)), seed=5)
+    assert_better_than_naive_baseline(TASKS[task].around_gland(labeled, WIDTH_MM))
 
 
 def test_a_large_cancer_of_an_unseen_phantom_is_found():
     phantom = make_phantom(UNSEEN_CANCER_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), lesions=1, phase_axis=0)
-    study = TASKS["lesion-segmentation"].from_phantom(phantom)
+    labeled = TASKS["lesion-segmentation"].from_phantom(phantom)
     for bundle in default_pair("lesion-segmentation"):
-        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        found = score_case(predict(labeled.case, bundle, gland=labeled.gland), labeled).values
         assert found["lesions_missed"] == 0, bundle.name
         assert found["dice"] > 0.4, bundle.name
 
@@ -66,14 +66,14 @@ def test_a_large_cancer_of_an_unseen_phantom_is_found():
 def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_added):
     """Three studies are no proof; that networks taught by phantoms alone come so far shall not be lost unnoticed."""
     masks = MaskNames(("gland_taps", "gland_nc"), lesion="lesion_nc")
-    study = read_labeled(shared_data / "cases" / name, "lesion-segmentation", masks)
+    labeled = read_labeled(shared_data / "cases" / name, "lesion-segmentation", masks)
     for bundle in default_pair("lesion-segmentation"):
-        found = score_case(predict(study.case, bundle, gland=study.gland), study).values
+        found = score_case(predict(labeled.case, bundle, gland=labeled.gland), labeled).values
         assert found["lesions_missed"] == 0, bundle.name
         assert found["lesions_added"] <= most_added, bundle.name
 
 
-def test_a_classification_says_no_more_than_it_knows(unseen_phantom):
+def test_a_classification_claims_no_more_than_was_learned(unseen_phantom):
     """The pair is hardly better than chance, and calibrated: its probabilities stay near the share of cancers."""
     for bundle in default_pair("classification"):
         result = predict(unseen_phantom.case, bundle, gland=unseen_phantom.gland)
@@ -108,7 +108,7 @@ def test_the_prostate_of_an_unseen_phantom_is_found(pair):
 
 
 @pytest.mark.parametrize(("case", "reference"), [("Prostate3T-0004", "gland_taps"), ("ProstateX-0214", "gland_nc")])
-def test_the_prostate_of_an_unseen_study_is_found(pair, shared_data, case, reference):
+def test_the_prostate_of_an_unseen_case_is_found(pair, shared_data, case, reference):
     labeled = read_labeled(shared_data / "cases" / case, "anatomy-segmentation", MaskNames((reference,)))
     for bundle in pair:
         # In the middle of the image, as in a clinic, though a mask that would center the crop is at hand.

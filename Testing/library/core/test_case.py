@@ -22,7 +22,7 @@ def test_a_volume_is_found_by_sequence_or_by_its_name(a_case):
     assert a_case["adc"] is a_case[Sequence.ADC]
 
 
-def test_a_case_knows_what_it_has(a_case):
+def test_a_case_contains_the_sequences_it_has(a_case):
     assert Sequence.T2W in a_case
     assert Sequence.HBV not in a_case
 
@@ -39,6 +39,6 @@ def test_asking_for_a_missing_sequence_is_the_same_error(a_case):
         a_case[Sequence.HBV]
 
 
-def test_an_empty_case_says_that_it_has_no_image():
+def test_of_an_empty_case_the_error_names_no_image():
     with pytest.raises(MissingSequenceError, match="it has no image"):
         Case("p002", {}).require([Sequence.T2W])

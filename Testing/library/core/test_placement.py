@@ -172,7 +172,7 @@ def an_roi() -> Volume:
 
 @pytest.fixture(autouse=True)
 def no_gland_network(monkeypatch):
-    """Where the user says where to look, no network is asked for the gland."""
+    """Where the user draws a region, no network is asked for the gland."""
     monkeypatch.setattr(inputs, "default_pair", lambda task: pytest.fail("The gland network was asked."))
 
 
@@ -248,7 +248,7 @@ def test_an_image_is_restored_whole_and_that_is_said(a_case, an_roi):
     assert RESTORED_NOTE in part.provenance.notes
 
 
-def test_a_classifier_looks_at_the_region(a_case, an_roi):
+def test_a_classifier_gets_the_region(a_case, an_roi):
     spec = with_preprocess(MODELS["profound-classifier"], patch=(16, 24, 24))
     result, session = run(a_case, spec, an_roi, network=lambda x: np.zeros((1, 4), np.float32))
     assert len(session.seen) == 1

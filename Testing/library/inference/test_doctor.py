@@ -1,4 +1,4 @@
-"""What doctor says of this machine, and of machines that are not well."""
+"""What doctor reports of this machine, and of machines with a fault."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from bundles import make_bundle
 
 from VFMTransferLib.bundles import catalog
 from VFMTransferLib.bundles.metadata import METADATA
-from VFMTransferLib.core import machine as installed
+from VFMTransferLib.core import machine
 from VFMTransferLib.core.machine import (
     describe_machine,
     describe_site_packages,
@@ -140,7 +140,7 @@ def test_a_folder_without_a_record_and_a_record_without_a_module_are_half_instal
 
 def test_where_packages_go_is_told_without_the_users_name(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(installed.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
     assert describe_site_packages()["folder"] == str(Path("~") / "lib")
     assert describe_site_packages()["path_length"] == len(str(tmp_path / "lib"))
     assert not describe_site_packages()["writable"]

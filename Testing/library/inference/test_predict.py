@@ -77,7 +77,7 @@ def test_first_channel_comes_back_on_the_scanned_grid(a_case):
 
 
 def test_axes_of_the_file_do_not_change_what_is_marked(a_case):
-    """The same study with the T2w's axes permuted and flipped gives the same marks at the same positions."""
+    """The same case with the T2w's axes permuted and flipped gives the same marks at the same positions."""
     t2w = a_case[Sequence.T2W]
     turned = type(t2w).from_sitk(sitk.DICOMOrient(t2w.to_sitk(), "SAR"), "t2w")
     other = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: turned})
@@ -95,7 +95,7 @@ def test_case_stays_as_it_is(a_case):
         np.testing.assert_array_equal(a_case[sequence].array, array)
 
 
-def test_result_says_where_it_came_from(a_case):
+def test_result_records_where_it_came_from(a_case):
     bundle = a_bundle(LESIONS)
     result = predict(replace(a_case, notes=("ADC was converted.",)), bundle, open_network=lambda b: FakeSession(as_is))
     source = result.provenance
@@ -160,7 +160,7 @@ def test_lack_of_memory_is_one_sentence(a_case):
         predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(too_large))
 
 
-def test_gland_network_says_where_the_crop_lies(a_case, gland_network):
+def test_crop_lies_where_the_gland_network_found_the_gland(a_case, gland_network):
     fake = FakeSession(as_is)
     open_network = lambda bundle: gland_network if bundle.name == "gland" else fake  # noqa: E731
     result = predict(a_case, a_bundle(CROP), open_network=open_network)
@@ -301,7 +301,7 @@ def test_a_network_that_fails_leaves_the_next_one_its_turn(a_case):
     assert predictor.predict(a_bundle(LESIONS, "b")).provenance.bundle == "b"
 
 
-def test_the_gland_is_looked_for_once_for_all_networks_of_a_case(a_case, gland_network):
+def test_the_gland_is_searched_once_for_all_networks_of_a_case(a_case, gland_network):
     open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
     predictor = CasePredictor(a_case, open_network=open_network)
     predictor.predict(a_bundle(CROP))
@@ -322,11 +322,11 @@ def test_options_are_given_at_once_or_one_by_one(a_case):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [({"crop": "left"}, "Crop must be"), ({"threshold": 2.0}, "threshold"), ({"phase_axis": "up"}, "phase axis")],
 )
-def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, says):
-    with pytest.raises(ValueError, match=says):
+def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, message):
+    with pytest.raises(ValueError, match=message):
         PredictOptions(**wrong)
 
 
@@ -338,7 +338,7 @@ def test_a_result_records_what_was_asked_for(a_case):
     assert predict(a_case, a_bundle(LESIONS), open_network=open_network).provenance.options == defaults
 
 
-def test_no_sentence_tells_a_slicer_user_to_type_an_option():
+def test_no_sentence_asks_a_slicer_user_to_type_an_option():
     """What prediction raises is shown in a panel too; an option may be named in brackets beside what a panel has."""
     rooms = ("core", "encoders", "inference", "io", "tasks")
     files = [file for room in rooms for file in (ROOT / "VFMTransferLib" / room).rglob("*.py")]

@@ -18,7 +18,8 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.result import Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.inference.predict import predict, save_result
+from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.io.results import save_result
 
 # One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
 NAMES = (

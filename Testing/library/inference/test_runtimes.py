@@ -55,7 +55,7 @@ def test_both_runtimes_give_one_answer(a_bundle, x):
     assert by_onnx.shape == (1, 1, *SIZE)
 
 
-def test_auto_takes_onnx_and_says_so(a_bundle):
+def test_auto_takes_onnx_and_notes_it(a_bundle):
     session = open_session(a_bundle)
     assert (session.runtime, session.device, session.precision) == ("onnx", "cpu", "fp32")
     assert "ONNX Runtime was chosen" in session.notes[0]
@@ -68,7 +68,7 @@ def test_what_is_named_needs_no_note(a_bundle):
     assert open_session(a_bundle, "torch", "cpu").notes == ()
 
 
-def test_auto_takes_torch_where_there_is_no_graph_and_says_why(no_graph):
+def test_auto_takes_torch_where_there_is_no_graph_and_notes_why(no_graph):
     session = open_session(no_graph)
     assert session.runtime == "torch"
     assert "has no models/model.onnx" in session.notes[0]
@@ -283,7 +283,7 @@ def test_another_device_or_precision_is_another_network():
     assert kept.loads == 3
 
 
-def test_changed_weights_are_loaded_anew():
+def test_changed_weights_are_loaded_again():
     kept = networks(1000)
     bundle = described_bundle(SPEC, "a")
     kept.open(bundle)

@@ -1,4 +1,4 @@
-"""What people really bring: the command line says one sentence, exits with 1, and leaves nothing half-written."""
+"""What people really bring: the command line writes one sentence, exits with 1, and leaves nothing half-written."""
 
 import json
 import os
@@ -27,16 +27,16 @@ PATIENCE_S = 60
 
 @dataclass(frozen=True)
 class Bench:
-    """A folder to break things in, with a good study and good bundles of its own.
+    """A folder to break things in, with a good case and good bundles of its own.
 
     Attributes:
-        folder: Holds nothing but the study, the models and what the command writes.
-        study: A good study.
+        folder: Holds nothing but the case, the models and what the command writes.
+        case: A good case.
         models: The user's bundles.
     """
 
     folder: Path
-    study: Path
+    case: Path
     models: Path
 
     @property
@@ -53,35 +53,35 @@ class Bench:
         )
 
     def predict(self, *words: object, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess:
-        """`predict` on the study, with a good bundle unless `words` name one."""
+        """`predict` on the case, with a good bundle unless `words` name one."""
         bundle = [] if "--bundle" in words else ["--bundle", "tiny-scratch"]
         options = [*bundle, "-o", self.out, *words]
-        return self.run("predict", self.study, *options, limit=limit)
+        return self.run("predict", self.case, *options, limit=limit)
 
-    def require_refusal(self, done: subprocess.CompletedProcess, *says: str) -> None:
+    def require_refusal(self, done: subprocess.CompletedProcess, *expected: str) -> None:
         """Code 1, one line on stderr with the words, nothing on stdout, nothing written."""
         assert done.returncode == 1, done.stderr
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1, done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr.rstrip().endswith((".", "'", "}")), done.stderr
-        for words in says:
+        for words in expected:
             assert words in done.stderr
         self.require_nothing_written()
 
     def require_nothing_written(self) -> None:
-        assert sorted(path.name for path in self.folder.iterdir()) == ["models", "study"]
+        assert sorted(path.name for path in self.folder.iterdir()) == ["models", "p001"]
 
 
 @pytest.fixture
 def bench(tmp_path, a_study, tiny_models) -> Bench:
-    shutil.copytree(a_study, tmp_path / "study")
+    shutil.copytree(a_study, tmp_path / "p001")
     shutil.copytree(tiny_models, tmp_path / "models")
-    return Bench(tmp_path, tmp_path / "study", tmp_path / "models")
+    return Bench(tmp_path, tmp_path / "p001", tmp_path / "models")
 
 
 def replace_t2w(bench: Bench, array: np.ndarray) -> None:
-    write_volume(Volume(array, T2W_GRID), bench.study / "t2w.nii.gz")
+    write_volume(Volume(array, T2W_GRID), bench.case / "t2w.nii.gz")
 
 
 def with_voxel(value: float) -> np.ndarray:
@@ -105,36 +105,36 @@ def test_an_image_that_is_missing(bench):
 
 
 def test_an_empty_folder(bench):
-    for path in bench.study.iterdir():
+    for path in bench.case.iterdir():
         path.unlink()
-    bench.require_refusal(bench.predict(), "study", "t2w")
+    bench.require_refusal(bench.predict(), "p001", "t2w")
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
 def test_a_truncated_image(bench, suffix):
-    path = bench.study / f"t2w{suffix}"
+    path = bench.case / f"t2w{suffix}"
     write_volume(a_t2w(), path)
     path.write_bytes(path.read_bytes()[:-700])
     if suffix != ".nii.gz":
-        (bench.study / "t2w.nii.gz").unlink()
+        (bench.case / "t2w.nii.gz").unlink()
     bench.require_refusal(bench.predict(), f"t2w{suffix}")
 
 
 def test_a_file_that_is_no_image(bench):
-    (bench.study / "t2w.nii.gz").write_bytes(b"<html>please log in</html>" * 40)
+    (bench.case / "t2w.nii.gz").write_bytes(b"<html>please log in</html>" * 40)
     bench.require_refusal(bench.predict(), "t2w.nii.gz")
 
 
 def test_a_4d_image_as_t2w(bench):
     image = sitk.JoinSeries([a_t2w(seed).to_sitk() for seed in range(3)])
-    sitk.WriteImage(image, str(bench.study / "t2w.nii.gz"))
+    sitk.WriteImage(image, str(bench.case / "t2w.nii.gz"))
     bench.require_refusal(bench.predict(), "t2w.nii.gz", "4")
 
 
 def test_a_color_image(bench):
     image = sitk.Compose([sitk.Cast(a_t2w(seed).to_sitk(), sitk.sitkUInt8) for seed in range(3)])
-    (bench.study / "t2w.nii.gz").unlink()
-    sitk.WriteImage(image, str(bench.study / "t2w.nrrd"))
+    (bench.case / "t2w.nii.gz").unlink()
+    sitk.WriteImage(image, str(bench.case / "t2w.nrrd"))
     bench.require_refusal(bench.predict(), "t2w.nrrd", "color")
 
 
@@ -146,25 +146,25 @@ def test_a_constant_image(bench):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite(bench, value):
     image = a_t2w().with_array(with_voxel(value)).to_sitk()
-    sitk.WriteImage(image, str(bench.study / "t2w.nii.gz"))
+    sitk.WriteImage(image, str(bench.case / "t2w.nii.gz"))
     bench.require_refusal(bench.predict(), "t2w.nii.gz", "finite")
 
 
 def test_an_image_of_one_slice(bench):
-    sitk.WriteImage(a_t2w().to_sitk()[:, :, 3:4], str(bench.study / "t2w.nii.gz"))
+    sitk.WriteImage(a_t2w().to_sitk()[:, :, 3:4], str(bench.case / "t2w.nii.gz"))
     bench.require_refusal(bench.predict(), "t2w.nii.gz", "slice")
 
 
 def test_sequences_that_do_not_lie_in_one_space(bench):
-    image = sitk.ReadImage(str(bench.study / "adc.nii.gz"))
+    image = sitk.ReadImage(str(bench.case / "adc.nii.gz"))
     image.SetOrigin((400.0, 300.0, 900.0))
-    sitk.WriteImage(image, str(bench.study / "adc.nii.gz"))
+    sitk.WriteImage(image, str(bench.case / "adc.nii.gz"))
     bench.require_refusal(bench.predict(), "adc", "t2w")
 
 
 def test_another_sequence_in_place_of_adc(bench):
     values = np.random.default_rng(0).integers(20_000, 60_000, DWI_GRID.shape).astype(np.uint16)
-    write_volume(Volume(values, DWI_GRID), bench.study / "adc.nii.gz")
+    write_volume(Volume(values, DWI_GRID), bench.case / "adc.nii.gz")
     bench.require_refusal(bench.predict(), "adc.nii.gz", "mm²/s")
 
 
@@ -174,14 +174,14 @@ def test_a_mask_in_place_of_an_image(bench):
 
 
 def test_two_files_for_one_sequence(bench):
-    shutil.copy(bench.study / "t2w.nii.gz", bench.study / "other_t2w.nii.gz")
-    shutil.move(bench.study / "t2w.nii.gz", bench.study / "one_t2w.nii.gz")
+    shutil.copy(bench.case / "t2w.nii.gz", bench.case / "other_t2w.nii.gz")
+    shutil.move(bench.case / "t2w.nii.gz", bench.case / "one_t2w.nii.gz")
     bench.require_refusal(bench.predict(), "one_t2w.nii.gz", "other_t2w.nii.gz", "select it as t2w")
 
 
 def test_a_gland_mask_that_is_empty(bench):
-    write_volume(Volume(np.zeros(T2W_GRID.shape, np.uint8), T2W_GRID), bench.folder / "study" / "empty.nii.gz")
-    bench.require_refusal(bench.predict("--gland", bench.study / "empty.nii.gz"), "empty.nii.gz")
+    write_volume(Volume(np.zeros(T2W_GRID.shape, np.uint8), T2W_GRID), bench.folder / "p001" / "empty.nii.gz")
+    bench.require_refusal(bench.predict("--gland", bench.case / "empty.nii.gz"), "empty.nii.gz")
 
 
 def test_a_bundle_that_is_unknown(bench):
@@ -211,7 +211,7 @@ def test_metadata_that_are_no_json(bench):
     ("key", "value"),
     [("patch", [16, 32]), ("spacing_mm", [0, 2, 4]), ("sequences", ["t1w", None, None]), ("overlap", "half")],
 )
-def test_metadata_that_say_what_cannot_be(bench, key, value):
+def test_metadata_that_state_what_cannot_be(bench, key, value):
     edit_preprocessing(bench, **{key: value})
     bench.require_refusal(bench.predict("--bundle", bench.models / "tiny-scratch"), key)
 
@@ -220,7 +220,7 @@ def test_a_sequence_that_the_network_needs_and_the_case_lacks(bench):
     from bundles import make_bundle
 
     make_bundle(bench.models / "lesions", "profound-upernet-lesion")
-    (bench.study / "adc.nii.gz").unlink()
+    (bench.case / "adc.nii.gz").unlink()
     bench.require_refusal(bench.predict("--bundle", "lesions"), "lacks adc")
 
 
@@ -233,7 +233,7 @@ def test_two_networks_of_different_tasks(bench):
 
     make_bundle(bench.models / "lesions", "profound-upernet-lesion")
     bundles = ["--bundle", "tiny-scratch", "--bundle", "lesions"]
-    bench.require_refusal(bench.run("compare", bench.study, *bundles, "-o", bench.out), "anatomy", "lesion")
+    bench.require_refusal(bench.run("compare", bench.case, *bundles, "-o", bench.out), "anatomy", "lesion")
 
 
 def test_a_device_that_is_not_there(bench):
@@ -243,18 +243,18 @@ def test_a_device_that_is_not_there(bench):
 def test_a_checkpoint_with_a_foreign_object(bench):
     import torch
 
-    torch.save({"model": {}, "args": Path("anything")}, bench.study / "weights.pth")
-    bench.require_refusal(bench.run("models", "import", bench.study / "weights.pth", "-o", bench.out), "weights.pth")
+    torch.save({"model": {}, "args": Path("anything")}, bench.case / "weights.pth")
+    bench.require_refusal(bench.run("models", "import", bench.case / "weights.pth", "-o", bench.out), "weights.pth")
 
 
 def test_an_output_folder_with_other_things(bench):
-    done = bench.predict("-o", bench.study)
-    bench.require_refusal(done, "study")
-    assert (bench.study / "t2w.nii.gz").is_file()
+    done = bench.predict("-o", bench.case)
+    bench.require_refusal(done, "p001")
+    assert (bench.case / "t2w.nii.gz").is_file()
 
 
 def test_an_output_folder_below_a_file(bench):
-    bench.require_refusal(bench.predict("-o", bench.study / "t2w.nii.gz" / "out"), "t2w.nii.gz")
+    bench.require_refusal(bench.predict("-o", bench.case / "t2w.nii.gz" / "out"), "t2w.nii.gz")
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only Linux has a folder that nobody may write to")
@@ -317,7 +317,7 @@ def listen_to_ctrl_c() -> None:
 def start_long_run(bench: Bench) -> subprocess.Popen:
     """A run with thousands of windows that has begun to work."""
     edit_preprocessing(bench, whole_volume=True, overlap=0.97, spacing_mm=[0.5, 0.5, 1])
-    command = [*COMMAND, "predict", bench.study, "--bundle", "tiny-scratch", "-o", bench.out]
+    command = [*COMMAND, "predict", bench.case, "--bundle", "tiny-scratch", "-o", bench.out]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=bench.environment(), preexec_fn=listen_to_ctrl_c
     )

@@ -15,7 +15,7 @@ B_VALUES = (50, 400, 800)
 
 @pytest.fixture
 def a_folder(tmp_path):
-    """A study named as the documentation says."""
+    """A case named as the documentation states."""
     folder = tmp_path / "p001"
     folder.mkdir()
     for volume in (a_t2w(), an_hbv(), an_adc()):
@@ -147,7 +147,7 @@ def test_a_case_has_its_folders_own_name_however_it_is_reached(a_folder, monkeyp
     assert read_case(".").id == "p001"
 
 
-def test_a_folder_without_images_says_what_is_looked_for(tmp_path):
+def test_a_folder_without_images_is_refused_with_the_names_it_needs(tmp_path):
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     with pytest.raises(MissingSequenceError, match=r"must contain t2w, hbv or adc by name \(t2w.nii.gz"):
         read_case(tmp_path)
@@ -173,7 +173,7 @@ def test_one_image_cannot_be_two_sequences(a_folder):
         read_case(a_folder, hbv=a_folder / "t2w.nii.gz")
 
 
-def test_a_diffusion_file_gives_the_high_b_image_and_says_how(a_folder, a_series_file):
+def test_a_diffusion_file_gives_the_high_b_image_and_a_note_on_how(a_folder, a_series_file):
     (a_folder / "hbv.nii.gz").unlink()
     start = a_series_file(a_folder)
     case = read_case(a_folder)

@@ -55,7 +55,7 @@ def write_multi_b(folder, b_values, **changes):
 
 @pytest.fixture
 def a_study(tmp_path):
-    """A whole examination as it comes from the archive: all planes and helpers beside what is needed."""
+    """A whole study as it comes from the archive: all planes and helpers beside what is needed."""
     root = tmp_path / "DOE_JOHN"
     t2w_series().write(root / "t2")
     adc_series().write(root / "adc")
@@ -68,7 +68,7 @@ def a_study(tmp_path):
     return root
 
 
-def test_series_are_recognized_among_a_whole_examination(a_study):
+def test_series_are_recognized_among_those_of_a_whole_study(a_study):
     case = read_case(a_study)
     assert case.sequences == tuple(Sequence)
     np.testing.assert_array_equal(case[Sequence.T2W].array, a_t2w().array)
@@ -88,9 +88,9 @@ def test_the_grid_is_the_one_that_the_tags_give(a_study):
 def test_nothing_of_the_patient_is_kept(a_study, caplog):
     caplog.set_level("INFO")
     case = read_case(a_study)
-    said = " ".join([case.id, *case.notes, caplog.text, *(v.name for v in case.volumes.values())])
+    shown = " ".join([case.id, *case.notes, caplog.text, *(v.name for v in case.volumes.values())])
     for secret in (PATIENT_NAME, PATIENT_ID, STUDY_UID, "DOE", str(a_study)):
-        assert secret not in said
+        assert secret not in shown
     assert case.id.startswith("study-")
 
 

@@ -164,7 +164,7 @@ def test_distortion_makes_and_loses_no_signal_along_the_phase_axis(axis):
     assert not np.allclose(moved, image, atol=0.05)
 
 
-def test_a_uniform_field_moves_the_signal_as_far_as_it_says():
+def test_a_uniform_field_moves_the_signal_as_far_as_it_states():
     image = np.random.default_rng(0).random((2, 7, 9), dtype=np.float32)
     np.testing.assert_allclose(distort(image, np.full(image.shape, -3.0), 1), np.roll(image, -3, axis=1), rtol=1e-6)
     between = (np.roll(image, 2, axis=2) + np.roll(image, 3, axis=2)) / 2

@@ -33,11 +33,11 @@ def test_a_phantom_comes_back_as_it_was_made(tmp_path, options):
 
 
 def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
-    from VFMTransferLib.phantom import store as grid_phantoms
+    from VFMTransferLib.phantom import store as phantom_store
 
     made = []
-    plain = grid_phantoms.make_phantom
-    monkeypatch.setattr(grid_phantoms, "make_phantom", lambda seed, **how: made.append(seed) or plain(seed, **how))
+    plain = phantom_store.make_phantom
+    monkeypatch.setattr(phantom_store, "make_phantom", lambda seed, **how: made.append(seed) or plain(seed, **how))
     store = PhantomStore(tmp_path / "phantoms", SPACING_MM)
     for task in TASKS:
         (phantom,) = store.phantoms([5])
