@@ -18,7 +18,7 @@ from ..core.files import atomic_file, writing
 from ..core.result import Provenance, Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
-from ..metrics.arrays import data_range
+from ..metrics.agreement import data_range
 from ..metrics.classification import log_loss
 from ..tasks import TASKS
 from ..tasks.base import Task

@@ -11,7 +11,7 @@ from ..core.case import Case
 from ..core.errors import GeometryError
 from ..core.result import Result
 from ..core.volume import Geometry, Volume
-from ..metrics.arrays import data_range, mean_difference
+from ..metrics.agreement import data_range, mean_difference
 from ..tasks import TASKS
 from ..tasks.image_to_image import image_errors, unit_of
 from .measures import Between, Measure, measure

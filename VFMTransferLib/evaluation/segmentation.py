@@ -11,7 +11,7 @@ from ..core.errors import BundleError, ImageError
 from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Geometry
-from ..metrics.arrays import dice, hausdorff95_mm, volume_difference_ml
+from ..metrics.agreement import dice, hausdorff95_mm, volume_difference_ml
 from ..tasks import TASKS, find_task
 from ..tasks.lesions import pair_regions
 from .measures import Between, Disagreement, Measure, measure

@@ -3,7 +3,7 @@
 Imports `core`.
 """
 
-from .arrays import (
+from .agreement import (
     HD_PERCENTILE,
     SSIM_RADIUS_PX,
     SSIM_SIGMA_PX,

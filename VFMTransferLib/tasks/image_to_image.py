@@ -15,7 +15,7 @@ from ..core.placement import to_reference
 from ..core.result import Result
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
-from ..metrics.arrays import SSIM_RADIUS_PX, data_range, mae, psnr_db, ssim
+from ..metrics.agreement import SSIM_RADIUS_PX, data_range, mae, psnr_db, ssim
 from .base import CaseFiles, CaseScore, HeadKind, LabeledCase, Method, NetworkOutput, Task, finite
 
 if TYPE_CHECKING:

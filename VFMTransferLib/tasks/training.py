@@ -18,7 +18,7 @@ from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import ZSCORE_NONZERO
 from ..encoders.layers import resize
-from ..metrics.arrays import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
+from ..metrics.agreement import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 from . import task_of
 from .base import LabeledCase, Task
 from .image_to_image import ImageTask

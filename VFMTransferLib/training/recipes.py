@@ -27,7 +27,7 @@ from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..io import read_case
-from ..metrics.arrays import dice
+from ..metrics.agreement import dice
 from ..phantom import Phantom
 from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName

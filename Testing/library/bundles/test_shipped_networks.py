@@ -8,7 +8,7 @@ from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.inference.predict import predict
-from VFMTransferLib.metrics.arrays import dice
+from VFMTransferLib.metrics.agreement import dice
 from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import LabeledCase, MaskNames

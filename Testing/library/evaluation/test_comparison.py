@@ -30,7 +30,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.cohort import compare_cohort
 from VFMTransferLib.evaluation.comparison import compare, save_cohort, save_comparison
 from VFMTransferLib.evaluation.measures import Between
-from VFMTransferLib.metrics import arrays as metrics
+from VFMTransferLib.metrics import agreement as metrics
 
 
 def gland_reference(grid: Geometry = T2W_GRID) -> Volume:

@@ -14,7 +14,7 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.metrics.arrays import mae
+from VFMTransferLib.metrics.agreement import mae
 from VFMTransferLib.metrics.classification import auroc, quadratic_weighted_kappa
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC

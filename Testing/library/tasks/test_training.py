@@ -8,7 +8,7 @@ import torch
 from study_examples import FAMILIES, a_study, tiny_study_spec
 
 from VFMTransferLib.core.result import Provenance
-from VFMTransferLib.metrics.arrays import ssim
+from VFMTransferLib.metrics.agreement import ssim
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
 from VFMTransferLib.tasks.scores import score_case

@@ -15,7 +15,7 @@ from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
-from ...metrics.arrays import dice, hausdorff95_mm
+from ...metrics.agreement import dice, hausdorff95_mm
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
 from ..lesions import CONNECTIVITY
 from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, soft_mask, structures_of, sum_of

@@ -15,7 +15,7 @@ from ...core.placement import Prepared, to_reference
 from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
-from ...metrics.arrays import mae
+from ...metrics.agreement import mae
 from ..base import PHASE_AXES, CaseScore, LabeledCase, Method, NetworkOutput, finite
 from ..image_to_image import ImageTask
 from .epi_simulation import PHASE_VOXEL_MM, READOUT_S, distorted_images, signals_of, smooth_field_hz

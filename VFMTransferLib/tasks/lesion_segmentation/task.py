@@ -11,7 +11,7 @@ import numpy as np
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...metrics.arrays import dice
+from ...metrics.agreement import dice
 from ...metrics.detection import average_precision, match_candidates
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput
 from ..lesions import CANCER_LABELS, cancer_masks, find_lesions, in_prostate, pair_regions, read_cancer_masks

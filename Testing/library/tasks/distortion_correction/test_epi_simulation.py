@@ -10,7 +10,7 @@ from study_examples import a_study
 from task_cases import a_scan
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.metrics.arrays import mae
+from VFMTransferLib.metrics.agreement import mae
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.distortion_correction import training as module
 from VFMTransferLib.tasks.distortion_correction.epi_simulation import draw_displacement_mm, signals_of, smooth_field_hz

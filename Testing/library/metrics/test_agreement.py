@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from VFMTransferLib.metrics import arrays as metrics
+from VFMTransferLib.metrics import agreement as metrics
 
 SPACING_MM = (0.5, 0.7, 3.0)
 SHAPE = (5, 14, 18)
