@@ -18,6 +18,7 @@ from .shared import (
     add_output,
     add_prediction,
     add_task,
+    given_case,
     predict_options,
     print_json,
     progress_bar,
@@ -160,9 +161,8 @@ def _read(
 ) -> tuple[Case, Reference | None]:
     """A case that both networks can take, and its truth."""
     from ..inference.predict import require_fit
-    from ..io import read_case
 
-    case = read_case(path, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    case = given_case(args, path)
     for bundle in pair:
         require_fit(case, bundle)
     return case, _read_reference(reference, pair)

@@ -13,6 +13,7 @@ from .shared import (
     add_output,
     add_prediction,
     add_task,
+    given_case,
     predict_options,
     print_json,
     progress_bar,
@@ -78,11 +79,11 @@ def _check_usage(args: argparse.Namespace) -> None:
 def _run_one(args: argparse.Namespace) -> None:
     from ..bundles.catalog import find_bundle
     from ..inference.predict import predict, require_fit
-    from ..io import output_folder, read_case
+    from ..io import output_folder
     from ..io.results import result_to_json, save_result
 
     bundle = find_bundle(args.bundles[0])
-    case = read_case(args.case, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    case = given_case(args, args.case)
     options = predict_options(args)
     require_fit(case, bundle, args.task)
     # Opened before the work, so that a folder that cannot be written is known at once.

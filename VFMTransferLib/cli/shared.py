@@ -20,10 +20,9 @@ from ..core.terms import OnProgress
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
-    from ..training.distributed import DistributedContext
-
-if TYPE_CHECKING:
+    from ..core.case import Case
     from ..inference.predict import PredictOptions
+    from ..training.distributed import DistributedContext
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -237,6 +236,13 @@ def require_images(args: argparse.Namespace, case: object) -> None:
         args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
 
 
+def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
+    """The case of a folder, or of the files that `add_prediction` was given."""
+    from ..io import read_case
+
+    return read_case(folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+
+
 def predict_options(args: argparse.Namespace) -> PredictOptions:
     """What `add_prediction` was given, but for the images and the mask of the prostate."""
     from ..inference.predict import PredictOptions
@@ -277,7 +283,7 @@ def require_default_computing(args: argparse.Namespace) -> None:
         args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
 
 
-def distributed_context(args: argparse.Namespace, on_progress: Callable[[str, float], None]) -> DistributedContext:
+def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
     """This process's share of a training, by the options of `add_computing`, with the other processes started."""
     from ..inference.doctor import require_bfloat16
     from ..training.distributed import join_processes, training_device

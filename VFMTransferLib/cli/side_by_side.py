@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair
 from ..core.case import Case
 from ..core.placement import within_roi
-from ..core.terms import Label
+from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..evaluation.comparison import Comparison, compare
@@ -32,7 +31,7 @@ def run_side_by_side(
     *,
     reference_labels: dict[str, int] | None = None,
     options: PredictOptions | None = None,
-    on_progress: Callable[[str, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Comparison, Path]:
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
@@ -56,11 +55,10 @@ def run_side_by_side(
         case, reference = within_roi(case, reference, roi)
     predictor = CasePredictor(case, options)
     report = on_progress or (lambda stage, fraction: None)
-    first = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
-    second = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
-    results = (first, second)
-    comparison = compare(case, results[0], results[1], reference, reference_labels=reference_labels)
-    for side, result in zip(SIDES, results, strict=True):
+    a = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
+    b = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
+    comparison = compare(case, a, b, reference, reference_labels=reference_labels)
+    for side, result in zip(SIDES, (a, b), strict=True):
         save_result(result, folder / side)
     return comparison, write_report(comparison, folder, pair)
 
@@ -69,9 +67,7 @@ PHANTOM_SEED = 7
 ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
 
 
-def run_demo(
-    folder: Path, case_folder: Path | None = None, on_progress: Callable[[str, float], None] | None = None
-) -> Path:
+def run_demo(folder: Path, case_folder: Path | None = None, on_progress: OnProgress | None = None) -> Path:
     """Compare the pretrained and the from-scratch network on a case, or on a phantom whose truth is known.
 
     Args:

@@ -1,4 +1,4 @@
-"""Many cases: A against B, paired by case, with an interval that says how sure the mean is."""
+"""Many cases: A against B, paired by case, with an interval of the mean."""
 
 from __future__ import annotations
 

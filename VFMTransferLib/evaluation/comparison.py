@@ -1,4 +1,4 @@
-"""What two networks say of one case, side by side: agreement, and error where a reference is known."""
+"""The results of two networks on one case, side by side: agreement, and error where a reference is known."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def compare(
     """Compare two results of one task on one case, and each with a reference where there is one.
 
     A reference on another grid is resampled by position (labels nearest, images linear), which the
-    comparison's notes say. For `adc-translation` without a reference the case's measured ADC serves.
+    comparison's notes state. For `adc-translation` without a reference the case's measured ADC serves.
 
     Args:
         case: The images that both networks saw; its `gland` is the region of masked measures.

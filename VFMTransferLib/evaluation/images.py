@@ -28,7 +28,7 @@ class Placed:
 
     Attributes:
         volume: Its voxels there.
-        covered: Where the reference has a say (D, H, W), bool; measures are taken inside only.
+        covered: Where the reference has values (D, H, W), bool; measures are taken inside only.
         notes: What was done, in sentences.
     """
 

@@ -15,7 +15,7 @@ ALL_CLASSES = "all classes"
 
 
 class Between(StrEnum):
-    """Whom a number is about. Agreement of A with B says nothing of whether either is right."""
+    """Whom a number is about. Agreement of A with B does not show whether either is right."""
 
     A = "a"
     B = "b"
@@ -87,7 +87,7 @@ class Measure:
     """One number of a comparison.
 
     Attributes:
-        kind: Key of `KINDS`; the function's name in `metrics.py` where there is one.
+        kind: Key of `KINDS`; the function's name in `metrics` where there is one.
         subject: What was measured: a structure, an output image (with `, gland` where measured
             inside the gland only), or a class.
         value: The number; `nan` where it is undefined, `inf` for the PSNR of equal images.
@@ -126,8 +126,8 @@ class Disagreement:
 
     Attributes:
         index: 1 for the largest.
-        a_label: What A says there.
-        b_label: What B says there.
+        a_label: A's label there.
+        b_label: B's label there.
         center_mm: A voxel of the region near its middle, LPS.
         center_index: The same voxel (x, y, z) on the grid with its axes nearest L, P, S.
         slice_index: Slice in which most of it lies, from 0 at the inferior end.

@@ -138,7 +138,7 @@ def segmentation_measures(
 
     Args:
         reference: Structure → mask; empty where there is no reference.
-        covered: Where the reference has a say; A and B are measured against it inside only.
+        covered: Where the reference has values; A and B are measured against it inside only.
         lesions: Structures whose connected regions are counted one by one.
     """
     found: list[Measure] = []

@@ -1,8 +1,8 @@
 """Measures of agreement and error; each function bears the name of its value.
 
 Arrays are (D, H, W); `spacing_mm` is (x, y, z) as everywhere. Nothing undefined becomes a number: a
-measure that has no value for its input is `nan`, and each docstring says when. The caller that
-shows a `nan` says why.
+measure that has no value for its input is `nan`; each docstring states when. The caller that shows
+a `nan` gives the reason.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def psnr_db(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | 
         a: Image (D, H, W).
         b: Image of the same shape.
         data_range: Span of values that counts as the peak. It belongs to the measure, so the caller
-            chooses it and says so; `data_range(reference)` is the usual choice.
+            chooses it and states it; `data_range(reference)` is the usual choice.
         mask: Where to measure; everywhere if None.
 
     Returns:

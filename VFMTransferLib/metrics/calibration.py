@@ -1,4 +1,4 @@
-"""Class probabilities that come true as often as they say: one temperature, and a bias for each class.
+"""Class probabilities that equal frequencies: one temperature, and a bias for each class.
 
 Networks tend to be surer than they are right, which dividing their logits by one temperature corrects (Guo et al., "On
 Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599). Ours also learn with classes balanced, as if all

@@ -73,12 +73,12 @@ def expected_calibration_error(probabilities: Sequence[float], happened: Sequenc
     Returns:
         0..1; `nan` without cases. Of few cases it is large by chance alone.
     """
-    said, came = np.asarray(probabilities, float), np.asarray(happened, float)
-    if not len(said):
+    expected, observed = np.asarray(probabilities, float), np.asarray(happened, float)
+    if not len(expected):
         return math.nan
-    place = np.minimum((said * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, said - came, minlength=bins)  # bin's cases times its difference of means
-    return float(np.abs(gaps).sum() / len(said))
+    place = np.minimum((expected * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, expected - observed, minlength=bins)  # bin's cases times its difference of means
+    return float(np.abs(gaps).sum() / len(expected))
 
 
 def fit_calibration(logits: np.ndarray, possible: np.ndarray) -> Calibration:

@@ -100,7 +100,7 @@ def frame(
 
 
 def chart(content: str, width: int, height: int, label: str, css: str = "") -> str:
-    """A whole chart, with what it says for those who do not see it."""
+    """A whole chart, with its content in words for those who do not see it."""
     view = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}"'
     return Markup(f'<svg class="chart {css}" {view}>{content}</svg>')
 
@@ -225,8 +225,8 @@ def scatter(points: Sequence[Point], who: str) -> str:
     if not points:
         place = f'x="{width / 2}" y="{height / 2}"'
         parts.append(f'<text class="axis" {place} text-anchor="middle">no task has both</text>')
-    told = "; ".join(f"{point.title} at D2P {point.distance:.3g}, gain {point.gain:.1f} %" for point in points)
-    return chart("".join(parts), width, height, f"Gain against distance of {who}: {told}")
+    content = "; ".join(f"{point.title} at D2P {point.distance:.3g}, gain {point.gain:.1f} %" for point in points)
+    return chart("".join(parts), width, height, f"Gain against distance of {who}: {content}")
 
 
 def _names(area: Frame, points: Sequence[Point]) -> list[str]:
@@ -270,5 +270,5 @@ def columns(layers: Mapping[str, float], low: float, high: float, who: str) -> s
         parts.append(f'<rect class="column" {place} {size}><title>{escape(layer)}: {value:.4g}</title></rect>')
         name = escape(layer.rpartition("-")[2])
         parts.append(f'<text class="tick" x="{middle:.1f}" y="{bottom + 15}" text-anchor="middle">{name}</text>')
-    told = ", ".join(f"{layer} {value:.3g}" for layer, value in layers.items())
-    return chart("".join(parts), width, height, f"D2P by layer of {who}: {told}", "small")
+    content = ", ".join(f"{layer} {value:.3g}" for layer, value in layers.items())
+    return chart("".join(parts), width, height, f"D2P by layer of {who}: {content}", "small")

@@ -277,7 +277,7 @@ def advice_document(advice: Advice) -> dict[str, Any]:
 def _recommendation(candidates: tuple[CandidateEstimate, ...], finished: FinishedStudy) -> tuple[str, str]:
     forecast = finished.best_forecast
     if forecast is not None:
-        usable = [o for o in candidates if math.isfinite(o.estimates.get(forecast.estimator, math.nan))]
+        usable = [one for one in candidates if math.isfinite(one.estimates.get(forecast.estimator, math.nan))]
         if not usable:
             return "", f"The estimator `{forecast.estimator}` has no value for any of them."
         top = max(usable, key=lambda candidate: candidate.gain.percent)

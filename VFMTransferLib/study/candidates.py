@@ -142,13 +142,13 @@ def advise(
                 encoder=family,
                 objective=checkpoint.objective,
                 estimates=estimates,
-                gain=gain_to_expect(finished, family, str(task), estimates),
-                hours=hours_to_save(finished, family, str(task), measured),
-                seen=finished.row(family, str(task)),
+                gain=gain_to_expect(finished, family, task, estimates),
+                hours=hours_to_save(finished, family, task, measured),
+                seen=finished.row(family, task),
                 notes=tuple(_notes(candidate, estimates)),
             )
         )
-    return advice_of(str(task), data, len(studies.split.train), found, finished)
+    return advice_of(task, data, len(studies.split.train), found, finished)
 
 
 def _notes(candidate: Candidate, estimates: Mapping[str, float]) -> Iterator[str]:

@@ -113,14 +113,14 @@ class View:
         return np.asarray(image.resize(self.size_px, how))
 
 
-def view_of(study: LabeledCase) -> View:
+def view_of(labeled: LabeledCase) -> View:
     """The slice that holds most of what the task is about: csPCa where it is marked, else the prostate.
 
     Without either the middle one. Its center is the prostate's, so that it can be made out where a lesion lies.
     """
-    base = (next(iter(study.images.values()), None) or study.case[MRSequence.T2W]).to_nearest_lps().geometry
-    gland = _on(study.gland, base)
-    lesion = _on(study.masks.get(Label.CSPCA), base)
+    base = (next(iter(labeled.images.values()), None) or labeled.case[MRSequence.T2W]).to_nearest_lps().geometry
+    gland = _on(labeled.gland, base)
+    lesion = _on(labeled.masks.get(Label.CSPCA), base)
     shown = next((mask for mask in (lesion, gland) if mask.any()), None)
     z = len(gland) // 2 if shown is None else int(shown.sum(axis=(1, 2)).argmax())
     around = next((mask[z] for mask in (gland, lesion) if mask[z].any()), np.ones(gland.shape[1:], bool))
@@ -140,9 +140,9 @@ def window_of(values: np.ndarray) -> Window:
     return round(low, digits) + 0.0, round(high, digits)
 
 
-def has_finding(study: LabeledCase) -> bool:
+def has_finding(labeled: LabeledCase) -> bool:
     """Whether a case shows csPCa, where that is what its task is about."""
-    return bool(study.is_significant) or study.category in ("PI-RADS 4", "PI-RADS 5")
+    return bool(labeled.is_significant) or labeled.category in ("PI-RADS 4", "PI-RADS 5")
 
 
 def _on(mask: Volume | None, grid: Geometry) -> np.ndarray:
@@ -305,10 +305,10 @@ def write_examples(
         ValueError: A result is not of its case and task.
     """
     chosen: dict[bool, Pair] = {}
-    for result, study in pairs:
-        best = chosen.get(study.is_phantom)
-        if best is None or _order(study) < _order(best[1]):
-            chosen[study.is_phantom] = (result, study)
+    for result, labeled in pairs:
+        best = chosen.get(labeled.is_phantom)
+        if best is None or _order(labeled) < _order(best[1]):
+            chosen[labeled.is_phantom] = (result, labeled)
     return tuple(
         _write(folder, encoder, arm, *chosen[is_phantom], patients_marks)
         for is_phantom in (True, False)
@@ -323,58 +323,62 @@ def difference_palette() -> tuple[Color, ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in np.rint(parts))
 
 
-def _order(study: LabeledCase) -> tuple[bool, str]:
-    return (not has_finding(study), study.case.id)
+def _order(labeled: LabeledCase) -> tuple[bool, str]:
+    return (not has_finding(labeled), labeled.case.id)
 
 
-def _write(folder: Path, encoder: str, arm: str, result: Result, study: LabeledCase, patients_marks: bool) -> Example:
-    view, pictures = view_of(study), dict[str, bytes]()
+def _write(folder: Path, encoder: str, arm: str, result: Result, labeled: LabeledCase, patients_marks: bool) -> Example:
+    view, pictures = view_of(labeled), dict[str, bytes]()
     example = Example(
         encoder,
-        str(study.task),
+        str(labeled.task),
         arm,
-        "phantom" if study.is_phantom else "real",
-        study.case.id,
+        "phantom" if labeled.is_phantom else "real",
+        labeled.case.id,
         view.slice_number,
         view.slices,
         MM_PER_PIXEL,
-        dict(score_case(result, study).values),
-        _inputs(study, view, pictures),
-        attribution="" if study.is_phantom else attribution(study.case.id),
+        dict(score_case(result, labeled).values),
+        _inputs(labeled, view, pictures),
+        attribution="" if labeled.is_phantom else attribution(labeled.case.id),
     )
-    output = TASKS[study.task].output
+    output = TASKS[labeled.task].output
     if output == "classification":
-        truth = study.category or (str(Label.CSPCA) if study.is_significant else f"no {Label.CSPCA}")
+        truth = labeled.category or (str(Label.CSPCA) if labeled.is_significant else f"no {Label.CSPCA}")
         example = replace(example, classes=dict(result.class_probabilities), true_class=truth)
     elif output == "image":
-        example = _restored(example, result, study, view, pictures)
+        example = _restored(example, result, labeled, view, pictures)
     else:
-        if not (study.is_phantom or patients_marks):
-            study = replace(study, masks={name: mask for name, mask in study.masks.items() if name is Label.PROSTATE})
-        example = _outlined(example, result, study, view, pictures)
+        if not (labeled.is_phantom or patients_marks):
+            labeled = replace(
+                labeled, masks={name: mask for name, mask in labeled.masks.items() if name is Label.PROSTATE}
+            )
+        example = _outlined(example, result, labeled, view, pictures)
     save_example(example, pictures, folder)
     return example
 
 
-def _inputs(study: LabeledCase, view: View, pictures: dict[str, bytes]) -> tuple[Picture, ...]:
+def _inputs(labeled: LabeledCase, view: View, pictures: dict[str, bytes]) -> tuple[Picture, ...]:
     """What the network sees, the task's own sequence first; a T2w to be doubled in the voxels that it has."""
-    first = TASKS[study.task].reference
-    how = "nearest" if TASKS[study.task].works_within_slices else "linear"
+    first = TASKS[labeled.task].reference
+    how = "nearest" if TASKS[labeled.task].works_within_slices else "linear"
     found = []
-    for sequence in sorted(study.case.sequences, key=lambda s: s != first):
+    for sequence in sorted(labeled.case.sequences, key=lambda s: s != first):
         file = "input.png" if sequence == first else f"input-{sequence}.png"
-        values = view.voxels(study.case[sequence], how)
+        values = view.voxels(labeled.case[sequence], how)
         window = window_of(values)
         pictures[file] = _gray_png(view, values, window)
         found.append(Picture(file, f"Input: {SEQUENCE_TITLES[sequence]}", *window, unit_of(str(sequence))))
     return tuple(found)
 
 
-def _outlined(example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]) -> Example:
+def _outlined(
+    example: Example, result: Result, labeled: LabeledCase, view: View, pictures: dict[str, bytes]
+) -> Example:
     """The T2w with the truth's outlines, and with the result's over the truth's."""
-    values = view.voxels(study.case[MRSequence.T2W])
+    values = view.voxels(labeled.case[MRSequence.T2W])
     window, own = window_of(values), f"{example.name}.png"
-    labels, truth = labels_of(result), {str(label): mask for label, mask in study.masks.items()}
+    labels, truth = labels_of(result), {str(label): mask for label, mask in labeled.masks.items()}
     found = {name: labels.with_array(labels.array == value) for name, value in result.label_values.items() if value}
     whole = truth.get(Label.PROSTATE) or truth.get(Label.CSPCA)
     if len(truth) > 1:
@@ -392,14 +396,16 @@ def _outlined(example: Example, result: Result, study: LabeledCase, view: View, 
     )
 
 
-def _restored(example: Example, result: Result, study: LabeledCase, view: View, pictures: dict[str, bytes]) -> Example:
+def _restored(
+    example: Example, result: Result, labeled: LabeledCase, view: View, pictures: dict[str, bytes]
+) -> Example:
     """The first of the images, in the window of the truth, and its difference from that."""
-    output, true_image = next(iter(study.images.items()))
+    output, true_image = next(iter(labeled.images.items()))
     truth, found = view.voxels(true_image), view.voxels(result.images[output])
     window = window_of(truth)
     limit = DIFFERENCE_SHARE * (window[1] - window[0])
     error = found - truth
-    task = TASKS[study.task]
+    task = TASKS[labeled.task]
     assert isinstance(task, ImageTask)
     measured = task.measured_region(true_image.to_nearest_lps().resample_to(view.geometry))[0]
     error[~measured] = 0  # where nothing was measured, nothing is wrong

@@ -1,7 +1,7 @@
 """Features of an encoder for cases, layer by layer and patch by patch, and how far fine-tuning moved them.
 
 A case is seen through a few of the windows, or slices, that prediction takes: those with the prostate, the same ones
-each time, so that features before and after fine-tuning are of the same tissue. What the layers are, each family says.
+each time, so that features before and after fine-tuning are of the same tissue. Each family defines its layers.
 """
 
 from __future__ import annotations

@@ -204,9 +204,6 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
 
-# Settings of a run.
-
-
 def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
     """How a run's network is trained; the same for both arms of an encoder, task and seed.
 
@@ -258,9 +255,6 @@ def run_sha256(run: RunKey, config: StudyConfig) -> str:
     if run.needs is not None:
         document["pretraining"] = run_sha256(run.needs, config)
     return sha256_of(to_json(document))
-
-
-# Checkpoints of a run.
 
 
 def _require_stamp(folder: Path, sha256: str) -> None:

@@ -1,10 +1,14 @@
 """The folder of a study: what lies where, which process runs it, and which version of the library trained in it.
 
-    <workspace>/config.yaml, split.json, runs.csv, metrics.csv, curves.csv, distances.csv, examples/     the results
-    <workspace>/work/phantoms, pretrained, cells, results                                     what the runs work with
+    <workspace>/config.yaml, split.json             what is run, on which cases
+    <workspace>/runs.csv, metrics.csv, ...          the results: tables, and `examples/` with pictures
+    <workspace>/work/phantoms, pretrained           inputs of the runs: cases, and bundles of the pretrained encoders
+    <workspace>/work/cells, results                 each run's checkpoint, and its rows of the tables once it is done
+    <workspace>/work/library-version.txt            the version that trained here; no other one goes on
 
 A study is run by one process at a time, which holds the system's lock on `work/lock`. Workers on other machines read
-from `work/running.json` whether the sweep that started them still runs, and stop at their next checkpoint otherwise.
+from `work/running.json` whether the sweep that started them still runs; at their next report of progress they stop
+otherwise.
 """
 
 from __future__ import annotations

@@ -6,35 +6,16 @@ import numpy as np
 import pytest
 from slicer_runs import a_segmentation_run, an_image_run, numbers_of
 from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
-from slicer_views import FORMER, Views, a_colored_scene, ras_of
+from slicer_views import FORMER, Views, ras_of
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.views.cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B
-from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP, SideBySide
+from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
 from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT
 
 SHAPE = an_oblique_t2w().array.shape
 PLACE = (3, 7, 6)  # index (k, j, i) of the middle of what is marked
-
-
-@pytest.fixture
-def scene():
-    return a_colored_scene()
-
-
-@pytest.fixture
-def views(scene):
-    views = Views(scene)
-    yield views
-    views.close()
-
-
-@pytest.fixture
-def side_by_side(views):
-    side_by_side = SideBySide(views.node, views.application, views.renderer)
-    yield side_by_side
-    side_by_side.restore()
 
 
 def a_volume(scene, name: str):

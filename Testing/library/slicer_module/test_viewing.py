@@ -4,34 +4,13 @@ import numpy as np
 import pytest
 from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer
-from slicer_views import Views, a_colored_scene
 
 from VFMTransferSlicer.views.cells import T2W, A, B
-from VFMTransferSlicer.views.layout import SideBySide
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm
 INSIDE = np.s_[50:170]  # rows of a picture without words
-
-
-@pytest.fixture
-def scene():
-    return a_colored_scene()
-
-
-@pytest.fixture
-def views(scene):
-    views = Views(scene)
-    yield views
-    views.close()
-
-
-@pytest.fixture
-def side_by_side(views):
-    side_by_side = SideBySide(views.node, views.application, views.renderer)
-    yield side_by_side
-    side_by_side.restore()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from VFMTransferLib.worker.messages import Grid, ImageFile
 _INSIDE = 1
 _ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 _GLAND = (Label.PROSTATE, *_ZONES)
-_UNCODED = frozenset({"", "85756007", "T-D0050"})  # Tissue is what Slicer says of a segment that nobody has coded
+_UNCODED = frozenset({"", "85756007", "T-D0050"})  # Slicer's code of a segment that nobody has coded: tissue
 # Words of a segment's name, the most telling first: a lesion of the peripheral zone, the central gland.
 _WORDS: tuple[tuple[Label, frozenset[str]], ...] = (
     (Label.INDOLENT_CANCER, frozenset({"indolent", "insignificant"})),
@@ -137,7 +137,7 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def exportVolume(node: slicer.vtkMRMLScalarVolumeNode, folder: Path, name: str) -> ImageFile:
-    """Write a volume's voxels into a job's folder, and say where in the world they lie.
+    """Write a volume's voxels into a job's folder, and return where in the world they lie.
 
     Parent transforms count; the node itself stays as it is.
 
@@ -301,7 +301,7 @@ def _write(
 ) -> ImageFile:
     """Write segments as one label map on the volume's grid; of those that overlap the last one counts.
 
-    The whole grid, not the box around the segments: a reference says of every voxel what it is.
+    The whole grid, not the box around the segments: a reference labels every voxel.
     """
     _requireLinear(node)
     grid = gridInWorld(volume)

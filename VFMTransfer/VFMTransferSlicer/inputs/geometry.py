@@ -153,7 +153,7 @@ def _overlapWarnings(grid: Grid, about: slicer.vtkMRMLScalarVolumeNode) -> Itera
     try:
         other = gridInWorld(about)
     except GeometryError:
-        return  # its own line says so
+        return  # its own line shows it
     share = max(shareInside(grid, other), shareInside(other, grid))
     if share < _SMALL_OVERLAP:
         yield f"It shares only {share:.0%} of its field of view with '{about.GetName()}'; are both of one case?"

@@ -72,7 +72,7 @@ def _taggedB(instance: str, tagOf: TagOf) -> float | None:
     return float(match.group(1)) if match else None
 
 
-ATTRIBUTE = "VFMTransfer."  # begins the names of what results say of themselves
+ATTRIBUTE = "VFMTransfer."  # begins the names of attributes of results
 PLANES = ("sagittal", "coronal", "axial")
 _T2W_ECHO_MS = (60.0, 250.0)
 LAST_AXIS = 2

@@ -48,7 +48,7 @@ class Networks(Protocol):
     @property
     def machine(self) -> dict[str, Any] | None: ...
 
-    def say(self, sentence: str, details: str = "") -> None: ...
+    def showMessage(self, sentence: str, details: str = "") -> None: ...
 
     def rereadCatalog(self) -> None: ...
 
@@ -93,7 +93,7 @@ class NetworkMenu:
         button.setPopupMode(qt.QToolButton.InstantPopup)
 
     def setBundle(self, bundle: Bundle | None, isFree: bool) -> None:
-        """Which network it is about; `isFree` says whether it may be deleted now."""
+        """Which network it is about; `isFree` is whether it may be deleted now."""
         self._bundle = bundle
         self._button.enabled = bundle is not None
         why = canDelete(bundle) if bundle is not None else ""
@@ -121,9 +121,9 @@ class NetworkMenu:
         def onDone(exitCode: int, output: str, lastLines: list[str]) -> None:
             sentence = "" if exitCode == 0 else (lastLines or [_("The check did not run.")])[-1]
             self._checks.note(bundle, sentence)
-            self._networks.say(sentence or _("The files of '{title}' are intact.").format(title=bundle.title))
+            self._networks.showMessage(sentence or _("The files of '{title}' are intact.").format(title=bundle.title))
 
-        self._networks.say(_("Checking the files of '{title}'").format(title=bundle.title))
+        self._networks.showMessage(_("Checking the files of '{title}'").format(title=bundle.title))
         self._makeChild(["models", "check", str(bundle.folder)], lambda line: None, onDone).start()
 
     def onFolder(self, checked: bool = False) -> None:
@@ -137,10 +137,10 @@ class NetworkMenu:
         try:
             remove_bundle(bundle.name)
         except VFMTransferError as error:
-            self._networks.say(str(error))
+            self._networks.showMessage(str(error))
             return
         self._networks.forget(bundle)
-        self._networks.say(_("Deleted '{title}'.").format(title=bundle.title))
+        self._networks.showMessage(_("Deleted '{title}'.").format(title=bundle.title))
 
     def _add(self, title: str, slot: Callable[[bool], None]) -> qt.QAction:
         action = self._menu.addAction(title)
@@ -252,7 +252,7 @@ class Importing:
 
     def _showMessage(self, sentence: str, details: str = "") -> None:
         """Show a sentence at the networks, and here at the buttons."""
-        self._networks.say(sentence, details)
+        self._networks.showMessage(sentence, details)
         self._log(sentence)
 
     def _log(self, line: str) -> None:
@@ -358,7 +358,7 @@ class NetworksSection:
         """What is known of this computer."""
         return self._logic.machine
 
-    def say(self, sentence: str, details: str = "") -> None:
+    def showMessage(self, sentence: str, details: str = "") -> None:
         """Show a sentence below the networks."""
         self._note = sentence
         self._ui.networksNoteLabel.toolTip = details
@@ -394,7 +394,7 @@ class NetworksSection:
         for key, bundle in self._offered().items():
             if bundle == found:
                 setattr(self._parameters, "bundleB" if found.arm == Arm.SCRATCH else "bundleA", key)
-        self.say(sentence)
+        self.showMessage(sentence)
         self.changed.emit()
         return sentence
 

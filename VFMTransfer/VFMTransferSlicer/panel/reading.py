@@ -68,7 +68,7 @@ class ReadingFiles:
     Args:
         ui: The panel's widgets.
         table: Gives the table in the scene; called with True it makes one.
-        say: Shows a sentence.
+        showMessage: Shows a sentence.
         taken: Called when there are more readings than before.
     """
 
@@ -76,10 +76,10 @@ class ReadingFiles:
         self,
         ui: SimpleNamespace,
         table: Callable[[bool], ReadingTable | None],
-        say: Callable[[str], None],
+        showMessage: Callable[[str], None],
         taken: Callable[[], None],
     ) -> None:
-        self._ui, self._table, self._showMessage, self._taken = ui, table, say, taken
+        self._ui, self._table, self._showMessage, self._taken = ui, table, showMessage, taken
         ui.readingExportButton.connect("clicked(bool)", self.onExport)
         ui.readingResumeButton.connect("clicked(bool)", self.onResume)
 

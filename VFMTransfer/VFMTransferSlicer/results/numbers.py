@@ -119,8 +119,8 @@ class Finding:
 
     Attributes:
         kind: `DIFFERENCE`, or one of `LESION_OF`.
-        a: What A says there; empty where it was not asked, as at a lesion of B.
-        b: What B says there.
+        a: A's label there; empty where A was not read, as at a lesion of B.
+        b: B's label there.
         volumeMl: Its size.
         positionRas: Where it is, RAS millimeters in the world.
         zone: Zone of the prostate that holds most of it; empty where it is not known.
@@ -172,25 +172,25 @@ def findingsOf(run: RunInScene) -> Findings:
 
 
 def _difference(region: Mapping[str, Any]) -> Finding:
-    a, b = (_said(region[side]) for side in ("a_label", "b_label"))
+    a, b = (_labelText(region[side]) for side in ("a_label", "b_label"))
     return Finding(DIFFERENCE, a, b, region["volume_ml"], _toRas(region["center_mm"]))
 
 
 def _lesion(lesion: Mapping[str, Any], side: int) -> Finding:
-    said = _said(lesion["label"])
+    label = _labelText(lesion["label"])
     return Finding(
         LESION_OF[side],
-        said if side == 0 else "",
-        said if side == 1 else "",
+        label if side == 0 else "",
+        label if side == 1 else "",
         lesion["volume_ml"],
         _toRas(lesion["center_mm"]),
-        _said(lesion["zone"]) if lesion["zone"] else "",
+        _labelText(lesion["zone"]) if lesion["zone"] else "",
         lesion["mean_adc"],
         lesion["confidence"],
     )
 
 
-def _said(label: str) -> str:
+def _labelText(label: str) -> str:
     return _NOTHING if label == Label.BACKGROUND else _SHORT.get(label, label_title(label))
 
 
@@ -258,7 +258,7 @@ _PROBABILITY = "probability"
 _DIFFERENCE_OF = {"volume_difference_ml": "volume_ml", "probability_difference": _PROBABILITY}
 _ARMS = (Between.A, Between.B)
 _LESIONS, _MEAN_ADC = "lesions", "mean_adc"
-# What the arms tell beyond the comparison.
+# What the arms' results have beyond the comparison.
 _OF_ARMS = {
     _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
     _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of the lesions"),
@@ -366,7 +366,7 @@ def _cell(found: Mapping[str, Any]) -> Cell:
 
 
 def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
-    """What one arm tells on its own, in the comparison's words."""
+    """What one arm's result has on its own, in the comparison's words."""
     numbers = arm.numbers
     found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
     probabilities = numbers["class_probabilities"] | numbers["derived_probabilities"]

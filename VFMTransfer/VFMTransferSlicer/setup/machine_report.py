@@ -26,7 +26,7 @@ def detailsOf(facts: Mapping[str, str], run: RunInScene | None, log: Sequence[st
     Args:
         facts: What comes first: versions, networks, runtime.
         run: The run it is about, if there was one; names of its volumes are omitted.
-        log: What was said so far.
+        log: Its lines so far.
         error: Details of what failed; empty if nothing did.
     """
     lines = [f"{name}: {value}" for name, value in facts.items()]
@@ -37,7 +37,7 @@ def detailsOf(facts: Mapping[str, str], run: RunInScene | None, log: Sequence[st
 
 
 def namesIn(run: RunInScene | None) -> dict[str, str]:
-    """What may name a patient in a run → what to say instead."""
+    """What may name a patient in a run → what to write instead."""
     if run is None:
         return {}
     nodes = {str(sequence): node for sequence, node in run.inputs.items()} | {"reference": run.reference}
@@ -49,7 +49,7 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
 
     Args:
         text: Of the log or an error.
-        names: What else must not be said → what to say instead.
+        names: What else must not be written → what to write instead.
     """
     folders = {
         str(Path(_LIBRARY).resolve().parents[1]): "<module>",
@@ -82,7 +82,7 @@ _DEVICES = {
 _GPUS = ("cuda", "tensorrt", "coreml", "mps")
 # Windows refuses longer paths, unless long ones are switched on; PyTorch's own folders take up to about so much.
 _MAX_PATH, _DEEPEST_TORCH = 260, 170
-# Doctor speaks to those who use a terminal too; the panel has buttons instead.
+# Doctor's sentences are for a terminal too; the panel has buttons instead.
 _COMMAND = re.compile(r"[.;]? (?:Run|run): .*$", re.DOTALL)
 
 
@@ -156,7 +156,7 @@ def nvidiaDriver(report: Report) -> int:
 
 
 def statusLines(report: Report) -> list[str]:
-    """What the panel says of this computer, most important first, each line short enough for a narrow panel."""
+    """What the panel shows of this computer, most important first, each line short enough for a narrow panel."""
     return [
         line
         for line in (

@@ -38,8 +38,8 @@ def cardOf(bundle: Bundle, files: str | None, last: tuple[float, str] | None) ->
 
     Args:
         bundle: The network.
-        files: As `FileChecks.stateOf` says.
-        last: As `RunTimes.last` says.
+        files: As `FileChecks.stateOf` returns it.
+        last: As `RunTimes.last` returns it.
     """
     state = {None: "not checked", "": "intact"}.get(files, "damaged")
     time = "not run here yet" if last is None else f"took {_duration(last[0])} here ({last[1]})"
@@ -61,7 +61,7 @@ def startOf(bundle: Bundle) -> str:
 
 
 def trainedOn(bundle: Bundle) -> str:
-    """On how many cases it was trained, as far as its metadata say."""
+    """On how many cases it was trained, as far as its metadata state it."""
     training = bundle.training
     recipe = training.get("recipe", training.get("config", training))
     split = recipe.get("split", {}) if isinstance(recipe, dict) else {}
@@ -155,7 +155,7 @@ class Store(Protocol):
 
 
 class FileChecks:
-    """Remembers of each network whether its files are what its metadata say, until one of them changes."""
+    """Remembers of each network whether its files are what its metadata state, until one of them changes."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], str] = {}
