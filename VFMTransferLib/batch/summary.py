@@ -88,8 +88,8 @@ def _numbers(result: dict[str, Any]) -> dict[str, Value]:
     lesions = result.get("lesions", [])
     values: dict[str, Value] = {"seconds": round(sum(result.get("seconds", {}).values()), 2)}
     values |= {f"volume_ml {name}": volume for name, volume in result.get("volumes_ml", {}).items()}
-    task = result.get("task")
-    if task in TASKS and TASKS[task].finds_lesions:
+    task = TASKS.get(result.get("task", ""))
+    if task is not None and task.finds_lesions:
         values["lesions"] = len(lesions)
         values["largest_lesion_ml"] = max((lesion["volume_ml"] for lesion in lesions), default=0.0)
         values["highest_confidence"] = max((lesion["confidence"] for lesion in lesions), default=None)
