@@ -18,10 +18,9 @@ from ..core import __version__
 from ..core.errors import DownloadError
 from ..core.files import writing
 from ..core.terms import RESEARCH_USE, OnProgress, Sequence
-from .archive import is_bundle_zip, license_of
 from .bundle import Bundle, file_sha256
 from .catalog import user_folder
-from .importing import import_files
+from .importing import import_files, is_bundle_zip, license_of
 
 ATTEMPTS = 3
 TIMEOUT_S = 30

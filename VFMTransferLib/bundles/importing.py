@@ -1,22 +1,39 @@
-"""From the authors' own files, or a bundle that came from elsewhere, to a bundle of the user's."""
+"""From the authors' own files, or a bundle that came from elsewhere, to a bundle of the user's.
+
+Of a bundle, a folder or a zip, only what a bundle holds is copied, and nothing outside it.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ..core.errors import CheckpointError, OutputError, RuntimeUnavailableError
+from ..core.errors import BundleError, CheckpointError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_folder
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
-from .archive import copy_folder, extract_zip, is_bundle_folder, is_bundle_zip, name_of
-from .bundle import Bundle, file_sha256, read_bundle, rename, write_bundle
+from .bundle import Bundle, check_name, dump, file_sha256, read_bundle, read_index, rename, verify, write_bundle
 from .catalog import user_folder
+from .metadata import METADATA, ONNX, WEIGHTS, inference_config
 
 _IMPORTED = "Imported from the authors' released weights."
+# `configs/inference.json` is not copied: MONAI's tools evaluate it, so it is written again.
+_REQUIRED = (METADATA, WEIGHTS)
+_OPTIONAL = (ONNX, "docs/README.md", "LICENSE")
+MAX_BUNDLE_BYTES = 4 * 2**30
+MAX_MEMBERS = 1000
+# Weights hardly shrink; an archive that grows a hundredfold is made to fill the disk.
+MAX_RATIO = 100
+_SMALL_BYTES = 64 * 2**20
+_MAX_TEXT_BYTES = 4 * 2**20
 
 
 def import_files(
@@ -34,9 +51,9 @@ def import_files(
     Args:
         files: One checkpoint as its authors released it; ProViCNet's three and its fusion file together; or one
             bundle, as a folder or a zip.
-        folder: Where the bundle shall be; by default a folder of its name among the user's bundles.
-        sequence: Of a ProViCNet file, where its name does not say it.
-        name: The bundle's name; by default the folder's, else the network's (or the given bundle's own).
+        folder: By default a folder of the bundle's name among the user's bundles.
+        sequence: Of a ProViCNet file, where its name does not state it.
+        name: By default the folder's, else the network's (or the given bundle's own).
         keep_fusion_streams: Keep the fusion file's own first blocks, which upstream overwrites with those of the
             three networks' heads.
         export: Add the ONNX graph.
@@ -55,7 +72,12 @@ def import_files(
             raise CheckpointError(f"File '{path.name}' must exist, but does not. Check its path.")
     target = None if folder is None else Path(folder).expanduser()
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
-        return _import_bundle(paths[0], target, name, overwrite)
+        final = target or user_folder() / (name or name_of(paths[0]))
+        with _replacing(final, overwrite) as work:
+            bundle = extract_zip(paths[0], work) if paths[0].is_file() else copy_folder(paths[0], work)
+            if name is not None and name != bundle.name:
+                rename(bundle, name)
+        return read_bundle(final)
     reason = missing_reason("torch", "safetensors", extra="torch")
     if reason:
         raise RuntimeUnavailableError(f"Checkpoints are read with PyTorch, which is {reason}")
@@ -80,8 +102,7 @@ def import_files(
         description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
     )
     final = target or user_folder() / name
-    _require_bundle(final, overwrite)
-    with atomic_folder(final, overwrite) as work:
+    with _replacing(final, overwrite) as work:
         bundle = write_bundle(replace(bundle, folder=work), state, overwrite=True)
         if export and spec.task is not None:
             from .onnx_export import export_onnx
@@ -95,25 +116,151 @@ def bundle_name(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:80] or "bundle"
 
 
-def _import_bundle(source: Path, target: Path | None, name: str | None, overwrite: bool) -> Bundle:
-    """Copy a bundle into place once all of it is found right."""
-    final = target or user_folder() / (name or name_of(source))
-    _require_bundle(final, overwrite)
-    with atomic_folder(final, overwrite) as work:
-        bundle = extract_zip(source, work) if source.is_file() else copy_folder(source, work)
-        if name is not None and name != bundle.name:
-            rename(bundle, name)
-    return read_bundle(final)
-
-
-def _require_bundle(folder: Path, overwrite: bool) -> None:
-    """Raise where a bundle would take the place of something else, as of the folder that holds all bundles.
-
-    Raises:
-        OutputError: It would.
-    """
+@contextmanager
+def _replacing(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """As `atomic_folder`, but never in place of something else than a bundle, as the folder that holds all bundles."""
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if overwrite and not is_free and not is_bundle_folder(folder):
         raise OutputError(
             f"'{folder.name}' must be a bundle to be replaced, but holds something else. Choose another folder."
         )
+    with atomic_folder(folder, overwrite) as work:
+        yield work
+
+
+def is_bundle_folder(path: Path) -> bool:
+    return (path / METADATA).is_file()
+
+
+def is_bundle_zip(path: Path) -> bool:
+    """Whether it is a zip that holds a bundle; PyTorch's own files are zips too, and are none."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with _opened(path) as archive:
+        return any(PurePosixPath(name).match(METADATA) for name in archive.namelist())
+
+
+def copy_folder(source: Path, target: Path) -> Bundle:
+    """Copy a bundle's files from a folder and check them.
+
+    Raises:
+        BundleError: A file is missing, a link, or not what the metadata say.
+    """
+    for name in (*_REQUIRED, *_OPTIONAL):
+        path = source / name
+        if any(part.is_symlink() for part in (path, path.parent)):
+            raise BundleError(f"{name} of the bundle must be a file, but is a link. Copy the file itself there.")
+        if path.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+        elif name in _REQUIRED:
+            raise BundleError(f"The bundle must contain {name}, but it is missing. Get the bundle again.")
+    return _checked(target)
+
+
+def extract_zip(source: Path, target: Path) -> Bundle:
+    """Extract a bundle's files from a zip and check them.
+
+    Raises:
+        BundleError: The zip is damaged, reaches outside its folder, holds links, or is too large.
+    """
+    with _opened(source) as archive:
+        members = archive.infolist()
+        _check_members(members, source.stat().st_size)
+        prefix = _prefix(members)
+        by_name = {member.filename: member for member in members}
+        for name in (*_REQUIRED, *_OPTIONAL):
+            member = by_name.get(prefix + name)
+            if member is None and name in _REQUIRED:
+                raise BundleError(f"The zip must contain {prefix}{name}, but does not. Get it again.")
+            if member is not None:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as packed, (target / name).open("wb") as file:
+                    remaining = member.file_size  # what the directory of the zip promises, and no more
+                    while block := packed.read(min(2**20, remaining + 1)):
+                        remaining -= len(block)
+                        if remaining < 0:
+                            raise BundleError(
+                                f"{name} in the zip must be {member.file_size} bytes as stated, but is larger. "
+                                "Do not use it."
+                            )
+                        file.write(block)
+    return _checked(target)
+
+
+def license_of(path: Path) -> str:
+    """The text of `LICENSE` of a bundle's folder or zip; empty where it has none."""
+    return _read_text(path, "LICENSE")
+
+
+def name_of(path: Path) -> str:
+    """The name that the metadata of a bundle's folder or zip state.
+
+    Raises:
+        BundleError: They state none that can be one.
+    """
+    try:
+        name = json.loads(_read_text(path, METADATA))["vfm_transfer"]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise BundleError(
+            f"The metadata in {path.name} must state vfm_transfer.name, but do not. Get it again."
+        ) from error
+    return check_name(name)
+
+
+def _read_text(path: Path, name: str) -> str:
+    """One small file of a bundle's folder or zip; empty where it is missing."""
+    if path.is_dir():
+        file = path / name
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    with _opened(path) as archive:
+        members = archive.infolist()
+        _check_members(members, path.stat().st_size)
+        inside = _prefix(members) + name
+        if inside not in archive.namelist():
+            return ""
+        with archive.open(inside) as packed:
+            return packed.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise BundleError(
+            f"{path.name} must be a whole zip without a password, but is not ({error}). Get it again."
+        ) from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise BundleError(f"The zip of a bundle must hold at most {MAX_MEMBERS} files, but holds {len(members)}.")
+    for member in members:
+        path = PurePosixPath(member.filename)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename:
+            raise BundleError(f"The zip must stay inside its own folder, but holds '{member.filename}'. Do not use it.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise BundleError(f"The zip must hold no links, but '{member.filename}' is one. Do not use it.")
+    total = sum(member.file_size for member in members)
+    bound = min(MAX_BUNDLE_BYTES, max(_SMALL_BYTES, MAX_RATIO * archive_bytes))
+    if total > bound:
+        raise BundleError(f"The zip must unpack to at most {bound / 1e9:.1f} GB, but states {total / 1e9:.1f} GB.")
+
+
+def _prefix(members: list[zipfile.ZipInfo]) -> str:
+    """The folder inside the zip that holds the bundle, with its slash; empty where that is the top."""
+    found = [m.filename.removesuffix(METADATA) for m in members if PurePosixPath(m.filename).match(METADATA)]
+    if len(found) != 1:
+        raise BundleError(f"The zip must hold one bundle, but holds {len(found)}. Import each alone.")
+    return found[0]
+
+
+def _checked(folder: Path) -> Bundle:
+    """The bundle of copied files, once they are what the metadata say."""
+    bundle = read_bundle(folder)
+    verify(bundle)
+    read_index(bundle.weights_path)
+    (folder / "configs" / "inference.json").write_text(dump(inference_config()), encoding="utf-8")
+    return bundle

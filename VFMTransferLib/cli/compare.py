@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..core.case import Case
     from ..evaluation.cohort import CohortRow
     from ..evaluation.comparison import Comparison
-    from ..evaluation.images import Reference
+    from ..evaluation.outputs import Reference
 
     Pair = tuple[Bundle, Bundle]
 
@@ -115,7 +115,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _run_one(args: argparse.Namespace, pair: Pair, folder: Path, on_progress: OnProgress) -> Answer:
     from ..evaluation.comparison import comparison_document
-    from ..evaluation.titles import quantity_title
+    from ..evaluation.measures import quantity_title
 
     comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
     lines = [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
@@ -208,8 +208,7 @@ def _part(on_progress: OnProgress, index: int, count: int, case_id: str) -> OnPr
 
 def _row_text(row: CohortRow) -> str:
     """A measure over all cases; for a pair the mean of each arm before the mean of their difference."""
-    from ..evaluation.measures import KINDS
-    from ..evaluation.titles import quantity_title
+    from ..evaluation.measures import KINDS, quantity_title
 
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
     arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""

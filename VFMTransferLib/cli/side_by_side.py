@@ -12,7 +12,7 @@ from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..evaluation.comparison import Comparison, compare
-from ..evaluation.images import Reference
+from ..evaluation.outputs import Reference
 from ..inference.predict import CasePredictor, PredictOptions, require_fit
 from ..io import output_folder, read_case
 from ..io.results import save_result

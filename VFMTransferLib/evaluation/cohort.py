@@ -23,19 +23,16 @@ _PAIRS = {Between.A_REFERENCE: Between.B_REFERENCE, Between.A: Between.B}
 
 @dataclass(frozen=True)
 class CohortRow:
-    """One measure over all cases.
+    """One measure of a structure, output image or class over all cases.
 
     Attributes:
-        subject: Structure, output image or class.
         between: `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs.
         cases: Number of cases that have a value.
         left_out: Number of cases whose value is undefined.
-        mean_a: Mean of A; of the agreement itself for `a-b`.
-        mean_b: Mean of B; `nan` for `a-b`.
-        mean: Mean of A minus B paired by case; of the agreement itself for `a-b`.
-        low: Lower end of the bootstrap interval of `mean`.
-        high: Upper end.
-        unit: Unit of all five.
+        mean_a: Of the agreement itself for `a-b`.
+        mean_b: `nan` for `a-b`.
+        mean: Of A minus B paired by case; of the agreement itself for `a-b`.
+        low, high: Bootstrap interval of `mean`.
         higher_is_better: Direction against a reference; None where there is none.
         note: Why there is no interval, or what to keep in mind of it.
     """
@@ -66,13 +63,10 @@ class Cohort:
 
 
 def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
-    """Average comparisons over cases; A minus B is paired by case.
+    """Average comparisons, one a case; A minus B is paired by case. Undefined values are left out and counted.
 
-    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples).
-    Undefined values are left out and counted.
-
-    Args:
-        comparisons: One a case; an iterator is read one by one, so that one case is in memory.
+    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples). An iterator is read
+    one by one, so that one case is in memory.
 
     Raises:
         ValueError: A case comes twice, or the comparisons are of different tasks.
@@ -89,55 +83,38 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
             values[found.kind, found.subject, found.between][comparison.case.id] = found
     if len(tasks) > 1:
         raise ValueError(f"All comparisons must be of one task, got {', '.join(sorted(tasks))}.")
-    rows = [row for key in values if (row := _row(key, values, seed)) is not None]
+    rows = []
+    for (kind, subject, between), of_a in values.items():
+        a = np.array([found.value for found in of_a.values()])
+        if between is Between.A_B:
+            shown, b, difference = str(between), np.full_like(a, np.nan), a
+        elif between in _PAIRS and (kind, subject, _PAIRS[between]) in values:
+            of_b = values[kind, subject, _PAIRS[between]]
+            cases = [case for case in of_a if case in of_b]
+            a, b = (np.array([found[case].value for case in cases]) for found in (of_a, of_b))
+            with np.errstate(invalid="ignore"):  # infinity minus infinity: two exact arms have no difference to average
+                shown, difference = f"{between} minus {_PAIRS[between]}", a - b
+        else:
+            continue
+        kept = np.isfinite(difference)
+        low, high, note = _interval(difference[kept], seed)
+        row = CohortRow(
+            measure=kind,
+            subject=subject,
+            between=shown,
+            cases=int(kept.sum()),
+            left_out=int((~kept).sum()),
+            mean_a=_mean(a[kept]),
+            mean_b=_mean(b[kept]),
+            mean=_mean(difference[kept]),
+            low=low,
+            high=high,
+            unit=next(iter(of_a.values())).unit,
+            higher_is_better=None if between is Between.A else KINDS[kind].higher_is_better,
+            note=note,
+        )
+        rows.append(row)
     return Cohort(tuple(case_ids), tuple(rows), seed)
-
-
-def _row(
-    key: tuple[str, str, Between], values: dict[tuple[str, str, Between], dict[str, Measure]], seed: int
-) -> CohortRow | None:
-    kind, subject, between = key
-    of_a = values[key]
-    if between is Between.A_B:
-        numbers = np.array([found.value for found in of_a.values()])
-        return _summary(key, "a-b", numbers, np.full_like(numbers, np.nan), numbers, of_a, seed)
-    if between not in _PAIRS or (kind, subject, _PAIRS[between]) not in values:
-        return None
-    of_b = values[kind, subject, _PAIRS[between]]
-    cases = [case for case in of_a if case in of_b]
-    a = np.array([of_a[case].value for case in cases])
-    b = np.array([of_b[case].value for case in cases])
-    with np.errstate(invalid="ignore"):  # infinity minus infinity: two exact arms have no difference to average
-        difference = a - b
-    return _summary(key, f"{between} minus {_PAIRS[between]}", a, b, difference, of_a, seed)
-
-
-def _summary(
-    key: tuple[str, str, Between],
-    between: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    difference: np.ndarray,
-    measures: dict[str, Measure],
-    seed: int,
-) -> CohortRow:
-    kept = np.isfinite(difference)
-    low, high, note = _interval(difference[kept], seed)
-    return CohortRow(
-        measure=key[0],
-        subject=key[1],
-        between=between,
-        cases=int(kept.sum()),
-        left_out=int((~kept).sum()),
-        mean_a=_mean(a[kept]),
-        mean_b=_mean(b[kept]),
-        mean=_mean(difference[kept]),
-        low=low,
-        high=high,
-        unit=next(iter(measures.values())).unit,
-        higher_is_better=None if key[2] is Between.A else KINDS[key[0]].higher_is_better,
-        note=note,
-    )
 
 
 def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,24 +23,22 @@ from ..tasks import TASKS
 from ..tasks.base import Task
 from ..tasks.image_to_image import ImageTask, sequence_of
 from ..tasks.segmentation import labels_of
-from .images import (
+from .measures import ALL_CLASSES, Between, Disagreement, Measure, measure
+from .outputs import (
     GLAND,
     Reference,
+    Segments,
+    disagreements,
     image_measures,
     place,
     reference_images,
-    regions_of,
-    slice_of_greatest_difference,
-    wrong_reference,
-)
-from .measures import ALL_CLASSES, Between, Disagreement, Measure, measure
-from .segmentation import (
-    Segments,
-    disagreements,
     reference_segments,
+    regions_of,
     segmentation_measures,
     shared_segments,
+    slice_of_greatest_difference,
     slice_of_most_disagreement,
+    wrong_reference,
 )
 
 if TYPE_CHECKING:
@@ -58,12 +55,9 @@ class Comparison:
     Attributes:
         geometry: Grid of the results, or of the task's reference sequence for a classification.
         focus_slice: Slice on that grid to look at first: where A and B differ most.
-        disagreements: Regions where A and B differ, largest first.
-        reference: Structure → mask, or output image → image, on the grid of the results; empty
-            where no reference is known.
+        reference: Structure → mask, or output image → image, on the grid of the results; empty without a reference.
         segments: Both label maps in one vocabulary, for a segmentation.
-        true_class: Class that the case has, for a classification with a reference.
-        notes: What was decided on the way, in sentences.
+        notes: What was decided on the way.
     """
 
     case: Case
@@ -108,15 +102,15 @@ def compare(
 ) -> Comparison:
     """Compare two results of one task on one case, and each with a reference where there is one.
 
-    A reference on another grid is resampled by position (labels nearest, images linear), which the
-    comparison's notes state. For `adc-translation` without a reference the case's measured ADC serves.
+    A reference on another grid is resampled by position (labels nearest, images linear), which the notes state. For
+    `adc-translation` without a reference the case's measured ADC serves.
 
     Args:
         case: The images that both networks saw; its `gland` is the region of masked measures.
-        reference: Label map (segmentation), image or images by output name (image tasks; a single
-            one belongs to the first output), or the true class (classification).
-        reference_labels: Structure → value in a reference label map. Without it a reference with
-            one value is a mask of the whole, and one with several has the results' own values.
+        reference: Label map (segmentation), image or images by output name (image tasks; a single one belongs to the
+            first output), or the true class (classification).
+        reference_labels: Structure → value in a reference label map. Without it a reference with one value is a mask of
+            the whole, and one with several has the results' own values.
 
     Raises:
         ValueError: The results are of two cases or tasks, or the reference is of the wrong kind.
@@ -129,8 +123,11 @@ def compare(
             f"Both results must be of one case and task, got '{a.case_id}', {a.task} and '{b.case_id}', {b.task}."
         )
     a, b = _to_nearest_lps(a), _to_nearest_lps(b)
-    output = TASKS[a.task].output
-    return _COMPARERS[output](case, a, b, reference, reference_labels)
+    if TASKS[a.task].output == "segmentation":
+        return _compare_segmentations(case, a, b, reference, reference_labels)
+    if TASKS[a.task].output == "image":
+        return _compare_images(case, a, b, reference)
+    return _compare_classifications(case, a, b, reference)
 
 
 def _compare_segmentations(
@@ -163,9 +160,7 @@ def _compare_segmentations(
     )
 
 
-def _compare_images(
-    case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
-) -> Comparison:
+def _compare_images(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:
     references, notes = reference_images(case, a, reference)
     measures: list[Measure] = []
     placed: dict[str, Volume] = {}
@@ -209,9 +204,7 @@ def _compare_output(
     return measures, placed.volume, notes + placed.notes
 
 
-def _compare_classifications(
-    case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
-) -> Comparison:
+def _compare_classifications(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:
     if reference is not None and not isinstance(reference, str):
         raise wrong_reference("the name of a class", reference)
     geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
@@ -243,13 +236,6 @@ def _probability_measures(a: dict[str, float], b: dict[str, float]) -> list[Meas
     return found
 
 
-_COMPARERS: dict[str, Callable[..., Comparison]] = {
-    "segmentation": _compare_segmentations,
-    "image": _compare_images,
-    "classification": _compare_classifications,
-}
-
-
 def _to_nearest_lps(result: Result) -> Result:
     displacement = result.displacement_mm
     if displacement is not None:
@@ -265,11 +251,8 @@ def _to_nearest_lps(result: Result) -> Result:
     )
 
 
-# Comparisons as files: JSON for programs, CSV for spreadsheets.
-
-
 def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
-    """Write `comparison.json` and `comparison.csv`.
+    """Write `comparison.json` for programs and `comparison.csv` for spreadsheets.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -315,8 +298,8 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "measures": [measure_row(m) for m in comparison.measures],
         "disagreements": [asdict(d) for d in comparison.disagreements],
         "lesions": {
-            "a": [asdict(lesion) for lesion in comparison.a.lesions],
-            "b": [asdict(lesion) for lesion in comparison.b.lesions],
+            name: [asdict(lesion) for lesion in result.lesions]
+            for name, result in (("a", comparison.a), ("b", comparison.b))
         },
         "notes": [*comparison.case.notes, *comparison.notes],
     }

@@ -1,15 +1,18 @@
-"""What a comparison is made of: numbers with their unit and reason, and places where A and B differ."""
+"""What a comparison is made of: numbers, places where A and B differ, and their names as a radiologist reads them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # Slicer's window reads these words, and must not wait for SimpleITK
-    from ..core.volume import IntTriple, Triple
+from ..core.terms import LABEL_TERMS, Arm, Label, Sequence
 
+if TYPE_CHECKING:  # Slicer's window reads these words, and must not wait for SimpleITK
+    from ..core.result import Result
+    from ..core.volume import IntTriple, Triple
 
 ALL_CLASSES = "all classes"
 
@@ -28,14 +31,8 @@ class Between(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """How a measure is shown.
-
-    Attributes:
-        unit: Its own unit; empty where it has none or takes the image's.
-        higher_is_better: Direction against a reference; None where there is none.
-        decimals: Digits shown after the point.
-        definition: What it is, in a sentence.
-    """
+    """How a measure is shown. `unit` is empty where it has none or takes the image's; `higher_is_better` is against a
+    reference, None where there is no direction."""
 
     title: str
     unit: str = ""
@@ -63,20 +60,14 @@ KINDS: dict[str, Kind] = {
     "mean_difference": Kind("Mean difference", decimals=1, definition="mean of the first image minus the second"),
     "mae": Kind("MAE", higher_is_better=False, decimals=1, definition="mean absolute difference"),
     "psnr_db": Kind("PSNR", "dB", True, 2, "10 log10(data range² / mean squared difference)"),
-    "ssim": Kind(
-        "SSIM",
-        higher_is_better=True,
-        definition="structural similarity in plane, Gaussian window of 1.5 px, K1 .01, K2 .03",
-    ),
+    "ssim": Kind("SSIM", "", True, 3, "structural similarity in plane, Gaussian window of 1.5 px, K1 .01, K2 .03"),
     "displacement_difference_mm": Kind(
         "Displacement difference", "mm", False, 2, "mean length of the difference vector"
     ),
     "probability": Kind("Probability"),
     "probability_difference": Kind("Probability difference", definition="A minus B"),
     "total_variation": Kind(
-        "Total variation distance",
-        higher_is_better=False,
-        definition="half the sum of absolute probability differences",
+        "Total variation distance", "", False, 3, "half the sum of absolute probability differences"
     ),
     "log_loss": Kind("Log loss", higher_is_better=False, definition="−ln of the probability given to the true class"),
 }
@@ -88,9 +79,8 @@ class Measure:
 
     Attributes:
         kind: Key of `KINDS`; the function's name in `metrics` where there is one.
-        subject: What was measured: a structure, an output image (with `, gland` where measured
-            inside the gland only), or a class.
-        value: The number; `nan` where it is undefined, `inf` for the PSNR of equal images.
+        subject: A structure, an output image (with `, gland` where measured inside the gland only), or a class.
+        value: `nan` where it is undefined, `inf` for the PSNR of equal images.
         note: Why there is no value, or what the value depends on.
     """
 
@@ -122,12 +112,9 @@ def measure(kind: str, subject: str, between: Between, value: float, note: str =
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A connected region where A and B differ in the same way.
+    """A connected region where A and B differ in the same way; `index` is 1 for the largest.
 
     Attributes:
-        index: 1 for the largest.
-        a_label: A's label there.
-        b_label: B's label there.
         center_mm: A voxel of the region near its middle, LPS.
         center_index: The same voxel (x, y, z) on the grid with its axes nearest L, P, S.
         slice_index: Slice in which most of it lies, from 0 at the inferior end.
@@ -140,3 +127,49 @@ class Disagreement:
     center_mm: Triple
     center_index: IntTriple
     slice_index: int
+
+
+SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
+ARM_TITLES = {str(Arm.PRETRAINED): "Pretrained", str(Arm.SCRATCH): "From scratch"}
+_TITLES = {
+    ALL_CLASSES: "All classes",
+    "displacement": "Displacement",
+    str(Label.BACKGROUND): "Background",
+    **{str(label): term.title for label, term in LABEL_TERMS.items()},
+}
+
+
+def label_title(name: str) -> str:
+    """Title of a label or class; a name that is not ours stays as it is."""
+    return _TITLES.get(name, name.replace("structure-", "Structure "))
+
+
+def subject_title(name: str) -> str:
+    """Title of a measure's subject: a label, a class, or an output image."""
+    for sequence, title in SEQUENCE_TITLES.items():
+        if name.startswith(f"{sequence}-"):
+            return f"{title} {name.removeprefix(f'{sequence}-').replace('-', ' ')}"
+    return label_title(name)
+
+
+def arm_title(result: Result) -> str:
+    """How an arm is called in views: where its weights started, or the bundle's title."""
+    return ARM_TITLES.get(result.provenance.arm, result.provenance.title)
+
+
+def unit_title(unit: str) -> str:
+    """A unit as it is printed."""
+    return unit.replace("1e-6", "10⁻⁶")
+
+
+def quantity_title(value: str, unit: str) -> str:
+    """A number with its unit, a power of ten as a factor; `n/a` has no unit."""
+    if not unit or value == "n/a":
+        return value
+    return f"{value} {'× ' if unit.startswith('1e') else ''}{unit_title(unit)}"
+
+
+def place_title(point_mm: Iterable[float]) -> str:
+    """A point in LPS millimeters by anatomical directions."""
+    sides = zip(point_mm, ("LR", "PA", "SI"), strict=True)
+    return " ".join(f"{side[int(v < 0)]}\u00a0{abs(v):.1f}" for v, side in sides)

@@ -16,9 +16,13 @@ from ..core.files import write_file
 from ..core.result import Provenance
 from ..core.terms import Label
 from ..evaluation.comparison import Comparison, save_comparison
-from ..evaluation.measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure
-from ..evaluation.titles import (
+from ..evaluation.measures import (
+    ALL_CLASSES,
     ARM_TITLES,
+    KINDS,
+    Between,
+    Disagreement,
+    Measure,
     arm_title,
     label_title,
     place_title,

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from ..core.terms import RESEARCH_USE
-from ..evaluation.titles import SEQUENCE_TITLES, arm_title
+from ..evaluation.measures import SEQUENCE_TITLES, arm_title
 from ..tasks.image_to_image import unit_of
 from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
 from .scene import Scene, shown_sequences

@@ -20,7 +20,7 @@ from ..core.result import Result
 from ..core.terms import Label, Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from ..evaluation.comparison import Comparison
-from ..evaluation.titles import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
+from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..tasks.image_to_image import sequence_of, unit_of
 from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
 

@@ -19,7 +19,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..core.files import write_file
-from ..evaluation.titles import label_title, unit_title
+from ..evaluation.measures import label_title, unit_title
 from ..study.config import CONFIG, read_config
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
 from ..study.overview import (

@@ -37,7 +37,7 @@ from ..core.result import Result
 from ..core.terms import LABEL_TERMS, Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
-from ..evaluation.titles import SEQUENCE_TITLES, subject_title
+from ..evaluation.measures import SEQUENCE_TITLES, subject_title
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase
 from ..tasks.image_to_image import ImageTask, unit_of

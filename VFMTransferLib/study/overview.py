@@ -10,7 +10,7 @@ from itertools import product
 
 from ..core.terms import Arm
 from ..encoders import FAMILIES, pretrained_families
-from ..evaluation.titles import ARM_TITLES, subject_title, unit_title
+from ..evaluation.measures import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
 from .config import StudyConfig, planned_runs

@@ -33,10 +33,16 @@ from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
 from ..tasks.scores import Scores, score_results
 from ..tasks.training import Objective
-from ..training.finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config
+from ..training.finetune import (
+    FinetuneConfig,
+    Initialization,
+    ValidationCases,
+    averaged_network,
+    finetune,
+    finetune_config,
+)
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
-from ..training.validation import ValidationCases
 from .cases import phantoms_of_pretraining, real_cases, shared_test_cases, split_of, task_cases
 from .config import PRETRAINING, RunKey, StudyConfig, resized
 from .examples import write_examples

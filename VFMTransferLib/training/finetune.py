@@ -7,11 +7,12 @@ again with the same configuration, a training goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -20,27 +21,64 @@ from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import bundle_encoder_weights, read_weights
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
+from ..core.placement import Prepared
+from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import load_encoder
+from ..inference.windows import infer
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS, task_of
-from ..tasks.base import LabeledCase, finite
+from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
 from ..tasks.scores import Scores, score_results
 from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
 from .cases import Split, StudySet
 from .distributed import DistributedContext
 from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
-from .samples import samples_of
-from .validation import ValidationCases
+from .samples import prepare_labeled, samples_of
 
 SCORE = "score"  # the task's primary measure in a run's history
 _RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
 _ARM_TITLES = {Arm.PRETRAINED: "pretrained", Arm.SCRATCH: "from scratch"}
 # Of image tasks the truth is the image's look, which must not be varied but in level.
 _IMAGE_AUGMENTATION = Augmentation(thick=0.0, coarse=0.0, noise=0.0, level=0.1)
+_SOURCE = Provenance("in-training", "in training", "", "", "torch", "cpu", "fp32")
+
+
+def on_arrays(network: nn.Module) -> Callable[..., np.ndarray]:
+    """A network in evaluation mode as `infer` runs one: from the arrays of a batch to its output, an array."""
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+            return network(*(torch.from_numpy(array).to(device) for array in arrays)).float().cpu().numpy()
+
+    return run
+
+
+class ValidationCases:
+    """Cases with their truth, prepared once, on which networks of one kind are validated."""
+
+    def __init__(self, spec: ModelSpec, cases: Iterable[LabeledCase]) -> None:
+        self.spec = spec
+        self.cases: list[tuple[LabeledCase, Prepared]] = [(case, prepare_labeled(case, spec)) for case in cases]
+
+    def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
+        """How good a network in evaluation mode is, its classes calibrated where that is given."""
+        return score_results(str(self.spec.task), self.results(network, calibration))
+
+    def results(
+        self, network: nn.Module, calibration: Calibration | None = None
+    ) -> Iterator[tuple[Result, LabeledCase]]:
+        """The result of a network in evaluation mode on each case, and the case."""
+        run = on_arrays(network)
+        for case, prepared in self.cases:
+            logits = infer(run, prepared, self.spec)
+            options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
+            output = NetworkOutput(logits, prepared, case.case, self.spec, _SOURCE, options)
+            yield task_of(self.spec).decode(output), case
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,17 @@ from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
 from .cases import Split, StudySet, read_labeled
-from .finetune import FinetuneConfig, Initialization, averaged_network, finetune, finetune_config, write_arm
+from .finetune import (
+    FinetuneConfig,
+    Initialization,
+    ValidationCases,
+    averaged_network,
+    finetune,
+    finetune_config,
+    write_arm,
+)
 from .loop import Schedule, checkpoint_folder
 from .pretrain import PretrainConfig, pretrain
-from .validation import ValidationCases
 
 FORMAT = 2
 ENCODER = "encoder.safetensors"

@@ -13,7 +13,6 @@ import torch
 from bundles import make_bundle
 from networks import inputs, small_network
 
-from VFMTransferLib.bundles import archive as bundle_archive
 from VFMTransferLib.bundles import importing
 from VFMTransferLib.bundles.bundle import Bundle, read_bundle
 from VFMTransferLib.bundles.importing import bundle_name, import_files
@@ -225,14 +224,14 @@ def test_a_zip_with_a_link_is_refused(a_zip, target):
 
 
 def test_a_zip_that_would_fill_the_disk_is_refused(a_zip, target, monkeypatch):
-    monkeypatch.setattr(bundle_archive, "_SMALL_BYTES", 2**20)
+    monkeypatch.setattr(importing, "_SMALL_BYTES", 2**20)
     with pytest.raises(BundleError, match="must unpack to at most"):
         import_files([a_zip(lambda members: {**members, "docs/zeros": bytes(200 * 2**20)})], target)
     assert not target.exists()
 
 
 def test_a_zip_with_too_many_files_is_refused(a_zip, target):
-    many = {f"docs/{i}": b"" for i in range(bundle_archive.MAX_MEMBERS)}
+    many = {f"docs/{i}": b"" for i in range(importing.MAX_MEMBERS)}
     with pytest.raises(BundleError, match="at most 1000 files"):
         import_files([a_zip(lambda members: {**members, **many})], target)
 

@@ -15,10 +15,15 @@ from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.cases import Split, StudySet
-from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
+from VFMTransferLib.training.finetune import (
+    Initialization,
+    ValidationCases,
+    averaged_network,
+    finetune,
+    initial_network,
+)
 from VFMTransferLib.training.loop import CHECKPOINT, Schedule
 from VFMTransferLib.training.samples import CropSamples, samples_of
-from VFMTransferLib.training.validation import ValidationCases
 
 
 @pytest.fixture
@@ -233,3 +238,12 @@ def test_a_stopped_run_of_slices_ends_as_an_unbroken_one(tmp_path):
     whole = finetune(config, dataset, tmp_path / "whole")
     for name, tensor in averaged_network(whole, config.model).state_dict().items():
         assert torch.equal(tensor, resumed.average[name]), name
+
+
+@pytest.mark.parametrize(("family", "task"), CELLS)
+def test_a_network_is_validated_as_a_user_predicts(family, task):
+    config = tiny_study_config(family, task)
+    network = initial_network(config, None).eval()
+    scores = ValidationCases(config.model, [a_study(task)]).scores(network)
+    assert scores.task == task
+    assert scores.cases[0].values

@@ -20,6 +20,7 @@ from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.finetune import on_arrays
 from VFMTransferLib.training.samples import (
     SLICES_A_CASE,
     TARGET_STRIDE,
@@ -28,7 +29,6 @@ from VFMTransferLib.training.samples import (
     samples_of,
     slice_samples,
 )
-from VFMTransferLib.training.validation import on_arrays
 
 
 @pytest.mark.parametrize("direction", [OBLIQUE, ANTERIOR])

@@ -12,9 +12,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from VFMTransferLib.bundles.archive import name_of
 from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import read_catalog, remove_bundle, user_folder
+from VFMTransferLib.bundles.importing import name_of
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.tasks import DEFAULT_TASK, TASKS

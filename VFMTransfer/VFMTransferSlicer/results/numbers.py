@@ -17,8 +17,16 @@ from vtk.util.numpy_support import vtk_to_numpy
 import VFMTransferLib
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import FAMILIES
-from VFMTransferLib.evaluation.measures import ALL_CLASSES, KINDS, Between, Kind
-from VFMTransferLib.evaluation.titles import label_title, place_title, subject_title, unit_title
+from VFMTransferLib.evaluation.measures import (
+    ALL_CLASSES,
+    KINDS,
+    Between,
+    Kind,
+    label_title,
+    place_title,
+    subject_title,
+    unit_title,
+)
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import labelOf

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from VFMTransferLib.bundles.archive import is_bundle_folder, is_bundle_zip
 from VFMTransferLib.bundles.bundle import Bundle, read_index, verify
 from VFMTransferLib.bundles.catalog import Catalog, default_pair, is_own
+from VFMTransferLib.bundles.importing import is_bundle_folder, is_bundle_zip
 from VFMTransferLib.core.errors import BundleError, ChecksumError
 from VFMTransferLib.core.terms import RESEARCH_USE, Arm
 from VFMTransferLib.tasks import TASKS

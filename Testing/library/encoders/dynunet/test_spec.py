@@ -13,8 +13,13 @@ from VFMTransferLib.encoders import build_network, find_family
 from VFMTransferLib.encoders.weights import parameter_count
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.training.cases import StudySet
-from VFMTransferLib.training.finetune import Initialization, averaged_network, finetune, initial_network
-from VFMTransferLib.training.validation import ValidationCases
+from VFMTransferLib.training.finetune import (
+    Initialization,
+    ValidationCases,
+    averaged_network,
+    finetune,
+    initial_network,
+)
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -1,6 +1,6 @@
 """How quantities are written."""
 
-from VFMTransferLib.evaluation.titles import quantity_title
+from VFMTransferLib.evaluation.measures import quantity_title
 
 
 def test_a_power_of_ten_is_a_factor_and_a_missing_value_has_no_unit():

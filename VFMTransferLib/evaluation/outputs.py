@@ -1,0 +1,327 @@
+"""Label maps or output images of two networks, against each other and against a reference, brought to their grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..core.case import Case
+from ..core.errors import BundleError, GeometryError, ImageError
+from ..core.result import Result
+from ..core.terms import Label
+from ..core.volume import Geometry, Volume
+from ..metrics.agreement import data_range, dice, hausdorff95_mm, mean_difference, volume_difference_ml
+from ..tasks import TASKS, find_task
+from ..tasks.image_to_image import image_errors, unit_of
+from ..tasks.lesions import pair_regions
+from .measures import Between, Disagreement, Measure, measure
+
+Reference = Volume | Mapping[str, Volume] | str
+WHOLE, GLAND = "", "gland"
+CONSTANT = "the image is constant"
+_KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A reference on the grid of the results, where it has values there (D, H, W), bool, and what was done."""
+
+    volume: Volume
+    covered: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
+    """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images.
+
+    Raises:
+        GeometryError: The reference does not meet the grid at all.
+    """
+    if reference.geometry.equals(geometry):
+        return Placed(reference, np.ones(geometry.shape, bool))
+    ones = reference.with_array(np.ones(reference.array.shape, np.uint8))
+    covered = ones.resample_to(geometry, "nearest").array != 0
+    if not covered.any():
+        raise GeometryError(
+            f"The reference must overlap the results ({geometry}), but lies elsewhere ({reference.geometry}). "
+            "Check that it belongs to this case."
+        )
+    notes = [f"The reference was resampled by position ({interpolation}) from {reference.geometry} to {geometry}."]
+    if not covered.all():
+        notes.append(f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.")
+    return Placed(reference.resample_to(geometry, interpolation), covered, tuple(notes))
+
+
+def reference_images(
+    case: Case, result: Result, reference: Reference | None
+) -> tuple[dict[str, Volume], tuple[str, ...]]:
+    """Output → its reference as the caller or the case gives it, and what had to be decided.
+
+    Raises:
+        ValueError: The reference is no image, or its name is none of the outputs.
+    """
+    first = next(iter(result.images))
+    if isinstance(reference, Volume):
+        return {first: reference}, ()
+    if isinstance(reference, str):
+        raise wrong_reference("an image, or images by output name", reference)
+    if reference is not None:
+        unknown = set(reference) - set(result.images)
+        if unknown:
+            raise ValueError(f"References must be named as the outputs ({', '.join(result.images)}), got {unknown}.")
+        return dict(reference), ()
+    measured_by = TASKS[result.task].measured_by
+    if measured_by is not None and measured_by in case:
+        return {first: case[measured_by]}, (f"The case's own measured {measured_by.upper()} is the reference.",)
+    return {}, ()
+
+
+def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Masks (D, H, W) of where image measures are taken: everywhere, and in the gland where the case has a mask."""
+    regions = {WHOLE: np.ones(geometry.shape, bool)}
+    if case.gland is None:
+        return regions, ()
+    placed = place(case.gland.to_nearest_lps(), geometry, "nearest")
+    regions[GLAND] = placed.volume.array != 0
+    notes = tuple(note.replace("The reference", "The gland mask") for note in placed.notes[:1])
+    return regions, notes
+
+
+def wrong_reference(wanted: str, got: Reference) -> ValueError:
+    return ValueError(f"The reference must be {wanted}, got {type(got).__name__}.")
+
+
+def image_measures(
+    output: str,
+    between: Between,
+    first: Volume,
+    second: Volume,
+    regions: dict[str, np.ndarray],
+    span: float | None = None,
+) -> tuple[Measure, ...]:
+    """Bias (`first` minus `second`), MAE, PSNR and SSIM of two images on one grid, in each region of `regions_of`.
+
+    `span` is the data range of PSNR and SSIM, of a reference; that of both images together by default.
+    """
+    found: list[Measure] = []
+    unit, note = unit_of(output), "data range: of the reference"
+    if span is None:
+        both = np.concatenate([image.array[regions[WHOLE]] for image in (first, second)])
+        span, note = data_range(both), "data range: of A and B together"
+    for region, mask in regions.items():
+        subject = f"{output}, {region}" if region else output
+        if not mask.any():
+            found += [measure(k, subject, between, np.nan, f"the {region} is empty", unit) for k in _KINDS]
+            continue
+        errors = image_errors(first, second, mask, span)
+        psnr, similarity = errors.get("psnr_db", np.nan), errors.get("ssim", np.nan)
+        ssim_note = note
+        if span <= 0:
+            ssim_note = CONSTANT
+        elif "ssim" not in errors:
+            ssim_note = "the slices are smaller than the window of SSIM"
+        elif np.isnan(similarity):
+            ssim_note = "the region lies within the border that SSIM leaves out"
+        found += [
+            measure("mean_difference", subject, between, mean_difference(first.array, second.array, mask), "", unit),
+            measure("mae", subject, between, errors["mae"], "", unit),
+            measure("psnr_db", subject, between, psnr, note if span > 0 else CONSTANT),
+            measure("ssim", subject, between, similarity, ssim_note),
+        ]
+    return tuple(found)
+
+
+def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, gland: np.ndarray | None) -> int:
+    """Slice of two images (D, H, W) of the largest summed difference in the gland; the middle one where A equals B."""
+    _, height, width = a.shape
+    # Without a mask, where a prostate scan has the prostate; at the rim the difference is noise and aliasing.
+    middle = np.s_[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    difference = np.abs(a.astype(np.float64) - b)
+    per_slice = (difference[middle] if gland is None else difference * gland).sum(axis=(1, 2))
+    return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
+
+
+BACKGROUND = 0
+MAX_DISAGREEMENTS = 25
+_NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Label maps (D, H, W), uint8, of A and B whose values mean the same.
+
+    Attributes:
+        names: Shared labels; value i + 1 in the maps stands for `names[i]`.
+        whole: Whether all labels together are the prostate.
+        values: A's own table name → value, which a reference may use as well.
+        notes: What was left out.
+    """
+
+    names: tuple[str, ...]
+    a: np.ndarray
+    b: np.ndarray
+    whole: bool
+    values: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """What can be measured: the shared labels, and the prostate where they make it up."""
+        prostate = (str(Label.PROSTATE),) if self.whole and Label.PROSTATE not in self.names else ()
+        return prostate + self.names
+
+    def mask(self, array: np.ndarray, structure: str) -> np.ndarray:
+        if self.whole and structure == Label.PROSTATE:
+            return array != BACKGROUND
+        return array == self.names.index(structure) + 1
+
+
+def shared_segments(a: Result, b: Result) -> Segments:
+    """Put the label maps of two results into one vocabulary.
+
+    Raises:
+        BundleError: The two share no structure.
+        GeometryError: They lie on different grids.
+    """
+    if a.labels is None or b.labels is None:
+        raise ValueError("Both results must have a label map.")
+    a.labels.require_same_grid(b.labels)
+    tables = [{str(n): v for n, v in result.label_values.items() if v != BACKGROUND} for result in (a, b)]
+    whole = all(TASKS[result.task].finds_gland and Label.PROSTATE in result.volumes_ml for result in (a, b))
+    names, notes = tuple(tables[0]), tuple[str, ...]()
+    if set(tables[0]) != set(tables[1]):
+        both = " and ".join(", ".join(table) or "nothing" for table in tables)
+        names = (str(Label.PROSTATE),) if whole else tuple(name for name in tables[0] if name in tables[1])
+        if not names:
+            raise BundleError(f"A and B must share a structure, but they mark {both}. Compare networks of one task.")
+        notes = (f"A and B mark different structures ({both}); only {', '.join(names)} is compared.",)
+    maps = []
+    for array, table in zip((a.labels.array, b.labels.array), tables, strict=True):
+        shared = np.zeros(array.shape, np.uint8)
+        if whole and set(names) != set(table):
+            shared[array != BACKGROUND] = 1
+        else:
+            for i, name in enumerate(names, start=1):
+                shared[array == table[name]] = i
+        maps.append(shared)
+    return Segments(names, maps[0], maps[1], whole, tables[0], notes)
+
+
+def reference_segments(
+    reference: np.ndarray, task: str, segments: Segments, label_values: dict[str, int] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Structure → mask of a reference's label map (D, H, W) on the grid of the results, and what had to be decided.
+
+    `label_values` is the caller's table name → value; None to go by the values found.
+
+    Raises:
+        ImageError: The values are no plain mask and none of the results' label table either.
+    """
+    if label_values is None:
+        found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})
+        plain = find_task(task).plain_mask_label
+        if plain is not None and plain in segments.names:
+            note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
+            return {str(plain): reference != 0}, (note,)
+        if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
+            name = str(Label.PROSTATE) if segments.whole else segments.names[0]
+            return {name: reference != 0}, (f"The reference has one value and counts as a mask of the {name}.",)
+        label_values = segments.values
+        if not set(found) <= set(label_values.values()):
+            table = ", ".join(f"{value} {name}" for name, value in label_values.items())
+            raise ImageError(
+                f"The reference must be a mask with one value, or have the values of the results' labels ({table}), "
+                f"but has {found}. "
+                "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
+            )
+    masks = {name: reference == value for name, value in label_values.items() if name in segments.names}
+    if segments.whole:
+        masks[str(Label.PROSTATE)] = np.isin(reference, list(label_values.values()))
+    return masks, ()
+
+
+def segmentation_measures(
+    segments: Segments,
+    geometry: Geometry,
+    reference: dict[str, np.ndarray],
+    covered: np.ndarray,
+    lesions: tuple[str, ...] = (),
+) -> tuple[Measure, ...]:
+    """Volumes and overlap by structure, against the reference inside of what it covers only.
+
+    `lesions` are the structures whose connected regions are counted one by one.
+    """
+    found: list[Measure] = []
+    for structure in segments.structures:
+        masks = {Between.A: segments.mask(segments.a, structure), Between.B: segments.mask(segments.b, structure)}
+        pairs = {Between.A_B: masks}
+        if structure in reference:
+            masks[Between.REFERENCE] = reference[structure]
+            inside = {who: mask & covered for who, mask in masks.items()}
+            pairs |= {Between.A_REFERENCE: inside, Between.B_REFERENCE: inside}
+        for who, mask in masks.items():
+            found.append(measure("volume_ml", structure, who, int(mask.sum()) * geometry.voxel_volume_ml))
+        for between, shown in pairs.items():
+            (first, a), (second, b) = ((_NAMES[who], shown[who]) for who in map(Between, between.split("-")))
+            empty = [name for name, mask in ((first, a), (second, b)) if not mask.any()]
+            why = f"{' and '.join(empty)} {'are' if len(empty) > 1 else 'is'} empty" if empty else ""
+            distance_mm = hausdorff95_mm(a, b, geometry.spacing_mm)
+            difference_ml = volume_difference_ml(a, b, geometry.voxel_volume_ml)
+            found += [
+                measure("dice", structure, between, dice(a, b), why if len(empty) > 1 else ""),
+                measure("hausdorff95_mm", structure, between, distance_mm, why),
+                measure("volume_difference_ml", structure, between, difference_ml),
+            ]
+        for between, shown in pairs.items() if structure in lesions else ():
+            paired = pair_regions(*(shown[who] for who in map(Between, between.split("-"))))
+            found += [
+                measure("lesions_matched", structure, between, len(paired.pairs)),
+                measure("lesions_added", structure, between, paired.first_only),
+                measure("lesions_missed", structure, between, paired.second_only),
+            ]
+    return tuple(found)
+
+
+def disagreements(segments: Segments, geometry: Geometry) -> tuple[Disagreement, ...]:
+    """Connected regions where A and B differ, largest first, at most `MAX_DISAGREEMENTS`.
+
+    A region is joined through faces and holds one kind of difference, so that what A marks and B leaves out is never
+    one region with the reverse.
+    """
+    regions_found = []
+    differing = segments.a != segments.b
+    for a_value, b_value in np.unique(np.stack([segments.a[differing], segments.b[differing]]), axis=1).T.tolist():
+        regions, _ = ndimage.label((segments.a == a_value) & (segments.b == b_value))
+        sizes = np.bincount(regions.ravel())
+        sizes[BACKGROUND] = 0
+        largest = np.argsort(-sizes, kind="stable")[:MAX_DISAGREEMENTS]
+        boxes = ndimage.find_objects(regions)
+        for number in (int(n) for n in largest if sizes[n]):
+            box = boxes[number - 1]
+            voxels = np.argwhere(regions[box] == number) + [s.start for s in box]
+            regions_found.append((a_value, b_value, voxels))
+    regions_found.sort(key=lambda region: -len(region[2]))
+    names = (str(Label.BACKGROUND), *segments.names)
+    found = []
+    for index, (a_value, b_value, voxels) in enumerate(regions_found[:MAX_DISAGREEMENTS], start=1):
+        slice_index = int(np.bincount(voxels[:, 0]).argmax())
+        within = voxels[voxels[:, 0] == slice_index]  # (N, 3) in array order (z, y, x)
+        nearest = np.linalg.norm((within - within.mean(axis=0)) * geometry.spacing_mm[::-1], axis=1).argmin()
+        x, y, z = (int(v) for v in within[nearest][::-1])
+        px, py, pz = (float(v) for v in geometry.to_world((x, y, z)))
+        volume_ml = len(voxels) * geometry.voxel_volume_ml
+        center = ((px, py, pz), (x, y, z))
+        found.append(Disagreement(index, names[a_value], names[b_value], volume_ml, *center, slice_index))
+    return tuple(found)
+
+
+def slice_of_most_disagreement(segments: Segments) -> int:
+    """Slice with most differing voxels; where A and B agree, the one with most marked voxels; else the middle."""
+    for marked in (segments.a != segments.b, segments.a != BACKGROUND):
+        per_slice = marked.sum(axis=(1, 2))
+        if per_slice.any():
+            return int(per_slice.argmax())
+    return len(segments.a) // 2
