@@ -5,15 +5,28 @@ Imports `core` to `io`.
 
 from __future__ import annotations
 
-from .diffusion import distort
 from .gland import Lesion
-from .phantom import VERSION, Phantom, make_phantom, make_phantoms, write_phantom
-from .scanner import truncate_k_space
+from .phantom import (
+    VERSION,
+    Phantom,
+    PhantomGroups,
+    Phantoms,
+    PhantomSplit,
+    PhantomStore,
+    make_phantom,
+    make_phantoms,
+    write_phantom,
+)
+from .scanner import distort, truncate_k_space
 
 __all__ = [
     "VERSION",
     "Lesion",
     "Phantom",
+    "PhantomGroups",
+    "PhantomSplit",
+    "PhantomStore",
+    "Phantoms",
     "distort",
     "make_phantom",
     "make_phantoms",

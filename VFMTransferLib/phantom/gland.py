@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ..core.terms import Label
-from ..core.volume import ML_PER_MM3
+from ..core.volume import ML_PER_MM3, Triple
 from . import tissues
-from .canvas import Box, Canvas, ridges
-from .shapes import Blob, Tube, paint_layers, rotation, smooth_union
+from .canvas import Blob, Box, Canvas, Tube, ridges, rotation, smooth_union
 
 VOLUME_RANGE_ML = (24.0, 130.0)  # leaves room for what the deformation changes within 20..150 ml
 _MEDIAN_ML, _LOG_SD = 48.0, 0.55
@@ -24,14 +24,13 @@ class Gland:
 
     Attributes:
         half_mm: Half axes along its own (x, y, z).
-        center_mm: Middle in body coordinates (x, y, z).
         turn_deg: Rotation about (x, y, z); about x it leans forward with its apex.
         lobe_scale: Size of the transition zone's two lobes against the gland.
     """
 
-    half_mm: tuple[float, float, float]
-    center_mm: tuple[float, float, float]
-    turn_deg: tuple[float, float, float]
+    half_mm: Triple
+    center_mm: Triple
+    turn_deg: Triple
     lobe_scale: float
 
     def own(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,21 +55,12 @@ class Gland:
         s = self.lobe_scale
         half = (0.60 * s, 0.78 * s, 0.86 * s)
         right, left = (
-            self._ellipsoid_distance_mm(u - np.float32(side * 0.30 * s), v + 0.20, w - 0.14, half) for side in (-1, 1)
+            self.ellipsoid_distance_mm(u - np.float32(side * 0.30 * s), v + 0.20, w - 0.14, half) for side in (-1, 1)
         )
         return smooth_union(right, left, 6.0)
 
-    def central_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Signed distance to the central zone: a cone around the ejaculatory ducts at the base."""
-        return self._ellipsoid_distance_mm(u, v - 0.48, w - 0.66, (0.42, 0.26, 0.42))
-
-    def stroma_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Signed distance to the anterior fibromuscular stroma: an apron in front."""
-        return self._ellipsoid_distance_mm(u, v + 0.92, w - 0.05, (0.50, 0.20, 0.85))
-
-    def _ellipsoid_distance_mm(
-        self, u: np.ndarray, v: np.ndarray, w: np.ndarray, half: tuple[float, float, float]
-    ) -> np.ndarray:
+    def ellipsoid_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray, half: Triple) -> np.ndarray:
+        """Signed distance to an ellipsoid with half axes in those of the gland."""
         half_mm = tuple(h * g for h, g in zip(half, self.half_mm, strict=True))
         return _level_distance(u / half[0], v / half[1], w / half[2], half_mm)
 
@@ -120,9 +110,8 @@ def draw_gland(rng: np.random.Generator) -> Gland:
 
 @dataclass(frozen=True)
 class PaintedGland:
-    """The gland's box of a canvas, and over it signed distances to the capsule and to the transition zone.
-
-    The latter is with central zone and anterior stroma.
+    """The gland's box of a canvas, and over it signed distances to the capsule and to the transition zone, which here
+    includes central zone and anterior stroma.
     """
 
     box: Box
@@ -144,10 +133,16 @@ def paint_gland(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> Paint
     u, v, w = gland.own(*canvas.coordinates(box))
     outer = gland.distance_mm(u, v, w)
     lobes = gland.lobes_distance_mm(u, v, w)
-    central = gland.central_distance_mm(u, v, w)
-    stroma = gland.stroma_distance_mm(u, v, w)
+    central = gland.ellipsoid_distance_mm(u, v - 0.48, w - 0.66, (0.42, 0.26, 0.42))  # cone around the ducts
+    stroma = gland.ellipsoid_distance_mm(u, v + 0.92, w - 0.05, (0.50, 0.20, 0.85))  # apron in front
     whole = canvas.coverage(outer)
-    _paint_peripheral(canvas, box, whole, rng)
+    # The peripheral zone: bright glands between dark septa, some of it hazy from inflammation or atrophy.
+    brightness = float(np.clip(np.exp(rng.normal(-0.10, 0.28)), 0.52, 1.35))
+    canvas.paint(tissues.PERIPHERAL_ZONE.scaled(brightness, brightness**0.3), whole, box)
+    haze, amount = canvas.field(rng, 18.0, box), np.float32(rng.uniform(0.1, 0.6))
+    canvas.paint(tissues.CENTRAL_ZONE, whole * np.clip(haze * 0.5 - 0.15, 0, 1) * amount, box)
+    septa = ridges(canvas.field(rng, (14.0, 7.0, 7.0), box), 0.2)
+    canvas.paint(tissues.CAPSULE, whole * septa * np.float32(rng.uniform(0.15, 0.5)), box)
     canvas.paint(tissues.CENTRAL_ZONE, whole * canvas.coverage(central) * 0.9, box)
     transition = whole * canvas.coverage(lobes)
     canvas.paint(tissues.TRANSITION_ZONE.scaled(*np.exp(rng.normal(0, 0.12, 2))), transition, box)
@@ -165,17 +160,6 @@ def _band(distance_mm: np.ndarray, width_mm: float) -> np.ndarray:
     return np.clip(1.2 - np.abs(distance_mm) / np.float32(width_mm), 0, 1)
 
 
-def _paint_peripheral(canvas: Canvas, box: Box, whole: np.ndarray, rng: np.random.Generator) -> None:
-    """Bright glands between dark septa, some of it hazy from inflammation or atrophy."""
-    brightness = float(np.clip(np.exp(rng.normal(-0.10, 0.28)), 0.52, 1.35))
-    canvas.paint(tissues.PERIPHERAL_ZONE.scaled(brightness, brightness**0.3), whole, box)
-    haze = canvas.field(rng, 18.0, box)
-    amount = rng.uniform(0.1, 0.6)
-    canvas.paint(tissues.CENTRAL_ZONE, whole * np.clip(haze * 0.5 - 0.15, 0, 1) * np.float32(amount), box)
-    septa = ridges(canvas.field(rng, (14.0, 7.0, 7.0), box), 0.2)
-    canvas.paint(tissues.CAPSULE, whole * septa * np.float32(rng.uniform(0.15, 0.5)), box)
-
-
 def _paint_nodules(canvas: Canvas, gland: Gland, box: Box, zone: np.ndarray, rng: np.random.Generator) -> None:
     """Hyperplastic nodules: bright glandular, dark stromal, mixed; most with a dark rim."""
     lobe_ml = float(np.prod(np.asarray(gland.half_mm) * gland.lobe_scale * 0.78)) * 4.19e-3
@@ -187,23 +171,21 @@ def _paint_nodules(canvas: Canvas, gland: Gland, box: Box, zone: np.ndarray, rng
         radius = float(np.clip(rng.lognormal(np.log(3.4), 0.5), 1.8, 0.42 * min(gland.half_mm)))
         half = radius * np.exp(rng.normal(0, 0.18, 3))
         nodule = Blob(tuple(center), tuple(half), tuple(rng.uniform(-40, 40, 3)))
-        _paint_nodule(canvas, nodule, box, zone, rng)
-
-
-def _paint_nodule(canvas: Canvas, nodule: Blob, box: Box, zone: np.ndarray, rng: np.random.Generator) -> None:
-    inner = nodule.box(canvas)
-    inner = inner and intersection(inner, box)
-    if inner is None:
-        return
-    inside = zone[within(inner, box)]
-    distance = nodule.distance_of(*canvas.coordinates(inner))
-    glandular = rng.random() < 0.5
-    kind = tissues.GLANDULAR_NODULE if glandular else tissues.STROMAL_NODULE
-    kind = kind.scaled(*np.exp(rng.normal(-0.15 if glandular else 0, 0.22, 2)))
-    if rng.random() < 0.75:
-        canvas.paint(tissues.CAPSULE, inside * canvas.coverage(distance) * np.float32(rng.uniform(0.5, 0.9)), inner)
-        distance = distance + np.float32(rng.uniform(0.4, 0.9))
-    canvas.paint(kind, inside * np.clip(0.5 - distance, 0, 1) * np.float32(rng.uniform(0.5, 0.95)), inner)
+        reach = nodule.box(canvas)
+        if reach is None:
+            continue
+        inner: Any = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(reach, box, strict=True))
+        if any(s.start >= s.stop for s in inner):
+            continue
+        inside = zone[tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, box, strict=True))]
+        distance = nodule.distance_of(*canvas.coordinates(inner))
+        glandular = rng.random() < 0.5
+        kind = tissues.GLANDULAR_NODULE if glandular else tissues.STROMAL_NODULE
+        kind = kind.scaled(*np.exp(rng.normal(-0.15 if glandular else 0, 0.22, 2)))
+        if rng.random() < 0.75:
+            canvas.paint(tissues.CAPSULE, inside * canvas.coverage(distance) * np.float32(rng.uniform(0.5, 0.9)), inner)
+            distance = distance + np.float32(rng.uniform(0.4, 0.9))
+        canvas.paint(kind, inside * np.clip(0.5 - distance, 0, 1) * np.float32(rng.uniform(0.5, 0.95)), inner)
 
 
 def _paint_urethra(canvas: Canvas, gland: Gland, whole: np.ndarray, box: Box, rng: np.random.Generator) -> None:
@@ -216,21 +198,7 @@ def _paint_urethra(canvas: Canvas, gland: Gland, whole: np.ndarray, box: Box, rn
         distance = tube.distance_of(*canvas.coordinates(box))
         canvas.paint(tissues.FIBROMUSCULAR, whole * canvas.coverage(distance) * 0.6, box)
         canvas.paint(tissues.SLOW_BLOOD, whole * canvas.coverage(distance + np.float32(radius * 0.7)) * 0.5, box)
-    veru = Blob(tuple(path[1]), (2.4, 1.8, 4.5))
-    paint_layers(canvas, veru, ((0.0, tissues.GLANDULAR_NODULE),))
-
-
-def intersection(a: Box, b: Box) -> Box | None:
-    """Points that lie in both boxes."""
-    slices = tuple(slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-    if any(s.start >= s.stop for s in slices):
-        return None
-    return slices  # type: ignore[return-value]
-
-
-def within(inner: Box, outer: Box) -> Box:
-    """`inner` counted from the start of `outer`."""
-    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))  # type: ignore[return-value]
+    canvas.paint_shape(Blob(tuple(path[1]), (2.4, 1.8, 4.5)), ((0.0, tissues.GLANDULAR_NODULE),))
 
 
 SIGNIFICANT_GRADE = 2
@@ -264,10 +232,8 @@ class Lesion:
 def paint_lesions(
     canvas: Canvas, gland: PaintedGland, count: int | None, rng: np.random.Generator
 ) -> tuple[tuple[Lesion, ...], np.ndarray]:
-    """Paint `count` lesions, by default a random number, as far as there is room.
-
-    Returns:
-        The lesions, and their grades over the gland's box (D, H, W), uint8.
+    """Paint `count` lesions, by default a random number, as far as there is room: these, and their grades over the
+    gland's box (D, H, W), uint8.
     """
     count = int(rng.choice([0, 1, 2, 3], p=[0.4, 0.38, 0.16, 0.06])) if count is None else count
     grades = np.zeros(gland.gland_mm.shape, np.uint8)

@@ -1,7 +1,4 @@
-"""The pelvis around the prostate: first fat, muscles, bones, large vessels and skin, then the prostate's neighbors.
-
-These are pelvic floor, bladder, seminal vesicles, rectum and small vessels.
-"""
+"""The pelvis around the prostate: fat, muscles, bones, vessels and skin, and the organs that touch it."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..core.volume import Triple
 from . import tissues
-from .canvas import EVERYWHERE, Canvas, ridges, smooth_field
+from .canvas import Blob, Canvas, Layers, Shape, Tube, Union, ridges, smooth_field, smooth_union
 from .gland import Gland
-from .shapes import Blob, Layers, Shape, Tube, Union, paint_layers, smooth_union
 
 _BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.RED_MARROW))
 _FATTY_BONE: Layers = ((0.0, tissues.CORTEX), (1.1, tissues.MARROW))
@@ -60,15 +57,15 @@ class Habitus:
     """How this body differs from the book's.
 
     Attributes:
-        scale: Pelvis against the book's, along (x, y, z).
+        scale: Against the book's pelvis, along (x, y, z).
         fat_mm: Between rectus muscle and skin.
         rectum_radius_mm: Outer, in its ampulla.
         rectum_content: What fills it: `empty`, `gas`, `stool` or `gel`.
     """
 
-    scale: tuple[float, float, float]
+    scale: Triple
     fat_mm: float
-    bladder_half_mm: tuple[float, float, float]
+    bladder_half_mm: Triple
     rectum_radius_mm: float
     rectum_content: str
 
@@ -87,24 +84,20 @@ def draw_habitus(rng: np.random.Generator) -> Habitus:
 
 def paint_pelvis(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     """Paint fat, muscles and bones, back to front."""
-    _paint_fat(canvas, rng)
-    for shape, layers in _PAIRED:
-        common = _fitted(shape, habitus, rng)
-        for side in (common, common.mirrored()):  # each deviates from the other
-            own = side.jittered(rng, 1.0, 0.04, 2.0) if isinstance(side, Blob) else side
-            paint_layers(canvas, own, layers)
-    _paint_muscle_fat(canvas, rng)
-    _paint_midline(canvas, habitus, rng)
-
-
-def _paint_fat(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fat is duller in places, and broken septa run through it, more in some bodies than in others."""
+    # Fat is duller in places, and broken septa run through it, more in some bodies than in others.
     shade = smooth_field(canvas.lattice, rng, 45.0) + smooth_field(canvas.lattice, rng, 16.0) * np.float32(0.6)
     canvas.maps[2] *= 1 + np.float32(rng.uniform(0.04, 0.11)) * shade
     for period_mm, width, most in (((20.0, 14.0, 9.0), 0.13, 0.6), ((10.0, 8.0, 5.0), 0.2, 0.35)):
         septa = ridges(smooth_field(canvas.lattice, rng, period_mm), width)
         septa *= np.clip(smooth_field(canvas.lattice, rng, (20.0, 11.0, 11.0)) * 1.2, 0, 1)
         canvas.paint(tissues.FASCIA, septa * np.float32(rng.uniform(0.2, 1) * most))
+    for shape, layers in _PAIRED:
+        common = _fitted(shape, habitus, rng)
+        for side in (common, common.mirrored()):  # each deviates from the other
+            own = side.jittered(rng, 1.0, 0.04, 2.0) if isinstance(side, Blob) else side
+            canvas.paint_shape(own, layers)
+    _paint_muscle_fat(canvas, rng)
+    _paint_midline(canvas, habitus, rng)
 
 
 def _fitted(shape: Shape, habitus: Habitus, rng: np.random.Generator) -> Shape:
@@ -121,7 +114,12 @@ def _fitted(shape: Shape, habitus: Habitus, rng: np.random.Generator) -> Shape:
 
 def _paint_muscle_fat(canvas: Canvas, rng: np.random.Generator) -> None:
     """Streaks of fat along the fibers of whatever muscle there is, slanting away from the midline."""
-    field = _slanted(canvas, smooth_field(canvas.lattice, rng, (12.0, 2.4, 10.0)), rng.uniform(0.2, 0.6))
+    field = smooth_field(canvas.lattice, rng, (12.0, 2.4, 10.0))
+    rows, columns = np.arange(field.shape[1])[:, None], np.arange(field.shape[2])[None, :]
+    away = np.abs(canvas.lattice.axis_mm(2)) * np.float32(rng.uniform(0.2, 0.6) / canvas.lattice.spacing_mm[1])
+    whole = np.floor(away).astype(int)
+    near, far = (field[:, (rows - whole - step) % field.shape[1], columns] for step in (0, 1))
+    field = near + (away - whole).astype(np.float32) * (far - near)
     patchy = np.clip(smooth_field(canvas.lattice, rng, 25.0) * 0.5 + 0.6, 0.1, 1)
     t2 = canvas.variant(tissues.MUSCLE).t2_ms
     muscle = np.clip(1.5 - np.abs(canvas.maps[2] - t2) / 4, 0, 1)
@@ -129,33 +127,22 @@ def _paint_muscle_fat(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.paint(tissues.FAT, streaks * np.float32(rng.uniform(0.15, 0.6)))
 
 
-def _slanted(canvas: Canvas, field: np.ndarray, slope: float) -> np.ndarray:
-    """A field sheared along y by `slope` times the distance from the midline."""
-    away = np.abs(canvas.lattice.axis_mm(2)) * np.float32(slope / canvas.lattice.spacing_mm[1])
-    rows, columns = np.arange(field.shape[1])[:, None], np.arange(field.shape[2])[None, :]
-    whole = np.floor(away).astype(int)
-    share = (away - whole).astype(np.float32)
-    near, far = (field[:, (rows - whole - step) % field.shape[1], columns] for step in (0, 1))
-    return near + share * (far - near)
-
-
 def _paint_midline(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     """Symphysis, rectus abdominis, coccyx, natal cleft."""
     sx, sy, sz = habitus.scale
     symphysis = Blob((0, -48 * sy, -16 * sz), (rng.uniform(2.2, 3.8), 16 * sy, 18 * sz))
-    paint_layers(canvas, symphysis, ((-0.5, tissues.CORTEX), (1.2, tissues.CARTILAGE)))
+    canvas.paint_shape(symphysis, ((-0.5, tissues.CORTEX), (1.2, tissues.CARTILAGE)))
     for side in (-1, 1):
         rectus = Blob((side * 17 * sx, -69 * sy, 28), (15.5 * sx, rng.uniform(4, 7), 38), (0, 0, side * 5), square=True)
-        paint_layers(canvas, rectus.jittered(rng, 0.8, 0.05, 2), _MUSCLE)
-    paint_layers(canvas, Blob((0, 78 * sy, 16), (8, 5, 24), (20, 0, 0)), _FATTY_BONE)
-    paint_layers(canvas, Blob((0, 88 * sy, -18), (rng.uniform(1.2, 2.6), 26, 26)), ((0.0, tissues.SKIN),))
+        canvas.paint_shape(rectus.jittered(rng, 0.8, 0.05, 2), _MUSCLE)
+    canvas.paint_shape(Blob((0, 78 * sy, 16), (8, 5, 24), (20, 0, 0)), _FATTY_BONE)
+    canvas.paint_shape(Blob((0, 88 * sy, -18), (rng.uniform(1.2, 2.6), 26, 26)), ((0.0, tissues.SKIN),))
 
 
 def paint_skin(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     """The body's front: skin, a fascia in the fat, and air beyond. Painted last."""
-    x, y, _ = canvas.coordinates(EVERYWHERE)
     sides = np.float32(rng.uniform(0.0008, 0.0024))
-    depth = y + np.float32(72 * habitus.scale[1] + habitus.fat_mm) - sides * x * x
+    depth = canvas.y + np.float32(72 * habitus.scale[1] + habitus.fat_mm) - sides * canvas.x * canvas.x
     scarpa = np.abs(depth - np.float32(habitus.fat_mm * rng.uniform(0.4, 0.6)))
     canvas.paint(tissues.FASCIA, np.clip(1 - scarpa / 0.7, 0, 1) * np.float32(rng.uniform(0.3, 0.8)))
     canvas.paint(tissues.SKIN, canvas.coverage(depth - 2))
@@ -169,31 +156,21 @@ class Rectum:
     tubes: tuple[Tube, ...]
     squash: float
 
-    @property
-    def reach(self) -> Tube:
-        """A tube around all of it."""
-        wide = max(max(tube.radii_mm) for tube in self.tubes) + 8
-        return Tube(self.tubes[0].start, self.tubes[-1].end, (wide, wide))
-
     def distance_of(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Signed distance to the outer wall, mm."""
         return np.minimum.reduce([tube.distance_of(x * np.float32(self.squash), y, z) for tube in self.tubes])
 
 
-def draw_rectum(gland: Gland, habitus: Habitus, rng: np.random.Generator) -> Rectum:
-    """A rectum that runs up behind the gland."""
+def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
+    """Paint what touches the gland, back to front."""
+    # The rectum runs up behind the gland.
     radius = habitus.rectum_radius_mm
     behind = gland.surface_point(0, 1, 0)[1] + radius + rng.uniform(0.5, 3)
     drift = rng.normal(0, 4)
     path = [(0.0, 30.0, -50.0), (0.0, behind * 0.4 + 15, -26.0), (drift * 0.5, behind, 0.0), (drift, behind + 6, 45.0)]
     radii = [11.0, min(13.0, radius), radius, radius * rng.uniform(0.8, 1.2)]
-    pieces = zip(pairwise(path), pairwise(radii), strict=True)
-    return Rectum(tuple(Tube(*ends, ends_mm) for ends, ends_mm in pieces), float(rng.uniform(0.8, 1.15)))
-
-
-def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
-    """Paint what touches the gland, back to front."""
-    rectum = draw_rectum(gland, habitus, rng)
+    tubes = (Tube(*ends, ends_mm) for ends, ends_mm in zip(pairwise(path), pairwise(radii), strict=True))
+    rectum = Rectum(tuple(tubes), float(rng.uniform(0.8, 1.15)))
     _paint_loose_tissue(canvas, gland, rng)
     _paint_wall_vessels(canvas, rng)
     _paint_pelvic_floor(canvas, gland, rectum, rng)
@@ -201,7 +178,12 @@ def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.
     _paint_seminal_vesicles(canvas, gland, rng)
     _paint_rectum(canvas, rectum, habitus.rectum_content, rng)
     _paint_plexus(canvas, gland, rng)
-    _paint_bundles(canvas, gland, rng)
+    for side in (-1, 1):  # neurovascular bundles at five and seven o'clock
+        for _ in range(rng.integers(12, 24)):
+            height, angle = rng.uniform(-0.6, 0.8), rng.normal(0.62, 0.35)
+            away = rng.uniform(1.5, 6)
+            point = gland.surface_point(side * np.cos(angle), np.sin(angle), height, outward_mm=away)
+            _paint_vessel(canvas, point, rng.uniform(0.5, 1.4), rng)
 
 
 def _paint_loose_tissue(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
@@ -240,9 +222,9 @@ def _paint_pelvic_floor(canvas: Canvas, gland: Gland, rectum: Rectum, rng: np.ra
     canvas.paint(tissues.SMOOTH_MUSCLE, canvas.coverage(both - gap) * np.clip(0.6 - height / 8, 0, 0.9), box)
     canvas.paint(tissues.MUSCLE, np.clip(thick / 2 + 0.5 - np.abs(both - gap - thick / 2), 0, 1) * fade, box)
     layers = ((0.0, tissues.MUSCLE), (2.4, tissues.STROMAL_NODULE), (5.2, tissues.SMOOTH_MUSCLE))
-    paint_layers(canvas, outlet, layers)
+    canvas.paint_shape(outlet, layers)
     bulb = Blob((0, apex[1] - 4, apex[2] - 32), (13, 11, 9))
-    paint_layers(canvas, bulb, ((0.0, tissues.FASCIA), (1.0, tissues.SLOW_BLOOD)))
+    canvas.paint_shape(bulb, ((0.0, tissues.FASCIA), (1.0, tissues.SLOW_BLOOD)))
 
 
 def _paint_bladder(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
@@ -287,14 +269,15 @@ def _paint_seminal_vesicles(canvas: Canvas, gland: Gland, rng: np.random.Generat
 
 def _paint_rectum(canvas: Canvas, rectum: Rectum, content: str, rng: np.random.Generator) -> None:
     """Muscular wall and mucosa around gas above stool, gel, or nothing but folds of mucosa."""
-    box = rectum.reach.box(canvas)
+    wide = max(max(tube.radii_mm) for tube in rectum.tubes) + 8
+    box = Tube(rectum.tubes[0].start, rectum.tubes[-1].end, (wide, wide)).box(canvas)
     if box is None:
         return
-    distance = rectum.distance_of(*canvas.coordinates(box)) + canvas.field(rng, 16.0, box)
+    x, y, z = canvas.coordinates(box)
+    distance = rectum.distance_of(x, y, z) + canvas.field(rng, 16.0, box)
     wall_mm = rng.uniform(2.2, 4.2)
     for depth, tissue in ((0.0, tissues.SMOOTH_MUSCLE), (wall_mm * 0.55, tissues.STROMAL_NODULE)):
         canvas.paint(tissue, canvas.coverage(distance + np.float32(depth)), box)
-    z = canvas.coordinates(box)[2]
     narrow = np.clip((-20 - z) / 4, 0, 6)  # the canal is closed
     inside = canvas.coverage(distance + np.float32(wall_mm) + narrow)
     clumps = canvas.field(rng, 7.0, box)
@@ -323,16 +306,6 @@ def _paint_plexus(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> Non
     canvas.paint(tissues.SLOW_BLOOD, near * np.clip(field * 1.5 - 0.5, 0, 1) * np.float32(rng.uniform(0.2, 0.9)), box)
 
 
-def _paint_bundles(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
-    """Neurovascular bundles at five and seven o'clock."""
-    for side in (-1, 1):
-        for _ in range(rng.integers(12, 24)):
-            height, angle = rng.uniform(-0.6, 0.8), rng.normal(0.62, 0.35)
-            away = rng.uniform(1.5, 6)
-            point = gland.surface_point(side * np.cos(angle), np.sin(angle), height, outward_mm=away)
-            _paint_vessel(canvas, point, rng.uniform(0.5, 1.4), rng)
-
-
 def _paint_wall_vessels(canvas: Canvas, rng: np.random.Generator) -> None:
     """Vessels along the pelvic wall, around the rectum, and in the fat in front and behind."""
     for side in (-1, 1):
@@ -349,4 +322,4 @@ def _paint_vessel(canvas: Canvas, point: np.ndarray, radius_mm: float, rng: np.r
     direction = rng.normal(0, (4, 4, 7))
     blood = tissues.SLOW_BLOOD if rng.random() < 0.35 else tissues.FLOWING_BLOOD
     tube = Tube(tuple(point - direction), tuple(point + direction), (radius_mm, radius_mm))
-    paint_layers(canvas, tube, ((-0.2, tissues.FASCIA), (0.25, blood)))
+    canvas.paint_shape(tube, ((-0.2, tissues.FASCIA), (0.25, blood)))

@@ -1,8 +1,11 @@
-"""One synthetic case: a body, a scanner, and the truth of both; on disk it reads like any case."""
+"""Synthetic cases: a body, a scanner, and the truth of both; as a folder that reads like any case, and in a store."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import random
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,14 +14,26 @@ from typing import Any
 import numpy as np
 
 from ..core.case import Case
-from ..core.terms import OnProgress, Sequence
-from ..core.volume import Triple, Volume
+from ..core.errors import DatasetError
+from ..core.files import atomic_file, writing
+from ..core.terms import Label, OnProgress, Sequence
+from ..core.volume import Geometry, Triple, Volume
 from ..io import output_folder, write_volume
-from .canvas import Box, Canvas, roughen
-from .diffusion import DiffusionStudy, draw_protocol, image_diffusion, place_diffusion
+from .canvas import Canvas
 from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_lesions
 from .pelvis import draw_habitus, paint_organs, paint_pelvis, paint_skin
-from .scanner import TWIN, Placement, box_average, draw_scanner, image_t2w, place_t2w
+from .scanner import (
+    TWIN,
+    DiffusionStudy,
+    box_average,
+    draw_protocol,
+    draw_scanner,
+    image_diffusion,
+    image_t2w,
+    place_diffusion,
+    place_t2w,
+    refined,
+)
 
 # Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
 VERSION = "0.1.0"
@@ -26,6 +41,8 @@ ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7
 _STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion")
+_LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
+_SHOWN_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -37,11 +54,8 @@ class Phantom:
         gland: Mask of the prostate on the T2w's grid.
         zones: 1 peripheral zone, 2 transition zone (with central zone and anterior stroma), T2w's grid.
         lesion: ISUP grade group of the cancer in each voxel, else 0; T2w's grid.
-        lesions: The same as a list.
-        seed: Makes the same phantom again.
         acquisition: What body and scanner were drawn, for the record.
-        diffusion: The diffusion scan with its undistorted twin, true ADC and field, where asked for.
-        t2w_full_resolution: The T2w with twice the matrix in plane, where asked for.
+        t2w_full_resolution: The T2w with twice the matrix in plane.
     """
 
     case: Case
@@ -56,7 +70,6 @@ class Phantom:
 
     @property
     def volume_ml(self) -> float:
-        """Volume of the prostate."""
         return self.gland.volume_ml
 
     @property
@@ -68,6 +81,11 @@ class Phantom:
     def clinically_significant(self) -> bool:
         """Whether any lesion is of ISUP grade group 2 or more."""
         return any(lesion.isup_grade >= SIGNIFICANT_GRADE for lesion in self.lesions)
+
+    @property
+    def images(self) -> dict[str, Volume]:
+        """The sequences and all truths, by name."""
+        return {str(sequence): volume for sequence, volume in self.case.volumes.items()} | self.truths
 
     @property
     def truths(self) -> dict[str, Volume]:
@@ -96,66 +114,67 @@ def make_phantom(
     """Draw a body and image it.
 
     Args:
-        seed: The same seed and options give the same voxels.
+        seed: The same seed and options give the same voxels; options that are None are drawn at random.
         sequences: T2w always is acquired. Diffusion comes whole: hbv and adc together.
         t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a third of the time.
         field_of_view_mm: Edge of the T2w's square field of view.
         full_resolution: Whether to add the twin with twice the matrix, of whose k-space the T2w is the middle.
             With a T2w of (1, 1, 3) this is the pair for super-resolution; finer ones take long.
-        lesions: How many cancers.
         noise: Of both scans, against the signal of water.
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
-        phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding. What is None is drawn at random.
+        phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding.
     """
     # A source of chance for each stage, so that an option of one leaves the others as they are.
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
     rng = {stage: np.random.default_rng(own) for stage, own in zip(_STREAMS, seeds, strict=True)}
     gland, habitus, scanner = draw_gland(rng["body"]), draw_habitus(rng["body"]), draw_scanner(rng["scanner"], noise)
     in_plane = TWIN if full_resolution else 1
-    placement = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, in_plane, rng["placement"])
-    canvas = Canvas(placement.lattice, rng["paint"], warp_mm=_WARP_MM)
+    grid, lattice, factors = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, in_plane, rng["placement"])
+    canvas = Canvas(lattice, rng["paint"], warp_mm=_WARP_MM)
     paint_pelvis(canvas, habitus, rng["paint"])  # back to front
     paint_organs(canvas, gland, habitus, rng["paint"])
     paint_skin(canvas, habitus, rng["paint"])
     painted = paint_gland(canvas, gland, rng["paint"])
     found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"])
-    roughen(canvas, rng["paint"])
-    t2w, twin = image_t2w(canvas, scanner, placement.factors, rng["scanner"])
-    volumes = {Sequence.T2W: Volume(t2w, placement.grid, "t2w")}
+    canvas.roughen(rng["paint"])
+    t2w, twin = image_t2w(canvas, scanner, factors, rng["scanner"])
+    volumes = {Sequence.T2W: Volume(t2w, grid, "t2w")}
     record: dict[str, Any] = {"t2w": asdict(scanner), "habitus": asdict(habitus), "gland": asdict(gland)}
     diffusion = None
     if {Sequence(s) for s in sequences} - {Sequence.T2W}:
         protocol = draw_protocol(rng["diffusion"], noise, field_strength)
         protocol = protocol if phase_axis is None else replace(protocol, phase_axis=phase_axis)
-        grid = place_diffusion(placement.grid, rng["diffusion"])
-        diffusion = image_diffusion(canvas.maps, placement.fine, grid, protocol, rng["diffusion"])
+        own = place_diffusion(grid, rng["diffusion"])
+        diffusion = image_diffusion(canvas.maps, refined(grid, factors), own, protocol, rng["diffusion"])
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
     zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
+
+    def on_grid(labels: np.ndarray, name: str) -> Volume:
+        """Labels of the gland's box on the T2w's grid: in each voxel the label of most of its points."""
+        full = np.zeros(lattice.shape, np.uint8)
+        full[painted.box] = labels
+        out = np.zeros(grid.shape, np.uint8)
+        values = np.unique(labels[labels > 0]).astype(np.uint8)
+        if values.size:
+            shares = np.stack([box_average((full == v).astype(np.float32), factors) for v in values])
+            mostly = shares.sum(axis=0) >= 0.5
+            out[mostly] = values[shares.argmax(axis=0)][mostly]
+        return Volume(out, grid, name)
+
     return Phantom(
         case=Case(f"phantom-{seed:04d}", volumes),
-        gland=_labels(placement, painted.box, painted.gland_mm < 0, "gland"),
-        zones=_labels(placement, painted.box, zones, "zones"),
-        lesion=_labels(placement, painted.box, grades, "lesion"),
+        gland=on_grid(painted.gland_mm < 0, "gland"),
+        zones=on_grid(zones, "zones"),
+        lesion=on_grid(grades, "lesion"),
         lesions=found,
         seed=seed,
         acquisition=record,
         diffusion=diffusion,
-        t2w_full_resolution=Volume(twin, placement.twin, "t2w-full-resolution") if full_resolution else None,
+        t2w_full_resolution=Volume(twin, refined(grid, (1, *factors[1:])), "t2w-full-resolution")
+        if full_resolution
+        else None,
     )
-
-
-def _labels(placement: Placement, box: Box, labels: np.ndarray, name: str) -> Volume:
-    """Labels of the gland's box on the T2w's grid: in each voxel the label of most of its points."""
-    full = np.zeros(placement.lattice.shape, np.uint8)
-    full[box] = labels
-    out = np.zeros(placement.grid.shape, np.uint8)
-    values = [int(v) for v in np.unique(labels) if v]
-    if values:
-        shares = np.stack([box_average((full == v).astype(np.float32), placement.factors) for v in values])
-        mostly = shares.sum(axis=0) >= 0.5
-        out[mostly] = np.asarray(values, np.uint8)[shares.argmax(axis=0)][mostly]
-    return Volume(out, placement.grid, name)
 
 
 RECORD = "phantom.json"
@@ -164,10 +183,7 @@ RECORD = "phantom.json"
 def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
     """Write `t2w`, `hbv`, `adc`, every truth under its own name (`zones.nii.gz`, `adc-true.nii.gz`), `phantom.json`.
 
-    The folder appears whole or not at all; an earlier phantom there is replaced.
-
-    Raises:
-        OutputError: `folder` is something else, or cannot be written.
+    The folder appears whole or not at all; an earlier phantom there is replaced, anything else raises OutputError.
     """
     target = Path(folder)
     record = {
@@ -185,29 +201,19 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
         },
         "acquisition": phantom.acquisition,
     }
-    images = {str(sequence): volume for sequence, volume in phantom.case.volumes.items()} | phantom.truths
     with output_folder(target, marks=(RECORD,)) as work:
-        for name, volume in images.items():
+        for name, volume in phantom.images.items():
             write_volume(volume, work / f"{name.replace('_', '-')}.nii.gz")
         (work / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return target
 
 
 def make_phantoms(
-    count: int,
-    seed: int,
-    folder: str | Path,
-    on_progress: OnProgress | None = None,
-    **options: Any,
+    count: int, seed: int, folder: str | Path, on_progress: OnProgress | None = None, **options: Any
 ) -> list[Path]:
     """Make and write `count` phantoms of consecutive seeds from `seed`, each in a folder of its own below `folder`.
 
-    Args:
-        on_progress: Receives what was done and which share of all.
-        **options: As for `make_phantom`.
-
-    Raises:
-        OutputError: A folder cannot be written.
+    The options are those of `make_phantom`. Raises OutputError where a folder cannot be written.
     """
     written = []
     for index in range(count):
@@ -216,3 +222,133 @@ def make_phantoms(
         if on_progress is not None:
             on_progress(f"phantom {index + 1} of {count}", (index + 1) / count)
     return written
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Phantoms of consecutive seeds."""
+
+    first_seed: int
+    count: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+@dataclass(frozen=True)
+class PhantomGroups:
+    """Which phantoms train, choose the best step, and are measured; a phantom is a patient."""
+
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = False
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """The phantoms of all tasks that have none of their own, with the voxel of their T2w (x, y, z)."""
+
+    spacing_mm: Triple
+    train: Phantoms
+    validation: Phantoms
+    test: Phantoms
+    full_resolution: bool = True
+
+    @property
+    def groups(self) -> PhantomGroups:
+        """The same without the voxel."""
+        return PhantomGroups(self.train, self.validation, self.test, self.full_resolution)
+
+
+@dataclass(frozen=True)
+class PhantomStore:
+    """Phantoms on disk.
+
+    Attributes:
+        folder: May be shared by many processes.
+        spacing_mm: Voxel of their T2w (x, y, z).
+        for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
+        full_resolution: Whether they have the twin that super-resolution needs; it is most of their cost.
+    """
+
+    folder: Path
+    spacing_mm: Triple
+    for_tasks: bool = True
+    full_resolution: bool = True
+
+    def phantoms(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> list[Phantom]:
+        """The phantoms of some seeds; what is missing is made. DatasetError of a damaged file, OutputError."""
+        wanted = list(seeds)
+        self.make_missing(wanted, on_progress)
+        return [read_phantom(self._path(seed)) for seed in wanted]
+
+    def make_missing(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> None:
+        """Make and write those phantoms that are not on disk yet, in an order of each process's own, so that of many
+        processes few make the same.
+        """
+        missing = [seed for seed in seeds if not self._path(seed).is_file()]
+        random.Random(os.getpid()).shuffle(missing)
+        for done, seed in enumerate(missing):
+            if not self._path(seed).is_file():  # another worker may have made it meanwhile
+                store_phantom(make_phantom(seed, **self._options), self._path(seed))
+            if on_progress is not None:
+                on_progress(f"phantoms, {done + 1} of {len(missing)} made", 0.0)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        twin = {"full_resolution": True} if self.full_resolution else {}
+        axis = {"phase_axis": _LEFT_RIGHT} if self.for_tasks else {}
+        return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis}
+
+    def _path(self, seed: int) -> Path:
+        options = json.dumps({**self._options, "version": VERSION}, sort_keys=True, separators=(",", ":"))
+        short = hashlib.sha256(options.encode()).hexdigest()[:_SHOWN_DIGITS]
+        return self.folder / f"phantom-{seed:06d}-{short}.npz"
+
+
+def store_phantom(phantom: Phantom, path: Path) -> None:
+    """Write all voxels as they are and the rest as JSON into one file, whole or not at all; OutputError."""
+    record = {
+        "id": phantom.case.id,
+        "seed": phantom.seed,
+        "acquisition": phantom.acquisition,
+        "lesions": [asdict(lesion) for lesion in phantom.lesions],
+        "volumes": {name: {"name": volume.name, **asdict(volume.geometry)} for name, volume in phantom.images.items()},
+    }
+    arrays = {name: volume.array for name, volume in phantom.images.items()}
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays, record=text)
+
+
+def read_phantom(path: Path) -> Phantom:
+    """Read a phantom that `store_phantom` wrote; DatasetError if the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            record = json.loads(stored["record"].tobytes())
+            volumes = {}
+            for name, own in record["volumes"].items():
+                title = own.pop("name")
+                grid = Geometry(**{key: tuple(value) for key, value in own.items()})
+                volumes[name] = Volume(stored[name], grid, title)
+            sequences = {sequence: volumes[sequence] for sequence in Sequence if sequence in volumes}
+            diffusion = None
+            if "adc_true" in volumes:
+                diffusion = DiffusionStudy(**{f.name: volumes[f.name] for f in fields(DiffusionStudy)})
+            return Phantom(
+                case=Case(record["id"], sequences),
+                gland=volumes["gland"],
+                zones=volumes["zones"],
+                lesion=volumes["lesion"],
+                lesions=tuple(Lesion(**{**lesion, "zone": Label(lesion["zone"])}) for lesion in record["lesions"]),
+                seed=record["seed"],
+                acquisition=record["acquisition"],
+                diffusion=diffusion,
+                t2w_full_resolution=volumes.get("t2w_full_resolution"),
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error

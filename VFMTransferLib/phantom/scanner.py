@@ -1,17 +1,44 @@
-"""From tissue to image: signal equations, k-space, coil, noise; the T2w acquisition, its slices and contrast."""
+"""From tissue to image: T2w by a turbo spin echo, diffusion by echo-planar readout with its distortion.
+
+Along the phase-encoding axis a voxel at an off-resonance of f hertz is displaced by f times the total readout
+time, in voxels (Jezzard and Balaban, Magn Reson Med 34:65 (1995)). Signal is moved, not sampled: what comes
+together adds up, so that no signal is made or lost.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import SimpleITK as sitk
 
-from ..core.volume import Geometry, IntTriple, Triple
-from .canvas import Canvas, Lattice
+from ..core.volume import Geometry, IntTriple, Triple, Volume
+from .canvas import Canvas, Lattice, rotation, smooth_field
 from .gland import Gland
-from .shapes import rotation
 
 _TAPER_START, _TAPER_END = 0.6, 0.35
+# T2w.
+TWIN = 2  # matrix of the full-resolution twin against the T2w's, in plane
+_T2W_FULL_SCALE = 700.0
+_BASE_MARGIN_MM, _APEX_MARGIN_MM = 14.0, 11.0
+_MIN_SLICES = 19
+_SLICE_POINT_MM = 1.5
+# Diffusion.
+GYROMAGNETIC_MHZ_PER_T = 42.577
+AIR_TISSUE_PPM = 9.4  # difference of volume susceptibility, SI (Schenck, Med Phys 23:815 (1996))
+_PIECES = 4
+_ROUNDING = 1e-9  # an edge that falls on a voxel's own by arithmetic alone
+_LIMIT_HZ = 160.0
+B_VALUES = (50.0, 400.0, 800.0)  # s/mm²
+HIGH_B = 1400.0
+_HBV_FULL_SCALE = 1200.0
+ADC_LIMIT = 4000.0  # 1e-6 mm²/s
+_PER_MM2 = 1e-6
+_FAT_T1_MS, _WATER_T1_MS = 850.0, 1250.0
+_VOXEL_MM = (2.0, 2.0, 3.0)
+_VIEW_MM = (176.0, 188.0)
+_FINE = 2  # points a voxel along each axis
+_VISIBLE_NOISE = 6.0  # below this many standard deviations of noise the scanner shows nothing
 
 
 @dataclass(frozen=True)
@@ -26,7 +53,7 @@ class SpinEcho:
         return pd * (1 - np.exp(-self.tr_ms / t1_ms)) * np.exp(-self.te_ms / t2_ms)
 
 
-def box_average(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+def box_average(array: np.ndarray, factors: IntTriple) -> np.ndarray:
     """Mean over blocks of `factors` points along (D, H, W): what a voxel that large sees."""
     (d, h, w), (fd, fh, fw) = array.shape, factors
     blocks = array.reshape(d // fd, fd, h // fh, fh, w // fw, fw)
@@ -34,16 +61,15 @@ def box_average(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
 
 
 def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, crop: bool = False) -> np.ndarray:
-    """Keep the middle of each slice's k-space along (H, W), as a coarser acquisition would.
+    """Keep the middle of each slice's k-space (D, H, W), as a coarser acquisition would; the mean of a slice stays.
 
     Args:
-        slices: Array (D, H, W), real or complex.
         kept: Fraction of the samples kept along both axes, or along each of (H, W).
         crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) in place of zero filling. Its voxels fill the
             same field of view: each lies amid those that it stands for.
 
     Returns:
-        Complex array; the mean of each slice stays.
+        Complex array.
     """
     _, h, w = slices.shape
     fractions = (kept, kept) if isinstance(kept, int | float) else kept
@@ -55,10 +81,13 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
         full = np.zeros_like(spectrum)
         full[:, top : top + rows, left : left + columns] = middle
         return np.fft.ifft2(np.fft.ifftshift(full, axes=(1, 2)))
-    # Without this the first coarse voxel would lie on the first fine one, not amid those it covers.
-    shift = np.outer(_half_voxel_ramp(h, rows), _half_voxel_ramp(w, columns))
+    # Without this phase the first coarse voxel would lie on the first fine one, not amid those it covers.
+    ramps = [
+        np.exp(2j * np.pi * (np.arange(part) - part // 2) * (size / part - 1) / 2 / size)
+        for size, part in ((h, rows), (w, columns))
+    ]
     scale = (rows * columns) / (h * w)
-    return np.fft.ifft2(np.fft.ifftshift(middle * shift, axes=(1, 2))) * scale
+    return np.fft.ifft2(np.fft.ifftshift(middle * np.outer(*ramps), axes=(1, 2))) * scale
 
 
 def apodize(slices: np.ndarray) -> np.ndarray:
@@ -71,28 +100,6 @@ def apodize(slices: np.ndarray) -> np.ndarray:
     share = [np.clip((np.abs(np.fft.fftfreq(n)) * 2 - _TAPER_START) / (1 - _TAPER_START), 0, 1) for n in (h, w)]
     rows, columns = (_TAPER_END + (1 - _TAPER_END) * (1 + np.cos(np.pi * s)) / 2 for s in share)
     return np.fft.ifft2(np.fft.fft2(slices) * (rows[:, None] * columns)).astype(slices.dtype)
-
-
-def _half_voxel_ramp(size: int, kept: int) -> np.ndarray:
-    """Phase of the middle `kept` of `size` frequencies that moves voxel 0 amid the size / kept voxels it covers."""
-    frequency = np.arange(kept) - kept // 2
-    return np.exp(2j * np.pi * frequency * (size / kept - 1) / 2 / size)
-
-
-def coil_sensitivity(y_mm: np.ndarray, x_mm: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Gain (H, W) of a surface array after the scanner's own correction: a little more in front and behind, mean 1."""
-    y, x = np.meshgrid(y_mm / 95, x_mm / 95, indexing="ij")
-    front, back, tilt, side = rng.uniform(0.3, 1.0), rng.uniform(0.1, 0.9), *rng.normal(0, 0.2, 2)
-    gain = front * np.clip(-y, 0, None) ** 2 + back * np.clip(y, 0, None) ** 2 + tilt * x + side * y * x
-    gain = np.exp(strength * gain)
-    return (gain / gain.mean()).astype(np.float32)
-
-
-FULL_SCALE = 700.0
-TWIN = 2  # matrix of the full-resolution twin against the T2w's, in plane
-_BASE_MARGIN_MM, _APEX_MARGIN_MM = 14.0, 11.0
-_MIN_SLICES = 19
-_SLICE_POINT_MM = 1.5
 
 
 @dataclass(frozen=True)
@@ -111,29 +118,6 @@ class Scanner:
     kept: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The T2w's grid and the finer lattice whose boxes are its voxels.
-
-    Attributes:
-        factors: Lattice points a voxel along (D, H, W).
-    """
-
-    grid: Geometry
-    lattice: Lattice
-    factors: IntTriple
-
-    @property
-    def fine(self) -> Geometry:
-        """The lattice as a grid in space."""
-        return refined(self.grid, self.factors)
-
-    @property
-    def twin(self) -> Geometry:
-        """The T2w's slices with the lattice's pixels."""
-        return refined(self.grid, (1, *self.factors[1:]))
-
-
 def draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
     """A protocol at random, around those of the public data sets."""
     echo = SpinEcho(tr_ms=float(rng.uniform(3500, 7000)), te_ms=float(rng.uniform(88, 118)))
@@ -142,20 +126,25 @@ def draw_scanner(rng: np.random.Generator, noise: float | None) -> Scanner:
     return Scanner(echo, level, float(rng.uniform(0.15, 0.85)), kept)
 
 
-def place_t2w(gland: Gland, spacing_mm: Triple, view_mm: float, in_plane: int, rng: np.random.Generator) -> Placement:
-    """Oblique slices that show the whole gland, each voxel `in_plane` by `in_plane` points of the lattice wide."""
+def place_t2w(
+    gland: Gland, spacing_mm: Triple, view_mm: float, in_plane: int, rng: np.random.Generator
+) -> tuple[Geometry, Lattice, IntTriple]:
+    """Oblique slices that show the whole gland: the T2w's grid, the lattice, and its points a voxel along (D, H, W)."""
     matrix = round(view_mm / spacing_mm[0])
     top = gland.center_mm[2] + gland.half_mm[2] + _BASE_MARGIN_MM
     bottom = gland.center_mm[2] - gland.half_mm[2] - _APEX_MARGIN_MM
     slices = max(_MIN_SLICES, int(np.ceil((top - bottom) / spacing_mm[2])))
     middle = (rng.normal(0, 3), gland.center_mm[1] + rng.normal(0, 6), (top + bottom) / 2 + rng.normal(0, 1.5))
     direction = rotation(rng.normal(0, 8), rng.normal(0, 2), rng.normal(0, 2))
-    size = (matrix, matrix, slices)
-    origin = rng.normal(0, 15, 3) - direction @ ((np.array(size) - 1) / 2 * spacing_mm)
-    grid = Geometry(size, spacing_mm, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
+    grid = _grid_around(rng.normal(0, 15, 3), (matrix, matrix, slices), spacing_mm, direction)
     factors = (max(1, round(spacing_mm[2] / _SLICE_POINT_MM)), in_plane, in_plane)
     fine = refined(grid, factors)
-    return Placement(grid, Lattice(fine.shape, fine.spacing_mm[::-1], middle[::-1]), factors)
+    return grid, Lattice(fine.shape, fine.spacing_mm[::-1], middle[::-1]), factors
+
+
+def _grid_around(center_mm: np.ndarray, size: IntTriple, spacing_mm: Triple, direction: np.ndarray) -> Geometry:
+    origin = center_mm - direction @ ((np.array(size) - 1) / 2 * spacing_mm)
+    return Geometry(size, spacing_mm, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
 
 
 def refined(grid: Geometry, factors: IntTriple) -> Geometry:
@@ -170,16 +159,19 @@ def refined(grid: Geometry, factors: IntTriple) -> Geometry:
 def image_t2w(
     canvas: Canvas, scanner: Scanner, factors: IntTriple, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The T2w, and the full-resolution twin whose k-space it is the middle of.
+    """The T2w (D, H, W), and the full-resolution twin (D, H·f, W·f) whose k-space it is the middle of.
 
-    Returns:
-        T2w (D, H, W) and twin (D, H·f, W·f), float32 in whole numbers; f is 1 or `TWIN`.
+    Both are float32 in whole numbers; f is 1 or `TWIN`.
     """
     pd, t1, t2 = canvas.maps[:3]
     slice_points, in_plane, _ = factors
     signal = box_average(scanner.echo.signal(pd, t1, t2), (slice_points, 1, 1))
-    gain = coil_sensitivity(canvas.lattice.axis_mm(1), canvas.lattice.axis_mm(2), rng, scanner.shading)
-    received = (signal * gain).astype(np.complex64)
+    # The gain of a surface array after the scanner's own correction: a little more in front and behind, mean 1.
+    y, x = np.meshgrid(canvas.lattice.axis_mm(1) / 95, canvas.lattice.axis_mm(2) / 95, indexing="ij")
+    front, back, tilt, side = rng.uniform(0.3, 1.0), rng.uniform(0.1, 0.9), *rng.normal(0, 0.2, 2)
+    gain = front * np.clip(-y, 0, None) ** 2 + back * np.clip(y, 0, None) ** 2 + tilt * x + side * y * x
+    gain = np.exp(scanner.shading * gain)
+    received = (signal * (gain / gain.mean()).astype(np.float32)).astype(np.complex64)
     if scanner.noise > 0:
         noise = rng.standard_normal((2, *received.shape), dtype=np.float32) * np.float32(scanner.noise)
         received += noise[0] + 1j * noise[1]
@@ -188,5 +180,170 @@ def image_t2w(
         coarse = truncate_k_space(received, 1 / in_plane, crop=True)
     else:
         coarse = truncate_k_space(received, scanner.kept)
-    t2w, twin = (np.round(np.abs(image) * FULL_SCALE).astype(np.float32) for image in (coarse, received))
+    t2w, twin = (np.round(np.abs(image) * _T2W_FULL_SCALE).astype(np.float32) for image in (coarse, received))
     return t2w, twin
+
+
+def field_of_air_hz(air: np.ndarray, spacing_mm: Triple, tesla: float) -> np.ndarray:
+    """Off-resonance in Hz (D, H, W), float32, around air in tissue, with B0 along z: the dipole field.
+
+    After Marques and Bowtell, Concepts Magn Reson 25B:65 (2005): multiply by 1/3 − kz²/k² in k-space.
+
+    Args:
+        air: Share of air in each voxel (D, H, W), 0..1.
+        spacing_mm: Voxel along (z, y, x).
+    """
+    padded = [2 * n for n in air.shape]
+    kz, ky, kx = np.meshgrid(
+        *(np.fft.fftfreq(n, step) for n, step in zip(padded, spacing_mm, strict=True)), indexing="ij", sparse=True
+    )
+    square = kz**2 + ky**2 + kx**2
+    square[0, 0, 0] = 1.0
+    kernel = 1 / 3 - kz**2 / square
+    kernel[0, 0, 0] = 0.0
+    spectrum = np.fft.fftn(air, padded, axes=(0, 1, 2)) * kernel
+    hertz = np.fft.ifftn(spectrum).real * AIR_TISSUE_PPM * GYROMAGNETIC_MHZ_PER_T * tesla
+    d, h, w = air.shape
+    return hertz[:d, :h, :w].astype(np.float32)
+
+
+def distort(image: np.ndarray, shift_voxels: np.ndarray, axis: int) -> np.ndarray:
+    """Move each voxel's signal (D, H, W) along an array axis and add up what arrives; the sum of each line stays.
+
+    Each voxel is cut into pieces, each displaced by the field's interpolated shift and shared among the voxels that it
+    then overlaps. What leaves at one end enters at the other, as in an aliased readout.
+    """
+    lines = np.moveaxis(image, axis, -1)
+    length = lines.shape[-1]
+    shifts = np.moveaxis(shift_voxels, axis, -1).reshape(-1, length).astype(np.float64)
+    signal = lines.reshape(-1, length).astype(np.float64) / _PIECES
+    start = np.arange(len(signal))[:, None] * length
+    slope = np.asarray(np.gradient(shifts, axis=1)) if length > 1 else np.zeros_like(shifts)
+    out = np.zeros(signal.size)
+    for piece in range(_PIECES):
+        middle = (piece + 0.5) / _PIECES  # counted from the voxel's edge
+        edge = np.arange(length) + shifts + slope * (middle - 0.5) + piece / _PIECES
+        below = np.floor(edge + _ROUNDING).astype(int)
+        share = np.clip((1 - (edge - below)) * _PIECES, 0, 1)
+        for index, weight in ((below, share), (below + 1, 1 - share)):
+            out += np.bincount((start + index % length).ravel(), (signal * weight).ravel(), out.size)
+    return np.moveaxis(out.reshape(lines.shape), -1, axis).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EchoPlanar:
+    """How diffusion was acquired.
+
+    Attributes:
+        noise: Noise of real and imaginary part against the signal of water at TE 0.
+        total_readout_s: From the first to the last line of k-space, at full resolution.
+        phase_axis: Index axis (0 x, 1 y) of the phase encoding.
+        sign: Direction of the phase encoding along it.
+        field_strength: Factor of the off-resonance; 0 gives no distortion.
+    """
+
+    echo: SpinEcho
+    noise: float
+    total_readout_s: float
+    phase_axis: int
+    sign: int
+    tesla: float = 3.0
+    field_strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class DiffusionStudy:
+    """High-b image and ADC as scanned, and what is true of them; all on one grid.
+
+    Attributes:
+        hbv, adc: As scanned: distorted and noisy.
+        hbv_undistorted, adc_undistorted: The same with the same noise, had there been no field.
+        adc_true: What a noise-free, undistorted scan would measure, 1e-6 mm²/s; 0 where this one shows nothing, as in
+            saturated fat.
+        field_map_hz: Off-resonance.
+        displacement_mm: Where the signal went, along the positive phase axis.
+    """
+
+    hbv: Volume
+    adc: Volume
+    hbv_undistorted: Volume
+    adc_undistorted: Volume
+    adc_true: Volume
+    field_map_hz: Volume
+    displacement_mm: Volume
+
+
+def draw_protocol(rng: np.random.Generator, noise: float | None, field_strength: float) -> EchoPlanar:
+    """A protocol at random, around those of the public data sets."""
+    level = float(np.exp(rng.normal(np.log(0.004), 0.3))) if noise is None else noise
+    return EchoPlanar(
+        echo=SpinEcho(tr_ms=float(rng.uniform(2700, 5000)), te_ms=float(rng.uniform(58, 75))),
+        noise=level,
+        total_readout_s=float(rng.uniform(0.032, 0.052)),
+        phase_axis=int(rng.integers(0, 2)),
+        sign=int(rng.choice([-1, 1])),
+        field_strength=field_strength,
+    )
+
+
+def place_diffusion(t2w: Geometry, rng: np.random.Generator) -> Geometry:
+    """A grid over the middle of the T2w, tilted against it by a few degrees."""
+    direction = np.reshape(t2w.direction, (3, 3)) @ rotation(rng.normal(0, 4), rng.normal(0, 1.5), rng.normal(0, 1.5))
+    size = (round(_VIEW_MM[0] / _VOXEL_MM[0]), round(_VIEW_MM[1] / _VOXEL_MM[1]), t2w.size[2])
+    return _grid_around(t2w.center_mm + rng.normal(0, 2, 3), size, _VOXEL_MM, direction)
+
+
+def image_diffusion(
+    maps: np.ndarray, fine: Geometry, grid: Geometry, protocol: EchoPlanar, rng: np.random.Generator
+) -> DiffusionStudy:
+    """Scan the tissue, given by its parameters (5, D, H, W) on `fine` in the order of `PARAMETERS`, on `grid`."""
+    pd, t1, t2, adc = maps[:4]
+    base = protocol.echo.signal(pd, t1, t2)
+    base *= np.clip((t1 - np.float32(_FAT_T1_MS)) / np.float32(_WATER_T1_MS - _FAT_T1_MS), 0.02, 1)  # fat is saturated
+    pure = [_sampled(base * np.exp(-np.float32(b * _PER_MM2) * adc), fine, grid) for b in B_VALUES]
+    air = _sampled((maps[0] < 0.05).astype(np.float32), fine, grid)
+    air *= np.float32(rng.uniform(0.2, 0.7))  # few bodies hold still pure gas
+    air[:, : air.shape[1] // 2] = 0.0  # gas in the rectum; the shim copes with the air around the body
+    lattice = Lattice(grid.shape, grid.spacing_mm[::-1])
+    left_over = smooth_field(lattice, rng, 90.0) * np.float32(rng.uniform(8, 22))  # by the shim
+    left_over += smooth_field(lattice, rng, 45.0) * np.float32(rng.uniform(3, 10))
+    hertz = protocol.field_strength * (field_of_air_hz(air, lattice.spacing_mm, protocol.tesla) + left_over)
+    field = (_LIMIT_HZ * np.tanh(hertz / _LIMIT_HZ)).astype(np.float32)
+    shift = field * np.float32(protocol.sign * protocol.total_readout_s)  # in voxels of the phase axis
+    noise = [rng.standard_normal((2, *grid.shape), dtype=np.float32) * np.float32(protocol.noise) for _ in B_VALUES]
+    made = {"adc_true": np.where(pure[0] > _VISIBLE_NOISE * protocol.noise, _fit_adc(pure)[0], 0)}
+    for name, signals in (("", [distort(s, shift, 2 - protocol.phase_axis) for s in pure]), ("_undistorted", pure)):
+        magnitudes = [np.hypot(s + n[0], n[1]) for s, n in zip(signals, noise, strict=True)]
+        adc, base = _fit_adc(magnitudes)
+        shown = magnitudes[0] > _VISIBLE_NOISE * protocol.noise
+        high = base * np.exp(-HIGH_B * _PER_MM2 * adc) * _HBV_FULL_SCALE
+        made |= {f"hbv{name}": np.round(np.where(shown, high, 0)), f"adc{name}": np.round(np.where(shown, adc, 0))}
+    made["field_map_hz"] = field
+    made["displacement_mm"] = shift * np.float32(grid.spacing_mm[protocol.phase_axis])
+    return DiffusionStudy(**{name: Volume(array.astype(np.float32), grid, name) for name, array in made.items()})
+
+
+def _fit_adc(signals: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares line through log signal over b: ADC in 1e-6 mm²/s (0..`ADC_LIMIT`), and the signal at b 0."""
+    b = np.asarray(B_VALUES, dtype=np.float32) * np.float32(_PER_MM2)
+    logs = np.log(np.maximum(np.stack(signals), np.float32(1e-6)))
+    centered = b - b.mean()
+    adc = -np.tensordot(centered, logs, axes=(0, 0)) / (centered**2).sum()
+    adc = np.clip(adc, 0, ADC_LIMIT)
+    return adc, np.exp(logs.mean(axis=0) + adc * b.mean())
+
+
+def _sampled(array: np.ndarray, fine: Geometry, grid: Geometry) -> np.ndarray:
+    """What a grid's voxels see of finer tissue: the mean over `_FINE` points along each of their axes."""
+    step = np.asarray(grid.spacing_mm) / _FINE
+    first = grid.to_world(tuple(-0.5 + 0.5 / _FINE for _ in range(3)))
+    size = [n * _FINE for n in grid.size]
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(size)
+    resample.SetOutputSpacing(step.tolist())
+    resample.SetOutputOrigin(first.tolist())
+    resample.SetOutputDirection(grid.direction)
+    resample.SetUseNearestNeighborExtrapolator(True)
+    resample.SetNumberOfThreads(1)
+    image = resample.Execute(Volume(array, fine).to_sitk())
+    return box_average(sitk.GetArrayFromImage(image), (_FINE,) * 3)

@@ -10,11 +10,9 @@ published ranges; the phantom varies them from case to case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
-
-PARAMETERS = ("pd", "t1_ms", "t2_ms", "adc", "grain")
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,14 @@ class Tissue:
     @property
     def values(self) -> np.ndarray:
         """The parameters in the order of `PARAMETERS`, float32."""
-        return np.array([self.pd, self.t1_ms, self.t2_ms, self.adc, self.grain], dtype=np.float32)
+        return np.array(astuple(self), dtype=np.float32)
 
     def scaled(self, t2: float = 1.0, adc: float = 1.0) -> Tissue:
         """The same tissue with T2 and ADC times a factor."""
         return replace(self, t2_ms=self.t2_ms * t2, adc=self.adc * adc)
 
 
+PARAMETERS = tuple(field.name for field in fields(Tissue))
 AIR = Tissue(0.0, 1000, 50, 0, 0.0)
 FAT = Tissue(0.92, 380, 160, 80, 0.05)
 MARROW = Tissue(0.84, 480, 140, 200, 0.10)

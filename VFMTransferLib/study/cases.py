@@ -7,8 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..core.terms import OnProgress
-from ..phantom import Phantom
-from ..phantom.store import PhantomGroups, PhantomStore
+from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
 from ..training.cases import Split, StudySet, read_labeled

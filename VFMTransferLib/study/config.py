@@ -11,7 +11,7 @@ from ..core.decoding import from_json
 from ..core.errors import ConfigError
 from ..encoders import FAMILIES, EncoderFamily, pretrained_families
 from ..encoders.base import ModelSpec, family_of
-from ..phantom.store import PhantomGroups, Phantoms, PhantomSplit
+from ..phantom import PhantomGroups, Phantoms, PhantomSplit
 from ..tasks import TASKS, TaskName, find_task
 
 FORMAT = 1

@@ -28,8 +28,7 @@ from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..io import read_case
 from ..metrics.agreement import dice
-from ..phantom import Phantom
-from ..phantom.store import Phantoms, PhantomSplit, PhantomStore
+from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation

@@ -1,28 +1,43 @@
-"""Synthetic studies: what is drawn, how it is scanned, and that truth and scan agree."""
+"""Synthetic cases: what is drawn, how it is scanned, that truth and scan agree, and the same again from disk."""
 
 import json
 
 import numpy as np
 import pytest
 
-from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.errors import DatasetError, OutputError
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.io import read_case
-from VFMTransferLib.phantom import distort, make_phantom, make_phantoms, tissues, truncate_k_space, write_phantom
+from VFMTransferLib.phantom import (
+    PhantomStore,
+    distort,
+    make_phantom,
+    make_phantoms,
+    tissues,
+    truncate_k_space,
+    write_phantom,
+)
+from VFMTransferLib.phantom import phantom as phantom_module
 from VFMTransferLib.phantom.canvas import EVERYWHERE, Canvas, Lattice, smooth_field
-from VFMTransferLib.phantom.diffusion import (
+from VFMTransferLib.phantom.phantom import ZONE_PERIPHERAL, ZONE_TRANSITION, read_phantom, store_phantom
+from VFMTransferLib.phantom.scanner import (
     AIR_TISSUE_PPM,
     GYROMAGNETIC_MHZ_PER_T,
     EchoPlanar,
+    Scanner,
+    SpinEcho,
+    apodize,
     field_of_air_hz,
     image_diffusion,
+    image_t2w,
+    refined,
 )
-from VFMTransferLib.phantom.phantom import ZONE_PERIPHERAL, ZONE_TRANSITION
-from VFMTransferLib.phantom.scanner import Scanner, SpinEcho, apodize, image_t2w, refined
+from VFMTransferLib.tasks import TASKS
 
 COARSE = {"t2w_spacing_mm": (2.5, 2.5, 3.0)}
 T2W_ONLY = {"t2w_spacing_mm": (3.0, 3.0, 3.0), "sequences": ["t2w"]}
+STORED_SPACING_MM = (3.0, 3.0, 4.0)
 ZONE_VALUES = {Label.PERIPHERAL_ZONE: ZONE_PERIPHERAL, Label.TRANSITION_ZONE: ZONE_TRANSITION}
 
 
@@ -279,3 +294,38 @@ def test_an_earlier_phantom_is_replaced_but_nothing_else(tmp_path):
     with pytest.raises(OutputError, match="phantom-0005"):
         make_phantoms(1, 5, tmp_path, **T2W_ONLY)
     assert (mine / "notes.txt").read_text(encoding="utf-8") == "kept"
+
+
+@pytest.mark.parametrize("options", [{"full_resolution": True, "phase_axis": 0}, {"sequences": ["t2w"]}])
+def test_a_phantom_comes_back_as_it_was_made(tmp_path, options):
+    made = make_phantom(3, t2w_spacing_mm=STORED_SPACING_MM, lesions=2, **options)
+    store_phantom(made, tmp_path / "one.npz")
+    read = read_phantom(tmp_path / "one.npz")
+    assert (read.case.id, read.seed, read.lesions, read.pirads) == (made.case.id, 3, made.lesions, made.pirads)
+    assert read.images.keys() == made.images.keys()
+    for name, volume in made.images.items():
+        again = read.images[name]
+        assert again.geometry == volume.geometry
+        assert again.name == volume.name
+        assert again.array.dtype == volume.array.dtype
+        assert np.array_equal(again.array, volume.array)
+
+
+def test_one_phantom_serves_every_task_and_is_made_once(tmp_path, monkeypatch):
+    made = []
+    plain = phantom_module.make_phantom
+    monkeypatch.setattr(phantom_module, "make_phantom", lambda seed, **how: made.append(seed) or plain(seed, **how))
+    store = PhantomStore(tmp_path / "phantoms", STORED_SPACING_MM)
+    for task in TASKS:
+        (phantom,) = store.phantoms([5])
+        assert TASKS[task].from_phantom(phantom).case.id == "phantom-0005"
+    assert made == [5]
+    PhantomStore(tmp_path / "phantoms", STORED_SPACING_MM, for_tasks=False, full_resolution=False).phantoms([5])
+    assert made == [5, 5]
+    assert len(list((tmp_path / "phantoms").iterdir())) == 2
+
+
+def test_a_damaged_phantom_is_named(tmp_path):
+    (tmp_path / "one.npz").write_bytes(b"PK broken")
+    with pytest.raises(DatasetError, match=r"Phantom one\.npz must be whole"):
+        read_phantom(tmp_path / "one.npz")

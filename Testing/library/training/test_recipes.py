@@ -22,7 +22,7 @@ from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import write_volume
-from VFMTransferLib.phantom.store import Phantoms, PhantomSplit
+from VFMTransferLib.phantom import Phantoms, PhantomSplit
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training import recipes as module
 from VFMTransferLib.training.augmentation import Augmentation
