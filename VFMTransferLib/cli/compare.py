@@ -103,8 +103,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     """Leave with wrong usage where the options do not fit each other."""
     require_images(args, args.cases)
     count = max(len(args.cases), 1)
-    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi):
-        args.parser.error("--t2w, --hbv, --adc, --gland and --roi belong to one case; give one CASE with them")
+    if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa):
+        args.parser.error("--t2w, --hbv, --adc, --gland, --psa and --roi belong to one case; give one CASE with them")
     if len({path.resolve().name for path in args.cases}) < len(args.cases):
         args.parser.error("the CASE folders must have different names, since the report calls them by these")
     if len(args.bundles) not in (0, 2):

@@ -74,6 +74,8 @@ def _check_usage(args: argparse.Namespace) -> None:
         args.parser.error(f"--workers must be 1 or more, got {args.workers}")
     elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi)):
         args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
+    elif args.psa is not None:
+        args.parser.error("--psa belongs to one case; give a CASE with it")
 
 
 def _run_one(args: argparse.Namespace) -> None:
@@ -135,10 +137,11 @@ def _run_cohort(args: argparse.Namespace) -> None:
 def summary(result: Result) -> list[str]:
     """A result in lines for people."""
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
-    lines += [
-        f"lesion {lesion.index}: {lesion.label}, {lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"
-        for lesion in result.lesions[:SHOWN_LESIONS]
-    ]
+    lines += [] if result.gland is None else [f"{text}: {value}" for value, text in result.gland.lines]
+    for lesion in result.lesions[:SHOWN_LESIONS]:
+        place = f"{lesion.position} ({', '.join(lesion.sectors)}), " if lesion.position else ""
+        size = f"{lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"
+        lines.append(f"lesion {lesion.index}: {place}{lesion.label}, {size}")
     if len(result.lesions) > SHOWN_LESIONS:
         lines.append(f"and {len(result.lesions) - SHOWN_LESIONS} smaller lesions, listed in result.json")
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OutOfMemoryError, VFMTransferError, is_out_of_memory
+from ..core.errors import OutOfMemoryError, PsaError, VFMTransferError, is_out_of_memory
 from ..core.terms import OnProgress
 from ..tasks import TASKS
 
@@ -201,6 +201,9 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
     )
+    group.add_argument(
+        "--psa", type=psa, metavar="X", help="prostate-specific antigen in ng/ml, for the PSA density in the results"
+    )
     group = parser.add_argument_group("network")
     group.add_argument(
         "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
@@ -257,6 +260,7 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
         threshold=args.threshold,
         only_cspca=args.only_cspca,
         phase_axis=args.phase_axis,
+        psa_ng_ml=args.psa,
     )
 
 
@@ -304,6 +308,16 @@ def probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
     return value
+
+
+def psa(text: str) -> float:
+    """A PSA in ng/ml, as an option's type."""
+    from ..radiology.gland import read_psa
+
+    try:
+        return read_psa(text)
+    except PsaError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:

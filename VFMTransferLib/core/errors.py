@@ -27,6 +27,10 @@ class AmbiguousInputError(VFMTransferError):
     """Several files or series could fill one role; the message lists them."""
 
 
+class PsaError(VFMTransferError):
+    """A PSA is no number in ng/ml that can be one."""
+
+
 class BundleError(VFMTransferError):
     """A bundle is incomplete, its metadata is wrong, or it does not fit the task."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .measurements import GlandMeasurements
 from .volume import Volume
 
 
@@ -21,6 +22,15 @@ class Lesion:
         mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
         label: Name of the label.
         zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
+        position: Where most of it lies in the gland, as `right, mid, posterior, peripheral zone`; empty where the gland
+            is not known.
+        sectors: Sectors that hold at least a tenth of it, the fullest first.
+        sector_scheme: What the sectors are those of.
+        diameter_mm: Largest diameter in an axial slice.
+        adc_p10: 10th percentile of the ADC inside, 1e-6 mm²/s.
+        high_b_ratio: Mean high-b signal inside through that of the same zone on the other side, in the same slices.
+        capsule_distance_mm: Shortest way to the prostate's surface; 0 where it reaches it.
+        capsule_contact_mm: Longest stretch of the prostate's outline in an axial slice along which it lies within 1 mm.
     """
 
     index: int
@@ -30,6 +40,14 @@ class Lesion:
     confidence: float
     mean_adc: float | None = None
     zone: str | None = None
+    position: str = ""
+    sectors: tuple[str, ...] = ()
+    sector_scheme: str = ""
+    diameter_mm: float | None = None
+    adc_p10: float | None = None
+    high_b_ratio: float | None = None
+    capsule_distance_mm: float | None = None
+    capsule_contact_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ class Result:
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states whose reading it is.
         volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
+        gland: The prostate's size and PSA density, where its mask is known.
     """
 
     case_id: str
@@ -93,3 +112,4 @@ class Result:
     derived_probabilities: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
+    gland: GlandMeasurements | None = None

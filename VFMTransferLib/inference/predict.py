@@ -16,20 +16,24 @@ from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle, default_pair
 from ..core import __version__
 from ..core.case import Case
-from ..core.errors import BundleError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
+from ..core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
+from ..core.measurements import GlandMeasurements
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare
+from ..radiology.gland import checked_psa, measure_gland
+from ..radiology.lesions import measure_lesions
 from ..tasks import find_task, gland_task, task_of
-from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput
+from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput, Task
 from .runtimes import Session, open_session
 from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
 
+_DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 SECOND_PASS_NOTE = (
     "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
@@ -55,9 +59,11 @@ class PredictOptions:
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis diffusion images are distorted: `left-right` or `anterior-posterior`.
+        psa_ng_ml: Prostate-specific antigen, for its density; nothing is predicted from it.
 
     Raises:
         ValueError: A word or a number is none of these.
+        PsaError: The PSA cannot be one.
     """
 
     runtime: str = "auto"
@@ -69,8 +75,11 @@ class PredictOptions:
     threshold: float | None = None
     only_cspca: bool = False
     phase_axis: str = "left-right"
+    psa_ng_ml: float | None = None
 
     def __post_init__(self) -> None:
+        if self.psa_ng_ml is not None:
+            checked_psa(self.psa_ng_ml)
         if self.phase_axis not in PHASE_AXES:
             raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
         if self.crop not in CROPS:
@@ -98,6 +107,7 @@ def predict(
     threshold: float | None = None,
     only_cspca: bool = False,
     phase_axis: str = "left-right",
+    psa_ng_ml: float | None = None,
     options: PredictOptions | None = None,
     open_network: OpenNetwork | None = None,
 ) -> Result:
@@ -106,7 +116,8 @@ def predict(
     Args:
         case: The case.
         bundle: The network: a bundle, its folder, or the name of an installed one.
-        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis: See `PredictOptions`.
+        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml: See
+            `PredictOptions`.
         on_progress: Called with the stage (`read`, `preprocess`, `infer`, `postprocess`) and the fraction of the whole
             that is done; what it raises stops the run.
         options: All options at once, instead of the single ones.
@@ -119,7 +130,7 @@ def predict(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutOfMemoryError: Memory ran out.
     """
-    single = PredictOptions(runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis)
+    single = PredictOptions(runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml)
     if options is not None and single != PredictOptions():
         raise ValueError("Options must be given one by one or as `options`, but both were given.")
     return CasePredictor(case, options or single, open_network).predict(as_bundle(bundle), on_progress)
@@ -151,6 +162,8 @@ class CasePredictor:
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
         """Run one network; see the function `predict`."""
         require_fit(self.case, bundle)
+        if self._drawn_gland is not None and self.options.psa_ng_ml is not None:
+            self._measure(self._drawn_gland, _DRAWN)  # so that a mask of something else is known before the work
         clock = _StageClock(on_progress)
         with memory_checked():
             with clock.stage("read"):
@@ -158,6 +171,8 @@ class CasePredictor:
             with clock.stage("preprocess") as on_part:
                 prepared, notes = self._prepare(bundle.spec, on_part)
             result = self._run_passes(bundle, session, prepared, notes, clock)
+            with clock.stage("postprocess"):
+                result = self._measured(result, task_of(bundle.spec))
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
         return replace(result, provenance=source)
 
@@ -208,6 +223,40 @@ class CasePredictor:
             return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
         found_ml = anatomy.labels.volume_ml
         return anatomy, f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
+
+    def _measured(self, result: Result, task: Task) -> Result:
+        """The result with the size of the gland, where it is known, and what is measured of each lesion."""
+        volumes = self.case.volumes
+        gland, zones, source = self._drawn_gland, {}, _DRAWN
+        if task.finds_gland and result.labels is not None and Label.PROSTATE in result.volumes_ml:
+            gland, zones, source = result.labels, _zones(result), "this network's own"
+        elif self._found_anatomy is not None:
+            gland, zones = self._found_anatomy.labels, _zones(self._found_anatomy)
+            source = f"by bundle '{self._found_anatomy.provenance.bundle}'"
+        if gland is not None and gland.array.any():
+            try:
+                result = replace(result, gland=self._measure(gland, source))
+            except ImageError as error:
+                result = replace(
+                    result, provenance=result.provenance.with_notes(f"The gland was not measured. {error}")
+                )
+        if result.lesions and result.labels is not None:
+            lesions = measure_lesions(
+                result.labels,
+                result.lesions,
+                adc=volumes.get(Sequence.ADC),
+                hbv=volumes.get(Sequence.HBV),
+                gland=gland,
+                zones=zones,
+            )
+            result = replace(result, lesions=lesions)
+        return result
+
+    def _measure(self, gland: Volume, source: str) -> GlandMeasurements:
+        """The gland's size, measured along the axes of the T2w where there is one."""
+        grid = self.case.volumes.get(Sequence.T2W, gland).geometry
+        on_grid = gland.resample_to(grid, "nearest")
+        return measure_gland(on_grid if on_grid.array.any() else gland, source, self.options.psa_ng_ml)
 
     def _run_passes(
         self, bundle: Bundle, session: Session, prepared: Prepared, notes: tuple[str, ...], clock: _StageClock

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from ..core.decoding import Limits, to_json
 from ..core.errors import OutputError
 from ..core.files import atomic_folder
+from ..core.measurements import GlandMeasurements
 from ..core.result import Lesion, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from .images import write_displacement, write_image, write_volume
@@ -140,6 +141,7 @@ class ResultDocument:
         class_probabilities: The network's own classes; they add up to 1.
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states where the reading is
             this project's own.
+        gland: Size of the prostate, and PSA density where a PSA was given; null where the prostate is not known.
         files: Image files in this folder.
     """
 
@@ -158,6 +160,7 @@ class ResultDocument:
     lesions: tuple[Lesion, ...]
     class_probabilities: dict[str, Probability]
     derived_probabilities: dict[str, Probability]
+    gland: GlandMeasurements | None = None  # earlier results lack it
     files: tuple[str, ...]
 
 
@@ -233,6 +236,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         lesions=result.lesions,
         class_probabilities=result.class_probabilities,
         derived_probabilities=result.derived_probabilities,
+        gland=result.gland,
         files=tuple(files_of(result)),
     )
     return to_json(document)

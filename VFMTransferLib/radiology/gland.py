@@ -1,0 +1,196 @@
+"""The prostate's frame and size: midline, base and apex, three diameters, ellipsoid volume, PSA density.
+
+All is measured along the axes of the scan that run nearest to the patient's, as a reader measures on axial slices and
+on a sagittal plane that was reformatted from them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..core.errors import ImageError, PsaError
+from ..core.measurements import GlandMeasurements
+from ..core.volume import ML_PER_MM3, Geometry, Volume
+
+MAX_PSA_NG_ML = 10_000.0
+"""Above, a number is in another unit: a thousandth (pg/ml) of a common value is 4000 and more."""
+GLAND_RANGE_ML = (5.0, 500.0)
+"""What a prostate can measure, far wider than is seen; a mask outside of it marks something else."""
+_PSA = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+))\s*(\S.*)?")
+_UNIT = "ng/ml"
+
+
+def read_psa(text: str) -> float:
+    """A PSA in ng/ml as a user writes it: `6.5` or `6.5 ng/ml`.
+
+    Raises:
+        PsaError: It is no number above 0, has a comma, or is in another unit.
+    """
+    match = _PSA.fullmatch(text.strip())
+    if match is None:
+        raise PsaError(f"The PSA must be a number in {_UNIT}, as 6.5, got '{text.strip():.20}'.")
+    number, unit = match.groups()
+    if "," in number:
+        raise PsaError(
+            f"The PSA must be written with a point, as {number.replace(',', '.')}, got '{number}': a comma can mean "
+            "thousands."
+        )
+    if unit is not None and unit.lower().replace(" ", "") != _UNIT:
+        raise PsaError(f"The PSA must be in {_UNIT} (1 µg/l is 1 {_UNIT}), got the unit '{unit:.20}'. Convert it.")
+    return checked_psa(float(number))
+
+
+def checked_psa(psa_ng_ml: float) -> float:
+    """The PSA, if it can be one.
+
+    Raises:
+        PsaError: It is not above 0, or so high that it must be in another unit.
+    """
+    if not psa_ng_ml > 0:
+        raise PsaError(
+            f"The PSA must be above 0 {_UNIT}, got {psa_ng_ml:g}. Below the limit of detection, enter that limit."
+        )
+    if psa_ng_ml > MAX_PSA_NG_ML:
+        raise PsaError(
+            f"The PSA must be in {_UNIT} and at most {MAX_PSA_NG_ML:.0f}, got {psa_ng_ml:g}. In pg/ml it is 1000 times "
+            "larger; convert it."
+        )
+    return psa_ng_ml
+
+
+@dataclass(frozen=True)
+class GlandFrame:
+    """A prostate in its own terms: where its midline, base and apex are.
+
+    The midline is the straight line, from slice to slice, that fits the middles of mass of the slices best: our
+    definition, for PI-RADS draws it through the urethra, which no mask shows.
+
+    Attributes:
+        mask: The prostate (D, H, W), bool, not empty.
+        geometry: Its grid; index axes run nearest to Left, Posterior, Superior.
+    """
+
+    mask: np.ndarray
+    geometry: Geometry
+
+    @classmethod
+    def from_mask(cls, mask: Volume) -> GlandFrame:
+        """The frame of a mask on any grid.
+
+        Raises:
+            ImageError: The mask is empty.
+        """
+        mask = mask.to_nearest_lps()
+        marked = mask.array > 0
+        if not marked.any():
+            raise ImageError("The mask must mark the prostate, but is empty. Select another mask.")
+        return cls(marked, mask.geometry)
+
+    @cached_property
+    def slices(self) -> np.ndarray:
+        """Indices of the slices that hold gland, from apex to base."""
+        return np.flatnonzero(self.mask.any(axis=(1, 2)))
+
+    @cached_property
+    def midline(self) -> np.ndarray:
+        """Index x of the midline in each slice of the grid (D,), continuous."""
+        area = self.mask.sum(axis=(1, 2))[self.slices]
+        middles = self.mask.sum(axis=1)[self.slices] @ np.arange(self.mask.shape[2]) / area
+        fit = np.polynomial.Polynomial.fit(self.slices, middles, deg=min(1, len(area) - 1), w=np.sqrt(area))
+        return np.asarray(fit(np.arange(len(self.mask))), float)
+
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last index x of the gland in each slice (D,); outside of it those of the nearest slice."""
+        return self._edges(self.mask.max(axis=1))
+
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """First (most anterior) and last index y of the gland in each slice (D,); see `columns`."""
+        return self._edges(self.mask.max(axis=2))
+
+    def _edges(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, last = lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
+        nearest = self.slices[np.abs(np.arange(len(lines))[:, None] - self.slices).argmin(axis=1)]
+        return first[nearest], last[nearest]
+
+    def height(self, z: np.ndarray) -> np.ndarray:
+        """How far slices lie from the apex (0) to the base (1), by index z; the gland's slices reach to their edges."""
+        apex, base = self.slices[0] - 0.5, self.slices[-1] + 0.5
+        return (z - apex) / (base - apex)
+
+    def lateral(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Distance from the midline in half widths of the slice's gland: negative on the right, positive on the left"""
+        first, last = self.columns
+        return (x - self.midline[z]) / ((last - first + 1) / 2)[z]
+
+    def depth(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """How far voxels lie from the front (0) to the back (1) of their slice's gland."""
+        first, last = self.rows
+        return (y - first[z] + 0.5) / (last - first + 1)[z]
+
+    @property
+    def transverse_mm(self) -> float:
+        """Largest extent from left to right of an axial slice."""
+        return _longest(self.mask.max(axis=1)) * self.geometry.spacing_mm[0]
+
+    @property
+    def midsagittal(self) -> np.ndarray:
+        """The mid-sagittal plane (D, H): in each slice the column that is nearest to the midline."""
+        columns = np.clip(np.rint(self.midline).astype(int), 0, self.mask.shape[2] - 1)
+        return self.mask[np.arange(len(self.mask)), :, columns]
+
+    @property
+    def anteroposterior_mm(self) -> float:
+        """Largest extent from front to back of the mid-sagittal plane, along the axial slices."""
+        return _longest(self.midsagittal) * self.geometry.spacing_mm[1]
+
+    @property
+    def longitudinal_mm(self) -> float:
+        """From the lowest to the highest slice that the mid-sagittal plane holds gland in.
+
+        With the chord of `anteroposterior_mm` it gives the area of an ellipse, however much that leans: the product
+        of a chord through the middle and the width across it does not depend on their direction.
+        """
+        return _longest(self.midsagittal.max(axis=1)[None]) * self.geometry.spacing_mm[2]
+
+
+def _longest(lines: np.ndarray) -> int:
+    """Largest number of voxels from the first to the last that is marked in one of the lines (N, M)."""
+    marked = lines[lines.any(axis=1)]
+    if not len(marked):
+        return 0
+    return int((marked.shape[1] - marked[:, ::-1].argmax(axis=1) - marked.argmax(axis=1)).max())
+
+
+def measure_gland(mask: Volume, source: str, psa_ng_ml: float | None = None) -> GlandMeasurements:
+    """Diameters and volumes of a prostate, and its PSA density where there is a PSA.
+
+    Args:
+        mask: The prostate on any grid; the T2w's, so that axes and slices are those that a reader measures on.
+        source: Whose mask it is, as a sentence has it.
+        psa_ng_ml: Above 0.
+
+    Raises:
+        ImageError: The mask is empty, or its size is no prostate's.
+        PsaError: The PSA cannot be one.
+    """
+    frame = GlandFrame.from_mask(mask)
+    segmented_ml = int(frame.mask.sum()) * frame.geometry.voxel_volume_ml
+    low, high = GLAND_RANGE_ML
+    if not low <= segmented_ml <= high:
+        raise ImageError(
+            f"The mask must be of a prostate, of {low:.0f} to {high:.0f} ml, but measures {segmented_ml:.1f} ml. "
+            "Select another mask."
+        )
+    diameters = (frame.transverse_mm, frame.anteroposterior_mm, frame.longitudinal_mm)
+    ellipsoid_ml = float(np.prod(diameters)) * np.pi / 6 * ML_PER_MM3
+    psa = None if psa_ng_ml is None else checked_psa(psa_ng_ml)
+    densities = [
+        None if psa is None or volume_ml <= 0 else psa / volume_ml for volume_ml in (ellipsoid_ml, segmented_ml)
+    ]
+    return GlandMeasurements(*diameters, ellipsoid_ml, segmented_ml, source, psa, *densities)
