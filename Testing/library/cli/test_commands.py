@@ -139,3 +139,21 @@ def test_the_largest_lesions_are_printed_and_the_others_counted():
         "lesion 10: csPCa, 0.10 ml, confidence 0.50",
         "and 3 smaller lesions, listed in result.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("psa", "words"), [("0", "above 0"), ("-2", "above 0"), ("6,5", "with a point"), ("6500 pg/ml", "in ng/ml")]
+)
+def test_a_psa_that_cannot_be_one_is_wrong_usage_and_nothing_is_written(psa, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["predict", str(tmp_path), "--bundle", "b", "--psa", psa, "-o", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_psa_belongs_to_one_case(tmp_path, capsys):
+    for command in (["predict", "--cohort", "x", "--bundle", "b"], ["compare", "p001", "p002"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--psa", "6.5", "-o", str(tmp_path / "out")])
+        assert "one case" in capsys.readouterr().err

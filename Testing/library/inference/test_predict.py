@@ -13,7 +13,7 @@ from prediction_cases import FakeSession, a_bundle, a_small_case, ball, points_m
 from specs import MODELS, PROFOUND_ENCODER, network_grid
 
 from VFMTransferLib.core.case import Case
-from VFMTransferLib.core.errors import BundleError, MissingSequenceError, OutOfMemoryError
+from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import (
@@ -344,3 +344,50 @@ def test_no_sentence_asks_a_slicer_user_to_type_an_option():
     files = [file for room in rooms for file in (ROOT / "VFMTransferLib" / room).rglob("*.py")]
     texts = [file.read_text(encoding="utf-8") for file in (*files, ROOT / "VFMTransferLib/bundles/catalog.py")]
     assert not re.findall(r"\b(?:by option|say --\w+|with --\w+|choose --\w+|\(--\w+\))", "\n".join(texts))
+
+
+def a_gland_of(case: Case, radius_mm: float = 14.0):
+    return ball(case[Sequence.T2W].geometry, (2.0, -1.0, 0.5), radius_mm)
+
+
+def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
+    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
+    gland = result.gland
+    assert gland is not None
+    assert gland.source == "as given"
+    assert gland.segmented_ml == pytest.approx(options.gland.volume_ml)
+    assert gland.segmented_ml == pytest.approx(4 / 3 * np.pi * 14**3 / 1000, rel=0.05)
+    assert gland.psa_density_segmented == pytest.approx(5.5 / gland.segmented_ml)
+    assert "psa" not in str(result.provenance.options)
+
+
+def test_lesions_bear_their_place_in_the_gland(a_case):
+    z, y, x = np.indices((32, 48, 48))  # the window lies around the gland, x to the left and y to the back
+    marked = ((z - 16) / 4) ** 2 + ((y - 30) / 4) ** 2 + ((x - 18) / 4) ** 2 < 1
+    session = FakeSession(lambda array: np.where(marked, 9.0, -9.0)[None, None])
+    predictor = CasePredictor(a_case, PredictOptions(gland=a_gland_of(a_case)), lambda bundle: session)
+    (lesion,) = predictor.predict(a_bundle(CROP)).lesions
+    assert lesion.position == "right, mid, posterior"
+    assert lesion.sectors
+    assert lesion.diameter_mm == pytest.approx(8 * 0.5, abs=1)
+    assert lesion.mean_adc >= lesion.adc_p10 > 0
+    assert lesion.high_b_ratio > 0
+
+
+def test_a_mask_of_something_else_is_refused_with_a_psa_and_noted_without_one(a_case):
+    small = a_gland_of(a_case, 5.0)
+    never = pytest.fail
+    with pytest.raises(ImageError, match="of a prostate"):
+        predict(a_case, a_bundle(LESIONS), open_network=never, options=PredictOptions(gland=small, psa_ng_ml=5.5))
+    result = predict(
+        a_case, a_bundle(LESIONS), open_network=lambda b: FakeSession(as_is), options=PredictOptions(gland=small)
+    )
+    assert result.gland is None
+    assert any("The gland was not measured" in note for note in result.provenance.notes)
+
+
+@pytest.mark.parametrize("psa", [0, -1, float("nan"), 1e6])
+def test_a_psa_that_cannot_be_one_is_refused(psa):
+    with pytest.raises(PsaError, match="PSA must be"):
+        PredictOptions(psa_ng_ml=psa)
