@@ -11,8 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import OutputError
+
+MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 
 
 @contextmanager
@@ -109,6 +112,34 @@ def writing(path: Path) -> Iterator[None]:
                 f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."
             ) from error
         raise
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a device or a pipe, which may never end or never begin, is refused.
+
+    Raises:
+        OSError: It is none, or cannot be opened.
+    """
+    # Without O_NONBLOCK a pipe that nobody writes to would block before it is known as one.
+    stream = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return stream
+
+
+def read_small(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a regular file that is known to be small.
+
+    Raises:
+        OSError: It is none, or cannot be opened.
+        ValueError: It is larger than `max_bytes`.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"'{path.name}' must be at most {max_bytes >> 20} MB, but is larger.")
+    return content
 
 
 @contextmanager

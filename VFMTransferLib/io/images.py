@@ -1,18 +1,13 @@
-"""One image file: read with checks, written whole. NIfTI, NRRD and MetaImage, through SimpleITK.
+"""One image file: NIfTI, NRRD and MetaImage. Read by this project's own code, and written whole by SimpleITK.
 
-ITK fills a truncated NIfTI file with zeros, turns NaN and Inf in one into zeros and a spacing of 0 into 1, and reports
-a truncated MetaImage file with the operating system's last, unrelated error. So the bytes are checked here first.
+ITK crashes on some damaged files, fills others with zeros or foreign memory, and makes up what a header leaves out. So
+`headers.py` and `voxels.py` read what comes from elsewhere; what ITK wrote is read back in the same way.
 """
 
 from __future__ import annotations
 
-import gzip
 import logging
-import math
-import re
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +17,20 @@ from ..core.errors import GeometryError, ImageError, OutputError
 from ..core.files import atomic_file
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
+from .headers import AXES_TOLERANCE, ImageHeader
+from .metaimage import read_metaimage
+from .nifti import read_nifti
+from .nrrd import read_nrrd
 from .sequence_values import checked_sequence
+from .voxels import read_voxels, require_whole
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # each a single file
 SPACING_RANGE_MM = (0.01, 50.0)
-AXES_TOLERANCE = 1e-2
 MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
 
 log = logging.getLogger(__name__)
-_NIFTI_HEADER_BYTES = 348
-_GZIP_MAGIC = b"\x1f\x8b"
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype code → numpy's name
-_META_HEADER_BYTES = 1 << 16
-_META_ELEMENT_BYTES = {
-    "CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8,
-}  # fmt: skip
 
 
 def is_image_name(name: str) -> bool:
@@ -84,11 +76,7 @@ def read_mask(path: str | Path, name: str = "mask") -> Volume:
 
 def to_mask(image: sitk.Image, file: str, name: str) -> Volume:
     """A checked label map of an image that was read from `file`; errors as `read_mask`."""
-    if image.GetNumberOfComponentsPerPixel() > 1 and file.lower().endswith(".seg.nrrd"):
-        raise ImageError(
-            f"'{file}' must hold one layer, but its segments overlap. Export the one wanted as a label map."
-        )
-    _require_3d_scalar(image, file)
+    _require_3d(image, file)
     volume = Volume.from_sitk(image, name)
     require_usable_grid(volume.geometry, file)
     array = volume.array
@@ -114,22 +102,41 @@ def read_image(path: str | Path) -> sitk.Image:
     if not is_image_name(path.name):
         raise ImageError(f"'{path.name}' must be one of {', '.join(SUFFIXES)}. Convert it, or give a DICOM folder.")
     try:
-        require_sound(path)
-        with itk_warnings_silenced():
-            image = sitk.ReadImage(str(path))
+        header = read_header(path)
+        if header.grid is None:
+            raise _several_values(header)
+        array = read_voxels(header)
     except PermissionError as error:
         raise ImageError(f"'{path.name}' may not be read by this user. Change its permissions.") from error
-    except RuntimeError as error:
-        raise _reading_error(path.name, str(error)) from None  # ITK's text holds the full path
-    _require_stated_orientation(image, path.name)
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise ImageError(f"'{path.name}' must be readable, but the system reports: {reason}. Copy it anew.") from error
+    require_finite(array, path.name)
+    image = sitk.GetImageFromArray(array, isVector=False)
+    image.SetSpacing(header.grid.spacing_mm)
+    image.SetOrigin(header.grid.origin_mm)
+    image.SetDirection(header.grid.direction)
     return image
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Read and check the header of an image file, by its suffix.
+
+    Raises:
+        ImageError: It is no such file, damaged, or asks for more than the limits allow.
+        GeometryError: It does not state where the voxels lie, or states two things.
+    """
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return read_nifti(path)
+    return read_nrrd(path) if name.endswith((".nrrd", ".nhdr")) else read_metaimage(path)
 
 
 def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
     """A checked volume of an image that was read from `file`; errors as `read_volume`."""
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:  # one time point
         image = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, 0])
-    _require_3d_scalar(image, file)
+    _require_3d(image, file)
     volume = Volume.from_sitk(image, name)
     require_usable_grid(volume.geometry, file)
     return with_checked_voxels(volume, file)
@@ -188,42 +195,28 @@ def write_image(image: sitk.Image, path: Path) -> None:
         try:
             with itk_warnings_silenced():
                 sitk.WriteImage(image, str(part), useCompression=True)
-            require_sound(part)  # on a full disk ITK loses a NIfTI file's end without a word
+            require_whole(read_header(part))  # on a full disk ITK loses a NIfTI file's end without a word
         except (RuntimeError, ImageError):
             raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
 
 
-def _reading_error(file: str, text: str) -> ImageError:
-    if "orthonormal" in text or "Bad direction" in text:
-        return GeometryError(f"'{file}' must have perpendicular axes, but its are sheared or missing. Resample it.")
-    if "Zero-valued spacing" in text:
-        return GeometryError(f"'{file}' must have a spacing above 0 mm along each axis. Fix its header.")
-    if "Unable to determine ImageIO" in text:
-        return ImageError(f"'{file}' must be an image, but its content is of no known type. Export it again.")
-    return ImageError(f"'{file}' must be an image, but its header or voxels cannot be read. Export it again.")
-
-
-def _require_stated_orientation(image: sitk.Image, file: str) -> None:
-    """Raise where a header leaves out how the patient lies, which ITK would then make up."""
-    stated = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    is_nifti_without = stated.get("qform_code") == "0" and stated.get("sform_code") == "0"
-    is_nrrd_without = stated.get("ITK_InputFilterName") == "NrrdImageIO" and "NRRD_space" not in stated
-    if image.GetDimension() > 2 and (is_nifti_without or is_nrrd_without):
-        field = "qform and sform are both unset" if is_nifti_without else "its header names no space"
-        raise GeometryError(f"'{file}' must state its orientation, but {field}. Convert it from DICOM again.")
-
-
-def _require_3d_scalar(image: sitk.Image, file: str) -> None:
+def _require_3d(image: sitk.Image, file: str) -> None:
     size = "x".join(map(str, image.GetSize()))
     if image.GetDimension() != 3:
         raise ImageError(
             f"'{file}' must be a 3D volume, but is {image.GetDimension()}D ({size}). Select or split out one."
         )
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise ImageError(
-            f"'{file}' must have one gray value a voxel, but has {image.GetPixelIDTypeAsString()} (color or vectors). "
-            "Select the original image."
+
+
+def _several_values(header: ImageHeader) -> ImageError:
+    if header.file.lower().endswith(".seg.nrrd"):
+        return ImageError(
+            f"'{header.file}' must hold one layer, but its segments overlap. Export the one wanted as a label map."
         )
+    return ImageError(
+        f"'{header.file}' must have one gray value a voxel, but has {header.components} of {header.dtype.name} (color, "
+        "vectors or complex numbers). Select the original image."
+    )
 
 
 def require_usable_grid(geometry: Geometry, file: str) -> None:
@@ -243,76 +236,8 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
         raise GeometryError(f"'{file}' must have a position in space, but its origin is {geometry.origin_mm}.")
 
 
-def require_sound(path: Path) -> None:
-    """Raise for a damaged NIfTI or MetaImage file that ITK would read all the same; other types pass.
-
-    Raises:
-        ImageError: Truncated, damaged, or NaN or Inf among the voxels.
-        GeometryError: An axis without spacing.
-    """
-    name = path.name.lower()
-    try:
-        if name.endswith((".nii", ".nii.gz")):
-            _require_sound_nifti(path)
-        elif name.endswith(".mha"):
-            _require_sound_meta(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise _truncated(path) from None
-
-
-def _require_sound_nifti(path: Path) -> None:
-    content = path.read_bytes()
-    if content.startswith(_GZIP_MAGIC):
-        content = gzip.decompress(content)
-    if len(content) < _NIFTI_HEADER_BYTES or content[344:347] not in (b"n+1", b"ni1"):
-        return  # reading it raises that it is no NIfTI file
-    order = "<" if content[:4] == struct.pack("<i", _NIFTI_HEADER_BYTES) else ">"
-    dim = struct.unpack_from(f"{order}8h", content, 40)
-    datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
-    pixdim = struct.unpack_from(f"{order}8f", content, 76)
-    (offset,) = struct.unpack_from(f"{order}f", content, 108)
-    lengths = dim[1 : dim[0] + 1] if 1 <= dim[0] <= 7 else ()
-    if min(lengths, default=0) < 1:
-        raise ImageError(f"'{path.name}' must have voxels along each axis, but its header is broken. Export it again.")
-    begin = int(offset) if np.isfinite(offset) else 0
-    end = begin + math.prod(lengths) * bits // 8
-    if len(content) < end:
-        raise _truncated(path)
-    spacings = pixdim[1 : 1 + min(len(lengths), 3)]
-    if not all(np.isfinite(s) and s > 0 for s in spacings):
-        words = " x ".join(f"{s:g}" for s in spacings)
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but has {words} mm. Fix its header.")
-    if datatype in _NIFTI_FLOATS:
-        require_finite(np.frombuffer(content[begin:end], order + _NIFTI_FLOATS[datatype]), path.name)
-
-
 def require_finite(array: np.ndarray, file: str) -> None:
     """Raise ImageError if voxels are NaN or Inf."""
     if not np.isfinite(array).all():
         count = int(np.count_nonzero(~np.isfinite(array)))
         raise ImageError(f"'{file}' must hold finite values, but voxels are NaN or infinite: {count}. Export it again.")
-
-
-def _require_sound_meta(path: Path) -> None:
-    content = path.read_bytes()
-    match = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n", content[:_META_HEADER_BYTES])
-    if match is None:
-        return  # reading it raises what is wrong
-    lines = content[: match.start()].decode("latin-1").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    if "ElementSpacing" not in fields and "ElementSize" not in fields:
-        raise GeometryError(f"'{path.name}' must have a spacing along each axis, but states none. Fix its header.")
-    element = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
-    element = element if element in _META_ELEMENT_BYTES else element.removeprefix("U")
-    expected = _META_ELEMENT_BYTES.get(element, 0) * int(fields.get("ElementNumberOfChannels", 1))
-    for length in fields.get("DimSize", "0").split():
-        expected *= int(length)
-    voxels = content[match.end() :]
-    if fields.get("CompressedData", "False").lower() == "true":
-        voxels = zlib.decompressobj().decompress(voxels)
-    if len(voxels) < expected:
-        raise _truncated(path)
-
-
-def _truncated(path: Path) -> ImageError:
-    return ImageError(f"'{path.name}' must be a whole file, but is truncated or damaged. Copy or export it again.")

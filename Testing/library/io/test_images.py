@@ -207,13 +207,13 @@ def test_a_metaimage_header_must_give_a_grid(tmp_path, fields):
     header = f"ObjectType = Image\nNDims = 3\nBinaryData = True\n{fields}DimSize = 6 5 4\n"
     content = f"{header}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + bytes(range(120))
     (tmp_path / "t2w.mha").write_bytes(content)
-    with pytest.raises(GeometryError, match=r"'t2w.mha' must have"):
+    with pytest.raises(GeometryError, match=r"'t2w.mha' must (state|have) "):
         read_volume(tmp_path / "t2w.mha")
 
 
 @pytest.mark.parametrize("dim", [(3, -4, 18, 7), (0, 20, 18, 7), (9, 20, 18, 7), (3, 20, 0, 7)])
 def test_impossible_dimensions_are_refused(tmp_path, dim):
-    with pytest.raises(ImageError, match=r"'t2w.nii' must have voxels along each axis, but its header is broken"):
+    with pytest.raises(ImageError, match=r"'t2w.nii' must have .*(-4x18x7|20x0x7|dimensions is [09])"):
         read_volume(nifti_with(tmp_path, 40, struct.pack("<4h", *dim)))
 
 
