@@ -49,7 +49,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "runtimes": ("inference.runtimes", "inference.windows"),
     "specialised": ("encoders.dynunet.network", "encoders.weights"),
     "study.comparison": ("evaluation.comparison",),
-    "study_scores": ("tasks.scores", "tasks.base", "metrics.classification", "metrics.detection"),
+    "study_scores": ("tasks", "tasks.base", "metrics.classification", "metrics.detection"),
     "terms": ("core.terms",),
     "trivial": ("tasks",),
     "version": ("core",),

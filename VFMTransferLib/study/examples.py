@@ -38,10 +38,9 @@ from ..core.terms import LABEL_TERMS, Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from ..evaluation.measures import SEQUENCE_TITLES, subject_title
-from ..tasks import TASKS
+from ..tasks import TASKS, score_case
 from ..tasks.base import LabeledCase
 from ..tasks.image_to_image import ImageTask, unit_of
-from ..tasks.scores import score_case
 from ..tasks.segmentation import labels_of
 
 _LICENSE = "CC BY 3.0; cut to a slice, and shown in a few gray levels"

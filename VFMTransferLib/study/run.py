@@ -29,9 +29,8 @@ from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..encoders.weights import load_encoder
 from ..phantom import VERSION
-from ..tasks import TASKS, lesion_task
+from ..tasks import TASKS, Scores, lesion_task, score_results
 from ..tasks.base import LabeledCase
-from ..tasks.scores import Scores, score_results
 from ..tasks.training import Objective
 from ..training.finetune import (
     FinetuneConfig,

@@ -6,7 +6,9 @@ A new task is a folder with a `task.py` that ends with `TASK = ...`, and one lin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ..core.placement import Prepared
     from ..core.result import Provenance, Result
     from ..encoders.base import ModelSpec
-    from .base import Task
+    from .base import CaseScore, LabeledCase, Task
 
 # Task id → module with its `TASK`, loaded when it is first looked up. The first one is what commands take by default.
 _MODULES = {
@@ -59,22 +61,14 @@ TaskName = Annotated[str, OneOf(lambda: TASKS)]
 
 
 def find_task(task_id: str) -> Task:
-    """The task of an id.
-
-    Raises:
-        ValueError: There is no such task; the message lists the known ones.
-    """
+    """The task of an id; ValueError lists the known ones where there is none."""
     if task_id not in TASKS:
         raise ValueError(f"The task must be one of {', '.join(TASKS)}, got '{task_id}'.")
     return TASKS[task_id]
 
 
 def task_of(spec: ModelSpec) -> Task:
-    """The task that a network predicts.
-
-    Raises:
-        ValueError: The network is an encoder alone, or of a task that is not registered.
-    """
+    """The task that a network predicts; ValueError of an encoder alone, and of a task that is not registered."""
     if spec.task is None:
         raise ValueError(f"A model that predicts must have a head, but {spec.name} is an encoder alone.")
     return find_task(spec.task)
@@ -101,11 +95,7 @@ def lesion_task() -> Task:
 
 
 def register(task: Task) -> None:
-    """Add a task of another package, such as a test's.
-
-    Raises:
-        ValueError: There is a task of this id.
-    """
+    """Add a task of another package, such as a test's; ValueError where there is one of this id."""
     if task.id in TASKS:
         raise ValueError(f"Each task must be registered once, but '{task.id}' is registered already.")
     _REGISTRY.loaded[str(task.id)] = task
@@ -114,3 +104,48 @@ def register(task: Task) -> None:
 def unregister(task_id: str) -> None:
     """Remove a task that `register` added."""
     del _REGISTRY.loaded[task_id]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good one network or baseline is, case by case, and over the cohort: means of each measure over the cases that
+    have it, and statistics of all cases together.
+    """
+
+    task: str
+    cases: tuple[CaseScore, ...]
+    cohort: Mapping[str, float]
+
+    @property
+    def primary(self) -> float:
+        """The task's primary measure; `nan` where these cases give it no value."""
+        return self.cohort.get(find_task(self.task).metric, math.nan)
+
+
+def score_results(task_id: str, results: Iterable[tuple[Result, LabeledCase]]) -> Scores:
+    """Score results against what is true of their cases; an iterator is read one by one.
+
+    Raises:
+        ValueError: A result is of another task or case, or a case comes twice.
+    """
+    import numpy as np
+
+    cases = tuple(score_case(result, labeled) for result, labeled in results)
+    if len({case.case_id for case in cases}) < len(cases):
+        raise ValueError("Each case must be scored once.")
+    names = sorted({name for case in cases for name in case.values})
+    cohort = {name: float(np.mean([case.values[name] for case in cases if name in case.values])) for name in names}
+    return Scores(task_id, cases, {**cohort, **find_task(task_id).cohort_measures(cases)})
+
+
+def score_case(result: Result, labeled: LabeledCase) -> CaseScore:
+    """Score one result as the task does: a measure that has no value for the case is left out.
+
+    Reports, validation during training and the transfer study give the same number for the same result, because all of
+    them ask this. Raises ValueError where the result is of another task or case.
+    """
+    if (result.task, result.case_id) != (labeled.task, labeled.case.id):
+        raise ValueError(
+            f"A result must be of {labeled.task} on '{labeled.case.id}', got {result.task} on '{result.case_id}'."
+        )
+    return find_task(labeled.task).score(result, labeled)

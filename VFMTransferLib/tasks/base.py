@@ -44,11 +44,10 @@ class LabeledCase:
     Attributes:
         task: Id of the task.
         case: What the network sees.
-        gland: Mask of the prostate, where it is known.
-        masks: Label → mask, for segmentation; empty masks count.
-        images: Output name → true image, as results name them, for tasks that give images.
-        along_phase_mm: Displacement that distorted the case, along the positive phase axis.
-        phase_axis: Along which it goes, a key of `PHASE_AXES`.
+        gland: Mask of the prostate.
+        masks: For segmentation; empty masks count.
+        images: Output name → true image, as results name them.
+        along_phase_mm: Displacement that distorted the case, along the positive `phase_axis`.
         category: True class of a classification.
         is_phantom: Whether everything about it is known, or only what was made worse.
     """
@@ -88,9 +87,7 @@ class CaseFiles:
 
     Attributes:
         folder: Where its masks lie.
-        case: What was read of it: `truth_sequences`, or `sequences`.
-        gland: Its mask of the prostate, if there is one.
-        names: How its masks are called.
+        case: Its `truth_sequences`, or `sequences`.
         category: Its class, where `labels.csv` states it.
         seed: Of what is drawn to make a scan worse.
     """
@@ -124,7 +121,6 @@ class DecodeOptions:
             probabilities keep it. This is our own step, not the networks' authors'.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
-        calibration: Of a classifier, what its bundle states.
 
     Raises:
         ValueError: The threshold is no probability, or the phase axis is not known.
@@ -147,16 +143,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What a network gave for a case, and all that decoding takes beside it.
-
-    Attributes:
-        logits: (C, D, H, W) on `prepared.region`, or (C,) of a classifier.
-        prepared: Where the input lay and how it was normalized.
-        case: The case as it was scanned.
-        spec: The network.
-        provenance: Where the logits came from; decoding adds notes.
-        options: What the user chose, and what is known of the case.
-    """
+    """What a network gave for a case: logits (C, D, H, W) on `prepared.region`, or (C,) of a classifier."""
 
     logits: np.ndarray
     prepared: Prepared
@@ -178,11 +165,9 @@ class CaseScore:
     """How good a result is on one case.
 
     Attributes:
-        case_id: The case.
         values: Measure → value; a measure that has no value for the case is left out.
-        truth: Its true class, of a classification, where it is known.
-        is_significant: Whether it has clinically significant cancer, of a classification.
-        probabilities: Class → probability, of a classification.
+        truth, is_significant, probabilities: Of a classification: its true class, where it is known, whether it has
+            clinically significant cancer, and class → probability.
         candidates: Of lesion segmentation, whatever the threshold of the labels is.
         lesions: How many true lesions there are.
     """
@@ -205,24 +190,20 @@ class Task(ABC):
 
     Attributes:
         id: Name in files and on the command line.
-        title: Name on screen.
-        short_title: The same in a word, for charts.
+        short_title: The title in a word, for charts.
         network_title: What a network of it does, within the network's title.
         sequences: What a case must contain; their order is the order of channels.
         truth_sequences: What is read of a case that has a truth, where that is more.
         reference: The sequence on whose grid the result comes back.
-        output: What a result holds.
         head: What kind of head the task asks of an encoder: a map of classes, classes of the case, an image
             (`restoration`), or a displacement between two images (`matching`: a cost-volume head).
         labels: Output channels of the networks that are trained here, none of an image.
         activation: `softmax`, `sigmoid` or `none`.
         initial_output: What an untrained image head gives everywhere.
         metric: Primary measure, a name in `CaseScore.values` or of `cohort_measures`.
-        higher_is_better: Direction of the primary measure.
         baseline: Name of the naive baseline, as tables show it.
         card_measures: What a model card shows of each case, most telling first.
         example_measures: What stands below an example picture.
-        units: Unit of an output image where it is not arbitrary, by its name.
         finds_gland: Whether a result marks the prostate, so that a mask of it must not help the network.
         uses_gland_slices: Whether only slices that hold gland count, for networks of slices.
         works_within_slices: Whether slices beside a slice are of little use.
@@ -232,7 +213,7 @@ class Task(ABC):
         measured_by: Sequence of a case that is the truth of the first output where the case has it, as the measured
             ADC is of a synthetic one.
         label_column: Column of `labels.csv` that holds the class of a case; empty where there is none.
-        calibrated_measures: Measures that calibration improves, for tasks whose probabilities can be calibrated.
+        calibrated_measures: Measures that calibration improves.
         drop_path: Stochastic depth of the encoder in training.
     """
 
@@ -264,8 +245,6 @@ class Task(ABC):
     calibrated_measures: ClassVar[tuple[str, ...]] = ()
     drop_path: ClassVar[float] = 0.1
 
-    # Input: what `encoders.base.TaskInput` asks.
-
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
         """The grid that a network sees, of the reference's grid with axes nearest to L, P, S."""
         return seen.with_spacing(spacing_mm)
@@ -274,27 +253,16 @@ class Task(ABC):
         """A volume on the network's grid, by position, 0 outside."""
         return volume.resample_to(grid)
 
-    # Truth.
-
     def phantom_options(self) -> dict[str, Any]:
         """Arguments of `make_phantom` for a phantom that holds the task's truth."""
         return {"sequences": self.truth_sequences or self.sequences}
 
     @abstractmethod
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
-        """The task on a phantom.
-
-        Raises:
-            DatasetError: The phantom was made without what the task needs.
-        """
+        """The task on a phantom; DatasetError where it was made without what the task needs."""
 
     def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
-        """The task on a real case where the scan itself is the truth.
-
-        Args:
-            case: As it was scanned.
-            seed: Of what is drawn to make it worse.
-            gland: Mask of the prostate.
+        """The task on a real case where the scan itself is the truth, with a seed of what is drawn to make it worse.
 
         Raises:
             DatasetError: The task needs labels, which a scan has not.
@@ -313,24 +281,14 @@ class Task(ABC):
         """
 
     def class_from_table(self, value: str) -> str:
-        """The class that a value of `label_column` stands for.
-
-        Raises:
-            ValueError: It stands for none; the message lists the values that do.
-        """
+        """The class that a value of `label_column` stands for; else ValueError lists the values that stand for one."""
         raise ValueError(f"{self.title} takes no class from a table.")
 
     def around_gland(self, labeled: LabeledCase, width_mm: float) -> LabeledCase:
         """A case cut in plane to a square around the middle of the gland; slices and voxels stay as they are.
 
-        A narrower scan of the same patient, whose windows are fewer, so that a network is measured in less time.
-
-        Args:
-            labeled: A case whose gland is known.
-            width_mm: Side of the square.
-
-        Raises:
-            DatasetError: The case has no mask of the prostate.
+        A narrower scan of the same patient, whose windows are fewer, so that a network is measured in less time. Raises
+        DatasetError where the case has no mask of the prostate.
         """
         if labeled.gland is None:
             raise DatasetError(
@@ -362,14 +320,11 @@ class Task(ABC):
     def labeled(self, case: Case, **truth: Any) -> LabeledCase:
         """A case with the task's sequences alone, since no mask may help the network, and its truth.
 
-        Raises:
-            MissingSequenceError: The case lacks a sequence.
+        Raises MissingSequenceError.
         """
         case.require(self.sequences)
         seen = Case(case.id, {s: case.volumes[s] for s in self.sequences}, notes=case.notes)
         return LabeledCase(self.id, seen, **truth)
-
-    # Prediction.
 
     @abstractmethod
     def decode(self, output: NetworkOutput) -> Result:
@@ -378,8 +333,6 @@ class Task(ABC):
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
         """Whether what a result marks may go on beyond what the network saw, so that it is run again around it."""
         return False
-
-    # Scores.
 
     @abstractmethod
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
@@ -396,19 +349,14 @@ class Task(ABC):
     def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
         """The calibration that validation cases ask for, scored by a network that is not calibrated.
 
-        Returns:
-            None without cases, and of tasks without probabilities of the case.
+        None without cases, and of tasks without probabilities of the case.
         """
         return None
 
-    # Baselines.
-
     @abstractmethod
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
-        """The result of a case without any network, from what training cases have in common.
-
-        Raises:
-            DatasetError: The training cases lack what it needs.
+        """The result of a case without any network, from what training cases have in common; DatasetError where they
+        lack what it needs.
         """
 
     def methods(self) -> Mapping[str, Method]:
@@ -424,8 +372,6 @@ class Task(ABC):
         """Raise where the naive baseline has no training cases to learn from."""
         if not training:
             raise DatasetError(f"The naive baseline of {self.id} needs training cases, got none.")
-
-    # Training.
 
     @abstractmethod
     def training(self) -> TaskTraining:

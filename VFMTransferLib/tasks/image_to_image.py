@@ -1,6 +1,6 @@
 """Tasks whose result is an image. As it stands, a network's one output channel is added to an image of the case.
 
-A new task of this kind states its texts, its `target` and where the truth comes from; see `docs/extending.md`.
+A new task of this kind states its texts and where the truth comes from; see `docs/extending.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from .base import CaseFiles, CaseScore, HeadKind, LabeledCase, Method, NetworkOu
 if TYPE_CHECKING:
     from .training import TaskTraining
 
-ADC_UNIT = "1e-6 mm²/s"
 ARBITRARY_UNIT = "a.u."
 
 
@@ -73,7 +72,10 @@ class ImageTask(Task):
         for name, truth in labeled.images.items():
             image = result.images[name]
             suffix = "" if name == next(iter(labeled.images)) else f" {name}"
-            placed, seen = truth.resample_to(image.geometry), field_of_view(truth, image.geometry)
+            placed, seen = (
+                truth.resample_to(image.geometry),
+                _on_grid(np.ones(truth.array.shape), truth, image.geometry),
+            )
             span = data_range(placed.array, seen) if seen.any() else 0.0
             regions = {"": self.region_on(truth, image.geometry)}
             if labeled.gland is not None:
@@ -85,8 +87,7 @@ class ImageTask(Task):
 
     def region_on(self, truth: Volume, grid: Geometry) -> np.ndarray:
         """`measured_region` on another grid, False outside of the truth's field of view."""
-        shown = truth.with_array(self.measured_region(truth).astype(np.uint8))
-        return shown.resample_to(grid, "nearest").array > 0
+        return _on_grid(self.measured_region(truth), truth, grid)
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """The image that a network would start from, as it is."""
@@ -104,6 +105,11 @@ class ImageTask(Task):
         return ResidualTraining(self)
 
 
+def _on_grid(mask: np.ndarray, image: Volume, grid: Geometry) -> np.ndarray:
+    """A mask of an image's voxels on a grid; False outside of the image."""
+    return image.with_array(mask.astype(np.uint8)).resample_to(grid, "nearest").array > 0
+
+
 def sequence_of(output: str) -> MRSequence:
     """Sequence that an output image is of, by the first word of its name."""
     return MRSequence(output.split("-")[0])
@@ -111,25 +117,14 @@ def sequence_of(output: str) -> MRSequence:
 
 def unit_of(output: str) -> str:
     """Unit of an output's voxels and differences; signal intensities are arbitrary."""
-    return ADC_UNIT if sequence_of(output) is MRSequence.ADC else ARBITRARY_UNIT
-
-
-def field_of_view(image: Volume, grid: Geometry) -> np.ndarray:
-    """Which voxels (D, H, W) of a grid lie within an image."""
-    return image.with_array(np.ones(image.array.shape, np.uint8)).resample_to(grid, "nearest").array > 0
+    return "1e-6 mm²/s" if sequence_of(output) is MRSequence.ADC else ARBITRARY_UNIT
 
 
 def image_errors(image: Volume, truth: Volume, mask: np.ndarray, span: float) -> dict[str, float]:
-    """MAE, PSNR and SSIM of an image, as every report, training and study gives them.
+    """MAE, PSNR and SSIM of an image where a mask is, as every report, training and study gives them.
 
-    Args:
-        truth: On the same grid.
-        mask: Where to measure (D, H, W).
-        span: Data range: that of the truth in its whole field of view, whatever the mask is.
-
-    Returns:
-        Measure → value; none in an empty mask, no PSNR and SSIM of a constant truth, no SSIM of slices that are smaller
-        than its window.
+    The span is the data range of the truth in its whole field of view, whatever the mask is. There are none in an empty
+    mask, no PSNR and SSIM of a constant truth, and no SSIM of slices that are smaller than its window.
     """
     if not mask.any():
         return {}

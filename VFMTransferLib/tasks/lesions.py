@@ -14,6 +14,7 @@ from ..core.errors import DatasetError
 from ..core.result import Lesion
 from ..core.terms import Label
 from ..core.volume import Volume
+from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP
 from ..phantom.gland import SIGNIFICANT_GRADE
 from .base import CaseFiles, LabeledCase, read_label_map
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
-# Voxels that share a face, an edge or a corner are one lesion (26 neighbors).
-CONNECTIVITY = np.ones((3, 3, 3), bool)
-MIN_IOU = 0.1
-"""Overlap from which two regions are one lesion, as in the PI-CAI challenge's evaluation."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,6 @@ class Pairing:
     Attributes:
         first: Regions of the first mask (D, H, W), numbered from 1.
         pairs: Number of a region of the first → number of its partner in the second.
-        first_count: How many regions the first has.
-        second_count: How many the second has.
     """
 
     first: np.ndarray
@@ -54,14 +49,9 @@ class Pairing:
 
 
 def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
-    """Pair the regions of two masks one to one, so that the overlap of all pairs is largest.
+    """Pair the regions of two masks (D, H, W) one to one, so that the overlap of all pairs is largest.
 
-    A pair needs an intersection over union of at least `MIN_IOU`. Voxels that share a corner are
-    one region.
-
-    Args:
-        first: Mask (D, H, W).
-        second: Mask of the same shape.
+    A pair needs an intersection over union of at least `MIN_OVERLAP`. Voxels that share a corner are one region.
     """
     regions_a, count_a = ndimage.label(first, structure=CONNECTIVITY)
     regions_b, count_b = ndimage.label(second, structure=CONNECTIVITY)
@@ -69,19 +59,14 @@ def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
     table = joint.reshape(count_a + 1, count_b + 1)  # voxels in region i of the first and j of the second
     intersection = table[1:, 1:]
     union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0)[None] - intersection
-    iou = np.where(intersection >= MIN_IOU * union, intersection / np.maximum(union, 1), 0.0)
+    iou = np.where(intersection >= MIN_OVERLAP * union, intersection / np.maximum(union, 1), 0.0)
     rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
     pairs = {int(i) + 1: int(j) + 1 for i, j in zip(rows, columns, strict=True) if iou[i, j] > 0}
     return Pairing(regions_a, pairs, count_a, count_b)
 
 
 def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]:
-    """The regions of a mask (D, H, W) at least half of which lies in the prostate, and how many others there were.
-
-    Args:
-        marked: Mask of lesions.
-        gland: Mask of the prostate, of the same shape.
-    """
+    """The regions of a mask (D, H, W) at least half of which lies in the prostate, and how many others there were."""
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
     inside = np.bincount(regions[gland], minlength=count + 1)
     is_kept = 2 * inside >= np.bincount(regions.ravel(), minlength=count + 1)
@@ -98,8 +83,7 @@ def find_lesions(
     """Describe each connected region of the label map's non-zero voxels; none is too small.
 
     Args:
-        labels: Label map; what its values mean does not matter here, only where they are.
-        probabilities: Label name → probability on the same grid. A lesion bears the name whose probability is
+        probabilities: Label name → probability on the labels' grid. A lesion bears the name whose probability is
             highest on average inside it, and its confidence is the largest sum of all inside it.
         adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a value.
         zones: Zone name → mask on any grid.
@@ -115,8 +99,19 @@ def find_lesions(
     confidence = np.zeros(count)
     np.maximum.at(confidence, owner, inside.sum(axis=0))
     names = [str(list(probabilities)[i]) for i in _means(inside, owner).argmax(axis=0)]
-    mean_adc = _mean_adc(adc, labels, marked, owner)
-    zone = _zones(zones or {}, labels, marked, owner)
+    mean_adc: list[float | None] = [None] * count
+    if adc is not None:
+        values = adc.resample_to(labels.geometry, fill=np.nan).array[marked]
+        known = np.isfinite(values)
+        counts = np.bincount(owner[known], minlength=count)
+        sums = np.bincount(owner[known], weights=values[known], minlength=count)
+        mean_adc = [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
+    zone: list[str | None] = [None] * count
+    if zones:  # the one that holds most of the lesion
+        masks = [z.resample_to(labels.geometry, "nearest").array[marked] > 0 for z in zones.values()]
+        shares = _means(np.stack(masks).astype(float), owner)  # (zones, regions)
+        best = zip(shares.argmax(axis=0), shares.max(axis=0), strict=True)
+        zone = [str(list(zones)[i]) if share > 0 else None for i, share in best]
     return tuple(
         Lesion(
             index=rank,
@@ -136,29 +131,6 @@ def _means(rows: np.ndarray, owner: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(owner, weights=row) for row in rows]) / np.bincount(owner)
 
 
-def _mean_adc(adc: Volume | None, labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[float | None]:
-    """Mean ADC of each region over the voxels that lie in the ADC's field of view."""
-    count = int(owner.max()) + 1
-    if adc is None:
-        return [None] * count
-    values = adc.resample_to(labels.geometry, fill=np.nan).array[marked]
-    known = np.isfinite(values)
-    counts = np.bincount(owner[known], minlength=count)
-    sums = np.bincount(owner[known], weights=values[known], minlength=count)
-    return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
-
-
-def _zones(zones: Mapping[str, Volume], labels: Volume, marked: np.ndarray, owner: np.ndarray) -> list[str | None]:
-    """The zone that holds most of each region, or None of one that lies outside of all."""
-    count = int(owner.max()) + 1
-    if not zones:
-        return [None] * count
-    inside = np.stack([z.resample_to(labels.geometry, "nearest").array[marked] > 0 for z in zones.values()])
-    shares = _means(inside.astype(float), owner)  # (zones, regions)
-    names = [str(list(zones)[i]) for i in shares.argmax(axis=0)]
-    return [name if share > 0 else None for name, share in zip(names, shares.max(axis=0), strict=True)]
-
-
 def cancer_masks(grades: Volume) -> dict[Label, Volume]:
     """Masks of indolent and of clinically significant cancer, from a map of ISUP grade groups; empty masks count."""
     grade = grades.array
@@ -170,12 +142,7 @@ def cancer_masks(grades: Volume) -> dict[Label, Volume]:
 
 
 def read_cancer_masks(files: CaseFiles) -> dict[Label, Volume]:
-    """As `cancer_masks`, of a case on disk.
-
-    Raises:
-        DatasetError: It has no mask of lesions.
-        ImageError: The mask cannot be read.
-    """
+    """As `cancer_masks`, of a case on disk; DatasetError where it has no mask of lesions, ImageError of a bad one."""
     grades = read_label_map(files.folder, files.names.lesion)
     if grades is None:
         raise DatasetError(

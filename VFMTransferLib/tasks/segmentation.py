@@ -1,7 +1,4 @@
-"""Tasks whose result is a label map: probabilities come back by position, and labels are decided there.
-
-Labels are decided on the reference's own voxels, so that their edges follow these.
-"""
+"""Tasks whose result is a label map, decided on the reference's own voxels, so that its edges follow these."""
 
 from __future__ import annotations
 
@@ -52,10 +49,7 @@ class SegmentationTask(Task):
     def label_result(
         self, shown: Probabilities, marked: np.ndarray, output: NetworkOutput, parts: Probabilities | None = None
     ) -> Result:
-        """The result that keeps `shown`, and where a voxel is marked (D, H, W) marks the most probable of `parts`.
-
-        The parts are all that is shown, unless they are given.
-        """
+        """The result that keeps `shown`, and where a voxel is marked (D, H, W) marks the most probable of `parts`."""
         parts = parts or shown
         table = label_values(output.spec)
         values = np.array([table[name] for name in parts], np.uint8)

@@ -36,8 +36,7 @@ class Sample:
     """What a network takes and what it should give.
 
     Attributes:
-        inputs: What the network's `forward` takes, each (N, ...); N is 1, but for a classifier of slices, which sees
-            N slices of one case.
+        inputs: What the network's `forward` takes, each (N, ...); N is 1, but for a classifier of slices of one case.
         target: Maps (N, K, ...) as the task's `targets` describes them, or the class's number (1,) of a classification.
         phase_axis: Index axis (0 x, 1 y) along which diffusion is distorted.
     """
@@ -56,7 +55,6 @@ class Batch:
     phase_axes: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
         return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.phase_axes)
 
 
@@ -75,15 +73,7 @@ class OnTheFly(Protocol):
     """What makes a case again at every sample, such as a random field that distorts it."""
 
     def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
-        """A block of the network's grid as it is this time.
-
-        Args:
-            images: The network's channels (C, *size) there.
-            start: First voxel (z, y, x) of the block.
-
-        Returns:
-            The channels (C, *size), and the target's maps (K, *size).
-        """
+        """The block from voxel `start` (z, y, x) on: channels (C, *size) as they are this time, and maps (K, *size)."""
         ...
 
 
@@ -94,7 +84,6 @@ class TaskTraining(ABC, Generic[AnyTask]):
     """Targets, loss and sampling of one task.
 
     Attributes:
-        task: The task.
         keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
         shows_gland_often: Whether a part of the windows must lie around the gland, because it counts for more there.
     """
@@ -107,26 +96,15 @@ class TaskTraining(ABC, Generic[AnyTask]):
 
     @abstractmethod
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
-        """What a network should give, voxel by voxel on its own grid, in the unit of its output.
+        """What a network should give, in the unit of its output: maps (K, D, H, W) on `prepared.geometry`, float32.
 
         The first maps are what the output is compared with, the others what the comparison needs beside it, such as
-        the image that an output is added to or the weight of each voxel.
-
-        Returns:
-            (K, D, H, W) on `prepared.geometry`, float32.
-
-        Raises:
-            DatasetError: The case lacks what the task needs.
+        the image that an output is added to or the weight of each voxel. Raises DatasetError where the case lacks it.
         """
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
-        """How wrong an output is.
-
-        Args:
-            output: What the network gave (B, C, ...), maps at the target's size.
-            class_weights: Of a classification: weight of each class, so that rare ones count as much.
-        """
+        """How wrong an output (B, C, ...) is, maps at the target's size; `class_weights` are of a classification."""
 
     def crop_masks(self, labeled: LabeledCase) -> Sequence[Volume]:
         """Of each target channel the mask, for a network that sees one crop, sampled from the scanned grid."""
@@ -141,10 +119,8 @@ class TaskTraining(ABC, Generic[AnyTask]):
         return None
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-        """What a linear estimate predicts of each patch.
-
-        Returns:
-            The map (D, H, W) whose mean over a patch it is, and where the map counts, 0 or 1.
+        """What a linear estimate predicts of each patch: a map (D, H, W) of which it is the mean, and where the map
+        counts, 0 or 1.
         """
         wanted = self.targets(labeled, prepared, spec)[0]
         return wanted, np.ones_like(wanted)
@@ -215,23 +191,14 @@ class Objective:
 
 
 def class_weights(categories: Iterable[int], count: int) -> tuple[float, ...]:
-    """Weights by which classes that are there count alike: cases over (classes that are there times the class's cases).
-
-    Args:
-        categories: The class of each training case.
-        count: Number of classes.
-    """
+    """Weights by which classes that are there count alike: cases over (classes × cases of the class)."""
     numbers = list(categories)
     there = len(set(numbers))
     return tuple(len(numbers) / (there * numbers.count(k)) if k in numbers else 0.0 for k in range(count))
 
 
 def class_number(labeled: LabeledCase, spec: ModelSpec) -> int:
-    """Number of the true class in the network's labels.
-
-    Raises:
-        DatasetError: The network does not have it.
-    """
+    """Number of the true class in the network's labels; DatasetError where the network does not have it."""
     if labeled.category not in spec.labels:
         raise DatasetError(
             f"The class of case '{labeled.case.id}' must be one of {', '.join(spec.labels)}, but is "
@@ -241,12 +208,11 @@ def class_number(labeled: LabeledCase, spec: ModelSpec) -> int:
 
 
 def stacked(*maps: np.ndarray) -> np.ndarray:
-    """Maps (D, H, W) as targets (K, D, H, W), float32."""
+    """Maps (D, H, W) as targets (K, D, H, W)."""
     return np.ascontiguousarray(np.stack(maps), np.float32)
 
 
 def channel_of(spec: ModelSpec, sequence: MRSequence) -> int:
-    """The input channel of a sequence."""
     return spec.preprocess.sequences.index(sequence)
 
 
@@ -266,11 +232,9 @@ def unnormalized(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> n
 
 
 def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute error, and how far structural similarity is from 1, slice by slice in plane.
+    """Mean absolute error of images (B, 1, [D,] H, W), and how far structural similarity is from 1 in their slices.
 
-    Args:
-        found, truth: Images (B, 1, [D,] H, W).
-        weight: How much each place counts, same shape; 0 is left out. Alike by default.
+    The weight is how much each place counts, same shape; 0 is left out.
     """
     found = found.float()
     absolute = (found - truth).abs()
@@ -280,18 +244,15 @@ def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Te
     span = float(truth.max() - truth.min())
     if span <= 0 or min(truth.shape[-2:]) < _WINDOW_PX:
         return error
-    return error + SSIM_WEIGHT * _dissimilarity(found, truth, span)
-
-
-def _dissimilarity(found: Tensor, truth: Tensor, span: float) -> Tensor:
-    """1 - SSIM (Wang et al. 2004) of slices, as `metrics.ssim`; a volume's slices count as a batch."""
+    # 1 - SSIM (Wang et al. 2004) of slices, as `metrics.ssim`; a volume's slices count as a batch.
     with torch.autocast(found.device.type, enabled=False):  # a variance is a small difference of large numbers
         a, b = found.float(), truth.float()
         mean_a, mean_b, square_a, square_b, product = (_window_mean(x) for x in (a, b, a * a, b * b, a * b))
         c1, c2 = (SSIM_K1 * span) ** 2, (SSIM_K2 * span) ** 2
         covariance, variances = product - mean_a * mean_b, square_a - mean_a**2 + square_b - mean_b**2
         similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-        return 1 - (similar / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean()
+        dissimilar = 1 - (similar / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean()
+    return error + SSIM_WEIGHT * dissimilar
 
 
 def _window_mean(x: Tensor) -> Tensor:
@@ -299,12 +260,9 @@ def _window_mean(x: Tensor) -> Tensor:
 
     As two matrix products: the gradient of a convolution with one channel takes longer than all of a small network.
     """
-    rows, columns = (_window_matrix(size).to(x.device) for size in x.shape[-2:])
-    return rows @ x @ columns.T
-
-
-def _window_matrix(size: int) -> Tensor:
-    """Weights (size - 10, size) of each window's pixels along one axis."""
-    offset = torch.arange(size) - torch.arange(size - 2 * SSIM_RADIUS_PX)[:, None] - SSIM_RADIUS_PX
-    weights = torch.exp(-0.5 * (offset / SSIM_SIGMA_PX) ** 2) * (offset.abs() <= SSIM_RADIUS_PX)
-    return weights / weights.sum(dim=1, keepdim=True)
+    matrices = []  # (size - 10, size): weights of each window's pixels along an axis
+    for size in x.shape[-2:]:
+        offset = torch.arange(size) - torch.arange(size - 2 * SSIM_RADIUS_PX)[:, None] - SSIM_RADIUS_PX
+        weights = torch.exp(-0.5 * (offset / SSIM_SIGMA_PX) ** 2) * (offset.abs() <= SSIM_RADIUS_PX)
+        matrices.append((weights / weights.sum(dim=1, keepdim=True)).to(x.device))
+    return matrices[0] @ x @ matrices[1].T

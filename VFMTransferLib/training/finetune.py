@@ -29,9 +29,8 @@ from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import load_encoder
 from ..inference.windows import infer
 from ..metrics.calibration import Calibration
-from ..tasks import TASKS, task_of
+from ..tasks import TASKS, Scores, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
-from ..tasks.scores import Scores, score_results
 from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
 from .cases import Split, StudySet

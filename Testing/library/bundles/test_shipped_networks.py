@@ -10,9 +10,8 @@ from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.metrics.agreement import dice
 from VFMTransferLib.phantom import Phantom, make_phantom
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.base import LabeledCase, MaskNames
-from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.training.cases import read_labeled
 
 UNSEEN_SEED = 4321

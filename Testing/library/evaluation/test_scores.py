@@ -12,9 +12,8 @@ from study_examples import a_study
 from VFMTransferLib.core.result import Result
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.evaluation.comparison import Comparison, compare
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_results
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.tasks.scores import score_results
 
 ONLY_SCORED = {"brier", "auroc", "ece", "quadratic_weighted_kappa", "average_precision", "displacement_mm"}
 """Statistics of cases, and measures of a truth that a comparison is not given."""

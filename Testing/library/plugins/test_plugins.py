@@ -29,9 +29,8 @@ from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import open_sweep
 from VFMTransferLib.study.tables import read_tables
-from VFMTransferLib.tasks import TASKS, unregister
+from VFMTransferLib.tasks import TASKS, score_results, unregister
 from VFMTransferLib.tasks import register as register_task
-from VFMTransferLib.tasks.scores import score_results
 from VFMTransferLib.training.cases import StudySet, phantom_studies, pretraining_phantoms
 from VFMTransferLib.training.check import check_data
 from VFMTransferLib.training.finetune import Initialization, finetune, finetune_config, write_arm

@@ -18,10 +18,9 @@ from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.study.examples import TOO_HIGH, TOO_LOW, read_examples, write_examples
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import LabeledCase
-from VFMTransferLib.tasks.scores import score_case
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 # 48 x 40 mm in voxels that are longer than wide; z points to superior.

@@ -16,11 +16,10 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.metrics.agreement import mae
 from VFMTransferLib.metrics.classification import auroc, quadratic_weighted_kappa
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case, score_results
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.distortion_correction.task import HBV_CORRECTED
-from VFMTransferLib.tasks.scores import score_case, score_results
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
 
 GRID = Geometry((8, 6, 4), (1.0, 2.0, 3.0))

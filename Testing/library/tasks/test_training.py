@@ -9,9 +9,8 @@ from study_examples import FAMILIES, a_study, tiny_study_spec
 
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.metrics.agreement import ssim
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
-from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, class_weights, image_loss
 from VFMTransferLib.training.samples import prepare_labeled
 

@@ -16,8 +16,8 @@ from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
 from ...metrics.agreement import dice, hausdorff95_mm
+from ...metrics.detection import CONNECTIVITY
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
-from ..lesions import CONNECTIVITY
 from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, soft_mask, structures_of, sum_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 # What makes up the prostate: a network that marks nothing else marks one organ.
 GLAND_LABELS = frozenset({Label.PROSTATE, *ZONES})
 CUT_NOTE = "The prostate reaches the edge of what the network saw, and may go on beyond it; look there."
-_ZONE_VALUES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
 # The naive baseline: the grid of the mean shape.
 _SHAPE_SIZE, _SHAPE_SPACING_MM = (64, 64, 64), (1.5, 1.5, 1.5)
 _HALF = 0.5
@@ -49,8 +48,7 @@ class AnatomySegmentation(SegmentationTask):
     finds_gland = True
 
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
-        zones = {label: _equal(phantom.zones, value) for label, value in _ZONE_VALUES.items()}
-        return self.labeled(phantom.case, gland=phantom.gland, masks={Label.PROSTATE: phantom.gland, **zones})
+        return self.labeled(phantom.case, gland=phantom.gland, masks=_masks(phantom.gland, phantom.zones))
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
         if files.gland is None:
@@ -58,9 +56,7 @@ class AnatomySegmentation(SegmentationTask):
                 f"Case '{files.case.id}' must have a mask {' or '.join(files.names.gland)}, but has none. "
                 "Draw one, or leave it out."
             )
-        zones = read_label_map(files.folder, files.names.zones)
-        parts = {} if zones is None else {label: _equal(zones, value) for label, value in _ZONE_VALUES.items()}
-        masks = {Label.PROSTATE: files.gland, **parts}
+        masks = _masks(files.gland, read_label_map(files.folder, files.names.zones))
         return self.labeled(files.case, gland=files.gland, masks=masks, is_phantom=False)
 
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
@@ -142,15 +138,16 @@ def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tup
     sizes = np.bincount(parts.ravel())[1:]
     organ = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
     left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
-    if count == 1:
-        return organ, ()
-    return organ, (
-        f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out.",
-    )
+    note = f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out."
+    return organ, (note,) if count > 1 else ()
 
 
-def _equal(labels: Volume, value: int) -> Volume:
-    return labels.with_array((labels.array == value).astype(np.uint8))
+def _masks(gland: Volume, zones: Volume | None) -> dict[Label, Volume]:
+    masks = {Label.PROSTATE: gland}
+    if zones is not None:
+        values = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}
+        masks |= {zone: zones.with_array((zones.array == value).astype(np.uint8)) for zone, value in values.items()}
+    return masks
 
 
 def _box(labeled: LabeledCase) -> Geometry:
@@ -158,8 +155,7 @@ def _box(labeled: LabeledCase) -> Geometry:
     seen = labeled.case[MRSequence.T2W].to_nearest_lps().geometry
     direction = np.reshape(seen.direction, (3, 3))
     corner = seen.center_mm - direction @ ((np.array(_SHAPE_SIZE) - 1) / 2 * np.array(_SHAPE_SPACING_MM))
-    x, y, z = (float(v) for v in corner)
-    return Geometry(_SHAPE_SIZE, _SHAPE_SPACING_MM, (x, y, z), seen.direction)
+    return Geometry(_SHAPE_SIZE, _SHAPE_SPACING_MM, tuple(corner.tolist()), seen.direction)
 
 
 TASK = AnatomySegmentation()

@@ -1,4 +1,4 @@
-"""Dice and cross-entropy of the gland, and of its zones where they are known."""
+"""Targets and loss of gland and zones."""
 
 from __future__ import annotations
 
@@ -60,11 +60,8 @@ def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Dice and cross-entropy of the gland, and of its zones where they are known.
 
     Args:
-        logits: (C, D, H, W): background and prostate, or background, peripheral and transition zone.
+        logits: (C, D, H, W): background and prostate, or background, peripheral and transition zone; else ValueError.
         target: (1, D, H, W) probability of the prostate, or (3, D, H, W) of prostate and both zones.
-
-    Raises:
-        ValueError: The network has neither one nor two classes beside the background.
     """
     classes = logits.shape[0] - 1
     if classes not in (1, 2):
@@ -72,16 +69,11 @@ def anatomy_loss(logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.float()
     gland = torch.logsumexp(logits[1:], dim=0) - logits[0]  # logit of all that is not background
     loss = F.binary_cross_entropy_with_logits(gland, target[0]) + soft_dice_loss(gland.sigmoid(), target[0])
-    if classes == 2 and len(target) == 3:
-        loss = 0.5 * (loss + _zone_loss(logits, target))
-    return loss
-
-
-def _zone_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy over background and both zones, and the zones' mean Dice loss."""
+    if classes == 1 or len(target) == 1:
+        return loss
     zones = target[1:]
     truth = torch.cat([(1 - zones.sum(0, keepdim=True)).clamp(min=0), zones])
     entropy = -(truth * F.log_softmax(logits, dim=0)).sum(0).mean()
     probabilities = logits.softmax(dim=0)
     dice = [soft_dice_loss(probabilities[1 + k], zones[k]) for k in range(2)]
-    return entropy + torch.stack(dice).mean()
+    return 0.5 * (loss + (entropy + torch.stack(dice).mean()))

@@ -1,4 +1,8 @@
-"""Diffusion images are pulled back along the phase axis by the displacement that a network finds beside T2w."""
+"""Diffusion images are pulled back along the phase axis by the displacement that a network finds beside T2w.
+
+A scan is distorted as one echo-planar readout does it: its signals at b 0 and at the high b are moved, and the ADC is
+taken of these.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, Volume
 from ...metrics.agreement import mae
+from ...phantom import distort
+from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, CaseScore, LabeledCase, Method, NetworkOutput, finite
 from ..image_to_image import ImageTask
-from .epi_simulation import PHASE_VOXEL_MM, READOUT_S, distorted_images, signals_of, smooth_field_hz
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -26,6 +31,11 @@ if TYPE_CHECKING:
 
 HBV_CORRECTED = "hbv-corrected"
 ADC_CORRECTED = "adc-corrected"
+ASSUMED_B = 1400.0  # s/mm², of the high-b image where a real case does not state it
+PHASE_VOXEL_MM = 2.0  # of the readout; a diffusion image that was interpolated later still moved by these
+SLOW_MM, FAST_MM = 90.0, 45.0  # how fast the field varies that a shim leaves over, as in the phantoms
+_READOUT_S, _SHIM_SLOW_HZ, _SHIM_FAST_HZ = 0.042, 18.0, 8.0  # of a scan that is distorted once
+_PER_MM2 = 1e-6
 # Of the registration.
 _CONTROL_MM = (60.0, 60.0, 60.0)
 _BINS, _SAMPLED, _SEED = 32, 0.25, 1
@@ -68,18 +78,17 @@ class DistortionCorrection(ImageTask):
         hbv, adc = case[MRSequence.HBV].to_nearest_lps(), case[MRSequence.ADC].to_nearest_lps()
         adc_there = adc.resample_to(hbv.geometry)
         axis = PHASE_AXES[labeled.phase_axis]
-        shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(READOUT_S * PHASE_VOXEL_MM * rng.choice([-1, 1]))
+        shift_mm = smooth_field_hz(hbv.geometry, rng) * np.float32(_READOUT_S * PHASE_VOXEL_MM * rng.choice([-1, 1]))
         shift = shift_mm / np.float32(hbv.geometry.spacing_mm[axis])
         high, base = signals_of(hbv, adc_there)
         moved_high, moved_adc = distorted_images(high, base, shift, 2 - axis)
-        volumes = {
-            **labeled.case.volumes,
+        moved = {
             MRSequence.HBV: Volume(moved_high, hbv.geometry, "hbv"),
             MRSequence.ADC: Volume(moved_adc, hbv.geometry, "adc"),
         }
         return replace(
             labeled,
-            case=replace(labeled.case, volumes=volumes),
+            case=replace(labeled.case, volumes={**labeled.case.volumes, **moved}),
             images={HBV_CORRECTED: hbv, ADC_CORRECTED: adc_there},
             along_phase_mm=Volume(shift_mm, hbv.geometry, "displacement"),
         )
@@ -98,10 +107,9 @@ class DistortionCorrection(ImageTask):
         field_mm = displacement_field(along_phase_mm, prepared, axis)
         jacobian = to_reference(jacobian_along(along_phase_mm, prepared.geometry, axis), prepared, "jacobian", fill=1.0)
         warped = warp(hbv, field_mm, prepared.reference)
+        kept = warped.array * jacobian.resample_to(hbv.geometry, fill=1.0).array
         images = {
-            HBV_CORRECTED: Volume(
-                warped.array * jacobian.resample_to(hbv.geometry, fill=1.0).array, hbv.geometry, HBV_CORRECTED
-            ),
+            HBV_CORRECTED: Volume(kept, hbv.geometry, HBV_CORRECTED),
             ADC_CORRECTED: warp(adc, field_mm, prepared.reference, ADC_CORRECTED),
         }
         note = (
@@ -163,6 +171,29 @@ class DistortionCorrection(ImageTask):
         return DistortionTraining(self)
 
 
+def smooth_field_hz(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """An off-resonance field as a shim leaves it over: (D, H, W) in Hz, slowly varying."""
+    lattice = Lattice(geometry.shape, geometry.spacing_mm[::-1])
+    return _SHIM_SLOW_HZ * smooth_field(lattice, rng, SLOW_MM) + _SHIM_FAST_HZ * smooth_field(lattice, rng, FAST_MM)
+
+
+def signals_of(hbv: Volume, adc: Volume) -> np.ndarray:
+    """Signals (2, D, H, W) at the high b and at b 0, on the high-b image's grid."""
+    high = np.maximum(hbv.array.astype(np.float32), 0)
+    return np.stack([high, high * np.exp(np.float32(ASSUMED_B * _PER_MM2) * adc.resample_to(hbv.geometry).array)])
+
+
+def distorted_images(
+    high: np.ndarray, base: np.ndarray, shift_voxels: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """High-b image and ADC (1e-6 mm²/s) of signals (D, H, W) that were moved along an array axis."""
+    moved_high, moved_base = (distort(signal, shift_voxels, axis) for signal in (high, base))
+    seen = (moved_high > 0) & (moved_base > 0)
+    ratio = np.divide(moved_base, moved_high, out=np.ones_like(moved_base), where=seen)
+    adc = np.where(seen, np.log(np.maximum(ratio, 1.0)) / (ASSUMED_B * _PER_MM2), 0).astype(np.float32)
+    return moved_high, adc
+
+
 def displacement_field(along_phase_mm: np.ndarray, prepared: Prepared, axis: int) -> np.ndarray:
     """LPS vectors (D, H, W, 3) in mm on the reference's own grid, of a displacement along one axis of the network's."""
     length_mm = to_reference(along_phase_mm, prepared, "displacement").array
@@ -175,19 +206,15 @@ def jacobian_along(along_phase_mm: np.ndarray, geometry: Geometry, axis: int) ->
 
     Squeezed signal piles up and stretched signal thins out (Jezzard and Balaban, Magn Reson Med 1995;34:65-73).
     """
-    array_axis = 2 - axis
-    if along_phase_mm.shape[array_axis] == 1:
+    if along_phase_mm.shape[2 - axis] == 1:
         return np.ones_like(along_phase_mm)
-    return np.maximum(1 + np.gradient(along_phase_mm, geometry.spacing_mm[axis], axis=array_axis), 0)
+    return np.maximum(1 + np.gradient(along_phase_mm, geometry.spacing_mm[axis], axis=2 - axis), 0)
 
 
 def warp(volume: Volume, field_mm: np.ndarray, grid: Geometry, name: str | None = None) -> Volume:
     """A volume on its own grid whose point p shows what lay at p + d(p), linearly.
 
-    Args:
-        field_mm: LPS vectors (D, H, W, 3) on `grid`; there is no displacement outside of it.
-        grid: Grid of the field.
-        name: Name of the result; the volume's by default.
+    The field is of LPS vectors (D, H, W, 3) on `grid`; there is no displacement outside of it.
     """
     image = sitk.GetImageFromArray(field_mm.astype(np.float64), isVector=True)
     image.CopyInformation(grid.image())
@@ -209,7 +236,6 @@ def displacement_along(case: Case, grid: Geometry, axis: int) -> np.ndarray:
     is a coordinate axis, so that all other components of the displacement can be held at 0.
 
     Args:
-        case: Has T2w and hbv.
         grid: The diffusion grid, axes nearest to L, P, S.
         axis: Index axis (0 x, 1 y) of the phase encoding.
 
@@ -217,17 +243,13 @@ def displacement_along(case: Case, grid: Geometry, axis: int) -> np.ndarray:
         (D, H, W), float32.
     """
     fixed, moving = (
-        _straight(case[sequence].resample_to(grid).array, grid) for sequence in (MRSequence.T2W, MRSequence.HBV)
+        sitk.GetImageFromArray(np.ascontiguousarray(case[sequence].resample_to(grid).array, np.float32))
+        for sequence in (MRSequence.T2W, MRSequence.HBV)
     )
+    for image in (fixed, moving):
+        image.SetSpacing(grid.spacing_mm)
     mesh = [max(round(extent / control), 1) for extent, control in zip(grid.extent_mm, _CONTROL_MM, strict=True)]
     spline = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
-    found = _method(spline, axis).Execute(fixed, moving)
-    lattice = fixed.GetSize(), fixed.GetOrigin(), fixed.GetSpacing(), fixed.GetDirection()
-    field = sitk.TransformToDisplacementField(found, sitk.sitkVectorFloat64, *lattice)
-    return np.ascontiguousarray(sitk.GetArrayFromImage(field)[..., axis], np.float32)
-
-
-def _method(spline: sitk.BSplineTransform, axis: int) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
@@ -242,14 +264,10 @@ def _method(spline: sitk.BSplineTransform, axis: int) -> sitk.ImageRegistrationM
     method.SetShrinkFactorsPerLevel([2])  # the field is smooth, and diffusion's own voxels hold little more
     method.SetSmoothingSigmasPerLevel([1.0])
     method.SetNumberOfThreads(1)  # the order of sums, and so the last digits, hang on it
-    return method
-
-
-def _straight(array: np.ndarray, grid: Geometry) -> sitk.Image:
-    """An image on the grid's voxels with its origin at 0 and its axes along the coordinates."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
-    image.SetSpacing(grid.spacing_mm)
-    return image
+    found = method.Execute(fixed, moving)
+    lattice = fixed.GetSize(), fixed.GetOrigin(), fixed.GetSpacing(), fixed.GetDirection()
+    field = sitk.TransformToDisplacementField(found, sitk.sitkVectorFloat64, *lattice)
+    return np.ascontiguousarray(sitk.GetArrayFromImage(field)[..., axis], np.float32)
 
 
 TASK = DistortionCorrection()

@@ -20,17 +20,26 @@ from torch import Generator, Tensor
 from ...core.errors import DatasetError
 from ...core.placement import Prepared, ZScore
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Geometry, IntTriple
+from ...core.volume import IntTriple, Triple
 from ...encoders.base import ModelSpec
 from ...encoders.inputs import ZSCORE_NONZERO
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, LabeledCase
 from ..training import Batch, TaskTraining, channel_of, deviation, stacked, unnormalized
-from .epi_simulation import distorted_images, draw_displacement_mm, signals_of
-from .task import ADC_CORRECTED, HBV_CORRECTED, DistortionCorrection
+from .task import (
+    ADC_CORRECTED,
+    FAST_MM,
+    HBV_CORRECTED,
+    PHASE_VOXEL_MM,
+    SLOW_MM,
+    DistortionCorrection,
+    distorted_images,
+    signals_of,
+)
 
 IMAGE_WEIGHT = 1.0
+_SLOW_HZ, _FAST_HZ, _READOUT_S = (8.0, 22.0), (3.0, 10.0), (0.032, 0.052)  # what is drawn, as in the phantoms
 # How far a phantom, which is ideal, is made like a scan: largest logarithm of the coil's gain, its own field against
 # the drawn ones, deviation of a patient's movement, and the weakest signal that is shown against the strong ones.
 _GAIN, _GAIN_MM, _OWN, _MOVED_MM, _WEAKEST, _STRONG_PERCENTILE = 0.6, 120.0, 1.0, 0.5, 0.35, 90
@@ -72,11 +81,10 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
 
 
 def displacement_loss(along_mm: Tensor, maps: Tensor, axis: int, step_mm: float) -> Tensor:
-    """Mean absolute error of one sample's displacement in tissue, and of the image that follows from it.
+    """Mean absolute error of one sample's displacement ([D,] H, W) in tissue, and of the image that follows from it.
 
     Args:
-        along_mm: Displacement along the phase axis, ([D,] H, W).
-        maps: True displacement, distorted image, undistorted image, and where there is signal: (4, [D,] H, W).
+        maps: (4, [D,] H, W) as `DistortionTraining` describes them.
         axis: Array axis of the phase encoding, from the end: -1 or -2.
         step_mm: Voxel along it.
     """
@@ -89,14 +97,7 @@ def displacement_loss(along_mm: Tensor, maps: Tensor, axis: int, step_mm: float)
 
 
 def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Tensor:
-    """An image pulled along its displacement and scaled by the Jacobian, as the result is, but with a gradient.
-
-    Args:
-        seen: The distorted image ([D,] H, W).
-        along_mm: Where the signal of each place went, along the axis.
-        axis: Array axis, from the end.
-        step_mm: Voxel along it.
-    """
+    """An image ([D,] H, W) pulled along its displacement and scaled by the Jacobian, as a result is."""
     image, shift = seen.movedim(axis, -1), along_mm.movedim(axis, -1) / step_mm
     length = image.shape[-1]
     place = (torch.arange(length, dtype=shift.dtype, device=shift.device) + shift).clamp(0, length - 1)
@@ -116,15 +117,14 @@ class OnTheFlyDistortion:
         places: For z, y, x of the network's grid: the continuous index on the signals' grid.
         spacing_mm: Voxel of the signals along (z, y, x).
         phase_axis: Array axis of the phase encoding.
-        channels: Channel of hbv and of ADC.
-        scales: Their normalization.
+        channels, scales: Channel of hbv and of ADC, and their normalization.
         keeps_zeros: Whether normalization leaves zeros where they are.
         is_ideal: Whether the signals are a phantom's, and each sample makes them like a scan's first.
     """
 
     signals: np.ndarray = field(repr=False)
     places: tuple[np.ndarray, np.ndarray, np.ndarray] = field(repr=False)
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Triple
     phase_axis: int
     channels: tuple[int, int]
     scales: tuple[ZScore, ZScore]
@@ -132,17 +132,9 @@ class OnTheFlyDistortion:
     is_ideal: bool
 
     def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
-        """A block of the network's grid under a new field; zeros where it reaches outside.
-
-        Args:
-            images: The network's channels (C, *size); those of diffusion are replaced.
-            start: First voxel (z, y, x) of the block.
-
-        Returns:
-            Input (C, *size), and the target's maps (4, *size) as `DistortionTraining` describes them.
-        """
+        """A block under a new field, zeros where it reaches outside: channels, with new diffusion, and maps."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        slab, matrices = self._around(start, (images.shape[1], images.shape[2], images.shape[3]))
+        slab, matrices = self._around(start, images.shape[1:])
         high, base = (signal[slab] for signal in self.signals)
         if self.is_ideal:
             high, base = self._as_scanned(np.stack([high, base]), rng)
@@ -170,7 +162,7 @@ class OnTheFlyDistortion:
         weak = base < rng.uniform(0, _WEAKEST) * np.percentile(base[base > 0], _STRONG_PERCENTILE)
         return np.where(weak, np.float32(0), moved)
 
-    def _around(self, start: IntTriple, size: IntTriple) -> tuple[tuple[slice, ...], list[np.ndarray]]:
+    def _around(self, start: IntTriple, size: Sequence[int]) -> tuple[tuple[slice, ...], list[np.ndarray]]:
         """The part of the signals that a block sees, whole lines along the phase axis, and its voxels' weights."""
         slab, matrices = [], []
         for axis, (first, count, places, voxels) in enumerate(
@@ -178,7 +170,11 @@ class OnTheFlyDistortion:
         ):
             weights = np.zeros((count, voxels), np.float32)
             inside = np.arange(max(first, 0), min(first + count, len(places)))
-            weights[inside - first] = _linear(places[inside], voxels)
+            # Linear interpolation; half a voxel beyond the ends belongs to the field of view.
+            place = places[inside, None]
+            seen = (place >= -0.5 - _REACH) & (place <= voxels - 0.5 + _REACH)
+            share = np.clip(1 - np.abs(np.clip(place, 0, voxels - 1) - np.arange(voxels)), 0, 1)
+            weights[inside - first] = share * seen
             used = np.flatnonzero(weights.any(axis=0))
             part = slice(0, voxels) if axis == self.phase_axis else slice(int(used[0]), int(used[-1]) + 1)
             slab.append(part)
@@ -187,18 +183,20 @@ class OnTheFlyDistortion:
 
 
 def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
-    """What of a case for distortion correction can be distorted again.
-
-    Raises:
-        DatasetError: The true images do not run along the network's grid.
-    """
-    hbv, adc = labeled.images[HBV_CORRECTED], labeled.images[ADC_CORRECTED]
-    hbv = hbv.to_nearest_lps()
+    """What of a case can be distorted again; DatasetError where its true images do not run along the network's grid."""
+    hbv, adc = labeled.images[HBV_CORRECTED].to_nearest_lps(), labeled.images[ADC_CORRECTED]
+    own, network = hbv.geometry, prepared.geometry
+    if not np.allclose(network.direction, own.direction, atol=1e-4):
+        raise DatasetError(
+            f"The network's grid must run along the diffusion images of case '{labeled.case.id}', but is turned."
+        )
+    first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
+    z, y, x = (first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0))
     channels = channel_of(spec, MRSequence.HBV), channel_of(spec, MRSequence.ADC)
     return OnTheFlyDistortion(
         signals=signals_of(hbv, adc),
-        places=_places(prepared.geometry, hbv.geometry, labeled.case.id),
-        spacing_mm=hbv.geometry.spacing_mm[::-1],
+        places=(z, y, x),
+        spacing_mm=own.spacing_mm[::-1],
         phase_axis=2 - PHASE_AXES[labeled.phase_axis],
         channels=channels,
         scales=(prepared.scales[channels[0]], prepared.scales[channels[1]]),
@@ -207,20 +205,12 @@ def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpe
     )
 
 
-def _places(network: Geometry, own: Geometry, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Continuous index on a case's own grid of the network grid's planes, along z, y, x."""
-    if not np.allclose(network.direction, own.direction, atol=1e-4):
-        raise DatasetError(f"The network's grid must run along the diffusion images of case '{name}', but is turned.")
-    first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
-    z, y, x = (first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0))
-    return z, y, x
-
-
-def _linear(places: np.ndarray, voxels: int) -> np.ndarray:
-    """Weights (places, voxels) of linear interpolation; half a voxel beyond the ends belongs to the field of view."""
-    inside = (places >= -0.5 - _REACH) & (places <= voxels - 0.5 + _REACH)
-    place = np.clip(places, 0, voxels - 1)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(voxels)), 0, 1) * inside[:, None]
+def draw_displacement_mm(shape: IntTriple, spacing_mm: Triple, rng: np.random.Generator) -> np.ndarray:
+    """The displacement (D, H, W) that a random field gives in a random readout, in mm along the phase axis."""
+    lattice = Lattice(shape, spacing_mm)
+    hertz = smooth_field(lattice, rng, SLOW_MM) * np.float32(rng.uniform(*_SLOW_HZ))
+    hertz += smooth_field(lattice, rng, FAST_MM) * np.float32(rng.uniform(*_FAST_HZ))
+    return hertz * np.float32(rng.uniform(*_READOUT_S) * PHASE_VOXEL_MM * rng.choice([-1, 1]))
 
 
 def _placed(array: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:

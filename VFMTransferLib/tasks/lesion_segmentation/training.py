@@ -43,15 +43,11 @@ class LesionTraining(TaskTraining[LesionSegmentation]):
 
 
 def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy and Dice of one lesion channel, over a whole batch.
+    """Cross-entropy and Dice of one lesion channel, over a whole batch; logits and probability (B, 1, ...).
 
     A voxel of a lesion counts as many times as one of the background as in ProViCNet's published weights. The Dice term
     is hardly smoothed, so that without a lesion it is constant (1 whatever is predicted) and the
     cross-entropy alone teaches to mark none: smoothed by a voxel it made every network of ours mark nothing.
-
-    Args:
-        logits: (B, 1, ...).
-        target: (B, 1, ...), probability of a lesion.
     """
     logits = logits.float()
     weight = 1 + (LESION_WEIGHT - 1) * target

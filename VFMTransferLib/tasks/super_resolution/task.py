@@ -13,6 +13,7 @@ from ...core.errors import DatasetError
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, IntTriple, Triple, Volume
 from ...phantom import truncate_k_space
+from ...phantom.scanner import refined
 from ..base import LabeledCase, cut_volume, slice_axis, square_around
 from ..image_to_image import ImageTask
 
@@ -60,14 +61,14 @@ class SuperResolution(ImageTask):
 
     def _halved(self, labeled: LabeledCase, t2w: Volume) -> LabeledCase:
         coarse, fine = halved_in_plane(t2w)
-        return replace(
-            labeled, case=replace(labeled.case, volumes={MRSequence.T2W: coarse}), images={SUPER_RESOLVED: fine}
-        )
+        seen = replace(labeled.case, volumes={MRSequence.T2W: coarse})
+        return replace(labeled, case=seen, images={SUPER_RESOLVED: fine})
 
     def cut_image(self, image: Volume, seen: Geometry, center_mm: np.ndarray, width_mm: float) -> Volume:
         """Two fine voxels for each coarse one in plane, whatever the rounding of the square."""
-        start, size = square_around(seen, center_mm, width_mm)
-        return cut_volume(image, _doubled(image, start), _doubled(image, size))
+        factors = _in_plane_factors(image.geometry)
+        start, size = (np.multiply(part, factors) for part in square_around(seen, center_mm, width_mm))
+        return cut_volume(image, tuple(start.tolist()), tuple(size.tolist()))
 
     def plain_image(self, image: Volume, grid: Geometry) -> Volume:
         if grid.equals(doubled_in_plane(image.geometry)):
@@ -78,9 +79,9 @@ class SuperResolution(ImageTask):
         return zero_filled(case[MRSequence.T2W])
 
 
-def _doubled(fine: Volume, counted: IntTriple) -> IntTriple:
-    x, y, z = (n if axis == slice_axis(fine.geometry) else 2 * n for axis, n in enumerate(counted))
-    return (x, y, z)
+def _in_plane_factors(geometry: Geometry) -> IntTriple:
+    x, y, z = (1 if axis == slice_axis(geometry) else 2 for axis in range(3))
+    return x, y, z
 
 
 def doubled_in_plane(geometry: Geometry) -> Geometry:
@@ -88,14 +89,7 @@ def doubled_in_plane(geometry: Geometry) -> Geometry:
 
     Each old voxel is cut in four, so that its center lies between theirs, whichever way the axes run.
     """
-    through = slice_axis(geometry)
-    fx, fy, fz = (1 if axis == through else 2 for axis in range(3))
-    (nx, ny, nz), (sx, sy, sz) = geometry.size, geometry.spacing_mm
-    first = np.array([-0.25 if f == 2 else 0.0 for f in (fx, fy, fz)])
-    x, y, z = (float(v) for v in geometry.to_world(first))
-    return replace(
-        geometry, size=(nx * fx, ny * fy, nz * fz), spacing_mm=(sx / fx, sy / fy, sz / fz), origin_mm=(x, y, z)
-    )
+    return refined(geometry, _in_plane_factors(geometry)[::-1])
 
 
 def zero_filled(volume: Volume) -> Volume:
@@ -118,10 +112,8 @@ def zero_filled(volume: Volume) -> Volume:
 def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
     """The T2w with half its matrix by truncated k-space, and the T2w that it should become again.
 
-    The two cover the same field of view: an odd row or column is left out.
-
-    Returns:
-        Coarse and fine, axes nearest to L, P, S; `doubled_in_plane` of the coarse grid is the fine grid.
+    Axes are nearest to L, P, S. Both cover the same field of view, without an odd row or column: `doubled_in_plane` of
+    the coarse grid is the fine grid.
     """
     turned = t2w.to_nearest_lps()
     nx, ny, nz = (n - n % 2 if axis < 2 else n for axis, n in enumerate(turned.geometry.size))
@@ -129,8 +121,8 @@ def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
     fine = Volume(np.ascontiguousarray(turned.array[:, :ny, :nx], np.float32), grid, "t2w")
     coarse = np.maximum(truncate_k_space(fine.array, _HALF, crop=True).real, 0).astype(np.float32)
     sx, sy, sz = grid.spacing_mm
-    x, y, z = (float(v) for v in grid.to_world((0.5, 0.5, 0.0)))
-    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), (x, y, z), grid.direction)
+    origin = tuple(grid.to_world((0.5, 0.5, 0.0)).tolist())
+    halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), origin, grid.direction)
     assert doubled_in_plane(halved).equals(grid)
     return Volume(coarse, halved, "t2w"), fine
 

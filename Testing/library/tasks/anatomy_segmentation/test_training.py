@@ -16,10 +16,9 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
 from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
-from VFMTransferLib.tasks.scores import score_case
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import crop_samples, prepare_labeled, samples_of

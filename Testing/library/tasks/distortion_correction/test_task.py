@@ -1,4 +1,4 @@
-"""Displacement along the phase axis: applied, and found by registration."""
+"""Displacement along the phase axis: applied, found by registration, and as an echo-planar readout gives it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from prediction_cases import SOURCE, decode, points_mm
-from task_cases import prepared_for
+from study_examples import a_study as phantom_study
+from task_cases import a_scan, prepared_for
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.metrics.agreement import mae
 from VFMTransferLib.phantom import distort
-from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.distortion_correction.task import (
     ADC_CORRECTED,
     HBV_CORRECTED,
     displacement_along,
     displacement_field,
+    distorted_images,
     jacobian_along,
+    signals_of,
+    smooth_field_hz,
     warp,
 )
-from VFMTransferLib.tasks.scores import score_case
 
 MOVED_MM = 4.0
 COS, SIN = np.cos(0.1), np.sin(0.1)
@@ -115,3 +119,53 @@ def test_it_gives_the_same_displacement_again(a_study):
     axis = {"left-right": 0, "anterior-posterior": 1}[a_study.phase_axis]
     first, again = (displacement_along(a_study.case, GRID, axis) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_distorted_scan_keeps_its_signal_and_its_truth():
+    scan = a_scan()
+    study = TASKS["distortion-correction"].from_scan(scan, seed=3)
+    true, seen = study.images[HBV_CORRECTED], study.case[Sequence.HBV]
+    np.testing.assert_allclose(seen.array.sum(axis=2), true.array.sum(axis=2), rtol=1e-4)  # along each phase line
+    assert mae(seen.array, true.array) > 0.02 * true.array.mean()
+    np.testing.assert_array_equal(true.array, scan[Sequence.HBV].array)
+    assert np.abs(study.along_phase_mm.array).max() > 0.5
+
+
+def test_without_a_field_nothing_moves(monkeypatch):
+    monkeypatch.setattr(
+        "VFMTransferLib.tasks.distortion_correction.task.smooth_field_hz", lambda grid, rng: np.zeros(grid.shape)
+    )
+    study = TASKS["distortion-correction"].from_scan(a_scan())
+    for sequence, name in ((Sequence.HBV, HBV_CORRECTED), (Sequence.ADC, ADC_CORRECTED)):
+        np.testing.assert_allclose(study.case[sequence].array, study.images[name].array, rtol=1e-3, atol=0.5)
+
+
+def test_both_diffusion_images_move_alike():
+    """Where signal was pushed by a whole voxel, the ADC is the neighbor's."""
+    scan = a_scan()
+    edge = scan[Sequence.ADC].with_array(np.where(np.indices(scan[Sequence.ADC].array.shape)[2] < 24, 800, 1600))
+    scan = replace(scan, volumes={**scan.volumes, Sequence.ADC: edge})
+    study = TASKS["distortion-correction"].from_scan(scan, seed=1)
+    moved = study.case[Sequence.ADC].array[2, 20]
+    shift = study.along_phase_mm.array[2, 20, 24] / 2.0
+    crossing = 10 + int(np.argmax(moved[10:40] > 1200)) - 0.5
+    assert crossing == pytest.approx(23.5 + shift, abs=1)
+
+
+def test_a_field_is_smooth_repeats_with_its_seed_and_differs_with_another():
+    grid = a_scan()[Sequence.HBV].geometry
+    first, again, other = (smooth_field_hz(grid, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.abs(np.diff(first, axis=2)).max() < 0.25 * np.ptp(first)
+
+
+def test_signals_and_images_go_into_each_other():
+    study = phantom_study("distortion-correction")
+    hbv, adc = study.images[HBV_CORRECTED], study.images[ADC_CORRECTED]
+    high, base = signals_of(hbv, adc)
+    still = np.zeros_like(high)
+    again_hbv, again_adc = distorted_images(high, base, still, 2)
+    np.testing.assert_allclose(again_hbv, hbv.array, atol=1e-3)
+    seen = hbv.array > 0
+    np.testing.assert_allclose(again_adc[seen], adc.array[seen], rtol=1e-3, atol=1)

@@ -20,6 +20,7 @@ from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_C
 from VFMTransferLib.tasks.distortion_correction.training import (
     IMAGE_WEIGHT,
     displacement_loss,
+    draw_displacement_mm,
     undistorted,
     undistorted_signals,
 )
@@ -127,3 +128,10 @@ def test_a_turned_grid_cannot_be_distorted_anew():
     )
     with pytest.raises(DatasetError, match="must run along"):
         undistorted_signals(study, turned, spec)
+
+
+def test_drawn_displacements_are_those_of_pelvic_scans():
+    rng = np.random.default_rng(0)
+    drawn = [draw_displacement_mm((6, 40, 40), (3.0, 2.0, 2.0), rng) for _ in range(30)]
+    assert 0.7 < np.std(drawn) < 2.2
+    assert max(np.abs(np.gradient(field, 2.0, axis=2)).max() for field in drawn) < 0.6  # nothing folds
