@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from VFMTransferLib.study.cases import task_cases
 from VFMTransferLib.study.config import RunKey
 from VFMTransferLib.study.sweep import SweepObserver, open_sweep, run_sweep
+from VFMTransferLib.study.workspace import task_cases
 
 from .measure import Measurement
 

@@ -48,8 +48,8 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.data == PHANTOMS and args.phantoms < 4:
         args.parser.error(f"--phantoms must be 4 or more, got {args.phantoms}")
-    from ..study.advice import advice_document, advice_lines, read_finished_study
-    from ..study.candidates import advise, find_checkpoints, shipped_study
+    from ..study.advice import advice_document, advice_lines, advise, find_checkpoints, shipped_study
+    from ..study.forecast import read_finished_study
 
     folder = args.study or shipped_study()
     with progress_bar() as on_progress:

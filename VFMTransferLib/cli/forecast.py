@@ -24,13 +24,12 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..study.advice import forecast_lines
-    from ..study.candidates import try_estimators
+    from ..study.advice import forecast_lines, try_estimators
     from ..study.tables import without_nan
 
     with progress_lines() as on_progress:
-        found = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
+        forecasts = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
     if args.json:
-        print_json({"forecasts": [without_nan(asdict(row)) for row in found.forecasts]})
+        print_json({"forecasts": [without_nan(asdict(row)) for row in forecasts]})
     else:
-        print("\n".join(forecast_lines(found.forecasts)))
+        print("\n".join(forecast_lines(forecasts)))

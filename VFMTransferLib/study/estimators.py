@@ -37,8 +37,15 @@ from ..encoders.weights import pretrained_network
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet
 from ..training.finetune import FinetuneConfig, Initialization, finetune
-from .distance import MIN_CASES, unpaired_mmd2
-from .features import ENCODER, PatchTable, encoder_features, feature_cases, patch_tables
+from .features import (
+    ENCODER,
+    MIN_CASES,
+    PatchTable,
+    encoder_features,
+    feature_cases,
+    patch_tables,
+    unpaired_mmd2,
+)
 from .forecast import EstimateRow
 
 TRIAL_STEPS = 20
@@ -54,19 +61,13 @@ _TINY = 1e-12
 
 def evenly_chosen(cases: Sequence[LabeledCase], max_count: int = MAX_CASES) -> list[LabeledCase]:
     """At most so many of the cases, evenly from all of them."""
-    if len(cases) <= max_count:
-        return list(cases)
-    return [cases[i * len(cases) // max_count] for i in range(max_count)]
+    count = min(len(cases), max_count)
+    return [cases[i * len(cases) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A few steps of both arms on the same samples.
-
-    Attributes:
-        pretrained, scratch: Mean loss over the second half of the steps.
-        seconds_per_step: Of both arms, on this machine.
-    """
+    """A few steps of both arms on the same samples: mean loss over their second half, and the time of a step."""
 
     pretrained: float
     scratch: float
@@ -88,18 +89,9 @@ class Candidate:
     weights: Mapping[str, Tensor]
     pretraining: np.ndarray | None = None
 
-    @property
-    def pretrained_patches(self) -> PatchTable:
-        """What the pretrained encoder makes of the cases."""
-        return self._patches[0]
-
-    @property
-    def random_patches(self) -> list[PatchTable]:
-        """What random encoders make of them."""
-        return self._patches[1:]
-
     @cached_property
-    def _patches(self) -> list[PatchTable]:
+    def patches(self) -> list[PatchTable]:
+        """What the pretrained encoder makes of the cases, then what random encoders make of them."""
         spec = self.config.model
         random = [pretrained_network(spec, None, _RANDOM_SEED + i) for i in range(RANDOM_ENCODERS)]
         networks = [pretrained_network(spec, self.weights, self.config.seed), *random]
@@ -107,7 +99,6 @@ class Candidate:
 
     @cached_property
     def trial(self) -> Trial:
-        """A few steps of both arms."""
         cases = {case.case.id: case for case in self.cases}
         split = replace(self.config.split, train=tuple(cases), validation=(), test=())
         schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS)
@@ -137,6 +128,14 @@ def logme(candidate: Candidate) -> float:
     return _over_random(candidate, lambda table: log_maximum_evidence(table.features, table.target))
 
 
+def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -> float:
+    if len(candidate.cases) < MIN_CASES:
+        return math.nan
+    pretrained, *random = (measure(table) for table in candidate.patches)
+    found = pretrained - float(np.mean(random))
+    return found if math.isfinite(found) else math.nan
+
+
 def few_steps(candidate: Candidate) -> float:
     """Percent by which the loss of a few steps is lower; `nan` of a network that is too large to try on a CPU."""
     if candidate.parameters > MAX_TRIAL_PARAMETERS:
@@ -152,8 +151,7 @@ def nearness(candidate: Candidate) -> float:
     spec = candidate.config.model
     network = pretrained_network(spec, candidate.weights)
     cases = (seen for case in candidate.cases for seen in feature_cases([case], spec))  # one at a time in memory
-    own = encoder_features(network, spec, cases)[ENCODER]
-    return -unpaired_mmd2(own, candidate.pretraining)
+    return -unpaired_mmd2(encoder_features(network, spec, cases)[ENCODER], candidate.pretraining)
 
 
 Estimator = Callable[[Candidate], float]
@@ -161,11 +159,7 @@ ESTIMATORS: dict[str, Estimator] = {"probe": probe, "logme": logme, "few-steps":
 
 
 def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
-    """The value of every estimator, and the time that it took.
-
-    Args:
-        on_progress: Receives which estimator is done and which share of all.
-    """
+    """The value of every estimator, and the time that it took."""
     rows = []
     for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
         began = time.process_time()
@@ -174,14 +168,6 @@ def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None 
         if on_progress is not None:
             on_progress(f"{encoder}, {name}", number / len(ESTIMATORS))
     return tuple(rows)
-
-
-def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -> float:
-    if len(candidate.cases) < MIN_CASES:
-        return math.nan
-    random = float(np.mean([measure(table) for table in candidate.random_patches]))
-    found = measure(candidate.pretrained_patches) - random
-    return found if math.isfinite(found) else math.nan
 
 
 class _GcvRidge(RegressorMixin, BaseEstimator):
@@ -214,13 +200,8 @@ def explained_share(features: np.ndarray, target: np.ndarray, groups: np.ndarray
     """Share of a target's variance that a linear probe predicts in groups it was not fitted on; below 0 it misleads.
 
     Ridge regression: Hoerl and Kennard, Technometrics 12 (1970); its penalty by generalized cross-validation: Golub,
-    Heath and Wahba, Technometrics 21 (1979).
-
-    Args:
-        features: (samples, channels).
-        target: (samples,).
-        groups: The case of each sample, (samples,); a case is never on both sides.
-        folds: Parts that are left out in turn, at most as many as there are cases.
+    Heath and Wahba, Technometrics 21 (1979). Features are (samples, channels); `groups` is the case of each sample,
+    and a case is never on both sides of the at most `folds` parts.
 
     Raises:
         ValueError: There are fewer than two cases.
@@ -244,10 +225,6 @@ def log_maximum_evidence(features: np.ndarray, targets: np.ndarray) -> float:
     fixed point. Features and targets are standardized first, so that the number does not depend on their units, and the
     mean that this takes is counted as one sample less. That is ours; the paper takes them as they are.
 
-    Args:
-        features: (samples, channels).
-        targets: (samples,) or (samples, targets).
-
     Raises:
         ValueError: They are not of the same samples, or fewer than three.
     """
@@ -267,13 +244,7 @@ def _standardized(values: np.ndarray) -> np.ndarray:
 
 
 def _evidence(spectrum: np.ndarray, projected: np.ndarray, target: np.ndarray) -> float:
-    """The largest log evidence per sample.
-
-    Args:
-        spectrum: Squared singular values of the features.
-        projected: The target in the basis of the left singular vectors.
-        target: The target (samples,), mean 0.
-    """
+    """Of squared singular values of the features, and the target in the basis of the left singular vectors."""
     freedom = len(target) - 1
     length2 = max(float(target @ target), _TINY)
 

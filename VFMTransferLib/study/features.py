@@ -2,6 +2,11 @@
 
 A case is seen through a few of the windows, or slices, that prediction takes: those with the prostate, the same ones
 each time, so that features before and after fine-tuning are of the same tissue. Each family defines its layers.
+
+The distance to pretraining is this project's own definition, by the unbiased estimate of the squared maximum mean
+discrepancy: Gretton et al., "A Kernel Two-Sample Test", JMLR 13 (2012), with a Gaussian kernel. Features of the same
+cases before and after come in pairs; lemma 6's U-statistic (equation 4) leaves each pair out of the cross term, without
+which features that did not move at all would have a negative distance.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from scipy.spatial.distance import cdist, pdist
+from torch import Tensor, nn
 
 from ..core.placement import Prepared, cut
 from ..core.volume import IntTriple, Volume
@@ -23,75 +29,83 @@ from ..tasks import find_task, task_of
 from ..tasks.base import LabeledCase
 from ..tasks.training import class_number
 from ..training.samples import prepare_labeled
-from .distance import distance_to_pretraining
 from .tables import DistanceRow
 
 ENCODER = "encoder"
 MOST_WINDOWS = 4  # of a case: of slices a sample of the gland's extent, of volumes nearly all that there are
 MOST_PATCHES = 4000
+MIN_CASES = 3
+PERMUTATIONS = 999
+BANDWIDTH_SCALES = (0.5, 2.0)
 _LEAST_TISSUE = 0.5
 _SHARE_OF_BEST = 0.5  # a window counts as showing the gland from half as much gland on as the best one shows
 
 
 @dataclass(frozen=True)
 class FeatureCase:
-    """A case through the windows that features are taken from.
-
-    Attributes:
-        starts: First voxels (z, y, x) of the windows.
-    """
+    """A case through the windows that features are taken from, by their first voxels (z, y, x)."""
 
     id: str
     prepared: Prepared
     starts: tuple[IntTriple, ...]
 
+    def inputs(self, spec: ModelSpec, start: IntTriple) -> list[Tensor]:
+        return [torch.from_numpy(array) for array in network_input(self.prepared, spec, start)]
+
 
 def feature_cases(
-    studies: Iterable[LabeledCase], spec: ModelSpec, most_windows: int = MOST_WINDOWS
+    labeled_cases: Iterable[LabeledCase], spec: ModelSpec, most_windows: int = MOST_WINDOWS
 ) -> list[FeatureCase]:
-    """Study cases with the windows that features are taken from.
-
-    Args:
-        most_windows: At most so many windows of a case, evenly from those that show the prostate, or from all where
-            nobody knows where it is.
+    """Cases with at most so many windows each, evenly from those that show the prostate, or from all without a mask.
 
     Raises:
         MissingSequenceError: A case lacks a sequence, or a gland mask that normalization needs.
     """
-    return [_feature_case(study, prepare_labeled(study, spec), most_windows) for study in studies]
+    found = []
+    for labeled in labeled_cases:
+        prepared = prepare_labeled(labeled, spec)
+        starts = prepared.starts
+        if labeled.gland is not None:
+            voxels = gland_shares(labeled.gland, prepared)
+            shown = (voxels > 0) & (voxels >= _SHARE_OF_BEST * voxels.max())
+            starts = tuple(start for start, is_shown in zip(starts, shown, strict=True) if is_shown) or starts
+        count = min(most_windows, len(starts))
+        places = (np.arange(count) + 0.5) * len(starts) / count
+        found.append(FeatureCase(labeled.case.id, prepared, tuple(starts[int(place)] for place in places)))
+    return found
+
+
+def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
+    """Voxels of the prostate in each of a prepared case's windows."""
+    inside = (gland.resample_to(prepared.geometry, "nearest").array > 0)[None]
+    return np.array([np.count_nonzero(cut(inside, start, prepared.patch)) for start in prepared.starts])
 
 
 def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[FeatureCase]) -> dict[str, np.ndarray]:
-    """Features of each layer, see the module.
-
-    Args:
-        network: In evaluation mode, so that chance has no part in it.
-        cases: From `feature_cases` of the same specification.
-
-    Returns:
-        Layer → (cases, channels), float64, mean over a case's windows; layers from the first to the last, then
-        `encoder`.
+    """Layer → features (cases, channels), float64, mean over a case's windows; from the first layer to `encoder`.
 
     Raises:
-        ValueError: The network is in training mode.
+        ValueError: The network is in training mode, where chance would have a part in them.
     """
+    if network.training:
+        raise ValueError("Features must be taken in evaluation mode; call network.eval() first.")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     for case in cases:
-        windows = [_window_features(network, spec, case.prepared, start) for start in case.starts]
-        for layer in windows[0]:
-            rows[layer].append(np.mean([window[layer] for window in windows], axis=0))
-    return {layer: np.stack(found) for layer, found in rows.items()}
+        windows: dict[str, list[np.ndarray]] = defaultdict(list)
+        for start in case.starts:
+            with torch.inference_mode():
+                found = family_of(spec).features(network, spec, case.inputs(spec, start))
+            for layer, feature in found.items():
+                windows[layer].append(feature[0].double().numpy())
+        for layer, features in windows.items():
+            rows[layer].append(np.mean(features, axis=0))
+    return {layer: np.stack(features) for layer, features in rows.items()}
 
 
 def distance_rows(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], encoder: str, task: str, seed: int
 ) -> list[DistanceRow]:
-    """How far fine-tuning moved each layer's features.
-
-    Args:
-        before: From `encoder_features` of the pretrained encoder, as it was loaded.
-        after: The same cases in the same order, from the fine-tuned network.
-        seed: Of the fine-tuning; also of the permutations.
+    """How far fine-tuning with a seed moved each layer's `encoder_features`, of the same cases in the same order.
 
     Raises:
         ValueError: The two do not belong together, or are of fewer than three cases.
@@ -106,42 +120,104 @@ def distance_rows(
     return rows
 
 
-def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
-    """Voxels of the prostate in each of a prepared case's windows."""
-    inside = (gland.resample_to(prepared.geometry, "nearest").array > 0)[None]
-    return np.array([np.count_nonzero(cut(inside, start, prepared.patch)) for start in prepared.starts])
+@dataclass(frozen=True)
+class Distance:
+    """How far features moved; comparable only within one encoder and one list of cases.
+
+    Attributes:
+        mmd2: Unbiased squared maximum mean discrepancy; may be slightly below 0 where nothing moved.
+        p_value: Share of random exchanges of before and after that move them at least as far.
+        bandwidth: Of the Gaussian kernel: the median distance over the pooled sample.
+        low_bandwidth, high_bandwidth: `mmd2` at half and at twice the bandwidth.
+    """
+
+    mmd2: float
+    p_value: float
+    bandwidth: float
+    low_bandwidth: float
+    high_bandwidth: float
+    n_cases: int
 
 
-def _feature_case(study: LabeledCase, prepared: Prepared, most: int) -> FeatureCase:
-    starts = prepared.starts
-    if study.gland is not None:
-        voxels = gland_shares(study.gland, prepared)
-        shown = (voxels > 0) & (voxels >= _SHARE_OF_BEST * voxels.max())
-        starts = tuple(start for start, is_shown in zip(starts, shown, strict=True) if is_shown) or starts
-    places = (np.arange(min(most, len(starts))) + 0.5) * len(starts) / min(most, len(starts))
-    return FeatureCase(study.case.id, prepared, tuple(starts[int(place)] for place in places))
+def distance_to_pretraining(
+    before: np.ndarray, after: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
+) -> Distance:
+    """Distance between features (cases, dimensions) of the same cases before and after fine-tuning.
+
+    Raises:
+        ValueError: The two are not of one shape, are too few, or are not finite.
+    """
+    x, y = _checked(before), _checked(after)
+    if x.shape != y.shape:
+        raise ValueError(f"Features must be of the same cases before and after, got shapes {x.shape} and {y.shape}.")
+    cases, bandwidth = len(x), median_bandwidth(x, y)
+    h = _h_matrix(x, y, bandwidth)
+    mmd2 = _mean_of_different(h)
+    # Were before and after alike, exchanging them in any pair would change nothing. Exchanging pair i turns h(i, j)
+    # into its negative unless j is exchanged too, so signs do for the whole matrix.
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(permutations, cases))
+    exchanged = (np.einsum("pi,ij,pj->p", signs, h, signs) - np.trace(h)) / (cases * (cases - 1))
+    rounding = np.finfo(float).eps * cases
+    p_value = float((1 + np.count_nonzero(exchanged >= mmd2 - rounding)) / (1 + permutations))
+    low, high = (paired_mmd2(x, y, bandwidth * scale) for scale in BANDWIDTH_SCALES)
+    return Distance(mmd2, p_value, bandwidth, low, high, cases)
 
 
-def _window_features(
-    network: nn.Module, spec: ModelSpec, prepared: Prepared, start: IntTriple
-) -> dict[str, np.ndarray]:
-    if network.training:
-        raise ValueError("Features must be taken in evaluation mode; call network.eval() first.")
-    inputs = [torch.from_numpy(array) for array in network_input(prepared, spec, start)]
-    with torch.inference_mode():
-        found = family_of(spec).features(network, spec, inputs)
-    return {layer: feature[0].double().numpy() for layer, feature in found.items()}
+def median_bandwidth(x: np.ndarray, y: np.ndarray) -> float:
+    """Median distance between different points of the pooled sample (the median heuristic); 1 where all coincide."""
+    distances = pdist(np.concatenate([x, y]))
+    apart = distances[distances > 0]
+    return float(np.median(apart)) if apart.size else 1.0
+
+
+def paired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
+    """The U-statistic of lemma 6 of samples (cases, dimensions): the mean of h over all pairs of different cases."""
+    return _mean_of_different(_h_matrix(x, y, bandwidth))
+
+
+def unpaired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float | None = None) -> float:
+    """The unbiased squared maximum mean discrepancy of two unrelated samples (cases, dimensions) (lemma 6).
+
+    By default the bandwidth is the median heuristic over both.
+
+    Raises:
+        ValueError: A sample is too small, or not finite, or they differ in dimensions.
+    """
+    x, y = _checked(x), _checked(y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"Both samples must have the same dimensions, got {x.shape[1]} and {y.shape[1]}.")
+    width = median_bandwidth(x, y) if bandwidth is None else bandwidth
+    within = _mean_of_different(_kernel(x, x, width)) + _mean_of_different(_kernel(y, y, width))
+    return within - 2 * float(_kernel(x, y, width).mean())
+
+
+def _h_matrix(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
+    """h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)."""
+    cross = _kernel(x, y, bandwidth)
+    return _kernel(x, x, bandwidth) + _kernel(y, y, bandwidth) - cross - cross.T
+
+
+def _kernel(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
+    return np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2))
+
+
+def _mean_of_different(h: np.ndarray) -> float:
+    cases = len(h)
+    return float((h.sum() - np.trace(h)) / (cases * (cases - 1)))
+
+
+def _checked(features: np.ndarray) -> np.ndarray:
+    array = np.asarray(features, np.float64)
+    if array.ndim != 2 or len(array) < MIN_CASES:
+        raise ValueError(f"Features must be (cases, dimensions) of at least {MIN_CASES} cases, got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError("Features must be finite numbers, but some are not. The network may have diverged.")
+    return array
 
 
 @dataclass(frozen=True)
 class PatchTable:
-    """Patches of several cases.
-
-    Attributes:
-        features: (patches, channels).
-        target: (patches,).
-        cases: Number of the case of each patch.
-    """
+    """Patches of several cases: features (patches, channels), target and number of the case (patches,)."""
 
     features: np.ndarray
     target: np.ndarray
@@ -149,20 +225,14 @@ class PatchTable:
 
 
 def patch_tables(
-    networks: Sequence[nn.Module], spec: ModelSpec, studies: Iterable[LabeledCase], seed: int = 0
+    networks: Sequence[nn.Module], spec: ModelSpec, labeled_cases: Iterable[LabeledCase], seed: int = 0
 ) -> list[PatchTable]:
-    """Patches of cases as several networks see them, with what the task asks there; each case is prepared once.
+    """Patches of cases as several networks see them, with what the task asks there; a table for each network.
 
     A patch is as large as a place of the family's map of features. Those count that hold prostate, where the task is
-    about it and somebody marked it. The target is the training's `patch_maps`; of a classification it is the number of
-    the class: there a row is a case, whose features are the encoder's own.
-
-    Args:
-        networks: In evaluation mode.
-        seed: Of which patches are kept where there are very many.
-
-    Returns:
-        A table for each network, of the same patches in the same order.
+    about it and somebody marked it; of very many some are drawn by `seed`, for all networks the same. The target is the
+    training's `patch_maps`; of a classification it is the number of the class: there a row is a case, whose features
+    are the encoder's own.
 
     Raises:
         DatasetError: A case lacks what its task needs.
@@ -170,11 +240,15 @@ def patch_tables(
     """
     if any(network.training for network in networks):
         raise ValueError("Patches must be taken in evaluation mode; call network.eval() first.")
-    look = _whole_case if task_of(spec).output == "classification" else _case_patches
     features: list[list[np.ndarray]] = [[] for _ in networks]
     targets, numbers = [], []
-    for number, study in enumerate(studies):
-        found, target = look(networks, spec, study)
+    for number, labeled in enumerate(labeled_cases):  # each case is prepared once
+        (case,) = feature_cases([labeled], spec)
+        if task_of(spec).output == "classification":
+            found = [encoder_features(network, spec, [case])[ENCODER] for network in networks]
+            target = np.array([float(class_number(labeled, spec))])
+        else:
+            found, target = _case_patches(networks, spec, labeled, case)
         for own, seen in zip(features, found, strict=True):
             own.append(seen)
         targets.append(target)
@@ -186,47 +260,31 @@ def patch_tables(
     return [PatchTable(np.concatenate(own)[kept], target[kept], cases[kept]) for own in features]
 
 
-def _whole_case(
-    networks: Sequence[nn.Module], spec: ModelSpec, study: LabeledCase
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """For each network the encoder's features (1, channels) of a case; its class (1,)."""
-    case = feature_cases([study], spec)
-    found = [encoder_features(network, spec, case)[ENCODER] for network in networks]
-    return found, np.array([float(class_number(study, spec))])
-
-
 def _case_patches(
-    networks: Sequence[nn.Module], spec: ModelSpec, study: LabeledCase
+    networks: Sequence[nn.Module], spec: ModelSpec, labeled: LabeledCase, case: FeatureCase
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """For each network features (patches, channels) of all windows of a case; the target (patches,)."""
-    case = feature_cases([study], spec)[0]
-    task = find_task(study.task)
+    task = find_task(labeled.task)
     training = task.training()
-    wanted, tissue = training.patch_maps(study, case.prepared, spec)
+    wanted, tissue = training.patch_maps(labeled, case.prepared, spec)
     gland = np.ones_like(tissue)
-    if study.gland is not None and not task.finds_gland:
-        gland = (study.gland.resample_to(case.prepared.geometry, "nearest").array > 0).astype(np.float32)
+    if labeled.gland is not None and not task.finds_gland:
+        gland = (labeled.gland.resample_to(case.prepared.geometry, "nearest").array > 0).astype(np.float32)
     stacked = np.stack([wanted * tissue, tissue, gland])
     found: list[list[np.ndarray]] = [[] for _ in networks]
     targets = []
     for start in case.starts:
-        inputs = [torch.from_numpy(array) for array in network_input(case.prepared, spec, start)]
+        inputs = case.inputs(spec, start)
         with torch.inference_mode():
             maps = [family_of(spec).patch_features(network, spec, inputs) for network in networks]  # each (C, d, h, w)
-        weighted, share, of_gland = _averages(cut(stacked, start, case.prepared.patch), maps[0].shape[1:], spec)
+        grid, window = maps[0].shape[1:], cut(stacked, start, case.prepared.patch)
+        if not spec.is_slice_based:  # what is left over behind the last stride belongs to no patch
+            window = window[(slice(None), *(slice(n - n % g) for n, g in zip(window.shape[1:], grid, strict=True)))]
+        volume = torch.from_numpy(np.ascontiguousarray(window, np.float64))
+        depth, height, width = grid
+        weighted, share, of_gland = F.adaptive_avg_pool3d(volume, (depth, height, width)).numpy()
         there = (share >= _LEAST_TISSUE) & (of_gland > 0)
-        target = weighted[there] / share[there]
-        targets.append(training.patch_value(target))
-        for own, grid in zip(found, maps, strict=True):
-            own.append(grid.flatten(1).T.double().numpy()[there.ravel()])
+        targets.append(training.patch_value(weighted[there] / share[there]))
+        for own, features in zip(found, maps, strict=True):
+            own.append(features.flatten(1).T.double().numpy()[there.ravel()])
     return [np.concatenate(own) for own in found], np.concatenate(targets)
-
-
-def _averages(window: np.ndarray, grid: Sequence[int], spec: ModelSpec) -> np.ndarray:
-    """Mean over each patch of maps (K, D, H, W) in a window: (K, d, h, w)."""
-    if not spec.is_slice_based:  # what is left over behind the last stride belongs to no patch
-        size = [n - n % g for n, g in zip(window.shape[1:], grid, strict=True)]
-        window = window[:, : size[0], : size[1], : size[2]]
-    depth, height, width = grid
-    volume = torch.from_numpy(np.ascontiguousarray(window, np.float64))
-    return F.adaptive_avg_pool3d(volume, (depth, height, width)).numpy()

@@ -1,4 +1,4 @@
-"""From an estimate to a gain, by a finished study; and the tables of its estimates and of what they are worth.
+"""From an estimate to a gain, by a finished study: what it lets expect, and what its estimators were worth.
 
 An estimate has units of its own, which differ from task to task and from encoder to encoder, and a study has a dozen
 pairs: what is used of it is its place among the estimates of the other tasks of the same encoder, 0 (below all) to 1
@@ -6,20 +6,23 @@ pairs: what is used of it is its place among the estimates of the other tasks of
 
 `validate` tries this by leave-one-task-out: ranks and line come from the other tasks alone, and the yardstick is the
 constant, the mean gain of the other tasks. It has a flaw to know of: a forecast that knows nothing has a rank
-correlation below 0, since the others' mean is low where the left-out gain is high. All of this is ours.
+correlation below 0, since the others' mean is low where the left-out gain is high. The gain that is expected comes from
+the estimator that forecast left-out tasks best, if that was better than the constant; else the mean gain is all that is
+known. Intervals are as wide as the errors on left-out tasks were. All of this is ours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .summary import SummaryRow, rank_correlations, ranked_within_encoders
-from .tables import read_rows_if_any, write_rows
+from .config import CONFIG, read_config
+from .summary import SUMMARY, SummaryRow, rank_correlations, ranked_within_encoders, summarize
+from .tables import RUNS, RunRow, read_rows, read_rows_if_any, read_tables, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
 CONSTANT, CHOSEN = "constant", "chosen"
@@ -60,10 +63,7 @@ class ForecastRow:
     Attributes:
         estimator: Its name; `constant` for the mean gain of the other tasks; `chosen` for the one that was best on the
             other tasks, or their mean gain where none was, which is the cost of picking the best of several.
-        n_cells, n_tasks: What it rests on.
-        rho: Spearman's rank correlation of forecast and gain. That of a forecast which knows nothing is below 0, since
-            the others' mean is low where the left-out gain is high.
-        rho_low, rho_high: Its 95 % interval, bootstrap over tasks.
+        rho, rho_low, rho_high: Spearman's rank correlation of forecast and gain; 95 % interval, bootstrap over tasks.
         rho_within: Rank correlation of estimate and gain, both ranked within their encoder; nothing is fitted.
         mae_percent: Mean absolute error of the forecast gain, in percent points.
         mae_constant_percent: That of the constant, on the same pairs.
@@ -87,6 +87,129 @@ class ForecastRow:
         return self.mae_percent < self.mae_constant_percent and self.rho > 0
 
 
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A finished study, as far as advice needs it.
+
+    Attributes:
+        estimates: What the estimators gave for each of these before.
+        forecasts: How good they were on left-out tasks; empty where they were not tried.
+        around_gland_mm: Side of the square that its cases were cut to; None for whole images.
+    """
+
+    runs: tuple[RunRow, ...] = ()
+    summary: tuple[SummaryRow, ...] = ()
+    estimates: tuple[EstimateRow, ...] = ()
+    forecasts: tuple[ForecastRow, ...] = ()
+    around_gland_mm: float | None = None
+
+    @property
+    def best_forecast(self) -> ForecastRow | None:
+        """The estimator that gains are forecast by; None where none is better than the mean gain."""
+        return best(self.forecasts)
+
+    def forecast(self, estimator: str) -> ForecastRow | None:
+        return next((row for row in self.forecasts if row.estimator == estimator), None)
+
+    def row(self, encoder: str, task: str) -> SummaryRow | None:
+        """The study's summary of an encoder and task; None where it has none."""
+        return next((row for row in self.summary if (row.encoder, row.task) == (encoder, task)), None)
+
+
+def read_finished_study(folder: Path) -> FinishedStudy:
+    """Read a finished study; an empty one where the folder holds none.
+
+    Raises:
+        DatasetError: A table cannot be understood.
+        ConfigError: Its configuration cannot be understood.
+    """
+    if not (folder / RUNS).is_file():
+        return FinishedStudy()
+    tables, written = read_tables(folder), folder / SUMMARY
+    return FinishedStudy(
+        tables.runs,
+        read_rows(written, SummaryRow) if written.is_file() else summarize(tables),
+        read_rows_if_any(folder / ESTIMATES, EstimateRow),
+        read_rows_if_any(folder / FORECAST, ForecastRow),
+        read_config(folder / CONFIG).around_gland_mm if (folder / CONFIG).is_file() else None,
+    )
+
+
+@dataclass(frozen=True)
+class ExpectedGain:
+    """Relative performance gain in percent that can be expected; `nan` where nothing is known."""
+
+    percent: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def gain_to_expect(finished: FinishedStudy, encoder: str, task: str, estimates: Mapping[str, float]) -> ExpectedGain:
+    """The gain that a study lets expect, from each estimator's value on the task's cases."""
+    row = finished.best_forecast
+    estimate = math.nan if row is None else estimates.get(row.estimator, math.nan)
+    if row is not None and math.isfinite(estimate):
+        points = points_of(finished.estimates, finished.summary)
+        percent = expected_gain(Point(encoder, task, estimate, math.nan), points[row.estimator])
+    else:
+        row = finished.forecast(CONSTANT)
+        gains = [pair.rpg_percent for pair in finished.summary if math.isfinite(pair.rpg_percent)]
+        percent = float(np.mean(gains)) if gains else math.nan
+    if row is None:
+        return ExpectedGain()
+    return ExpectedGain(percent, percent - row.reach_percent, percent + row.reach_percent)
+
+
+@dataclass(frozen=True)
+class SavedHours:
+    """Device-hours that one fine-tuning saves at equal quality, for as many steps as the study's had.
+
+    Attributes:
+        hours: From the study's own row of the task, else the median of the encoder's tasks; `nan` if nothing is saved.
+        low, high: Minimum and maximum over the encoder's tasks in the study.
+        words: What the number rests on, or why there is none.
+    """
+
+    hours: float
+    low: float
+    high: float
+    words: str
+
+
+def hours_to_save(
+    finished: FinishedStudy, encoder: str, task: str, seconds_per_step: float | None = None
+) -> SavedHours:
+    """What a study's convergence lets expect, at its own speed or at that measured on the user's machine and cases."""
+    own = finished.row(encoder, task)
+    hours = [row.device_hours_saved for row in finished.summary if row.encoder == encoder]
+    hours = [value for value in hours if math.isfinite(value)]
+    if not hours:
+        words = "The study has no task of this encoder on which hours were saved."
+        return SavedHours(math.nan, math.nan, math.nan, words)
+    if own is None:
+        words = "The study has no such task; this is the median of the encoder's tasks."
+        return SavedHours(float(np.median(hours)), min(hours), max(hours), words)
+    factor, words = 1.0, "From the study's convergence on this task and its own seconds per step."
+    steps = [
+        run.device_seconds / run.steps
+        for run in finished.runs
+        if (run.encoder, run.task, run.arm) == (encoder, task, "scratch") and run.steps > 0
+    ]
+    if seconds_per_step is not None and steps and min(steps) > 0:
+        factor = seconds_per_step / float(np.mean(steps))
+        words = f"From the study's convergence on this task, at the {seconds_per_step:.2g} s per step measured here."
+    low, high = factor * min(hours), factor * max(hours)
+    if math.isfinite(own.device_hours_saved):
+        return SavedHours(factor * own.device_hours_saved, low, high, words)
+    words = "The study's learning curves of this task do not show convergence."
+    if math.isinf(own.convergence_efficiency):
+        words = (
+            "In the study the pretrained arm did not reach the scratch arm's best on this task with every seed: "
+            "at equal quality nothing is saved."
+        )
+    return SavedHours(math.nan, low, high, words)
+
+
 def points_of(estimates: Iterable[EstimateRow], summary: Iterable[SummaryRow]) -> dict[str, tuple[Point, ...]]:
     """Estimator → its pairs with a gain, in the summary's order; pairs without a finite number are left out."""
     rows = list(summary)
@@ -101,23 +224,17 @@ def points_of(estimates: Iterable[EstimateRow], summary: Iterable[SummaryRow]) -
 def best(rows: Iterable[ForecastRow]) -> ForecastRow | None:
     """The estimator that errs least, if it is better than the constant; None if none is."""
     better = [row for row in rows if row.estimator not in (CONSTANT, CHOSEN) and row.is_better]
-    return min(better, key=lambda row: row.mae_percent) if better else None
+    return min(better, key=lambda row: row.mae_percent, default=None)
 
 
 def expected_gain(pair: Point, others: Sequence[Point]) -> float:
-    """The gain that an estimate lets expect.
-
-    Args:
-        pair: What is asked about; its gain is not used.
-        others: Cells whose gain is known.
-    """
-    places = [_place(other, [o for o in others if o is not other]) for other in others]
-    gains = [other.gain for other in others]
-    mean_place, mean_gain = float(np.mean(places)), float(np.mean(gains))
-    centered = np.array(places) - np.mean(places)
+    """The gain that a pair's estimate lets expect, from others whose gain is known."""
+    places = np.array([_place(other, [o for o in others if o is not other]) for other in others])
+    gains = np.array([other.gain for other in others])
+    centered = places - places.mean()
     spread = float(centered @ centered)
-    slope = float(centered @ np.array(gains)) / spread if spread > 0 else 0.0  # the mean where all places are the same
-    return mean_gain - slope * mean_place + slope * _place(pair, others)
+    slope = float(centered @ gains) / spread if spread > 0 else 0.0  # the mean where all places are the same
+    return float(gains.mean()) - slope * float(places.mean()) + slope * _place(pair, others)
 
 
 def _place(pair: Point, others: Sequence[Point]) -> float:
@@ -127,44 +244,18 @@ def _place(pair: Point, others: Sequence[Point]) -> float:
 
 
 def write_forecast(estimates: Iterable[EstimateRow], rows: Iterable[ForecastRow], folder: Path) -> None:
-    """Write both tables beside those of the study.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write both tables beside those of the study; OutputError if the folder cannot be written."""
     write_rows(folder / ESTIMATES, EstimateRow, estimates)
     write_rows(folder / FORECAST, ForecastRow, rows)
 
 
-def read_forecast(folder: Path) -> tuple[ForecastRow, ...]:
-    """The validation of a study's estimators; none where nobody made it.
-
-    Raises:
-        DatasetError: The table cannot be understood.
-    """
-    return read_rows_if_any(folder / FORECAST, ForecastRow)
-
-
-def read_estimates(folder: Path) -> tuple[EstimateRow, ...]:
-    """The estimates of a study; none where nobody made them.
-
-    Raises:
-        DatasetError: The table cannot be understood.
-    """
-    return read_rows_if_any(folder / ESTIMATES, EstimateRow)
-
-
 def validate(points: Mapping[str, Sequence[Point]], seed: int = 0) -> tuple[ForecastRow, ...]:
-    """A row for each estimator, then for choosing among them, then for the constant.
-
-    Args:
-        points: From `points_of`; an estimator with fewer than `MIN_TASKS` tasks has no row.
-    """
+    """A row for each estimator of `points_of` with `MIN_TASKS` tasks, for choosing among them, and for the constant."""
     usable = {name: pairs for name, pairs in points.items() if _task_count(pairs) >= MIN_TASKS}
     if not usable:
         return ()
-    rows = [_row(name, pairs, leave_one_task_out(pairs), seed) for name, pairs in usable.items()]
     everything = max(usable.values(), key=len)
+    rows = [_row(name, pairs, leave_one_task_out(pairs), seed) for name, pairs in usable.items()]
     rows.append(_row(CHOSEN, everything, _chosen(usable, everything), seed))
     rows.append(_row(CONSTANT, everything, _constants(everything), seed))
     return tuple(rows)
@@ -176,61 +267,39 @@ def leave_one_task_out(points: Sequence[Point]) -> np.ndarray:
 
 
 def _chosen(usable: Mapping[str, Sequence[Point]], everything: Sequence[Point]) -> np.ndarray:
-    """Forecasts by whichever estimator would have been chosen without the task."""
-    forecasts = []
-    for pair in everything:
+    """Forecasts by whichever estimator would have been chosen without the task, else by the constant."""
+    forecasts = _constants(everything)
+    for i, pair in enumerate(everything):
         inner = {name: _without(pairs, pair.task) for name, pairs in usable.items()}
-        rows = [_errors(name, pairs) for name, pairs in inner.items() if _task_count(pairs) >= MIN_TASKS]
-        chosen = best(rows)
-        own = (
-            []
-            if chosen is None
-            else [c for c in usable[chosen.estimator] if (c.encoder, c.task) == (pair.encoder, pair.task)]
+        chosen = best(
+            _errors(name, pairs, leave_one_task_out(pairs))
+            for name, pairs in inner.items()
+            if _task_count(pairs) >= MIN_TASKS
         )
-        if chosen is None or not own:
-            forecasts.append(_mean_gain(_without(everything, pair.task)))
-        else:
-            forecasts.append(expected_gain(own[0], inner[chosen.estimator]))
-    return np.array(forecasts)
+        if chosen is None:
+            continue
+        for own in usable[chosen.estimator]:
+            if (own.encoder, own.task) == (pair.encoder, pair.task):
+                forecasts[i] = expected_gain(own, inner[chosen.estimator])
+    return forecasts
 
 
 def _constants(points: Sequence[Point]) -> np.ndarray:
-    return np.array([_mean_gain(_without(points, pair.task)) for pair in points])
+    return np.array([np.mean([other.gain for other in _without(points, pair.task)]) for pair in points])
+
+
+def _errors(name: str, points: Sequence[Point], forecasts: np.ndarray) -> ForecastRow:
+    """A row without what choosing does not need."""
+    gains = np.array([pair.gain for pair in points])
+    mae, constant = (float(np.abs(values - gains).mean()) for values in (forecasts, _constants(points)))
+    unknown = (math.nan,) * 3
+    rho = _rank_correlation(forecasts, gains)
+    return ForecastRow(name, len(points), _task_count(points), rho, *unknown, mae, constant, math.nan)
 
 
 def _row(name: str, points: Sequence[Point], forecasts: np.ndarray, seed: int) -> ForecastRow:
     gains = np.array([pair.gain for pair in points])
-    low, high = _interval(points, forecasts, gains, seed)
-    errors = np.sort(np.abs(forecasts - gains))
-    # The k-th smallest of n errors covers a new one with probability k / (n + 1), were it alike.
-    k = min(math.ceil(COVERAGE * (len(errors) + 1)), len(errors))
-    is_estimator = name not in (CONSTANT, CHOSEN)
-    ranked = ranked_within_encoders((pair.encoder, pair.estimate, pair.gain) for pair in points)
-    return ForecastRow(
-        estimator=name,
-        n_cells=len(points),
-        n_tasks=_task_count(points),
-        rho=_rank_correlation(forecasts, gains),
-        rho_low=low,
-        rho_high=high,
-        rho_within=_rank_correlation(*ranked.T) if is_estimator else math.nan,
-        mae_percent=float(errors.mean()),
-        mae_constant_percent=float(np.abs(_constants(points) - gains).mean()),
-        reach_percent=float(errors[k - 1]),
-    )
-
-
-def _errors(name: str, points: Sequence[Point]) -> ForecastRow:
-    """A row without its interval, which choosing does not look at."""
-    forecasts, gains = leave_one_task_out(points), np.array([pair.gain for pair in points])
-    mae, constant = (float(np.abs(values - gains).mean()) for values in (forecasts, _constants(points)))
-    rho = _rank_correlation(forecasts, gains)
-    unknown = (math.nan, math.nan, math.nan)
-    return ForecastRow(name, len(points), _task_count(points), rho, *unknown, mae, constant, math.nan)
-
-
-def _interval(points: Sequence[Point], forecasts: np.ndarray, gains: np.ndarray, seed: int) -> tuple[float, float]:
-    """Bootstrap over tasks: a task's pairs are drawn together, since they have the cases in common."""
+    # Bootstrap over tasks: a task's pairs are drawn together, since they have the cases in common.
     tasks = list(dict.fromkeys(pair.task for pair in points))
     rows = [np.array([i for i, pair in enumerate(points) if pair.task == task]) for task in tasks]
     drawn = np.random.default_rng(seed).integers(len(tasks), size=(RESAMPLES, len(tasks)))
@@ -242,10 +311,19 @@ def _interval(points: Sequence[Point], forecasts: np.ndarray, gains: np.ndarray,
             for size in sorted({len(sample) for sample in samples})
         ]
     )
-    if np.isnan(values).all():
-        return math.nan, math.nan
-    low, high = np.nanpercentile(values, (2.5, 97.5))
-    return float(low), float(high)
+    low, high = (math.nan, math.nan) if np.isnan(values).all() else np.nanpercentile(values, (2.5, 97.5))
+    errors = np.sort(np.abs(forecasts - gains))
+    # The k-th smallest of n errors covers a new one with probability k / (n + 1), were it alike.
+    k = min(math.ceil(COVERAGE * (len(errors) + 1)), len(errors))
+    ranked = ranked_within_encoders((pair.encoder, pair.estimate, pair.gain) for pair in points)
+    return replace(
+        _errors(name, points, forecasts),
+        rho_low=float(low),
+        rho_high=float(high),
+        rho_within=math.nan if name in (CONSTANT, CHOSEN) else _rank_correlation(*ranked.T),
+        mae_percent=float(errors.mean()),
+        reach_percent=float(errors[k - 1]),
+    )
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -259,7 +337,3 @@ def _without(points: Sequence[Point], task: str) -> list[Point]:
 
 def _task_count(points: Iterable[Point]) -> int:
     return len({pair.task for pair in points})
-
-
-def _mean_gain(points: Iterable[Point]) -> float:
-    return float(np.mean([pair.gain for pair in points]))

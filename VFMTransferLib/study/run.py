@@ -6,23 +6,22 @@ any machine, and resumes from its last checkpoint.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core import __version__
 from ..core.decoding import to_json
 from ..core.files import write_file
-from ..core.result import Result
 from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
@@ -30,7 +29,6 @@ from ..encoders.pretext import pretext_task
 from ..encoders.weights import load_encoder
 from ..phantom import VERSION
 from ..tasks import TASKS, Scores, lesion_task, score_results
-from ..tasks.base import LabeledCase
 from ..tasks.training import Objective
 from ..training.finetune import (
     FinetuneConfig,
@@ -42,12 +40,11 @@ from ..training.finetune import (
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
-from .cases import phantoms_of_pretraining, real_cases, shared_test_cases, split_of, task_cases
 from .config import PRETRAINING, RunKey, StudyConfig, resized
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
-from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, sha256_of, write_result
-from .workspace import Workspace
+from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
+from .workspace import Workspace, phantoms_of_pretraining, real_cases, shared_test_cases, split_of, task_cases
 
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
@@ -55,11 +52,9 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None) -> RunResult:
-    """Do one run, or resume it where it was stopped, and write its result.
+    """Do one run, or resume it where it was stopped, and write its result; the pretraining that it needs must be done.
 
-    Args:
-        run: Which; the pretraining that it needs must be done.
-        on_progress: Receives what is done and which share of the run; what it raises stops the run.
+    What `on_progress` raises stops the run.
 
     Raises:
         BundleError: The pretraining is missing.
@@ -68,9 +63,8 @@ def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress:
     """
     with _ONE_AT_A_TIME:
         torch.set_num_threads(1)
-        report = on_progress or (lambda _line, _share: None)
         do = _pretrain if run.arm == PRETRAINING else _train_and_measure
-        result = do(run, config, workspace, report)
+        result = do(run, config, workspace, on_progress or (lambda _line, _share: None))
         write_result(result, workspace)
         return result
 
@@ -81,15 +75,18 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     cases = task_cases(config, task, workspace, report)
     test, real = cases.of(cases.split.test), real_cases(config, task, workspace)
     training: Run | None = None
-    distances: tuple[DistanceRow, ...] = ()
+    distances: list[DistanceRow] = []
     if run.is_trained:
-        settings = training_config(run, config)
-        spec, training = settings.model, trained_run(run, config, workspace, report)
+        spec, training = training_config(run, config).model, trained_run(run, config, workspace, report)
         network = averaged_network(training, spec)
         report("measuring", 1.0)
         on_test, on_real = (list(ValidationCases(spec, group).results(network)) for group in (test, real))
-        if run.needs is not None:
-            distances = _distances(run, config, workspace, network)
+        if run.needs is not None:  # how far features moved on the same cases for all tasks
+            shared = feature_cases(shared_test_cases(config, task, workspace), spec)
+            before = build_network(spec)
+            load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.encoder))))
+            first, last = (encoder_features(each, spec, shared) for each in (before.eval(), network))
+            distances = distance_rows(first, last, run.encoder, task, run.seed)
     else:
         method = TASKS[task].methods().get(run.encoder)
         baseline = method or TASKS[task].naive_baseline(cases.of(cases.split.train))
@@ -97,79 +94,58 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     if run.seed == config.seeds[0]:
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]
         write_examples(workspace.folder, run.encoder, run.arm, [*on_test, *shown])
-    return _result(run, config, on_test, on_real, training, distances)
-
-
-def _result(
-    run: RunKey,
-    config: StudyConfig,
-    on_test: list[tuple[Result, LabeledCase]],
-    on_real: list[tuple[Result, LabeledCase]],
-    training: Run | None,
-    distances: tuple[DistanceRow, ...],
-) -> RunResult:
-    """The rows of a run."""
-    task, sha256 = TASKS[run.task], run_sha256(run, config)
-    scores = score_results(run.task, on_test)
-    counted = [case for case in scores.cases if task.metric in case.values]
-    curve = [] if training is None else [(int(p["step"]), float(p[SCORE])) for p in training.history if SCORE in p]
-    steps, seconds = (0, 0.0) if training is None else (training.step, round(training.seconds, 3))
-    sign = -1 if task.higher_is_better else 1
+    scores = score_results(task, on_test)
     metrics = _metric_rows(run, scores, "phantom")
     if on_real:
-        metrics += _metric_rows(run, score_results(run.task, on_real), "real")
+        metrics += _metric_rows(run, score_results(task, on_real), "real")
+    row, curve = _row_and_curve(run, run_sha256(run, config), scores, training)
     return RunResult(
         run,
-        sha256,
-        real_cases=tuple(case.case.id for _, case in on_real),
-        seconds=seconds,
-        row=RunRow(
-            *run.columns,
-            metric=task.metric,
-            higher_is_better=task.higher_is_better,
-            value=float(scores.primary),
-            steps=steps,
-            # The first of equally good ones; all steps where no validation value is defined.
-            steps_to_best=min(((sign * value, step) for step, value in curve), default=(0.0, steps))[1],
-            device_seconds=seconds,
-            n_test_cases=len(counted) or len(scores.cases),
-            config_sha256=sha256,
-        ),
-        metrics=metrics,
-        curves=tuple(CurveRow(*run.columns, step, value) for step, value in curve),
-        distances=distances,
+        row.config_sha256,
+        tuple(case.case.id for _, case in on_real),
+        row.device_seconds,
+        row,
+        metrics,
+        curve,
+        tuple(distances),
     )
+
+
+def _row_and_curve(
+    run: RunKey, sha256: str, scores: Scores, training: Run | None
+) -> tuple[RunRow, tuple[CurveRow, ...]]:
+    task, steps, seconds = TASKS[run.task], 0, 0.0
+    curve: list[tuple[int, float]] = []
+    if training is not None:
+        steps, seconds = training.step, round(training.seconds, 3)
+        curve = [(int(point["step"]), float(point[SCORE])) for point in training.history if SCORE in point]
+    sign = -1 if task.higher_is_better else 1
+    row = RunRow(
+        *run.columns,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        value=float(scores.primary),
+        steps=steps,
+        # The first of equally good ones; all steps where no validation value is defined.
+        steps_to_best=min(((sign * value, step) for step, value in curve), default=(0.0, steps))[1],
+        device_seconds=seconds,
+        n_test_cases=sum(task.metric in case.values for case in scores.cases) or len(scores.cases),
+        config_sha256=sha256,
+    )
+    return row, tuple(CurveRow(*run.columns, step, value) for step, value in curve)
 
 
 def _metric_rows(run: RunKey, scores: Scores, data: str) -> tuple[MetricRow, ...]:
     """Every finite number of every case, then those statistics of all cases together that no case has."""
-
-    def numbers() -> Iterator[tuple[str, str, float]]:
-        for case in scores.cases:
-            for name, value in case.values.items():
-                yield case.case_id, name, value
-            for name, value in TASKS[scores.task].tabled(case).items():
-                yield case.case_id, name, value
-        in_cases = {name for case in scores.cases for name in case.values}
-        for name, value in scores.cohort.items():
-            if name not in in_cases:
-                yield "", name, value
-
+    numbers: list[tuple[str, str, float]] = []
+    for case in scores.cases:
+        values = (*case.values.items(), *TASKS[scores.task].tabled(case).items())
+        numbers += [(case.case_id, name, value) for name, value in values]
+    in_cases = {name for case in scores.cases for name in case.values}
+    numbers += [("", name, value) for name, value in scores.cohort.items() if name not in in_cases]
     return tuple(
-        MetricRow(*run.columns, data, case, name, float(value))
-        for case, name, value in numbers()
-        if math.isfinite(value)
+        MetricRow(*run.columns, data, case, name, float(value)) for case, name, value in numbers if math.isfinite(value)
     )
-
-
-def _distances(run: RunKey, config: StudyConfig, workspace: Workspace, network: nn.Module) -> tuple[DistanceRow, ...]:
-    """How far a pretrained arm's features moved on the study's own test phantoms, the same for all tasks."""
-    task, spec = run.task, training_config(run, config).model
-    cases = feature_cases(shared_test_cases(config, task, workspace), spec)
-    before = build_network(spec)
-    load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.encoder))))
-    first, last = (encoder_features(each, spec, cases) for each in (before.eval(), network))
-    return tuple(distance_rows(first, last, run.encoder, task, run.seed))
 
 
 def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None) -> Run:
@@ -179,15 +155,18 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     other settings is removed.
 
     Raises:
-        CheckpointError: The checkpoint is damaged; it is kept.
+        CheckpointError: The checkpoint is damaged; it is kept, since it may be the work of days.
         OutputError: Another version of the library trained in this workspace.
     """
     workspace.require_library()
     settings, folder = training_config(run, config), workspace.training(run.name)
     _require_stamp(folder, run_sha256(run, config))
-    finished = _read_finished(settings, folder / CHECKPOINT)
-    if finished is not None:
-        return finished
+    path = folder / CHECKPOINT
+    document = read_checkpoint(path) if path.exists() else {}
+    if document.get("step") == settings.schedule.steps:
+        training = Run.start(build_network(settings.model), settings.schedule, Objective(settings.model).loss)
+        training.resume(path, document["identity"])
+        return training
     init = None
     if run.needs is not None:
         init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.encoder)))
@@ -209,6 +188,14 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
 
+def _require_stamp(folder: Path, sha256: str) -> None:
+    """Empty a training's folder that is of other settings."""
+    stamp = folder / "config.sha256"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != sha256:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_file(stamp, sha256)
+
+
 def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
     """How a run's network is trained; the same for both arms of an encoder, task and seed.
 
@@ -219,8 +206,7 @@ def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
     fit = config.tasks[task].fit.get(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
-    split = split_of(config.groups_of(task))
-    plain = finetune_config(family, task, split, steps=fit.steps, seed=run.seed)
+    plain = finetune_config(family, task, split_of(config.groups_of(task)), steps=fit.steps, seed=run.seed)
     model, baseline = resized(plain.model, config.encoders[family].size), run.baseline
     rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
@@ -242,45 +228,22 @@ def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
 
 
 def run_sha256(run: RunKey, config: StudyConfig) -> str:
-    """Checksum of everything that decides what a run yields.
+    """Checksum of everything that decides what a run yields, but of no paths.
 
     That is every setting, whether or not it has its default, the cases, the pretraining, and the versions of library
-    and phantoms; but no paths.
+    and phantoms.
     """
     document: dict[str, Any] = {"library": __version__, "phantom_version": VERSION}
     if run.arm == PRETRAINING:
         document["model"] = pretraining_spec(run.encoder, config)
         document["pretraining"] = config.encoders[run.encoder].pretraining
         document["spacing_mm"] = config.phantoms.spacing_mm
-        return sha256_of(to_json(document))
-    document |= {"run": run, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
-    document["own_phantoms"] = config.tasks[run.task].phantoms
-    if run.is_trained:
-        document["training"] = training_config(run, config)
-    if run.needs is not None:
-        document["pretraining"] = run_sha256(run.needs, config)
-    return sha256_of(to_json(document))
-
-
-def _require_stamp(folder: Path, sha256: str) -> None:
-    """Empty a training's folder that is of other settings."""
-    stamp = folder / "config.sha256"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == sha256:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    write_file(stamp, sha256)
-
-
-def _read_finished(settings: FinetuneConfig, path: Path) -> Run | None:
-    """The training of a checkpoint after the last step; None of any other.
-
-    Raises:
-        CheckpointError: It is damaged; it is kept, since it may be the work of days that a copy can replace.
-    """
-    document = read_checkpoint(path) if path.exists() else {}
-    if document.get("step") != settings.schedule.steps:
-        return None
-    network = build_network(settings.model)
-    training = Run.start(network, settings.schedule, Objective(settings.model).loss)
-    training.resume(path, document["identity"])
-    return training
+    else:
+        document |= {"run": run, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
+        document["own_phantoms"] = config.tasks[run.task].phantoms
+        if run.is_trained:
+            document["training"] = training_config(run, config)
+        if run.needs is not None:
+            document["pretraining"] = run_sha256(run.needs, config)
+    text = json.dumps(to_json(document), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import queue
 import shutil
 import time
@@ -23,11 +22,10 @@ from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import write_file, writing
-from .cases import split_of
 from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
-from .workspace import Workspace
+from .workspace import Workspace, split_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -74,12 +72,7 @@ class Unobserved(SweepObserver):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study that this process has open.
-
-    Attributes:
-        runs: Those that are wanted, in their order.
-        token: Of this opening, see `Workspace.is_running`.
-    """
+    """A study that this process has open, with a token of `Workspace.locked`, and the wanted runs in their order."""
 
     config: StudyConfig
     workspace: Workspace
@@ -98,13 +91,9 @@ class Sweep:
         return [run for run in self.runs if not self._is_done(run)]
 
     def collect(self) -> None:
-        """Write the tables of all runs that are done with their present settings, wanted now or before.
-
-        Raises:
-            OutputError: The folder cannot be written.
-        """
+        """Write the tables of all runs that are done with their present settings, wanted now or before."""
         results = (self._result(run) for run in planned_runs(self.config))
-        write_tables(collect_tables(result for result in results if result is not None), self.workspace.folder)
+        write_tables(collect_tables(filter(None, results)), self.workspace.folder)
 
     def _is_done(self, run: RunKey) -> bool:
         result = self._result(run)
@@ -133,10 +122,9 @@ def open_sweep(
     resume: bool = False,
     only: Mapping[str, Iterable[str]] | None = None,
 ) -> Iterator[Sweep]:
-    """Begin a study, or open one that was stopped; no other process can while the context lasts.
+    """Begin a study in a new or empty folder, or open one; no other process can while the context lasts.
 
     Args:
-        folder: New or empty; with `resume` that of the study.
         config_path: Its configuration; by default that in the folder, or else the shipped one.
         real: Folder of the real cases that the configuration names.
         resume: Continue in a folder that has results. A run whose settings have changed is trained again.
@@ -154,8 +142,15 @@ def open_sweep(
         raise ConfigError(f"A study needs a configuration, but there is no {CONFIG}. Name one with --config.")
     config = read_config(path)
     runs = planned_runs(config) if only is None else selected_runs(planned_runs(config), only)
-    if real is not None:
-        _require_real(config, real)
+    if real is not None and config.real is None:
+        raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
+    if real is not None and config.real is not None:
+        lacking = sorted(name for name in config.real.cases if not (real / name).is_dir())
+        if lacking:
+            raise DatasetError(
+                f"The folder of real cases must hold {', '.join(lacking)}, but does not. "
+                "Add what is missing, or take it out of the configuration."
+            )
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not (folder / "work").is_dir() and not (folder / RUNS).is_file():
             raise OutputError(
@@ -169,7 +164,8 @@ def open_sweep(
     with workspace.locked() as token:
         workspace.require_library()
         with writing(folder):
-            _remove_leftovers(folder)
+            for left in [left for pattern in _LEFTOVERS for left in folder.rglob(pattern)]:
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         sweep = Sweep(config, workspace, runs, token)
         write_file(folder / CONFIG, path.read_text(encoding="utf-8"))
         write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
@@ -179,11 +175,7 @@ def open_sweep(
 def run_sweep(
     sweep: Sweep, *, scheduler: str | None = None, count: int = 1, observer: SweepObserver | None = None
 ) -> dict[RunKey, BaseException]:
-    """Run all runs that are left.
-
-    Args:
-        scheduler: Address of a cluster; None for processes of this machine.
-        count: How many processes of this machine.
+    """Run all runs that are left, on a cluster's scheduler or so many processes of this machine.
 
     Returns:
         The runs that failed, and why.
@@ -208,7 +200,7 @@ def run_sweep(
 
 
 def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepObserver) -> dict[RunKey, BaseException]:
-    """Run some runs on a cluster's workers, the first ones first; see `run_sweep`."""
+    """Run some runs on a cluster's workers, the first ones first."""
     topic = f"{_TOPIC}-{sweep.token}"
     active: dict[str, tuple[RunKey, Future]] = {}
     failures: dict[RunKey, BaseException] = {}
@@ -284,41 +276,20 @@ def _reason(error: BaseException | None) -> BaseException:
     return error
 
 
-def _require_real(config: StudyConfig, real: Path) -> None:
-    if config.real is None:
-        raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
-    lacking = sorted(name for name in config.real.cases if not (real / name).is_dir())
-    if lacking:
-        raise DatasetError(
-            f"The folder of real cases must hold {', '.join(lacking)}, but does not. "
-            "Add what is missing, or take it out of the configuration."
-        )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for parent, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path = Path(parent, name)
-            if any(path.match(pattern) for pattern in _LEFTOVERS):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def _split_document(sweep: Sweep) -> dict[str, object]:
     config = sweep.config
     split = split_of(config.phantoms.groups)
-    own = {task: split_of(groups.phantoms) for task, groups in config.tasks.items() if groups.phantoms}
-    pretraining = {
-        name: [f"phantom-{seed:04d}" for seed in encoder.pretraining.phantoms.seeds]
-        for name, encoder in config.encoders.items()
-    }
-    real = {} if config.real is None else config.real.cases
+    own = {task: split_of(settings.phantoms) for task, settings in config.tasks.items() if settings.phantoms}
     return {
         "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing",
-        "pretraining": pretraining,
+        "pretraining": {
+            name: [f"phantom-{seed:04d}" for seed in encoder.pretraining.phantoms.seeds]
+            for name, encoder in config.encoders.items()
+        },
         "train": split.train,
         "validation": split.validation,
         "test": split.test,
         "tasks with phantoms of their own": {task: asdict(groups) for task, groups in own.items()},
-        "real": {name: list(tasks) for name, tasks in real.items()},
-        "notes": list(sweep.notes),
+        "real": {} if config.real is None else config.real.cases,
+        "notes": sweep.notes,
     }

@@ -7,10 +7,9 @@ a distance. Everything that a study concludes is computed from them.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -27,12 +26,25 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One training, or one naive baseline.
+class _RowOfRun:
+    """The columns that a run has in every table.
 
     Attributes:
         encoder: The encoder; of other arms what they are, as `dynunet` or `mean-shape`.
         arm: One of `ARMS`.
+    """
+
+    encoder: str
+    task: str
+    arm: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunRow(_RowOfRun):
+    """One training, or one naive baseline.
+
+    Attributes:
         metric: The task's primary measure.
         value: Mean over the test cases, or a statistic of all of them.
         steps: Steps trained; 0 for a baseline that is not trained.
@@ -42,10 +54,6 @@ class RunRow:
         config_sha256: Of everything that decides the training.
     """
 
-    encoder: str
-    task: str
-    arm: str
-    seed: int
     metric: str
     higher_is_better: bool
     value: float
@@ -57,7 +65,7 @@ class RunRow:
 
 
 @dataclass(frozen=True)
-class MetricRow:
+class MetricRow(_RowOfRun):
     """One number of one case.
 
     Attributes:
@@ -65,10 +73,6 @@ class MetricRow:
         case: Name of the case; empty for a statistic of all cases.
     """
 
-    encoder: str
-    task: str
-    arm: str
-    seed: int
     data: str
     case: str
     metric: str
@@ -76,24 +80,16 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class CurveRow:
+class CurveRow(_RowOfRun):
     """One point of a learning curve: the validation value after so many steps."""
 
-    encoder: str
-    task: str
-    arm: str
-    seed: int
     step: int
     value: float
 
 
 @dataclass(frozen=True)
 class DistanceRow:
-    """How far fine-tuning moved a layer's features; see `distance.Distance`.
-
-    Attributes:
-        layer: `encoder` for its final features, else the name of a layer.
-    """
+    """How far fine-tuning moved a layer's features; see `features.Distance`. The last layer is `encoder`."""
 
     encoder: str
     task: str
@@ -137,11 +133,7 @@ def read_tables(folder: Path) -> StudyTables:
 
 
 def write_tables(tables: StudyTables, folder: Path) -> None:
-    """Write all tables, each whole or not at all.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write all tables, each whole or not at all; OutputError if the folder cannot be written."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / RUNS, RunRow, tables.runs)
@@ -156,7 +148,8 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
     Raises:
         DatasetError: Columns or a value are wrong.
     """
-    names, types = _names(kind), get_type_hints(kind)
+    types = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         if list(reader.fieldnames or ()) != names:
@@ -171,22 +164,18 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
-    """Write one table; numbers keep all their digits."""
-    names = _names(kind)
-    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
-
-
 def read_rows_if_any(path: Path, kind: type[Row]) -> tuple[Row, ...]:
     """As `read_rows`; none where there is no such table."""
     return read_rows(path, kind) if path.is_file() else ()
 
 
-def _names(kind: type) -> Sequence[str]:
-    return [field.name for field in fields(kind)]
+def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Write one table; numbers keep all their digits."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
 
 
 def _text(value: object) -> str:
@@ -202,9 +191,7 @@ def _value(text: str | None, kind: type) -> object:
         if text not in ("true", "false"):
             raise ValueError(f"true or false was expected, got '{text}'")
         return text == "true"
-    if kind is float:
-        return float(text) if text else math.nan
-    return kind(text)
+    return math.nan if kind is float and not text else kind(text)
 
 
 @dataclass(frozen=True)
@@ -228,18 +215,13 @@ class RunResult:
     distances: tuple[DistanceRow, ...] = ()
 
 
-def write_result(result: RunResult, workspace: Workspace) -> Path:
-    """Write a run's result, whole or not at all.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    path = workspace.results / f"{result.key.name}.json"
+def write_result(result: RunResult, workspace: Workspace) -> None:
+    """Write a run's result, whole or not at all; OutputError if the folder cannot be written."""
     document = asdict(result)
     # The keys of format 1: a run was a cell, and its row the run.
     document = {"format": FORMAT, "cell": document.pop("key"), "run": document.pop("row"), **document}
-    write_file(path, json.dumps(without_nan(document), indent=1, allow_nan=False) + "\n")
-    return path
+    text = json.dumps(without_nan(document), indent=1, allow_nan=False)
+    write_file(workspace.results / f"{result.key.name}.json", text + "\n")
 
 
 def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
@@ -253,13 +235,12 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             return None
-        row = document["run"]
         return RunResult(
             RunKey(**document["cell"]),
             document["config_sha256"],
             tuple(document["real_cases"]),
             document["seconds"],
-            None if row is None else _row(RunRow, row),
+            None if document["run"] is None else _row(RunRow, document["run"]),
             tuple(_row(MetricRow, values) for values in document["metrics"]),
             tuple(_row(CurveRow, values) for values in document["curves"]),
             tuple(_row(DistanceRow, values) for values in document["distances"]),
@@ -268,6 +249,11 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path.name} must be the result of a run, but cannot be read. Remove it.") from error
+
+
+def _row(kind: type[Row], values: dict[str, Any]) -> Row:
+    """A row; null stands for `nan`, since no column of a row is optional."""
+    return kind(**{name: math.nan if value is None else value for name, value in values.items()})
 
 
 def collect_tables(results: Iterable[RunResult]) -> StudyTables:
@@ -281,12 +267,6 @@ def collect_tables(results: Iterable[RunResult]) -> StudyTables:
     )
 
 
-def sha256_of(document: Any) -> str:
-    """Checksum of a JSON document, whatever the order of its keys."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def without_nan(value: Any) -> Any:
     """JSON has no numbers that are not finite: they become null."""
     if isinstance(value, float):
@@ -294,8 +274,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _row(kind: type[Row], values: dict[str, Any]) -> Row:
-    """A row; null stands for `nan`, since no column of a row is optional."""
-    return kind(**{name: math.nan if value is None else value for name, value in values.items()})

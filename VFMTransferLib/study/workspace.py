@@ -1,4 +1,4 @@
-"""The folder of a study: what lies where, which process runs it, and which version of the library trained in it.
+"""The folder of a study: what lies where, which process and version of the library run it, and the cases of its runs.
 
     <workspace>/config.yaml, split.json             what is run, on which cases
     <workspace>/runs.csv, metrics.csv, ...          the results: tables, and `examples/` with pictures
@@ -8,7 +8,7 @@
 
 A study is run by one process at a time, which holds the system's lock on `work/lock`. Workers on other machines read
 from `work/running.json` whether the sweep that started them still runs; at their next report of progress they stop
-otherwise.
+otherwise. Phantoms train, validate and test; real cases only test.
 """
 
 from __future__ import annotations
@@ -17,15 +17,25 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..core import __version__
 from ..core.errors import OutputError
 from ..core.files import locked, write_file, writing
+from ..core.terms import OnProgress
+from ..phantom import Phantom, PhantomGroups, PhantomStore
+from ..tasks import TASKS
+from ..tasks.base import LabeledCase, MaskNames
+from ..training.cases import Split, StudySet, read_labeled
+from .config import StudyConfig
+
+_MAX_KEPT = 2  # tasks whose cases a worker keeps in memory
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,9 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[str]:
-        """Keep every other process from running the study while the context lasts.
+        """Keep every other process from running the study; yields a token that only this sweep has (`is_running`).
 
         The lock is the system's, so that a killed process leaves none.
-
-        Yields:
-            A token that only this sweep has, see `is_running`.
 
         Raises:
             OutputError: Another process runs the study, or the folder cannot be written.
@@ -86,8 +93,7 @@ class Workspace:
                     "Wait until it ends, or stop it."
                 ) from error
             token = uuid.uuid4().hex
-            document = {"token": token, "process": os.getpid(), "machine": platform.node()}
-            write_file(running, json.dumps(document))
+            write_file(running, json.dumps({"token": token, "process": os.getpid(), "machine": platform.node()}))
             try:
                 yield token
             finally:
@@ -96,6 +102,12 @@ class Workspace:
     def is_running(self, token: str) -> bool:
         """Whether the sweep of a token still runs, as any process that sees the folder can find out."""
         return self._running().get("token") == token
+
+    def _running(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            document = json.loads((self.work / "running.json").read_text(encoding="utf-8"))
+            return document if isinstance(document, dict) else {}
+        return {}
 
     def require_library(self) -> None:
         """Write the library's version into a new workspace, or require it to be that of an old one.
@@ -121,8 +133,85 @@ class Workspace:
                 f"with --config {self.folder.name}/config.yaml; tables and report stay readable."
             )
 
-    def _running(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            document = json.loads((self.work / "running.json").read_text(encoding="utf-8"))
-            return document if isinstance(document, dict) else {}
-        return {}
+
+def split_of(phantoms: PhantomGroups) -> Split:
+    """The names of phantoms."""
+    groups = (phantoms.train, phantoms.validation, phantoms.test)
+    return Split(*(tuple(f"phantom-{seed:04d}" for seed in group.seeds) for group in groups))
+
+
+def task_cases(config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None) -> StudySet:
+    """The phantoms of a task; those of the last tasks stay in memory.
+
+    Raises:
+        DatasetError: A phantom's file is damaged.
+        OutputError: A phantom cannot be kept.
+    """
+    groups = config.groups_of(task)
+    seeds = (*groups.train.seeds, *groups.validation.seeds, *groups.test.seeds)
+    store = _store(config, groups, workspace)
+    store.make_missing(seeds, on_progress)
+    return StudySet(split_of(groups), _kept_cases(store, seeds, task, config.around_gland_mm))
+
+
+def training_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
+    """The phantoms that train a task, and no others."""
+    groups = config.groups_of(task)
+    return _cases(_store(config, groups, workspace), groups.train.seeds, task, config.around_gland_mm)
+
+
+def shared_test_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
+    """The study's own test phantoms as a task's cases: the same for every task, so that distances can be compared."""
+    groups = config.phantoms.groups
+    return _cases(_store(config, groups, workspace), groups.test.seeds, task, config.around_gland_mm)
+
+
+def phantoms_of_pretraining(
+    config: StudyConfig,
+    encoder: str,
+    workspace: Workspace,
+    on_progress: OnProgress | None = None,
+    max_count: int | None = None,
+) -> list[Phantom]:
+    """The phantoms that an encoder is pretrained on, or the first of them."""
+    store = PhantomStore(workspace.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
+    return store.phantoms(config.encoders[encoder].pretraining.phantoms.seeds[:max_count], on_progress)
+
+
+def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
+    """The real cases that test a task; none where their folder is not known.
+
+    Raises:
+        DatasetError: A case or a mask is missing.
+        ImageError: A file cannot be read.
+    """
+    if workspace.real is None or config.real is None:
+        return []
+    masks = MaskNames(config.real.gland, config.real.zones, config.real.lesion)
+    # The field that distorts a case's diffusion depends on its name alone.
+    found = (
+        read_labeled(workspace.real / name, task, masks, seed=zlib.crc32(Path(name).name.encode()))
+        for name in config.real_of(task)
+    )
+    return [_cut(case, config.around_gland_mm) for case in found]
+
+
+def _store(config: StudyConfig, groups: PhantomGroups, workspace: Workspace) -> PhantomStore:
+    return PhantomStore(workspace.phantoms, config.phantoms.spacing_mm, full_resolution=groups.full_resolution)
+
+
+def _cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> list[LabeledCase]:
+    return [_cut(TASKS[task].from_phantom(phantom), width_mm) for phantom in store.phantoms(seeds)]
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def _kept_cases(
+    store: PhantomStore, seeds: tuple[int, ...], task: str, width_mm: float | None
+) -> dict[str, LabeledCase]:
+    return {case.case.id: case for case in _cases(store, seeds, task, width_mm)}
+
+
+def _cut(case: LabeledCase, width_mm: float | None) -> LabeledCase:
+    """Cases of image tasks cut around the gland; where it lies is part of the other tasks."""
+    task = TASKS[case.task]
+    return task.around_gland(case, width_mm) if task.output == "image" and width_mm is not None else case

@@ -44,7 +44,10 @@ IMPORTS = {
     "result": "Lesion Provenance Result",
     "runtimes": "Session choose_runtime open_session",
     "specialised": "specialised_network",
+    "study.candidates": "advise find_checkpoints try_estimators",
+    "study.cases": "real_cases task_cases training_cases",
     "study.comparison": "compare",
+    "study.distance": "distance_to_pretraining paired_mmd2 unpaired_mmd2",
     "study_scores": "score_results",
     "terms": "Sequence",
     "trivial": "trivial_baseline",
@@ -60,7 +63,7 @@ STILL_THERE = {
     "VFMTransferLib.metrics": "dice hausdorff95_mm",
     "VFMTransferLib.tasks": "TASKS",
 }
-NEEDS_TORCH = r"augment|checkpoint|estimators|export|fast_conv|finetune|grid_cell|specialised|weights"
+NEEDS_TORCH = r"augment|checkpoint|estimators|export|fast_conv|finetune|grid_cell|specialised|study.[cd]|weights"
 
 
 @pytest.fixture

@@ -68,8 +68,10 @@ def a_known_candidate(pretrained_knows: bool, random_knows: bool):
     knows = np.column_stack([rng.normal(size=(80, 3)), target])
     nothing = [rng.normal(size=(80, 4)) for _ in range(4)]
     return SimpleNamespace(
-        pretrained_patches=known_to(knows if pretrained_knows else nothing[0], target),
-        random_patches=[known_to(knows if random_knows else other, target) for other in nothing[1:]],
+        patches=[
+            known_to(knows if pretrained_knows else nothing[0], target),
+            *(known_to(knows if random_knows else other, target) for other in nothing[1:]),
+        ],
         cases=[None] * 8,
     )
 

@@ -11,18 +11,20 @@ from scipy import stats
 from VFMTransferLib.study.forecast import (
     CHOSEN,
     CONSTANT,
+    ESTIMATES,
+    FORECAST,
     EstimateRow,
+    ForecastRow,
     Point,
     best,
     expected_gain,
     leave_one_task_out,
     points_of,
-    read_estimates,
-    read_forecast,
     validate,
     write_forecast,
 )
 from VFMTransferLib.study.summary import SummaryRow
+from VFMTransferLib.study.tables import read_rows_if_any
 
 NAN = math.nan
 SIX = [
@@ -121,10 +123,11 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     estimates = (EstimateRow("p", "a", "probe", 0.25, 3.0), EstimateRow("p", "a", "nearness", NAN, 0.0))
     rows = validate({"e": SIX})
     write_forecast(estimates, rows, tmp_path)
-    assert read_estimates(tmp_path)[0] == estimates[0]
-    assert math.isnan(read_estimates(tmp_path)[1].value)
-    assert read_forecast(tmp_path)[0] == rows[0]
-    assert read_estimates(tmp_path / "elsewhere") == read_forecast(tmp_path / "elsewhere") == ()
+    first, second = read_rows_if_any(tmp_path / ESTIMATES, EstimateRow)
+    assert first == estimates[0]
+    assert math.isnan(second.value)
+    assert read_rows_if_any(tmp_path / FORECAST, ForecastRow)[0] == rows[0]
+    assert read_rows_if_any(tmp_path / "elsewhere" / ESTIMATES, EstimateRow) == ()
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -1,4 +1,4 @@
-"""Advice: what a finished study lets expect, in numbers and in words, and the command from data to answer."""
+"""Advice: what a finished study lets expect, in numbers and in words, the command, and the estimators on a study."""
 
 from __future__ import annotations
 
@@ -8,29 +8,41 @@ from dataclasses import replace
 from functools import lru_cache
 
 import pytest
-from small_sweeps import a_document, write_config
+from small_sweeps import a_document, prepared_sweep, write_config
 from study_examples import a_phantom
 from tiny_commands import use_small_networks
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.encoders.pretext import pretext_task
-from VFMTransferLib.study import candidates, estimators
+from VFMTransferLib.study import advice, estimators
 from VFMTransferLib.study.advice import (
     CandidateEstimate,
-    FinishedStudy,
     advice_document,
     advice_lines,
     advice_of,
+    find_checkpoints,
+)
+from VFMTransferLib.study.config import CONFIG, read_config
+from VFMTransferLib.study.forecast import (
+    ESTIMATES,
+    FORECAST,
+    EstimateRow,
+    FinishedStudy,
+    ForecastRow,
+    Point,
+    expected_gain,
     gain_to_expect,
     hours_to_save,
+    points_of,
     read_finished_study,
+    validate,
+    write_forecast,
 )
-from VFMTransferLib.study.candidates import find_checkpoints
-from VFMTransferLib.study.config import CONFIG
-from VFMTransferLib.study.forecast import EstimateRow, Point, expected_gain, points_of, validate, write_forecast
+from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.summary import SummaryRow, summarize
-from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, write_tables
+from VFMTransferLib.study.tables import CurveRow, RunRow, StudyTables, read_rows_if_any, read_tables, write_tables
+from VFMTransferLib.study.workspace import Workspace, training_cases
 from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.training import cases as study_source
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -98,7 +110,7 @@ def test_without_an_estimator_that_is_better_the_mean_gain_is_expected():
     assert finished.best_forecast is None
     found = gain_to_expect(finished, "provicnet", "classification", {"logme": 99.0})
     assert found.percent == pytest.approx(sum(gain_of(i, e) for i in range(6) for e in FAMILIES) / 12)
-    assert found.high - found.percent == pytest.approx(finished.constant.reach_percent)
+    assert found.high - found.percent == pytest.approx(finished.forecast("constant").reach_percent)
 
 
 def test_without_a_study_nothing_is_expected():
@@ -206,7 +218,7 @@ def small_networks(monkeypatch):
     """The same command with networks, phantoms and trials that take seconds."""
     use_small_networks(monkeypatch.setattr)
     monkeypatch.setattr(study_source, "make_phantom", lambda seed, **_: a_phantom(seed % 5))
-    monkeypatch.setattr(candidates, "PHANTOM_COUNT", 3)
+    monkeypatch.setattr(advice, "PHANTOM_COUNT", 3)
     monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
 
 
@@ -247,8 +259,6 @@ def test_a_study_is_read_from_its_tables(a_study_folder, tmp_path):
 
 
 def summarize_again(folder):
-    from VFMTransferLib.study.tables import read_tables
-
     return summarize(read_tables(folder))
 
 
@@ -287,7 +297,7 @@ def test_of_many_cases_some_are_looked_at_and_the_answer_says_so(a_pretraining, 
     assert estimators.evenly_chosen("abc", 3) == ["a", "b", "c"]
     seen = []
     monkeypatch.setattr(
-        candidates, "evenly_chosen", lambda studies: seen.append(estimators.evenly_chosen(studies, 3)) or seen[-1]
+        advice, "evenly_chosen", lambda studies: seen.append(estimators.evenly_chosen(studies, 3)) or seen[-1]
     )
     command = ["advise", "adc-translation", "--phantoms", "6", "--pretrained", str(a_pretraining)]
     assert main([*command, "--study", str(a_study_folder)]) == 0
@@ -295,13 +305,13 @@ def test_of_many_cases_some_are_looked_at_and_the_answer_says_so(a_pretraining, 
 
 
 def test_the_command_needs_a_pretraining(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(candidates, "list_bundles", lambda: [])
+    monkeypatch.setattr(advice, "list_bundles", lambda: [])
     assert main(["advise", "classification", "--study", str(tmp_path)]) == 1
     assert "vfm-transfer pretrain" in capsys.readouterr().err
 
 
 def test_the_studys_own_pretrainings_are_found(a_pretraining, tmp_path, monkeypatch):
-    monkeypatch.setattr(candidates, "list_bundles", lambda: [])
+    monkeypatch.setattr(advice, "list_bundles", lambda: [])
     own = tmp_path / "study" / "work" / "pretrained"
     own.mkdir(parents=True)
     a_pretraining.rename(own / "profound")
@@ -310,3 +320,79 @@ def test_the_studys_own_pretrainings_are_found(a_pretraining, tmp_path, monkeypa
     assert len(found[0].cases) == 3
     with pytest.raises(DatasetError, match="none is installed"):
         find_checkpoints([], tmp_path / "elsewhere")
+
+
+TRAINED = {
+    "anatomy-segmentation": {"profound": {"steps": 2}, "provicnet": {"steps": 2}},
+    "classification": {"profound": {"steps": 2}},
+    "distortion-correction": {"profound": {"steps": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def a_finished_study(tmp_path_factory):
+    """The pretrainings are made; what the arms came to is written by hand."""
+    folder = tmp_path_factory.mktemp("study")
+    phantoms = {
+        "spacing_mm": [3.0, 3.0, 4.0],
+        "train": {"first_seed": 0, "count": 3},
+        "validation": {"first_seed": 1000, "count": 1},
+        "test": {"first_seed": 2000, "count": 3},
+    }
+    document = a_document(tasks=TRAINED, phantoms=phantoms, real=None)
+    for encoder in document["encoders"].values():
+        encoder["pretraining"]["phantoms"]["count"] = 3
+    config = write_config(folder, document)
+    sweep = prepared_sweep(folder / "grid", config)
+    for run in sweep.runs:
+        if run.arm == "pretraining":
+            run_one(run, sweep.config, sweep.workspace)
+    runs = [
+        RunRow(encoder, task, arm, 0, "dice", True, value, 2, 2, 1.0, 3, "c")
+        for number, (task, encoders) in enumerate(TRAINED.items())
+        for encoder in encoders
+        for arm, value in (("pretrained", 1.0 + number / 10), ("scratch", 1.0))
+    ]
+    write_tables(StudyTables(tuple(runs)), folder / "grid")
+    return folder / "grid"
+
+
+def test_every_pretrained_encoder_is_estimated_and_the_estimators_are_tried(
+    a_finished_study, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(estimators, "TRIAL_STEPS", 2)
+    out = tmp_path / "out"
+    assert main(["forecast", str(a_finished_study), "-o", str(out), "--json"]) == 0
+    rows = read_rows_if_any(out / ESTIMATES, EstimateRow)
+    pairs = [(encoder, task) for task, encoders in TRAINED.items() for encoder in encoders]
+    found = [(row.encoder, row.task, row.estimator) for row in rows]
+    assert found == [(*pair, name) for pair in pairs for name in estimators.ESTIMATORS]
+    assert all(math.isfinite(row.value) for row in rows)
+    names = [row.estimator for row in read_rows_if_any(out / FORECAST, ForecastRow)]
+    assert names == [*estimators.ESTIMATORS, "chosen", "constant"]
+    answer = json.loads(capsys.readouterr().out)
+    assert [row["estimator"] for row in answer["forecasts"]] == names
+    assert not (a_finished_study / "estimates.csv").exists()
+    phantoms = {path.name for path in (a_finished_study / "work" / "phantoms").iterdir()}
+    assert not any("phantom-002" in name for name in phantoms)  # no test case was used, or even made
+
+    monkeypatch.setattr(advice, "estimate", lambda *_: pytest.fail("it is there already"))
+    assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
+    assert read_rows_if_any(out / ESTIMATES, EstimateRow) == rows
+    assert "rank correlation" in capsys.readouterr().out
+
+    (a_finished_study / "runs.csv").rename(tmp_path / "runs.csv")  # as before any run was done
+    assert main(["forecast", str(a_finished_study), "-o", str(out), "--resume"]) == 0
+    assert (read_rows_if_any(out / ESTIMATES, EstimateRow), read_rows_if_any(out / FORECAST, ForecastRow)) == (rows, ())
+    assert "Too few tasks" in capsys.readouterr().out
+
+
+def test_training_cases_are_the_splits(a_finished_study):
+    config = read_config(a_finished_study / CONFIG)
+    studies = training_cases(config, "classification", Workspace(a_finished_study))
+    assert [study.case.id for study in studies] == ["phantom-0000", "phantom-0001", "phantom-0002"]
+
+
+def test_a_folder_without_a_study_is_told_so(tmp_path, capsys):
+    assert main(["forecast", str(tmp_path)]) == 1
+    assert "config.yaml" in capsys.readouterr().err
