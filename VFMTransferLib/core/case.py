@@ -12,11 +12,10 @@ from .volume import Volume
 
 @dataclass(frozen=True)
 class Case:
-    """The images of one case.
+    """The images of one case, each on the grid it was scanned on; ADC is in 1e-6 mm²/s.
 
     Attributes:
         id: Its name in reports; never a patient's name or identifier from DICOM.
-        volumes: Sequence → volume, each on the grid it was scanned on. ADC is in 1e-6 mm²/s.
         gland: Mask of the prostate, where somebody drew one; any grid.
         notes: What reading had to decide (b value computed, unit converted), for log and report.
     """
@@ -39,11 +38,7 @@ class Case:
         return tuple(s for s in Sequence if s in self.volumes)
 
     def require(self, sequences: Iterable[Sequence]) -> None:
-        """Raise unless the case has all of `sequences`.
-
-        Raises:
-            MissingSequenceError: One is lacking; the message names what is there.
-        """
+        """Raise MissingSequenceError unless the case has all of `sequences`."""
         wanted = list(sequences)
         lacking = [s for s in wanted if s not in self.volumes]
         if lacking:

@@ -20,10 +20,8 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_G
 
 @contextmanager
 def workers(scheduler: str | None, count: int) -> Iterator[Client]:
-    """Workers for as long as the context lasts; those of this machine end with it.
-
-    Args:
-        scheduler: Address of a cluster's, which has its own number; None for `count` processes of this machine.
+    """Workers for as long as the context lasts: of the cluster of `scheduler`, its address, as many as it has; where
+    that is None, `count` processes of this machine, which end with it.
 
     Raises:
         ClusterError: The cluster does not answer, or has no workers.

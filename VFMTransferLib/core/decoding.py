@@ -24,11 +24,7 @@ T = TypeVar("T")
 class Limits:
     """What a value must fulfill beside its type, as `Annotated[float, Limits(above=0)]`.
 
-    Attributes:
-        minimum, maximum, above: Of a number: at least, at most, more than.
-        pattern: Of a text: a regular expression for the whole of it.
-        min_length: Of a text, a list or an object.
-        words: What the value must be, in words, for messages.
+    `above` is exclusive; `pattern` is a regular expression for the whole text, and `words` states it in messages.
     """
 
     minimum: float | None = None
@@ -64,25 +60,17 @@ def from_json(kind: type[T], value: Any, where: str, *, every_key: bool = False)
     """A value of a type, from what JSON or YAML holds.
 
     Known are text, numbers, booleans, enumerations, `Literal`, unions, tuples (lists in JSON), `dict[str, X]`, `Any`,
-    `Annotated` with `Limits` or `OneOf`, and dataclasses of these. A field with a default may be left out; a key that
-    is no field is an error. A dataclass that a caller decoded by itself stays as it is.
-
-    Args:
-        where: What to call the value in messages.
-        every_key: Fields with a default must be given too.
+    `Annotated` with `Limits` or `OneOf`, and dataclasses of these. A field with a default may be left out unless
+    `every_key`; a key that is no field is an error. A dataclass that a caller decoded by itself stays as it is.
 
     Raises:
-        ValueError: The value is no such thing; the message names the key, what it must be, and what it is.
+        ValueError: The value is no such thing; the message names it by `where` and the key.
     """
     return _decode(kind, value, where, every_key)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The content of a JSON text; NaN and Infinity, which Python's reader takes for numbers, are refused.
-
-    Raises:
-        ValueError: It is no JSON.
-    """
+    """The content of a JSON text; ValueError where it is none, or has NaN or Infinity, which Python's reader takes."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"it holds {word}")

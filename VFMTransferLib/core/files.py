@@ -22,11 +22,8 @@ MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
-    Args:
-        overwrite: Replace what is there. Without it an existing folder that is not empty is an error.
-
     Raises:
-        OutputError: `folder` is taken, cannot be written, or the disk is full.
+        OutputError: `folder` is not empty and not to be overwritten, cannot be written, or the disk is full.
     """
     if not overwrite and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
         raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
@@ -62,11 +59,7 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, that replaces it when the block ends well.
-
-    Raises:
-        OutputError: The folder cannot be written, or the disk is full.
-    """
+    """A temporary path beside `path`, of the same suffix, that replaces it when the block ends well, or OutputError."""
     with writing(path):
         part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
         part.touch(exist_ok=False)
@@ -81,11 +74,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; its folder is made if need be.
-
-    Raises:
-        OutputError: The folder cannot be written, or the disk is full.
-    """
+    """Write a file whole or not at all (OutputError); its folder is made if need be."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as part:
@@ -94,11 +83,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence about `path`.
-
-    Raises:
-        OutputError: The disk is full, or the place cannot be written.
-    """
+    """Turn what the file system refuses (disk full, no permission) into an OutputError about `path`."""
     try:
         yield
     except OSError as error:
@@ -175,7 +160,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _replace_folder(work: Path, folder: Path) -> None:
-    """Move `work` to `folder`; an old folder there is set aside first and deleted last."""
+    """Move `work` to `folder`, from where an old folder is set aside first and deleted last."""
     if not folder.exists():
         work.rename(folder)
         return

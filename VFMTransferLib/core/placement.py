@@ -25,14 +25,13 @@ RIM_NOTE = "The region of interest is larger than what the network sees; look at
 
 @dataclass(frozen=True)
 class ZScore:
-    """Mean and standard deviation that a channel was normalized by."""
+    """Mean and (population) standard deviation that a channel was normalized by; of a constant, deviation 1."""
 
     mean: float = 0.0
     std: float = 1.0
 
     @classmethod
     def of(cls, voxels: np.ndarray) -> ZScore:
-        """Of the given voxels (population standard deviation); of a constant, deviation 1."""
         values = np.asarray(voxels, np.float64)
         return cls(float(values.mean()), float(values.std()) or 1.0)
 
@@ -48,12 +47,10 @@ class Prepared:
     """A network's input and the record of where it lies.
 
     Attributes:
-        array: Channels on the whole network grid (C, D, H, W), float32, normalized.
+        array: Channels on the whole network grid (C, D, H, W), float32, normalized by `scales`.
         geometry: The network grid.
         reference: Grid of the reference sequence as it was scanned; results come back here.
-        starts: First voxel (z, y, x) of each window; may lie outside the grid, where padding is.
-        patch: Voxels (D, H, W) of a window.
-        scales: How each channel was normalized.
+        starts: First voxel (z, y, x) of each window of `patch` (D, H, W); may lie outside the grid, where padding is.
         centered_on: `gland`, `region of interest`, `image`, or `whole volume`.
     """
 
@@ -80,16 +77,21 @@ class Prepared:
 def to_reference(
     array: np.ndarray, prepared: Prepared, name: str, *, fill: float = 0.0, target: Geometry | None = None
 ) -> Volume:
-    """An output of the network (D, H, W) on `prepared.region`, put on the grid of the reference sequence, linearly.
+    """An output (D, H, W) on `prepared.region`, linearly on the grid of the reference sequence or of `target`.
 
-    Args:
-        fill: Value outside of what the network saw.
-        target: Another grid to come back to.
+    Outside of what the network saw is `fill`. The grid's outermost voxels may lie up to half a network voxel beyond the
+    network's: they belong to the field of view, so that where it ends the output is continued by one voxel.
     """
     target = prepared.reference if target is None else target
     region = prepared.region
     if not region.equals(target):
-        array, region = _continued(array, prepared)
+        start, size = prepared.box
+        before = [int(s == 0) for s in start]
+        after = [int(s + n == whole) for s, n, whole in zip(start, size, prepared.geometry.shape, strict=True)]
+        array = np.pad(array, list(zip(before, after, strict=True)), mode="edge")
+        z, y, x = (s - b for s, b in zip(start, before, strict=True))
+        depth, height, width = array.shape
+        region = prepared.geometry.crop((x, y, z), (width, height, depth))
     return Volume(array.astype(np.float32, copy=False), region, name).resample_to(target, fill=fill)
 
 
@@ -105,27 +107,11 @@ def is_cut(marked: Volume, prepared: Prepared) -> bool:
     return bool((goes_on_before & first).any() or (goes_on_after & last).any())
 
 
-def _continued(array: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, Geometry]:
-    """The values and their grid, one voxel larger where the field of view ends.
-
-    The reference's outermost voxels may lie up to half a network voxel beyond the network's; they belong to
-    the field of view and must not become background. Inside the field of view nothing is added.
-    """
-    start, size = prepared.box
-    before = [int(s == 0) for s in start]
-    after = [int(s + n == whole) for s, n, whole in zip(start, size, prepared.geometry.shape, strict=True)]
-    padded = np.pad(array, list(zip(before, after, strict=True)), mode="edge")
-    z, y, x = (s - b for s, b in zip(start, before, strict=True))
-    depth, height, width = padded.shape
-    return padded, prepared.geometry.crop((x, y, z), (width, height, depth))
-
-
 def centered_start(size: IntTriple, patch: IntTriple, center: tuple[float, float, float] | None = None) -> IntTriple:
-    """First voxel of one window of `patch` voxels.
+    """First voxel of one window of `patch` voxels, around `center`, a continuous index, but inside where it fits.
 
-    Without `center` this is the published crop: size // 2 - patch // 2, and along an axis shorter than the
-    patch padding of width // 2 before. With `center`, a continuous index, the window lies around it, moved inwards
-    so that no tissue is given up for padding.
+    Without `center` this is the published crop: size // 2 - patch // 2. Along an axis shorter than the patch half of
+    the padding comes before.
     """
     middle = [n // 2 for n in size] if center is None else [round(c) for c in center]
     start = [
@@ -210,7 +196,7 @@ def covered_box(size: IntTriple, starts: tuple[IntTriple, ...], patch: IntTriple
 def _overlap(
     size: tuple[int, ...], start: tuple[int, ...], patch: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a window meets the volume: slices of the volume, and the same voxels' slices of the window."""
+    """Slices of the volume where a window meets it, and the same voxels' slices of the window."""
     first = [max(s, 0) for s in start]
     end = [max(min(s + p, n), f) for s, p, n, f in zip(start, patch, size, first, strict=True)]
     in_volume = tuple(slice(f, e) for f, e in zip(first, end, strict=True))
@@ -227,11 +213,7 @@ class Bounds:
 
     @classmethod
     def of(cls, roi: Volume, grid: Geometry) -> Bounds:
-        """Of a mask on any grid, as far as it lies inside `grid`.
-
-        Raises:
-            ImageError: The mask is empty, or lies outside.
-        """
+        """Of a mask on any grid, as far as it lies inside `grid`; ImageError where it is empty or outside."""
         voxels = np.argwhere(roi.array > 0)
         if len(voxels) == 0:
             raise ImageError("The region of interest must hold at least one voxel, but is empty. Draw it again.")
@@ -274,11 +256,7 @@ def confine(probabilities: dict[str, Volume], roi: Volume) -> dict[str, Volume]:
 
 
 def within_roi(case: Case, reference: Volume, roi: Volume) -> tuple[Case, Volume]:
-    """A case and its truth within the region alone, so that no network is measured where it was not to mark.
-
-    Returns:
-        The case, whose notes state so, and the label map with 0 outside the region.
-    """
+    """A case, whose notes state it, and its truth with 0 outside the region, where no network was to mark."""
     inside = _inside(roi, reference.geometry)
     confined = reference.with_array(np.where(inside, reference.array, reference.array.dtype.type(0)))
     return replace(case, notes=(*case.notes, REFERENCE_NOTE)), confined

@@ -55,14 +55,13 @@ class Provenance:
     """Which weights predicted, how, and how long it took.
 
     Attributes:
-        bundle: Its name.
         arm: `pretrained`, `scratch` or empty.
-        sha256: Checksum of the weights.
+        sha256: Of the weights.
         runtime, device, precision: For example `onnx`, `cpu`, `fp32`.
-        versions: Package → version.
-        seconds: Stage → seconds.
+        versions: Of packages.
+        seconds: Of each stage.
         notes: What was decided on the way, in sentences.
-        options: What was asked for: crop, threshold (None is the network's own), only_cspca, phase_axis.
+        options: Crop, threshold (None is the network's own), only_cspca, phase_axis.
     """
 
     bundle: str
@@ -78,7 +77,6 @@ class Provenance:
     options: dict[str, str | float | bool | None] = field(default_factory=dict)
 
     def with_notes(self, *notes: str) -> Provenance:
-        """The same with sentences added."""
         return replace(self, notes=(*self.notes, *notes))
 
 
@@ -89,13 +87,13 @@ class Result:
     Attributes:
         label_values: Label name → value in `labels`; 0 is background.
         labels: Label map (uint8) on the grid of the task's reference sequence.
-        probabilities: Label name → probability (float32) on the same grid.
+        probabilities: Label name → probability (float32) on that grid.
         images: Output name (file stem, as `t2w-super-resolved`) → volume.
         displacement_mm: (D, H, W, 3) LPS millimeters on the grid of the first image, or None. A point p of the
             corrected image shows what lay at p + displacement in the distorted one.
-        class_probabilities: Class name → probability, for classification; they add up to 1.
+        class_probabilities: Of classification; they add up to 1.
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states whose reading it is.
-        volumes_ml: Structure → milliliters; for anatomy also `prostate`, all labels together.
+        volumes_ml: Of structures; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
         gland: The prostate's size and PSA density, where its mask is known.
     """

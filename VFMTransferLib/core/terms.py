@@ -51,15 +51,7 @@ class Code:
 
 @dataclass(frozen=True)
 class LabelTerm:
-    """How a label is shown and coded.
-
-    Attributes:
-        title: The segment's name as a radiologist reads it.
-        color: Red, green and blue, each 0..255.
-        category: SNOMED CT category of the segmented property.
-        type: SNOMED CT type of the segmented property.
-        region: Anatomic region, for findings that lie in one.
-    """
+    """How a label is shown (color: red, green, blue, 0..255) and coded (SNOMED CT; `region` for findings in one)."""
 
     title: str
     color: tuple[int, int, int]

@@ -97,10 +97,9 @@ class Geometry:
         )
 
     def with_spacing(self, spacing_mm: Triple) -> Geometry:
-        """The same field of view, origin and axes at another spacing; size max(round(n·old/new), 1).
+        """The same field of view and axes at another spacing; size max(round(n·old/new), 1).
 
-        The origin (center of the first voxel) stays, as in the preparation that the published
-        networks were trained on.
+        The origin (center of the first voxel) stays, as in the preparation that the published networks were trained on.
         """
         size = tuple(
             max(round(n * old / new), 1) for n, old, new in zip(self.size, self.spacing_mm, spacing_mm, strict=True)
@@ -128,12 +127,9 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels and where they lie.
+    """Voxels (D, H, W), treated as read-only, and where they lie.
 
-    Attributes:
-        array: Voxels (D, H, W). Treated as read-only: every method gives a new volume.
-        geometry: The grid.
-        name: What to call it in messages; never a path or a patient's name.
+    `name` is for messages; never a path or a patient's name.
     """
 
     array: np.ndarray
@@ -146,7 +142,6 @@ class Volume:
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, name: str = "image") -> Volume:
-        """Wrap a 3D scalar SimpleITK image."""
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
             raise ValueError("A volume must be three-dimensional with one value a voxel.")
         geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
@@ -170,20 +165,13 @@ class Volume:
         return int(np.count_nonzero(self.array)) * self.geometry.voxel_volume_ml
 
     def to_nearest_lps(self) -> Volume:
-        """Permute and flip the axes so that x, y, z run nearest to Left, Posterior, Superior.
-
-        No voxel is interpolated; an oblique grid stays oblique.
-        """
+        """Axes permuted and flipped so that x, y, z run nearest to L, P, S; an oblique grid stays oblique."""
         if self.geometry.orientation == "LPS":
             return self
         return Volume.from_sitk(sitk.DICOMOrient(self.to_sitk(), "LPS"), self.name)
 
     def resample_to(self, geometry: Geometry, interpolation: str = "linear", fill: float = 0.0) -> Volume:
-        """The voxels at the positions of another grid; `fill` outside this field of view.
-
-        Args:
-            interpolation: `nearest` for labels, `linear` or `bspline` for images.
-        """
+        """The voxels at the positions of another grid, by `nearest`, `linear` or `bspline`; `fill` outside."""
         if geometry.equals(self.geometry):
             return self
         image = self.to_sitk()
