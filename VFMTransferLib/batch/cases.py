@@ -1,32 +1,43 @@
-"""One case of a batch: what is missing is made, and what fails becomes a sentence.
+"""One case of a batch: what is missing is made, what fails becomes a sentence, and its rows in `summary.csv`.
 
 Whether a result is there is proved by the files themselves, so that a batch that was stopped, however rudely, resumes.
 """
 
 from __future__ import annotations
 
+import csv
+import itertools
+import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import writing
+from ..core.files import atomic_file, writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case
 from ..io.results import RESULT, save_result
-from .summary import COMPARISON, Row, Status, read_json, read_row
+from ..tasks import TASKS
 
+Status = Literal["done", "failed", "waiting"]
+Value = float | int | str | None
 # Receives how far the case is: number of the bundle, stage, fraction of its work that is done.
 OnArm = Callable[[int, str, float], None]
 
+SUMMARY = "summary.csv"
+COMPARISON = "comparison.json"
+BETWEEN_ARMS = "a-b"
+_SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
+_DECIMALS = 6
 _LEFTOVERS = (".*.part", ".*.old", ".part-*")  # of files and folders in the making, where a process was killed
 _SHORT = 200  # characters of an unexpected error's text
 
@@ -34,14 +45,37 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class BatchCase:
-    """One case and all bundles.
+class Row:
+    """One case, by its folder's name, and one bundle.
 
     Attributes:
-        source: The case's folder.
-        folder: Where its results go, a folder for each bundle.
-        bundles: The networks; two of one task are compared.
-        options: How they are run; `auto` agrees with any runtime, device and precision.
+        arm: `pretrained`, `scratch` or empty.
+        sha256: The first digits of the weights' checksum.
+        status: Whether its results are there; `waiting` before its turn.
+        message: Why it failed.
+        values: Column → number. Those that begin with `a-b` are how far both arms agree, not whether either is correct.
+    """
+
+    case: str
+    bundle: str
+    arm: str
+    sha256: str
+    task: str
+    status: Status
+    message: str = ""
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def cells(self) -> dict[str, Value]:
+        about = {name: value for name, value in asdict(self).items() if name != "values"}
+        rounded = {n: round(v, _DECIMALS) if isinstance(v, float) else v for n, v in self.values.items()}
+        return {**about, **rounded}
+
+
+@dataclass(frozen=True)
+class BatchCase:
+    """The case of the folder `source` and all bundles, whose results go into a folder each in `folder`.
+
+    Two bundles of one task are compared. With results of before any option `auto` agrees.
     """
 
     source: Path
@@ -60,7 +94,7 @@ class BatchCase:
 
     def _has_result(self, bundle: Bundle) -> bool:
         folder = self.folder / bundle.name
-        document = read_json(folder / RESULT)
+        document = _read_json(folder / RESULT)
         if document is None or document.get("options") != self.options.recorded:
             return False
         model = document.get("model", {})
@@ -72,22 +106,17 @@ class BatchCase:
 
     @cached_property
     def _newest_image_s(self) -> float:
-        """When the case's newest file was written, in seconds since the epoch; 0 where there is none.
-
-        Read once, since a case may be a thousand files on a slow disk.
-        """
+        # Read once, since a case may be a thousand files on a slow disk.
         return max((file.stat().st_mtime for file in self.source.rglob("*") if file.is_file()), default=0.0)
 
     @property
     def is_done(self) -> bool:
         """Whether all results are there, and of a pair a comparison that is no older than they are."""
-        if self.missing:
-            return False
+        if self.missing or not self.is_pair:
+            return not self.missing
         comparison = self.folder / COMPARISON
-        if not self.is_pair:
-            return True
         written = [(self.folder / bundle.name / RESULT).stat().st_mtime for bundle in self.bundles]
-        return read_json(comparison) is not None and comparison.stat().st_mtime >= max(written)
+        return _read_json(comparison) is not None and comparison.stat().st_mtime >= max(written)
 
     @property
     def is_pair(self) -> bool:
@@ -96,16 +125,30 @@ class BatchCase:
     def rows(self, messages: dict[str, str] | None = None) -> list[Row]:
         """A row for each bundle; `messages` explains those that failed just now."""
         missing, messages = self.missing, messages or {}
-
-        def status(bundle: Bundle) -> Status:
-            return "failed" if bundle.name in messages else "waiting" if bundle in missing else "done"
-
-        return [read_row(self.folder, self.name, b, status(b), messages.get(b.name, "")) for b in self.bundles]
+        rows = []
+        for bundle in self.bundles:
+            status: Status = "failed" if bundle.name in messages else "waiting" if bundle in missing else "done"
+            values: dict[str, Value] = {}
+            if status == "done":
+                values = _numbers(_read_json(self.folder / bundle.name / RESULT) or {})
+                for one in (_read_json(self.folder / COMPARISON) or {}).get("measures", []):
+                    if one["between"] == BETWEEN_ARMS:
+                        values[f"{BETWEEN_ARMS} {one['measure']} {one['subject']}"] = one["value"]
+            arm, short = str(bundle.arm or ""), bundle.weights_sha256[:_SHOWN_DIGITS]
+            message = messages.get(bundle.name, "")
+            rows.append(Row(self.name, bundle.name, arm, short, str(bundle.spec.task), status, message, values))
+        return rows
 
     def run(self, networks: LoadedNetworks, on_arm: OnArm) -> dict[str, str]:
         """Make what is missing; name of a bundle → why it failed."""
         missing, failures = self.missing, _Failures(networks)
-        self._remove_leftovers()
+        # What a killed process left half-written, and a comparison of results that are made again.
+        comparison = self.folder / COMPARISON
+        with writing(self.folder):
+            for path in itertools.chain.from_iterable(map(self.folder.glob, _LEFTOVERS)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            comparison.unlink(missing_ok=True)
+            comparison.with_suffix(".csv").unlink(missing_ok=True)
         with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
             case = read_case(self.source)
@@ -138,22 +181,11 @@ class BatchCase:
         options = self.options
         return networks.open(bundle, runtime=options.runtime, device=options.device, precision=options.precision)
 
-    def _remove_leftovers(self) -> None:
-        """Remove what a killed process left half-written, and a comparison of results that are made again."""
-        with writing(self.folder):
-            for pattern in _LEFTOVERS:
-                for path in self.folder.glob(pattern):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            (self.folder / COMPARISON).unlink(missing_ok=True)
-            (self.folder / COMPARISON).with_suffix(".csv").unlink(missing_ok=True)
-
 
 class _Failures:
-    """Why bundles failed on one case, in sentences.
+    """Why bundles failed on one case, in sentences by their names; the first failure counts.
 
-    Attributes:
-        networks: They are released where memory ran out, so that the next case may fit.
-        messages: Name of a bundle → sentence; the first failure counts.
+    Networks are released where memory ran out, so that the next case may fit.
     """
 
     def __init__(self, networks: LoadedNetworks) -> None:
@@ -162,7 +194,6 @@ class _Failures:
 
     @contextmanager
     def collected_for(self, *bundles: Bundle) -> Iterator[None]:
-        """Take what fails inside as a failure of some bundles, and go on after it."""
         try:
             with memory_checked():
                 yield
@@ -176,3 +207,36 @@ class _Failures:
                 sentence = f"An unexpected error stopped this case ({text}). Run it alone, and report the details."
             for bundle in bundles:
                 self.messages.setdefault(bundle.name, sentence)
+
+
+def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
+    """Write the rows of all cases into a batch's output; a column that some rows lack is empty there."""
+    cells = [row.cells() for of_case in rows.values() for row in of_case]
+    columns = dict.fromkeys(name for row in cells for name in row)
+    with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(cells)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is none that can be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _numbers(result: dict[str, Any]) -> dict[str, Value]:
+    """The numbers of a `result.json`."""
+    lesions = result.get("lesions", [])
+    values: dict[str, Value] = {"seconds": round(sum(result.get("seconds", {}).values()), 2)}
+    values |= {f"volume_ml {name}": volume for name, volume in result.get("volumes_ml", {}).items()}
+    task = TASKS.get(result.get("task", ""))
+    if task is not None and task.finds_lesions:
+        values["lesions"] = len(lesions)
+        values["largest_lesion_ml"] = max((lesion["volume_ml"] for lesion in lesions), default=0.0)
+        values["highest_confidence"] = max((lesion["confidence"] for lesion in lesions), default=None)
+    probabilities = {**result.get("class_probabilities", {}), **result.get("derived_probabilities", {})}
+    return values | {f"probability {name}": probability for name, probability in probabilities.items()}

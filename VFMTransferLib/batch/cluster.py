@@ -21,11 +21,10 @@ from ..core.machine import memory_bytes
 from ..inference.predict import PredictOptions, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases
-from .cases import BatchCase
-from .summary import SUMMARY, Row, write_summary
+from .cases import BatchCase, Row, write_summary
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 _SHARE_OF_MEMORY = 4  # a worker keeps networks up to this part of it, since there may be several on a machine
 
@@ -43,15 +42,14 @@ def run_batch_on_workers(
 ) -> list[Row]:
     """Run networks on each case of a folder, each on whichever worker is free; otherwise as `batch.run_batch`.
 
+    Every worker must see the folders, and those of the bundles, under the same paths.
+
     Args:
-        cases_folder, output, bundles, options, task: As there; every worker must see the folders, and those of the
-            bundles, under the same paths.
         scheduler: Address of a cluster; None for `count` processes of this machine.
         on_case: Receives each case as it is finished with; `case` counts these.
 
     Raises:
         ClusterError: The cluster does not answer, or does not see the folders.
-        DatasetError, BundleError, RuntimeUnavailableError, OutputError: As there.
     """
     found = [as_bundle(bundle) for bundle in bundles]
     found = [replace(bundle, folder=bundle.folder.absolute()) for bundle in found]
@@ -64,19 +62,16 @@ def run_batch_on_workers(
         if on_case is not None:
             on_case(CaseReport(case.name, next(number), len(cases), outcome, message))
 
-    def save() -> None:
-        write_summary([row for of_case in rows.values() for row in of_case], output / SUMMARY)
-
     for case in cases:
         if case not in left:
             report(case, "skipped")
-    save()
+    write_summary(rows, output)
     if left:
         with workers(scheduler, min(count, len(left))) as client:
             _require_ready(client, left[0])
             for case, messages in _finished(client, left):
                 rows[case.name] = case.rows(messages)
-                save()
+                write_summary(rows, output)
                 report(case, "failed" if messages else "done", next(iter(messages.values()), ""))
     return [row for of_case in rows.values() for row in of_case]
 
@@ -84,25 +79,22 @@ def run_batch_on_workers(
 def _finished(client: Client, cases: Sequence[BatchCase]) -> Iterable[tuple[BatchCase, dict[str, str]]]:
     """Each case as it comes, and of its bundles that failed why."""
     from distributed import as_completed
+    from distributed.scheduler import KilledWorker
 
     futures = {client.submit(_work, case, pure=False): case for case in cases}
     try:
         for future in as_completed(futures):
-            yield futures[future], _messages(future, futures[future])
+            if future.status == "cancelled":
+                raise ClusterError("The connection to the cluster's scheduler was lost. Run it again to go on.")
+            case = futures[future]
+            try:
+                messages = future.result()
+            except KilledWorker:
+                text = f"Its worker died {MAX_DEATHS + 1} times, perhaps for want of memory."
+                messages = {bundle.name: text for bundle in case.bundles}
+            yield case, messages
     finally:
         client.cancel(list(futures))
-
-
-def _messages(future: Future, case: BatchCase) -> dict[str, str]:
-    from distributed.scheduler import KilledWorker
-
-    if future.status == "cancelled":
-        raise ClusterError("The connection to the cluster's scheduler was lost. Run it again to go on.")
-    try:
-        return future.result()
-    except KilledWorker:
-        text = f"Its worker died {MAX_DEATHS + 1} times, perhaps for want of memory."
-        return {bundle.name: text for bundle in case.bundles}
 
 
 @functools.cache
@@ -112,14 +104,13 @@ def _networks() -> LoadedNetworks:
 
 
 def _work(case: BatchCase) -> dict[str, str]:
-    """On a worker: make what is missing of a case."""
     messages = case.run(_networks(), lambda _arm, _stage, _fraction: None)
     _networks().make_room()
     return messages
 
 
 def _open(case: BatchCase) -> None:
-    """On a worker: load the networks, so that one that cannot run here is known before hours of work."""
+    """Load the networks, so that one that cannot run on a worker is known before hours of work."""
     for bundle in case.bundles:
         with memory_checked():
             case.open(bundle, _networks())

@@ -1,6 +1,6 @@
 """The command line: `vfm-transfer COMMAND`.
 
-One file a command: `add_parser` has its options, `run` does it; a new one needs its file and its place in `COMMANDS`.
+A command is a function that adds its parser, and one that does it; a new one needs its place in `COMMANDS`.
 
 Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 stopped by Ctrl-C.
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
@@ -19,24 +19,24 @@ from types import FrameType
 
 from ..core import __version__
 from ..core.terms import RESEARCH_USE
-from . import (
-    advise,
-    compare,
-    data,
-    demo,
-    doctor,
-    finetune,
-    forecast,
-    models,
-    phantom,
-    predict,
-    pretrain,
-    savings,
-    study,
-)
+from . import compare, data, models, predict, study, training
 from .shared import require_address_space, sentence
 
-COMMANDS = (demo, predict, compare, models, data, finetune, pretrain, advise, study, forecast, savings, phantom, doctor)
+COMMANDS = (
+    compare.add_demo,
+    predict.add_predict,
+    compare.add_compare,
+    models.add_models,
+    data.add_data,
+    training.add_finetune,
+    training.add_pretrain,
+    study.add_advise,
+    study.add_study,
+    study.add_forecast,
+    study.add_savings,
+    data.add_phantom,
+    models.add_doctor,
+)
 DONE, FAILED, STOPPED, TERMINATED = 0, 1, 130, 143
 
 
@@ -45,7 +45,6 @@ class _TerminatedError(BaseException):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each command's file adds its own."""
     parser = argparse.ArgumentParser(
         prog="vfm-transfer",
         description="Run prostate MRI foundation-model networks, and compare the pretrained with the from-scratch one.",
@@ -53,19 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for add_parser in COMMANDS:
+        add_parser(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command, by the process's arguments if `argv` is None, and return the exit code.
 
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        The exit code. Wrong usage leaves by `SystemExit(2)`, as argparse does.
+    Wrong usage leaves by `SystemExit(2)`, as argparse does.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -99,12 +94,12 @@ def _ending_cleanly() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _TerminatedError

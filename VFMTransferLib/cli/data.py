@@ -1,15 +1,16 @@
-"""`vfm-transfer data check`: is a data set fit?"""
+"""`vfm-transfer data check`: is a data set fit? `vfm-transfer phantom`: synthetic cases with their truth."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import DatasetError
 from ..tasks import DEFAULT_TASK
-from .shared import Commands, add_command, add_json, add_task, print_json, progress_bar
+from .shared import Commands, add_command, add_json, add_output, add_task, print_answer, progress_bar
 
 if TYPE_CHECKING:
     from ..training.check import DataReport
@@ -18,31 +19,27 @@ _MARKS = {"error": "ERROR", "warning": "check", "note": "note"}
 _SHOWN = 6
 
 
-def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "data", "Check a data set before training on it")
+def add_data(commands: Commands) -> None:
+    parser = add_command(commands, "data", "Check a data set before training on it", None)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = add_command(actions, "check", "Check sequences, spacing, units, labels, duplicates and leakage")
+    summary = "Check sequences, spacing, units, labels, duplicates and leakage"
+    check = add_command(actions, "check", summary, run_check)
     check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder for each case, or train/validation/test")
     add_task(check, help=f"what the data are for (default: {DEFAULT_TASK})")
     add_json(check)
-    check.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> None:
+def run_check(args: argparse.Namespace) -> None:
     from ..training.check import check_data
 
     with progress_bar() as on_progress:
         report = check_data(args.folder, args.task or DEFAULT_TASK, on_progress)
-    if args.json:
-        print_json(document(report))
-    else:
-        print("\n".join(lines(report)))
+    print_answer(args, _document(report), _lines(report))
     if not report.is_fit:
         raise DatasetError("The data are not fit yet: correct what is marked ERROR, or leave those cases out.")
 
 
-def document(report: DataReport) -> dict[str, object]:
-    """The report as JSON takes it."""
+def _document(report: DataReport) -> dict[str, object]:
     cases = [
         {
             "name": case.name,
@@ -56,22 +53,47 @@ def document(report: DataReport) -> dict[str, object]:
     return {"fit": report.is_fit, "cases": cases, "findings": [asdict(finding) for finding in report.findings]}
 
 
-def lines(report: DataReport) -> list[str]:
+def _lines(report: DataReport) -> list[str]:
     """The report for people: what is worst first, and what several cases share in one line."""
     shown = []
-    counts = dict.fromkeys(_MARKS, 0)
     for severity, mark in _MARKS.items():
         cases_of: dict[str, list[str]] = {}
         for finding in report.findings:
             if finding.severity == severity:
                 cases_of.setdefault(finding.sentence, []).append(finding.case)
-                counts[severity] += 1
-        shown += [f"{mark}: {_named(cases)}{sentence}" for sentence, cases in cases_of.items()]
-    total = f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to check."
-    return [*shown, total]
+        for sentence, cases in cases_of.items():
+            names = [case for case in cases if case]
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            shown.append(f"{mark}: " + (f"{', '.join(names[:_SHOWN])}{more}: " if names else "") + sentence)
+    counts = Counter(finding.severity for finding in report.findings)
+    return [*shown, f"{len(report.cases)} cases read; {counts['error']} errors, {counts['warning']} to check."]
 
 
-def _named(cases: list[str]) -> str:
-    names = [case for case in cases if case]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}: " if names else ""
+def add_phantom(commands: Commands) -> None:
+    summary = "Write synthetic multiparametric cases with their exact truth"
+    parser = add_command(commands, "phantom", summary, run_phantom)
+    parser.add_argument("-n", "--number", type=int, default=1, metavar="N", help="how many (default: 1)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the first; the next has S+1 (default: 0)"
+    )
+    parser.add_argument(
+        "--full-resolution",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also write the T2w with twice the matrix; most of the time goes there",
+    )
+    add_output(parser, "folder for the cases, one folder each")
+    add_json(parser)
+
+
+def run_phantom(args: argparse.Namespace) -> None:
+    if args.number < 1:
+        args.parser.error(f"-n must be 1 or more, got {args.number}")
+    if args.seed < 0:
+        args.parser.error(f"--seed must be 0 or more, got {args.seed}")
+    from ..phantom import make_phantoms
+
+    with progress_bar() as on_progress:
+        folders = make_phantoms(args.number, args.seed, args.output, on_progress, full_resolution=args.full_resolution)
+    names = [str(folder) for folder in folders]
+    print_answer(args, {"phantoms": names}, names)

@@ -1,4 +1,6 @@
-"""`vfm-transfer models`: list, show, import, check, export-onnx, fetch, remove."""
+"""`vfm-transfer models`: list, show, import, check, export-onnx, fetch, remove networks; `vfm-transfer doctor`: what
+this machine has, and what would run where.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.terms import Sequence
-from .shared import Commands, add_command, add_json, add_output, print_json, progress_bar
+from .shared import Commands, add_command, add_json, add_output, print_answer, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
 
 
-def add_parser(commands: Commands) -> None:
+def add_models(commands: Commands) -> None:
     parser = commands.add_parser("models", help="List, show, import, export, fetch and remove networks")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_list(actions)
-    _add_show(actions)
-    _add_import(actions)
-    _add_check(actions)
-    _add_export(actions)
-    _add_fetch(actions)
-    _add_remove(actions)
+    summary = "List the bundles on this machine, and what is wrong with broken ones"
+    add_json(add_command(actions, "list", summary, run_list))
 
-
-def _add_list(actions: Commands) -> None:
-    parser = add_command(actions, "list", "List the bundles on this machine, and what is wrong with broken ones")
-    add_json(parser)
-    parser.set_defaults(run=run_list)
-
-
-def _add_show(actions: Commands) -> None:
-    parser = add_command(actions, "show", "Show the record of one bundle")
+    parser = add_command(actions, "show", "Show the record of one bundle", run_show)
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
     add_json(parser)
-    parser.set_defaults(run=run_show)
 
-
-def _add_import(actions: Commands) -> None:
-    parser = add_command(actions, "import", "Make a bundle of the authors' own files, or copy a bundle")
+    parser = add_command(actions, "import", "Make a bundle of the authors' own files, or copy a bundle", run_import)
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="checkpoint(s), or a bundle's zip or folder"
     )
-    add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
     _add_importing(parser)
     parser.add_argument(
         "--keep-fusion-streams",
@@ -53,38 +38,27 @@ def _add_import(actions: Commands) -> None:
         help="keep the fusion file's own first blocks instead of those of the three sequence networks",
     )
     add_json(parser)
-    parser.set_defaults(run=run_import)
 
-
-def _add_check(actions: Commands) -> None:
-    parser = add_command(actions, "check", "Check a bundle's files against their checksums")
+    parser = add_command(actions, "check", "Check a bundle's files against their checksums", run_check)
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
-    parser.set_defaults(run=run_check)
 
-
-def _add_export(actions: Commands) -> None:
-    parser = add_command(actions, "export-onnx", "Add the ONNX graph to a bundle, so that it runs without PyTorch")
+    summary = "Add the ONNX graph to a bundle, so that it runs without PyTorch"
+    parser = add_command(actions, "export-onnx", summary, run_export)
     parser.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
-    parser.set_defaults(run=run_export)
 
-
-def _add_fetch(actions: Commands) -> None:
-    parser = add_command(actions, "fetch", "Fetch a bundle or a checkpoint by https, check it, and import it")
+    summary = "Fetch a bundle or a checkpoint by https, check it, and import it"
+    parser = add_command(actions, "fetch", summary, run_fetch)
     parser.add_argument("url", metavar="URL", help="https address of a zip or a checkpoint")
     parser.add_argument("--sha256", required=True, metavar="HEX", help="checksum that the publisher states")
     parser.add_argument("--accept-license", action="store_true", help="accept the license that is shown")
-    add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
     _add_importing(parser)
-    parser.set_defaults(run=run_fetch)
 
-
-def _add_remove(actions: Commands) -> None:
-    parser = add_command(actions, "remove", "Delete one of your own bundles; shipped ones stay")
+    parser = add_command(actions, "remove", "Delete one of your own bundles; shipped ones stay", run_remove)
     parser.add_argument("bundle", metavar="NAME", help="name of a bundle")
-    parser.set_defaults(run=run_remove)
 
 
 def _add_importing(parser: argparse.ArgumentParser) -> None:
+    add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
     parser.add_argument("--name", metavar="NAME", help="the bundle's name (default: of the folder, or of the network)")
     parser.add_argument(
         "--sequence", choices=[str(s) for s in Sequence], help="of a ProViCNet file whose name does not state it"
@@ -116,23 +90,18 @@ def run_show(args: argparse.Namespace) -> None:
     from ..bundles.catalog import find_bundle
 
     bundle = find_bundle(args.bundle)
-    if args.json:
+    if args.json or not bundle.card_path.is_file():
         print_json(_facts(bundle))
-    elif bundle.card_path.is_file():
+    else:
         print(bundle.card_path.read_text(encoding="utf-8"))
         print(f"Folder: {bundle.folder}")
-    else:
-        print_json(_facts(bundle))
 
 
 def run_import(args: argparse.Namespace) -> None:
     from ..bundles.importing import import_files
 
     bundle = import_files(args.files, args.output, keep_fusion_streams=args.keep_fusion_streams, **_importing(args))
-    if args.json:
-        print_json(_facts(bundle))
-    else:
-        _print_new(bundle)
+    print_answer(args, _facts(bundle), _new(bundle))
 
 
 def run_check(args: argparse.Namespace) -> None:
@@ -164,7 +133,7 @@ def run_fetch(args: argparse.Namespace) -> None:
         bundle = fetch_bundle(
             args.url, args.sha256, args.output, accept_license=accept, on_progress=on_progress, **_importing(args)
         )
-    _print_new(bundle)
+    print("\n".join(_new(bundle)))
 
 
 def run_remove(args: argparse.Namespace) -> None:
@@ -178,13 +147,11 @@ def _importing(args: argparse.Namespace) -> dict[str, Any]:
     return {"export": not args.no_onnx, **{name: getattr(args, name) for name in names}}
 
 
-def _print_new(bundle: Bundle) -> None:
-    task = bundle.spec.task or "a start for fine-tuning"
-    print(f"{bundle.name}: {bundle.title}, {task}\n{bundle.folder}")
+def _new(bundle: Bundle) -> list[str]:
+    return [f"{bundle.name}: {bundle.title}, {bundle.spec.task or 'a start for fine-tuning'}", str(bundle.folder)]
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
-    """A bundle as JSON takes it."""
     from ..bundles.metadata import vfm_transfer_block
 
     return {
@@ -195,3 +162,15 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "folder": str(bundle.folder),
         "onnx": bundle.onnx_path.is_file(),
     }
+
+
+def add_doctor(commands: Commands) -> None:
+    summary = "Show what this machine has, what would run where, and why not"
+    add_json(add_command(commands, "doctor", summary, run_doctor))
+
+
+def run_doctor(args: argparse.Namespace) -> None:
+    from ..inference import doctor
+
+    report = doctor.inspect()
+    print_answer(args, report, [doctor.describe(report)])

@@ -15,7 +15,7 @@ from .shared import (
     add_task,
     given_case,
     predict_options,
-    print_json,
+    print_answer,
     progress_bar,
     require_images,
 )
@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 SHOWN_LESIONS = 10
 
 
-def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "predict", "Run one network on one case, or networks on each case of a folder")
+def add_predict(commands: Commands) -> None:
+    summary = "Run one network on one case, or networks on each case of a folder"
+    parser = add_command(commands, "predict", summary, run_predict)
     parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a case: files by role, or DICOM")
     parser.add_argument(
-        "--cohort",
-        type=Path,
-        metavar="FOLDER",
-        help="instead of CASE: a folder of cases; a stopped batch resumes",
+        "--cohort", type=Path, metavar="FOLDER", help="instead of CASE: a folder of cases; a stopped batch resumes"
     )
     parser.add_argument(
         "--bundle",
@@ -51,19 +49,9 @@ def add_parser(commands: Commands) -> None:
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")
     add_prediction(parser)
     add_json(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> None:
-    _check_usage(args)
-    if args.cohort is not None:
-        _run_cohort(args)
-    else:
-        _run_one(args)
-
-
-def _check_usage(args: argparse.Namespace) -> None:
-    """Leave with wrong usage where the options do not fit each other."""
+def run_predict(args: argparse.Namespace) -> None:
     if args.cohort is None:
         require_images(args, args.case)
         if args.scheduler or args.workers:
@@ -76,6 +64,10 @@ def _check_usage(args: argparse.Namespace) -> None:
         args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
     elif args.psa is not None:
         args.parser.error("--psa belongs to one case; give a CASE with it")
+    if args.cohort is None:
+        _run_one(args)
+    else:
+        _run_cohort(args)
 
 
 def _run_one(args: argparse.Namespace) -> None:
@@ -92,15 +84,13 @@ def _run_one(args: argparse.Namespace) -> None:
     with output_folder(args.output) as folder, progress_bar() as on_progress:
         result = predict(case, bundle, on_progress=on_progress, options=options)
         save_result(result, folder)
-    if args.json:
-        print_json({"output": str(args.output), **result_to_json(result)})
-    else:
-        print("\n".join([*summary(result), str(args.output)]))
+    document = {"output": str(args.output), **result_to_json(result)}
+    print_answer(args, document, [*summary(result), str(args.output)])
 
 
 def _run_cohort(args: argparse.Namespace) -> None:
     from ..batch.batch import require_all_done, run_batch
-    from ..batch.summary import SUMMARY
+    from ..batch.cases import SUMMARY
 
     options = predict_options(args)
     with progress_bar() as on_progress:
@@ -126,11 +116,9 @@ def _run_cohort(args: argparse.Namespace) -> None:
                 options=options,
                 task=args.task,
             )
-    if args.json:
-        print_json({"output": str(args.output), "rows": [row.cells() for row in rows]})
-    else:
-        lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
-        print("\n".join([*lines, str(args.output / SUMMARY)]))
+    document = {"output": str(args.output), "rows": [row.cells() for row in rows]}
+    lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
+    print_answer(args, document, [*lines, str(args.output / SUMMARY)])
     require_all_done(rows)
 
 

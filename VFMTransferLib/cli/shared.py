@@ -10,7 +10,7 @@ import errno
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from ..tasks import TASKS
 if TYPE_CHECKING:
     from ..core.case import Case
     from ..inference.predict import PredictOptions
-    from ..training.distributed import DistributedContext
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -92,9 +91,6 @@ def require_address_space() -> None:
     """Raise where the system limits the process (`ulimit -v`) to less than the libraries take.
 
     The linear algebra of numpy and scipy does not fail there: it retries for ever.
-
-    Raises:
-        OutOfMemoryError: The limit is too low.
     """
     if importlib.util.find_spec("resource") is None:  # Windows has no such limit
         return
@@ -112,7 +108,7 @@ def require_address_space() -> None:
 def progress_bar() -> Iterator[OnProgress]:
     """A bar that follows `on_progress(stage, fraction)`; it comes with the first call and goes when all is done."""
     if not sys.stderr.isatty():
-        yield _ignore
+        yield lambda stage, fraction: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -142,44 +138,25 @@ def progress_lines() -> Iterator[OnProgress]:
         yield lambda stage, fraction: print(f"{fraction:4.0%} {stage}", file=sys.stderr, flush=True)
 
 
-def _ignore(stage: str, fraction: float) -> None:
-    """Without a terminal nothing is shown."""
-
-
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in inference/runtimes.py, encoders/inputs.py, tasks/base.py, training/distributed.py and
-# training/loop.py, which import numpy or torch and so wait until a command runs.
+# The same words as in inference/runtimes.py, encoders/inputs.py and tasks/base.py, which import numpy and so wait
+# until a command runs.
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")
-ACCELERATORS = ("auto", "cpu", "cuda")
-TRAINING_PRECISIONS = ("float32", "bfloat16")
 PHASE_AXES = ("left-right", "anterior-posterior")
 
 
-class LazyChoices:
-    """Choices of an option that are loaded only when the option is used, so that `--help` stays fast.
-
-    Args:
-        load: Returns the names.
-    """
-
-    def __init__(self, load: Callable[[], Iterable[str]]) -> None:
-        self._load = load
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._load())
-
-    def __contains__(self, name: object) -> bool:
-        return name in tuple(self._load())
-
-
-def add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
-    """A command's parser, with what every command has."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary}.")
+def add_command(
+    commands: Commands, name: str, summary: str, run: Callable[[argparse.Namespace], None] | None, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """The parser of a command that `run` does, with what every command has; without `run` it has actions."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary}.", epilog=epilog or None
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(parser=parser)
+    parser.set_defaults(parser=parser, run=run)
     return parser
 
 
@@ -240,14 +217,14 @@ def require_images(args: argparse.Namespace, case: object) -> None:
 
 
 def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
-    """The case of a folder, or of the files that `add_prediction` was given."""
+    """The case of a folder, or of the files that were given by `add_prediction`."""
     from ..io import read_case
 
     return read_case(folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
 
 
 def predict_options(args: argparse.Namespace) -> PredictOptions:
-    """What `add_prediction` was given, but for the images and the mask of the prostate."""
+    """The options of `add_prediction`, but for the images and the mask of the prostate."""
     from ..inference.predict import PredictOptions
     from ..io import read_mask
 
@@ -262,40 +239,6 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
         phase_axis=args.phase_axis,
         psa_ng_ml=args.psa,
     )
-
-
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """How a training's steps are computed."""
-    group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
-    group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
-    group.add_argument(
-        "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
-    )
-    group.add_argument(
-        "--devices", type=count, default=1, metavar="N", help="processes, each on a device of its own (default: 1)"
-    )
-    group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
-    group.add_argument(
-        "--precision", choices=TRAINING_PRECISIONS, default=TRAINING_PRECISIONS[0], help="default: %(default)s"
-    )
-
-
-def require_default_computing(args: argparse.Namespace) -> None:
-    """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
-    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
-    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
-        args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
-
-
-def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
-    """This process's share of a training, by the options of `add_computing`, with the other processes started."""
-    from ..inference.doctor import require_bfloat16
-    from ..training.distributed import join_processes, training_device
-
-    device = training_device(args.devices, args.accelerator)
-    if args.precision == "bfloat16":
-        on_progress(require_bfloat16(device), 0.0)
-    return join_processes(args.devices, args.accelerator, args.accumulate)
 
 
 def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
@@ -320,12 +263,12 @@ def psa(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def count(text: str) -> int:
-    """A whole number of 1 or more, as an option's type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
-    return value
+def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Print an answer: the document with `--json`, the lines without."""
+    if args.json:
+        print_json(document)
+    else:
+        print("\n".join(lines))
 
 
 def print_json(answer: Any) -> None:

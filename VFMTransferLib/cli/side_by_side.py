@@ -1,31 +1,137 @@
-"""Two networks on one case, to the report: what `compare` and the demo share."""
+"""The work of `compare` and `demo`: two networks on each case, to the report."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..bundles.bundle import Bundle
-from ..bundles.catalog import default_pair
+from ..bundles.catalog import default_pair, find_bundle
 from ..core.case import Case
+from ..core.errors import BundleError, VFMTransferError
 from ..core.placement import within_roi
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
-from ..evaluation.comparison import Comparison, compare
+from ..evaluation.cohort import CohortRow, compare_cohort
+from ..evaluation.comparison import Comparison, cohort_document, compare, comparison_document, save_cohort
+from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference
 from ..inference.predict import CasePredictor, PredictOptions, require_fit
-from ..io import output_folder, read_case
-from ..io.results import save_result
+from ..io import output_folder, read_case, read_mask, read_volume
+from ..io.results import OWN_MARKS, save_result
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
 from ..tasks import DEFAULT_TASK, task_of
+from .shared import given_case, predict_options
 
+Pair = tuple[Bundle, Bundle]
+
+COHORT = "cohort.json"
 SIDES = ("a", "b")
+PHANTOM_SEED = 7
+ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
+
+
+def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[dict[str, Any], list[str]]:
+    """Do what `compare` is asked for; its answer for programs, and in lines for people."""
+    pair = _chosen_pair(args.bundles, args.task)
+    with output_folder(args.output, (*OWN_MARKS, COHORT)) as folder:
+        if len(args.cases) > 1:
+            compared = _compared(args, pair, lambda case_id: folder / case_id, on_progress)
+            cohort = compare_cohort(comparison for comparison, _ in compared)
+            save_cohort(cohort, folder)
+            notes = dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note)
+            return cohort_document(cohort), [*map(row_text, cohort.rows), *notes, str(args.output)]
+        comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
+        lines = [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
+        return comparison_document(comparison), [*lines, str(args.output / page.name)]
+
+
+def _chosen_pair(names: list[str], task: str | None) -> Pair:
+    """The two bundles that were named, else the shipped pair of the task."""
+    if not names:
+        return default_pair(task or DEFAULT_TASK)
+    a, b = (find_bundle(name) for name in names)
+    if a.spec.task != b.spec.task or task not in (None, a.spec.task):
+        raise BundleError(
+            f"Both bundles must be for {task or 'one task'}, but '{a.name}' is for {a.spec.task} "
+            f"and '{b.name}' for {b.spec.task}. Choose others; vfm-transfer models list shows them."
+        )
+    return a, b
+
+
+def _compared(
+    args: argparse.Namespace, pair: Pair, folder_of: Callable[[str], Path], on_progress: OnProgress
+) -> Iterator[tuple[Comparison, Path]]:
+    """Each case's comparison and page, one at a time, so that one case is in memory."""
+    options = predict_options(args)
+    paths = args.cases or [None]
+    references = args.references or [None] * len(paths)
+    if len(paths) > 1:
+        for path, reference in zip(paths, references, strict=True):
+            with _named(path, len(paths)):
+                _read(args, pair, path, reference)  # so that a broken case is known before hours of work
+    for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
+        with _named(path, len(paths)):
+            case, truth = _read(args, pair, path, reference)
+            folder = folder_of(case.id)
+            folder.mkdir(exist_ok=True)
+            on_part = _part(on_progress, index, len(paths), case.id)
+            compared = run_side_by_side(case, pair, folder, truth, options=options, on_progress=on_part)
+        yield compared
+
+
+def _read(
+    args: argparse.Namespace, pair: Pair, path: Path | None, reference: str | None
+) -> tuple[Case, Reference | None]:
+    """A case that both networks can take, and its truth: a label map, an image or a class, as the task has it."""
+    case = given_case(args, path)
+    for bundle in pair:
+        require_fit(case, bundle)
+    if reference is None or pair[0].spec.task is None:
+        return case, None
+    readers: dict[str, Callable[[str], Reference]] = {
+        "segmentation": lambda path: read_mask(path, "reference"),
+        "image": lambda path: read_volume(path, "reference"),
+        "classification": str,
+    }
+    return case, readers[task_of(pair[0].spec).output](reference)
+
+
+@contextmanager
+def _named(path: Path | None, count: int) -> Iterator[None]:
+    """Name the case that an error is of, where there are several: their files often bear the same names."""
+    try:
+        yield
+    except VFMTransferError as error:
+        if path is None or count == 1 or f"'{path.name}'" in str(error):
+            raise
+        raise type(error)(f"Of case '{path.name}': {error}") from error
+
+
+def _part(on_progress: OnProgress, index: int, count: int, case_id: str) -> OnProgress:
+    """Progress of one case of several."""
+    if count == 1:
+        return on_progress
+    return lambda stage, fraction: on_progress(f"{case_id}: {stage}", (index + fraction) / count)
+
+
+def row_text(row: CohortRow) -> str:
+    """A measure over all cases; for a pair the mean of each arm before the mean of their difference."""
+    interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
+    arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""
+    against = ", A with B" if row.between == "a-b" else " against the reference" if "reference" in row.between else ""
+    title, mean = KINDS[row.measure].title, quantity_title(f"{arms}{row.mean:.3f}{interval}", row.unit)
+    return f"{title}, {row.subject}{against}: {mean} (cases: {row.cases})"
 
 
 def run_side_by_side(
     case: Case,
-    pair: tuple[Bundle, Bundle],
+    pair: Pair,
     folder: Path,
     reference: Reference | None = None,
     *,
@@ -36,13 +142,9 @@ def run_side_by_side(
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
     Args:
-        case: The case.
-        pair: A and B.
         folder: Where everything goes; exists.
-        reference: The truth, where it is known; see `compare`.
-        reference_labels: Structure → value in the reference; see `compare`.
+        reference: The truth, where it is known; with `reference_labels` as `compare` takes it.
         options: How networks are run. Inside a region of interest only, a reference that is a label map counts too.
-        on_progress: Called with the stage and the fraction that is done.
 
     Returns:
         The comparison and the report's page.
@@ -63,23 +165,15 @@ def run_side_by_side(
     return comparison, write_report(comparison, folder, pair)
 
 
-PHANTOM_SEED = 7
-ZONE_VALUES = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
-
-
-def run_demo(folder: Path, case_folder: Path | None = None, on_progress: OnProgress | None = None) -> Path:
+def demonstrate(folder: Path, case_folder: Path | None = None, on_progress: OnProgress | None = None) -> Path:
     """Compare the pretrained and the from-scratch network on a case, or on a phantom whose truth is known.
 
     Args:
         folder: Where the report goes; new, empty, or an earlier output, which is replaced.
         case_folder: A case with a T2w; a phantom without it.
-        on_progress: Called with the stage and the fraction that is done.
 
     Returns:
         The report's page.
-
-    Raises:
-        VFMTransferError: The case, the shipped networks or the folder cannot be used.
     """
     pair = default_pair(DEFAULT_TASK)
     with output_folder(folder) as work:

@@ -1,4 +1,6 @@
-"""`vfm-transfer study`: a whole study from its configuration to its tables; `study report`: what the tables come to."""
+"""Commands around a transfer study: `study` trains and measures it, `study report` summarizes its tables, `forecast`
+tests on it the estimators by which `advise` advises on other data, and `savings` computes what pretraining saves.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shared import Commands, add_command, add_output, sentence
+from ..core.terms import RESEARCH_USE
+from ..tasks import TASKS
+from .shared import Commands, add_command, add_json, add_output, print_answer, progress_bar, progress_lines, sentence
+from .training import PHANTOMS, add_study_data, data_title, study_data
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.live import Live
 
     from ..study.config import RunKey
@@ -25,8 +30,9 @@ _LINE_EVERY_S = 60.0
 _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
 
-def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "study", "Train and measure every encoder, task, arm and seed of a transfer study")
+def add_study(commands: Commands) -> None:
+    summary = "Train and measure every encoder, task, arm and seed of a transfer study"
+    parser = add_command(commands, "study", summary, run_study)
     parser.add_argument(
         "--config",
         type=Path,
@@ -46,15 +52,14 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--workers", type=int, default=2, metavar="N", help="processes of this machine (default: 2)")
     group.add_argument("--scheduler", metavar="ADDRESS", help="instead: a cluster, whose workers see OUT's path too")
     add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
-    parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="report")
-    parser = add_command(actions, "report", "Write summary.csv and report.html from a transfer study's tables")
+    summary = "Write summary.csv and report.html from a transfer study's tables"
+    parser = add_command(actions, "report", summary, run_report)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a transfer study, finished or not")
     add_output(parser, "folder for both files (default: FOLDER)", required=False)
-    parser.set_defaults(run=report)
 
 
-def run(args: argparse.Namespace) -> None:
+def run_study(args: argparse.Namespace) -> None:
     if args.output is None:  # which `report` does not need
         args.parser.error("the following arguments are required: -o/--output")
     only: dict[str, Iterable[str]] = {}
@@ -79,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def report(args: argparse.Namespace) -> None:
+def run_report(args: argparse.Namespace) -> None:
     from ..report.study_page import write_study_report
     from ..study.summary import SummaryRow
     from ..study.tables import read_rows
@@ -93,6 +98,104 @@ def report(args: argparse.Namespace) -> None:
         speed = "" if math.isnan(row.convergence_efficiency) else f", convergence {row.convergence_efficiency:.2f}"
         lines.append(f"{row.encoder}, {row.task}: RPG of {row.metric} {gain}{interval}{distance}{speed}")
     print("\n".join([*lines, str(summary), str(page)]))
+
+
+def add_forecast(commands: Commands) -> None:
+    summary = "Try the estimators of advise on a finished transfer study, leave-one-task-out"
+    parser = add_command(commands, "forecast", summary, run_forecast)
+    parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished transfer study, with its work folder")
+    add_output(parser, "where estimates.csv and forecast.csv go (default: the study)", required=False)
+    parser.add_argument("--resume", action="store_true", help="keep estimates that are there already")
+    add_json(parser)
+
+
+def run_forecast(args: argparse.Namespace) -> None:
+    from ..study.advice import forecast_lines, try_estimators
+    from ..study.tables import without_nan
+
+    with progress_lines() as on_progress:
+        forecasts = try_estimators(args.study, args.output, resume=args.resume, on_progress=on_progress)
+    print_answer(args, {"forecasts": [without_nan(asdict(row)) for row in forecasts]}, forecast_lines(forecasts))
+
+
+def add_advise(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "advise",
+        "Estimate which pretraining suits a task on your data, before any fine-tuning",
+        run_advise,
+        epilog="The expected gain is a forecast by whichever estimator was best on the study's own tasks, leave-one-"
+        f"task-out; its error there is printed beside it. {RESEARCH_USE}",
+    )
+    parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
+    add_study_data(parser, phantoms=16)
+    parser.add_argument(
+        "--pretrained",
+        action="append",
+        default=[],
+        metavar="B",
+        help="a bundle that pretrain wrote; may be given several times (default: those installed, and the study's own)",
+    )
+    parser.add_argument(
+        "--study", type=Path, metavar="FOLDER", help="a finished transfer study (default: the one that ships)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is drawn (default: 0)")
+    add_json(parser)
+
+
+def run_advise(args: argparse.Namespace) -> None:
+    if args.data == PHANTOMS and args.phantoms < 4:
+        args.parser.error(f"--phantoms must be 4 or more, got {args.phantoms}")
+    from ..study.advice import advice_document, advice_lines, advise, find_checkpoints, shipped_study
+    from ..study.forecast import read_finished_study
+
+    folder = args.study or shipped_study()
+    with progress_bar() as on_progress:
+        checkpoints = find_checkpoints(args.pretrained, folder, on_progress)
+        advice = advise(
+            args.task,
+            study_data(args, args.task, 1, args.seed, on_progress),
+            checkpoints,
+            read_finished_study(folder),
+            data=data_title(args),
+            seed=args.seed,
+            on_progress=on_progress,
+        )
+    print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
+
+
+def add_savings(commands: Commands) -> None:
+    summary = "Compute what starting from pretrained weights saves in hours and money"
+    parser = add_command(commands, "savings", summary, run_savings)
+    parser.add_argument(
+        "--scratch-hours", type=float, required=True, metavar="H", help="device-hours of one training from scratch"
+    )
+    parser.add_argument(
+        "--convergence",
+        type=float,
+        required=True,
+        metavar="C",
+        help="share of these that the pretrained arm needs to the same quality, as 0.4",
+    )
+    parser.add_argument(
+        "--planned", type=int, default=1, metavar="N", help="fine-tunings that are planned (default: 1)"
+    )
+    parser.add_argument("--price", type=float, default=0.0, metavar="P", help="of a device-hour, in any currency")
+    add_json(parser)
+
+
+def run_savings(args: argparse.Namespace) -> None:
+    from ..study.summary import DEFINITIONS, savings
+
+    found = savings(args.scratch_hours, args.convergence, args.planned, args.price)
+    lines = (
+        f"{args.scratch_hours:g} h x (1 - {args.convergence:g}) = {found.device_hours_each:g} device-hours "
+        "saved by each fine-tuning",
+        f"x {args.planned} planned = {found.device_hours:g} device-hours",
+        f"x {args.price:g} a device-hour = {found.money:g}",
+        DEFINITIONS["savings"],
+    )
+    print_answer(args, {**asdict(found), "definition": DEFINITIONS["savings"]}, lines)
 
 
 @contextmanager
@@ -147,7 +250,6 @@ class ProgressLines:
         print(f"{len(self.runs) - len(self.left)}/{len(self.runs)} {line}", file=sys.stderr, flush=True)
 
     def headline(self) -> str:
-        """How far the whole sweep is."""
         spent_s = time.monotonic() - self.began_s
         done = self.at_start - len(self.left)
         parts = [f"{len(self.runs) - len(self.left)} of {len(self.runs)} runs", f"{self.workers} workers"]
@@ -183,9 +285,6 @@ class ProgressTable(ProgressLines):
         self._draw()
 
     def _draw(self) -> None:
-        self.live.update(self._table(), refresh=True)
-
-    def _table(self) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -197,7 +296,7 @@ class ProgressTable(ProgressLines):
             of_task = [run for run in self.runs if run.task == task]
             table.add_row(task, *("\n".join(self._counts(of_task, arm)) for arm in _ARMS))
         lines = [Text(f"{share:4.0%}  {run.title}: {line}") for run, (line, share) in self.active.items()]
-        return Group(table, *lines)
+        self.live.update(Group(table, *lines), refresh=True)
 
     def _counts(self, runs: list[RunKey], arm: str) -> Iterator[str]:
         for encoder in dict.fromkeys(run.encoder for run in runs if run.arm == arm):

@@ -16,7 +16,6 @@ import pytest
 from images import a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
-from VFMTransferLib.batch import summary as batch_summary
 from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.cli import main
@@ -267,7 +266,7 @@ def test_the_summary_waits_while_another_program_holds_it(good_cohort, pair, tmp
         real(rows, path)
 
     make_case(good_cohort / "p004", 4)
-    real = batch_summary.write_summary
+    real = batch_case.write_summary
     monkeypatch.setattr("VFMTransferLib.batch.batch.write_summary", write)
     run_batch(good_cohort, tmp_path / "out", pair)
     assert "in use by another program" in caplog.text

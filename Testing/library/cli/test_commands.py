@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.cli.compare import _row_text
 from VFMTransferLib.cli.predict import summary
+from VFMTransferLib.cli.side_by_side import row_text
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.evaluation.cohort import CohortRow
 
@@ -107,7 +107,7 @@ def test_doctor_says_what_runs_where(capsys):
 
 def test_a_row_of_a_cohort_says_each_arm_and_their_difference():
     pair = CohortRow("dice", "prostate", "a-reference minus b-reference", 9, 0, 0.9, 0.875, 0.025, 0.01, 0.04)
-    assert _row_text(pair) == (
+    assert row_text(pair) == (
         "Dice, prostate against the reference: A 0.900, B 0.875, A minus B 0.025 [0.010, 0.040] (cases: 9)"
     )
 
@@ -115,7 +115,7 @@ def test_a_row_of_a_cohort_says_each_arm_and_their_difference():
 def test_a_row_of_agreement_has_no_arms():
     nan = float("nan")
     agreement = CohortRow("hausdorff95_mm", "prostate", "a-b", 1, 0, 2.0, nan, 2.0, nan, nan, "mm")
-    assert _row_text(agreement) == "HD95, prostate, A with B: 2.000 mm (cases: 1)"
+    assert row_text(agreement) == "HD95, prostate, A with B: 2.000 mm (cases: 1)"
 
 
 def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, capsys, monkeypatch):

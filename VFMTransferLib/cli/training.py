@@ -1,0 +1,244 @@
+"""`vfm-transfer finetune`: one arm of the study, to a bundle; `vfm-transfer pretrain`: encoders that it starts from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.terms import Arm, OnProgress
+from ..tasks import TASKS
+from .shared import Commands, add_command, add_output, progress_lines
+
+if TYPE_CHECKING:
+    from ..core.case import Case
+    from ..tasks.base import LabeledCase
+    from ..training.cases import StudySet
+    from ..training.distributed import DistributedContext
+
+SCRATCH, PHANTOMS = "scratch", "phantoms"
+# The same words as in training/distributed.py and training/loop.py, which import torch.
+ACCELERATORS = ("auto", "cpu", "cuda")
+TRAINING_PRECISIONS = ("float32", "bfloat16")
+# Of the option --objective, which --pretext replaces.
+_OLD_NAMES = {"mae": "mae", "contrast": "contrastive"}
+
+
+class _PretextTasks:
+    """The choices of --pretext, loaded only when it is used, so that `--help` stays fast."""
+
+    def __iter__(self) -> Iterator[str]:
+        from ..encoders.pretext import pretext_tasks
+
+        return iter(pretext_tasks())
+
+
+def add_finetune(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "finetune",
+        "Fine-tune one arm, pretrained or from scratch, and write its bundle",
+        run_finetune,
+        epilog="With --recipe the first argument is the folder of cases and --arm names the arm. The pretrained one "
+        "starts from --init, a bundle that pretrain wrote, or from --encoder, the file that pretrain wrote by the same "
+        "recipe. This is how the shipped pairs were made.",
+    )
+    parser.add_argument("what", metavar="TASK", help=f"{', '.join(TASKS)}; with --recipe the folder of cases")
+    parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
+    parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
+    add_study_data(parser, phantoms=24)
+    parser.add_argument("--validation", type=int, default=6, metavar="N", help="phantoms that validate (default: 6)")
+    parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
+    add_training(parser, seeded="head, order and samples")
+    recipe = parser.add_argument_group("by a recipe")
+    recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
+    recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
+    add_output(parser, "folder of the bundle (by a recipe: of bundle and checkpoints); a stopped run goes on there")
+
+
+def run_finetune(args: argparse.Namespace) -> None:
+    if args.recipe is not None:
+        _finetune_by_recipe(args)
+        return
+    task = args.what
+    if task not in TASKS:
+        args.parser.error(f"TASK must be one of {', '.join(TASKS)}, got '{task}'")
+    from ..encoders import pretrained_families
+
+    families = pretrained_families()
+    if args.encoder not in families or args.init is None or args.arm is not None:
+        args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
+    from ..bundles.catalog import find_bundle
+    from ..training.finetune import Initialization, finetune, finetune_config, write_arm
+    from ..training.loop import checkpoint_folder
+
+    init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
+    with progress_lines() as on_progress:
+        how = distributed_context(args, on_progress)
+        dataset = study_data(args, task, args.validation, 0, on_progress)
+        config = finetune_config(
+            args.encoder,
+            task,
+            dataset.split,
+            steps=args.steps,
+            seed=args.seed,
+            encoder=None if init is None else init.spec,
+            batch=args.batch,
+            precision=args.precision,
+        )
+        work = checkpoint_folder(args.output)
+        trained = finetune(config, dataset, work, init=init, context=how, on_progress=on_progress)
+        if not how.is_first:
+            return
+        license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
+        bundle = write_arm(config, trained, dataset, args.output, data=data_title(args), init=init, license=license)
+    print(f"{bundle.name}\n{bundle.folder}")
+
+
+def _finetune_by_recipe(args: argparse.Namespace) -> None:
+    if args.arm is None:
+        args.parser.error("--recipe needs --arm")
+    require_default_computing(args)
+    arm = Arm(args.arm)
+    named = args.init not in (None, SCRATCH), args.encoder is not None
+    if sum(named) != (arm is Arm.PRETRAINED):
+        args.parser.error("--arm pretrained needs either --init, a bundle, or --encoder, a file; --arm scratch neither")
+    from ..bundles.catalog import find_bundle
+    from ..training.finetune import Initialization
+    from ..training.recipes import read_recipe, recipe_data, train_arm
+
+    recipe, init = read_recipe(args.recipe), None
+    if args.encoder is not None:
+        init = Initialization.from_file(Path(args.encoder))
+    elif arm is Arm.PRETRAINED:
+        init = Initialization.from_bundle(find_bundle(args.init))
+    with progress_lines() as on_progress:
+        data = recipe_data(recipe, Path(args.what), args.output, on_progress)
+        bundle = train_arm(recipe, data, arm, args.output, init, on_progress)
+    print(f"{bundle.name}\n{bundle.folder}")
+
+
+def add_pretrain(commands: Commands) -> None:
+    parser = add_command(commands, "pretrain", "Pretrain encoders by a pretext task", run_pretrain)
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
+    )
+    parser.add_argument(
+        "--pretext",
+        choices=_PretextTasks(),
+        metavar="P",
+        help="the pretext task of an encoder, for example mae or contrastive; the bundle is for --init",
+    )
+    parser.add_argument("--objective", choices=tuple(_OLD_NAMES), help=argparse.SUPPRESS)
+    parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
+    parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
+    add_training(parser, seeded="weights, order and views")
+    add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    name = _OLD_NAMES[args.objective] if args.pretext is None and args.objective else args.pretext
+    if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
+        args.parser.error("name a --pretext task, or DATA with its --recipe")
+    if args.recipe is not None:
+        require_default_computing(args)
+        from ..training.recipes import pretrain_by_recipe, read_recipe
+
+        recipe = read_recipe(args.recipe)
+        with progress_lines() as on_progress:
+            print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress))
+        return
+    if args.phantoms < 1:
+        args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
+    from ..encoders.pretext import pretext_task
+    from ..tasks import lesion_task
+    from ..training.cases import folder_cases, folder_lesions, pretraining_phantoms
+    from ..training.loop import checkpoint_folder
+    from ..training.pretrain import pretrain, pretrain_config, write_pretrained
+
+    with progress_lines() as on_progress:
+        context = distributed_context(args, on_progress)
+        pretext = pretext_task(name)
+        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
+        if args.data in (None, PHANTOMS):
+            phantoms = pretraining_phantoms(args.phantoms, on_progress)
+            cases: Sequence[Case | LabeledCase] = [lesion_task().from_phantom(phantom) for phantom in phantoms]
+        else:
+            cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
+        work = checkpoint_folder(args.output)
+        trained = pretrain(config, cases, work, context=context, on_progress=on_progress)
+        bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases)
+    if context.is_first:
+        print(f"{bundle.name}\n{bundle.folder}")
+
+
+def add_study_data(parser: argparse.ArgumentParser, phantoms: int) -> None:
+    """Where the cases of a task come from."""
+    parser.add_argument(
+        "--data", default=PHANTOMS, metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
+    )
+    parser.add_argument(
+        "--phantoms", type=int, default=phantoms, metavar="N", help="how many phantoms (default: %(default)s)"
+    )
+    parser.add_argument("--gland", default="gland", metavar="STEM", help="file name of the masks of the prostate")
+
+
+def study_data(
+    args: argparse.Namespace, task: str, validation: int, phantom_seed: int, on_progress: OnProgress
+) -> StudySet:
+    """The cases by the options of `add_study_data`; `validation` phantoms validate."""
+    from ..training.cases import folder_studies, phantom_studies
+
+    if args.data == PHANTOMS:
+        return phantom_studies(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
+    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
+
+
+def data_title(args: argparse.Namespace) -> str:
+    """What the cases are, without a path: of the phantoms how many, of a folder the name."""
+    return f"{args.phantoms} {PHANTOMS}" if args.data in (None, PHANTOMS) else Path(args.data).name
+
+
+def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
+    """How long a training lasts, what is drawn, and how its steps are computed."""
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"of {seeded} (default: 0)")
+    parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
+    group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
+    group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
+    group.add_argument(
+        "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
+    )
+    group.add_argument(
+        "--devices", type=count, default=1, metavar="N", help="processes, each on a device of its own (default: 1)"
+    )
+    group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
+    group.add_argument(
+        "--precision", choices=TRAINING_PRECISIONS, default=TRAINING_PRECISIONS[0], help="default: %(default)s"
+    )
+
+
+def require_default_computing(args: argparse.Namespace) -> None:
+    """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
+    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
+    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
+        args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
+
+
+def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
+    """This process's share of a training, by the options of `add_training`, with the other processes started."""
+    from ..inference.doctor import require_bfloat16
+    from ..training.distributed import join_processes, training_device
+
+    device = training_device(args.devices, args.accelerator)
+    if args.precision == "bfloat16":
+        on_progress(require_bfloat16(device), 0.0)
+    return join_processes(args.devices, args.accelerator, args.accumulate)
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return value
