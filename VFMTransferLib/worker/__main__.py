@@ -55,11 +55,7 @@ class Channel:
         self._lock = Lock()
 
     def send(self, message: Reply) -> None:
-        """Write one message; whole, whichever thread writes.
-
-        Raises:
-            ClientGoneError: Nobody reads any more.
-        """
+        """Write one message; whole, whichever thread writes; ClientGoneError where nobody reads any more."""
         left = to_line(message).encode("ascii")
         with self._lock:
             try:

@@ -44,7 +44,6 @@ class WorkerClient:
     """Runs one job at a time on one worker, which stays warm between jobs.
 
     Use it from one thread; only `cancel` and `send` may come from any. As a context it ends the worker on leaving.
-
     Python programs iterate over `run`. A program with an event loop uses `submit`, and receives replies while the
     transport's loop turns.
 
@@ -52,7 +51,7 @@ class WorkerClient:
         python: The Python that runs the worker. A function is asked before each job, and another answer ends the
             former worker.
         options: Options of the worker, as `python -m VFMTransferLib.worker --help` lists them.
-        environment: Environment of the worker; by default that of this process.
+        environment: Of the worker; by default that of this process.
         transport: Starts and reaches the worker's process; by default `subprocess`.
     """
 
@@ -91,7 +90,6 @@ class WorkerClient:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is at work."""
         return self._job is not None
 
     @property
@@ -144,11 +142,7 @@ class WorkerClient:
                 self._unclaimed.extend(replies)
 
     def submit(self, job: Run | Batch, on_reply: OnReply) -> None:
-        """Begin a job and return; `on_reply` receives each message about it, `Finished` last, whatever happens.
-
-        Raises:
-            JobError: Another job is at work.
-        """
+        """Begin a job; `on_reply` receives each message about it, `Finished` last. JobError where one is at work."""
         if self._job is not None:
             raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
         self._job, self._on_reply, self._is_canceled = job, on_reply, False
@@ -280,7 +274,8 @@ class WorkerClient:
         elif isinstance(reply, Finished) and reply.job == job.job:
             self._finish(reply.outcome)
         elif getattr(reply, "job", None) in (None, job.job):
-            self._deliver(reply)
+            if self._on_reply is not None:
+                self._on_reply(reply)
             if isinstance(reply, Error) and reply.job is None:  # it did not accept the job, and will not end it
                 self._finish("failed")
 
@@ -298,8 +293,8 @@ class WorkerClient:
         if self._job is None:
             self._failure = error
             return
-        if not self._is_canceled:
-            self._deliver(Error(type(error).__name__, str(error), self.details, self._job.job))
+        if not self._is_canceled and self._on_reply is not None:
+            self._on_reply(Error(type(error).__name__, str(error), self.details, self._job.job))
         self._finish("canceled" if self._is_canceled else "failed")
 
     def _finish(self, outcome: Outcome) -> None:
@@ -307,10 +302,6 @@ class WorkerClient:
         self._job = self._on_reply = None
         if job is not None and on_reply is not None:
             on_reply(Finished(job.job, outcome))
-
-    def _deliver(self, reply: Reply) -> None:
-        if self._on_reply is not None:
-            self._on_reply(reply)
 
 
 def _unanswered(seconds: float) -> WorkerError:

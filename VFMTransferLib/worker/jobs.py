@@ -6,7 +6,7 @@ The images of a case come from the job's folder, and results go there; a batch r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..inference.runtimes import LoadedNetworks, Session
 from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
 from ..io.results import save_result
 from ..tasks import TASKS
-from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, Progress, Reply, Run
+from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, NetworkOptions, Progress, Reply, Run
 
 REFERENCE = "reference"
 ROI = "region of interest"
@@ -40,9 +40,6 @@ class Job:
     """A job at work.
 
     Attributes:
-        request: What is to be done.
-        networks: Keeps networks loaded.
-        send: Sends each message about the job.
         is_canceled: Asked after each window.
         arm: The arm that is at work; None before the first and after the last, and in a batch, whose replies name it.
     """
@@ -54,13 +51,7 @@ class Job:
     arm: int | None = None
 
     def execute(self) -> None:
-        """Do all of it.
-
-        Raises:
-            JobCanceledError: The job was canceled on the way; arms and cases before are kept.
-            BatchError: Cases failed; the others are done.
-            VFMTransferError: An arm or the batch cannot be done; arms before it are kept.
-        """
+        """Do all of it; where that fails or is canceled (JobCanceledError), arms and cases before are kept."""
         if isinstance(self.request, Batch):
             self._run_batch(self.request)
             return
@@ -78,7 +69,7 @@ class Job:
         folder = Path(run.folder)
         bundles = [find_bundle(name) for name in run.bundles]
         self._progress(0, bundles[0], "images", 0.0)
-        case, roi, reference = self._read(run, folder)
+        case, roi, reference = self._read_images(run, folder)
         for bundle in bundles:
             require_fit(case, bundle, run.task)
 
@@ -96,10 +87,23 @@ class Job:
             self.send(ArmResult(run.job, self.arm, bundle.name, name, self.networks.loads - loads_before))
             kept += [result] if run.compare and self.arm < 2 else []
         self.arm = None
-        if run.compare:
-            self._compare(run, folder, case, kept, reference, (bundles[0], bundles[1]))
+        if not run.compare:
+            return
+        self._progress(1, bundles[1], "compare", 1.0)
+        comparison = compare(case, kept[0], kept[1], reference)
+        path, _ = save_comparison(comparison, folder)
+        report = None
+        try:  # a report that fails leaves the numbers
+            if run.report:
+                self._progress(1, bundles[1], REPORT, 1.0)
+                from ..report import write_report
 
-    def _read(self, run: Run, folder: Path) -> tuple[Case, Volume | None, Volume | None]:
+                write_report(comparison, folder / REPORT, (bundles[0], bundles[1]))
+                report = REPORT
+        finally:
+            self.send(Compared(run.job, path.name, report))
+
+    def _read_images(self, run: Run, folder: Path) -> tuple[Case, Volume | None, Volume | None]:
         """The case, the region of interest and the reference."""
         if not (folder.is_absolute() and folder.is_dir()):
             raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
@@ -123,30 +127,6 @@ class Job:
         if roi is not None:
             case, reference = within_roi(case, reference, roi)
         return case, roi, reference
-
-    def _compare(
-        self,
-        run: Run,
-        folder: Path,
-        case: Case,
-        results: list[Result],
-        reference: Volume | None,
-        pair: tuple[Bundle, Bundle],
-    ) -> None:
-        """Write the numbers, and where it is asked for the report; a report that fails leaves the numbers."""
-        self._progress(1, pair[1], "compare", 1.0)
-        comparison = compare(case, results[0], results[1], reference)
-        path, _ = save_comparison(comparison, folder)
-        report = None
-        try:
-            if run.report:
-                self._progress(1, pair[1], REPORT, 1.0)
-                from ..report import write_report
-
-                write_report(comparison, folder / REPORT, pair)
-                report = REPORT
-        finally:
-            self.send(Compared(run.job, path.name, report))
 
     def _run_batch(self, batch: Batch) -> None:
         if not (Path(batch.cases).is_absolute() and Path(batch.output).is_absolute()):
@@ -182,14 +162,5 @@ class Job:
             raise JobCanceledError
 
 
-def _options(request: Run | Batch, roi: Volume | None = None) -> PredictOptions:
-    return PredictOptions(
-        runtime=request.runtime,
-        device=request.device,
-        precision=request.precision,
-        roi=roi,
-        crop=request.crop,
-        threshold=request.threshold,
-        only_cspca=request.only_cspca,
-        phase_axis=request.phase_axis,
-    )
+def _options(request: NetworkOptions, roi: Volume | None = None) -> PredictOptions:
+    return PredictOptions(roi=roi, **{field.name: getattr(request, field.name) for field in fields(NetworkOptions)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..core.decoding import from_json, parse_json
 from ..core.errors import JobError
@@ -58,8 +58,21 @@ class Hello:
     """To the worker: what are you? Answered by `Ready`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """How the networks of a job are run."""
+
+    runtime: RuntimeName = "auto"
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    crop: CropName = "auto"
+    threshold: float | None = None
+    only_cspca: bool = False
+    phase_axis: PhaseAxis = "left-right"
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(NetworkOptions):
     """To the worker: run networks on one case, in the order given. Jobs wait for one another.
 
     Attributes:
@@ -88,13 +101,6 @@ class Run:
     compare: bool = False
     reference: ImageFile | None = None
     report: bool = False
-    runtime: RuntimeName = "auto"
-    device: str = "auto"
-    precision: PrecisionName = "auto"
-    crop: CropName = "auto"
-    threshold: float | None = None
-    only_cspca: bool = False
-    phase_axis: PhaseAxis = "left-right"
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "folder", "images", "bundles", "case") if not getattr(self, name)]
@@ -107,7 +113,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(NetworkOptions):
     """To the worker: run networks on each case of a folder; see `batch.run_batch`. A job like a `Run`.
 
     Attributes:
@@ -124,13 +130,6 @@ class Batch:
     cases: str
     output: str
     bundles: tuple[str, ...]
-    runtime: RuntimeName = "auto"
-    device: str = "auto"
-    precision: PrecisionName = "auto"
-    crop: CropName = "auto"
-    threshold: float | None = None
-    only_cspca: bool = False
-    phase_axis: PhaseAxis = "left-right"
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "cases", "output", "bundles") if not getattr(self, name)]
@@ -158,7 +157,6 @@ class Shutdown:
 
 
 Request = Hello | Run | Batch | Cancel | Ping | Shutdown
-
 
 Outcome = Literal["done", "canceled", "failed"]
 CaseOutcome = Literal["done", "skipped", "failed"]
@@ -325,30 +323,13 @@ class Bye:
 
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
-
 PROTOCOL = 2
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
-REQUESTS: dict[str, type] = {
-    "hello": Hello,
-    "run": Run,
-    "batch": Batch,
-    "cancel": Cancel,
-    "ping": Ping,
-    "shutdown": Shutdown,
-}
-REPLIES: dict[str, type] = {
-    "ready": Ready,
-    "pong": Pong,
-    "progress": Progress,
-    "result": ArmResult,
-    "compared": Compared,
-    "case-done": CaseDone,
-    "finished": Finished,
-    "error": Error,
-    "log": Log,
-    "bye": Bye,
-}
+_TYPES: dict[type, str] = {ArmResult: "result", CaseDone: "case-done"}  # of the others it is the class's name
+REQUESTS, REPLIES = (
+    {_TYPES.get(kind, kind.__name__.lower()): kind for kind in get_args(union)} for union in (Request, Reply)
+)
 _NAMES = {kind: name for name, kind in {**REQUESTS, **REPLIES}.items()}
 
 

@@ -76,14 +76,10 @@ class Transport(Protocol):
         on_error: Callable[[str], None],
         on_end: Callable[[int], None],
     ) -> Child:
-        """Start a process.
+        """Start a process, whose lines on stdout and stderr the functions receive.
 
-        Args:
-            command: Program and arguments.
-            on_output: Receives each line of stdout.
-            on_error: Receives each line of stderr.
-            on_end: Receives the exit code, once, after the last line: as `subprocess` returns it, minus a signal's
-                number; `NOT_STARTED` where the program cannot be started.
+        `on_end` receives the exit code, once, after the last line: as `subprocess` returns it, minus a signal's number;
+        `NOT_STARTED` where the program cannot be started.
         """
 
     def call_later(self, delay_s: float, slot: Callable[[], None]) -> None:
@@ -94,11 +90,7 @@ class Transport(Protocol):
 
 
 class SubprocessTransport:
-    """Processes by `subprocess`; threads read what they write, and `wait` delivers it.
-
-    Args:
-        environment: Of the processes; by default that of this one.
-    """
+    """Processes by `subprocess`; threads read what they write, and `wait` delivers it."""
 
     needs_wait = True
 
@@ -216,12 +208,9 @@ def worker_command(python: str = sys.executable, *options: str) -> list[str]:
 
 
 def end_process_trees(*process_ids: int) -> None:
-    """End processes at once, with all that they started; one that has ended already is no error.
+    """End processes at once, with all that they started; one that has ended already is no error, and 0 is none.
 
     Without psutil, which Slicer's Python lacks, the system's own list of processes is read.
-
-    Args:
-        process_ids: The process that was started, and behind a launcher also `Ready.process_id`; 0 is none.
     """
     try:
         import psutil
@@ -269,12 +258,7 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def describe_end(exit_code: int, last_lines: Sequence[str] = ()) -> str:
-    """A sentence for a worker that ended while it was needed.
-
-    Args:
-        exit_code: As `Transport.start` describes it; on Windows a status.
-        last_lines: What it wrote to stderr, where a launcher hides a signal.
-    """
+    """A sentence for a worker that ended while it was needed, by its exit code (on Windows a status) and its stderr."""
     if exit_code == NOT_STARTED:
         return "The worker's Python must be a program that can be started, but is not. Choose another Python."
     if exit_code > 0 and any(_LAUNCHER_OF_A_CRASH in line for line in last_lines):

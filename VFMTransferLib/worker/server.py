@@ -166,8 +166,9 @@ class Server:
 
 def capabilities() -> Capabilities:
     """What this Python can do, by the packages that are there; none is imported."""
-    missing = tuple(name for name in REQUIRED if not _is_there(name))
-    runtimes = tuple(name for name, packages in _RUNTIME_PACKAGES.items() if all(map(_is_there, packages)))
+    find = importlib.util.find_spec
+    missing = tuple(name for name in REQUIRED if not find(name))
+    runtimes = tuple(name for name, packages in _RUNTIME_PACKAGES.items() if all(map(find, packages)))
     return Capabilities(tuple(TASKS), runtimes, missing)
 
 
@@ -184,10 +185,6 @@ def describe_error(error: Exception, job: str | None, arm: int | None) -> Error:
     text = _one_line(f"{type(error).__name__}: {error}")[:_SHORT]
     sentence = f"An unexpected error stopped the run ({text}). Run it again; if it comes back, report its details."
     return Error("UnexpectedError", sentence, details, job, arm)
-
-
-def _is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _one_line(text: str) -> str:
