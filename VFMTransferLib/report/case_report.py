@@ -1,7 +1,4 @@
-"""The report of a comparison: one self-contained page, a still figure, and the numbers as files.
-
-The functions here give what `templates/case.html` shows, as plain values; the template makes HTML of it.
-"""
+"""The report of a comparison: one self-contained page (`templates/case.html`), a still figure, the numbers as files."""
 
 from __future__ import annotations
 
@@ -30,10 +27,9 @@ from ..evaluation.measures import (
     subject_title,
     unit_title,
 )
-from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
 from .figure import figure_png
 from .pages import json_for_script, render
-from .scene import Scene, build_scene, scene_document
+from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, build_scene, label_color, scene_document
 
 PAGE = "report.html"
 FIGURE = "comparison.png"
@@ -61,15 +57,9 @@ Column = tuple[str, str, Between]  # group, kind, between
 def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bundle] | None = None) -> Path:
     """Write `report.html`, `comparison.png`, `comparison.csv` and `comparison.json`.
 
-    The page is one file that loads nothing from elsewhere. It holds the case's name and voxels, and no path and no
-    patient data beyond them.
-
-    Args:
-        folder: Where to; made if it does not exist.
-        bundles: Bundles of A and B, whose license, training and metrics the page then shows.
-
-    Returns:
-        Path of `report.html`.
+    The page, whose path is returned, is one file that loads nothing from elsewhere. It holds the case's name and
+    voxels, and no path and no patient data beyond them; given the bundles of A and B, it shows their license, training
+    and metrics.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -77,20 +67,14 @@ def write_report(comparison: Comparison, folder: Path, bundles: tuple[Bundle, Bu
     folder = Path(folder)
     scene = build_scene(comparison)
     figure = figure_png(scene)
-    text = page_html(scene, figure, bundles)
+    text = _page_html(scene, figure, bundles)
     save_comparison(comparison, folder)
     write_file(folder / FIGURE, figure)
     write_file(folder / PAGE, text)
     return folder / PAGE
 
 
-def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None = None) -> str:
-    """The page as text.
-
-    Args:
-        figure: The still figure as PNG, for paper and for readers without scripts.
-        bundles: Bundles of A and B, whose license and training the cards then show.
-    """
+def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None) -> str:
     comparison = scene.comparison
     a, b = arm_title(comparison.a), arm_title(comparison.b)
     arms = f"{a[0].lower()}{a[1:]} beside {b[0].lower()}{b[1:]}" if a != b else f"two networks, {a}"
@@ -110,7 +94,7 @@ def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None
         legend=_legend(scene),
         orientation=_orientation(scene),
         figure=base64.b64encode(figure).decode("ascii"),
-        figure_text=figure_text(scene),
+        figure_text=_figure_text(scene),
         reference_note=WITH_REFERENCE if comparison.has_reference else NO_REFERENCE,
         tables=measure_tables(comparison),
         footnotes=_footnotes(comparison),
@@ -130,8 +114,7 @@ def page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | None
     )
 
 
-def figure_text(scene: Scene) -> str:
-    """What the still figure shows."""
+def _figure_text(scene: Scene) -> str:
     names = {"segmentation": "T2w, A, B and their difference", "image": "T2w, A, B and A − B"}
     return f"{names.get(scene.kind, 'The images')} in slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
 
@@ -195,9 +178,7 @@ def _find(comparison: Comparison, kind: str, subject: str, between: Between) -> 
 def _shown(comparison: Comparison, kind: str, subject: str, between: Between) -> str:
     """A measure with its unit, as text."""
     found = _find(comparison, kind, subject, between)
-    if found is None:
-        return "–"
-    return quantity_title(found.text, found.unit)
+    return "–" if found is None else quantity_title(found.text, found.unit)
 
 
 @dataclass(frozen=True)
@@ -205,9 +186,8 @@ class Table:
     """Measures as a table, one row a structure, output or class.
 
     Attributes:
-        heading: Of the column of names.
-        groups: Title and number of columns of each group.
-        columns: Title of each column, and whether it is the first of its group.
+        groups: Title and number of columns of each.
+        columns: Title of each, and whether it is the first of its group.
         rows: Name, and for each column text, hint and whether it is the first of its group.
     """
 
@@ -218,7 +198,7 @@ class Table:
 
 
 def measure_tables(comparison: Comparison) -> list[Table]:
-    """All measures, in the tables of the task's kind of output; those without a row are left out."""
+    """The tables of the task's kind of output that have rows."""
     error = [(ERROR, "log_loss", arm) for arm in _ARMS] if comparison.has_reference else []
     overlap = ("dice", "hausdorff95_mm")
     volumes: list[Column] = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
@@ -274,6 +254,12 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     for _, kind, between in columns:
         own = {m.unit for m in comparison.measures if (m.kind, m.between) == (kind, between)}
         units.append(own.pop() if len(own) == 1 else "")
+
+    def cell(found: Measure | None, unit: str) -> tuple[str, str]:
+        if found is None:
+            return "–", ""
+        return found.text if unit else quantity_title(found.text, found.unit), found.note
+
     return Table(
         heading,
         [(group, groups.count(group)) for group in dict.fromkeys(groups)],
@@ -282,7 +268,7 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
             (
                 subject_title(subject),
                 [
-                    (*_cell(found.get((kind, subject, between)), with_unit=not unit), first)
+                    (*cell(found.get((kind, subject, between)), unit), first)
                     for (_, kind, between), unit, first in zip(columns, units, firsts, strict=True)
                 ],
             )
@@ -297,15 +283,8 @@ def _column_title(column: Column, unit: str) -> str:
     return words.get(group, KINDS[kind].title) + (f", {unit_title(unit)}" if unit else "")
 
 
-def _cell(found: Measure | None, with_unit: bool) -> tuple[str, str]:
-    """Text of a value, and the note that belongs to it."""
-    if found is None:
-        return "–", ""
-    return quantity_title(found.text, found.unit) if with_unit else found.text, found.note
-
-
 def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
-    """Definitions of the measures, and the reason of each value that is missing: what, and the rest of the sentence."""
+    """Definitions of the measures, and why values are missing: what, and the rest of the sentence."""
     kinds = dict.fromkeys(m.kind for m in comparison.measures if KINDS[m.kind].definition)
     ranges = dict.fromkeys(m.note for m in comparison.measures if m.kind == "psnr_db" and m.note)
     missing = dict.fromkeys((m.title, subject_title(m.subject), m.note) for m in comparison.measures if m.text == "n/a")
@@ -363,7 +342,7 @@ def _lesions(comparison: Comparison) -> list[tuple[str, Sequence[str]]]:
 
 
 def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, Any]:
-    """What an arm is: weights, runtime, versions, time, and the bundle's own words; lines of each row."""
+    """What an arm is: weights, runtime, versions, time, and the bundle's own words."""
     rows: dict[str, list[str]] = {"Bundle": [provenance.bundle]}
     if bundle is not None:
         rows |= {

@@ -17,12 +17,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Axis:
-    """Values along one direction of a chart.
-
-    Attributes:
-        low, high: Values at its ends.
-        start, end: Where these lie, in the chart's units.
-    """
+    """Values from `low` to `high` along one direction of a chart, whose units `start` and `end` are in."""
 
     low: float
     high: float
@@ -30,7 +25,6 @@ class Axis:
     end: float
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, wanted: int = 4) -> dict[float, str]:
@@ -86,17 +80,9 @@ class Frame:
 def frame(
     xs: Iterable[float], ys: Iterable[float], width: int, height: int, *, left: int = 56, zero: bool = False
 ) -> Frame:
-    """A chart's area for some values.
-
-    Args:
-        xs: Values that must be seen along x; those that are not finite are left out.
-        ys: The same along y.
-        left: Room for the numbers at the left.
-        zero: Show 0 on y, whatever the values are.
-    """
-    x = _span(xs, False)
-    y = _span(ys, zero)
-    return Frame(Axis(*x, left, width - 10), Axis(*y, height - 36, 10), width, height)
+    """A chart's area for all finite values, and with `zero` for 0 on y; `left` is the room for the numbers there."""
+    x, y = Axis(*_span(xs, False), left, width - 10), Axis(*_span(ys, zero), height - 36, 10)
+    return Frame(x, y, width, height)
 
 
 def chart(content: str, width: int, height: int, label: str, css: str = "") -> str:
@@ -143,8 +129,6 @@ def _span(values: Iterable[float], zero: bool) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-# The charts of a study's page.
-
 _STRIP = (120, 16)
 _CURVES = (360, 230)
 _SCATTER = (560, 340)
@@ -158,11 +142,9 @@ Curve = dict[int, float]  # step → validation value
 def strip(
     values: Iterable[float], shown: Sequence[float], naive: float | None, higher_is_better: bool, css: str
 ) -> str:
-    """The seeds' values as dots; better lies to the right.
+    """The seeds' values as dots and the naive baseline's as a dashed line; better lies to the right.
 
-    Args:
-        shown: All values of the task, which give the ends.
-        naive: The naive baseline's, a dashed line.
+    All values `shown` of the task give the ends.
     """
     width, height = _STRIP
     low, high = min(shown, default=0.0), max(shown, default=1.0)
@@ -176,11 +158,9 @@ def strip(
 
 
 def curves(seeds: Mapping[str, Sequence[Curve]], heading: str, label: str) -> str:
-    """Learning curves: each seed thin, their mean, at the steps that all have, thick; the scale is of steps above 0.
+    """Learning curves, of each arm one a seed: thin; their mean, at the steps that all have, thick.
 
-    Args:
-        seeds: Arm, which is the lines' style → one curve a seed.
-        label: What the chart shows, in words.
+    The scale is of steps above 0. The arm is the lines' style.
     """
     points = [point for found in seeds.values() for curve in found for point in curve.items()]
     started = [point for point in points if point[0] > 0] or points

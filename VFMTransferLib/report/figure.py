@@ -12,8 +12,7 @@ from scipy import ndimage
 from ..core.terms import RESEARCH_USE
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title
 from ..tasks.image_to_image import unit_of
-from .colors import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, label_color
-from .scene import Scene, shown_sequences
+from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, label_color, shown_sequences
 
 PANEL_PX = 420
 DRAWN_PX = 2 * PANEL_PX

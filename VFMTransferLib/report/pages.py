@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 
 def render(name: str, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **values: Any) -> str:
-    """A page from one of the templates, which loads nothing from elsewhere.
+    """A page from one of the templates, with style sheets and scripts beside it, which loads nothing from elsewhere.
 
-    Args:
-        styles: Style sheets beside it, joined.
-        scripts: Scripts beside it, joined into one module.
-        values: What the template asks for; text is escaped, markup of ours is `Markup`.
+    Values are what the template asks for; text is escaped, markup of ours is `Markup`.
     """
     style, script = ("\n".join(map(_asset, names)) for names in (styles, scripts))
     return (

@@ -17,18 +17,42 @@ from typing import Any
 import numpy as np
 
 from ..core.result import Result
-from ..core.terms import Label, Sequence
+from ..core.terms import LABEL_TERMS, Label, Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from ..evaluation.comparison import Comparison
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..tasks.image_to_image import sequence_of, unit_of
-from .colors import ARM_A, ARM_B, NEUTRAL, OTHER_LABEL, REFERENCE, label_color
+
+# Colors that mean something in views, tables and figures: arms apart from labels, safe for the color-blind.
+Color = tuple[int, int, int]
+
+ARM_A: Color = (76, 184, 255)
+ARM_B: Color = (255, 168, 38)
+REFERENCE: Color = (126, 231, 135)
+OTHER_LABEL: Color = (214, 112, 255)
+NEUTRAL: Color = (140, 160, 182)
+_PALETTE: tuple[Color, ...] = (
+    (240, 228, 66),
+    (86, 180, 233),
+    (0, 190, 140),
+    (230, 120, 60),
+    (204, 121, 167),
+    (160, 160, 255),
+    (180, 220, 110),
+    (255, 130, 130),
+)
 
 LEVELS = 2047
 """Steps between the smallest and the largest value of an image that is rounded (11 bit)."""
 LARGEST_EXACT_RANGE = 4095
 """Whole numbers within this range are kept as they are; most scanners store 12 bit."""
 _DEFLATE_LEVEL = 6
+
+
+def label_color(name: str, index: int) -> Color:
+    """A label's own color, or one of a neutral palette where its meaning is unknown."""
+    terms = {str(label): term.color for label, term in LABEL_TERMS.items()}
+    return terms.get(name, _PALETTE[index % len(_PALETTE)])
 
 
 def encode_image(array: np.ndarray) -> dict[str, Any]:
@@ -48,15 +72,12 @@ def encode_image(array: np.ndarray) -> dict[str, Any]:
 
 
 def encode_labels(array: np.ndarray) -> dict[str, Any]:
-    """A label map (D, H, W) of values 0..255, exact."""
     return {"bits": 8, "offset": 0, "scale": 1, "data": _deflated(array.astype(np.uint8))}
 
 
 def _deflated(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(array.tobytes(), level=_DEFLATE_LEVEL)).decode("ascii")
 
-
-# The grid that a report shows: in-plane as fine as the results, cropped so that the page stays small.
 
 MAX_VOXELS = 4_500_000
 """Voxels of all images on a page together: 4 to 6 MB as text, by how noisy they are."""
@@ -74,7 +95,6 @@ class Display:
     Attributes:
         base: The whole grid, axes nearest L, P, S.
         start: First voxel (x, y, z) of the window on `base`.
-        geometry: The window as a grid.
         center: Voxel (x, y, z) of the window in the middle of what matters.
     """
 
@@ -96,7 +116,6 @@ class Display:
         return volume.resample_to(self.geometry, interpolation).array
 
     def labels(self, volume: Volume) -> np.ndarray:
-        """A label map's voxels (D, H, W), nearest."""
         return self.image(volume, "nearest")
 
     def index_of(self, point_mm: tuple[float, ...] | np.ndarray) -> IntTriple:
@@ -107,11 +126,7 @@ class Display:
 
 
 def display_of(comparison: Comparison, images: int) -> Display:
-    """Choose the grid: T2w's, or the results' where they are finer in plane.
-
-    Args:
-        images: Number of images on the page, which share `MAX_VOXELS`.
-    """
+    """The grid, T2w's, or the results' where they are finer in plane, for as many images, which share `MAX_VOXELS`."""
     base = comparison.geometry
     if Sequence.T2W in comparison.case:
         t2w = comparison.case[Sequence.T2W].to_nearest_lps().geometry
@@ -146,8 +161,6 @@ def _box_of_interest(comparison: Comparison, base: Geometry) -> tuple[np.ndarray
     return middle, middle
 
 
-# What the page shows, as data: layers of voxels, panels, places where A and B differ.
-
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
 _WINDOW_PERCENTILES = (1.0, 99.5)
 _DIFFERENCE_PERCENTILE = 99.5
@@ -178,7 +191,6 @@ class Scene:
 
 
 def build_scene(comparison: Comparison) -> Scene:
-    """Bring all that is shown onto one grid."""
     volumes = dict(_image_volumes(comparison))
     display = display_of(comparison, len(volumes))
     names: tuple[str, ...] = ()
@@ -346,18 +358,15 @@ def _output(scene: Scene, name: str) -> dict[str, Any]:
     return {"name": name, "title": subject_title(name), "unit": unit_title(unit_of(name)), "limits": limits}
 
 
-# How sure each arm is, voxel by voxel, of the one label that matters most.
-
 STEPS = 255
 _FIRST_CHOICE = (Label.CSPCA, Label.PROSTATE)
 
 
 def probability_label(comparison: Comparison) -> str | None:
-    """The label whose probability both arms give: cancer, else the prostate, else the first that is no background."""
+    """The label whose probability is shown: of those of both arms cancer, the prostate, or the first but background."""
     names = [str(name) for name in comparison.a.probabilities if name in comparison.b.probabilities]
-    chosen = [str(name) for name in _FIRST_CHOICE if name in names]
-    chosen += [name for name in names if name != Label.BACKGROUND]
-    return chosen[0] if chosen else None
+    others = [name for name in names if name != Label.BACKGROUND]
+    return next((str(name) for name in (*_FIRST_CHOICE, *others) if name in names), None)
 
 
 def probability_layers(comparison: Comparison, display: Display) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import base64
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +26,6 @@ from ..study.overview import (
     NAIVE,
     REAL,
     TASK_SPECIFIC,
-    ArmValue,
     Column,
     MetricName,
     MissingRuns,
@@ -62,7 +60,7 @@ from ..study.summary import (
     summarize,
     write_summary,
 )
-from ..study.tables import RunRow, StudyTables, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
@@ -77,14 +75,7 @@ _EXAMPLE_ORDER = {arm: i for i, arm in enumerate((*BOTH, TASK_SPECIFIC, NAIVE))}
 
 
 def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, Path]:
-    """Write `summary.csv` and `report.html`.
-
-    Args:
-        study: Folder of a study: its tables, and its example slices where it has some.
-        folder: Where to; the study's own folder if None. Made if it does not exist.
-
-    Returns:
-        Paths of the summary and of the page.
+    """Write `summary.csv` and `report.html`, whose paths it returns, into a folder, by default that of the study.
 
     Raises:
         ConfigError: The study's configuration cannot be understood.
@@ -96,27 +87,24 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     # Without a configuration, or where nothing is installed that reads YAML, the page is held against a whole study.
     has_plan = (study / CONFIG).is_file() and find_spec("yaml") is not None
     plan = plan_of(read_config(study / CONFIG)) if has_plan else None
-    text = study_html(tables, rows, read_examples(study), study, plan)
     folder = study if folder is None else folder
-    write_file(folder / PAGE, text)
-    summary = write_summary(rows, folder)
-    return summary, folder / PAGE
+    write_file(folder / PAGE, _study_html(tables, rows, read_examples(study), study, plan))
+    return write_summary(rows, folder), folder / PAGE
 
 
-def study_html(
+def _study_html(
     tables: StudyTables, rows: Sequence[SummaryRow], examples: Sequence[Example], study: Path, planned: Plan | None
 ) -> str:
-    """The page as text.
-
-    Args:
-        study: Its folder, where their pictures lie.
-        planned: What its configuration plans; None to hold it against the whole study.
-    """
     runs, plan = tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
     tasks, encoders = tasks_of(runs), encoders_of(runs)
     order = [(encoder, task) for encoder in encoders for task in tasks]
     rows = sorted(rows, key=lambda row: order.index((row.encoder, row.task)))
+
+    seeds_of: dict[tuple[str, str], list[DistanceRow]] = defaultdict(list)
+    for distance in sorted(tables.distances, key=lambda one: one.seed):
+        if distance.layer == LAYER:
+            seeds_of[distance.encoder, distance.task].append(distance)
 
     def png(example: Example, picture: Picture) -> str:
         return base64.b64encode((example.folder(study) / picture.file).read_bytes()).decode("ascii")
@@ -141,27 +129,26 @@ def study_html(
         correlation=correlation,
         relation=_relation(rows),
         has_distances=bool(tables.distances),
-        distances=_distances(rows, tables),
+        distances=[(row, seeds_of[row.encoder, row.task]) for row in rows],
         layers=_layers(tables),
         learned=_learned(tables),
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in runs),
         device_hours=total_device_hours(runs),
         examples=_grouped(examples),
+        tasks_of_lesions=[task.id for task in TASKS.values() if task.finds_lesions],
         real=_real(tables),
         statistics=_statistics(tables),
         published=json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8")),
         definitions=DEFINITIONS,
         naive=NAIVE,
+        colors=_STYLES,
         infinity=math.inf,
         too_low=TOO_LOW,
         too_high=TOO_HIGH,
         png=png,
         **_FUNCTIONS,
     )
-
-
-# Numbers and words, for Python and for the template.
 
 
 def _number(value: float, decimals: int = 2, suffix: str = "", sign: bool = False) -> str:
@@ -178,13 +165,11 @@ def _number(value: float, decimals: int = 2, suffix: str = "", sign: bool = Fals
 
 
 def _measured(value: float, metric: MetricName) -> str:
-    """The value of a measure as HTML, without its unit."""
     text = minus(metric.text(value))
     return text if math.isnan(value) else Markup('<data value="{}">{}</data>').format(repr(value), text)
 
 
 def _duration(seconds: float) -> str:
-    """A time on the device in the unit that suits it."""
     if math.isnan(seconds):
         return "n/a"
     if seconds < 60:
@@ -193,7 +178,7 @@ def _duration(seconds: float) -> str:
 
 
 def gain_class(percent: float) -> str:
-    """The color of a gain: its sign and how many of `STEPS_PERCENT` it passes."""
+    """Sign of a gain, and how many of `STEPS_PERCENT` it passes."""
     if math.isnan(percent):
         return "gain-none"
     level = sum(abs(percent) >= step for step in STEPS_PERCENT)
@@ -220,19 +205,11 @@ def conclusion(found: Correlation) -> str:
     return f"Tasks that moved the features more gained more, contrary to what the published study reports. {caution}"
 
 
-def _arm_class(arm: str) -> str:
-    return _STYLES.get(arm, "naive")
-
-
 def _unit(named: MetricName | Picture) -> str:
     return f" {unit_title(named.unit)}" if named.unit else ""
 
 
-# The head of the page, and what is missing.
-
-
 def _subheading(tables: StudyTables) -> str:
-    """How large the study is, in a line."""
     seeds = len({run.seed for run in tables.runs if run.arm in BOTH})
     real = len({row.case for row in tables.metrics if row.data == REAL and row.case})
     cases = sorted({run.n_test_cases for run in tables.runs})
@@ -285,21 +262,8 @@ def _lacking(missing: MissingRuns) -> dict[str, list[str]]:
     }
 
 
-# What every arm reaches, how fast, and how far from pretraining.
-
-
-@dataclass(frozen=True)
-class _Reached:
-    """An arm of a task; `better` counts its seeds that are better than the naive baseline, None if that is unknown."""
-
-    value: ArmValue
-    is_best: bool
-    is_naive: bool
-    better: int | None
-    strip: str
-
-
-def _reached(task: str, runs: Sequence[RunRow]) -> tuple[MetricName, list[_Reached]]:
+def _reached(task: str, runs: Sequence[RunRow]) -> tuple[MetricName, list[dict[str, Any]]]:
+    """The measure and the arms of a task; `better` counts an arm's seeds that are better than the naive baseline."""
     values = arm_values(runs, task)
     run = next(run for run in runs if run.task == task)
     higher = run.higher_is_better
@@ -307,13 +271,12 @@ def _reached(task: str, runs: Sequence[RunRow]) -> tuple[MetricName, list[_Reach
     shown = [one for value in values for one in value.values]
     line = None if naive is None else naive.mean
     return metric_name(run.metric, task), [
-        _Reached(
-            value,
-            best is not None and value.mean == best.mean,
-            value.arm == NAIVE,
-            None if naive is None or not value.values else value.better_than(naive, higher),
-            charts.strip(value.values, shown, line, higher, _arm_class(value.arm)),
-        )
+        {
+            "value": value,
+            "is_best": best is not None and value.mean == best.mean,
+            "better": None if naive is None or not value.values else value.better_than(naive, higher),
+            "strip": charts.strip(value.values, shown, line, higher, _STYLES.get(value.arm, "naive")),
+        }
         for value in values
     ]
 
@@ -331,13 +294,6 @@ def _relation(rows: Sequence[SummaryRow]) -> dict[str, tuple[str, Correlation]]:
         ]
         found[encoder] = (charts.scatter(points, encoder_title(encoder)), gain_against_distance(own))
     return found
-
-
-def _distances(rows: Sequence[SummaryRow], tables: StudyTables) -> Iterator[tuple[SummaryRow, list[Any]]]:
-    """Each row with the distances of its seeds."""
-    for row in rows:
-        own = [d for d in tables.distances if (d.encoder, d.task, d.layer) == (row.encoder, row.task, LAYER)]
-        yield row, sorted(own, key=lambda d: d.seed)
 
 
 def _layers(tables: StudyTables) -> dict[str, dict[str, str]]:
@@ -388,9 +344,6 @@ def _cost(row: SummaryRow, runs: Sequence[RunRow]) -> tuple[SummaryRow, dict[str
     return row, seconds, minus(f"{row.device_hours_saved * HOUR_S / scratch:+.0%}") if is_known else ""
 
 
-# Example slices: what goes in, what is true, and what every arm makes of it.
-
-
 def _grouped(examples: Sequence[Example]) -> dict[str, list[list[Example]]]:
     """Task → case → its arms; phantoms before real cases, both arms encoder by encoder before baselines."""
     groups: dict[tuple[str, str, str], list[Example]] = defaultdict(list)
@@ -410,21 +363,10 @@ def _scores(example: Example) -> list[tuple[MetricName, float]]:
     return [(metric_name(name, example.task), example.scores[name]) for name in names]
 
 
-def _limits(picture: Picture) -> str:
-    return f"{minus(f'{picture.low:.4g} to {picture.high:.4g}')}{_unit(picture)}"
-
-
-def _hides_marks(example: Example) -> bool:
-    return example.truth is None and TASKS[example.task].finds_lesions
-
-
 def _outlines_of(examples: Sequence[Example]) -> list[tuple[str, Color]]:
     colors = {name: color for example in examples for name, color in example.outlines.items()}
     titles = {TRUE_OUTLINE: "truth, over which results are drawn"}
     return [(titles.get(name) or label_title(name), color) for name, color in colors.items()]
-
-
-# Real cases, on which nothing was trained: every arm beside the naive baseline, case by case.
 
 
 def _real(tables: StudyTables) -> dict[str, tuple[int, list[Column], list[tuple[MetricName, list[RealRow]]]]]:
@@ -460,7 +402,6 @@ def _statistics(tables: StudyTables) -> list[tuple[str, MetricName, Column, floa
 
 
 _FUNCTIONS: dict[str, Any] = {
-    "arm_class": _arm_class,
     "arm_title": arm_title,
     "cases_better": cases_better,
     "column_mean": _column_mean,
@@ -469,8 +410,6 @@ _FUNCTIONS: dict[str, Any] = {
     "duration": _duration,
     "encoder_title": encoder_title,
     "gain_class": gain_class,
-    "hides_marks": _hides_marks,
-    "limits": _limits,
     "measured": _measured,
     "minus": minus,
     "number": _number,

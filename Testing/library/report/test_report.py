@@ -34,9 +34,10 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.comparison import compare
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.case_report import facts
-from VFMTransferLib.report.colors import ARM_A, ARM_B
 from VFMTransferLib.report.figure import figure_png
 from VFMTransferLib.report.scene import (
+    ARM_A,
+    ARM_B,
     FIRST_ONLY,
     LEVELS,
     MARGIN_MM,

@@ -6,7 +6,7 @@ from slicer_runs import PERIPHERAL, TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer, vtk
 
 from VFMTransferLib.core.errors import GeometryError
-from VFMTransferLib.report.colors import ARM_A, ARM_B, OTHER_LABEL
+from VFMTransferLib.report.scene import ARM_A, ARM_B, OTHER_LABEL
 from VFMTransferSlicer.views.pairs import (
     FIRST_ONLY,
     LABEL_COLORS,

@@ -169,7 +169,7 @@ _SCALE_FONT_PX = 12
 _SAMPLE = 400_000  # voxels that the percentile is taken of; of all of them it takes too long for the window
 
 FIRST_ONLY, SECOND_ONLY, OTHER = 1, 2, 3
-# The colors of A, B and "another label" on the report's page (`VFMTransferLib.report.colors`), whose import would hold
+# The colors of A, B and "another label" on the report's page (`VFMTransferLib.report.scene`), whose import would hold
 # up the window; a test keeps them equal.
 LABEL_COLORS = {FIRST_ONLY: (76, 184, 255), SECOND_ONLY: (255, 168, 38), OTHER: (214, 112, 255)}
 
