@@ -21,6 +21,7 @@ _PACKAGE = __name__.split(".")[0]
 # Old module → where its names are now, the most likely place first.
 MOVED: dict[str, tuple[str, ...]] = {
     "augment": ("training.augmentation",),
+    "batch.summary": ("batch.cases",),
     "bundle": ("bundles.bundle",),
     "case": ("core.case",),
     "catalog": ("bundles.catalog",),
@@ -45,6 +46,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "preprocess": ("encoders.inputs",),
     "registration": ("tasks.distortion_correction.task",),
     "registry": ("encoders.base", "encoders", "encoders.profound.spec", "encoders.provicnet.spec"),
+    "report.colors": ("report.scene",),
     "result": ("core.result",),
     "runtimes": ("inference.runtimes", "inference.windows"),
     "specialised": ("encoders.dynunet.network", "encoders.weights"),

@@ -17,6 +17,7 @@ BUNDLES = Path(__file__).parents[3] / "Resources" / "Bundles"
 # inference.json among them.
 IMPORTS = {
     "augment": "Augmentation",
+    "batch.summary": "SUMMARY Row write_summary",
     "bundle": "read_bundle",
     "case": "Case",
     "catalog": "default_pair",
@@ -41,6 +42,7 @@ IMPORTS = {
     "preprocess": "prepare",
     "registration": "displacement_along registered",
     "registry": "MODELS ModelSpec",
+    "report.colors": "ARM_A label_color",
     "result": "Lesion Provenance Result",
     "runtimes": "Session choose_runtime open_session",
     "specialised": "specialised_network",
