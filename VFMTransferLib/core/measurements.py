@@ -36,7 +36,7 @@ class GlandMeasurements:
         """Value and what it is, as a person reads them; nothing of a PSA that nobody gave."""
         diameters = " x ".join(f"{d:.0f}" for d in (self.transverse_mm, self.anteroposterior_mm, self.longitudinal_mm))
         found = [
-            (f"{diameters} mm", "prostate: transverse x front to back x apex to base"),
+            (f"{diameters} mm", "diameters: transverse x front to back x apex to base"),
             (f"{self.segmented_ml:.1f} ml", f"volume of the prostate's mask ({self.source})"),
             (f"{self.ellipsoid_ml:.1f} ml", "volume as an ellipsoid, diameters by PI-RADS v2.1"),
         ]

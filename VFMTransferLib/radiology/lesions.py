@@ -122,6 +122,7 @@ def _in_gland(
     return replace(
         lesion,
         position=_position(inside, frame, lesion.zone),
+        place=_place(inside, frame),
         sectors=tuple(placed.names[i] for i in order),
         sector_scheme=placed.scheme,
         high_b_ratio=ratio,
@@ -139,6 +140,12 @@ def _position(inside: np.ndarray, frame: GlandFrame, zone: str | None) -> str:
     half = "posterior" if (frame.depth(z, y) > 0.5).mean() >= 0.5 else "anterior"
     term = LABEL_TERMS.get(zone or "")
     return ", ".join([side, _LEVEL_WORDS[level], half, *([term.title.lower()] if term else [])])
+
+
+def _place(inside: np.ndarray, frame: GlandFrame) -> tuple[float, float, float]:
+    z, y, x = np.nonzero(inside)
+    means = (frame.lateral(z, x).mean(), frame.depth(z, y).mean(), frame.height(z).mean())
+    return (float(means[0]), float(means[1]), float(means[2]))
 
 
 def _low_adc(adc: np.ndarray | None, mask: np.ndarray) -> float | None:
@@ -209,6 +216,7 @@ class Surface:
 
     def __init__(self, mask: np.ndarray, geometry: Geometry) -> None:
         self.geometry = geometry
+        self._mask = mask
         self._points = _face_middles(mask) * geometry.spacing_mm  # (N, 3), x y z in mm along the index axes
         self._tree = cKDTree(self._points)
         self._outlines: dict[int, np.ndarray] = {
@@ -216,16 +224,20 @@ class Surface:
         }
 
     def to_lesion_mm(self, lesion: np.ndarray) -> tuple[float, float]:
-        """Shortest distance from a lesion (D, H, W), and the longest chord of the outline that it lies along."""
+        """Shortest distance from a lesion (D, H, W), and the longest chord of the outline that it lies along.
+
+        A lesion that reaches beyond the surface is 0 mm away.
+        """
         distances, _ = self._tree.query(_face_middles(lesion) * self.geometry.spacing_mm)
         longest = 0.0
         for z in np.flatnonzero(lesion.any(axis=(1, 2))):
             outline = self._outlines.get(int(z))
             if outline is None:
                 continue
-            near, _ = cKDTree(_edge_middles(lesion[z]) * self.geometry.spacing_mm[:2]).query(outline)
+            points = np.concatenate([_edge_middles(lesion[z]), np.argwhere(lesion[z])[:, ::-1]])  # its edge, and inside
+            near, _ = cKDTree(points * self.geometry.spacing_mm[:2]).query(outline)
             longest = max(longest, _extent(outline[near <= CONTACT_MM]))
-        return float(distances.min()), longest
+        return 0.0 if (lesion & ~self._mask).any() else float(distances.min()), longest
 
 
 def _face_middles(mask: np.ndarray) -> np.ndarray:

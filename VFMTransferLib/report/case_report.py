@@ -29,12 +29,22 @@ from ..evaluation.measures import (
 )
 from .figure import figure_png
 from .pages import json_for_script, render
+from .radiology import SHOWN_LESIONS, gland_table, lesion_places, lesion_rows, sector_map, sector_schemes
 from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, build_scene, label_color, scene_document
 
 PAGE = "report.html"
 FIGURE = "comparison.png"
-SCRIPTS = ("decode.js", "paint.js", "scales.js", "view.js", "app.js", "pointer.js", "controls.js", "main.js")
-SHOWN_LESIONS = 50
+SCRIPTS = (
+    "decode.js",
+    "paint.js",
+    "scales.js",
+    "view.js",
+    "app.js",
+    "pointer.js",
+    "controls.js",
+    "lesions.js",
+    "main.js",
+)
 _MAX_ITEMS = 12
 _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
 _LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
@@ -82,7 +92,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
     of_b = comparison.b.class_probabilities
     return render(
         "case.html",
-        ("page.css",),
+        ("page.css", "radiology.css"),
         SCRIPTS,
         title=f"{comparison.case.id}, {heading}",
         heading=heading,
@@ -103,14 +113,17 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             for name, probability in comparison.a.class_probabilities.items()
         ],
         disagreements=_disagreements(scene),
-        lesions=_lesions(comparison),
+        gland=gland_table(comparison),
+        lesions=lesion_rows(comparison),
+        sector_map=sector_map(comparison),
+        schemes=sector_schemes(comparison),
         shown_lesions=SHOWN_LESIONS,
         cards=[
             _card(who, result.provenance, bundle)
             for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
         ],
         notes=(*comparison.case.notes, *comparison.notes),
-        scene=json_for_script(scene_document(scene)),
+        scene=json_for_script({**scene_document(scene), "lesions": lesion_places(comparison, scene.display)}),
     )
 
 
@@ -319,26 +332,6 @@ def _difference(region: Disagreement) -> list[tuple[str, str, str]]:
     if region.a_label == Label.BACKGROUND:
         return [("b", "B only", b)]
     return [("a", "A", f"{a}, "), ("b", "B", b)]
-
-
-def _lesions(comparison: Comparison) -> list[tuple[str, Sequence[str]]]:
-    """Arm, and what is shown of each of its largest lesions."""
-    return [
-        (
-            who,
-            (
-                label_title(lesion.label),
-                label_title(lesion.zone or "–"),
-                str(lesion.index),
-                f"{lesion.volume_ml:.2f} ml",
-                f"{lesion.confidence:.2f}",
-                "n/a" if lesion.mean_adc is None else f"{lesion.mean_adc:.0f}",
-                place_title(lesion.center_mm),
-            ),
-        )
-        for who, result in (("a", comparison.a), ("b", comparison.b))
-        for lesion in result.lesions[:SHOWN_LESIONS]
-    ]
 
 
 def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, Any]:

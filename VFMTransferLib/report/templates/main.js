@@ -43,6 +43,7 @@ async function start() {
   app.listeners.push(() => showState(app));
   addPanels(app);
   attachControls(app);
+  attachLesions(app);
   addEventListener("resize", () => fitPanels(app));
   fitPanels(app);
   document.body.dataset.ready = "true";

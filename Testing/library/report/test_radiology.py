@@ -1,0 +1,115 @@
+"""The gland's size, the sector map and the list of lesions on the page."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from browsers import Listener, needs_chromium
+from comparison_cases import a_case, anatomy_pair, lesion_pair
+from ellipsoids import Ellipsoid, a_scan
+
+from VFMTransferLib.core.measurements import GlandMeasurements
+from VFMTransferLib.core.result import Result
+from VFMTransferLib.evaluation.comparison import Comparison, compare
+from VFMTransferLib.radiology.gland import GlandFrame
+from VFMTransferLib.radiology.lesions import measure_lesions
+from VFMTransferLib.radiology.sectors import SECTORS, map_sectors
+from VFMTransferLib.report import write_report
+from VFMTransferLib.report.radiology import gland_table, lesion_rows, sector_map
+
+CASE = a_case(gland=True)
+GLAND = GlandMeasurements(14.0, 14.4, 15.0, 1.6, 2.5, "as given")
+PSA = ("psa_ng_ml", "psa_density_ellipsoid", "psa_density_segmented")
+
+
+def measured(result: Result, psa: float | None = None) -> Result:
+    """A result with all that prediction measures."""
+    densities = {} if psa is None else dict(zip(PSA, (psa, psa / 1.6, psa / 2.5), strict=True))
+    lesions = measure_lesions(result.labels, result.lesions, gland=CASE.gland, adc=CASE["adc"], hbv=CASE["hbv"])
+    return replace(result, lesions=lesions, gland=replace(GLAND, **densities))
+
+
+def a_comparison(psa: float | None = None) -> Comparison:
+    a, b = (measured(result, psa) for result in lesion_pair())
+    return compare(CASE, a, b)
+
+
+def test_the_gland_is_shown_with_its_psa_density_where_there_is_a_psa():
+    rows = {what: a for what, a, _ in gland_table(a_comparison(psa=4.0))}
+    assert rows["PSA density, 4 ng/ml by the mask"] == "1.60 ng/ml²"
+    assert rows["PSA density by the ellipsoid"] == "2.50 ng/ml²"
+    assert rows["volume of the prostate's mask (as given)"] == "2.5 ml"
+    assert rows["diameters: transverse x front to back x apex to base"] == "14 x 14 x 15 mm"
+    assert not any("PSA" in what for what, _, _ in gland_table(a_comparison()))
+
+
+def test_without_a_known_prostate_nothing_is_shown_of_it(tmp_path):
+    page = write_report(compare(a_case(), *anatomy_pair()), tmp_path).read_text(encoding="utf-8")
+    assert "<h2>Prostate</h2>" not in page
+    assert sector_map(compare(a_case(), *lesion_pair())) is None
+
+
+def test_a_lesions_place_in_the_gland_comes_before_the_scanners_coordinates():
+    row = lesion_rows(a_comparison())[0]
+    assert row["where"].startswith("right, ")
+    page_order = list(row)
+    assert page_order.index("where") < page_order.index("center")
+
+
+def test_the_map_has_each_sector_once_and_each_lesion_where_it_lies():
+    shown = sector_map(a_comparison())
+    sectors = [sector["name"] for panel in shown["panels"] for sector in panel["sectors"]]
+    assert sorted(sectors) == sorted(sector.name for sector in SECTORS)
+    lesions = {lesion["key"]: (panel, lesion) for panel in shown["panels"] for lesion in panel["lesions"]}
+    assert set(lesions) == {"a1", "b1"}
+    (a_panel, a), (b_panel, b) = lesions["a1"], lesions["b1"]
+    assert a["x"] < a_panel["cx"]  # the patient's right is on the left
+    assert b["x"] > b_panel["cx"]
+
+
+@pytest.mark.parametrize(
+    "place", [(-0.7, 0.7, 0.5), (0.2, 0.9, 0.5), (-0.85, 0.4, 0.5), (0.3, 0.3, 0.5), (0.2, 0.1, 0.5)]
+)
+def test_the_drawing_has_the_borders_of_the_rules(place):
+    """A place that the rules put into a sector lies in that sector's shape, unless the drawn zone covers it."""
+    a, b = (measured(result) for result in lesion_pair())
+    a = replace(a, lesions=(replace(a.lesions[0], place=place),))
+    panel = sector_map(compare(CASE, a, b))["panels"][1]
+    (shown,) = (lesion for lesion in panel["lesions"] if lesion["key"] == "a1")
+    hit = {
+        s["name"]
+        for s in panel["sectors"]
+        if s["x"] <= shown["x"] <= s["x"] + s["width"] and s["y"] <= shown["y"] <= s["y"] + s["height"]
+    }
+    scan, gland = a_scan(), Ellipsoid()
+    found = map_sectors(GlandFrame.from_mask(gland.gland(scan)), gland.zones(scan))
+    x = round((place[0] + 1) / 2 * 104 + 18)  # the gland is 104 by 72 voxels in the middle of 140 by 120
+    y = round(place[1] * 72 + 24)
+    assert found.names[found.numbers[10, y, x] - 1] in hit
+
+
+def test_the_page_names_the_scheme_and_is_for_research_only(tmp_path):
+    page = write_report(a_comparison(psa=4.0), tmp_path).read_text(encoding="utf-8")
+    assert "since the zones are not known" in page
+    assert "Not for clinical decisions" in page
+    assert not re.search(r'style="', page)  # which the page's own policy forbids
+
+
+@needs_chromium
+def test_a_click_on_the_map_or_the_list_goes_to_the_lesion(chromium, tmp_path):
+    path = write_report(a_comparison(), tmp_path)
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    heard = Listener(page)
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    page.evaluate("document.querySelector('#slice').value = 0")
+    page.locator("g[data-lesion=b1]").click()
+    page.wait_for_selector("tr[data-lesion-row=b1][aria-current]")
+    assert page.locator("#readout dd").first.inner_text() == "R 3.0 P 17.8 S 38.9 mm"  # the voxel at the middle
+    page.locator("button[data-lesion=a1]").click()
+    page.wait_for_selector("tr[data-lesion-row=a1][aria-current]")
+    page.locator("g[data-lesion=b1]").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("tr[data-lesion-row=b1][aria-current]")
+    assert heard.messages == []
+    page.close()
