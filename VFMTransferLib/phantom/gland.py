@@ -20,13 +20,7 @@ _POSTERIOR_MM, _APEX_MM = 16.0, -22.0
 
 @dataclass(frozen=True)
 class Gland:
-    """A prostate's dimensions.
-
-    Attributes:
-        half_mm: Half axes along its own (x, y, z).
-        turn_deg: Rotation about (x, y, z); about x it leans forward with its apex.
-        lobe_scale: Size of the transition zone's two lobes against the gland.
-    """
+    """A prostate's half axes, middle and rotation (x, y, z), and the size of the transition zone's lobes against it."""
 
     half_mm: Triple
     center_mm: Triple
@@ -48,7 +42,7 @@ class Gland:
         apex = np.clip(-w, 0, 1.2)
         narrow = (1 - np.float32(0.26) * apex * apex) * (1 + np.float32(0.10) * np.clip(v, -1, 1))
         groove = np.float32(0.11) * np.exp(-((u / np.float32(0.4)) ** 2)) * np.clip(v, 0, 1)
-        return _level_distance(u / narrow, v * np.float32(0.97) + groove, w, self.half_mm)
+        return self.ellipsoid_distance_mm(u / narrow, v * np.float32(0.97) + groove, w)
 
     def lobes_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Signed distance to the transition zone's lobes, which meet at the urethra."""
@@ -59,10 +53,14 @@ class Gland:
         )
         return smooth_union(right, left, 6.0)
 
-    def ellipsoid_distance_mm(self, u: np.ndarray, v: np.ndarray, w: np.ndarray, half: Triple) -> np.ndarray:
-        """Signed distance to an ellipsoid with half axes in those of the gland."""
-        half_mm = tuple(h * g for h, g in zip(half, self.half_mm, strict=True))
-        return _level_distance(u / half[0], v / half[1], w / half[2], half_mm)
+    def ellipsoid_distance_mm(
+        self, u: np.ndarray, v: np.ndarray, w: np.ndarray, half: Triple = (1.0, 1.0, 1.0)
+    ) -> np.ndarray:
+        """Signed distance, to first order, to an ellipsoid with half axes in those of the gland."""
+        u2, v2, w2 = ((x / h) ** 2 for x, h in zip((u, v, w), half, strict=True))
+        a, b, c = (np.float32(1 / (h * g) ** 2) for h, g in zip(half, self.half_mm, strict=True))
+        level = np.sqrt(u2 + v2 + w2)
+        return (level - 1) * level / np.sqrt(u2 * a + v2 * b + w2 * c + np.float32(1e-9))
 
     def box(self, canvas: Canvas, margin_mm: float = 6.0) -> Box:
         """The canvas's points in and around the gland."""
@@ -78,14 +76,6 @@ class Gland:
         own = direction * np.asarray(self.half_mm)
         own = own * (1 + outward_mm / np.linalg.norm(own))
         return rotation(*self.turn_deg) @ own + np.asarray(self.center_mm)
-
-
-def _level_distance(u: np.ndarray, v: np.ndarray, w: np.ndarray, half_mm: tuple[float, ...]) -> np.ndarray:
-    """Distance to the unit sphere of stretched coordinates, in mm to first order."""
-    u2, v2, w2 = u * u, v * v, w * w
-    level = np.sqrt(u2 + v2 + w2)
-    a, b, c = (np.float32(1 / h**2) for h in half_mm)
-    return (level - 1) * level / np.sqrt(u2 * a + v2 * b + w2 * c + np.float32(1e-9))
 
 
 def draw_gland(rng: np.random.Generator) -> Gland:
@@ -207,14 +197,7 @@ _LARGE_MM = 15.0
 
 @dataclass(frozen=True)
 class Lesion:
-    """One cancer.
-
-    Attributes:
-        zone: `Label.PERIPHERAL_ZONE` or `Label.TRANSITION_ZONE`; the lesion lies in it alone.
-        isup_grade: ISUP grade group, 1..5.
-        diameter_mm: Its longest axis.
-        volume_ml: Its volume within the zone.
-    """
+    """One cancer of an ISUP grade group 1..5 within the peripheral or transition zone, with its longest axis."""
 
     zone: Label
     isup_grade: int

@@ -268,7 +268,6 @@ class PhantomStore:
 
     Attributes:
         folder: May be shared by many processes.
-        spacing_mm: Voxel of their T2w (x, y, z).
         for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
         full_resolution: Whether they have the twin that super-resolution needs; it is most of their cost.
     """

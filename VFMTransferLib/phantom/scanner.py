@@ -61,15 +61,11 @@ def box_average(array: np.ndarray, factors: IntTriple) -> np.ndarray:
 
 
 def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, crop: bool = False) -> np.ndarray:
-    """Keep the middle of each slice's k-space (D, H, W), as a coarser acquisition would; the mean of a slice stays.
+    """Keep the middle of each slice's k-space (D, H, W), as a coarser acquisition would: complex, of the same mean.
 
     Args:
         kept: Fraction of the samples kept along both axes, or along each of (H, W).
-        crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) in place of zero filling. Its voxels fill the
-            same field of view: each lies amid those that it stands for.
-
-    Returns:
-        Complex array.
+        crop: Give the coarser matrix (D, round(H·kept), round(W·kept)) of the same field of view, not zero filling.
     """
     _, h, w = slices.shape
     fractions = (kept, kept) if isinstance(kept, int | float) else kept
@@ -93,8 +89,8 @@ def truncate_k_space(slices: np.ndarray, kept: float | tuple[float, float], *, c
 def apodize(slices: np.ndarray) -> np.ndarray:
     """Filter the edge of each slice's k-space (D, H, W), complex, as scanners do against ringing and noise.
 
-    Along each axis frequencies stay up to `_TAPER_START` of the highest, and fall from there to `_TAPER_END` as half a
-    cosine: so the spectrum of 3 T scans of the prostate with 0.5 mm pixels goes, by measurement.
+    Along each axis frequencies stay up to `_TAPER_START` of the highest and fall from there to `_TAPER_END` as half a
+    cosine: so goes the spectrum of 3 T scans of the prostate with 0.5 mm pixels, by measurement.
     """
     _, h, w = slices.shape
     share = [np.clip((np.abs(np.fft.fftfreq(n)) * 2 - _TAPER_START) / (1 - _TAPER_START), 0, 1) for n in (h, w)]
@@ -107,7 +103,7 @@ class Scanner:
     """How T2w was acquired.
 
     Attributes:
-        noise: Noise of real and imaginary part against the signal of water at TE 0.
+        noise: Of real and imaginary part against the signal of water at TE 0.
         shading: Strength of the coil's uneven gain.
         kept: Fraction of the T2w's k-space along (rows, columns) that was measured; all of it where a twin is made.
     """
@@ -235,10 +231,9 @@ class EchoPlanar:
     """How diffusion was acquired.
 
     Attributes:
-        noise: Noise of real and imaginary part against the signal of water at TE 0.
+        noise: Of real and imaginary part against the signal of water at TE 0.
         total_readout_s: From the first to the last line of k-space, at full resolution.
-        phase_axis: Index axis (0 x, 1 y) of the phase encoding.
-        sign: Direction of the phase encoding along it.
+        phase_axis, sign: Index axis (0 x, 1 y) of the phase encoding, and its direction.
         field_strength: Factor of the off-resonance; 0 gives no distortion.
     """
 
@@ -256,11 +251,9 @@ class DiffusionStudy:
     """High-b image and ADC as scanned, and what is true of them; all on one grid.
 
     Attributes:
-        hbv, adc: As scanned: distorted and noisy.
-        hbv_undistorted, adc_undistorted: The same with the same noise, had there been no field.
+        hbv_undistorted, adc_undistorted: Of the same noise, had there been no field.
         adc_true: What a noise-free, undistorted scan would measure, 1e-6 mm²/s; 0 where this one shows nothing, as in
             saturated fat.
-        field_map_hz: Off-resonance.
         displacement_mm: Where the signal went, along the positive phase axis.
     """
 

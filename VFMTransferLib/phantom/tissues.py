@@ -21,9 +21,8 @@ class Tissue:
 
     Attributes:
         pd: Proton density relative to water, 0..1.
-        t1_ms: Longitudinal relaxation time.
-        t2_ms: Transverse relaxation time, as a turbo spin echo sees it.
-        adc: Apparent diffusion coefficient, 1e-6 mm²/s.
+        t2_ms: As a turbo spin echo sees it.
+        adc: 1e-6 mm²/s.
         grain: Standard deviation of the logarithm of T2 over the tissue's fine texture.
     """
 

@@ -1,7 +1,6 @@
-"""The contract of a task: all that the rest of the library asks of one. No torch here.
+"""The contract of a task, one instance of `Task` each: all that the rest of the library asks of one. No torch here.
 
-A task is one instance of `Task`. Most tasks derive from `SegmentationTask` or `ImageTask`, which answer nearly all of
-it; what is left is where the truth comes from and what the output means.
+Most tasks derive from `SegmentationTask` or `ImageTask`, which answer nearly all of it.
 """
 
 from __future__ import annotations
@@ -42,9 +41,6 @@ class LabeledCase:
     """A case with the truth of one task: what a network gets, and what it should give.
 
     Attributes:
-        task: Id of the task.
-        case: What the network sees.
-        gland: Mask of the prostate.
         masks: For segmentation; empty masks count.
         images: Output name → true image, as results name them.
         along_phase_mm: Displacement that distorted the case, along the positive `phase_axis`.
@@ -83,13 +79,9 @@ DEFAULT_NAMES = MaskNames()
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """A case on disk, as a task takes its truth from it.
+    """A case on disk, as a task takes its truth from it: its sequences, where its masks lie, its class in `labels.csv`.
 
-    Attributes:
-        folder: Where its masks lie.
-        case: Its `truth_sequences`, or `sequences`.
-        category: Its class, where `labels.csv` states it.
-        seed: Of what is drawn to make a scan worse.
+    The seed is of what is drawn to make a scan worse.
     """
 
     folder: Path
@@ -116,14 +108,11 @@ class DecodeOptions:
     Attributes:
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
-        phase_axis: Along which axis of the patient diffusion images are distorted, a key of `PHASE_AXES`.
+        phase_axis: Axis of the patient along which diffusion images are distorted, a key of `PHASE_AXES`.
         gland: Mask of the prostate. A lesion most of which lies outside of it is left out, which a note states; the
             probabilities keep it. This is our own step, not the networks' authors'.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
-
-    Raises:
-        ValueError: The threshold is no probability, or the phase axis is not known.
     """
 
     threshold: float | None = None
@@ -190,20 +179,18 @@ class Task(ABC):
 
     Attributes:
         id: Name in files and on the command line.
-        short_title: The title in a word, for charts.
         network_title: What a network of it does, within the network's title.
         sequences: What a case must contain; their order is the order of channels.
         truth_sequences: What is read of a case that has a truth, where that is more.
         reference: The sequence on whose grid the result comes back.
-        head: What kind of head the task asks of an encoder: a map of classes, classes of the case, an image
-            (`restoration`), or a displacement between two images (`matching`: a cost-volume head).
+        head: Kind of head that it asks of an encoder: a map of classes, classes of the case, an image (`restoration`),
+            or a displacement between two images (`matching`: a cost-volume head).
         labels: Output channels of the networks that are trained here, none of an image.
         activation: `softmax`, `sigmoid` or `none`.
         initial_output: What an untrained image head gives everywhere.
         metric: Primary measure, a name in `CaseScore.values` or of `cohort_measures`.
         baseline: Name of the naive baseline, as tables show it.
-        card_measures: What a model card shows of each case, most telling first.
-        example_measures: What stands below an example picture.
+        card_measures, example_measures: What a model card shows of each case, and an example picture.
         finds_gland: Whether a result marks the prostate, so that a mask of it must not help the network.
         uses_gland_slices: Whether only slices that hold gland count, for networks of slices.
         works_within_slices: Whether slices beside a slice are of little use.
@@ -264,21 +251,13 @@ class Task(ABC):
     def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
         """The task on a real case where the scan itself is the truth, with a seed of what is drawn to make it worse.
 
-        Raises:
-            DatasetError: The task needs labels, which a scan has not.
-            MissingSequenceError: The case lacks a sequence.
+        Raises DatasetError where the task needs labels, and MissingSequenceError.
         """
         raise DatasetError(f"{self.title} needs labels; a scan alone holds truth for image tasks only.")
 
     @abstractmethod
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
-        """A case on disk with what is true of it.
-
-        Raises:
-            DatasetError: A label is missing.
-            ImageError: A file cannot be read.
-            MissingSequenceError: The case lacks a sequence.
-        """
+        """A case on disk with what is true of it; DatasetError of a missing label, ImageError, MissingSequenceError."""
 
     def class_from_table(self, value: str) -> str:
         """The class that a value of `label_column` stands for; else ValueError lists the values that stand for one."""
@@ -318,10 +297,7 @@ class Task(ABC):
         return cut_volume(image, *square_around(image.geometry, center_mm, width_mm))
 
     def labeled(self, case: Case, **truth: Any) -> LabeledCase:
-        """A case with the task's sequences alone, since no mask may help the network, and its truth.
-
-        Raises MissingSequenceError.
-        """
+        """A case with the task's sequences alone, since no mask may help it, and its truth; MissingSequenceError."""
         case.require(self.sequences)
         seen = Case(case.id, {s: case.volumes[s] for s in self.sequences}, notes=case.notes)
         return LabeledCase(self.id, seen, **truth)
@@ -347,17 +323,12 @@ class Task(ABC):
         return {}
 
     def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
-        """The calibration that validation cases ask for, scored by a network that is not calibrated.
-
-        None without cases, and of tasks without probabilities of the case.
-        """
+        """The calibration that validation cases of an uncalibrated network ask for; None without cases or classes."""
         return None
 
     @abstractmethod
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
-        """The result of a case without any network, from what training cases have in common; DatasetError where they
-        lack what it needs.
-        """
+        """The result of a case from what training cases have in common; DatasetError where they lack what it needs."""
 
     def methods(self) -> Mapping[str, Method]:
         """Name → method without a trained network, such as a registration, that a study may set beside networks."""
@@ -400,9 +371,9 @@ def slice_axis(geometry: Geometry) -> int:
 
 def square_around(geometry: Geometry, center_mm: np.ndarray, width_mm: float) -> tuple[IntTriple, IntTriple]:
     """First voxel and size (x, y, z) of a grid's part around a place, all slices."""
-    through, middle = slice_axis(geometry), geometry.to_index(center_mm)
+    middle = geometry.to_index(center_mm)
     first, size = [0, 0, 0], list(geometry.size)
-    for axis in {0, 1, 2} - {through}:
+    for axis in {0, 1, 2} - {slice_axis(geometry)}:
         reach = round(width_mm / 2 / geometry.spacing_mm[axis])
         place = round(float(middle[axis]))
         first[axis] = max(place - reach, 0)

@@ -25,12 +25,9 @@ ARBITRARY_UNIT = "a.u."
 
 
 class ImageTask(Task):
-    """A task that gives one or several images.
+    """A task that gives images.
 
-    Attributes:
-        outputs: Names of the images (file stems, as `t2w-super-resolved`), the one that measures are of first. A name
-            begins with the sequence that the image is of.
-        decoded_note: The note of a result on how the image came about.
+    `outputs` are their file stems, which begin with the sequence (`t2w-super-resolved`); measures are of the first.
     """
 
     output = "image"

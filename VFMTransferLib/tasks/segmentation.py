@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +20,7 @@ Probabilities = dict[str, Volume]
 
 
 class SegmentationTask(Task):
-    """A task whose network gives each voxel probabilities of classes.
-
-    As it stands it marks the most probable structure of each voxel; a task overrides `mark` where more is to decide.
-    """
+    """Marks the most probable structure of each voxel; a task overrides `mark` where more is to decide."""
 
     output = "segmentation"
     head = "dense"
@@ -89,10 +85,6 @@ def labels_of(result: Result) -> Volume:
 def structures_of(probabilities: Probabilities) -> Probabilities:
     """All but the background."""
     return {name: p for name, p in probabilities.items() if name != Label.BACKGROUND}
-
-
-def sum_of(probabilities: Mapping[str, Volume]) -> np.ndarray:
-    return np.sum([p.array for p in probabilities.values()], axis=0)
 
 
 def above_all(probabilities: Probabilities, threshold: float) -> np.ndarray:

@@ -131,18 +131,15 @@ class TaskTraining(ABC, Generic[AnyTask]):
 
 
 class ResidualTraining(TaskTraining[ImageTask]):
-    """Of images that a network adds to: the residual, in standard deviations of the image that it sees.
-
-    Maps: the residual; the image that it is added to.
-    """
+    """Maps: what a network adds to an image, in standard deviations of the image that it sees; that image."""
 
     keeps_intensity = True
 
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
-        sequence = self.task.reference
+        channel = channel_of(spec, self.task.reference)
         truth = labeled.images[self.task.outputs[0]].resample_to(prepared.geometry).array
-        residual = (truth - unnormalized(prepared, spec, sequence)) / deviation(prepared, spec, sequence)
-        return stacked(residual, prepared.array[channel_of(spec, sequence)])
+        residual = (truth - unnormalized(prepared, spec, self.task.reference)) / prepared.scales[channel].std
+        return stacked(residual, prepared.array[channel])
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
         """Mean squared error of the detail that is added to an image, in units of what is typical.
@@ -214,11 +211,6 @@ def stacked(*maps: np.ndarray) -> np.ndarray:
 
 def channel_of(spec: ModelSpec, sequence: MRSequence) -> int:
     return spec.preprocess.sequences.index(sequence)
-
-
-def deviation(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> float:
-    """Standard deviation that a sequence was normalized by."""
-    return prepared.scales[channel_of(spec, sequence)].std
 
 
 def unnormalized(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> np.ndarray:

@@ -18,7 +18,7 @@ from ...core.volume import Geometry, Volume
 from ...metrics.agreement import dice, hausdorff95_mm
 from ...metrics.detection import CONNECTIVITY
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
-from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, soft_mask, structures_of, sum_of
+from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, soft_mask, structures_of
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -67,7 +67,9 @@ class AnatomySegmentation(SegmentationTask):
         if Label.PROSTATE in shown:
             marked = shown[Label.PROSTATE].array > output.threshold  # zones divide the gland, they do not add to it
         elif output.spec.activation == "softmax":
-            marked = sum_of(shown) > output.threshold  # zones compete with each other, their sum with the background
+            marked = (
+                np.sum([p.array for p in shown.values()], axis=0) > output.threshold
+            )  # zones compete with each other, their sum with the background
         else:
             marked = above_all(probabilities, output.threshold)
         marked, notes = one_organ(marked, next(iter(shown.values())).geometry.voxel_volume_ml)

@@ -235,12 +235,7 @@ def displacement_along(case: Case, grid: Geometry, axis: int) -> np.ndarray:
     TMI 22:120 (2003)). Both images are compared on the diffusion grid with its axes straightened, where the phase axis
     is a coordinate axis, so that all other components of the displacement can be held at 0.
 
-    Args:
-        grid: The diffusion grid, axes nearest to L, P, S.
-        axis: Index axis (0 x, 1 y) of the phase encoding.
-
-    Returns:
-        (D, H, W), float32.
+    The grid is that of diffusion with axes nearest to L, P, S; the array (D, H, W), float32.
     """
     fixed, moving = (
         sitk.GetImageFromArray(np.ascontiguousarray(case[sequence].resample_to(grid).array, np.float32))

@@ -1,24 +1,19 @@
 """Diffusion that a new field distorts at every sample, and the error of the displacement and of the image.
 
-A case with one field is soon known by heart. What is undistorted of it, a phantom or a real scan, is kept on its own
-grid; each sample draws a field, moves the signals of a few lines along the phase axis, and goes to the network's grid
-by the same linear interpolation as a case to predict.
-
-A real scan has a distortion of its own already, which is unknown: the target is the part that was added. So
-that a network trained on phantoms is not surer than it can be, these get an unknown distortion too.
+A case with one field is soon known by heart. A real scan has an unknown distortion already: the target is the part that
+was added. So that a network trained on phantoms is not surer than it can be, these get an unknown one, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ...core.errors import DatasetError
-from ...core.placement import Prepared, ZScore
+from ...core.placement import Prepared
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import IntTriple, Triple
 from ...encoders.base import ModelSpec
@@ -26,7 +21,7 @@ from ...encoders.inputs import ZSCORE_NONZERO
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 from ..base import PHASE_AXES, LabeledCase
-from ..training import Batch, TaskTraining, channel_of, deviation, stacked, unnormalized
+from ..training import Batch, TaskTraining, channel_of, stacked, unnormalized
 from .task import (
     ADC_CORRECTED,
     FAST_MM,
@@ -52,7 +47,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
         if labeled.along_phase_mm is None:
             raise DatasetError(f"Case '{labeled.case.id}' must come with its displacement for distortion correction.")
-        grid, std = prepared.geometry, deviation(prepared, spec, MRSequence.HBV)
+        grid, std = prepared.geometry, prepared.scales[channel_of(spec, MRSequence.HBV)].std
         truth = labeled.images[HBV_CORRECTED].resample_to(grid).array
         return stacked(
             labeled.along_phase_mm.resample_to(grid).array,
@@ -72,7 +67,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
         return PHASE_AXES[labeled.phase_axis] == 0
 
     def on_the_fly(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
-        return undistorted_signals(labeled, prepared, spec)
+        return OnTheFlyDistortion(labeled, prepared, spec)
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """The mean displacement of the tissue, mm."""
@@ -83,10 +78,7 @@ class DistortionTraining(TaskTraining[DistortionCorrection]):
 def displacement_loss(along_mm: Tensor, maps: Tensor, axis: int, step_mm: float) -> Tensor:
     """Mean absolute error of one sample's displacement ([D,] H, W) in tissue, and of the image that follows from it.
 
-    Args:
-        maps: (4, [D,] H, W) as `DistortionTraining` describes them.
-        axis: Array axis of the phase encoding, from the end: -1 or -2.
-        step_mm: Voxel along it.
+    The maps are (4, [D,] H, W), the axis of the phase encoding is -1 or -2.
     """
     truth_mm, seen, truth, tissue = maps
     along_mm = along_mm.float()
@@ -108,35 +100,38 @@ def undistorted(seen: Tensor, along_mm: Tensor, axis: int, step_mm: float) -> Te
     return (pulled * (1 + stretch).clamp(min=0)).movedim(-1, axis)
 
 
-@dataclass(frozen=True)
 class OnTheFlyDistortion:
-    """What is needed to distort a case again.
+    """Distorts a case again; DatasetError where its true images do not run along the network's grid.
 
     Attributes:
         signals: Undistorted signals (2, d, h, w) at the high b and at b 0, on their own grid.
         places: For z, y, x of the network's grid: the continuous index on the signals' grid.
-        spacing_mm: Voxel of the signals along (z, y, x).
         phase_axis: Array axis of the phase encoding.
-        channels, scales: Channel of hbv and of ADC, and their normalization.
-        keeps_zeros: Whether normalization leaves zeros where they are.
-        is_ideal: Whether the signals are a phantom's, and each sample makes them like a scan's first.
     """
 
-    signals: np.ndarray = field(repr=False)
-    places: tuple[np.ndarray, np.ndarray, np.ndarray] = field(repr=False)
-    spacing_mm: Triple
-    phase_axis: int
-    channels: tuple[int, int]
-    scales: tuple[ZScore, ZScore]
-    keeps_zeros: bool
-    is_ideal: bool
+    def __init__(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> None:
+        hbv = labeled.images[HBV_CORRECTED].to_nearest_lps()
+        own, network = hbv.geometry, prepared.geometry
+        if not np.allclose(network.direction, own.direction, atol=1e-4):
+            raise DatasetError(
+                f"The network's grid must run along the diffusion images of case '{labeled.case.id}', but is turned."
+            )
+        self.labeled = labeled
+        self.signals = signals_of(hbv, labeled.images[ADC_CORRECTED])
+        self.spacing_mm = own.spacing_mm[::-1]
+        first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
+        self.places = [first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0)]
+        self.phase_axis = 2 - PHASE_AXES[labeled.phase_axis]
+        self.channels = [channel_of(spec, sequence) for sequence in (MRSequence.HBV, MRSequence.ADC)]
+        self.scales = [prepared.scales[channel] for channel in self.channels]
+        self.keeps_zeros = spec.preprocess.normalization == ZSCORE_NONZERO
 
     def block(self, images: Tensor, start: IntTriple, generator: Generator) -> tuple[Tensor, Tensor]:
         """A block under a new field, zeros where it reaches outside: channels, with new diffusion, and maps."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         slab, matrices = self._around(start, images.shape[1:])
         high, base = (signal[slab] for signal in self.signals)
-        if self.is_ideal:
+        if self.labeled.is_phantom:
             high, base = self._as_scanned(np.stack([high, base]), rng)
         along_mm = draw_displacement_mm(high.shape, self.spacing_mm, rng)
         shift = along_mm / np.float32(self.spacing_mm[self.phase_axis])
@@ -180,29 +175,6 @@ class OnTheFlyDistortion:
             slab.append(part)
             matrices.append(weights[:, part])
         return tuple(slab), matrices
-
-
-def undistorted_signals(labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> OnTheFlyDistortion:
-    """What of a case can be distorted again; DatasetError where its true images do not run along the network's grid."""
-    hbv, adc = labeled.images[HBV_CORRECTED].to_nearest_lps(), labeled.images[ADC_CORRECTED]
-    own, network = hbv.geometry, prepared.geometry
-    if not np.allclose(network.direction, own.direction, atol=1e-4):
-        raise DatasetError(
-            f"The network's grid must run along the diffusion images of case '{labeled.case.id}', but is turned."
-        )
-    first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
-    z, y, x = (first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0))
-    channels = channel_of(spec, MRSequence.HBV), channel_of(spec, MRSequence.ADC)
-    return OnTheFlyDistortion(
-        signals=signals_of(hbv, adc),
-        places=(z, y, x),
-        spacing_mm=own.spacing_mm[::-1],
-        phase_axis=2 - PHASE_AXES[labeled.phase_axis],
-        channels=channels,
-        scales=(prepared.scales[channels[0]], prepared.scales[channels[1]]),
-        keeps_zeros=spec.preprocess.normalization == ZSCORE_NONZERO,
-        is_ideal=labeled.is_phantom,
-    )
 
 
 def draw_displacement_mm(shape: IntTriple, spacing_mm: Triple, rng: np.random.Generator) -> np.ndarray:

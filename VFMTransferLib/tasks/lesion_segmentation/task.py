@@ -15,7 +15,7 @@ from ...metrics.agreement import dice
 from ...metrics.detection import average_precision, match_candidates
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput
 from ..lesions import CANCER_LABELS, cancer_masks, find_lesions, in_prostate, pair_regions, read_cancer_masks
-from ..segmentation import Probabilities, SegmentationTask, labels_of, sum_of
+from ..segmentation import Probabilities, SegmentationTask, labels_of
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -52,7 +52,7 @@ class LesionSegmentation(SegmentationTask):
         cancer = [name for name in output.spec.labels if name in CANCER_LABELS]
         names = [Label.CSPCA] if options.only_cspca else cancer
         shown = {str(name): probabilities[name] for name in names}
-        marked = sum_of(shown) > output.threshold
+        marked = np.sum([p.array for p in shown.values()], axis=0) > output.threshold
         if options.gland is not None and options.gland.array.any():
             grid = next(iter(shown.values())).geometry
             marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)

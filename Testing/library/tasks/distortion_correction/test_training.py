@@ -19,10 +19,10 @@ from VFMTransferLib.tasks.distortion_correction import training as module
 from VFMTransferLib.tasks.distortion_correction.task import ADC_CORRECTED, HBV_CORRECTED
 from VFMTransferLib.tasks.distortion_correction.training import (
     IMAGE_WEIGHT,
+    OnTheFlyDistortion,
     displacement_loss,
     draw_displacement_mm,
     undistorted,
-    undistorted_signals,
 )
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import prepare_labeled, samples_of
@@ -78,7 +78,7 @@ def test_a_displacement_can_be_learned_from_the_image_alone():
 def test_the_cases_own_field_gives_the_case_as_predicted(family, monkeypatch):
     study, spec = a_scan(), tiny_study_spec(family, TASK)
     prepared = prepare_labeled(study, spec)
-    fresh = undistorted_signals(study, prepared, spec)
+    fresh = OnTheFlyDistortion(study, prepared, spec)
     own_mm = study.along_phase_mm.to_nearest_lps().array
     slab, _ = fresh._around(START, SIZE)
     monkeypatch.setattr(module, "draw_displacement_mm", lambda *_: own_mm[slab])
@@ -106,7 +106,7 @@ def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
     study, spec = a_study(TASK) if is_phantom else a_scan(), tiny_study_spec("profound", TASK)
     prepared = prepare_labeled(study, spec)
     images = torch.from_numpy(cut(prepared.array, START, SIZE))
-    fresh = undistorted_signals(study, prepared, spec)
+    fresh = OnTheFlyDistortion(study, prepared, spec)
     one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
     assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
 
@@ -115,7 +115,7 @@ def test_what_is_not_diffusion_stays():
     study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
     prepared = prepare_labeled(study, spec)
     before = torch.from_numpy(cut(prepared.array, START, SIZE))
-    images, _ = undistorted_signals(study, prepared, spec).block(before, START, Generator().manual_seed(0))
+    images, _ = OnTheFlyDistortion(study, prepared, spec).block(before, START, Generator().manual_seed(0))
     assert torch.equal(images[0], before[0])
     assert not torch.equal(images[1], before[1])
 
@@ -127,7 +127,7 @@ def test_a_turned_grid_cannot_be_distorted_anew():
         prepared, geometry=replace(prepared.geometry, direction=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
     )
     with pytest.raises(DatasetError, match="must run along"):
-        undistorted_signals(study, turned, spec)
+        OnTheFlyDistortion(study, turned, spec)
 
 
 def test_drawn_displacements_are_those_of_pelvic_scans():
