@@ -74,9 +74,15 @@ class Server:
     def receive(self, lines: Iterable[bytes]) -> None:
         """Take requests until there are no more, or one asks for the end; then cancel what runs."""
         try:
-            for line in lines:
-                if line.strip() and not self._take(line):
-                    break
+            for line in filter(bytes.strip, lines):
+                try:
+                    request: Request = read_request(line)
+                    if isinstance(request, Shutdown):
+                        self._reason = "shutdown"
+                        break
+                    self._answer(request)
+                except JobError as error:
+                    self._send(Error(type(error).__name__, str(error)))
         except ClientGoneError:
             self._reason = "stdin closed"
         finally:
@@ -113,18 +119,6 @@ class Server:
             is_first, self._has_reported_end = not self._has_reported_end, True
         if is_first:
             self._send(Bye(self._reason))
-
-    def _take(self, line: bytes) -> bool:
-        """Act on one line; False if it asks for the end."""
-        try:
-            request: Request = read_request(line)
-            if isinstance(request, Shutdown):
-                self._reason = "shutdown"
-                return False
-            self._answer(request)
-        except JobError as error:
-            self._send(Error(type(error).__name__, str(error)))
-        return True
 
     def _answer(self, request: Request) -> None:
         if isinstance(request, Hello):
