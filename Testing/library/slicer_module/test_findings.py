@@ -6,7 +6,9 @@ import pytest
 from comparison_cases import anatomy_pair, lesion_pair
 from slicer_results import a_run
 
-from VFMTransferSlicer.results.numbers import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf
+from VFMTransferLib.core.measurements import GlandMeasurements
+from VFMTransferLib.evaluation.measures import Between
+from VFMTransferSlicer.results.numbers import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf, numbersOf
 
 
 def test_differences_come_largest_first_with_what_each_says():
@@ -51,3 +53,23 @@ def test_specks_are_counted_not_listed(many, note):
     assert len(found.shown) == MAX_FINDINGS
     assert found.note == note
     assert found.shown[0].volumeMl == 1.0
+
+
+def test_a_lesions_place_in_the_gland_is_there_before_its_coordinates():
+    a, b = lesion_pair()
+    known = {"position": "right, mid, posterior", "sectors": ("Mid R posterior",), "sector_scheme": "ours"}
+    a = replace(a, lesions=(replace(a.lesions[0], diameter_mm=9.2, **known),))
+    first, second = (found for found in findingsOf(a_run(a, b)).shown if found.kind in LESION_OF)
+    assert (first.inGland, first.sectors, first.diameterMm) == ("right, mid, posterior", "Mid R posterior (ours)", 9.2)
+    assert (second.inGland, second.sectors, second.diameterMm) == ("", "", None)
+
+
+def test_the_size_of_the_prostate_stands_among_the_numbers():
+    a, b = anatomy_pair()
+    gland = GlandMeasurements(48.0, 30.0, 42.0, 31.67, 33.0, "as given", 6.5, 0.205, 0.197)
+    rows = {
+        row.title: row.cells for row in numbersOf(a_run(replace(a, gland=gland), b)).rows if row.group == "Prostate"
+    }
+    assert {cell.text for cell in rows["Transverse, mm"].values()} == {"48"}
+    assert list(rows["PSA density, ng/ml²"]) == [Between.A]
+    assert rows["PSA density, ng/ml²"][Between.A].text == "0.20"

@@ -364,17 +364,22 @@ def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
     """What is known of no place gets no column."""
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
+        (_("In the gland"), lambda found: found.inGland),
         (_("Class by A"), lambda found: found.a),
         (_("Class by B"), lambda found: found.b),
         (_("ml"), lambda found: f"{found.volumeMl:.2f}"),
+        (_("Diameter, mm"), lambda found: "" if found.diameterMm is None else f"{found.diameterMm:.0f}"),
         (_("Where, mm"), lambda found: found.place),
-        (_("Zone"), lambda found: found.zone),
+        (_("Zone"), lambda found: "" if found.inGland else found.zone),
         (_("ADC"), lambda found: "" if found.meanAdc is None else f"{found.meanAdc:.0f}"),
         (_("Conf."), lambda found: "" if found.confidence is None else f"{found.confidence:.2f}"),
     ]
     known = [(title, text) for title, text in columns if any(text(found) for found in findings)]
     tip = _("Click to go there.")
-    lines = [Line(cells=[Cell(text(found), tip) for _title, text in known]) for found in findings]
+    lines = [
+        Line(cells=[Cell(text(found), "\n".join(filter(None, (found.sectors, tip)))) for _title, text in known])
+        for found in findings
+    ]
     return Shown([title for title, _text in known], lines)
 
 

@@ -132,6 +132,9 @@ class Finding:
         volumeMl: Its size.
         positionRas: Where it is, RAS millimeters in the world.
         zone: Zone of the prostate that holds most of it; empty where it is not known.
+        inGland: Side, level and half of the gland, with the zone; empty where the gland is not known.
+        sectors: Of the sector map, with the map's name; may be empty.
+        diameterMm: Largest diameter in an axial slice.
         meanAdc: Mean ADC inside, 1e-6 mm²/s; None where it is not known.
         confidence: Highest probability inside; None for a difference.
     """
@@ -144,6 +147,9 @@ class Finding:
     zone: str = ""
     meanAdc: float | None = None
     confidence: float | None = None
+    inGland: str = ""
+    sectors: str = ""
+    diameterMm: float | None = None
 
     @property
     def place(self) -> str:
@@ -195,6 +201,10 @@ def _lesion(lesion: Mapping[str, Any], side: int) -> Finding:
         _labelText(lesion["zone"]) if lesion["zone"] else "",
         lesion["mean_adc"],
         lesion["confidence"],
+        # Earlier results lack what follows.
+        lesion.get("position", ""),
+        ", ".join(lesion.get("sectors", ())) + (f" ({scheme})" if (scheme := lesion.get("sector_scheme")) else ""),
+        lesion.get("diameter_mm"),
     )
 
 
@@ -270,7 +280,16 @@ _LESIONS, _MEAN_ADC = "lesions", "mean_adc"
 _OF_ARMS = {
     _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
     _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of the lesions"),
+    "transverse_mm": Kind("Transverse", "mm", decimals=0, definition="largest extent from left to right, axial"),
+    "anteroposterior_mm": Kind("Front to back", "mm", decimals=0, definition="largest extent, mid-sagittal"),
+    "longitudinal_mm": Kind("Apex to base", "mm", decimals=0, definition="extent, mid-sagittal"),
+    "ellipsoid_ml": Kind("Ellipsoid volume", "ml", decimals=1, definition="product of the diameters times pi / 6"),
+    "psa_density_segmented": Kind("PSA density", "ng/ml²", decimals=2, definition="PSA through the mask's volume"),
+    "psa_density_ellipsoid": Kind(
+        "PSA density, ellipsoid", "ng/ml²", decimals=2, definition="PSA through the ellipsoid's volume"
+    ),
 }
+_OF_GLAND = tuple(name for name in _OF_ARMS if name not in (_LESIONS, _MEAN_ADC))
 _KINDS = KINDS | _OF_ARMS
 _ALL_LESIONS = "All lesions"
 _MARKED = "Lesion: "  # one that is marked in the scene, and its name
@@ -341,6 +360,7 @@ def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
         found = list(run.comparison["measures"])
     else:
         found = [row for side, arm in arms for row in _measuresOfArm(arm, side)]
+    found += [row for side, arm in arms for row in _glandMeasures(arm, side)]
     return [*found, *(row for side, arm in arms for row in _lesionMeasures(run, arm, side)), *_lesionAdc(run)]
 
 
@@ -379,6 +399,13 @@ def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
     found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
     probabilities = numbers["class_probabilities"] | numbers["derived_probabilities"]
     return found + [_measure(_PROBABILITY, name, side, value) for name, value in probabilities.items()]
+
+
+def _glandMeasures(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
+    """Size of the prostate, where it is known; earlier results lack it."""
+    gland = arm.numbers.get("gland") or {}
+    known = {name: gland[name] for name in _OF_GLAND if gland.get(name) is not None}
+    return [_measure(name, str(Label.PROSTATE), side, value, _KINDS[name].unit) for name, value in known.items()]
 
 
 def _lesionMeasures(run: RunInScene, arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
