@@ -176,6 +176,11 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--adc", type=Path, metavar="F", help="apparent diffusion coefficient")
     group.add_argument("--gland", type=Path, metavar="F", help="mask of the prostate, an image file")
     group.add_argument(
+        "--allow-mixed-exams",
+        action="store_true",
+        help="take DICOM images of different patients, studies or frames of reference together",
+    )
+    group.add_argument(
         "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
     )
     group.add_argument(
@@ -220,7 +225,9 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     """The case of a folder, or of the files that were given by `add_prediction`."""
     from ..io import read_case
 
-    return read_case(folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland)
+    return read_case(
+        folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
+    )
 
 
 def predict_options(args: argparse.Namespace) -> PredictOptions:

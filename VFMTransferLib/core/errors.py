@@ -19,6 +19,10 @@ class GeometryError(ImageError):
     """Images that must lie in one space do not, or a grid cannot be used."""
 
 
+class MixedExamsError(ImageError):
+    """Images belong to different patients, studies or frames of reference."""
+
+
 class MissingSequenceError(VFMTransferError):
     """A case lacks a sequence, or a mask, that the network needs."""
 

@@ -2,9 +2,9 @@
 
 `images` reads and writes one image: `nifti`, `nrrd` and `metaimage` read its header, by the checks of `headers`, and
 `voxels` what follows. `cases` finds the images of one case; in DICOM `dicom` does so, by what `dicom_series` reads in
-the headers: whether a series is T2w, ADC or diffusion. `diffusion` computes the high-b image, `sequence_values` checks
-values and unit. `segmentations` writes what Slicer opens as one, `results` a folder of results that appears whole or
-not at all.
+the headers: whether a series is T2w, ADC or diffusion; `guarded` decodes compressed slices. `diffusion` computes the
+high-b image, `sequence_values` checks values and unit. `segmentations` writes what Slicer opens as one, `results` a
+folder of results that appears whole or not at all.
 """
 
 from __future__ import annotations

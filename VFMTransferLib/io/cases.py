@@ -14,10 +14,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.case import Case
-from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
+from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 from . import dicom
+from .dicom_series import Exam, mixed_exams
 from .diffusion import HIGH_B, high_b_of_file, is_series
 from .images import (
     image_stem,
@@ -66,6 +67,7 @@ def read_case(
     adc: str | Path | None = None,
     gland: str | Path | None = None,
     sequences: Collection[Sequence] = tuple(Sequence),
+    allow_mixed_exams: bool = False,
 ) -> Case:
     """Read one case; each sequence stays on the grid it was scanned on.
 
@@ -79,6 +81,8 @@ def read_case(
         adc: The ADC map, in any usual unit.
         gland: A mask of the prostate.
         sequences: What to find in `path`; that others are ambiguous or damaged does not matter.
+        allow_mixed_exams: Take DICOM images of different patients, studies or frames of reference together; a note
+            states it.
 
     Returns:
         The case, with ADC in 1e-6 mm²/s and with notes on what reading had to decide.
@@ -88,21 +92,31 @@ def read_case(
         GeometryError: A grid cannot be used, or the images do not lie in one space.
         AmbiguousInputError: Several files or series could fill one role.
         MissingSequenceError: Nothing was recognized.
+        MixedExamsError: The images belong to different exams.
     """
     named = {Sequence.T2W: t2w, Sequence.HBV: hbv, Sequence.ADC: adc}
     sources = {role: Path(given) for role, given in named.items() if given is not None}
     if path is None and not sources:
         raise ValueError("Give a path, or at least one of t2w, hbv, adc.")
+    exams: dict[Sequence, frozenset[Exam]] = {}
     if path is None:
         first = next(iter(sources.values()))
         # A neutral word for DICOM, whose folders often bear the patient's name.
         found = Case("study" if _is_dicom(first) else first.absolute().parent.name or "case", {})
     else:
-        found = _find(Path(path), sources, frozenset(sequences) - sources.keys(), with_gland=gland is None)
+        wanted = frozenset(sequences) - sources.keys()
+        found, exams = _find(Path(path), sources, wanted, gland is None, allow_mixed_exams)
     volumes, notes = dict(found.volumes), list(found.notes)
     for role in [role for role in Sequence if role in sources]:
-        volumes[role], decided = _read_source(role, sources)
+        volumes[role], decided, exams[role] = _read_source(role, sources)
         notes += decided
+    if mixed := mixed_exams({role: exams[role] for role in Sequence if role in exams}):
+        if not allow_mixed_exams:
+            raise MixedExamsError(
+                f"The images must belong to one exam, but {mixed}. Select images of one exam; if you know that these "
+                "belong together, add --allow-mixed-exams."
+            )
+        notes.append(f"Not one exam: {mixed}. They were taken together as asked.")
     mask = found.gland if gland is None else _read_gland(Path(gland))
     volumes = {role: volumes[role] for role in Sequence if role in volumes}
     require_sensible(found.id, volumes, mask)
@@ -115,17 +129,20 @@ def _is_dicom(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and not is_image_name(path.name) and dicom.is_dicom(path))
 
 
-def _find(path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence], with_gland: bool) -> Case:
+def _find(
+    path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence], with_gland: bool, allow_mixed: bool
+) -> tuple[Case, dict[Sequence, frozenset[Exam]]]:
     """Add to `sources` the files that `path` has for other sequences, and read at once what lies in series.
 
     Returns:
-        What was read. Its id is the folder's or file's own name, a neutral one where a DICOM study was read.
+        What was read, and the exams of DICOM images. The case's id is the folder's or file's own name, a neutral one
+        where a DICOM study was read.
     """
     named = path.resolve() if path.name in ("", "..") else path  # links keep the name that they were given
     case_id = image_stem(named.name) or "case"
     if path.is_file() and is_image_name(path.name):
         sources.setdefault(Sequence.T2W, path)
-        return Case(case_id, {})
+        return Case(case_id, {}), {}
     if not path.is_dir():
         found = "is neither; for DICOM give the folder" if path.exists() else "there is none; check the path"
         raise ImageError(f"Case '{path.name}' must be a folder or an image file, but {found}.")
@@ -134,6 +151,7 @@ def _find(path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence]
     sources |= by_name
     volumes: dict[Sequence, Volume] = {}
     notes: list[str] = []
+    exams: dict[Sequence, frozenset[Exam]] = {}
     gland = None
     if Sequence.HBV in wanted and Sequence.HBV not in sources and (file := _only_file(DWI, files)):
         image = read_image(file)
@@ -142,14 +160,14 @@ def _find(path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence]
             volume, note = high_b_of_file(file, image)
             volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, file.name)
         notes.append(note)
-    if not by_name and not volumes and (study := dicom.read_study(path, wanted)):
+    if not by_name and not volumes and (study := dicom.read_study(path, wanted, allow_mixed)):
         case_id = study.id
-        notes += study.notes
-        for role, volume in study.volumes.items():
-            volumes[role], decided = checked_sequence(
-                with_checked_voxels(volume, f"{role} series"), role, f"{role} series"
-            )
+        notes += [series.note for series in study.series.values()]
+        for role, series in study.series.items():
+            checked = with_checked_voxels(series.volume, f"{role} series")
+            volumes[role], decided = checked_sequence(checked, role, f"{role} series")
             notes += decided
+            exams[role] = series.exams
     glands = candidates_for(GLAND, files) if with_gland else []
     if len(glands) == 1:
         gland = _read_gland(glands[0])
@@ -159,7 +177,7 @@ def _find(path: Path, sources: dict[Sequence, Path], wanted: frozenset[Sequence]
         notes.append(
             f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
         )
-    return Case(case_id, volumes, gland, tuple(notes))
+    return Case(case_id, volumes, gland, tuple(notes)), exams
 
 
 def _only_file(role: str, files: list[Path]) -> Path | None:
@@ -172,10 +190,10 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str]]:
+def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str], frozenset[Exam]]:
     """Read one named input, whose values must be those of its sequence."""
     path = sources[role]
-    volume, notes = _read_values(path, role)
+    volume, notes, exams = _read_values(path, role)
     if role is Sequence.ADC and adc_unit(volume.array) is None and Sequence.HBV in sources:
         other = sources[Sequence.HBV]
         if adc_unit(_read_values(other, Sequence.HBV)[0].array) is not None:
@@ -184,19 +202,19 @@ def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volu
                 "other way round. Swap them."
             )
     volume, more = checked_sequence(volume, role, path.name)
-    return volume, [*notes, *more]
+    return volume, [*notes, *more], exams
 
 
-def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str]]:
+def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], frozenset[Exam]]:
     """Read an image file, the DICOM series in a folder, or the DICOM series that a file belongs to."""
     if _is_dicom(path):
-        volume, notes = dicom.read_series(path, role)
-        return with_checked_voxels(volume, path.name), notes
+        series = dicom.read_series(path, role)
+        return with_checked_voxels(series.volume, path.name), [series.note], series.exams
     image = read_image(path)
     if role is Sequence.HBV and is_series(image):
         volume, note = high_b_of_file(path, image)
-        return volume, [note]
-    return to_volume(image, path.name, str(role)), []
+        return volume, [note], frozenset()
+    return to_volume(image, path.name, str(role)), [], frozenset()
 
 
 def _read_gland(path: Path) -> Volume:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
+from ..core.files import open_regular
 from ..core.terms import Sequence as MRSequence
-from ..core.volume import Geometry, Volume, itk_warnings_silenced
-from .dicom_series import T2_WORDS, Header, Series, grouped, listed, read_headers
+from ..core.volume import Geometry, Volume
+from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, read_headers
 from .diffusion import HIGH_B, high_b_image
+from .guarded import read_slices, require_room
+from .headers import AXES_TOLERANCE, MAX_MM
 
 LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image
 DICOM_SUFFIXES = (".dcm", ".ima")
@@ -27,6 +29,8 @@ SPACING_TOLERANCE_MM = 1e-3
 SAME_POSITION_MM = 0.01
 GAP_TOLERANCE = 0.02  # of the gap; positions are written with rounding
 SHEAR_TOLERANCE_MM = 0.1
+_MIN_SPACING_MM = 1e-6
+_PIXEL_DATA = b"\xe0\x7f\x10\0"
 
 
 def is_dicom(path: Path) -> bool:
@@ -37,15 +41,35 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
-def read_study(folder: Path, wanted: Iterable[MRSequence]) -> Case | None:
+@dataclass(frozen=True)
+class ReadSeries:
+    """A series as a sequence's volume.
+
+    Attributes:
+        note: A sentence on which series it is.
+        exams: Those that its slices are of; one, unless they are mixed.
+    """
+
+    volume: Volume
+    note: str
+    exams: frozenset[Exam]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was recognized in a folder, and a neutral id of it."""
+
+    id: str
+    series: dict[MRSequence, ReadSeries]
+
+
+def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = False) -> Study | None:
     """Recognize and read a study's series, or None where the folder holds no DICOM file.
 
     Args:
         folder: Searched with all folders below it.
         wanted: Sequences to look for; the others may be ambiguous.
-
-    Returns:
-        The volumes with a neutral id, and notes on which series they are.
+        allow_mixed: The folder may hold several studies.
 
     Raises:
         AmbiguousInputError: Several studies, or several series that could be one sequence.
@@ -56,7 +80,7 @@ def read_study(folder: Path, wanted: Iterable[MRSequence]) -> Case | None:
         return None
     series = grouped(headers)
     studies = {h.study_uid for h in headers}
-    if len(studies) > 1:
+    if len(studies) > 1 and not allow_mixed:
         raise AmbiguousInputError(
             f"The DICOM folder must hold one study, but holds {len(studies)}. Give the folder of one."
         )
@@ -69,14 +93,10 @@ def read_study(folder: Path, wanted: Iterable[MRSequence]) -> Case | None:
             f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
             f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
         )
-    return Case(
-        f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}",
-        {role: volume for role, (volume, _) in read.items()},
-        notes=tuple(note for _, note in read.values()),
-    )
+    return Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}", read)
 
 
-def read_series(path: Path, role: MRSequence) -> tuple[Volume, list[str]]:
+def read_series(path: Path, role: MRSequence) -> ReadSeries:
     """Read the one series of a folder, or the one that a file belongs to, as the sequence that the user states.
 
     Raises:
@@ -96,13 +116,16 @@ def read_series(path: Path, role: MRSequence) -> tuple[Volume, list[str]]:
         )
     chosen = series[0]
     if role is MRSequence.HBV and len(chosen.b_values) > 1:
-        volume, note = _high_b_of(chosen)
-        return volume, [note]
-    return stack_slices(chosen.headers, str(role), chosen.label), [f"{role}: {chosen.label}, as named."]
+        return _high_b_of(chosen)
+    return _read(chosen, role, f"{role}: {chosen.label}, as named.")
 
 
-def _read_role(series: list[Series], role: MRSequence) -> tuple[Volume, str] | None:
-    """The volume of the one series that is a sequence, and a sentence on which it is."""
+def _read(series: Series, role: MRSequence, note: str) -> ReadSeries:
+    return ReadSeries(stack_slices(series.headers, str(role), series.label), note, series.exams)
+
+
+def _read_role(series: list[Series], role: MRSequence) -> ReadSeries | None:
+    """The one series that is a sequence."""
     if role is MRSequence.HBV:
         return _read_hbv(series)
     candidates = [s for s in series if (s.is_t2w if role is MRSequence.T2W else s.is_adc)]
@@ -110,9 +133,7 @@ def _read_role(series: list[Series], role: MRSequence) -> tuple[Volume, str] | N
         s for s in candidates if (s.first.words & T2_WORDS if role is MRSequence.T2W else "ADC" in s.first.image_type)
     ]
     chosen = _only_one(surer or candidates, role)
-    if chosen is None:
-        return None
-    return stack_slices(chosen.headers, str(role), chosen.label), f"{role}: {chosen.label}."
+    return None if chosen is None else _read(chosen, role, f"{role}: {chosen.label}.")
 
 
 def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:
@@ -124,7 +145,7 @@ def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:
     return candidates[0] if candidates else None
 
 
-def _read_hbv(series: list[Series]) -> tuple[Volume, str] | None:
+def _read_hbv(series: list[Series]) -> ReadSeries | None:
     """The scanner's calculated image where it goes beyond what was measured, else the measured series."""
     diffusion = [s for s in series if s.is_diffusion]
     measured = [s for s in diffusion if not s.is_calculated and s.b_values]
@@ -135,14 +156,14 @@ def _read_hbv(series: list[Series]) -> tuple[Volume, str] | None:
         computed = _only_one([s for s in calculated if s.highest_b == top], MRSequence.HBV) or calculated[0]
         b = f"b {top:g} by its tag" if top else "b not stated"
         note = f"High-b image: {computed.label}, calculated by the scanner, {b}."
-        return stack_slices(computed.headers, str(MRSequence.HBV), computed.label), note
+        return _read(computed, MRSequence.HBV, note)
     candidates = [s for s in measured if s.highest_b == highest]
     traces = [s for s in candidates if "TRACEW" in s.first.image_type]
     chosen = _only_one(traces or candidates, MRSequence.HBV)
     return _high_b_of(chosen) if chosen is not None and highest >= LOWEST_HIGH_B else None
 
 
-def _high_b_of(series: Series) -> tuple[Volume, str]:
+def _high_b_of(series: Series) -> ReadSeries:
     """The high-b image of one measured series, which is split by b value."""
     by_b = {}
     for b in {h.b_value: None for h in series.headers if h.b_value is not None}:
@@ -151,8 +172,8 @@ def _high_b_of(series: Series) -> tuple[Volume, str]:
         by_b[b] = stack_slices(traces or headers, str(MRSequence.HBV), f"{series.label}, b {b:g}")
     if len(by_b) == 1:
         note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
-        return by_b[series.highest_b], note
-    return high_b_image(by_b, series.label)
+        return ReadSeries(by_b[series.highest_b], note, series.exams)
+    return ReadSeries(*high_b_image(by_b, series.label), series.exams)
 
 
 def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
@@ -179,20 +200,56 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
         origin_mm=tuple(map(float, first.position_mm)),  # type: ignore[arg-type]
         direction=tuple(map(float, columns.ravel())),
     )
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(h.path) for h in ordered])
-    reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
-    try:
-        with itk_warnings_silenced():
-            return Volume(sitk.GetArrayFromImage(reader.Execute()), geometry, name)
-    except RuntimeError:
-        raise ImageError(f"{label} cannot be read: a slice is damaged or compressed in an unknown way.") from None
+    return Volume(_pixels(ordered, geometry.shape, label), geometry, name)
+
+
+def _pixels(ordered: Sequence[Header], shape: tuple[int, int, int], label: str) -> np.ndarray:
+    """The slices as float32. Where none is compressed they are read here; a child process does the rest."""
+    plain = [h.pixels for h in ordered]
+    if None in plain:
+        return read_slices([h.path for h in ordered], shape, label)
+    require_room(shape, label)
+    array = np.empty(shape, np.float32)
+    for slice_, header, pixels in zip(array, ordered, plain, strict=True):
+        assert pixels is not None
+        with open_regular(header.path) as file:
+            file.seek(pixels.offset)
+            start = file.read(pixels.start_bytes)
+            content = file.read(slice_.size * pixels.dtype.itemsize)
+        if start[:4] != _PIXEL_DATA or int.from_bytes(start[-4:], "little") < len(content):
+            return read_slices([h.path for h in ordered], shape, label)
+        stored = np.frombuffer(content, pixels.dtype)
+        if stored.size != slice_.size:
+            raise ImageError(f"{label} must be whole, but a slice is truncated. Export it again.")
+        unused = 8 * pixels.dtype.itemsize - pixels.bits
+        stored = (stored << unused) >> unused  # overlays may lie in the bits that are not used
+        slice_[:] = (stored * np.float64(pixels.slope) + np.float64(pixels.intercept)).reshape(slice_.shape)
+    return array
 
 
 def _require_one_grid(headers: Sequence[Header], label: str) -> None:
     first = headers[0]
     if len(headers) < 2:
         raise GeometryError(f"{label} must be a volume, but has a single slice. Select the whole series.")
+    if not all(h.is_gray for h in headers):
+        raise ImageError(f"{label} must have one gray value a pixel, but has colors. Select the original series.")
+    for header in headers:
+        if len(header.spacing_mm) != 2 or not all(_MIN_SPACING_MM <= s <= MAX_MM for s in header.spacing_mm):
+            found = " x ".join(f"{s:g}" for s in header.spacing_mm) or "none"
+            raise GeometryError(
+                f"{label} must state a pixel spacing above 0 mm (PixelSpacing), but states {found}. Export it again."
+            )
+        axes = np.reshape(header.orientation, (2, 3))
+        if not np.allclose(axes @ axes.T, np.eye(2), atol=AXES_TOLERANCE):
+            raise GeometryError(
+                f"{label} must state two perpendicular directions (ImageOrientationPatient), but states others. "
+                "Export it again."
+            )
+        if not np.isfinite(header.position_mm).all() or np.abs(header.position_mm).max() > MAX_MM:
+            raise GeometryError(
+                f"{label} must state where its slices lie (ImagePositionPatient), but a position is infinite or huge. "
+                "Export it again."
+            )
     for header in headers[1:]:
         same = (
             header.size == first.size

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import struct
+import warnings
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ..core.errors import ImageError
+from ..core.files import open_regular
+from .guarded import start_reader
+from .headers import MAX_IMAGE_VARIABLE, limits
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"  # class of single-frame MR images
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_FIRST_BYTES, _META_BYTES = 1 << 12, 144  # where the transfer syntax lies; what precedes the counted file meta
+_PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
+_GRAY = ("MONOCHROME1", "MONOCHROME2", "")
+_SCALED_OTHERWISE = ("ModalityLUTSequence", "RealWorldValueMappingSequence")
 _PIXEL_HEADER_BYTES = 8  # before the pixels, at least: their tag and length
 # Where each make keeps the b value: group, private creator, element.
 _SIEMENS_B = (0x0019, "SIEMENS MR HEADER", 0x0C)
@@ -42,6 +56,36 @@ _RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", 
 
 
 @dataclass(frozen=True)
+class PlainPixels:
+    """Where a slice's pixels lie that are not compressed (after tag and length), and how a value follows from them."""
+
+    offset: int
+    start_bytes: int
+    dtype: np.dtype
+    bits: int
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What tells exams apart; of the patient's identity, a checksum that is never shown."""
+
+    patient: str
+    study: str
+    frame_of_reference: str
+
+    def difference(self, other: Exam) -> str:
+        """What of both is stated and differs; empty where nothing does."""
+        words = {"patient": "patients", "study": "studies", "frame_of_reference": "frames of reference"}
+        for name, several in words.items():
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine and others and mine != others:
+                return several
+        return ""
+
+
+@dataclass(frozen=True)
 class Header:
     """The fields of one slice that reading needs; of the patient, nothing.
 
@@ -50,10 +94,14 @@ class Header:
         scanning_sequence: Words of Scanning Sequence, as `SE`, `EP`, `GR`.
         orientation: Direction cosines of the rows, then of the columns, LPS.
         position_mm: Center of the first pixel, LPS.
-        spacing_mm: Between pixels along (x, y).
         size: Pixels along (x, y).
         b_value: s/mm², or None.
         is_trace: Not one of several diffusion directions, as far as the tags state.
+        exam: Whose it is.
+        spacing_mm: Between pixels along (x, y); empty where it is not stated.
+        pixels: None where they are compressed, or stored in a way that only the toolkit reads.
+        is_gray: One value a pixel.
+        is_inverted: The lowest value is white (MONOCHROME1).
     """
 
     path: Path
@@ -72,6 +120,10 @@ class Header:
     size: tuple[int, int]
     b_value: float | None
     is_trace: bool
+    exam: Exam
+    pixels: PlainPixels | None
+    is_gray: bool
+    is_inverted: bool
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -90,18 +142,39 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     Raises:
         ImageError: A slice of an MR series is truncated or damaged.
     """
-    return [header for path in paths if (header := _read_header(path)) is not None]
+    import pydicom  # not above: files of other kinds are read without it
+
+    # What pydicom remarks on odd values would come before our sentence.
+    logging.getLogger("pydicom").addHandler(logging.NullHandler())
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        headers = []
+        for path in paths:
+            header = _read_header(path)
+            if header is not None:
+                if header.pixels is None:
+                    start_reader()  # ready when all headers are read
+                headers.append(header)
+        return headers
 
 
 def _read_header(path: Path) -> Header | None:
-    import pydicom  # not above: files of other kinds are read without it
+    import pydicom
 
-    with path.open("rb") as file, pydicom.config.disable_value_validation():
+    with open_regular(path) as file:
+        if path.stat().st_size > limits().image_bytes or _inflates_too_far(file):
+            raise ImageError(
+                f"'{path.name}' must take at most {limits().image_bytes >> 20} MB, but takes more. Remove it, or raise "
+                f"{MAX_IMAGE_VARIABLE}."
+            )
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         except Exception:  # pydicom raises errors of many kinds where a file is something else
             return None
-        has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
+        try:
+            has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
+        except Exception:  # and where a value is no such thing
+            has_pixels = False
         if not has_pixels and _MR_STORAGE in (
             _text(dataset, "SOPClassUID"),
             _text(dataset.file_meta, "MediaStorageSOPClassUID"),
@@ -110,7 +183,30 @@ def _read_header(path: Path) -> Header | None:
             raise ImageError(
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )
-        return _header(path, dataset) if has_pixels else None
+        try:
+            return _header(path, dataset, file.tell()) if has_pixels else None
+        except Exception:
+            return None
+
+
+def _inflates_too_far(file: BinaryIO) -> bool:
+    """Whether a dataset is deflated as a whole, and inflates beyond the limit; pydicom would inflate all of it."""
+    start = file.read(_FIRST_BYTES)
+    file.seek(0)
+    at = start.find(_DEFLATED)
+    if at < 0 or start[132:138] != b"\2\0\0\0UL":
+        return False
+    file.seek(_META_BYTES + int.from_bytes(start[140:144], "little"))
+    inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), limits().image_bytes
+    with suppress(zlib.error):
+        while left > 0:
+            packed = inflater.unconsumed_tail or file.read(1 << 16)
+            content = inflater.decompress(packed, 1 << 20)
+            left -= len(content)
+            if not content and not packed:
+                break
+    file.seek(0)
+    return left <= 0
 
 
 def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
@@ -125,7 +221,7 @@ def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
     return bits > 0 and remaining_bytes >= bits / 8 + _PIXEL_HEADER_BYTES
 
 
-def _header(path: Path, dataset: Dataset) -> Header | None:
+def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
     frames = int(_number(dataset, "NumberOfFrames") or 1)
     orientation = _numbers(dataset, "ImageOrientationPatient")
     position = _numbers(dataset, "ImagePositionPatient")
@@ -133,6 +229,7 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
         return None
     spacing_mm = _numbers(dataset, "PixelSpacing")
     description = _text(dataset, "SeriesDescription")
+    photometric = _text(dataset, "PhotometricInterpretation").upper()
     direction = _text(dataset, "DiffusionDirectionality") or str(_private(dataset, *_PHILIPS_DIRECTION) or "")
     return Header(
         path=path,
@@ -147,11 +244,38 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
         echo_time_ms=_number(dataset, "EchoTime"),
         orientation=orientation if len(orientation) == 6 else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         position_mm=position if len(position) == 3 else (0.0, 0.0, 0.0),
-        spacing_mm=spacing_mm[::-1] if len(spacing_mm) == 2 else (1.0, 1.0),  # DICOM: between rows, between columns
+        spacing_mm=spacing_mm[::-1] if len(spacing_mm) == 2 else (),  # DICOM: between rows, between columns
         size=(int(dataset.Columns), int(dataset.Rows)),
         b_value=_b_value(dataset, description),
         is_trace=not direction or direction.upper().startswith(("I", "N")),  # isotropic, or none at b 0
+        exam=_exam(dataset),
+        pixels=_plain_pixels(dataset, offset),
+        is_gray=photometric in _GRAY and (_number(dataset, "SamplesPerPixel") or 1) == 1,
+        is_inverted=photometric == "MONOCHROME1",
     )
+
+
+def _exam(dataset: Dataset) -> Exam:
+    stated = "\0".join(_text(dataset, keyword) for keyword in _PATIENT)
+    patient = hashlib.sha256(stated.encode("utf-8", "replace")).hexdigest() if stated.strip("\0") else ""
+    return Exam(patient, _text(dataset, "StudyInstanceUID"), _text(dataset, "FrameOfReferenceUID"))
+
+
+def _plain_pixels(dataset: Dataset, offset: int) -> PlainPixels | None:
+    """How to decode the usual form of a slice: whole numbers of 8 or 16 bits, not compressed, scaled or not."""
+    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    prefix = {_IMPLICIT_LITTLE: 8, _EXPLICIT_LITTLE: 12}.get(str(syntax))
+    numbers = [_number(dataset, name) for name in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
+    bits_allocated, bits, high_bit, is_signed = numbers
+    is_usual = bits_allocated in (8, 16) and bits is not None and 1 <= bits <= bits_allocated and high_bit == bits - 1
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    if prefix is None or not is_usual or is_signed not in (0, 1) or any(tag in dataset for tag in _SCALED_OTHERWISE):
+        return None
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        return None
+    dtype = np.dtype(f"<{'i' if is_signed else 'u'}{int(bits_allocated or 8) // 8}")
+    return PlainPixels(offset, prefix, dtype, int(bits or 0), slope, intercept)
 
 
 def _b_value(dataset: Dataset, description: str) -> float | None:
@@ -175,16 +299,16 @@ def _b_value(dataset: Dataset, description: str) -> float | None:
 
 def _value(dataset: Dataset, keyword: str) -> Any:
     """The value of a standard element; None where it is missing, empty, or not of its type."""
-    with suppress(ValueError, TypeError, OverflowError):
+    with suppress(Exception):  # pydicom raises errors of many kinds
         return dataset.get(keyword)
     return None
 
 
 def _private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
     """The value of a private element, by its creator, or at its usual place where an anonymizer took the creator."""
-    with suppress(KeyError, ValueError, TypeError, OverflowError):
+    with suppress(Exception):
         return dataset.private_block(group, creator)[element].value
-    with suppress(KeyError, ValueError, TypeError, OverflowError):
+    with suppress(Exception):
         return dataset[group, 0x1000 + element].value
     return None
 
@@ -241,6 +365,10 @@ class Series:
         return f"series {self.first.number or '?'} '{name}' ({len(self.headers)} images)"
 
     @property
+    def exams(self) -> frozenset[Exam]:
+        return frozenset(h.exam for h in self.headers)
+
+    @property
     def b_values(self) -> set[float]:
         return {h.b_value for h in self.headers if h.b_value is not None}
 
@@ -288,6 +416,15 @@ class Series:
         if "SE" in first.scanning_sequence and first.echo_time_ms is not None:
             return MIN_T2W_ECHO_MS <= first.echo_time_ms <= MAX_T2W_ECHO_MS
         return bool(first.words & T2_WORDS)
+
+
+def mixed_exams(exams: Mapping[str, Iterable[Exam]]) -> str:
+    """Which images of a case do not belong to one exam, and by what, in words; empty where all do."""
+    named = [(name, exam) for name, several in exams.items() for exam in several]
+    for (name, exam), (other_name, other) in combinations(named, 2):
+        if difference := exam.difference(other):
+            return f"{name if name == other_name else f'{name} and {other_name}'} are of two {difference}"
+    return ""
 
 
 def grouped(headers: Iterable[Header]) -> list[Series]:

@@ -1,0 +1,239 @@
+"""DICOM that was damaged, states no geometry, mixes exams, or is compressed; and the child that decodes it."""
+
+import os
+import signal
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_series import AXIAL, DicomSeries
+from images import a_t2w, an_adc
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
+
+from VFMTransferLib.core.errors import GeometryError, ImageError, MixedExamsError, VFMTransferError
+from VFMTransferLib.io import guarded, read_case
+from VFMTransferLib.io.dicom_series import read_headers
+
+ADC = {
+    "image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC"),
+    "scanning_sequence": "EP",
+    "echo_time_ms": 63.0,
+    "spacing_mm": (3.0, 3.5, 5.0),
+}
+
+
+def t2w_series(**changes) -> DicomSeries:
+    return DicomSeries(a_t2w().array, "t2_tse_tra", 4, **changes)
+
+
+def adc_series(**changes) -> DicomSeries:
+    return DicomSeries(an_adc().array, "ep2d_diff_tra_ADC", 7, **(ADC | changes))
+
+
+def changed(folder, **values) -> None:
+    """Set elements of every slice; None removes one."""
+    for path in sorted(folder.iterdir()):
+        ds = pydicom.dcmread(path)
+        for keyword, value in values.items():
+            if value is None:
+                delattr(ds, keyword)
+            else:
+                setattr(ds, keyword, value)
+        ds.save_as(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    t2w_series().write(tmp_path / "t2")
+    return tmp_path / "t2"
+
+
+# Pixels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"RescaleSlope": "0.37", "RescaleIntercept": "-12.5"},
+        {"RescaleSlope": "2", "RescaleIntercept": "-1024"},
+        {"RescaleSlope": "2.4417582417582", "RescaleIntercept": "0"},
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"BitsStored": 12, "HighBit": 11},
+        {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1},
+        {"PixelRepresentation": 1, "RescaleSlope": "0.1"},
+    ],
+)
+def test_slices_that_are_not_compressed_are_decoded_as_the_toolkit_does(folder, values):
+    changed(folder, **values)
+    headers = read_headers(sorted(folder.iterdir()))
+    assert all(h.pixels is not None for h in headers)
+    ours = read_case(t2w=folder)["t2w"].array
+    ordered = sorted(headers, key=lambda h: float(np.dot(h.position_mm, h.normal)))
+    np.testing.assert_array_equal(ours, guarded.read_slices([h.path for h in ordered], ours.shape, "series"))
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, DeflatedExplicitVRLittleEndian]
+)
+def test_slices_of_any_transfer_syntax_give_the_same_volume(folder, syntax):
+    expected = read_case(t2w=folder)["t2w"]
+    for path in folder.iterdir():
+        ds = pydicom.dcmread(path)
+        if syntax is RLELossless:
+            ds.compress(RLELossless)
+        if syntax is ExplicitVRBigEndian:
+            ds.PixelData = ds.pixel_array.astype(">u2").tobytes()
+        ds.file_meta.TransferSyntaxUID = syntax
+        is_implicit, is_little = syntax is ImplicitVRLittleEndian, syntax is not ExplicitVRBigEndian
+        pydicom.dcmwrite(path, ds, implicit_vr=is_implicit, little_endian=is_little, force_encoding=True)
+    np.testing.assert_array_equal(read_case(t2w=folder)["t2w"].array, expected.array)
+
+
+def compressed(folder) -> None:
+    for path in folder.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.compress(RLELossless)
+        ds.save_as(path)
+
+
+def test_a_child_that_hangs_is_ended_and_started_again(folder, monkeypatch):
+    compressed(folder)
+    expected = read_case(t2w=folder)["t2w"].array
+    child = guarded._READER._process
+    monkeypatch.setattr(guarded, "START_S", 0.2)
+    monkeypatch.setattr(guarded, "READ_S", 0.2)
+    os.kill(child.pid, signal.SIGSTOP)
+    with pytest.raises(ImageError, match="crashed or took too long: it is damaged"):
+        read_case(t2w=folder)
+    assert child.poll() is not None
+    monkeypatch.undo()
+    np.testing.assert_array_equal(read_case(t2w=folder)["t2w"].array, expected)
+
+
+@pytest.mark.parametrize("number", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_a_child_that_died_is_started_again(folder, number):
+    compressed(folder)
+    expected = read_case(t2w=folder)["t2w"].array
+    child = guarded._READER._process
+    os.kill(child.pid, getattr(signal, number))
+    child.wait()
+    np.testing.assert_array_equal(read_case(t2w=folder)["t2w"].array, expected)
+
+
+def test_the_toolkit_gets_no_name_that_is_no_text(folder):
+    compressed(folder)
+    expected = read_case(t2w=folder)["t2w"].array
+    other = os.fsdecode(os.fsencode(folder) + b"\xff")
+    folder.rename(other)
+    np.testing.assert_array_equal(read_case(t2w=other)["t2w"].array, expected)
+
+
+def test_damaged_slices_give_one_sentence(folder):
+    compressed(folder)
+    random = np.random.default_rng(0)
+    paths = sorted(folder.iterdir())
+    whole = [path.read_bytes() for path in paths]
+    for _ in range(25):
+        which = int(random.integers(len(paths)))
+        content = bytearray(whole[which])
+        for at in random.integers(0, len(content), 6):
+            content[at] = int(random.integers(256))
+        paths[which].write_bytes(content)
+        with suppress(VFMTransferError):
+            read_case(t2w=folder)
+        paths[which].write_bytes(whole[which])
+
+
+def test_a_deflated_dataset_is_inflated_up_to_the_limit_only(folder, monkeypatch):
+    path = min(folder.iterdir())
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.save_as(path)
+    start = path.read_bytes()
+    start = start[: 144 + int.from_bytes(start[140:144], "little")]
+    bomb = zlib.compressobj(9, wbits=-15)
+    path.write_bytes(start + bomb.compress(bytes(8 << 20)) + bomb.flush())
+    monkeypatch.setenv("VFM_TRANSFER_MAX_IMAGE_MB", "4")
+    with pytest.raises(ImageError, match="must take at most 4 MB"):
+        read_case(t2w=folder)
+
+
+# Geometry
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"PixelSpacing": None}, r"must state a pixel spacing above 0 mm \(PixelSpacing\), but states none"),
+        ({"PixelSpacing": [0, 0]}, "but states 0 x 0"),
+        ({"PixelSpacing": [1.5, -1.5]}, "but states -1.5 x 1.5"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "two perpendicular directions"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "two perpendicular directions"),
+        ({"ImagePositionPatient": ["1e30", "0", "0"]}, "a position is infinite or huge"),
+    ],
+)
+def test_geometry_that_is_not_stated_is_not_made_up(folder, values, words):
+    changed(folder, **values)
+    with pytest.raises(GeometryError, match=words):
+        read_case(t2w=folder)
+
+
+def test_color_is_refused(folder):
+    changed(folder, PhotometricInterpretation="RGB")
+    with pytest.raises(ImageError, match="one gray value a pixel"):
+        read_case(t2w=folder)
+
+
+# Exams
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"PatientID": "MRN-4712"}, "t2w and adc are of two patients"),
+        ({"FrameOfReferenceUID": generate_uid()}, "t2w and adc are of two frames of reference"),
+    ],
+)
+def test_series_of_two_exams_are_refused_and_allowed_explicitly(tmp_path, tags, words):
+    t2w_series(tags={"FrameOfReferenceUID": "1.2.3"}).write(tmp_path / "t2")
+    adc_series(tags={"FrameOfReferenceUID": "1.2.3", **tags}).write(tmp_path / "adc")
+    with pytest.raises(MixedExamsError, match=words) as caught:
+        read_case(tmp_path)
+    assert "MRN" not in str(caught.value)
+    assert "1.2.3" not in str(caught.value)
+    case = read_case(tmp_path, allow_mixed_exams=True)
+    assert f"Not one exam: {words}. They were taken together as asked." in case.notes
+
+
+def test_named_series_of_two_studies_are_refused(tmp_path):
+    t2w_series().write(tmp_path / "a")
+    adc_series(study_uid=generate_uid()).write(tmp_path / "b")
+    with pytest.raises(MixedExamsError, match="t2w and adc are of two studies"):
+        read_case(t2w=tmp_path / "a", adc=tmp_path / "b")
+    assert len(read_case(t2w=tmp_path / "a", adc=tmp_path / "b", allow_mixed_exams=True).sequences) == 2
+    both = read_case(tmp_path, allow_mixed_exams=True)
+    assert len(both.sequences) == 2
+
+
+def test_slices_of_two_patients_in_one_series_are_refused(folder):
+    for path in sorted(folder.iterdir())[3:]:
+        ds = pydicom.dcmread(path)
+        ds.PatientID, ds.PatientName = "other", "Other"
+        ds.save_as(path)
+    with pytest.raises(MixedExamsError, match="t2w are of two patients"):
+        read_case(t2w=folder)
+
+
+def test_identifiers_that_an_anonymizer_took_differ_in_nothing(tmp_path):
+    t2w_series(tags={"PatientID": "", "PatientName": ""}).write(tmp_path / "t2")
+    adc_series(orientation=AXIAL).write(tmp_path / "adc")
+    assert len(read_case(tmp_path).sequences) == 2
