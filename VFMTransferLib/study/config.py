@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ..core.decoding import from_json
+from ..core.decoding import Limits, from_json
 from ..core.errors import ConfigError
 from ..encoders import FAMILIES, EncoderFamily, pretrained_families
 from ..encoders.base import ModelSpec, family_of
@@ -25,13 +26,7 @@ _OLD_NAMES = {"contrast": "contrastive"}
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Where an encoder's pretrained arm starts from.
-
-    Attributes:
-        objective: One of the family's `pretext_tasks`.
-        phantoms: Of other seeds than those of the tasks.
-        seed: Of weights, order and views.
-    """
+    """Where an encoder's pretrained arm starts from; the objective is one of the family's `pretext_tasks`."""
 
     objective: str
     steps: int
@@ -46,11 +41,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One encoder.
-
-    Attributes:
-        size: What differs from the demonstration's networks, see `EncoderFamily.resized`.
-    """
+    """One encoder; `size` is what differs from the demonstration's networks, see `EncoderFamily.resized`."""
 
     pretraining: Pretraining
     size: dict[str, Any] = field(default_factory=dict)
@@ -60,9 +51,9 @@ class EncoderConfig:
 class Fit:
     """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it."""
 
-    steps: int
-    learning_rate: float | None = None
-    batch: int | None = None
+    steps: Annotated[int, Limits(minimum=1)]
+    learning_rate: Annotated[float, Limits(above=0)] | None = None
+    batch: Annotated[int, Limits(minimum=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -89,7 +80,7 @@ class RealCases:
         cases: Name of a case's folder → the tasks that it tests.
         shown: Cases whose license lets pictures of them be passed on; of the others numbers are written only.
         gland: File stems of their masks of the prostate; of several that are there the first one is taken.
-        zones, lesion: File stems of their other masks.
+        zones, lesion: Of their other masks.
     """
 
     cases: dict[str, tuple[TaskName, ...]]
@@ -98,25 +89,20 @@ class RealCases:
     zones: str = "zones"
     lesion: str = "lesion"
 
-    def testing(self, task: str) -> tuple[str, ...]:
-        """Names of the cases that test a task."""
-        return tuple(name for name, tasks in self.cases.items() if task in tasks)
-
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A whole study.
+    """A whole study; tasks are trained in their order.
 
     Attributes:
         seeds: Of head, order and views; every network is trained once with each.
         measurements: How often a training is measured on the validation cases.
-        tasks: In the order in which they are trained.
         around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
     """
 
     format: int
     seeds: tuple[int, ...]
-    measurements: int
+    measurements: Annotated[int, Limits(minimum=1)]
     phantoms: PhantomSplit
     encoders: dict[str, EncoderConfig]
     tasks: dict[TaskName, TaskConfig]
@@ -130,7 +116,7 @@ class StudyConfig:
 
     def real_of(self, task: str) -> tuple[str, ...]:
         """Names of the real cases that test a task."""
-        return () if self.real is None else self.real.testing(task)
+        return () if self.real is None else tuple(name for name, tasks in self.real.cases.items() if task in tasks)
 
     def groups_of(self, task: str) -> PhantomGroups:
         """The phantoms of a task: its own, or the study's."""
@@ -143,9 +129,8 @@ class RunKey:
 
     Attributes:
         encoder: As the tables' column: an encoder, a task-specific baseline, `registration`, or a naive baseline.
-        task: The task; empty of a pretraining.
+        task: Empty of a pretraining.
         arm: One of `tables.ARMS`, or `PRETRAINING`.
-        seed: Of head, order and views.
     """
 
     encoder: str
@@ -160,12 +145,10 @@ class RunKey:
 
     @property
     def name(self) -> str:
-        """Of its files."""
         return ".".join(part for part in (self.task, self.encoder, self.arm, str(self.seed)) if part)
 
     @property
     def title(self) -> str:
-        """In words."""
         if self.arm == PRETRAINING:
             return f"pretraining of {self.encoder}"
         return f"{self.task}, {self.encoder}, {self.arm}, seed {self.seed}"
@@ -179,8 +162,7 @@ class RunKey:
     @property
     def family(self) -> str:
         """The family whose settings it has; of a task-specific baseline the one that it stands beside."""
-        baseline = self.baseline
-        return self.encoder if baseline is None else baseline.baseline_of
+        return self.encoder if self.baseline is None else self.baseline.baseline_of
 
     @property
     def baseline(self) -> EncoderFamily | None:
@@ -232,19 +214,13 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
             for encoder in config.encoders:
                 if encoder in settings.fit:
                     runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", "pretrained")]
-            runs += [
-                RunKey(row, task, "specialised", seed)
-                for row in settings.specialised
-                if row not in TASKS[task].methods()
-            ]
+            trained = [row for row in settings.specialised if row not in TASKS[task].methods()]
+            runs += [RunKey(row, task, "specialised", seed) for row in trained]
     return _with_needs(runs)
 
 
 def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> tuple[RunKey, ...]:
-    """The runs whose columns are among those that are wanted, and what they need.
-
-    Args:
-        only: Column, one of `KEYS` → values that it may have; all columns must agree.
+    """The runs with a wanted value in each wanted column of `KEYS`, and what they need.
 
     Raises:
         ConfigError: No run is wanted.
@@ -309,28 +285,22 @@ def _problems(config: StudyConfig) -> Iterator[str]:
         yield f"format must be {FORMAT}, got {config.format}."
     if len(set(config.seeds)) < MIN_SEEDS:
         yield f"seeds must be {MIN_SEEDS} or more different ones, got {list(config.seeds)}."
-    if config.measurements < 1:
-        yield f"measurements must be 1 or more, got {config.measurements}."
     if not config.encoders or not config.tasks:
         yield "encoders and tasks must hold at least one each."
     for name, encoder in config.encoders.items():
         if name not in FAMILIES or encoder.pretraining.pretext not in FAMILIES[name].pretext_tasks:
             known = ", ".join(f"{each.name} with {task}" for each in FAMILIES.values() for task in each.pretext_tasks)
             yield f"encoders must be {known}, got {name} with {encoder.pretraining.objective}."
-    yield from _phantom_problems(config)
-    for task, settings in config.tasks.items():
-        yield from _task_problems(config, task, settings)
-    if config.real is not None and (unknown := sorted(set(config.real.shown) - set(config.real.cases))):
-        yield f"real.shown must be among real.cases, but {', '.join(unknown)} is not."
-
-
-def _phantom_problems(config: StudyConfig) -> Iterator[str]:
     yield from _group_problems(config, "", config.phantoms.groups)
     for task, settings in config.tasks.items():
         if settings.phantoms is not None:
             yield from _group_problems(config, f"tasks.{task}.", settings.phantoms)
         if TASKS[task].phantom_options().get("full_resolution") and not config.groups_of(task).full_resolution:
             yield f"the phantoms of {task} must have full_resolution: true, or there is no truth to compare with."
+    for task, settings in config.tasks.items():
+        yield from _task_problems(config, task, settings)
+    if config.real is not None and (unknown := sorted(set(config.real.shown) - set(config.real.cases))):
+        yield f"real.shown must be among real.cases, but {', '.join(unknown)} is not."
 
 
 def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> Iterator[str]:
@@ -344,21 +314,17 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
             yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
     if split.test.count < MIN_TEST_CASES:
         yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance is defined."
-    names = list(groups)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            both_pretrain = one.startswith("encoders") and other.startswith("encoders")
-            if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
-                yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
+    for one, other in combinations(groups, 2):
+        both_pretrain = one.startswith("encoders") and other.startswith("encoders")
+        if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
+            yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
 
 
 def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iterator[str]:
     where = f"tasks.{task}"
-    for family, fit in settings.fit.items():
+    for family in settings.fit:
         if family not in config.encoders:
             yield f"{where}.{family} needs encoders.{family}, which is missing."
-        if fit.steps < 1 or (fit.batch or 1) < 1 or (fit.learning_rate or 1.0) <= 0:
-            yield f"{where}.{family}: steps, batch and learning_rate must be positive."
     baselines = [family.row_name(find_task(task)) for family in FAMILIES.values() if family.baseline_of]
     for row in settings.specialised:
         baseline = baseline_family(row, task)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -43,6 +43,26 @@ from ..tasks.base import LabeledCase
 from ..tasks.image_to_image import ImageTask, unit_of
 from ..tasks.segmentation import labels_of
 
+EXAMPLES = "examples"
+FIELD_MM = 80.0
+MM_PER_PIXEL = 0.5
+GRAYS = 40  # levels of a picture; fewer would show as steps, more would only keep a file's noise
+TRUTH, DIFFERENCE = "truth.png", "difference"
+TRUE_OUTLINE = "truth"
+DIFFERENCE_SHARE = 0.25  # of the gray window, from which on a difference has its full color
+_HALF = 0.5
+_WINDOW_PERCENTILES = (1.0, 99.5)
+_DIGITS = 3
+_STEPS = 21
+_TRUE_PX, _FOUND_PX = 1, 2
+
+Window = tuple[float, float]
+Color = tuple[int, int, int]
+Pair = tuple[Result, LabeledCase]
+
+TOO_LOW: Color = (60, 200, 190)
+TOO_HIGH: Color = (235, 100, 225)
+_TRUE_COLOR: Color = (126, 231, 135)
 _LICENSE = "CC BY 3.0; cut to a slice, and shown in a few gray levels"
 _COLLECTIONS = {
     "ProstateX-": (
@@ -60,24 +80,11 @@ def attribution(case: str) -> str:
     return next((f"{text}, {_LICENSE}." for start, text in _COLLECTIONS.items() if case.startswith(start)), "")
 
 
-FIELD_MM = 80.0
-MM_PER_PIXEL = 0.5
-GRAYS = 40
-"""Levels of a picture; fewer would show as steps, more would only keep a file's noise."""
-_HALF = 0.5
-_WINDOW_PERCENTILES = (1.0, 99.5)
-_DIGITS = 3
-
-Window = tuple[float, float]
-
-
 @dataclass(frozen=True)
 class View:
-    """One slice around the prostate: columns run to the patient's left, rows to posterior.
+    """One slice around the prostate, as a grid of the truth's own voxels and its number from 1 at the inferior end.
 
-    Attributes:
-        geometry: The slice as a grid of the truth's own voxels.
-        slice_number: Counted from 1 at the inferior end.
+    Columns run to the patient's left, rows to posterior.
     """
 
     geometry: Geometry
@@ -139,11 +146,6 @@ def window_of(values: np.ndarray) -> Window:
     return round(low, digits) + 0.0, round(high, digits)
 
 
-def has_finding(labeled: LabeledCase) -> bool:
-    """Whether a case shows csPCa, where that is what its task is about."""
-    return bool(labeled.is_significant) or labeled.category in ("PI-RADS 4", "PI-RADS 5")
-
-
 def _on(mask: Volume | None, grid: Geometry) -> np.ndarray:
     if mask is None:
         return np.zeros(grid.shape, bool)
@@ -156,19 +158,9 @@ def _cut(center: float, count: int, spacing_mm: float) -> tuple[int, int]:
     return int(np.clip(round(center - (wanted - 1) / 2), 0, count - wanted)), wanted
 
 
-EXAMPLES = "examples"
-Color = tuple[int, int, int]
-
-
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
-
-    Attributes:
-        file: Its name, in the folder of its example.
-        low: Value shown as black; of a difference the one at the lower end of its colors.
-        high: Value shown as white, or at the upper end.
-    """
+    """One picture in its example's folder, and the values shown as black and white, or at the ends of its colors."""
 
     file: str
     title: str
@@ -182,17 +174,14 @@ class Example:
     """What one arm yields for one case, in one slice; all arms of a task show the same one.
 
     Attributes:
-        encoder, task, arm: As in the study's tables.
-        data: `phantom` or `real`.
+        encoder, task, arm, data: As in the study's tables.
         slice_number: Counted from 1 at the inferior end.
         mm_per_pixel: Of all its pictures, in both directions.
         scores: Measure → this arm's value on this case.
-        truth: What it should give; None of a classification.
-        picture: What it gives; None of a classification.
+        truth, picture: What it should give, and what it gives; None of a classification.
         difference: `picture` minus `truth`, of images.
         outlines: What is outlined → its color, of segmentations.
-        classes: Class → probability, of a classification.
-        true_class: The case's, of a classification.
+        classes, true_class: Class → probability, and the case's own, of a classification.
         attribution: Whom to name beside its pictures, of a public case.
     """
 
@@ -224,73 +213,29 @@ class Example:
         return study / EXAMPLES / self.task / self.data
 
 
-def save_example(example: Example, pictures: Mapping[str, bytes], study: Path) -> None:
-    """Write an example and its pictures, each whole or not at all.
-
-    Args:
-        pictures: File name → PNG.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    folder = example.folder(study)
-    for name, png in pictures.items():
-        write_file(folder / name, png)
-    text = json.dumps(asdict(example), indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(folder / f"{example.name}.json", text + "\n")
-
-
 def read_examples(study: Path) -> tuple[Example, ...]:
     """All examples of a study's folder, by task, data, encoder and arm; none where it has no such folder.
 
     Raises:
         DatasetError: A file cannot be understood, or a picture is missing.
     """
-    return tuple(_read(path) for path in sorted((study / EXAMPLES).glob("*/*/*.json")))
-
-
-def indexed_png(codes: np.ndarray, palette: Sequence[Color]) -> bytes:
-    """A PNG of numbered colors, as small as that makes it.
-
-    Args:
-        codes: Number of each pixel's color (H, W), uint8.
-    """
-    image = Image.fromarray(codes)
-    image.putpalette([part for color in palette for part in color])
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
-
-
-def _read(path: Path) -> Example:
-    try:
-        example: Example = from_json(Example, json.loads(path.read_text(encoding="utf-8")), path.stem)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DatasetError(f"Example '{path.name}' cannot be understood: {error}") from error
-    shown = (*example.inputs, example.truth, example.picture, example.difference)
-    for picture in shown:
-        if picture is not None and not (path.parent / Path(picture.file).name).is_file():
-            raise DatasetError(f"Example '{path.name}' needs the picture '{picture.file}', which is missing.")
-    return example
-
-
-Pair = tuple[Result, LabeledCase]
-
-TRUTH, DIFFERENCE = "truth.png", "difference"
-TRUE_OUTLINE = "truth"
-_TRUE_COLOR: Color = (126, 231, 135)
-TOO_LOW: Color = (60, 200, 190)
-TOO_HIGH: Color = (235, 100, 225)
-DIFFERENCE_SHARE = 0.25
-"""Of the gray window, from which on a difference has its full color."""
-_STEPS = 21
-_TRUE_PX, _FOUND_PX = 1, 2
+    found = []
+    for path in sorted((study / EXAMPLES).glob("*/*/*.json")):
+        try:
+            example: Example = from_json(Example, json.loads(path.read_text(encoding="utf-8")), path.stem)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DatasetError(f"Example '{path.name}' cannot be understood: {error}") from error
+        for picture in (*example.inputs, example.truth, example.picture, example.difference):
+            if picture is not None and not (path.parent / Path(picture.file).name).is_file():
+                raise DatasetError(f"Example '{path.name}' needs the picture '{picture.file}', which is missing.")
+        found.append(example)
+    return tuple(found)
 
 
 def write_examples(
     folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_marks: bool = False
 ) -> tuple[Example, ...]:
-    """Write one slice of a phantom and one of a real case, as far as the pairs hold them; see the module.
+    """Write one slice of a phantom and one of a real case, as far as the pairs hold them.
 
     What is written again is replaced. All pairs are of one task; they may come one by one, and only those that are
     shown are kept.
@@ -308,22 +253,14 @@ def write_examples(
         best = chosen.get(labeled.is_phantom)
         if best is None or _order(labeled) < _order(best[1]):
             chosen[labeled.is_phantom] = (result, labeled)
-    return tuple(
-        _write(folder, encoder, arm, *chosen[is_phantom], patients_marks)
-        for is_phantom in (True, False)
-        if is_phantom in chosen
-    )
-
-
-def difference_palette() -> tuple[Color, ...]:
-    """Colors of a difference from `TOO_LOW` over black to `TOO_HIGH`."""
-    shares = np.linspace(-1, 1, _STEPS)
-    parts = [np.array(TOO_HIGH if share > 0 else TOO_LOW) * abs(share) for share in shares]
-    return tuple((int(r), int(g), int(b)) for r, g, b in np.rint(parts))
+    shown = [chosen[is_phantom] for is_phantom in (True, False) if is_phantom in chosen]
+    return tuple(_write(folder, encoder, arm, *pair, patients_marks) for pair in shown)
 
 
 def _order(labeled: LabeledCase) -> tuple[bool, str]:
-    return (not has_finding(labeled), labeled.case.id)
+    """Cases with csPCa first, where that is what their task is about."""
+    has_finding = bool(labeled.is_significant) or labeled.category in ("PI-RADS 4", "PI-RADS 5")
+    return not has_finding, labeled.case.id
 
 
 def _write(folder: Path, encoder: str, arm: str, result: Result, labeled: LabeledCase, patients_marks: bool) -> Example:
@@ -349,11 +286,13 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, labeled: Labele
         example = _restored(example, result, labeled, view, pictures)
     else:
         if not (labeled.is_phantom or patients_marks):
-            labeled = replace(
-                labeled, masks={name: mask for name, mask in labeled.masks.items() if name is Label.PROSTATE}
-            )
+            gland: dict[Label, Volume] = {k: mask for k, mask in labeled.masks.items() if k is Label.PROSTATE}
+            labeled = replace(labeled, masks=gland)
         example = _outlined(example, result, labeled, view, pictures)
-    save_example(example, pictures, folder)
+    for name, png in pictures.items():
+        write_file(example.folder(folder) / name, png)
+    text = json.dumps(asdict(example), indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(example.folder(folder) / f"{example.name}.json", text + "\n")
     return example
 
 
@@ -412,7 +351,9 @@ def _restored(
     pictures[TRUTH] = _gray_png(view, truth, window)
     pictures[own] = _gray_png(view, found, window)
     scaled = view.grays(np.clip(error / limit, -1, 1), (-1.0, 1.0)).astype(np.float32) / (GRAYS - 1)
-    pictures[other] = indexed_png(np.rint(scaled * (_STEPS - 1)).astype(np.uint8), difference_palette())
+    shares = np.linspace(-1, 1, _STEPS)  # from `TOO_LOW` over black to `TOO_HIGH`
+    colors = np.rint([np.array(TOO_HIGH if share > 0 else TOO_LOW) * abs(share) for share in shares]).astype(int)
+    pictures[other] = _indexed_png(np.rint(scaled * (_STEPS - 1)).astype(np.uint8), colors.tolist())
     title, unit = subject_title(output), unit_of(output)
     return replace(
         example,
@@ -423,19 +364,28 @@ def _restored(
 
 
 def _gray_png(view: View, values: np.ndarray, window: Window) -> bytes:
-    return indexed_png(view.grays(values, window), _gray_palette())
+    return _indexed_png(view.grays(values, window), _gray_palette())
 
 
 def _outlines_png(view: View, values: np.ndarray, window: Window, masks: Mapping[str, Volume]) -> bytes:
-    codes, palette = view.grays(values, window), list(_gray_palette())
+    codes, palette = view.grays(values, window), _gray_palette()
     for name, mask in masks.items():
         codes[view.outline(mask, _TRUE_PX if name == TRUE_OUTLINE else _FOUND_PX)] = len(palette)
         palette.append(_color(name))
-    return indexed_png(codes, palette)
+    return _indexed_png(codes, palette)
 
 
-def _gray_palette() -> tuple[Color, ...]:
-    return tuple((level,) * 3 for level in np.rint(np.linspace(0, 255, GRAYS)).astype(int).tolist())
+def _indexed_png(codes: np.ndarray, palette: Iterable[Color]) -> bytes:
+    """A PNG of the number of each pixel's color (H, W), uint8, as small as that makes it."""
+    image = Image.fromarray(codes)
+    image.putpalette([part for color in palette for part in color])
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _gray_palette() -> list[Color]:
+    return [(level,) * 3 for level in np.rint(np.linspace(0, 255, GRAYS)).astype(int).tolist()]
 
 
 def _color(name: str) -> Color:

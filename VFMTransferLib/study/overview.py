@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeVar
 
 from ..core.terms import Arm
 from ..encoders import FAMILIES, pretrained_families
@@ -21,17 +22,12 @@ BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
 TASK_SPECIFIC, NAIVE = "specialised", "trivial"  # arms, as format 1 of the tables has them
 REAL = "real"
 Column = tuple[str, str]  # encoder, arm
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ArmValue:
-    """One arm of a task over its seeds.
-
-    Attributes:
-        values: The primary measure by seed; only those that are a number.
-        steps_to_best: Mean over seeds.
-        device_seconds: Mean over seeds.
-    """
+    """One arm of a task: the primary measure by seed, where it is a number, and means over seeds."""
 
     encoder: str
     arm: str
@@ -51,11 +47,7 @@ class ArmValue:
 
 @dataclass(frozen=True)
 class RealRow:
-    """One measure of one real case.
-
-    Attributes:
-        values: Encoder and arm → mean over seeds.
-    """
+    """One measure of one real case, mean over seeds."""
 
     task: str
     metric: str
@@ -118,20 +110,13 @@ def real_rows(metrics: Iterable[MetricRow]) -> tuple[RealRow, ...]:
 
 
 def cases_better(rows: Sequence[RealRow], column: Column, higher_is_better: bool | None) -> tuple[int, int]:
-    """On how many cases an arm is better than the naive baseline, of how many that have both.
-
-    Args:
-        higher_is_better: The measure's direction; where it has none, no case counts.
-    """
-    better, both = 0, 0
-    if higher_is_better is None:
-        return better, both
-    for row in rows:
+    """On how many cases an arm is better than the naive baseline, of how many that have both; 0 without a direction."""
+    gains = []
+    for row in rows if higher_is_better is not None else ():
         naive = next((value for (_, arm), value in row.values.items() if arm == NAIVE), None)
         if naive is not None and column in row.values:
-            both += 1
-            better += (row.values[column] - naive) * (1 if higher_is_better else -1) > 0
-    return better, both
+            gains.append((row.values[column] - naive) * (1 if higher_is_better else -1))
+    return sum(gain > 0 for gain in gains), len(gains)
 
 
 def total_device_hours(runs: Iterable[RunRow]) -> float:
@@ -159,12 +144,7 @@ Training = tuple[str, str, str, int]  # encoder, task, arm, seed
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study should have.
-
-    Attributes:
-        trainings: Of both arms.
-        task_specific, naive, real: Tasks that should have such a row, or a number of a real case.
-    """
+    """What a study should have: trainings of both arms, and tasks with such a row, or a number of a real case."""
 
     trainings: tuple[Training, ...]
     task_specific: tuple[str, ...]
@@ -213,13 +193,17 @@ def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
     learned = {(row.encoder, row.task) for row in tables.curves}
     pairs = dict.fromkeys((encoder, task) for encoder, task, _, _ in plan.trainings)
     return MissingRuns(
-        tuple(training for training in plan.trainings if training not in done),
-        tuple(task for task in plan.task_specific if task not in has[TASK_SPECIFIC]),
-        tuple(task for task in plan.naive if task not in has[NAIVE]),
-        tuple(task for task in plan.real if task not in real),
-        tuple(pair for pair in pairs if pair not in moved),
-        tuple(pair for pair in pairs if pair not in learned),
+        _without(plan.trainings, done),
+        _without(plan.task_specific, has[TASK_SPECIFIC]),
+        _without(plan.naive, has[NAIVE]),
+        _without(plan.real, real),
+        _without(pairs, moved),
+        _without(pairs, learned),
     )
+
+
+def _without(wanted: Iterable[T], found: Container[T]) -> tuple[T, ...]:
+    return tuple(one for one in wanted if one not in found)
 
 
 def encoder_title(name: str) -> str:
@@ -250,12 +234,7 @@ GLAND = "gland"
 
 @dataclass(frozen=True)
 class MetricName:
-    """How a number is shown.
-
-    Attributes:
-        higher_is_better: Its direction; None where neither is better.
-        decimals: Digits after the point.
-    """
+    """How a number is shown: unit, direction (None where neither is better), digits after the point."""
 
     title: str
     unit: str = ""
@@ -302,13 +281,10 @@ _KINDS = {
 
 def metric_name(name: str, task: str) -> MetricName:
     """How a number of a task is shown; one that is not known keeps its name, without a direction."""
-    kind, *subjects = name.split(" ")
-    found = _KINDS.get(kind, MetricName(kind, "", None))
-    images = [subject for subject in subjects if subject != GLAND]
-    measured = TASKS.get(task)
-    if not images and isinstance(measured, ImageTask):
-        images = [measured.outputs[0]]
+    kind, *words = name.split(" ")
+    found, measured = _KINDS.get(kind, MetricName(kind, "", None)), TASKS.get(task)
+    subjects = [word for word in words if word != GLAND]
+    images = subjects or (measured.outputs if isinstance(measured, ImageTask) else ())
     unit = unit_of(images[0]) if kind == "mae" and images else found.unit
-    places = [subject_title(subject) for subject in subjects if subject != GLAND]
-    title = ", ".join([found.title, *places, *(["in the gland"] if GLAND in subjects else [])])
-    return MetricName(title, unit, found.higher_is_better, found.decimals)
+    parts = [found.title, *map(subject_title, subjects), *(["in the gland"] if GLAND in words else [])]
+    return replace(found, title=", ".join(parts), unit=unit)

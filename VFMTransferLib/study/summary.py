@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Savings:
-    """What planned fine-tunings would save.
-
-    Attributes:
-        device_hours_each: Saved by one fine-tuning; below 0 where pretraining costs time.
-        device_hours: Saved by all that are planned.
-        money: Their price, in the currency of the price.
-    """
+    """What planned fine-tunings would save: device-hours, below 0 where pretraining costs time, and their price."""
 
     device_hours_each: float
     device_hours: float
@@ -72,7 +66,7 @@ def relative_performance_gain(pretrained: float, scratch: float, higher_is_bette
     """Percent by which the pretrained arm is better; below 0 where it is worse.
 
     Raises:
-        ValueError: The scratch arm's value is 0 or not finite, so that nothing is relative to it.
+        ValueError: A value is not finite, or that of scratch is 0, so that nothing is relative to it.
     """
     if scratch == 0 or not np.isfinite([pretrained, scratch]).all():
         raise ValueError(f"A relative gain needs finite values and a scratch value other than 0, got {scratch}.")
@@ -80,53 +74,40 @@ def relative_performance_gain(pretrained: float, scratch: float, higher_is_bette
     return 100.0 * sign * (pretrained - scratch) / abs(scratch)
 
 
-def gain_over_cases(pretrained: np.ndarray, scratch: np.ndarray, higher_is_better: bool, seed: int = 0) -> Gain:
+def gain_over_cases(
+    pretrained: np.ndarray,
+    scratch: np.ndarray,
+    higher_is_better: bool,
+    seed: int = 0,
+    positives: np.ndarray | None = None,
+) -> Gain:
     """Gain of the mean over cases and seeds, with a percentile bootstrap over both.
 
     Both arms of a seed share data order and head, and both arms see the same cases, so seeds and cases are drawn
-    together for both.
+    together for both. Draws without a gain, as of AUROC without cases of both kinds, are left out.
 
     Args:
-        pretrained: Metric (seeds, cases) of the pretrained arm.
-        scratch: The same for the other arm, same seeds and cases in the same order.
-        higher_is_better: Direction of the metric.
+        pretrained, scratch: Values (seeds, cases) of the two arms, same seeds and cases in the same order.
+        positives: Which cases (cases,) are positive: the values are probabilities, and the gain is that of their AUROC,
+            mean over seeds.
 
     Raises:
         ValueError: The two differ in shape, hold values that are not finite, or scratch is 0 on average.
     """
     a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
-    if a.ndim != 2 or a.shape != b.shape or not a.size:
+    positive = None if positives is None else np.asarray(positives, bool)
+    if a.ndim != 2 or a.shape != b.shape or not a.size or (positive is not None and positive.shape != a.shape[1:]):
         raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
-    return _bootstrapped(a, b, lambda values, _: values.mean(axis=(-2, -1)), higher_is_better, seed)
 
+    def statistic(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Of values (..., seeds, cases) and the numbers (..., 1, cases) of their cases."""
+        if positive is None:
+            return np.asarray(values.mean(axis=(-2, -1)))
+        return np.asarray(auroc(values, positive[drawn]).mean(axis=-1))
 
-def gain_in_area(pretrained: np.ndarray, scratch: np.ndarray, positives: np.ndarray, seed: int = 0) -> Gain:
-    """Gain in AUROC, mean over seeds, with a percentile bootstrap over cases and seeds as of `gain_over_cases`.
-
-    Draws without cases of both kinds have no area and are left out.
-
-    Args:
-        pretrained: The pretrained arm's probability of each case (seeds, cases), larger for positive ones.
-        scratch: The same of the other arm.
-        positives: Which cases (cases,) are positive.
-
-    Raises:
-        ValueError: Shapes differ, there are no cases of both kinds, or scratch's area is 0.
-    """
-    a, b = (np.asarray(values, np.float64) for values in (pretrained, scratch))
-    positive = np.asarray(positives, bool)
-    if a.ndim != 2 or a.shape != b.shape or positive.shape != a.shape[1:]:
-        raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
-    return _bootstrapped(a, b, lambda values, drawn: auroc(values, positive[drawn]).mean(axis=-1), True, seed)
-
-
-def _bootstrapped(
-    a: np.ndarray, b: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], higher: bool, seed: int
-) -> Gain:
-    """Gain in a statistic of values (..., seeds, cases) and of the numbers (..., 1, cases) of their cases."""
     seeds, cases = a.shape
     whole_a, whole_b = (float(statistic(values, np.arange(cases)[None])) for values in (a, b))
-    percent = relative_performance_gain(whole_a, whole_b, higher)
+    percent = relative_performance_gain(whole_a, whole_b, higher_is_better)
     if cases < MIN_CASES:
         return Gain(percent, math.nan, math.nan, cases, seeds)
     rng = np.random.default_rng(seed)
@@ -135,19 +116,13 @@ def _bootstrapped(
     drawn_a, drawn_b = (statistic(values[rows, columns], columns) for values in (a, b))
     edge = 100 * (1 - CONFIDENCE) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (100.0 if higher else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
+        gains = (100.0 if higher_is_better else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
     low, high = np.nanpercentile(gains, (edge, 100 - edge))
     return Gain(percent, float(low), float(high), cases, seeds)
 
 
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
-    """The first step at which a learning curve reaches a value, linear between its points; `inf` if it never does.
-
-    Args:
-        steps: Steps at which it was measured, increasing.
-        values: Validation metric there.
-        target: Value to be reached.
-    """
+    """The first step at which a learning curve reaches a value, linear between its points; `inf` if it never does."""
     at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     if at.shape != curve.shape or at.ndim != 1 or not at.size or (np.diff(at) <= 0).any():
         raise ValueError("A learning curve must have one value for each step, and steps that increase.")
@@ -162,32 +137,22 @@ def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_
     return float(at[i - 1] + share * (at[i] - at[i - 1]))
 
 
-def has_learned(values: np.ndarray, higher_is_better: bool) -> bool:
-    """Whether a learning curve is anywhere better than at its first measurement; the definition is ours.
-
-    A flat curve has learned nothing. Of one that was never better again it is not known in which step it got there.
-    """
-    curve = np.asarray(values, np.float64) * (1.0 if higher_is_better else -1.0)
-    return bool((curve[1:] > curve[0]).any())
-
-
 def convergence_efficiency(
     pretrained: tuple[np.ndarray, np.ndarray], scratch: tuple[np.ndarray, np.ndarray], higher_is_better: bool
 ) -> float:
-    """Steps of the pretrained arm to the scratch arm's best, over the scratch arm's own.
+    """Steps of the pretrained arm to the scratch arm's best, over the scratch arm's own; `inf` if it never gets there.
+
+    It is `nan` where the scratch arm has not learned, that is, was never better than at its first measurement: a flat
+    curve has learned nothing, and of one that only fell it is not known in which step it got there. That is ours.
 
     Args:
-        pretrained: Learning curve: steps, validation metric.
-        scratch: That of the other arm.
-        higher_is_better: Direction of the metric.
-
-    Returns:
-        `inf` where the pretrained arm never gets there, `nan` where the scratch arm has not learned.
+        pretrained, scratch: Learning curve: steps, validation metric.
     """
     steps, values = (np.asarray(part, np.float64) for part in scratch)
-    if not has_learned(values, higher_is_better):
+    curve = values * (1.0 if higher_is_better else -1.0)
+    if not (curve[1:] > curve[0]).any():
         return math.nan
-    best = int(values.argmax() if higher_is_better else values.argmin())
+    best = int(curve.argmax())
     return steps_to_reach(*pretrained, target=float(values[best]), higher_is_better=higher_is_better) / steps[best]
 
 
@@ -200,7 +165,6 @@ def savings(
         scratch_device_hours: What one fine-tuning from scratch takes to its best.
         convergence: Convergence efficiency: the share of these that the pretrained arm needs.
         planned: Fine-tunings that are planned.
-        price_per_device_hour: In any currency.
 
     Raises:
         ValueError: A number is negative, or the pretrained arm never gets there, so that nothing is of equal quality.
@@ -251,18 +215,34 @@ class Correlation:
 
 def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
     """One row for each encoder and task that has both arms."""
-    arms = defaultdict(set)
+    runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
     for run in tables.runs:
-        arms[run.encoder, run.task].add(run.arm)
-    return tuple(_row(pair, tables, seed) for pair, found in arms.items() if {"pretrained", "scratch"} <= found)
+        runs[run.encoder, run.task].append(run)
+    rows = []
+    for (encoder, task), own in runs.items():
+        if not {"pretrained", "scratch"} <= {run.arm for run in own}:
+            continue
+        gain = _gain(own, tables, seed)
+        moved = [row for row in tables.distances if (row.encoder, row.task, row.layer) == (encoder, task, LAYER)]
+        rows.append(
+            SummaryRow(
+                encoder,
+                task,
+                own[0].metric,
+                gain.percent,
+                gain.low,
+                gain.high,
+                _mean(row.d2p for row in moved),
+                _mean(row.d2p_low_bandwidth for row in moved),
+                _mean(row.d2p_high_bandwidth for row in moved),
+                *_convergence(own, tables.curves),
+            )
+        )
+    return tuple(rows)
 
 
 def write_summary(rows: Iterable[SummaryRow], folder: Path) -> Path:
-    """Write `summary.csv`.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write `summary.csv`; OutputError if the folder cannot be written."""
     path = folder / SUMMARY
     write_rows(path, SummaryRow, rows)
     return path
@@ -301,28 +281,6 @@ def rank_correlations(samples: np.ndarray) -> np.ndarray:
         return (gain * distance).sum(axis=1) / np.sqrt((gain**2).sum(axis=1) * (distance**2).sum(axis=1))
 
 
-def _row(pair: tuple[str, str], tables: StudyTables, seed: int) -> SummaryRow:
-    encoder, task = pair
-    runs = [run for run in tables.runs if (run.encoder, run.task) == pair]
-    first = runs[0]
-    gain = _gain(runs, tables, seed)
-    distances = [row for row in tables.distances if (row.encoder, row.task) == pair and row.layer == LAYER]
-    convergence, saved = _convergence(runs, tables.curves)
-    return SummaryRow(
-        encoder=encoder,
-        task=task,
-        metric=first.metric,
-        rpg_percent=gain.percent,
-        rpg_low=gain.low,
-        rpg_high=gain.high,
-        d2p=_mean(row.d2p for row in distances),
-        d2p_low_bandwidth=_mean(row.d2p_low_bandwidth for row in distances),
-        d2p_high_bandwidth=_mean(row.d2p_high_bandwidth for row in distances),
-        convergence_efficiency=convergence,
-        device_hours_saved=saved,
-    )
-
-
 def _gain(runs: list[RunRow], tables: StudyTables, seed: int) -> Gain:
     """From the runs' own values; the interval from their cases, of which the metric is the mean or the AUROC."""
     means = {arm: _mean(run.value for run in runs if run.arm == arm) for arm in ("pretrained", "scratch")}
@@ -337,8 +295,10 @@ def _gain(runs: list[RunRow], tables: StudyTables, seed: int) -> Gain:
     truth = _by_seed_and_case(runs, tables, "scratch", TRUE) if is_area else None
     if a is None or b is None or a.shape != b.shape or (is_area and truth is None):
         return Gain(percent, math.nan, math.nan, 0, 0)
-    over = gain_over_cases(a, b, higher, seed) if truth is None else gain_in_area(a, b, truth[0] > 0, seed)
-    return Gain(percent, over.low, over.high, over.n_cases, over.n_seeds)
+    return replace(
+        gain_over_cases(a, b, higher, seed, None if truth is None else truth[0] > 0),
+        percent=percent,
+    )
 
 
 def _by_seed_and_case(runs: list[RunRow], tables: StudyTables, arm: str, metric: str) -> np.ndarray | None:

@@ -13,7 +13,6 @@ from VFMTransferLib.metrics.classification import auroc
 from VFMTransferLib.study.summary import (
     convergence_efficiency,
     gain_against_distance,
-    gain_in_area,
     gain_over_cases,
     relative_performance_gain,
     savings,
@@ -234,15 +233,15 @@ def test_gain_in_area_is_that_of_the_means_with_an_interval_over_cases_and_seeds
     rng = np.random.default_rng(0)
     positives = np.arange(40) < 20
     good, poor = (rng.normal(size=(3, 40)) + shift * positives for shift in (2.0, 0.5))
-    gain = gain_in_area(good, poor, positives)
+    gain = gain_over_cases(good, poor, True, positives=positives)
     means = [float(auroc(values, positives).mean()) for values in (good, poor)]
     assert gain.percent == pytest.approx(100 * (means[0] - means[1]) / means[1])
     assert 0 < gain.low < gain.percent < gain.high
     assert (gain.n_cases, gain.n_seeds) == (40, 3)
-    same = gain_in_area(good, good, positives)
+    same = gain_over_cases(good, good, True, positives=positives)
     assert (same.percent, same.low, same.high) == (0, 0, 0)  # both arms are drawn together
     with pytest.raises(ValueError, match="one value for each seed and case"):
-        gain_in_area(good, poor, positives[:5])
+        gain_over_cases(good, poor, True, positives=positives[:5])
 
 
 def test_two_cases_give_a_gain_without_an_interval():
