@@ -30,8 +30,9 @@ _MIN_RADIUS = 5.0
 
 def gland_table(comparison: Comparison) -> list[tuple[str, str, str]]:
     """What was measured of the prostate: what, A's and B's value; nothing where neither knows the prostate."""
-    a, b = (dict(map(reversed, result.gland.lines)) if result.gland else {} for result in (comparison.a, comparison.b))
-    return [(what, a.get(what, "–"), b.get(what, "–")) for what in dict.fromkeys([*a, *b])]  # type: ignore[arg-type]
+    glands = (comparison.a.gland, comparison.b.gland)
+    a, b = ({what: value for value, what in gland.lines} if gland else {} for gland in glands)
+    return [(what, a.get(what, "–"), b.get(what, "–")) for what in dict.fromkeys([*a, *b])]
 
 
 def lesion_key(who: str, lesion: Lesion) -> str:
@@ -112,7 +113,7 @@ def _panel(
     """One level: the shapes of its sectors, back to front, and its lesions."""
     left = _GAP + number * (_WIDTH + _GAP)
     depth, half_depth, half_side = _TRANSITION[level]
-    sectors = []
+    sectors: list[dict[str, Any]] = []
     for side in SIDES:
         for region, low, high, near, far in _shapes(level):
             name = f"{level} {side} {region}"
