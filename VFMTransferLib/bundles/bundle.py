@@ -99,18 +99,15 @@ class Bundle:
     """One network on disk.
 
     Attributes:
-        folder: Where it lies.
         name: Short lower-case name, unique in a catalog.
         title: What to call it on screen.
         version: Of these weights.
-        spec: The network.
         arm: Which arm of a transfer study it is; None where it is none.
         sha256: File (relative, with slashes) → checksum, for each file in `models/`.
-        training: How it was trained: data, split, seed, schedule. Free JSON.
-        metrics: What it reached. Free JSON.
+        training, metrics: How it was trained (data, split, seed, schedule), and what it reached; free JSON.
         license: Of the weights, an SPDX identifier where there is one.
         demonstration: Made by this project to show the product, not by the network's authors.
-        description: What it is, in sentences.
+        description: In sentences.
         calibration: Of a classifier, how its probabilities are made true; None where nobody fitted it.
     """
 
@@ -147,7 +144,7 @@ class Bundle:
 
 
 def read_bundle(folder: Path | str) -> Bundle:
-    """Read what a bundle is, without reading its weights.
+    """Read what a bundle is, without its weights.
 
     Raises:
         BundleError: The folder holds no bundle, or its metadata are broken; the message names the key.
@@ -177,11 +174,7 @@ def read_bundle(folder: Path | str) -> Bundle:
 
 
 def check_name(value: object) -> str:
-    """The value, where it can be a bundle's name.
-
-    Raises:
-        BundleError: It cannot.
-    """
+    """The value, where it can be a bundle's name; else BundleError."""
     try:
         return from_json(Name, value, "name of a bundle")  # type: ignore[arg-type]
     except ValueError as error:
@@ -224,8 +217,8 @@ class StoredTensor:
 def read_index(path: Path) -> dict[str, StoredTensor]:
     """Name → place of every tensor in a safetensors file, without reading the tensors.
 
-    The offsets serve the ONNX graph, whose initializers point into the same file. Format: 8 bytes little-endian length
-    of a JSON header, the header, then the tensors' bytes (https://github.com/huggingface/safetensors, Apache-2.0).
+    The ONNX graph's initializers point to these offsets. Format: 8 bytes little-endian length of a JSON header, the
+    header, then the tensors' bytes (https://github.com/huggingface/safetensors, Apache-2.0).
 
     Raises:
         BundleError: The file is missing, truncated, or no safetensors file.
@@ -246,49 +239,43 @@ def read_index(path: Path) -> dict[str, StoredTensor]:
             f"{path.name} must be a safetensors file, but its header is no JSON. Get it again."
         ) from error
     start = _LENGTH_BYTES + header_bytes
-    index = {name: _stored(name, entry, start) for name, entry in header.items() if name != "__metadata__"}
+    index = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            begin, end = entry["data_offsets"]
+            tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+            if tensor.length != math.prod(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype]:
+                raise ValueError(f"{tensor.length} bytes for {tensor.shape}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"Tensor '{name}' is described wrongly in the weights file ({error}). Get it again."
+            ) from error
+        index[name] = tensor
     end = max((tensor.offset + tensor.length for tensor in index.values()), default=start)
     if end != size:
         raise BundleError(f"{path.name} must be {end} bytes by its header, but is {size}. Get it again.")
     return index
 
 
-def _stored(name: str, entry: dict, start: int) -> StoredTensor:
-    try:
-        begin, end = entry["data_offsets"]
-        tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
-        if tensor.length != math.prod(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype]:
-            raise ValueError(f"{tensor.length} bytes for {tensor.shape}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"Tensor '{name}' is described wrongly in the weights file ({error}). Get it again."
-        ) from error
-    return tensor
-
-
 def write_bundle(
     bundle: Bundle,
     weights: Mapping[str, Any],
     *,
-    license_body: str | None = None,
     card: str | None = None,
     half: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle into `bundle.folder`, whole or not at all.
+    """Write a bundle into `bundle.folder`, whole or not at all, and return it with the checksums of what was written.
 
     `onnx_export.export_onnx` adds the ONNX graph afterwards.
 
     Args:
-        bundle: What to write; its `sha256` is not used.
         weights: State dict of the network: tensors (on any device) or arrays by name.
-        license_body: The text of `LICENSE`; by default a sentence that names `bundle.license`.
         card: The model card, instead of the one made from the metadata.
         half: Store floating-point weights as fp16; both runtimes compute in fp32 all the same.
         overwrite: Replace what is in the folder.
-
-    Returns:
-        The bundle with the checksums of what was written.
 
     Raises:
         BundleError: The name or the specification cannot be, or a weight is not finite.
@@ -298,7 +285,7 @@ def write_bundle(
 
     check_name(bundle.name)
     spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
-    arrays = stored_arrays(weights, half)
+    arrays = _stored_arrays(weights, half)
     with atomic_folder(bundle.folder, overwrite) as work:
         for part in ("configs", "models", "docs"):
             (work / part).mkdir()
@@ -308,7 +295,9 @@ def write_bundle(
             METADATA: dump(metadata_of(bundle)),
             "configs/inference.json": dump(inference_config()),
             "docs/README.md": card or model_card(bundle),
-            "LICENSE": license_body or license_text(bundle),
+            "LICENSE": f"License of these weights: {bundle.license}.\n\n"
+            f"The architecture is described at {bundle.spec.paper}; its authors' code is under {bundle.spec.license}.\n"
+            f"{RESEARCH_USE}\n",
         }
         for name, text in texts.items():
             (work / name).write_text(text, encoding="utf-8")
@@ -316,12 +305,8 @@ def write_bundle(
     return bundle
 
 
-def stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
-    """Contiguous numpy arrays of a state dict; floating point as fp32, or as fp16.
-
-    Raises:
-        BundleError: A weight is not finite, or too large for fp16.
-    """
+def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
+    """Contiguous numpy arrays of a state dict; floating point as fp32, or as fp16, all finite."""
     import numpy as np
 
     arrays = {}
@@ -339,23 +324,14 @@ def stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
 
 
 def record_checksum(bundle: Bundle, file: str) -> Bundle:
-    """Write the checksum of a file that was put into `models/` into the metadata.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
+    """Write the checksum of a file that was put into `models/` into the metadata."""
     bundle = replace(bundle, sha256={**bundle.sha256, file: file_sha256(bundle.folder / file)})
     _change_block(bundle, "sha256", dict(bundle.sha256))
     return bundle
 
 
 def rename(bundle: Bundle, name: str) -> Bundle:
-    """Give a bundle another name, in its metadata; the folder stays.
-
-    Raises:
-        BundleError: The name cannot be.
-        OutputError: The metadata cannot be written.
-    """
+    """Give a bundle another name, in its metadata; the folder stays. BundleError where the name cannot be."""
     _change_block(bundle, "name", check_name(name))
     return replace(bundle, name=name)
 
@@ -374,12 +350,11 @@ def dump(document: dict[str, Any]) -> str:
 def model_card(bundle: Bundle) -> str:
     """The model card, Markdown, made from the metadata."""
     spec, grid = bundle.spec, bundle.spec.preprocess
-    inputs = ", ".join("zeros" if s is None else s.value for s in grid.sequences)
     facts = {
         "Task": task_title(spec),
         "Arm": bundle.arm or "none",
         "Architecture": f"{spec.title} ({spec.paper})",
-        "Input channels": inputs,
+        "Input channels": ", ".join("zeros" if s is None else s.value for s in grid.sequences),
         "Grid": f"{' x '.join(f'{s:g}' for s in grid.spacing_mm)} mm (x, y, z)",
         "Window": f"{' x '.join(map(str, grid.patch))} voxels (slices, rows, columns)",
         "Normalization": grid.normalization,
@@ -388,7 +363,7 @@ def model_card(bundle: Bundle) -> str:
         "Version": bundle.version,
         "License of the weights": bundle.license,
     }
-    sections = [f"# {bundle.title}", bundle.description, f"{RESEARCH_USE}"]
+    sections = [f"# {bundle.title}", bundle.description, RESEARCH_USE]
     if bundle.demonstration:
         sections.append(_DEMONSTRATION)
     sections.append("\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]))
@@ -396,15 +371,6 @@ def model_card(bundle: Bundle) -> str:
         if content:
             sections += [f"## {title}", f"```json\n{json.dumps(content, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(sections) + "\n"
-
-
-def license_text(bundle: Bundle) -> str:
-    """What `LICENSE` states where the weights came with no text of their own."""
-    return (
-        f"License of these weights: {bundle.license}.\n\n"
-        f"The architecture is described at {bundle.spec.paper}; its authors' code is under {bundle.spec.license}.\n"
-        f"{RESEARCH_USE}\n"
-    )
 
 
 def _read_document(folder: Path) -> dict[str, Any]:

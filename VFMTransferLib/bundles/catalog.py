@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from ..core.errors import AmbiguousInputError, BundleError
@@ -41,11 +42,8 @@ def user_folder() -> Path:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is in both folders, read once.
-
-    Attributes:
-        bundles: Those that can be read, the shipped ones first, each group by name.
-        broken: Folder → sentence, for the others.
+    """All that is in both folders: bundles that can be read, the shipped ones first, each group by name; and folder →
+    sentence for the others.
     """
 
     bundles: tuple[Bundle, ...]
@@ -65,10 +63,7 @@ def read_catalog() -> Catalog:
 
 
 def list_bundles(task: str | None = None) -> list[Bundle]:
-    """All bundles that can be read, the shipped ones first, each group by name.
-
-    `broken_bundles` states what is wrong with the others.
-    """
+    """All bundles that can be read, or those of a task, in the order of `Catalog`."""
     return [bundle for bundle in read_catalog().bundles if task is None or bundle.spec.task == task]
 
 
@@ -113,18 +108,15 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
 def default_pair(task: str) -> tuple[Bundle, Bundle]:
     """The two arms that a comparison takes where none is named: pretrained, then scratch.
 
-    Both are shipped bundles and the same network; of several pairs the first by name.
-
-    Raises:
-        BundleError: No pair is shipped for the task.
+    Both are shipped bundles and the same network; of several pairs the first by name. BundleError where none is
+    shipped.
     """
     shipped = shipped_folder()
-    bundles = [b for b in list_bundles(task) if shipped is not None and b.folder.parent == shipped]
-    for first in bundles:
-        for second in bundles:
-            if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
-                return first, second
-    installed = [bundle.name for bundle in list_bundles(task)]
+    bundles = list_bundles(task)
+    for first, second in product([b for b in bundles if b.folder.parent == shipped], repeat=2):
+        if (first.arm, second.arm) == (Arm.PRETRAINED, Arm.SCRATCH) and first.spec == second.spec:
+            return first, second
+    installed = [bundle.name for bundle in bundles]
     if not installed:
         raise BundleError(f"No network for {task} is installed. Import one, or fine-tune one on your own data.")
     there = (
@@ -141,10 +133,7 @@ def is_own(bundle: Bundle) -> bool:
 
 
 def remove_bundle(name: str) -> Path:
-    """Delete a bundle of the user's.
-
-    Returns:
-        The folder that is gone.
+    """Delete a bundle of the user's, and return the folder that is gone.
 
     Raises:
         BundleError: There is no such bundle in the user's folder; shipped ones and other folders are left alone.

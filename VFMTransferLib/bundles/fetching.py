@@ -50,11 +50,8 @@ _PUBLISHED_LICENSES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file at an address.
-
-    Attributes:
-        url: https, or http to this machine where `allow_loopback`.
-        sha256: What its publisher states, lower-case.
+    """A file at an address, https (or http to this machine where `allow_loopback`), and the sha256 that its publisher
+    states.
     """
 
     url: str
@@ -74,11 +71,7 @@ class Source:
 
 
 def check_url(url: str, allow_loopback: bool = False) -> None:
-    """Raise unless a URL is https, or http to this machine where that is allowed.
-
-    Raises:
-        DownloadError: It is neither.
-    """
+    """Raise DownloadError unless a URL is https, or http to this machine where that is allowed."""
     parts = urlsplit(url)
     local = allow_loopback and parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not (parts.scheme == "https" and parts.hostname) and not local:
@@ -86,12 +79,7 @@ def check_url(url: str, allow_loopback: bool = False) -> None:
 
 
 def download(source: Source, path: Path, on_progress: OnProgress) -> None:
-    """Fetch a file; what is there of an earlier try is used.
-
-    Args:
-        source: Where it is and what it must be.
-        path: Where it goes; until it is whole and right it is called `<path>.part`.
-        on_progress: Is given "download" and the fraction.
+    """Fetch a file to `path`, going on from an earlier try; until it is whole and right it is called `<path>.part`.
 
     Raises:
         DownloadError: It could not be fetched whole, or is not what the checksum states.
@@ -212,15 +200,10 @@ def fetch_bundle(
     A fetch that breaks off goes on where it stopped at the next call.
 
     Args:
-        url: Begins with https://.
         sha256: Checksum that its publisher states, 64 hex digits.
-        folder: Where the bundle shall be; see `importing.import_files`.
-        accept_license: Is given the license's text before anything is used; False stops.
-        on_progress: Is given a stage (`download`, `import`) and its fraction, 0..1.
-        name: The bundle's name.
-        sequence: Of a ProViCNet file, where its name does not state it.
-        export: Add the ONNX graph to a checkpoint's bundle.
-        overwrite: Replace the folder.
+        folder, name, sequence, export, overwrite: As for `importing.import_files`.
+        accept_license: Receives the license's text before anything is used; False stops.
+        on_progress: Receives a stage (`download`, `import`) and its fraction, 0..1.
         allow_loopback: Let http:// reach this machine itself, for tests.
 
     Raises:

@@ -144,7 +144,7 @@ def copy_folder(source: Path, target: Path) -> Bundle:
     """Copy a bundle's files from a folder and check them.
 
     Raises:
-        BundleError: A file is missing, a link, or not what the metadata say.
+        BundleError: A file is missing, a link, or not what the metadata state.
     """
     for name in (*_REQUIRED, *_OPTIONAL):
         path = source / name
@@ -194,10 +194,8 @@ def license_of(path: Path) -> str:
 
 
 def name_of(path: Path) -> str:
-    """The name that the metadata of a bundle's folder or zip state.
-
-    Raises:
-        BundleError: They state none that can be one.
+    """The name that the metadata of a bundle's folder or zip state; BundleError where they state none that can be
+    one.
     """
     try:
         name = json.loads(_read_text(path, METADATA))["vfm_transfer"]["name"]

@@ -1,8 +1,7 @@
-"""A bundle's two configuration files, in MONAI's words: `metadata.json` and `inference.json`.
+"""A bundle's two configuration files, in MONAI's words: `metadata.json` and `inference.json`, both for MONAI's own
+tools.
 
-MONAI's own tools read both (`monai.bundle`, `ConfigParser`); what they have no word for stands in the block
-`vfm_transfer`, the network's `ModelSpec` among it. `inference.json` is written for them: nothing here evaluates it.
-`bundle.read_bundle` reads the metadata back.
+What MONAI has no word for stands in the block `vfm_transfer`, the network's `ModelSpec` among it.
 """
 
 from __future__ import annotations
@@ -24,6 +23,13 @@ if TYPE_CHECKING:
 METADATA = "configs/metadata.json"
 WEIGHTS = "models/model.safetensors"
 ONNX = "models/model.onnx"
+FORMAT = 1
+MONAI_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+# What the field states where the package is not installed: the oldest version that serves.
+_OLDEST_VERSIONS = {"monai": "1.5.0", "torch": "2.6.0", "numpy": "2.0.0", "onnxruntime": "1.20.0", "SimpleITK": "2.4.0"}
+_CHANNEL_TITLES = {"t2w": "T2w", "hbv": "high-b DWI", "adc": "ADC"}
 
 
 def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
@@ -34,15 +40,10 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
-    """The `ModelSpec` of a JSON object.
-
-    Args:
-        document: What `spec_to_json` gave.
-        where: Path of keys that led here, for messages.
+    """The `ModelSpec` of what `spec_to_json` gave; `where` is the path of keys that led here, for messages.
 
     Raises:
-        BundleError: A key is missing, unknown, of the wrong type, or has a value that cannot be; the
-            message names it.
+        BundleError: A key is missing, unknown, of the wrong type, or has a value that cannot be; the message names it.
     """
     try:
         if isinstance(document, dict) and "encoder" in document:
@@ -56,12 +57,6 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
         spec = from_json(ModelSpec, document, where, every_key=True)
     except ValueError as error:
         raise BundleError(str(error)) from error
-    _check_values(spec, where)
-    return spec
-
-
-def _check_values(spec: ModelSpec, where: str) -> None:
-    """Raise where a value has the right type but cannot be."""
     family, head, grid = family_of(spec), spec.head, spec.preprocess
     of_labels = f"one for each of {head.out_channels} output channels, or none"
     rules = (
@@ -84,15 +79,7 @@ def _check_values(spec: ModelSpec, where: str) -> None:
         if not holds:
             found = to_json(attrgetter(key)(spec))
             raise BundleError(f"'{where}.{key}' must be {must_be}, got {found!r:.60}.")
-
-
-FORMAT = 1
-MONAI_SCHEMA = (
-    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-)
-# What the field says where the package is not installed: the oldest version that serves.
-_OLDEST_VERSIONS = {"monai": "1.5.0", "torch": "2.6.0", "numpy": "2.0.0", "onnxruntime": "1.20.0", "SimpleITK": "2.4.0"}
-_CHANNEL_TITLES = {"t2w": "T2w", "hbv": "high-b DWI", "adc": "ADC"}
+    return spec
 
 
 def metadata_of(bundle: Bundle) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """A bundle's network as an ONNX graph that shares the bundle's one file of weights.
 
-The graph has no weights of its own: each initializer keeps its state-dict name and points into
-`model.safetensors`. Weights stored as fp16 get a Cast to fp32 behind them, so that both runtimes
-compute the same.
+Each initializer keeps its state-dict name and points into `model.safetensors`. Weights stored as fp16 get a Cast to
+fp32 behind them, so that both runtimes compute the same.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,11 +38,8 @@ _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes into a network, in the order of its `forward`.
-
-    Attributes:
-        names: Names of the inputs.
-        dynamic_axes: Input or output → axis → name, for each axis that may have any size.
+    """Names of a network's inputs in the order of its `forward`, and input or output → axis → name of each axis of any
+    size.
     """
 
     names: tuple[str, ...]
@@ -52,9 +48,6 @@ class Signature:
 
 def export_onnx(bundle: Bundle) -> Bundle:
     """Add the ONNX graph to a bundle, after checking that it gives what PyTorch gives.
-
-    Returns:
-        The bundle with the graph's checksum.
 
     Raises:
         BundleError: The graph differs from the network, or does not take every weight from the file.
@@ -88,7 +81,7 @@ def signature_of(spec: ModelSpec) -> Signature:
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
-    """Random inputs of a network; `size` (D, H, W) is of no matter to networks of slices."""
+    """Random inputs of a network; `size` (D, H, W) does not matter to networks of slices."""
     generator = torch.Generator().manual_seed(seed)
     family, channels = family_of(spec), len(spec.preprocess.sequences)
     if not spec.is_slice_based:
@@ -102,7 +95,7 @@ def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: i
 def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> float:
     """Largest difference between ONNX Runtime and PyTorch over inputs of two sizes and batches.
 
-    Relative where the logits are larger than 1. The ONNX file lies beside its weights, since it may take none from
+    Relative where the logits are larger than 1. The ONNX file must lie beside its weights, since it may take none from
     outside its folder; the network is in evaluation mode.
     """
     import onnx
@@ -131,11 +124,18 @@ def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.M
     """
     import onnx
 
+    # The exporter merges initializers of equal value into one, so all weights of a copy differ. Buffers that are no
+    # weights keep their values, since the graph carries them.
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for i, tensor in enumerate(twin.state_dict().values()):
+            if tensor.is_floating_point():
+                tensor.copy_(1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i)))
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on sizes, which the check at two sizes answers
         torch.onnx.export(
-            _distinct(network),
+            twin,
             example_inputs(spec, _TRIAL_SIZES[0], batch=2),
             stream,  # type: ignore[arg-type]
             input_names=list(signature.names),
@@ -149,26 +149,10 @@ def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.M
     return onnx.load_model_from_string(stream.getvalue())
 
 
-def _distinct(network: nn.Module) -> nn.Module:
-    """A copy whose weights all differ: the exporter merges initializers of equal value into one.
-
-    Buffers that are no weights keep their values, since the graph carries them.
-    """
-    twin = copy.deepcopy(network)
-    with torch.no_grad():
-        for i, tensor in enumerate(twin.state_dict().values()):
-            if tensor.is_floating_point():
-                tensor.copy_(1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i)))
-    return twin
-
-
 def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], constants: set[str]) -> None:
     """Point each initializer that is a weight into the file of weights; cast those stored as fp16.
 
     `constants`, buffers that are no weights, such as an interpolation matrix, stay in the graph.
-
-    Raises:
-        BundleError: An initializer is neither, so that its values would not be the bundle's.
     """
     import onnx
 
@@ -189,21 +173,14 @@ def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], const
             initializer.external_data.add(key=key, value=str(value))
         if stored.dtype == "F16":
             halves[name] = f"{name}.fp32"
-    _cast_behind(model.graph, halves)
-
-
-def _cast_behind(graph: Any, casts: dict[str, str]) -> None:
-    """Put a Cast to fp32 behind each named initializer, and let its readers read the Cast."""
-    import onnx
-
-    for node in graph.node:
+    for node in model.graph.node:
         for i, name in enumerate(node.input):
-            if name in casts:
-                node.input[i] = casts[name]
-    nodes = [
+            if name in halves:
+                node.input[i] = halves[name]
+    casts = [
         onnx.helper.make_node("Cast", [name], [cast], name=f"{name}.cast", to=onnx.TensorProto.FLOAT)
-        for name, cast in casts.items()
+        for name, cast in halves.items()
     ]
-    ordered = [*nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(ordered)
+    ordered = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)

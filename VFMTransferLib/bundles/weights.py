@@ -13,10 +13,8 @@ from .catalog import as_bundle
 
 
 def load_network(bundle: Bundle | str | Path) -> nn.Module:
-    """Build a bundle's network and give it the bundle's weights, in evaluation mode, float32, on the CPU.
-
-    Args:
-        bundle: A bundle, its folder, or the name of an installed one.
+    """A bundle's network with its weights, in evaluation mode, float32, on the CPU; also by folder or name of the
+    bundle.
 
     Raises:
         BundleError: The weights are missing, damaged, or not those of the network in the metadata.
@@ -37,18 +35,15 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
 
 
 def bundle_encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
-    """The encoders' tensors of a bundle, float32, by their own names, see `encoders.weights`.
-
-    Raises:
-        BundleError: The bundle's weights cannot be read.
-        ChecksumError: The weights differ from the bundle's checksum.
+    """The encoders' tensors of a bundle, float32, by their own names, see `encoders.weights`; errors as of
+    `load_network`.
     """
     verify(bundle)
     return encoder_weights(read_weights(bundle.weights_path), bundle.spec)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; floating-point tensors come as float32, whatever is stored.
+    """A safetensors file's tensors, floating-point ones as float32, whatever is stored.
 
     Raises:
         BundleError: The file is missing, truncated, or no safetensors file.

@@ -1,8 +1,6 @@
-"""Measures of agreement and error; each function bears the name of its value.
+"""Measures of agreement and error on arrays (D, H, W); each function bears the name of its value.
 
-Arrays are (D, H, W); `spacing_mm` is (x, y, z) as everywhere. Nothing undefined becomes a number: a
-measure that has no value for its input is `nan`; each docstring states when. The caller that shows
-a `nan` gives the reason.
+A measure that has no value for its input is `nan`; each docstring states when. The caller gives the reason.
 """
 
 from __future__ import annotations
@@ -23,40 +21,24 @@ SSIM_K2 = 0.03
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice coefficient 2|A∩B| / (|A| + |B|).
-
-    Args:
-        a: Mask (D, H, W); non-zero is inside.
-        b: Mask of the same shape.
-
-    Returns:
-        0..1; 0 where one mask alone is empty, `nan` where both are.
-    """
+    """Dice coefficient 2|A∩B| / (|A| + |B|) of two masks, 0..1; 0 where one alone is empty, `nan` where both are."""
     a, b = _masks(a, b)
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / total if total else float("nan")
 
 
 def hausdorff95_mm(a: np.ndarray, b: np.ndarray, spacing_mm: Triple) -> float:
-    """95 % Hausdorff distance: the larger of the two directed 95th percentiles, as in MONAI.
+    """95 % Hausdorff distance of two masks: the larger of the two directed 95th percentiles, as in MONAI.
 
-    A surface is the voxels of a mask with one of their six neighbors outside it; beyond the array's
-    edge is outside. A distance goes from the center of a surface voxel to the nearest center of the
-    other surface. The percentile interpolates linearly.
-
-    Args:
-        a: Mask (D, H, W); non-zero is inside.
-        b: Mask of the same shape.
-        spacing_mm: Voxel spacing (x, y, z).
-
-    Returns:
-        Millimeters; `nan` where either mask is empty.
+    A surface is the voxels of a mask with one of their six neighbors outside it; beyond the array's edge is outside. A
+    distance goes from the center of a surface voxel to the nearest center of the other surface. The percentile
+    interpolates linearly. `spacing_mm` is (x, y, z); `nan` where either mask is empty.
     """
     a, b = _masks(a, b)
     if not a.any() or not b.any():
         return float("nan")
     box = ndimage.find_objects((a | b).astype(np.uint8))[0]
-    surface_a, surface_b = _surface(a[box]), _surface(b[box])
+    surface_a, surface_b = (mask[box] & ~ndimage.binary_erosion(mask[box]) for mask in (a, b))
     sampling = spacing_mm[::-1]
     to_b = ndimage.distance_transform_edt(~surface_b, sampling=sampling)[surface_a]
     to_a = ndimage.distance_transform_edt(~surface_a, sampling=sampling)[surface_b]
@@ -86,17 +68,10 @@ def mae(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
 
 
 def psnr_db(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio 10·log10(data_range² / mean squared error) over the mask.
+    """Peak signal-to-noise ratio 10·log10(data_range² / mean squared error) over the mask, in decibels.
 
-    Args:
-        a: Image (D, H, W).
-        b: Image of the same shape.
-        data_range: Span of values that counts as the peak. It belongs to the measure, so the caller
-            chooses it and states it; `data_range(reference)` is the usual choice.
-        mask: Where to measure; everywhere if None.
-
-    Returns:
-        Decibels; `inf` for equal images, `nan` where the mask is empty.
+    `data_range` is the span of values that counts as the peak; `data_range(reference)` is the usual choice, and the
+    caller states it. `inf` for equal images, `nan` where the mask is empty.
     """
     _require_positive(data_range)
     mse = _mean(_difference(a, b) ** 2, mask)
@@ -106,21 +81,12 @@ def psnr_db(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | 
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> float:
-    """Structural similarity, slice by slice in plane, averaged over all voxels of the mask.
+    """Structural similarity, slice by slice in plane, averaged over all voxels of the mask: -1..1.
 
-    In plane, since slices of prostate MRI are several times thicker than their pixels. Gaussian
-    window of standard deviation 1.5 px and radius 5 px, population covariance, K1 = 0.01,
-    K2 = 0.03: scikit-image's `structural_similarity(gaussian_weights=True,
-    use_sample_covariance=False)`. As there, 5 px at the in-plane border are left out of the mean.
-
-    Args:
-        a: Image (D, H, W).
-        b: Image of the same shape.
-        data_range: Span of values, as for `psnr_db`.
-        mask: Where to average; everywhere if None. The window may look outside it.
-
-    Returns:
-        -1..1; `nan` where the mask, less the border, is empty.
+    In plane, since slices of prostate MRI are several times thicker than their pixels. Gaussian window of standard
+    deviation 1.5 px and radius 5 px, population covariance, K1 = 0.01, K2 = 0.03: scikit-image's
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. As there, 5 px at the in-plane border
+    are left out of the mean; the window may look outside the mask. `nan` where the mask, less the border, is empty.
 
     Raises:
         ValueError: A slice is smaller than the window (11x11 px).
@@ -136,7 +102,8 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | Non
     total = 0.0
     for slice_a, slice_b, inside in zip(a, b, measured, strict=True):
         if inside.any():
-            box = _with_margin(ndimage.find_objects(inside.astype(np.uint8))[0])
+            shown = ndimage.find_objects(inside.astype(np.uint8))[0]
+            box = tuple(slice(s.start - SSIM_RADIUS_PX, s.stop + SSIM_RADIUS_PX) for s in shown)  # with the window
             total += float(_ssim_map(slice_a[box], slice_b[box], data_range)[inside[box]].sum())
     count = int(measured.sum())
     return total / count if count else float("nan")
@@ -148,31 +115,20 @@ def data_range(image: np.ndarray, mask: np.ndarray | None = None) -> float:
     return float(np.max(values)) - float(np.min(values)) if values.size else float("nan")
 
 
-def _with_margin(box: tuple[slice, slice]) -> tuple[slice, slice]:
-    """A box of a slice (H, W) grown by what the window sees; it lies that far from the border."""
-    y, x = (slice(s.start - SSIM_RADIUS_PX, s.stop + SSIM_RADIUS_PX) for s in box)
-    return y, x
-
-
 def _ssim_map(a: np.ndarray, b: np.ndarray, data_range: float) -> np.ndarray:
     """SSIM of each pixel of two slices (H, W)."""
+
+    def window_mean(image: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(image, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX)
+
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    mean_a, mean_b = _window_mean(a), _window_mean(b)
-    var_a = _window_mean(a * a) - mean_a**2
-    var_b = _window_mean(b * b) - mean_b**2
-    covariance = _window_mean(a * b) - mean_a * mean_b
+    mean_a, mean_b = window_mean(a), window_mean(b)
+    var_a = window_mean(a * a) - mean_a**2
+    var_b = window_mean(b * b) - mean_b**2
+    covariance = window_mean(a * b) - mean_a * mean_b
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
     similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-
-
-def _window_mean(image: np.ndarray) -> np.ndarray:
-    """Gaussian-weighted mean around each pixel of a slice (H, W)."""
-    return ndimage.gaussian_filter(image, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX)
-
-
-def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)
 
 
 def _masks(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

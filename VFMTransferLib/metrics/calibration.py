@@ -2,9 +2,8 @@
 
 Networks tend to be surer than they are right, which dividing their logits by one temperature corrects (Guo et al., "On
 Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599). Ours also learn with classes balanced, as if all
-were equally frequent, which a bias a class corrects (its vector scaling with one common factor; Alexandari et al.,
-ICML 2020, arXiv 1901.06852, call it bias-corrected temperature scaling). Both are fitted on validation cases by
-penalized likelihood, since these are few: what is expected without any case is the network as it is.
+were equally frequent, which a bias a class corrects (bias-corrected temperature scaling, Alexandari et al., ICML 2020,
+arXiv 1901.06852). Both are fitted on validation cases by penalized likelihood, since these are few.
 """
 
 from __future__ import annotations
@@ -18,12 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become calibrated ones: divided by the temperature, plus the bias of their class.
+    """How logits become calibrated ones: divided by the temperature, plus the bias of their class (output channel).
 
-    Attributes:
-        temperature: Above 1 where the network was too sure.
-        bias: Of each class, in the order of the output's channels.
-        cases: On how many validation cases it was fitted.
+    `temperature` is above 1 where the network was too sure; `cases` is the number of validation cases of the fit.
     """
 
     temperature: float

@@ -19,17 +19,11 @@ SMALLEST_PROBABILITY = 1e-6
 
 
 def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool]) -> np.ndarray:
-    """Area under the ROC curve along the last axis: how often a positive case scores above a negative one.
+    """Area under the ROC curve along the last axis: how often a positive case scores above a negative one, ties half.
 
-    By the rank sum of Mann and Whitney, ties counting half. As scikit-learn's `roc_auc_score`, but by hand, because a
-    bootstrap takes the areas of thousands of resamples at once.
-
-    Args:
-        scores: (..., cases), larger for positive ones.
-        positives: Of the same shape, or one that broadcasts to it.
-
-    Returns:
-        (...); `nan` where all cases are of one kind.
+    By the rank sum of Mann and Whitney. As scikit-learn's `roc_auc_score`, but by hand, because a bootstrap takes the
+    areas of thousands of resamples at once. `scores` is (..., cases), `positives` broadcasts to it; `nan` where all
+    cases are of one kind.
     """
     from scipy import stats  # takes longer to import than listing bundles may wait
 
@@ -49,10 +43,8 @@ def log_loss(probability: float) -> float:
 def quadratic_weighted_kappa(truth: Sequence[int], found: Sequence[int], classes: int) -> float:
     """Cohen's kappa with squared weights: 1 minus observed over expected squared disagreement.
 
-    As scikit-learn's `cohen_kappa_score(weights="quadratic")`, which the base installation lacks.
-
-    Returns:
-        `nan` where truth and answers are all one class, so that nothing could disagree.
+    As scikit-learn's `cohen_kappa_score(weights="quadratic")`, which the base installation lacks. `nan` where truth and
+    answers are all one class, so that nothing could disagree.
     """
     table = np.zeros((classes, classes))
     np.add.at(table, (np.asarray(truth, int), np.asarray(found, int)), 1)
@@ -65,13 +57,7 @@ def quadratic_weighted_kappa(truth: Sequence[int], found: Sequence[int], classes
 def expected_calibration_error(probabilities: Sequence[float], happened: Sequence[bool], bins: int = _BINS) -> float:
     """How far probabilities are from frequencies: the mean over cases of their bin's difference (Guo et al., eq. 3).
 
-    Args:
-        probabilities: Of what may happen, 0..1.
-        happened: Whether it did.
-        bins: Bins of equal width.
-
-    Returns:
-        0..1; `nan` without cases. Of few cases it is large by chance alone.
+    0..1, by `bins` of equal width; `nan` without cases. Of few cases it is large by chance alone.
     """
     expected, observed = np.asarray(probabilities, float), np.asarray(happened, float)
     if not len(expected):
@@ -102,21 +88,16 @@ def fit_calibration(logits: np.ndarray, possible: np.ndarray) -> Calibration:
 
 
 def penalized_loss(parameters: np.ndarray, logits: np.ndarray, possible: np.ndarray) -> tuple[float, np.ndarray]:
-    """What `fit_calibration` minimizes, and its gradient.
-
-    Args:
-        parameters: Logarithm of 1 / temperature, then the biases.
-        logits, possible: As there.
-    """
+    """What `fit_calibration` minimizes, and its gradient, by (logarithm of 1 / temperature, biases)."""
     scale, bias = math.exp(parameters[0]), parameters[1:]
     calibrated = scale * logits + bias
     everything = _log_sum(calibrated)
     known = np.where(possible, calibrated, -np.inf)
     wrong = np.exp(calibrated - everything) - np.exp(known - _log_sum(known))  # (N, C), gradient of the loss
-    deviations = parameters / np.array([_LOG_TEMPERATURE_SD, *[_BIAS_SD] * len(bias)])
-    loss = float((everything - _log_sum(known)).sum() + 0.5 * (deviations**2).sum())
+    deviation = np.array([_LOG_TEMPERATURE_SD, *[_BIAS_SD] * len(bias)])
+    loss = float((everything - _log_sum(known)).sum() + 0.5 * ((parameters / deviation) ** 2).sum())
     gradient = np.array([scale * (wrong * logits).sum(), *wrong.sum(axis=0)])
-    return loss, gradient + deviations / np.array([_LOG_TEMPERATURE_SD, *[_BIAS_SD] * len(bias)])
+    return loss, gradient + parameters / deviation / deviation
 
 
 def _log_sum(logits: np.ndarray) -> np.ndarray:

@@ -16,11 +16,9 @@ from scipy import ndimage, optimize
 
 MAX_CANDIDATES = 5
 MIN_PEAK = 0.01
-RELATIVE_LEVEL = 2.5
-"""A candidate is the region above its peak divided by this."""
+RELATIVE_LEVEL = 2.5  # a candidate is the region above its peak divided by this
 MIN_VOXELS = 11
-MIN_OVERLAP = 0.1
-"""Intersection over union from which a candidate is that lesion."""
+MIN_OVERLAP = 0.1  # intersection over union from which a candidate is that lesion
 CONNECTIVITY = np.ones((3, 3, 3), bool)
 
 
@@ -33,14 +31,10 @@ class Candidate:
 
 
 def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Regions around the peaks of a probability map, most probable first.
+    """Regions around the peaks of a probability map (D, H, W), most probable first.
 
-    Args:
-        probability: (D, H, W), 0 to 1.
-
-    Returns:
-        The number of each voxel's candidate (D, H, W), 0 for none, and the candidates' peaks. Regions that touch a
-        former candidate are none of their own.
+    Returns the number of each voxel's candidate (D, H, W), 0 for none, and the candidates' peaks. Regions that touch a
+    former candidate are none of their own.
     """
     remaining = np.array(probability, np.float32)
     regions = np.zeros(remaining.shape, np.uint8)
@@ -62,14 +56,11 @@ def lesion_candidates(probability: np.ndarray) -> tuple[np.ndarray, tuple[float,
 
 
 def match_candidates(probability: np.ndarray, lesions: np.ndarray) -> tuple[tuple[Candidate, ...], int]:
-    """The candidates of a probability map, each a hit or a false positive, and the number of lesions.
+    """The candidates of a probability map (D, H, W), each a hit or a false positive, and the number of lesions.
 
-    As many lesions as possible are matched, one candidate each, then those that overlap most. A candidate that overlaps
-    a lesion enough, but is not its match, counts neither for nor against.
-
-    Args:
-        probability: (D, H, W), 0 to 1.
-        lesions: Mask of the same shape; voxels that share a corner are one lesion.
+    Voxels of the mask `lesions` that share a corner are one lesion. As many lesions as possible are matched, one
+    candidate each, then those that overlap most. A candidate that overlaps a lesion enough, but is not its match,
+    counts neither for nor against.
     """
     regions, peaks = lesion_candidates(probability)
     there, count = ndimage.label(lesions, CONNECTIVITY)
@@ -86,17 +77,10 @@ def match_candidates(probability: np.ndarray, lesions: np.ndarray) -> tuple[tupl
 
 
 def average_precision(candidates: Sequence[Candidate], lesions: int) -> float:
-    """Area under precision over recall, in steps, of the candidates of all cases together.
+    """Area (0..1) under precision over recall, in steps, of the candidates of all cases and all their lesions.
 
     Candidates of equal confidence come together. By hand, because lesions without a candidate lower the recall, which
-    scikit-learn's `average_precision_score` cannot express.
-
-    Args:
-        candidates: Of all cases.
-        lesions: How many there are in all cases.
-
-    Returns:
-        0 to 1; `nan` without lesions.
+    scikit-learn's `average_precision_score` cannot express. `nan` without lesions.
     """
     if lesions == 0:
         return math.nan
