@@ -1,20 +1,22 @@
-"""The results of two networks on one case, side by side: agreement, and error where a reference is known."""
+"""The results of two networks side by side: on one case, and over many; with errors where a reference is known."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError
 from ..core.files import atomic_file, writing
-from ..core.result import Provenance, Result
+from ..core.result import Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..metrics.agreement import data_range
@@ -23,7 +25,7 @@ from ..tasks import TASKS
 from ..tasks.base import Task
 from ..tasks.image_to_image import ImageTask, sequence_of
 from ..tasks.segmentation import labels_of
-from .measures import ALL_CLASSES, Between, Disagreement, Measure, measure
+from .measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure, measure
 from .outputs import (
     GLAND,
     Reference,
@@ -41,11 +43,15 @@ from .outputs import (
     wrong_reference,
 )
 
-if TYPE_CHECKING:
-    from .cohort import Cohort
-
 FORMAT = "vfm-transfer/comparison/1"
 COHORT_FORMAT = "vfm-transfer/cohort/1"
+RESAMPLES = 9999
+CONFIDENCE = 0.95
+MIN_CASES = 2
+# Resampling few cases seldom shows how much they vary; the bound is this project's own.
+FEW_CASES = 10
+FEW_NOTE = f"with fewer than {FEW_CASES} cases the bootstrap's intervals are too narrow"
+_PAIRS = {Between.A_REFERENCE: Between.B_REFERENCE, Between.A: Between.B}
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,7 @@ class Comparison:
         return bool(self.reference) or self.true_class is not None
 
     def value(self, kind: str, subject: str, between: Between | str) -> float:
-        """One number of `measures`; `nan` where it is undefined.
-
-        Raises:
-            KeyError: Nothing of that name was measured.
-        """
+        """One number of `measures`, `nan` where it is undefined; KeyError where nothing of that name was measured."""
         for found in self.measures:
             if (found.kind, found.subject, found.between) == (kind, subject, between):
                 return found.value
@@ -251,22 +253,121 @@ def _to_nearest_lps(result: Result) -> Result:
     )
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
-    """Write `comparison.json` for programs and `comparison.csv` for spreadsheets.
+@dataclass(frozen=True)
+class CohortRow:
+    """One measure of a structure, output image or class over all cases.
 
-    Raises:
-        OutputError: The folder cannot be written.
+    Attributes:
+        between: `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs.
+        cases, left_out: Number of cases that have a value, and of those whose value is undefined.
+        mean_a, mean_b: For `a-b` the mean of the agreement itself, and `nan`.
+        mean: Of A minus B paired by case; for `a-b` of the agreement itself.
+        low, high: Bootstrap interval of `mean`.
+        higher_is_better: Direction against a reference; None where there is none.
+        note: Why there is no interval, or what to keep in mind of it.
     """
+
+    measure: str
+    subject: str
+    between: str
+    cases: int
+    left_out: int
+    mean_a: float
+    mean_b: float
+    mean: float
+    low: float
+    high: float
+    unit: str = ""
+    higher_is_better: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Rows over a list of cases, and how their intervals were drawn."""
+
+    case_ids: tuple[str, ...]
+    rows: tuple[CohortRow, ...]
+    seed: int
+    confidence: float = CONFIDENCE
+
+
+def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
+    """Average comparisons of one task, one a case, read one by one; A minus B is paired by case.
+
+    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples). Undefined values are
+    left out and counted. ValueError where a case comes twice, or the tasks differ.
+    """
+    case_ids: list[str] = []
+    tasks = set()
+    values: dict[tuple[str, str, Between], dict[str, Measure]] = defaultdict(dict)
+    for comparison in comparisons:
+        if comparison.case.id in case_ids:
+            raise ValueError(f"Each case must come once, but '{comparison.case.id}' comes twice.")
+        case_ids.append(comparison.case.id)
+        tasks.add(comparison.a.task)
+        for found in comparison.measures:
+            values[found.kind, found.subject, found.between][comparison.case.id] = found
+    if len(tasks) > 1:
+        raise ValueError(f"All comparisons must be of one task, got {', '.join(sorted(tasks))}.")
+    rows = []
+    for (kind, subject, between), of_a in values.items():
+        a = np.array([found.value for found in of_a.values()])
+        if between is Between.A_B:
+            shown, b, difference = str(between), np.full_like(a, np.nan), a
+        elif between in _PAIRS and (kind, subject, _PAIRS[between]) in values:
+            of_b = values[kind, subject, _PAIRS[between]]
+            cases = [case for case in of_a if case in of_b]
+            a, b = (np.array([found[case].value for case in cases]) for found in (of_a, of_b))
+            with np.errstate(invalid="ignore"):  # infinity minus infinity: two exact arms have no difference to average
+                shown, difference = f"{between} minus {_PAIRS[between]}", a - b
+        else:
+            continue
+        kept = np.isfinite(difference)
+        low, high, note = _interval(difference[kept], seed)
+        row = CohortRow(
+            measure=kind,
+            subject=subject,
+            between=shown,
+            cases=int(kept.sum()),
+            left_out=int((~kept).sum()),
+            mean_a=_mean(a[kept]),
+            mean_b=_mean(b[kept]),
+            mean=_mean(difference[kept]),
+            low=low,
+            high=high,
+            unit=next(iter(of_a.values())).unit,
+            higher_is_better=None if between is Between.A else KINDS[kind].higher_is_better,
+            note=note,
+        )
+        rows.append(row)
+    return Cohort(tuple(case_ids), tuple(rows), seed)
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
+    if len(values) < MIN_CASES:
+        return float("nan"), float("nan"), f"an interval needs {MIN_CASES} cases with a value"
+    from scipy import stats  # takes longer to import than a single case may wait
+
+    drawn = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
+    )
+    note = FEW_NOTE if len(values) < FEW_CASES else ""
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), note
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Write `comparison.json` and `comparison.csv`; OutputError where the folder cannot be written."""
     rows = [{"case": comparison.case.id, "task": str(comparison.a.task), **measure_row(m)} for m in comparison.measures]
     return _save(Path(folder), "comparison", comparison_document(comparison), rows)
 
 
 def save_cohort(cohort: Cohort, folder: Path) -> tuple[Path, Path]:
-    """Write `cohort.json` and `cohort.csv`.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write `cohort.json` and `cohort.csv`; OutputError where the folder cannot be written."""
     document = cohort_document(cohort)
     return _save(Path(folder), "cohort", document, document["rows"])
 
@@ -290,8 +391,8 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "note": RESEARCH_USE,
         "case": comparison.case.id,
         "task": str(comparison.a.task),
-        "a": provenance_document(comparison.a.provenance),
-        "b": provenance_document(comparison.b.provenance),
+        "a": asdict(comparison.a.provenance),
+        "b": asdict(comparison.b.provenance),
         "has_reference": comparison.has_reference,
         "true_class": comparison.true_class,
         "focus_slice": comparison.focus_slice,
@@ -316,11 +417,6 @@ def measure_row(measure: Measure) -> dict[str, Any]:
         "unit": measure.unit,
         "note": "; ".join(filter(None, (reason, measure.note))),
     }
-
-
-def provenance_document(provenance: Provenance) -> dict[str, Any]:
-    """A result's origin as JSON takes it."""
-    return {**asdict(provenance), "notes": list(provenance.notes)}
 
 
 def _save(folder: Path, stem: str, document: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[Path, Path]:

@@ -1,8 +1,7 @@
 """Random views of a training case: where it is sampled, and how it appears.
 
-Space and intensity are separate. A case is sampled once, from the grid it was scanned on straight to
-the network's input, so that a random view is interpolated no more often than a case to predict.
-Every random number comes from the generator that is handed in: the same generator, the same view.
+A case is sampled once, from the grid it was scanned on straight to the network's input, so that a random view is
+interpolated no more often than a case to predict. Every random number comes from the generator that is given.
 """
 
 from __future__ import annotations
@@ -22,46 +21,29 @@ _CONTRAST_KNOTS = 7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a random view may go from the case; the defaults are those of the shipped networks.
+    """How far a random view may go from the case; the defaults are those of the shipped networks."""
 
-    Attributes:
-        rotation_deg: Largest angle about (x, y, z); the last is the rotation in the axial plane.
-        log_scale: Largest logarithm of the common scale.
-        log_axis_scale: Largest logarithm of each axis' own scale.
-        shift_mm: Largest shift along (x, y, z).
-        flip: Probability of mirroring left and right.
-        elastic, elastic_mm: Probability and largest displacement of a smooth random warp.
-        narrow, narrowest: Probability of a narrower field of view, and its smallest part of each axis.
-        gamma, log_gamma: Probability and largest logarithm of the exponent.
-        bias, log_bias: Probability and largest logarithm of a smooth brightness field.
-        contrast: Probability of a random tone curve.
-        thick, thickest_mm: Probability of thicker slices, and their largest thickness.
-        coarse, coarsest: Probability of a lower resolution in the plane, and the largest factor.
-        noise, noise_std: Probability and largest deviation of Gaussian noise, in units of the image's.
-        level: Largest change of mean and of logarithmic scale of all intensities.
-    """
-
-    rotation_deg: tuple[float, float, float] = (10.0, 10.0, 25.0)
-    log_scale: float = 0.25
-    log_axis_scale: float = 0.12
-    shift_mm: tuple[float, float, float] = (12.0, 12.0, 10.0)
-    flip: float = 0.5
-    elastic: float = 0.7
-    elastic_mm: float = 5.0
-    narrow: float = 0.3
-    narrowest: float = 0.6
-    gamma: float = 0.5
-    log_gamma: float = 0.4
-    bias: float = 0.5
-    log_bias: float = 0.4
-    contrast: float = 0.15
-    thick: float = 0.2
+    rotation_deg: tuple[float, float, float] = (10.0, 10.0, 25.0)  # largest about (x, y, z)
+    log_scale: float = 0.25  # largest logarithm of the common scale
+    log_axis_scale: float = 0.12  # and of each axis' own
+    shift_mm: tuple[float, float, float] = (12.0, 12.0, 10.0)  # largest along (x, y, z)
+    flip: float = 0.5  # probability of mirroring left and right
+    elastic: float = 0.7  # probability of a smooth random warp
+    elastic_mm: float = 5.0  # its largest displacement
+    narrow: float = 0.3  # probability of a narrower field of view
+    narrowest: float = 0.6  # its smallest part of each axis
+    gamma: float = 0.5  # probability of another exponent
+    log_gamma: float = 0.4  # its largest logarithm
+    bias: float = 0.5  # probability of a smooth brightness field
+    log_bias: float = 0.4  # its largest logarithm
+    contrast: float = 0.15  # probability of a random tone curve
+    thick: float = 0.2  # probability of thicker slices
     thickest_mm: float = 6.0
-    coarse: float = 0.25
-    coarsest: float = 2.5
-    noise: float = 0.4
-    noise_std: float = 0.25
-    level: float = 0.2
+    coarse: float = 0.25  # probability of a lower resolution in the plane
+    coarsest: float = 2.5  # its largest factor
+    noise: float = 0.4  # probability of Gaussian noise
+    noise_std: float = 0.25  # its largest deviation, in units of the image's
+    level: float = 0.2  # largest change of mean and of logarithmic scale of all intensities
 
 
 NO_AUGMENTATION = Augmentation(
@@ -85,11 +67,9 @@ def happens(generator: Generator, probability: float) -> bool:
 
 
 def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tensor]:
-    """A random rotation, scale, mirroring and shift.
+    """A random rotation, scale, mirroring and shift: matrix (3, 3) and shift (3,) in millimeters, axes (x, y, z).
 
-    Returns:
-        Matrix (3, 3) and shift (3,) in millimeters, axes (x, y, z): a view's offset from its center
-        → the case's offset from the center of its crop.
+    They lead from a view's offset from its center to the case's offset from the center of its crop.
     """
     rotation = torch.eye(3)
     for axis, largest in enumerate(how.rotation_deg):
@@ -111,24 +91,23 @@ def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tens
 def random_knots(
     patch: tuple[int, int, int], spacing_mm: tuple[float, float, float], generator: Generator, how: Augmentation
 ) -> Tensor:
-    """Where a random view lies in the case, on a coarse grid of knots; between them positions are linear.
+    """Where a random view of voxels (D, H, W) and spacing (x, y, z) lies in the case, on a coarse grid of knots.
 
-    Args:
-        patch: Voxels (D, H, W) of the view.
-        spacing_mm: Their spacing (x, y, z).
-
-    Returns:
-        Millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z); the first and
-        last knot of an axis are the centers of the view's first and last voxel.
+    Returns millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z), linear between knots;
+    the first and last knot of an axis are the centers of the view's first and last voxel.
     """
     matrix, shift = random_affine(generator, how)
-    knots = (min(_KNOTS[0], patch[0]), min(_KNOTS[1], patch[1]), min(_KNOTS[2], patch[2]))
+    knots = [min(most, size) for most, size in zip(_KNOTS, patch, strict=True)]
     edges = [(n - 1) / 2 * s for n, s in zip(patch, spacing_mm[::-1], strict=True)]
     axes = [torch.linspace(-edge, edge, k) if k > 1 else torch.zeros(1) for edge, k in zip(edges, knots, strict=True)]
     z, y, x = torch.meshgrid(*axes, indexing="ij")
     positions = torch.einsum("ij,jdhw->idhw", matrix, torch.stack([x, y, z])) + shift[:, None, None, None]
-    warp = _elastic_mm(knots, generator, how)
-    return positions if warp is None else positions + warp
+    coarse = uniform(generator, -1, 1, 3 * math.prod(_ELASTIC_KNOTS)).reshape(1, 3, *_ELASTIC_KNOTS)
+    strength_mm = float(uniform(generator, 0, how.elastic_mm))
+    if not happens(generator, how.elastic):
+        return positions
+    fine = F.interpolate(coarse, size=knots, mode="trilinear", align_corners=True)
+    return positions + strength_mm * F.avg_pool3d(fine, 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
 def between_knots(knots: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -136,22 +115,8 @@ def between_knots(knots: Tensor, patch: tuple[int, int, int]) -> Tensor:
     return F.interpolate(knots[None], size=patch, mode="trilinear", align_corners=True)[0]
 
 
-def _elastic_mm(knots: tuple[int, int, int], generator: Generator, how: Augmentation) -> Tensor | None:
-    """A smooth random displacement (3, *knots) in millimeters, or None."""
-    coarse = uniform(generator, -1, 1, 3 * math.prod(_ELASTIC_KNOTS)).reshape(1, 3, *_ELASTIC_KNOTS)
-    strength = float(uniform(generator, 0, how.elastic_mm))
-    if not happens(generator, how.elastic):
-        return None
-    fine = F.interpolate(coarse, size=knots, mode="trilinear", align_corners=True)
-    return strength * F.avg_pool3d(fine, 3, stride=1, padding=1, count_include_pad=False)[0]
-
-
 def random_field_of_view(generator: Generator, how: Augmentation) -> Tensor:
-    """Part of each axis that a scan with a narrower field of view would show.
-
-    Returns:
-        (3, 2): first and last part in 0..1 along (x, y, z); the whole axis is 0, 1.
-    """
+    """(3, 2): first and last part, 0..1 along (x, y, z), that a scan with a narrower field of view would show."""
     widths = uniform(generator, how.narrowest, 1, 3)
     places = uniform(generator, 0.3, 0.7, 3)
     if not happens(generator, how.narrow):
@@ -164,11 +129,8 @@ def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Aug
     """Make a normalized image look as if another scanner had made it.
 
     Args:
-        image: (D, H, W), about mean 0 and deviation 1.
+        image: (D, H, W), about mean 0 and deviation 1; so is the result, but for a change of level.
         inside: (D, H, W), bool: where the scan has voxels; elsewhere the result is 0.
-
-    Returns:
-        Image (D, H, W), about mean 0 and deviation 1 but for a change of level.
     """
     mean, std = image.mean(), image.std() + 1e-6
     image = _random_resolution(image, generator, how)
@@ -179,7 +141,10 @@ def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Aug
     if happens(generator, how.contrast):
         tone = _tone_curve(tone, generator)
     if happens(generator, how.bias):
-        tone = tone * _smooth_field(image.shape, float(uniform(generator, 0, how.log_bias)), generator)
+        strength = float(uniform(generator, 0, how.log_bias))
+        coarse = torch.exp(strength * (torch.rand((1, 1, 3, 4, 4), generator=generator) * 2 - 1))
+        # A smooth positive field, like the sensitivity of a surface coil.
+        tone = tone * F.interpolate(coarse, size=image.shape, mode="trilinear", align_corners=True)[0, 0]
     image = (tone - tone.mean()) * (std / (tone.std() + 1e-6)) + mean
     if happens(generator, how.noise):
         strength = float(uniform(generator, 0, how.noise_std))
@@ -212,9 +177,3 @@ def _tone_curve(tone: Tensor, generator: Generator) -> Tensor:
     index = place.floor().clamp_(max=_CONTRAST_KNOTS - 2)
     below = index.long()
     return knots[below] + (place - index) * steps[below]
-
-
-def _smooth_field(shape: torch.Size, strength: float, generator: Generator) -> Tensor:
-    """A smooth positive field (D, H, W), like the sensitivity of a surface coil."""
-    coarse = torch.exp(strength * (torch.rand((1, 1, 3, 4, 4), generator=generator) * 2 - 1))
-    return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0, 0]

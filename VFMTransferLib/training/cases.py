@@ -1,15 +1,15 @@
 """Labeled cases of a task and their split: phantoms made on the spot, or a folder of cases with their labels.
 
 A folder holds a folder for each case, or folders of `SPLIT_FOLDERS` (`train`, `val`, ...) with such. Each task's own
-`read_labeled` states which masks it needs there; a task with a `label_column` reads the class of each case from
-`labels.csv` of the folder, whose other column is `case`.
+`read_labeled` states which masks it needs; a task with a `label_column` reads the class of each case from `labels.csv`,
+whose other column is `case`.
 """
 
 from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,7 @@ class Split:
             )
 
     def fold(self, index: int, count: int) -> Split:
-        """Leave out every `count`-th training case, from `index` on, for validation.
-
-        Raises:
-            ValueError: There is no such fold.
-        """
+        """Leave out every `count`-th training case, from `index` on, for validation."""
         if not 0 <= index < count <= len(self.train):
             raise ValueError(f"A fold must lie in 0..{count - 1} of at most {len(self.train)}, got {index} of {count}.")
         left_out = self.train[index::count]
@@ -72,7 +68,6 @@ class StudySet:
     cases: Mapping[str, LabeledCase]
 
     def of(self, names: Iterable[str]) -> list[LabeledCase]:
-        """The cases of some names."""
         return [self.cases[name] for name in names]
 
 
@@ -85,10 +80,11 @@ def phantom_studies(
     spacing_mm: Triple = PHANTOM_SPACING_MM,
     on_progress: OnProgress | None = None,
 ) -> StudySet:
-    """`count` phantoms of consecutive seeds, of which the last `validation` ones validate.
+    """`count` phantoms of consecutive seeds, of which the last `validation` ones validate; `spacing_mm` is of their
+    T2w.
 
     Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot detect the
-    axis. `spacing_mm` is the voxel of their T2w (x, y, z).
+    axis.
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
@@ -113,11 +109,8 @@ def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: 
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The images of all cases on disk, DICOM or image files, for pretraining without labels.
-
-    Raises:
-        DatasetError: The folder holds no cases.
-        ImageError: A file cannot be read.
+    """The images of all cases on disk, DICOM or image files, for pretraining without labels; errors as of
+    `folder_studies`.
     """
     return [replace(read_case(path), id=path.name, gland=None) for _, path in _distinct_folders(folder)]
 
@@ -128,8 +121,6 @@ def folder_studies(
     """Cases on disk with what is true of them; see the module.
 
     Args:
-        folder: Folder of all cases.
-        task: Id of the task.
         gland: File stem of the masks of the prostate.
         validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
         seed: Of the draw, and of the fields that distort scans.
@@ -147,25 +138,26 @@ def folder_studies(
             raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
         names, category = MaskNames((gland,)), classes.get(path.name)
         cases[path.name] = read_labeled(path, task, names, category=category, seed=seed + place)
-    return StudySet(_split(folders, validation_share, seed), cases)
+    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    if any(split for split, _ in folders):
+        for split, path in folders:
+            parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
+        if not parts["train"]:
+            raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
+        return StudySet(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
+    drawn = list(cases)
+    random.Random(seed).shuffle(drawn)
+    count = min(max(round(validation_share * len(drawn)), 1), len(drawn) - 1)
+    return StudySet(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
 
 
 def folder_lesions(folder: Path) -> list[LabeledCase]:
-    """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast.
-
-    Raises:
-        DatasetError: The folder lacks cases or a label.
-        ImageError: A file cannot be read.
-    """
+    """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast."""
     return [read_labeled(path, lesion_task().id) for _, path in _distinct_folders(folder)]
 
 
 def case_folders(folder: Path) -> list[tuple[str, Path]]:
-    """The folder of each case on disk, and the name of the split's folder that it lies in; empty without splits.
-
-    Raises:
-        DatasetError: The folder is missing.
-    """
+    """The folder of each case on disk, and the name of the split's folder that it lies in; empty without splits."""
     if not folder.is_dir():
         raise DatasetError(f"The data must be a folder with a folder for each case, but '{folder.name}' is none.")
 
@@ -186,28 +178,12 @@ def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]
     return found
 
 
-def _split(folders: Sequence[tuple[str, Path]], validation_share: float, seed: int) -> Split:
-    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    if any(split for split, _ in folders):
-        for split, path in folders:
-            parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
-        if not parts["train"]:
-            raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
-        return Split(**{part: tuple(names) for part, names in parts.items()})
-    names = [path.name for _, path in folders]
-    random.Random(seed).shuffle(names)
-    count = min(max(round(validation_share * len(names)), 1), len(names) - 1)
-    return Split(tuple(sorted(names[count:])), tuple(sorted(names[:count])))
-
-
 def read_labeled(
     path: Path, task: str, names: MaskNames = DEFAULT_NAMES, *, category: str | None = None, seed: int = 0
 ) -> LabeledCase:
     """One case on disk with what is true of it.
 
     Args:
-        path: Folder of the case.
-        task: Id of the task.
         names: File stems of its masks.
         category: Its class, of a classification; where nobody gave one, the mask of its lesions shows whether there is
             clinically significant cancer, which is enough to measure by, though not to train.

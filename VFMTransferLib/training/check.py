@@ -39,7 +39,7 @@ _SAME = 0.995  # correlation of these above which two images count as nearly the
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know of a case, or of several with commas; of the whole data set if the name is empty.
+    """One thing to know of a case, of several (with commas), or of the whole data set (empty name).
 
     An `error` keeps a case from being used, a `warning` should be looked at, a `note` is for information.
     """
@@ -55,10 +55,9 @@ class CheckedCase:
 
     Attributes:
         split: Folder of the split it lies in; empty without splits.
-        spacing_mm: Of each sequence (x, y, z).
         labels: File stem of each mask → its values.
         prints: Sequence → checksum of its voxels.
-        pictures: Sequence → small normalized picture, for near duplicates.
+        pictures: Sequence → vector of `_SMALL`³ voxels with mean 0 and length 1, for near duplicates.
     """
 
     name: str
@@ -72,14 +71,11 @@ class CheckedCase:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found in a data set."""
-
     cases: tuple[CheckedCase, ...]
     findings: tuple[Finding, ...]
 
     @property
     def is_fit(self) -> bool:
-        """Whether no error was found."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
@@ -107,7 +103,7 @@ def check_data(
             continue
         cases.append(_remembered(case, masks, path.name, split))
         findings += _findings_of_case(case, masks, path.name, task)
-    findings += [*_spacing_outliers(cases), *_duplicates(cases), *_shared_patients(cases)]
+    findings += [*_voxel_sizes(cases), *_duplicates(cases), *_shared_patients(cases)]
     splits = Counter(case.split for case in cases if case.split)
     if splits:
         shown = ", ".join(f"{name} {count}" for name, count in splits.items())
@@ -134,7 +130,6 @@ def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> 
 
 
 def _picture(array: np.ndarray) -> np.ndarray:
-    """A vector of `_SMALL`³ voxels with mean 0 and length 1."""
     picks = [np.linspace(0, size - 1, _SMALL).round().astype(int) for size in array.shape]
     small = np.asarray(array[np.ix_(*picks)], np.float64).ravel()
     small -= small.mean()
@@ -148,39 +143,30 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
         needs = ", ".join(task.sequences)
         yield Finding("error", name, f"{task.title} needs {needs}, but {', '.join(missing)} is missing.")
     for sequence, volume in case.volumes.items():
-        yield from _grid_findings(volume, sequence, name)
+        grid = volume.to_nearest_lps().geometry
+        slices, (x, y, z) = grid.size[2], grid.spacing_mm
+        if slices < _SLICES:
+            yield Finding("warning", name, f"{sequence} has {slices} slices; the prostate needs at least {_SLICES}.")
+        limits = (_IN_PLANE_MM, _IN_PLANE_MM, _THICKNESS_MM)
+        if not all(low <= step <= high for step, (low, high) in zip((x, y, z), limits, strict=True)):
+            yield Finding("warning", name, f"{sequence} has voxels of {x:.2f} x {y:.2f} x {z:.2f} mm. Is it axial?")
     for stem, mask in masks.items():
-        yield from _mask_findings(mask, stem, case, name)
+        if not mask.array.any():
+            if "lesion" not in stem.lower():  # no lesion is an answer, no gland is none
+                yield Finding("warning", name, f"Mask {stem} marks nothing.")
+            continue
+        ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
+        if _GLAND_WORDS.search(stem.lower()) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
+            yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
+        if Sequence.T2W in case and not mask.geometry.equals(case[Sequence.T2W].geometry):
+            yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
     if not masks and task.output == "segmentation":
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
         yield Finding("note", name, note)
 
 
-def _grid_findings(volume: Volume, sequence: Sequence, name: str) -> Iterator[Finding]:
-    grid = volume.to_nearest_lps().geometry
-    if grid.size[2] < _SLICES:
-        yield Finding("warning", name, f"{sequence} has {grid.size[2]} slices; the prostate needs at least {_SLICES}.")
-    x, y, z = grid.spacing_mm
-    limits = (_IN_PLANE_MM, _IN_PLANE_MM, _THICKNESS_MM)
-    if not all(low <= step <= high for step, (low, high) in zip(grid.spacing_mm, limits, strict=True)):
-        yield Finding("warning", name, f"{sequence} has voxels of {x:.2f} x {y:.2f} x {z:.2f} mm. Is it axial?")
-
-
-def _mask_findings(mask: Volume, stem: str, case: Case, name: str) -> Iterator[Finding]:
-    if not mask.array.any():
-        if "lesion" not in stem.lower():  # no lesion is an answer, no gland is none
-            yield Finding("warning", name, f"Mask {stem} marks nothing.")
-        return
-    ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
-    if _GLAND_WORDS.search(stem.lower()) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
-        yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
-    if Sequence.T2W in case and not mask.geometry.equals(case[Sequence.T2W].geometry):
-        yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
-
-
-def _spacing_outliers(cases: list[CheckedCase]) -> Iterator[Finding]:
-    """Protocols side by side: more than one voxel size a sequence is worth knowing."""
+def _voxel_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:
     for sequence in Sequence:
         sizes = Counter(
             tuple(round(step, 2) for step in case.spacing_mm[sequence]) for case in cases if sequence in case.spacing_mm

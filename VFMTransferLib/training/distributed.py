@@ -1,9 +1,8 @@
 """How a step's batch is distributed: over processes with a device each, and in each over parts, one after another.
 
-Processes work together through Lightning Fabric (Apache-2.0, package `lightning-fabric`), which is imported only where
-several of them or an accelerator are asked for. Each starts the same command again; they meet in `join_processes`. The
-gradient of a step is the mean over all parts, so that only the number of parts can matter to the result, and not where
-they run.
+Processes work together through Lightning Fabric (Apache-2.0, package `lightning-fabric`), imported only where several
+of them or an accelerator are asked for. Each starts the same command again; they meet in `join_processes`. The gradient
+of a step is the mean over all parts, so that only the number of parts can matter to the result.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ _TIMEOUT = timedelta(hours=6)
 class DistributedContext:
     """One process's share of the work; by default all of it, at once, on the CPU.
 
-    Attributes:
-        accumulation: Parts of a batch that each process shows the network one after another before a step.
-        fabric: What joins the processes; None for one process on the CPU.
+    `accumulation` is the number of parts of a batch that each process shows the network one after another before a
+    step; `fabric` joins the processes.
     """
 
     accumulation: int = 1
@@ -56,7 +54,6 @@ class DistributedContext:
 
     @property
     def first_part(self) -> int:
-        """Number of this process's first part."""
         return 0 if self.fabric is None else self.fabric.global_rank * self.accumulation
 
     @property
@@ -73,20 +70,15 @@ class DistributedContext:
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
     def own_samples(self, batch: int) -> list[range]:
-        """Which samples of a batch are this process's, by part.
-
-        Raises:
-            DatasetError: The batch has no such parts.
-        """
+        """Which samples of a batch are this process's, by part; DatasetError where the batch has no such parts."""
         each, left = divmod(batch, self.parts)
         if left or not each:
             raise DatasetError(
                 f"The samples of a step must be a multiple of {self.parts} (devices times accumulation), but are "
                 f"{batch}. Choose another --batch."
             )
-        return [range(part * each, (part + 1) * each) for part in range(self.first_part, self.parts)][
-            : self.accumulation
-        ]
+        parts = range(self.first_part, self.first_part + self.accumulation)
+        return [range(part * each, (part + 1) * each) for part in parts]
 
     def set_up(self, module: nn.Module) -> nn.Module:
         """The module on this process's device, its gradients shared with the other processes."""
@@ -101,7 +93,6 @@ class DistributedContext:
         return nullcontext() if self.fabric is None else self.fabric.no_backward_sync(module, enabled)
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradient."""
         if self.fabric is None:
             loss.backward()
         else:
@@ -118,7 +109,6 @@ def join_processes(devices: int = 1, accelerator: str | None = None, accumulatio
     Args:
         devices: Processes, each on a device of its own; on CPUs all share the machine.
         accelerator: Of `ACCELERATORS`; None is the CPU, and one device is then used without Fabric.
-        accumulation: Parts that each process shows before a step.
 
     Raises:
         RuntimeUnavailableError: The machine has no such devices.
@@ -138,11 +128,7 @@ def join_processes(devices: int = 1, accelerator: str | None = None, accumulatio
 
 
 def training_device(devices: int = 1, accelerator: str | None = None) -> str:
-    """What `join_processes` would train on: `cpu` or `cuda`.
-
-    Raises:
-        RuntimeUnavailableError: There are not so many.
-    """
+    """What `join_processes` would train on, `cpu` or `cuda`; RuntimeUnavailableError where there are not so many."""
     if devices < 1:
         raise ValueError(f"Training needs 1 or more devices, got {devices}.")
     if accelerator in (None, "cpu") or (accelerator == "auto" and unavailable_reason("cuda")):

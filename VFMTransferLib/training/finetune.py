@@ -58,20 +58,18 @@ def on_arrays(network: nn.Module) -> Callable[..., np.ndarray]:
 
 
 class ValidationCases:
-    """Cases with their truth, prepared once, on which networks of one kind are validated."""
+    """Cases with their truth, prepared once, on which networks in evaluation mode are validated as a user predicts."""
 
     def __init__(self, spec: ModelSpec, cases: Iterable[LabeledCase]) -> None:
         self.spec = spec
         self.cases: list[tuple[LabeledCase, Prepared]] = [(case, prepare_labeled(case, spec)) for case in cases]
 
     def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
-        """How good a network in evaluation mode is, its classes calibrated where that is given."""
         return score_results(str(self.spec.task), self.results(network, calibration))
 
     def results(
         self, network: nn.Module, calibration: Calibration | None = None
     ) -> Iterator[tuple[Result, LabeledCase]]:
-        """The result of a network in evaluation mode on each case, and the case."""
         run = on_arrays(network)
         for case, prepared in self.cases:
             logits = infer(run, prepared, self.spec)
@@ -84,24 +82,18 @@ class ValidationCases:
 class FinetuneConfig:
     """Everything that decides what fine-tuning yields, but for the cases and the initialization.
 
-    Attributes:
-        split: Which cases train; the others choose nothing.
-        seed: Of head, order and samples.
-        drop_path: Stochastic depth of the encoder.
-        phantom_share: Part of the samples that show a phantom.
-        measure_every: Steps between measurements.
-        batch: Samples a step, of all processes.
+    Of the split, cases that do not train choose nothing.
     """
 
     model: ModelSpec
     split: Split
     schedule: Schedule
     augmentation: Augmentation
-    seed: int
-    drop_path: float
-    phantom_share: float
-    measure_every: int
-    batch: int = 1
+    seed: int  # of head, order and samples
+    drop_path: float  # stochastic depth of the encoder
+    phantom_share: float  # part of the samples that show a phantom
+    measure_every: int  # steps
+    batch: int = 1  # samples a step, of all processes
 
 
 def finetune_config(
@@ -139,12 +131,9 @@ def finetune_config(
 
 @dataclass(frozen=True)
 class Initialization:
-    """Pretrained encoders, from which the pretrained arm starts; the scratch arm has none.
+    """Pretrained encoders (`encoders.weights.encoder_weights`), from which the pretrained arm starts.
 
-    Attributes:
-        weights: From `encoders.weights.encoder_weights`.
-        record: Where they come from, for a bundle's record.
-        spec: The network that was pretrained, where it is known.
+    `record` states where they come from, and `spec` the network that was pretrained, where it is known.
     """
 
     weights: Mapping[str, Tensor] = field(repr=False)
@@ -153,21 +142,13 @@ class Initialization:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Initialization:
-        """The encoders of a bundle.
-
-        Raises:
-            BundleError: Its weights cannot be read, or differ from its checksum.
-        """
+        """The encoders of a bundle; BundleError where its weights cannot be read, or differ from its checksum."""
         record = {"bundle": bundle.name, "sha256": bundle.weights_sha256}
         return cls(bundle_encoder_weights(bundle), record, bundle.spec)
 
     @classmethod
     def from_file(cls, path: Path) -> Initialization:
-        """An encoder's own weights, as `pretrain --recipe` writes them.
-
-        Raises:
-            BundleError: The file cannot be read.
-        """
+        """An encoder's own weights, as `pretrain --recipe` writes them; BundleError where the file cannot be read."""
         return cls(read_weights(path), {"file": path.name, "sha256": file_sha256(path)})
 
 
@@ -181,17 +162,11 @@ def finetune(
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
-    """Fine-tune one arm, or go on where it was stopped.
+    """Fine-tune one arm, or go on from the checkpoint in `folder`; the scratch arm has no `init`.
 
-    Args:
-        folder: Where the checkpoint lies.
-        init: The pretrained arm's encoders; the scratch arm has none.
-        phantoms: Further cases, shown in `config.phantom_share` of the samples.
-        context: This process's share of each batch; all of it by default.
-
-    Returns:
-        The finished run; `average` holds the weights to ship, and the history the validation cases' scores, the primary
-        one as `score`. They choose nothing; the first process measures.
+    The run's `average` holds the weights to ship, and its history the validation cases' scores, the primary one as
+    `score`. They choose nothing; the first process measures. `phantoms` are shown in `config.phantom_share` of the
+    samples.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
@@ -239,9 +214,7 @@ def finetune(
 def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.Module:
     """The network before its first step: all of it from the seed, then the encoders from pretraining.
 
-    Raises:
-        ValueError: A task-specific baseline is to start from an encoder.
-        CheckpointError: The encoders do not fit.
+    ValueError for a task-specific baseline with an initialization; CheckpointError where the encoders do not fit.
     """
     torch.manual_seed(config.seed)
     family, start = family_of(config.model), task_of(config.model).initial_output
@@ -273,15 +246,13 @@ def write_arm(
     more_cases: Mapping[str, list[LabeledCase]] | None = None,
     card: Callable[[Bundle], str] | None = None,
 ) -> Bundle:
-    """Write a finished arm as a bundle with its ONNX graph, its record and its scores on validation and test cases.
+    """Write a finished arm's averaged weights (fp16) as a bundle with ONNX graph, record and scores of unseen cases.
 
     Args:
-        run: The finished training; its averaged weights are written, as fp16.
-        folder: The bundle's folder; its name is the bundle's.
+        folder: Its name is the bundle's.
         data: What the cases are, for the record.
-        init: The pretrained arm's encoders; None of the scratch arm.
         license: Of the weights, an SPDX identifier where there is one.
-        title: Title of the bundle, before the arm; the network's by default.
+        title: Of the bundle, before the arm; the network's by default.
         more_cases: Further cases to measure, by what they are.
         card: Writes its model card; the card of any bundle by default.
     """
@@ -292,12 +263,12 @@ def write_arm(
     training = dataset.of(config.split.train)
     parts: dict[str, list[LabeledCase]] = {}
     for part, names in (("validation", config.split.validation), ("test", config.split.test)):
-        phantoms = [case for case in dataset.of(names) if case.is_phantom]
-        real = [case for case in dataset.of(names) if not case.is_phantom]
+        cases = dataset.of(names)
+        phantoms, real = ([case for case in cases if case.is_phantom is kind] for kind in (True, False))
         if phantoms and real:
             parts |= {f"{part}, phantoms": phantoms, f"{part}, real cases": real}
-        elif phantoms or real:
-            parts[part] = phantoms or real
+        elif cases:
+            parts[part] = cases
     parts |= more_cases or {}
     document = to_json(config)
     del document["model"]  # the bundle states it itself

@@ -2,7 +2,7 @@
 
 A run may stop at any moment and goes on as if it had not: what is random in an epoch's order, in a sample or in a part
 of a batch comes from a stream of its own, named by the run's seed and a number, and checkpoints are replaced as a
-whole. A step's batch may be distributed (`DistributedContext`); what a network sees in a step does not depend on it.
+whole. What a network sees in a step does not depend on how the batch is distributed.
 """
 
 from __future__ import annotations
@@ -60,14 +60,7 @@ def part_seed(seed: int, step: int, part: int) -> int:
 def draw_samples(
     context: DistributedContext, batch: int, seed: int, step: int, sample: Callable[[int, Generator], Drawn]
 ) -> list[list[Drawn]]:
-    """This process's samples of a step, by part; each draws from a stream of its own.
-
-    Args:
-        context: This process's share of the batch.
-        batch: Samples of all processes.
-        step: Number of the step.
-        sample: Draws the sample of a number, 0 .. batch - 1.
-    """
+    """This process's samples of a step's `batch`, by part; `sample` draws that of a number from a stream of its own."""
     return [
         [sample(number, Generator().manual_seed(torch_seed(seed, _SAMPLE, step, number))) for number in part]
         for part in context.own_samples(batch)
@@ -89,12 +82,6 @@ def run_identity(config: object, context: DistributedContext, *more: object, wei
 
     Where the parts of a batch run does not belong to it; how many there are does, since batch normalization, Dice and
     stochastic depth see a part.
-
-    Args:
-        config: The configuration, made of what JSON can state.
-        context: How a step's batch is distributed.
-        *more: Further values, such as the names of the cases.
-        weights: What the run starts from; may be empty.
     """
     document = [_VERSION, to_json(config), {"parts": context.parts}, *more]
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
@@ -105,28 +92,16 @@ def run_identity(config: object, context: DistributedContext, *more: object, wei
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a network learns.
-
-    Attributes:
-        steps: Optimizer steps.
-        learning_rate: Highest learning rate.
-        warm_up: Part of the steps in which it rises linearly; then it falls as a half cosine to 0.
-        weight_decay: Of matrices and kernels; not of biases, norms and GRN.
-        betas: AdamW's.
-        clip: Largest norm of the gradient.
-        averaging: Decay of the exponential moving average of the weights, which is what a run yields.
-        precision: `float32`, or `bfloat16` for the matrix products and convolutions.
-        checkpoint_every: Steps between checkpoints.
-    """
+    """How long and how fast a network learns."""
 
     steps: int
-    learning_rate: float = 2e-3
-    warm_up: float = 0.04
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
-    averaging: float = 0.998
-    precision: str = "float32"
+    learning_rate: float = 2e-3  # the highest
+    warm_up: float = 0.04  # part of the steps in which it rises linearly; then it falls as a half cosine to 0
+    weight_decay: float = 0.05  # of matrices and kernels; not of biases, norms and GRN
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
+    clip: float = 1.0  # largest norm of the gradient
+    averaging: float = 0.998  # decay of the exponential moving average of the weights, which is what a run yields
+    precision: str = "float32"  # or `bfloat16` for the matrix products and convolutions
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
@@ -143,7 +118,6 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which the network runs forward."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
@@ -165,7 +139,6 @@ class Learner(nn.Module):
         self.loss = loss
 
     def forward(self, *part: Any) -> Tensor:
-        """The loss on a part of a batch."""
         return self.loss(self.network, *part)
 
 
@@ -176,9 +149,7 @@ class Run:
     Attributes:
         network: As the optimizer has left it.
         learner: The network with its loss, as `context` has set it up.
-        context: This process's share of each batch.
         average: Name → averaged tensor.
-        step: Steps done.
         history: What was measured on the way, oldest first.
         seconds: Time that the steps took on the device (`DistributedContext.clock`), without measuring and saving.
     """
@@ -197,7 +168,6 @@ class Run:
     def start(
         cls, network: nn.Module, schedule: Schedule, loss: Loss, context: DistributedContext | None = None
     ) -> Run:
-        """A run at its beginning."""
         context = context or DistributedContext()
         learner = context.set_up(Learner(network, loss))
         average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -217,7 +187,7 @@ class Run:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
         Args:
-            identity: As for `save`.
+            identity: From `run_identity`; a checkpoint of another run is not resumed.
             measure: What enters the history, from the losses of the steps since it was last asked.
             measure_every: Steps between measurements; the last step is measured too.
             on_progress: Called with a line of text and the part that is done, by the first process.
@@ -246,14 +216,9 @@ class Run:
         self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
 
     def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
-        """Go one step down the mean loss of all parts of a batch, and average the weights.
+        """Go one step down the mean loss of all parts of a batch, average the weights, and return that loss.
 
-        Args:
-            parts: This process's parts: what the loss takes beside the network, for each.
-            seed: The run's; each part has a seed of its own for stochastic depth.
-
-        Returns:
-            The mean loss of all parts, of all processes.
+        `parts` are this process's: what the loss takes beside the network, for each.
         """
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -281,15 +246,11 @@ class Run:
         return self.context.mean(torch.stack(losses).mean())
 
     def save(self, path: Path, identity: str) -> None:
-        """Write a checkpoint, whole or not at all; of several processes the first one does.
-
-        Args:
-            identity: From `run_identity`; a checkpoint of another run is not resumed.
-        """
+        """Write a checkpoint, whole or not at all; of several processes the first one does."""
         if not self.context.is_first:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        document: dict[str, Any] = {
+        document = {
             "identity": identity,
             "step": self.step,
             "history": self.history,
@@ -304,11 +265,7 @@ class Run:
                 os.fsync(file.fileno())
 
     def resume(self, path: Path, identity: str) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            CheckpointError: It is damaged, or of a run with another configuration.
-        """
+        """Go on from a checkpoint; CheckpointError as of `train`."""
         document = read_checkpoint(path)
         if document["identity"] != identity:
             raise CheckpointError(
@@ -326,10 +283,8 @@ class Run:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, as `Run.save` writes it.
-
-    Raises:
-        CheckpointError: The file is damaged; it stays where it is.
+    """The content of a checkpoint, as `Run.save` writes it; CheckpointError where it is damaged, and stays where it
+    is.
     """
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)

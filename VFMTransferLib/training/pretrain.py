@@ -47,21 +47,14 @@ Shown = Callable[[Generator], View]
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides what pretraining yields, but for the cases.
-
-    Attributes:
-        pretext: The pretext task, with its network.
-        seed: Of weights, order, views, and of what is random in the pretext task.
-        batch: Views a step, of all processes.
-        phantom_share: Part of the views that show a phantom.
-    """
+    """Everything that decides what pretraining yields, but for the cases."""
 
     pretext: PretextTask
     schedule: Schedule
     augmentation: Augmentation
-    seed: int
-    batch: int
-    phantom_share: float = 0.0
+    seed: int  # of weights, order, views, and of what is random in the pretext task
+    batch: int  # views a step, of all processes
+    phantom_share: float = 0.0  # part of the views that show a phantom
 
 
 def pretrain_config(
@@ -86,16 +79,10 @@ def pretrain(
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
-    """Learn a pretext task, or go on where it was stopped.
+    """Learn a pretext task, or go on from the checkpoint in `folder`; arguments as of `finetune`.
 
-    Args:
-        cases: The cases; a sequence that one lacks is a channel of zeros, but not for networks of slices. A pretext
-            task of tissues takes cases of lesion segmentation whose gland is known.
-        phantoms: Further cases, shown in `config.phantom_share` of the samples.
-        context: This process's share of each batch; all of it by default.
-
-    Returns:
-        The finished run; `config.pretext.pretrained(run.average)` is what fine-tuning starts from.
+    A sequence that a case lacks is a channel of zeros, but not for networks of slices. A pretext task of tissues takes
+    cases of lesion segmentation whose gland is known. `config.pretext.pretrained(run.average)` starts fine-tuning.
 
     Raises:
         DatasetError: There are no cases, one lacks a mask, or the batch cannot be distributed so.
@@ -141,9 +128,7 @@ def write_pretrained(
 ) -> Bundle:
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
-    Args:
-        folder: Its name is the bundle's.
-        data: What the cases are, for the record.
+    `folder.name` is the bundle's; `data` states for the record what the cases are.
     """
     pretext, spec = config.pretext, config.pretext.spec
     weights: dict[str, Tensor] = pretext.pretrained(run.average)

@@ -56,9 +56,7 @@ _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")  
 class RecipePretraining:
     """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms.
 
-    Attributes:
-        pretext: One of images alone.
-        settings: Values of the pretext task's own settings that differ from its defaults.
+    `pretext` is one of images alone; `settings` are those of its own settings that differ from the defaults.
     """
 
     pretext: str
@@ -75,18 +73,12 @@ class SoftLabels:
     Labels that come from another network err case by case. A network that is trained on the other cases repeats the
     common shape but not the single error, so the mean of label and out-of-fold prediction is a soft label that is
     certain where both agree. No other label enters.
-
-    Attributes:
-        folds: Parts of the training cases that are left out in turn.
-        weight: Part of the out-of-fold prediction in the soft label.
-        min_agreement: Dice with the label below which a prediction is a failure and the label stays.
-        schedule: Of each fold's training, from scratch.
     """
 
-    folds: int
-    weight: float
-    min_agreement: float
-    schedule: Schedule
+    folds: int  # parts of the training cases that are left out in turn
+    weight: float  # part of the out-of-fold prediction in the soft label
+    min_agreement: float  # Dice with the label below which a prediction is a failure and the label stays
+    schedule: Schedule  # of each fold's training, from scratch
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -99,9 +91,7 @@ class SoftLabels:
 class References:
     """Further masks of the prostate on which the finished networks are measured; they choose and train nothing.
 
-    Attributes:
-        masks: File stems; a case may lack some.
-        notes: What to know about the masks, for the model card.
+    `masks` are file stems, of which a case may lack some; `notes` are for the model card.
     """
 
     cases: tuple[str, ...]
@@ -113,44 +103,29 @@ class References:
 class Recipe:
     """Everything that decides a pair of bundles, but for the images and a pretraining from elsewhere.
 
-    Attributes:
-        name, title: Of the bundles, before the arm.
-        encoder: Name of the family.
-        seed: Of all randomness, and of the fields that distort scans.
-        split: Real cases, folders of the data; those that test are measured and choose nothing.
-        phantom_share: Part of the samples that show one, where real cases train too.
-        license: Of the weights, an SPDX identifier.
-        attribution: Whose images and masks trained the networks, for the model card.
-        limits: Limits of use, for the model card.
-        network: The network, if it is another than the demonstration's.
-        schedule: How fast it learns, if otherwise than in the study; its steps and precision are the recipe's.
-        augmentation, drop_path: As `FinetuneConfig`, if otherwise than in the study.
-        measure_every: Steps between measurements on validation cases; a third of all by default.
-        pretraining: How the encoder is pretrained, if on the recipe's own cases.
-        soft_labels: How masks of the prostate are made soft, if they are.
-        references: Further masks to measure on.
+    What is None is as in the study; steps and precision of a `schedule` are the recipe's.
     """
 
     format: int
-    name: str
+    name: str  # of the bundles, before the arm
     title: str
     task: TaskName
-    encoder: str
-    seed: int
+    encoder: str  # name of the family
+    seed: int  # of all randomness, and of the fields that distort scans
     steps: int
     precision: str
-    split: Split
+    split: Split  # real cases, folders of the data; those that test are measured and choose nothing
     masks: MaskNames
     phantoms: PhantomSplit
-    phantom_share: float
-    license: str
-    attribution: str
-    limits: tuple[str, ...]
+    phantom_share: float  # part of the samples that show one, where real cases train too
+    license: str  # of the weights, an SPDX identifier
+    attribution: str  # whose images and masks trained the networks
+    limits: tuple[str, ...]  # of use
     network: ModelSpec | None = None
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
     drop_path: float | None = None
-    measure_every: int | None = None
+    measure_every: int | None = None  # steps between measurements on validation cases; a third of all by default
     pretraining: RecipePretraining | None = None
     soft_labels: SoftLabels | None = None
     references: References | None = None
@@ -325,13 +300,7 @@ def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> Path:
-    """Pretrain the recipe's encoder on its training cases, without their labels.
-
-    Args:
-        data: Folder with a folder of images for each training case.
-
-    Returns:
-        The file of the encoder's weights, by its own tensor names.
+    """Pretrain the recipe's encoder on its training cases in `data`, without their labels; the file of its weights.
 
     Raises:
         DatasetError: The recipe has no pretraining, or a case is missing.
@@ -361,25 +330,15 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
 
 @dataclass(frozen=True)
 class RecipeData:
-    """The cases of a recipe.
-
-    Attributes:
-        dataset: Everything by name, and what each is for.
-        shown: Phantoms that are shown between real training cases; none where phantoms alone train.
-        references: Cases with further masks, by what they are.
-    """
+    """The cases of a recipe."""
 
     dataset: StudySet
-    shown: tuple[LabeledCase, ...]
-    references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)
+    shown: tuple[LabeledCase, ...]  # phantoms between real training cases; none where phantoms alone train
+    references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
 
 def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> RecipeData:
-    """Read the real cases and make the phantoms.
-
-    Args:
-        data: Folder with a folder for each real case.
-        work: Where phantoms are kept, so that each is made once.
+    """Read the real cases in `data` and make the phantoms, each once, in `work`.
 
     Raises:
         DatasetError: A case or a label is missing.
@@ -401,7 +360,6 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress 
 
 
 def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Phantom]:
-    """The phantoms of a group, kept in the work folder."""
     how = recipe.phantoms
     store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=how.full_resolution)
     return store.phantoms(group.seeds, on_progress)
@@ -437,10 +395,7 @@ def train_arm(
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle.
 
-    Args:
-        recipe: The recipe, the same for both arms.
-        work: Folder of bundles and checkpoints; both arms share the soft labels in it.
-        init: The pretrained arm's encoders; the scratch arm has none.
+    `work` is the folder of bundles and checkpoints; both arms share the soft labels in it.
 
     Raises:
         CheckpointError: The initialization has another encoder, or `work` holds a checkpoint of another recipe.
@@ -474,16 +429,10 @@ def train_arm(
 def soften_labels(
     how: SoftLabels, config: FinetuneConfig, data: RecipeData, folder: Path, on_progress: OnProgress | None = None
 ) -> StudySet:
-    """Replace the training cases' masks of the prostate by soft ones.
+    """All cases, those of the training split with soft masks of the prostate; labels of phantoms are exact and stay.
 
-    Each fold is trained from scratch, so that neither arm has a part in its labels.
-
-    Args:
-        config: The fine-tuning whose labels are wanted.
-        data: The cases; labels of phantoms are exact and stay.
-
-    Returns:
-        All cases, those of the training split with soft labels.
+    Each fold is trained from scratch, so that neither arm has a part in its labels. `config` is the fine-tuning whose
+    labels are wanted.
     """
     cases = dict(data.dataset.cases)
     for fold in range(how.folds):
@@ -505,10 +454,7 @@ def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
     """A case whose mask of the prostate is the weighted mean of its own and a prediction.
 
     Where the two disagree as wholes, the network has failed on a case unlike all that it was trained on, and the mask
-    stays.
-
-    Raises:
-        DatasetError: The case has no mask of the prostate.
+    stays. DatasetError where the case has no mask of the prostate.
     """
     mask = case.masks.get(Label.PROSTATE)
     if mask is None:

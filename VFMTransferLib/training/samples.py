@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,28 +45,13 @@ _WINDOWS_AT_GLAND, _SLICES_OF_GLAND = 0.5, 0.8  # shares of the samples; the oth
 _SMALLEST_PART = 16
 
 
-class CaseSamples(Protocol):
-    """A case of which training samples are drawn; `category` is the number of its class, of a classification."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def category(self) -> int | None: ...
-    def sample(self, generator: Generator, how: Augmentation) -> Sample:
-        """A random sample, varied at random."""
-        ...
-
-
 @dataclass(frozen=True)
 class CropSamples:
     """Crops that are sampled from the reference sequence's own grid, axes nearest to L, P, S.
 
     Attributes:
-        id: Name of the case.
         image: (C, D, H, W), each channel normalized over its whole field of view.
         labels: Probability of each structure that is learned (K, D, H, W); None for pretraining and classification.
-        geometry: The grid.
-        spec: Grid, patch and sequences of the network.
         middle: Continuous index (z, y, x) on the network's grid that the crop lies around; None for the image's middle.
         category: Number of the class, of a classification.
     """
@@ -90,11 +75,16 @@ class CropSamples:
     def view(self, generator: Generator, how: Augmentation = NO_AUGMENTATION) -> tuple[Tensor, Tensor | None]:
         """The case as the network would see it, varied at random; without augmentation it is prediction's crop.
 
-        Returns:
-            Input (C, D, H, W), and probabilities (K, D, H, W) / `TARGET_STRIDE` where there are labels.
+        Input (C, D, H, W), and probabilities (K, D, H, W) / `TARGET_STRIDE` where there are labels.
         """
         spec, shape = self.spec, self.geometry.shape
-        knots = self._index_of(random_knots(spec.patch, spec.spacing_mm, generator, how))
+        start = centered_start(self.geometry.with_spacing(spec.spacing_mm).shape, spec.patch, self.middle)
+        center_mm = [
+            (first + (n - 1) / 2) * spacing
+            for first, n, spacing in zip(start[::-1], spec.patch[::-1], spec.spacing_mm, strict=True)
+        ]
+        center, spacing = (torch.tensor(xyz)[:, None, None, None] for xyz in (center_mm, self.geometry.spacing_mm))
+        knots = (random_knots(spec.patch, spec.spacing_mm, generator, how) + center) / spacing
         part, grid = _part_and_grid(knots, spec.patch, shape)
         window = random_field_of_view(generator, how)
         inside = _inside(grid, part, window, shape)
@@ -108,17 +98,6 @@ class CropSamples:
             return image, None
         coarse = F.avg_pool3d(grid[None], TARGET_STRIDE)[0]
         return image, _interpolate(self.labels[:, *part], coarse, "zeros")
-
-    def _index_of(self, positions_mm: Tensor) -> Tensor:
-        """Continuous voxel indices on the case's grid of positions around the middle of the network's crop."""
-        spec = self.spec
-        start = centered_start(self.geometry.with_spacing(spec.spacing_mm).shape, spec.patch, self.middle)
-        center_mm = [
-            (first + (n - 1) / 2) * spacing
-            for first, n, spacing in zip(start[::-1], spec.patch[::-1], spec.spacing_mm, strict=True)
-        ]
-        spacing = torch.tensor(self.geometry.spacing_mm)[:, None, None, None]
-        return (positions_mm + torch.tensor(center_mm)[:, None, None, None]) / spacing
 
 
 def crop_samples(
@@ -169,16 +148,13 @@ def crop_samples(
 
 
 def _part_and_grid(knots: Tensor, patch: IntTriple, shape: IntTriple) -> tuple[tuple[slice, ...], Tensor]:
-    """The part of a volume that a view reaches, and where each of the view's voxels lies in that part.
+    """The part (z, y, x) of a volume that a view reaches, and where each of the view's voxels lies in it.
 
     Args:
         knots: Continuous indices (3, d, h, w) in (x, y, z) at the view's knots.
-        patch: Voxels (D, H, W) of the view.
-        shape: The volume's (D, H, W).
 
     Returns:
-        Slices (z, y, x) of the part, and positions (3, D, H, W) in (x, y, z): -1..1 from the first edge of
-        the part to its last.
+        Slices, and positions (3, D, H, W) in (x, y, z): -1..1 from the first edge of the part to its last.
     """
     slices = []
     for axis, size in enumerate(shape[::-1]):
@@ -226,11 +202,9 @@ class GridSamples:
     """A case on the network's grid, as it is prepared for prediction.
 
     Attributes:
-        id: Name of the case.
         images: (C, D, H, W), normalized as for prediction, half precision.
         maps: (K, D, H, W), the truth, half precision.
         starts: First voxels (z, y, x) of the windows that prediction takes.
-        spec: The network.
         category: Number of the class, of a classification.
         phase_axis: Index axis of the phase encoding.
         is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
@@ -259,16 +233,24 @@ class GridSamples:
 class WindowSamples(GridSamples):
     """Windows, as image-to-image networks see them at prediction.
 
-    Attributes:
-        near: First voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
+    `near` is the first voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
     """
 
     near: IntTriple | None = None
 
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         """One of prediction's windows, shifted, mirrored, and as another scanner would show it."""
-        start = self._random_start(generator, how)
-        image, maps = (_cut(part, start, self.spec.preprocess.patch) for part in (self.images, self.maps))
+        grid = self.spec.preprocess
+        chosen = self.starts[int(float(uniform(generator, 0, 1)) * len(self.starts))]
+        if self.near is not None and happens(generator, _WINDOWS_AT_GLAND):
+            chosen = self.near
+        moved = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm) / torch.tensor(grid.spacing_mm)
+        z, y, x = (  # no further out of the image than the window must be
+            min(max(first + round(float(shift)), 0), size - patch) if size >= patch else first
+            for first, shift, size, patch in zip(chosen, moved.flip(0), self.images.shape[1:], grid.patch, strict=True)
+        )
+        start = (z, y, x)
+        image, maps = (_cut(part, start, grid.patch) for part in (self.images, self.maps))
         if self.fresh is not None:
             image, maps = self.fresh.block(image, start, generator)
         if happens(generator, how.flip):
@@ -281,27 +263,10 @@ class WindowSamples(GridSamples):
             image = torch.stack(varied)
         return Sample((image[None],), maps[None], self.phase_axis)
 
-    def _random_start(self, generator: Generator, how: Augmentation) -> IntTriple:
-        """First voxel of one of the windows, moved, but no further out of the image than the window must be."""
-        grid = self.spec.preprocess
-        chosen = self.starts[int(float(uniform(generator, 0, 1)) * len(self.starts))]
-        if self.near is not None and happens(generator, _WINDOWS_AT_GLAND):
-            chosen = self.near
-        moved = uniform(generator, -1, 1, 3) * torch.tensor(how.shift_mm) / torch.tensor(grid.spacing_mm)
-        z, y, x = (
-            min(max(first + round(float(shift)), 0), size - patch) if size >= patch else first
-            for first, shift, size, patch in zip(chosen, moved.flip(0), self.images.shape[1:], grid.patch, strict=True)
-        )
-        return (z, y, x)
-
 
 @dataclass(frozen=True)
 class SliceSamples(GridSamples):
-    """Slices: one a sample, or of a classification several of the gland.
-
-    Attributes:
-        marked: Slices that show the prostate, where that is known.
-    """
+    """Slices: one a sample, or of a classification several of the gland; `marked` are those that show the prostate."""
 
     marked: tuple[int, ...] = ()
 
@@ -319,12 +284,14 @@ class SliceSamples(GridSamples):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A random slice, or slice `z`, varied at random: its shift, mirroring and intensities.
 
-        Returns:
-            For each sequence the slice with its neighbors (S, 3, image_px, image_px); the slice's index and the number
-            of slices (2,); the maps (K, H, W) of the network grid's window.
+        For each sequence the slice with its neighbors (S, 3, image_px, image_px); the slice's index and the number of
+        slices (2,); the maps (K, H, W) of the network grid's window.
         """
         depth = self.images.shape[1]
-        z = self._random_slice(generator) if z is None else z
+        if z is None:
+            draw, place = torch.rand(2, generator=generator).tolist()
+            of_gland = self.marked and draw < _SLICES_OF_GLAND
+            z = self.marked[int(place * len(self.marked))] if of_gland else int(place * depth)
         _, height, width = self.spec.preprocess.patch
         y, x = self._random_corner(generator, how)
         neighbors = list(neighbor_slices(z, depth))
@@ -346,12 +313,6 @@ class SliceSamples(GridSamples):
         pixels = [family_of(self.spec).image_px(self.spec)] * 2
         scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
         return scaled, torch.tensor([float(z), float(depth)]), maps
-
-    def _random_slice(self, generator: Generator) -> int:
-        draw = torch.rand(2, generator=generator)
-        if self.marked and float(draw[0]) < _SLICES_OF_GLAND:
-            return self.marked[int(float(draw[1]) * len(self.marked))]
-        return int(float(draw[1]) * self.images.shape[1])
 
     def _random_corner(self, generator: Generator, how: Augmentation) -> tuple[int, int]:
         """First row and column of the window: the one of prediction, or one of several, shifted."""
@@ -377,7 +338,6 @@ def slice_samples(
     """Slices of a case for pretraining.
 
     Args:
-        case: The case; `spec` states the sequences it must have.
         gland: Mask of the prostate, any grid, by which the input is normalized and centered as at prediction; its
             slices are shown more often than the others.
         classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it; slices
@@ -408,6 +368,9 @@ def _on_grid(name: str, spec: ModelSpec, prepared: Prepared, maps: np.ndarray) -
         "maps": torch.from_numpy(np.ascontiguousarray(maps, np.float16)),
         "starts": prepared.starts,
     }
+
+
+CaseSamples = CropSamples | WindowSamples | SliceSamples
 
 
 def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:

@@ -9,7 +9,7 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import row_text
 from VFMTransferLib.core.result import Lesion, Provenance, Result
-from VFMTransferLib.evaluation.cohort import CohortRow
+from VFMTransferLib.evaluation.comparison import CohortRow
 
 
 @pytest.fixture(autouse=True)

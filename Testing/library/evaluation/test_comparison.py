@@ -27,8 +27,7 @@ from comparison_cases import (
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.evaluation.cohort import compare_cohort
-from VFMTransferLib.evaluation.comparison import compare, save_cohort, save_comparison
+from VFMTransferLib.evaluation.comparison import compare, compare_cohort, save_cohort, save_comparison
 from VFMTransferLib.evaluation.measures import Between
 from VFMTransferLib.metrics import agreement as metrics
 
