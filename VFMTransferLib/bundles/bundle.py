@@ -96,34 +96,21 @@ class Block:
 
 @dataclass(frozen=True)
 class Bundle:
-    """One network on disk.
-
-    Attributes:
-        name: Short lower-case name, unique in a catalog.
-        title: What to call it on screen.
-        version: Of these weights.
-        arm: Which arm of a transfer study it is; None where it is none.
-        sha256: File (relative, with slashes) → checksum, for each file in `models/`.
-        training, metrics: How it was trained (data, split, seed, schedule), and what it reached; free JSON.
-        license: Of the weights, an SPDX identifier where there is one.
-        demonstration: Made by this project to show the product, not by the network's authors.
-        description: In sentences.
-        calibration: Of a classifier, how its probabilities are made true; None where nobody fitted it.
-    """
+    """One network on disk; `training` and `metrics` are free JSON."""
 
     folder: Path
-    name: str
-    title: str
-    version: str
+    name: str  # lower-case, unique in a catalog
+    title: str  # on screen
+    version: str  # of these weights
     spec: ModelSpec
-    arm: Arm | None = None
-    sha256: dict[str, str] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    license: str = "unknown"
-    demonstration: bool = False
+    arm: Arm | None = None  # of a transfer study
+    sha256: dict[str, str] = field(default_factory=dict)  # of each file in `models/`, by relative path with slashes
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained: data, split, seed, schedule
+    metrics: dict[str, Any] = field(default_factory=dict)  # what it reached
+    license: str = "unknown"  # of the weights, an SPDX identifier where there is one
+    demonstration: bool = False  # made by this project to show the product, not by the network's authors
     description: str = "A network for prostate MRI."
-    calibration: Calibration | None = None
+    calibration: Calibration | None = None  # of a classifier, where it was fitted
 
     @property
     def weights_path(self) -> Path:
@@ -144,11 +131,7 @@ class Bundle:
 
 
 def read_bundle(folder: Path | str) -> Bundle:
-    """Read what a bundle is, without its weights.
-
-    Raises:
-        BundleError: The folder holds no bundle, or its metadata are broken; the message names the key.
-    """
+    """Read what a bundle is, without its weights; BundleError where its metadata are missing or broken."""
     folder = Path(folder)
     document = _read_document(folder)
     block = document["vfm_transfer"]
@@ -215,13 +198,10 @@ class StoredTensor:
 
 
 def read_index(path: Path) -> dict[str, StoredTensor]:
-    """Name → place of every tensor in a safetensors file, without reading the tensors.
+    """Name → place of every tensor in a safetensors file; BundleError where it is missing, truncated or none.
 
-    The ONNX graph's initializers point to these offsets. Format: 8 bytes little-endian length of a JSON header, the
-    header, then the tensors' bytes (https://github.com/huggingface/safetensors, Apache-2.0).
-
-    Raises:
-        BundleError: The file is missing, truncated, or no safetensors file.
+    Format: 8 bytes little-endian length of a JSON header, the header, then the tensors' bytes
+    (https://github.com/huggingface/safetensors, Apache-2.0).
     """
     try:
         with path.open("rb") as file:
@@ -326,14 +306,8 @@ def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
 def record_checksum(bundle: Bundle, file: str) -> Bundle:
     """Write the checksum of a file that was put into `models/` into the metadata."""
     bundle = replace(bundle, sha256={**bundle.sha256, file: file_sha256(bundle.folder / file)})
-    _change_block(bundle, "sha256", dict(bundle.sha256))
+    change_block(bundle, "sha256", dict(bundle.sha256))
     return bundle
-
-
-def rename(bundle: Bundle, name: str) -> Bundle:
-    """Give a bundle another name, in its metadata; the folder stays. BundleError where the name cannot be."""
-    _change_block(bundle, "name", check_name(name))
-    return replace(bundle, name=name)
 
 
 def file_sha256(path: Path) -> str:
@@ -389,7 +363,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _change_block(bundle: Bundle, key: str, value: object) -> None:
+def change_block(bundle: Bundle, key: str, value: object) -> None:
+    """Write another value of the block `vfm_transfer` into the metadata."""
     document = _read_document(bundle.folder)
     document["vfm_transfer"][key] = value
     with atomic_file(bundle.folder / METADATA) as part:

@@ -42,9 +42,7 @@ def user_folder() -> Path:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is in both folders: bundles that can be read, the shipped ones first, each group by name; and folder →
-    sentence for the others.
-    """
+    """Bundles that can be read, the shipped ones first, each group by name; and folder → sentence for the others."""
 
     bundles: tuple[Bundle, ...]
     broken: dict[Path, str]
@@ -108,8 +106,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
 def default_pair(task: str) -> tuple[Bundle, Bundle]:
     """The two arms that a comparison takes where none is named: pretrained, then scratch.
 
-    Both are shipped bundles and the same network; of several pairs the first by name. BundleError where none is
-    shipped.
+    Both are shipped and the same network; of several pairs the first by name. BundleError where none is shipped.
     """
     shipped = shipped_folder()
     bundles = list_bundles(task)
@@ -135,9 +132,7 @@ def is_own(bundle: Bundle) -> bool:
 def remove_bundle(name: str) -> Path:
     """Delete a bundle of the user's, and return the folder that is gone.
 
-    Raises:
-        BundleError: There is no such bundle in the user's folder; shipped ones and other folders are left alone.
-        OutputError: It cannot be deleted.
+    BundleError where the user's folder has no such bundle (others are left alone), OutputError where it must stay.
     """
     root = user_folder()
     matches = [folder for folder in _subfolders(root) if name in (folder.name, _name_of(folder))]

@@ -20,7 +20,7 @@ from ..core.files import writing
 from ..core.terms import RESEARCH_USE, OnProgress, Sequence
 from .bundle import Bundle, file_sha256
 from .catalog import user_folder
-from .importing import import_files, is_bundle_zip, license_of
+from .importing import import_files, is_bundle_zip, read_text
 
 ATTEMPTS = 3
 TIMEOUT_S = 30
@@ -50,9 +50,7 @@ _PUBLISHED_LICENSES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file at an address, https (or http to this machine where `allow_loopback`), and the sha256 that its publisher
-    states.
-    """
+    """A file at an address, https or (where `allow_loopback`) http to this machine, and its publisher's sha256."""
 
     url: str
     sha256: str
@@ -79,11 +77,7 @@ def check_url(url: str, allow_loopback: bool = False) -> None:
 
 
 def download(source: Source, path: Path, on_progress: OnProgress) -> None:
-    """Fetch a file to `path`, going on from an earlier try; until it is whole and right it is called `<path>.part`.
-
-    Raises:
-        DownloadError: It could not be fetched whole, or is not what the checksum states.
-    """
+    """Fetch a file to `path`, going on from an earlier try; until it is whole and right it is called `<path>.part`."""
     part = path.with_name(f"{path.name}.part")
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -109,8 +103,23 @@ def download(source: Source, path: Path, on_progress: OnProgress) -> None:
                     f"The file could not be stored: {error.strerror or error}. Choose a folder that you may write to."
                 )
             raise DownloadError(reason) from error
-    _check(source, part)
-    part.replace(path)
+    found = file_sha256(part)
+    if found == source.sha256:
+        part.replace(path)
+        return
+    with part.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    size = part.stat().st_size
+    part.unlink()
+    if start.startswith(_WEB_PAGE):
+        raise DownloadError(
+            f"{source.host} must send the file, but sends a web page: a log-in page of this network, a link that has "
+            "expired, or a page that asks for confirmation. Open the address in a browser."
+        )
+    raise DownloadError(
+        f"The file of {source.host} must have sha256 {source.sha256[:12]}…, but has {found[:12]}… ({size} bytes): "
+        "it is another file, or was damaged on the way. It was deleted; check the checksum, then try again."
+    )
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -160,26 +169,6 @@ def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
                 on_progress("download", min(have / total, 1.0) if total else 0.0)
         if have < total:
             raise ConnectionError(f"{have} of {total} bytes came")
-
-
-def _check(source: Source, part: Path) -> None:
-    """Raise, and forget the file, where it is not what the checksum states."""
-    found = file_sha256(part)
-    if found == source.sha256:
-        return
-    with part.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    size = part.stat().st_size
-    part.unlink()
-    if start.startswith(_WEB_PAGE):
-        raise DownloadError(
-            f"{source.host} must send the file, but sends a web page: a log-in page of this network, a link that has "
-            "expired, or a page that asks for confirmation. Open the address in a browser."
-        )
-    raise DownloadError(
-        f"The file of {source.host} must have sha256 {source.sha256[:12]}…, but has {found[:12]}… ({size} bytes): "
-        "it is another file, or was damaged on the way. It was deleted; check the checksum, then try again."
-    )
 
 
 def fetch_bundle(
@@ -240,7 +229,7 @@ def fetch_bundle(
 
 def license_text(url: str, file: Path) -> str:
     """The license to show: the bundle's own, else what its publisher states, else that none is stated."""
-    own = license_of(file) if is_bundle_zip(file) else ""
+    own = read_text(file, "LICENSE") if is_bundle_zip(file) else ""
     if own.strip():
         return own
     place = url.partition("://")[2]

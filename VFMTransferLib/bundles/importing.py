@@ -20,7 +20,7 @@ from ..core.files import atomic_folder
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
-from .bundle import Bundle, check_name, dump, file_sha256, read_bundle, read_index, rename, verify, write_bundle
+from .bundle import Bundle, change_block, check_name, dump, file_sha256, read_bundle, read_index, verify, write_bundle
 from .catalog import user_folder
 from .metadata import METADATA, ONNX, WEIGHTS, inference_config
 
@@ -74,9 +74,9 @@ def import_files(
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
         final = target or user_folder() / (name or name_of(paths[0]))
         with _replacing(final, overwrite) as work:
-            bundle = extract_zip(paths[0], work) if paths[0].is_file() else copy_folder(paths[0], work)
+            bundle = _copy(paths[0], work)
             if name is not None and name != bundle.name:
-                rename(bundle, name)
+                change_block(bundle, "name", check_name(name))
         return read_bundle(final)
     reason = missing_reason("torch", "safetensors", extra="torch")
     if reason:
@@ -140,65 +140,53 @@ def is_bundle_zip(path: Path) -> bool:
         return any(PurePosixPath(name).match(METADATA) for name in archive.namelist())
 
 
-def copy_folder(source: Path, target: Path) -> Bundle:
-    """Copy a bundle's files from a folder and check them.
-
-    Raises:
-        BundleError: A file is missing, a link, or not what the metadata state.
-    """
-    for name in (*_REQUIRED, *_OPTIONAL):
-        path = source / name
-        if any(part.is_symlink() for part in (path, path.parent)):
-            raise BundleError(f"{name} of the bundle must be a file, but is a link. Copy the file itself there.")
-        if path.is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / name)
-        elif name in _REQUIRED:
-            raise BundleError(f"The bundle must contain {name}, but it is missing. Get the bundle again.")
-    return _checked(target)
-
-
-def extract_zip(source: Path, target: Path) -> Bundle:
-    """Extract a bundle's files from a zip and check them.
-
-    Raises:
-        BundleError: The zip is damaged, reaches outside its folder, holds links, or is too large.
-    """
-    with _opened(source) as archive:
-        members = archive.infolist()
-        _check_members(members, source.stat().st_size)
-        prefix = _prefix(members)
-        by_name = {member.filename: member for member in members}
+def _copy(source: Path, target: Path) -> Bundle:
+    """Copy a bundle's files from a folder or zip, and check that they are what the metadata state."""
+    if source.is_dir():
         for name in (*_REQUIRED, *_OPTIONAL):
-            member = by_name.get(prefix + name)
-            if member is None and name in _REQUIRED:
-                raise BundleError(f"The zip must contain {prefix}{name}, but does not. Get it again.")
-            if member is not None:
+            path = source / name
+            if any(part.is_symlink() for part in (path, path.parent)):
+                raise BundleError(f"{name} of the bundle must be a file, but is a link. Copy the file itself there.")
+            if path.is_file():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as packed, (target / name).open("wb") as file:
-                    remaining = member.file_size  # what the directory of the zip promises, and no more
-                    while block := packed.read(min(2**20, remaining + 1)):
-                        remaining -= len(block)
-                        if remaining < 0:
-                            raise BundleError(
-                                f"{name} in the zip must be {member.file_size} bytes as stated, but is larger. "
-                                "Do not use it."
-                            )
-                        file.write(block)
-    return _checked(target)
+                shutil.copyfile(path, target / name)
+            elif name in _REQUIRED:
+                raise BundleError(f"The bundle must contain {name}, but it is missing. Get the bundle again.")
+    else:
+        with _opened(source) as archive:
+            members = _members(archive, source)
+            for name in (*_REQUIRED, *_OPTIONAL):
+                if name in members:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    _extract(archive, members[name], target / name)
+                elif name in _REQUIRED:
+                    inside = members[METADATA].filename.removesuffix(METADATA) + name
+                    raise BundleError(f"The zip must contain {inside}, but does not. Get it again.")
+    bundle = read_bundle(target)
+    verify(bundle)
+    read_index(bundle.weights_path)
+    (target / "configs" / "inference.json").write_text(dump(inference_config()), encoding="utf-8")
+    return bundle
 
 
-def license_of(path: Path) -> str:
-    """The text of `LICENSE` of a bundle's folder or zip; empty where it has none."""
-    return _read_text(path, "LICENSE")
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    """Write a member's content; as much as the directory of the zip promises, and no more."""
+    with archive.open(member) as packed, path.open("wb") as file:
+        remaining = member.file_size
+        while block := packed.read(min(2**20, remaining + 1)):
+            remaining -= len(block)
+            if remaining < 0:
+                raise BundleError(
+                    f"{member.filename} in the zip must be {member.file_size} bytes as stated, but is larger. "
+                    "Do not use it."
+                )
+            file.write(block)
 
 
 def name_of(path: Path) -> str:
-    """The name that the metadata of a bundle's folder or zip state; BundleError where they state none that can be
-    one.
-    """
+    """The name that the metadata of a bundle's folder or zip state; BundleError where that can be none."""
     try:
-        name = json.loads(_read_text(path, METADATA))["vfm_transfer"]["name"]
+        name = json.loads(read_text(path, METADATA))["vfm_transfer"]["name"]
     except (ValueError, LookupError, TypeError) as error:
         raise BundleError(
             f"The metadata in {path.name} must state vfm_transfer.name, but do not. Get it again."
@@ -206,18 +194,16 @@ def name_of(path: Path) -> str:
     return check_name(name)
 
 
-def _read_text(path: Path, name: str) -> str:
+def read_text(path: Path, name: str) -> str:
     """One small file of a bundle's folder or zip; empty where it is missing."""
     if path.is_dir():
         file = path / name
         return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     with _opened(path) as archive:
-        members = archive.infolist()
-        _check_members(members, path.stat().st_size)
-        inside = _prefix(members) + name
-        if inside not in archive.namelist():
+        member = _members(archive, path).get(name)
+        if member is None:
             return ""
-        with archive.open(inside) as packed:
+        with archive.open(member) as packed:
             return packed.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
 
 
@@ -232,33 +218,22 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> None:
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The files of the one bundle in a zip, once no member is outside of it or a link, and all are not too large."""
+    members = archive.infolist()
     if len(members) > MAX_MEMBERS:
         raise BundleError(f"The zip of a bundle must hold at most {MAX_MEMBERS} files, but holds {len(members)}.")
-    for member in members:
-        path = PurePosixPath(member.filename)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename:
-            raise BundleError(f"The zip must stay inside its own folder, but holds '{member.filename}'. Do not use it.")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise BundleError(f"The zip must hold no links, but '{member.filename}' is one. Do not use it.")
+    for name, attributes in ((member.filename, member.external_attr) for member in members):
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name:
+            raise BundleError(f"The zip must stay inside its own folder, but holds '{name}'. Do not use it.")
+        if stat.S_ISLNK(attributes >> 16):
+            raise BundleError(f"The zip must hold no links, but '{name}' is one. Do not use it.")
     total = sum(member.file_size for member in members)
-    bound = min(MAX_BUNDLE_BYTES, max(_SMALL_BYTES, MAX_RATIO * archive_bytes))
+    bound = min(MAX_BUNDLE_BYTES, max(_SMALL_BYTES, MAX_RATIO * path.stat().st_size))
     if total > bound:
         raise BundleError(f"The zip must unpack to at most {bound / 1e9:.1f} GB, but states {total / 1e9:.1f} GB.")
-
-
-def _prefix(members: list[zipfile.ZipInfo]) -> str:
-    """The folder inside the zip that holds the bundle, with its slash; empty where that is the top."""
     found = [m.filename.removesuffix(METADATA) for m in members if PurePosixPath(m.filename).match(METADATA)]
     if len(found) != 1:
         raise BundleError(f"The zip must hold one bundle, but holds {len(found)}. Import each alone.")
-    return found[0]
-
-
-def _checked(folder: Path) -> Bundle:
-    """The bundle of copied files, once they are what the metadata say."""
-    bundle = read_bundle(folder)
-    verify(bundle)
-    read_index(bundle.weights_path)
-    (folder / "configs" / "inference.json").write_text(dump(inference_config()), encoding="utf-8")
-    return bundle
+    return {m.filename.removeprefix(found[0]): m for m in members if m.filename.startswith(found[0])}

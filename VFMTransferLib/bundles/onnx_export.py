@@ -11,7 +11,6 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,16 +35,6 @@ _TRIAL_SIZES = ((32, 48, 64), (48, 96, 32))
 _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Names of a network's inputs in the order of its `forward`, and input or output → axis → name of each axis of any
-    size.
-    """
-
-    names: tuple[str, ...]
-    dynamic_axes: dict[str, dict[int, str]]
-
-
 def export_onnx(bundle: Bundle) -> Bundle:
     """Add the ONNX graph to a bundle, after checking that it gives what PyTorch gives.
 
@@ -54,8 +43,7 @@ def export_onnx(bundle: Bundle) -> Bundle:
         OutputError: The graph cannot be written.
     """
     network = load_network(bundle)
-    signature = signature_of(bundle.spec)
-    model = _traced(network, bundle.spec, signature)
+    model = _traced(network, bundle.spec)
     index = read_index(bundle.weights_path)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     _share_weights(model, index, constants)
@@ -68,16 +56,6 @@ def export_onnx(bundle: Bundle) -> Bundle:
                 f"{difference:.3g}, and is not kept."
             )
     return record_checksum(bundle, ONNX)
-
-
-def signature_of(spec: ModelSpec) -> Signature:
-    """Inputs and free axes: any batch, and for 3D networks any size that the network takes."""
-    names = family_of(spec).input_names(spec)
-    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*names, "logits")}
-    if not spec.is_slice_based:
-        for name in names if spec.head.is_vector else axes:
-            axes[name] |= {2: "depth", 3: "height", 4: "width"}
-    return Signature(names, axes)
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
@@ -93,10 +71,9 @@ def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: i
 
 
 def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> float:
-    """Largest difference between ONNX Runtime and PyTorch over inputs of two sizes and batches.
+    """Largest difference between ONNX Runtime and PyTorch, relative where the logits are larger than 1.
 
-    Relative where the logits are larger than 1. The ONNX file must lie beside its weights, since it may take none from
-    outside its folder; the network is in evaluation mode.
+    The ONNX file must lie beside its weights; the network is in evaluation mode.
     """
     import onnx
     import onnxruntime
@@ -105,7 +82,7 @@ def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> floa
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
-    names = signature_of(spec).names
+    names = family_of(spec).input_names(spec)
     differences = []
     for batch, size in enumerate(_TRIAL_SIZES, start=1):
         inputs = example_inputs(spec, size, batch, seed=batch)
@@ -116,14 +93,19 @@ def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> floa
     return float(np.max(differences))
 
 
-def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.ModelProto:
-    """The graph, its initializers under their state-dict names.
+def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    """The graph, its initializers under their state-dict names; any batch, and for 3D networks any size, goes in.
 
     Constant folding would rename transposed weights, and `PRESERVE` keeps BatchNorm from being fused into
     convolutions under new names.
     """
     import onnx
 
+    names = family_of(spec).input_names(spec)
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*names, "logits")}
+    if not spec.is_slice_based:
+        for name in names if spec.head.is_vector else axes:
+            axes[name] |= {2: "depth", 3: "height", 4: "width"}
     # The exporter merges initializers of equal value into one, so all weights of a copy differ. Buffers that are no
     # weights keep their values, since the graph carries them.
     twin = copy.deepcopy(network)
@@ -138,9 +120,9 @@ def _traced(network: nn.Module, spec: ModelSpec, signature: Signature) -> onnx.M
             twin,
             example_inputs(spec, _TRIAL_SIZES[0], batch=2),
             stream,  # type: ignore[arg-type]
-            input_names=list(signature.names),
+            input_names=list(names),
             output_names=["logits"],
-            dynamic_axes=signature.dynamic_axes,
+            dynamic_axes=axes,
             opset_version=OPSET,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,

@@ -13,8 +13,7 @@ from .catalog import as_bundle
 
 
 def load_network(bundle: Bundle | str | Path) -> nn.Module:
-    """A bundle's network with its weights, in evaluation mode, float32, on the CPU; also by folder or name of the
-    bundle.
+    """The network of a bundle (or its folder or name), in evaluation mode, float32, on the CPU.
 
     Raises:
         BundleError: The weights are missing, damaged, or not those of the network in the metadata.
@@ -43,11 +42,7 @@ def bundle_encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A safetensors file's tensors, floating-point ones as float32, whatever is stored.
-
-    Raises:
-        BundleError: The file is missing, truncated, or no safetensors file.
-    """
+    """A safetensors file's tensors, floating-point ones as float32; BundleError where it is missing or damaged."""
     from safetensors.torch import load_file
 
     read_index(path)  # raises a sentence on what is wrong with the file

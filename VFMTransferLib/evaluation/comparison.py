@@ -56,27 +56,19 @@ _PAIRS = {Between.A_REFERENCE: Between.B_REFERENCE, Between.A: Between.B}
 
 @dataclass(frozen=True)
 class Comparison:
-    """A and B on one case. All voxels lie on grids whose axes run nearest to L, P, S.
-
-    Attributes:
-        geometry: Grid of the results, or of the task's reference sequence for a classification.
-        focus_slice: Slice on that grid to look at first: where A and B differ most.
-        reference: Structure → mask, or output image → image, on the grid of the results; empty without a reference.
-        segments: Both label maps in one vocabulary, for a segmentation.
-        notes: What was decided on the way.
-    """
+    """A and B on one case. All voxels lie on grids whose axes run nearest to L, P, S."""
 
     case: Case
     a: Result
     b: Result
-    geometry: Geometry
-    focus_slice: int
+    geometry: Geometry  # of the results, or of the task's reference sequence for a classification
+    focus_slice: int  # on that grid, to look at first: where A and B differ most
     measures: tuple[Measure, ...]
-    disagreements: tuple[Disagreement, ...] = ()
-    reference: dict[str, Volume] = field(default_factory=dict)
-    segments: Segments | None = None
+    disagreements: tuple[Disagreement, ...] = ()  # largest first
+    reference: dict[str, Volume] = field(default_factory=dict)  # structure → mask, or output → image, on that grid
+    segments: Segments | None = None  # both label maps in one vocabulary, for a segmentation
     true_class: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was decided on the way
 
     @property
     def task(self) -> Task:
@@ -255,31 +247,21 @@ def _to_nearest_lps(result: Result) -> Result:
 
 @dataclass(frozen=True)
 class CohortRow:
-    """One measure of a structure, output image or class over all cases.
-
-    Attributes:
-        between: `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs.
-        cases, left_out: Number of cases that have a value, and of those whose value is undefined.
-        mean_a, mean_b: For `a-b` the mean of the agreement itself, and `nan`.
-        mean: Of A minus B paired by case; for `a-b` of the agreement itself.
-        low, high: Bootstrap interval of `mean`.
-        higher_is_better: Direction against a reference; None where there is none.
-        note: Why there is no interval, or what to keep in mind of it.
-    """
+    """One measure of a structure, output image or class over all cases."""
 
     measure: str
     subject: str
-    between: str
+    between: str  # `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs
     cases: int
-    left_out: int
-    mean_a: float
-    mean_b: float
-    mean: float
-    low: float
+    left_out: int  # number of cases whose value is undefined
+    mean_a: float  # for `a-b` of the agreement itself
+    mean_b: float  # `nan` for `a-b`
+    mean: float  # of A minus B paired by case; for `a-b` of the agreement itself
+    low: float  # bootstrap interval of `mean`
     high: float
     unit: str = ""
-    higher_is_better: bool | None = None
-    note: str = ""
+    higher_is_better: bool | None = None  # against a reference
+    note: str = ""  # why there is no interval, or what to keep in mind of it
 
 
 @dataclass(frozen=True)

@@ -75,21 +75,14 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a comparison.
+    """One number of a comparison."""
 
-    Attributes:
-        kind: Key of `KINDS`; the function's name in `metrics` where there is one.
-        subject: A structure, an output image (with `, gland` where measured inside the gland only), or a class.
-        value: `nan` where it is undefined, `inf` for the PSNR of equal images.
-        note: Why there is no value, or what the value depends on.
-    """
-
-    kind: str
-    subject: str
+    kind: str  # key of `KINDS`; the function's name in `metrics` where there is one
+    subject: str  # a structure, an output image (with `, gland` where measured inside the gland only), or a class
     between: Between
-    value: float
+    value: float  # `nan` where it is undefined, `inf` for the PSNR of equal images
     unit: str = ""
-    note: str = ""
+    note: str = ""  # why there is no value, or what the value depends on
 
     @property
     def title(self) -> str:
@@ -112,21 +105,15 @@ def measure(kind: str, subject: str, between: Between, value: float, note: str =
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A connected region where A and B differ in the same way; `index` is 1 for the largest.
+    """A connected region where A and B differ in the same way."""
 
-    Attributes:
-        center_mm: A voxel of the region near its middle, LPS.
-        center_index: The same voxel (x, y, z) on the grid with its axes nearest L, P, S.
-        slice_index: Slice in which most of it lies, from 0 at the inferior end.
-    """
-
-    index: int
+    index: int  # 1 for the largest
     a_label: str
     b_label: str
     volume_ml: float
-    center_mm: Triple
-    center_index: IntTriple
-    slice_index: int
+    center_mm: Triple  # a voxel of the region near its middle, LPS
+    center_index: IntTriple  # the same voxel (x, y, z) on the grid with its axes nearest L, P, S
+    slice_index: int  # slice in which most of it lies, from 0 at the inferior end
 
 
 SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}

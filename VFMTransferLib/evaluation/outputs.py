@@ -37,8 +37,7 @@ class Placed:
 def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
     """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images.
 
-    Raises:
-        GeometryError: The reference does not meet the grid at all.
+    GeometryError where the reference does not meet the grid at all.
     """
     if reference.geometry.equals(geometry):
         return Placed(reference, np.ones(geometry.shape, bool))
@@ -58,10 +57,8 @@ def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
 def reference_images(
     case: Case, result: Result, reference: Reference | None
 ) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    """Output → its reference as the caller or the case gives it, and what had to be decided.
-
-    Raises:
-        ValueError: The reference is no image, or its name is none of the outputs.
+    """Output → its reference as the caller or the case gives it, and what had to be decided; ValueError where it is
+    none.
     """
     first = next(iter(result.images))
     if isinstance(reference, Volume):
@@ -151,21 +148,14 @@ _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
 @dataclass(frozen=True)
 class Segments:
-    """Label maps (D, H, W), uint8, of A and B whose values mean the same.
+    """Label maps (D, H, W), uint8, of A and B whose values mean the same."""
 
-    Attributes:
-        names: Shared labels; value i + 1 in the maps stands for `names[i]`.
-        whole: Whether all labels together are the prostate.
-        values: A's own table name → value, which a reference may use as well.
-        notes: What was left out.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # shared labels; value i + 1 in the maps stands for `names[i]`
     a: np.ndarray
     b: np.ndarray
-    whole: bool
-    values: dict[str, int]
-    notes: tuple[str, ...] = ()
+    whole: bool  # whether all labels together are the prostate
+    values: dict[str, int]  # A's own table name → value, which a reference may use as well
+    notes: tuple[str, ...] = ()  # what was left out
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -180,12 +170,7 @@ class Segments:
 
 
 def shared_segments(a: Result, b: Result) -> Segments:
-    """Put the label maps of two results into one vocabulary.
-
-    Raises:
-        BundleError: The two share no structure.
-        GeometryError: They lie on different grids.
-    """
+    """Put the label maps of two results into one vocabulary; BundleError where the two share no structure."""
     if a.labels is None or b.labels is None:
         raise ValueError("Both results must have a label map.")
     a.labels.require_same_grid(b.labels)
@@ -215,10 +200,8 @@ def reference_segments(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Structure → mask of a reference's label map (D, H, W) on the grid of the results, and what had to be decided.
 
-    `label_values` is the caller's table name → value; None to go by the values found.
-
-    Raises:
-        ImageError: The values are no plain mask and none of the results' label table either.
+    `label_values` is the caller's table name → value; None to go by the values found, ImageError where these are
+    neither a plain mask nor in the results' own table.
     """
     if label_values is None:
         found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})

@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +83,6 @@ class DistributedContext:
     def set_up(self, module: nn.Module) -> nn.Module:
         """The module on this process's device, its gradients shared with the other processes."""
         return module if self.fabric is None else self.fabric.setup_module(module)
-
-    def to_device(self, value: Any) -> Any:
-        """A tensor, or what has a `to` of its own, on this process's device; anything else as it is."""
-        return value.to(self.device) if hasattr(value, "to") else value
 
     def without_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager:
         """While open and enabled, gradients gather in this process and are not shared yet."""

@@ -144,25 +144,17 @@ class Learner(nn.Module):
 
 @dataclass
 class Run:
-    """Where a training stands.
+    """Where a training stands."""
 
-    Attributes:
-        network: As the optimizer has left it.
-        learner: The network with its loss, as `context` has set it up.
-        average: Name → averaged tensor.
-        history: What was measured on the way, oldest first.
-        seconds: Time that the steps took on the device (`DistributedContext.clock`), without measuring and saving.
-    """
-
-    network: nn.Module
+    network: nn.Module  # as the optimizer has left it
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    learner: nn.Module
+    learner: nn.Module  # the network with its loss, as `context` has set it up
     context: DistributedContext
-    average: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)  # by name
     step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)  # what was measured on the way, oldest first
+    seconds: float = 0.0  # that the steps took on the device (`context.clock`), without measuring and saving
 
     @classmethod
     def start(
@@ -186,11 +178,8 @@ class Run:
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
-        Args:
-            identity: From `run_identity`; a checkpoint of another run is not resumed.
-            measure: What enters the history, from the losses of the steps since it was last asked.
-            measure_every: Steps between measurements; the last step is measured too.
-            on_progress: Called with a line of text and the part that is done, by the first process.
+        `identity` is from `run_identity`. `measure` makes what enters the history every `measure_every` steps, and
+        after the last, from the losses of the steps since the last measurement.
 
         Raises:
             CheckpointError: The checkpoint is damaged, or of a run with another configuration.
@@ -222,12 +211,12 @@ class Run:
         """
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
+        losses, device = [], self.context.device
         for number, part in enumerate(parts):
             torch.manual_seed(part_seed(seed, self.step, self.context.first_part + number))
             with self.context.without_sync(self.learner, number + 1 < len(parts)):
-                with self.schedule.autocast(self.context.device):
-                    loss = self.learner(*map(self.context.to_device, part))
+                with self.schedule.autocast(device):
+                    loss = self.learner(*(value.to(device) if hasattr(value, "to") else value for value in part))
                 self.context.backward(loss / len(parts))
             losses.append(loss.detach())
         for group in self.optimizer.param_groups:
@@ -283,9 +272,7 @@ class Run:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, as `Run.save` writes it; CheckpointError where it is damaged, and stays where it
-    is.
-    """
+    """The content of a checkpoint, as `Run.save` writes it; CheckpointError where it is damaged."""
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:

@@ -49,11 +49,8 @@ _SMALLEST_PART = 16
 class CropSamples:
     """Crops that are sampled from the reference sequence's own grid, axes nearest to L, P, S.
 
-    Attributes:
-        image: (C, D, H, W), each channel normalized over its whole field of view.
-        labels: Probability of each structure that is learned (K, D, H, W); None for pretraining and classification.
-        middle: Continuous index (z, y, x) on the network's grid that the crop lies around; None for the image's middle.
-        category: Number of the class, of a classification.
+    Image (C, D, H, W), each channel normalized over its whole field of view, and the probability of each structure that
+    is learned (K, D, H, W); None for pretraining and classification.
     """
 
     id: str
@@ -61,8 +58,8 @@ class CropSamples:
     labels: Tensor | None = field(repr=False)
     geometry: Geometry
     spec: PreprocessSpec
-    middle: Triple | None = None
-    category: int | None = None
+    middle: Triple | None = None  # index (z, y, x) on the network's grid that the crop lies around; None: the center
+    category: int | None = None  # number of the class, of a classification
 
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         image, target = self.view(generator, how)
@@ -108,13 +105,11 @@ def crop_samples(
     center: Volume | None = None,
     category: int | None = None,
 ) -> CropSamples:
-    """Bring a case and its labels onto one grid.
+    """Bring a case and its labels onto one grid; a sequence that it lacks is a channel of zeros.
 
     Args:
-        case: A sequence that it lacks is a channel of zeros.
         masks: Mask or probability of each structure that is learned, on any grid.
-        center: Mask of the prostate that the crop lies around, as at prediction where it is known; by default the crop
-            is the image's middle.
+        center: Mask of the prostate that the crop lies around, as at prediction where it is known.
         category: Number of the class, of a classification.
 
     Raises:
@@ -150,11 +145,8 @@ def crop_samples(
 def _part_and_grid(knots: Tensor, patch: IntTriple, shape: IntTriple) -> tuple[tuple[slice, ...], Tensor]:
     """The part (z, y, x) of a volume that a view reaches, and where each of the view's voxels lies in it.
 
-    Args:
-        knots: Continuous indices (3, d, h, w) in (x, y, z) at the view's knots.
-
-    Returns:
-        Slices, and positions (3, D, H, W) in (x, y, z): -1..1 from the first edge of the part to its last.
+    From continuous indices (3, d, h, w) in (x, y, z) at the view's knots to positions (3, D, H, W) in (x, y, z): -1..1
+    from the first edge of the part to its last.
     """
     slices = []
     for axis, size in enumerate(shape[::-1]):
@@ -199,29 +191,18 @@ def _interpolate(volumes: Tensor, grid: Tensor, outside: str) -> Tensor:
 
 @dataclass(frozen=True)
 class GridSamples:
-    """A case on the network's grid, as it is prepared for prediction.
-
-    Attributes:
-        images: (C, D, H, W), normalized as for prediction, half precision.
-        maps: (K, D, H, W), the truth, half precision.
-        starts: First voxels (z, y, x) of the windows that prediction takes.
-        category: Number of the class, of a classification.
-        phase_axis: Index axis of the phase encoding.
-        is_signed: Whether the first map changes its sign in the mirror, as a displacement to the left does.
-        keeps_intensity: Whether the truth depends on the images' intensities, which then are not varied.
-        fresh: Where each sample makes the case again; its maps are not used then.
-    """
+    """A case on the network's grid, as it is prepared for prediction, in half precision."""
 
     id: str
-    images: Tensor = field(repr=False)
-    maps: Tensor = field(repr=False)
-    starts: tuple[IntTriple, ...]
+    images: Tensor = field(repr=False)  # (C, D, H, W), normalized
+    maps: Tensor = field(repr=False)  # (K, D, H, W), the truth
+    starts: tuple[IntTriple, ...]  # first voxels (z, y, x) of the windows that prediction takes
     spec: ModelSpec
-    category: int | None = None
-    phase_axis: int = 0
-    is_signed: bool = False
-    keeps_intensity: bool = False
-    fresh: OnTheFly | None = field(default=None, repr=False)
+    category: int | None = None  # number of the class, of a classification
+    phase_axis: int = 0  # index axis of the phase encoding
+    is_signed: bool = False  # whether the first map changes its sign in the mirror, as a displacement to the left does
+    keeps_intensity: bool = False  # whether the truth depends on the images' intensities, which then are not varied
+    fresh: OnTheFly | None = field(default=None, repr=False)  # makes the case again each time; no maps are used then
 
     def mirrored(self, images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Images (..., W) and maps (K, ..., W) with left and right exchanged."""
@@ -231,12 +212,9 @@ class GridSamples:
 
 @dataclass(frozen=True)
 class WindowSamples(GridSamples):
-    """Windows, as image-to-image networks see them at prediction.
+    """Windows, as image-to-image networks see them at prediction."""
 
-    `near` is the first voxel of a window around the prostate, which a part of the samples shows; None shows all alike.
-    """
-
-    near: IntTriple | None = None
+    near: IntTriple | None = None  # first voxel of a window around the prostate, which a part of the samples shows
 
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         """One of prediction's windows, shifted, mirrored, and as another scanner would show it."""
@@ -339,9 +317,8 @@ def slice_samples(
 
     Args:
         gland: Mask of the prostate, any grid, by which the input is normalized and centered as at prediction; its
-            slices are shown more often than the others.
-        classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it; slices
-            that show any are shown more often then.
+            slices, or those that show any class, are shown more often than the others.
+        classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it.
 
     Raises:
         DatasetError: A class is none of the network's.
