@@ -255,11 +255,10 @@ def write_bundle(
         weights: State dict of the network: tensors (on any device) or arrays by name.
         card: The model card, instead of the one made from the metadata.
         half: Store floating-point weights as fp16; both runtimes compute in fp32 all the same.
-        overwrite: Replace what is in the folder.
 
     Raises:
         BundleError: The name or the specification cannot be, or a weight is not finite.
-        OutputError: The folder is taken or cannot be written.
+        OutputError: The folder is taken (without `overwrite`) or cannot be written.
     """
     from safetensors.numpy import save_file
 

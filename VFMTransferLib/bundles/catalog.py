@@ -147,14 +147,13 @@ def remove_bundle(name: str) -> Path:
 
 
 def _bundle_folders() -> list[Path]:
-    roots = [folder for folder in (shipped_folder(), user_folder()) if folder is not None]
-    folders = {folder.resolve(): folder for root in roots for folder in _subfolders(root)}
+    folders = {folder.resolve(): folder for root in (shipped_folder(), user_folder()) for folder in _subfolders(root)}
     return list(folders.values())
 
 
-def _subfolders(root: Path) -> list[Path]:
+def _subfolders(root: Path | None) -> list[Path]:
     """Folders in `root` that hold a bundle; those being written begin with a dot."""
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         return []
     return sorted(f for f in root.iterdir() if not f.name.startswith(".") and (f / METADATA).is_file())
 

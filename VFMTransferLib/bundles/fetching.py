@@ -186,20 +186,17 @@ def fetch_bundle(
 ) -> Bundle:
     """Fetch a bundle's zip or a checkpoint, and import it; the proxies of the environment are honored.
 
-    A fetch that breaks off goes on where it stopped at the next call.
+    A fetch that breaks off goes on where it stopped at the next call. Further arguments and errors as of
+    `import_files`.
 
     Args:
         sha256: Checksum that its publisher states, 64 hex digits.
-        folder, name, sequence, export, overwrite: As for `importing.import_files`.
         accept_license: Receives the license's text before anything is used; False stops.
         on_progress: Receives a stage (`download`, `import`) and its fraction, 0..1.
         allow_loopback: Let http:// reach this machine itself, for tests.
 
     Raises:
         DownloadError: It could not be fetched whole, is not what the checksum states, or the license was refused.
-        BundleError: It is a bundle, but a broken one.
-        CheckpointError: It is no bundle and no known checkpoint.
-        OutputError: The folder is taken or cannot be written.
     """
     report = on_progress or (lambda stage, fraction: None)
     source = Source(url, sha256.strip().lower(), allow_loopback)

@@ -49,21 +49,19 @@ def import_files(
     """Make a bundle of files, whole or not at all.
 
     Args:
-        files: One checkpoint as its authors released it; ProViCNet's three and its fusion file together; or one
-            bundle, as a folder or a zip.
+        files: One checkpoint as its authors released it; ProViCNet's three and its fusion file together; or one bundle,
+            as a folder or a zip.
         folder: By default a folder of the bundle's name among the user's bundles.
         sequence: Of a ProViCNet file, where its name does not state it.
         name: By default the folder's, else the network's (or the given bundle's own).
-        keep_fusion_streams: Keep the fusion file's own first blocks, which upstream overwrites with those of the
-            three networks' heads.
+        keep_fusion_streams: Keep the fusion file's own first blocks, which upstream overwrites with those of the three
+            networks' heads.
         export: Add the ONNX graph.
         overwrite: Replace the folder, if it holds a bundle.
 
     Raises:
-        CheckpointError: A file holds no known network, holds what must not be loaded, or the files do not belong
-            together.
-        BundleError: A bundle is damaged, or its metadata are wrong.
-        OutputError: The folder is taken or cannot be written.
+        CheckpointError: A file holds no known network or what must not be loaded, or the files do not belong together.
+        BundleError, OutputError: A bundle is damaged; the folder is taken or cannot be written.
         RuntimeUnavailableError: PyTorch, which reads the authors' files, is not installed.
     """
     paths = [Path(file).expanduser() for file in files]

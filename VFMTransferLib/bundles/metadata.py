@@ -40,11 +40,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
-    """The `ModelSpec` of what `spec_to_json` gave; `where` is the path of keys that led here, for messages.
-
-    Raises:
-        BundleError: A key is missing, unknown, of the wrong type, or has a value that cannot be; the message names it.
-    """
+    """The `ModelSpec` of what `spec_to_json` gave; BundleError names the key (`where` leads to it) that cannot be."""
     try:
         if isinstance(document, dict) and "encoder" in document:
             key = f"{where}.encoder"

@@ -38,9 +38,7 @@ _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 def export_onnx(bundle: Bundle) -> Bundle:
     """Add the ONNX graph to a bundle, after checking that it gives what PyTorch gives.
 
-    Raises:
-        BundleError: The graph differs from the network, or does not take every weight from the file.
-        OutputError: The graph cannot be written.
+    BundleError where it differs from the network, or does not take every weight from the file.
     """
     network = load_network(bundle)
     model = _traced(network, bundle.spec)

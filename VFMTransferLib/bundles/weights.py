@@ -34,9 +34,7 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
 
 
 def bundle_encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
-    """The encoders' tensors of a bundle, float32, by their own names, see `encoders.weights`; errors as of
-    `load_network`.
-    """
+    """The encoders' tensors of a bundle, float32, by their own names; errors as of `load_network`."""
     verify(bundle)
     return encoder_weights(read_weights(bundle.weights_path), bundle.spec)
 

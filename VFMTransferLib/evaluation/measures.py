@@ -31,12 +31,11 @@ class Between(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """How a measure is shown. `unit` is empty where it has none or takes the image's; `higher_is_better` is against a
-    reference, None where there is no direction."""
+    """How a measure is shown."""
 
     title: str
-    unit: str = ""
-    higher_is_better: bool | None = None
+    unit: str = ""  # empty where it has none or takes the image's
+    higher_is_better: bool | None = None  # against a reference; None where there is no direction
     decimals: int = 3
     definition: str = ""
 

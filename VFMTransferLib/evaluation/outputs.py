@@ -22,7 +22,10 @@ from .measures import Between, Disagreement, Measure, measure
 Reference = Volume | Mapping[str, Volume] | str
 WHOLE, GLAND = "", "gland"
 CONSTANT = "the image is constant"
+BACKGROUND = 0
+MAX_DISAGREEMENTS = 25
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
+_NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,7 @@ def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
 def reference_images(
     case: Case, result: Result, reference: Reference | None
 ) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    """Output → its reference as the caller or the case gives it, and what had to be decided; ValueError where it is
-    none.
-    """
+    """Output → its reference as the caller or the case gives it, and what had to be decided."""
     first = next(iter(result.images))
     if isinstance(reference, Volume):
         return {first: reference}, ()
@@ -139,11 +140,6 @@ def slice_of_greatest_difference(a: np.ndarray, b: np.ndarray, gland: np.ndarray
     difference = np.abs(a.astype(np.float64) - b)
     per_slice = (difference[middle] if gland is None else difference * gland).sum(axis=(1, 2))
     return int(per_slice.argmax()) if per_slice.any() else len(a) // 2
-
-
-BACKGROUND = 0
-MAX_DISAGREEMENTS = 25
-_NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
 
 @dataclass(frozen=True)

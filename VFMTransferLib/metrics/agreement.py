@@ -86,10 +86,8 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float, mask: np.ndarray | Non
     In plane, since slices of prostate MRI are several times thicker than their pixels. Gaussian window of standard
     deviation 1.5 px and radius 5 px, population covariance, K1 = 0.01, K2 = 0.03: scikit-image's
     `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. As there, 5 px at the in-plane border
-    are left out of the mean; the window may look outside the mask. `nan` where the mask, less the border, is empty.
-
-    Raises:
-        ValueError: A slice is smaller than the window (11x11 px).
+    are left out of the mean; the window may look outside the mask. `nan` where the mask, less the border, is empty;
+    ValueError where a slice is smaller than the window (11x11 px).
     """
     _require_positive(data_range)
     _require_same_shape(a, b)

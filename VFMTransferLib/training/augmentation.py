@@ -67,10 +67,7 @@ def happens(generator: Generator, probability: float) -> bool:
 
 
 def random_affine(generator: Generator, how: Augmentation) -> tuple[Tensor, Tensor]:
-    """A random rotation, scale, mirroring and shift: matrix (3, 3) and shift (3,) in millimeters, axes (x, y, z).
-
-    They lead from a view's offset from its center to the case's offset from the center of its crop.
-    """
+    """A random rotation, scale, mirroring and shift: matrix (3, 3) and shift (3,) in millimeters, axes (x, y, z)."""
     rotation = torch.eye(3)
     for axis, largest in enumerate(how.rotation_deg):
         angle = math.radians(float(uniform(generator, -largest, largest)))

@@ -80,11 +80,10 @@ def phantom_studies(
     spacing_mm: Triple = PHANTOM_SPACING_MM,
     on_progress: OnProgress | None = None,
 ) -> StudySet:
-    """`count` phantoms of consecutive seeds, of which the last `validation` ones validate; `spacing_mm` is of their
-    T2w.
+    """`count` phantoms of consecutive seeds, of which the last `validation` ones validate.
 
     Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot detect the
-    axis.
+    axis. `spacing_mm` is of their T2w.
     """
     if not 0 < validation < count:
         raise DatasetError(f"Some of the phantoms must train and some validate, got {validation} of {count}.")
@@ -109,25 +108,19 @@ def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: 
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The images of all cases on disk, DICOM or image files, for pretraining without labels; errors as of
-    `folder_studies`.
-    """
+    """The images of all cases on disk, DICOM or image files, for pretraining without labels."""
     return [replace(read_case(path), id=path.name, gland=None) for _, path in _distinct_folders(folder)]
 
 
 def folder_studies(
     folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0
 ) -> StudySet:
-    """Cases on disk with what is true of them; see the module.
+    """Cases on disk with what is true of them; see the module. DatasetError where the folder lacks cases or a label.
 
     Args:
         gland: File stem of the masks of the prostate.
         validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
         seed: Of the draw, and of the fields that distort scans.
-
-    Raises:
-        DatasetError: The folder lacks cases or a label.
-        ImageError: A file cannot be read.
     """
     folders = _distinct_folders(folder, 2)
     column = find_task(task).label_column
@@ -181,18 +174,16 @@ def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]
 def read_labeled(
     path: Path, task: str, names: MaskNames = DEFAULT_NAMES, *, category: str | None = None, seed: int = 0
 ) -> LabeledCase:
-    """One case on disk with what is true of it.
+    """One case on disk with what is true of it; `names` are the file stems of its masks.
 
     Args:
-        names: File stems of its masks.
         category: Its class, of a classification; where nobody gave one, the mask of its lesions shows whether there is
             clinically significant cancer, which is enough to measure by, though not to train.
         seed: Of the field that distorts a scan.
 
     Raises:
-        DatasetError: A label is missing.
-        ImageError: A file cannot be read.
-        MissingSequenceError: The case lacks a sequence.
+        DatasetError, ImageError, MissingSequenceError: A label is missing, a file cannot be read, a sequence is
+            missing.
     """
     reader = find_task(task)
     case = read_case(path, sequences=reader.truth_sequences or reader.sequences)

@@ -51,22 +51,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """What is remembered of a case; its voxels are not.
-
-    Attributes:
-        split: Folder of the split it lies in; empty without splits.
-        labels: File stem of each mask → its values.
-        prints: Sequence → checksum of its voxels.
-        pictures: Sequence → vector of `_SMALL`³ voxels with mean 0 and length 1, for near duplicates.
-    """
+    """What is remembered of a case; its voxels are not."""
 
     name: str
-    split: str
+    split: str  # folder of the split it lies in; empty without splits
     sequences: tuple[Sequence, ...]
     spacing_mm: dict[Sequence, tuple[float, float, float]]
-    labels: dict[str, tuple[int, ...]]
-    prints: dict[Sequence, str] = field(repr=False)
-    pictures: dict[Sequence, np.ndarray] = field(repr=False)
+    labels: dict[str, tuple[int, ...]]  # file stem of each mask → its values
+    prints: dict[Sequence, str] = field(repr=False)  # checksums of the voxels
+    pictures: dict[Sequence, np.ndarray] = field(repr=False)  # `_SMALL`³ voxels with mean 0 and length 1
 
 
 @dataclass(frozen=True)
@@ -82,11 +75,7 @@ class DataReport:
 def check_data(
     folder: Path, task: str, on_progress: Callable[[str, float], None] = lambda stage, fraction: None
 ) -> DataReport:
-    """Read every case of a folder, laid out as for `training.cases`, that is meant for a task; nothing is changed.
-
-    Raises:
-        DatasetError: The folder is missing or holds no folders.
-    """
+    """Read every case of a folder, laid out as for `training.cases`, that is meant for a task; nothing is changed."""
     found = case_folders(folder)
     if not found:
         raise DatasetError(f"Folder '{folder.name}' must hold a folder for each case, but holds none.")

@@ -102,12 +102,8 @@ class DistributedContext:
 def join_processes(devices: int = 1, accelerator: str | None = None, accumulation: int = 1) -> DistributedContext:
     """This process's share; starts the other processes, each of which runs this command up to here.
 
-    Args:
-        devices: Processes, each on a device of its own; on CPUs all share the machine.
-        accelerator: Of `ACCELERATORS`; None is the CPU, and one device is then used without Fabric.
-
-    Raises:
-        RuntimeUnavailableError: The machine has no such devices.
+    One process a device, on CPUs all on one machine. `accelerator` is of `ACCELERATORS`; None is the CPU, and one
+    device is then used without Fabric. RuntimeUnavailableError where the machine has no such devices.
     """
     kind = training_device(devices, accelerator)
     if devices == 1 and accelerator is None:

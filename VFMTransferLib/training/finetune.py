@@ -80,13 +80,10 @@ class ValidationCases:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Everything that decides what fine-tuning yields, but for the cases and the initialization.
-
-    Of the split, cases that do not train choose nothing.
-    """
+    """Everything that decides what fine-tuning yields, but for the cases and the initialization."""
 
     model: ModelSpec
-    split: Split
+    split: Split  # cases that do not train choose nothing
     schedule: Schedule
     augmentation: Augmentation
     seed: int  # of head, order and samples

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,13 @@ _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")  
 
 @dataclass(frozen=True)
 class RecipePretraining:
-    """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms.
+    """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms."""
 
-    `pretext` is one of images alone; `settings` are those of its own settings that differ from the defaults.
-    """
-
-    pretext: str
+    pretext: str  # one of images alone
     schedule: Schedule
     augmentation: Augmentation
     phantom_share: float = 0.0
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, float] = field(default_factory=dict)  # of the pretext task, that differ from its defaults
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,11 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class References:
-    """Further masks of the prostate on which the finished networks are measured; they choose and train nothing.
-
-    `masks` are file stems, of which a case may lack some; `notes` are for the model card.
-    """
+    """Further masks of the prostate on which the finished networks are measured; they choose and train nothing."""
 
     cases: tuple[str, ...]
-    masks: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    masks: tuple[str, ...]  # file stems; a case may lack some
+    notes: tuple[str, ...] = ()  # for the model card
 
 
 @dataclass(frozen=True)
@@ -167,30 +162,27 @@ class Recipe:
 
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
-        sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]
-        sections += ["## Training", self._training(bundle), self.attribution, "## Measured"]
-        for part, found in bundle.metrics.items():
-            sections += [f"**{part[0].upper()}{part[1:]}**", *self._measured(found)]
-        notes = self.references.notes if self.references else ()
-        sections += [*notes, "## Limits", "\n".join(f"- {limit}" for limit in self.limits)]
-        return "\n\n".join(sections) + "\n"
-
-    def _training(self, bundle: Bundle) -> str:
-        start = bundle.training["start"]
+        start, soft = bundle.training["start"], self.soft_labels
         source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
-        soft = self.soft_labels
         softening = (
             f"Each label is the mean of that mask and the prediction of a network that was trained without the case "
             f"({soft.folds} folds), unless these two agree to a Dice below {soft.min_agreement:g}. "
             if soft
             else ""
         )
-        return (
+        training = (
             f"From {source}; {bundle.training['data']}. {softening}{self.steps} steps, seed {self.seed}, "
             f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that chose "
             f"nothing, but are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
             "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
         )
+        sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]
+        sections += ["## Training", training, self.attribution, "## Measured"]
+        for part, found in bundle.metrics.items():
+            sections += [f"**{part[0].upper()}{part[1:]}**", *self._measured(found)]
+        notes = self.references.notes if self.references else ()
+        sections += [*notes, "## Limits", "\n".join(f"- {limit}" for limit in self.limits)]
+        return "\n\n".join(sections) + "\n"
 
     def _measured(self, found: Mapping[str, Any]) -> list[str]:
         """Table of cases and their mean, each value before that of the naive baseline, and notes on it."""
@@ -218,11 +210,7 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe, strictly; of format 1, which the first pair had, too.
-
-    Raises:
-        DatasetError: The file is missing, no JSON, or a key or value is wrong; the message names it.
-    """
+    """Read a recipe, strictly; also of format 1. DatasetError names the key or value that is wrong."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -302,9 +290,7 @@ def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
 def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> Path:
     """Pretrain the recipe's encoder on its training cases in `data`, without their labels; the file of its weights.
 
-    Raises:
-        DatasetError: The recipe has no pretraining, or a case is missing.
-        CheckpointError: `work` holds a checkpoint of another recipe.
+    DatasetError where the recipe has no pretraining, or a case is missing; CheckpointError as of `pretrain`.
     """
     how = recipe.pretraining
     if how is None:
@@ -330,20 +316,13 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
 
 @dataclass(frozen=True)
 class RecipeData:
-    """The cases of a recipe."""
-
     dataset: StudySet
     shown: tuple[LabeledCase, ...]  # phantoms between real training cases; none where phantoms alone train
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
 
 def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> RecipeData:
-    """Read the real cases in `data` and make the phantoms, each once, in `work`.
-
-    Raises:
-        DatasetError: A case or a label is missing.
-        ImageError: A file cannot be read.
-    """
+    """Read the real cases in `data` and make the phantoms, each once, in `work`; errors as of `read_labeled`."""
     named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
     _require_folders(data, named)
     real = {
@@ -356,7 +335,14 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress 
     shown = tuple(made[0]) if recipe.split.train else ()
     split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
     phantoms = {study.case.id: study for studies in made for study in studies}
-    return RecipeData(StudySet(split, {**real, **phantoms}), shown, _reference_cases(recipe, data))
+    references: dict[str, list[LabeledCase]] = {}  # cases that train apart from unseen ones
+    if recipe.references is not None:
+        _require_folders(data, recipe.references.cases)
+        for mask, name in product(recipe.references.masks, recipe.references.cases):
+            if read_label_map(data / name, mask) is not None:
+                part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
+                references.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
+    return RecipeData(StudySet(split, {**real, **phantoms}), shown, references)
 
 
 def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Phantom]:
@@ -371,20 +357,6 @@ def _require_folders(data: Path, names: Sequence[str]) -> None:
         raise DatasetError(f"The folder must hold all cases of the recipe, but lacks {', '.join(lacking)}. Add them.")
 
 
-def _reference_cases(recipe: Recipe, data: Path) -> dict[str, list[LabeledCase]]:
-    """The cases that have each further mask, those that train apart from unseen ones."""
-    if recipe.references is None:
-        return {}
-    _require_folders(data, recipe.references.cases)
-    found: dict[str, list[LabeledCase]] = {}
-    for mask in recipe.references.masks:
-        for name in recipe.references.cases:
-            if read_label_map(data / name, mask) is not None:
-                part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
-                found.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
-    return found
-
-
 def train_arm(
     recipe: Recipe,
     data: RecipeData,
@@ -393,13 +365,9 @@ def train_arm(
     init: Initialization | None,
     on_progress: OnProgress | None = None,
 ) -> Bundle:
-    """Train one arm, or go on where it was stopped, and write its bundle.
+    """Train one arm, or go on where it was stopped, and write its bundle; errors as of `finetune`.
 
     `work` is the folder of bundles and checkpoints; both arms share the soft labels in it.
-
-    Raises:
-        CheckpointError: The initialization has another encoder, or `work` holds a checkpoint of another recipe.
-        ValueError: The arm and the initialization do not belong together.
     """
     if (arm is Arm.PRETRAINED) != (init is not None):
         raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
@@ -409,9 +377,9 @@ def train_arm(
     if recipe.soft_labels is not None:
         training = soften_labels(recipe.soft_labels, config, data, work / "crossfit", on_progress)
     run = finetune(config, training, checkpoint_folder(folder), init=init, phantoms=data.shown, on_progress=on_progress)
-    phantoms = f"{recipe.phantoms.train.count} phantoms"
-    real = ", ".join(recipe.split.train)
-    line = f"{real}; {phantoms} in {recipe.phantom_share:.0%} of the steps" if real else phantoms
+    line = f"{recipe.phantoms.train.count} phantoms"
+    if recipe.split.train:
+        line = f"{', '.join(recipe.split.train)}; {line} in {recipe.phantom_share:.0%} of the steps"
     return write_arm(
         config,
         run,
@@ -460,12 +428,8 @@ def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
     if mask is None:
         raise DatasetError(f"Case '{case.case.id}' must have a mask of the prostate for soft labels, but has none.")
     structures = list(result.probabilities.values())
-    predicted = (
-        structures[0]
-        .with_array(np.sum([volume.array for volume in structures], axis=0))
-        .resample_to(mask.geometry)
-        .array
-    )
+    whole = structures[0].with_array(np.sum([volume.array for volume in structures], axis=0))
+    predicted = whole.resample_to(mask.geometry).array
     if dice(predicted > _HALF, mask.array > _HALF) < how.min_agreement:
         return case
     soft = (1 - how.weight) * mask.array.astype(np.float32) + how.weight * predicted

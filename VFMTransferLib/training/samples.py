@@ -84,7 +84,11 @@ class CropSamples:
         knots = (random_knots(spec.patch, spec.spacing_mm, generator, how) + center) / spacing
         part, grid = _part_and_grid(knots, spec.patch, shape)
         window = random_field_of_view(generator, how)
-        inside = _inside(grid, part, window, shape)
+        inside = torch.ones(spec.patch, dtype=torch.bool)  # which voxels lie in the window of the field of view
+        for axis, (size, taken) in enumerate(zip(shape[::-1], part[::-1], strict=True)):
+            length = taken.stop - taken.start
+            first, last = (2 * (float(edge) * size - taken.start) / length - 1 for edge in window[axis])
+            inside &= (grid[axis] >= first) & (grid[axis] <= last)
         image = torch.zeros(len(spec.sequences), *spec.patch)
         for channel, sequence in enumerate(spec.sequences):
             if sequence is not None:
@@ -156,16 +160,6 @@ def _part_and_grid(knots: Tensor, patch: IntTriple, shape: IntTriple) -> tuple[t
     first = torch.tensor([float(s.start) for s in slices])[:, None, None, None]
     length = torch.tensor([float(s.stop - s.start) for s in slices])[:, None, None, None]
     return tuple(slices[::-1]), between_knots((2 * (knots - first) + 1) / length - 1, patch)
-
-
-def _inside(grid: Tensor, part: tuple[slice, ...], window: Tensor, shape: IntTriple) -> Tensor:
-    """Which voxels (D, H, W) of a view lie in a window, given as parts of each axis, of the field of view."""
-    inside = torch.ones(grid.shape[1:], dtype=torch.bool)
-    for axis, (size, taken) in enumerate(zip(shape[::-1], part[::-1], strict=True)):
-        length = taken.stop - taken.start
-        first, last = (2 * (float(edge) * size - taken.start) / length - 1 for edge in window[axis])
-        inside &= (grid[axis] >= first) & (grid[axis] <= last)
-    return inside
 
 
 def _normalized_within(view: Tensor, image: Tensor, window: Tensor) -> Tensor:
@@ -319,10 +313,6 @@ def slice_samples(
         gland: Mask of the prostate, any grid, by which the input is normalized and centered as at prediction; its
             slices, or those that show any class, are shown more often than the others.
         classes: Class of each voxel by its number in `spec.labels`, any grid, where the pretext task needs it.
-
-    Raises:
-        DatasetError: A class is none of the network's.
-        MissingSequenceError: The case lacks a sequence, or a gland mask that normalization needs.
     """
     if classes is not None and (found := int(classes.array.max())) >= len(spec.labels):
         raise DatasetError(f"Classes of case '{case.id}' must be below {len(spec.labels)}, but one is {found}.")
@@ -353,9 +343,8 @@ CaseSamples = CropSamples | WindowSamples | SliceSamples
 def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
     """The training samples of a case for a network.
 
-    Raises:
-        DatasetError: The case is of another task than the network, or lacks what the task needs.
-        MissingSequenceError: The case lacks a sequence, or a gland mask that normalization needs.
+    DatasetError where the case is of another task or lacks what its task needs, MissingSequenceError without a
+    sequence.
     """
     if labeled.task != spec.task:
         raise DatasetError(f"Case '{labeled.case.id}' must be for {spec.task}, but is for {labeled.task}.")
