@@ -167,9 +167,7 @@ def check_name(value: object) -> str:
 def verify(bundle: Bundle) -> None:
     """Check the files in `models/` against their checksums, before anything of them is used.
 
-    Raises:
-        BundleError: A file is missing, or one is there that the metadata do not list.
-        ChecksumError: A file differs from its checksum.
+    BundleError where a file is missing or is not listed, ChecksumError where one differs.
     """
     if bundle.onnx_path.exists() and ONNX not in bundle.sha256:
         raise BundleError(
@@ -249,16 +247,13 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle into `bundle.folder`, whole or not at all, and return it with the checksums of what was written.
 
-    `onnx_export.export_onnx` adds the ONNX graph afterwards.
+    `onnx_export.export_onnx` adds the ONNX graph afterwards. BundleError where name or specification cannot be, or a
+    weight is not finite; OutputError where the folder is taken (without `overwrite`) or cannot be written.
 
     Args:
         weights: State dict of the network: tensors (on any device) or arrays by name.
         card: The model card, instead of the one made from the metadata.
         half: Store floating-point weights as fp16; both runtimes compute in fp32 all the same.
-
-    Raises:
-        BundleError: The name or the specification cannot be, or a weight is not finite.
-        OutputError: The folder is taken (without `overwrite`) or cannot be written.
     """
     from safetensors.numpy import save_file
 

@@ -78,9 +78,8 @@ def as_bundle(bundle: Bundle | str | Path) -> Bundle:
 def find_bundle(name_or_path: str | Path) -> Bundle:
     """The bundle of a folder, or of a name in the catalog.
 
-    Raises:
-        BundleError: There is none, or it cannot be read; the message lists the names that there are.
-        AmbiguousInputError: Two bundles bear the name.
+    BundleError where there is none or it is broken, with the names that there are; AmbiguousInputError where it has
+    two.
     """
     path = Path(name_or_path).expanduser()
     if (path / METADATA).is_file() or (isinstance(name_or_path, Path) and path.is_dir()):

@@ -1,5 +1,4 @@
-"""A bundle's two configuration files, in MONAI's words: `metadata.json` and `inference.json`, both for MONAI's own
-tools.
+"""A bundle's `metadata.json` and `inference.json`, both for MONAI's own tools.
 
 What MONAI has no word for stands in the block `vfm_transfer`, the network's `ModelSpec` among it.
 """
@@ -80,6 +79,10 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
 
 def metadata_of(bundle: Bundle) -> dict[str, Any]:
     """The content of `configs/metadata.json`."""
+    spec = bundle.spec
+    channels = [str(name) for name in spec.labels] or [f"channel {i}" for i in range(spec.head.out_channels)]
+    shape = () if spec.head.is_vector else spec.preprocess.patch[1 if spec.is_slice_based else 0 :]
+    output = _tensor(channels, shape, type="image" if shape else "probabilities", format="coefficients")
     return {
         "schema": MONAI_SCHEMA,
         "version": bundle.version,
@@ -92,13 +95,13 @@ def metadata_of(bundle: Bundle) -> dict[str, Any]:
             **{name: _package_version(name) for name in ("onnxruntime", "SimpleITK")},
         },
         "name": bundle.title,
-        "task": task_title(bundle.spec),
+        "task": task_title(spec),
         "description": bundle.description,
         "authors": "The users and authors of VFM Transfer",
         "copyright": f"License of the weights: {bundle.license}",
         "intended_use": RESEARCH_USE,
-        "references": [bundle.spec.paper],
-        "network_data_format": {"inputs": _inputs(bundle.spec), "outputs": _outputs(bundle.spec)},
+        "references": [spec.paper],
+        "network_data_format": {"inputs": _inputs(spec), "outputs": {"pred": output}},
         "vfm_transfer": vfm_transfer_block(bundle),
     }
 
@@ -163,12 +166,6 @@ def _inputs(spec: ModelSpec) -> dict[str, Any]:
     }
     counts = _tensor(["slice index", "number of slices"], (), type="tuples", format="coefficients", is_patch_data=False)
     return {**images, "positions": {key: value for key, value in counts.items() if key != "modality"}}
-
-
-def _outputs(spec: ModelSpec) -> dict[str, Any]:
-    names = [str(name) for name in spec.labels] or [f"channel {i}" for i in range(spec.head.out_channels)]
-    shape = () if spec.head.is_vector else spec.preprocess.patch[1 if spec.is_slice_based else 0 :]
-    return {"pred": _tensor(names, shape, type="image" if shape else "probabilities", format="coefficients")}
 
 
 def _tensor(channels: list[str], shape: tuple[int, ...], **others: Any) -> dict[str, Any]:

@@ -15,9 +15,7 @@ from .catalog import as_bundle
 def load_network(bundle: Bundle | str | Path) -> nn.Module:
     """The network of a bundle (or its folder or name), in evaluation mode, float32, on the CPU.
 
-    Raises:
-        BundleError: The weights are missing, damaged, or not those of the network in the metadata.
-        ChecksumError: The weights differ from the bundle's checksum.
+    BundleError where its weights are damaged or not those of the metadata, ChecksumError where they were changed.
     """
     bundle = as_bundle(bundle)
     verify(bundle)

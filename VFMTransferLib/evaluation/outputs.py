@@ -38,10 +38,7 @@ class Placed:
 
 
 def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
-    """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images.
-
-    GeometryError where the reference does not meet the grid at all.
-    """
+    """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images."""
     if reference.geometry.equals(geometry):
         return Placed(reference, np.ones(geometry.shape, bool))
     ones = reference.with_array(np.ones(reference.array.shape, np.uint8))

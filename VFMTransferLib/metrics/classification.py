@@ -19,11 +19,10 @@ SMALLEST_PROBABILITY = 1e-6
 
 
 def auroc(scores: np.ndarray | Sequence[float], positives: np.ndarray | Sequence[bool]) -> np.ndarray:
-    """Area under the ROC curve along the last axis: how often a positive case scores above a negative one, ties half.
+    """Area under the ROC curve along the last axis of (..., cases), by the rank sum of Mann and Whitney, ties half.
 
-    By the rank sum of Mann and Whitney. As scikit-learn's `roc_auc_score`, but by hand, because a bootstrap takes the
-    areas of thousands of resamples at once. `scores` is (..., cases), `positives` broadcasts to it; `nan` where all
-    cases are of one kind.
+    As scikit-learn's `roc_auc_score`, but by hand, because a bootstrap takes the areas of thousands of resamples at
+    once. `nan` where all cases are of one kind.
     """
     from scipy import stats  # takes longer to import than listing bundles may wait
 
@@ -41,10 +40,9 @@ def log_loss(probability: float) -> float:
 
 
 def quadratic_weighted_kappa(truth: Sequence[int], found: Sequence[int], classes: int) -> float:
-    """Cohen's kappa with squared weights: 1 minus observed over expected squared disagreement.
+    """Cohen's kappa with squared weights; `nan` where truth and answers are all one class.
 
-    As scikit-learn's `cohen_kappa_score(weights="quadratic")`, which the base installation lacks. `nan` where truth and
-    answers are all one class, so that nothing could disagree.
+    As scikit-learn's `cohen_kappa_score(weights="quadratic")`, which the base installation lacks.
     """
     table = np.zeros((classes, classes))
     np.add.at(table, (np.asarray(truth, int), np.asarray(found, int)), 1)
@@ -70,12 +68,8 @@ def expected_calibration_error(probabilities: Sequence[float], happened: Sequenc
 def fit_calibration(logits: np.ndarray, possible: np.ndarray) -> Calibration:
     """The calibration under which what is known of cases is likeliest, with a penalty for leaving the network as it is.
 
-    Args:
-        logits: (N, C), of the network; logarithms of its probabilities serve as well.
-        possible: (N, C), True for the class that a case has, or for all that it may have.
-
-    Raises:
-        ValueError: There are no cases, or one can have no class.
+    From logits (or logarithms of probabilities) (N, C), and (N, C), True for the class that a case has, or for all that
+    it may have. ValueError where there are no cases, or one can have no class.
     """
     from scipy.optimize import minimize  # takes longer to import than a prediction may wait
 

@@ -90,8 +90,8 @@ def random_knots(
 ) -> Tensor:
     """Where a random view of voxels (D, H, W) and spacing (x, y, z) lies in the case, on a coarse grid of knots.
 
-    Returns millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z), linear between knots;
-    the first and last knot of an axis are the centers of the view's first and last voxel.
+    Millimeters from the center of the case's crop, (3, d, h, w), components (x, y, z), linear between knots; the first
+    and last knot of an axis are the centers of the view's first and last voxel.
     """
     matrix, shift = random_affine(generator, how)
     knots = [min(most, size) for most, size in zip(_KNOTS, patch, strict=True)]
@@ -123,11 +123,9 @@ def random_field_of_view(generator: Generator, how: Augmentation) -> Tensor:
 
 
 def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Augmentation) -> Tensor:
-    """Make a normalized image look as if another scanner had made it.
+    """Make a normalized image (D, H, W) look as if another scanner had made it, still about mean 0 and deviation 1.
 
-    Args:
-        image: (D, H, W), about mean 0 and deviation 1; so is the result, but for a change of level.
-        inside: (D, H, W), bool: where the scan has voxels; elsewhere the result is 0.
+    `inside` (D, H, W) states where the scan has voxels; elsewhere the result is 0.
     """
     mean, std = image.mean(), image.std() + 1e-6
     image = _random_resolution(image, generator, how)

@@ -1,8 +1,7 @@
 """Fine-tuning: one arm of one task, from cases with their truth to a bundle with what was measured.
 
 The arms differ in the encoders' initial weights and in nothing else: the head starts from the same seed, and each step
-shows both the same samples of the same cases at the same learning rate. A work folder keeps the checkpoint; started
-again with the same configuration, a training goes on where it was.
+shows both the same samples of the same cases at the same learning rate.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The one training loop, of pretraining and fine-tuning: schedule, optimizer, averaged weights, checkpoint and resume.
 
-A run may stop at any moment and goes on as if it had not: what is random in an epoch's order, in a sample or in a part
-of a batch comes from a stream of its own, named by the run's seed and a number, and checkpoints are replaced as a
-whole. What a network sees in a step does not depend on how the batch is distributed.
+A run may stop at any moment and goes on as if it had not: what is random comes from a stream of its own, named by the
+run's seed and a number, however a step's batch is distributed, and checkpoints are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -178,11 +177,9 @@ class Run:
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
-        `identity` is from `run_identity`. `measure` makes what enters the history every `measure_every` steps, and
-        after the last, from the losses of the steps since the last measurement.
-
-        Raises:
-            CheckpointError: The checkpoint is damaged, or of a run with another configuration.
+        `identity` is from `run_identity`; CheckpointError where the checkpoint is damaged, or of another. `measure`
+        makes what enters the history every `measure_every` steps, and after the last, from the losses of the steps
+        since the last time.
         """
         if path.exists():
             self.resume(path, identity)
@@ -258,8 +255,8 @@ class Run:
         document = read_checkpoint(path)
         if document["identity"] != identity:
             raise CheckpointError(
-                f"Checkpoint {_short_name(path)} must be of a run with this configuration, but is of another. "
-                "Choose another output folder, or remove it to start this training again."
+                f"Checkpoint {path.parent.name}/{path.name} must be of a run with this configuration, but is of "
+                "another. Choose another output folder, or remove it to start this training again."
             )
         try:
             self.network.load_state_dict(document["network"])
@@ -283,15 +280,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"Checkpoint {_short_name(path)} must be whole, but is damaged. Restore it from a copy, or remove it to start "
-        "this training again."
+    return CheckpointError(  # of the folders, those above the training's may bear a patient's name
+        f"Checkpoint {path.parent.name}/{path.name} must be whole, but is damaged. Restore it from a copy, or remove "
+        "it to start this training again."
     )
-
-
-def _short_name(path: Path) -> str:
-    """The file with its folder, which bears the training's name; folders above may bear a patient's."""
-    return f"{path.parent.name}/{path.name}"
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Pretraining: a pretext task learned from cases, to a bundle that fine-tuning starts from.
 
 The pretext task states what is learned (`encoders`); cases, random views, loop and bundle are the same for all of them.
-A work folder keeps the checkpoint; started again with the same configuration, a pretraining goes on where it was.
 """
 
 from __future__ import annotations
@@ -79,14 +78,10 @@ def pretrain(
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
-    """Learn a pretext task, or go on from the checkpoint in `folder`; arguments as of `finetune`.
+    """Learn a pretext task, or go on from the checkpoint in `folder`; arguments and errors as of `finetune`.
 
     A sequence that a case lacks is a channel of zeros, but not for networks of slices. A pretext task of tissues takes
     cases of lesion segmentation whose gland is known. `config.pretext.pretrained(run.average)` starts fine-tuning.
-
-    Raises:
-        DatasetError: There are no cases, one lacks a mask, or the batch cannot be distributed so.
-        CheckpointError: The folder holds a checkpoint of another configuration.
     """
     pretext = config.pretext
     found = list(cases)

@@ -1,8 +1,6 @@
 """A recipe: one JSON file from which both arms of a shipped pair can be made again, and the road from it to bundles.
 
-It states task, encoder, real cases and phantoms that train, and those that are only measured; optionally another
-network than the demonstration's, the pretraining on the same cases, and soft labels. Everything else is as in the study
-(`finetune_config`, `pretrain_config`).
+What it does not state is as in the study (`finetune_config`, `pretrain_config`).
 """
 
 from __future__ import annotations
