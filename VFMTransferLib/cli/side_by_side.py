@@ -16,8 +16,15 @@ from ..core.placement import within_roi
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
-from ..evaluation.comparison import CohortRow, compare_cohort
-from ..evaluation.comparison import Comparison, cohort_document, compare, comparison_document, save_cohort
+from ..evaluation.comparison import (
+    CohortRow,
+    Comparison,
+    cohort_document,
+    compare,
+    compare_cohort,
+    comparison_document,
+    save_cohort,
+)
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference
 from ..inference.predict import CasePredictor, PredictOptions, require_fit

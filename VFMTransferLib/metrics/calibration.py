@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become calibrated ones: divided by the temperature, plus the bias of their class (output channel).
+    """How logits become calibrated ones: divided by the temperature, plus the bias of their class.
 
-    `temperature` is above 1 where the network was too sure; `cases` is the number of validation cases of the fit.
+    Attributes:
+        temperature: Above 1 where the network was too sure.
+        bias: Of each class, in the order of the output's channels.
+        cases: On how many validation cases it was fitted.
     """
 
     temperature: float
