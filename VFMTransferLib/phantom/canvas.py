@@ -160,14 +160,7 @@ def rotation(*angles_deg: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Blob:
-    """A (super-)ellipsoid.
-
-    Attributes:
-        center: Middle, mm (x, y, z).
-        half: Half axes, mm, along its own (x, y, z).
-        turn_deg: Rotation about (x, y, z).
-        square: Whether it is boxy (fourth powers) rather than round.
-    """
+    """An ellipsoid, boxy (fourth powers) if `square`: middle, half axes along its own (x, y, z) in mm, and rotation."""
 
     center: Triple
     half: Triple

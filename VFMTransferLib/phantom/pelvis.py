@@ -54,13 +54,9 @@ _PAIRED: tuple[tuple[Shape, Layers], ...] = (
 
 @dataclass(frozen=True)
 class Habitus:
-    """How this body differs from the book's.
+    """How this body differs from the book: scale of the pelvis (x, y, z), fat between rectus muscle and skin, bladder.
 
-    Attributes:
-        scale: Against the book's pelvis, along (x, y, z).
-        fat_mm: Between rectus muscle and skin.
-        rectum_radius_mm: Outer, in its ampulla.
-        rectum_content: What fills it: `empty`, `gas`, `stool` or `gel`.
+    The rectum's radius is outer, in its ampulla; it holds `empty`, `gas`, `stool` or `gel`.
     """
 
     scale: Triple

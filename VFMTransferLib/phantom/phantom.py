@@ -32,7 +32,6 @@ from .scanner import (
     image_t2w,
     place_diffusion,
     place_t2w,
-    refined,
 )
 
 # Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
@@ -145,7 +144,7 @@ def make_phantom(
         protocol = draw_protocol(rng["diffusion"], noise, field_strength)
         protocol = protocol if phase_axis is None else replace(protocol, phase_axis=phase_axis)
         own = place_diffusion(grid, rng["diffusion"])
-        diffusion = image_diffusion(canvas.maps, refined(grid, factors), own, protocol, rng["diffusion"])
+        diffusion = image_diffusion(canvas.maps, grid.refined(factors[::-1]), own, protocol, rng["diffusion"])
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
     zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
@@ -171,7 +170,7 @@ def make_phantom(
         seed=seed,
         acquisition=record,
         diffusion=diffusion,
-        t2w_full_resolution=Volume(twin, refined(grid, (1, *factors[1:])), "t2w-full-resolution")
+        t2w_full_resolution=Volume(twin, grid.refined((*factors[:0:-1], 1)), "t2w-full-resolution")
         if full_resolution
         else None,
     )
@@ -284,9 +283,7 @@ class PhantomStore:
         return [read_phantom(self._path(seed)) for seed in wanted]
 
     def make_missing(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> None:
-        """Make and write those phantoms that are not on disk yet, in an order of each process's own, so that of many
-        processes few make the same.
-        """
+        """Make and write what is not on disk yet, in each process's own order, so that few phantoms are made twice."""
         missing = [seed for seed in seeds if not self._path(seed).is_file()]
         random.Random(os.getpid()).shuffle(missing)
         for done, seed in enumerate(missing):
@@ -325,7 +322,7 @@ def store_phantom(phantom: Phantom, path: Path) -> None:
 
 
 def read_phantom(path: Path) -> Phantom:
-    """Read a phantom that `store_phantom` wrote; DatasetError if the file is damaged."""
+    """The phantom that `store_phantom` wrote; DatasetError if the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             record = json.loads(stored["record"].tobytes())

@@ -7,7 +7,7 @@ together adds up, so that no signal is made or lost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -132,24 +132,10 @@ def place_t2w(
     slices = max(_MIN_SLICES, int(np.ceil((top - bottom) / spacing_mm[2])))
     middle = (rng.normal(0, 3), gland.center_mm[1] + rng.normal(0, 6), (top + bottom) / 2 + rng.normal(0, 1.5))
     direction = rotation(rng.normal(0, 8), rng.normal(0, 2), rng.normal(0, 2))
-    grid = _grid_around(rng.normal(0, 15, 3), (matrix, matrix, slices), spacing_mm, direction)
+    grid = Geometry.centered(rng.normal(0, 15, 3), (matrix, matrix, slices), spacing_mm, direction)
     factors = (max(1, round(spacing_mm[2] / _SLICE_POINT_MM)), in_plane, in_plane)
-    fine = refined(grid, factors)
+    fine = grid.refined(factors[::-1])
     return grid, Lattice(fine.shape, fine.spacing_mm[::-1], middle[::-1]), factors
-
-
-def _grid_around(center_mm: np.ndarray, size: IntTriple, spacing_mm: Triple, direction: np.ndarray) -> Geometry:
-    origin = center_mm - direction @ ((np.array(size) - 1) / 2 * spacing_mm)
-    return Geometry(size, spacing_mm, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
-
-
-def refined(grid: Geometry, factors: IntTriple) -> Geometry:
-    """The same field of view with each voxel cut into `factors` along (D, H, W)."""
-    cut = factors[::-1]
-    size = tuple(n * f for n, f in zip(grid.size, cut, strict=True))
-    spacing = tuple(s / f for s, f in zip(grid.spacing_mm, cut, strict=True))
-    origin = grid.to_world(tuple(-0.5 + 0.5 / f for f in cut))
-    return replace(grid, size=size, spacing_mm=spacing, origin_mm=tuple(origin.tolist()))  # type: ignore[arg-type]
 
 
 def image_t2w(
@@ -283,7 +269,7 @@ def place_diffusion(t2w: Geometry, rng: np.random.Generator) -> Geometry:
     """A grid over the middle of the T2w, tilted against it by a few degrees."""
     direction = np.reshape(t2w.direction, (3, 3)) @ rotation(rng.normal(0, 4), rng.normal(0, 1.5), rng.normal(0, 1.5))
     size = (round(_VIEW_MM[0] / _VOXEL_MM[0]), round(_VIEW_MM[1] / _VOXEL_MM[1]), t2w.size[2])
-    return _grid_around(t2w.center_mm + rng.normal(0, 2, 3), size, _VOXEL_MM, direction)
+    return Geometry.centered(t2w.center_mm + rng.normal(0, 2, 3), size, _VOXEL_MM, direction)
 
 
 def image_diffusion(
@@ -328,14 +314,8 @@ def _fit_adc(signals: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _sampled(array: np.ndarray, fine: Geometry, grid: Geometry) -> np.ndarray:
     """What a grid's voxels see of finer tissue: the mean over `_FINE` points along each of their axes."""
-    step = np.asarray(grid.spacing_mm) / _FINE
-    first = grid.to_world(tuple(-0.5 + 0.5 / _FINE for _ in range(3)))
-    size = [n * _FINE for n in grid.size]
     resample = sitk.ResampleImageFilter()
-    resample.SetSize(size)
-    resample.SetOutputSpacing(step.tolist())
-    resample.SetOutputOrigin(first.tolist())
-    resample.SetOutputDirection(grid.direction)
+    resample.SetReferenceImage(grid.refined((_FINE,) * 3).image())
     resample.SetUseNearestNeighborExtrapolator(True)
     resample.SetNumberOfThreads(1)
     image = resample.Execute(Volume(array, fine).to_sitk())

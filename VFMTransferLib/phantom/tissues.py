@@ -17,13 +17,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tissue:
-    """What the signal equations need of one tissue.
-
-    Attributes:
-        pd: Proton density relative to water, 0..1.
-        t2_ms: As a turbo spin echo sees it.
-        adc: 1e-6 mm²/s.
-        grain: Standard deviation of the logarithm of T2 over the tissue's fine texture.
+    """What the signal equations need of one tissue: proton density relative to water, T1, T2 as a turbo spin echo sees
+    it, ADC (1e-6 mm²/s), and the standard deviation of the logarithm of T2 over the tissue's fine texture.
     """
 
     pd: float

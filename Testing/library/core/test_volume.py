@@ -168,3 +168,17 @@ def test_inputs_stay_as_they_were(an_oblique_volume):
     an_oblique_volume.to_nearest_lps()
     an_oblique_volume.resample_to(Geometry((4, 3, 2)))
     np.testing.assert_array_equal(an_oblique_volume.array, before)
+
+
+def test_a_refined_grid_fills_the_same_box():
+    grid = Geometry((4, 5, 6), (1.0, 2.0, 3.0), (7.0, -8.0, 9.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    fine = grid.refined((1, 2, 3))
+    assert fine.size == (4, 10, 18)
+    np.testing.assert_allclose(fine.to_world((-0.5, -0.5, -0.5)), grid.to_world((-0.5, -0.5, -0.5)))
+    np.testing.assert_allclose(fine.to_world((3.5, 9.5, 17.5)), grid.to_world((3.5, 4.5, 5.5)))
+
+
+def test_a_centered_grid_has_its_middle_there():
+    grid = Geometry((4, 5, 6), (1.0, 2.0, 3.0), (7.0, -8.0, 9.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    again = Geometry.centered(grid.center_mm, grid.size, grid.spacing_mm, np.reshape(grid.direction, (3, 3)))
+    assert again.equals(grid)

@@ -31,7 +31,6 @@ from VFMTransferLib.phantom.scanner import (
     field_of_air_hz,
     image_diffusion,
     image_t2w,
-    refined,
 )
 from VFMTransferLib.tasks import TASKS
 
@@ -250,14 +249,6 @@ def test_the_full_resolution_twin_shows_the_same_field_of_view_with_twice_the_ma
     np.testing.assert_allclose(twin.geometry.center_mm, t2w.geometry.center_mm, atol=1e-6)
     means = twin.array.reshape(len(twin.array), 64, 2, 64, 2).mean(axis=(2, 4))
     assert np.corrcoef(means.ravel(), t2w.array.ravel())[0, 1] > 0.97
-
-
-def test_a_refined_grid_fills_the_same_box():
-    grid = Geometry((4, 5, 6), (1.0, 2.0, 3.0), (7.0, -8.0, 9.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-    fine = refined(grid, (3, 2, 1))
-    assert fine.size == (4, 10, 18)
-    np.testing.assert_allclose(fine.to_world((-0.5, -0.5, -0.5)), grid.to_world((-0.5, -0.5, -0.5)))
-    np.testing.assert_allclose(fine.to_world((3.5, 9.5, 17.5)), grid.to_world((3.5, 4.5, 5.5)))
 
 
 def test_random_fields_have_unit_deviation_and_are_smooth():

@@ -155,9 +155,7 @@ def _masks(gland: Volume, zones: Volume | None) -> dict[Label, Volume]:
 def _box(labeled: LabeledCase) -> Geometry:
     """A grid of fixed size around the middle of the T2w, along its axes."""
     seen = labeled.case[MRSequence.T2W].to_nearest_lps().geometry
-    direction = np.reshape(seen.direction, (3, 3))
-    corner = seen.center_mm - direction @ ((np.array(_SHAPE_SIZE) - 1) / 2 * np.array(_SHAPE_SPACING_MM))
-    return Geometry(_SHAPE_SIZE, _SHAPE_SPACING_MM, tuple(corner.tolist()), seen.direction)
+    return Geometry.centered(seen.center_mm, _SHAPE_SIZE, _SHAPE_SPACING_MM, np.reshape(seen.direction, (3, 3)))
 
 
 TASK = AnatomySegmentation()

@@ -13,7 +13,6 @@ from ...core.errors import DatasetError
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Geometry, IntTriple, Triple, Volume
 from ...phantom import truncate_k_space
-from ...phantom.scanner import refined
 from ..base import LabeledCase, cut_volume, slice_axis, square_around
 from ..image_to_image import ImageTask
 
@@ -89,7 +88,7 @@ def doubled_in_plane(geometry: Geometry) -> Geometry:
 
     Each old voxel is cut in four, so that its center lies between theirs, whichever way the axes run.
     """
-    return refined(geometry, _in_plane_factors(geometry)[::-1])
+    return geometry.refined(_in_plane_factors(geometry))
 
 
 def zero_filled(volume: Volume) -> Volume:
