@@ -61,11 +61,9 @@ _LIMIT = (
 
 @dataclass(frozen=True)
 class PretrainedCheckpoint:
-    """A pretraining that a fine-tuning could start from, as `vfm-transfer pretrain` writes it.
+    """A pretraining that a fine-tuning could start from, and cases such as it was trained on, where they are at hand.
 
-    Attributes:
-        cases: Cases such as it was trained on, of all sequences and with the gland, as cases of lesion segmentation;
-            empty where they are not at hand.
+    They are of all sequences and with the gland, as cases of lesion segmentation.
     """
 
     bundle: Bundle
@@ -74,12 +72,9 @@ class PretrainedCheckpoint:
 
 @dataclass(frozen=True)
 class CandidateEstimate:
-    """What a pretraining may be worth on a task.
+    """What a pretraining may be worth on a task; seen is the same encoder and task in the study, where it has them.
 
-    Attributes:
-        objective: How it was pretrained, as `mae`; empty where the bundle does not state it.
-        estimates: Estimator → value; `nan` where it has none.
-        seen: The same encoder and task in the study, where it has them.
+    The objective, as `mae`, is empty where the bundle does not state it; an estimator without a value has `nan`.
     """
 
     name: str
@@ -117,9 +112,7 @@ def find_checkpoints(
 ) -> list[PretrainedCheckpoint]:
     """The pretrainings of some names or folders; by default those that are installed, and the study's own.
 
-    Raises:
-        DatasetError: There is none.
-        BundleError: A name stands for no bundle.
+    DatasetError if there is none, BundleError if a name stands for no bundle.
     """
     bundles = [find_bundle(name) for name in names]
     if not bundles:  # those without a head that was trained: they name the pretext task of their pretraining

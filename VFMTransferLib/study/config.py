@@ -35,7 +35,6 @@ class Pretraining:
 
     @property
     def pretext(self) -> str:
-        """The pretext task by its present name."""
         return _OLD_NAMES.get(self.objective, self.objective)
 
 
@@ -111,7 +110,6 @@ class StudyConfig:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Names of the real cases of which pictures may be written."""
         return () if self.real is None else self.real.shown
 
     def real_of(self, task: str) -> tuple[str, ...]:
@@ -140,7 +138,6 @@ class RunKey:
 
     @property
     def columns(self) -> tuple[str, str, str, int]:
-        """The key's columns of the tables, in their order."""
         return self.encoder, self.task, self.arm, self.seed
 
     @property
@@ -182,11 +179,7 @@ def baseline_family(row: str, task: str) -> EncoderFamily | None:
 
 
 def resized(spec: ModelSpec, size: dict[str, Any]) -> ModelSpec:
-    """A network at another size.
-
-    Raises:
-        ConfigError: Its encoder has no such size.
-    """
+    """A network at another size; ConfigError if its encoder has none such."""
     try:
         return family_of(spec).resized(spec, size)
     except ValueError as error:
@@ -194,7 +187,6 @@ def resized(spec: ModelSpec, size: dict[str, Any]) -> ModelSpec:
 
 
 def pretraining(encoder: str) -> RunKey:
-    """The run of an encoder's pretraining."""
     return RunKey(encoder, "", PRETRAINING, 0)
 
 
@@ -220,11 +212,7 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
 
 
 def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> tuple[RunKey, ...]:
-    """The runs with a wanted value in each wanted column of `KEYS`, and what they need.
-
-    Raises:
-        ConfigError: No run is wanted.
-    """
+    """The runs with a wanted value in each wanted column, and what they need; ConfigError if there is none."""
     wanted = {key: set(values) for key, values in only.items()}
     selected = [run for run in runs if all(str(getattr(run, key)) in values for key, values in wanted.items())]
     if not selected:
@@ -238,11 +226,7 @@ def _with_needs(runs: Iterable[RunKey]) -> tuple[RunKey, ...]:
 
 
 def read_config(path: Path) -> StudyConfig:
-    """Read a study's configuration.
-
-    Raises:
-        ConfigError: The file is not there, is no YAML, or states what cannot be; the message names file and key.
-    """
+    """Read a study's configuration; ConfigError names file and key of what cannot be."""
     import yaml  # of the extra `study`
 
     try:

@@ -200,11 +200,8 @@ def explained_share(features: np.ndarray, target: np.ndarray, groups: np.ndarray
     """Share of a target's variance that a linear probe predicts in groups it was not fitted on; below 0 it misleads.
 
     Ridge regression: Hoerl and Kennard, Technometrics 12 (1970); its penalty by generalized cross-validation: Golub,
-    Heath and Wahba, Technometrics 21 (1979). Features are (samples, channels); `groups` is the case of each sample,
-    and a case is never on both sides of the at most `folds` parts.
-
-    Raises:
-        ValueError: There are fewer than two cases.
+    Heath and Wahba, Technometrics 21 (1979). Features are (samples, channels); `groups` is the case of each sample, of
+    which there are two or more; a case is never on both sides of the at most `folds` parts.
     """
     cases, number = np.unique(groups, return_inverse=True)
     if len(cases) < 2:
@@ -224,9 +221,6 @@ def log_maximum_evidence(features: np.ndarray, targets: np.ndarray) -> float:
     For each ratio α/β the best β is known, so that one number is left to search, over a range that holds the paper's
     fixed point. Features and targets are standardized first, so that the number does not depend on their units, and the
     mean that this takes is counted as one sample less. That is ours; the paper takes them as they are.
-
-    Raises:
-        ValueError: They are not of the same samples, or fewer than three.
     """
     x, y = _standardized(features), _standardized(targets)
     if len(x) != len(y) or len(x) < MIN_CASES:

@@ -214,11 +214,7 @@ class Example:
 
 
 def read_examples(study: Path) -> tuple[Example, ...]:
-    """All examples of a study's folder, by task, data, encoder and arm; none where it has no such folder.
-
-    Raises:
-        DatasetError: A file cannot be understood, or a picture is missing.
-    """
+    """All examples of a study, by task, data, encoder and arm; DatasetError if a file is damaged or missing."""
     found = []
     for path in sorted((study / EXAMPLES).glob("*/*/*.json")):
         try:

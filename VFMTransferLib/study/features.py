@@ -58,8 +58,7 @@ def feature_cases(
 ) -> list[FeatureCase]:
     """Cases with at most so many windows each, evenly from those that show the prostate, or from all without a mask.
 
-    Raises:
-        MissingSequenceError: A case lacks a sequence, or a gland mask that normalization needs.
+    MissingSequenceError if a case lacks a sequence, or a gland mask that normalization needs.
     """
     found = []
     for labeled in labeled_cases:
@@ -84,8 +83,7 @@ def gland_shares(gland: Volume, prepared: Prepared) -> np.ndarray:
 def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[FeatureCase]) -> dict[str, np.ndarray]:
     """Layer → features (cases, channels), float64, mean over a case's windows; from the first layer to `encoder`.
 
-    Raises:
-        ValueError: The network is in training mode, where chance would have a part in them.
+    The network must be in evaluation mode, so that chance has no part in them.
     """
     if network.training:
         raise ValueError("Features must be taken in evaluation mode; call network.eval() first.")
@@ -105,11 +103,7 @@ def encoder_features(network: nn.Module, spec: ModelSpec, cases: Iterable[Featur
 def distance_rows(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], encoder: str, task: str, seed: int
 ) -> list[DistanceRow]:
-    """How far fine-tuning with a seed moved each layer's `encoder_features`, of the same cases in the same order.
-
-    Raises:
-        ValueError: The two do not belong together, or are of fewer than three cases.
-    """
+    """How far fine-tuning with a seed moved each layer's `encoder_features`, of the same cases in the same order."""
     if list(before) != list(after):
         raise ValueError(f"Features before and after must be of the same layers, got {list(before)} and {list(after)}.")
     rows = []
@@ -125,9 +119,9 @@ class Distance:
     """How far features moved; comparable only within one encoder and one list of cases.
 
     Attributes:
-        mmd2: Unbiased squared maximum mean discrepancy; may be slightly below 0 where nothing moved.
+        mmd2: May be slightly below 0 where nothing moved.
         p_value: Share of random exchanges of before and after that move them at least as far.
-        bandwidth: Of the Gaussian kernel: the median distance over the pooled sample.
+        bandwidth: The median distance over the pooled sample.
         low_bandwidth, high_bandwidth: `mmd2` at half and at twice the bandwidth.
     """
 
@@ -142,11 +136,7 @@ class Distance:
 def distance_to_pretraining(
     before: np.ndarray, after: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Distance:
-    """Distance between features (cases, dimensions) of the same cases before and after fine-tuning.
-
-    Raises:
-        ValueError: The two are not of one shape, are too few, or are not finite.
-    """
+    """Distance of finite features (cases, dimensions) of the same three or more cases before and after fine-tuning."""
     x, y = _checked(before), _checked(after)
     if x.shape != y.shape:
         raise ValueError(f"Features must be of the same cases before and after, got shapes {x.shape} and {y.shape}.")
@@ -179,9 +169,6 @@ def unpaired_mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float | None = None) 
     """The unbiased squared maximum mean discrepancy of two unrelated samples (cases, dimensions) (lemma 6).
 
     By default the bandwidth is the median heuristic over both.
-
-    Raises:
-        ValueError: A sample is too small, or not finite, or they differ in dimensions.
     """
     x, y = _checked(x), _checked(y)
     if x.shape[1] != y.shape[1]:
@@ -232,11 +219,7 @@ def patch_tables(
     A patch is as large as a place of the family's map of features. Those count that hold prostate, where the task is
     about it and somebody marked it; of very many some are drawn by `seed`, for all networks the same. The target is the
     training's `patch_maps`; of a classification it is the number of the class: there a row is a case, whose features
-    are the encoder's own.
-
-    Raises:
-        DatasetError: A case lacks what its task needs.
-        ValueError: A network is in training mode.
+    are the encoder's own. DatasetError if a case lacks what its task needs.
     """
     if any(network.training for network in networks):
         raise ValueError("Patches must be taken in evaluation mode; call network.eval() first.")

@@ -35,8 +35,7 @@ RESAMPLES = 1999
 class EstimateRow:
     """An estimator's value for an encoder's pretraining on a task; larger is better, `nan` where it has none.
 
-    Attributes:
-        seconds: What it took, on one core; what estimators share is counted with the first.
+    The seconds are of one core; what estimators share is counted with the first.
     """
 
     encoder: str
@@ -83,18 +82,14 @@ class ForecastRow:
 
     @property
     def is_better(self) -> bool:
-        """Whether its forecasts err less than the constant's, and order tasks the right way."""
         return self.mae_percent < self.mae_constant_percent and self.rho > 0
 
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A finished study, as far as advice needs it.
+    """A finished study, as far as advice needs it; without estimates and forecasts where estimators were not tried.
 
-    Attributes:
-        estimates: What the estimators gave for each of these before.
-        forecasts: How good they were on left-out tasks; empty where they were not tried.
-        around_gland_mm: Side of the square that its cases were cut to; None for whole images.
+    Its cases were cut to a square of side `around_gland_mm`; None for whole images.
     """
 
     runs: tuple[RunRow, ...] = ()
@@ -112,17 +107,11 @@ class FinishedStudy:
         return next((row for row in self.forecasts if row.estimator == estimator), None)
 
     def row(self, encoder: str, task: str) -> SummaryRow | None:
-        """The study's summary of an encoder and task; None where it has none."""
         return next((row for row in self.summary if (row.encoder, row.task) == (encoder, task)), None)
 
 
 def read_finished_study(folder: Path) -> FinishedStudy:
-    """Read a finished study; an empty one where the folder holds none.
-
-    Raises:
-        DatasetError: A table cannot be understood.
-        ConfigError: Its configuration cannot be understood.
-    """
+    """Read a finished study, an empty one where there is none; DatasetError, ConfigError if a file is damaged."""
     if not (folder / RUNS).is_file():
         return FinishedStudy()
     tables, written = read_tables(folder), folder / SUMMARY

@@ -62,28 +62,24 @@ def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
 
 
 def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
-    """The encoders that were fine-tuned."""
+    """The encoders that were fine-tuned, those of the library first and in its order."""
     found = dict.fromkeys(run.encoder for run in runs if run.arm in BOTH)
     known = pretrained_families()
     return (*(name for name in known if name in found), *(name for name in found if name not in known))
 
 
 def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
-    """Every arm of a task: both arms encoder by encoder, then task-specific baselines, then the naive one."""
+    """Every arm of a task, in the order of `column_place`."""
     rows: dict[Column, list[RunRow]] = defaultdict(list)
     for run in runs:
         if run.task == task:
             rows[run.encoder, run.arm].append(run)
-    return tuple(
-        ArmValue(
-            encoder,
-            arm,
-            tuple(run.value for run in found if math.isfinite(run.value)),
-            mean(run.steps_to_best for run in found),
-            mean(run.device_seconds for run in found),
-        )
-        for (encoder, arm), found in sorted(rows.items(), key=lambda item: column_place(item[0]))
-    )
+    found = []
+    for column in sorted(rows, key=column_place):
+        values = tuple(run.value for run in rows[column] if math.isfinite(run.value))
+        steps = mean(run.steps_to_best for run in rows[column])
+        found.append(ArmValue(*column, values, steps, mean(run.device_seconds for run in rows[column])))
+    return tuple(found)
 
 
 def best_arm(values: Iterable[ArmValue], higher_is_better: bool) -> ArmValue | None:
@@ -93,7 +89,6 @@ def best_arm(values: Iterable[ArmValue], higher_is_better: bool) -> ArmValue | N
 
 
 def naive_arm(values: Iterable[ArmValue]) -> ArmValue | None:
-    """The naive baseline, where it has a number."""
     return next((value for value in values if value.arm == NAIVE and value.values), None)
 
 
@@ -221,7 +216,6 @@ def arm_title(arm: str) -> str:
 
 
 def column_title(column: Column) -> str:
-    """An arm of an encoder in full."""
     return f"{encoder_title(column[0])}, {arm_title(column[1]).lower()}"
 
 

@@ -54,12 +54,8 @@ _ONE_AT_A_TIME = threading.Lock()
 def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None) -> RunResult:
     """Do one run, or resume it where it was stopped, and write its result; the pretraining that it needs must be done.
 
-    What `on_progress` raises stops the run.
-
-    Raises:
-        BundleError: The pretraining is missing.
-        DatasetError: A case lacks what its task needs.
-        OutputError: The folder cannot be written.
+    What `on_progress` raises stops the run. BundleError if the pretraining is missing, DatasetError if a case lacks
+    what its task needs, OutputError if the folder cannot be written.
     """
     with _ONE_AT_A_TIME:
         torch.set_num_threads(1)
@@ -152,11 +148,8 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     """The training of a run: from its checkpoint, if there is one, to its end.
 
     One that is finished is read as it is, since its settings and the library's version are stamped. A checkpoint of
-    other settings is removed.
-
-    Raises:
-        CheckpointError: The checkpoint is damaged; it is kept, since it may be the work of days.
-        OutputError: Another version of the library trained in this workspace.
+    other settings is removed; one that is damaged is a CheckpointError and kept, since it may be the work of days. If
+    another version of the library trained in this workspace, it is an OutputError.
     """
     workspace.require_library()
     settings, folder = training_config(run, config), workspace.training(run.name)
@@ -197,11 +190,7 @@ def _require_stamp(folder: Path, sha256: str) -> None:
 
 
 def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
-    """How a run's network is trained; the same for both arms of an encoder, task and seed.
-
-    Raises:
-        ValueError: The study does not train this encoder on this task.
-    """
+    """How a run's network is trained; the same for both arms of an encoder, task and seed."""
     task, family = run.task, run.family
     fit = config.tasks[task].fit.get(family)
     if fit is None:

@@ -63,11 +63,7 @@ class Savings:
 
 
 def relative_performance_gain(pretrained: float, scratch: float, higher_is_better: bool) -> float:
-    """Percent by which the pretrained arm is better; below 0 where it is worse.
-
-    Raises:
-        ValueError: A value is not finite, or that of scratch is 0, so that nothing is relative to it.
-    """
+    """Percent by which the pretrained arm is better; ValueError unless both are finite and scratch is other than 0."""
     if scratch == 0 or not np.isfinite([pretrained, scratch]).all():
         raise ValueError(f"A relative gain needs finite values and a scratch value other than 0, got {scratch}.")
     sign = 1.0 if higher_is_better else -1.0

@@ -175,14 +175,9 @@ def open_sweep(
 def run_sweep(
     sweep: Sweep, *, scheduler: str | None = None, count: int = 1, observer: SweepObserver | None = None
 ) -> dict[RunKey, BaseException]:
-    """Run all runs that are left, on a cluster's scheduler or so many processes of this machine.
+    """Run all that are left on a cluster or so many processes of this machine; the runs that failed, and why.
 
-    Returns:
-        The runs that failed, and why.
-
-    Raises:
-        ClusterError: The cluster does not answer, or does not see the study's folder.
-        OutputError: The folder cannot be written.
+    ClusterError if the cluster does not answer, or does not see the study's folder.
     """
     pending = sweep.pending()
     sweep.collect()
@@ -252,7 +247,6 @@ def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepO
 
 
 def _run_on_worker(run: RunKey, config: StudyConfig, workspace: Workspace, token: str) -> None:
-    """On a worker: one run, for as long as its sweep lasts."""
     from distributed import get_worker
 
     worker = get_worker()

@@ -27,12 +27,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class _RowOfRun:
-    """The columns that a run has in every table.
-
-    Attributes:
-        encoder: The encoder; of other arms what they are, as `dynunet` or `mean-shape`.
-        arm: One of `ARMS`.
-    """
+    """The columns that a run has in every table; of arms without an encoder it is what they are, as `mean-shape`."""
 
     encoder: str
     task: str
@@ -45,9 +40,8 @@ class RunRow(_RowOfRun):
     """One training, or one naive baseline.
 
     Attributes:
-        metric: The task's primary measure.
-        value: Mean over the test cases, or a statistic of all of them.
-        steps: Steps trained; 0 for a baseline that is not trained.
+        value: Of the primary measure: mean over the test cases, or a statistic of all of them.
+        steps: 0 for a baseline that is not trained.
         steps_to_best: Step of the best validation value.
         device_seconds: Time on the device; of a CPU its processor time, with one thread that of a core.
         n_test_cases: Cases that `value` rests on.
@@ -113,11 +107,7 @@ class StudyTables:
 
 
 def read_tables(folder: Path) -> StudyTables:
-    """Read the tables of a study; all but the runs may be missing.
-
-    Raises:
-        DatasetError: A table is missing or cannot be understood; the message names file, line and column.
-    """
+    """Read the tables of a study, all but the runs if they are there; DatasetError names file, line and column."""
     if not (folder / RUNS).is_file():
         raise DatasetError(f"A study's folder must hold {RUNS}, but '{folder.name}' does not. Run the study first.")
     runs = read_rows(folder / RUNS, RunRow)
@@ -143,11 +133,7 @@ def write_tables(tables: StudyTables, folder: Path) -> None:
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
-    """The rows of one table, strictly: its columns are the fields of `kind`, in their order.
-
-    Raises:
-        DatasetError: Columns or a value are wrong.
-    """
+    """The rows of one table, strictly: its columns are the fields of `kind`, in their order; DatasetError if not."""
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as stream:
@@ -196,13 +182,9 @@ def _value(text: str | None, kind: type) -> object:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that is done.
+    """A run that is done: the real cases it was measured on, training time on the device, and its rows of the tables.
 
-    Attributes:
-        real_cases: Real cases that it was measured on.
-        seconds: Time on the device, training, without measuring and saving.
-        row: Its row, but of a pretraining.
-        metrics, curves, distances: Its other rows.
+    A pretraining has no rows.
     """
 
     key: RunKey
@@ -225,11 +207,7 @@ def write_result(result: RunResult, workspace: Workspace) -> None:
 
 
 def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
-    """The result of a run; None where it has none, or one of another format.
-
-    Raises:
-        DatasetError: The file is damaged.
-    """
+    """The result of a run; None where it has none, or one of another format; DatasetError if the file is damaged."""
     path = workspace.results / f"{run.name}.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

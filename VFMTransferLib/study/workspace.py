@@ -40,12 +40,7 @@ _MAX_KEPT = 2  # tasks whose cases a worker keeps in memory
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a study lies.
-
-    Attributes:
-        folder: Its results and its work; every worker must see it under this path.
-        real: The folder of real cases, where they are at hand.
-    """
+    """The folder of a study, which every worker must see under this path, and that of real cases, where at hand."""
 
     folder: Path
     real: Path | None = None
@@ -60,25 +55,19 @@ class Workspace:
 
     @property
     def results(self) -> Path:
-        """A file for each run that is done."""
         return self.work / "results"
 
     def training(self, name: str) -> Path:
-        """Where a run keeps its checkpoint, and after the last step its weights."""
         return self.work / "cells" / name  # as version 1 called runs
 
     def pretrained(self, encoder: str) -> Path:
-        """The bundle of an encoder's pretraining."""
         return self.work / "pretrained" / encoder
 
     @contextmanager
     def locked(self) -> Iterator[str]:
         """Keep every other process from running the study; yields a token that only this sweep has (`is_running`).
 
-        The lock is the system's, so that a killed process leaves none.
-
-        Raises:
-            OutputError: Another process runs the study, or the folder cannot be written.
+        The lock is the system's, so that a killed process leaves none. OutputError if another process has it.
         """
         with writing(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
@@ -113,10 +102,7 @@ class Workspace:
         """Write the library's version into a new workspace, or require it to be that of an old one.
 
         Checksums hold the version, so that the runs of another one look like those of other settings; they are refused
-        here before anything of them is replaced.
-
-        Raises:
-            OutputError: The runs are of another version, or the folder cannot be written.
+        here, with an OutputError, before anything of them is replaced.
         """
         path = self.work / "library-version.txt"
         if path.is_file():
@@ -141,12 +127,7 @@ def split_of(phantoms: PhantomGroups) -> Split:
 
 
 def task_cases(config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None) -> StudySet:
-    """The phantoms of a task; those of the last tasks stay in memory.
-
-    Raises:
-        DatasetError: A phantom's file is damaged.
-        OutputError: A phantom cannot be kept.
-    """
+    """The phantoms of a task, those of the last tasks from memory; DatasetError, OutputError of `PhantomStore`."""
     groups = config.groups_of(task)
     seeds = (*groups.train.seeds, *groups.validation.seeds, *groups.test.seeds)
     store = _store(config, groups, workspace)
@@ -179,12 +160,7 @@ def phantoms_of_pretraining(
 
 
 def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
-    """The real cases that test a task; none where their folder is not known.
-
-    Raises:
-        DatasetError: A case or a mask is missing.
-        ImageError: A file cannot be read.
-    """
+    """The real cases that test a task, none without their folder; DatasetError, ImageError if one is not whole."""
     if workspace.real is None or config.real is None:
         return []
     masks = MaskNames(config.real.gland, config.real.zones, config.real.lesion)
