@@ -6,10 +6,7 @@ Whether a result is there is proved by the files themselves, so that a batch tha
 from __future__ import annotations
 
 import csv
-import itertools
-import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
+from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, writing
+from ..core.files import atomic_file, read_small, remove_leftovers, writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
@@ -38,7 +36,6 @@ COMPARISON = "comparison.json"
 BETWEEN_ARMS = "a-b"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
-_LEFTOVERS = (".*.part", ".*.old", ".part-*")  # of files and folders in the making, where a process was killed
 _SHORT = 200  # characters of an unexpected error's text
 
 log = logging.getLogger(__name__)
@@ -145,8 +142,7 @@ class BatchCase:
         # What a killed process left half-written, and a comparison of results that are made again.
         comparison = self.folder / COMPARISON
         with writing(self.folder):
-            for path in itertools.chain.from_iterable(map(self.folder.glob, _LEFTOVERS)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_leftovers(self.folder)
             comparison.unlink(missing_ok=True)
             comparison.with_suffix(".csv").unlink(missing_ok=True)
         with failures.collected_for(*(missing or self.bundles)):
@@ -222,7 +218,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is none that can be read."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_small(path))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

@@ -20,11 +20,12 @@ from typing import Annotated, Any, Literal
 
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError
-from ..core.files import atomic_file, atomic_folder
+from ..core.files import atomic_file, atomic_folder, open_regular, read_small
 from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS
+from .graphs import require_plain_graph
 from .metadata import (
     METADATA,
     ONNX,
@@ -43,6 +44,8 @@ Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="thre
 Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
+MAX_WEIGHT = 1e6
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 WeightsFile = Literal["models/model.safetensors", "models/model.onnx"]
 _DEMONSTRATION = (
@@ -173,6 +176,13 @@ def verify(bundle: Bundle) -> None:
         raise BundleError(
             f"Bundle '{bundle.name}' must state the checksum of {ONNX}, but does not. Export it again, or delete it."
         )
+    models = bundle.weights_path.parent
+    for path in sorted(models.iterdir()) if models.is_dir() else []:
+        if f"models/{path.name}" not in bundle.sha256 and not path.name.startswith("."):
+            raise BundleError(
+                f"Bundle '{bundle.name}' must hold in models/ only what its metadata list, but also holds "
+                f"'{path.name:.60}'. Get the bundle again, or delete that file."
+            )
     for name, expected in bundle.sha256.items():
         path = bundle.folder / name
         if not path.is_file():
@@ -183,6 +193,9 @@ def verify(bundle: Bundle) -> None:
                 f"{name} of bundle '{bundle.name}' must have sha256 {expected[:12]}…, but has {found[:12]}…: it was "
                 "changed or damaged, and is not used. Get the bundle again from its source."
             )
+    require_finite_weights(bundle)
+    if ONNX in bundle.sha256:
+        require_plain_graph(bundle.onnx_path, bundle.name)
 
 
 @dataclass(frozen=True)
@@ -202,20 +215,26 @@ def read_index(path: Path) -> dict[str, StoredTensor]:
     (https://github.com/huggingface/safetensors, Apache-2.0).
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             if not 2 <= header_bytes <= min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
                 raise BundleError(f"{path.name} must be a safetensors file, but its header is damaged. Get it again.")
-            header = json.loads(file.read(header_bytes))
+            header = parse_json(file.read(header_bytes))
     except FileNotFoundError as error:
         raise BundleError(
             f"The bundle must contain models/{path.name}, but it is missing. Get the bundle again."
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            f"{path.name} must be readable, but is not: {error.strerror}. Get the bundle again."
         ) from error
     except ValueError as error:
         raise BundleError(
             f"{path.name} must be a safetensors file, but its header is no JSON. Get it again."
         ) from error
+    if not isinstance(header, dict):
+        raise BundleError(f"{path.name} must be a safetensors file, but its header is no JSON object. Get it again.")
     start = _LENGTH_BYTES + header_bytes
     index = {}
     for name, entry in header.items():
@@ -223,18 +242,38 @@ def read_index(path: Path) -> dict[str, StoredTensor]:
             continue
         try:
             begin, end = entry["data_offsets"]
+            numbers = (begin, end, *entry["shape"])
+            if any(type(n) is not int or not 0 <= n < _MAX_HEADER_BYTES**2 for n in numbers) or end < begin:
+                raise ValueError("numbers that cannot be")
             tensor = StoredTensor(entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
             if tensor.length != math.prod(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype]:
                 raise ValueError(f"{tensor.length} bytes for {tensor.shape}")
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
-                f"Tensor '{name}' is described wrongly in the weights file ({error}). Get it again."
+                f"Tensor '{name:.80}' is described wrongly in the weights file ({error!s:.80}). Get it again."
             ) from error
         index[name] = tensor
     end = max((tensor.offset + tensor.length for tensor in index.values()), default=start)
     if end != size:
         raise BundleError(f"{path.name} must be {end} bytes by its header, but is {size}. Get it again.")
     return index
+
+
+def require_finite_weights(bundle: Bundle) -> None:
+    """Raise BundleError if a weight is NaN, infinite or huge, which a network would turn into plausible nonsense."""
+    import numpy as np
+
+    for name, tensor in read_index(bundle.weights_path).items():
+        if tensor.length == 0 or tensor.dtype not in _FLOATS:
+            continue
+        stored = np.memmap(bundle.weights_path, _FLOATS[tensor.dtype], "r", tensor.offset, math.prod(tensor.shape))
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else stored
+        largest = float(np.abs(values).max())  # NaN where any is
+        if not largest <= MAX_WEIGHT:
+            raise BundleError(
+                f"The weights of bundle '{bundle.name}' must be finite and at most {MAX_WEIGHT:g}, but in '{name:.80}' "
+                f"one is {largest:g}. Get the bundle again from its source."
+            )
 
 
 def write_bundle(
@@ -347,8 +386,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{folder} must be a bundle, but has no {METADATA}. Name the folder that contains configs/.")
     try:
-        document = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        document = parse_json(read_small(path))
+    except (OSError, ValueError) as error:
         raise BundleError(f"{METADATA} must be JSON, but is not ({error}). Get the bundle again.") from error
     if not isinstance(document, dict) or "vfm_transfer" not in document:
         raise BundleError(

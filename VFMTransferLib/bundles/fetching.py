@@ -25,6 +25,8 @@ from .importing import import_files, is_bundle_zip, read_text
 ATTEMPTS = 3
 TIMEOUT_S = 30
 MAX_BYTES = 8 * 2**30
+SLOWEST_BYTES_S = 4096  # a server that trickles would hold us for ever
+SLOW_AFTER_S = 30.0
 _WAIT_S = 1.0
 _BLOCK_BYTES = 2**20
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -160,9 +162,13 @@ def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
             )
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            while block := response.read(_BLOCK_BYTES):
+            begin, began_with = time.monotonic(), have
+            while block := response.read1(_BLOCK_BYTES):  # which returns what came, and waits for no whole block
                 file.write(block)
                 have += len(block)
+                elapsed_s = time.monotonic() - begin
+                if elapsed_s > SLOW_AFTER_S and have - began_with < SLOWEST_BYTES_S * elapsed_s:
+                    raise TimeoutError(f"fewer than {SLOWEST_BYTES_S} bytes a second come")
                 if have > MAX_BYTES:
                     limit = f"{MAX_BYTES / 1e9:.0f} GB"
                     raise DownloadError(f"The file must be at most {limit}, but the server sends more.")

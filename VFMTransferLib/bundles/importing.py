@@ -5,7 +5,6 @@ Of a bundle, a folder or a zip, only what a bundle holds is copied, and nothing 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import stat
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from ..core.decoding import parse_json
 from ..core.errors import BundleError, CheckpointError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_folder
 from ..core.machine import missing_reason
@@ -68,6 +68,8 @@ def import_files(
     for path in paths:
         if not path.exists():
             raise CheckpointError(f"File '{path.name}' must exist, but does not. Check its path.")
+        if not path.is_file() and not path.is_dir():  # a pipe, which may never be written to
+            raise CheckpointError(f"'{path.name}' must be a file or a bundle's folder, but is neither. Check its path.")
     target = None if folder is None else Path(folder).expanduser()
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
         final = target or user_folder() / (name or name_of(paths[0]))
@@ -184,7 +186,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> N
 def name_of(path: Path) -> str:
     """The name that the metadata of a bundle's folder or zip state; BundleError where that can be none."""
     try:
-        name = json.loads(read_text(path, METADATA))["vfm_transfer"]["name"]
+        name = parse_json(read_text(path, METADATA))["vfm_transfer"]["name"]
     except (ValueError, LookupError, TypeError) as error:
         raise BundleError(
             f"The metadata in {path.name} must state vfm_transfer.name, but do not. Get it again."

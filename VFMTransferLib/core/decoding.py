@@ -75,7 +75,10 @@ def parse_json(text: str | bytes) -> Any:
     def refuse(word: str) -> None:
         raise ValueError(f"it holds {word}")
 
-    return json.loads(text, parse_constant=refuse)
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def to_json(value: Any) -> Any:

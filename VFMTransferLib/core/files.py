@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
 import sys
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import OutputError
 
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
+_LEFT_AFTER_S = 24 * 3600.0
+_OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
+_FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
+_FOLDER_PART = re.compile(rf"\.(?P<target>.+)\.{_OWNER}\.(?:part|old)", re.DOTALL)
 
 
 @contextmanager
@@ -36,7 +45,8 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+            remove_leftovers(folder.parent, folder.name)
+            work = folder.with_name(f".{folder.name}.{_owner()}.part")
             work.mkdir()
         try:
             with writing(folder):
@@ -61,7 +71,8 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, of the same suffix, that replaces it when the block ends well, or OutputError."""
     with writing(path):
-        part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+        remove_leftovers(path.parent, path.name)
+        part = path.with_name(f".part-{_owner()}-{path.name}")
         part.touch(exist_ok=False)
         mode = stat.S_IMODE(part.stat().st_mode)
     try:
@@ -159,12 +170,64 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written in a folder; what a living one writes there stays.
+
+    A folder that was set aside, and whose successor did not come, goes back to its place. Names state the machine and
+    the process that write; of another machine, what was not touched for a day counts as left.
+
+    Args:
+        name: Of the file or folder that was written; all by default, also those whose names state no process, as
+            earlier versions left them.
+    """
+    for left in list(folder.iterdir()) if folder.is_dir() else []:
+        found = _FILE_PART.fullmatch(left.name) or _FOLDER_PART.fullmatch(left.name)
+        if found is None or name not in (None, found["target"]) or _is_at_work(found, left):
+            continue
+        if found["process"] is None and name is not None:
+            continue
+        with suppress(OSError):
+            target = folder / found["target"]
+            if left.suffix == ".old" and (left / target.name).exists() and not target.exists():
+                (left / target.name).rename(target)
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _is_at_work(found: re.Match[str], left: Path) -> bool:
+    """Whether the process that a name states may still write."""
+    if found["process"] is None:
+        return False
+    with suppress(OSError):
+        is_here, process = found["machine"] == _machine(), int(found["process"])
+        if is_here and sys.platform != "win32":
+            try:
+                os.kill(process, 0)
+            except ProcessLookupError:
+                return False
+            return True
+        if is_here and importlib.util.find_spec("psutil"):  # on Windows a signal of 0 would end the process
+            import psutil
+
+            return bool(psutil.pid_exists(process))
+        return time.time() - left.stat().st_mtime < _LEFT_AFTER_S
+    return True
+
+
+def _owner() -> str:
+    """What a name of a half-written file states: the machine, the process, and a number of its own."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}"
+
+
 def _replace_folder(work: Path, folder: Path) -> None:
     """Move `work` to `folder`, from where an old folder is set aside first and deleted last."""
     if not folder.exists():
         work.rename(folder)
         return
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    aside = folder.with_name(f".{folder.name}.{_owner()}.old")
     aside.mkdir()
     folder.rename(aside / folder.name)
     try:

@@ -163,9 +163,9 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
         raise_if_memory(error, device, None)
         if provider.name == _CPU:
             raise BundleError(
-                f"The ONNX graph of bundle '{bundle.name}' cannot be loaded: {_first_line(error)}"
+                f"The ONNX graph of bundle '{bundle.name}' cannot be loaded: {_first_line(error, bundle)}"
             ) from error
-        raise RuntimeUnavailableError(f"Device '{device}' did not start: {_first_line(error)}") from error
+        raise RuntimeUnavailableError(f"Device '{device}' did not start: {_first_line(error, bundle)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != provider.name:
         raise RuntimeUnavailableError(
@@ -197,5 +197,9 @@ def _provider_options(device: str, precision: str) -> dict[str, Any]:
     return {}
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+def _first_line(error: BaseException, bundle: Bundle) -> str:
+    """What an error of ONNX Runtime says, without the folder, whose name may be a patient's or a user's."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    for folder in (bundle.folder.resolve(), bundle.folder.absolute(), bundle.folder):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return text[:300]

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.errors import ImageError
+from ..core.files import read_small
 from ..core.terms import Sequence
 from ..core.volume import Volume
 from .images import image_stem, to_volume
@@ -20,6 +21,7 @@ HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken as it is
 LOWEST_FITTED_B = 1.0  # a b of 0 also shows perfusion, which a mono-exponential does not describe
 MIN_SPREAD_OF_B = 200.0
 MAX_ADC_MM2_S = 5e-3
+_MAX_BVAL_BYTES = 1 << 20
 
 
 def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str]:
@@ -111,7 +113,7 @@ def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
 def _b_values(path: Path) -> list[float]:
     file = path.with_name(image_stem(path.name) + ".bval")
     try:
-        values = [float(word) for word in file.read_text(encoding="utf-8").split()]
+        values = [float(word) for word in read_small(file, _MAX_BVAL_BYTES).decode("ascii").split()]
     except (OSError, ValueError):
         values = []
     if not values or not np.isfinite(values).all() or min(values) < 0:

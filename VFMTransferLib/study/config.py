@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from ..core.decoding import Limits, from_json
 from ..core.errors import ConfigError
+from ..core.files import read_small
 from ..encoders import FAMILIES, EncoderFamily, pretrained_families
 from ..encoders.base import ModelSpec, family_of
 from ..phantom import PhantomGroups, Phantoms, PhantomSplit
@@ -230,10 +231,12 @@ def read_config(path: Path) -> StudyConfig:
     import yaml  # of the extra `study`
 
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_small(path).decode("utf-8"))
         config: StudyConfig = from_json(StudyConfig, _with_fits(document, path.name), path.name)
     except OSError as error:
         raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
+    except RecursionError:
+        raise ConfigError(f"{path.name} must be a configuration, but is nested too deeply. Do not use it.") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path.name} must be YAML, but cannot be understood: {reason}.") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import queue
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
-from ..core.files import write_file, writing
+from ..core.files import remove_leftovers, write_file, writing
 from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 SPLIT = "split.json"
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE.parent / "Resources" / "Study", _PACKAGE / "resources" / "Study")
-_LEFTOVERS = (".part-*", ".*.part", ".*.old")  # of a process that was killed
 _POLL_S = 1.0
 _TOPIC = "vfm-transfer-study"
 
@@ -164,8 +162,8 @@ def open_sweep(
     with workspace.locked() as token:
         workspace.require_library()
         with writing(folder):
-            for left in [left for pattern in _LEFTOVERS for left in folder.rglob(pattern)]:
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            for within in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+                remove_leftovers(within)
         sweep = Sweep(config, workspace, runs, token)
         write_file(folder / CONFIG, path.read_text(encoding="utf-8"))
         write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import __version__
+from ..core.decoding import parse_json
 from ..core.errors import OutputError
-from ..core.files import locked, write_file, writing
+from ..core.files import locked, read_small, write_file, writing
 from ..core.terms import OnProgress
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
@@ -78,7 +79,7 @@ class Workspace:
             except BlockingIOError as error:
                 found = self._running()
                 raise OutputError(
-                    f"The study is already run by process {found.get('process')} on {found.get('machine')}. "
+                    f"The study is already run by process {found.get('process', '?')} on {found.get('machine', '?')}. "
                     "Wait until it ends, or stop it."
                 ) from error
             token = uuid.uuid4().hex
@@ -94,7 +95,7 @@ class Workspace:
 
     def _running(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            document = json.loads((self.work / "running.json").read_text(encoding="utf-8"))
+            document = parse_json(read_small(self.work / "running.json"))
             return document if isinstance(document, dict) else {}
         return {}
 

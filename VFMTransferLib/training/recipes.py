@@ -5,7 +5,6 @@ What it does not state is as in the study (`finetune_config`, `pretrain_config`)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -17,9 +16,9 @@ from safetensors.numpy import save_file
 
 from ..bundles.bundle import Bundle, model_card
 from ..bundles.metadata import spec_from_json
-from ..core.decoding import from_json
+from ..core.decoding import from_json, parse_json
 from ..core.errors import BundleError, DatasetError
-from ..core.files import atomic_file
+from ..core.files import atomic_file, read_small
 from ..core.result import Result
 from ..core.terms import Arm, Label, OnProgress
 from ..encoders import pretrained_families
@@ -210,9 +209,9 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe, strictly; also of format 1. DatasetError names the key or value that is wrong."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_small(path))
     except FileNotFoundError as error:
-        raise DatasetError(f"A recipe must be at {path}, but no file is there. Name another.") from error
+        raise DatasetError(f"A recipe must be at '{path.name}', but no file is there. Name another.") from error
     except (ValueError, OSError) as error:
         raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Correct it.") from error
     try:

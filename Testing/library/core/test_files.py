@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.core.files import atomic_file, atomic_folder, locked
+from VFMTransferLib.core.files import atomic_file, atomic_folder, locked, remove_leftovers
 
 
 def test_a_failure_takes_the_parents_away_that_it_made(tmp_path):
@@ -99,3 +99,59 @@ def test_a_lock_is_held_by_one_and_ends_with_a_killed_process(tmp_path):
         pass
     with locked(path):  # it was given back
         pass
+
+
+KILLED = """
+import os, sys, signal
+from pathlib import Path
+from VFMTransferLib.core.files import atomic_file, atomic_folder
+folder = Path(sys.argv[1])
+with atomic_folder(folder / "out", overwrite=True) as work, atomic_file(folder / "numbers.csv") as part:
+    (work / "half").write_text("x")
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signal.")
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".part-notes").write_text("a user's own")
+    with atomic_folder(tmp_path / "out") as work:
+        (work / "whole").write_text("x")
+    with atomic_file(tmp_path / "numbers.csv") as part:
+        part.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part-notes", "numbers.csv", "out"]
+
+
+def test_what_a_living_process_writes_stays(tmp_path):
+    with atomic_folder(tmp_path / "out") as work, atomic_file(tmp_path / "numbers.csv") as part:
+        remove_leftovers(tmp_path)
+        with atomic_file(tmp_path / "numbers.csv") as other:
+            other.write_text("first")
+        assert work.is_dir()
+        part.write_text("second")
+    assert (tmp_path / "numbers.csv").read_text() == "second"
+
+
+def test_a_folder_that_was_set_aside_by_a_killed_process_goes_back(tmp_path):
+    with atomic_folder(tmp_path / "out") as work:
+        (work / "earlier").write_text("x")
+        machine = work.name.split(".")[2].split("-")[0]
+    aside = tmp_path / f".out.{machine}-999999999-0123abcd.old"
+    aside.mkdir()
+    (tmp_path / "out").rename(aside / "out")
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "earlier").exists()
+
+
+def test_leftovers_of_another_machine_go_after_a_day(tmp_path):
+    part = tmp_path / ".part-00000000-1-0123abcd-numbers.csv"
+    part.write_text("half")
+    remove_leftovers(tmp_path)
+    assert part.exists()
+    os.utime(part, (0, 0))
+    remove_leftovers(tmp_path)
+    assert not part.exists()
