@@ -19,13 +19,14 @@ from types import FrameType
 
 from ..core import __version__
 from ..core.terms import RESEARCH_USE
-from . import compare, data, models, predict, study, training
+from . import compare, data, models, predict, radiology, study, training
 from .shared import require_address_space, sentence
 
 COMMANDS = (
     compare.add_demo,
     predict.add_predict,
     compare.add_compare,
+    radiology.add_quality,
     models.add_models,
     data.add_data,
     training.add_finetune,

@@ -132,6 +132,7 @@ def summary(result: Result) -> list[str]:
         lines.append(f"lesion {lesion.index}: {place}{lesion.label}, {size}")
     if len(result.lesions) > SHOWN_LESIONS:
         lines.append(f"and {len(result.lesions) - SHOWN_LESIONS} smaller lesions, listed in result.json")
+    lines += [f"image quality, {q.title}: {q.text} ({q.threshold})" for q in result.quality if q.is_met is False]
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
     return [*lines, *result.provenance.notes]

@@ -168,8 +168,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON, for programs")
 
 
-def add_prediction(parser: argparse.ArgumentParser) -> None:
-    """The images of a case, how a network is used on it, what runs the network and where."""
+def add_images(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The images of a case; returns their group."""
     group = parser.add_argument_group("images", "Each a NIfTI, NRRD or MHA file, or a folder of one DICOM series.")
     group.add_argument("--t2w", type=Path, metavar="F", help="axial T2-weighted image")
     group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
@@ -180,6 +180,12 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take DICOM images of different patients, studies or frames of reference together",
     )
+    return group
+
+
+def add_prediction(parser: argparse.ArgumentParser) -> None:
+    """The images of a case, how a network is used on it, what runs the network and where."""
+    group = add_images(parser)
     group.add_argument(
         "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
     )

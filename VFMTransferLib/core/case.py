@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .errors import MissingSequenceError
+from .measurements import Acquisition
 from .terms import Sequence
 from .volume import Volume
 
@@ -18,12 +20,16 @@ class Case:
         id: Its name in reports; never a patient's name or identifier from DICOM.
         gland: Mask of the prostate, where somebody drew one; any grid.
         notes: What reading had to decide (b value computed, unit converted), for log and report.
+        acquisitions: How an image was acquired, as far as DICOM headers state it.
+        files: The DICOM files an image was read from, in the order of its slices; never shown.
     """
 
     id: str
     volumes: dict[Sequence, Volume]
     gland: Volume | None = None
     notes: tuple[str, ...] = field(default=())
+    acquisitions: dict[Sequence, Acquisition] = field(default_factory=dict, compare=False)
+    files: dict[Sequence, tuple[Path, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, sequence: Sequence | str) -> Volume:
         """The volume of a sequence; MissingSequenceError where the case has none."""

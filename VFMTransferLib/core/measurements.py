@@ -46,3 +46,57 @@ class GlandMeasurements:
                 (f"{self.psa_density_ellipsoid:.2f} ng/ml²", "PSA density by the ellipsoid"),
             ]
         return found
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How an image was acquired, as its DICOM headers state it; nothing of a patient.
+
+    Attributes:
+        phase_mm: Voxel along the phase-encoding axis as it was acquired, before interpolation.
+        frequency_mm: The same along the frequency-encoding axis.
+        thickness_mm: Of a slice, without the gap to the next.
+        phase_axis: `left-right` or `anterior-posterior`: along which phase was encoded.
+        is_phase_positive: Vendor's polarity along that axis, where it is stated.
+        b_values: Measured b values of the series, s/mm², lowest first.
+        highest_b: Highest b value, measured or calculated.
+        other_planes: T2w series of other planes in the exam, as `sagittal`.
+        is_study: Whether a whole DICOM study was searched for other planes and b values.
+    """
+
+    phase_mm: float | None = None
+    frequency_mm: float | None = None
+    thickness_mm: float | None = None
+    phase_axis: str | None = None
+    is_phase_positive: bool | None = None
+    b_values: tuple[float, ...] = ()
+    highest_b: float | None = None
+    other_planes: tuple[str, ...] = ()
+    is_study: bool = False
+
+
+@dataclass(frozen=True)
+class QualityCriterion:
+    """One criterion of image quality, with all that it was decided by.
+
+    Attributes:
+        name: As files have it, as `t2w-field-of-view`.
+        title: As a person reads it.
+        value: The number, or null where it is not known.
+        text: The value as it is shown.
+        unit: Of the value.
+        threshold: What it is measured against.
+        is_met: Null where that cannot be decided.
+        source: Who set the threshold.
+        sentence: What it means here.
+    """
+
+    name: str
+    title: str
+    value: float | None
+    text: str
+    unit: str
+    threshold: str
+    is_met: bool | None
+    source: str
+    sentence: str

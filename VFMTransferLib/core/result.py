@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .measurements import GlandMeasurements
+from .measurements import GlandMeasurements, QualityCriterion
 from .volume import Volume
 
 
@@ -99,6 +99,7 @@ class Result:
         volumes_ml: Of structures; for anatomy also `prostate`, all labels together.
         lesions: Largest first.
         gland: The prostate's size and PSA density, where its mask is known.
+        quality: Of the case's images.
     """
 
     case_id: str
@@ -114,3 +115,4 @@ class Result:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
     gland: GlandMeasurements | None = None
+    quality: tuple[QualityCriterion, ...] = ()

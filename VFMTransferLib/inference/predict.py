@@ -17,7 +17,7 @@ from ..bundles.catalog import as_bundle, default_pair
 from ..core import __version__
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
-from ..core.measurements import GlandMeasurements
+from ..core.measurements import GlandMeasurements, QualityCriterion
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
@@ -26,6 +26,7 @@ from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, needs_gland, prepare
 from ..radiology.gland import checked_psa, measure_gland
 from ..radiology.lesions import measure_lesions
+from ..radiology.quality import measure_quality
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput, Task
 from .runtimes import Session, open_session
@@ -158,6 +159,7 @@ class CasePredictor:
         self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
         self._found_anatomy: Result | None = None
         self._found_note = ""  # not empty once the gland network was asked
+        self._quality: tuple[QualityCriterion, ...] | None = None
 
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
         """Run one network; see the function `predict`."""
@@ -225,7 +227,7 @@ class CasePredictor:
         return anatomy, f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
 
     def _measured(self, result: Result, task: Task) -> Result:
-        """The result with the size of the gland, where it is known, and what is measured of each lesion."""
+        """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
         volumes = self.case.volumes
         gland, zones, source = self._drawn_gland, {}, _DRAWN
         if task.finds_gland and result.labels is not None and Label.PROSTATE in result.volumes_ml:
@@ -250,7 +252,9 @@ class CasePredictor:
                 zones=zones,
             )
             result = replace(result, lesions=lesions)
-        return result
+        if self._quality is None:
+            self._quality = measure_quality(self.case, gland if gland is not None and gland.array.any() else None)
+        return replace(result, quality=self._quality)
 
     def _measure(self, gland: Volume, source: str) -> GlandMeasurements:
         """The gland's size, measured along the axes of the T2w where there is one."""

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
+from ..core.measurements import Acquisition
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 from . import dicom
@@ -107,9 +108,14 @@ def read_case(
         wanted = frozenset(sequences) - sources.keys()
         found, exams = _find(Path(path), sources, wanted, gland is None, allow_mixed_exams)
     volumes, notes = dict(found.volumes), list(found.notes)
+    files, acquisitions = dict(found.files), dict(found.acquisitions)
     for role in [role for role in Sequence if role in sources]:
-        volumes[role], decided, exams[role] = _read_source(role, sources)
+        volumes[role], decided, series = _read_source(role, sources)
         notes += decided
+        exams[role] = frozenset() if series is None else series.exams
+        files.pop(role, None), acquisitions.pop(role, None)
+        if series is not None:
+            files[role], acquisitions[role] = series.files, series.acquisition
     if mixed := mixed_exams({role: exams[role] for role in Sequence if role in exams}):
         if not allow_mixed_exams:
             raise MixedExamsError(
@@ -122,7 +128,7 @@ def read_case(
     require_sensible(found.id, volumes, mask)
     for note in notes:
         log.info("%s: %s", found.id, note)
-    return Case(found.id, volumes, mask, tuple(notes))
+    return Case(found.id, volumes, mask, tuple(notes), acquisitions, files)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -152,6 +158,8 @@ def _find(
     volumes: dict[Sequence, Volume] = {}
     notes: list[str] = []
     exams: dict[Sequence, frozenset[Exam]] = {}
+    files_of: dict[Sequence, tuple[Path, ...]] = {}
+    acquisitions: dict[Sequence, Acquisition] = {}
     gland = None
     if Sequence.HBV in wanted and Sequence.HBV not in sources and (file := _only_file(DWI, files)):
         image = read_image(file)
@@ -168,6 +176,7 @@ def _find(
             volumes[role], decided = checked_sequence(checked, role, f"{role} series")
             notes += decided
             exams[role] = series.exams
+            files_of[role], acquisitions[role] = series.files, series.acquisition
     glands = candidates_for(GLAND, files) if with_gland else []
     if len(glands) == 1:
         gland = _read_gland(glands[0])
@@ -177,7 +186,7 @@ def _find(
         notes.append(
             f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
         )
-    return Case(case_id, volumes, gland, tuple(notes)), exams
+    return Case(case_id, volumes, gland, tuple(notes), acquisitions, files_of), exams
 
 
 def _only_file(role: str, files: list[Path]) -> Path | None:
@@ -190,10 +199,10 @@ def _only_file(role: str, files: list[Path]) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str], frozenset[Exam]]:
+def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volume, list[str], dicom.ReadSeries | None]:
     """Read one named input, whose values must be those of its sequence."""
     path = sources[role]
-    volume, notes, exams = _read_values(path, role)
+    volume, notes, series = _read_values(path, role)
     if role is Sequence.ADC and adc_unit(volume.array) is None and Sequence.HBV in sources:
         other = sources[Sequence.HBV]
         if adc_unit(_read_values(other, Sequence.HBV)[0].array) is not None:
@@ -202,19 +211,19 @@ def _read_source(role: Sequence, sources: Mapping[Sequence, Path]) -> tuple[Volu
                 "other way round. Swap them."
             )
     volume, more = checked_sequence(volume, role, path.name)
-    return volume, [*notes, *more], exams
+    return volume, [*notes, *more], series
 
 
-def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], frozenset[Exam]]:
+def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], dicom.ReadSeries | None]:
     """Read an image file, the DICOM series in a folder, or the DICOM series that a file belongs to."""
     if _is_dicom(path):
         series = dicom.read_series(path, role)
-        return with_checked_voxels(series.volume, path.name), [series.note], series.exams
+        return with_checked_voxels(series.volume, path.name), [series.note], series
     image = read_image(path)
     if role is Sequence.HBV and is_series(image):
         volume, note = high_b_of_file(path, image)
-        return volume, [note], frozenset()
-    return to_volume(image, path.name, str(role)), [], frozenset()
+        return volume, [note], None
+    return to_volume(image, path.name, str(role)), [], None
 
 
 def _read_gland(path: Path) -> Volume:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
 from ..core.files import open_regular
+from ..core.measurements import Acquisition
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
+from .acquisition import acquisition_of, with_b_values, with_planes
 from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, read_headers
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
@@ -48,11 +50,15 @@ class ReadSeries:
     Attributes:
         note: A sentence on which series it is.
         exams: Those that its slices are of; one, unless they are mixed.
+        files: Of its slices, in the volume's order.
+        acquisition: As its headers state it.
     """
 
     volume: Volume
     note: str
     exams: frozenset[Exam]
+    files: tuple[Path, ...] = ()
+    acquisition: Acquisition = field(default_factory=Acquisition)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
             f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
             f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
         )
+    for role, found in read.items():
+        about = found.acquisition
+        about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
+        read[role] = replace(found, acquisition=about)
     return Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}", read)
 
 
@@ -121,7 +131,18 @@ def read_series(path: Path, role: MRSequence) -> ReadSeries:
 
 
 def _read(series: Series, role: MRSequence, note: str) -> ReadSeries:
-    return ReadSeries(stack_slices(series.headers, str(role), series.label), note, series.exams)
+    volume = stack_slices(series.headers, str(role), series.label)
+    return ReadSeries(volume, note, series.exams, *_origin(series, series.headers))
+
+
+def _origin(series: Series, headers: Sequence[Header]) -> tuple[tuple[Path, ...], Acquisition]:
+    """The files of an image in the order of its slices, and how it was acquired."""
+    files = tuple(header.path for header in _along_normal(headers))
+    return files, with_b_values(acquisition_of(files[0]), [series])
+
+
+def _along_normal(headers: Sequence[Header]) -> list[Header]:
+    return sorted(headers, key=lambda h: float(np.dot(h.position_mm, headers[0].normal)))
 
 
 def _read_role(series: list[Series], role: MRSequence) -> ReadSeries | None:
@@ -165,15 +186,16 @@ def _read_hbv(series: list[Series]) -> ReadSeries | None:
 
 def _high_b_of(series: Series) -> ReadSeries:
     """The high-b image of one measured series, which is split by b value."""
-    by_b = {}
+    by_b, slices = {}, {}
     for b in {h.b_value: None for h in series.headers if h.b_value is not None}:
         headers = [h for h in series.headers if h.b_value == b]
-        traces = [h for h in headers if h.is_trace]
-        by_b[b] = stack_slices(traces or headers, str(MRSequence.HBV), f"{series.label}, b {b:g}")
+        slices[b] = [h for h in headers if h.is_trace] or headers
+        by_b[b] = stack_slices(slices[b], str(MRSequence.HBV), f"{series.label}, b {b:g}")
+    origin = _origin(series, slices[series.highest_b])
     if len(by_b) == 1:
         note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
-        return ReadSeries(by_b[series.highest_b], note, series.exams)
-    return ReadSeries(*high_b_image(by_b, series.label), series.exams)
+        return ReadSeries(by_b[series.highest_b], note, series.exams, *origin)
+    return ReadSeries(*high_b_image(by_b, series.label), series.exams, *origin)
 
 
 def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
@@ -189,7 +211,7 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
     """
     _require_one_grid(headers, label)
     normal = headers[0].normal
-    ordered = sorted(headers, key=lambda h: float(np.dot(h.position_mm, normal)))
+    ordered = _along_normal(headers)
     gap = _even_gap_mm(ordered, label)
     first = ordered[0]
     columns = np.column_stack([first.orientation[:3], first.orientation[3:], normal])

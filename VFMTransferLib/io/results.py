@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from ..core.decoding import Limits, to_json
 from ..core.errors import OutputError
 from ..core.files import atomic_folder
-from ..core.measurements import GlandMeasurements
+from ..core.measurements import GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from .images import write_displacement, write_image, write_volume
@@ -142,6 +142,7 @@ class ResultDocument:
         derived_probabilities: What follows from the classes, as `PI-RADS >= 3`; a note states where the reading is
             this project's own.
         gland: Size of the prostate, and PSA density where a PSA was given; null where the prostate is not known.
+        quality: Criteria of the images' quality, each with value, threshold and source; there is no score.
         files: Image files in this folder.
     """
 
@@ -160,7 +161,8 @@ class ResultDocument:
     lesions: tuple[Lesion, ...]
     class_probabilities: dict[str, Probability]
     derived_probabilities: dict[str, Probability]
-    gland: GlandMeasurements | None = None  # earlier results lack it
+    gland: GlandMeasurements | None = None  # earlier results lack it, and quality
+    quality: tuple[QualityCriterion, ...] = ()
     files: tuple[str, ...]
 
 
@@ -237,6 +239,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         class_probabilities=result.class_probabilities,
         derived_probabilities=result.derived_probabilities,
         gland=result.gland,
+        quality=result.quality,
         files=tuple(files_of(result)),
     )
     return to_json(document)

@@ -29,7 +29,7 @@ from ..evaluation.measures import (
 )
 from .figure import figure_png
 from .pages import json_for_script, render
-from .radiology import SHOWN_LESIONS, gland_table, lesion_places, lesion_rows, sector_map, sector_schemes
+from .radiology import SHOWN_LESIONS, gland_table, lesion_places, lesion_rows, quality_rows, sector_map, sector_schemes
 from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, build_scene, label_color, scene_document
 
 PAGE = "report.html"
@@ -114,6 +114,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         ],
         disagreements=_disagreements(scene),
         gland=gland_table(comparison),
+        quality=quality_rows(comparison),
         lesions=lesion_rows(comparison),
         sector_map=sector_map(comparison),
         schemes=sector_schemes(comparison),

@@ -35,6 +35,23 @@ def gland_table(comparison: Comparison) -> list[tuple[str, str, str]]:
     return [(what, a.get(what, "–"), b.get(what, "–")) for what in dict.fromkeys([*a, *b])]
 
 
+def quality_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Criteria of image quality; they are of the case, so that A's are B's."""
+    marks = {True: ("met", "met"), False: ("not met", "unmet"), None: ("not known", "unknown")}
+    return [
+        {
+            "title": found.title,
+            "value": found.text,
+            "threshold": found.threshold,
+            "mark": marks[found.is_met][0],
+            "css": marks[found.is_met][1],
+            "source": found.source,
+            "sentence": found.sentence,
+        }
+        for found in comparison.a.quality or comparison.b.quality
+    ]
+
+
 def lesion_key(who: str, lesion: Lesion) -> str:
     """How the map, the list and the script call a lesion: `a1` is the largest of A."""
     return f"{who}{lesion.index}"

@@ -1,0 +1,165 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ellipsoids import Ellipsoid, a_scan
+
+from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.radiology.quality import (
+    SHIFT_MM,
+    body_of,
+    diffusion_shift_mm,
+    ghost_ratio,
+    measure_quality,
+    noise_level,
+)
+
+T2W = Acquisition(0.6, 0.4, 3.0, "left-right", other_planes=("sagittal",), is_study=True)
+DIFFUSION = Acquisition(2.0, 2.0, 3.0, "left-right", b_values=(50.0, 400.0, 800.0), highest_b=1400.0)
+
+
+def a_case(**acquisitions: Acquisition) -> Case:
+    """T2w of 192 x 192 mm and diffusion of 180 x 200 mm; what they show does not matter."""
+    rng = np.random.default_rng(0)
+    t2w, diffusion = Geometry((320, 320, 21), (0.6, 0.6, 3.0)), Geometry((90, 100, 21), (2.0, 2.0, 3.0))
+    volumes = {
+        s: Volume(rng.uniform(50, 150, grid.shape).astype(np.float32), grid)
+        for s, grid in ((Sequence.T2W, t2w), (Sequence.HBV, diffusion), (Sequence.ADC, diffusion))
+    }
+    return Case("p001", volumes, acquisitions={Sequence(name): about for name, about in acquisitions.items()})
+
+
+def found(case: Case, gland: Volume | None = None) -> dict:
+    return {criterion.name: criterion for criterion in measure_quality(case, gland)}
+
+
+def test_a_protocol_that_meets_the_requirements_meets_each_of_them():
+    criteria = found(a_case(t2w=T2W, hbv=DIFFUSION))
+    technical = [c for c in criteria.values() if "PI-RADS" in c.source]
+    assert {c.name for c in technical} == {
+        "t2w-field-of-view", "t2w-in-plane", "t2w-slices", "t2w-other-planes",
+        "dwi-field-of-view", "dwi-in-plane", "dwi-slices", "dwi-low-b", "dwi-middle-b", "dwi-high-b",
+    }  # fmt: skip
+    assert all(c.is_met for c in technical), [c for c in technical if not c.is_met]
+
+
+def test_each_criterion_has_value_threshold_source_and_sentence():
+    for criterion in measure_quality(a_case(t2w=T2W, hbv=DIFFUSION)):
+        assert criterion.threshold
+        assert criterion.source
+        assert criterion.sentence.endswith(".")
+        assert (criterion.value is None) == (criterion.text in ("not known", "none")) or criterion.name.endswith(
+            "planes"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "t2w", "hbv"),
+    [
+        ("t2w-in-plane", {"phase_mm": 0.9}, {}),
+        ("t2w-in-plane", {"frequency_mm": 0.5}, {}),
+        ("t2w-slices", {"thickness_mm": 2.5}, {}),  # with a gap of 0.5 mm
+        ("t2w-other-planes", {"other_planes": ()}, {}),
+        ("dwi-in-plane", {}, {"phase_mm": 2.8}),
+        ("dwi-low-b", {}, {"b_values": (400.0, 800.0)}),
+        ("dwi-middle-b", {}, {"b_values": (50.0, 400.0)}),
+        ("dwi-high-b", {}, {"highest_b": 1000.0}),
+    ],
+)
+def test_what_falls_short_is_not_met_and_only_that(name, t2w, hbv):
+    criteria = found(a_case(t2w=replace(T2W, **t2w), hbv=replace(DIFFUSION, **hbv)))
+    assert [c.name for c in criteria.values() if "PI-RADS" in c.source and c.is_met is False] == [name]
+
+
+def test_what_no_header_states_is_not_known():
+    criteria = found(a_case())
+    for name in ("t2w-in-plane", "t2w-other-planes", "dwi-low-b", "dwi-middle-b", "dwi-high-b"):
+        assert criteria[name].is_met is None, name
+    assert "not stated" in criteria["t2w-in-plane"].sentence
+
+
+def test_coverage_counts_slices_above_and_below_the_gland():
+    case = a_case(t2w=T2W)
+    mask = np.zeros(case["t2w"].geometry.shape, np.uint8)
+    mask[2:17, 100:200, 90:210] = 1
+    criteria = found(case, case["t2w"].with_array(mask))
+    assert (criteria["t2w-covers-gland"].value, criteria["t2w-covers-vesicles"].value) == (6.0, 12.0)
+    mask[0:2, 150, 150] = 1
+    criteria = found(case, case["t2w"].with_array(mask))
+    assert criteria["t2w-covers-gland"].is_met is False
+
+
+def test_tilt_is_that_of_the_slices():
+    scan = a_scan((20.0, 0, 0))
+    volume = Volume(np.random.default_rng(0).uniform(50, 150, scan.shape).astype(np.float32), scan)
+    assert found(Case("p", {Sequence.T2W: volume}))["t2w-axial-alignment"].value == pytest.approx(20, abs=0.1)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 8.0])
+def test_noise_is_found_under_a_smooth_image(sigma):
+    y, x = np.mgrid[:101, :120]
+    smooth = (200 + 80 * np.sin(x / 15) * np.cos(y / 20))[None].repeat(4, axis=0)
+    noisy = smooth + np.random.default_rng(1).normal(0, sigma, smooth.shape)
+    assert noise_level(noisy) == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize(("strength", "met"), [(0.0, True), (0.08, False)])
+def test_ghosts_are_the_signal_beside_the_body_along_phase(strength, met):
+    y, x = np.mgrid[:160, :160]
+    body = (((y - 80) / 30) ** 2 + ((x - 80) / 45) ** 2 < 1).astype(float) * 500
+    ghosted = body + strength * np.roll(body, 80, axis=0) + np.random.default_rng(2).uniform(0, 4, body.shape)
+    array = ghosted[None].repeat(3, axis=0)
+    outline = body_of(body[None].repeat(3, axis=0))
+    ratio = ghost_ratio(array, outline, axis=1)
+    assert (ratio < 0.025) == met
+    # The copy of an ellipse of 60 rows fills 60 of the 100 rows of air at its widest, fewer elsewhere.
+    assert ratio == pytest.approx(strength * 0.45, abs=0.02)
+
+
+def test_no_ghosts_are_measured_where_the_body_fills_the_view():
+    body = np.ones((2, 50, 50), bool)
+    assert ghost_ratio(np.full(body.shape, 100.0), body, 1) is None
+    assert found(a_case(t2w=T2W))["t2w-ghosts"].is_met is None
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_the_shift_of_diffusion_is_the_mean_displacement_of_the_glands_outline(seed):
+    phantom = make_phantom(seed, t2w_spacing_mm=(1.0, 1.0, 3.0))
+    grid = phantom.diffusion.hbv.geometry
+    gland = phantom.gland.resample_to(grid, "nearest").array > 0
+    true_mm = float(phantom.diffusion.displacement_mm.array[gland].mean())
+    axis = phantom.acquisition["diffusion"]["phase_axis"]
+    shift = diffusion_shift_mm(phantom.case["t2w"].to_nearest_lps(), phantom.case["adc"], phantom.gland)
+    assert abs(true_mm) > 1
+    assert shift[axis] == pytest.approx(true_mm, abs=1.0)  # half a voxel of diffusion
+    assert shift[1 - axis] == pytest.approx(0, abs=1.0)
+
+
+def test_diffusion_that_lies_elsewhere_is_severe_and_its_way_is_stated():
+    phantom = make_phantom(2, t2w_spacing_mm=(1.0, 1.0, 3.0), field_strength=0.0)
+    case = phantom.case
+    for name in (Sequence.ADC, Sequence.HBV):
+        grid = case[name].geometry
+        columns = np.reshape(grid.direction, (3, 3))
+        moved = replace(grid, origin_mm=tuple(np.asarray(grid.origin_mm) + 7.0 * columns[:, 0]))
+        case.volumes[name] = Volume(case[name].array, moved)
+    criterion = found(case, phantom.gland)["dwi-shift"]
+    assert criterion.value == pytest.approx(7.0, abs=1.0)
+    assert criterion.value > SHIFT_MM[1]
+    assert "to the left" in criterion.sentence
+    assert "severe" in criterion.sentence
+
+
+def test_an_undistorted_phantom_has_no_shift():
+    phantom = make_phantom(2, t2w_spacing_mm=(1.0, 1.0, 3.0), field_strength=0.0)
+    assert found(phantom.case, phantom.gland)["dwi-shift"].is_met
+
+
+def test_a_gland_on_any_grid_will_do():
+    case = a_case(t2w=T2W)
+    gland = Ellipsoid().gland(replace(a_scan(), origin_mm=(60.0, 60.0, 0.0)))
+    assert found(case, gland)["t2w-covers-gland"].value is not None

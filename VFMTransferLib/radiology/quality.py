@@ -1,0 +1,388 @@
+"""Image quality before anything runs: technical criteria, noise, ghosts, and how far diffusion lies from T2w.
+
+The technical criteria are the minimum requirements of PI-RADS v2.1, which PI-QUAL checks (Giganti et al., Insights
+Imaging 12:59 (2021), table 1). What PI-QUAL asks a reader to judge by eye is not judged here, and there is no score:
+each criterion stands with its value, its threshold and who set that. Thresholds that are ours say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from ..core.case import Case
+from ..core.measurements import Acquisition, QualityCriterion
+from ..core.terms import Sequence
+from ..core.volume import Geometry, Volume
+
+PIRADS = "PI-RADS v2.1, minimum technical requirements"
+ACR = "ACR phantom test of MRI, percent signal ghosting"
+ROSE = "Rose criterion"
+OURS = "this project"
+T2W_VIEW_MM, DWI_VIEW_MM = (120.0, 200.0), (160.0, 220.0)
+T2W_PHASE_MM, T2W_FREQUENCY_MM, DWI_IN_PLANE_MM = 0.7, 0.4, 2.5
+T2W_SLICE_MM, DWI_SLICE_MM = 3.0, 4.0
+LOW_B, MIDDLE_B, HIGH_B = (0.0, 100.0), (800.0, 1000.0), 1400.0
+MAX_TILT_DEG = 35.0
+MAX_ANGLE_DEG = 5.0
+VESICLES_MM = 10.0
+MIN_SIGNAL_TO_NOISE = 5.0
+MAX_GHOST = 0.025
+SHIFT_MM = (2.0, 5.0)
+_MIN_AIR = 0.01  # of all voxels
+_ROUNDING_MM = 0.051  # DICOM and NIfTI write sizes rounded
+
+
+def measure_quality(case: Case, gland: Volume | None = None) -> tuple[QualityCriterion, ...]:
+    """All criteria that a case's images allow, in the order of the sequences.
+
+    Args:
+        case: Its `acquisitions` are what DICOM headers state; without them acquired sizes and b values are not known.
+        gland: Mask of the prostate on any grid.
+    """
+    return (*_t2w(case, gland), *_diffusion(case, gland))
+
+
+def _t2w(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
+    if Sequence.T2W not in case:
+        return
+    volume = case[Sequence.T2W].to_nearest_lps()
+    grid, about = volume.geometry, case.acquisitions.get(Sequence.T2W, Acquisition())
+    yield _view("t2w", grid, T2W_VIEW_MM)
+    yield _in_plane_t2w(grid, about)
+    yield _slices("t2w", grid, about, T2W_SLICE_MM)
+    tilt = float(np.degrees(np.arccos(min(abs(np.reshape(grid.direction, (3, 3))[2, 2]), 1.0))))
+    yield _criterion(
+        "t2w-axial-alignment", "T2w, tilt from axial", tilt, "°", f"at most {MAX_TILT_DEG:.0f}°", tilt <= MAX_TILT_DEG,
+        OURS, "PI-RADS asks for slices that are axial to the patient or to the prostate's long axis.", decimals=0,
+    )  # fmt: skip
+    planes = about.other_planes
+    yield QualityCriterion(
+        "t2w-other-planes",
+        "T2w, further planes",
+        float(len(planes)) if about.is_study else None,
+        ", ".join(planes) or ("none" if about.is_study else "not known"),
+        "",
+        "at least one of sagittal and coronal",
+        bool(planes) if about.is_study else None,
+        PIRADS,
+        "A second plane is read beside the axial one." if about.is_study else "One file does not show its exam.",
+    )
+    if gland is not None:
+        yield from _coverage(volume, gland)
+    yield _noise("t2w", volume, gland)
+    yield _ghosts("t2w", volume, volume, about)
+
+
+def _diffusion(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
+    seen = next((s for s in (Sequence.HBV, Sequence.ADC) if s in case), None)
+    if seen is None:
+        return
+    volume = case[seen].to_nearest_lps()
+    grid, about = volume.geometry, case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(seen, Acquisition())
+    yield _view("dwi", grid, DWI_VIEW_MM)
+    sizes = (about.phase_mm, about.frequency_mm)
+    acquired = all(size is not None for size in sizes)
+    largest = max(size for size in (sizes if acquired else grid.spacing_mm[:2]) if size is not None)
+    yield _criterion(
+        "dwi-in-plane",
+        "Diffusion, voxel in plane",
+        largest,
+        "mm",
+        f"at most {DWI_IN_PLANE_MM} mm along phase and frequency",
+        largest <= DWI_IN_PLANE_MM + _ROUNDING_MM,
+        PIRADS,
+        "As it was acquired." if acquired else "Of the file; the acquired size is not stated and can be larger.",
+        decimals=2,
+    )
+    yield _slices("dwi", grid, about, DWI_SLICE_MM)
+    yield from _b_values(about)
+    if Sequence.T2W in case:
+        t2w = case[Sequence.T2W].to_nearest_lps()
+        normals = [np.reshape(g.direction, (3, 3))[:, 2] for g in (t2w.geometry, grid)]
+        angle = float(np.degrees(np.arccos(np.clip(normals[0] @ normals[1], -1, 1))))
+        yield _criterion(
+            "dwi-same-slices", "Diffusion, tilt against T2w", angle, "°", f"at most {MAX_ANGLE_DEG:.0f}°",
+            angle <= MAX_ANGLE_DEG, OURS, "PI-RADS asks for the locations of T2w.", decimals=1,
+        )  # fmt: skip
+        if gland is not None:
+            yield _shift(case, t2w, gland)
+    yield _noise("dwi", volume, gland) if seen is Sequence.HBV else _noise("adc", volume, gland)
+    if seen is Sequence.HBV:
+        t2w_or_none = case.volumes.get(Sequence.T2W)
+        yield _ghosts("dwi", volume, None if t2w_or_none is None else t2w_or_none.to_nearest_lps(), about)
+
+
+def _criterion(
+    name: str,
+    title: str,
+    value: float | None,
+    unit: str,
+    threshold: str,
+    is_met: bool | None,
+    source: str,
+    sentence: str,
+    decimals: int = 1,
+) -> QualityCriterion:
+    text = "not known" if value is None else f"{value:.{decimals}f}{'' if unit in ('°', '') else ' '}{unit}"
+    return QualityCriterion(name, title, value, text, unit, threshold, is_met, source, sentence)
+
+
+def _title(kind: str) -> str:
+    return {"t2w": "T2w", "dwi": "Diffusion", "adc": "ADC"}[kind]
+
+
+def _view(kind: str, grid: Geometry, limits: tuple[float, float]) -> QualityCriterion:
+    low, high = limits
+    size = max(grid.extent_mm[:2])
+    words = "It is within the range." if low <= size <= high else "A larger view is coarser, a smaller one can alias."
+    return _criterion(
+        f"{kind}-field-of-view", f"{_title(kind)}, field of view", size, "mm", f"{low:.0f} to {high:.0f} mm",
+        low - 1 <= size <= high + 1, PIRADS, words, decimals=0,
+    )  # fmt: skip
+
+
+def _in_plane_t2w(grid: Geometry, about: Acquisition) -> QualityCriterion:
+    phase, frequency = about.phase_mm, about.frequency_mm
+    threshold = f"at most {T2W_PHASE_MM} mm along phase and {T2W_FREQUENCY_MM} mm along frequency"
+    name, title = "t2w-in-plane", "T2w, voxel in plane"
+    if phase is None or frequency is None:
+        pixel = max(grid.spacing_mm[:2])
+        is_met = False if pixel > T2W_PHASE_MM + _ROUNDING_MM else None
+        text = "Of the file; the acquired size is not stated and can be larger."
+        return _criterion(name, title, pixel, "mm", threshold, is_met, PIRADS, text, decimals=2)
+    is_met = phase <= T2W_PHASE_MM + _ROUNDING_MM and frequency <= T2W_FREQUENCY_MM + _ROUNDING_MM
+    found = _criterion(name, title, max(phase, frequency), "mm", threshold, is_met, PIRADS, "As it was acquired.")
+    return replace(found, text=f"{phase:.2f} x {frequency:.2f} mm (phase x frequency)")
+
+
+def _slices(kind: str, grid: Geometry, about: Acquisition, limit_mm: float) -> QualityCriterion:
+    step, thickness = grid.spacing_mm[2], about.thickness_mm
+    gap = None if thickness is None else step - thickness
+    is_thin = (step if thickness is None else thickness) <= limit_mm + _ROUNDING_MM
+    is_met = False if not is_thin else None if gap is None else gap <= _ROUNDING_MM
+    text = "The gap is not stated." if gap is None else f"The gap is {max(gap, 0.0):.1f} mm."
+    return _criterion(
+        f"{kind}-slices", f"{_title(kind)}, slice thickness", thickness or step, "mm",
+        f"at most {limit_mm:.0f} mm, no gap", is_met, PIRADS, text,
+    )  # fmt: skip
+
+
+def _b_values(about: Acquisition) -> Iterator[QualityCriterion]:
+    wanted = (
+        ("low", "lowest b value", LOW_B, f"at most {LOW_B[1]:.0f} s/mm²"),
+        ("middle", "b value for ADC", MIDDLE_B, f"one of {MIDDLE_B[0]:.0f} to {MIDDLE_B[1]:.0f} s/mm²"),
+    )
+    for name, title, (low, high), threshold in wanted:
+        fitting = [b for b in about.b_values if low <= b <= high]
+        value = fitting[0] if fitting else None
+        is_met = bool(fitting) if about.b_values else None
+        text = f"Measured: b {', '.join(f'{b:g}' for b in about.b_values)}." if about.b_values else "Not stated."
+        found = _criterion(
+            f"dwi-{name}-b", f"Diffusion, {title}", value, "s/mm²", threshold, is_met, PIRADS, text, decimals=0
+        )
+        yield replace(found, text="none") if is_met is False else found
+    b = about.highest_b
+    measured = b is not None and b in about.b_values
+    text = "Not stated." if b is None else "Measured." if measured else "Calculated from lower ones."
+    is_met = None if b is None else b >= HIGH_B
+    yield _criterion(
+        "dwi-high-b", "Diffusion, highest b value", b, "s/mm²", f"at least {HIGH_B:.0f} s/mm²", is_met, PIRADS, text,
+        decimals=0,
+    )  # fmt: skip
+
+
+def _coverage(t2w: Volume, gland: Volume) -> Iterator[QualityCriterion]:
+    """Slices above and below the gland, in millimeters."""
+    mask = gland.resample_to(t2w.geometry, "nearest").array > 0
+    held = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not held.size:
+        return
+    step = t2w.geometry.spacing_mm[2]
+    below, above = float(held[0] * step), float((len(mask) - 1 - held[-1]) * step)
+    yield _criterion(
+        "t2w-covers-gland", "T2w, slices beyond the gland", min(below, above), "mm",
+        "more than 0 mm above the base and below the apex", min(below, above) > 0, PIRADS,
+        "The whole prostate is shown." if min(below, above) > 0 else "The prostate reaches the first or last slice.",
+    )  # fmt: skip
+    yield _criterion(
+        "t2w-covers-vesicles", "T2w, slices above the base", above, "mm", f"at least {VESICLES_MM:.0f} mm",
+        above >= VESICLES_MM, OURS, "Room for the seminal vesicles, which are not marked by any network here.",
+    )  # fmt: skip
+
+
+def noise_level(array: np.ndarray) -> float:
+    """Standard deviation of the noise of slices (D, H, W), by the finest diagonal wavelet coefficients.
+
+    The median of their magnitude through 0.6745 (Donoho and Johnstone, Biometrika 81:425 (1994)), since edges have few
+    large ones. Interpolated images show less than the scanner measured.
+    """
+    even = array[:, : array.shape[1] // 2 * 2, : array.shape[2] // 2 * 2].astype(np.float64)
+    diagonal = (even[:, ::2, ::2] - even[:, ::2, 1::2] - even[:, 1::2, ::2] + even[:, 1::2, 1::2]) / 2
+    return float(np.median(np.abs(diagonal)) / 0.6745)
+
+
+def _noise(kind: str, volume: Volume, gland: Volume | None) -> QualityCriterion:
+    """Mean signal of the gland, or of the middle of the view, through the noise there."""
+    array, where = _middle(volume.array), "the middle of the image"
+    signal = float(array.mean())
+    if gland is not None:
+        mask = gland.resample_to(volume.geometry, "nearest").array > 0
+        if mask.any():
+            box = ndimage.find_objects(mask.astype(int))[0]
+            array, signal, where = volume.array[box], float(volume.array[mask].mean()), "the prostate"
+    noise = noise_level(array)
+    ratio = signal / noise if noise > 0 else None
+    return _criterion(
+        f"{kind}-signal-to-noise", f"{_title(kind)}, signal to noise", ratio, "", f"at least {MIN_SIGNAL_TO_NOISE:.0f}",
+        None if ratio is None else ratio >= MIN_SIGNAL_TO_NOISE, ROSE,
+        f"Mean signal of {where} through the finest noise there; texture counts as noise, interpolation hides it.",
+        decimals=0,
+    )  # fmt: skip
+
+
+def _middle(array: np.ndarray) -> np.ndarray:
+    _, height, width = array.shape
+    return array[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+
+
+def body_of(t2w: np.ndarray) -> np.ndarray:
+    """The body in a T2w (D, H, W), bool, with all that lies between its parts along rows or columns."""
+    bright = ndimage.binary_opening(t2w > 0.08 * float(np.percentile(t2w, 95)), np.ones((1, 5, 5), bool))
+    parts, count = ndimage.label(bright)
+    if not count:
+        return np.ones(t2w.shape, bool)
+    body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    spans = [np.logical_or.accumulate(body, axis) & _accumulated_back(body, axis) for axis in (1, 2)]
+    return spans[0] | spans[1]
+
+
+def _accumulated_back(mask: np.ndarray, axis: int) -> np.ndarray:
+    return np.flip(np.logical_or.accumulate(np.flip(mask, axis), axis), axis)
+
+
+def ghost_ratio(array: np.ndarray, body: np.ndarray, axis: int) -> float | None:
+    """Signal of the air along phase beside the body, beyond that of other air, through the body's mean signal.
+
+    Args:
+        array: Slices (D, H, W).
+        body: Where the body is, or may be, of the same shape.
+        axis: Array axis of the phase encoding, 1 or 2.
+
+    Returns:
+        None where the body fills the view along phase, or no air lies beyond its extent along the other axis.
+    """
+    air = ~ndimage.binary_dilation(body, np.ones((1, 7, 7), bool))
+    beside = np.broadcast_to(body.any(axis=axis, keepdims=True), body.shape)
+    ghosts, other = air & beside, air & ~beside
+    if min(ghosts.sum(), other.sum()) < _MIN_AIR * array.size or not array[body].mean() > 0:
+        return None
+    return float((array[ghosts].mean() - array[other].mean()) / array[body].mean())
+
+
+def _ghosts(kind: str, volume: Volume, t2w: Volume | None, about: Acquisition) -> QualityCriterion:
+    """Fat is dark in diffusion, so that only T2w shows where the body ends; beyond its view all may be body."""
+    axes = {"left-right": (2,), "anterior-posterior": (1,)}.get(about.phase_axis or "", (1, 2))
+    value = None
+    if t2w is not None:
+        body = t2w.with_array(body_of(t2w.array).astype(np.uint8)).resample_to(volume.geometry, "nearest", fill=1.0)
+        ratios = [ghost_ratio(volume.array, body.array > 0, axis) for axis in axes]
+        value = max((ratio for ratio in ratios if ratio is not None), default=None)
+    text = "The body fills the view along phase, so that there is no air to measure them in."
+    if value is not None:
+        text = "Signal beside the body along phase." if about.phase_axis else "The phase axis is not known; the larger."
+    return _criterion(
+        f"{kind}-ghosts", f"{_title(kind)}, ghosts", None if value is None else 100 * value, "%",
+        f"at most {100 * MAX_GHOST} %", None if value is None else value <= MAX_GHOST, ACR, text,
+    )  # fmt: skip
+
+
+# How far the gland lies in diffusion from where it lies in T2w.
+
+_MARGIN_MM, _STEP_MM, _BINS = 8.0, 1.5, 24
+_SEARCH = ((9.0, 3.0), (2.0, 1.0), (0.5, 0.5))  # reach and step around the best so far, mm
+
+
+def diffusion_shift_mm(t2w: Volume, diffusion: Volume, gland: Volume) -> tuple[float, float]:
+    """By how much the gland lies to the left and to the back in diffusion, against T2w, in the plane of T2w.
+
+    The shift in plane that makes both images of the gland and what is around it most alike, by normalized mutual
+    information (Studholme et al., Pattern Recognit 32:71 (1999)). It is the mean shift of the outline: stretching
+    within the gland is not seen.
+
+    Args:
+        t2w: With axes nearest to L, P, S.
+        diffusion: ADC, which shows zones as T2w does, or the high-b image.
+        gland: Mask of the prostate, not empty, on any grid.
+
+    Returns:
+        Millimeters along the first and second axis of T2w.
+    """
+    mask = gland.resample_to(t2w.geometry, "nearest").array > 0
+    box = ndimage.find_objects(mask.astype(int))[0]
+    low = np.array([s.start for s in box][::-1]) * t2w.geometry.spacing_mm
+    high = np.array([s.stop - 1 for s in box][::-1]) * t2w.geometry.spacing_mm
+    margin = np.array([_MARGIN_MM, _MARGIN_MM, 0.0])
+    step = (max(_STEP_MM, t2w.geometry.spacing_mm[0]), max(_STEP_MM, t2w.geometry.spacing_mm[1]))
+    spacing = (*step, t2w.geometry.spacing_mm[2])
+    size = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing).astype(int) + 1)
+    origin = t2w.geometry.to_world((low - margin) / t2w.geometry.spacing_mm)
+    grid = Geometry(size, spacing, tuple(origin.tolist()), t2w.geometry.direction)  # type: ignore[arg-type]
+    smooth = ndimage.gaussian_filter(
+        t2w.array.astype(np.float32), [0, *(1.0 / s for s in t2w.geometry.spacing_mm[1::-1])]
+    )
+    fixed = _levels(t2w.with_array(smooth).resample_to(grid).array)
+    axes = np.reshape(grid.direction, (3, 3))
+
+    def likeness(x: float, y: float) -> float:
+        moved = np.asarray(grid.origin_mm) + axes[:, 0] * x + axes[:, 1] * y
+        there = diffusion.resample_to(replace(grid, origin_mm=tuple(moved.tolist())))  # type: ignore[arg-type]
+        return _mutual_information(fixed, _levels(there.array))
+
+    best = (0.0, 0.0)
+    for reach, pace in _SEARCH:
+        offsets = np.arange(-reach, reach + pace / 2, pace)
+        tried = {(best[0] + dx, best[1] + dy): 0.0 for dx in offsets for dy in offsets}
+        best = max(tried, key=lambda place: likeness(*place))
+    return (float(best[0]), float(best[1]))
+
+
+def _levels(array: np.ndarray) -> np.ndarray:
+    """Voxels as one of `_BINS` steps from the lowest to the highest."""
+    low, high = float(array.min()), float(array.max())
+    return np.minimum((array - low) * (_BINS / max(high - low, 1e-9)), _BINS - 1).astype(np.intp).ravel()
+
+
+def _mutual_information(a: np.ndarray, b: np.ndarray) -> float:
+    share = np.bincount(a * _BINS + b, minlength=_BINS**2).reshape(_BINS, _BINS) / a.size
+
+    def entropy(p: np.ndarray) -> float:
+        p = p[p > 0]
+        return float(-(p * np.log(p)).sum())
+
+    both = entropy(share)
+    return (entropy(share.sum(axis=0)) + entropy(share.sum(axis=1))) / both if both > 0 else 1.0
+
+
+def _shift(case: Case, t2w: Volume, gland: Volume) -> QualityCriterion:
+    diffusion = case.volumes.get(Sequence.ADC) or case[Sequence.HBV]
+    none, severe = SHIFT_MM
+    threshold = f"at most {none:.0f} mm; severe above {severe:.0f} mm"
+    name, title = "dwi-shift", "Diffusion, shift of the gland's outline"
+    on_t2w, on_diffusion = (gland.resample_to(v.geometry, "nearest").array.any() for v in (t2w, diffusion))
+    if not (on_t2w and on_diffusion):
+        return _criterion(name, title, None, "mm", threshold, None, OURS, "Diffusion does not show the prostate.")
+    left, back = diffusion_shift_mm(t2w, diffusion, gland)
+    length = float(np.hypot(left, back))
+    severity = "none to mild" if length <= none else "severe" if length > severe else "moderate"
+    ways = [
+        f"{abs(mm):.1f} mm to the {way[mm < 0]}"
+        for mm, way in ((left, ("left", "right")), (back, ("back", "front")))
+        if abs(mm) >= 0.25
+    ]
+    where = f" ({' and '.join(ways)})" if ways else ""
+    text = f"Mean shift against T2w{where}: {severity}. Stretching within the gland is not measured."
+    return _criterion(name, title, length, "mm", threshold, length <= none, OURS, text)
