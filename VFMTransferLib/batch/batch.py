@@ -17,7 +17,7 @@ from typing import Literal
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
-from ..core.files import writing
+from ..core.files import plain_text, writing
 from ..core.machine import memory_bytes
 from ..inference.predict import PredictOptions, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
@@ -162,7 +162,7 @@ def plan_cases(
                 f"Output '{output.name}' must be a new folder or that of an earlier batch, but is neither. "
                 "Choose another name."
             )
-    return [BatchCase(folder, output / folder.name, chosen, options) for folder in folders]
+    return [BatchCase(folder, output / plain_text(folder.name), chosen, options) for folder in folders]
 
 
 def require_all_done(rows: Sequence[Row]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, read_small, remove_leftovers, writing
+from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
@@ -82,7 +82,7 @@ class BatchCase:
 
     @property
     def name(self) -> str:
-        return self.source.name
+        return plain_text(self.source.name)
 
     @property
     def missing(self) -> tuple[Bundle, ...]:
@@ -212,7 +212,12 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(columns))
         writer.writeheader()
-        writer.writerows(cells)
+        writer.writerows({column: _cell(value) for column, value in row.items()} for row in cells)
+
+
+def _cell(value: Value) -> Value:
+    """A value as a spreadsheet shows it: text that it would run as a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

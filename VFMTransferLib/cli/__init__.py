@@ -2,19 +2,23 @@
 
 A command is a function that adds its parser, and one that does it; a new one needs its place in `COMMANDS`.
 
-Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM,
+129 by SIGHUP (a closed terminal).
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import io
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ..core import __version__
@@ -39,10 +43,13 @@ COMMANDS = (
     models.add_doctor,
 )
 DONE, FAILED, STOPPED, TERMINATED = 0, 1, 130, 143
+_SIGNALLED = 128  # a shell's exit code for a signal is this and its number: 130, 143, 129
+UNWINDING_S = 3.0
+_AGAIN_S = 0.05
 
 
 class _TerminatedError(BaseException):
-    """The process received SIGTERM; raised so that open folders and files are cleaned up."""
+    """The process received SIGTERM or SIGHUP; raised so that open folders and files are cleaned up."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,20 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Wrong usage leaves by `SystemExit(2)`, as argparse does.
     """
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    stop = _Stop()
     try:
-        with _ending_cleanly():
+        with stop.listening():
             require_address_space()
             args.run(args)
             sys.stdout.flush()
     except KeyboardInterrupt:
         return _failed("Stopped; nothing half-done was left behind.", STOPPED)
     except _TerminatedError:
-        return TERMINATED
+        return _SIGNALLED + stop.received
     except BrokenPipeError:
         # The reader of our output (`| head`) has closed; that is no failure, and no message could be read.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # the outermost edge: whatever happened, the user gets one sentence
+        if stop.received:  # a library that was stopped while it loaded may raise anything
+            return _SIGNALLED + stop.received
         if args.debug:
             raise
         return _failed(sentence(error), FAILED)
@@ -85,22 +97,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    with suppress(OSError):  # the terminal may be closed
+        print(text, file=sys.stderr)
     return code
 
 
-@contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """Let the wish to end the process unwind it as Ctrl-C does, so that temporary folders go."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
-        yield
-        return
+class _Stop:
+    """The wish to end the process, by Ctrl-C, SIGTERM or a closed terminal; it unwinds, so that temporary folders go.
 
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise _TerminatedError
+    Attributes:
+        received: Number of the signal; 0 before one came.
+    """
 
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self.received = 0
+        self._received_s = 0.0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Receive signals; those that the process was started to ignore (`nohup`) stay ignored."""
+        if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
+            yield
+            return
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in [number for number, handler in before.items() if handler is not signal.SIG_IGN]:
+            signal.signal(number, self._receive)
+        hook = sys.unraisablehook
+
+        def again(unraisable: sys.UnraisableHookArgs) -> None:
+            """A callback of the interpreter swallowed the exception, so that it must be raised once more."""
+            if not isinstance(unraisable.exc_value, KeyboardInterrupt | _TerminatedError):
+                hook(unraisable)
+                return
+            self._received_s = -UNWINDING_S
+            threading.Timer(_AGAIN_S, _thread.interrupt_main, (self.received,)).start()
+
+        sys.unraisablehook = again
+        try:
+            yield
+        finally:
+            sys.unraisablehook = hook
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received and time.monotonic() - self._received_s < UNWINDING_S:
+            return  # a second signal must not stop the cleaning up after the first
+        self.received, self._received_s = number, time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError

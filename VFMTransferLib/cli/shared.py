@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OutOfMemoryError, PsaError, VFMTransferError, is_out_of_memory
+from ..core.errors import OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
+from ..core.files import plain_text
 from ..core.terms import OnProgress
 from ..tasks import TASKS
 
@@ -40,13 +41,17 @@ def sentence(error: BaseException) -> str:
         text = _missing_package(error.name)
     elif isinstance(error, OSError):
         text = _file_system(error)
+    elif isinstance(error, UnicodeError):
+        text = "Names of files and folders must be text (UTF-8), but one is not. Rename it."
+    elif isinstance(error, RecursionError):
+        text = "A file must be nested no deeper than a few hundred levels, but is. Do not use it."
     elif isinstance(error, ValueError):
         text = str(error)
     else:
         text = (
             f"An unexpected error stopped the command ({_described(error)}). Run it again with --debug for the details."
         )
-    return " ".join(text.split())
+    return plain_text(" ".join(text.split()))
 
 
 def _missing_package(name: str) -> str:
@@ -231,6 +236,12 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     """The case of a folder, or of the files that were given by `add_prediction`."""
     from ..io import read_case
 
+    for given in (folder, args.t2w, args.hbv, args.adc):
+        if given is not None and given.is_dir() and args.output.resolve().is_relative_to(given.resolve()):
+            raise OutputError(
+                f"Output '{args.output}' must lie outside of the case's folder '{given.name}', whose images would no "
+                "longer be alone, but lies inside. Choose another folder."
+            )
     return read_case(
         folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
     )

@@ -138,6 +138,11 @@ def read_small(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     return content
 
 
+def plain_text(name: str) -> str:
+    """A text from elsewhere, as a file's name, that can be shown and written: other characters become %1b or %ff."""
+    return "".join(c if c.isprintable() else f"%{ord(c) & 0xFF:02x}" for c in name)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the system's lock on a file, which is created if needed; the lock ends with the process, even a killed one.

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
+from ..core.files import plain_text
 from ..core.measurements import Acquisition
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
@@ -103,7 +104,7 @@ def read_case(
     if path is None:
         first = next(iter(sources.values()))
         # A neutral word for DICOM, whose folders often bear the patient's name.
-        found = Case("study" if _is_dicom(first) else first.absolute().parent.name or "case", {})
+        found = Case("study" if _is_dicom(first) else plain_text(first.absolute().parent.name) or "case", {})
     else:
         wanted = frozenset(sequences) - sources.keys()
         found, exams = _find(Path(path), sources, wanted, gland is None, allow_mixed_exams)
@@ -145,7 +146,7 @@ def _find(
         where a DICOM study was read.
     """
     named = path.resolve() if path.name in ("", "..") else path  # links keep the name that they were given
-    case_id = image_stem(named.name) or "case"
+    case_id = plain_text(image_stem(named.name)) or "case"
     if path.is_file() and is_image_name(path.name):
         sources.setdefault(Sequence.T2W, path)
         return Case(case_id, {}), {}

@@ -187,6 +187,13 @@ def write_image(image: sitk.Image, path: Path) -> None:
         raise OutputError(
             f"'{path.name}' must be written into a folder, but '{path.parent.name}' is none. Make it first."
         )
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:  # SimpleITK would end the process
+        raise OutputError(
+            f"'{path.name}' must be written under names that are text, but one of its folders has another. Choose "
+            "another folder."
+        ) from None
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     with atomic_file(path) as part:
         free = shutil.disk_usage(path.parent).free

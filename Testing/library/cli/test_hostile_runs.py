@@ -1,0 +1,115 @@
+"""Runs that are stopped at any moment, names and places that do harm: one sentence, the right code, nothing left."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from VFMTransferLib.cli import main
+from VFMTransferLib.cli.shared import sentence
+from VFMTransferLib.core.errors import ImageError
+
+COMMAND = [sys.executable, "-m", "VFMTransferLib"]
+PATIENCE_S = 90
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has other signals and names.")
+
+
+@pytest.fixture
+def run(tiny_models):
+    def _run(*words: object) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "VFM_TRANSFER_MODELS": str(tiny_models), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*COMMAND, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+        )
+
+    return _run
+
+
+@posix
+def test_a_folder_whose_name_is_no_text_is_a_case_like_any_other(run, a_study, tmp_path):
+    case = Path(os.fsdecode(os.fsencode(tmp_path) + b"/p\xff"))
+    shutil.copytree(a_study, case)
+    done = run("predict", case, "--bundle", "tiny-scratch", "-o", tmp_path / "out", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"case": "p%ff"' in done.stdout
+
+
+@posix
+def test_a_cohort_goes_on_after_cases_that_do_harm(run, a_study, tmp_path):
+    cohort = tmp_path / "cohort"
+    for name in ("p001", os.fsdecode(b"p002\xff"), "p003", "=p004"):
+        shutil.copytree(a_study, cohort / name)
+    (cohort / "p003" / "t2w.nii.gz").write_bytes(b"\x1f\x8b\x08" + bytes(300))
+    done = run("predict", "--cohort", cohort, "--bundle", "tiny-scratch", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "1 of 4 cases failed" in done.stderr
+    with (tmp_path / "out" / "summary.csv").open(encoding="utf-8") as file:
+        rows = {row["case"]: row["status"] for row in csv.DictReader(file)}
+    assert rows == {"'=p004": "done", "p001": "done", "p002%ff": "done", "p003": "failed"}
+
+
+@posix
+def test_an_output_whose_name_is_no_text_is_refused(run, a_study, tmp_path):
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xff")
+    done = run("predict", a_study, "--bundle", "tiny-scratch", "-o", out)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "names that are text" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["predict", "compare"])
+def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+    case = tmp_path / "p001"
+    shutil.copytree(a_study, case)
+    before = sorted(case.iterdir())
+    bundles = ["--bundle", "tiny-scratch"] + (["--bundle", "tiny-pretrained"] if command == "compare" else [])
+    assert main([command, str(case), *bundles, "-o", str(case / "out")]) == 1
+    assert "must lie outside of the case's folder 'p001'" in capsys.readouterr().err
+    assert sorted(case.iterdir()) == before
+
+
+def test_a_sentence_shows_no_control_characters():
+    assert sentence(ImageError("'\x1b[31mred\udcff' must be an image.")) == "'%1b[31mred%ff' must be an image."
+
+
+@posix
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
+def test_a_signal_while_modules_load_has_its_own_exit_code(a_study, tmp_path, name, code, delay_s):
+    """The command is given a signal as soon as its first module is there."""
+    program = (
+        "import sys, VFMTransferLib.__main__ as entry\n"
+        "sys.argv = ['vfm-transfer', *sys.argv[1:]]\n"
+        "original = entry.signal.signal\n"
+        "seen = []\n"
+        "def note(number, handler):\n"
+        "    original(number, handler)\n"
+        "    seen.append(number)\n"
+        "    len(seen) == 3 and print('ready', flush=True)\n"
+        "entry.signal.signal = note\n"
+        "sys.exit(entry.main())\n"
+    )
+    words = ["predict", str(a_study), "--bundle", "profound-prostate-demo-scratch", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(delay_s)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert errors.count("\n") <= 1
+    assert list(tmp_path.iterdir()) == []
