@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_T
 # Where there is no screen, a virtual one.
 SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
 
-.PHONY: demo test test-slicer lint bench bundles clean
+.PHONY: demo test test-slicer fuzz kill lint bench bundles clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -29,6 +29,16 @@ IN_SLICER = $(SCREEN) "$(SLICER)" --testing --no-splash --disable-cli-modules \
 test-slicer:
 	$(IN_SLICER) --python-script Testing/slicer/run.py $(TESTS)
 	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module test_console
+
+# Hostile inputs for every reader, for so many seconds, and `predict` among them; what is found stays in build/fuzz.
+FUZZ_SECONDS ?= 3600
+fuzz: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python Testing/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --keep $(OUT)/fuzz
+
+# Commands that are killed at random moments and run again.
+KILLS ?= 500
+kill: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python Testing/fuzz/kill.py --kills $(KILLS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

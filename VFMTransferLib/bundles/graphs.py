@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.errors import BundleError
-from ..core.files import read_small
+from ..core.files import plain_text, read_small
 
 MAX_GRAPH_BYTES = 256 << 20
 WEIGHTS_LOCATION = "model.safetensors"
@@ -50,6 +50,7 @@ def require_plain_graph(path: Path, bundle: str) -> None:
     except (OSError, ValueError, IndexError):
         problem = "its bytes are no graph"
     if problem:
+        problem = plain_text(problem)
         raise BundleError(
             f"The ONNX graph of bundle '{bundle}' must hold plain operators and no data of other files, but {problem}. "
             "Do not use it; get the bundle again from its source, or export the graph again."

@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from ..core.errors import GeometryError, ImageError
+from ..core.files import plain_text
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP, ZLIB_OR_GZIP = 31, 47  # zlib's names of the two containers
@@ -105,7 +106,7 @@ class ImageHeader:
 
 def damaged(file: str, found: str) -> ImageError:
     """The error for a header that is broken: `found` states how."""
-    return ImageError(f"'{file}' must have a whole and valid header, but {found:.160}. Export it again.")
+    return ImageError(f"'{file}' must have a whole and valid header, but {plain_text(found):.160}. Export it again.")
 
 
 def truncated(file: str) -> ImageError:
@@ -113,7 +114,7 @@ def truncated(file: str) -> ImageError:
 
 
 def misplaced(file: str, must: str, found: str, remedy: str = "Convert it from DICOM again") -> GeometryError:
-    return GeometryError(f"'{file}' must {must}, but {found:.160}. {remedy}.")
+    return GeometryError(f"'{file}' must {must}, but {plain_text(found):.160}. {remedy}.")
 
 
 def within_limits(header: ImageHeader) -> ImageHeader:
@@ -205,12 +206,13 @@ def detached_file(path: Path, name: str) -> Path:
         or name.startswith("LIST ")
     ):
         raise ImageError(
-            f"'{path.name}' must name one file of voxels in its own folder, but names '{name:.60}'. Save both as one."
+            f"'{path.name}' must name one file of voxels in its own folder, but names "
+            f"'{plain_text(name):.60}'. Save both as one."
         )
     if not beside.is_file() or beside.resolve().parent != path.parent.resolve():
         raise ImageError(
-            f"'{path.name}' must have its voxels in '{name:.60}' beside it, but there is no such file of its own. "
-            "Copy both, or save it as one file."
+            f"'{path.name}' must have its voxels in '{plain_text(name):.60}' beside it, but has no such file "
+            "of its own there. Copy both, or save it as one file."
         )
     return beside
 

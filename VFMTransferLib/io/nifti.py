@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from ..core.errors import GeometryError, ImageError
 from ..core.files import open_regular
+from ..core.volume import itk_warnings_silenced
 from .headers import (
     FORMS_TOLERANCE_MM,
     GZIP_MAGIC,
@@ -72,6 +73,8 @@ _NIFTI_TYPES = {
 # Types of several numbers a voxel: numbers, and the type of each.
 _NIFTI_COMPOUNDS = {32: (2, "f4"), 1792: (2, "f8"), 128: (3, "u1"), 2304: (4, "u1")}
 _NIFTI_EXTENSION_BYTES = 4
+_NOTHING = 1e-30
+_MAX_CODE = 32767  # of a form; NIfTI-2 has more room than NIfTI-1
 _UNITS_MM = {1: 1e3, 3: 1e-3}  # meters and micrometers; all else is millimeters
 
 
@@ -124,10 +127,18 @@ def read_nifti(path: Path) -> ImageHeader:
     if header.components > 1:
         return header
     _require_nifti_space(name, fields, header.size)
-    fields |= {"scl_slope": (1,), "scl_inter": (0,)}
+    (has_q,), (has_s,), (units,) = fields["qform_code"], fields["sform_code"], fields["xyzt_units"]
+    fields |= {"scl_slope": (1,), "scl_inter": (0,), "xyzt_units": (units & 0xFF,)}
+    fields |= {"qform_code": (min(max(has_q, 0), _MAX_CODE),), "sform_code": (min(max(has_s, 0), _MAX_CODE),)}
+    for field, is_used in (("quatern", has_q > 0), ("srow", has_s > 0)):
+        # Numbers that are next to nothing keep ITK's decomposition of the matrix from ending well.
+        fields[field] = tuple(n if is_used and abs(n) > _NOTHING else 0.0 for n in fields[field])
     used = dim[0] + 1  # what lies beyond may be anything
     fields["dim"] = (*dim[:used], *[1] * (8 - used))
-    fields["pixdim"] = tuple(p if i < min(used, 4) or is_spacing(p) else 1 for i, p in enumerate(fields["pixdim"]))
+    fields["pixdim"] = (
+        -1 if fields["pixdim"][0] < 0 else 1,
+        *(p if i < 4 or is_spacing(p) else 1 for i, p in enumerate(fields["pixdim"][1:], 1)),
+    )
     return replace(header, grid=_nifti_grid(name, fields, header.size))
 
 
@@ -226,7 +237,8 @@ def _nifti_grid(file: str, fields: dict[str, tuple], size: tuple[int, ...]) -> G
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(copy))
         try:
-            reader.ReadImageInformation()
+            with itk_warnings_silenced():
+                reader.ReadImageInformation()
         except RuntimeError:
             raise misplaced(file, "have perpendicular axes", "its are sheared or missing", "Resample it") from None
     count = len(size)

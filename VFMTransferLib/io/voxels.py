@@ -42,8 +42,9 @@ def read_voxels(header: ImageHeader) -> np.ndarray:
     if (header.slope, header.intercept) == (1.0, 0.0):
         return values
     # As ITK scales: in double precision, stored in single precision unless doubles came in.
-    scaled = values * np.float64(header.slope) + np.float64(header.intercept)
-    return scaled if header.dtype == np.float64 else scaled.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # who reads refuses what is not finite
+        scaled = values * np.float64(header.slope) + np.float64(header.intercept)
+        return scaled if header.dtype == np.float64 else scaled.astype(np.float32)
 
 
 def require_whole(header: ImageHeader) -> None:

@@ -218,11 +218,11 @@ def noise_level(array: np.ndarray) -> float:
     """Standard deviation of the noise of slices (D, H, W), by the finest diagonal wavelet coefficients.
 
     The median of their magnitude through 0.6745 (Donoho and Johnstone, Biometrika 81:425 (1994)), since edges have few
-    large ones. Interpolated images show less than the scanner measured.
+    large ones. Interpolated images show less than the scanner measured; slices of one row or column show none.
     """
     even = array[:, : array.shape[1] // 2 * 2, : array.shape[2] // 2 * 2].astype(np.float64)
     diagonal = (even[:, ::2, ::2] - even[:, ::2, 1::2] - even[:, 1::2, ::2] + even[:, 1::2, 1::2]) / 2
-    return float(np.median(np.abs(diagonal)) / 0.6745)
+    return float(np.median(np.abs(diagonal)) / 0.6745) if diagonal.size else 0.0
 
 
 def _noise(kind: str, volume: Volume, gland: Volume | None) -> QualityCriterion:

@@ -235,6 +235,8 @@ def read_config(path: Path) -> StudyConfig:
         config: StudyConfig = from_json(StudyConfig, _with_fits(document, path.name), path.name)
     except OSError as error:
         raise ConfigError(f"A study's configuration must be a file, but {path.name} cannot be read.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} must be text in UTF-8, but is not. Save it so.") from error
     except RecursionError:
         raise ConfigError(f"{path.name} must be a configuration, but is nested too deeply. Do not use it.") from None
     except yaml.YAMLError as error:
