@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .radiology import require_dicom_out, save_dicom
 from .shared import (
     Commands,
     add_command,
@@ -64,6 +65,8 @@ def run_predict(args: argparse.Namespace) -> None:
         args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
     elif args.psa is not None:
         args.parser.error("--psa belongs to one case; give a CASE with it")
+    elif args.dicom:
+        args.parser.error("--dicom writes one case; give a CASE with it")
     if args.cohort is None:
         _run_one(args)
     else:
@@ -80,10 +83,14 @@ def _run_one(args: argparse.Namespace) -> None:
     case = given_case(args, args.case)
     options = predict_options(args)
     require_fit(case, bundle, args.task)
+    if args.dicom:
+        require_dicom_out(case, str(bundle.spec.task))
     # Opened before the work, so that a folder that cannot be written is known at once.
     with output_folder(args.output) as folder, progress_bar() as on_progress:
         result = predict(case, bundle, on_progress=on_progress, options=options)
         save_result(result, folder)
+        if args.dicom:
+            save_dicom(result, case, folder)
     document = {"output": str(args.output), **result_to_json(result)}
     print_answer(args, document, [*summary(result), str(args.output)])
 

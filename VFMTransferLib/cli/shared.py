@@ -65,6 +65,7 @@ def _missing_package(name: str) -> str:
         "lightning_fabric": "fabric",
         "distributed": "study",
         "yaml": "study",
+        "highdicom": "dicom",
     }.get(package)
     target = f"vfm-transfer[{extra}]" if extra else "vfm-transfer"
     return f"This command needs the package {package}, which is not installed. Install it with: pip install '{target}'"
@@ -197,6 +198,11 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--psa", type=psa, metavar="X", help="prostate-specific antigen in ng/ml, for the PSA density in the results"
     )
+    group.add_argument(
+        "--dicom",
+        action="store_true",
+        help="of DICOM input, also write the results as DICOM: segmentation, structured report, derived images",
+    )
     group = parser.add_argument_group("network")
     group.add_argument(
         "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
@@ -236,7 +242,7 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     """The case of a folder, or of the files that were given by `add_prediction`."""
     from ..io import read_case
 
-    for given in (folder, args.t2w, args.hbv, args.adc):
+    for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
         if given is not None and given.is_dir() and args.output.resolve().is_relative_to(given.resolve()):
             raise OutputError(
                 f"Output '{args.output}' must lie outside of the case's folder '{given.name}', whose images would no "

@@ -33,6 +33,7 @@ from ..io.results import OWN_MARKS, save_result
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
 from ..tasks import DEFAULT_TASK, task_of
+from .radiology import require_dicom_out, save_dicom
 from .shared import given_case, predict_options
 
 Pair = tuple[Bundle, Bundle]
@@ -88,7 +89,9 @@ def _compared(
             folder = folder_of(case.id)
             folder.mkdir(exist_ok=True)
             on_part = _part(on_progress, index, len(paths), case.id)
-            compared = run_side_by_side(case, pair, folder, truth, options=options, on_progress=on_part)
+            compared = run_side_by_side(
+                case, pair, folder, truth, options=options, on_progress=on_part, with_dicom=args.dicom
+            )
         yield compared
 
 
@@ -145,6 +148,7 @@ def run_side_by_side(
     reference_labels: dict[str, int] | None = None,
     options: PredictOptions | None = None,
     on_progress: OnProgress | None = None,
+    with_dicom: bool = False,
 ) -> tuple[Comparison, Path]:
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
@@ -152,12 +156,15 @@ def run_side_by_side(
         folder: Where everything goes; exists.
         reference: The truth, where it is known; with `reference_labels` as `compare` takes it.
         options: How networks are run. Inside a region of interest only, a reference that is a label map counts too.
+        with_dicom: Also write each network's results as DICOM.
 
     Returns:
         The comparison and the report's page.
     """
     for bundle in pair:
         require_fit(case, bundle)
+    if with_dicom:
+        require_dicom_out(case, str(pair[0].spec.task))
     options = options or PredictOptions()
     roi = options.roi
     if roi is not None and isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
@@ -169,6 +176,8 @@ def run_side_by_side(
     comparison = compare(case, a, b, reference, reference_labels=reference_labels)
     for side, result in zip(SIDES, (a, b), strict=True):
         save_result(result, folder / side)
+        if with_dicom:
+            save_dicom(result, case, folder / side)
     return comparison, write_report(comparison, folder, pair)
 
 

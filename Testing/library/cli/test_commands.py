@@ -10,6 +10,7 @@ from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import row_text
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.evaluation.comparison import CohortRow
+from VFMTransferLib.phantom import make_phantom, write_phantom
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +158,27 @@ def test_a_psa_belongs_to_one_case(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([*command, "--psa", "6.5", "-o", str(tmp_path / "out")])
         assert "one case" in capsys.readouterr().err
+
+
+def test_dicom_of_image_files_is_refused_before_the_work(tmp_path, capsys):
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'vfm-transfer[dicom]'.")
+    phantom = make_phantom(3, sequences=["t2w"], t2w_spacing_mm=(1.0, 1.0, 3.0))
+    write_phantom(phantom, tmp_path / "case")
+    command = ["predict", str(tmp_path / "case"), "--bundle", "profound-prostate-demo-pretrained", "--dicom"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 1
+    assert "was read from an image file. Give the DICOM exam." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_quality_is_listed_criterion_by_criterion(tmp_path, capsys):
+    phantom = make_phantom(3, t2w_spacing_mm=(1.0, 1.0, 3.0))
+    write_phantom(phantom, tmp_path / "case")
+    assert main(["quality", str(tmp_path / "case")]) == 0
+    shown = capsys.readouterr().out
+    assert "met: T2w, field of view: 192 mm (120 to 200 mm; PI-RADS v2.1" in shown
+    assert "not known: Diffusion, highest b value: not known" in shown
+    assert "not for clinical decisions" in shown
+    assert main(["quality", str(tmp_path / "case"), "--json"]) == 0
+    criteria = {found["name"]: found for found in json.loads(capsys.readouterr().out)["quality"]}
+    assert criteria["dwi-shift"]["value"] is not None  # a phantom comes with its gland
+    assert criteria["t2w-field-of-view"]["value"] == pytest.approx(192)

@@ -1,0 +1,310 @@
+"""Results as DICOM, of a phantom written as DICOM and of a real exam: valid, and read back with equal numbers."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import PATIENT_ID, PATIENT_NAME, DicomSeries
+
+from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Volume
+from VFMTransferLib.io import read_case
+from VFMTransferLib.io.dicom import read_series
+from VFMTransferLib.io.dicom_out import MEASUREMENTS, SEGMENTATION, lesion_masks, require_dicom, write_dicom
+from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.radiology.gland import measure_gland
+from VFMTransferLib.radiology.lesions import measure_lesions
+from VFMTransferLib.radiology.sectors import SECTOR_CODES
+from VFMTransferLib.tasks.anatomy_segmentation.task import TASK as ANATOMY
+from VFMTransferLib.tasks.lesions import find_lesions
+
+hd = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'vfm-transfer[dicom]'.")
+SOURCE = Provenance("a-bundle", "A network, pretrained", "pretrained", "0" * 64, "onnx", "cpu")
+needs_dciodvfy = pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt-get install dicom3tools."
+)
+
+
+def as_series(volume: Volume, description: str, number: int, **more) -> DicomSeries:
+    """A volume as the series of a scanner."""
+    axes = np.reshape(volume.geometry.direction, (3, 3))
+    return DicomSeries(
+        volume.array.astype(float),
+        description,
+        number,
+        orientation=(*axes[:, 0], *axes[:, 1]),
+        spacing_mm=volume.geometry.spacing_mm,
+        origin_mm=volume.geometry.origin_mm,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def exam(tmp_path_factory):
+    """A phantom, and the case that was read from its DICOM files."""
+    folder = tmp_path_factory.mktemp("exam")
+    phantom = make_phantom(9, t2w_spacing_mm=(1.0, 1.0, 3.0), lesions=3)
+    frame = {"FrameOfReferenceUID": "1.2.3.4", "AccessionNumber": "ACC-99", "PatientPosition": "HFS"}
+    case = phantom.case
+    as_series(case["t2w"], "t2_tse_tra", 1, tags=frame).write(folder / "t2")
+    kind = ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")
+    as_series(case["adc"], "adc", 2, image_type=kind, scanning_sequence="EP", tags=frame).write(folder / "adc")
+    high = {**frame, "DiffusionBValue": 1400.0}
+    kind = ("ORIGINAL", "PRIMARY", "DIFFUSION", "TRACEW")
+    as_series(case["hbv"], "dwi b1400", 3, image_type=kind, scanning_sequence="EP", tags=high).write(folder / "hbv")
+    return phantom, read_case(folder)
+
+
+@pytest.fixture(scope="module")
+def lesion_result(exam) -> Result:
+    phantom, case = exam
+    labels = phantom.lesion.with_array((phantom.lesion.array > 0).astype(np.uint8))
+    probability = labels.with_array(labels.array.astype(np.float32) * np.float32(0.8))
+    zones = {str(name): mask for name, mask in ANATOMY.from_phantom(phantom).masks.items() if name != Label.PROSTATE}
+    lesions = find_lesions(labels, {str(Label.CSPCA): probability}, case["adc"], zones)
+    lesions = measure_lesions(labels, lesions, adc=case["adc"], hbv=case["hbv"], gland=phantom.gland, zones=zones)
+    return Result(
+        case.id,
+        "lesion-segmentation",
+        SOURCE,
+        {str(Label.CSPCA): 1},
+        labels,
+        lesions=lesions,
+        gland=measure_gland(phantom.gland, "phantom", psa_ng_ml=6.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def anatomy_result(exam) -> Result:
+    phantom, case = exam
+    values = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
+    volumes = {str(Label.PROSTATE): phantom.volume_ml}
+    gland = measure_gland(phantom.gland, "phantom", psa_ng_ml=6.5)
+    return Result(case.id, "anatomy-segmentation", SOURCE, values, phantom.zones, volumes_ml=volumes, gland=gland)
+
+
+@pytest.fixture(scope="module")
+def image_result(exam) -> Result:
+    _, case = exam
+    t2w = case["t2w"]
+    fine = replace(t2w.geometry, size=(384, 384, t2w.geometry.size[2]), spacing_mm=(0.5, 0.5, 3.0))
+    images = {
+        "t2w-super-resolved": t2w.resample_to(fine),
+        "hbv-corrected": case["hbv"].with_array(case["hbv"].array * np.float32(1.1)),
+        "adc-corrected": case["adc"].with_array(case["adc"].array + np.float32(0.25)),
+        "adc-synthetic": t2w.with_array(t2w.array * np.float32(1.5)),
+    }
+    return Result(case.id, "super-resolution", SOURCE, images=images)
+
+
+@pytest.fixture(scope="module")
+def written(exam, lesion_result, anatomy_result, image_result, tmp_path_factory) -> dict[str, Path]:
+    """Each result's folder."""
+    folders = {}
+    for name, result in (("lesions", lesion_result), ("anatomy", anatomy_result), ("images", image_result)):
+        folders[name] = tmp_path_factory.mktemp(name)
+        write_dicom(result, exam[1], folders[name], SECTOR_CODES)
+    return folders
+
+
+def errors_of(file: Path) -> list[str]:
+    found = subprocess.run(["dciodvfy", "-new", file], capture_output=True, text=True, check=False)
+    return [line for line in (found.stdout + found.stderr).splitlines() if line.startswith("Error")]
+
+
+@needs_dciodvfy
+def test_dciodvfy_finds_no_error(written):
+    files = [file for folder in written.values() for file in sorted(folder.rglob("*.dcm"))]
+    assert {SEGMENTATION, MEASUREMENTS, "adc-synthetic.dcm", "0001.dcm"} <= {file.name for file in files}
+    assert {file.name: errors for file in files if (errors := errors_of(file))} == {}
+
+
+def test_segments_are_the_lesions_voxel_by_voxel(written, lesion_result):
+    segmentation = hd.seg.segread(written["lesions"] / SEGMENTATION)
+    masks = lesion_masks(lesion_result.labels, lesion_result.lesions)
+    assert segmentation.number_of_segments == len(masks)
+    volume = segmentation.get_volume(combine_segments=False)
+    for number, (lesion, mask) in enumerate(masks):
+        found = volume.array[..., number].astype(bool)
+        assert int(found.sum()) == int(mask.sum()), lesion.index
+        spots = np.argwhere(found)
+        center = (volume.affine[:3, :3] @ spots.mean(axis=0)) + volume.affine[:3, 3]
+        np.testing.assert_allclose(center, lesion.center_mm, atol=1e-2)
+    description = segmentation.get_segment_description(1)
+    assert description.algorithm_identification.name == SOURCE.title
+    assert description.segmented_property_type.value == "4147007"
+
+
+def test_zones_and_the_prostate_have_their_codes_and_voxels(written, anatomy_result):
+    segmentation = hd.seg.segread(written["anatomy"] / SEGMENTATION)
+    descriptions = [segmentation.get_segment_description(n) for n in segmentation.segment_numbers]
+    kinds = {d.segmented_property_type.value: d.segment_number for d in descriptions}
+    assert set(kinds) == {"41216001", "279706003", "399384005"}
+    volume = segmentation.get_volume(combine_segments=False)
+    counts = {kind: int(volume.array[..., number - 1].sum()) for kind, number in kinds.items()}
+    labels = anatomy_result.labels.array
+    assert counts == {
+        "41216001": int((labels > 0).sum()),
+        "279706003": int((labels == 1).sum()),
+        "399384005": int((labels == 2).sum()),
+    }
+
+
+def numbers_of(group) -> dict[str, float]:
+    return {
+        measurement.name.meaning + (f", {measurement.derivation.meaning}" if measurement.derivation else ""): float(
+            measurement.value
+        )
+        for measurement in group.get_measurements()
+    }
+
+
+def test_the_report_has_every_lesions_numbers_sites_and_segment(written, lesion_result):
+    report = hd.sr.srread(written["lesions"] / MEASUREMENTS)
+    segmentation = hd.seg.segread(written["lesions"] / SEGMENTATION)
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(lesion_result.lesions)
+    for group, lesion in zip(groups, lesion_result.lesions, strict=True):
+        found = numbers_of(group)
+        expected = {
+            "Volume": lesion.volume_ml,
+            "Long Axis": lesion.diameter_mm,
+            "Apparent Diffusion Coefficient, Mean": lesion.mean_adc,
+            "Apparent Diffusion Coefficient, 10th percentile": lesion.adc_p10,
+            "High-b signal against the other side": lesion.high_b_ratio,
+            "Distance from the capsule": lesion.capsule_distance_mm,
+            "Contact with the capsule": lesion.capsule_contact_mm,
+            "Highest probability by the network": lesion.confidence,
+        }
+        assert found == pytest.approx({k: v for k, v in expected.items() if v is not None}, rel=1e-6)
+        sites = {
+            site.topography.value if hasattr(site, "topography") else site.value.value for site in group.finding_sites
+        }
+        assert sites == {SECTOR_CODES[name].value for name in lesion.sectors}
+        assert group.referenced_segment.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+        assert group.tracking_uid == segmentation.get_segment_description(lesion.index).tracking_uid
+
+
+def test_the_report_has_the_size_of_the_prostate_and_the_psa_density(written, anatomy_result):
+    report = hd.sr.srread(written["anatomy"] / MEASUREMENTS)
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    gland = anatomy_result.gland
+    assert numbers_of(group) == pytest.approx(
+        {
+            "Transverse diameter, axial": gland.transverse_mm,
+            "Front to back, mid-sagittal": gland.anteroposterior_mm,
+            "Apex to base, mid-sagittal": gland.longitudinal_mm,
+            "Volume": gland.segmented_ml,
+            "Volume of the ellipsoid": gland.ellipsoid_ml,
+            "Prostate-specific antigen as entered": 6.5,
+            "PSA density by the mask": gland.psa_density_segmented,
+            "PSA density by the ellipsoid": gland.psa_density_ellipsoid,
+        },
+        rel=1e-6,
+    )
+    stated = {str(element.value) for element in report.iterall() if element.VR != "SQ"}
+    assert {SOURCE.title, "Artificial Intelligence", f"weights SHA-256 {SOURCE.sha256}"} <= stated
+
+
+def test_an_adc_map_is_a_parametric_map_in_its_unit(written, image_result):
+    for name in ("adc-synthetic", "adc-corrected"):
+        image = hd.imread(written["images"] / f"{name}.dcm")
+        volume = image.get_volume(apply_real_world_transform=False)
+        expected = image_result.images[name]
+        for number in range(len(volume.array)):  # in the order that highdicom prefers
+            place = volume.affine[:3, :3] @ (number, 0, 0) + volume.affine[:3, 3]
+            index = expected.geometry.to_index(place)
+            np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
+            np.testing.assert_array_equal(volume.array[number], expected.array[round(index[2])])
+        units = image.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0].MeasurementUnitsCodeSequence[0]
+        assert (units.CodeValue, units.CodingSchemeDesignator) == ("um2/s", "UCUM")
+        assert image.SeriesDescription.startswith("SYNTHETIC")
+
+
+@pytest.mark.parametrize(("name", "role"), [("t2w-super-resolved", Sequence.T2W), ("hbv-corrected", Sequence.HBV)])
+def test_a_derived_series_is_read_back_where_it_lies(written, image_result, name, role):
+    import pydicom
+
+    found, expected = read_series(written["images"] / name, role).volume, image_result.images[name]
+    assert found.geometry.equals(expected.geometry)
+    step = (expected.array.max() - expected.array.min()) / 4095
+    np.testing.assert_allclose(found.array, expected.array, atol=step)
+    header = pydicom.dcmread(written["images"] / name / "0001.dcm")
+    assert list(header.ImageType) == ["DERIVED", "SECONDARY", "OTHER", "SYNTHETIC"]
+    assert "SYNTHETIC" in header.SeriesDescription
+    assert header.DerivationDescription
+    assert header.SourceImageSequence
+
+
+def test_identity_is_taken_over_and_other_identifiers_are_new(written, exam):
+    import pydicom
+
+    source = pydicom.dcmread(exam[1].files[Sequence.T2W][0])
+    seen = set()
+    for folder in written.values():
+        for file in folder.rglob("*.dcm"):
+            made = pydicom.dcmread(file, stop_before_pixels=True)
+            assert (made.PatientID, str(made.PatientName)) == (PATIENT_ID, PATIENT_NAME)
+            assert made.StudyInstanceUID == source.StudyInstanceUID
+            assert made.AccessionNumber == "ACC-99"
+            assert made.SeriesInstanceUID != source.SeriesInstanceUID
+            assert made.SOPInstanceUID not in seen
+            seen.add(made.SOPInstanceUID)
+            if "FrameOfReferenceUID" in made:
+                assert made.FrameOfReferenceUID == "1.2.3.4"
+
+
+def test_nothing_of_the_patient_is_logged(exam, lesion_result, tmp_path, caplog, capsys, recwarn):
+    with caplog.at_level("DEBUG"):
+        write_dicom(lesion_result, exam[1], tmp_path, SECTOR_CODES)
+    shown = caplog.text + "".join(capsys.readouterr()) + "".join(str(w.message) for w in recwarn)
+    assert PATIENT_ID not in shown
+    assert "Doe" not in shown
+
+
+def test_a_case_of_image_files_is_refused(exam, lesion_result, tmp_path):
+    phantom, _ = exam
+    with pytest.raises(ImageError, match="must be read from DICOM, but was read from an image file"):
+        require_dicom(phantom.case, Sequence.T2W)
+    with pytest.raises(ImageError, match="must be read from DICOM"):
+        write_dicom(lesion_result, phantom.case, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_without_a_lesion_has_no_segmentation(exam, lesion_result, tmp_path):
+    labels = lesion_result.labels
+    nothing = replace(lesion_result, labels=labels.with_array(np.zeros_like(labels.array)), lesions=())
+    files = write_dicom(nothing, exam[1], tmp_path)
+    assert [file.name for file in files] == [MEASUREMENTS]  # of the prostate
+
+
+@needs_dciodvfy
+def test_a_real_exams_results_are_valid(shared_data, tmp_path):
+    case = read_case(shared_data / "dicom" / "ProstateX-0000")
+    t2w, adc = case["t2w"], case["adc"]
+    array = np.zeros(t2w.geometry.shape, np.uint8)
+    array[5:14, 140:240, 130:250] = 1
+    array[7:9, 200:210, 160:170] = 2
+    gland = t2w.with_array((array > 0).astype(np.uint8))
+    labels = t2w.with_array((array == 2).astype(np.uint8))
+    probability = {"csPCa": labels.with_array(labels.array.astype(np.float32))}
+    lesions = measure_lesions(labels, find_lesions(labels, probability, adc), adc=adc, hbv=case["hbv"], gland=gland)
+    result = Result(
+        case.id,
+        "lesion-segmentation",
+        SOURCE,
+        {"csPCa": 1},
+        labels,
+        images={"adc-synthetic": t2w, "hbv-corrected": case["hbv"]},
+        lesions=lesions,
+        gland=measure_gland(gland, "as given"),
+    )
+    files = write_dicom(result, case, tmp_path, SECTOR_CODES)
+    assert {file.name: errors for file in files if (errors := errors_of(file))} == {}
+    (group,) = hd.sr.srread(tmp_path / MEASUREMENTS).content.get_volumetric_roi_measurement_groups()
+    assert numbers_of(group)["Volume"] == pytest.approx(lesions[0].volume_ml)
