@@ -21,6 +21,7 @@ from typing import BinaryIO
 from .errors import OutputError
 
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
+_DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
 _LEFT_AFTER_S = 24 * 3600.0
 _OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
 _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
@@ -98,16 +99,22 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"'{path.name}' could not be written: the disk is full. Free some space, then try again."
-            ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _disk_full(path) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = os.strerror(error.errno).lower()
             raise OutputError(
                 f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."
             ) from error
         raise
+    except Exception as error:  # PyTorch and safetensors have classes of their own for a write that failed
+        if any(words in str(error) for words in _DISK_FULL_WORDS):
+            raise _disk_full(path) from error
+        raise
+
+
+def _disk_full(path: Path) -> OutputError:
+    return OutputError(f"'{path.name}' could not be written: the disk is full. Free some space, then try again.")
 
 
 def open_regular(path: Path) -> BinaryIO:
