@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,25 @@ _WARP_MM = 1.7
 _STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion")
 _LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
 _SHOWN_DIGITS = 8
+_TRUE = "true_"  # before the names of tissue maps, so that no file of one is taken for a scan
+CAPSULE_LIMIT_MM = 10.0  # `TissueMaps.capsule_mm` goes no further from the capsule
+
+
+@dataclass(frozen=True)
+class TissueMaps:
+    """What a phantom's images are made of: the mean of each parameter over each voxel of the T2w's grid.
+
+    Attributes:
+        pd: Proton density relative to water.
+        adc: Of the tissue itself, 1e-6 mm²/s, whatever a scan would show of it.
+        capsule_mm: Signed distance to the prostate's capsule, negative inside, at most `CAPSULE_LIMIT_MM` either way.
+    """
+
+    pd: Volume
+    t1_ms: Volume
+    t2_ms: Volume
+    adc: Volume
+    capsule_mm: Volume
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,7 @@ class Phantom:
         lesion: ISUP grade group of the cancer in each voxel, else 0; T2w's grid.
         acquisition: What body and scanner were drawn, for the record.
         t2w_full_resolution: The T2w with twice the matrix in plane.
+        tissues: What the images were made of, where it was asked for.
     """
 
     case: Case
@@ -66,6 +86,7 @@ class Phantom:
     acquisition: dict[str, Any]
     diffusion: DiffusionStudy | None = None
     t2w_full_resolution: Volume | None = None
+    tissues: TissueMaps | None = None
 
     @property
     def volume_ml(self) -> float:
@@ -88,13 +109,15 @@ class Phantom:
 
     @property
     def truths(self) -> dict[str, Volume]:
-        """All that is exactly known, by name: labels, undistorted images, true ADC, field, full-resolution twin."""
+        """All that is exactly known, by name: labels, undistorted images, true ADC, field, twin, tissue maps."""
         known = {"gland": self.gland, "zones": self.zones, "lesion": self.lesion}
         if self.diffusion is not None:
             names = [f.name for f in fields(self.diffusion) if f.name not in SEQUENCES]
             known |= {name: getattr(self.diffusion, name) for name in names}
         if self.t2w_full_resolution is not None:
             known["t2w_full_resolution"] = self.t2w_full_resolution
+        if self.tissues is not None:
+            known |= {f"{_TRUE}{f.name}": getattr(self.tissues, f.name) for f in fields(self.tissues)}
         return known
 
 
@@ -109,6 +132,7 @@ def make_phantom(
     noise: float | None = None,
     field_strength: float = 1.0,
     phase_axis: int | None = None,
+    tissue_maps: bool = False,
 ) -> Phantom:
     """Draw a body and image it.
 
@@ -122,6 +146,7 @@ def make_phantom(
         noise: Of both scans, against the signal of water.
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
         phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding.
+        tissue_maps: Whether to add what the images are made of.
     """
     # A source of chance for each stage, so that an option of one leaves the others as they are.
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
@@ -161,6 +186,14 @@ def make_phantom(
             out[mostly] = values[shares.argmax(axis=0)][mostly]
         return Volume(out, grid, name)
 
+    tissues = None
+    if tissue_maps:
+        far = np.full(lattice.shape, CAPSULE_LIMIT_MM, np.float32)
+        far[painted.box] = np.clip(painted.gland_mm, -CAPSULE_LIMIT_MM, CAPSULE_LIMIT_MM)
+        names = [f.name for f in fields(TissueMaps)]
+        coarse = (box_average(fine, factors) for fine in (*canvas.maps[:4], far))
+        tissues = TissueMaps(**{name: Volume(a, grid, name) for name, a in zip(names, coarse, strict=True)})
+
     return Phantom(
         case=Case(f"phantom-{seed:04d}", volumes),
         gland=on_grid(painted.gland_mm < 0, "gland"),
@@ -173,6 +206,7 @@ def make_phantom(
         t2w_full_resolution=Volume(twin, grid.refined((*factors[:0:-1], 1)), "t2w-full-resolution")
         if full_resolution
         else None,
+        tissues=tissues,
     )
 
 
@@ -197,6 +231,8 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
             "adc": "1e-6 mm2/s",
             "field-map-hz": "Hz",
             "displacement-mm": "mm along the positive phase axis",
+            "true-adc": "1e-6 mm2/s",
+            "true-pd": "relative to water",
         },
         "acquisition": phantom.acquisition,
     }
@@ -269,12 +305,14 @@ class PhantomStore:
         folder: May be shared by many processes.
         for_tasks: Whether phase encoding runs from left to right, as the tasks need; those to pretrain on do without.
         full_resolution: Whether they have the twin that super-resolution needs; it is most of their cost.
+        tissue_maps: Whether they have the maps that their images were made of.
     """
 
     folder: Path
     spacing_mm: Triple
     for_tasks: bool = True
     full_resolution: bool = True
+    tissue_maps: bool = False
 
     def phantoms(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> list[Phantom]:
         """The phantoms of some seeds; what is missing is made. DatasetError of a damaged file, OutputError."""
@@ -296,7 +334,8 @@ class PhantomStore:
     def _options(self) -> dict[str, Any]:
         twin = {"full_resolution": True} if self.full_resolution else {}
         axis = {"phase_axis": _LEFT_RIGHT} if self.for_tasks else {}
-        return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis}
+        maps = {"tissue_maps": True} if self.tissue_maps else {}
+        return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis, **maps}
 
     def _path(self, seed: int) -> Path:
         options = json.dumps({**self._options, "version": VERSION}, sort_keys=True, separators=(",", ":"))
@@ -319,6 +358,11 @@ def store_phantom(phantom: Phantom, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as part, part.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays, record=text)
+
+
+def _tissues_in(volumes: Mapping[str, Volume]) -> TissueMaps | None:
+    found = {f.name: volumes.get(f"{_TRUE}{f.name}") for f in fields(TissueMaps)}
+    return None if None in found.values() else TissueMaps(**found)  # type: ignore[arg-type]
 
 
 def read_phantom(path: Path) -> Phantom:
@@ -345,6 +389,7 @@ def read_phantom(path: Path) -> Phantom:
                 acquisition=record["acquisition"],
                 diffusion=diffusion,
                 t2w_full_resolution=volumes.get("t2w_full_resolution"),
+                tissues=_tissues_in(volumes),
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"Phantom {path.name} must be whole, but cannot be read. Remove it.") from error

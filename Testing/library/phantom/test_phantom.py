@@ -51,6 +51,31 @@ def a_canvas_of(tissue, shape=(4, 6, 8)) -> Canvas:
     return canvas
 
 
+def test_tissue_maps_change_nothing_else_and_agree_with_the_masks(a_phantom, tmp_path):
+    found = make_phantom(5, lesions=2, tissue_maps=True, **COARSE)
+    for name, volume in a_phantom.images.items():
+        np.testing.assert_array_equal(volume.array, found.images[name].array)
+    maps, inside = found.tissues, found.gland.array > 0
+    assert a_phantom.tissues is None
+    assert maps.pd.geometry.equals(found.case["t2w"].geometry)
+    far = np.abs(maps.capsule_mm.array) > 2
+    np.testing.assert_array_equal(maps.capsule_mm.array[far] < 0, inside[far])
+    assert np.abs(maps.capsule_mm.array).max() == 10
+    peripheral, transition = (np.median(maps.t2_ms.array[found.zones.array == zone]) for zone in (1, 2))
+    assert 60 < transition < peripheral < 260
+    assert 900 < np.median(maps.adc.array[inside]) < 1900
+    assert np.median(maps.adc.array[found.lesion.array > 1]) < np.median(maps.adc.array[found.zones.array == 1])
+    # A T2w without shading and noise follows from them, but for the mean over a voxel's points.
+    echo = found.acquisition["t2w"]["echo"]
+    signal = SpinEcho(**echo).signal(maps.pd.array, maps.t1_ms.array, maps.t2_ms.array)[inside]
+    assert np.corrcoef(signal, found.case["t2w"].array[inside])[0, 1] > 0.8
+    # They come back from disk, and a written one is no scan.
+    store_phantom(found, tmp_path / "phantom.npz")
+    np.testing.assert_array_equal(read_phantom(tmp_path / "phantom.npz").tissues.t2_ms.array, maps.t2_ms.array)
+    write_phantom(found, tmp_path / "phantom")
+    np.testing.assert_allclose(read_case(tmp_path / "phantom")["adc"].array, found.case["adc"].array)
+
+
 def test_one_seed_gives_one_study(a_phantom):
     again = make_phantom(5, lesions=2, **COARSE)
     for sequence in Sequence:
