@@ -12,6 +12,7 @@ from study_examples import SPACING_MM, TINY_CONVNEXT, tiny_study_spec
 from VFMTransferLib.cli import main
 from VFMTransferLib.encoders import FAMILIES, EncoderFamily, TaskInput
 from VFMTransferLib.encoders.base import HeadSpec, ModelSpec
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.training import cases
 
 
@@ -23,7 +24,11 @@ def tiny_encoder() -> ModelSpec:
 
 def tiny_demonstration(family: EncoderFamily, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
     """What takes the place of `EncoderFamily.demonstration`."""
-    return tiny_encoder() if spec.task is None else tiny_study_spec(family.name, spec.task)
+    if spec.task is None:
+        return tiny_encoder()
+    if spec.task not in TASKS:  # a pretext task's network, whose encoder and grid are replaced
+        return replace(spec, head=replace(spec.head, width=4, auxiliary_width=4))
+    return tiny_study_spec(family.name, spec.task)
 
 
 def use_small_networks(put: Callable[[object, str, object], None] = setattr) -> None:

@@ -12,26 +12,31 @@ from ..tasks import TASKS
 from .shared import Commands, add_command, add_output, progress_lines
 
 if TYPE_CHECKING:
-    from ..core.case import Case
-    from ..tasks.base import LabeledCase
     from ..training.cases import StudySet
     from ..training.distributed import DistributedContext
+    from ..training.pretrain import Shown
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 # The same words as in training/distributed.py and training/loop.py, which import torch.
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
-# Of the option --objective, which --pretext replaces.
-_OLD_NAMES = {"mae": "mae", "contrast": "contrastive"}
+# Of the option --objective, which --pretext replaces, beside the names of --pretext.
+_OLD_NAMES = {"contrast": "contrastive"}
 
 
 class _PretextTasks:
     """The choices of --pretext, loaded only when it is used, so that `--help` stays fast."""
 
+    def __init__(self, *more: str) -> None:
+        self.more = more
+
     def __iter__(self) -> Iterator[str]:
         from ..encoders.pretext import pretext_tasks
 
-        return iter(pretext_tasks())
+        return iter((*pretext_tasks(), *self.more))
+
+    def __contains__(self, name: object) -> bool:
+        return name in tuple(self)
 
 
 def add_finetune(commands: Commands) -> None:
@@ -128,9 +133,12 @@ def add_pretrain(commands: Commands) -> None:
         "--pretext",
         choices=_PretextTasks(),
         metavar="P",
-        help="the pretext task of an encoder, for example mae or contrastive; the bundle is for --init",
+        help="the pretext task: mae, contrastive, synthetic or synthetic-contrastive; the bundle is for --init",
     )
-    parser.add_argument("--objective", choices=tuple(_OLD_NAMES), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
+    )
+    parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), help=argparse.SUPPRESS)
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, order and views")
@@ -138,7 +146,7 @@ def add_pretrain(commands: Commands) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
-    name = _OLD_NAMES[args.objective] if args.pretext is None and args.objective else args.pretext
+    name = args.pretext or _OLD_NAMES.get(args.objective, args.objective)
     if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is not None:
@@ -151,19 +159,23 @@ def run_pretrain(args: argparse.Namespace) -> None:
         return
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
+    from ..encoders import find_family, pretrained_families
     from ..encoders.pretext import pretext_task
-    from ..tasks import lesion_task
     from ..training.cases import folder_cases, folder_lesions, pretraining_phantoms
     from ..training.loop import checkpoint_folder
     from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 
+    if args.encoder is not None and args.encoder not in pretrained_families():
+        args.parser.error(f"--encoder must be one of {', '.join(pretrained_families())}, got '{args.encoder}'")
+    family = None if args.encoder is None else find_family(args.encoder)
+    pretext = pretext_task(name, None if family is None else family.pretraining_network())
+    if pretext.needs_maps and args.data not in (None, PHANTOMS):
+        args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
-        pretext = pretext_task(name)
         config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
         if args.data in (None, PHANTOMS):
-            phantoms = pretraining_phantoms(args.phantoms, on_progress)
-            cases: Sequence[Case | LabeledCase] = [lesion_task().from_phantom(phantom) for phantom in phantoms]
+            cases: Sequence[Shown] = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
         else:
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
         work = checkpoint_folder(args.output)

@@ -179,13 +179,13 @@ def soft_dice_loss(probability: Tensor, target: Tensor, smooth: float = _SMOOTH)
 def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Weighted cross-entropy plus the mean Dice loss of all classes but the background.
 
-    Logits (B, K, H, W) are compared with classes (B, H, W).
+    Logits (B, K, H, W) or (B, K, D, H, W) are compared with classes (B, H, W) or (B, D, H, W).
     """
     logits = logits.float()
     entropy = F.cross_entropy(logits, classes, torch.tensor(CLASS_WEIGHTS, device=logits.device))
     probabilities = logits.softmax(dim=1)[:, 1:]
-    truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].float()
-    axes = (0, 2, 3)
+    truth = F.one_hot(classes, logits.shape[1]).movedim(-1, 1)[:, 1:].float()
+    axes = (0, *range(2, logits.ndim))
     overlap = 2 * (probabilities * truth).sum(axes) + _SMOOTH
     dice = overlap / (probabilities.square().sum(axes) + truth.square().sum(axes) + _SMOOTH)
     return entropy + (1 - dice).mean()

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..core.terms import Label
 from .base import FAMILIES, ModelSpec, family_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
+
+
+TISSUE_MAPS = ("pd", "t1_ms", "t2_ms", "adc", "capsule_mm", "peripheral", "transition")
+"""What a pretext task with `needs_maps` is shown: the phantom's `TissueMaps`, and the share of each zone."""
+TISSUES = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
+"""The classes of a pretext task with `needs_tissues`, by their number."""
+SYNTHETIC_TASKS = {
+    "synthetic": "tissue maps, zones and distance to the capsule: from phantoms in random appearances",
+    "synthetic-contrastive": "equal features of two appearances of one anatomy: from phantoms",
+}
+"""Of `synthetic.py`, for a family's `pretext_tasks`."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +30,11 @@ class View:
     """What a pretext task is shown of a case.
 
     Attributes:
-        image: A crop (C, D, H, W), or of networks of slices one slice (S, 3, P, P) with its neighbors.
+        image: A crop (C, D, H, W), or of networks of slices one slice (S, 3, P, P) with its neighbors. Of a pretext
+            task with `needs_maps` the `TISSUE_MAPS` there: (7, D, H, W), of networks of slices (7, 3, P, P).
         position: Index of the slice and number of slices (2,); None of a crop.
-        tissues: Class of each pixel (H, W), where the pretext task needs them.
+        tissues: Class of each pixel (H, W) of a slice or, at half the size, each voxel of a crop, where the pretext
+            task needs them.
     """
 
     image: Tensor
@@ -37,12 +51,14 @@ class PretextTask(ABC):
         name: As `--pretext` names it.
         batch: Views a step, unless others are asked for.
         needs_tissues: Whether cases must come with masks of the prostate and of its lesions.
+        needs_maps: Whether it is shown tissue maps instead of images, which only phantoms have.
     """
 
     spec: ModelSpec
     name: ClassVar[str]
     batch: ClassVar[int]
     needs_tissues: ClassVar[bool] = False
+    needs_maps: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -63,9 +79,11 @@ class PretextTask(ABC):
 
 def pretext_tasks() -> dict[str, str]:
     """Name → which family learns it, how, and from what cases."""
-    return {
-        name: f"{family.title}, {what}" for family in FAMILIES.values() for name, what in family.pretext_tasks.items()
-    }
+    found: dict[str, str] = {}
+    for family in FAMILIES.values():
+        for name, what in family.pretext_tasks.items():
+            found[name] = "; ".join(filter(None, (found.get(name), f"{family.title}, {what}")))
+    return found
 
 
 def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) -> PretextTask:
@@ -73,18 +91,20 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
 
     Args:
         name: One of a family's `pretext_tasks`.
-        spec: The network; the demonstration's of the first family that has such a task by default.
+        spec: The network; by default the demonstration's of the family whose default this task is or, where there is
+            none, of the first one that has it.
         **settings: Values of the task's own fields; the others are as in the study.
 
     Raises:
         ValueError: There is no such task, or it has no such setting.
     """
     families = FAMILIES.values() if spec is None else [family_of(spec)]
-    family = next((family for family in families if name in family.pretext_tasks), None)
+    able = [family for family in families if name in family.pretext_tasks]
+    family = next((family for family in able if next(iter(family.pretext_tasks)) == name), able[0] if able else None)
     if family is not None and spec is None:
         spec = family.pretraining_network()
     if family is None or spec is None:
-        known = ", ".join(name for family in families for name in family.pretext_tasks)
+        known = ", ".join(dict.fromkeys(name for family in families for name in family.pretext_tasks))
         raise ValueError(f"A pretext task must be one of {known}, got '{name}'.")
     task = family.pretext_task(name, spec)
     defaults = {one.name: one.default for one in fields(task) if one.default is not MISSING}

@@ -28,7 +28,7 @@ from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..encoders.weights import load_encoder
 from ..phantom import VERSION
-from ..tasks import TASKS, Scores, lesion_task, score_results
+from ..tasks import TASKS, Scores, score_results
 from ..tasks.training import Objective
 from ..training.finetune import (
     FinetuneConfig,
@@ -169,15 +169,14 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
 
 def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:
     settings, sha256 = config.encoders[run.encoder].pretraining, run_sha256(run, config)
-    phantoms = phantoms_of_pretraining(config, run.encoder, workspace, report)
     folder = workspace.pretrained(run.encoder)
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
-    cases = [lesion_task().from_phantom(phantom) for phantom in phantoms]
-    training = pretrain(how, cases, work, on_progress=report)
-    bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=cases)
+    phantoms = phantoms_of_pretraining(config, run.encoder, workspace, report, tissue_maps=pretext.needs_maps)
+    training = pretrain(how, phantoms, work, on_progress=report)
+    bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
 

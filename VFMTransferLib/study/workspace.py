@@ -154,9 +154,11 @@ def phantoms_of_pretraining(
     workspace: Workspace,
     on_progress: OnProgress | None = None,
     max_count: int | None = None,
+    tissue_maps: bool = False,
 ) -> list[Phantom]:
     """The phantoms that an encoder is pretrained on, or the first of them."""
-    store = PhantomStore(workspace.phantoms, config.phantoms.spacing_mm, for_tasks=False, full_resolution=False)
+    spacing_mm, kind = config.phantoms.spacing_mm, {"for_tasks": False, "full_resolution": False}
+    store = PhantomStore(workspace.phantoms, spacing_mm, **kind, tissue_maps=tissue_maps)
     return store.phantoms(config.encoders[encoder].pretraining.phantoms.seeds[:max_count], on_progress)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -17,9 +16,6 @@ from ..core.volume import Volume
 from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP
 from ..phantom.gland import SIGNIFICANT_GRADE
 from .base import CaseFiles, LabeledCase, read_label_map
-
-if TYPE_CHECKING:
-    from ..encoders.base import ModelSpec
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)
 
@@ -152,13 +148,13 @@ def read_cancer_masks(files: CaseFiles) -> dict[Label, Volume]:
     return cancer_masks(grades)
 
 
-def class_map(labeled: LabeledCase, spec: ModelSpec) -> Volume:
-    """The number of each voxel's class in a network's labels, on the grid of the csPCa mask."""
+def class_map(labeled: LabeledCase, labels: Sequence[str]) -> Volume:
+    """The number of each voxel's class in `labels`, on the grid of the csPCa mask."""
     cancer = labeled.masks[Label.CSPCA]
     classes = np.zeros(cancer.array.shape, np.uint8)
     parts = [(Label.PROSTATE, labeled.gland), *((label, labeled.masks.get(label)) for label in CANCER_LABELS)]
     for label, mask in parts:  # the graver overrules
-        if label in spec.labels and mask is not None:
+        if label in labels and mask is not None:
             there = mask.resample_to(cancer.geometry, "nearest").array > 0
-            classes[there] = spec.labels.index(label)
+            classes[there] = labels.index(label)
     return cancer.with_array(classes)

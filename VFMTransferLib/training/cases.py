@@ -95,9 +95,12 @@ def phantom_studies(
     return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
 
 
-def pretraining_phantoms(count: int, on_progress: OnProgress | None = None) -> list[Phantom]:
+def pretraining_phantoms(
+    count: int, on_progress: OnProgress | None = None, *, tissue_maps: bool = False
+) -> list[Phantom]:
     """Phantoms to pretrain on, of other seeds than those that tasks are trained and measured on."""
-    return list(_phantoms(PRETRAINING_SEED, count, on_progress, t2w_spacing_mm=PHANTOM_SPACING_MM))
+    options = {"t2w_spacing_mm": PHANTOM_SPACING_MM, "tissue_maps": tissue_maps}
+    return list(_phantoms(PRETRAINING_SEED, count, on_progress, **options))
 
 
 def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: Any) -> Iterator[Phantom]:

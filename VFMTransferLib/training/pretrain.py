@@ -20,8 +20,10 @@ from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.terms import OnProgress
 from ..encoders import build_network
-from ..encoders.pretext import PretextTask, View
+from ..encoders.pretext import TISSUES, PretextTask, View
 from ..encoders.weights import encoder_weights, load_encoder
+from ..phantom import Phantom
+from ..tasks import lesion_task
 from ..tasks.base import LabeledCase
 from ..tasks.lesions import class_map
 from .augmentation import Augmentation
@@ -37,11 +39,12 @@ from .loop import (
     run_identity,
     run_record,
 )
-from .samples import crop_samples, slice_samples
+from .samples import crop_samples, slice_samples, tissue_samples
 
 _RATE = 1e-3
+Shown = Case | LabeledCase | Phantom
 # A random view of a case.
-Shown = Callable[[Generator], View]
+RandomView = Callable[[Generator], View]
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,18 @@ def pretrain_config(
 
 def pretrain(
     config: PretrainConfig,
-    cases: Iterable[Case | LabeledCase],
+    cases: Iterable[Shown],
     folder: Path,
     *,
-    phantoms: Iterable[Case | LabeledCase] = (),
+    phantoms: Iterable[Shown] = (),
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Learn a pretext task, or go on from the checkpoint in `folder`; arguments and errors as of `finetune`.
 
     A sequence that a case lacks is a channel of zeros, but not for networks of slices. A pretext task of tissues takes
-    cases of lesion segmentation whose gland is known. `config.pretext.pretrained(run.average)` starts fine-tuning.
+    cases of lesion segmentation whose gland is known, or phantoms; one of tissue maps takes phantoms that have them.
+    `config.pretext.pretrained(run.average)` starts fine-tuning.
     """
     pretext = config.pretext
     found = list(cases)
@@ -118,9 +122,7 @@ def pretrain(
     return run
 
 
-def write_pretrained(
-    config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Case | LabeledCase]
-) -> Bundle:
+def write_pretrained(config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Shown]) -> Bundle:
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
     `folder.name` is the bundle's; `data` states for the record what the cases are.
@@ -147,13 +149,23 @@ def write_pretrained(
     return export_onnx(write_bundle(bundle, weights, half=False, overwrite=True))
 
 
-def _case_of(case: Case | LabeledCase) -> Case:
+def _case_of(case: Shown) -> Case:
     return case if isinstance(case, Case) else case.case
 
 
-def _shown(case: Case | LabeledCase, config: PretrainConfig) -> Shown:
+def _shown(case: Shown, config: PretrainConfig) -> RandomView:
     """Random views of a case: of a network of slices one slice, of others the crop of prediction."""
     pretext, spec, how, images = config.pretext, config.pretext.spec, config.augmentation, _case_of(case)
+    if pretext.needs_maps:
+        if not isinstance(case, Phantom):
+            raise DatasetError(
+                f"Pretext task {pretext.name} needs phantoms, whose tissue is known, but '{images.id}' is none. "
+                "Leave the case out."
+            )
+        tissue = tissue_samples(case, spec)
+        return lambda generator: View(*tissue.view(generator, how))
+    if isinstance(case, Phantom):
+        case = lesion_task().from_phantom(case)
     labeled = case if isinstance(case, LabeledCase) else None
     if pretext.needs_tissues and (labeled is None or labeled.gland is None):
         raise DatasetError(
@@ -161,11 +173,21 @@ def _shown(case: Case | LabeledCase, config: PretrainConfig) -> Shown:
             "them. Add them, or leave the case out."
         )
     if not spec.is_slice_based:
-        if pretext.needs_tissues:
-            raise ValueError(f"Pretext task {pretext.name} needs the tissues of slices, but {spec.name} sees windows.")
-        crops = crop_samples(images, spec)
-        return lambda generator: View(crops.view(generator, how)[0])
-    tissues = class_map(labeled, spec) if labeled is not None and pretext.needs_tissues else None
+        masks = []
+        if pretext.needs_tissues and labeled is not None:
+            classes = class_map(labeled, TISSUES)
+            masks = [classes.with_array(classes.array == number) for number in range(1, len(TISSUES))]
+        crops = crop_samples(images, spec, masks)
+
+        def crop(generator: Generator) -> View:
+            image, shares = crops.view(generator, how)
+            if shares is None:
+                return View(image)
+            background = (1 - shares.sum(dim=0, keepdim=True)).clamp_min(0)
+            return View(image, tissues=torch.cat([background, shares]).argmax(dim=0))
+
+        return crop
+    tissues = class_map(labeled, spec.labels) if labeled is not None and pretext.needs_tissues else None
     slices = slice_samples(images, spec, None if labeled is None else labeled.gland, tissues)
 
     def view(generator: Generator) -> View:

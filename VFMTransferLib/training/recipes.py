@@ -54,7 +54,7 @@ _OF_COHORT = ("auroc", "quadratic_weighted_kappa", "ece", "average_precision")  
 class RecipePretraining:
     """How the pretrained arm's encoder is pretrained on the recipe's own training cases and phantoms."""
 
-    pretext: str  # one of images alone
+    pretext: str  # one of images alone, or of phantoms alone
     schedule: Schedule
     augmentation: Augmentation
     phantom_share: float = 0.0
@@ -295,16 +295,19 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
             f"Recipe '{recipe.name}' must state a pretraining, but has none. "
             "Pretrain with --pretext, and fine-tune with --init."
         )
-    _require_folders(data, recipe.split.train)
     pretext = pretext_task(how.pretext, recipe.network, **how.settings)
-    sequences = pretext.spec.preprocess.images
-    cases = [replace(read_case(data / name, sequences=sequences), id=name) for name in recipe.split.train]
-    phantoms = _phantoms(recipe, recipe.phantoms.train, work, on_progress)
+    phantoms = _phantoms(recipe, recipe.phantoms.train, work, on_progress, tissue_maps=pretext.needs_maps)
     config = PretrainConfig(
         pretext, how.schedule, how.augmentation, recipe.seed, pretext.batch, phantom_share=how.phantom_share
     )
-    shown = [phantom.case for phantom in phantoms]
-    run = pretrain(config, cases, work / "pretrain", phantoms=shown, on_progress=on_progress)
+    if pretext.needs_maps:
+        run = pretrain(config, phantoms, work / "pretrain", on_progress=on_progress)
+    else:
+        _require_folders(data, recipe.split.train)
+        sequences = pretext.spec.preprocess.images
+        cases = [replace(read_case(data / name, sequences=sequences), id=name) for name in recipe.split.train]
+        shown = [phantom.case for phantom in phantoms]
+        run = pretrain(config, cases, work / "pretrain", phantoms=shown, on_progress=on_progress)
     weights = {name: tensor.numpy() for name, tensor in pretext.pretrained(run.average).items()}
     with atomic_file(work / ENCODER) as part:
         save_file(weights, part, {"format": "pt"})
@@ -342,9 +345,12 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress 
     return RecipeData(StudySet(split, {**real, **phantoms}), shown, references)
 
 
-def _phantoms(recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None) -> list[Phantom]:
+def _phantoms(
+    recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None, tissue_maps: bool = False
+) -> list[Phantom]:
     how = recipe.phantoms
-    store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=how.full_resolution)
+    is_fine = how.full_resolution and not tissue_maps
+    store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=is_fine, tissue_maps=tissue_maps)
     return store.phantoms(group.seeds, on_progress)
 
 

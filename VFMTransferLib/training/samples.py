@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from ..core.placement import Prepared, ZScore, centered_start, cut
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from ..encoders.base import NEIGHBORS, ModelSpec, PreprocessSpec, family_of
 from ..encoders.inputs import gland_center, neighbor_slices, network_grid, prepare, reference_sequence
+from ..encoders.pretext import TISSUE_MAPS
+from ..phantom import Phantom
+from ..phantom.phantom import ZONE_PERIPHERAL, ZONE_TRANSITION
 from ..tasks import find_task
 from ..tasks.base import PHASE_AXES, LabeledCase
 from ..tasks.training import OnTheFly, Sample, class_number
@@ -144,6 +147,51 @@ def crop_samples(
         middle=None if center is None else gland_center(center, seen_grid),
         category=category,
     )
+
+
+@dataclass(frozen=True)
+class TissueSamples:
+    """Views of what a phantom is made of, where a network's windows or slices would show the phantom."""
+
+    maps: Tensor = field(repr=False)  # (7, D, H, W) in the order of `TISSUE_MAPS`, half precision
+    geometry: Geometry
+    spec: ModelSpec
+    middle: Triple  # index (z, y, x) of the gland's middle
+    marked: tuple[int, ...]  # slices of the gland
+
+    def view(self, generator: Generator, how: Augmentation) -> tuple[Tensor, Tensor | None]:
+        """A window (7, D, H, W), or a slice with its neighbors (7, 3, P, P) and its position (2,), moved at random."""
+        spec, (z, y, x) = self.spec, self.middle
+        patch, spacing_mm, position = spec.preprocess.patch, spec.preprocess.spacing_mm, None
+        if spec.is_slice_based:
+            pixels = family_of(spec).image_px(spec)
+            width_mm, height_mm = (n * s for n, s in zip(patch[:0:-1], spacing_mm, strict=False))
+            patch, spacing_mm = (NEIGHBORS, pixels, pixels), (width_mm / pixels, height_mm / pixels, spacing_mm[2])
+            draw, place = uniform(generator, 0, 1, 2).tolist()
+            depth = self.geometry.shape[0]
+            among = self.marked if draw < _SLICES_OF_GLAND else range(depth)
+            z = among[int(place * len(among))]
+            step = self.geometry.spacing_mm[2] / spacing_mm[2]  # positions are counted on the network's grid
+            position = torch.tensor([float(round(z * step)), float(max(round(depth * step), round(z * step) + 1))])
+            how = replace(how, rotation_deg=(0.0, 0.0, how.rotation_deg[2]), shift_mm=(*how.shift_mm[:2], 0.0))
+        middle, spacing = (torch.tensor(xyz)[:, None, None, None] for xyz in ((x, y, z), self.geometry.spacing_mm))
+        knots = random_knots(patch, spacing_mm, generator, how) / spacing + middle
+        part, grid = _part_and_grid(knots, patch, self.geometry.shape)
+        return _interpolate(self.maps[:, *part], grid, "border"), position
+
+
+def tissue_samples(phantom: Phantom, spec: ModelSpec) -> TissueSamples:
+    """DatasetError where the phantom was made without its tissue maps."""
+    if phantom.tissues is None:
+        raise DatasetError(
+            f"Phantom '{phantom.case.id}' must come with its tissue maps, but lacks them. Make it again."
+        )
+    gland, zones = phantom.gland.to_nearest_lps(), phantom.zones.to_nearest_lps()
+    found = {one.name: getattr(phantom.tissues, one.name).to_nearest_lps().array for one in fields(phantom.tissues)}
+    found |= {"peripheral": zones.array == ZONE_PERIPHERAL, "transition": zones.array == ZONE_TRANSITION}
+    z, y, x = np.argwhere(gland.array > 0).mean(axis=0)
+    maps = torch.from_numpy(np.stack([found[name].astype(np.float16) for name in TISSUE_MAPS]))
+    return TissueSamples(maps, gland.geometry, spec, (float(z), float(y), float(x)), _marked_slices(gland.array))
 
 
 def _part_and_grid(knots: Tensor, patch: IntTriple, shape: IntTriple) -> tuple[tuple[slice, ...], Tensor]:

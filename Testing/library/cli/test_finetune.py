@@ -90,6 +90,18 @@ def test_the_old_words_of_pretraining_still_work(tmp_path):
     assert read_bundle(start).training["pretext"] == "contrastive"
 
 
+@pytest.mark.parametrize(("options", "family"), [([], "profound"), (["--encoder", "provicnet"], "provicnet")])
+def test_either_encoder_is_pretrained_on_tissue_under_either_option(tmp_path, options, family):
+    for option in ("--pretext", "--objective"):
+        start = tmp_path / option.strip("-")
+        arguments = ["pretrain", option, "synthetic", *options, "--phantoms", "1", "--steps", "1", "-o", str(start)]
+        assert main(arguments) == 0
+        bundle = read_bundle(start)
+        verify(bundle)
+        assert (bundle.spec.family, bundle.spec.task, bundle.spec.head.kind) == (family, None, "none")
+        assert (bundle.training["pretext"], bundle.license) == ("synthetic", "Apache-2.0")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_task_starts_from_its_familys_pretraining(tmp_path, family):
     cases = [a_study("lesion-segmentation", seed) for seed in (0, 1)]
@@ -137,6 +149,8 @@ def test_wrong_usage_is_said(capsys):
         (["finetune", "data", "--recipe", "r.json", "-o", "x"], "--recipe needs --arm"),
         (["pretrain", "-o", "x"], "name a --pretext task"),
         (["pretrain", "--pretext", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
+        (["pretrain", "--pretext", "mae", "--encoder", "dynunet", "-o", "x"], "--encoder must be one of profound"),
+        (["pretrain", "images", "--pretext", "synthetic", "-o", "x"], "is learned from phantoms"),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -66,7 +66,7 @@ def changed(path: str, value) -> dict:
         ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 2000, "count": 2}}, "test.count must be 3"),
         ("tasks/classification/phantoms", {"train": OWN["train"]}, "classification.phantoms' must hold"),
         ("tasks/super-resolution", {"phantoms": OWN}, "phantoms of super-resolution must have full_resolution: true"),
-        ("encoders/profound/pretraining/objective", "contrast", "encoders must be profound with mae"),
+        ("encoders/profound/pretraining/objective", "jigsaw", "encoders must be profound with mae"),
         ("real/shown", ["two"], "real.shown must be among real.cases, but two is not"),
         ("real/cases/one", ["cooking"], "must be one of anatomy-segmentation"),
     ],

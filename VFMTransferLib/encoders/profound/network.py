@@ -38,7 +38,7 @@ _AUXILIARY_MAP = 2
 _STRIDE = 16
 _LEAK = 0.01
 _INIT_STD = 0.02
-_SECOND = 1  # of the stages: its map's places are the patches
+SECOND = 1  # of the stages: its map's places are the patches
 
 
 class ConvNeXtV2(nn.Module):
@@ -378,8 +378,8 @@ def stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 def patch_features(network: nn.Module, x: Tensor) -> Tensor:
     """See `ProFoundFamily.patch_features`."""
     stages = encoder_in(network).forward_features(x)
-    depth, height, width = stages[_SECOND].shape[2:]
+    depth, height, width = stages[SECOND].shape[2:]
     size = (depth, height, width)
-    fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:_SECOND]]
-    coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[_SECOND + 1 :]]
-    return torch.cat([*fine, stages[_SECOND], *coarse], dim=1)[0]
+    fine = [F.adaptive_avg_pool3d(stage, size) for stage in stages[:SECOND]]
+    coarse = [F.interpolate(stage, size, mode="nearest") for stage in stages[SECOND + 1 :]]
+    return torch.cat([*fine, stages[SECOND], *coarse], dim=1)[0]

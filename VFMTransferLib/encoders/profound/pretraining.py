@@ -1,8 +1,12 @@
-"""ProFound's pretext task: a masked autoencoder, without labels.
+"""ProFound's pretext tasks: a masked autoencoder, without labels, and the contrast of tissues.
 
-As the ProFound paper (arXiv 2603.03961) describes it, after masked autoencoders (arXiv 2111.06377) and
-ConvNeXt V2 (arXiv 2301.00808): cubes of 16 voxels are hidden, the encoder sees the others only, and a
+The masked autoencoder is as the ProFound paper (arXiv 2603.03961) describes it, after masked autoencoders (arXiv
+2111.06377) and ConvNeXt V2 (arXiv 2301.00808): cubes of 16 voxels are hidden, the encoder sees the others only, and a
 decoder of one block predicts the hidden ones, each normalized by its own mean and deviation.
+
+The contrast of tissues is ProViCNet's (arXiv 2502.00366; see `provicnet/pretraining.py`) on crops instead of slices:
+cross-entropy and Dice over background, gland, indolent and clinically significant cancer by UPerNet, and the contrast
+of the second stage's places.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..base import ModelSpec
-from ..layers import ConvNeXtBlock, accelerate, channels_last
-from ..pretext import PretextTask, View
-from .network import ConvNeXtV2
+from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, dense_network, draw_patches, with_encoders_of
+from ..layers import ConvNeXtBlock, accelerate, channels_last, resize, tissue_loss
+from ..pretext import TISSUES, PretextTask, View
+from ..synthetic import SYNTHETIC
+from .network import SECOND, ConvNeXtV2, ProFoundUPerNet, build
 from .spec import ConvNeXtSpec
 
 # Edge of a hidden cube in voxels; equal to the encoder's stride, so that a cube is one place of its last map.
@@ -60,6 +67,59 @@ class MaskedAutoencoding(PretextTask):
     def pretrained(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's weights by its own names."""
         return {name.removeprefix(_ENCODER): t for name, t in weights.items() if name.startswith(_ENCODER)}
+
+
+@dataclass(frozen=True)
+class TissueContrast(PretextTask):
+    """The contrast of tissues as a pretext task.
+
+    Attributes:
+        pairs: Places drawn from each class for the contrastive loss, in each part of a batch: only these are paired.
+        drop_path: Stochastic depth of the encoder.
+    """
+
+    name = "contrastive"
+    batch = 1
+    needs_tissues = True
+
+    pairs: int = 32
+    drop_path: float = 0.1
+
+    @property
+    def learned(self) -> ModelSpec:
+        """The network that learns."""
+        return dense_network(self.spec, self.name, TISSUES)
+
+    def build(self) -> nn.Module:
+        """The encoder with UPerNet, which is dropped afterwards."""
+        return accelerate(build(self.learned, self.drop_path, 0.0))
+
+    def sample(self, view: View, generator: Generator) -> tuple[Tensor, ...]:
+        """The crop (C, D, H, W), and the class of each voxel at half its size."""
+        assert view.tissues is not None
+        return view.image, view.tissues
+
+    def loss(self, network: nn.Module, generator: Generator, *batch: Tensor) -> Tensor:
+        """The loss of UPerNet, with the contrast of the encoder's second map."""
+        images, classes = batch
+        assert isinstance(network, ProFoundUPerNet)
+        maps = network.encoder.forward_features(images)
+        normalized = [norm(found) for norm, found in zip(network.hidden_norm, maps, strict=True)]
+        logits = resize(network.decode_head(normalized), classes.shape[1:])
+        second = maps[SECOND]
+        shares = F.one_hot(classes, len(TISSUES)).movedim(-1, 1).float()
+        # Of two classes that have as many voxels of a place it takes the graver one.
+        depth, height, width = second.shape[2:]
+        shares = F.adaptive_avg_pool3d(shares, (depth, height, width))
+        graver = 1e-6 * torch.arange(len(TISSUES), device=shares.device)[:, None, None, None]
+        labels = (shares + graver).argmax(dim=1).flatten()
+        drawn = draw_patches(labels, self.pairs, generator)
+        tokens = second.movedim(1, -1).flatten(0, 3)
+        return tissue_loss(logits, classes) + CONTRASTIVE_WEIGHT * contrastive_loss(tokens[drawn], labels[drawn])
+
+    def pretrained(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder alone."""
+        return with_encoders_of(self.spec, weights, self.learned)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -153,3 +213,8 @@ def normalized_cubes(x: Tensor) -> Tensor:
     cubes = cubes.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, channels * CUBE**3, depth, height, width)
     deviation, mean = torch.std_mean(cubes, dim=1, keepdim=True, correction=0)
     return (cubes - mean) / (deviation + _EPS)
+
+
+_TASKS: tuple[type[PretextTask], ...] = (MaskedAutoencoding, TissueContrast, *SYNTHETIC)
+PRETEXT_TASKS = {task.name: task for task in _TASKS}
+"""By name, as `pretext_tasks` of the family lists them."""

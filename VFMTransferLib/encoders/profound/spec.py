@@ -20,6 +20,7 @@ from ..base import (
     Size,
     TaskInput,
 )
+from ..pretext import SYNTHETIC_TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,7 +99,13 @@ class ProFoundFamily(EncoderFamily):
     spec_type = ConvNeXtSpec
     json_kind = "convnextv2"
     head_kinds = ("none", "classifier", "upernet", "unetr", "restoration", "matching")
-    pretext_tasks = MappingProxyType({"mae": "a masked autoencoder: from images alone"})
+    pretext_tasks = MappingProxyType(
+        {
+            "mae": "a masked autoencoder: from images alone",
+            "contrastive": "contrast of tissues: from images with masks gland and lesion",
+            **SYNTHETIC_TASKS,
+        }
+    )
 
     def published(self) -> tuple[ModelSpec, ...]:
         return _PUBLISHED
@@ -143,9 +150,9 @@ class ProFoundFamily(EncoderFamily):
         return self.demonstration(PROFOUND_ENCODER, None) if size == "demonstration" else PROFOUND_ENCODER
 
     def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
-        from .pretraining import MaskedAutoencoding
+        from .pretraining import PRETEXT_TASKS
 
-        return MaskedAutoencoding(spec)
+        return PRETEXT_TASKS[name](spec)
 
     def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
         found = super().resized(spec, size)

@@ -313,6 +313,18 @@ class _SliceEncoders(nn.Module):
         return torch.cat([token_grid(found, self.side) for found in tokens], dim=1)
 
 
+class ProViCNetEncoders(_SliceEncoders):
+    """The encoders alone: what pretraining writes that trains no head."""
+
+    def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
+        super().__init__(spec, drop_path)
+
+    def forward(self, *windows_and_positions: Tensor) -> Tensor:
+        """The mean of each sequence's normalized patch tokens, (B, sequences * dim)."""
+        *windows, positions = windows_and_positions
+        return torch.cat([tokens.mean(dim=1) for tokens in self.patch_tokens(windows, positions)], dim=1)
+
+
 class ProViCNetClassifier(_SliceEncoders):
     """A perceptron over what the tokens of each sequence have in common and what stands out.
 
@@ -378,6 +390,7 @@ def own_slice(window: Tensor, positions: Tensor) -> Tensor:
 
 
 _BUILDERS: dict[str, type[nn.Module]] = {
+    "none": ProViCNetEncoders,
     "classifier": ProViCNetClassifier,
     "convolution": ProViCNet,
     "fusion": ProViCNetFusion,

@@ -1,28 +1,36 @@
-"""ProViCNet's pretext task: telling patches of tissue apart.
+"""ProViCNet's pretext tasks: telling patches of tissue apart, and a masked autoencoder.
 
-As the ProViCNet paper (arXiv 2502.00366) describes its training: cross-entropy and Dice over background, gland,
-indolent and clinically significant cancer, and beside them a contrastive loss of patch tokens by cosine similarity with
-a margin. The three sequences' networks learn together with their fusion. What is ours: patches take the class that most
-of their pixels have, pairs are drawn evenly from the classes in a batch, and all weights learn at one rate, since there
-is no DINOv2 start here whose backbone would have to be spared.
+The contrast of tissues is as the ProViCNet paper (arXiv 2502.00366) describes its training: cross-entropy and Dice over
+background, gland, indolent and clinically significant cancer, and beside them a contrastive loss of patch tokens by
+cosine similarity with a margin. The three sequences' networks learn together with their fusion. What is ours: patches
+take the class that most of their pixels have, pairs are drawn evenly from the classes in a batch, and all weights learn
+at one rate, since there is no DINOv2 start here whose backbone would have to be spared.
+
+The masked autoencoder is that of SimMIM (arXiv 2111.09886), which suits a transformer whose tokens all stay: the token
+of a hidden patch is the mask token, and one linear layer gives its pixels, each patch normalized by its own mean and
+deviation (arXiv 2111.06377). Each sequence's encoder learns alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from ..base import ModelSpec
+from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, draw_patches
 from ..layers import tissue_loss
 from ..pretext import PretextTask, View
-from .network import ProViCNetFusion
+from ..synthetic import SYNTHETIC
+from .network import ProViCNetEncoders, ProViCNetFusion, SliceEncoder, own_slice
 from .spec import FUSION_STREAMS
 
-CONTRASTIVE_WEIGHT = 0.05
-MARGIN = 0.5
+_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -82,25 +90,86 @@ def patch_classes(classes: Tensor, side: int, count: int) -> Tensor:
     return shares.argmax(dim=1).flatten(1)
 
 
-def contrastive_loss(tokens: Tensor, labels: Tensor) -> Tensor:
-    """Draw patches of one class together, and push those of two classes apart up to a margin.
+@dataclass(frozen=True)
+class MaskedSlices(PretextTask):
+    """The masked autoencoder of slices; a patch is hidden in the slice and its neighbors, and in all sequences.
 
-    The cosine embedding loss over all pairs of different tokens: 1 - cos for equal classes, max(0, cos - margin) for
-    different ones; each of the two kinds counts half, however many pairs of tokens (N, C), with labels (N,), it has.
+    Attributes:
+        hidden: Part of the patches that are hidden.
+        drop_path: Stochastic depth of the encoders.
     """
-    unit = F.normalize(tokens.float(), dim=1)
-    cosine = unit @ unit.T
-    same = labels[:, None] == labels
-    other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    together, apart = (1 - cosine)[same & other], F.relu(cosine - MARGIN)[~same]
-    kinds = [kind.mean() for kind in (together, apart) if kind.numel()]
-    return torch.stack(kinds).mean() if kinds else cosine.sum() * 0
+
+    name = "mae"
+    batch = 8
+
+    hidden: float = 0.6
+    drop_path: float = 0.1
+
+    def build(self) -> nn.Module:
+        """The encoders with the linear layers that are dropped afterwards."""
+        return MaskedSliceAutoencoder(self.spec, self.drop_path)
+
+    def sample(self, view: View, generator: Generator) -> tuple[Tensor, ...]:
+        """The slice of each sequence (S, 3, P, P), its position (2,), and which patches are visible (N, 1)."""
+        assert view.position is not None
+        count = (self.spec.encoder.image_px // self.spec.encoder.patch_px) ** 2
+        visible = torch.ones(count, 1)
+        visible[torch.randperm(count, generator=generator)[: round(self.hidden * count)]] = 0
+        return view.image, view.position, visible
+
+    def loss(self, network: nn.Module, generator: Generator, *batch: Tensor) -> Tensor:
+        """Mean squared error on the hidden patches, mean over the sequences."""
+        assert isinstance(network, MaskedSliceAutoencoder)
+        return network(*batch)
+
+    def pretrained(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoders' weights."""
+        prefix = "network."
+        return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
 
 
-def draw_patches(labels: Tensor, each: int, generator: Generator) -> Tensor:
-    """Indices of up to `each` random patches of every class that occurs, so that no class is all of the pairs."""
-    drawn = []
-    for label in labels.unique().tolist():
-        found = torch.nonzero(labels == label)[:, 0]
-        drawn.append(found[torch.randperm(len(found), generator=generator)[:each].to(found.device)])
-    return torch.cat(drawn)
+class MaskedSliceAutoencoder(nn.Module):
+    """The encoders of all sequences, and for each the linear layer that pretraining needs and then drops."""
+
+    def __init__(self, spec: ModelSpec, drop_path: float) -> None:
+        super().__init__()
+        self.network = ProViCNetEncoders(spec, drop_path)
+        self.patch_px = spec.encoder.patch_px
+        sequences = spec.preprocess.images
+        self.predictions = nn.ModuleList(nn.Linear(spec.encoder.dim, self.patch_px**2) for _ in sequences)
+
+    def forward(self, windows: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        """The loss of windows (B, S, 3, P, P) with positions (B, 2) and visible patches (B, N, 1)."""
+        losses = []
+        for encoder, prediction, window in zip(
+            self.network.encoders.children(), self.predictions, windows.unbind(1), strict=True
+        ):
+            assert isinstance(encoder, SliceEncoder)
+            with _hidden_patches(encoder, visible):
+                tokens = encoder.patch_tokens(window, positions)
+            patches = F.unfold(own_slice(window, positions), self.patch_px, stride=self.patch_px).transpose(1, 2)
+            deviation, mean = torch.std_mean(patches, dim=2, keepdim=True, correction=0)
+            error = (prediction(tokens).float() - (patches - mean) / (deviation + _EPS)).square().mean(dim=2)
+            hidden = 1 - visible[:, :, 0]
+            losses.append((error * hidden).sum() / hidden.sum())
+        return torch.stack(losses).mean()
+
+
+@contextmanager
+def _hidden_patches(encoder: SliceEncoder, visible: Tensor) -> Iterator[None]:
+    """Replace the embeddings of patches where `visible` (B, N, 1) is 0 by the mask token; positions stay."""
+    backbone = encoder.backbone
+
+    def hide(_module: nn.Module, _inputs: Any, tokens: Tensor) -> Tensor:
+        return tokens * visible + backbone.mask_token * (1 - visible)
+
+    handle = backbone.patch_embed.register_forward_hook(hide)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+_TASKS: tuple[type[PretextTask], ...] = (TissueContrast, MaskedSlices, *SYNTHETIC)
+PRETEXT_TASKS = {task.name: task for task in _TASKS}
+"""By name, as `pretext_tasks` of the family lists them."""

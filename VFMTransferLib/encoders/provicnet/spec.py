@@ -24,6 +24,7 @@ from ..base import (
     Size,
     TaskInput,
 )
+from ..pretext import SYNTHETIC_TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,8 +91,14 @@ class ProViCNetFamily(EncoderFamily):
     license = "MIT"
     spec_type = ViTSpec
     json_kind = "vit"
-    head_kinds = ("classifier", "convolution", "fusion", "restoration", "matching")
-    pretext_tasks = MappingProxyType({"contrastive": "contrast of tissues: from images with masks gland and lesion"})
+    head_kinds = ("none", "classifier", "convolution", "fusion", "restoration", "matching")
+    pretext_tasks = MappingProxyType(
+        {
+            "contrastive": "contrast of tissues: from images with masks gland and lesion",
+            "mae": "a masked autoencoder: from images alone",
+            **SYNTHETIC_TASKS,
+        }
+    )
     is_slice_based = True
     weights_license = "MIT"
     weights_note = (
@@ -129,9 +136,11 @@ class ProViCNetFamily(EncoderFamily):
         return self.demonstration(_FUSION, None) if size == "demonstration" else _FUSION
 
     def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
-        from .pretraining import TissueContrast
+        """The contrast of tissues trains the fused network whole, the others encoders without a head."""
+        from .pretraining import PRETEXT_TASKS, TissueContrast
 
-        return TissueContrast(spec)
+        task = PRETEXT_TASKS[name]
+        return task(spec if task is TissueContrast else _without_head(spec))
 
     def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
         # The stored position embedding is of the image's own size, where nothing is loaded into it.
@@ -226,6 +235,22 @@ def encoder_prefixes(spec: ModelSpec) -> dict[ImageSequence, str]:
     if spec.head.kind == "fusion":
         return {sequence: f"{FUSION_STREAMS[sequence]}." for sequence in sequences}
     return {sequence: f"encoders.{sequence}." for sequence in sequences}
+
+
+def _without_head(spec: ModelSpec) -> ModelSpec:
+    """The encoders of a network alone, from images whose gland need not be known."""
+    channels = len(spec.preprocess.sequences) * spec.encoder.dim
+    return replace(
+        spec,
+        name="provicnet-encoders",
+        title="ProViCNet encoders, pre-trained",
+        task=None,
+        head=HeadSpec("none", channels, channels),
+        preprocess=replace(spec.preprocess, normalization="zscore-nonzero"),
+        labels=(),
+        activation="none",
+        threshold=0.5,
+    )
 
 
 _FUSION = _lesions("fusion", "fusion of T2w, ADC and high-b DWI", "fusion", *FUSION_STREAMS)

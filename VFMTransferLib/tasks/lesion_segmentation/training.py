@@ -27,7 +27,7 @@ class LesionTraining(TaskTraining[LesionSegmentation]):
     """Map: number of the class in the network's labels."""
 
     def targets(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> np.ndarray:
-        return stacked(class_map(labeled, spec).resample_to(prepared.geometry, "nearest").array)
+        return stacked(class_map(labeled, spec.labels).resample_to(prepared.geometry, "nearest").array)
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
         is_graded = output.shape[1] > 1
