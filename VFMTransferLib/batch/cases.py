@@ -92,7 +92,7 @@ class BatchCase:
     def _has_result(self, bundle: Bundle) -> bool:
         folder = self.folder / bundle.name
         document = _read_json(folder / RESULT)
-        if document is None or document.get("options") != self.options.recorded:
+        if document is None or not self.options.predicts_as(document.get("options") or {}):
             return False
         model = document.get("model", {})
         is_same = model.get("sha256") == bundle.weights_sha256 and all(

@@ -31,6 +31,7 @@ COMMANDS = (
     predict.add_predict,
     compare.add_compare,
     radiology.add_quality,
+    radiology.add_diffusion,
     models.add_models,
     data.add_data,
     training.add_finetune,

@@ -151,7 +151,7 @@ Commands = argparse._SubParsersAction  # argparse gives the type of `add_subpars
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")
-PHASE_AXES = ("left-right", "anterior-posterior")
+PHASE_AXES = ("auto", "left-right", "anterior-posterior")
 
 
 def add_command(
@@ -220,7 +220,7 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         "--phase-axis",
         choices=PHASE_AXES,
         default=PHASE_AXES[0],
-        help="along which diffusion is distorted (default: %(default)s)",
+        help="along which diffusion is distorted (default: as DICOM states it, else left-right)",
     )
     group = parser.add_argument_group("running")
     group.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
 
+AUTO = "auto"
 _DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 SECOND_PASS_NOTE = (
@@ -59,7 +60,8 @@ class PredictOptions:
         crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`.
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
-        phase_axis: Along which axis diffusion images are distorted: `left-right` or `anterior-posterior`.
+        phase_axis: Along which axis diffusion images are distorted: `left-right`, `anterior-posterior`, or `auto`: as
+            DICOM states it, else `left-right`, which the notes of a result that depends on it state.
         psa_ng_ml: Prostate-specific antigen, for its density; nothing is predicted from it.
 
     Raises:
@@ -75,14 +77,14 @@ class PredictOptions:
     crop: str = "auto"
     threshold: float | None = None
     only_cspca: bool = False
-    phase_axis: str = "left-right"
+    phase_axis: str = "auto"
     psa_ng_ml: float | None = None
 
     def __post_init__(self) -> None:
         if self.psa_ng_ml is not None:
             checked_psa(self.psa_ng_ml)
-        if self.phase_axis not in PHASE_AXES:
-            raise ValueError(f"The phase axis must be one of {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
+        if self.phase_axis not in (AUTO, *PHASE_AXES):
+            raise ValueError(f"The phase axis must be one of auto, {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
         if self.crop not in CROPS:
             raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{self.crop}'.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -92,6 +94,11 @@ class PredictOptions:
     def recorded(self) -> dict[str, str | float | bool | None]:
         """The options that change what is predicted, as `result.json` records them."""
         return {name: getattr(self, name) for name in ("crop", "threshold", "only_cspca", "phase_axis")}
+
+    def predicts_as(self, recorded: Mapping[str, object]) -> bool:
+        """Whether these options predict what those predicted that `result.json` records."""
+        found = AUTO if self.phase_axis == AUTO and "phase_axis" in recorded else recorded.get("phase_axis")
+        return {**recorded, "phase_axis": found} == self.recorded
 
 
 def predict(
@@ -107,7 +114,7 @@ def predict(
     crop: str = "auto",
     threshold: float | None = None,
     only_cspca: bool = False,
-    phase_axis: str = "left-right",
+    phase_axis: str = "auto",
     psa_ng_ml: float | None = None,
     options: PredictOptions | None = None,
     open_network: OpenNetwork | None = None,
@@ -152,7 +159,9 @@ class CasePredictor:
         self, case: Case, options: PredictOptions | None = None, open_network: OpenNetwork | None = None
     ) -> None:
         self.case = case
-        self.options = options or PredictOptions()
+        options = options or PredictOptions()
+        axis, self._phase_note = _phase_axis(case, options.phase_axis)
+        self.options = replace(options, phase_axis=axis)
         chosen = (self.options.runtime, self.options.device, self.options.precision)
         self._open_network = open_network or (lambda bundle: open_session(bundle, *chosen))
         self._inputs: dict[object, tuple[Prepared, tuple[str, ...]]] = {}
@@ -291,8 +300,22 @@ class CasePredictor:
                 calibration=bundle.calibration,
             )
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
+            if self._phase_note and task_of(bundle.spec).uses_phase_axis:
+                source = source.with_notes(self._phase_note)
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             return task_of(bundle.spec).decode(output)
+
+
+def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:
+    """Along which axis diffusion is distorted, and a sentence on how that is known; empty where the user chose it."""
+    if chosen != AUTO:
+        return chosen, ""
+    about = case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(Sequence.ADC)
+    if about is not None and about.phase_axis is not None:
+        return about.phase_axis, f"Diffusion was encoded along {about.phase_axis}, as DICOM states."
+    return next(iter(PHASE_AXES)), (
+        "The phase-encoding axis is not known; left-right was assumed (--phase-axis states another one)."
+    )
 
 
 def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:

@@ -21,7 +21,7 @@ from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 from . import dicom
 from .dicom_series import Exam, mixed_exams
-from .diffusion import HIGH_B, high_b_of_file, is_series
+from .diffusion import HIGH_B, high_b_of_file, is_series, volumes_by_b
 from .images import (
     image_stem,
     is_image_name,
@@ -225,6 +225,20 @@ def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], dicom.R
         volume, note = high_b_of_file(path, image)
         return volume, [note], None
     return to_volume(image, path.name, str(role)), [], None
+
+
+def read_diffusion(path: Path) -> dict[float, Volume]:
+    """A measured diffusion series by b value: a 4D file with its `.bval`, or a folder of DICOM files.
+
+    Raises:
+        ImageError, GeometryError: It is none, or cannot be read.
+    """
+    if path.is_dir():
+        return dicom.read_b_values(path)
+    image = read_image(path)
+    if not is_series(image):
+        raise ImageError(f"'{path.name}' must be 4D, one image a b value, but is one image. Select the whole series.")
+    return volumes_by_b(path, image)
 
 
 def _read_gland(path: Path) -> Volume:

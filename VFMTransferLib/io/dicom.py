@@ -198,6 +198,24 @@ def _high_b_of(series: Series) -> ReadSeries:
     return ReadSeries(*high_b_image(by_b, series.label), series.exams, *origin)
 
 
+def read_b_values(folder: Path) -> dict[float, Volume]:
+    """The measured diffusion images of a folder's DICOM files by b value, in one series or several.
+
+    Raises:
+        ImageError: There is none; GeometryError: a b value's slices make no volume.
+    """
+    series = grouped(read_headers(f for f in sorted(folder.rglob("*")) if f.is_file() and is_dicom(f)))
+    measured = [s for s in series if s.is_axial_mr and s.is_diffusion and not s.is_calculated and s.b_values]
+    headers = [h for s in measured for h in s.headers if h.b_value is not None]
+    if not headers:
+        raise ImageError(f"'{folder.name}' must hold measured diffusion images with their b values, but holds none.")
+    by_b = {}
+    for b in sorted({h.b_value for h in headers if h.b_value is not None}):
+        of_b = [h for h in headers if h.b_value == b]
+        by_b[b] = stack_slices([h for h in of_b if h.is_trace] or of_b, "dwi", f"Diffusion, b {b:g},")
+    return by_b
+
+
 def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
     """Read slices, in any order, as a volume that runs along their normal, float32, rescaled as the header states.
 

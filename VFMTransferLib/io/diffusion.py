@@ -92,6 +92,11 @@ def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
     Raises:
         ImageError: No b value for each image, several images of one b value, or too few b values.
     """
+    return high_b_image(volumes_by_b(path, image), path.name)
+
+
+def volumes_by_b(path: Path, image: sitk.Image) -> dict[float, Volume]:
+    """The images of a 4D file by b value, from the `.bval` beside it; errors as `high_b_of_file`."""
     by_b: dict[float, Volume] = {}
     b_values = _b_values(path)
     if len(b_values) != image.GetSize()[3]:
@@ -107,7 +112,7 @@ def high_b_of_file(path: Path, image: sitk.Image) -> tuple[Volume, str]:
             )
         part = sitk.Extract(image, [*image.GetSize()[:3], 0], [0, 0, 0, index])
         by_b[b] = to_volume(part, path.name, str(Sequence.HBV))
-    return high_b_image(by_b, path.name)
+    return by_b
 
 
 def _b_values(path: Path) -> list[float]:

@@ -111,7 +111,7 @@ def test_options_offer_what_the_library_knows():
     assert options.RUNTIMES == runtimes.RUNTIMES
     assert options.PRECISIONS == runtimes.PRECISIONS
     assert options.CROPS == CROPS
-    assert tuple(PHASE_AXES) == options.PHASE_AXES
+    assert ("auto", *PHASE_AXES) == options.PHASE_AXES
 
 
 def test_a_study_can_be_given_file_by_file():

@@ -14,6 +14,7 @@ from specs import MODELS, PROFOUND_ENCODER, network_grid
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
+from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import (
@@ -316,7 +317,8 @@ def test_options_are_given_at_once_or_one_by_one(a_case):
     at_once = predict(a_case, a_bundle(LESIONS), options=options, open_network=open_network)
     one_by_one = predict(a_case, a_bundle(LESIONS), crop="center", threshold=0.25, open_network=open_network)
     np.testing.assert_array_equal(at_once.labels.array, one_by_one.labels.array)
-    assert at_once.provenance.options == one_by_one.provenance.options == options.recorded
+    assert at_once.provenance.options == one_by_one.provenance.options
+    assert options.predicts_as(at_once.provenance.options)
     with pytest.raises(ValueError, match="both were given"):
         predict(a_case, a_bundle(LESIONS), crop="center", options=options)
 
@@ -391,3 +393,28 @@ def test_a_mask_of_something_else_is_refused_with_a_psa_and_noted_without_one(a_
 def test_a_psa_that_cannot_be_one_is_refused(psa):
     with pytest.raises(PsaError, match="PSA must be"):
         PredictOptions(psa_ng_ml=psa)
+
+
+@pytest.mark.parametrize(
+    ("stated", "chosen", "axis", "words"),
+    [
+        (None, "auto", "left-right", "not known; left-right was assumed"),
+        ("anterior-posterior", "auto", "anterior-posterior", "encoded along anterior-posterior, as DICOM states"),
+        ("anterior-posterior", "left-right", "left-right", ""),
+    ],
+)
+def test_the_phase_axis_is_what_dicom_states_else_assumed_and_noted(stated, chosen, axis, words, a_case):
+    about = {} if stated is None else {Sequence.HBV: Acquisition(phase_axis=stated)}
+    case = replace(a_case, acquisitions=about)
+    predictor = CasePredictor(case, PredictOptions(phase_axis=chosen))
+    assert predictor.options.phase_axis == axis
+    assert words in predictor._phase_note
+    assert predictor.options.recorded["phase_axis"] == axis
+
+
+def test_options_that_leave_the_axis_open_predict_as_those_that_were_recorded():
+    recorded = PredictOptions(phase_axis="anterior-posterior").recorded
+    assert PredictOptions().predicts_as(recorded)
+    assert not PredictOptions(phase_axis="left-right").predicts_as(recorded)
+    assert not PredictOptions(crop="center").predicts_as(recorded)
+    assert not PredictOptions().predicts_as({})

@@ -52,6 +52,7 @@ class DistortionCorrection(ImageTask):
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     reference = MRSequence.HBV
     head = "matching"
+    uses_phase_axis = True
     outputs = (HBV_CORRECTED, ADC_CORRECTED)
     baseline = "uncorrected"
     card_measures = ("psnr_db", "ssim", "displacement_mm", "displacement_mm gland")
