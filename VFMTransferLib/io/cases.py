@@ -32,7 +32,7 @@ from .images import (
     to_volume,
     with_checked_voxels,
 )
-from .sequence_values import adc_unit, checked_sequence
+from .plausibility import adc_unit, checked_sequence, notes_on
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,9 @@ def read_case(
         notes.append(f"Not one exam: {mixed}. They were taken together as asked.")
     mask = found.gland if gland is None else _read_gland(Path(gland))
     volumes = {role: volumes[role] for role in Sequence if role in volumes}
-    require_sensible(found.id, volumes, mask)
+    shared = require_sensible(found.id, volumes, mask)
+    # Identifiers that are compared and agree prove more than the images can.
+    notes += notes_on(volumes, mask, shared, is_one_exam=all(exams.get(role) for role in volumes) and not mixed)
     for note in notes:
         log.info("%s: %s", found.id, note)
     return Case(found.id, volumes, mask, tuple(notes), acquisitions, files)
@@ -256,8 +258,11 @@ def checked_gland(mask: Volume, file: str) -> Volume:
     return mask.with_array((mask.array > 0).astype(np.uint8))
 
 
-def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> None:
+def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Volume | None) -> float:
     """Raise unless there is an image, no two are the same, and their fields of view overlap, the gland in the first.
+
+    Returns:
+        The smallest share of their fields of view that an image has in common with the first one.
 
     Raises:
         MissingSequenceError: There is no image.
@@ -273,10 +278,12 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
         if a.geometry.equals(b.geometry) and np.array_equal(a.array, b.array):
             raise ImageError(f"{role} and {other} must be two images, but are the same. Select another file for one.")
     reference_name, reference = next(iter(volumes.items()))
+    smallest = 1.0
     for name, volume in volumes.items():
         shared = max(
             share_inside(volume.geometry, reference.geometry), share_inside(reference.geometry, volume.geometry)
         )
+        smallest = min(smallest, shared)
         if shared < MIN_OVERLAP:
             apart_mm = np.linalg.norm(volume.geometry.center_mm - reference.geometry.center_mm)
             raise GeometryError(
@@ -289,6 +296,7 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
             raise GeometryError(
                 f"The gland mask must lie within {reference_name}, but lies outside. Select this case's mask."
             )
+    return smallest
 
 
 @dataclass(frozen=True)
@@ -326,7 +334,8 @@ def read_exported_case(
         volumes[sequence], decided = checked_sequence(volume, sequence, sequence)
         notes += decided
     mask = None if gland is None else checked_gland(read_exported_mask(gland, GLAND), GLAND)
-    require_sensible(case_id, volumes, mask)
+    shared = require_sensible(case_id, volumes, mask)
+    notes += notes_on(volumes, mask, shared, is_one_exam=False)
     return Case(case_id, volumes, mask, tuple(notes))
 
 

@@ -132,7 +132,7 @@ def read_series(path: Path, role: MRSequence) -> ReadSeries:
 
 def _read(series: Series, role: MRSequence, note: str) -> ReadSeries:
     volume = stack_slices(series.headers, str(role), series.label)
-    return ReadSeries(volume, note, series.exams, *_origin(series, series.headers))
+    return ReadSeries(volume, note + series.oddity, series.exams, *_origin(series, series.headers))
 
 
 def _origin(series: Series, headers: Sequence[Header]) -> tuple[tuple[Path, ...], Acquisition]:
@@ -193,9 +193,11 @@ def _high_b_of(series: Series) -> ReadSeries:
         by_b[b] = stack_slices(slices[b], str(MRSequence.HBV), f"{series.label}, b {b:g}")
     origin = _origin(series, slices[series.highest_b])
     if len(by_b) == 1:
+        volume = by_b[series.highest_b]
         note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
-        return ReadSeries(by_b[series.highest_b], note, series.exams, *origin)
-    return ReadSeries(*high_b_image(by_b, series.label), series.exams, *origin)
+    else:
+        volume, note = high_b_image(by_b, series.label)
+    return ReadSeries(volume, note + series.oddity, series.exams, *origin)
 
 
 def read_b_values(folder: Path) -> dict[float, Volume]:

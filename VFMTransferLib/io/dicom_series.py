@@ -43,6 +43,7 @@ _PHILIPS_DIRECTION = (0x2001, "Philips Imaging DD 001", 0x04)
 _GE_B_OFFSET = 1e9  # GE adds it to mark values of its newer software
 _B_IN_SEQUENCE_NAME = re.compile(r"_b(\d+)(?:[a-z]|#\d+)*$")  # Siemens: *ep_b800t, *ep_b50#1; not *ep_b50_800
 _B_IN_DESCRIPTION = re.compile(r"(?<![a-z0-9])b(?:[ _=-]?val(?:ue)?)?[ _=-]?(\d{1,4})(?!\d|[ _,/-]\d)")
+MAX_B = 5000.0  # s/mm²
 MIN_T2W_ECHO_MS = 60.0
 MAX_T2W_ECHO_MS = 250.0  # above lie the heavily weighted series of urography
 MIN_COS_AXIAL = 0.7  # nearer to axial than to any other plane
@@ -367,6 +368,16 @@ class Series:
     @property
     def exams(self) -> frozenset[Exam]:
         return frozenset(h.exam for h in self.headers)
+
+    @property
+    def oddity(self) -> str:
+        """Sentences on what the headers state and cannot be, each after a space; empty for a good series."""
+        odd = ""
+        if any(h.is_inverted for h in self.headers):
+            odd += " It is stored with inverted gray values (MONOCHROME1), which are read as they are; check them."
+        if self.highest_b > MAX_B:
+            odd += f" Its b value of {self.highest_b:g} s/mm² is beyond what scanners measure; check it."
+        return odd
 
     @property
     def b_values(self) -> set[float]:

@@ -1,6 +1,6 @@
 """What the header of an image file states, the checks that all formats share, and limits on what a file may ask for.
 
-`nifti.py`, `nrrd.py` and `metaimage.py` read headers strictly: a header is believed only where it is complete and its
+`nifti.py` and `text_headers.py` read headers strictly: a header is believed only where it is complete and its
 numbers lie within `limits()`, and what it does not state (spacing, orientation, position) is never made up. `voxels.py`
 reads what follows. No image toolkit sees a file that somebody else wrote.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -156,77 +154,5 @@ def require_position(file: str, position: np.ndarray) -> None:
         raise misplaced(file, "have a position in space", "its header has values that are infinite or huge")
 
 
-def text_lines(stream: BinaryIO, file: str) -> Iterable[bytes]:
-    """Lines without their ends, up to the limit of a header."""
-    left = limits().header_bytes
-    while line := stream.readline(left + 1):
-        left -= len(line)
-        if left < 0 or not line.endswith(b"\n"):
-            return
-        yield line.rstrip(b"\r\n")
-
-
-def whole_numbers(file: str, key: str, text: str, count: int | None = None) -> tuple[int, ...]:
-    words = text.split()
-    if (
-        not words
-        or len(words) != (count or len(words))
-        or not all(re.fullmatch(r"[+-]?\d{1,18}", word) for word in words)
-    ):
-        raise damaged(file, f"'{key}' must be whole numbers and is '{text:.60}'")
-    return tuple(map(int, words))
-
-
-def finite_numbers(file: str, key: str, words: Sequence[str], count: int) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(word) for word in words)
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count or not all(math.isfinite(n) and abs(n) <= MAX_MM for n in numbers):
-        raise misplaced(
-            file, f"state {count} finite numbers as '{key}'", f"has '{' '.join(words):.60}'", "Fix its header"
-        )
-    return numbers
-
-
-def detached_file(path: Path, name: str) -> Path:
-    """The file of voxels that a header names: a regular one in the same folder.
-
-    Raises:
-        ImageError: The name leads elsewhere, to several files, or to none.
-    """
-    beside = path.parent / name
-    if (
-        not name
-        or Path(name).name != name
-        or re.search(r"[\\/:%\0\r\n]", name)
-        or name in (".", "..")
-        or len(name) > MAX_NAME
-        or name == "LIST"
-        or name.startswith("LIST ")
-    ):
-        raise ImageError(
-            f"'{path.name}' must name one file of voxels in its own folder, but names "
-            f"'{plain_text(name):.60}'. Save both as one."
-        )
-    if not beside.is_file() or beside.resolve().parent != path.parent.resolve():
-        raise ImageError(
-            f"'{path.name}' must have its voxels in '{plain_text(name):.60}' beside it, but has no such file "
-            "of its own there. Copy both, or save it as one file."
-        )
-    return beside
-
-
 def is_spacing(value: float) -> bool:
     return math.isfinite(value) and 1 / MAX_MM <= value <= MAX_MM
-
-
-def grid_of_space(
-    size: tuple[int, ...], spacing: Sequence[float], origin: Sequence[float], direction: np.ndarray
-) -> Grid:
-    """A grid of three axes, with a fourth that is no space where the image has one."""
-    count = len(size)
-    whole = np.eye(count)
-    whole[:3, :3] = direction
-    more = count - 3
-    return Grid(size, (*spacing, *[1.0] * more), (*origin, *[0.0] * more), tuple(map(float, whole.ravel())))

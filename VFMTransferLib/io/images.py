@@ -18,10 +18,9 @@ from ..core.files import atomic_file
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
 from .headers import AXES_TOLERANCE, ImageHeader
-from .metaimage import read_metaimage
 from .nifti import read_nifti
-from .nrrd import read_nrrd
-from .sequence_values import checked_sequence
+from .plausibility import checked_sequence
+from .text_headers import read_metaimage, read_nrrd
 from .voxels import read_voxels, require_whole
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")

@@ -224,7 +224,7 @@ def test_a_gland_mask_is_found_by_its_name(a_folder):
     write_volume(a_gland(), a_folder / "gland_reader.nii.gz")
     case = read_case(a_folder)
     np.testing.assert_array_equal(case.gland.array, a_gland().array)
-    assert case.notes == ("Gland mask: 'gland_reader.nii.gz'.",)
+    assert case.notes[0] == "Gland mask: 'gland_reader.nii.gz'."
 
 
 def test_two_gland_masks_are_named_and_none_is_taken(a_folder):

@@ -193,6 +193,19 @@ def test_color_is_refused(folder):
         read_case(t2w=folder)
 
 
+def test_inverted_gray_values_are_noted(folder):
+    changed(folder, PhotometricInterpretation="MONOCHROME1")
+    (note,) = read_case(t2w=folder).notes
+    assert "stored with inverted gray values (MONOCHROME1)" in note
+
+
+def test_a_b_value_that_cannot_be_is_noted(tmp_path):
+    trace = DicomSeries(an_adc().array, "dwi", 6, **ADC, tags={"DiffusionBValue": 50000.0})
+    trace.image_type = ("DERIVED", "PRIMARY", "DIFFUSION", "TRACEW")
+    trace.write(tmp_path / "dwi")
+    assert "b value of 50000 s/mm² is beyond what scanners measure" in read_case(hbv=tmp_path / "dwi").notes[0]
+
+
 # Exams
 
 

@@ -9,7 +9,7 @@ from specs import MODELS
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.cases import share_inside
-from VFMTransferLib.io.sequence_values import adc_unit
+from VFMTransferLib.io.plausibility import adc_unit
 from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.inputs.geometry import adcUnit, describeGeometry, obliquenessDeg, shareInside
 

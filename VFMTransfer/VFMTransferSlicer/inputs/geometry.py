@@ -22,7 +22,7 @@ _FEWEST_SLICES = 10
 _SMALL_OVERLAP = 0.5
 _SAMPLES = 12  # points along each axis by which the overlap of two fields of view is measured
 _ACQUISITION_TRANSFORM = "acquisition transform"  # ends the name that Slicer gives it, where slices are uneven
-# As in the library's `io.sequence_values`: limits for the median and for the 95th percentile, in 1e-6 mm²/s.
+# As in the library's `io.plausibility`: limits for the median and for the 95th percentile, in 1e-6 mm²/s.
 _ADC_MEDIAN, _ADC_TOP = (400.0, 2500.0), (1000.0, 6000.0)
 _ADC_UNITS = {"1e-6 mm²/s": 1.0, "1e-3 mm²/s": 1e3, "mm²/s": 1e6}
 _NATIVE_UNIT = "1e-6 mm²/s"

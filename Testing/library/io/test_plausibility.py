@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from images import a_gland, a_t2w, an_adc, an_hbv
 
+from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.io.sequence_values import adc_unit, checked_sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.io import read_volume
+from VFMTransferLib.io.plausibility import MIN_PEAK, adc_unit, checked_sequence, likeness_peak, notes_on
+from VFMTransferLib.phantom import make_phantom
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1.0, "1e-6 mm²/s"), (1e-3, "1e-3 mm²/s"), (1e-6, "mm²/s")])
@@ -73,3 +79,60 @@ def test_the_given_volume_stays_as_it_was():
     before = given.array.copy()
     checked_sequence(given, Sequence.ADC, "adc.nii.gz")
     np.testing.assert_array_equal(given.array, before)
+
+
+@pytest.fixture(scope="module")
+def a_phantom():
+    return make_phantom(3)
+
+
+def notes_of(case, gland=None, shared_view=1.0, is_one_exam=False):
+    return notes_on(case.volumes, gland, shared_view, is_one_exam)
+
+
+def test_a_good_case_has_no_notes(a_phantom):
+    assert notes_of(a_phantom.case, a_phantom.gland) == []
+
+
+def test_images_of_two_patients_are_noted_unless_identifiers_prove_them_one_exam(a_phantom):
+    other = make_phantom(4).case["adc"]
+    moved = replace(other.geometry, origin_mm=tuple(np.add(other.geometry.origin_mm, (12.0, 10.0, 6.0))))
+    mixed = Case("mixed", {Sequence.T2W: a_phantom.case["t2w"], Sequence.ADC: replace(other, geometry=moved)})
+    (note,) = notes_of(mixed)
+    assert "do not show the same where they overlap, as images of two patients would" in note
+    assert notes_of(mixed, is_one_exam=True) == []
+
+
+def test_fields_of_view_that_share_little_are_noted(a_phantom):
+    (note,) = notes_of(a_phantom.case, shared_view=0.3)
+    assert note == "The images share only 30% of their fields of view; check that they are of one exam."
+
+
+def test_blank_and_repeated_slices_are_counted():
+    t2w = a_t2w()
+    array = t2w.array.copy()
+    array[0], array[1], array[5] = 0, 0, array[4]
+    notes = notes_on({Sequence.T2W: t2w.with_array(array)}, None, 1.0, True)
+    assert notes == ["t2w has blank slices: 2 of 7.", "t2w has slices that repeat another one: 1 of 7."]
+
+
+def test_a_mask_that_cannot_be_a_prostate_is_noted():
+    grid = Geometry((40, 40, 20), (2.0, 2.0, 3.0))
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[2:6, 5:15, 5:15] = 1
+    mask[10:14, 25:35, 25:35] = 1
+    small = np.zeros_like(mask)
+    small[2:4, 2:5, 2:5] = 1
+    (two,) = notes_on({}, Volume(mask, grid), 1.0, True)
+    (tiny,) = notes_on({}, Volume(small, grid), 1.0, True)
+    assert "has 2 large parts, and a prostate has one" in two
+    assert "has 0.2 ml, and prostates have 8 to 300 ml" in tiny
+
+
+def test_real_exams_fit_and_images_of_two_patients_do_not(shared_data):
+    cases = shared_data / "cases"
+    adc = {name: read_volume(cases / name / "adc.nii.gz", "adc") for name in ("ProstateX-0000", "ProstateX-0001")}
+    for name, volume in adc.items():
+        assert likeness_peak(read_volume(cases / name / "t2w.nii.gz"), volume) > MIN_PEAK
+    for name, other in (("ProstateX-0000", "ProstateX-0002"), ("ProstateX-0001", "ProstateX-0002")):
+        assert likeness_peak(read_volume(cases / other / "t2w.nii.gz"), adc[name]) < MIN_PEAK
