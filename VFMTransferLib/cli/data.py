@@ -6,13 +6,16 @@ import argparse
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..core.decoding import from_json, parse_json
 from ..core.errors import DatasetError
+from ..core.files import read_small
 from ..tasks import DEFAULT_TASK
 from .shared import Commands, add_command, add_json, add_output, add_task, print_answer, progress_bar
 
 if TYPE_CHECKING:
+    from ..phantom import Conditions, PhantomRange
     from ..training.check import DataReport
 
 _MARKS = {"error": "ERROR", "warning": "check", "note": "note"}
@@ -82,6 +85,18 @@ def add_phantom(commands: Commands) -> None:
         default=True,
         help="also write the T2w with twice the matrix; most of the time goes there",
     )
+    parser.add_argument(
+        "--range",
+        metavar="FILE|wide",
+        help="draw body, coil and scanner from a range: 'wide', or a JSON file as in a recipe's phantoms.conditions",
+    )
+    parser.add_argument(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one condition for all cases, as endorectal_coil=true or vendor=ge; again for more",
+    )
     add_output(parser, "folder for the cases, one folder each")
     add_json(parser)
 
@@ -93,7 +108,32 @@ def run_phantom(args: argparse.Namespace) -> None:
         args.parser.error(f"--seed must be 0 or more, got {args.seed}")
     from ..phantom import make_phantoms
 
+    options = {"full_resolution": args.full_resolution, "conditions": _conditions(args)}
     with progress_bar() as on_progress:
-        folders = make_phantoms(args.number, args.seed, args.output, on_progress, full_resolution=args.full_resolution)
+        folders = make_phantoms(args.number, args.seed, args.output, on_progress, **options)
     names = [str(folder) for folder in folders]
     print_answer(args, {"phantoms": names}, names)
+
+
+def _conditions(args: argparse.Namespace) -> Conditions | PhantomRange | None:
+    """The conditions that the options name; wrong ones end as wrong usage."""
+    from ..phantom import Conditions, PhantomRange
+
+    if args.range and args.condition:
+        args.parser.error("--range and --condition exclude each other")
+    try:
+        if args.range:
+            return PhantomRange() if args.range == "wide" else from_json(PhantomRange, _range_file(args.range), "range")
+        pairs = dict(item.split("=", 1) if "=" in item else (item, "true") for item in args.condition)
+        values = {name: value if name == "vendor" else parse_json(value) for name, value in pairs.items()}
+        return from_json(Conditions, values, "--condition") if values else None
+    except ValueError as error:
+        raise SystemExit(args.parser.error(str(error))) from error
+
+
+def _range_file(name: str) -> Any:
+    """What the JSON file of a range holds."""
+    try:
+        return parse_json(read_small(Path(name)))
+    except OSError as error:
+        raise ValueError(f"--range must be 'wide' or a readable JSON file, got '{name}'") from error

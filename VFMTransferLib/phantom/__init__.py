@@ -5,6 +5,7 @@ Imports `core` to `io`.
 
 from __future__ import annotations
 
+from .conditions import Conditions, PhantomRange
 from .gland import Lesion
 from .phantom import (
     VERSION,
@@ -22,9 +23,11 @@ from .scanner import distort, truncate_k_space
 
 __all__ = [
     "VERSION",
+    "Conditions",
     "Lesion",
     "Phantom",
     "PhantomGroups",
+    "PhantomRange",
     "PhantomSplit",
     "PhantomStore",
     "Phantoms",

@@ -65,6 +65,7 @@ class Canvas:
     Attributes:
         x, y, z: Body coordinates (D, H, W) in mm after a smooth deformation, so that no shape is regular.
         maps: Parameters (5, D, H, W) in the order of `PARAMETERS`.
+        stand_ins: Tissues that are painted instead of others.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Canvas:
         self._rng = rng
         self._variation = variation
         self._variants: dict[Tissue, Tissue] = {}
+        self.stand_ins: dict[Tissue, Tissue] = {}
         self.maps = np.empty((len(PARAMETERS), *lattice.shape), dtype=np.float32)
         self.maps[:] = FAT.values[:, None, None, None]
         z, y, x = np.meshgrid(*(lattice.axis_mm(a) for a in range(3)), indexing="ij")
@@ -88,7 +90,7 @@ class Canvas:
         """The tissue as it is in this body: T2 and ADC a little off the book's value, the same all over."""
         if tissue not in self._variants:
             t2, adc = np.exp(self._rng.normal(0, self._variation, 2))
-            self._variants[tissue] = tissue.scaled(t2=float(t2), adc=float(adc))
+            self._variants[tissue] = self.stand_ins.get(tissue, tissue).scaled(t2=float(t2), adc=float(adc))
         return self._variants[tissue]
 
     def box(self, center: np.ndarray, half: np.ndarray) -> Box | None:

@@ -78,9 +78,12 @@ class Gland:
         return rotation(*self.turn_deg) @ own + np.asarray(self.center_mm)
 
 
-def draw_gland(rng: np.random.Generator) -> Gland:
-    """A prostate of log-normal volume; the larger, the more of it is transition zone (hyperplasia)."""
-    volume_ml = float(np.clip(_MEDIAN_ML * np.exp(rng.normal(0, _LOG_SD)), *VOLUME_RANGE_ML))
+def draw_gland(rng: np.random.Generator, volume_ml: float | None = None) -> Gland:
+    """A prostate of log-normal volume, or about the stated one; the larger, the more of it is transition zone
+    (hyperplasia).
+    """
+    usual_ml = float(np.clip(_MEDIAN_ML * np.exp(rng.normal(0, _LOG_SD)), *VOLUME_RANGE_ML))
+    volume_ml = usual_ml if volume_ml is None else volume_ml
     ratio = np.array([1.24, 0.92, 1.0]) * np.exp(rng.normal(0, 0.08, 3))
     share = float(np.clip(0.30 + 0.45 * (1 - np.exp(-(volume_ml - 20) / 45)) + rng.normal(0, 0.07), 0.22, 0.82))
     turn = (float(rng.uniform(-2, 22)), float(rng.normal(0, 3)), float(rng.normal(0, 4)))
@@ -189,6 +192,18 @@ def _paint_urethra(canvas: Canvas, gland: Gland, whole: np.ndarray, box: Box, rn
         canvas.paint(tissues.FIBROMUSCULAR, whole * canvas.coverage(distance) * 0.6, box)
         canvas.paint(tissues.SLOW_BLOOD, whole * canvas.coverage(distance + np.float32(radius * 0.7)) * 0.5, box)
     canvas.paint_shape(Blob(tuple(path[1]), (2.4, 1.8, 4.5)), ((0.0, tissues.GLANDULAR_NODULE),))
+
+
+def paint_hemorrhage(canvas: Canvas, gland: PaintedGland, share: float, rng: np.random.Generator) -> None:
+    """Paint blood of a biopsy into `share` of the peripheral zone: patches that fade, and tracks of the needle."""
+    zone = gland.peripheral
+    if share <= 0 or not zone.any():
+        return
+    field = canvas.field(rng, (16.0, 13.0, 13.0), gland.box) + canvas.field(rng, 6.0, gland.box) * np.float32(0.35)
+    patch = np.clip((field - np.float32(np.quantile(field[zone], 1 - share))) * 2 + 0.5, 0, 1)
+    tracks = ridges(canvas.field(rng, (9.0, 30.0, 9.0), gland.box), 0.12)  # the needle runs from back to front
+    coverage = np.maximum(patch, tracks * patch.astype(bool)) * zone * np.float32(rng.uniform(0.65, 0.95))
+    canvas.paint(tissues.HEMORRHAGE, coverage, gland.box)
 
 
 SIGNIFICANT_GRADE = 2

@@ -56,7 +56,7 @@ _PAIRED: tuple[tuple[Shape, Layers], ...] = (
 class Habitus:
     """How this body differs from the book: scale of the pelvis (x, y, z), fat between rectus muscle and skin, bladder.
 
-    The rectum's radius is outer, in its ampulla; it holds `empty`, `gas`, `stool` or `gel`.
+    The rectum's radius is outer, in its ampulla; it holds `empty`, `gas`, `stool`, `gel`, or the `balloon` of a coil.
     """
 
     scale: Triple
@@ -157,8 +157,8 @@ class Rectum:
         return np.minimum.reduce([tube.distance_of(x * np.float32(self.squash), y, z) for tube in self.tubes])
 
 
-def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> None:
-    """Paint what touches the gland, back to front."""
+def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.Generator) -> Rectum:
+    """Paint what touches the gland, back to front; returns the rectum's course."""
     # The rectum runs up behind the gland.
     radius = habitus.rectum_radius_mm
     behind = gland.surface_point(0, 1, 0)[1] + radius + rng.uniform(0.5, 3)
@@ -180,6 +180,7 @@ def paint_organs(canvas: Canvas, gland: Gland, habitus: Habitus, rng: np.random.
             away = rng.uniform(1.5, 6)
             point = gland.surface_point(side * np.cos(angle), np.sin(angle), height, outward_mm=away)
             _paint_vessel(canvas, point, rng.uniform(0.5, 1.4), rng)
+    return rectum
 
 
 def _paint_loose_tissue(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
@@ -282,7 +283,7 @@ def _paint_rectum(canvas: Canvas, rectum: Rectum, content: str, rng: np.random.G
         canvas.paint(tissues.SMOOTH_MUSCLE, inside * 0.8, box)
         canvas.paint(tissues.SEMINAL_FLUID, inside * folds * 0.16, box)
         return
-    base = {"gas": tissues.AIR, "stool": tissues.STOOL, "gel": tissues.GEL}[content]
+    base = {"gas": tissues.AIR, "stool": tissues.STOOL, "gel": tissues.GEL, "balloon": tissues.AIR}[content]
     canvas.paint(base, inside, box)
     if content == "stool":
         canvas.paint(tissues.AIR, inside * np.clip(clumps * 2 + 0.4, 0, 1) * 0.85, box)
@@ -319,3 +320,72 @@ def _paint_vessel(canvas: Canvas, point: np.ndarray, radius_mm: float, rng: np.r
     blood = tissues.SLOW_BLOOD if rng.random() < 0.35 else tissues.FLOWING_BLOOD
     tube = Tube(tuple(point - direction), tuple(point + direction), (radius_mm, radius_mm))
     canvas.paint_shape(tube, ((-0.2, tissues.FASCIA), (0.25, blood)))
+
+
+_HEAD_MM, _HEAD_RADIUS_MM, _STEM_RADIUS_MM = (86.0, -2.0, 10.0), 23.0, 9.0
+
+
+def implant_spheres(count: int, habitus: Habitus) -> list[tuple[Triple, float]]:
+    """Metal of hip implants as spheres, (middle, radius) in mm: head, and stem downward and outward."""
+    head = np.asarray(_HEAD_MM) * habitus.scale
+    spheres: list[tuple[Triple, float]] = []
+    for side in (1, -1)[:count]:
+        flip = np.array([side, 1, 1])
+        spheres.append((tuple(flip * head), _HEAD_RADIUS_MM))
+        for step in range(1, 5):
+            spheres.append((tuple(flip * (head + np.array([6.0, 1.0, -14.0]) * step)), _STEM_RADIUS_MM))
+    return spheres
+
+
+def paint_implants(canvas: Canvas, habitus: Habitus, count: int) -> None:
+    """Paint the metal of hip implants, which gives no signal itself."""
+    for center, radius in implant_spheres(count, habitus):
+        canvas.paint_shape(Blob(center, (radius,) * 3), ((0.0, tissues.METAL),))
+
+
+def paint_surroundings(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """Paint what is bright at a high b outside of the gland, and uneven muscle: nerves, lymph nodes, bowel loops."""
+    muscle = np.abs(canvas.maps[2] - canvas.variant(tissues.MUSCLE).t2_ms) < 6
+    for parameter, amount in ((2, 0.18), (3, 0.14)):
+        patches = smooth_field(canvas.lattice, rng, 22.0) * np.float32(amount)
+        canvas.maps[parameter] *= np.where(muscle, np.exp(patches), np.float32(1))
+    for side in (-1, 1):
+        x = side * rng.uniform(44, 54)
+        sciatic = Tube((x, rng.uniform(50, 58), -50), (x * 0.85, rng.uniform(44, 54), 55), (rng.uniform(3, 5),) * 2)
+        femoral = Tube((side * 72, -56, -45), (side * 66, -48, 55), (2.2, 2.6))
+        obturator = Tube((side * 33, rng.uniform(-34, -20), -10), (side * 40, rng.uniform(-5, 15), 50), (1.4, 1.8))
+        for nerve in (sciatic, femoral, obturator):
+            canvas.paint_shape(nerve, ((-0.4, tissues.FASCIA), (0.0, tissues.NERVE)))
+    for _ in range(rng.integers(4, 14)):
+        _paint_node(canvas, gland, rng)
+    for _ in range(rng.integers(0, 4)):
+        _paint_bowel(canvas, gland, rng)
+
+
+def _paint_node(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """A lymph node by the iliac or femoral vessels, or in the fat around the rectum, its hilum of fat."""
+    side = rng.choice([-1, 1])
+    place = rng.choice(["iliac", "femoral", "mesorectal"], p=[0.5, 0.35, 0.15])
+    center = {
+        "iliac": (side * rng.uniform(29, 40), rng.uniform(-30, 20), rng.uniform(0, 50)),
+        "femoral": (side * rng.uniform(44, 66), rng.uniform(-72, -54), rng.uniform(-40, 30)),
+        "mesorectal": (side * rng.uniform(14, 28), rng.uniform(44, 66), rng.uniform(-10, 45)),
+    }[place]
+    half = np.array([2.4, 2.4, 4.0]) * np.exp(rng.normal(0, 0.35))
+    node = Blob(center, tuple(np.minimum(half, 7)), tuple(rng.uniform(-40, 40, 3)))
+    layers: Layers = ((-0.4, tissues.FASCIA), (0.0, tissues.LYMPH_NODE))
+    if gland.distance_mm(*gland.own(*(np.array([c], np.float32) for c in center)))[0] > 4:
+        canvas.paint_shape(node, layers if rng.random() < 0.6 else (*layers, (1.6, tissues.FAT)))
+
+
+def _paint_bowel(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> None:
+    """A loop of bowel above the gland: wall, mucosa, and gas, stool or fluid."""
+    low = max(gland.center_mm[2] + gland.half_mm[2] + 8, 18.0)
+    start = np.array([rng.uniform(-38, 38), rng.uniform(-35, 35), low + rng.uniform(8, 20)])
+    radius = float(rng.uniform(7, 13))
+    content = (tissues.AIR, tissues.STOOL, tissues.CHYME)[int(rng.integers(3))]
+    layers: Layers = ((0.0, tissues.SMOOTH_MUSCLE), (1.2, tissues.BOWEL_WALL), (rng.uniform(2.4, 3.6), content))
+    for _ in range(3):
+        end = start + np.array([rng.uniform(-28, 28), rng.uniform(-22, 22), rng.uniform(0, 14)])
+        canvas.paint_shape(Tube(tuple(start), tuple(end), (radius, radius)), layers)
+        start = end

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from ..core.case import Case
+from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, writing
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Geometry, Triple, Volume
 from ..io import output_folder, write_volume
+from .artifacts import Artifacts
 from .canvas import Canvas
-from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_lesions
-from .pelvis import draw_habitus, paint_organs, paint_pelvis, paint_skin
+from .conditions import Conditions, PhantomRange
+from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_hemorrhage, paint_lesions
+from .pelvis import draw_habitus, paint_implants, paint_organs, paint_pelvis, paint_skin, paint_surroundings
 from .scanner import (
     TWIN,
     DiffusionStudy,
@@ -33,13 +36,15 @@ from .scanner import (
     place_diffusion,
     place_t2w,
 )
+from .tissues import DARK_BLOOD
 
 # Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
 VERSION = "0.1.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7
-_STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion")
+# A stage that is added must come last, so that those before it stay as they are.
+_STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion", "conditions", "artifacts")
 _LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
 _SHOWN_DIGITS = 8
 _TRUE = "true_"  # before the names of tissue maps, so that no file of one is taken for a scan
@@ -133,6 +138,7 @@ def make_phantom(
     field_strength: float = 1.0,
     phase_axis: int | None = None,
     tissue_maps: bool = False,
+    conditions: Conditions | PhantomRange | None = None,
 ) -> Phantom:
     """Draw a body and image it.
 
@@ -147,29 +153,53 @@ def make_phantom(
         field_strength: Factor of the off-resonance that distorts diffusion; 0 for none.
         phase_axis: Index axis (0 x, 1 y) of diffusion's phase encoding.
         tissue_maps: Whether to add what the images are made of.
+        conditions: How body, coil and scanner deviate from the default, or a range of which the seed draws them.
     """
     # A source of chance for each stage, so that an option of one leaves the others as they are.
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
     rng = {stage: np.random.default_rng(own) for stage, own in zip(_STREAMS, seeds, strict=True)}
-    gland, habitus, scanner = draw_gland(rng["body"]), draw_habitus(rng["body"]), draw_scanner(rng["scanner"], noise)
+    if isinstance(conditions, PhantomRange):
+        conditions = conditions.draw(rng["conditions"])
+    own = conditions or Conditions()
+    gland, habitus = draw_gland(rng["body"], own.gland_ml), draw_habitus(rng["body"])
+    gland, habitus = own.body(gland, habitus, rng["artifacts"])
+    scanner, vendor = own.scanner(draw_scanner(rng["scanner"], noise), rng["artifacts"])
     in_plane = TWIN if full_resolution else 1
-    grid, lattice, factors = place_t2w(gland, t2w_spacing_mm, field_of_view_mm, in_plane, rng["placement"])
+    view_mm = own.view_mm(field_of_view_mm, gland)
+    # Diffusion shows more than a narrow T2w, which is cut in the end.
+    grid, lattice, factors = place_t2w(
+        gland, own.spacing_mm(t2w_spacing_mm), max(view_mm, field_of_view_mm), in_plane, rng["placement"]
+    )
     canvas = Canvas(lattice, rng["paint"], warp_mm=_WARP_MM)
+    if own.surroundings:
+        canvas.stand_ins.update(DARK_BLOOD)
     paint_pelvis(canvas, habitus, rng["paint"])  # back to front
-    paint_organs(canvas, gland, habitus, rng["paint"])
+    rectum = paint_organs(canvas, gland, habitus, rng["paint"])
+    if own.surroundings:
+        paint_surroundings(canvas, gland, rng["artifacts"])
+    paint_implants(canvas, habitus, own.hip_implants)
     paint_skin(canvas, habitus, rng["paint"])
     painted = paint_gland(canvas, gland, rng["paint"])
+    paint_hemorrhage(canvas, painted, own.hemorrhage, rng["artifacts"])
     found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"])
     canvas.roughen(rng["paint"])
-    t2w, twin = image_t2w(canvas, scanner, factors, rng["scanner"])
+    artifacts = None
+    if conditions is not None:
+        artifacts = Artifacts(conditions, lattice, rng["artifacts"], rectum, habitus, vendor)
+        artifacts.set_field(canvas)
+    t2w, twin = image_t2w(canvas, scanner, factors, rng["scanner"], artifacts)
     volumes = {Sequence.T2W: Volume(t2w, grid, "t2w")}
     record: dict[str, Any] = {"t2w": asdict(scanner), "habitus": asdict(habitus), "gland": asdict(gland)}
+    if conditions is not None:
+        record["conditions"] = asdict(conditions)
     diffusion = None
     if {Sequence(s) for s in sequences} - {Sequence.T2W}:
         protocol = draw_protocol(rng["diffusion"], noise, field_strength)
         protocol = protocol if phase_axis is None else replace(protocol, phase_axis=phase_axis)
-        own = place_diffusion(grid, rng["diffusion"])
-        diffusion = image_diffusion(canvas.maps, grid.refined(factors[::-1]), own, protocol, rng["diffusion"])
+        protocol = own.echo_planar(protocol)
+        place = place_diffusion(grid, rng["diffusion"])
+        fine = grid.refined(factors[::-1])
+        diffusion = image_diffusion(canvas.maps, fine, place, protocol, rng["diffusion"], artifacts)
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
     zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
@@ -194,7 +224,7 @@ def make_phantom(
         coarse = (box_average(fine, factors) for fine in (*canvas.maps[:4], far))
         tissues = TissueMaps(**{name: Volume(a, grid, name) for name, a in zip(names, coarse, strict=True)})
 
-    return Phantom(
+    phantom = Phantom(
         case=Case(f"phantom-{seed:04d}", volumes),
         gland=on_grid(painted.gland_mm < 0, "gland"),
         zones=on_grid(zones, "zones"),
@@ -207,6 +237,43 @@ def make_phantom(
         if full_resolution
         else None,
         tissues=tissues,
+    )
+    return _narrowed(phantom, view_mm) if view_mm < field_of_view_mm else phantom
+
+
+def _narrowed(phantom: Phantom, view_mm: float) -> Phantom:
+    """The phantom with all that lies on the T2w's grid cut in plane to a square around the gland."""
+    grid = phantom.gland.geometry
+    start, size = [0, 0, 0], list(grid.size)
+    for axis in (0, 1):
+        others = tuple(other for other in range(3) if other != 2 - axis)
+        there = np.flatnonzero(phantom.gland.array.any(axis=others))
+        size[axis] = min(max(round(view_mm / grid.spacing_mm[axis]), int(np.ptp(there)) + 3), grid.size[axis])
+        middle = (int(there[0]) + int(there[-1]) + 1) // 2
+        start[axis] = int(np.clip(middle - size[axis] // 2, 0, grid.size[axis] - size[axis]))
+
+    def cut(volume: Volume) -> Volume:
+        first, count = (
+            tuple(n * f for n, f in zip(part, np.floor_divide(volume.geometry.size, grid.size).tolist(), strict=True))
+            for part in (start, size)
+        )
+        box = tuple(slice(f, f + c) for f, c in zip(first[::-1], count[::-1], strict=True))
+        inner = volume.geometry.crop(first, count)  # type: ignore[arg-type]
+        return Volume(np.ascontiguousarray(volume.array[box]), inner, volume.name)
+
+    twin, maps = phantom.t2w_full_resolution, phantom.tissues
+    return replace(
+        phantom,
+        case=replace(
+            phantom.case, volumes={**phantom.case.volumes, Sequence.T2W: cut(phantom.case.volumes[Sequence.T2W])}
+        ),
+        gland=cut(phantom.gland),
+        zones=cut(phantom.zones),
+        lesion=cut(phantom.lesion),
+        t2w_full_resolution=None if twin is None else cut(twin),
+        tissues=None
+        if maps is None
+        else TissueMaps(**{f.name: cut(getattr(maps, f.name)) for f in fields(TissueMaps)}),
     )
 
 
@@ -283,13 +350,17 @@ class PhantomGroups:
 
 @dataclass(frozen=True)
 class PhantomSplit:
-    """The phantoms of all tasks that have none of their own, with the voxel of their T2w (x, y, z)."""
+    """The phantoms of all tasks that have none of their own, with the voxel of their T2w (x, y, z).
+
+    `conditions` is the range of bodies, coils and scanners; without it all are the default ones.
+    """
 
     spacing_mm: Triple
     train: Phantoms
     validation: Phantoms
     test: Phantoms
     full_resolution: bool = True
+    conditions: PhantomRange | None = None
 
     @property
     def groups(self) -> PhantomGroups:
@@ -313,6 +384,7 @@ class PhantomStore:
     for_tasks: bool = True
     full_resolution: bool = True
     tissue_maps: bool = False
+    conditions: PhantomRange | None = None
 
     def phantoms(self, seeds: Iterable[int], on_progress: OnProgress | None = None) -> list[Phantom]:
         """The phantoms of some seeds; what is missing is made. DatasetError of a damaged file, OutputError."""
@@ -335,10 +407,11 @@ class PhantomStore:
         twin = {"full_resolution": True} if self.full_resolution else {}
         axis = {"phase_axis": _LEFT_RIGHT} if self.for_tasks else {}
         maps = {"tissue_maps": True} if self.tissue_maps else {}
-        return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis, **maps}
+        variety = {"conditions": self.conditions} if self.conditions else {}
+        return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis, **maps, **variety}
 
     def _path(self, seed: int) -> Path:
-        options = json.dumps({**self._options, "version": VERSION}, sort_keys=True, separators=(",", ":"))
+        options = json.dumps(to_json({**self._options, "version": VERSION}), sort_keys=True, separators=(",", ":"))
         short = hashlib.sha256(options.encode()).hexdigest()[:_SHOWN_DIGITS]
         return self.folder / f"phantom-{seed:06d}-{short}.npz"
 

@@ -8,6 +8,7 @@ together adds up, so that no signal is made or lost.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,6 +16,9 @@ import SimpleITK as sitk
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from .canvas import Canvas, Lattice, rotation, smooth_field
 from .gland import Gland
+
+if TYPE_CHECKING:
+    from .artifacts import Artifacts
 
 _TAPER_START, _TAPER_END = 0.6, 0.35
 # T2w.
@@ -139,13 +143,19 @@ def place_t2w(
 
 
 def image_t2w(
-    canvas: Canvas, scanner: Scanner, factors: IntTriple, rng: np.random.Generator
+    canvas: Canvas,
+    scanner: Scanner,
+    factors: IntTriple,
+    rng: np.random.Generator,
+    artifacts: Artifacts | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The T2w (D, H, W), and the full-resolution twin (D, H·f, W·f) whose k-space it is the middle of.
 
     Both are float32 in whole numbers; f is 1 or `TWIN`.
     """
     pd, t1, t2 = canvas.maps[:3]
+    if artifacts is not None:
+        t2 = t2 * np.float32(artifacts.apparent_t2())
     slice_points, in_plane, _ = factors
     signal = box_average(scanner.echo.signal(pd, t1, t2), (slice_points, 1, 1))
     # The gain of a surface array after the scanner's own correction: a little more in front and behind, mean 1.
@@ -154,6 +164,9 @@ def image_t2w(
     gain = front * np.clip(-y, 0, None) ** 2 + back * np.clip(y, 0, None) ** 2 + tilt * x + side * y * x
     gain = np.exp(scanner.shading * gain)
     received = (signal * (gain / gain.mean()).astype(np.float32)).astype(np.complex64)
+    if artifacts is not None:
+        depth, height, width = canvas.lattice.spacing_mm
+        received = artifacts.t2w(received.real, (depth * slice_points, height, width))
     if scanner.noise > 0:
         noise = rng.standard_normal((2, *received.shape), dtype=np.float32) * np.float32(scanner.noise)
         received += noise[0] + 1j * noise[1]
@@ -162,7 +175,8 @@ def image_t2w(
         coarse = truncate_k_space(received, 1 / in_plane, crop=True)
     else:
         coarse = truncate_k_space(received, scanner.kept)
-    t2w, twin = (np.round(np.abs(image) * _T2W_FULL_SCALE).astype(np.float32) for image in (coarse, received))
+    full_scale = _T2W_FULL_SCALE if artifacts is None else artifacts.full_scale(_T2W_FULL_SCALE)
+    t2w, twin = (np.round(np.abs(image) * full_scale).astype(np.float32) for image in (coarse, received))
     return t2w, twin
 
 
@@ -273,12 +287,20 @@ def place_diffusion(t2w: Geometry, rng: np.random.Generator) -> Geometry:
 
 
 def image_diffusion(
-    maps: np.ndarray, fine: Geometry, grid: Geometry, protocol: EchoPlanar, rng: np.random.Generator
+    maps: np.ndarray,
+    fine: Geometry,
+    grid: Geometry,
+    protocol: EchoPlanar,
+    rng: np.random.Generator,
+    artifacts: Artifacts | None = None,
 ) -> DiffusionStudy:
     """Scan the tissue, given by its parameters (5, D, H, W) on `fine` in the order of `PARAMETERS`, on `grid`."""
     pd, t1, t2, adc = maps[:4]
     base = protocol.echo.signal(pd, t1, t2)
-    base *= np.clip((t1 - np.float32(_FAT_T1_MS)) / np.float32(_WATER_T1_MS - _FAT_T1_MS), 0.02, 1)  # fat is saturated
+    water = 1.0 if artifacts is None else artifacts.water_t1_factor()
+    kept = np.clip((t1 - np.float32(_FAT_T1_MS * water)) / np.float32((_WATER_T1_MS - _FAT_T1_MS) * water), 0.02, 1)
+    fat = base if artifacts is None else base * (1 - kept)
+    base = base * kept  # fat is saturated
     pure = [_sampled(base * np.exp(-np.float32(b * _PER_MM2) * adc), fine, grid) for b in B_VALUES]
     air = _sampled((maps[0] < 0.05).astype(np.float32), fine, grid)
     air *= np.float32(rng.uniform(0.2, 0.7))  # few bodies hold still pure gas
@@ -286,15 +308,23 @@ def image_diffusion(
     lattice = Lattice(grid.shape, grid.spacing_mm[::-1])
     left_over = smooth_field(lattice, rng, 90.0) * np.float32(rng.uniform(8, 22))  # by the shim
     left_over += smooth_field(lattice, rng, 45.0) * np.float32(rng.uniform(3, 10))
+    if artifacts is not None:
+        left_over *= np.float32(protocol.tesla / 3.0)
     hertz = protocol.field_strength * (field_of_air_hz(air, lattice.spacing_mm, protocol.tesla) + left_over)
+    phase = 2 - protocol.phase_axis
+    weakest = _VISIBLE_NOISE * protocol.noise
+    if artifacts is not None:
+        pure, metal_hz = artifacts.diffusion(pure, _sampled(fat, fine, grid), fine, grid, protocol)
+        hertz = hertz + protocol.field_strength * metal_hz
+        weakest = artifacts.weakest(pure[0], weakest)
     field = (_LIMIT_HZ * np.tanh(hertz / _LIMIT_HZ)).astype(np.float32)
     shift = field * np.float32(protocol.sign * protocol.total_readout_s)  # in voxels of the phase axis
     noise = [rng.standard_normal((2, *grid.shape), dtype=np.float32) * np.float32(protocol.noise) for _ in B_VALUES]
-    made = {"adc_true": np.where(pure[0] > _VISIBLE_NOISE * protocol.noise, _fit_adc(pure)[0], 0)}
-    for name, signals in (("", [distort(s, shift, 2 - protocol.phase_axis) for s in pure]), ("_undistorted", pure)):
+    made = {"adc_true": np.where(pure[0] > weakest, _fit_adc(pure)[0], 0)}
+    for name, signals in (("", [distort(s, shift, phase) for s in pure]), ("_undistorted", pure)):
         magnitudes = [np.hypot(s + n[0], n[1]) for s, n in zip(signals, noise, strict=True)]
         adc, base = _fit_adc(magnitudes)
-        shown = magnitudes[0] > _VISIBLE_NOISE * protocol.noise
+        shown = magnitudes[0] > weakest
         high = base * np.exp(-HIGH_B * _PER_MM2 * adc) * _HBV_FULL_SCALE
         made |= {f"hbv{name}": np.round(np.where(shown, high, 0)), f"adc{name}": np.round(np.where(shown, adc, 0))}
     made["field_map_hz"] = field

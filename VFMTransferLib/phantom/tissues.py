@@ -65,6 +65,14 @@ GLANDULAR_NODULE = Tissue(0.92, 1900, 145, 1750, 0.30)
 STROMAL_NODULE = Tissue(0.82, 1450, 64, 1080, 0.18)
 SEMINAL_FLUID = Tissue(0.95, 2300, 230, 1900, 0.10)
 SEMINAL_WALL = Tissue(0.82, 1400, 66, 1400, 0.15)
+HEMORRHAGE = Tissue(0.84, 850, 62, 1080, 0.16)  # weeks after a biopsy: T1 and T2 short, ADC moderately low
+NERVE = Tissue(0.85, 1300, 82, 1150, 0.10)
+LYMPH_NODE = Tissue(0.88, 1400, 88, 980, 0.08)
+BOWEL_WALL = Tissue(0.85, 1350, 66, 1150, 0.12)
+CHYME = Tissue(0.90, 2200, 180, 2200, 0.35)
+METAL = Tissue(0.0, 1000, 10, 0, 0.0)
+# At b 1400 blood that flows gives no signal: its apparent ADC is that of perfusion.
+DARK_BLOOD = {blood: replace(blood, adc=3500.0) for blood in (FLOWING_BLOOD, VENOUS_BLOOD, SLOW_BLOOD)}
 
 CANCER_ADC = {1: 1300.0, 2: 1100.0, 3: 990.0, 4: 890.0, 5: 780.0}
 CANCER_T2_MS = {1: 92.0, 2: 82.0, 3: 77.0, 4: 72.0, 5: 67.0}

@@ -222,12 +222,16 @@ def run_sha256(run: RunKey, config: StudyConfig) -> str:
     and phantoms.
     """
     document: dict[str, Any] = {"library": __version__, "phantom_version": VERSION}
+    phantoms = to_json(config.phantoms)
+    conditions = phantoms.pop("conditions")
+    if conditions is not None:  # the checksums of studies of default phantoms stay
+        document["conditions"] = conditions
     if run.arm == PRETRAINING:
         document["model"] = pretraining_spec(run.encoder, config)
         document["pretraining"] = config.encoders[run.encoder].pretraining
         document["spacing_mm"] = config.phantoms.spacing_mm
     else:
-        document |= {"run": run, "phantoms": config.phantoms, "around_gland_mm": config.around_gland_mm}
+        document |= {"run": run, "phantoms": phantoms, "around_gland_mm": config.around_gland_mm}
         document["own_phantoms"] = config.tasks[run.task].phantoms
         if run.is_trained:
             document["training"] = training_config(run, config)

@@ -157,8 +157,8 @@ def phantoms_of_pretraining(
     tissue_maps: bool = False,
 ) -> list[Phantom]:
     """The phantoms that an encoder is pretrained on, or the first of them."""
-    spacing_mm, kind = config.phantoms.spacing_mm, {"for_tasks": False, "full_resolution": False}
-    store = PhantomStore(workspace.phantoms, spacing_mm, **kind, tissue_maps=tissue_maps)
+    how = config.phantoms
+    store = PhantomStore(workspace.phantoms, how.spacing_mm, False, False, tissue_maps, how.conditions)
     return store.phantoms(config.encoders[encoder].pretraining.phantoms.seeds[:max_count], on_progress)
 
 
@@ -176,7 +176,10 @@ def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[Lab
 
 
 def _store(config: StudyConfig, groups: PhantomGroups, workspace: Workspace) -> PhantomStore:
-    return PhantomStore(workspace.phantoms, config.phantoms.spacing_mm, full_resolution=groups.full_resolution)
+    how = config.phantoms
+    return PhantomStore(
+        workspace.phantoms, how.spacing_mm, full_resolution=groups.full_resolution, conditions=how.conditions
+    )
 
 
 def _cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> list[LabeledCase]:

@@ -350,7 +350,7 @@ def _phantoms(
 ) -> list[Phantom]:
     how = recipe.phantoms
     is_fine = how.full_resolution and not tissue_maps
-    store = PhantomStore(work / "phantoms", how.spacing_mm, full_resolution=is_fine, tissue_maps=tissue_maps)
+    store = PhantomStore(work / "phantoms", how.spacing_mm, True, is_fine, tissue_maps, how.conditions)
     return store.phantoms(group.seeds, on_progress)
 
 
