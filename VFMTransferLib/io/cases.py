@@ -351,6 +351,8 @@ def read_exported_volume(image: ExportedImage, name: str) -> Volume:
 
 def _read_array(path: Path, geometry: Geometry) -> np.ndarray:
     """The array, checked before it is taken into memory; nothing pickled is ever loaded."""
+    if path.exists() and not path.is_file():  # a pipe, which may never be written to
+        raise ImageError(f"'{path.name}' must be an array file, but is no file. Export it again.")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:

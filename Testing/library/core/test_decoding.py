@@ -100,3 +100,9 @@ def test_what_is_wrong_is_one_sentence_that_names_the_key(change, sentence):
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(ValueError, match=r"holds|Expecting"):
         parse_json(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_that_is_nested_too_deeply_is_none(text):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(text)

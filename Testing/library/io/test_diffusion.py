@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -5,7 +7,8 @@ import SimpleITK as sitk
 from VFMTransferLib.core.errors import GeometryError, ImageError
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_volume
-from VFMTransferLib.io.diffusion import high_b_image, mono_exponential
+from VFMTransferLib.io.diffusion import high_b_image, high_b_of_file, mono_exponential
+from VFMTransferLib.io.images import read_image
 
 GRID = Geometry((4, 3, 2), (2.0, 2.5, 3.0))
 S0, ADC = 900.0, 1.2e-3
@@ -80,3 +83,16 @@ def test_the_fit_reproduces_what_a_scanner_calculated(shared_data):
     tissue = (series[2] > 40) & (read_volume(folder / "adc.nii.gz", "adc").array > 300)
     assert np.corrcoef(computed[tissue], calculated[tissue])[0, 1] > 0.98
     assert np.median(computed[tissue] / calculated[tissue]) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files.")
+@pytest.mark.parametrize("kind", ["pipe", "endless", "binary"])
+def test_b_values_are_read_from_a_small_regular_file_only(tmp_path, kind):
+    series = sitk.JoinSeries([volume.to_sitk() for volume in images_at(50, 800).values()])
+    sitk.WriteImage(series, str(tmp_path / "dwi.nii.gz"))
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "dwi.bval")
+    else:
+        (tmp_path / "dwi.bval").write_bytes(b"50 800 " * 300_000 if kind == "endless" else b"50 \xff\xfe")
+    with pytest.raises(ImageError, match=r"must have its b values in 'dwi.bval'"):
+        high_b_of_file(tmp_path / "dwi.nii.gz", read_image(tmp_path / "dwi.nii.gz"))

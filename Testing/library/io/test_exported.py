@@ -1,5 +1,6 @@
 """Images that another program hands over, as files or as arrays with their grid."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -84,3 +85,10 @@ def test_an_empty_gland_and_no_image_are_refused(tmp_path):
         read_exported_case("p001", {Sequence.T2W: image}, empty)
     with pytest.raises(MissingSequenceError):
         read_exported_case("p001", {})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files.")
+def test_a_pipe_in_the_place_of_an_array_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "t2w.npy")
+    with pytest.raises(ImageError, match=r"'t2w.npy' must be an array file, but is no file"):
+        read_exported_case("p001", {Sequence.T2W: ExportedImage(tmp_path / "t2w.npy", T2W_GRID)})

@@ -18,10 +18,11 @@ import pytest
 from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import TERMINATED, main
-from VFMTransferLib.core.errors import ClusterError, DatasetError
+from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import Sweep, SweepObserver, Unobserved, open_sweep, run_on, run_sweep
 from VFMTransferLib.study.tables import read_tables
+from VFMTransferLib.study.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 900.0
@@ -216,3 +217,14 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path, monkeypatch):
     with pytest.raises(ClusterError, match=message), open_sweep(tmp_path / "study", config) as sweep:
         run_sweep(sweep, scheduler="tcp://127.0.0.1:9")
     assert not (sweep.workspace.work / "running.json").exists()
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "7", "{", "[" * 100_000, '{"process": null}'])
+def test_a_mark_of_a_running_study_that_cannot_be_is_none(tmp_path, content):
+    workspace = Workspace(tmp_path)
+    with workspace.locked() as token:
+        assert workspace.is_running(token)
+        (tmp_path / "work" / "running.json").write_text(content)
+        assert not workspace.is_running(token)
+        with pytest.raises(OutputError, match="The study is already run by process"), workspace.locked():
+            pytest.fail("Two processes run one study.")
