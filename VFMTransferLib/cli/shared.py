@@ -298,7 +298,7 @@ def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: I
     if args.json:
         print_json(document)
     else:
-        print("\n".join(lines))
+        print("\n".join(plain_text(line) for text in lines for line in text.splitlines() or [""]))
 
 
 def print_json(answer: Any) -> None:

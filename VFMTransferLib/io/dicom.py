@@ -23,6 +23,7 @@ from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, read_
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
 from .headers import AXES_TOLERANCE, MAX_MM
+from .images import require_usable_grid
 
 LOWEST_HIGH_B = 800.0  # below, a single trace image is no high-b image
 DICOM_SUFFIXES = (".dcm", ".ima")
@@ -242,6 +243,7 @@ def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:
         origin_mm=tuple(map(float, first.position_mm)),  # type: ignore[arg-type]
         direction=tuple(map(float, columns.ravel())),
     )
+    require_usable_grid(geometry, label)
     return Volume(_pixels(ordered, geometry.shape, label), geometry, name)
 
 
@@ -265,7 +267,8 @@ def _pixels(ordered: Sequence[Header], shape: tuple[int, int, int], label: str) 
             raise ImageError(f"{label} must be whole, but a slice is truncated. Export it again.")
         unused = 8 * pixels.dtype.itemsize - pixels.bits
         stored = (stored << unused) >> unused  # overlays may lie in the bits that are not used
-        slice_[:] = (stored * np.float64(pixels.slope) + np.float64(pixels.intercept)).reshape(slice_.shape)
+        with np.errstate(over="ignore"):  # what overflows is refused with what is infinite
+            slice_[:] = (stored * np.float64(pixels.slope) + np.float64(pixels.intercept)).reshape(slice_.shape)
     return array
 
 

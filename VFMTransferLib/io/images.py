@@ -26,6 +26,9 @@ from .voxels import read_voxels, require_whole
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # each a single file
 SPACING_RANGE_MM = (0.01, 50.0)
+MAX_EXTENT_MM = 2500.0  # a whole body; what is larger is a spacing in another unit
+MAX_VALUE = 1e9  # beyond, squares overflow in single precision
+MIN_RANGE = 1e-8  # an ADC map in mm²/s spans 1e-3
 MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
 
@@ -143,9 +146,16 @@ def to_volume(image: sitk.Image, file: str, name: str) -> Volume:
 
 def with_checked_voxels(volume: Volume, file: str) -> Volume:
     """The volume with voxels of at most 32 bits; ImageError unless they are finite and not all equal."""
-    array = volume.array.astype(np.float32) if volume.array.dtype == np.float64 else volume.array
+    with np.errstate(over="ignore"):  # what overflows is refused with what is infinite
+        array = volume.array.astype(np.float32) if volume.array.dtype == np.float64 else volume.array
     require_finite(array, file)
-    if array.min() == array.max():
+    low, high = float(array.min()), float(array.max())
+    if low != high and not (high - low >= MIN_RANGE and max(abs(low), abs(high)) <= MAX_VALUE):
+        raise ImageError(
+            f"'{file}' must hold values as images do, at most {MAX_VALUE:g} and not all within {MIN_RANGE:g}, but "
+            f"holds {low:g}..{high:g}. Export it again."
+        )
+    if low == high:
         raise ImageError(f"'{file}' must show something, but every voxel is {array.flat[0]:.6g}. Select another file.")
     return volume.with_array(array)
 
@@ -234,6 +244,11 @@ def require_usable_grid(geometry: Geometry, file: str) -> None:
     if not all(low <= s <= high for s in geometry.spacing_mm):
         raise GeometryError(
             f"'{file}' must have spacings of {low}..{high} mm, but has {geometry.spacing_mm}. Fix its header."
+        )
+    if max(geometry.extent_mm) > MAX_EXTENT_MM:
+        extent = " x ".join(f"{e:.0f}" for e in geometry.extent_mm)
+        raise GeometryError(
+            f"'{file}' must have a field of view of at most {MAX_EXTENT_MM:.0f} mm, but has {extent}. Fix its header."
         )
     axes = np.reshape(geometry.direction, (3, 3))
     if not np.allclose(axes.T @ axes, np.eye(3), atol=AXES_TOLERANCE):

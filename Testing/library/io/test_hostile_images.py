@@ -142,7 +142,7 @@ def test_voxels_are_read_only_beside_their_header(tmp_path, name):
             read_volume(tmp_path / "case" / header)
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "none"])
+@pytest.mark.parametrize("kind", ["link", "folder", "none"] + ["pipe"] * hasattr(os, "mkfifo"))
 def test_voxels_must_be_a_regular_file(tmp_path, kind):
     case = tmp_path / "case"
     case.mkdir()
@@ -158,6 +158,7 @@ def test_voxels_must_be_a_regular_file(tmp_path, kind):
         read_volume(case / "t2w.mhd")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files.")
 def test_pipes_and_devices_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "t2w.nii")
     with pytest.raises(ImageError, match="must be an image file"):
@@ -261,6 +262,28 @@ def test_an_nrrd_that_does_not_state_its_grid(refuse, fields, words):
 )
 def test_a_metaimage_that_does_not_state_its_grid(refuse, fields, words):
     refuse("t2w.mha", meta_bytes(VOLUME, **fields), words, GeometryError)
+
+
+def test_a_field_of_view_beyond_any_patient(refuse):
+    fields = {"ElementSpacing": "40 40 40", "DimSize": "70 12 1"}
+    refuse("t2w.mha", meta_bytes(VOLUME, **fields), "volume|field of view", GeometryError)
+    refuse(
+        "t2w.nrrd",
+        nrrd_bytes(VOLUME, sizes="70 6 2", space_directions="(40,0,0) (0,40,0) (0,0,40)"),
+        "field of view of at most 2500 mm, but has 2800 x 240 x 80",
+        GeometryError,
+    )
+
+
+@pytest.mark.parametrize("value", [3e38, -1e12, 1e300])
+def test_values_that_no_image_has(refuse, value):
+    array = VOLUME.array.astype(np.float64)
+    array[1, 2, 3] = value
+    refuse("t2w.mha", meta_bytes(VOLUME.with_array(array)), "values as images do|finite values")
+
+
+def test_values_that_differ_by_next_to_nothing(refuse):
+    refuse("t2w.mha", meta_bytes(VOLUME.with_array((VOLUME.array * 1e-30).astype(np.float32))), "not all within 1e-08")
 
 
 # Headers
