@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..core.errors import BundleError
 from ..core.files import atomic_file
 from ..encoders.base import NEIGHBORS, ModelSpec, family_of
+from ..encoders.layers import convolve_by_slices
 from .bundle import Bundle, StoredTensor, read_index, record_checksum
 from .metadata import ONNX, WEIGHTS
 from .weights import load_network
@@ -43,6 +44,7 @@ def export_onnx(bundle: Bundle) -> Bundle:
     network = load_network(bundle)
     model = _traced(network, bundle.spec)
     index = read_index(bundle.weights_path)
+    _compact(model.graph)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     _share_weights(model, index, constants)
     with atomic_file(bundle.onnx_path) as part:
@@ -115,7 +117,7 @@ def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on sizes, which the check at two sizes answers
         torch.onnx.export(
-            twin,
+            convolve_by_slices(twin),
             example_inputs(spec, _TRIAL_SIZES[0], batch=2),
             stream,  # type: ignore[arg-type]
             input_names=list(names),
@@ -127,6 +129,30 @@ def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
             dynamo=False,
         )
     return onnx.load_model_from_string(stream.getvalue())
+
+
+def _compact(graph: Any) -> None:
+    """Compute equal things once, and give values short names: a graph holds some thousand nodes, most of shapes."""
+    kept = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    renamed: dict[str, str] = {}
+    known: dict[tuple[object, ...], list[str]] = {}
+    nodes = []
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        key = (node.op_type, *node.input, *attributes)
+        outputs = list(node.output)
+        if key in known and kept.isdisjoint(outputs):
+            renamed |= dict(zip(outputs, known[key], strict=True))
+            continue
+        for i, name in enumerate(outputs):
+            if name and name not in kept:
+                renamed[name] = node.output[i] = f"v{len(renamed)}"
+        known.setdefault(key, list(node.output))
+        node.name = ""
+        nodes.append(node)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
 
 
 def _share_weights(model: onnx.ModelProto, index: dict[str, StoredTensor], constants: set[str]) -> None:

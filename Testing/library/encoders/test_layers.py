@@ -19,8 +19,11 @@ from VFMTransferLib.encoders.layers import (
     DropPath,
     FastDepthwiseConv3d,
     FastPatchConv3d,
+    JoinedConvModule,
     LayerNorm,
+    SliceConv3d,
     accelerate,
+    convolve_by_slices,
     resize,
     soft_dice_loss,
 )
@@ -200,6 +203,42 @@ def test_acceleration_keeps_parameters_names_and_result():
 def test_other_convolutions_are_left_alone(convolution):
     network = nn.Sequential(convolution)
     assert accelerate(network)[0] is convolution
+
+
+@pytest.mark.parametrize("sizes", [[(6, 8, 10), (3, 4, 5), (2, 2, 3)], [(5, 7, 4), (1, 1, 1), (6, 9, 5)]])
+def test_a_joined_convolution_equals_resizing_joining_and_convolving(sizes):
+    channels = (3, 4, 2)
+    joined = with_made_up_weights(JoinedConvModule(channels, 5))
+    maps = [noise(2, c, *size, seed=i) for i, (c, size) in enumerate(zip(channels, sizes, strict=True))]
+    plain = ConvModule(sum(channels), 5, 3)
+    plain.load_state_dict(joined.state_dict())
+    expected = plain(torch.cat([maps[0], *(resize(x, sizes[0]) for x in maps[1:])], dim=1))
+    torch.testing.assert_close(joined(*maps), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "groups", "bias"), [(7, 16, True), (3, 1, False), (5, 2, True)])
+def test_a_convolution_by_slices_equals_pytorchs(kernel, groups, bias):
+    torch.manual_seed(3)
+    convolution = nn.Conv3d(16, 32, kernel, padding=kernel // 2, groups=groups, bias=bias)
+    x = torch.randn(2, 16, 4, 5, 7)
+    found = SliceConv3d.from_convolution(convolution)(x)
+    torch.testing.assert_close(found, convolution(x), rtol=1e-5, atol=1e-5)
+
+
+def test_convolutions_of_few_channels_or_other_steps_are_not_taken_by_slices():
+    network = nn.Sequential(
+        nn.Conv3d(16, 32, 3, padding=1),
+        nn.Conv3d(32, 32, 7, padding=3, groups=32),
+        nn.Conv3d(32, 8, 3, padding=1),
+        nn.Conv3d(8, 16, 1),
+        nn.Conv3d(16, 16, 2, 2),
+    )
+    x = torch.randn(1, 16, 4, 6, 8)
+    names, expected = list(network.state_dict()), network(x)
+    assert convolve_by_slices(network) is network
+    assert [type(m) is SliceConv3d for m in network] == [True, True, False, False, False]
+    assert list(network.state_dict()) == names
+    torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_soft_dice_by_hand():

@@ -23,6 +23,7 @@ from ..layers import (
     ClassifierHead,
     ConvModule,
     ConvNeXtBlock,
+    JoinedConvModule,
     LayerNorm,
     channels_first,
     channels_last,
@@ -108,26 +109,22 @@ class UPerNetHead(nn.Module):
         self.psp_modules = nn.ModuleList(
             nn.Sequential(AdaptiveAveragePool(size), ConvModule(last, width, 1)) for size in POOL_SIZES
         )
-        self.bottleneck = ConvModule(last + len(POOL_SIZES) * width, width, 3)
+        self.bottleneck = JoinedConvModule((last, *len(POOL_SIZES) * (width,)), width)
         self.lateral_convs = nn.ModuleList(ConvModule(dim, width, 1) for dim in finer)
         self.fpn_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in finer)
-        self.fpn_bottleneck = ConvModule(len(dims) * width, width, 3)
+        self.fpn_bottleneck = JoinedConvModule(len(dims) * (width,), width)
         self.classifier = _classifier(width, out_channels)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Fuse the four maps to logits (B, out, D, H, W) at the first map's size."""
-        last, size = maps[-1], maps[-1].shape[2:]
-        scales = [resize(pool(last), size) for pool in self.psp_modules]
-        coarser = self.bottleneck(torch.cat([last, *scales], dim=1))
+        last = maps[-1]
+        coarser = self.bottleneck(last, *(pool(last) for pool in self.psp_modules))
         levels = [coarser]
         for lateral, feature in zip(reversed(self.lateral_convs), reversed(maps[:-1]), strict=True):
             coarser = lateral(feature) + resize(coarser, feature.shape[2:])
             levels.insert(0, coarser)
         fused = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)]
-        fused.append(levels[-1])
-        size = maps[0].shape[2:]
-        fused = [fused[0], *(resize(level, size) for level in fused[1:])]
-        return self.classifier(self.fpn_bottleneck(torch.cat(fused, dim=1)))
+        return self.classifier(self.fpn_bottleneck(*fused, levels[-1]))
 
 
 def _classifier(width: int, out_channels: int) -> nn.Conv3d:
