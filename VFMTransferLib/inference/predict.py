@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput, Task
+from .findings import Findings, content_sha256
 from .runtimes import Session, open_session
 from .windows import infer
 
@@ -144,6 +145,25 @@ def predict(
     return CasePredictor(case, options or single, open_network).predict(as_bundle(bundle), on_progress)
 
 
+@dataclass(frozen=True)
+class FoundAnatomy:
+    """The prostate as the shipped gland network marks it.
+
+    Attributes:
+        note: A sentence on it.
+        labels: Not empty; None where nothing was found.
+        zones: Zone name → mask; none where the network does not distinguish zones.
+        bundle: The network's name.
+        key: What it was made from.
+    """
+
+    note: str
+    labels: Volume | None = None
+    zones: Mapping[str, Volume] = field(default_factory=dict)
+    bundle: str = ""
+    key: tuple[str, ...] = ()
+
+
 class CasePredictor:
     """Runs networks on one case, one after the other.
 
@@ -153,10 +173,15 @@ class CasePredictor:
         case: The case; it stays as it is.
         options: How networks are run.
         open_network: Gives the loaded network of a bundle; by default each is opened every time.
+        findings: Keeps what was found about this and other cases; by default only while this object lives.
     """
 
     def __init__(
-        self, case: Case, options: PredictOptions | None = None, open_network: OpenNetwork | None = None
+        self,
+        case: Case,
+        options: PredictOptions | None = None,
+        open_network: OpenNetwork | None = None,
+        findings: Findings | None = None,
     ) -> None:
         self.case = case
         options = options or PredictOptions()
@@ -164,10 +189,11 @@ class CasePredictor:
         self.options = replace(options, phase_axis=axis)
         chosen = (self.options.runtime, self.options.device, self.options.precision)
         self._open_network = open_network or (lambda bundle: open_session(bundle, *chosen))
-        self._inputs: dict[object, tuple[Prepared, tuple[str, ...]]] = {}
+        self._findings = Findings() if findings is None else findings
+        self._images = tuple((str(sequence), content_sha256(volume)) for sequence, volume in case.volumes.items())
         self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
-        self._found_anatomy: Result | None = None
-        self._found_note = ""  # not empty once the gland network was asked
+        self._masks = content_sha256(self._drawn_gland), content_sha256(self.options.roi)
+        self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
         self._quality: tuple[QualityCriterion, ...] | None = None
 
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
@@ -189,61 +215,69 @@ class CasePredictor:
 
     def _prepare(self, spec: ModelSpec, on_part: Callable[[float], None]) -> tuple[Prepared, tuple[str, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
-        key = (spec.family, spec.task, spec.preprocess)
-        if key in self._inputs:
-            return self._inputs[key]
         crop, roi = self.options.crop, self.options.roi
-        gland = self._drawn_gland
-        notes: list[str] = []
         # A network that finds the gland itself is not helped by a mask of it.
         centers_on_gland = not spec.preprocess.whole_volume and crop != "center" and roi is None
         uses_gland = centers_on_gland and not task_of(spec).finds_gland
-        if gland is None and (uses_gland or needs_gland(spec, crop, roi)):
-            if not self._found_note:
-                self._found_anatomy, self._found_note = self._find_anatomy(on_part)
-            gland = None if self._found_anatomy is None else self._found_anatomy.labels
-            notes.append(self._found_note)
-            if gland is None and needs_gland(spec, crop, roi):
+        if self._drawn_gland is None and (uses_gland or needs_gland(spec, crop, roi)):
+            self._anatomy = self._anatomy or self._find_anatomy(on_part)
+            if self._anatomy.labels is None and needs_gland(spec, crop, roi):
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. "
-                    f"{self._found_note} Select a mask of the prostate (--gland on the command line)."
+                    f"{self._anatomy.note} Select a mask of the prostate (--gland on the command line)."
                 )
-        prepared = prepare(self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi)
+            anatomy = self._anatomy
+        else:
+            anatomy = None
+        made_from = (self._images, self._masks, crop, None if anatomy is None else anatomy.key)
+        key = ("input", *made_from, spec.family, spec.task, spec.preprocess)
+        return self._findings.recall(key, lambda: self._make_input(spec, anatomy))
+
+    def _make_input(self, spec: ModelSpec, anatomy: FoundAnatomy | None) -> tuple[Prepared, tuple[str, ...]]:
+        gland = self._drawn_gland if anatomy is None else anatomy.labels
+        notes = [] if anatomy is None else [anatomy.note]
+        roi = self.options.roi
+        prepared = prepare(self.case, spec, task_of(spec), crop=self.options.crop, gland=gland, roi=roi)
         notes.append(_centered(prepared))
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
         elif roi is not None and Bounds.of(roi, prepared.geometry).exceeds(prepared.box):
             notes.append(RIM_NOTE)
-        self._inputs[key] = prepared, tuple(notes)
-        return self._inputs[key]
+        return prepared, tuple(notes)
 
-    def _find_anatomy(self, on_part: Callable[[float], None]) -> tuple[Result | None, str]:
-        """The prostate, not empty, as the shipped pretrained network marks it, or None; and a sentence on either."""
+    def _find_anatomy(self, on_part: Callable[[float], None]) -> FoundAnatomy:
+        """The prostate as the shipped pretrained network marks it."""
         if Sequence.T2W not in self.case:
-            return None, "The gland could not be looked for, since the case has no t2w."
+            return FoundAnatomy("The gland could not be looked for, since the case has no t2w.")
         try:
             bundle, _ = default_pair(gland_task().id)
         except BundleError:
-            return None, "The gland could not be looked for, since no gland segmentation bundle is installed."
+            return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
+        how = (self.options.runtime, self.options.device, self.options.precision)
+        key = ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how)
+        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, key, on_part))
+
+    def _mark_anatomy(self, bundle: Bundle, key: tuple[str, ...], on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)
-        finder = CasePredictor(self.case, PredictOptions(), self._open_network)
+        finder = CasePredictor(self.case, PredictOptions(), self._open_network, self._findings)
         # Straight to the passes: this network gets the middle of the image, and asks no other network for the gland.
         prepared = prepare(self.case, bundle.spec, task_of(bundle.spec))
         anatomy = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))
         if anatomy.labels is None or not anatomy.labels.array.any():
-            return None, f"Bundle '{bundle.name}' was asked for the gland and marked none."
+            return FoundAnatomy(f"Bundle '{bundle.name}' was asked for the gland and marked none.")
         found_ml = anatomy.labels.volume_ml
-        return anatomy, f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
+        note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
+        return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key)
 
     def _measured(self, result: Result, task: Task) -> Result:
         """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
         volumes = self.case.volumes
-        gland, zones, source = self._drawn_gland, {}, _DRAWN
+        gland, source = self._drawn_gland, _DRAWN
+        zones: Mapping[str, Volume] = {}
         if task.finds_gland and result.labels is not None and Label.PROSTATE in result.volumes_ml:
             gland, zones, source = result.labels, _zones(result), "this network's own"
-        elif self._found_anatomy is not None:
-            gland, zones = self._found_anatomy.labels, _zones(self._found_anatomy)
-            source = f"by bundle '{self._found_anatomy.provenance.bundle}'"
+        elif self._anatomy is not None:
+            gland, zones, source = self._anatomy.labels, self._anatomy.zones, f"by bundle '{self._anatomy.bundle}'"
         if gland is not None and gland.array.any():
             try:
                 result = replace(result, gland=self._measure(gland, source))
@@ -289,13 +323,13 @@ class CasePredictor:
         with clock.stage("infer") as on_part:
             logits = infer(session.run, prepared, bundle.spec, on_part)
         with clock.stage("postprocess"):
-            anatomy = self._found_anatomy
+            anatomy = self._anatomy
             options = DecodeOptions(
                 threshold=self.options.threshold,
                 only_cspca=self.options.only_cspca,
                 phase_axis=self.options.phase_axis,
                 gland=self._drawn_gland if anatomy is None else anatomy.labels,
-                zones={} if anatomy is None else _zones(anatomy),
+                zones={} if anatomy is None else anatomy.zones,
                 roi=self.options.roi,
                 calibration=bundle.calibration,
             )

@@ -17,6 +17,7 @@ from ..bundles.bundle import Bundle, verify
 from ..bundles.metadata import ONNX
 from ..core.errors import OutOfMemoryError, RuntimeUnavailableError, is_out_of_memory
 from ..core.machine import missing_reason, resident_bytes
+from .findings import Findings
 
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -156,7 +157,8 @@ def raise_if_memory(error: BaseException, device: str, shape: tuple[int, ...] | 
 class LoadedNetworks:
     """Sessions by what they were opened with; those used longest ago go first when memory is short.
 
-    A bundle whose files were replaced has other checksums, and is loaded again.
+    A bundle whose files were replaced has other checksums, and is loaded again. What was found about cases is kept
+    beside, since whoever keeps networks loaded meets the same case again.
 
     Args:
         limit_bytes: Memory that the process may hold before networks are let go.
@@ -171,6 +173,7 @@ class LoadedNetworks:
         load: Callable[..., Session] = open_session,
     ) -> None:
         self.loads = 0
+        self.findings = Findings()
         self._limit_bytes = limit_bytes
         self._held_bytes = held_bytes
         self._load = load
@@ -201,4 +204,5 @@ class LoadedNetworks:
     def clear(self) -> None:
         """Let go of all."""
         self._sessions.clear()
+        self.findings.clear()
         gc.collect()

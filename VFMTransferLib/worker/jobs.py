@@ -76,7 +76,7 @@ class Job:
         def open_network(bundle: Bundle) -> Session:
             return self.networks.open(bundle, runtime=run.runtime, device=run.device, precision=run.precision)
 
-        predictor = CasePredictor(case, _options(run, roi), open_network)
+        predictor = CasePredictor(case, _options(run, roi), open_network, self.networks.findings)
         kept: list[Result] = []
         for self.arm, bundle in enumerate(bundles):
             loads_before = self.networks.loads

@@ -17,6 +17,7 @@ from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceE
 from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.inference import predict as prediction
+from VFMTransferLib.inference.findings import Findings
 from VFMTransferLib.inference.predict import (
     CasePredictor,
     PredictOptions,
@@ -309,6 +310,20 @@ def test_the_gland_is_searched_once_for_all_networks_of_a_case(a_case, gland_net
     looked = len(gland_network.seen)
     predictor.predict(a_bundle(replace(CROP, preprocess=replace(CROP.preprocess, patch=(32, 40, 40))), "b"))
     assert looked == len(gland_network.seen) > 0
+
+
+def test_the_gland_of_a_case_seen_before_is_not_searched_again(a_case, gland_network):
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
+    findings = Findings()
+    first = CasePredictor(a_case, open_network=open_network, findings=findings).predict(a_bundle(CROP))
+    looked = len(gland_network.seen)
+    again = CasePredictor(replace(a_case, id="other"), open_network=open_network, findings=findings)
+    assert again.predict(a_bundle(CROP)).provenance.notes == first.provenance.notes
+    assert looked == len(gland_network.seen) > 0
+    t2w = a_case[Sequence.T2W]
+    changed = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: t2w.with_array(t2w.array * 2)})
+    CasePredictor(changed, open_network=open_network, findings=findings).predict(a_bundle(CROP))
+    assert len(gland_network.seen) > looked
 
 
 def test_options_are_given_at_once_or_one_by_one(a_case):
