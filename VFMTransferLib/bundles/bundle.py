@@ -29,6 +29,7 @@ from .graphs import require_plain_graph
 from .metadata import (
     METADATA,
     ONNX,
+    ONNX_CPU,
     WEIGHTS,
     inference_config,
     label_table,
@@ -124,6 +125,11 @@ class Bundle:
         return self.folder / ONNX
 
     @property
+    def cpu_onnx_path(self) -> Path:
+        """The graph that is fastest on a processor: one of its own, where the bundle has one."""
+        return self.folder / (ONNX_CPU if ONNX_CPU in self.sha256 else ONNX)
+
+    @property
     def weights_sha256(self) -> str:
         """Checksum of the weights, as the metadata state it."""
         return self.sha256[WEIGHTS]
@@ -194,8 +200,9 @@ def verify(bundle: Bundle) -> None:
                 "changed or damaged, and is not used. Get the bundle again from its source."
             )
     require_finite_weights(bundle)
-    if ONNX in bundle.sha256:
-        require_plain_graph(bundle.onnx_path, bundle.name)
+    for name in (ONNX, ONNX_CPU):
+        if name in bundle.sha256:
+            require_plain_graph(bundle.folder / name, bundle.name)
 
 
 @dataclass(frozen=True)

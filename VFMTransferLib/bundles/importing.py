@@ -22,12 +22,12 @@ from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
 from .bundle import Bundle, change_block, check_name, dump, file_sha256, read_bundle, read_index, verify, write_bundle
 from .catalog import user_folder
-from .metadata import METADATA, ONNX, WEIGHTS, inference_config
+from .metadata import METADATA, ONNX, ONNX_CPU, WEIGHTS, inference_config
 
 _IMPORTED = "Imported from the authors' released weights."
 # `configs/inference.json` is not copied: MONAI's tools evaluate it, so it is written again.
 _REQUIRED = (METADATA, WEIGHTS)
-_OPTIONAL = (ONNX, "docs/README.md", "LICENSE")
+_OPTIONAL = (ONNX, ONNX_CPU, "docs/README.md", "LICENSE")
 MAX_BUNDLE_BYTES = 4 * 2**30
 MAX_MEMBERS = 1000
 # Weights hardly shrink; an archive that grows a hundredfold is made to fill the disk.

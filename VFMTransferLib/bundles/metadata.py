@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METADATA = "configs/metadata.json"
 WEIGHTS = "models/model.safetensors"
 ONNX = "models/model.onnx"
+ONNX_CPU = "models/model-cpu.onnx"  # the same function, for ONNX Runtime's own kernels on processors
 FORMAT = 1
 MONAI_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ..core.errors import BundleError
 from ..core.files import atomic_file
-from ..encoders.base import NEIGHBORS, ModelSpec, family_of
+from ..encoders.base import BOX, NEIGHBORS, ModelSpec, family_of
 from ..encoders.layers import convolve_by_slices
 from .bundle import Bundle, StoredTensor, read_index, record_checksum
-from .metadata import ONNX, WEIGHTS
+from .metadata import ONNX, ONNX_CPU, WEIGHTS
 from .weights import load_network
 
 if TYPE_CHECKING:
@@ -37,25 +37,34 @@ _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 
 
 def export_onnx(bundle: Bundle) -> Bundle:
-    """Add the ONNX graph to a bundle, after checking that it gives what PyTorch gives.
+    """Add the ONNX graphs to a bundle, after checking that they give what PyTorch gives.
 
-    BundleError where it differs from the network, or does not take every weight from the file.
+    The one for processors is the same function by kernels that are faster there.
+
+    BundleError where one differs from the network, or does not take every weight from the file.
     """
     network = load_network(bundle)
-    model = _traced(network, bundle.spec)
     index = read_index(bundle.weights_path)
-    _compact(model.graph)
     constants = {name for name, _ in network.named_buffers() if name not in index}
-    _share_weights(model, index, constants)
-    with atomic_file(bundle.onnx_path) as part:
-        part.write_bytes(model.SerializeToString())
-        difference = largest_difference(part, bundle.spec, network)
-        if not difference <= TOLERANCE:
-            raise BundleError(
-                f"The ONNX graph of bundle '{bundle.name}' must agree with PyTorch to {TOLERANCE:g}, but differs by "
-                f"{difference:.3g}, and is not kept."
-            )
-    return record_checksum(bundle, ONNX)
+    graphs: dict[str, bytes] = {}
+    for file, for_processors in ((ONNX, False), (ONNX_CPU, True)):
+        model = _traced(network, bundle.spec, for_processors)
+        _compact(model.graph)
+        _share_weights(model, index, constants)
+        content = model.SerializeToString()
+        if content not in graphs.values():  # of networks of slices both are one
+            graphs[file] = content
+    for file, content in graphs.items():
+        with atomic_file(bundle.folder / file) as part:
+            part.write_bytes(content)
+            difference = largest_difference(part, bundle.spec, network)
+            if not difference <= TOLERANCE:
+                raise BundleError(
+                    f"The ONNX graph of bundle '{bundle.name}' must agree with PyTorch to {TOLERANCE:g}, but differs "
+                    f"by {difference:.3g}, and is not kept."
+                )
+        bundle = record_checksum(bundle, file)
+    return bundle
 
 
 def example_inputs(spec: ModelSpec, size: Sequence[int], batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
@@ -88,12 +97,24 @@ def largest_difference(graph: Path, spec: ModelSpec, network: nn.Module) -> floa
         inputs = example_inputs(spec, size, batch, seed=batch)
         with torch.inference_mode():
             expected = network(*inputs).numpy()
-        found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})[0]
-        differences.append(float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max())))
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        boxes = [((0, 0, 0), size), ([n // 5 for n in size], [n - n // 7 for n in size])]
+        if not family_of(spec).decodes_boxes(spec):
+            pairs = [(session.run(None, feed)[0], expected)]
+        else:
+            pairs = [
+                (
+                    session.run(None, {**feed, BOX: np.array([start, stop], np.int64)})[0],
+                    expected[:, :, *map(slice, start, stop)],
+                )
+                for start, stop in boxes
+            ]
+        scale = max(1.0, np.abs(expected).max())
+        differences += [float(np.abs(found - wanted).max() / scale) for found, wanted in pairs]
     return float(np.max(differences))
 
 
-def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+def _traced(network: nn.Module, spec: ModelSpec, for_processors: bool) -> onnx.ModelProto:
     """The graph, its initializers under their state-dict names; any batch, and for 3D networks any size, goes in.
 
     Constant folding would rename transposed weights, and `PRESERVE` keeps BatchNorm from being fused into
@@ -101,11 +122,14 @@ def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """
     import onnx
 
-    names = family_of(spec).input_names(spec)
+    names, inputs = family_of(spec).input_names(spec), list[Any](example_inputs(spec, _TRIAL_SIZES[0], batch=2))
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*names, "logits")}
     if not spec.is_slice_based:
         for name in names if spec.head.is_vector else axes:
             axes[name] |= {2: "depth", 3: "height", 4: "width"}
+    if family_of(spec).decodes_boxes(spec):
+        names = (*names, BOX)
+        inputs.append({BOX: torch.tensor([(0, 0, 0), _TRIAL_SIZES[0]])})
     # The exporter merges initializers of equal value into one, so all weights of a copy differ. Buffers that are no
     # weights keep their values, since the graph carries them.
     twin = copy.deepcopy(network)
@@ -117,8 +141,8 @@ def _traced(network: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks on sizes, which the check at two sizes answers
         torch.onnx.export(
-            convolve_by_slices(twin),
-            example_inputs(spec, _TRIAL_SIZES[0], batch=2),
+            convolve_by_slices(twin) if for_processors else twin,
+            tuple(inputs),
             stream,  # type: ignore[arg-type]
             input_names=list(names),
             output_names=["logits"],

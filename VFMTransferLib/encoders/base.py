@@ -30,6 +30,8 @@ ACTIVATIONS = ("softmax", "sigmoid", "none")
 IMAGE_HEADS = ("restoration", "matching")
 PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
+BOX = "box"
+"""The optional input of a network that decodes a part of its window; see `EncoderFamily.decodes_boxes`."""
 NEIGHBORS = 3
 """Slices that a slice-based network sees at once: the slice and its two neighbors."""
 
@@ -308,6 +310,13 @@ class EncoderFamily(ABC):
     def input_names(self, spec: ModelSpec) -> tuple[str, ...]:
         """Names of the network's inputs in its ONNX graph, in the order of its `forward`."""
         return (*map(str, spec.preprocess.images), "positions") if self.is_slice_based else ("x",)
+
+    def decodes_boxes(self, spec: ModelSpec) -> bool:
+        """Whether `forward` takes a `box` of a window, and decodes only that, exactly as within the whole.
+
+        The box is (2, 3), int64: its first voxel (D, H, W), and the one after its last.
+        """
+        return False
 
     # Networks; each of these imports torch.
 

@@ -6,7 +6,7 @@ Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -135,38 +135,95 @@ class JoinedConvModule(ConvModule):
         super().__init__(sum(channels), out_channels, _TAPS)
         self.channels = tuple(channels)
 
-    def forward(self, first: Tensor, *coarser: Tensor) -> Tensor:
-        """Map the first (B, channels[0], D, H, W) and maps of any size to (B, out, D, H, W)."""
+    def forward(self, first: Tensor, *coarser: Tensor, region: Region | None = None) -> Tensor:
+        """Map the first (B, channels[0], D, H, W) and maps of any size to (B, out, D, H, W).
+
+        Args:
+            first: Of a region that region alone, with one voxel more on each side.
+            coarser: The other maps, whole.
+            region: Where on the first's grid to compute; everywhere by default.
+        """
         weight, *weights = self.conv.weight.split(self.channels, dim=1)
         joined = self.conv._conv_forward(first, weight, None)
+        joined = joined if region is None else region.without_rim(joined)
+        region = Region.whole(first.shape[2:]) if region is None else region
         for x, weight in zip(coarser, weights, strict=True):
-            joined = joined + _convolve_resized(x, weight, first.shape[2:])
+            joined = joined + _convolve_resized(x, weight, region)
         return self.activation(self.batch_norm(joined))
 
 
-def _convolve_resized(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
-    """A convolution 3x3x3 (out, C, 3, 3, 3), zero padding, of x (B, C, d, h, w) resized linearly to `size`."""
-    along_d, along_h, along_w = (_tap_matrices(n, m, x) for n, m in zip(x.shape[2:], size, strict=True))
+class Region(NamedTuple):
+    """A box of a grid's voxels along each of its axes (D, H, W): [start, stop), inside the grid of `size`.
+
+    All are integers, or while a graph is exported tensors of one.
+    """
+
+    start: Sequence[Any]
+    stop: Sequence[Any]
+    size: Sequence[Any]
+
+    @classmethod
+    def whole(cls, size: Sequence[Any]) -> Region:
+        return cls([0] * len(size), size, size)
+
+    def coarser(self, size: Sequence[Any]) -> Region:
+        """The voxels of a coarser grid over the same field of view from which `resize` makes these."""
+        starts, stops = [], []
+        for start, stop, fine, coarse in zip(*self, size, strict=True):
+            # Of the first and of the last voxel the place on the coarser grid, times 2 `fine`, so that it is whole.
+            first, last = (2 * start + 1) * coarse - fine, (2 * stop - 1) * coarse - fine
+            starts.append(torch.as_tensor(first).div(2 * fine, rounding_mode="floor").clamp(min=0))
+            beyond = torch.as_tensor(last).div(2 * fine, rounding_mode="floor") + 2
+            stops.append(beyond.minimum(torch.as_tensor(coarse)))
+        return Region(starts, stops, size)
+
+    def of(self, x: Tensor, halo: int = 0) -> Tensor:
+        """These voxels of a map (B, C, D, H, W), with `halo` more on each side, zero beyond the grid."""
+        (d, h, w), (to_d, to_h, to_w), rim = self.start, self.stop, 2 * halo
+        return F.pad(x, (halo,) * 6)[:, :, d : to_d + rim, h : to_h + rim, w : to_w + rim]
+
+    def without_rim(self, x: Tensor) -> Tensor:
+        """A map without its outermost voxels."""
+        return x[:, :, 1:-1, 1:-1, 1:-1]
+
+    def resized(self, x: Tensor, coarse: Region) -> Tensor:
+        """These voxels of a coarser map resized to this grid, from its voxels `coarse` alone; equal to `resize`."""
+        for axis in range(3):
+            matrix = _resizing_matrix(coarse.size[axis], self.size[axis], x)
+            matrix = matrix[self.start[axis] : self.stop[axis], coarse.start[axis] : coarse.stop[axis]]
+            x = (x.transpose(2 + axis, 4) @ matrix.T).transpose(2 + axis, 4)
+        return x
+
+
+def _convolve_resized(x: Tensor, weight: Tensor, region: Region) -> Tensor:
+    """A convolution 3x3x3 (out, C, 3, 3, 3), zero padding, of x (B, C, d, h, w) resized linearly to a region's grid."""
+    along_d, along_h, along_w = (_tap_matrices(n, *along, x) for n, *along in zip(x.shape[2:], *region, strict=True))
     planes = []
     for plane in weight.unbind(2):  # (out, C, 3, 3), one by one so that few products are held at a time
         taps = plane.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None, None]  # (9 out, C, 1, 1, 1)
         products = F.conv3d(x, taps).unflatten(1, (_TAPS, _TAPS, -1))  # (B, 3, 3, out, d, h, w)
         rows = sum(products[:, :, k] @ along_w[k].T for k in range(_TAPS))  # (B, 3, out, d, h, W)
-        planes.append(sum(along_h[k] @ rows[:, k] for k in range(_TAPS)).flatten(3))  # (B, out, d, H W)
-    found = along_d.transpose(0, 1).flatten(1) @ torch.cat(planes, dim=2)  # (B, out, D, H W)
-    return found.reshape(*found.shape[:3], size[1], size[2])
+        planes.append(sum(along_h[k] @ rows[:, k] for k in range(_TAPS)))  # (B, out, d, H, W)
+    flat = torch.cat(planes, dim=2).flatten(3)  # (B, out, 3 d, H W)
+    found = along_d.transpose(0, 1).flatten(1) @ flat  # (B, out, D, H W)
+    return found.reshape(*found.shape[:3], *planes[0].shape[3:])
 
 
-def _tap_matrices(length: int, size: int, like: Tensor) -> Tensor:
-    """Matrices (3, size, length): linear resizing, then a step to the next place, none, or one to the place before.
+def _tap_matrices(length: int, start: int, stop: int, size: int, like: Tensor) -> Tensor:
+    """Matrices (3, stop - start, length): linear resizing, then a step to the next place, none, or one to the one before.
 
-    Voxel corners are aligned as in `resize`; a step from beyond the ends brings zeros.
+    A step from beyond the ends of the grid of `size` brings zeros.
     """
+    padded = F.pad(_resizing_matrix(length, size, like), (0, 0, 1, 1))
+    return torch.stack([padded[start + k : stop + k] for k in range(_TAPS)])
+
+
+def _resizing_matrix(length: int, size: int, like: Tensor) -> Tensor:
+    """Matrix (size, length) of linear resizing; voxel corners are aligned, as in `resize`."""
     source = torch.arange(length, device=like.device)
     place = (torch.arange(size, device=like.device) + 0.5) * (length / size) - 0.5
     distance = (place.clamp(min=0).minimum(source[-1])[:, None] - source).abs()
-    padded = F.pad((1 - distance).clamp(min=0).to(like.dtype), (0, 0, 1, 1))
-    return torch.stack([padded[k : k + size] for k in range(_TAPS)])
+    return (1 - distance).clamp(min=0).to(like.dtype)
 
 
 class AdaptiveAveragePool(nn.Module):

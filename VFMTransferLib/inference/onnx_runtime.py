@@ -130,12 +130,18 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
         onnxruntime.preload_dlls()
     session = _create(bundle, device, provider, precision)
     names = [node.name for node in session.get_inputs()]
+    takes_box = BOX in names
+    arrays = [name for name in names if name != BOX]
 
-    def forward(inputs: list[np.ndarray]) -> np.ndarray:
-        if len(inputs) != len(names):
-            raise ValueError(f"The network must be given {', '.join(names)}, got {len(inputs)} arrays.")
+    def forward(inputs: list[np.ndarray], box: np.ndarray | None) -> np.ndarray:
+        if len(inputs) != len(arrays):
+            raise ValueError(f"The network must be given {', '.join(arrays)}, got {len(inputs)} arrays.")
+        feed = dict(zip(arrays, inputs, strict=True))
+        if takes_box:
+            whole = np.array([(0, 0, 0), inputs[0].shape[2:]], np.int64)
+            feed[BOX] = whole if box is None else box
         try:
-            return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+            return session.run(None, feed)[0]
         except Exception as error:  # ONNX Runtime's own classes share no public parent
             raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
             raise
@@ -154,11 +160,12 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_FATAL_ONLY
+    path = bundle.cpu_onnx_path if provider.name == _CPU else bundle.onnx_path
     wanted = [(provider.name, _provider_options(device, precision))]
     if provider.name != _CPU:
         wanted.append((_CPU, {}))
     try:
-        session = onnxruntime.InferenceSession(os.fspath(bundle.onnx_path), options, providers=wanted)
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
     except Exception as error:  # ONNX Runtime's own classes share no public parent
         raise_if_memory(error, device, None)
         if provider.name == _CPU:

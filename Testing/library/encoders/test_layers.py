@@ -208,8 +208,8 @@ def test_other_convolutions_are_left_alone(convolution):
 @pytest.mark.parametrize("sizes", [[(6, 8, 10), (3, 4, 5), (2, 2, 3)], [(5, 7, 4), (1, 1, 1), (6, 9, 5)]])
 def test_a_joined_convolution_equals_resizing_joining_and_convolving(sizes):
     channels = (3, 4, 2)
-    joined = with_made_up_weights(JoinedConvModule(channels, 5))
-    maps = [noise(2, c, *size, seed=i) for i, (c, size) in enumerate(zip(channels, sizes, strict=True))]
+    joined = JoinedConvModule(channels, 5)
+    maps = [noise((2, c, *size), i) for i, (c, size) in enumerate(zip(channels, sizes, strict=True))]
     plain = ConvModule(sum(channels), 5, 3)
     plain.load_state_dict(joined.state_dict())
     expected = plain(torch.cat([maps[0], *(resize(x, sizes[0]) for x in maps[1:])], dim=1))

@@ -25,6 +25,7 @@ from ..layers import (
     ConvNeXtBlock,
     JoinedConvModule,
     LayerNorm,
+    Region,
     channels_first,
     channels_last,
     resize,
@@ -115,16 +116,21 @@ class UPerNetHead(nn.Module):
         self.fpn_bottleneck = JoinedConvModule(len(dims) * (width,), width)
         self.classifier = _classifier(width, out_channels)
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """Fuse the four maps to logits (B, out, D, H, W) at the first map's size."""
+    def forward(self, maps: list[Tensor], region: Region | None = None) -> Tensor:
+        """Fuse the four maps to logits (B, out, D, H, W) at the first map's size, or of a region of that grid."""
         last = maps[-1]
         coarser = self.bottleneck(last, *(pool(last) for pool in self.psp_modules))
         levels = [coarser]
         for lateral, feature in zip(reversed(self.lateral_convs), reversed(maps[:-1]), strict=True):
             coarser = lateral(feature) + resize(coarser, feature.shape[2:])
             levels.insert(0, coarser)
-        fused = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)]
-        return self.classifier(self.fpn_bottleneck(*fused, levels[-1]))
+        # The finest level costs most by far, and of a region only that is needed.
+        finest = levels[0] if region is None else region.of(levels[0], halo=2)
+        fused = [conv(level) for conv, level in zip(self.fpn_convs, [finest, *levels[1:-1]], strict=True)]
+        if region is not None:
+            # Beyond the grid the next convolution sees zeros, and not what this one made of its own zeros there.
+            fused[0] = region.without_rim(fused[0]) * region.of(torch.ones_like(levels[0][:, :1]), halo=1)
+        return self.classifier(self.fpn_bottleneck(*fused, levels[-1], region=region))
 
 
 def _classifier(width: int, out_channels: int) -> nn.Conv3d:
@@ -270,18 +276,24 @@ class ProFoundUPerNet(_WithHead):
         self.auxiliary_head = AuxiliaryHead(dims[_AUXILIARY_MAP], head.auxiliary_width, head.out_channels)
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in dims)
 
-    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor, size: Sequence[int] | None = None, box: Tensor | None = None) -> Tensor | list[Tensor]:
         """Segment x.
 
         Args:
             x: Images (B, C, D, H, W).
             size: Size of the logits, if not the input's; training saves most of its time at a smaller one.
+            box: First voxel (D, H, W) of x, and the one after the last, (2, 3): only these are decoded, from the
+                features of all. In evaluation mode; all by default.
 
         Returns:
             Logits (B, out, D, H, W); in training mode a list of these and the auxiliary head's.
         """
         size = x.shape[2:] if size is None else size
         maps = self.normalized_maps(x)
+        if box is not None:
+            fine = Region(*box, x.shape[2:])
+            region = fine.coarser(maps[0].shape[2:])
+            return fine.resized(self.decode_head(maps, region), region)
         logits = resize(self.decode_head(maps), size)
         if not self.training:
             return logits

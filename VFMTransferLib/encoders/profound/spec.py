@@ -174,6 +174,10 @@ class ProFoundFamily(EncoderFamily):
         """
         return {"classifier": 4, "matching": 2}.get(spec.head.kind, 1)
 
+    def decodes_boxes(self, spec: ModelSpec) -> bool:
+        # UNETR's decoder normalizes by what is in the whole window, so that no part of it has a meaning alone.
+        return spec.head.kind == "upernet"
+
     def build(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
         from .network import build
 
