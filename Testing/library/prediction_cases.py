@@ -83,6 +83,7 @@ class FakeSession:
     versions: dict = field(default_factory=lambda: {"fake": "1"})
     notes: tuple = ("A fake network.",)
     seen: list = field(default_factory=list)
+    takes_box: bool = False
 
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         self.seen.append(arrays)

@@ -90,6 +90,7 @@ class CaseJob:
         runtime, device: As in `predict.predict`.
         gland: Where the prostate is: a segmentation or a label map.
         roi: A box around which the networks' window lies.
+        region: As in `predict.predict`.
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
@@ -102,6 +103,7 @@ class CaseJob:
     device: str = "auto"
     gland: slicer.vtkMRMLNode | None = None
     roi: slicer.vtkMRMLMarkupsROINode | None = None
+    region: str = "whole"
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
@@ -138,6 +140,7 @@ class CaseJob:
             report=areTwo,
             runtime=self.runtime,
             device=self.device,
+            region=self.region,
             **masks,
         )
 
@@ -256,6 +259,7 @@ class TransferLogic:
         gland: slicer.vtkMRMLNode | None = None,
         reference: slicer.vtkMRMLNode | None = None,
         roi: slicer.vtkMRMLMarkupsROINode | None = None,
+        region: str = "whole",
     ) -> list[ArmInScene]:
         """Run networks on one case, one after the other; the first two are compared.
 
@@ -271,6 +275,7 @@ class TransferLogic:
             gland: Where the prostate is: a segmentation or a label map.
             reference: The truth: a segmentation or a label map, or for tasks that give images a volume.
             roi: A box around which the networks' window lies.
+            region: `gland` marks lesions in the prostate and around it only, in less time; or `whole`.
 
         Returns:
             The result of each network, in the order of `bundles`; without waiting, a list that fills as they finish.
@@ -287,7 +292,7 @@ class TransferLogic:
             raise MissingSequenceError(missing)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi)
+        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region)
         self._forgetLast()
         self._job = self._last = job
         self.started.emit(scene)

@@ -23,7 +23,7 @@ class VFMTransferParameterNode:
         roi: A box around which the networks' window lies.
         task: Its id, as in `tasks.TASKS`.
         bundleA, bundleB: Names of the networks; empty for none.
-        runtime, device: As in `predict.predict`.
+        runtime, device, region: As in `predict.predict`.
         secondRow, opacity, segmentStyle: How the results are shown side by side.
         readingTable: The answers of blinded reading.
     """
@@ -41,6 +41,7 @@ class VFMTransferParameterNode:
     bundleB: str = ""
     runtime: str = "auto"
     device: str = "auto"
+    region: str = "gland"
     secondRow: bool = True
     opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     segmentStyle: str = "outline"

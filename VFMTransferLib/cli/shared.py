@@ -151,6 +151,7 @@ Commands = argparse._SubParsersAction  # argparse gives the type of `add_subpars
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")
+REGIONS = ("whole", "gland")
 PHASE_AXES = ("auto", "left-right", "anterior-posterior")
 
 
@@ -206,6 +207,12 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument(
         "--crop", choices=CROPS, default="auto", help="where the crop lies (default: on the gland, if known)"
+    )
+    group.add_argument(
+        "--region",
+        choices=REGIONS,
+        default=REGIONS[0],
+        help="where lesions are marked: gland takes less time and gives the same there (default: %(default)s)",
     )
     group.add_argument(
         "--threshold",
@@ -267,6 +274,7 @@ def predict_options(args: argparse.Namespace) -> PredictOptions:
         threshold=args.threshold,
         only_cspca=args.only_cspca,
         phase_axis=args.phase_axis,
+        region=args.region,
         psa_ng_ml=args.psa,
     )
 

@@ -6,6 +6,7 @@ that part is padding, zeros on the way in and dropped on the way out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -52,6 +53,8 @@ class Prepared:
         reference: Grid of the reference sequence as it was scanned; results come back here.
         starts: First voxel (z, y, x) of each window of `patch` (D, H, W); may lie outside the grid, where padding is.
         centered_on: `gland`, `region of interest`, `image`, or `whole volume`.
+        limit: The voxels of the grid that are asked for; None for all that the windows cover.
+        notes: On how the windows were chosen, sentences.
     """
 
     array: np.ndarray
@@ -61,11 +64,14 @@ class Prepared:
     patch: IntTriple
     scales: tuple[ZScore, ...]
     centered_on: str
+    limit: Bounds | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def box(self) -> tuple[IntTriple, IntTriple]:
-        """First voxel (z, y, x) and size (D, H, W) of what the windows cover of the grid."""
-        return covered_box(self.geometry.shape, self.starts, self.patch)
+        """First voxel (z, y, x) and size (D, H, W) of what the output covers of the grid."""
+        start, size = covered_box(self.geometry.shape, self.starts, self.patch)
+        return (start, size) if self.limit is None else self.limit.within(start, size)
 
     @property
     def region(self) -> Geometry:
@@ -239,6 +245,18 @@ class Bounds:
         """The windows that contribute inside the box, or one voxel beyond, from where results are interpolated."""
         low, high = self.first - 1, self.last + 1
         return tuple(s for s in starts if (np.add(s, patch) > low).all() and (np.asarray(s) <= high).all())
+
+    def widened(self, voxels: Sequence[float], shape: IntTriple) -> Bounds:
+        """Larger by so many voxels (z, y, x) on each side, rounded up, within a grid of `shape`."""
+        more = np.ceil(np.asarray(voxels)).astype(int)
+        return Bounds(np.maximum(self.first - more, 0), np.minimum(self.last + more, np.asarray(shape) - 1))
+
+    def within(self, start: IntTriple, size: IntTriple) -> tuple[IntTriple, IntTriple]:
+        """What it shares with a box: first voxel and size; of no voxels where they do not meet."""
+        first = np.maximum(self.first, start)
+        end = np.maximum(np.minimum(self.last + 1, np.add(start, size)), first)
+        (z, y, x), (depth, height, width) = (map(int, first)), (map(int, end - first))
+        return (z, y, x), (depth, height, width)
 
     def exceeds(self, box: tuple[IntTriple, IntTriple]) -> bool:
         """Whether part of it lies outside a box, given by its first voxel and its size."""

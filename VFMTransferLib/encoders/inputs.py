@@ -20,6 +20,10 @@ from ..core.volume import Geometry, IntTriple, Volume
 from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput
 
 CROPS = ("auto", "gland", "center")
+REGIONS = ("whole", "gland")
+REGION_MARGIN_MM = 5.0
+"""Around the gland's box, since a lesion may bulge, and a mask be drawn narrowly. This project's own."""
+REGION_NOTE = "Only the prostate and what lies around it was looked at; nothing is known of what lies elsewhere."
 ZSCORE_NONZERO, _, ZSCORE_GLAND = NORMALIZATIONS
 
 
@@ -31,6 +35,7 @@ def prepare(
     crop: str = "auto",
     gland: Volume | None = None,
     roi: Volume | None = None,
+    region: str = "whole",
 ) -> Prepared:
     """Make a network's input from a case; the case stays as it is.
 
@@ -42,6 +47,8 @@ def prepare(
         gland: Mask of the prostate, any grid; before the case's own.
         roi: Mask of a region of interest, any grid: the window lies around it, whatever `crop` is, and of windows
             that segment the whole volume only those that reach it are kept.
+        region: `gland` where of what lies inside the gland, not of the gland itself, only the box around its mask, or
+            around `roi`, is asked for: there the output is the same, and elsewhere there is none. Else `whole`.
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
@@ -49,8 +56,11 @@ def prepare(
     """
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
+    if region not in REGIONS:
+        raise ValueError(f"Region must be one of {', '.join(REGIONS)}, got '{region}'.")
     mask = gland if gland is not None else case.gland
-    if mask is None and needs_gland(spec, crop, roi):
+    is_limited = region == "gland" and marks_inside_gland(task)
+    if mask is None and (needs_gland(spec, crop, roi) or (is_limited and roi is None)):
         raise MissingSequenceError(
             f"Case '{case.id}' must come with a gland mask for {spec.title}, but has none. "
             "Select one, or install a gland segmentation bundle."
@@ -78,6 +88,12 @@ def prepare(
     if takes_gland_slices and inside is not None:
         # The others show nothing of the prostate, and would count as much.
         starts = tuple(start for start in starts if inside[start[0]].any())
+    limit = None
+    if is_limited:
+        around = bounds or Bounds.of(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
+        limit = around.widened([REGION_MARGIN_MM / step for step in reversed(grid.spacing_mm)], grid.shape)
+        z, last = limit.first[0], limit.last[0]
+        starts = tuple(s for s in starts if s[0] <= last and s[0] + spec.preprocess.patch[0] > z)
     return Prepared(
         array=array,
         geometry=grid,
@@ -86,7 +102,14 @@ def prepare(
         patch=spec.preprocess.patch,
         scales=scales,
         centered_on=centered_on,
+        limit=limit,
+        notes=() if limit is None else (REGION_NOTE,),
     )
+
+
+def marks_inside_gland(task: TaskInput | None) -> bool:
+    """Whether a task marks what lies inside the prostate, so that nothing else need be looked at."""
+    return task is not None and task.output == "segmentation" and not task.finds_gland
 
 
 def needs_gland(spec: ModelSpec, crop: str, roi: Volume | None = None) -> bool:

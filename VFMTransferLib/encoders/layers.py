@@ -197,7 +197,8 @@ class Region(NamedTuple):
 
 def _convolve_resized(x: Tensor, weight: Tensor, region: Region) -> Tensor:
     """A convolution 3x3x3 (out, C, 3, 3, 3), zero padding, of x (B, C, d, h, w) resized linearly to a region's grid."""
-    along_d, along_h, along_w = (_tap_matrices(n, *along, x) for n, *along in zip(x.shape[2:], *region, strict=True))
+    axes = zip(x.shape[2:], region.start, region.stop, region.size, strict=True)
+    along_d, along_h, along_w = (_tap_matrices(n, start, stop, size, x) for n, start, stop, size in axes)
     planes = []
     for plane in weight.unbind(2):  # (out, C, 3, 3), one by one so that few products are held at a time
         taps = plane.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None, None]  # (9 out, C, 1, 1, 1)
@@ -210,7 +211,7 @@ def _convolve_resized(x: Tensor, weight: Tensor, region: Region) -> Tensor:
 
 
 def _tap_matrices(length: int, start: int, stop: int, size: int, like: Tensor) -> Tensor:
-    """Matrices (3, stop - start, length): linear resizing, then a step to the next place, none, or one to the one before.
+    """Matrices (3, stop - start, length): linear resizing, then a step to the place before, none, or to the next.
 
     A step from beyond the ends of the grid of `size` brings zeros.
     """

@@ -12,6 +12,7 @@ import numpy as np
 from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
 from ..core.machine import usable_cores
+from ..encoders.base import BOX
 from .runtimes import Session, raise_if_memory
 
 _CPU = "CPUExecutionProvider"
@@ -146,7 +147,8 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
             raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
             raise
 
-    return Session(bundle, "onnx", device, precision, {"onnxruntime": onnxruntime.__version__}, notes, forward)
+    versions = {"onnxruntime": onnxruntime.__version__}
+    return Session(bundle, "onnx", device, precision, versions, notes, forward, takes_box)
 
 
 def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> Any:

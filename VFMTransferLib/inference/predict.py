@@ -23,7 +23,7 @@ from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
-from ..encoders.inputs import CROPS, needs_gland, prepare
+from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, prepare
 from ..radiology.gland import checked_psa, measure_gland
 from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
@@ -64,6 +64,8 @@ class PredictOptions:
         phase_axis: Along which axis diffusion images are distorted: `left-right`, `anterior-posterior`, or `auto`: as
             DICOM states it, else `left-right`, which the notes of a result that depends on it state.
         psa_ng_ml: Prostate-specific antigen, for its density; nothing is predicted from it.
+        region: `gland` where lesions are to be marked in the prostate and around it only, which takes less time and
+            there gives the same; else `whole`. Other tasks do not heed it.
 
     Raises:
         ValueError: A word or a number is none of these.
@@ -80,12 +82,15 @@ class PredictOptions:
     only_cspca: bool = False
     phase_axis: str = "auto"
     psa_ng_ml: float | None = None
+    region: str = "whole"
 
     def __post_init__(self) -> None:
         if self.psa_ng_ml is not None:
             checked_psa(self.psa_ng_ml)
         if self.phase_axis not in (AUTO, *PHASE_AXES):
             raise ValueError(f"The phase axis must be one of auto, {', '.join(PHASE_AXES)}, got '{self.phase_axis}'.")
+        if self.region not in REGIONS:
+            raise ValueError(f"Region must be one of {', '.join(REGIONS)}, got '{self.region}'.")
         if self.crop not in CROPS:
             raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{self.crop}'.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -94,7 +99,8 @@ class PredictOptions:
     @property
     def recorded(self) -> dict[str, str | float | bool | None]:
         """The options that change what is predicted, as `result.json` records them."""
-        return {name: getattr(self, name) for name in ("crop", "threshold", "only_cspca", "phase_axis")}
+        names = ("crop", "threshold", "only_cspca", "phase_axis", *(["region"] if self.region != "whole" else []))
+        return {name: getattr(self, name) for name in names}
 
     def predicts_as(self, recorded: Mapping[str, object]) -> bool:
         """Whether these options predict what those predicted that `result.json` records."""
@@ -117,6 +123,7 @@ def predict(
     only_cspca: bool = False,
     phase_axis: str = "auto",
     psa_ng_ml: float | None = None,
+    region: str = "whole",
     options: PredictOptions | None = None,
     open_network: OpenNetwork | None = None,
 ) -> Result:
@@ -125,7 +132,7 @@ def predict(
     Args:
         case: The case.
         bundle: The network: a bundle, its folder, or the name of an installed one.
-        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml: See
+        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml, region: See
             `PredictOptions`.
         on_progress: Called with the stage (`read`, `preprocess`, `infer`, `postprocess`) and the fraction of the whole
             that is done; what it raises stops the run.
@@ -139,7 +146,9 @@ def predict(
         RuntimeUnavailableError: The runtime or device is not on this machine.
         OutOfMemoryError: Memory ran out.
     """
-    single = PredictOptions(runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml)
+    single = PredictOptions(
+        runtime, device, precision, gland, roi, crop, threshold, only_cspca, phase_axis, psa_ng_ml, region
+    )
     if options is not None and single != PredictOptions():
         raise ValueError("Options must be given one by one or as `options`, but both were given.")
     return CasePredictor(case, options or single, open_network).predict(as_bundle(bundle), on_progress)
@@ -219,9 +228,11 @@ class CasePredictor:
         # A network that finds the gland itself is not helped by a mask of it.
         centers_on_gland = not spec.preprocess.whole_volume and crop != "center" and roi is None
         uses_gland = centers_on_gland and not task_of(spec).finds_gland
-        if self._drawn_gland is None and (uses_gland or needs_gland(spec, crop, roi)):
+        region = self.options.region
+        takes_gland = needs_gland(spec, crop, roi) or (region == "gland" and marks_inside_gland(task_of(spec)))
+        if self._drawn_gland is None and (uses_gland or takes_gland):
             self._anatomy = self._anatomy or self._find_anatomy(on_part)
-            if self._anatomy.labels is None and needs_gland(spec, crop, roi):
+            if self._anatomy.labels is None and takes_gland and roi is None:
                 raise MissingSequenceError(
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. "
                     f"{self._anatomy.note} Select a mask of the prostate (--gland on the command line)."
@@ -229,16 +240,16 @@ class CasePredictor:
             anatomy = self._anatomy
         else:
             anatomy = None
-        made_from = (self._images, self._masks, crop, None if anatomy is None else anatomy.key)
+        made_from = (self._images, self._masks, crop, region, None if anatomy is None else anatomy.key)
         key = ("input", *made_from, spec.family, spec.task, spec.preprocess)
         return self._findings.recall(key, lambda: self._make_input(spec, anatomy))
 
     def _make_input(self, spec: ModelSpec, anatomy: FoundAnatomy | None) -> tuple[Prepared, tuple[str, ...]]:
         gland = self._drawn_gland if anatomy is None else anatomy.labels
         notes = [] if anatomy is None else [anatomy.note]
-        roi = self.options.roi
-        prepared = prepare(self.case, spec, task_of(spec), crop=self.options.crop, gland=gland, roi=roi)
-        notes.append(_centered(prepared))
+        crop, roi, region = self.options.crop, self.options.roi, self.options.region
+        prepared = prepare(self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi, region=region)
+        notes += [_centered(prepared), *prepared.notes]
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
         elif roi is not None and Bounds.of(roi, prepared.geometry).exceeds(prepared.box):
@@ -321,7 +332,8 @@ class CasePredictor:
         self, bundle: Bundle, session: Session, prepared: Prepared, notes: tuple[str, ...], clock: _StageClock
     ) -> Result:
         with clock.stage("infer") as on_part:
-            logits = infer(session.run, prepared, bundle.spec, on_part)
+            takes_box = prepared.limit is not None and session.takes_box
+            logits = infer(session.run, prepared, bundle.spec, on_part, takes_box=takes_box)
         with clock.stage("postprocess"):
             anatomy = self._anatomy
             options = DecodeOptions(

@@ -34,6 +34,8 @@ class Session:
         precision: In what it computes: `fp32`, `fp16` or `bf16`.
         versions: Package → version of the runtime.
         notes: What was chosen on the way, in sentences.
+        forward: Arrays, and the box to decode or None, to logits.
+        takes_box: Whether it can decode a box alone.
     """
 
     bundle: Bundle
@@ -42,17 +44,22 @@ class Session:
     precision: str
     versions: dict[str, str]
     notes: tuple[str, ...]
-    forward: Callable[[list[np.ndarray]], np.ndarray]
+    forward: Callable[[list[np.ndarray], np.ndarray | None], np.ndarray]
+    takes_box: bool = False
 
-    def run(self, *arrays: np.ndarray) -> np.ndarray:
+    def run(self, *arrays: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32, contiguous, of the inputs of the network's `forward`, which are converted to float32.
+
+        Args:
+            arrays: The inputs.
+            box: Where to decode, (2, 3), int64; see `EncoderFamily.decodes_boxes`. None for the whole.
 
         Raises:
             OutOfMemoryError: The input did not fit in memory.
         """
         inputs = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
         try:
-            output = self.forward(inputs)
+            output = self.forward(inputs, box)
         except (RuntimeError, MemoryError) as error:
             raise_if_memory(error, self.device, inputs[0].shape)
             raise

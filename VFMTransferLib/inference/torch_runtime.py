@@ -10,6 +10,7 @@ import torch
 from ..bundles.bundle import Bundle
 from ..bundles.weights import load_network
 from ..core.errors import RuntimeUnavailableError
+from ..encoders.base import BOX, family_of
 from .runtimes import Session
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -24,13 +25,16 @@ def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ..
     _check_precision(place, precision)
     network = load_network(bundle).to(place)
 
-    def forward(inputs: list[np.ndarray]) -> np.ndarray:
+    takes_box = family_of(bundle.spec).decodes_boxes(bundle.spec)
+
+    def forward(inputs: list[np.ndarray], box: np.ndarray | None) -> np.ndarray:
         precise = nullcontext() if precision == "fp32" else torch.autocast(place.type, _DTYPES[precision])
         with torch.inference_mode(), precise:
-            output = network(*(torch.from_numpy(array).to(place) for array in inputs))
+            part = {} if box is None else {BOX: torch.from_numpy(box)}
+            output = network(*(torch.from_numpy(array).to(place) for array in inputs), **part)
         return output.float().cpu().numpy()
 
-    return Session(bundle, "torch", str(place), precision, {"torch": torch.__version__}, notes, forward)
+    return Session(bundle, "torch", str(place), precision, {"torch": torch.__version__}, notes, forward, takes_box)
 
 
 def choose_device(device: str) -> torch.device:

@@ -16,13 +16,16 @@ Run = Callable[..., np.ndarray]
 OnWindow = Callable[[float], None]
 
 
-def infer(run: Run, prepared: Prepared, spec: ModelSpec, on_window: OnWindow | None = None) -> np.ndarray:
+def infer(
+    run: Run, prepared: Prepared, spec: ModelSpec, on_window: OnWindow | None = None, *, takes_box: bool = False
+) -> np.ndarray:
     """The network's logits for a case.
 
     Args:
         run: A loaded network, arrays in and array out, as `runtimes.Session.run`.
         prepared, spec: Its input, and what kind of network it is.
         on_window: Called with the fraction that is done after each window; may raise to stop.
+        takes_box: Whether `run` decodes a part of a window, see `EncoderFamily.decodes_boxes`.
 
     Returns:
         Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), the mean over windows.
@@ -38,7 +41,7 @@ def infer(run: Run, prepared: Prepared, spec: ModelSpec, on_window: OnWindow | N
     blend = Blend(*prepared.box, weight)
     vectors = []
     for done, start in enumerate(prepared.starts, start=1):
-        output = run(*network_input(prepared, spec, start))
+        output = _run_on_window(run, prepared, spec, start) if takes_box else run(*network_input(prepared, spec, start))
         if output.size != np.prod(expected) or output.shape[:2] != (1, expected[0]):
             raise BundleError(
                 f"The network must give {expected} for each window, got {output.shape[1:]}. "
@@ -70,3 +73,14 @@ def network_input(prepared: Prepared, spec: ModelSpec, start: IntTriple) -> tupl
     window = cut(prepared.array[:, neighbors], (0, y, x), (len(neighbors), height, width))
     scaled = scale_slices(window, family_of(spec).image_px(spec))  # (sequences, 3, S, S)
     return (*(stream[None] for stream in scaled), slice_positions(z, depth))
+
+
+def _run_on_window(run: Run, prepared: Prepared, spec: ModelSpec, start: IntTriple) -> np.ndarray:
+    """The logits of a window (1, C, *patch), decoded only where they are asked for and 0 elsewhere."""
+    box, size = prepared.box
+    first = np.maximum(np.subtract(box, start), 0)
+    end = np.minimum(np.add(box, size) - start, prepared.patch)
+    found = run(*network_input(prepared, spec, start), box=np.array([first, end], np.int64))
+    output = np.zeros((*found.shape[:2], *prepared.patch), np.float32)
+    output[:, :, *(slice(a, b) for a, b in zip(first, end, strict=True))] = found
+    return output

@@ -20,6 +20,7 @@ ARRAY_SUFFIX = ".npy"
 
 RuntimeName = Literal["auto", "onnx", "torch"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+RegionName = Literal["whole", "gland"]
 CropName = Literal["auto", "gland", "center"]
 PhaseAxis = Literal["left-right", "anterior-posterior"]
 
@@ -69,6 +70,7 @@ class NetworkOptions:
     threshold: float | None = None
     only_cspca: bool = False
     phase_axis: PhaseAxis = "left-right"
+    region: RegionName = "whole"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Run(NetworkOptions):
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
         reference: The truth for `compare`: a label map or an image. Unused without `compare`, which a `Log` reports.
         report: Also write the report of the comparison, into the folder that `Compared` names.
-        runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
+        runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
     """
 
     job: str
@@ -122,7 +124,7 @@ class Batch(NetworkOptions):
         cases: The folder that holds a folder for each case, absolute.
         output: Where results go, absolute: new, empty, or the output of an earlier batch, which is gone on with.
         bundles: Name or folder of each network; two are compared.
-        runtime, device, precision, crop, threshold, only_cspca, phase_axis: As in `predict.predict`.
+        runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
     """
 
     job: str

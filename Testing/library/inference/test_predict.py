@@ -326,6 +326,61 @@ def test_the_gland_of_a_case_seen_before_is_not_searched_again(a_case, gland_net
     assert len(gland_network.seen) > looked
 
 
+BAND = with_preprocess("profound-upernet-lesion", patch=(16, 64, 64))
+
+
+@pytest.mark.parametrize("spec", [LESIONS, BAND])
+@pytest.mark.parametrize("takes_box", [False, True])
+def test_around_the_gland_lesions_are_the_same_and_elsewhere_there_are_none(a_case, spec, takes_box):
+    def cut(x, box=None):
+        (z, y, x0), (end_z, end_y, end_x) = ((0, 0, 0), x.shape[2:]) if box is None else box
+        return x[:, :1, z:end_z, y:end_y, x0:end_x]
+
+    class BoxSession(FakeSession):
+        def run(self, *arrays, box=None):
+            self.seen.append(arrays)
+            return cut(*arrays, box)
+
+    gland = ball(a_case[Sequence.T2W].geometry, (2, -1, 0), 6)
+    whole = predict(a_case, a_bundle(spec), gland=gland, open_network=lambda _: BoxSession(as_is))
+    session = BoxSession(as_is, takes_box=takes_box)
+    around = predict(a_case, a_bundle(spec), gland=gland, region="gland", open_network=lambda _: session)
+    (name,) = whole.probabilities
+    expected, found = whole.probabilities[name].array, around.probabilities[name].array
+    inside = gland.array > 0
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-6)
+    distance = np.linalg.norm(points_mm(gland.geometry) - np.array([2, -1, 0]), axis=-1)
+    assert not found[distance > 22].any()
+    assert expected[distance > 22].any()
+    assert any("nothing is known of what lies elsewhere" in note for note in around.provenance.notes)
+    assert around.provenance.options["region"] == "gland"
+    assert "region" not in whole.provenance.options
+
+
+def test_of_slices_only_those_with_gland_are_run(a_case):
+    spec = with_preprocess("provicnet-fusion", normalization="zscore-nonzero")
+    session = FakeSession(lambda *x: np.zeros((1, 4, 256, 256), np.float32))
+    gland = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 4)
+    predict(a_case, a_bundle(spec), gland=gland, region="gland", open_network=lambda _: session)
+    every = FakeSession(session.network)
+    predict(a_case, a_bundle(spec), gland=gland, open_network=lambda _: every)
+    assert 0 < len(session.seen) < len(every.seen)
+
+
+def test_around_the_gland_requires_to_know_it(a_case, no_bundle_installed):
+    with pytest.raises(MissingSequenceError, match=r"must come with a gland mask.*--gland"):
+        predict(a_case, a_bundle(LESIONS), region="gland", open_network=lambda _: FakeSession(as_is))
+
+
+def test_the_gland_itself_is_searched_everywhere(a_case):
+    spec = replace(LESIONS, task="anatomy-segmentation", labels=(Label.PROSTATE,))
+    whole, around = (
+        predict(a_case, a_bundle(spec), region=region, open_network=lambda _: FakeSession(as_is))
+        for region in ("whole", "gland")
+    )
+    np.testing.assert_array_equal(whole.labels.array, around.labels.array)
+
+
 def test_options_are_given_at_once_or_one_by_one(a_case):
     open_network = lambda bundle: FakeSession(as_is)  # noqa: E731
     options = PredictOptions(crop="center", threshold=0.25)
@@ -340,7 +395,12 @@ def test_options_are_given_at_once_or_one_by_one(a_case):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"crop": "left"}, "Crop must be"), ({"threshold": 2.0}, "threshold"), ({"phase_axis": "up"}, "phase axis")],
+    [
+        ({"crop": "left"}, "Crop must be"),
+        ({"region": "left"}, "Region must be"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"phase_axis": "up"}, "phase axis"),
+    ],
 )
 def test_options_that_cannot_be_are_refused_when_they_are_made(wrong, message):
     with pytest.raises(ValueError, match=message):

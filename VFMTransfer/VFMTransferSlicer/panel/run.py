@@ -111,9 +111,12 @@ class DeviceSection:
         self._parameters: VFMTransferParameterNode | None = None
         for runtime, title in _RUNTIMES.items():
             ui.runtimeComboBox.addItem(title or _("Automatic"), runtime)
+        ui.regionComboBox.addItem(_("Around the prostate"), "gland")
+        ui.regionComboBox.addItem(_("Whole images"), "whole")
         ui.pythonPathLineEdit.currentPath = chosenPython()
         ui.runtimeComboBox.connect("activated(int)", self.onRuntime)
         ui.deviceComboBox.connect("activated(int)", self.onDevice)
+        ui.regionComboBox.connect("activated(int)", self.onRegion)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPython)
         ui.pythonPathLineEdit.connect("validInputChanged(bool)", self.onPython)  # an emptied path emits no change
         logic.inspected.connect(lambda machine: self.update())
@@ -127,6 +130,7 @@ class DeviceSection:
         runtime, device = ("auto", "auto") if chosen is None else (chosen.runtime, chosen.device)
         _select(self._ui.runtimeComboBox, runtime)
         self._offerDevices(runtime, device)
+        _select(self._ui.regionComboBox, "gland" if chosen is None else chosen.region)
         machine = self._logic.machine
         self._ui.deviceReasonLabel.text = "" if machine is None else gpuUnavailableReason(machine)
 
@@ -140,6 +144,10 @@ class DeviceSection:
     def onDevice(self, index: int) -> None:
         if self._parameters is not None:
             self._parameters.device = self._ui.deviceComboBox.itemData(index)
+
+    def onRegion(self, index: int) -> None:
+        if self._parameters is not None:
+            self._parameters.region = self._ui.regionComboBox.itemData(index)
 
     def onPython(self, path: str | bool) -> None:
         """The user chose another Python; it is taken with the next run."""
@@ -236,6 +244,7 @@ class RunSection:
                 gland=chosen.gland,
                 reference=chosen.reference,
                 roi=chosen.roi,
+                region=chosen.region,
             )
         except VFMTransferError as error:
             self._showMessage(str(error))

@@ -291,7 +291,7 @@ class ProFoundUPerNet(_WithHead):
         size = x.shape[2:] if size is None else size
         maps = self.normalized_maps(x)
         if box is not None:
-            fine = Region(*box, x.shape[2:])
+            fine = Region(tuple(box[0]), tuple(box[1]), x.shape[2:])
             region = fine.coarser(maps[0].shape[2:])
             return fine.resized(self.decode_head(maps, region), region)
         logits = resize(self.decode_head(maps), size)
