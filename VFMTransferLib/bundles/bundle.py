@@ -48,7 +48,7 @@ _MAX_HEADER_BYTES = 100_000_000
 MAX_WEIGHT = 1e6
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
-WeightsFile = Literal["models/model.safetensors", "models/model.onnx"]
+WeightsFile = Literal["models/model.safetensors", "models/model.onnx", "models/model-cpu.onnx"]
 _DEMONSTRATION = (
     "**Demonstration network.** Small, trained by this project to show the product. It is not the published "
     "network and says nothing about how good that is."

@@ -214,6 +214,7 @@ def test_a_mask_of_the_gland_helps_but_to_find_the_gland_itself(family):
     """The network that finds it sees the image's middle, as where nobody has drawn a mask; others see the gland."""
     for task, seen in (("anatomy-segmentation", "image"), ("lesion-segmentation", "gland")):
         study, spec = a_study(task), tiny_study_spec(family, task)
+        spec = replace(spec, preprocess=replace(spec.preprocess, whole_volume=False))
         assert prepare_labeled(study, spec).centered_on == seen
         if not spec.is_slice_based:
             assert (samples_of(study, spec).middle is None) == (seen == "image")
