@@ -299,8 +299,9 @@ class ProgressTable(ProgressLines):
         self.live.update(Group(table, *lines), refresh=True)
 
     def _counts(self, runs: list[RunKey], arm: str) -> Iterator[str]:
-        for encoder in dict.fromkeys(run.encoder for run in runs if run.arm == arm):
-            own = [run for run in runs if (run.arm, run.encoder) == (arm, encoder)]
+        of_arm = [run for run in runs if run.arm == arm or run.arm.startswith(f"{arm}-")]
+        for encoder in dict.fromkeys(run.label for run in of_arm):
+            own = [run for run in of_arm if run.label == encoder]
             failed = sum(run in self.errors for run in own)
             done = sum(run not in self.left for run in own) - failed
             yield f"{encoder} {done}/{len(own)}" + (f" [red]{failed} failed[/red]" if failed else "")

@@ -95,8 +95,11 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
 def _study_html(
     tables: StudyTables, rows: Sequence[SummaryRow], examples: Sequence[Example], study: Path, planned: Plan | None
 ) -> str:
-    runs, plan = tables.runs, planned or whole_study(tables.runs)
+    trained, plan = tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
+    facts, subheading = _facts(rows, tables, correlation, plan, missing), _subheading(tables)
+    tables = tables.by_pretraining()
+    runs = tables.runs
     tasks, encoders = tasks_of(runs), encoders_of(runs)
     order = [(encoder, task) for encoder in encoders for task in tasks]
     rows = sorted(rows, key=lambda row: order.index((row.encoder, row.task)))
@@ -114,8 +117,8 @@ def _study_html(
         ("page.css", "study.css"),
         title=TITLE,
         heading=TITLE,
-        subheading=_subheading(tables),
-        facts=_facts(rows, tables, correlation, plan, missing),
+        subheading=subheading,
+        facts=facts,
         is_planned=planned is not None,
         missing=missing,
         untrained=_untrained(missing),
@@ -133,8 +136,8 @@ def _study_html(
         layers=_layers(tables),
         learned=_learned(tables),
         costs=[_cost(row, runs) for row in rows],
-        trainings=sum(run.arm != NAIVE for run in runs),
-        device_hours=total_device_hours(runs),
+        trainings=sum(run.arm != NAIVE for run in trained),
+        device_hours=total_device_hours(trained),
         examples=_grouped(examples),
         tasks_of_lesions=[task.id for task in TASKS.values() if task.finds_lesions],
         real=_real(tables),
@@ -243,7 +246,7 @@ def _untrained(missing: MissingRuns) -> dict[Any, list[str]]:
         pairs[encoder, task][arm].append(str(seed))
     found: dict[Any, list[str]] = defaultdict(list)
     for (encoder, task), seeds in pairs.items():
-        arms = tuple((arm, tuple(seeds[arm])) for arm in BOTH if arm in seeds)
+        arms = tuple((arm, tuple(found_seeds)) for arm, found_seeds in sorted(seeds.items()))
         found[encoder, arms].append(task_title(task))
     return found
 

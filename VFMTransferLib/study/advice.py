@@ -25,7 +25,7 @@ from ..tasks import TASKS, lesion_task
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet, pretraining_phantoms
 from ..training.finetune import FinetuneConfig, finetune_config
-from .config import CONFIG, RunKey, read_config
+from .config import CONFIG, planned_runs, read_config
 from .estimators import MAX_TRIAL_PARAMETERS, Candidate, estimate, evenly_chosen
 from .features import ENCODER, encoder_features, feature_cases
 from .forecast import (
@@ -240,18 +240,18 @@ def try_estimators(
     estimates = list(read_rows_if_any(target / ESTIMATES, EstimateRow)) if resume else []
     kept = {(row.encoder, row.task) for row in estimates}
     pairs = [
-        (encoder, task)
-        for task, settings in config.tasks.items()
-        for encoder in config.encoders
-        if encoder in settings.fit and (encoder, task) not in kept
+        (run, task)
+        for task in config.tasks
+        for run in planned_runs(config)
+        if (run.task, run.seed) == (task, config.seeds[0]) and run.needs is not None and (run.label, task) not in kept
     ]
-    for number, (encoder, task) in enumerate(pairs):
-        phantoms = phantoms_of_pretraining(config, encoder, workspace, max_count=PHANTOM_COUNT)
+    for number, (run, task) in enumerate(pairs):
+        phantoms = phantoms_of_pretraining(config, run, workspace, max_count=PHANTOM_COUNT)
         seen = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms)
-        checkpoint = PretrainedCheckpoint(read_bundle(workspace.pretrained(encoder)), seen)
-        training = training_config(RunKey(encoder, task, "pretrained", config.seeds[0]), config)
+        checkpoint = PretrainedCheckpoint(read_bundle(workspace.pretrained(run.label)), seen)
+        training = training_config(run, config)
         candidate = _candidate(checkpoint, training, evenly_chosen(training_cases(config, task, workspace)))
-        estimates += estimate(candidate, encoder, _part(on_progress, number, len(pairs)))
+        estimates += estimate(candidate, run.label, _part(on_progress, number, len(pairs)))
         write_forecast(estimates, validate(points_of(estimates, summary)), target)
     forecasts = validate(points_of(estimates, summary))
     write_forecast(estimates, forecasts, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -20,7 +21,8 @@ FORMAT = 1
 MIN_SEEDS = 3
 MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
-PRETRAINING = "pretraining"
+PRETRAINED, PRETRAINING = "pretrained", "pretraining"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 KEYS = ("encoder", "task", "arm", "seed")
 _OLD_NAMES = {"contrast": "contrastive"}
 
@@ -41,10 +43,22 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One encoder; `size` is what differs from the demonstration's networks, see `EncoderFamily.resized`."""
+    """One encoder.
 
-    pretraining: Pretraining
+    Attributes:
+        pretraining: Of the one pretrained arm; or
+        pretrainings: name → one of several, each with an arm of its own beside the common one from scratch.
+        size: What differs from the demonstration's networks, see `EncoderFamily.resized`.
+    """
+
+    pretraining: Pretraining | None = None
+    pretrainings: dict[str, Pretraining] = field(default_factory=dict)
     size: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, Pretraining]:
+        """All pretrainings by name; the name of the one that `pretraining` states is empty."""
+        return {**({} if self.pretraining is None else {"": self.pretraining}), **self.pretrainings}
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,8 @@ class RunKey:
     Attributes:
         encoder: As the tables' column: an encoder, a task-specific baseline, `registration`, or a naive baseline.
         task: Empty of a pretraining.
-        arm: One of `tables.ARMS`, or `PRETRAINING`.
+        arm: One of `tables.ARMS`, or `PRETRAINING`. Where an encoder has several pretrainings, their names follow after
+            a hyphen: `pretrained-synthetic`, `pretraining-synthetic`.
     """
 
     encoder: str
@@ -147,8 +162,8 @@ class RunKey:
 
     @property
     def title(self) -> str:
-        if self.arm == PRETRAINING:
-            return f"pretraining of {self.encoder}"
+        if self.is_pretraining:
+            return f"pretraining of {self.label}"
         return f"{self.task}, {self.encoder}, {self.arm}, seed {self.seed}"
 
     @property
@@ -168,9 +183,23 @@ class RunKey:
         return baseline_family(self.encoder, self.task) if self.arm == "specialised" else None
 
     @property
+    def is_pretraining(self) -> bool:
+        return split_arm(self.arm)[0] == PRETRAINING
+
+    @property
+    def pretraining(self) -> str:
+        """The name of the pretraining that it is, or that it starts from; empty where the encoder has but one."""
+        return split_arm(self.arm)[1]
+
+    @property
+    def label(self) -> str:
+        """What tables of distances and summaries call its encoder: `profound`, or `profound-synthetic`."""
+        return label_of(self.encoder, self.arm)
+
+    @property
     def needs(self) -> RunKey | None:
         """The pretraining that it starts from."""
-        return pretraining(self.encoder) if self.arm == "pretrained" else None
+        return pretraining(self.encoder, self.pretraining) if split_arm(self.arm)[0] == PRETRAINED else None
 
 
 def baseline_family(row: str, task: str) -> EncoderFamily | None:
@@ -187,8 +216,25 @@ def resized(spec: ModelSpec, size: dict[str, Any]) -> ModelSpec:
         raise ConfigError(str(error)) from error
 
 
-def pretraining(encoder: str) -> RunKey:
-    return RunKey(encoder, "", PRETRAINING, 0)
+def pretraining(encoder: str, name: str = "") -> RunKey:
+    return RunKey(encoder, "", _named_arm(PRETRAINING, name), 0)
+
+
+def _named_arm(arm: str, name: str) -> str:
+    return f"{arm}-{name}" if name else arm
+
+
+def split_arm(arm: str) -> tuple[str, str]:
+    """An arm, and the name of its pretraining, which is empty where the encoder has but one."""
+    for first in (PRETRAINED, PRETRAINING):
+        if arm == first or arm.startswith(f"{first}-"):
+            return first, arm[len(first) + 1 :]
+    return arm, ""
+
+
+def label_of(encoder: str, arm: str) -> str:
+    """See `RunKey.label`."""
+    return "-".join(filter(None, (encoder, split_arm(arm)[1])))
 
 
 def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
@@ -206,7 +252,8 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
         for task, settings in config.tasks.items():
             for encoder in config.encoders:
                 if encoder in settings.fit:
-                    runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", "pretrained")]
+                    arms = (_named_arm(PRETRAINED, name) for name in config.encoders[encoder].named)
+                    runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", *arms)]
             trained = [row for row in settings.specialised if row not in TASKS[task].methods()]
             runs += [RunKey(row, task, "specialised", seed) for row in trained]
     return _with_needs(runs)
@@ -277,9 +324,15 @@ def _problems(config: StudyConfig) -> Iterator[str]:
     if not config.encoders or not config.tasks:
         yield "encoders and tasks must hold at least one each."
     for name, encoder in config.encoders.items():
-        if name not in FAMILIES or encoder.pretraining.pretext not in FAMILIES[name].pretext_tasks:
-            known = ", ".join(f"{each.name} with {task}" for each in FAMILIES.values() for task in each.pretext_tasks)
-            yield f"encoders must be {known}, got {name} with {encoder.pretraining.objective}."
+        if (encoder.pretraining is None) == (not encoder.pretrainings):
+            yield f"encoders.{name} must hold either pretraining or pretrainings."
+        for own in encoder.pretrainings:
+            if _NAME.fullmatch(own) is None:
+                yield f"encoders.{name}.pretrainings must have names of small letters, digits and hyphens, got '{own}'."
+        for start in encoder.named.values():
+            if name not in FAMILIES or start.pretext not in FAMILIES[name].pretext_tasks:
+                known = ", ".join(f"{each.name} with {one}" for each in FAMILIES.values() for one in each.pretext_tasks)
+                yield f"encoders must be {known}, got {name} with {start.objective}."
     yield from _group_problems(config, "", config.phantoms.groups)
     for task, settings in config.tasks.items():
         if settings.phantoms is not None:
@@ -295,9 +348,10 @@ def _problems(config: StudyConfig) -> Iterator[str]:
 def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> Iterator[str]:
     """What is wrong with phantoms that train, validate and test, beside those of the pretrainings."""
     groups = {f"{where}{part}": getattr(split, part) for part in ("train", "validation", "test")}
-    groups |= {
-        f"encoders.{name}.pretraining": encoder.pretraining.phantoms for name, encoder in config.encoders.items()
-    }
+    for name, encoder in config.encoders.items():
+        for own, start in encoder.named.items():
+            where_of = f"encoders.{name}.pretrainings.{own}" if own else f"encoders.{name}.pretraining"
+            groups[where_of] = start.phantoms
     for name, group in groups.items():
         if group.count < 1 or group.first_seed < 0:
             yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."

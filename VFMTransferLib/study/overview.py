@@ -14,7 +14,7 @@ from ..encoders import FAMILIES, pretrained_families
 from ..evaluation.measures import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
-from .config import StudyConfig, planned_runs
+from .config import StudyConfig, label_of, planned_runs, split_arm
 from .summary import HOUR_S, LAYER
 from .tables import ARMS, MetricRow, RunRow, StudyTables
 
@@ -64,8 +64,13 @@ def tasks_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
 def encoders_of(runs: Iterable[RunRow]) -> tuple[str, ...]:
     """The encoders that were fine-tuned, those of the library first and in its order."""
     found = dict.fromkeys(run.encoder for run in runs if run.arm in BOTH)
-    known = pretrained_families()
-    return (*(name for name in known if name in found), *(name for name in found if name not in known))
+    known = [name for family in pretrained_families() for name in found if _is_of(name, family)]
+    return (*known, *(name for name in found if name not in known))
+
+
+def _is_of(label: str, family: str) -> bool:
+    """Whether a `RunKey.label` is of a family."""
+    return label == family or label.startswith(f"{family}-")
 
 
 def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
@@ -128,9 +133,11 @@ def mean(values: Iterable[float]) -> float:
 def column_place(column: Column) -> tuple[int, int, str]:
     """Both arms encoder by encoder, then task-specific baselines, then the naive one."""
     encoder, arm = column
+    arm, name = split_arm(arm)
     if arm in BOTH:
         known = pretrained_families()
-        return (0, known.index(encoder) if encoder in known else len(known), f"{encoder} {BOTH.index(arm)}")
+        place = next((i for i, family in enumerate(known) if _is_of(encoder, family)), len(known))
+        return (0, place, f"{encoder} {BOTH.index(arm)} {name}")
     return (1 + ARMS.index(arm), 0, encoder)
 
 
@@ -164,7 +171,7 @@ def plan_of(config: StudyConfig) -> Plan:
     runs = planned_runs(config)
     tasks = {arm: dict.fromkeys(run.task for run in runs if run.arm == arm) for arm in (TASK_SPECIFIC, NAIVE)}
     return Plan(
-        tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if run.arm in BOTH),
+        tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if split_arm(run.arm)[0] in BOTH),
         tuple(tasks[TASK_SPECIFIC]),
         tuple(tasks[NAIVE]),
         tuple(str(task) for task in config.tasks if config.real_of(task)),
@@ -185,8 +192,10 @@ def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
     has = {arm: {run.task for run in runs if run.arm == arm} for arm in (TASK_SPECIFIC, NAIVE)}
     real = {row.task for row in tables.metrics if row.data == REAL}
     moved = {(row.encoder, row.task) for row in tables.distances if row.layer == LAYER}
-    learned = {(row.encoder, row.task) for row in tables.curves}
-    pairs = dict.fromkeys((encoder, task) for encoder, task, _, _ in plan.trainings)
+    learned = {(label_of(row.encoder, row.arm), row.task) for row in tables.curves}
+    # From scratch there is no distance, and its curve stands beside those of the pretrainings.
+    pretrained = [one for one in plan.trainings if split_arm(one[2])[0] == BOTH[0]] or plan.trainings
+    pairs = dict.fromkeys((label_of(encoder, arm), task) for encoder, task, arm, _ in pretrained)
     return MissingRuns(
         _without(plan.trainings, done),
         _without(plan.task_specific, has[TASK_SPECIFIC]),
@@ -207,11 +216,16 @@ def encoder_title(name: str) -> str:
         for task in TASKS.values():
             if name in (family.name, family.row_name(task)):
                 return family.title if name == family.name else family.row_title(task)
+        if family.pretext_tasks and name.startswith(f"{family.name}-"):  # one of several pretrainings
+            return f"{family.title}, {name.removeprefix(f'{family.name}-')}"
     words = name.replace("-", " ").replace("adc", "ADC")
     return words[:1].upper() + words[1:]
 
 
 def arm_title(arm: str) -> str:
+    first, name = split_arm(arm)
+    if name:
+        return f"{arm_title(first)} ({name})"
     return {**ARM_TITLES, TASK_SPECIFIC: "Task-specific baseline", NAIVE: "Naive baseline"}.get(arm, arm)
 
 

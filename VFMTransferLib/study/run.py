@@ -40,7 +40,7 @@ from ..training.finetune import (
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
-from .config import PRETRAINING, RunKey, StudyConfig, resized
+from .config import RunKey, StudyConfig, resized, split_arm
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
 from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
@@ -59,7 +59,7 @@ def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress:
     """
     with _ONE_AT_A_TIME:
         torch.set_num_threads(1)
-        do = _pretrain if run.arm == PRETRAINING else _train_and_measure
+        do = _pretrain if run.is_pretraining else _train_and_measure
         result = do(run, config, workspace, on_progress or (lambda _line, _share: None))
         write_result(result, workspace)
         return result
@@ -80,16 +80,16 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         if run.needs is not None:  # how far features moved on the same cases for all tasks
             shared = feature_cases(shared_test_cases(config, task, workspace), spec)
             before = build_network(spec)
-            load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.encoder))))
+            load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.label))))
             first, last = (encoder_features(each, spec, shared) for each in (before.eval(), network))
-            distances = distance_rows(first, last, run.encoder, task, run.seed)
+            distances = distance_rows(first, last, run.label, task, run.seed)
     else:
         method = TASKS[task].methods().get(run.encoder)
         baseline = method or TASKS[task].naive_baseline(cases.of(cases.split.train))
         on_test, on_real = ([(baseline(case), case) for case in group] for group in (test, real))
     if run.seed == config.seeds[0]:
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]
-        write_examples(workspace.folder, run.encoder, run.arm, [*on_test, *shown])
+        write_examples(workspace.folder, run.label, split_arm(run.arm)[0], [*on_test, *shown])
     scores = score_results(task, on_test)
     metrics = _metric_rows(run, scores, "phantom")
     if on_real:
@@ -162,19 +162,19 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
         return training
     init = None
     if run.needs is not None:
-        init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.encoder)))
+        init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.label)))
     cases = task_cases(config, run.task, workspace, on_progress)
     return finetune(settings, cases, folder, init=init, on_progress=on_progress)
 
 
 def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:
-    settings, sha256 = config.encoders[run.encoder].pretraining, run_sha256(run, config)
-    folder = workspace.pretrained(run.encoder)
+    settings, sha256 = config.encoders[run.encoder].named[run.pretraining], run_sha256(run, config)
+    folder = workspace.pretrained(run.label)
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
-    phantoms = phantoms_of_pretraining(config, run.encoder, workspace, report, tissue_maps=pretext.needs_maps)
+    phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
     training = pretrain(how, phantoms, work, on_progress=report)
     bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
@@ -226,9 +226,9 @@ def run_sha256(run: RunKey, config: StudyConfig) -> str:
     conditions = phantoms.pop("conditions")
     if conditions is not None:  # the checksums of studies of default phantoms stay
         document["conditions"] = conditions
-    if run.arm == PRETRAINING:
+    if run.is_pretraining:
         document["model"] = pretraining_spec(run.encoder, config)
-        document["pretraining"] = config.encoders[run.encoder].pretraining
+        document["pretraining"] = config.encoders[run.encoder].named[run.pretraining]
         document["spacing_mm"] = config.phantoms.spacing_mm
     else:
         document |= {"run": run, "phantoms": phantoms, "around_gland_mm": config.around_gland_mm}

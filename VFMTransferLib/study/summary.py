@@ -178,6 +178,7 @@ class SummaryRow:
     """One encoder on one task; what cannot be computed is `nan`.
 
     Attributes:
+        encoder: Its `RunKey.label`, which also names the pretraining where there are several.
         rpg_percent: Relative performance gain of the seeds' mean.
         rpg_low, rpg_high: Its 95 % interval over cases and seeds.
         d2p: Distance to pretraining, mean over seeds; also at half and twice the bandwidth.
@@ -210,7 +211,8 @@ class Correlation:
 
 
 def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
-    """One row for each encoder and task that has both arms."""
+    """One row for each encoder and task that has both arms, and for each pretraining where an encoder has several."""
+    tables = tables.by_pretraining()
     runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
     for run in tables.runs:
         runs[run.encoder, run.task].append(run)

@@ -21,7 +21,7 @@ from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import remove_leftovers, write_file, writing
-from .config import CONFIG, PRETRAINING, RunKey, StudyConfig, planned_runs, read_config, selected_runs
+from .config import CONFIG, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
 from .workspace import Workspace, split_of
@@ -97,8 +97,8 @@ class Sweep:
         result = self._result(run)
         if result is None:
             return False
-        if run.arm == PRETRAINING:
-            return self.workspace.pretrained(run.encoder).is_dir()
+        if run.is_pretraining:
+            return self.workspace.pretrained(run.label).is_dir()
         wanted = self.config.real_of(run.task) if self.workspace.real is not None else ()
         return set(wanted) <= set(result.real_cases)
 
@@ -211,7 +211,7 @@ def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepO
                 waiting = {*pending, *(other for other, _ in active.values())}
                 if run.needs in failures:
                     pending.remove(run)
-                    failures[run] = BatchError(f"The pretraining of {run.encoder} failed, which it starts from.")
+                    failures[run] = BatchError(f"The pretraining of {run.label} failed, which it starts from.")
                     observer.failed(run, failures[run])
                 elif len(active) < slots and run.needs not in waiting:
                     pending.remove(run)
@@ -275,8 +275,9 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
     return {
         "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing",
         "pretraining": {
-            name: [f"phantom-{seed:04d}" for seed in encoder.pretraining.phantoms.seeds]
+            "-".join(filter(None, (name, own))): [f"phantom-{seed:04d}" for seed in start.phantoms.seeds]
             for name, encoder in config.encoders.items()
+            for own, start in encoder.named.items()
         },
         "train": split.train,
         "validation": split.validation,

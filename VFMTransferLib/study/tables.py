@@ -10,16 +10,17 @@ import csv
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, write_file, writing
-from .config import RunKey
+from .config import PRETRAINED, RunKey, label_of, split_arm
 from .workspace import Workspace
 
-ARMS = ("pretrained", "scratch", "specialised", "trivial")
+SCRATCH = "scratch"
+ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")
 RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
 FORMAT = 1  # of a run's result
 Row = TypeVar("Row")
@@ -33,6 +34,9 @@ class _RowOfRun:
     task: str
     arm: str
     seed: int
+
+
+OfRun = TypeVar("OfRun", bound=_RowOfRun)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,10 @@ class CurveRow(_RowOfRun):
 
 @dataclass(frozen=True)
 class DistanceRow:
-    """How far fine-tuning moved a layer's features; see `features.Distance`. The last layer is `encoder`."""
+    """How far fine-tuning moved a layer's features; see `features.Distance`. The last layer is `encoder`.
+
+    The column `encoder` holds `RunKey.label`, so that several pretrainings of one encoder are kept apart.
+    """
 
     encoder: str
     task: str
@@ -105,6 +112,31 @@ class StudyTables:
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
 
+    def by_pretraining(self) -> StudyTables:
+        """The same with each pretraining of an encoder as an encoder of its own, under `RunKey.label`.
+
+        Each stands beside the encoder's runs from scratch, which so come up several times. An encoder with one
+        pretraining stays as it is.
+        """
+        labels: dict[str, dict[str, None]] = {}
+        for run in self.runs:
+            if split_arm(run.arm)[0] == PRETRAINED:
+                labels.setdefault(run.encoder, {})[label_of(run.encoder, run.arm)] = None
+
+        def labeled(rows: tuple[OfRun, ...]) -> tuple[OfRun, ...]:
+            found: list[OfRun] = []
+            for row in rows:
+                arm, name = split_arm(row.arm)
+                if name:
+                    found.append(replace(row, encoder=label_of(row.encoder, row.arm), arm=arm))
+                elif arm == SCRATCH:
+                    found += [replace(row, encoder=label) for label in labels.get(row.encoder, {row.encoder: None})]
+                else:
+                    found.append(row)
+            return tuple(found)
+
+        return StudyTables(labeled(self.runs), labeled(self.metrics), labeled(self.curves), self.distances)
+
 
 def read_tables(folder: Path) -> StudyTables:
     """Read the tables of a study, all but the runs if they are there; DatasetError names file, line and column."""
@@ -112,7 +144,7 @@ def read_tables(folder: Path) -> StudyTables:
         raise DatasetError(f"A study's folder must hold {RUNS}, but '{folder.name}' does not. Run the study first.")
     runs = read_rows(folder / RUNS, RunRow)
     for number, row in enumerate(runs, start=2):
-        if row.arm not in ARMS:
+        if split_arm(row.arm)[0] not in ARMS:
             raise DatasetError(f"{RUNS}, line {number}: arm must be one of {', '.join(ARMS)}, got '{row.arm}'.")
     return StudyTables(
         runs,

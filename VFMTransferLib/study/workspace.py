@@ -34,7 +34,7 @@ from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
 from ..training.cases import Split, StudySet, read_labeled
-from .config import StudyConfig
+from .config import RunKey, StudyConfig
 
 _MAX_KEPT = 2  # tasks whose cases a worker keeps in memory
 
@@ -61,8 +61,9 @@ class Workspace:
     def training(self, name: str) -> Path:
         return self.work / "cells" / name  # as version 1 called runs
 
-    def pretrained(self, encoder: str) -> Path:
-        return self.work / "pretrained" / encoder
+    def pretrained(self, label: str) -> Path:
+        """The bundle of a pretraining, by `RunKey.label`."""
+        return self.work / "pretrained" / label
 
     @contextmanager
     def locked(self) -> Iterator[str]:
@@ -150,16 +151,16 @@ def shared_test_cases(config: StudyConfig, task: str, workspace: Workspace) -> l
 
 def phantoms_of_pretraining(
     config: StudyConfig,
-    encoder: str,
+    run: RunKey,
     workspace: Workspace,
     on_progress: OnProgress | None = None,
     max_count: int | None = None,
     tissue_maps: bool = False,
 ) -> list[Phantom]:
-    """The phantoms that an encoder is pretrained on, or the first of them."""
+    """The phantoms that a pretraining learns from, or the first of them."""
     how = config.phantoms
     store = PhantomStore(workspace.phantoms, how.spacing_mm, False, False, tissue_maps, how.conditions)
-    return store.phantoms(config.encoders[encoder].pretraining.phantoms.seeds[:max_count], on_progress)
+    return store.phantoms(config.encoders[run.encoder].named[run.pretraining].phantoms.seeds[:max_count], on_progress)
 
 
 def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:

@@ -14,6 +14,7 @@ from VFMTransferLib.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[3]
 
 
+START = {"objective": "mae", "steps": 2, "phantoms": {"first_seed": 100_000, "count": 2}}
 OWN = {
     "train": {"first_seed": 4, "count": 6},
     "validation": {"first_seed": 1000, "count": 1},
@@ -67,6 +68,8 @@ def changed(path: str, value) -> dict:
         ("tasks/classification/phantoms", {"train": OWN["train"]}, "classification.phantoms' must hold"),
         ("tasks/super-resolution", {"phantoms": OWN}, "phantoms of super-resolution must have full_resolution: true"),
         ("encoders/profound/pretraining/objective", "jigsaw", "encoders must be profound with mae"),
+        ("encoders/profound/pretraining", None, "must hold either pretraining or pretrainings"),
+        ("encoders/profound/pretrainings", {"A b": START}, "must hold either pretraining or pretrainings"),
         ("real/shown", ["two"], "real.shown must be among real.cases, but two is not"),
         ("real/cases/one", ["cooking"], "must be one of anatomy-segmentation"),
     ],
@@ -96,6 +99,25 @@ def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
         assert sum(run.encoder == encoder and run.arm == "pretrained" for run in runs) == 6 * 3
     assert sum(run.arm == "specialised" for run in runs) == 6 * 3 + 1
     assert sum(run.arm == "trivial" for run in runs) == 6
+
+
+def test_pretrainings_are_named_and_each_has_an_arm(tmp_path):
+    document = a_document()
+    own = document["encoders"]["profound"]
+    del own["pretraining"]
+    own["pretrainings"] = {"mae": START, "more-steps": {**START, "steps": 3}}
+    runs = planned_runs(read_config(write_config(tmp_path, document)))
+    task = [run for run in runs if (run.task, run.encoder, run.seed) == ("anatomy-segmentation", "profound", 0)]
+    assert [run.arm for run in task] == ["scratch", "pretrained-mae", "pretrained-more-steps"]
+    assert [run.label for run in task] == ["profound", "profound-mae", "profound-more-steps"]
+    assert [run.needs for run in task] == [
+        None,
+        RunKey("profound", "", "pretraining-mae", 0),
+        RunKey("profound", "", "pretraining-more-steps", 0),
+    ]
+    own["pretrainings"] = {"No Name": START}
+    with pytest.raises(ConfigError, match="must have names of small letters"):
+        read_config(write_config(tmp_path, document))
 
 
 def test_a_study_that_is_stopped_has_all_arms_of_one_seed_first(config):

@@ -7,20 +7,25 @@ import shutil
 from dataclasses import make_dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from small_sweeps import a_document, prepared_sweep, write_config
+from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
 from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import encoder_weights
+from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
+from VFMTransferLib.study.advice import try_estimators
 from VFMTransferLib.study.config import RunKey
+from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
+from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
-from VFMTransferLib.study.tables import read_result, read_tables
+from VFMTransferLib.study.tables import read_result, read_rows, read_tables
 from VFMTransferLib.study.workspace import Workspace
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
@@ -280,3 +285,43 @@ def test_real_cases_must_be_where_they_are_said_to_be(tmp_path):
     config = write_config(tmp_path, a_document(real=None))
     with pytest.raises(ConfigError, match="must name the real cases"):
         prepared_sweep(tmp_path / "study", config, real=tmp_path)
+
+
+def test_several_pretrainings_of_an_encoder_are_arms_of_their_own_beside_one_from_scratch(tmp_path):
+    phantoms, task = {"first_seed": 100_000, "count": 1}, "distortion-correction"
+    starts = {name: {"objective": name, "steps": 2, "phantoms": phantoms} for name in ("mae", "synthetic")}
+    document = a_document(
+        encoders={"profound": {"pretrainings": starts, "size": PROFOUND}},
+        tasks={task: {"profound": {"steps": 2}}},
+        real=None,
+    )
+    folder = tmp_path / "study"
+    sweep = prepared_sweep(folder, write_config(tmp_path, document), only=FIRST)
+    finish(sweep)
+    assert sweep.pending() == []
+    tables = read_tables(folder)
+    assert [run.arm for run in tables.runs if run.encoder == "profound"] == [
+        "scratch",
+        "pretrained-mae",
+        "pretrained-synthetic",
+    ]
+    assert {row.encoder for row in tables.distances} == {"profound-mae", "profound-synthetic"}
+    rows = summarize(tables)
+    assert [row.encoder for row in rows] == ["profound-mae", "profound-synthetic"]
+    own = {run.arm: run.value for run in tables.runs}
+    for row in rows:
+        expected = 100 * (own[row.encoder.replace("profound", "pretrained")] / own["scratch"] - 1)
+        assert row.rpg_percent == pytest.approx(expected)
+        assert np.isfinite(row.d2p)
+    page = write_study_report(folder)[1].read_text(encoding="utf-8")
+    assert "ProFound, mae" in page
+    assert "ProFound, synthetic" in page
+    assert (folder / "examples" / task / "phantom" / "profound-synthetic-pretrained.png").is_file()
+    assert json.loads((folder / "split.json").read_text())["pretraining"].keys() == {
+        "profound-mae",
+        "profound-synthetic",
+    }
+    starting = {name: read_bundle(folder / "work" / "pretrained" / f"profound-{name}") for name in starts}
+    assert {name: bundle.training["pretext"] for name, bundle in starting.items()} == {n: n for n in starts}
+    try_estimators(folder)
+    assert {row.encoder for row in read_rows(folder / "estimates.csv", EstimateRow)} == {row.encoder for row in rows}
