@@ -181,6 +181,7 @@ class Killer:
             **os.environ,
             "VFM_TRANSFER_MODELS": str(work / "shared" / "models"),
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
         }
         self.wanted: dict[str, tuple[dict[str, str], float]] = {}
 
