@@ -252,7 +252,7 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
         if given is not None and given.is_dir() and args.output.resolve().is_relative_to(given.resolve()):
             raise OutputError(
-                f"Output '{args.output}' must lie outside of the case's folder '{given.name}', whose images would no "
+                f"Output '{args.output}' must lie outside of the case's folder '{given.resolve().name}', whose images would no "
                 "longer be alone, but lies inside. Choose another folder."
             )
     return read_case(
