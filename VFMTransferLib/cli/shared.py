@@ -250,9 +250,10 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     from ..io import read_case
 
     for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
-        if given is not None and given.is_dir() and args.output.resolve().is_relative_to(given.resolve()):
+        inside = None if given is None or not given.is_dir() else given.resolve()
+        if inside is not None and args.output.resolve().is_relative_to(inside):
             raise OutputError(
-                f"Output '{args.output}' must lie outside of the case's folder '{given.resolve().name}', whose images would no "
+                f"Output '{args.output}' must lie outside of the case's folder '{inside.name}', whose images would no "
                 "longer be alone, but lies inside. Choose another folder."
             )
     return read_case(
