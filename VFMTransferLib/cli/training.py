@@ -56,6 +56,12 @@ def add_finetune(commands: Commands) -> None:
     parser.add_argument("--validation", type=int, default=6, metavar="N", help="phantoms that validate (default: 6)")
     parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
     add_training(parser, seeded="head, order and samples")
+    parser.add_argument(
+        "--patience",
+        type=part,
+        metavar="P",
+        help="end when the validation score has not improved for this part of --steps, then the most (default: never)",
+    )
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
     recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
@@ -91,6 +97,7 @@ def run_finetune(args: argparse.Namespace) -> None:
             encoder=None if init is None else init.spec,
             batch=args.batch,
             precision=args.precision,
+            patience=args.patience,
         )
         work = checkpoint_folder(args.output)
         trained = finetune(config, dataset, work, init=init, context=how, on_progress=on_progress)
@@ -105,6 +112,8 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
     require_default_computing(args)
+    if args.patience is not None:
+        args.parser.error("a --recipe states its patience itself, in its schedule")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -246,6 +255,14 @@ def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> Di
     if args.precision == "bfloat16":
         on_progress(require_bfloat16(device), 0.0)
     return join_processes(args.devices, args.accelerator, args.accumulate)
+
+
+def part(text: str) -> float:
+    """A part, above 0 and at most 1, as an option's type."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
 
 
 def count(text: str) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _WORDS: dict[Any, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number"}
@@ -81,10 +81,17 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+OMITTED = MappingProxyType({"omitted": True})
+"""Metadata of a dataclass's field that `to_json` leaves out where it has its default: one that came later, so that
+documents and checksums of what does not use it stay as they were."""
+
+
 def to_json(value: Any) -> Any:
     """Dataclasses as objects, tuples as lists, enumerations as their values; all else as it is."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        found = [(field, getattr(value, field.name)) for field in fields(value)]
+        kept = [(field, own) for field, own in found if "omitted" not in field.metadata or own != field.default]
+        return {field.name: to_json(own) for field, own in kept}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):

@@ -137,6 +137,7 @@ def _study_html(
         learned=_learned(tables),
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in trained),
+        improving=(sum(run.is_improving for run in trained), sum(run.steps > 0 for run in trained)),
         device_hours=total_device_hours(trained),
         examples=_grouped(examples),
         tasks_of_lesions=[task.id for task in TASKS.values() if task.finds_lesions],

@@ -63,12 +63,16 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it."""
+    """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it.
+
+    With `patience` a training ends when its validation score has not improved for that part of the steps.
+    """
 
     steps: Annotated[int, Limits(minimum=1)]
     learning_rate: Annotated[float, Limits(above=0)] | None = None
     batch: Annotated[int, Limits(minimum=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    patience: Annotated[float, Limits(above=0, maximum=1)] | None = None
 
 
 @dataclass(frozen=True)

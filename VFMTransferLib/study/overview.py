@@ -34,6 +34,7 @@ class ArmValue:
     values: tuple[float, ...]
     steps_to_best: float
     device_seconds: float
+    improving: int = 0  # seeds that were still improving where they ended, see `RunRow.is_improving`
 
     @property
     def mean(self) -> float:
@@ -83,7 +84,8 @@ def arm_values(runs: Iterable[RunRow], task: str) -> tuple[ArmValue, ...]:
     for column in sorted(rows, key=column_place):
         values = tuple(run.value for run in rows[column] if math.isfinite(run.value))
         steps = mean(run.steps_to_best for run in rows[column])
-        found.append(ArmValue(*column, values, steps, mean(run.device_seconds for run in rows[column])))
+        seconds, improving = mean(run.device_seconds for run in rows[column]), sum(r.is_improving for r in rows[column])
+        found.append(ArmValue(*column, values, steps, seconds, improving))
     return tuple(found)
 
 

@@ -127,6 +127,7 @@ def _row_and_curve(
         device_seconds=seconds,
         n_test_cases=sum(task.metric in case.values for case in scores.cases) or len(scores.cases),
         config_sha256=sha256,
+        ended="" if training is None else training.ended,
     )
     return row, tuple(CurveRow(*run.columns, step, value) for step, value in curve)
 
@@ -156,7 +157,7 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     _require_stamp(folder, run_sha256(run, config))
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
-    if document.get("step") == settings.schedule.steps:
+    if document.get("finished", document.get("step") == settings.schedule.steps):
         training = Run.start(build_network(settings.model), settings.schedule, Objective(settings.model).loss)
         training.resume(path, document["identity"])
         return training
@@ -201,7 +202,9 @@ def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
     return replace(
         plain,
         model=model if baseline is None else baseline.beside(model),
-        schedule=replace(plain.schedule, learning_rate=rate, precision=fit.precision, checkpoint_every=every),
+        schedule=replace(
+            plain.schedule, learning_rate=rate, precision=fit.precision, checkpoint_every=every, patience=fit.patience
+        ),
         batch=plain.batch if fit.batch is None else fit.batch,
         measure_every=every,
     )

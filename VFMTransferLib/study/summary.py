@@ -35,6 +35,10 @@ DEFINITIONS = {
         "own steps to it; undefined unless the scratch arm has learned with every seed, that is, was at some point "
         "better than at its first measurement (ours)"
     ),
+    "still improving": (
+        "a training that its budget of steps stopped before the validation value had not improved for the stated part "
+        "of it; of a fixed number of steps one whose best validation value lies in their last fifth (ours)"
+    ),
     "savings": (
         "device-hours of the scratch arm minus those of the pretrained arm for equal quality, times planned "
         "fine-tunings, times the price of a device-hour (ours)"

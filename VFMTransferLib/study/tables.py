@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,6 +23,7 @@ SCRATCH = "scratch"
 ARMS = (PRETRAINED, SCRATCH, "specialised", "trivial")
 RUNS, METRICS, CURVES, DISTANCES = "runs.csv", "metrics.csv", "curves.csv", "distances.csv"
 FORMAT = 1  # of a run's result
+LATE = 0.2  # the last part of a fixed number of steps in which the best validation value must not lie
 Row = TypeVar("Row")
 
 
@@ -50,6 +51,8 @@ class RunRow(_RowOfRun):
         device_seconds: Time on the device; of a CPU its processor time, with one thread that of a core.
         n_test_cases: Cases that `value` rests on.
         config_sha256: Of everything that decides the training.
+        ended: Of a training with patience `plateau`, or `budget` where it still improved; empty of others, and tables
+            without such trainings lack the column.
     """
 
     metric: str
@@ -60,6 +63,17 @@ class RunRow(_RowOfRun):
     device_seconds: float
     n_test_cases: int
     config_sha256: str
+    ended: str = ""
+
+    @property
+    def is_improving(self) -> bool:
+        """Whether it was still improving where it ended: stopped by its budget, or best in the last fifth of its steps.
+
+        The definition is ours.
+        """
+        if self.ended:
+            return self.ended == "budget"
+        return self.steps > 0 and self.steps_to_best > (1 - LATE) * self.steps
 
 
 @dataclass(frozen=True)
@@ -165,11 +179,17 @@ def write_tables(tables: StudyTables, folder: Path) -> None:
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
-    """The rows of one table, strictly: its columns are the fields of `kind`, in their order; DatasetError if not."""
+    """The rows of one table, strictly: its columns are the fields of `kind`, in their order; DatasetError if not.
+
+    Columns that have a default may lack at the end.
+    """
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    required = [field.name for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
+        if list(reader.fieldnames or ()) == required:
+            names = required
         if list(reader.fieldnames or ()) != names:
             found = ",".join(reader.fieldnames or ()) or "none"
             raise DatasetError(f"{path.name} must have the columns {','.join(names)}, but has {found}.")
@@ -188,8 +208,13 @@ def read_rows_if_any(path: Path, kind: type[Row]) -> tuple[Row, ...]:
 
 
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
-    """Write one table; numbers keep all their digits."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    """Write one table; numbers keep all their digits. A column where all have the default is left out."""
+    rows = list(rows)
+    names = [
+        field.name
+        for field in fields(kind)  # type: ignore[arg-type]
+        if field.default is MISSING or any(getattr(row, field.name) != field.default for row in rows)
+    ]
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(names)

@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ACCELERATORS = ("auto", "cpu", "cuda")
 # The others wait while the first process measures on validation cases and writes.
 _TIMEOUT = timedelta(hours=6)
+
+
+Of = TypeVar("Of")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class DistributedContext:
             loss.backward()
         else:
             self.fabric.backward(loss)
+
+    def of_first(self, value: Of) -> Of:
+        """What the first process has, in all of them."""
+        return value if self.fabric is None else self.fabric.broadcast(value)
 
     def mean(self, value: Tensor) -> float:
         """Mean of a number over the processes."""

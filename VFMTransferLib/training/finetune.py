@@ -6,6 +6,7 @@ shows both the same samples of the same cases at the same learning rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -102,10 +103,12 @@ def finetune_config(
     encoder: ModelSpec | None = None,
     batch: int | None = None,
     precision: str = "float32",
+    patience: float | None = None,
 ) -> FinetuneConfig:
     """How the study fine-tunes a family on a task, the same for both arms.
 
-    An `encoder` is a network whose encoder's size is taken instead of the demonstration's.
+    An `encoder` is a network whose encoder's size is taken instead of the demonstration's. With `patience` the steps
+    are the most, see `Schedule`; validation then decides when a training ends, and nothing else.
     """
     encoders = find_family(family)
     spec = encoders.network_for(TASKS[task])
@@ -115,7 +118,9 @@ def finetune_config(
     return FinetuneConfig(
         model=spec,
         split=split,
-        schedule=Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
+        schedule=Schedule(
+            steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50), patience=patience
+        ),
         augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
         seed=seed,
         drop_path=TASKS[task].drop_path,
@@ -161,8 +166,8 @@ def finetune(
     """Fine-tune one arm, or go on from the checkpoint in `folder`; the scratch arm has no `init`.
 
     The run's `average` holds the weights to ship, and its history the validation cases' scores, the primary one as
-    `score`. They choose nothing; the first process measures. `phantoms` are shown in `config.phantom_share` of the
-    samples.
+    `score`. They choose nothing but, with patience, when it ends; the first process measures. `phantoms` are shown in
+    `config.phantom_share` of the samples.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
@@ -194,6 +199,7 @@ def finetune(
         scores = validation.scores(averaged_network(run, config.model).to(context.device))
         return {"loss": losses[-1], **finite({SCORE: scores.primary, **scores.cohort})}
 
+    sign = 1.0 if task_of(config.model).higher_is_better else -1.0
     arm, weights = (Arm.SCRATCH, {}) if init is None else (Arm.PRETRAINED, init.weights)
     run.train(
         folder / CHECKPOINT,
@@ -202,6 +208,7 @@ def finetune(
         config.seed,
         measure=measure,
         measure_every=config.measure_every,
+        score=lambda entry: sign * entry.get(SCORE, math.nan),
         on_progress=on_progress,
     )
     return run

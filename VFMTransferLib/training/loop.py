@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from ..core.decoding import to_json
+from ..core.decoding import OMITTED, to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file
 from ..core.terms import OnProgress
@@ -28,6 +28,7 @@ from .distributed import DistributedContext
 
 BUNDLE_VERSION = "1.0.0"  # of what is trained here
 CHECKPOINT = "checkpoint.pt"
+COOL_DOWN = 0.2  # part of the most steps in which the rate of a training with patience falls
 # Of the random streams; a checkpoint of another version would go on with other random numbers.
 _VERSION = "random streams 2"
 # What a stream of random numbers is for; the first key of each, so that no two streams are alike.
@@ -102,19 +103,56 @@ class Schedule:
     averaging: float = 0.998  # decay of the exponential moving average of the weights, which is what a run yields
     precision: str = "float32"  # or `bfloat16` for the matrix products and convolutions
     checkpoint_every: int = 200
+    # Part of the steps after which a validation score that has not improved ends the training: then `steps` is the most
+    # that it may take, and the rate stays at its highest until it falls over `COOL_DOWN` of them. None: all steps.
+    patience: float | None = field(default=None, metadata=OMITTED)
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"Precision must be float32 or bfloat16, got '{self.precision}'.")
         if self.steps < 1 or self.checkpoint_every < 1:
             raise ValueError("Steps, and steps between checkpoints, must be at least 1.")
+        if self.patience is not None and not 0 < self.patience <= 1:
+            raise ValueError(f"Patience must be a part of the steps, above 0 and at most 1, got {self.patience:g}.")
 
-    def rate(self, step: int) -> float:
+    @property
+    def cooling(self) -> int:
+        """Steps in which the rate of a training with patience falls to 0."""
+        return max(round(COOL_DOWN * self.steps), 1)
+
+    def plateau(self, points: Iterable[tuple[float, float]]) -> int | None:
+        """The measured step at which the best score was older than the patience; None where it still improved.
+
+        Args:
+            points: Step and score, larger is better, oldest first; a score that is not a number is none.
+        """
+        if self.patience is None:
+            return None
+        best, best_step = -math.inf, 0.0
+        for step, score in points:
+            if step > self.steps - self.cooling:  # there the rate falls in any case
+                break
+            if score > best:
+                best, best_step = score, step
+            elif step - best_step >= self.patience * self.steps and math.isfinite(best):
+                return int(step)
+        return None
+
+    def end(self, plateau: int | None) -> int:
+        """The step at which a training ends."""
+        return self.steps if plateau is None else min(plateau + self.cooling, self.steps)
+
+    def rate(self, step: int, plateau: int | None = None) -> float:
         """Learning rate of a step, 0 .. steps - 1."""
         rising = max(round(self.warm_up * self.steps), 1)
         if step < rising:
             return self.learning_rate * (step + 1) / rising
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
+        start, length = rising, max(self.steps - rising, 1)
+        if self.patience is not None:
+            start, length = max(self.end(plateau) - self.cooling, rising), self.cooling
+            if step < start:
+                return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - start) / length))
 
     def autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -154,6 +192,14 @@ class Run:
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # what was measured on the way, oldest first
     seconds: float = 0.0  # that the steps took on the device (`context.clock`), without measuring and saving
+    plateau: int | None = None  # the step at which the validation score had stopped improving, see `Schedule.plateau`
+
+    @property
+    def ended(self) -> str:
+        """Why a training with patience ended: `plateau`, or `budget` where it still improved; empty of others."""
+        if self.schedule.patience is None:
+            return ""
+        return "budget" if self.plateau is None else "plateau"
 
     @classmethod
     def start(
@@ -173,32 +219,37 @@ class Run:
         *,
         measure: Callable[[list[float]], Mapping[str, float]],
         measure_every: int,
+        score: Callable[[Mapping[str, float]], float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
         `identity` is from `run_identity`; CheckpointError where the checkpoint is damaged, or of another. `measure`
         makes what enters the history every `measure_every` steps, and after the last, from the losses of the steps
-        since the last time.
+        since the last time. `score` gives of such an entry what must improve, larger is better, where the schedule has
+        patience.
         """
         if path.exists():
             self.resume(path, identity)
         losses: list[float] = []
-        while self.step < self.schedule.steps:
+        while self.step < self.schedule.end(self.plateau):
             began = self.context.clock()
             losses.append(self.learn(batches(self.step), seed))
             self.seconds += self.context.clock() - began
-            finished = self.step == self.schedule.steps
+            finished = self.step == self.schedule.end(self.plateau)
             if self.step % measure_every == 0 or finished:
                 self.history.append({"step": self.step, **measure(losses)})
                 losses = []
+                if score is not None and self.plateau is None and self.schedule.patience is not None:
+                    points = [(point["step"], score(point)) for point in self.history]
+                    self.plateau = self.context.of_first(self.schedule.plateau(points))
             if self.step % self.schedule.checkpoint_every == 0 or finished:
                 self.save(path, identity)
                 if on_progress is not None and self.context.is_first:
                     latest = self.history[-1] if self.history else {}
                     values = ", ".join(f"{key} {value:.3f}" for key, value in latest.items() if key != "step")
                     line = f"step {self.step}" + (f", at {latest['step']:.0f}: {values}" if latest else "")
-                    on_progress(line, self.step / self.schedule.steps)
+                    on_progress(line, self.step / self.schedule.end(self.plateau))
         self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
 
     def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
@@ -217,7 +268,7 @@ class Run:
                 self.context.backward(loss / len(parts))
             losses.append(loss.detach())
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
+            group["lr"] = self.schedule.rate(self.step, self.plateau)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
         self.optimizer.step()
         self.step += 1
@@ -241,6 +292,8 @@ class Run:
             "step": self.step,
             "history": self.history,
             "seconds": self.seconds,
+            "plateau": self.plateau,
+            "finished": self.step == self.schedule.end(self.plateau),
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -265,6 +318,7 @@ class Run:
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(path) from error
         self.step, self.history = document["step"], document["history"]
+        self.plateau = document.get("plateau")
         self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them
 
 
@@ -289,6 +343,8 @@ def _damaged(path: Path) -> CheckpointError:
 def run_record(run: Run) -> dict[str, Any]:
     """How a run went, and over how many devices it was distributed, for a bundle's record."""
     record = {"steps": run.step, "seconds": round(run.seconds, 1), "history": run.history}
+    if run.ended:
+        record["ended"] = run.ended
     if run.context.parts == 1:
         return record
     return {**record, "devices": run.context.processes, "accumulation": run.context.accumulation}

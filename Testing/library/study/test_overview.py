@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from whole_study import ENCODERS, PATIENTS, SEEDS, a_grid
 
+from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import read_config
 from VFMTransferLib.study.overview import (
     MissingRuns,
@@ -27,7 +28,7 @@ from VFMTransferLib.study.overview import (
     whole_study,
 )
 from VFMTransferLib.study.summary import summarize
-from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables
+from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, write_rows, write_tables
 from VFMTransferLib.tasks import TASKS
 
 GRID = a_grid()
@@ -206,3 +207,30 @@ def test_a_measures_name_says_unit_and_direction(name, task, title, unit, higher
     assert (found.title, found.unit, found.higher_is_better) == (title, unit, higher)
     assert found.text(1.2346) == text
     assert (found.text(math.nan), found.text(math.inf), found.text(-1e-9).startswith("-")) == ("n/a", "∞", False)
+
+
+def test_trainings_that_were_still_improving_are_counted_and_their_column_is_optional(tmp_path):
+    def run(seed: int, steps_to_best: int, ended: str = "") -> RunRow:
+        own = a_run("profound", "scratch", seed, 1.0)
+        return replace(own, steps=100, steps_to_best=steps_to_best, ended=ended)
+
+    fixed = [run(0, 100), run(1, 81), run(2, 80), run(3, 10)]
+    assert [one.is_improving for one in fixed] == [True, True, False, False]
+    patient = [run(0, 100, "plateau"), run(1, 40, "budget")]
+    assert [one.is_improving for one in patient] == [False, True]
+    assert not replace(run(0, 0), steps=0).is_improving
+    assert arm_values(fixed, fixed[0].task)[0].improving == 2
+    for rows, has_column in ((fixed, False), (patient, True)):
+        write_rows(tmp_path / "runs.csv", RunRow, rows)
+        assert (tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines()[0].endswith(",ended") == has_column
+        assert read_rows(tmp_path / "runs.csv", RunRow) == tuple(rows)
+
+
+def test_the_page_marks_what_was_still_improving(tmp_path):
+    first = next(run for run in GRID.runs if run.arm == "scratch")
+    rows = [replace(run, steps_to_best=run.steps if run == first else 1 if run.steps else 0) for run in GRID.runs]
+    write_tables(replace(GRID, runs=tuple(rows)), tmp_path)
+    page = write_study_report(tmp_path)[1].read_text(encoding="utf-8")
+    assert page.count("still improving: ") == 1
+    trainings = sum(run.steps > 0 for run in rows)
+    assert f"1 of {trainings} trainings were still improving" in page

@@ -325,3 +325,22 @@ def test_several_pretrainings_of_an_encoder_are_arms_of_their_own_beside_one_fro
     assert {name: bundle.training["pretext"] for name, bundle in starting.items()} == {n: n for n in starts}
     try_estimators(folder)
     assert {row.encoder for row in read_rows(folder / "estimates.csv", EstimateRow)} == {row.encoder for row in rows}
+
+
+def test_with_patience_a_run_states_why_it_ended_and_is_read_again_as_it_is(tmp_path):
+    fit = {"steps": 6, "patience": 0.2}
+    document = a_document(
+        encoders={"profound": a_document()["encoders"]["profound"]},
+        tasks={"anatomy-segmentation": {"profound": fit}},
+        measurements=6,
+        real=None,
+    )
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document), only={**FIRST, "arm": ["scratch"]})
+    finish(sweep)
+    (row,) = read_tables(tmp_path / "study").runs
+    training = trained_run(SCRATCH, sweep.config, sweep.workspace)
+    # Two steps without a gain, and one in which the rate falls.
+    expected = ("plateau", training.plateau + 1) if training.plateau else ("budget", 6)
+    assert (row.ended, row.steps) == expected
+    assert (training.ended, training.step) == expected
+    assert row.is_improving == (row.ended == "budget")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from study_examples import CELLS, FAMILIES, a_study, tiny_study_config, tiny_study_spec, unvaried
@@ -12,6 +14,7 @@ from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.weights import encoder_weights
+from VFMTransferLib.tasks import Scores
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.cases import Split, StudySet
@@ -43,7 +46,7 @@ def seen_by(monkeypatch, folder, init=None) -> list[tuple[str, torch.Tensor, flo
         seen.append([samples.id, shown.inputs[0].clone(), None])
         return shown
 
-    def rate(schedule: Schedule, step: int) -> float:
+    def rate(schedule: Schedule, step: int, _plateau: int | None) -> float:
         seen[-1][2] = plain_rate(schedule, step)
         return seen[-1][2]
 
@@ -110,6 +113,15 @@ def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
     assert resumed.seconds > 0
     for name, tensor in whole.average.items():
         assert torch.equal(tensor, resumed.average[name]), name
+
+
+def test_with_patience_validation_ends_a_run(tmp_path, monkeypatch):
+    config = tiny_config(steps=20, measure_every=1, split=Split(("case-0", "case-1"), ("case-2",)))
+    config = replace(config, schedule=replace(config.schedule, patience=0.1))
+    told = iter([0.5, 0.4, 0.4, *[0.6] * 20])
+    monkeypatch.setattr(ValidationCases, "scores", lambda *_: Scores("anatomy-segmentation", (), {"dice": next(told)}))
+    run = finetune(config, tiny_dataset(), tmp_path)
+    assert (run.plateau, run.step, run.ended) == (3, 7, "plateau")
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.core.errors import CheckpointError
 from VFMTransferLib.training.distributed import DistributedContext
 from VFMTransferLib.training.loop import (
@@ -16,6 +17,7 @@ from VFMTransferLib.training.loop import (
     draw_samples,
     part_seed,
     read_checkpoint,
+    run_record,
 )
 
 
@@ -34,6 +36,84 @@ def test_the_rate_rises_then_falls_to_zero():
     assert schedule.rate(10) == 1.0
     assert schedule.rate(55) == pytest.approx(0.5)
     assert 0 < schedule.rate(99) < 0.001
+
+
+def test_with_patience_the_rate_stays_until_the_score_does_and_then_falls():
+    schedule = Schedule(100, learning_rate=1.0, warm_up=0.1, patience=0.2)
+    assert [schedule.rate(step) for step in (9, 50, 79, 80)] == [1.0] * 4  # the budget's last fifth
+    assert schedule.rate(90) == pytest.approx(0.5)
+    assert schedule.end(None) == 100
+    assert schedule.end(40) == 60
+    assert schedule.rate(39, 40) == schedule.rate(40, 40) == 1.0
+    assert schedule.rate(50, 40) == pytest.approx(0.5)
+    assert 0 < schedule.rate(59, 40) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.1, 0.1], None),  # the last fifth decides nothing
+        ([0.1, 0.5, 0.4, 0.4, 0.6], 40),
+        ([0.1, 0.5, 0.4, 0.6, 0.5, 0.6], 60),
+        ([float("nan"), 0.5, float("nan"), 0.2], 40),
+        ([float("nan")] * 8, None),
+    ],
+)
+def test_a_plateau_is_where_the_best_score_is_older_than_the_patience(scores, expected):
+    points = [(10 * (place + 1), score) for place, score in enumerate(scores)]
+    assert Schedule(100, patience=0.2).plateau(points) == expected
+    assert Schedule(100).plateau(points) is None
+
+
+@pytest.mark.parametrize("patience", [0.0, 1.5, -0.1])
+def test_patience_is_a_part(patience):
+    with pytest.raises(ValueError, match="Patience must be a part"):
+        Schedule(10, patience=patience)
+
+
+def converging(folder, scores, stop_at=None) -> Run:
+    """A training that is measured in every step."""
+    run = a_run(a_network(), Schedule(20, checkpoint_every=3, patience=0.2))
+    told = iter(scores)
+
+    def measure(_losses):
+        return {"score": next(told)}
+
+    def batches(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return [(torch.full((1, 3), float(step)),)]
+
+    run.train(folder / "c.pt", "me", batches, 0, measure=measure, measure_every=1, score=lambda entry: entry["score"])
+    return run
+
+
+def test_a_training_ends_when_its_score_has_not_improved_and_resumes_as_it_was(tmp_path):
+    scores = [0.1, 0.2, 0.3] + [0.3] * 20
+    whole = converging(tmp_path / "whole", scores)
+    assert (whole.plateau, whole.step, whole.ended) == (7, 11, "plateau")  # 4 steps without a gain, 4 to cool down
+    for stop_at, measured in ((8, 6), (10, 9), (2, 0)):
+        folder = tmp_path / f"stopped-{stop_at}"
+        with pytest.raises(KeyboardInterrupt):
+            converging(folder, scores, stop_at)
+        resumed = converging(folder, scores[measured:])
+        assert resumed.history == whole.history
+        assert torch.equal(resumed.average["0.weight"], whole.average["0.weight"])
+    again = converging(tmp_path / "whole", [])
+    assert (again.step, again.history) == (whole.step, whole.history)
+    assert read_checkpoint(tmp_path / "whole" / "c.pt")["finished"]
+
+
+def test_a_training_that_improves_to_the_end_takes_its_budget_and_is_marked(tmp_path):
+    run = converging(tmp_path, [0.01 * step for step in range(20)])
+    assert (run.step, run.plateau, run.ended) == (20, None, "budget")
+    assert run_record(run)["ended"] == "budget"
+    assert "ended" not in run_record(a_run(a_network(), Schedule(3)))
+
+
+def test_what_has_no_patience_keeps_its_checksum():
+    assert "patience" not in to_json(Schedule(3))
+    assert to_json(Schedule(3, patience=0.5))["patience"] == 0.5
 
 
 def test_only_matrices_decay():
