@@ -24,7 +24,8 @@ from fuzz_targets import TARGETS, Target
 
 from VFMTransferLib.core.errors import VFMTransferError
 
-SLOW_S = 2
+SLOW_S = 2  # of computing
+WAITING_S = 60
 SLOWEST_RUN_S = 120
 PREDICTED = {"nifti": "t2w.nii", "nifti-gz": "t2w.nii.gz", "nrrd": "t2w.nrrd", "metaimage": "t2w.mha"}
 _INTERESTING = (
@@ -125,18 +126,16 @@ def fuzz(
     target, chance, outcome = TARGETS[name], random.Random(f"{name} {seed}"), Outcome()
     seeds = target.seeds()
     begin = time.monotonic()
-    signal.signal(signal.SIGALRM, _hang)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, _hang)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as work:
         while (inputs is None or outcome.inputs < inputs) and (seconds is None or time.monotonic() - begin < seconds):
             content = mutated(seeds, target.words, chance)
             outcome.inputs += 1
-            signal.setitimer(signal.ITIMER_REAL, SLOW_S)
             try:
-                how = attempt(target, content, Path(work))
-            except _HangError:
+                how = timed(target, content, Path(work))
+            except _HangError:  # at the last moment
                 how = "!hang"
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             outcome.kinds[re.sub(r"(?<=^!sentence).*", "", how)] += 1
             if how.startswith("!"):
                 outcome.findings.append(how)
@@ -145,6 +144,17 @@ def fuzz(
                     (keep / f"{name}-{seed}-{outcome.inputs}").write_bytes(content)
     outcome.seconds = time.monotonic() - begin
     return outcome
+
+
+def timed(target: Target, content: bytes, folder: Path) -> str:
+    """As `attempt`, with limits on computing time, and on waiting."""
+    signal.setitimer(signal.ITIMER_PROF, SLOW_S)
+    signal.setitimer(signal.ITIMER_REAL, WAITING_S)
+    try:
+        return attempt(target, content, folder)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def fuzz_predict(seed: int, seconds: float, keep: Path) -> Outcome:
