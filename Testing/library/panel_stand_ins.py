@@ -71,7 +71,8 @@ class SomeParameters:
     def __init__(self) -> None:
         self.__dict__["events"] = vtk.vtkObject()
         nodes = dict.fromkeys(("t2w", "hbv", "adc", "gland", "reference", "roi", "readingTable"))
-        self.__dict__.update(nodes, task="anatomy-segmentation", bundleA="", bundleB="", runtime="auto", device="auto")
+        texts = {"bundleA": "", "bundleB": "", "psa": "", "runtime": "auto", "device": "auto"}
+        self.__dict__.update(nodes, task="anatomy-segmentation", **texts)
 
     def __setattr__(self, name: str, value) -> None:
         self.__dict__[name] = value

@@ -22,6 +22,7 @@ import slicer
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.core import errors
 from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputError, VFMTransferError
+from VFMTransferLib.core.measurements import checked_psa
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks import TASKS, find_task
 from VFMTransferLib.worker.client import WorkerClient
@@ -91,6 +92,7 @@ class CaseJob:
         gland: Where the prostate is: a segmentation or a label map.
         roi: A box around which the networks' window lies.
         region: As in `predict.predict`.
+        psa: Prostate-specific antigen in ng/ml.
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
@@ -104,6 +106,7 @@ class CaseJob:
     gland: slicer.vtkMRMLNode | None = None
     roi: slicer.vtkMRMLMarkupsROINode | None = None
     region: str = "whole"
+    psa: float | None = None
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
@@ -141,6 +144,7 @@ class CaseJob:
             runtime=self.runtime,
             device=self.device,
             region=self.region,
+            psa_ng_ml=self.psa,
             **masks,
         )
 
@@ -260,6 +264,7 @@ class TransferLogic:
         reference: slicer.vtkMRMLNode | None = None,
         roi: slicer.vtkMRMLMarkupsROINode | None = None,
         region: str = "whole",
+        psa: float | None = None,
     ) -> list[ArmInScene]:
         """Run networks on one case, one after the other; the first two are compared.
 
@@ -276,12 +281,14 @@ class TransferLogic:
             reference: The truth: a segmentation or a label map, or for tasks that give images a volume.
             roi: A box around which the networks' window lies.
             region: `gland` marks lesions in the prostate and around it only, in less time; or `whole`.
+            psa: Prostate-specific antigen in ng/ml, for its density.
 
         Returns:
             The result of each network, in the order of `bundles`; without waiting, a list that fills as they finish.
 
         Raises:
             MissingSequenceError: The task needs a volume that is not given.
+            PsaError: The PSA cannot be one.
             JobError: A run is not finished yet.
             VFMTransferError: It failed; the message gives the remedy. Arms that were done before are in the scene.
         """
@@ -290,9 +297,11 @@ class TransferLogic:
         self._requireReady(waitForCompletion)
         if missing := missingInputs(task, volumes):
             raise MissingSequenceError(missing)
+        if psa is not None:
+            checked_psa(psa)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region)
+        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa)
         self._forgetLast()
         self._job = self._last = job
         self.started.emit(scene)

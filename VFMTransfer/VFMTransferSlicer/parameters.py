@@ -21,6 +21,7 @@ class VFMTransferParameterNode:
         gland: Where the prostate is.
         reference: The truth: a segmentation, or for tasks that give images a volume.
         roi: A box around which the networks' window lies.
+        psa: Prostate-specific antigen in ng/ml, as it was typed.
         task: Its id, as in `tasks.TASKS`.
         bundleA, bundleB: Names of the networks; empty for none.
         runtime, device, region: As in `predict.predict`.
@@ -36,6 +37,7 @@ class VFMTransferParameterNode:
     # A label map is a scalar volume too, but the selector offers only the very classes that are named.
     reference: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
     roi: vtkMRMLMarkupsROINode
+    psa: str = ""
     task: str = "anatomy-segmentation"
     bundleA: str = ""
     bundleB: str = ""

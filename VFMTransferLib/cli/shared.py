@@ -294,7 +294,7 @@ def probability(text: str) -> float:
 
 def psa(text: str) -> float:
     """A PSA in ng/ml, as an option's type."""
-    from ..radiology.gland import read_psa
+    from ..core.measurements import read_psa
 
     try:
         return read_psa(text)

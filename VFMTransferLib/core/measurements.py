@@ -1,8 +1,54 @@
-"""Numbers that a radiologist reads beside the images: of the gland and of each image's quality. No voxels here."""
+"""Numbers that a radiologist reads beside the images: PSA, size of the gland, image quality. No voxels here."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from .errors import PsaError
+
+MAX_PSA_NG_ML = 10_000.0
+"""Above, a number is in another unit: a thousandth (pg/ml) of a common value is 4000 and more."""
+_PSA = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+))\s*(\S.*)?")
+_UNIT = "ng/ml"
+
+
+def read_psa(text: str) -> float:
+    """A PSA in ng/ml as a user writes it: `6.5` or `6.5 ng/ml`.
+
+    Raises:
+        PsaError: It is no number above 0, has a comma, or is in another unit.
+    """
+    match = _PSA.fullmatch(text.strip())
+    if match is None:
+        raise PsaError(f"The PSA must be a number in {_UNIT}, as 6.5, got '{text.strip():.20}'.")
+    number, unit = match.groups()
+    if "," in number:
+        raise PsaError(
+            f"The PSA must be written with a point, as {number.replace(',', '.')}, got '{number}': a comma can mean "
+            "thousands."
+        )
+    if unit is not None and unit.lower().replace(" ", "") != _UNIT:
+        raise PsaError(f"The PSA must be in {_UNIT} (1 µg/l is 1 {_UNIT}), got the unit '{unit:.20}'. Convert it.")
+    return checked_psa(float(number))
+
+
+def checked_psa(psa_ng_ml: float) -> float:
+    """The PSA, if it can be one.
+
+    Raises:
+        PsaError: It is not above 0, or so high that it must be in another unit.
+    """
+    if not psa_ng_ml > 0:
+        raise PsaError(
+            f"The PSA must be above 0 {_UNIT}, got {psa_ng_ml:g}. Below the limit of detection, enter that limit."
+        )
+    if psa_ng_ml > MAX_PSA_NG_ML:
+        raise PsaError(
+            f"The PSA must be in {_UNIT} and at most {MAX_PSA_NG_ML:.0f}, got {psa_ng_ml:g}. In pg/ml it is 1000 times "
+            "larger; convert it."
+        )
+    return psa_ng_ml
 
 
 @dataclass(frozen=True)

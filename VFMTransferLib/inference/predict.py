@@ -17,14 +17,14 @@ from ..bundles.catalog import as_bundle, default_pair
 from ..core import __version__
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
-from ..core.measurements import GlandMeasurements, QualityCriterion
+from ..core.measurements import GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, prepare
-from ..radiology.gland import checked_psa, measure_gland
+from ..radiology.gland import measure_gland
 from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
 from ..tasks import find_task, gland_task, task_of

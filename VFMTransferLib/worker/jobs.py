@@ -163,4 +163,5 @@ class Job:
 
 
 def _options(request: NetworkOptions, roi: Volume | None = None) -> PredictOptions:
-    return PredictOptions(roi=roi, **{field.name: getattr(request, field.name) for field in fields(NetworkOptions)})
+    own = {field.name: getattr(request, field.name) for field in fields(NetworkOptions)}
+    return PredictOptions(roi=roi, psa_ng_ml=getattr(request, "psa_ng_ml", None), **own)

@@ -89,6 +89,7 @@ class Run(NetworkOptions):
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
         reference: The truth for `compare`: a label map or an image. Unused without `compare`, which a `Log` reports.
         report: Also write the report of the comparison, into the folder that `Compared` names.
+        psa_ng_ml: Prostate-specific antigen, for its density; a message without one leaves the field out.
         runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
     """
 
@@ -103,6 +104,7 @@ class Run(NetworkOptions):
     compare: bool = False
     reference: ImageFile | None = None
     report: bool = False
+    psa_ng_ml: float | None = None
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "folder", "images", "bundles", "case") if not getattr(self, name)]
@@ -326,6 +328,7 @@ class Bye:
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
 PROTOCOL = 2
+_LATER = "psa_ng_ml"  # came to `Run` without a new protocol
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
 _TYPES: dict[type, str] = {ArmResult: "result", CaseDone: "case-done"}  # of the others it is the class's name
@@ -338,6 +341,8 @@ _NAMES = {kind: name for name, kind in {**REQUESTS, **REPLIES}.items()}
 def to_line(message: Request | Reply) -> str:
     """A message as one line of ASCII, with its line break."""
     document = {"protocol": PROTOCOL, "type": _NAMES[type(message)], **asdict(message)}
+    if document.get(_LATER, 0) is None:
+        del document[_LATER]  # so that a worker of before understands every message that does not need it
     return json.dumps(document, allow_nan=False) + "\n"
 
 

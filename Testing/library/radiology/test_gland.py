@@ -3,9 +3,10 @@ import pytest
 from ellipsoids import Ellipsoid, a_scan
 
 from VFMTransferLib.core.errors import ImageError, PsaError
+from VFMTransferLib.core.measurements import read_psa
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.radiology.gland import GlandFrame, measure_gland, read_psa
+from VFMTransferLib.radiology.gland import GlandFrame, measure_gland
 
 IN_PLANE_MM = 1.0  # a voxel on either side
 BETWEEN_SLICES_MM = 3.0  # half a slice on either side

@@ -10,7 +10,7 @@ from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, ma
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.signals import Signal
 
-LABELS = ("t2wGeometryLabel", "hbvGeometryLabel", "adcGeometryLabel", "studyNoteLabel")
+LABELS = ("t2wGeometryLabel", "hbvGeometryLabel", "adcGeometryLabel", "studyNoteLabel", "psaNoteLabel")
 BUTTONS = ("fillButton", "sampleButton", "phantomButton")
 
 
@@ -212,3 +212,16 @@ def test_the_end_of_the_scene_ends_the_phantom(panel, scene, ui, loop):
     scene.Clear(0)
     panel.update()
     assert ui.sampleButton.enabled
+
+
+def test_a_psa_that_cannot_be_one_has_its_sentence_and_goes_with_the_case(panel, section, ui, scene):
+    parameters = panel.parameters
+    add_volume(scene, an_oblique_t2w(), "t2w")
+    for text, words in (("6,5", "with a point, as 6.5"), ("-1", "above 0"), ("6.5", ""), ("", "")):
+        parameters.psa = text
+        section.update()
+        assert words in ui.psaNoteLabel.text
+        assert bool(ui.psaNoteLabel.text) == bool(words)
+    parameters.psa = "6.5"
+    section.onFill()
+    assert parameters.psa == ""

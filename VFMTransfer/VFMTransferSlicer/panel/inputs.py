@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from VFMTransferLib.bundles.catalog import find_bundle
-from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.errors import PsaError, VFMTransferError
+from VFMTransferLib.core.measurements import read_psa
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import TASKS
@@ -102,6 +103,7 @@ class InputsSection(VTKObservationMixin):
         if self._parameters is not None:
             self._fitReference()
             self._describe()
+            self._checkPsa()
 
     def onNodeAdded(self, caller=None, event=None) -> None:
         """Something came into the scene; when no more comes, it may be a case."""
@@ -174,6 +176,7 @@ class InputsSection(VTKObservationMixin):
         if volumes[Sequence.T2W] is not self._parameters.t2w:
             for name in _OPTIONAL:
                 setattr(self._parameters, name, None)
+            self._parameters.psa = ""
             self._setAside = None
         self._set(volumes)
 
@@ -216,6 +219,16 @@ class InputsSection(VTKObservationMixin):
             label = self._labels[sequence]
             label.text = "\n".join(_lines(described))
             label.visible = bool(label.text)
+
+    def _checkPsa(self) -> None:
+        """A sentence below the PSA where it cannot be one."""
+        label, text = self._ui.psaNoteLabel, ""
+        try:
+            if self._parameters.psa.strip():
+                read_psa(self._parameters.psa)
+        except PsaError as error:
+            text = f"{_WARNING} {error}"
+        label.text, label.visible = text, bool(text)
 
     def _watch(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
         """Observe when a volume is moved, which changes no choice."""

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.measurements import read_psa
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.messages import Log, Progress
 
@@ -245,6 +246,7 @@ class RunSection:
                 reference=chosen.reference,
                 roi=chosen.roi,
                 region=chosen.region,
+                psa=read_psa(chosen.psa) if chosen.psa.strip() else None,
             )
         except VFMTransferError as error:
             self._showMessage(str(error))

@@ -441,4 +441,8 @@ def _notes(run: RunInScene) -> tuple[str, ...]:
         notes.append(f"{AGREEMENT} {ONLY_REFERENCE}" if run.comparison["has_reference"] else AGREEMENT)
     if TASKS[run.task].output == "classification" and run.arms:
         notes.append(CALIBRATION)
+    unmet = [one for one in run.arms[0].numbers.get("quality", ()) if one["is_met"] is False] if run.arms else []
+    if unmet:
+        listed = "; ".join(f"{one['title']} {one['text']} ({one['threshold']})" for one in unmet)
+        notes.append(f"Image quality, not met: {listed}.")
     return (*notes, *(run.comparison["notes"] if run.comparison is not None else ()))
