@@ -22,10 +22,10 @@ LAYERS = {
 _TASKS = {
     "anatomy-segmentation": (0.82, (1.5, 6.0), 0.55, "mean-shape", 0.05),
     "lesion-segmentation": (0.21, (-6.0, 38.0), 0.0, "no-lesion", 0.15),
-    "classification": (0.71, (0.4, 9.0), 0.5, "class-prior", 0.0),
+    "classification": (0.71, (0.4, 9.0), 0.5, "adc-hbv-rule", 0.0),
     "super-resolution": (31.2, (2.4, -0.3), 30.1, "zero-filled", 1.5),
     "distortion-correction": (26.4, (4.2, 0.8), 24.0, "uncorrected", 2.0),
-    "adc-translation": (228.0, (12.0, -1.5), 310.0, "mean-adc", 30.0),
+    "adc-translation": (228.0, (12.0, -1.5), 310.0, "zone-adc", 30.0),
 }
 _MORE = {
     "segmentation": {"hd95_mm": 4.0},

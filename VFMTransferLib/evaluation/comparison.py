@@ -194,7 +194,7 @@ def _compare_output(
     for between, candidate in shown.items():
         measures += image_measures(output, between, candidate, placed.volume, inside, span)
     if (left_out := 1 - measured.sum() / placed.covered.sum()) > 0:
-        notes += (f"{left_out:.0%} of the reference shows nothing that could be measured and is left out against it.",)
+        notes += (f"{left_out:.0%} of the reference {task.unmeasured} and is left out against it.",)
     return measures, placed.volume, notes + placed.notes
 
 

@@ -39,6 +39,7 @@ class ImageTask(Task):
     example_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim")
     outputs: ClassVar[tuple[str, ...]]
     decoded_note: ClassVar[str] = "The network adds to the image that it saw."
+    unmeasured: ClassVar[str] = "shows nothing that could be measured"  # of what `measured_region` leaves out
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
         return self.from_scan(files.case, seed=files.seed, gland=files.gland)

@@ -27,7 +27,7 @@ UNKNOWN = -1.0
 """Value of a target's map where the truth is unknown."""
 AUXILIARY_WEIGHT = 0.4
 SSIM_WEIGHT = 0.2
-_TYPICAL_DETAIL = 0.1  # standard deviations of the image
+TYPICAL_DETAIL = 0.1  # standard deviations of the image
 _WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
 
 
@@ -146,7 +146,7 @@ class ResidualTraining(TaskTraining[ImageTask]):
 
         Most places have none to add: an absolute error is content with nothing for longer than a short training lasts.
         """
-        return ((output.float() - batch.target[:, :1]) / _TYPICAL_DETAIL).square().mean()
+        return ((output.float() - batch.target[:, :1]) / TYPICAL_DETAIL).square().mean()
 
     def patch_maps(self, labeled: LabeledCase, prepared: Prepared, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
         """The square of what is missing, whose mean's root is estimated."""

@@ -186,7 +186,7 @@ def test_a_study_without_any_pair_still_has_a_page(tmp_path):
 def test_baselines_have_the_words_of_the_field(page):
     text = words(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))
     assert "DynUNet, task-specific baseline" in text
-    assert "Class prior, naive baseline" in text
+    assert "ADC hbv rule, naive baseline" in text
     assert not re.search(r"\b(cells?|specialised|trivial)\b", text, re.IGNORECASE)
 
 

@@ -63,7 +63,7 @@ def test_the_tables_hold_every_run(done):
     rows = {(run.encoder, run.task, run.arm) for run in tables.runs}
     assert rows == {
         ("mean-shape", "anatomy-segmentation", "trivial"),
-        ("class-prior", "classification", "trivial"),
+        ("adc-hbv-rule", "classification", "trivial"),
         ("uncorrected", "distortion-correction", "trivial"),
         ("registration", "distortion-correction", "specialised"),
         ("resnet", "classification", "specialised"),

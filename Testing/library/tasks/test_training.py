@@ -51,9 +51,12 @@ def test_places_count_by_their_weight():
 
 
 def test_detail_costs_its_squared_error():
-    batch = Batch((), torch.full((2, 2, 3, 4), 0.1), (0, 0))
+    counts = torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(2, 1, 3, 4)
+    target = torch.cat([torch.full((2, 2, 3, 4), 0.1), counts], dim=1)
+    found = torch.full((2, 1, 3, 4), 0.3)
+    found[..., 3] = 9.0  # a margin without truth
     training = TASKS["super-resolution"].training()
-    assert float(training.loss(torch.full((2, 1, 3, 4), 0.3), batch, None, ())) == pytest.approx(4.0)
+    assert float(training.loss(found, Batch((), target, (0, 0)), None, ())) == pytest.approx(4.0)
 
 
 def test_a_volume_and_its_slices_cost_the_same():

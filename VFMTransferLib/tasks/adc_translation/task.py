@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,10 @@ from ...core.case import Case
 from ...core.errors import DatasetError
 from ...core.placement import to_reference
 from ...core.result import Result
+from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import Volume
-from ..base import LabeledCase, Method, NetworkOutput
+from ..base import CaseFiles, LabeledCase, Method, NetworkOutput, read_label_map
 from ..image_to_image import ImageTask
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .training import AdcTraining
 
 ADC_SYNTHETIC = "adc-synthetic"
+_ZONES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}  # their values in label maps
 ADC_PER_OUTPUT = 1000.0  # networks give ADC in 1e-3 mm²/s, so that tissue is near 1; volumes hold 1e-6 mm²/s
 
 
@@ -37,7 +40,7 @@ class AdcTranslation(ImageTask):
     initial_output = 1.2
     metric = "mae"
     higher_is_better = False
-    baseline = "mean-adc"
+    baseline = "zone-adc"
     card_measures = ("mae", "ssim", "mae gland")
     example_measures = ("mae", "ssim")
     measured_by = MRSequence.ADC
@@ -45,10 +48,15 @@ class AdcTranslation(ImageTask):
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
         if phantom.diffusion is None:
             raise DatasetError(f"A phantom for {self.title} must be made with hbv and adc.")
-        return self.labeled(phantom.case, gland=phantom.gland, images={ADC_SYNTHETIC: phantom.diffusion.adc_true})
+        truth = {ADC_SYNTHETIC: phantom.diffusion.adc_true}
+        return self.labeled(phantom.case, gland=phantom.gland, masks=_zones(phantom.zones), images=truth)
 
     def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
         return self.labeled(case, gland=gland, is_phantom=False, images={ADC_SYNTHETIC: case[MRSequence.ADC]})
+
+    def read_labeled(self, files: CaseFiles) -> LabeledCase:
+        zones = read_label_map(files.folder, files.names.zones)
+        return replace(super().read_labeled(files), masks={} if zones is None else _zones(zones))
 
     def measured_region(self, truth: Volume) -> np.ndarray:
         """Where diffusion shows tissue: elsewhere nothing was measured."""
@@ -63,20 +71,28 @@ class AdcTranslation(ImageTask):
         return Result(output.case.id, self.id, provenance, images={ADC_SYNTHETIC: adc})
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
-        """The mean ADC of the training cases, inside and outside of the gland, whose true mask it is given."""
-        self.require_training(training)
-        inside, outside = (np.concatenate(parts) for parts in zip(*map(_adc_of_tissue, training), strict=True))
-        if not len(inside) or not len(outside):
-            raise DatasetError(
-                "The mean ADC needs training cases whose ADC shows tissue inside and outside of the gland."
-            )
-        means = np.array([outside.mean(), inside.mean()], np.float32)
+        """The mean of the case's own true ADC in each of its zones, and outside of the gland.
+
+        It is given zones and ADC of the case itself, of the gland alone where there are no zones: what a network adds
+        to it is the pattern within a zone. Ours.
+        """
 
         def baseline(labeled: LabeledCase) -> Result:
-            grid = labeled.case[MRSequence.T2W].geometry
-            gland = _gland(labeled).resample_to(grid, "nearest").array > 0
-            adc = Volume(means[gland.astype(int)], grid, ADC_SYNTHETIC)
-            return self.baseline_result(labeled, images={ADC_SYNTHETIC: adc})
+            grid, truth = labeled.case[MRSequence.T2W].geometry, labeled.images[ADC_SYNTHETIC]
+            regions = [_gland(labeled), *(mask for label, mask in labeled.masks.items() if label in _ZONES)]
+            tissue = truth.array > 0
+            inside = [mask.resample_to(truth.geometry, "nearest").array > 0 for mask in regions]
+            values = [truth.array[~inside[0] & tissue], *(truth.array[mask & tissue] for mask in inside)]
+            if not len(values[0]) or not len(values[1]):
+                raise DatasetError(
+                    f"The mean ADC of case '{labeled.case.id}' needs an ADC that shows tissue inside and outside of "
+                    "the gland."
+                )
+            adc = np.full(grid.shape, values[0].mean(), np.float32)
+            for mask, own in zip(regions, values[1:], strict=True):  # the gland, and its zones over it
+                if len(own):
+                    adc[mask.resample_to(grid, "nearest").array > 0] = own.mean()
+            return self.baseline_result(labeled, images={ADC_SYNTHETIC: Volume(adc, grid, ADC_SYNTHETIC)})
 
         return baseline
 
@@ -86,12 +102,9 @@ class AdcTranslation(ImageTask):
         return AdcTraining(self)
 
 
-def _adc_of_tissue(labeled: LabeledCase) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the true ADC inside and outside of the gland, where it shows tissue."""
-    adc = labeled.images[ADC_SYNTHETIC]
-    gland = _gland(labeled).resample_to(adc.geometry, "nearest").array > 0
-    tissue = adc.array > 0
-    return adc.array[gland & tissue], adc.array[~gland & tissue]
+def _zones(zones: Volume) -> dict[Label, Volume]:
+    """A mask for each zone of a label map."""
+    return {label: zones.with_array((zones.array == number).astype(np.uint8)) for label, number in _ZONES.items()}
 
 
 def _gland(labeled: LabeledCase) -> Volume:

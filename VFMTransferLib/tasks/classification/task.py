@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage, optimize
 
+from ...core.errors import DatasetError
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
@@ -33,6 +35,8 @@ CSPCA_PIRADS = 4
 SIGNIFICANT = ("PI-RADS 4", "PI-RADS 5")
 CSPCA_NOTE = f"csPCa is this project's own reading of the classes: the probability of PI-RADS {CSPCA_PIRADS} or more."
 _PREFIX = "PI-RADS "
+# Of the naive baseline: how far places are smoothed, the rim left out, and the percentage that is extreme. Ours.
+_SMOOTH_MM, _RIM_MM, _EXTREME = 2.0, 2.0, 1.0
 
 
 class Classification(Task):
@@ -48,7 +52,7 @@ class Classification(Task):
     labels = PIRADS_LABELS
     activation = "softmax"
     metric = "auroc"
-    baseline = "class-prior"
+    baseline = "adc-hbv-rule"
     card_measures = ("brier", "log_loss")
     example_measures = ("log_loss", "brier")
     uses_gland_slices = True
@@ -132,17 +136,85 @@ class Classification(Task):
         return fit_calibration(np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)), np.array(possible))
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
-        """How often each class is among the training cases."""
+        """A rule of two numbers: how dark the darkest ADC of the gland is, and how bright its brightest high-b signal.
+
+        Both against the gland's median, as one number (`conspicuity`). Training cases give the probability of csPCa by
+        logistic regression, and how often each class is among significant and other cases. A case without a mask of
+        the prostate gets the classes' frequency. Ours.
+        """
         self.require_training(training)
         categories = [labeled.category for labeled in training]
         prior = {name: categories.count(name) / len(categories) for name in PIRADS_LABELS}
+        known = [
+            (conspicuity(labeled), labeled.category in SIGNIFICANT) for labeled in training if labeled.gland is not None
+        ]
+        rule = _fit_rule([x for x, _ in known], [y for _, y in known])
 
-        return lambda labeled: self.baseline_result(labeled, class_probabilities=dict(prior))
+        def baseline(labeled: LabeledCase) -> Result:
+            classes = prior
+            if rule is not None and labeled.gland is not None:
+                p = rule(conspicuity(labeled))
+                total = significant(prior)
+                classes = {
+                    name: share * (p / total if name in SIGNIFICANT else (1 - p) / (1 - total))
+                    for name, share in prior.items()
+                }
+            return self.baseline_result(labeled, class_probabilities=dict(classes))
+
+        return baseline
 
     def training(self) -> ClassificationTraining:
         from .training import ClassificationTraining
 
         return ClassificationTraining(self)
+
+
+def conspicuity(labeled: LabeledCase) -> float:
+    """How much the worst place of the gland stands out: ln(hbv / median) at its brightest − ln(ADC / median) at its
+    darkest, both smoothed over `_SMOOTH_MM`, within the gland but for its rim; 0 where nothing is seen.
+
+    DatasetError where the case has no mask of the prostate.
+    """
+    if labeled.gland is None:
+        raise DatasetError(f"Case '{labeled.case.id}' must have a mask of the prostate, but has none. Draw one.")
+    total = 0.0
+    for sequence, percentile, sign in (
+        (MRSequence.HBV, 100 - _EXTREME, 1),
+        (MRSequence.ADC, _EXTREME, -1),
+    ):
+        volume = labeled.case[sequence]
+        spacing_mm = volume.geometry.spacing_mm[::-1]
+        gland = labeled.gland.resample_to(volume.geometry, "nearest").array > 0
+        core = ndimage.distance_transform_edt(gland, sampling=spacing_mm) > _RIM_MM
+        seen = (core if core.any() else gland) & (volume.array > 0)
+        if not seen.any():
+            continue
+        # Smoothed over what is seen alone, so that nothing beside the gland enters.
+        widths = [_SMOOTH_MM / step for step in spacing_mm]
+        weight = ndimage.gaussian_filter(seen.astype(np.float32), widths)
+        smooth = (
+            ndimage.gaussian_filter(np.where(seen, volume.array, 0).astype(np.float32), widths)[seen] / weight[seen]
+        )
+        total += sign * math.log(float(np.percentile(smooth, percentile)) / float(np.median(smooth)))
+    return total
+
+
+def _fit_rule(values: Sequence[float], happened: Sequence[bool]) -> Callable[[float], float] | None:
+    """Probability by logistic regression, rising with the value; None unless both cases that are significant and
+    others were seen.
+    """
+    if len(set(happened)) < 2:
+        return None
+    x, y = np.asarray(values, float), np.asarray(happened, float)
+    center, width = float(x.mean()), float(x.std()) or 1.0
+    scaled = (x - center) / width
+
+    def cost(parameters: np.ndarray) -> float:
+        logits = parameters[0] + parameters[1] * scaled
+        return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * parameters[1] ** 2)
+
+    found = optimize.minimize(cost, np.zeros(2), bounds=[(None, None), (0.0, None)]).x
+    return lambda value: float(1 / (1 + math.exp(-(found[0] + found[1] * (value - center) / width))))
 
 
 def significant(probabilities: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +18,24 @@ from ..image_to_image import ImageTask
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
+    from .training import SuperResolutionTraining
 
 SUPER_RESOLVED = "t2w-super-resolved"
 _HALF = 0.5
+# Fine voxels at each edge that do not count. A spectrum that is cut without padding makes one edge ring into the other:
+# on real exams the error is raised within 8 voxels of the edge.
+MARGIN_VOXELS = 10
+_PADDED_VOXELS = 32  # beyond each edge before the spectrum is cut; a scanner measures more than it shows
+# Of the coarse acquisition, as scanners do it: lines measured of all along the phase axis, and the filter of the edge
+# of k-space, which falls as half a cosine.
+_PARTIAL_FOURIER = (1.0, 1.0, 7 / 8, 6 / 8)
+_FILTERED, _FILTER_START, _FILTER_END = 0.5, 0.6, (0.3, 0.9)
 
 
 class SuperResolution(ImageTask):
-    """Truth: the T2w itself; the network sees it with half its matrix, by truncated k-space."""
+    """Truth: the T2w itself, but for its margin; the network sees it with half its matrix, as a scanner would have
+    acquired it.
+    """
 
     id = "super-resolution"
     title = "Super-resolution"
@@ -34,6 +45,7 @@ class SuperResolution(ImageTask):
     outputs = (SUPER_RESOLVED,)
     baseline = "zero-filled"
     decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
+    unmeasured = "is its margin, where k-space that was cut wraps round,"
     works_within_slices = True
     grid_words = "doubled in plane"
 
@@ -53,15 +65,25 @@ class SuperResolution(ImageTask):
         if phantom.t2w_full_resolution is None:
             raise DatasetError("A phantom for super-resolution must be made with full_resolution=True.")
         # The pair is made as a scan's is, so that both are one task.
-        return self._halved(self.labeled(phantom.case, gland=phantom.gland), phantom.t2w_full_resolution)
+        labeled = self.labeled(phantom.case, gland=phantom.gland)
+        return self._halved(labeled, phantom.t2w_full_resolution, phantom.seed)
 
     def from_scan(self, case: Case, *, seed: int = 0, gland: Volume | None = None) -> LabeledCase:
-        return self._halved(self.labeled(case, gland=gland, is_phantom=False), case[MRSequence.T2W])
+        return self._halved(self.labeled(case, gland=gland, is_phantom=False), case[MRSequence.T2W], seed)
 
-    def _halved(self, labeled: LabeledCase, t2w: Volume) -> LabeledCase:
-        coarse, fine = halved_in_plane(t2w)
+    def _halved(self, labeled: LabeledCase, t2w: Volume, seed: int) -> LabeledCase:
+        coarse, fine = halved_in_plane(t2w, draw_acquisition(np.random.default_rng(seed)))
         seen = replace(labeled.case, volumes={MRSequence.T2W: coarse})
         return replace(labeled, case=seen, images={SUPER_RESOLVED: fine})
+
+    def measured_region(self, truth: Volume) -> np.ndarray:
+        """All but the margin in plane, of at most a quarter of the matrix each."""
+        region = np.ones(truth.array.shape, bool)
+        for axis in {0, 1, 2} - {2 - slice_axis(truth.geometry)}:
+            margin = min(MARGIN_VOXELS, region.shape[axis] // 4)
+            lines = np.moveaxis(region, axis, 0)
+            lines[:margin] = lines[len(lines) - margin :] = False
+        return region
 
     def cut_image(self, image: Volume, seen: Geometry, center_mm: np.ndarray, width_mm: float) -> Volume:
         """Two fine voxels for each coarse one in plane, whatever the rounding of the square."""
@@ -76,6 +98,11 @@ class SuperResolution(ImageTask):
 
     def start_image(self, case: Case) -> Volume:
         return zero_filled(case[MRSequence.T2W])
+
+    def training(self) -> SuperResolutionTraining:
+        from .training import SuperResolutionTraining
+
+        return SuperResolutionTraining(self)
 
 
 def _in_plane_factors(geometry: Geometry) -> IntTriple:
@@ -108,17 +135,57 @@ def zero_filled(volume: Volume) -> Volume:
     return Volume(np.ascontiguousarray(array, np.float32), grid, volume.name)
 
 
-def halved_in_plane(t2w: Volume) -> tuple[Volume, Volume]:
+@dataclass(frozen=True)
+class Acquisition:
+    """How the middle of k-space is acquired: all of it without a filter by default.
+
+    Attributes:
+        partial_fourier: Share of the lines that is measured along the phase axis; the others are filled with zeros.
+        phase_axis: Array axis of a slice, 0 rows or 1 columns.
+        edge: What the filter leaves of the highest frequency along each axis.
+    """
+
+    partial_fourier: float = 1.0
+    phase_axis: int = 0
+    edge: float = 1.0
+
+    def applied(self, slices: np.ndarray) -> np.ndarray:
+        """The magnitude of slices (D, H, W), complex, acquired so; without negative values."""
+        if self.partial_fourier == 1 and self.edge == 1:
+            return np.maximum(slices.real, 0)
+        spectrum = np.fft.fft2(slices)
+        for axis in (0, 1):
+            frequency = np.fft.fftfreq(slices.shape[1 + axis]) * 2  # of the highest
+            share = np.clip((np.abs(frequency) - _FILTER_START) / (1 - _FILTER_START), 0, 1)
+            weight = self.edge + (1 - self.edge) * (1 + np.cos(np.pi * share)) / 2
+            if axis == self.phase_axis:
+                weight = weight * (frequency >= 1 - 2 * self.partial_fourier)
+            spectrum *= np.expand_dims(weight, 1 - axis)
+        return np.abs(np.fft.ifft2(spectrum))
+
+
+def draw_acquisition(rng: np.random.Generator) -> Acquisition:
+    """One at random, as scanners are set."""
+    partial, axis = float(rng.choice(_PARTIAL_FOURIER)), int(rng.integers(2))
+    return Acquisition(partial, axis, float(rng.uniform(*_FILTER_END)) if rng.random() < _FILTERED else 1.0)
+
+
+def halved_in_plane(t2w: Volume, acquisition: Acquisition = Acquisition()) -> tuple[Volume, Volume]:
     """The T2w with half its matrix by truncated k-space, and the T2w that it should become again.
 
     Axes are nearest to L, P, S. Both cover the same field of view, without an odd row or column: `doubled_in_plane` of
-    the coarse grid is the fine grid.
+    the coarse grid is the fine grid. The T2w is mirrored beyond its edges before its spectrum is cut, so that no edge
+    rings into the opposite one.
     """
     turned = t2w.to_nearest_lps()
     nx, ny, nz = (n - n % 2 if axis < 2 else n for axis, n in enumerate(turned.geometry.size))
     grid = turned.geometry.crop((0, 0, 0), (nx, ny, nz))
     fine = Volume(np.ascontiguousarray(turned.array[:, :ny, :nx], np.float32), grid, "t2w")
-    coarse = np.maximum(truncate_k_space(fine.array, _HALF, crop=True).real, 0).astype(np.float32)
+    pads = [min(_PADDED_VOXELS, n // 2 * 2) for n in (ny, nx)]
+    padded = np.pad(fine.array, ((0, 0), *((pad, pad) for pad in pads)), "symmetric")
+    whole = acquisition.applied(truncate_k_space(padded, _HALF, crop=True))
+    top, left = (pad // 2 for pad in pads)
+    coarse = np.ascontiguousarray(whole[:, top : top + ny // 2, left : left + nx // 2], np.float32)
     sx, sy, sz = grid.spacing_mm
     origin = tuple(grid.to_world((0.5, 0.5, 0.0)).tolist())
     halved = Geometry((nx // 2, ny // 2, nz), (2 * sx, 2 * sy, sz), origin, grid.direction)

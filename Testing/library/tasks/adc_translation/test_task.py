@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from prediction_cases import SOURCE, decode
 from task_cases import a_scan, prepared_for
 
-from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.phantom import make_phantom, write_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
+from VFMTransferLib.training.cases import read_labeled
 
 
 def test_synthetic_adc_is_in_square_micrometers_per_second_on_the_t2w_grid(a_case):
@@ -29,3 +33,21 @@ def test_translation_takes_the_measured_adc_for_the_truth():
     study = TASKS["adc-translation"].from_scan(scan)
     assert study.case.sequences == (Sequence.T2W,)
     assert study.images == {ADC_SYNTHETIC: scan[Sequence.ADC]}
+
+
+def test_the_naive_baseline_is_the_mean_adc_of_the_cases_own_zones(phantom):
+    task = TASKS["adc-translation"]
+    study = task.from_phantom(phantom)
+    image = task.naive_baseline([])(study).images[ADC_SYNTHETIC].array
+    adc = phantom.diffusion.adc_true
+    for number in (1, 2):
+        there = (phantom.zones.resample_to(adc.geometry, "nearest").array == number) & (adc.array > 0)
+        assert np.unique(image[phantom.zones.array == number]) == pytest.approx(adc.array[there].mean())
+    whole = task.naive_baseline([])(replace(study, masks={})).images[ADC_SYNTHETIC].array
+    assert len(np.unique(whole)) == 2  # without zones: the gland, and what lies outside
+
+
+def test_zones_on_disk_are_read_for_the_baseline(tmp_path):
+    write_phantom(make_phantom(3, t2w_spacing_mm=(3.0, 3.0, 4.0)), tmp_path / "case")
+    study = read_labeled(tmp_path / "case", "adc-translation")
+    assert set(study.masks) == {Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE}
