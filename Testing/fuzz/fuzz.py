@@ -26,6 +26,7 @@ from VFMTransferLib.core.errors import VFMTransferError
 
 SLOW_S = 2  # of computing
 WAITING_S = 60
+MAX_KEPT = 20  # findings of a target
 SLOWEST_RUN_S = 120
 PREDICTED = {"nifti": "t2w.nii", "nifti-gz": "t2w.nii.gz", "nrrd": "t2w.nrrd", "metaimage": "t2w.mha"}
 _INTERESTING = (
@@ -129,6 +130,8 @@ def fuzz(
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, _hang)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as work:
+        for content in seeds:  # which loads what the reader imports when it is first called
+            attempt(target, content, Path(work))
         while (inputs is None or outcome.inputs < inputs) and (seconds is None or time.monotonic() - begin < seconds):
             content = mutated(seeds, target.words, chance)
             outcome.inputs += 1
@@ -139,7 +142,7 @@ def fuzz(
             outcome.kinds[re.sub(r"(?<=^!sentence).*", "", how)] += 1
             if how.startswith("!"):
                 outcome.findings.append(how)
-                if keep is not None:
+                if keep is not None and len(outcome.findings) <= MAX_KEPT:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{name}-{seed}-{outcome.inputs}").write_bytes(content)
     outcome.seconds = time.monotonic() - begin
