@@ -307,7 +307,9 @@ class CasePredictor:
             )
             result = replace(result, lesions=lesions)
         if self._quality is None:
-            self._quality = measure_quality(self.case, gland if gland is not None and gland.array.any() else None)
+            where = gland if gland is not None and gland.array.any() else None
+            key = ("quality", self._images, self._masks, source if where is not None else "")
+            self._quality = self._findings.recall(key, lambda: measure_quality(self.case, where))
         return replace(result, quality=self._quality)
 
     def _measure(self, gland: Volume, source: str) -> GlandMeasurements:

@@ -18,7 +18,7 @@ from ..core.measurements import Acquisition, QualityCriterion
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 
-PIRADS = "PI-RADS v2.1, minimum technical requirements"
+PIRADS = "PI-RADS v2.1"
 ACR = "ACR phantom test of MRI, percent signal ghosting"
 ROSE = "Rose criterion"
 OURS = "this project"

@@ -27,6 +27,7 @@ from ..evaluation.measures import (
     subject_title,
     unit_title,
 )
+from ..evaluation.outputs import GLAND
 from .figure import figure_png
 from .pages import json_for_script, render
 from .radiology import SHOWN_LESIONS, gland_table, lesion_places, lesion_rows, quality_rows, sector_map, sector_schemes
@@ -166,11 +167,16 @@ def _leading(structures: list[str]) -> str:
 
 def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
     output = comparison.measures[0].subject
+    in_gland = f"{output}, {GLAND}"
+    output = in_gland if any(m.subject == in_gland for m in comparison.measures) else output
     kinds = ("mae", "psnr_db", "ssim")
-    found = [(_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} of A with B") for kind in kinds]
+    where = " in the gland" if output == in_gland else ""
+    found = [
+        (_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} of A with B{where}") for kind in kinds
+    ]
     if comparison.has_reference:
         ssims = " / ".join(_shown(comparison, "ssim", output, arm) for arm in _ARMS)
-        found.append((ssims, "SSIM with the reference, A / B"))
+        found.append((ssims, f"SSIM with the reference{where}, A / B"))
     return found
 
 
@@ -262,6 +268,7 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     found = {(m.kind, m.subject, m.between): m for m in comparison.measures}
     kinds = {kind for _, kind, _ in columns}
     subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
+    subjects.sort(key=lambda subject: not subject.endswith(f", {GLAND}"))  # what matters first
     groups = [group for group, _, _ in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
     units = []  # that all values of a column share, or nothing

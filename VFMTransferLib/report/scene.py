@@ -21,7 +21,7 @@ from ..core.terms import LABEL_TERMS, Label, Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from ..evaluation.comparison import Comparison
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
-from ..tasks.image_to_image import sequence_of, unit_of
+from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
 
 # Colors that mean something in views, tables and figures: arms apart from labels, safe for the color-blind.
 Color = tuple[int, int, int]
@@ -171,7 +171,7 @@ class Scene:
     """A comparison on the grid that is shown.
 
     Attributes:
-        images: Layer name → image (D, H, W): sequences, and `a:`, `b:`, `reference:` outputs.
+        images: Layer name → image (D, H, W): sequences, and `a:`, `b:`, `reference:`, `naive:` outputs.
         labels: Layer name → label map (D, H, W), uint8: `a`, `b`, `reference` in `label_names`,
             and `diff-ab`, `diff-ar`, `diff-br` as `AGREE`, `FIRST_ONLY`, `SECOND_ONLY`, `OTHER`.
         label_names: Label that value i + 1 stands for.
@@ -231,7 +231,14 @@ def scene_document(scene: Scene) -> dict[str, Any]:
         ],
         "probability": label_title(probability_label(scene.comparison) or ""),
         "outputs": [_output(scene, name) for name in scene.comparison.a.images],
-        "colors": {"a": ARM_A, "b": ARM_B, "reference": REFERENCE, "other": OTHER_LABEL, "neutral": NEUTRAL},
+        "colors": {
+            "a": ARM_A,
+            "b": ARM_B,
+            "reference": REFERENCE,
+            "naive": NEUTRAL,
+            "other": OTHER_LABEL,
+            "neutral": NEUTRAL,
+        },
         "panels": panels(scene),
         "disagreements": [
             {"index": d.index, "at": scene.display.index_of(d.center_mm)} for d in scene.comparison.disagreements
@@ -248,6 +255,8 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
         for who, result in (("a", scene.comparison.a), ("b", scene.comparison.b)):
             image = str(first) if scene.kind == "segmentation" else who
             rows.append((who, who, image, who.upper(), arm_title(result)))
+        if any(name.startswith("naive:") for name in scene.images):
+            rows.append(("naive", "sequence", "naive", "Naive", scene.comparison.task.baseline.replace("-", " ")))
         rows.append(("compare", "compare", str(first), "Difference", ""))
     rows += [(str(sequence), "sequence", str(sequence), SEQUENCE_TITLES[sequence], "") for sequence in others]
     if scene.kind == "image" and scene.comparison.reference:
@@ -285,8 +294,14 @@ def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
         for output in comparison.a.images:
             yield f"a:{output}", comparison.a.images[output]
             yield f"b:{output}", comparison.b.images[output]
-            if output in comparison.reference:
-                yield f"reference:{output}", comparison.reference[output]
+            reference = comparison.reference.get(output)
+            if reference is not None:
+                yield f"reference:{output}", reference
+            assert isinstance(comparison.task, ImageTask)
+            grid = comparison.a.images[output].geometry
+            naive = comparison.task.naive_image(comparison.case, output, grid, reference)
+            if naive is not None:
+                yield f"naive:{output}", naive
 
 
 def _label_layers(comparison: Comparison, display: Display, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -350,6 +365,7 @@ def _image_layer(name: str, array: np.ndarray) -> dict[str, Any]:
 
 def _output(scene: Scene, name: str) -> dict[str, Any]:
     pairs = {"ab": ("a", "b"), "ar": ("a", "reference"), "br": ("b", "reference")}
+    pairs |= {"an": ("a", "naive"), "bn": ("b", "naive")}
     limits = {}
     for key, (first, second) in pairs.items():
         if f"{second}:{name}" in scene.images:

@@ -48,6 +48,19 @@ class ImageTask(Task):
         """An image of the case on the grid of an output, interpolated without a network."""
         return image.resample_to(grid, "bspline")
 
+    def naive_image(self, case: Case, output: str, grid: Geometry, reference: Volume | None) -> Volume | None:
+        """What stands beside an output as the naive result: the case's own image, interpolated, where it has one.
+
+        Args:
+            output: One of `outputs`.
+            grid: Of the output.
+            reference: Of the output, on its grid, where it is known.
+        """
+        sequence = sequence_of(output)
+        if sequence not in self.sequences or sequence not in case:
+            return None
+        return self.plain_image(case[sequence].to_nearest_lps(), grid)
+
     def start_image(self, case: Case) -> Volume:
         """The image of a case that a network adds to."""
         return case[self.reference]

@@ -3,19 +3,24 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from browsers import Listener, needs_chromium
-from comparison_cases import a_case, anatomy_pair, lesion_pair
+from comparison_cases import T2W_GRID, a_case, anatomy_pair, image_pair, lesion_pair, translation_pair
 from ellipsoids import Ellipsoid, a_scan
 
 from VFMTransferLib.core.measurements import GlandMeasurements
 from VFMTransferLib.core.result import Result
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import Comparison, compare
 from VFMTransferLib.radiology.gland import GlandFrame
 from VFMTransferLib.radiology.lesions import measure_lesions
+from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.radiology.sectors import SECTORS, map_sectors
 from VFMTransferLib.report import write_report
-from VFMTransferLib.report.radiology import gland_table, lesion_rows, sector_map
+from VFMTransferLib.report.case_report import facts, measure_tables
+from VFMTransferLib.report.radiology import gland_table, lesion_rows, quality_rows, sector_map
+from VFMTransferLib.report.scene import build_scene, panels, scene_document
 
 CASE = a_case(gland=True)
 GLAND = GlandMeasurements(14.0, 14.4, 15.0, 1.6, 2.5, "as given")
@@ -111,5 +116,75 @@ def test_a_click_on_the_map_or_the_list_goes_to_the_lesion(chromium, tmp_path):
     page.locator("g[data-lesion=b1]").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("tr[data-lesion-row=b1][aria-current]")
+    assert heard.messages == []
+    page.close()
+
+
+def with_quality(comparison: Comparison) -> Comparison:
+    criteria = measure_quality(CASE)
+    return replace(comparison, a=replace(comparison.a, quality=criteria))
+
+
+def test_each_criterion_of_quality_is_on_the_page_with_threshold_and_source(tmp_path):
+    comparison = with_quality(a_comparison())
+    rows = quality_rows(comparison)
+    assert {row["title"] for row in rows} >= {"T2w, field of view", "Diffusion, highest b value"}
+    assert all(row["threshold"] and row["source"] and row["sentence"] for row in rows)
+    page = write_report(comparison, tmp_path).read_text(encoding="utf-8")
+    unmet = sum(row["css"] == "unmet" for row in rows)
+    assert f"there is no score. Not met: {unmet} of {len(rows)}." in page
+
+
+def test_image_tasks_show_the_naive_result_and_the_difference_to_it():
+    a, b = image_pair("super-resolution", "t2w-super-resolved", T2W_GRID, 600.0)
+    scene = build_scene(compare(a_case(), a, b))
+    np.testing.assert_allclose(scene.images["naive:t2w-super-resolved"], scene.images["t2w"])  # the case's own grid
+    assert [(p["title"], p["subtitle"]) for p in panels(scene)][3] == ("Naive", "zero filled")
+    limits = scene_document(scene)["outputs"][0]["limits"]
+    assert {"ab", "an", "bn"} == set(limits)
+
+
+def test_the_naive_adc_is_the_mean_of_the_reference_over_tissue():
+    comparison = compare(a_case(), *translation_pair())  # the measured ADC is the reference
+    scene = build_scene(comparison)
+    (value,) = np.unique(scene.images["naive:adc-synthetic"])
+    reference = comparison.reference["adc-synthetic"].array
+    assert value == pytest.approx(reference[reference > 0].mean(), rel=1e-4)
+    without = compare(replace(a_case(), volumes={Sequence.T2W: a_case()["t2w"]}), *translation_pair())
+    assert not any(name.startswith("naive:") for name in build_scene(without).images)
+
+
+def test_measures_inside_the_gland_come_first():
+    comparison = compare(CASE, *translation_pair())
+    assert [name for name, _ in measure_tables(comparison)[0].rows] == ["ADC synthetic, gland", "ADC synthetic"]
+    assert facts(comparison)[0][1] == "MAE of A with B in the gland"
+
+
+@needs_chromium
+def test_the_page_prints_on_one_sheet_with_measurements_sectors_quality_and_notice(chromium, tmp_path):
+    path = write_report(with_quality(a_comparison(psa=4.0)), tmp_path)
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    page.emulate_media(media="print")
+    for shown in (".research", ".gland", ".sectors", ".quality", ".lesions table"):
+        assert page.locator(shown).first.is_visible(), shown
+    for left_out in (".viewer", ".networks", ".measures"):
+        assert not page.locator(left_out).first.is_visible(), left_out
+    page.close()
+
+
+@needs_chromium
+def test_the_difference_to_the_naive_result_is_a_click_away(chromium, tmp_path):
+    a, b = image_pair("super-resolution", "t2w-super-resolved", T2W_GRID, 600.0)
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    heard = Listener(page)
+    page.goto(write_report(compare(a_case(), a, b), tmp_path).as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    assert not page.locator("label[for=pair-ar]").is_visible()
+    page.locator("label[for=pair-bn]").click()
+    page.locator(".panel[data-panel=compare] .subtitle", has_text="B − naive").wait_for()
     assert heard.messages == []
     page.close()

@@ -1,6 +1,6 @@
 // What the page shows and how it is changed; views draw, controls change, this decides.
 
-const PAIR_ARMS = { ab: ["a", "b"], ar: ["a", "reference"], br: ["b", "reference"] };
+const PAIR_ARMS = { ab: ["a", "b"], ar: ["a", "reference"], br: ["b", "reference"], an: ["a", "naive"], bn: ["b", "naive"] };
 const MAX_ZOOM = 12;
 const MAX_CACHED = 160;
 
@@ -42,6 +42,10 @@ class App {
     return this.scene.kind === "image"
       ? this.layers.has(`reference:${this.output.name}`)
       : this.layers.has("labels:reference");
+  }
+
+  get hasNaive() {
+    return this.scene.kind === "image" && this.layers.has(`naive:${this.output.name}`);
   }
 
   get styles() {

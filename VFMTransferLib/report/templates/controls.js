@@ -38,6 +38,8 @@ function hideWhatDoesNotApply(app) {
     probability: app.styles.includes("probability"),
     compare: scene.kind !== "classification",
     reference: app.hasReference,
+    naive: app.hasNaive,
+    pairs: app.hasReference || app.hasNaive,
     "reference-outline": app.hasReference && scene.kind === "segmentation",
     outputs: scene.outputs.length > 1,
     strip: Boolean(scene.strip),
@@ -163,7 +165,7 @@ function showPanels(app) {
 function compareTexts(app) {
   const { state, scene } = app;
   const texts = {
-    difference: ["Difference", PAIR_ARMS[state.pair].map((arm) => ({ a: "A", b: "B" })[arm] ?? "reference").join(scene.kind === "image" ? " − " : ", ")],
+    difference: ["Difference", PAIR_ARMS[state.pair].map((arm) => ({ a: "A", b: "B" })[arm] ?? arm).join(scene.kind === "image" ? " − " : ", ")],
     fade: ["Fade", `${Math.round((1 - state.fade) * 100)} % A, ${Math.round(state.fade * 100)} % B`],
     flicker: ["Flicker", `showing ${state.showB ? "B" : "A"}, F swaps`],
     checkerboard: ["Checkerboard", "A and B by turns"],
@@ -215,7 +217,7 @@ function showReadout(app, voxel) {
 }
 
 function layerTitle(app, name) {
-  const who = { a: "A", b: "B", reference: "Reference", labels: "" };
+  const who = { a: "A", b: "B", reference: "Reference", naive: "Naive", labels: "" };
   const [first, rest] = name.split(":");
   if (first === "labels") return who[rest];
   if (!rest) return sequenceTitle(app, first);

@@ -77,7 +77,7 @@ class View {
     if (scene.kind === "image") return this.drawCanvas(app.differencePicture(), false);
     this.drawImage(app.imageOf(this.panel.image));
     this.drawCanvas(app.labelPicture(`labels:diff-${state.pair}`, app.differenceColors()), false, Math.min(1, state.opacity + 0.2));
-    const arms = { ab: ["a", "b"], ar: ["a", "reference"], br: ["b", "reference"] }[state.pair];
+    const arms = PAIR_ARMS[state.pair];
     for (const arm of arms) this.drawOutlines(arm, 0.8, true, 0.6);
   }
 

@@ -14,7 +14,7 @@ from ...core.placement import to_reference
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Volume
+from ...core.volume import Geometry, Volume
 from ..base import CaseFiles, LabeledCase, Method, NetworkOutput, read_label_map
 from ..image_to_image import ImageTask
 
@@ -61,6 +61,13 @@ class AdcTranslation(ImageTask):
     def measured_region(self, truth: Volume) -> np.ndarray:
         """Where diffusion shows tissue: elsewhere nothing was measured."""
         return truth.array > 0
+
+    def naive_image(self, case: Case, output: str, grid: Geometry, reference: Volume | None) -> Volume | None:
+        """The reference's own mean over tissue, everywhere: the best that one number can do; None without one."""
+        if reference is None or not (reference.array > 0).any():
+            return None
+        mean = np.float32(reference.array[reference.array > 0].mean())
+        return Volume(np.full(grid.shape, mean, np.float32), grid, output)
 
     def decode(self, output: NetworkOutput) -> Result:
         adc = to_reference(np.maximum(output.logits[0], 0) * ADC_PER_OUTPUT, output.prepared, ADC_SYNTHETIC)
