@@ -166,11 +166,24 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 def add_doctor(commands: Commands) -> None:
     summary = "Show what this machine has, what would run where, and why not"
-    add_json(add_command(commands, "doctor", summary, run_doctor))
+    parser = add_command(commands, "doctor", summary, run_doctor)
+    parser.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="time the shipped networks on each device, so that the fastest is taken from now on",
+    )
+    add_json(parser)
 
 
 def run_doctor(args: argparse.Namespace) -> None:
     from ..inference import doctor
 
     report = doctor.inspect()
-    print_answer(args, report, [doctor.describe(report)])
+    lines = [doctor.describe(report)]
+    if args.benchmark:
+        report["benchmark"] = doctor.benchmark()
+        lines += ["", "Seconds of one window"]
+        for row in report["benchmark"]:
+            times = ", ".join(f"{device} {seconds:.3f}" for device, seconds in row["seconds"].items())
+            lines.append(f"  {row['bundle']}: {times}")
+    print_answer(args, report, lines)

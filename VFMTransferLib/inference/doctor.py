@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import __version__
-from ..core.errors import RuntimeUnavailableError
+from ..core.errors import BundleError, RuntimeUnavailableError
 from ..core.machine import (
     describe_machine,
     describe_site_packages,
@@ -70,7 +70,8 @@ def inspect() -> dict[str, Any]:
         What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `site_packages` (where pip puts packages),
         `packages` (name → version or None), `half_installed` (modules without a whole package), `runtimes` (for
         `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, free disk,
-        names), `default` (runtime and device where none is named) and `problems` (sentences on what to do).
+        names), `default` (runtime and device where none is named), `problems` (sentences on what to do) and `advice`
+        (on what would be faster).
         No path holds the user's name.
     """
     packages = {name: version_of(name) for name in _PACKAGES}
@@ -99,6 +100,7 @@ def inspect() -> dict[str, Any]:
             *(f"{module} is half installed: remove what is left of it, and install it again." for module in halves),
             *_problems(packages, machine, runtimes, models),
         ],
+        "advice": _advice(packages, machine),
     }
 
 
@@ -134,7 +136,32 @@ def describe(report: dict[str, Any]) -> str:
     ]
     problems = report["problems"]
     lines += ["To fix", *(f"  - {problem}" for problem in problems)] if problems else ["Nothing to fix."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {sentence}" for sentence in report["advice"])])
+
+
+def benchmark() -> list[dict[str, Any]]:
+    """Time one window of each task's shipped network on each device; `auto` takes the fastest from now on.
+
+    Returns:
+        For each network `bundle`, `task` and `seconds` (device → median of three); no device that does not start.
+    """
+    import onnxruntime
+
+    from ..bundles.catalog import default_pair
+    from ..tasks import TASKS
+    from .measured import measure_devices
+    from .onnx_runtime import AUTO_ORDER, open_onnx
+
+    version = f"onnxruntime {onnxruntime.__version__}"
+    rows = []
+    for task in TASKS:
+        try:
+            bundle, _ = default_pair(task)
+        except BundleError:
+            continue
+        seconds = measure_devices(bundle, AUTO_ORDER, lambda device: open_onnx(bundle, device, "auto", ()).run, version)  # noqa: B023
+        rows.append({"bundle": bundle.name, "task": task, "seconds": seconds})
+    return rows
 
 
 def clash(packages: dict[str, str | None]) -> str:
@@ -174,6 +201,17 @@ def _inspect_models() -> dict[str, Any]:
         "own": [bundle.name for bundle in bundles if bundle.folder.parent != shipped],
         "broken": {path.name: reason for path, reason in broken_bundles().items()},
     }
+
+
+def _advice(packages: dict[str, str | None], machine: dict[str, Any]) -> list[str]:
+    """What would make networks faster here."""
+    takes_openvino = machine["system"].startswith("Linux") and machine["architecture"] in ("x86_64", "AMD64")
+    if not packages["onnxruntime"] or machine["nvidia_gpus"] or not takes_openvino:
+        return []
+    return [
+        "On most processors of Intel and AMD networks run faster with OpenVINO (docs/performance.md): python -m pip "
+        "uninstall -y onnxruntime && python -m pip install onnxruntime-openvino, then vfm-transfer doctor --benchmark."
+    ]
 
 
 def _problems(

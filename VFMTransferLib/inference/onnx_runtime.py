@@ -75,17 +75,25 @@ def open_onnx(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...
 
 
 def candidates(bundle: Bundle, precision: str = "auto") -> list[str]:
-    """Devices to try for `auto`, best first: those of this build that have the precision."""
+    """Devices to try for `auto`: those of this build that have the precision, the fastest first where that is known.
+
+    What `vfm-transfer doctor --benchmark` measured with the bundle goes before `AUTO_ORDER`.
+    """
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    return [
+    found = [
         name
         for name in AUTO_ORDER
         if PROVIDERS[name].name in available
         and (name != "coreml" or bundle.spec.is_slice_based)
         and (precision == "auto" or precision in PROVIDERS[name].precisions)
     ]
+    if len(found) < 2:
+        return found
+    from .measured import fastest_first
+
+    return fastest_first(bundle, found, f"onnxruntime {onnxruntime.__version__}")
 
 
 def unavailable_reason(device: str) -> str:

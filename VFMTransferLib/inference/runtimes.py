@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,8 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             the device has them.
 
     Raises:
-        RuntimeUnavailableError: The runtime, device or precision is not to be had here; the message gives the reason.
+        RuntimeUnavailableError: The runtime, device or precision is not to be had here, or the precision changes what
+            this network gives; the message gives the reason.
         ChecksumError: A file of the bundle was changed or damaged.
         OutOfMemoryError: The network did not fit in memory.
         ValueError: `runtime` or `precision` is no known word.
@@ -95,13 +96,28 @@ def open_session(bundle: Bundle, runtime: str = "auto", device: str = "auto", pr
             verify(bundle)
             from .onnx_runtime import open_onnx
 
-            return open_onnx(bundle, device, precision, notes)
+            return _checked(open_onnx(bundle, device, precision, notes))
         from .torch_runtime import open_torch
 
-        return open_torch(bundle, device, precision, notes)
+        return _checked(open_torch(bundle, device, precision, notes))
     except (RuntimeError, MemoryError) as error:
         raise_if_memory(error, device, None)
         raise
+
+
+def _checked(session: Session) -> Session:
+    """The session, where its precision keeps what the network gives; see `measured.require_precision`."""
+    bundle = session.bundle
+    if session.precision == "fp32" or bundle.spec.task is None:
+        return session
+    from .measured import require_precision  # brings the phantom along
+
+    def exact(*inputs: np.ndarray) -> np.ndarray:
+        return open_session(bundle, session.runtime, session.device, "fp32").run(*inputs)
+
+    version = " ".join(f"{name} {number}" for name, number in session.versions.items())
+    how = (session.runtime, version, session.device, session.precision)
+    return replace(session, notes=(*session.notes, require_precision(bundle, *how, session.run, exact)))
 
 
 def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tuple[str, ...]]:

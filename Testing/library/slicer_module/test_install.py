@@ -199,7 +199,10 @@ def test_a_build_that_cannot_work_here_says_why(package, machine, words):
 def test_what_is_there_is_offered_again_and_else_what_fits():
     assert bestBuild(a_report(["onnxruntime-openvino"])) == "onnxruntime-openvino"
     assert bestBuild(a_report(["onnxruntime", "onnxruntime-gpu"])) == "onnxruntime"
-    assert bestBuild(a_report([])) == "onnxruntime"
+    assert bestBuild(a_report([])) == "onnxruntime-openvino"
+    report = a_report([])
+    report["machine"]["system"] = "Windows 11"
+    assert bestBuild(report) == "onnxruntime"
 
 
 def test_what_is_bound_to_fail_is_said_before():

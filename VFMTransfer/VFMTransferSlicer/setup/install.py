@@ -142,7 +142,7 @@ BUILDS: dict[str, Build] = {
     for build in (
         Build("onnxruntime", "CPU", "onnxruntime>=1.20", 30, 90),
         Build("onnxruntime-gpu", "NVIDIA GPU", "onnxruntime-gpu[cuda,cudnn]>=1.21", 1600, 3000),
-        Build("onnxruntime-openvino", "Intel, faster on CPU", "onnxruntime-openvino>=1.20", 90, 270),
+        Build("onnxruntime-openvino", "Intel and AMD CPU, faster", "onnxruntime-openvino>=1.20", 90, 270),
     )
 }
 
@@ -223,11 +223,12 @@ def buildUnavailableReason(report: Report, package: str) -> str:
 
 
 def bestBuild(report: Report) -> str:
-    """The package to offer: what is there, else the one for the GPU where there is one, else that for the CPU."""
+    """The package to offer: what is there, else the fastest that works here."""
     installed = [name for name in builds(report) if name in BUILDS]
     if len(installed) == 1:
         return installed[0]
-    return "onnxruntime" if buildUnavailableReason(report, "onnxruntime-gpu") else "onnxruntime-gpu"
+    preferred = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime")
+    return next(package for package in preferred if not buildUnavailableReason(report, package))
 
 
 def installUnavailableReason(report: Report, plan: Plan) -> str:
