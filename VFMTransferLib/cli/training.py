@@ -147,7 +147,7 @@ def add_pretrain(commands: Commands) -> None:
     parser.add_argument(
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
-    parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), help=argparse.SUPPRESS)
+    parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), metavar="P", help=argparse.SUPPRESS)
     parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, order and views")

@@ -72,9 +72,7 @@ def test_precision_that_keeps_the_labels_is_measured_once(a_window):
 
 def test_precision_that_changes_the_labels_is_refused_with_the_number(a_window):
     for _ in range(2):  # also from what was kept
-        with pytest.raises(
-            RuntimeUnavailableError, match=r"must agree with fp32 to 0.99 .* to 0.9[0-9]+ only"
-        ):
+        with pytest.raises(RuntimeUnavailableError, match=r"must agree with fp32 to 0.99 .* to 0.9[0-9]+ only"):
             measured.require_precision(LESIONS, *HOW, off_by(0.2), lambda x: x)
 
 

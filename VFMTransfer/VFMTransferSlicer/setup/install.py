@@ -228,7 +228,8 @@ def bestBuild(report: Report) -> str:
     if len(installed) == 1:
         return installed[0]
     preferred = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime")
-    return next(package for package in preferred if not buildUnavailableReason(report, package))
+    works = [package for package in preferred if not buildUnavailableReason(report, package)]
+    return next((package for package in works if package in installed), works[0])
 
 
 def installUnavailableReason(report: Report, plan: Plan) -> str:
