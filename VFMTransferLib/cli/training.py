@@ -62,6 +62,12 @@ def add_finetune(commands: Commands) -> None:
         metavar="P",
         help="end when the validation score has not improved for this part of --steps, then the most (default: never)",
     )
+    parser.add_argument(
+        "--prepared",
+        type=Path,
+        metavar="DIR",
+        help="keep the cases as the network takes them in this folder, for all runs and processes (default: in memory)",
+    )
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
     recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
@@ -100,7 +106,8 @@ def run_finetune(args: argparse.Namespace) -> None:
             patience=args.patience,
         )
         work = checkpoint_folder(args.output)
-        trained = finetune(config, dataset, work, init=init, context=how, on_progress=on_progress)
+        shared = {"prepared": args.prepared, "context": how, "on_progress": on_progress}
+        trained = finetune(config, dataset, work, init=init, **shared)
         if not how.is_first:
             return
         license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
@@ -112,8 +119,8 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
     require_default_computing(args)
-    if args.patience is not None:
-        args.parser.error("a --recipe states its patience itself, in its schedule")
+    if (args.patience, args.prepared) != (None, None):
+        args.parser.error("a --recipe takes no --prepared, and states its patience itself, in its schedule")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -213,7 +220,8 @@ def study_data(
 
     if args.data == PHANTOMS:
         return phantom_studies(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
-    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed)
+    lazy = getattr(args, "prepared", None) is not None
+    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
 
 
 def data_title(args: argparse.Namespace) -> str:

@@ -410,6 +410,10 @@ class PhantomStore:
         variety = {"conditions": self.conditions} if self.conditions else {}
         return {"t2w_spacing_mm": self.spacing_mm, **twin, **axis, **maps, **variety}
 
+    def name_of(self, seed: int) -> str:
+        """The name of a phantom's file, which changes with anything that decides the phantom."""
+        return self._path(seed).name
+
     def _path(self, seed: int) -> Path:
         options = json.dumps(to_json({**self._options, "version": VERSION}), sort_keys=True, separators=(",", ":"))
         short = hashlib.sha256(options.encode()).hexdigest()[:_SHOWN_DIGITS]

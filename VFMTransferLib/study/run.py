@@ -165,7 +165,7 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     if run.needs is not None:
         init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.label)))
     cases = task_cases(config, run.task, workspace, on_progress)
-    return finetune(settings, cases, folder, init=init, on_progress=on_progress)
+    return finetune(settings, cases, folder, init=init, prepared=workspace.prepared, on_progress=on_progress)
 
 
 def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:

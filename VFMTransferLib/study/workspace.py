@@ -3,6 +3,7 @@
     <workspace>/config.yaml, split.json             what is run, on which cases
     <workspace>/runs.csv, metrics.csv, ...          the results: tables, and `examples/` with pictures
     <workspace>/work/phantoms, pretrained           inputs of the runs: cases, and bundles of the pretrained encoders
+    <workspace>/work/prepared                       cases as the networks take them, each once (`training/prepared.py`)
     <workspace>/work/cells, results                 each run's checkpoint, and its rows of the tables once it is done
     <workspace>/work/library-version.txt            the version that trained here; no other one goes on
 
@@ -18,10 +19,9 @@ import os
 import platform
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,8 @@ from ..core.terms import OnProgress
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
-from ..training.cases import Split, StudySet, read_labeled
+from ..training.cases import LazyCases, Split, StudySet, read_labeled
 from .config import RunKey, StudyConfig
-
-_MAX_KEPT = 2  # tasks whose cases a worker keeps in memory
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,10 @@ class Workspace:
     @property
     def phantoms(self) -> Path:
         return self.work / "phantoms"
+
+    @property
+    def prepared(self) -> Path:
+        return self.work / "prepared"
 
     @property
     def results(self) -> Path:
@@ -129,12 +131,12 @@ def split_of(phantoms: PhantomGroups) -> Split:
 
 
 def task_cases(config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None) -> StudySet:
-    """The phantoms of a task, those of the last tasks from memory; DatasetError, OutputError of `PhantomStore`."""
+    """The phantoms of a task, read where they are asked for; DatasetError, OutputError of `PhantomStore`."""
     groups = config.groups_of(task)
     seeds = (*groups.train.seeds, *groups.validation.seeds, *groups.test.seeds)
     store = _store(config, groups, workspace)
     store.make_missing(seeds, on_progress)
-    return StudySet(split_of(groups), _kept_cases(store, seeds, task, config.around_gland_mm))
+    return StudySet(split_of(groups), _lazy_cases(store, seeds, task, config.around_gland_mm))
 
 
 def training_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
@@ -187,11 +189,11 @@ def _cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float
     return [_cut(TASKS[task].from_phantom(phantom), width_mm) for phantom in store.phantoms(seeds)]
 
 
-@lru_cache(maxsize=_MAX_KEPT)
-def _kept_cases(
-    store: PhantomStore, seeds: tuple[int, ...], task: str, width_mm: float | None
-) -> dict[str, LabeledCase]:
-    return {case.case.id: case for case in _cases(store, seeds, task, width_mm)}
+def _lazy_cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> LazyCases:
+    def source(seed: int) -> tuple[str, Callable[[], LabeledCase]]:
+        return f"{store.name_of(seed)} {task} {width_mm}", lambda: _cases(store, [seed], task, width_mm)[0]
+
+    return LazyCases({f"phantom-{seed:04d}": source(seed) for seed in seeds})
 
 
 def _cut(case: LabeledCase, width_mm: float | None) -> LabeledCase:

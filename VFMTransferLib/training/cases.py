@@ -8,9 +8,11 @@ whose other column is `case`.
 from __future__ import annotations
 
 import csv
+import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,30 @@ class Split:
             raise ValueError(f"A fold must lie in 0..{count - 1} of at most {len(self.train)}, got {index} of {count}.")
         left_out = self.train[index::count]
         return Split(tuple(name for name in self.train if name not in left_out), left_out, self.test)
+
+
+class LazyCases(Mapping[str, LabeledCase]):
+    """Cases by name that are read each time they are asked for, and not kept.
+
+    Args:
+        sources: Name → a text that changes with anything that decides the case, and what reads it.
+    """
+
+    def __init__(self, sources: Mapping[str, tuple[str, Callable[[], LabeledCase]]]) -> None:
+        self._sources = dict(sources)
+
+    def __getitem__(self, name: str) -> LabeledCase:
+        return self._sources[name][1]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def identity(self, name: str) -> str:
+        """What decides a case, without reading it."""
+        return self._sources[name][0]
 
 
 @dataclass(frozen=True)
@@ -116,7 +142,7 @@ def folder_cases(folder: Path) -> list[Case]:
 
 
 def folder_studies(
-    folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0
+    folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0, lazy: bool = False
 ) -> StudySet:
     """Cases on disk with what is true of them; see the module. DatasetError where the folder lacks cases or a label.
 
@@ -124,16 +150,20 @@ def folder_studies(
         gland: File stem of the masks of the prostate.
         validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
         seed: Of the draw, and of the fields that distort scans.
+        lazy: Read a case where it is asked for, known by its files' names, sizes and times; what is wrong with it shows
+            then.
     """
     folders = _distinct_folders(folder, 2)
     column = find_task(task).label_column
     classes = _classes(folder, find_task(task)) if column else {}
-    cases = {}
+    sources: dict[str, tuple[str, Callable[[], LabeledCase]]] = {}
     for place, (_, path) in enumerate(folders):
         if column and path.name not in classes:
             raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
         names, category = MaskNames((gland,)), classes.get(path.name)
-        cases[path.name] = read_labeled(path, task, names, category=category, seed=seed + place)
+        reading = partial(read_labeled, path, task, names, category=category, seed=seed + place)
+        sources[path.name] = (f"{task} {gland} {category} {seed + place} {_file_facts(path)}" if lazy else "", reading)
+    cases = LazyCases(sources) if lazy else {name: read() for name, (_, read) in sources.items()}
     parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     if any(split for split, _ in folders):
         for split, path in folders:
@@ -145,6 +175,13 @@ def folder_studies(
     random.Random(seed).shuffle(drawn)
     count = min(max(round(validation_share * len(drawn)), 1), len(drawn) - 1)
     return StudySet(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
+
+
+def _file_facts(folder: Path) -> str:
+    """A checksum of the names, sizes and times of all files in a folder."""
+    found = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    text = "\n".join(f"{name} {facts.st_size} {facts.st_mtime_ns}" for name, facts in found)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def folder_lesions(folder: Path) -> list[LabeledCase]:

@@ -36,7 +36,8 @@ from .augmentation import Augmentation
 from .cases import Split, StudySet
 from .distributed import DistributedContext
 from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
-from .samples import prepare_labeled, samples_of
+from .prepared import PreparedSamples, prepared_samples
+from .samples import CaseSamples, prepare_labeled, samples_of
 
 SCORE = "score"  # the task's primary measure in a run's history
 _RATE = 2e-3  # at 1e-3 two hundred steps taught ProViCNet no displacement; 3e-3 fitted one case in a hundred
@@ -160,6 +161,7 @@ def finetune(
     *,
     init: Initialization | None = None,
     phantoms: Iterable[LabeledCase] = (),
+    prepared: Path | None = None,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
@@ -167,7 +169,8 @@ def finetune(
 
     The run's `average` holds the weights to ship, and its history the validation cases' scores, the primary one as
     `score`. They choose nothing but, with patience, when it ends; the first process measures. `phantoms` are shown in
-    `config.phantom_share` of the samples.
+    `config.phantom_share` of the samples. With `prepared`, a folder that may be shared by many runs, the cases that
+    train are prepared on disk, each once and when it is first shown; what is learned is the same.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
@@ -176,11 +179,15 @@ def finetune(
     lacking = sorted(set(config.split.train) - set(dataset.cases))
     if lacking:
         raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
-    training = [samples_of(case, config.model) for case in dataset.of(config.split.train)]
+    training: list[CaseSamples | PreparedSamples]
+    if prepared is None:
+        training = [samples_of(case, config.model) for case in dataset.of(config.split.train)]
+    else:
+        training = [prepared_samples(name, dataset.cases, config.model, prepared) for name in config.split.train]
     between = [samples_of(case, config.model) for case in phantoms]
     context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.of(config.split.validation) if context.is_first else [])
-    objective = Objective.balanced(config.model, [one.category for one in (*training, *between)])
+    objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
     run = Run.start(initial_network(config, init), config.schedule, objective.loss, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:

@@ -1,0 +1,100 @@
+"""Prepared cases on disk: the same samples as from memory, each made once, read where they are shown."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from study_examples import CELLS, a_study, tiny_study_spec, write_case
+from torch import Generator
+from training_cases import tiny_config, tiny_dataset, tiny_labeled_case
+
+from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.training import prepared as module
+from VFMTransferLib.training.augmentation import Augmentation
+from VFMTransferLib.training.cases import LazyCases, StudySet, folder_studies
+from VFMTransferLib.training.finetune import finetune
+from VFMTransferLib.training.prepared import case_identity, prepared_samples
+from VFMTransferLib.training.samples import samples_of
+
+
+@pytest.mark.parametrize(("family", "task"), CELLS)
+def test_every_network_is_shown_the_same_from_disk(tmp_path, family, task):
+    study, spec = a_study(task), tiny_study_spec(family, task)
+    plain = samples_of(study, spec)
+    stored = prepared_samples("a", {"a": study}, spec, tmp_path)
+    for _ in range(2):
+        assert stored.category == plain.category
+        for seed in range(2):
+            found, expected = (s.sample(Generator().manual_seed(seed), Augmentation()) for s in (stored, plain))
+            assert all(torch.equal(a, b) for a, b in zip(found.inputs, expected.inputs, strict=True))
+            assert torch.equal(found.target, expected.target)
+            assert found.phase_axis == expected.phase_axis
+    assert bool(list(tmp_path.iterdir())) == (task != "distortion-correction")  # which is made anew each time
+
+
+def test_a_training_learns_the_same_and_prepares_each_case_once(tmp_path, monkeypatch):
+    plain = finetune(tiny_config(), tiny_dataset(), tmp_path / "plain")
+    first = finetune(tiny_config(), tiny_dataset(), tmp_path / "first", prepared=tmp_path / "prepared")
+    monkeypatch.setattr(module, "samples_of", lambda *_: pytest.fail("a case was prepared again"))
+    second = finetune(tiny_config(), tiny_dataset(), tmp_path / "second", prepared=tmp_path / "prepared")
+    for name, tensor in plain.average.items():
+        assert torch.equal(tensor, first.average[name])
+        assert torch.equal(tensor, second.average[name])
+    assert len(list((tmp_path / "prepared").iterdir())) == 2
+
+
+def test_cases_are_read_when_they_are_first_shown(tmp_path):
+    read = []
+
+    def reading(seed):
+        read.append(seed)
+        return tiny_labeled_case(seed)
+
+    cases = LazyCases({f"case-{seed}": (f"made {seed}", lambda seed=seed: reading(seed)) for seed in range(3)})
+    dataset = StudySet(tiny_config().split, cases)
+    folder = tmp_path / "prepared"
+    run = finetune(tiny_config(steps=1), dataset, tmp_path / "one", prepared=folder)
+    assert len(read) == 1
+    finetune(tiny_config(), dataset, tmp_path / "all", prepared=folder)
+    assert sorted(read) == [0, 1]  # and never the one that tests
+    plain = finetune(tiny_config(steps=1), tiny_dataset(), tmp_path / "plain")
+    assert all(torch.equal(tensor, run.average[name]) for name, tensor in plain.average.items())
+
+
+def test_whatever_decides_a_case_changes_where_it_lies(tmp_path):
+    case, spec = tiny_labeled_case(0), tiny_config().model
+
+    def path(own=case, network=spec):
+        return prepared_samples("a", {"a": own}, network, tmp_path).path
+
+    assert path() == path(tiny_labeled_case(0))
+    grid = replace(spec.preprocess, spacing_mm=(2.0, 1.0, 1.0))
+    flipped = replace(case, gland=case.gland.with_array(case.gland.array[..., ::-1].copy()))
+    others = [path(tiny_labeled_case(1)), path(flipped), path(network=replace(spec, preprocess=grid))]
+    assert len({path(), *others}) == 4
+    assert case_identity(case) != case_identity(replace(case, category="PI-RADS 3"))
+
+
+def test_a_damaged_case_is_named(tmp_path):
+    stored = prepared_samples("a", {"a": tiny_labeled_case(0)}, tiny_config().model, tmp_path)
+    stored.open()
+    (stored.path / "image.npy").write_bytes(b"half")
+    with pytest.raises(DatasetError, match=r"must be whole, but cannot be read\. Remove it"):
+        stored.open()
+
+
+def test_a_folder_is_read_case_by_case_and_a_changed_file_is_another_case(tmp_path):
+    for seed in range(3):
+        write_case(tmp_path / f"p{seed}", seed, "gland")
+    plain, lazy = (folder_studies(tmp_path, "anatomy-segmentation", lazy=how) for how in (False, True))
+    assert lazy.split == plain.split
+    assert isinstance(lazy.cases, LazyCases)
+    assert case_identity(lazy.cases["p1"]) == case_identity(plain.cases["p1"])
+    before = {name: lazy.cases.identity(name) for name in lazy.cases}
+    shutil.rmtree(tmp_path / "p1")
+    write_case(tmp_path / "p1", 7, "gland")
+    after = folder_studies(tmp_path, "anatomy-segmentation", lazy=True).cases
+    assert {name for name in before if after.identity(name) != before[name]} == {"p1"}

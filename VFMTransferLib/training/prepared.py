@@ -1,0 +1,165 @@
+"""Prepared cases on disk: made once, kept between runs by checksum, mapped into memory and so shared by all processes.
+
+A training then holds no voxels of its cases: a sample reads the pages that it shows, which the system caches once for
+all processes of a machine. A case is read and prepared when a sample first asks for it, so that the first step does not
+wait for all of them.
+
+    <folder>/<checksum>/image.npy, labels.npy, ...     a field of `CropSamples`, `WindowSamples` or `SliceSamples` each
+    <folder>/<checksum>/samples.json                   the other fields; it is written last
+
+The checksum is of everything that decides the arrays: the case, the network's input and the library's version. Folders
+of settings that are no longer used may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ..core import __version__
+from ..core.decoding import from_json, to_json
+from ..core.errors import DatasetError
+from ..core.files import writing
+from ..core.volume import Volume
+from ..encoders.base import ModelSpec
+from ..tasks.base import LabeledCase
+from ..tasks.training import Sample
+from .augmentation import Augmentation
+from .cases import LazyCases
+from .samples import CaseSamples, CropSamples, SliceSamples, WindowSamples, samples_of
+
+_FORMAT = "prepared samples 1"
+_META = "samples.json"
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (CropSamples, WindowSamples, SliceSamples)}
+
+
+@dataclass(frozen=True)
+class PreparedSamples:
+    """The samples of one case, by way of the disk; it may be given to other processes.
+
+    Attributes:
+        folder: Where all prepared cases lie.
+        identity: What decides the case.
+        read: Gives the case, where it has to be prepared.
+        spec: The network.
+    """
+
+    folder: Path
+    identity: str
+    read: Callable[[], LabeledCase]
+    spec: ModelSpec
+
+    @property
+    def path(self) -> Path:
+        """The folder of this case and network."""
+        document = [
+            _FORMAT,
+            __version__,
+            to_json(self.spec.preprocess),
+            self.spec.task,
+            self.spec.labels,
+            self.identity,
+        ]
+        text = json.dumps([*document, self.spec.family, to_json(self.spec.encoder)], sort_keys=True)
+        return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def open(self) -> CaseSamples:
+        """The samples, their arrays mapped; prepared and written before where that was never done.
+
+        Samples that are made anew each time, as those of distortion correction, cannot be stored and are returned as
+        they are. DatasetError, OutputError, and errors as of `samples_of`.
+        """
+        if not (self.path / _META).is_file():
+            made = samples_of(self.read(), self.spec)
+            if getattr(made, "fresh", None) is not None:
+                return made
+            _write(made, self.path)
+        return _read(self.path, self.spec)
+
+    @property
+    def category(self) -> int | None:
+        """Number of its class, of a classification."""
+        return self.open().category
+
+    def sample(self, generator: Generator, how: Augmentation) -> Sample:
+        """As of `CaseSamples`."""
+        return self.open().sample(generator, how)
+
+
+def prepared_samples(name: str, cases: Mapping[str, LabeledCase], spec: ModelSpec, folder: Path) -> PreparedSamples:
+    """The samples of one of some cases; of cases in memory the identity is a checksum of all their voxels."""
+    if isinstance(cases, LazyCases):
+        return PreparedSamples(folder, cases.identity(name), lambda: cases[name], spec)
+    return PreparedSamples(folder, case_identity(cases[name]), lambda: cases[name], spec)
+
+
+def case_identity(case: LabeledCase) -> str:
+    """A checksum of a case's images, grids and truth."""
+    digest = hashlib.sha256(f"{case.task} {case.case.id} {case.phase_axis} {case.category} {case.is_phantom}".encode())
+    volumes = {f"image {name}": volume for name, volume in case.case.volumes.items()}
+    volumes |= {f"mask {name}": volume for name, volume in case.masks.items()}
+    volumes |= {f"truth {name}": volume for name, volume in case.images.items()}
+    others: dict[str, Volume | None] = {"gland": case.gland, "own": case.case.gland, "moved": case.along_phase_mm}
+    for name, volume in sorted({**volumes, **others}.items()):
+        if volume is not None:
+            digest.update(f"{name} {volume.array.dtype} {to_json(volume.geometry)}".encode())
+            digest.update(np.ascontiguousarray(volume.array).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def _write(samples: CaseSamples, path: Path) -> None:
+    """Write all, or nothing; where another process was faster, what it wrote stays."""
+    work = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
+    with writing(path):
+        work.mkdir(parents=True)
+        try:
+            rest: dict[str, Any] = {}
+            for field in fields(samples):
+                value = getattr(samples, field.name)
+                if isinstance(value, Tensor):
+                    np.save(work / f"{field.name}.npy", value.numpy(), allow_pickle=False)
+                elif field.name not in ("spec", "fresh"):  # `labels` of a crop may be None
+                    rest[field.name] = to_json(value)
+            document = {"kind": type(samples).__name__, "fields": rest}
+            (work / _META).write_text(json.dumps(document), encoding="utf-8")
+            try:
+                work.replace(path)
+            except OSError:
+                if not (path / _META).is_file():
+                    raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _read(path: Path, spec: ModelSpec) -> CaseSamples:
+    try:
+        document = json.loads((path / _META).read_text(encoding="utf-8"))
+        kind = _KINDS[document["kind"]]
+        hints = get_type_hints(kind)
+        values = {
+            name: None if value is None else from_json(hints[name], value, name)
+            for name, value in document["fields"].items()
+        }
+        arrays = {file.stem: _mapped(file) for file in path.glob("*.npy")}
+        return cast(CaseSamples, kind(**values, **arrays, spec=spec.preprocess if kind is CropSamples else spec))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"Prepared case {path.name} must be whole, but cannot be read. Remove it.") from error
+
+
+def _mapped(path: Path) -> Tensor:
+    """An array in its file; copy-on-write, so that PyTorch takes it without a copy, though nothing writes to it."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, *_ = np.lib.format.read_array_header_1_0(stream)
+    is_empty = 0 in shape  # which cannot be mapped
+    return torch.from_numpy(np.load(path, mmap_mode=None if is_empty else "c", allow_pickle=False))
