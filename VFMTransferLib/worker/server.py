@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..core import __version__
 from ..core.errors import JobError, VFMTransferError
+from ..core.files import plain_text
 from ..tasks import TASKS
 from .messages import (
     Batch,
@@ -170,7 +171,7 @@ def describe_error(error: Exception, job: str | None, arm: int | None) -> Error:
     """An error as the message that reports it."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, VFMTransferError):
-        return Error(type(error).__name__, _one_line(str(error)), details, job, arm)
+        return Error(type(error).__name__, plain_text(_one_line(str(error))), details, job, arm)
     if isinstance(error, ModuleNotFoundError) and error.name:
         module = error.name.partition(".")[0]
         package = _PACKAGE_OF.get(module, module)
