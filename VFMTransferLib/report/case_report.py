@@ -30,7 +30,16 @@ from ..evaluation.measures import (
 from ..evaluation.outputs import GLAND
 from .figure import figure_png
 from .pages import json_for_script, render
-from .radiology import SHOWN_LESIONS, gland_table, lesion_places, lesion_rows, quality_rows, sector_map, sector_schemes
+from .radiology import (
+    SHOWN_LESIONS,
+    gland_table,
+    key_images,
+    lesion_places,
+    lesion_rows,
+    quality_rows,
+    sector_map,
+    sector_schemes,
+)
 from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, build_scene, label_color, scene_document
 
 PAGE = "report.html"
@@ -116,6 +125,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         disagreements=_disagreements(scene),
         gland=gland_table(comparison),
         quality=quality_rows(comparison),
+        key_images=key_images(scene),
         lesions=lesion_rows(comparison),
         sector_map=sector_map(comparison),
         schemes=sector_schemes(comparison),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..core.result import Lesion, Result
 from ..evaluation.comparison import Comparison
@@ -18,9 +22,12 @@ from ..radiology.sectors import (
     STROMA_DEPTH,
     STROMA_LATERAL,
 )
-from .scene import Display
+from .figure import figure_png
+from .scene import Display, Scene, strip
 
 SHOWN_LESIONS = 50
+MAX_KEY_IMAGES = 3
+_KEY_SLICES_APART = 2
 # The drawing: a gland of this size in each of three panels.
 _WIDTH, _HEIGHT, _GAP, _TOP = 184.0, 140.0, 46.0, 30.0
 # The transition zone as an ellipse: middle and half axis in depth, half axis to the side; smaller at the apex.
@@ -49,6 +56,34 @@ def quality_rows(comparison: Comparison) -> list[dict[str, str]]:
             "sentence": found.sentence,
         }
         for found in comparison.a.quality or comparison.b.quality
+    ]
+
+
+def key_images(scene: Scene) -> list[tuple[str, str]]:
+    """The slices to look at after the one that the page opens with: text and PNG, as base64.
+
+    Those of the largest lesions, else those in which A and B differ most; the classification of a case has none.
+    """
+    if scene.kind == "classification":
+        return []
+    chosen = {scene.focus_slice: ""}
+    for who, lesion in sorted(_lesions(scene.comparison), key=lambda found: -found[1].volume_ml):
+        chosen.setdefault(scene.display.index_of(lesion.center_mm)[2], f"lesion {who.upper()}{lesion.index}")
+    differing = strip(scene)
+    if differing is not None and len(chosen) == 1:
+        totals = np.sum(list(differing["series"].values()), axis=0)
+        for z in np.argsort(-totals, kind="stable"):
+            # Neighbors show the same.
+            if totals[z] > 0 and min(abs(int(z) - other) for other in chosen) >= _KEY_SLICES_APART:
+                chosen[int(z)] = "A and B differ"
+    slices = list(chosen.items())[1 : MAX_KEY_IMAGES + 1]
+    depth = scene.display.geometry.size[2]
+    return [
+        (
+            f"Slice {z + 1} of {depth}: {why}",
+            base64.b64encode(figure_png(replace(scene, focus_slice=z))).decode("ascii"),
+        )
+        for z, why in slices
     ]
 
 

@@ -19,7 +19,7 @@ from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.radiology.sectors import SECTORS, map_sectors
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.case_report import facts, measure_tables
-from VFMTransferLib.report.radiology import gland_table, lesion_rows, quality_rows, sector_map
+from VFMTransferLib.report.radiology import gland_table, key_images, lesion_rows, quality_rows, sector_map
 from VFMTransferLib.report.scene import build_scene, panels, scene_document
 
 CASE = a_case(gland=True)
@@ -188,3 +188,19 @@ def test_the_difference_to_the_naive_result_is_a_click_away(chromium, tmp_path):
     page.locator(".panel[data-panel=compare] .subtitle", has_text="B − naive").wait_for()
     assert heard.messages == []
     page.close()
+
+
+def test_key_images_are_the_slices_of_the_lesions_after_the_opening_one(tmp_path):
+    comparison = a_comparison()
+    scene = build_scene(comparison)
+    slices = [scene.display.index_of(lesion.center_mm)[2] for lesion in (*comparison.a.lesions, *comparison.b.lesions)]
+    expected = [z for z in dict.fromkeys(slices) if z != scene.focus_slice]
+    texts = [text for text, _ in key_images(scene)]
+    assert [int(text.split()[1]) - 1 for text in texts] == expected
+    a, b = image_pair("super-resolution", "t2w-super-resolved", T2W_GRID, 600.0)
+    scene = build_scene(compare(a_case(), a, b))
+    texts = [text for text, _ in key_images(scene)]
+    assert 1 <= len(texts) <= 3
+    assert all("A and B differ" in text for text in texts)
+    page = write_report(compare(a_case(), a, b), tmp_path).read_text(encoding="utf-8")
+    assert page.count('class="key-images"') == 1
