@@ -351,7 +351,8 @@ class CasePredictor:
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:
                 source = source.with_notes(self._phase_note)
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
-            return task_of(bundle.spec).decode(output)
+            task = task_of(bundle.spec)
+            return task.checked(task.decode(output), self.case, options.gland)
 
 
 def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:

@@ -308,6 +308,13 @@ class Task(ABC):
     def decode(self, output: NetworkOutput) -> Result:
         """The result of a network's output, on the grid that the case was scanned on."""
 
+    def checked(self, result: Result, case: Case, gland: Volume | None) -> Result:
+        """What a user gets of a decoded result: the same, unless the task withholds what does more harm than good.
+
+        Prediction asks this; training and study measure networks as they are.
+        """
+        return result
+
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
         """Whether what a result marks may go on beyond what the network saw, so that it is run again around it."""
         return False

@@ -60,6 +60,15 @@ def test_both_runtimes_give_one_result(bundle, a_case, tmp_path):
     assert save_result(onnx, tmp_path / "out").is_dir()
 
 
+def test_a_correction_that_does_harm_is_withheld_from_the_user(bundle, a_case):
+    result = predict(a_case, bundle)
+    if result.displacement_mm is None:
+        pytest.skip("the network corrects no distortion")
+    # Made-up weights find nothing.
+    assert any(note.startswith("The correction was withheld") for note in result.provenance.notes)
+    np.testing.assert_array_equal(result.images["hbv-corrected"].array, a_case[Sequence.HBV].array)
+
+
 def volumes_of(result: Result):
     return [*result.probabilities.values(), *result.images.values()]
 

@@ -12,6 +12,7 @@ from study_examples import a_study as phantom_study
 from task_cases import a_scan, prepared_for
 
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.result import Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.metrics.agreement import mae
@@ -21,10 +22,12 @@ from VFMTransferLib.tasks.base import LabeledCase
 from VFMTransferLib.tasks.distortion_correction.task import (
     ADC_CORRECTED,
     HBV_CORRECTED,
+    MIN_SHIFT_MM,
     displacement_along,
     displacement_field,
     distorted_images,
     jacobian_along,
+    match_with_t2w,
     signals_of,
     smooth_field_hz,
     warp,
@@ -169,3 +172,74 @@ def test_signals_and_images_go_into_each_other():
     np.testing.assert_allclose(again_hbv, hbv.array, atol=1e-3)
     seen = hbv.array > 0
     np.testing.assert_allclose(again_adc[seen], adc.array[seen], rtol=1e-3, atol=1)
+
+
+def corrected(study: LabeledCase, along_mm: float, gland=None):
+    """The images pulled along a constant displacement, as a user gets them."""
+    axis = {"left-right": 0, "anterior-posterior": 1}[study.phase_axis]
+    vector = np.float32(along_mm) * np.reshape(GRID.direction, (3, 3))[:, axis].astype(np.float32)
+    field = np.broadcast_to(vector, (*GRID.shape, 3)).copy()
+    images = {
+        name: warp(study.case[sequence], field, GRID, name)
+        for name, sequence in ((HBV_CORRECTED, Sequence.HBV), (ADC_CORRECTED, Sequence.ADC))
+    }
+    task = TASKS["distortion-correction"]
+    raw = Result("c", task.id, SOURCE, images=images, displacement_mm=field)
+    return raw, task.checked(raw, study.case, gland)
+
+
+@pytest.fixture
+def a_gland():
+    z, y, x = np.indices(GRID.shape)
+    return Volume((((x - 24) / 10) ** 2 + ((y - 20) / 9) ** 2 + ((z - 4) / 3) ** 2 < 1).astype(np.uint8), GRID)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_correction_that_improves_the_match_with_t2w_is_kept(a_study, a_gland, is_known):
+    raw, found = corrected(a_study, MOVED_MM, a_gland if is_known else None)
+    assert found.images is raw.images
+    assert found.displacement_mm is raw.displacement_mm
+    assert found.provenance.notes[-1].startswith("The correction improves the match with T2w")
+
+
+@pytest.mark.parametrize("along_mm", [-3.0, -8.0])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_correction_that_does_not_improve_it_is_withheld(a_study, a_gland, along_mm, is_known):
+    _, found = corrected(a_study, along_mm, a_gland if is_known else None)
+    for name, sequence in ((HBV_CORRECTED, Sequence.HBV), (ADC_CORRECTED, Sequence.ADC)):
+        np.testing.assert_array_equal(found.images[name].array, a_study.case[sequence].array)
+    assert not found.displacement_mm.any()
+    assert found.provenance.notes[-1].startswith("The correction was withheld")
+
+
+def test_a_correction_below_what_networks_resolve_is_withheld(a_study, a_gland):
+    _, found = corrected(a_study, MIN_SHIFT_MM * 0.8, a_gland)
+    assert not found.displacement_mm.any()
+
+
+def test_the_match_is_best_in_place_and_ignores_brightness(a_study, a_gland):
+    t2w, true, adc = a_study.case[Sequence.T2W], a_study.images[HBV_CORRECTED], a_study.images[ADC_CORRECTED]
+    seen = a_study.case[Sequence.HBV]
+    there, moved = (match_with_t2w(t2w, hbv, adc, a_gland) for hbv in (true, seen))
+    assert 1 >= there > moved + 0.05
+    brighter = true.with_array(true.array * 7)
+    assert match_with_t2w(t2w, brighter, adc, a_gland) == pytest.approx(there, abs=1e-6)
+    assert match_with_t2w(t2w, true.with_array(np.zeros_like(true.array)), adc, a_gland) == 0.0
+
+
+def test_a_correction_is_scored_without_the_jacobian_and_by_the_glands_outline(a_study, a_gland):
+    study = replace(a_study, gland=a_gland)
+    raw, _ = corrected(study, MOVED_MM, a_gland)
+    right = score_case(raw, study).values
+    before = score_case(TASKS[study.task].naive_baseline([])(study), study).values
+    assert right["gland_overlap"] > 0.97 > 0.9 > before["gland_overlap"]
+    assert right["psnr_db unscaled"] > before["psnr_db unscaled"] + 3
+    assert right.get("psnr_db unscaled gland", np.inf) > before["psnr_db unscaled gland"] + 3  # in places exact
+    # What scales intensities alone changes the plain measure, not the unscaled one.
+    brighter = {
+        **raw.images,
+        HBV_CORRECTED: raw.images[HBV_CORRECTED].with_array(raw.images[HBV_CORRECTED].array * 1.2),
+    }
+    scaled = score_case(replace(raw, images=brighter), study).values
+    assert scaled["psnr_db unscaled"] == right["psnr_db unscaled"]
+    assert scaled["psnr_db"] < right["psnr_db"]
