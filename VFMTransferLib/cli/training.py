@@ -106,7 +106,7 @@ def run_finetune(args: argparse.Namespace) -> None:
             patience=args.patience,
         )
         work = checkpoint_folder(args.output)
-        shared = {"prepared": args.prepared, "context": how, "on_progress": on_progress}
+        shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
         trained = finetune(config, dataset, work, init=init, **shared)
         if not how.is_first:
             return
@@ -195,7 +195,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         else:
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
         work = checkpoint_folder(args.output)
-        trained = pretrain(config, cases, work, context=context, on_progress=on_progress)
+        trained = pretrain(config, cases, work, ahead=args.ahead, context=context, on_progress=on_progress)
         bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases)
     if context.is_first:
         print(f"{bundle.name}\n{bundle.folder}")
@@ -234,6 +234,9 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"of {seeded} (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
+    group.add_argument(
+        "--ahead", type=int, default=0, metavar="N", help="threads that draw the samples of the next steps (default: 0)"
+    )
     group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
     group.add_argument(
         "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
@@ -249,8 +252,8 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
 
 def require_default_computing(args: argparse.Namespace) -> None:
     """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
-    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
-    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
+    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision, args.ahead)
+    if given != (1, 1, None, None, TRAINING_PRECISIONS[0], 0):
         args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
 
 

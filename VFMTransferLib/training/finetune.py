@@ -162,6 +162,7 @@ def finetune(
     init: Initialization | None = None,
     phantoms: Iterable[LabeledCase] = (),
     prepared: Path | None = None,
+    ahead: int = 0,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
@@ -170,7 +171,8 @@ def finetune(
     The run's `average` holds the weights to ship, and its history the validation cases' scores, the primary one as
     `score`. They choose nothing but, with patience, when it ends; the first process measures. `phantoms` are shown in
     `config.phantom_share` of the samples. With `prepared`, a folder that may be shared by many runs, the cases that
-    train are prepared on disk, each once and when it is first shown; what is learned is the same.
+    train are prepared on disk, each once and when it is first shown; `ahead` threads draw the samples of the next
+    steps. What is learned is the same either way.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
@@ -216,6 +218,7 @@ def finetune(
         measure=measure,
         measure_every=config.measure_every,
         score=lambda entry: sign * entry.get(SCORE, math.nan),
+        ahead=ahead,
         on_progress=on_progress,
     )
     return run

@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -220,6 +222,7 @@ class Run:
         measure: Callable[[list[float]], Mapping[str, float]],
         measure_every: int,
         score: Callable[[Mapping[str, float]], float] | None = None,
+        ahead: int = 0,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
@@ -227,10 +230,26 @@ class Run:
         `identity` is from `run_identity`; CheckpointError where the checkpoint is damaged, or of another. `measure`
         makes what enters the history every `measure_every` steps, and after the last, from the losses of the steps
         since the last time. `score` gives of such an entry what must improve, larger is better, where the schedule has
-        patience.
+        patience. `ahead` threads draw the samples of that many steps while the network learns; as each sample has a
+        random stream of its own, what is learned is the same.
         """
         if path.exists():
             self.resume(path, identity)
+        with _drawn_ahead(batches, self.step, self.schedule.steps, ahead) as drawn:
+            self._train(path, identity, drawn, seed, measure, measure_every, score, on_progress)
+        self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
+
+    def _train(
+        self,
+        path: Path,
+        identity: str,
+        batches: Batches,
+        seed: int,
+        measure: Callable[[list[float]], Mapping[str, float]],
+        measure_every: int,
+        score: Callable[[Mapping[str, float]], float] | None,
+        on_progress: OnProgress | None,
+    ) -> None:
         losses: list[float] = []
         while self.step < self.schedule.end(self.plateau):
             began = self.context.clock()
@@ -250,7 +269,6 @@ class Run:
                     values = ", ".join(f"{key} {value:.3f}" for key, value in latest.items() if key != "step")
                     line = f"step {self.step}" + (f", at {latest['step']:.0f}: {values}" if latest else "")
                     on_progress(line, self.step / self.schedule.end(self.plateau))
-        self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
 
     def learn(self, parts: Sequence[tuple[Any, ...]], seed: int) -> float:
         """Go one step down the mean loss of all parts of a batch, average the weights, and return that loss.
@@ -320,6 +338,27 @@ class Run:
         self.step, self.history = document["step"], document["history"]
         self.plateau = document.get("plateau")
         self.seconds = document.get("seconds", 0.0)  # checkpoints of version 1.0 did not count them
+
+
+@contextmanager
+def _drawn_ahead(batches: Batches, first: int, end: int, ahead: int) -> Iterator[Batches]:
+    """The batches of the steps from `first` to before `end`, those of the next steps drawn by `ahead` threads."""
+    if ahead < 1:
+        yield batches
+        return
+    with ThreadPoolExecutor(ahead, thread_name_prefix="samples") as pool:
+        waiting = {step: pool.submit(batches, step) for step in range(first, min(first + ahead, end))}
+
+        def take(step: int) -> Sequence[tuple[Any, ...]]:
+            if step + ahead < end:
+                waiting[step + ahead] = pool.submit(batches, step + ahead)
+            return waiting.pop(step).result()
+
+        try:
+            yield take
+        finally:
+            for future in waiting.values():
+                future.cancel()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def pretrain(
     folder: Path,
     *,
     phantoms: Iterable[Shown] = (),
+    ahead: int = 0,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
@@ -117,6 +118,7 @@ def pretrain(
         config.seed,
         measure=lambda losses: {"loss": sum(losses) / len(losses)},
         measure_every=config.schedule.checkpoint_every,
+        ahead=ahead,
         on_progress=on_progress,
     )
     return run

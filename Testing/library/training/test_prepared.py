@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,9 @@ from VFMTransferLib.training import prepared as module
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import LazyCases, StudySet, folder_studies
 from VFMTransferLib.training.finetune import finetune
+from VFMTransferLib.training.loop import CHECKPOINT, read_checkpoint
 from VFMTransferLib.training.prepared import case_identity, prepared_samples
-from VFMTransferLib.training.samples import samples_of
+from VFMTransferLib.training.samples import CropSamples, samples_of
 
 
 @pytest.mark.parametrize(("family", "task"), CELLS)
@@ -98,3 +100,32 @@ def test_a_folder_is_read_case_by_case_and_a_changed_file_is_another_case(tmp_pa
     write_case(tmp_path / "p1", 7, "gland")
     after = folder_studies(tmp_path, "anatomy-segmentation", lazy=True).cases
     assert {name for name in before if after.identity(name) != before[name]} == {"p1"}
+
+
+def test_samples_drawn_ahead_by_threads_teach_the_same(tmp_path):
+    plain = finetune(tiny_config(steps=6), tiny_dataset(), tmp_path / "plain")
+    for ahead in (1, 3, 9):
+        run = finetune(
+            tiny_config(steps=6), tiny_dataset(), tmp_path / f"{ahead}", prepared=tmp_path / "shared", ahead=ahead
+        )
+        assert run.history == plain.history
+        assert all(torch.equal(tensor, run.average[name]) for name, tensor in plain.average.items())
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samples")]
+
+
+def test_what_fails_ahead_fails_in_its_own_step_and_resumes(tmp_path, monkeypatch):
+    whole, plain, drawn = finetune(tiny_config(steps=6), tiny_dataset(), tmp_path / "whole"), CropSamples.sample, []
+
+    def fail_in_the_fifth(samples, *rest):
+        drawn.append(samples.id)
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        return plain(samples, *rest)
+
+    monkeypatch.setattr(CropSamples, "sample", fail_in_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_config(steps=6), tiny_dataset(), tmp_path / "stopped", ahead=1)
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "stopped" / CHECKPOINT)["step"] == 4
+    resumed = finetune(tiny_config(steps=6), tiny_dataset(), tmp_path / "stopped", ahead=1)
+    assert resumed.history == whole.history
