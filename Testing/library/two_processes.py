@@ -52,6 +52,9 @@ def main() -> None:
     }
     run = tuned(folder / "tuned", context)
     found["tuned"] = {**run.average, "losses": torch.tensor([point["loss"] for point in run.history])}
+    # Only the first process validates, so that it alone decides when a training with patience ends.
+    decided = context.of_first(7 if context.is_first else None)
+    found["decided"] = {"mean": torch.tensor(context.mean(torch.tensor(float(decided or 0))))}
     if context.is_first:
         torch.save(found, folder / "found.pt")
 

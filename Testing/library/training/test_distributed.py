@@ -97,6 +97,10 @@ def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
     assert_equal_up_to_rounding(two_processes["tuned"], alone.average)
 
 
+def test_the_first_of_two_processes_decides_for_both(two_processes):
+    assert float(two_processes["decided"]["mean"]) == 7
+
+
 def test_two_processes_that_were_stopped_end_as_unbroken_ones(two_processes):
     for name, tensor in two_processes["whole"].items():
         assert torch.equal(tensor, two_processes["resumed"][name]), name
