@@ -105,7 +105,7 @@ def widgets(**others) -> SimpleNamespace:
     boxes = ("studyCollapsibleButton", "networksCollapsibleButton", "advancedCollapsibleButton", "logCollapsibleButton")
     rows = [f"progress{letter}{part}" for letter in "AB" for part in ("TitleLabel", "Bar", "Label")]
     names = (*buttons, *boxes, *rows, "statusLabel", "deviceReasonLabel", "pythonPathLineEdit")
-    combos = {name: AComboBox() for name in ("runtimeComboBox", "deviceComboBox")}
+    combos = {name: AComboBox() for name in ("runtimeComboBox", "deviceComboBox", "regionComboBox")}
     return SimpleNamespace(**{name: AWidget() for name in names}, **combos, logTextEdit=ATextEdit(), **others)
 
 
