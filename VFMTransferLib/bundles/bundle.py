@@ -25,6 +25,7 @@ from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS
+from .card import model_card
 from .graphs import require_plain_graph
 from .metadata import (
     METADATA,
@@ -36,7 +37,6 @@ from .metadata import (
     metadata_of,
     spec_from_json,
     spec_to_json,
-    task_title,
 )
 
 _NAME_WORDS = "a short name of lower-case letters, digits, '-', '_', '.'"
@@ -49,10 +49,6 @@ MAX_WEIGHT = 1e6
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 WeightsFile = Literal["models/model.safetensors", "models/model.onnx", "models/model-cpu.onnx"]
-_DEMONSTRATION = (
-    "**Demonstration network.** Small, trained by this project to show the product. It is not the published "
-    "network and says nothing about how good that is."
-)
 
 
 @dataclass(frozen=True)
@@ -359,32 +355,6 @@ def file_sha256(path: Path) -> str:
 def dump(document: dict[str, Any]) -> str:
     """JSON as bundles hold it: indented, ending with a line break, no NaN."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def model_card(bundle: Bundle) -> str:
-    """The model card, Markdown, made from the metadata."""
-    spec, grid = bundle.spec, bundle.spec.preprocess
-    facts = {
-        "Task": task_title(spec),
-        "Arm": bundle.arm or "none",
-        "Architecture": f"{spec.title} ({spec.paper})",
-        "Input channels": ", ".join("zeros" if s is None else s.value for s in grid.sequences),
-        "Grid": f"{' x '.join(f'{s:g}' for s in grid.spacing_mm)} mm (x, y, z)",
-        "Window": f"{' x '.join(map(str, grid.patch))} voxels (slices, rows, columns)",
-        "Normalization": grid.normalization,
-        "Output channels": ", ".join(spec.labels) or str(spec.head.out_channels),
-        **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note}),
-        "Version": bundle.version,
-        "License of the weights": bundle.license,
-    }
-    sections = [f"# {bundle.title}", bundle.description, RESEARCH_USE]
-    if bundle.demonstration:
-        sections.append(_DEMONSTRATION)
-    sections.append("\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]))
-    for title, content in (("Training", bundle.training), ("Measured", bundle.metrics)):
-        if content:
-            sections += [f"## {title}", f"```json\n{json.dumps(content, indent=2, ensure_ascii=False)}\n```"]
-    return "\n\n".join(sections) + "\n"
 
 
 def _read_document(folder: Path) -> dict[str, Any]:

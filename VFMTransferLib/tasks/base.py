@@ -202,6 +202,8 @@ class Task(ABC):
             ADC is of a synthetic one.
         label_column: Column of `labels.csv` that holds the class of a case; empty where there is none.
         calibrated_measures: Measures that calibration improves.
+        intended_use, inappropriate_settings, stop_using_when: Of its networks, on model cards: what a result may be
+            used for in research, where not to use one, and what ends its use, beside what holds for all networks.
         drop_path: Stochastic depth of the encoder in training.
     """
 
@@ -232,6 +234,9 @@ class Task(ABC):
     measured_by: ClassVar[MRSequence | None] = None
     label_column: ClassVar[str] = ""
     calibrated_measures: ClassVar[tuple[str, ...]] = ()
+    intended_use: ClassVar[str] = ""
+    inappropriate_settings: ClassVar[tuple[str, ...]] = ()
+    stop_using_when: ClassVar[tuple[str, ...]] = ()
     drop_path: ClassVar[float] = 0.1
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:

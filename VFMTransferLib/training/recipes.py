@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ..bundles.bundle import Bundle, model_card
+from ..bundles.bundle import Bundle
+from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
 from ..core.decoding import from_json, parse_json
 from ..core.errors import BundleError, DatasetError
@@ -121,6 +122,7 @@ class Recipe:
     pretraining: RecipePretraining | None = None
     soft_labels: SoftLabels | None = None
     references: References | None = None
+    population: str = ""  # whom its training cases stand for, for the model card
 
     def __post_init__(self) -> None:
         if self.encoder not in pretrained_families():
@@ -173,13 +175,17 @@ class Recipe:
             f"nothing, but are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
             "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
         )
-        sections = [model_card(replace(bundle, training={}, metrics={})).rstrip()]
-        sections += ["## Training", training, self.attribution, "## Measured"]
+        measured = []
         for part, found in bundle.metrics.items():
-            sections += [f"**{part[0].upper()}{part[1:]}**", *self._measured(found)]
-        notes = self.references.notes if self.references else ()
-        sections += [*notes, "## Limits", "\n".join(f"- {limit}" for limit in self.limits)]
-        return "\n\n".join(sections) + "\n"
+            measured += [f"**{part[0].upper()}{part[1:]}**", *self._measured(found)]
+        measured += self.references.notes if self.references else ()
+        return model_card(
+            bundle,
+            population=self.population,
+            training=(training, self.attribution),
+            measured=measured,
+            limits=self.limits,
+        )
 
     def _measured(self, found: Mapping[str, Any]) -> list[str]:
         """Table of cases and their mean, each value before that of the naive baseline, and notes on it."""

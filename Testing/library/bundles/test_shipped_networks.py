@@ -30,9 +30,10 @@ def unseen_phantom() -> Phantom:
     return make_phantom(UNSEEN_SEED, t2w_spacing_mm=(1.0, 1.0, 3.0), full_resolution=True, phase_axis=0)
 
 
-def assert_better_than_naive_baseline(labeled: LabeledCase) -> None:
-    """By the task's primary measure; the mean ADC is even given this case's own."""
+def assert_better_than_naive_baseline(labeled: LabeledCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the task's primary measure, of the network itself: what a user gets may be withheld; see `Task.checked`."""
     task = TASKS[labeled.task]
+    monkeypatch.setattr(type(task), "checked", lambda self, result, case, gland: result)
     baseline = TASKS[task.id].naive_baseline([labeled])
     naive = score_case(baseline(labeled), labeled).values[task.metric]
     for bundle in default_pair(task.id):
@@ -41,15 +42,16 @@ def assert_better_than_naive_baseline(labeled: LabeledCase) -> None:
 
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
-def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task):
-    assert_better_than_naive_baseline(TASKS[task].around_gland(TASKS[task].from_phantom(unseen_phantom), WIDTH_MM))
+def test_images_of_an_unseen_phantom_are_better_than_by_no_network(unseen_phantom, task, monkeypatch):
+    labeled = TASKS[task].around_gland(TASKS[task].from_phantom(unseen_phantom), WIDTH_MM)
+    assert_better_than_naive_baseline(labeled, monkeypatch)
 
 
 @pytest.mark.parametrize("task", IMAGE_TASKS)
-def test_images_of_an_unseen_case_are_better_than_by_no_network(shared_data, task):
+def test_images_of_an_unseen_case_are_better_than_by_no_network(shared_data, task, monkeypatch):
     case = shared_data / "cases" / "ProstateX-0214"
     labeled = read_labeled(case, task, MaskNames(("gland_nc",)), seed=5)
-    assert_better_than_naive_baseline(TASKS[task].around_gland(labeled, WIDTH_MM))
+    assert_better_than_naive_baseline(TASKS[task].around_gland(labeled, WIDTH_MM), monkeypatch)
 
 
 def test_a_large_cancer_of_an_unseen_phantom_is_found():

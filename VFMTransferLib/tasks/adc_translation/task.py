@@ -34,6 +34,15 @@ class AdcTranslation(ImageTask):
     title = "T2w→ADC translation"
     short_title = "T2w→ADC"
     network_title = "T2w→ADC translation"
+    intended_use = "Research on translation: an ADC made from T2w, beside a measured one."
+    inappropriate_settings = (
+        "Any measurement or search for cancer: restricted diffusion that T2w does not show cannot be in it.",
+        "Use in place of a diffusion scan that is missing.",
+    )
+    stop_using_when = (
+        "On own cases its error in the gland exceeds that of the mean ADC of their own zones.",
+        "It is shown or stored without the word synthetic.",
+    )
     sequences = (MRSequence.T2W,)
     truth_sequences = (MRSequence.T2W, MRSequence.ADC)
     outputs = (ADC_SYNTHETIC,)

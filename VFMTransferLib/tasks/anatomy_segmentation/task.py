@@ -40,6 +40,12 @@ class AnatomySegmentation(SegmentationTask):
     title = "Anatomy segmentation"
     short_title = "anatomy"
     network_title = "anatomy"
+    intended_use = "Research on outlines and volumes of the prostate on T2w, each outline checked by a reader."
+    inappropriate_settings = ("Volume or PSA density of a patient, planning of biopsy or radiation.",)
+    stop_using_when = (
+        "A case is found on which the outline lies in another organ.",
+        "The Dice on own cases falls below 0.8 in the median, or below 0.7 on one in ten.",
+    )
     sequences = (MRSequence.T2W,)
     labels = (Label.BACKGROUND, *ZONES)
     baseline = "mean-shape"

@@ -46,6 +46,17 @@ class Classification(Task):
     title = "Classification"
     short_title = "classification"
     network_title = "classification"
+    intended_use = (
+        "Research on how initializations change a classifier. Its probabilities are of phantoms' or readers' classes."
+    )
+    inappropriate_settings = (
+        "Triage, or any decision for or against a biopsy.",
+        "Cohorts in which cancer is more or less frequent than in training: probabilities do not fit there.",
+    )
+    stop_using_when = (
+        "Its AUROC on own cases does not exceed that of the naive baseline, a rule of ADC and high-b signal.",
+        "Its probabilities and the frequencies of own cases differ by more than 0.1.",
+    )
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     output = "classification"
     head = "classes"

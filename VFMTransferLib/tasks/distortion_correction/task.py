@@ -55,6 +55,18 @@ class DistortionCorrection(ImageTask):
     title = "Distortion correction"
     short_title = "distortion"
     network_title = "distortion correction of diffusion"
+    intended_use = (
+        "Research on restoration: high-b image and ADC moved along the phase axis, beside the uncorrected ones."
+    )
+    inappropriate_settings = (
+        "Measurement or fusion that relies on where a lesion lies on the corrected image.",
+        "Diffusion whose phase axis is not known, or is not an axis that trained the network.",
+        "Metal, or gas that moves: what it displaces is no smooth field.",
+    )
+    stop_using_when = (
+        "Corrections are withheld on most cases.",
+        "The gland lies worse on T2w after a correction than before.",
+    )
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     reference = MRSequence.HBV
     head = "matching"

@@ -31,6 +31,15 @@ class LesionSegmentation(SegmentationTask):
     title = "Lesion segmentation"
     short_title = "lesions"
     network_title = "lesions"
+    intended_use = "Research on how initializations change what a network marks. Marks are candidates, not findings."
+    inappropriate_settings = (
+        "Search for cancer, or its exclusion: an exam without a mark is not an exam without cancer.",
+        "Exams without diffusion at a high b, or whose diffusion lies off T2w by more than a lesion is wide.",
+    )
+    stop_using_when = (
+        "It marks more than one place an exam that readers do not call a lesion.",
+        "It misses a lesion that any reader sees.",
+    )
     sequences = (MRSequence.T2W, MRSequence.HBV, MRSequence.ADC)
     labels = (Label.CSPCA,)
     activation = "sigmoid"

@@ -41,6 +41,15 @@ class SuperResolution(ImageTask):
     title = "Super-resolution"
     short_title = "super-resolution"
     network_title = "super-resolution of T2w"
+    intended_use = "Research on restoration: T2w shown with twice the matrix beside the interpolated one."
+    inappropriate_settings = (
+        "Judgment of lesions, capsule or vessels by detail that only the restored image shows.",
+        "T2w that was interpolated by the scanner already, or made coarse otherwise than by fewer lines of k-space.",
+    )
+    stop_using_when = (
+        "Detail appears that the interpolated image does not suggest.",
+        "On own scans, halved and restored, it does not exceed zero-filled interpolation in the interior.",
+    )
     sequences = (MRSequence.T2W,)
     outputs = (SUPER_RESOLVED,)
     baseline = "zero-filled"

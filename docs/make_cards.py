@@ -1,0 +1,43 @@
+"""Write the model cards of the shipped bundles in their present form: `python docs/make_cards.py`.
+
+Weights, metadata and measurements stay: what a card states of training and measurements is taken from the card itself,
+the rest from task, recipe and `bundles/card.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from VFMTransferLib.bundles.bundle import read_bundle
+from VFMTransferLib.bundles.card import card_sections, model_card
+from VFMTransferLib.training.recipes import read_recipe
+
+ROOT = Path(__file__).parents[1]
+DEFINITIONS = (
+    "Measures and naive baseline are defined as they were when it was trained; see "
+    "[docs/training.md](../../../../docs/training.md#definitions-of-the-measures-now-and-in-the-shipped-numbers)."
+)
+
+
+def main() -> None:
+    """Write each card anew; a second time changes nothing."""
+    recipes = {r.name: r for r in map(read_recipe, sorted((ROOT / "Resources" / "Training").glob("*.json")))}
+    for folder in sorted((ROOT / "Resources" / "Bundles").iterdir()):
+        if folder.is_dir():
+            bundle = read_bundle(folder)
+            recipe = recipes[folder.name.removesuffix(f"-{bundle.arm}")]
+            old = card_sections(bundle.card_path.read_text(encoding="utf-8"))
+            measured = old.get("Measured") or old["Validation and performance"].removesuffix(DEFINITIONS).rstrip()
+            limits = [line.removeprefix("- ") for line in old["Limits"].splitlines()]
+            card = model_card(
+                bundle,
+                population=recipe.population,
+                training=(old["Training"],),
+                measured=(measured, DEFINITIONS),
+                limits=limits,
+            )
+            bundle.card_path.write_text(card, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
