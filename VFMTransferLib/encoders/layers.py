@@ -139,13 +139,12 @@ class JoinedConvModule(ConvModule):
         """Map the first (B, channels[0], D, H, W) and maps of any size to (B, out, D, H, W).
 
         Args:
-            first: Of a region that region alone, with one voxel more on each side.
+            first: Of a region that region alone; what lies beyond counts as zeros.
             coarser: The other maps, whole.
             region: Where on the first's grid to compute; everywhere by default.
         """
         weight, *weights = self.conv.weight.split(self.channels, dim=1)
         joined = self.conv._conv_forward(first, weight, None)
-        joined = joined if region is None else region.without_rim(joined)
         region = Region.whole(first.shape[2:]) if region is None else region
         for x, weight in zip(coarser, weights, strict=True):
             joined = joined + _convolve_resized(x, weight, region)
@@ -177,14 +176,18 @@ class Region(NamedTuple):
             stops.append(beyond.minimum(torch.as_tensor(coarse)))
         return Region(starts, stops, size)
 
-    def of(self, x: Tensor, halo: int = 0) -> Tensor:
-        """These voxels of a map (B, C, D, H, W), with `halo` more on each side, zero beyond the grid."""
-        (d, h, w), (to_d, to_h, to_w), rim = self.start, self.stop, 2 * halo
-        return F.pad(x, (halo,) * 6)[:, :, d : to_d + rim, h : to_h + rim, w : to_w + rim]
+    def widened(self, voxels: int) -> Region:
+        """With so many voxels more on each side, as far as the grid goes."""
+        starts = [(torch.as_tensor(start) - voxels).clamp(min=0) for start in self.start]
+        stops = (torch.as_tensor(stop) + voxels for stop in self.stop)
+        sizes = map(torch.as_tensor, self.size)
+        return Region(starts, [stop.minimum(size) for stop, size in zip(stops, sizes, strict=True)], self.size)
 
-    def without_rim(self, x: Tensor) -> Tensor:
-        """A map without its outermost voxels."""
-        return x[:, :, 1:-1, 1:-1, 1:-1]
+    def of(self, x: Tensor, origin: Sequence[Any] = (0, 0, 0)) -> Tensor:
+        """These voxels of a map (B, C, D, H, W) whose first voxel is `origin` of the grid."""
+        d, h, w = (start - first for start, first in zip(self.start, origin, strict=True))
+        to_d, to_h, to_w = (stop - first for stop, first in zip(self.stop, origin, strict=True))
+        return x[:, :, d:to_d, h:to_h, w:to_w]
 
     def resized(self, x: Tensor, coarse: Region) -> Tensor:
         """These voxels of a coarser map resized to this grid, from its voxels `coarse` alone; equal to `resize`."""
@@ -199,15 +202,13 @@ def _convolve_resized(x: Tensor, weight: Tensor, region: Region) -> Tensor:
     """A convolution 3x3x3 (out, C, 3, 3, 3), zero padding, of x (B, C, d, h, w) resized linearly to a region's grid."""
     axes = zip(x.shape[2:], region.start, region.stop, region.size, strict=True)
     along_d, along_h, along_w = (_tap_matrices(n, start, stop, size, x) for n, start, stop, size in axes)
-    planes = []
-    for plane in weight.unbind(2):  # (out, C, 3, 3), one by one so that few products are held at a time
-        taps = plane.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None, None]  # (9 out, C, 1, 1, 1)
-        products = F.conv3d(x, taps).unflatten(1, (_TAPS, _TAPS, -1))  # (B, 3, 3, out, d, h, w)
-        rows = sum(products[:, :, k] @ along_w[k].T for k in range(_TAPS))  # (B, 3, out, d, h, W)
-        planes.append(sum(along_h[k] @ rows[:, k] for k in range(_TAPS)))  # (B, out, d, H, W)
-    flat = torch.cat(planes, dim=2).flatten(3)  # (B, out, 3 d, H W)
-    found = along_d.transpose(0, 1).flatten(1) @ flat  # (B, out, D, H W)
-    return found.reshape(*found.shape[:3], *planes[0].shape[3:])
+    # In few steps, since a graph holds once for each what they make of weights.
+    taps = weight.permute(2, 3, 4, 0, 1).reshape(-1, weight.shape[1], 1, 1, 1)  # (27 out, C, 1, 1, 1)
+    products = F.conv3d(x, taps).unflatten(1, (*3 * (_TAPS,), -1))  # (B, 3, 3, 3, out, d, h, w)
+    rows = sum(products[:, :, :, k] @ along_w[k].T for k in range(_TAPS))  # (B, 3, 3, out, d, h, W)
+    planes = sum(along_h[k] @ rows[:, :, k] for k in range(_TAPS))  # (B, 3, out, d, H, W)
+    found = sum(along_d[k] @ planes[:, k].flatten(3) for k in range(_TAPS))  # (B, out, D, H W)
+    return found.reshape(*found.shape[:3], *planes.shape[4:])
 
 
 def _tap_matrices(length: int, start: int, stop: int, size: int, like: Tensor) -> Tensor:
@@ -456,7 +457,7 @@ class SliceConv3d(nn.Conv3d):
             part = F.conv2d(moved, plane, bias if found is None else None, padding=padding, groups=self.groups)
             found = part if found is None else found + part
         assert found is not None
-        return found.reshape(x.shape[0], depth, *found.shape[1:]).transpose(1, 2)
+        return found.reshape(-1, depth, *found.shape[1:]).transpose(1, 2)
 
 
 def convolve_by_slices(network: nn.Module) -> nn.Module:

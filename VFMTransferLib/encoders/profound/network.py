@@ -124,13 +124,13 @@ class UPerNetHead(nn.Module):
         for lateral, feature in zip(reversed(self.lateral_convs), reversed(maps[:-1]), strict=True):
             coarser = lateral(feature) + resize(coarser, feature.shape[2:])
             levels.insert(0, coarser)
-        # The finest level costs most by far, and of a region only that is needed.
-        finest = levels[0] if region is None else region.of(levels[0], halo=2)
+        # The finest level costs most by far. Each of two convolutions of a region spoils one voxel at its sides, except
+        # at the sides of the grid, beyond which there are zeros indeed.
+        wide = None if region is None else region.widened(2)
+        finest = levels[0] if wide is None else wide.of(levels[0])
         fused = [conv(level) for conv, level in zip(self.fpn_convs, [finest, *levels[1:-1]], strict=True)]
-        if region is not None:
-            # Beyond the grid the next convolution sees zeros, and not what this one made of its own zeros there.
-            fused[0] = region.without_rim(fused[0]) * region.of(torch.ones_like(levels[0][:, :1]), halo=1)
-        return self.classifier(self.fpn_bottleneck(*fused, levels[-1], region=region))
+        logits = self.classifier(self.fpn_bottleneck(*fused, levels[-1], region=wide))
+        return logits if region is None or wide is None else region.of(logits, wide.start)
 
 
 def _classifier(width: int, out_channels: int) -> nn.Conv3d:
