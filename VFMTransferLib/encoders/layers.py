@@ -457,7 +457,7 @@ class SliceConv3d(nn.Conv3d):
             part = F.conv2d(moved, plane, bias if found is None else None, padding=padding, groups=self.groups)
             found = part if found is None else found + part
         assert found is not None
-        return found.reshape(-1, depth, *found.shape[1:]).transpose(1, 2)
+        return found.reshape(x.shape[0], depth, *found.shape[1:]).transpose(1, 2)
 
 
 def convolve_by_slices(network: nn.Module) -> nn.Module:
