@@ -119,7 +119,9 @@ def test_the_training_data_are_counted_as_far_as_they_are_stated(training, words
 
 def test_size_and_parameters_are_those_of_the_files(own):
     bundle = make_bundle(own / "a", onnx=True)
-    assert sizeOf(bundle) == bundle.weights_path.stat().st_size + bundle.onnx_path.stat().st_size
+    paths = (bundle.weights_path, bundle.onnx_path, bundle.cpu_onnx_path)
+    assert len(set(paths)) == 3
+    assert sizeOf(bundle) == sum(path.stat().st_size for path in paths)
     from networks import small_network
 
     state = small_network("profound-classifier").state_dict()
