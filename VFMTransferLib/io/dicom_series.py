@@ -172,22 +172,25 @@ def _read_header(path: Path) -> Header | None:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         except Exception:  # pydicom raises errors of many kinds where a file is something else
             return None
+        is_mr = _MR_STORAGE in (_text(dataset, "SOPClassUID"), _text(dataset.file_meta, "MediaStorageSOPClassUID"))
         try:
             has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
         except Exception:  # and where a value is no such thing
             has_pixels = False
-        if not has_pixels and _MR_STORAGE in (
-            _text(dataset, "SOPClassUID"),
-            _text(dataset.file_meta, "MediaStorageSOPClassUID"),
-        ):
-            # Without it, its series would be shorter unnoticed.
+        # Without a slice of MR its series would be shorter unnoticed.
+        if is_mr and not has_pixels:
             raise ImageError(
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )
         try:
             return _header(path, dataset, file.tell()) if has_pixels else None
-        except Exception:
-            return None
+        except Exception as error:  # a value that is none of its kind
+            if not is_mr:
+                return None
+            raise ImageError(
+                f"'{path.name}' must be a DICOM slice whose header can be read, but a value in it cannot. "
+                "Export it again."
+            ) from error
 
 
 def _inflates_too_far(file: BinaryIO) -> bool:
@@ -227,6 +230,9 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
     orientation = _numbers(dataset, "ImageOrientationPatient")
     position = _numbers(dataset, "ImagePositionPatient")
     if frames == 1 and (len(orientation) != 6 or len(position) != 3):
+        stated = (dataset.get_item(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
+        if all(element is not None and element.value for element in stated):
+            raise ValueError("The place of the slice is stated, but not by numbers.")
         return None
     spacing_mm = _numbers(dataset, "PixelSpacing")
     description = _text(dataset, "SeriesDescription")

@@ -153,6 +153,17 @@ def test_damaged_slices_give_one_sentence(folder):
         paths[which].write_bytes(whole[which])
 
 
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_a_slice_whose_place_is_damaged_does_not_make_its_series_shorter(folder, keyword):
+    last = sorted(folder.iterdir())[-1]
+    place = "\\".join(map(str, pydicom.dcmread(last)[keyword].value)).encode()
+    content = last.read_bytes()
+    assert content.count(place) == 1
+    last.write_bytes(content.replace(place, b"x" * len(place)))
+    with pytest.raises(ImageError, match=r"must be a DICOM slice whose header can be read.*Export it again"):
+        read_headers(sorted(folder.iterdir()))
+
+
 def test_a_deflated_dataset_is_inflated_up_to_the_limit_only(folder, monkeypatch):
     path = min(folder.iterdir())
     ds = pydicom.dcmread(path)
