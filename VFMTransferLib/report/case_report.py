@@ -110,6 +110,11 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             f"Case {comparison.case.id} · A is {comparison.a.provenance.title} · B is {comparison.b.provenance.title}"
         ),
         kind=scene.kind,
+        cautions=[
+            (who, sentence)
+            for who, result in zip("AB", (comparison.a, comparison.b), strict=True)
+            if (sentence := comparison.task.caution(result))
+        ],
         facts=facts(comparison),
         legend=_legend(scene),
         orientation=_orientation(scene),

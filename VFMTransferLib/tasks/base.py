@@ -313,6 +313,10 @@ class Task(ABC):
     def decode(self, output: NetworkOutput) -> Result:
         """The result of a network's output, on the grid that the case was scanned on."""
 
+    def caution(self, result: Result) -> str:
+        """A sentence that must be read before a result is looked at; empty for none."""
+        return ""
+
     def checked(self, result: Result, case: Case, gland: Volume | None) -> Result:
         """What a user gets of a decoded result: the same, unless the task withholds what does more harm than good.
 

@@ -144,6 +144,20 @@ def test_image_tasks_show_the_naive_result_and_the_difference_to_it():
     assert {"ab", "an", "bn"} == set(limits)
 
 
+def test_a_withheld_correction_is_stated_above_the_images(tmp_path):
+    grid = a_case()["hbv"].geometry
+    a, b = (
+        replace(result, displacement_mm=np.full((*grid.shape, 3), moved_mm, np.float32))
+        for result, moved_mm in zip(
+            image_pair("distortion-correction", "hbv-corrected", grid, 90.0), (0, 2), strict=True
+        )
+    )
+    page = write_report(compare(a_case(), a, b), tmp_path).read_text(encoding="utf-8")
+    above = page[page.index("<main>") : page.index('id="viewer"')]
+    assert "A: The correction was withheld: these images are uncorrected." in above
+    assert "B: The correction" not in above
+
+
 def test_the_naive_adc_is_the_mean_of_the_reference_over_tissue():
     comparison = compare(a_case(), *translation_pair())  # the measured ADC is the reference
     scene = build_scene(comparison)

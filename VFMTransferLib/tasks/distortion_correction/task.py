@@ -164,6 +164,11 @@ class DistortionCorrection(ImageTask):
         provenance = result.provenance.with_notes(note)
         return replace(result, images=images, displacement_mm=np.zeros_like(field_mm), provenance=provenance)
 
+    def caution(self, result: Result) -> str:
+        if result.displacement_mm is None or result.displacement_mm.any():
+            return ""
+        return "The correction was withheld: these images are uncorrected. Why is in the notes on the network."
+
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
         """Errors of the images, and of the displacement along the phase axis in millimeters, where there is signal.
 
