@@ -20,7 +20,7 @@ DEFINITIONS = (
 
 
 def main() -> None:
-    """Write each card anew; a second time changes nothing."""
+    """Write each card again; a second time changes nothing."""
     recipes = {r.name: r for r in map(read_recipe, sorted((ROOT / "Resources" / "Training").glob("*.json")))}
     for folder in sorted((ROOT / "Resources" / "Bundles").iterdir()):
         if folder.is_dir():

@@ -1,6 +1,6 @@
 """The pretext task `synthetic`, of any family: from images of random appearance back to the tissue that they show.
 
-A phantom is known by the tissue that it is made of. At every sample it is scanned anew, by a contrast, coil, noise and
+A phantom is known by the tissue that it is made of. At every sample it is scanned again, by a contrast, coil, noise and
 resolution drawn at random and with sequences missing, and the network gives the tissue: T2, proton density and ADC, the
 signed distance to the prostate's capsule, and its zones. `synthetic-contrastive` is the variant without a decoder: two
 appearances of one anatomy have equal features at each place.

@@ -112,7 +112,7 @@ def read_image(path: str | Path) -> sitk.Image:
         raise ImageError(f"'{path.name}' may not be read by this user. Change its permissions.") from error
     except OSError as error:
         reason = error.strerror or "cannot be read"
-        raise ImageError(f"'{path.name}' must be readable, but the system reports: {reason}. Copy it anew.") from error
+        raise ImageError(f"'{path.name}' must be readable, but the system reports: {reason}. Copy it again.") from error
     require_finite(array, path.name)
     image = sitk.GetImageFromArray(array, isVector=False)
     image.SetSpacing(header.grid.spacing_mm)

@@ -76,7 +76,7 @@ class PreparedSamples:
     def open(self) -> CaseSamples:
         """The samples, their arrays mapped; prepared and written before where that was never done.
 
-        Samples that are made anew each time, as those of distortion correction, cannot be stored and are returned as
+        Samples that are made again each time, as those of distortion correction, cannot be stored and are returned as
         they are. DatasetError, OutputError, and errors as of `samples_of`.
         """
         if not (self.path / _META).is_file():

@@ -34,7 +34,7 @@ def test_every_network_is_shown_the_same_from_disk(tmp_path, family, task):
             assert all(torch.equal(a, b) for a, b in zip(found.inputs, expected.inputs, strict=True))
             assert torch.equal(found.target, expected.target)
             assert found.phase_axis == expected.phase_axis
-    assert bool(list(tmp_path.iterdir())) == (task != "distortion-correction")  # which is made anew each time
+    assert bool(list(tmp_path.iterdir())) == (task != "distortion-correction")  # which is made again each time
 
 
 def test_a_training_learns_the_same_and_prepares_each_case_once(tmp_path, monkeypatch):
