@@ -63,6 +63,17 @@ def with_preprocess(spec: ModelSpec | str, **changes) -> ModelSpec:
     return replace(spec, preprocess=replace(spec.preprocess, **changes))
 
 
+def an_anatomy_spec(labels, activation: str = "softmax") -> ModelSpec:
+    """A network of small windows that sees the whole volume, with other classes."""
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 72, 80), whole_volume=True)
+    return replace(spec, labels=labels, activation=activation)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two masks, by its definition."""
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
 def decode(logits, prepared: Prepared | None, case: Case, spec: ModelSpec, source: Provenance, **options) -> Result:
     return task_of(spec).decode(NetworkOutput(logits, prepared, case, spec, source, DecodeOptions(**options)))
 

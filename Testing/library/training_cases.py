@@ -8,16 +8,17 @@ import numpy as np
 from specs import MODELS, ConvNeXtSpec
 
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.encoders.base import HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.base import LabeledCase
+from VFMTransferLib.tasks.base import DecodeOptions, LabeledCase, NetworkOutput
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split, StudySet
 from VFMTransferLib.training.finetune import FinetuneConfig
 from VFMTransferLib.training.loop import Schedule
-from VFMTransferLib.training.samples import CropSamples, crop_samples
+from VFMTransferLib.training.samples import CropSamples, crop_samples, prepare_labeled
 
 OBLIQUE = (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
 # x runs to the left, y to anterior, as dcm2niix writes.
@@ -76,3 +77,13 @@ def tiny_dataset(**changes) -> StudySet:
     """Two cases that train and one that tests."""
     cases = {f"case-{seed}": tiny_labeled_case(seed) for seed in range(3)}
     return StudySet(changes.get("split", tiny_config().split), cases)
+
+
+def decode_logits(labeled: LabeledCase, spec: ModelSpec, logits: np.ndarray) -> Result:
+    """The result of a network that gives `logits` (C, D, H, W) on the whole network grid."""
+    prepared = prepare_labeled(labeled, spec)
+    (z, y, x), (depth, height, width) = prepared.box
+    inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
+    options = DecodeOptions(phase_axis=labeled.phase_axis)
+    source = Provenance("b", "B", "", "", "none", "cpu")
+    return TASKS[labeled.task].decode(NetworkOutput(inside, prepared, labeled.case, spec, source, options))

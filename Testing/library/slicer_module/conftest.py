@@ -12,6 +12,17 @@ def scene():
 
 
 @pytest.fixture
+def t2w(scene):
+    """An oblique volume with a display, under a transform that turns and moves it."""
+    from slicer_scenes import add_transform, add_volume, an_oblique_t2w
+
+    node = add_volume(scene, an_oblique_t2w(), "T2")
+    node.CreateDefaultDisplayNodes()
+    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
+    return node
+
+
+@pytest.fixture
 def views(scene):
     """Slice views of the scene."""
     from slicer_views import Views

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from slicer_runs import PERIPHERAL, TRANSITION, a_segmentation_run, an_image_run
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer, vtk
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer, vtk
 
 from VFMTransferLib.core.errors import GeometryError
 from VFMTransferLib.report.scene import ARM_A, ARM_B, OTHER_LABEL
@@ -28,14 +28,6 @@ def scene():
     scene = a_scene()
     scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     return scene
-
-
-@pytest.fixture
-def t2w(scene):
-    node = add_volume(scene, an_oblique_t2w(), "T2")
-    node.CreateDefaultDisplayNodes()
-    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
-    return node
 
 
 @pytest.fixture

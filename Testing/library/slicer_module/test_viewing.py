@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
-from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer
+from slicer_scenes import an_oblique_t2w, slicer
 
 from VFMTransferSlicer.views.cells import T2W, A, B
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
@@ -11,14 +11,6 @@ from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 SHAPE = an_oblique_t2w().array.shape
 SPACING = an_oblique_t2w().geometry.spacing_mm
 INSIDE = np.s_[50:170]  # rows of a picture without words
-
-
-@pytest.fixture
-def t2w(scene):
-    node = add_volume(scene, an_oblique_t2w(), "T2")
-    node.CreateDefaultDisplayNodes()
-    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
-    return node
 
 
 def zones() -> tuple[np.ndarray, np.ndarray]:

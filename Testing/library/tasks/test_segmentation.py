@@ -6,22 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import CENTER_MM, SOURCE, ball, decode, distance_mm, with_preprocess
+from prediction_cases import CENTER_MM, SOURCE, an_anatomy_spec, ball, decode, dice, distance_mm, with_preprocess
 from specs import MODELS, prepare
 
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.tasks.segmentation import label_values
 
 ZONES = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
-
-
-def an_anatomy_spec(labels, activation="softmax"):
-    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 72, 80), whole_volume=True)
-    return replace(spec, labels=labels, activation=activation)
-
-
-def dice(a, b) -> float:
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def test_label_values_are_channels_counted_past_the_background():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from study_examples import FAMILIES, a_study, tiny_study_spec
+from training_cases import decode_logits
 
 from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.metrics.agreement import ssim
 from VFMTransferLib.tasks import TASKS, score_case
-from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
 from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, class_weights, image_loss
 from VFMTransferLib.training.samples import prepare_labeled
 
@@ -22,15 +22,6 @@ def some_images(shape: tuple[int, ...] = (2, 1, 3, 16, 20)) -> tuple[torch.Tenso
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(shape, generator=generator)
     return truth + 0.1 * torch.randn(shape, generator=generator), truth
-
-
-def given_back(study, spec, logits):
-    """The result of a network that gives `logits` (C, D, H, W) on the whole network grid."""
-    prepared = prepare_labeled(study, spec)
-    (z, y, x), (depth, height, width) = prepared.box
-    inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
-    options = DecodeOptions(phase_axis=study.phase_axis)
-    return TASKS[study.task].decode(NetworkOutput(inside, prepared, study.case, spec, SOURCE, options))
 
 
 def test_an_images_loss_is_its_error_and_its_dissimilarity():
@@ -89,7 +80,7 @@ def test_a_network_that_gives_the_target_gives_the_truth(family, task):
     """The target's unit is what prediction takes the output for: far better than the naive baseline."""
     study, spec = a_study(task), tiny_study_spec(family, task)
     maps = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
-    found = score_case(given_back(study, spec, maps[:1]), study).values
+    found = score_case(decode_logits(study, spec, maps[:1]), study).values
     naive = score_case(TASKS[task].naive_baseline([study])(study), study).values
     if task == "adc-translation":
         assert found["mae gland"] < 0.2 * naive["mae gland"]

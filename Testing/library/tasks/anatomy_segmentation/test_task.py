@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from prediction_cases import CENTER_MM, SOURCE, ball, decode, distance_mm, with_preprocess
+from prediction_cases import CENTER_MM, SOURCE, an_anatomy_spec, ball, decode, dice, distance_mm, with_preprocess
 from specs import prepare
 
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.tasks.anatomy_segmentation.task import one_organ
 
 ZONES = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
-
-
-def an_anatomy_spec(labels, activation="softmax"):
-    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 72, 80), whole_volume=True)
-    return replace(spec, labels=labels, activation=activation)
-
-
-def dice(a, b) -> float:
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def test_zones_come_back_where_they_are_on_the_scanned_grid(a_case):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from study_examples import FAMILIES, a_study, tiny_study_spec
 from torch import Generator
-from training_cases import tiny_case, tiny_spec
+from training_cases import decode_logits, tiny_case, tiny_spec
 
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance
@@ -18,21 +18,11 @@ from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
-from VFMTransferLib.tasks.base import DecodeOptions, NetworkOutput
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import crop_samples, prepare_labeled, samples_of
 
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
-
-
-def given_back(study, spec, logits):
-    """The result of a network that gives `logits` (C, D, H, W) on the whole network grid."""
-    prepared = prepare_labeled(study, spec)
-    (z, y, x), (depth, height, width) = prepared.box
-    inside = np.ascontiguousarray(logits[:, z : z + depth, y : y + height, x : x + width], np.float32)
-    options = DecodeOptions(phase_axis=study.phase_axis)
-    return TASKS[study.task].decode(NetworkOutput(inside, prepared, study.case, spec, SOURCE, options))
 
 
 def test_the_glands_loss_by_hand():
@@ -89,7 +79,7 @@ def test_anatomys_target_marks_the_gland_and_its_zones(family):
     study, spec = a_study("anatomy-segmentation"), tiny_study_spec(family, "anatomy-segmentation")
     prostate, peripheral, transition = TASKS[study.task].training().targets(study, prepare_labeled(study, spec), spec)
     logits = 20 * np.stack([1 - prostate, peripheral, transition])
-    found = score_case(given_back(study, replace(spec, threshold=0.5), logits), study).values
+    found = score_case(decode_logits(study, replace(spec, threshold=0.5), logits), study).values
     assert found["dice"] > 0.9
     assert found["dice transition-zone"] > 0.85
 

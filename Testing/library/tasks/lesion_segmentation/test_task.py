@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prediction_cases import CENTER_MM, SOURCE, ball, decode, distance_mm, with_preprocess
+from prediction_cases import CENTER_MM, SOURCE, ball, decode, dice, distance_mm, with_preprocess
 from specs import prepare
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.tasks.lesion_segmentation.task import OUTSIDE_NOTE
-
-
-def dice(a, b) -> float:
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def provicnet_logits(prepared) -> np.ndarray:
