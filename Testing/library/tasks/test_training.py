@@ -8,14 +8,12 @@ import torch
 from study_examples import FAMILIES, a_study, tiny_study_spec
 from training_cases import decode_logits
 
-from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.metrics.agreement import ssim
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.training import SSIM_WEIGHT, Batch, class_weights, image_loss
 from VFMTransferLib.training.samples import prepare_labeled
 
 IMAGE_TASKS = ("super-resolution", "distortion-correction", "adc-translation")
-SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 
 
 def some_images(shape: tuple[int, ...] = (2, 1, 3, 16, 20)) -> tuple[torch.Tensor, torch.Tensor]:

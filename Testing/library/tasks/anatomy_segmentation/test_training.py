@@ -13,7 +13,6 @@ from torch import Generator
 from training_cases import decode_logits, tiny_case, tiny_spec
 
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.core.result import Provenance
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.tasks import TASKS, score_case
@@ -21,8 +20,6 @@ from VFMTransferLib.tasks.anatomy_segmentation.training import anatomy_loss
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import crop_samples, prepare_labeled, samples_of
-
-SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 
 
 def test_the_glands_loss_by_hand():
