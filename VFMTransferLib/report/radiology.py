@@ -11,28 +11,13 @@ import numpy as np
 from ..core.result import Lesion, Result
 from ..evaluation.comparison import Comparison
 from ..evaluation.measures import label_title, place_title
-from ..radiology.sectors import (
-    CENTRAL_DEPTH,
-    CENTRAL_LATERAL,
-    LEVELS,
-    POSTEROMEDIAL_LATERAL,
-    REGION_TITLES,
-    SECTOR_CODES,
-    SIDES,
-    STROMA_DEPTH,
-    STROMA_LATERAL,
-)
+from ..radiology.sector_map import SectorDrawing, draw_sectors, lesion_key
 from .figure import figure_png
 from .scene import Display, Scene, strip
 
 SHOWN_LESIONS = 50
 MAX_KEY_IMAGES = 3
 _KEY_SLICES_APART = 2
-# The drawing: a gland of this size in each of three panels.
-_WIDTH, _HEIGHT, _GAP, _TOP = 184.0, 140.0, 46.0, 30.0
-# The transition zone as an ellipse: middle and half axis in depth, half axis to the side; smaller at the apex.
-_TRANSITION = {"Base": (0.44, 0.38, 0.64), "Mid": (0.42, 0.36, 0.62), "Apex": (0.4, 0.27, 0.46)}
-_MIN_RADIUS = 5.0
 
 
 def gland_table(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -87,11 +72,6 @@ def key_images(scene: Scene) -> list[tuple[str, str]]:
     ]
 
 
-def lesion_key(who: str, lesion: Lesion) -> str:
-    """How the map, the list and the script call a lesion: `a1` is the largest of A."""
-    return f"{who}{lesion.index}"
-
-
 def lesion_places(comparison: Comparison, display: Display) -> dict[str, tuple[int, int, int]]:
     """Lesion → voxel of the display to go to."""
     return {lesion_key(who, lesion): display.index_of(lesion.center_mm) for who, lesion in _lesions(comparison)}
@@ -133,98 +113,8 @@ def _shown(value: float | None, unit: str = "", decimals: int = 0) -> str:
     return "n/a" if value is None else f"{value:.{decimals}f}" + (f" {unit}" if unit else "")
 
 
-def sector_map(comparison: Comparison) -> dict[str, Any] | None:
-    """The map of PI-RADS v2.1 with the lesions of A and B, as shapes; None without a lesion whose place is known.
-
-    Borders are those of the rules in `radiology.sectors`, on a gland that is drawn as an ellipse.
-    """
-    placed = [(who, lesion) for who, lesion in _lesions(comparison) if lesion.place is not None]
-    if not placed:
-        return None
-    marked: dict[str, set[str]] = {}
-    for who, lesion in placed:
-        for name in (part for sector in lesion.sectors for part in _parts(sector)):
-            marked.setdefault(name, set()).add(who)
-    return {
-        "width": len(LEVELS) * (_WIDTH + _GAP) + _GAP,
-        "height": _TOP + _HEIGHT + 26,
-        "panels": [_panel(i, level, marked, comparison, placed) for i, level in enumerate(LEVELS)],
-    }
-
-
-def _parts(sector: str) -> list[str]:
-    """The sectors of the map that a sector covers: itself, or those of its half where the zones are not known."""
-    level, side, region = sector.split()
-    halves = {"anterior": ("AS", "TZa", "PZa"), "posterior": ("TZp", "CZ", "PZpl", "PZpm")}
-    return [f"{level} {side} {part}" for part in halves.get(region, (region,))]
-
-
-def _panel(
-    number: int, level: str, marked: dict[str, set[str]], comparison: Comparison, placed: list[tuple[str, Lesion]]
-) -> dict[str, Any]:
-    """One level: the shapes of its sectors, back to front, and its lesions."""
-    left = _GAP + number * (_WIDTH + _GAP)
-    depth, half_depth, half_side = _TRANSITION[level]
-    sectors: list[dict[str, Any]] = []
-    for side in SIDES:
-        for region, low, high, near, far in _shapes(level):
-            name = f"{level} {side} {region}"
-            first, last = (-far, -near) if side == "R" else (near, far)
-            sectors.append(
-                {
-                    "name": name,
-                    "title": f"{name}: {REGION_TITLES[region]}, SNOMED CT {SECTOR_CODES[name].value}",
-                    "arms": "".join(sorted(marked.get(name, ()))),
-                    "clip": "gland" if region.startswith("PZ") or region == "AS" else "transition",
-                    "x": left + (1 + first) * _WIDTH / 2,
-                    "y": _TOP + low * _HEIGHT,
-                    "width": (last - first) * _WIDTH / 2,
-                    "height": (high - low) * _HEIGHT,
-                }
-            )
-    sectors.sort(key=lambda s: ("PZa", "PZpl", "PZpm", "TZa", "TZp", "CZ", "AS").index(s["name"].split()[-1]))
-    thirds = {"Apex": (0.0, 1 / 3), "Mid": (1 / 3, 2 / 3), "Base": (2 / 3, 1.01)}
-    low, high = thirds[level]
-    lesions = []
-    for who, lesion in placed:
-        lateral, back, height = lesion.place or (0.0, 0.0, 0.0)
-        if not low <= height < high:
-            continue
-        gland = (comparison.a if who == "a" else comparison.b).gland
-        scale = _WIDTH / gland.transverse_mm if gland else 0.0
-        lesions.append(
-            {
-                "key": lesion_key(who, lesion),
-                "arm": who,
-                "text": f"{who.upper()}{lesion.index}",
-                "title": f"{who.upper()}{lesion.index}: {lesion.position}",
-                "x": left + (1 + lateral) * _WIDTH / 2,
-                "y": _TOP + back * _HEIGHT,
-                "r": max((lesion.diameter_mm or 0.0) * scale / 2, _MIN_RADIUS),
-            }
-        )
-    return {
-        "level": level,
-        "cx": left + _WIDTH / 2,
-        "cy": _TOP + _HEIGHT / 2,
-        "rx": _WIDTH / 2,
-        "ry": _HEIGHT / 2,
-        "zone": (_TOP + depth * _HEIGHT, half_side * _WIDTH / 2, half_depth * _HEIGHT),
-        "left": left,
-        "right": left + _WIDTH,
-        "sectors": sectors,
-        "lesions": lesions,
-    }
-
-
-def _shapes(level: str) -> list[tuple[str, float, float, float, float]]:
-    """Region, depth from and to, distance from the midline from and to, of one side of a level."""
-    shapes = [
-        ("PZa", 0.0, 0.5, 0.0, 1.0),
-        ("PZpl", 0.5, 1.0, POSTEROMEDIAL_LATERAL, 1.0),
-        ("PZpm", 0.5, 1.0, 0.0, POSTEROMEDIAL_LATERAL),
-        ("TZa", 0.0, 0.5, 0.0, 1.0),
-        ("TZp", 0.5, 1.0, 0.0, 1.0),
-        ("AS", 0.0, STROMA_DEPTH, 0.0, STROMA_LATERAL),
-    ]
-    return [*shapes, ("CZ", CENTRAL_DEPTH, 1.0, 0.0, CENTRAL_LATERAL)] if level == "Base" else shapes
+def sector_map(comparison: Comparison) -> SectorDrawing | None:
+    """The map of PI-RADS v2.1 with the lesions of A and B; None without a lesion whose place is known."""
+    glands = {"a": comparison.a.gland, "b": comparison.b.gland}
+    widths = {who: gland.transverse_mm for who, gland in glands.items() if gland is not None}
+    return draw_sectors(_lesions(comparison), widths)

@@ -16,7 +16,7 @@ from VFMTransferLib.evaluation.comparison import Comparison, compare
 from VFMTransferLib.radiology.gland import GlandFrame
 from VFMTransferLib.radiology.lesions import measure_lesions
 from VFMTransferLib.radiology.quality import measure_quality
-from VFMTransferLib.radiology.sectors import SECTORS, map_sectors
+from VFMTransferLib.radiology.sectors import LEVELS, SECTORS, map_sectors
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.case_report import facts, measure_tables
 from VFMTransferLib.report.radiology import gland_table, key_images, lesion_rows, quality_rows, sector_map
@@ -63,13 +63,24 @@ def test_a_lesions_place_in_the_gland_comes_before_the_scanners_coordinates():
 
 def test_the_map_has_each_sector_once_and_each_lesion_where_it_lies():
     shown = sector_map(a_comparison())
-    sectors = [sector["name"] for panel in shown["panels"] for sector in panel["sectors"]]
-    assert sorted(sectors) == sorted(sector.name for sector in SECTORS)
-    lesions = {lesion["key"]: (panel, lesion) for panel in shown["panels"] for lesion in panel["lesions"]}
+    assert sorted(sector.name for sector in shown.sectors) == sorted(sector.name for sector in SECTORS)
+    assert shown.svg().count("data-sector=") == len(SECTORS)
+    lesions = {lesion.key: lesion for lesion in shown.lesions}
     assert set(lesions) == {"a1", "b1"}
-    (a_panel, a), (b_panel, b) = lesions["a1"], lesions["b1"]
-    assert a["x"] < a_panel["cx"]  # the patient's right is on the left
-    assert b["x"] > b_panel["cx"]
+    middles = {
+        level: np.mean([s.corners[:, 0].mean() for s in shown.sectors if s.name.startswith(level)]) for level in LEVELS
+    }
+    level = min(middles, key=lambda level: abs(middles[level] - lesions["a1"].x))
+    assert lesions["a1"].x < middles[level] < lesions["b1"].x  # the patient's right is on the left
+
+
+def is_inside(corners: np.ndarray, x: float, y: float) -> bool:
+    """Whether a polygon (N, 2) holds a point: a ray from it crosses its edges an odd number of times."""
+    ends = np.roll(corners, -1, axis=0)
+    crosses = (corners[:, 1] > y) != (ends[:, 1] > y)
+    rise = np.where(crosses, ends[:, 1] - corners[:, 1], 1)
+    where = corners[:, 0] + (y - corners[:, 1]) / rise * (ends[:, 0] - corners[:, 0])
+    return bool((crosses & (where > x)).sum() % 2)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +90,9 @@ def test_the_drawing_has_the_borders_of_the_rules(place):
     """A place that the rules put into a sector lies in that sector's shape, unless the drawn zone covers it."""
     a, b = (measured(result) for result in lesion_pair())
     a = replace(a, lesions=(replace(a.lesions[0], place=place),))
-    panel = sector_map(compare(CASE, a, b))["panels"][1]
-    (shown,) = (lesion for lesion in panel["lesions"] if lesion["key"] == "a1")
-    hit = {
-        s["name"]
-        for s in panel["sectors"]
-        if s["x"] <= shown["x"] <= s["x"] + s["width"] and s["y"] <= shown["y"] <= s["y"] + s["height"]
-    }
+    drawing = sector_map(compare(CASE, a, b))
+    (shown,) = (lesion for lesion in drawing.lesions if lesion.key == "a1")
+    hit = {s.name for s in drawing.sectors if is_inside(s.corners, shown.x, shown.y)}
     scan, gland = a_scan(), Ellipsoid()
     found = map_sectors(GlandFrame.from_mask(gland.gland(scan)), gland.zones(scan))
     x = round((place[0] + 1) / 2 * 104 + 18)  # the gland is 104 by 72 voxels in the middle of 140 by 120
