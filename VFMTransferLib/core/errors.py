@@ -35,6 +35,10 @@ class PsaError(VFMTransferError):
     """A PSA is no number in ng/ml that can be one."""
 
 
+class UnknownTaskError(VFMTransferError, ValueError):
+    """No task has this name; the message lists those that there are."""
+
+
 class BundleError(VFMTransferError):
     """A bundle is incomplete, its metadata is wrong, or it does not fit the task."""
 

@@ -21,6 +21,7 @@ from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
 from ..metrics.agreement import data_range
 from ..metrics.classification import log_loss
+from ..radiology.gland import GlandFrame
 from ..tasks import TASKS
 from ..tasks.base import Task
 from ..tasks.image_to_image import ImageTask, sequence_of
@@ -147,11 +148,22 @@ def _compare_segmentations(
         geometry,
         slice_of_most_disagreement(segments),
         segmentation_measures(segments, geometry, masks, covered, lesions),
-        disagreements(segments, geometry),
+        disagreements(segments, geometry, _frame(case, segments, geometry)),
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
         segments,
         notes=notes,
     )
+
+
+def _frame(case: Case, segments: Segments, geometry: Geometry) -> GlandFrame | None:
+    """The prostate on the grid of the results: the case's own mask, else what A and B mark of it together."""
+    if case.gland is not None:
+        mask = place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array > 0
+    elif segments.whole:
+        mask = (segments.a != 0) | (segments.b != 0)
+    else:
+        return None
+    return GlandFrame(mask, geometry) if mask.any() else None
 
 
 def _compare_images(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:

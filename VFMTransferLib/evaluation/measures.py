@@ -66,7 +66,12 @@ KINDS: dict[str, Kind] = {
     "probability": Kind("Probability"),
     "probability_difference": Kind("Probability difference", definition="A minus B"),
     "total_variation": Kind(
-        "Total variation distance", "", False, 3, "half the sum of absolute probability differences"
+        "Probability assigned differently",
+        "",
+        False,
+        3,
+        "share of the probability that A and B give to different classes: half the sum of absolute differences (total "
+        "variation distance)",
     ),
     "log_loss": Kind("Log loss", higher_is_better=False, definition="−ln of the probability given to the true class"),
 }
@@ -113,6 +118,7 @@ class Disagreement:
     center_mm: Triple  # a voxel of the region near its middle, LPS
     center_index: IntTriple  # the same voxel (x, y, z) on the grid with its axes nearest L, P, S
     slice_index: int  # slice in which most of it lies, from 0 at the inferior end
+    position: str = ""  # in the gland, as `right, mid, posterior`; empty where the gland is not known
 
 
 SEQUENCE_TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}

@@ -14,6 +14,8 @@ from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Geometry, Volume
 from ..metrics.agreement import data_range, dice, hausdorff95_mm, mean_difference, volume_difference_ml
+from ..radiology.gland import GlandFrame
+from ..radiology.lesions import position_title
 from ..tasks import TASKS, find_task
 from ..tasks.image_to_image import image_errors, unit_of
 from ..tasks.lesions import pair_regions
@@ -48,10 +50,19 @@ def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
             f"The reference must overlap the results ({geometry}), but lies elsewhere ({reference.geometry}). "
             "Check that it belongs to this case."
         )
-    notes = [f"The reference was resampled by position ({interpolation}) from {reference.geometry} to {geometry}."]
+    ways = f"from {reference.geometry} to {geometry}"
+    if str(reference.geometry) == str(geometry):  # moved or turned by less than the words show
+        ways = f"to the results' grid, from one of the same size {_apart_mm(reference.geometry, geometry):.2g} mm away"
+    notes = [f"The reference was resampled by position ({interpolation}) {ways}."]
     if not covered.all():
         notes.append(f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.")
     return Placed(reference.resample_to(geometry, interpolation), covered, tuple(notes))
+
+
+def _apart_mm(first: Geometry, second: Geometry) -> float:
+    """Largest distance of corresponding corners of two grids of one size."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(first.size) - 1)
+    return float(np.linalg.norm(first.to_world(corners) - second.to_world(corners), axis=1).max())
 
 
 def reference_images(
@@ -261,11 +272,11 @@ def segmentation_measures(
     return tuple(found)
 
 
-def disagreements(segments: Segments, geometry: Geometry) -> tuple[Disagreement, ...]:
+def disagreements(segments: Segments, geometry: Geometry, frame: GlandFrame | None = None) -> tuple[Disagreement, ...]:
     """Connected regions where A and B differ, largest first, at most `MAX_DISAGREEMENTS`.
 
     A region is joined through faces and holds one kind of difference, so that what A marks and B leaves out is never
-    one region with the reverse.
+    one region with the reverse. The frame is of the prostate on the same grid.
     """
     regions_found = []
     differing = segments.a != segments.b
@@ -290,7 +301,8 @@ def disagreements(segments: Segments, geometry: Geometry) -> tuple[Disagreement,
         px, py, pz = (float(v) for v in geometry.to_world((x, y, z)))
         volume_ml = len(voxels) * geometry.voxel_volume_ml
         center = ((px, py, pz), (x, y, z))
-        found.append(Disagreement(index, names[a_value], names[b_value], volume_ml, *center, slice_index))
+        position = "" if frame is None else position_title(voxels, frame)
+        found.append(Disagreement(index, names[a_value], names[b_value], volume_ml, *center, slice_index, position))
     return tuple(found)
 
 

@@ -222,6 +222,13 @@ class CasePredictor:
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
         return replace(result, provenance=source)
 
+    def locate_gland(self) -> FoundAnatomy:
+        """The prostate by the case's own mask, else as the shipped pretrained network marks it; found once a case."""
+        if self._drawn_gland is not None:
+            return FoundAnatomy("", self._drawn_gland)
+        self._anatomy = self._anatomy or self._find_anatomy(lambda fraction: None)
+        return self._anatomy
+
     def _prepare(self, spec: ModelSpec, on_part: Callable[[float], None]) -> tuple[Prepared, tuple[str, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
         crop, roi = self.options.crop, self.options.roi

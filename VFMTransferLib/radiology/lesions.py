@@ -121,7 +121,7 @@ def _in_gland(
         ratio = _contralateral_ratio(inside, marked, frame, zone, hbv)
     return replace(
         lesion,
-        position=_position(inside, frame, lesion.zone),
+        position=position_title(np.argwhere(inside), frame, lesion.zone),
         place=_place(inside, frame),
         sectors=tuple(placed.names[i] for i in order),
         sector_scheme=placed.scheme,
@@ -131,9 +131,9 @@ def _in_gland(
     )
 
 
-def _position(inside: np.ndarray, frame: GlandFrame, zone: str | None) -> str:
-    """Side, level, front or back, zone: each where most of the lesion lies."""
-    z, y, x = np.nonzero(inside)
+def position_title(voxels: np.ndarray, frame: GlandFrame, zone: str | None = None) -> str:
+    """Side, level, front or back, zone: each where most of some voxels (N, 3), by index z, y, x, lies."""
+    z, y, x = voxels.T
     left = float((x > frame.midline[z]).mean())
     side = "midline" if min(left, 1 - left) >= MIDLINE_SHARE else "left" if left > 0.5 else "right"
     level = np.bincount(np.digitize(frame.height(z), (1 / 3, 2 / 3)), minlength=3).argmax()

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..core.decoding import OneOf
+from ..core.errors import UnknownTaskError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,9 +62,9 @@ TaskName = Annotated[str, OneOf(lambda: TASKS)]
 
 
 def find_task(task_id: str) -> Task:
-    """The task of an id; ValueError lists the known ones where there is none."""
+    """The task of an id; UnknownTaskError lists the known ones where there is none."""
     if task_id not in TASKS:
-        raise ValueError(f"The task must be one of {', '.join(TASKS)}, got '{task_id}'.")
+        raise UnknownTaskError(f"The task must be one of {', '.join(TASKS)}, got '{task_id}'.")
     return TASKS[task_id]
 
 

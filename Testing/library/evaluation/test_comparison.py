@@ -89,6 +89,13 @@ def test_a_reference_on_another_grid_is_resampled_by_position_and_said_so():
     assert any("resampled by position (nearest)" in note for note in comparison.notes)
 
 
+def test_a_grid_that_differs_by_less_than_its_words_is_told_by_how_far_it_lies_away():
+    x, y, z = T2W_GRID.origin_mm
+    moved = replace(T2W_GRID, origin_mm=(x + 0.2, y, z))
+    notes = compare(a_case(), *anatomy_pair(), gland_reference(moved)).notes
+    assert any("from one of the same size 0.2 mm away" in note for note in notes)
+
+
 def test_voxels_outside_the_reference_are_left_out_against_it():
     upper = gland_reference(T2W_GRID.crop((0, 0, 0), (48, 40, 4)))
     comparison = compare(a_case(), *anatomy_pair(), upper)
