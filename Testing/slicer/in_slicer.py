@@ -14,6 +14,7 @@ import slicer
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.workers.process import theWorker, workerPython
+from VFMTransferSlicer.workers.steps import StepQueue
 
 MODULE = "VFMTransfer"
 WITHIN_S = 180.0  # generous: the machine may be slow, and busy
@@ -57,29 +58,46 @@ def requireRuntime(test: unittest.TestCase) -> None:
 
 
 class EventLoopWatch:
-    """How long the window stood still: the longest time between two turns of a fast timer.
+    """How long the window stood still: the times between two turns of a fast timer.
 
     Attributes:
-        longest_s: By the clock; other processes count too.
+        longest_s: The longest by the clock; other processes count too.
         busiest_s: Of the processor, on the thread of the window; the same on an idle and a busy machine.
         where: What was said last before the busiest time ended; see `mark`.
+        gaps: Each time of more than `LONG_S` by the clock: clock, processor, and what was said last.
+        steps: The longest time of the processor that each kind of our own steps took, by its name.
     """
+
+    LONG_S = 0.1
 
     def __init__(self) -> None:
         self.longest_s = self.busiest_s = 0.0
         self.where = self._mark = ""
+        self.gaps: list[tuple[float, float, str]] = []
+        self.steps: dict[str, float] = {}
         self._last = self._times()
         self._timer = qt.QTimer()
         self._timer.setInterval(5)
         self._timer.connect("timeout()", self._tick)
+        self._step = StepQueue._step
 
     def __enter__(self) -> "EventLoopWatch":
+        def step(queue, steps, onError) -> None:
+            frame = steps.gi_frame
+            name = f"{steps.__name__} {frame.f_lineno if frame is not None else ''}"
+            begun = time.thread_time()
+            self._step(queue, steps, onError)
+            self.steps[name] = max(self.steps.get(name, 0.0), time.thread_time() - begun)
+
+        StepQueue._step = step
         self._last = self._times()
         self._timer.start()
         return self
 
     def __exit__(self, *_) -> None:
+        self._tick()
         self._timer.stop()
+        StepQueue._step = self._step
 
     def mark(self, what: str) -> None:
         """Say what happens."""
@@ -91,6 +109,8 @@ class EventLoopWatch:
         self.longest_s = max(self.longest_s, longest)
         if busiest > self.busiest_s:
             self.busiest_s, self.where = busiest, self._mark
+        if longest > self.LONG_S:
+            self.gaps.append((longest, busiest, self._mark))
         self._last = now
 
     def _times(self) -> tuple[float, float]:
