@@ -54,12 +54,30 @@ class AComboBox(AWidget):
         self.slots["activated(int)"](self.currentIndex)
 
 
+class AScrollBar:
+    """Of a text of as many lines; it stays where it was put."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines, self.value = lines, 0
+
+    @property
+    def maximum(self) -> int:
+        return len(self._lines)
+
+    def setValue(self, value: int) -> None:  # noqa: N802
+        self.value = value
+
+
 class ATextEdit(AWidget):
-    __slots__ = ("lines",)
+    __slots__ = ("bar", "lines")
 
     def __init__(self) -> None:
         super().__init__()
         self.lines = []
+        self.bar = AScrollBar(self.lines)
+
+    def verticalScrollBar(self) -> AScrollBar:  # noqa: N802
+        return self.bar
 
     def appendPlainText(self, line: str) -> None:  # noqa: N802
         self.lines.append(line)
@@ -104,7 +122,7 @@ def widgets(**others) -> SimpleNamespace:
     buttons = ("runButton", "cancelButton", "copyDetailsButton")
     boxes = ("studyCollapsibleButton", "networksCollapsibleButton", "advancedCollapsibleButton", "logCollapsibleButton")
     rows = [f"progress{letter}{part}" for letter in "AB" for part in ("TitleLabel", "Bar", "Label")]
-    names = (*buttons, *boxes, *rows, "statusLabel", "deviceReasonLabel", "pythonPathLineEdit")
+    names = (*buttons, *boxes, *rows, "statusLabel", "runReasonLabel", "deviceReasonLabel", "pythonPathLineEdit")
     combos = {name: AComboBox() for name in ("runtimeComboBox", "deviceComboBox", "regionComboBox")}
     return SimpleNamespace(**{name: AWidget() for name in names}, **combos, logTextEdit=ATextEdit(), **others)
 

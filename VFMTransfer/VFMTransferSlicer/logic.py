@@ -63,6 +63,8 @@ def missingInputs(task: str, inputs: Mapping[Sequence, object]) -> str:
     if not missing:
         return ""
     needs = ", ".join(_TITLES[sequence] for sequence in wanted.sequences)
+    if len(missing) == len(wanted.sequences):
+        return f"{wanted.title} needs {needs}. Select {'a volume for each' if len(missing) > 1 else 'a volume'}."
     return f"{wanted.title} needs {needs}, but lacks {', '.join(missing)}. Select a volume for each."
 
 

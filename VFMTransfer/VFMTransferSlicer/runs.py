@@ -12,9 +12,21 @@ import slicer
 
 from VFMTransferLib.core.terms import Sequence
 
+_STARTS = {"pretrained": "pretrained", "scratch": "from scratch"}
 # With a smaller fraction done, or in less time, the time that is left cannot be estimated.
 _MIN_FRACTION = 0.05
 _MIN_S = 1.0
+
+
+def startFirst(title: str, arm: str | None) -> str:
+    """A network's title that begins with where its weights started, since narrow widgets cut off the end.
+
+    Args:
+        title: Of its bundle.
+        arm: As the bundle names it; None for neither of both.
+    """
+    start = _STARTS.get(arm or "", "")
+    return f"{start.capitalize()}: {title.removesuffix(f', {start}')}" if start else title
 
 
 @dataclass

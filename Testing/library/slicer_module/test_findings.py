@@ -8,12 +8,28 @@ from slicer_results import a_run
 
 from VFMTransferLib.core.measurements import GlandMeasurements
 from VFMTransferLib.evaluation.measures import Between
-from VFMTransferSlicer.results.numbers import DIFFERENCE, LESION_OF, MAX_FINDINGS, findingsOf, numbersOf
+from VFMTransferSlicer.results.numbers import (
+    DIFFERENCE,
+    LESION_OF,
+    MAX_FINDINGS,
+    MIN_DIFFERENCE_ML,
+    SHARED_LESION,
+    findingsOf,
+    numbersOf,
+)
+
+
+def a_lesion_pair_apart():
+    """A lesion of A and another one of B, farther from each other than they are wide."""
+    a, b = lesion_pair()
+    x, y, z = b.lesions[0].center_mm
+    return a, replace(b, lesions=(replace(b.lesions[0], center_mm=(x + 40, y, z)),))
 
 
 def test_differences_come_largest_first_with_what_each_says():
     run = a_run(*anatomy_pair())
-    found = findingsOf(run).shown
+    findings = findingsOf(run)
+    found = findings.shown + findings.folded
     assert [finding.volumeMl for finding in found] == sorted((f.volumeMl for f in found), reverse=True)
     assert {finding.kind for finding in found} == {DIFFERENCE}
     assert {"PZ", "nothing"} <= {said for finding in found for said in (finding.a, finding.b)}
@@ -28,8 +44,48 @@ def test_a_position_is_turned_from_lps_to_ras_and_named_by_directions():
     assert finding.place.replace("\u00a0", " ") == "L 12.5 A 30.0 S 7.2"
 
 
-def test_lesions_of_both_arms_stand_among_the_differences():
+def test_differences_that_seldom_matter_are_folded_away_and_lesions_are_not():
     a, b = lesion_pair()
+    run = a_run(replace(a, lesions=(replace(a.lesions[0], volume_ml=MIN_DIFFERENCE_ML / 2),)), b)
+    one = run.comparison["disagreements"][0]
+    sizes = (0.9 * MIN_DIFFERENCE_ML, MIN_DIFFERENCE_ML)
+    run.comparison["disagreements"] = [{**one, "volume_ml": size} for size in sizes]
+    found = findingsOf(run)
+    assert [finding.kind for finding in found.shown] == [SHARED_LESION, DIFFERENCE]
+    assert [finding.volumeMl for finding in found.folded] == [sizes[0]]
+
+
+def test_a_difference_is_placed_in_the_gland():
+    run = a_run(*anatomy_pair())
+    places = [finding.inGland for finding in findingsOf(run).shown]
+    assert places
+    assert all(place.split(", ")[0] in ("left", "right", "midline") for place in places)
+
+
+def test_a_lesion_that_both_mark_is_one_row():
+    a, b = lesion_pair()
+    (x, y, z), size = a.lesions[0].center_mm, 9.0
+    near = replace(b.lesions[0], center_mm=(x + 4.4, y, z), diameter_mm=size, volume_ml=0.4)
+    a = replace(a, lesions=(replace(a.lesions[0], diameter_mm=5.0),))
+    (found,) = (one for one in findingsOf(a_run(a, replace(b, lesions=(near,)))).shown if one.kind != DIFFERENCE)
+    assert (found.kind, found.a, found.b, found.other.volumeMl) == (SHARED_LESION, "csPCa", "csPCa", 0.4)
+    far = replace(near, center_mm=(x + 4.6, y, z))
+    kinds = [one.kind for one in findingsOf(a_run(a, replace(b, lesions=(far,)))).shown if one.kind != DIFFERENCE]
+    assert sorted(kinds) == sorted(LESION_OF)
+
+
+def test_each_lesion_is_paired_once_with_the_nearest():
+    a, b = lesion_pair()
+    x, y, z = a.lesions[0].center_mm
+    others = tuple(replace(b.lesions[0], center_mm=(x + away, y, z), diameter_mm=9.0) for away in (3.0, 1.0))
+    found = [one for one in findingsOf(a_run(a, replace(b, lesions=others))).shown if one.kind != DIFFERENCE]
+    shared = next(one for one in found if one.kind == SHARED_LESION)
+    assert shared.other.positionRas[0] == -(x + 1.0)
+    assert [one.kind for one in found].count(LESION_OF[1]) == 1
+
+
+def test_lesions_of_both_arms_stand_before_the_differences():
+    a, b = a_lesion_pair_apart()
     a = replace(a, lesions=(replace(a.lesions[0], zone="peripheral-zone"),))
     lesions = [finding for finding in findingsOf(a_run(a, b)).shown if finding.kind in LESION_OF]
     assert [finding.kind for finding in lesions] == ["Lesion of A", "Lesion of B"]
@@ -56,7 +112,7 @@ def test_specks_are_counted_not_listed(many, note):
 
 
 def test_a_lesions_place_in_the_gland_is_there_before_its_coordinates():
-    a, b = lesion_pair()
+    a, b = a_lesion_pair_apart()
     known = {"position": "right, mid, posterior", "sectors": ("Mid R posterior",), "sector_scheme": "ours"}
     a = replace(a, lesions=(replace(a.lesions[0], diameter_mm=9.2, **known),))
     first, second = (found for found in findingsOf(a_run(a, b)).shown if found.kind in LESION_OF)

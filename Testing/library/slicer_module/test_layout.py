@@ -113,7 +113,7 @@ def test_classification_shows_the_sequences_with_the_probabilities(scene, views,
     inputs = {Sequence.T2W: t2w, Sequence.HBV: a_volume(scene, "b1400"), Sequence.ADC: a_volume(scene, "ADC")}
     side_by_side.show(RunInScene(task, inputs, t2w, arms))
     assert ours(views) == [T2W, ADC, HBV]
-    expected = "A  A network, pretrained\nB  A network, scratch\nPI-RADS 5:  0.75 / 0.25"
+    expected = "A  Pretrained: A network\nB  From scratch: A network, scratch\nPI-RADS 5:  0.75 / 0.25"
     assert expected in words(views.renderer(T2W))
     assert "PI-RADS" not in words(views.renderer(ADC))
 

@@ -54,6 +54,12 @@ def test_a_segment_that_is_no_lesion_says_nothing(scene):
     assert meanAdcInLesions(run) == []
 
 
+def test_what_an_earlier_run_marked_is_no_lesion_of_a_reader(scene):
+    run, node = a_run_with_lesion(scene)
+    node.SetAttribute("VFMTransfer.Task", "lesion-segmentation")
+    assert meanAdcInLesions(run) == []
+
+
 def test_a_lesion_of_another_study_says_nothing(scene):
     run, node = a_run_with_lesion(scene)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)

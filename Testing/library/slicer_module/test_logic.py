@@ -12,7 +12,14 @@ from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.bundles.catalog import find_bundle
-from VFMTransferLib.core.errors import JobError, MissingSequenceError, OutputError, VFMTransferError, WorkerError
+from VFMTransferLib.core.errors import (
+    JobError,
+    MissingSequenceError,
+    OutputError,
+    UnknownTaskError,
+    VFMTransferError,
+    WorkerError,
+)
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
@@ -180,11 +187,18 @@ def test_a_full_disk_is_told_before_anything_starts(logic, t2w, tmp_path, monkey
 
 
 def test_a_missing_volume_is_named_before_anything_starts(logic, t2w):
-    with pytest.raises(MissingSequenceError, match="Anatomy segmentation needs T2w, but lacks T2w"):
+    with pytest.raises(MissingSequenceError, match=r"Anatomy segmentation needs T2w\. Select a volume\."):
         logic.run(task=ANATOMY)
     sentence = "Lesion segmentation needs T2w, high-b DWI, ADC, but lacks high-b DWI, ADC. Select a volume for each."
     assert missingInputs("lesion-segmentation", {Sequence.T2W: t2w}) == sentence
     assert missingInputs(ANATOMY, {Sequence.T2W: t2w}) == ""
+    sentence = "Lesion segmentation needs T2w, high-b DWI, ADC. Select a volume for each."
+    assert missingInputs("lesion-segmentation", {}) == sentence
+
+
+def test_an_unknown_task_is_the_librarys_own_error(logic, t2w):
+    with pytest.raises(UnknownTaskError, match=f"must be one of {ANATOMY}, .*, got 'dance'"):
+        logic.run(task="dance", t2w=t2w)
 
 
 def test_a_run_during_a_run_is_refused(logic, t2w):

@@ -43,6 +43,15 @@ def test_a_segmentation_has_volume_dice_and_distance_of_each_structure():
     assert list(rows["Prostate: Dice"]) == ["a-b"]
 
 
+def test_a_structure_that_nobody_marks_stands_last():
+    run = a_run(*anatomy_pair())
+    for row in run.comparison["measures"]:
+        if row["subject"] == "prostate" and row["measure"].startswith("volume"):
+            row["value"] = 0.0
+    groups = list(dict.fromkeys(row.group for row in numbersOf(run).rows))
+    assert groups == ["Peripheral zone", "Transition zone", "Prostate"]
+
+
 def test_agreement_is_said_to_be_no_accuracy():
     assert AGREEMENT in numbersOf(a_run(*anatomy_pair())).notes[0]
     assert "accuracy" not in " ".join(numbersOf(a_run(anatomy_pair()[0])).notes)

@@ -78,7 +78,7 @@ class ALogic:
 @pytest.fixture
 def ui():
     buttons = [f"setup{name}Button" for name in ("Install", "Check", "Repair", "Torch", "CopyReport")]
-    names = (*buttons, "setupStatusLabel", "setupCollapsibleButton", "pythonPathLineEdit")
+    names = (*buttons, "runInstallButton", "setupStatusLabel", "setupCollapsibleButton", "pythonPathLineEdit")
     ui = SimpleNamespace(
         **{name: AWidget() for name in names}, setupPackageComboBox=AComboBox(), setupLogTextEdit=ALog()
     )
@@ -173,6 +173,18 @@ def test_where_nothing_runs_the_box_opens_and_the_run_button_knows(open_with, ui
     assert not ui.setupCollapsibleButton.collapsed
     assert section.unavailableReason() == "Set-up: install ONNX Runtime."
     assert ui.setupInstallButton.enabled
+    assert (ui.runInstallButton.visible, ui.runInstallButton.enabled) == (True, True)
+
+
+def test_what_is_missing_is_installed_from_beside_the_run_button(open_with, ui, children):
+    open_with(NOTHING)
+    ui.setupCollapsibleButton.collapsed = True
+    ui.runInstallButton.click()
+    assert not ui.setupCollapsibleButton.collapsed
+    children.report = READY
+    children.end_all()
+    assert children.pip_steps == ["list", "install"]
+    assert not ui.runInstallButton.visible
 
 
 def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, children, answers, monkeypatch):

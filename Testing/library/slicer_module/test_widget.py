@@ -61,9 +61,11 @@ def run_until_done(ui, loop, logic) -> None:
 
 def test_the_run_button_says_what_is_missing(panel, ui):
     assert not ui.runButton.enabled
-    assert ui.runButton.toolTip == "Anatomy segmentation needs T2w, but lacks T2w. Select a volume for each."
+    assert ui.runButton.toolTip == "Anatomy segmentation needs T2w. Select a volume."
+    assert (ui.runReasonLabel.visible, ui.runReasonLabel.text) == (True, ui.runButton.toolTip)
     panel.parameters.t2w = add_volume(a_scene(), an_oblique_t2w(), "T2")
     assert (ui.runButton.enabled, ui.runButton.text) == (True, "Run both")
+    assert (ui.runReasonLabel.visible, ui.runReasonLabel.text) == (False, "")
     panel.parameters.bundleB = ""
     assert ui.runButton.text == "Run"
     panel.parameters.bundleA = ""
@@ -83,6 +85,7 @@ def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):
     assert (ui.runButton.enabled, ui.cancelButton.enabled, ui.studyCollapsibleButton.enabled) == (True, False, True)
     assert [arm.bundle for arm in logic.lastRun.arms] == [PRETRAINED, SCRATCH]
     assert any("A: Running the network" in line for line in ui.logTextEdit.lines)
+    assert ui.logTextEdit.bar.value == len(ui.logTextEdit.lines)
 
 
 def test_one_network_alone_has_one_row(panel, ui, loop, logic, t2w):
@@ -126,6 +129,7 @@ def test_a_closed_scene_leaves_no_run_to_look_at(panel, ui, loop, logic):
     panel.setParameterNode(None)
     assert logic.lastRun is None
     assert not ui.runButton.enabled
+    assert (ui.statusLabel.text, ui.progressABar.visible, ui.progressABar.value) == ("", False, 0)
 
 
 def test_sections_are_told_once_more_of_what_one_of_them_changes(in_qt, logic):  # noqa: F811

@@ -93,6 +93,8 @@ class InputsSection(VTKObservationMixin):
             self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
             if not any(self._volumes().values()):
                 self._offered.clear()
+                if not self._maker.isBusy:
+                    self._showMessage("")  # what it was about left with its scene
             self._fillEmpty()
 
     def update(self) -> None:

@@ -21,7 +21,7 @@ from VFMTransferLib.tasks import DEFAULT_TASK, TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
-from ..runs import ArmInScene
+from ..runs import ArmInScene, startFirst
 from ..setup.networks import (
     FileChecks,
     RunTimes,
@@ -420,7 +420,7 @@ class NetworksSection:
             if letter == "B" or not choices:
                 combo.addItem(_("None"), "")
             for key, bundle in choices.items():
-                combo.addItem(bundle.title, key)
+                combo.addItem(startFirst(bundle.title, bundle.arm), key)
             name = getattr(self._parameters, f"bundle{letter}")
             if combo.findData(name) < 0 and name:  # chosen on another computer: shown, so that it can be changed
                 combo.addItem(_("{name} (not here)").format(name=Path(name).name), name)

@@ -32,6 +32,7 @@ from ..results.export import (
 )
 from ..results.numbers import (
     COLUMNS,
+    MIN_DIFFERENCE_ML,
     SUMMARY,
     Finding,
     Findings,
@@ -142,6 +143,14 @@ def _fitHeight(table: qt.QTableWidget) -> None:
 
 
 _SEG_MODULE = "DICOMSegmentationPlugin"
+_SEG_TOOLS = ("dcmqi", "itkimage2segimage")  # the package of Slicer's own plugin, the module of QuantitativeReporting
+
+
+def hasSegExporter() -> bool:
+    """Whether this Slicer can write DICOM SEG: a plugin for it, and the tool that the plugin calls."""
+    package, module = _SEG_TOOLS
+    hasTool = find_spec(package) is not None or hasattr(slicer.modules, module)
+    return find_spec(_SEG_MODULE) is not None and hasTool
 
 
 class Exports:
@@ -155,7 +164,7 @@ class Exports:
     def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
         self._ui, self._logic = ui, logic
         self._saved: RunInScene | None = None
-        self._hasSegExporter = find_spec(_SEG_MODULE) is not None
+        self._hasSegExporter = hasSegExporter()
         self._tips = {
             button: button.toolTip
             for button in (ui.exportReportButton, ui.exportCsvButton, ui.exportSceneButton, ui.exportSegButton)
@@ -293,6 +302,7 @@ class ResultsSection:
         self._isBlinded = False
         self._seen: tuple | None = None
         self._findings = Findings()
+        self._isUnfolded = False
         self._shown = {ui.resultsTable: Shown(), ui.findingsTable: Shown()}
         for table in self._shown:
             setUpTable(table, lambda table=table: self._shown[table])
@@ -319,22 +329,33 @@ class ResultsSection:
         self._exports.update(self._isBlinded)
 
     def onFinding(self, row: int, column: int) -> None:
-        """Go there."""
-        if row < len(self._findings.shown):
-            self._jumpTo(self._findings.shown[row].positionRas)
+        """Go there; the last row of folded differences shows them."""
+        listed = self._listed()
+        if row < len(listed):
+            self._jumpTo(listed[row].positionRas)
+        elif not self._isUnfolded:
+            self._isUnfolded = True
+            self._showFindings()
 
     def _show(self, run: RunInScene | None) -> None:
         numbers = numbersOf(run) if run is not None else NumbersTable()
-        self._findings = findingsOf(run) if run is not None else Findings()
+        self._findings, self._isUnfolded = findingsOf(run) if run is not None else Findings(), False
         self._shown[self._ui.resultsTable] = _numbersShown(numbers)
-        self._shown[self._ui.findingsTable] = _findingsShown(self._findings.shown)
-        for table, shown in self._shown.items():
-            fillTable(table, shown)
+        fillTable(self._ui.resultsTable, self._shown[self._ui.resultsTable])
+        self._showFindings()
         notes = [*numbers.notes, self._findings.note]
         if self._isBlinded:
             notes = [_("Results are hidden while the networks are read blinded.")]
         _setText(self._ui.resultsNoteLabel, " ".join(filter(None, notes)))
         _setText(self._ui.transferLabel, _transferOf(run) if run is not None and run.arms else "")
+
+    def _listed(self) -> tuple[Finding, ...]:
+        return self._findings.shown + (self._findings.folded if self._isUnfolded else ())
+
+    def _showFindings(self) -> None:
+        folded = 0 if self._isUnfolded else len(self._findings.folded)
+        shown = self._shown[self._ui.findingsTable] = _findingsShown(self._listed(), folded)
+        fillTable(self._ui.findingsTable, shown)
 
 
 def _numbersShown(numbers: NumbersTable) -> Shown:
@@ -360,19 +381,27 @@ def _shortened(title: str) -> str:
     return f"{title[:half].rstrip()}…{title[-half:].lstrip()}"
 
 
-def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
-    """What is known of no place gets no column."""
+def _both(found: Finding, text: Callable[[Finding], str]) -> str:
+    """Of a lesion that A and B share, what each has."""
+    return text(found) if found.other is None else f"{text(found)} / {text(found.other)}"
+
+
+def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
+    """What is known of no place gets no column; in the end a row for so many that are folded."""
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
         (_("In the gland"), lambda found: found.inGland),
         (_("Class by A"), lambda found: found.a),
         (_("Class by B"), lambda found: found.b),
-        (_("ml"), lambda found: f"{found.volumeMl:.2f}"),
-        (_("Diameter, mm"), lambda found: "" if found.diameterMm is None else f"{found.diameterMm:.0f}"),
-        (_("Where, mm"), lambda found: found.place),
+        (_("ml"), lambda found: _both(found, lambda one: f"{one.volumeMl:.2f}")),
+        (_("mm"), lambda found: "" if found.diameterMm is None else _both(found, lambda one: _number(one.diameterMm))),
         (_("Zone"), lambda found: "" if found.inGland else found.zone),
-        (_("ADC"), lambda found: "" if found.meanAdc is None else f"{found.meanAdc:.0f}"),
-        (_("Conf."), lambda found: "" if found.confidence is None else f"{found.confidence:.2f}"),
+        (_("ADC"), lambda found: "" if found.meanAdc is None else _both(found, lambda one: _number(one.meanAdc))),
+        (
+            _("Conf."),
+            lambda found: "" if found.confidence is None else _both(found, lambda one: _share(one.confidence)),
+        ),
+        (_("Where, mm"), lambda found: found.place),
     ]
     known = [(title, text) for title, text in columns if any(text(found) for found in findings)]
     tip = _("Click to go there.")
@@ -380,7 +409,18 @@ def _findingsShown(findings: tuple[Finding, ...]) -> Shown:
         Line(cells=[Cell(text(found), "\n".join(filter(None, (found.sectors, tip)))) for _title, text in known])
         for found in findings
     ]
-    return Shown([title for title, _text in known], lines)
+    if folded:
+        words = _("{count} differences below {limit} ml").format(count=folded, limit=MIN_DIFFERENCE_ML)
+        lines.append(Line(cells=[Cell(f"+ {words}", _("Click to list them."))]))
+    return Shown([title for title, _text in known] or [_("What")], lines)
+
+
+def _number(value: float | None) -> str:
+    return _NO_NUMBER if value is None else f"{value:.0f}"
+
+
+def _share(value: float | None) -> str:
+    return _NO_NUMBER if value is None else f"{value:.2f}"
 
 
 def _transferOf(run: RunInScene) -> str:

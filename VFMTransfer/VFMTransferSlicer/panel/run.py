@@ -199,6 +199,7 @@ class RunSection:
         self._rows = [ProgressRow(ui, letter) for letter in "AB"]
         self._arms: list[ProgressRow] = []
         self._isCanceling = False
+        self._hasRun = False
         self._stage = ""
         self._log: list[str] = []
         self._error = ""
@@ -226,6 +227,12 @@ class RunSection:
         ready = _("Run both networks on this case.") if areTwo else _("Run this network on this case.")
         ui.runButton.toolTip = _("A run is on its way.") if isRunning else missing or ready
         ui.cancelButton.enabled = isRunning and not self._isCanceling
+        ui.runReasonLabel.text = "" if isRunning else missing
+        ui.runReasonLabel.visible = bool(ui.runReasonLabel.text)
+        if self._hasRun and not isRunning and self._logic.lastRun is None:  # its scene was closed
+            self._hasRun = False
+            self._showRows([])
+            self._show("")
         for section in (ui.studyCollapsibleButton, ui.networksCollapsibleButton, ui.advancedCollapsibleButton):
             section.enabled = not isRunning
 
@@ -272,7 +279,7 @@ class RunSection:
         self._showMessage(_("Details are on the clipboard."))
 
     def onStarted(self, run: RunInScene) -> None:
-        self._isCanceling, self._error, self._stage = False, "", ""
+        self._isCanceling, self._error, self._stage, self._hasRun = False, "", "", True
         letters = list(self._networks()) or ["A", "B"]
         self._showRows([row for row in self._rows if row.letter in letters])
         self._showMessage(_("Writing the images, starting the worker"))
@@ -358,4 +365,6 @@ class RunSection:
     def _note(self, line: str) -> None:
         line = f"{datetime.now():%H:%M:%S}  {line}"
         self._log.append(line)
-        self._ui.logTextEdit.appendPlainText(line)
+        text = self._ui.logTextEdit
+        text.appendPlainText(line)
+        text.verticalScrollBar().setValue(text.verticalScrollBar().maximum)

@@ -74,6 +74,7 @@ class SetupSection:
         ui.setupLogTextEdit.visible = False
         ui.setupPackageComboBox.connect("activated(int)", lambda index: self.update())
         ui.setupInstallButton.connect("clicked(bool)", self.onInstall)
+        ui.runInstallButton.connect("clicked(bool)", self.onInstallFirst)
         ui.setupCheckButton.connect("clicked(bool)", self.onCheck)
         ui.setupRepairButton.connect("clicked(bool)", self.onRepair)
         ui.setupTorchButton.connect("clicked(bool)", self.onTorch)
@@ -110,6 +111,9 @@ class SetupSection:
         ui.setupPackageComboBox.enabled = isFree
         ui.setupInstallButton.enabled = isFree and not why
         ui.setupInstallButton.toolTip = why or _("Install it into the worker's Python, after asking.")
+        ui.runInstallButton.visible = report is not None and not isReady(report) and not self.isBusy
+        ui.runInstallButton.enabled = ui.setupInstallButton.enabled
+        ui.runInstallButton.toolTip = ui.setupInstallButton.toolTip
         ui.setupCheckButton.enabled = not self.isBusy and not self._inspection.isRunning
         ui.setupRepairButton.enabled = isFree and bool(needsRepair(report))
         ui.setupTorchButton.enabled = isFree
@@ -179,6 +183,11 @@ class SetupSection:
     def onInstall(self, checked: bool = False) -> None:
         """Install the chosen build, after asking."""
         self._begin(planInstall(self.report, self._package()))
+
+    def onInstallFirst(self, checked: bool = False) -> None:
+        """Install it from where Run is gray, and show how far it is."""
+        self._ui.setupCollapsibleButton.collapsed = False
+        self.onInstall()
 
     def onRepair(self, checked: bool = False) -> None:
         """Install the chosen build again, after asking."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from ..runs import ArmInScene, RunInScene
 ADC_OUTPUTS = ("adc-synthetic", "adc-corrected")
 _LESION_LABELS = (Label.CSPCA, Label.INDOLENT_CANCER)
 _INVALID_ITEM = 0
+_OF_NETWORK = "VFMTransfer.Task"  # an attribute of what a run left in the scene
 
 Lesion = tuple[str, np.ndarray]  # what it is called, and its voxels (N, 3) in the world, RAS millimeters
 
@@ -42,7 +43,8 @@ Lesion = tuple[str, np.ndarray]  # what it is called, and its voxels (N, 3) in t
 def meanAdcInLesions(run: RunInScene) -> list[tuple[str, list[float | None]]]:
     """What each network's ADC is on average in each lesion, by position.
 
-    A lesion is a segment that its terminology or its name calls one, in a segmentation beside the study's images.
+    A lesion is a segment that its terminology or its name calls one, in a segmentation beside the study's images that
+    no network drew.
 
     Returns:
         Name of the lesion's segmentation and segment → the mean of each arm, 1e-6 mm²/s; None where its image does not
@@ -60,7 +62,7 @@ def _lesionsBeside(volume: slicer.vtkMRMLScalarVolumeNode) -> Iterator[Lesion]:
     study = _studyOf(hierarchy, volume)
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
-        if _studyOf(hierarchy, node) != study:
+        if _studyOf(hierarchy, node) != study or node.GetAttribute(_OF_NETWORK) is not None:
             continue
         segmentation = node.GetSegmentation()
         for name in segmentation.GetSegmentIDs():
@@ -108,6 +110,8 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 DIFFERENCE = "Difference"
 LESION_OF = ("Lesion of A", "Lesion of B")
+SHARED_LESION = "Lesion of A and B"
+MIN_DIFFERENCE_ML = 0.05  # smaller differences are folded away; ours
 MAX_FINDINGS = 40  # a network may mark a hundred specks, which nobody visits one by one
 _NOTHING = "nothing"
 # As radiologists write them where space is short.
@@ -126,10 +130,11 @@ class Finding:
     """One place.
 
     Attributes:
-        kind: `DIFFERENCE`, or one of `LESION_OF`.
+        kind: `DIFFERENCE`, `SHARED_LESION`, or one of `LESION_OF`.
         a: A's label there; empty where A was not read, as at a lesion of B.
         b: B's label there.
-        volumeMl: Its size.
+        volumeMl: Its size; A's of a shared lesion, as all that follows.
+        other: The same lesion as B has it, of a shared one.
         positionRas: Where it is, RAS millimeters in the world.
         zone: Zone of the prostate that holds most of it; empty where it is not known.
         inGland: Side, level and half of the gland, with the zone; empty where the gland is not known.
@@ -150,6 +155,12 @@ class Finding:
     inGland: str = ""
     sectors: str = ""
     diameterMm: float | None = None
+    other: Finding | None = None
+
+    @property
+    def isSmall(self) -> bool:
+        """Whether it is a difference that seldom matters."""
+        return self.kind == DIFFERENCE and self.volumeMl < MIN_DIFFERENCE_ML
 
     @property
     def place(self) -> str:
@@ -163,11 +174,13 @@ class Findings:
     """The largest places.
 
     Attributes:
-        shown: Largest first, at most `MAX_FINDINGS`.
+        shown: Lesions, then differences, each with the largest first; all in all at most `MAX_FINDINGS`.
+        folded: Small differences, which follow on request.
         left: How many smaller ones were left out.
     """
 
     shown: tuple[Finding, ...] = ()
+    folded: tuple[Finding, ...] = ()
     left: int = 0
 
     @property
@@ -178,16 +191,47 @@ class Findings:
 
 def findingsOf(run: RunInScene) -> Findings:
     """All places of a run as far as it has come."""
-    found = [_lesion(lesion, side) for side, arm in enumerate(run.arms[:2]) for lesion in arm.numbers["lesions"]] + [
-        _difference(region) for region in (run.comparison["disagreements"] if run.comparison is not None else ())
+    of = [[_lesion(lesion, side) for lesion in arm.numbers["lesions"]] for side, arm in enumerate(run.arms[:2])]
+    regions = run.comparison["disagreements"] if run.comparison is not None else ()
+    found = [*_paired(*of)] if len(of) > 1 else [*of[0]] if of else []
+    found += [_difference(region) for region in regions]
+    found.sort(key=lambda finding: (finding.kind == DIFFERENCE, -finding.volumeMl))
+    kept, left = found[:MAX_FINDINGS], len(found[MAX_FINDINGS:])
+    shown, folded = ([one for one in kept if one.isSmall is isSmall] for isSmall in (False, True))
+    return Findings(tuple(shown), tuple(folded), left)
+
+
+def _paired(first: list[Finding], second: list[Finding]) -> Iterator[Finding]:
+    """Lesions of A and of B; two less than half the larger's diameter apart are one, by our definition."""
+    ways = [
+        (away, x, y)
+        for x, a in enumerate(first)
+        for y, b in enumerate(second)
+        if (away := float(np.linalg.norm(np.subtract(a.positionRas, b.positionRas)))) <= max(map(_radiusMm, (a, b)))
     ]
-    found.sort(key=lambda finding: -finding.volumeMl)
-    return Findings(tuple(found[:MAX_FINDINGS]), max(len(found) - MAX_FINDINGS, 0))
+    pairs: dict[int, int] = {}
+    for _away, x, y in sorted(ways):
+        if x not in pairs and y not in pairs.values():
+            pairs[x] = y
+    for x, a in enumerate(first):
+        b = second[pairs[x]] if x in pairs else None
+        yield a if b is None else replace(a, kind=SHARED_LESION, b=b.b, other=b)
+    yield from (b for y, b in enumerate(second) if y not in pairs.values())
+
+
+def _radiusMm(lesion: Finding) -> float:
+    """Half its diameter; of results that lack one, that of a ball of its volume."""
+    if lesion.diameterMm is not None:
+        return lesion.diameterMm / 2
+    return float(np.cbrt(3000 * lesion.volumeMl / (4 * np.pi)))
 
 
 def _difference(region: Mapping[str, Any]) -> Finding:
     a, b = (_labelText(region[side]) for side in ("a_label", "b_label"))
-    return Finding(DIFFERENCE, a, b, region["volume_ml"], _toRas(region["center_mm"]))
+    # Comparisons of earlier versions lack the position.
+    return Finding(
+        DIFFERENCE, a, b, region["volume_ml"], _toRas(region["center_mm"]), inGland=region.get("position", "")
+    )
 
 
 def _lesion(lesion: Mapping[str, Any], side: int) -> Finding:
@@ -370,7 +414,13 @@ def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
         kind = _DIFFERENCE_OF.get(found["measure"], found["measure"])
         row = rows.setdefault((found["subject"], kind), _emptyRow(found["subject"], kind, found["unit"]))
         row.cells[Between(found["between"])] = _cell(found)
-    return tuple(rows.values())
+    return tuple(sorted(rows.values(), key=lambda row: row.group in _emptyGroups(rows.values())))
+
+
+def _emptyGroups(rows: Iterable[Row]) -> set[str]:
+    """Structures that nobody marks, which stand last."""
+    volumes = [row for row in rows if row.group and row.title.startswith(KINDS["volume_ml"].title)]
+    return {row.group for row in volumes if all(float(cell.text) == 0 for cell in row.cells.values())}
 
 
 def _emptyRow(subject: str, kind: str, unit: str) -> Row:

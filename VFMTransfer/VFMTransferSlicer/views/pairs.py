@@ -19,7 +19,7 @@ from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import gridBelow
 from ..results.scene import placeBeside
-from ..runs import ArmInScene, RunInScene
+from ..runs import ArmInScene, RunInScene, startFirst
 
 Order = tuple[int, int]
 Color = tuple[float, float, float]
@@ -110,8 +110,9 @@ def putOnGridOf(node: slicer.vtkMRMLVolumeNode, other: slicer.vtkMRMLVolumeNode)
 
 
 def armTitle(arm: ArmInScene) -> str:
-    """How a network is called in the views: by its bundle's title."""
-    return arm.numbers["model"].get("title") or arm.bundle
+    """How a network is called in the views: where its weights started, then its bundle's title."""
+    model = arm.numbers["model"]
+    return startFirst(model.get("title") or arm.bundle, model.get("arm"))
 
 
 def _volumePair(first, second):

@@ -24,7 +24,6 @@ SYNTHETIC_TEXT = "Synthetic (not acquired)"
 RESEARCH_TEXT = "Research use only"
 _TASK = "VFMTransfer.Task"
 _SEQUENCES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
-_ARMS = {"pretrained": "pretrained", "scratch": "from scratch"}
 _MARGIN = 0.015  # of the view's sides
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 18, 14, 11
 _SHADE = 0.35
@@ -81,7 +80,7 @@ def cornersOf(
     warning = SYNTHETIC_TEXT if any(map(isSynthetic, shown)) else ""
     lines = [cell.sentence] if cell.sentence else []
     if cell.arm is not None and not isBlinded:
-        lines.append(_networkOf(run, cell.arm))
+        lines.append(armTitle(run.arms[cell.arm]))
     isDifference = difference is not None and difference.node in shown
     if isDifference and difference.limit is not None:
         lines.append(_scaleOf(difference))
@@ -101,13 +100,6 @@ def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
         values = (f"{column[name]:.2f}" if name in column else "n/a" for column in columns)
         lines.append(f"{name}:  {' / '.join(values)}")
     return lines
-
-
-def _networkOf(run: RunInScene, index: int) -> str:
-    """Where the weights started, then the bundle's title: a narrow view cuts off the end of a line."""
-    arm = run.arms[index]
-    start = _ARMS.get(arm.numbers["model"].get("arm"), "")
-    return f"{start.capitalize()}: {armTitle(arm).removesuffix(f', {start}')}" if start else armTitle(arm)
 
 
 def _scaleOf(difference: Difference) -> str:
@@ -173,7 +165,7 @@ class CornerActors:
             return
         actor = vtk.vtkTextActor()
         isTop, isRight = y > 0.5, x > 0.5
-        actor.SetInput(text)
+        actor.SetInput(text.replace("→", " to "))  # VTK's own font has no arrow
         look = actor.GetTextProperty()
         look.SetFontSize(size)
         look.SetColor(color)
