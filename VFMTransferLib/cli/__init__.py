@@ -32,6 +32,7 @@ COMMANDS = (
     compare.add_compare,
     radiology.add_quality,
     radiology.add_diffusion,
+    radiology.add_dicom,
     models.add_models,
     data.add_data,
     training.add_finetune,

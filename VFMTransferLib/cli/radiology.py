@@ -1,4 +1,4 @@
-"""What a radiologist asks for: `vfm-transfer quality`, `diffusion`, and results of other commands as DICOM."""
+"""What a radiologist asks for: `vfm-transfer quality`, `diffusion`, and `dicom`, also of other commands' results."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from .shared import (
 if TYPE_CHECKING:
     from ..core.case import Case
     from ..core.result import Result
+    from ..core.volume import Volume
+    from ..worker.messages import Exported
 
 DIFFUSION_RECORD = "diffusion.json"
 _MARKS = {True: "met", False: "NOT MET", None: "not known"}
@@ -34,14 +36,16 @@ def add_quality(commands: Commands) -> None:
     parser = add_command(commands, "quality", summary, run_quality)
     parser.add_argument("case", nargs="?", type=Path, metavar="CASE", help="folder of a case: files by role, or DICOM")
     add_images(parser)
+    _add_exported(parser)
     add_json(parser)
 
 
 def run_quality(args: argparse.Namespace) -> None:
-    require_images(args, args.case)
+    if args.exported is None:
+        require_images(args, args.case)
     from ..radiology.quality import measure_quality
 
-    case = given_case(args, args.case)
+    case = given_case(args, args.case) if args.exported is None else _exported_case(args.exported)
     criteria = measure_quality(case, case.gland)
     if args.json:
         print_json({"case": case.id, "note": RESEARCH_USE, "quality": [asdict(found) for found in criteria]})
@@ -58,7 +62,10 @@ def run_quality(args: argparse.Namespace) -> None:
 def add_diffusion(commands: Commands) -> None:
     summary = "Fit the ADC of a diffusion series, with its residual, and compute other b values"
     parser = add_command(commands, "diffusion", summary, run_diffusion)
-    parser.add_argument("series", type=Path, metavar="SERIES", help="4D file with its .bval, or a folder of DICOM")
+    parser.add_argument(
+        "series", nargs="?", type=Path, metavar="SERIES", help="4D file with its .bval, or a folder of DICOM"
+    )
+    _add_exported(parser)
     parser.add_argument(
         "--b", type=float, action="append", default=[], dest="b_values", metavar="B", help="b value to compute, s/mm²"
     )
@@ -72,7 +79,9 @@ def run_diffusion(args: argparse.Namespace) -> None:
     from ..io.cases import read_diffusion
     from ..radiology.diffusion_fit import FitProblem, fit_diffusion
 
-    fit = fit_diffusion(read_diffusion(args.series))
+    if args.exported is None and args.series is None:
+        args.parser.error("name a SERIES")
+    fit = fit_diffusion(read_diffusion(args.series) if args.exported is None else _exported_series(args.exported))
     images = {"adc": fit.adc, "residual": fit.residual, "fit-problems": fit.problems}
     images |= {f"b{b:g}-computed": fit.at(b) for b in args.b_values}
     gland = None if args.gland is None else read_mask(args.gland, "gland").resample_to(fit.adc.geometry, "nearest")
@@ -96,6 +105,95 @@ def run_diffusion(args: argparse.Namespace) -> None:
     print_answer(args, {"output": str(args.output), **document}, [*lines, *fit.notes, RESEARCH_USE, str(args.output)])
 
 
+def _add_exported(parser: argparse.ArgumentParser) -> None:
+    """The images that a program, as Slicer, wrote for a command; for programs, so that the help is silent on it."""
+    parser.add_argument("--exported", type=Path, help=argparse.SUPPRESS)
+
+
+def _read_exported(file: Path) -> Exported:
+    from ..core.decoding import from_json, parse_json
+    from ..core.errors import JobError
+    from ..core.files import read_small
+    from ..worker.messages import Exported
+
+    try:
+        return from_json(Exported, parse_json(read_small(file).decode("utf-8")), file.name)
+    except ValueError as error:
+        raise JobError(f"The exported images cannot be understood: {error}") from error
+
+
+def _exported_case(file: Path) -> Case:
+    from ..worker.jobs import read_images
+
+    return read_images("study", file.parent, _read_exported(file))
+
+
+def _exported_series(file: Path) -> dict[float, Volume]:
+    from ..io.cases import read_exported_volume
+    from ..worker.jobs import exported_image
+
+    series = _read_exported(file).series or {}
+    return {float(b): read_exported_volume(exported_image(image, file.parent), f"b{b}") for b, image in series.items()}
+
+
+def add_dicom(commands: Commands) -> None:
+    summary = "Write earlier results as DICOM: segmentation, structured report, derived images"
+    parser = add_command(commands, "dicom", summary, run_dicom)
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="folder of one network's result")
+    parser.add_argument("--exam", type=Path, metavar="FOLDER", help="the DICOM exam that the results are of")
+    _add_exported(parser)
+    add_output(parser, "new folder; with several results one in it for each")
+    add_json(parser)
+
+
+def run_dicom(args: argparse.Namespace) -> None:
+    if (args.exam is None) == (args.exported is None):
+        args.parser.error("name the exam's folder with --exam")
+    import highdicom  # noqa: F401  (known before the work)
+
+    from ..core.files import atomic_folder
+    from ..io import read_case
+    from ..io.results import read_result
+
+    results = {folder.name: read_result(folder) for folder in args.results}
+    case = read_case(args.exam) if args.exported is None else _case_of_files(args.exported)
+    for result in results.values():
+        require_dicom_out(case, result.task)
+    with atomic_folder(args.output) as work:
+        for name, result in results.items():
+            target = work if len(results) == 1 else work / name
+            target.mkdir(exist_ok=True)
+            write_dicom_of(result, case, target)
+        files = sorted(str(file.relative_to(work)) for file in work.rglob("*.dcm"))
+    document = {"output": str(args.output), "note": RESEARCH_USE, "files": files}
+    print_answer(args, document, [f"{len(files)} files", RESEARCH_USE, str(args.output)])
+
+
+def _case_of_files(file: Path) -> Case:
+    """The case of exported images whose voxels are no longer there: where they lie, and their DICOM files.
+
+    Raises:
+        GeometryError: An image does not lie where its files state.
+    """
+    import numpy as np
+
+    from ..core.case import Case
+    from ..core.errors import GeometryError
+    from ..core.volume import Volume
+    from ..io.dicom import read_origin
+    from ..worker.jobs import exported_image
+
+    exported = _read_exported(file)
+    grids = {role: exported_image(image, file.parent).geometry for role, image in exported.images.items()}
+    known = {role: grid for role, grid in grids.items() if grid is not None}
+    files = {} if exported.dicom is None else exported.dicom.files
+    origin = read_origin(known, {role: [Path(name) for name in several] for role, several in files.items()})
+    if origin.notes:
+        raise GeometryError(f"To write DICOM, the images must be those of one exam. {origin.notes[0]} Load them again.")
+    volumes = {role: Volume(np.zeros(grid.shape, np.uint8), grid, str(role)) for role, grid in known.items()}
+    return Case("study", volumes, acquisitions=origin.acquisitions, files=origin.files)
+
+
 def require_dicom_out(case: Case, task: str) -> None:
     """Raise before the work where DICOM cannot be written of its results.
 
@@ -113,8 +211,15 @@ def require_dicom_out(case: Case, task: str) -> None:
 
 def save_dicom(result: Result, case: Case, folder: Path) -> None:
     """Write a result as DICOM into `dicom` in its folder."""
-    from ..io.dicom_out import FOLDER, write_dicom
-    from ..radiology.sectors import SECTOR_CODES
+    from ..io.dicom_out import FOLDER
 
     (folder / FOLDER).mkdir()
-    write_dicom(result, case, folder / FOLDER, SECTOR_CODES)
+    write_dicom_of(result, case, folder / FOLDER)
+
+
+def write_dicom_of(result: Result, case: Case, folder: Path) -> None:
+    """Write a result as DICOM, with the sites of lesions as sectors of PI-RADS."""
+    from ..io.dicom_out import write_dicom
+    from ..radiology.sectors import SECTOR_CODES
+
+    write_dicom(result, case, folder, SECTOR_CODES)

@@ -315,7 +315,8 @@ class CasePredictor:
             result = replace(result, lesions=lesions)
         if self._quality is None:
             where = gland if gland is not None and gland.array.any() else None
-            key = ("quality", self._images, self._masks, source if where is not None else "")
+            stated = tuple(self.case.acquisitions.items())
+            key = ("quality", self._images, self._masks, stated, source if where is not None else "")
             self._quality = self._findings.recall(key, lambda: measure_quality(self.case, where))
         return replace(result, quality=self._quality)
 

@@ -321,9 +321,20 @@ class ExportedImage:
 
 
 def read_exported_case(
-    case_id: str, images: Mapping[Sequence, ExportedImage], gland: ExportedImage | None = None
+    case_id: str,
+    images: Mapping[Sequence, ExportedImage],
+    gland: ExportedImage | None = None,
+    files: Mapping[Sequence, Iterable[Path]] | None = None,
+    others: Iterable[Path] = (),
 ) -> Case:
     """The case, after the same checks as `read_case` makes, and with the same errors.
+
+    Args:
+        case_id: Its name.
+        images: Sequence → image.
+        gland: Mask of the prostate.
+        files: The DICOM files that images were made from, where they were.
+        others: DICOM files of the exam's further series, for its b values and planes.
 
     Raises:
         MemoryError: The images do not fit in memory.
@@ -335,8 +346,10 @@ def read_exported_case(
         notes += decided
     mask = None if gland is None else checked_gland(read_exported_mask(gland, GLAND), GLAND)
     shared = require_sensible(case_id, volumes, mask)
-    notes += notes_on(volumes, mask, shared, is_one_exam=False)
-    return Case(case_id, volumes, mask, tuple(notes))
+    origin = dicom.read_origin({role: volume.geometry for role, volume in volumes.items()}, files or {}, others)
+    is_one = all(origin.exams.get(role) for role in volumes) and not mixed_exams(origin.exams)
+    notes += [*origin.notes, *notes_on(volumes, mask, shared, is_one_exam=is_one)]
+    return Case(case_id, volumes, mask, tuple(notes), origin.acquisitions, origin.files)
 
 
 def read_exported_mask(mask: ExportedImage, name: str) -> Volume:

@@ -7,19 +7,19 @@ are stacked by position, with every gap checked; nothing of a patient's identity
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
+from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
 from ..core.files import open_regular
 from ..core.measurements import Acquisition
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from .acquisition import acquisition_of, with_b_values, with_planes
-from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, read_headers
+from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, mixed_exams, read_headers
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
 from .headers import AXES_TOLERANCE, MAX_MM
@@ -217,6 +217,82 @@ def read_b_values(folder: Path) -> dict[float, Volume]:
         of_b = [h for h in headers if h.b_value == b]
         by_b[b] = stack_slices([h for h in of_b if h.is_trace] or of_b, "dwi", f"Diffusion, b {b:g},")
     return by_b
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the DICOM files state that a program made images from.
+
+    Attributes:
+        files: Of the images that lie where their files state, in the order of their slices.
+        acquisitions: As the headers state them, with b values and planes of the exam.
+        exams: Those that an image's slices are of.
+        notes: What does not fit, in sentences.
+    """
+
+    files: dict[MRSequence, tuple[Path, ...]] = field(default_factory=dict)
+    acquisitions: dict[MRSequence, Acquisition] = field(default_factory=dict)
+    exams: dict[MRSequence, frozenset[Exam]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_origin(
+    grids: Mapping[MRSequence, Geometry], files: Mapping[MRSequence, Iterable[Path]], others: Iterable[Path] = ()
+) -> Origin:
+    """Read the headers behind images that are in memory already.
+
+    Args:
+        grids: Where each image lies.
+        files: Of its slices, in any order.
+        others: Files of the exam's further series, for its b values and planes.
+
+    Raises:
+        MixedExamsError: The images are of two patients.
+    """
+    headers = {role: read_headers(p for p in paths if p.is_file()) for role, paths in files.items() if role in grids}
+    found = [header for of_role in headers.values() for header in of_role]
+    known = {header.path for header in found}
+    rest = read_headers(p for p in others if p.is_file() and p not in known)
+    series = grouped([*found, *rest])
+    axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
+    origin = Origin(exams={role: frozenset(h.exam for h in of_role) for role, of_role in headers.items() if of_role})
+    notes = []
+    if mixed := mixed_exams(origin.exams):
+        if mixed.endswith("patients"):
+            raise MixedExamsError(f"The images must belong to one exam, but {mixed}. Select images of one exam.")
+        notes.append(f"Not one exam: {mixed}. They were taken together, since they were selected so.")
+    for role, of_role in headers.items():
+        if not of_role:
+            notes.append(f"The DICOM files of {role} cannot be read any more; what they state is not known.")
+            continue
+        ordered = _along_grid(of_role, grids[role])
+        if ordered is None:
+            notes.append(f"{role} does not lie where its DICOM files state: it was moved or resampled.")
+        else:
+            origin.files[role] = tuple(header.path for header in ordered)
+        about = acquisition_of(of_role[0].path)
+        about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
+        origin.acquisitions[role] = about
+    return replace(origin, notes=tuple(notes))
+
+
+def _along_grid(headers: Sequence[Header], grid: Geometry) -> list[Header] | None:
+    """The slices in the grid's order; None where they are not its slices."""
+    if len(headers) != grid.size[2]:
+        return None
+    axes = np.reshape(grid.direction, (3, 3))
+    ordered = sorted(headers, key=lambda header: float(np.dot(header.position_mm, axes[:, 2])))
+    for z, header in enumerate(ordered):
+        apart_mm = np.abs(grid.to_world((0, 0, z)) - header.position_mm).max()
+        is_same = (
+            header.size == grid.size[:2]
+            and apart_mm <= SHEAR_TOLERANCE_MM
+            and np.allclose(header.spacing_mm, grid.spacing_mm[:2], atol=SPACING_TOLERANCE_MM)
+            and np.allclose(header.orientation, axes[:, :2].T.ravel(), atol=ORIENTATION_TOLERANCE)
+        )
+        if not is_same:
+            return None
+    return ordered
 
 
 def stack_slices(headers: Sequence[Header], name: str, label: str) -> Volume:

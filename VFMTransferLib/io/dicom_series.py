@@ -435,7 +435,7 @@ class Series:
         return bool(first.words & T2_WORDS)
 
 
-def mixed_exams(exams: Mapping[str, Iterable[Exam]]) -> str:
+def mixed_exams(exams: Mapping[Any, Iterable[Exam]]) -> str:
     """Which images of a case do not belong to one exam, and by what, in words; empty where all do."""
     named = [(name, exam) for name, several in exams.items() for exam in several]
     for (name, exam), (other_name, other) in combinations(named, 2):

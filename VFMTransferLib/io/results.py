@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal
 
 import SimpleITK as sitk
 
-from ..core.decoding import Limits, to_json
+from ..core.decoding import Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
-from ..core.files import atomic_folder
+from ..core.files import atomic_folder, read_small
 from ..core.measurements import GlandMeasurements, QualityCriterion
-from ..core.result import Lesion, Result
+from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
-from .images import write_displacement, write_image, write_volume
+from .images import read_mask, read_volume, write_displacement, write_image, write_volume
 from .segmentations import SegmentLayer, write_segmentation
 
 OWN_MARKS = ("result.json", "comparison.json")
@@ -85,6 +85,7 @@ PROBABILITIES = "probabilities.nii.gz"
 DISPLACEMENT = "displacement.nii.gz"
 IMAGE_SUFFIX = ".nii.gz"
 WRITE_STAGE = "write"
+_MAX_RESULT_BYTES = 64 << 20
 
 Probability = Annotated[float, Limits(minimum=0, maximum=1.000001)]
 NotNegative = Annotated[float, Limits(minimum=0)]
@@ -197,6 +198,56 @@ def save_result(result: Result, folder: Path | str) -> Path:
         document["seconds"][WRITE_STAGE] = time.perf_counter() - begin
         (work / RESULT).write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     return Path(folder)
+
+
+def read_result(folder: Path) -> Result:
+    """What `save_result` wrote, but for probabilities and displacement.
+
+    Raises:
+        OutputError: The folder holds no whole result.
+        ImageError, GeometryError: An image in it is damaged.
+    """
+    try:
+        content = parse_json(read_small(folder / RESULT, _MAX_RESULT_BYTES).decode("utf-8"))
+        document = from_json(ResultDocument, content, RESULT)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. Predict again."
+        ) from error
+    missing = [name for name in document.files if not (folder / name).is_file()]
+    if missing:
+        raise OutputError(f"'{folder.name}' must be a whole result, but lacks {missing[0]}. Predict again.")
+    model = document.model
+    return Result(
+        document.case,
+        document.task,
+        Provenance(
+            model.bundle,
+            model.title,
+            model.arm,
+            model.sha256,
+            model.runtime,
+            model.device,
+            model.precision,
+            versions=document.versions,
+            seconds=document.seconds,
+            notes=document.notes,
+            options=document.options,
+        ),
+        label_values={row.name: row.value for row in document.labels},
+        labels=read_mask(folder / LABELS) if LABELS in document.files else None,
+        images={
+            name.removesuffix(IMAGE_SUFFIX): read_volume(folder / name)
+            for name in document.files
+            if name not in (LABELS, SEGMENTATION, PROBABILITIES, DISPLACEMENT)
+        },
+        class_probabilities=document.class_probabilities,
+        derived_probabilities=document.derived_probabilities,
+        volumes_ml=document.volumes_ml,
+        lesions=document.lesions,
+        gland=document.gland,
+        quality=document.quality,
+    )
 
 
 def files_of(result: Result) -> list[str]:

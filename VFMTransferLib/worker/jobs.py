@@ -26,7 +26,20 @@ from ..inference.runtimes import LoadedNetworks, Session
 from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
 from ..io.results import save_result
 from ..tasks import TASKS
-from .messages import ArmResult, Batch, CaseDone, Compared, ImageFile, Log, NetworkOptions, Progress, Reply, Run
+from .messages import (
+    ArmResult,
+    Batch,
+    CaseDone,
+    Compared,
+    DicomFiles,
+    Exported,
+    ImageFile,
+    Log,
+    NetworkOptions,
+    Progress,
+    Reply,
+    Run,
+)
 
 REFERENCE = "reference"
 ROI = "region of interest"
@@ -35,6 +48,22 @@ REPORT = "report"
 
 class JobCanceledError(Exception):
     """The job was canceled; what was finished is kept."""
+
+
+def exported_image(image: ImageFile, folder: Path) -> ExportedImage:
+    """An image of a message, in its folder."""
+    grid = image.grid
+    geometry = None if grid is None else Geometry(grid.size, grid.spacing_mm, grid.origin_mm, grid.direction)
+    return ExportedImage(folder / image.file, geometry)
+
+
+def read_images(case_id: str, folder: Path, given: Run | Exported) -> Case:
+    """The case that a program exported, with what its DICOM files state where they are known."""
+    images = {sequence: exported_image(image, folder) for sequence, image in given.images.items()}
+    gland = None if given.gland is None else exported_image(given.gland, folder)
+    known = given.dicom or DicomFiles({})
+    files = {sequence: [Path(file) for file in several] for sequence, several in known.files.items()}
+    return read_exported_case(case_id, images, gland, files, [Path(file) for file in known.others])
 
 
 @dataclass
@@ -111,12 +140,9 @@ class Job:
             raise JobError("The job's folder must exist and be named absolutely, but is not. Make it before the run.")
 
         def exported(image: ImageFile) -> ExportedImage:
-            grid = image.grid
-            geometry = None if grid is None else Geometry(grid.size, grid.spacing_mm, grid.origin_mm, grid.direction)
-            return ExportedImage(folder / image.file, geometry)
+            return exported_image(image, folder)
 
-        images = {sequence: exported(image) for sequence, image in run.images.items()}
-        case = read_exported_case(run.case, images, None if run.gland is None else exported(run.gland))
+        case = read_images(run.case, folder, run)
         roi = None if run.roi is None else read_exported_mask(exported(run.roi), ROI)
         if run.reference is None:
             return case, roi, None

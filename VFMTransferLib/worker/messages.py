@@ -22,7 +22,7 @@ RuntimeName = Literal["auto", "onnx", "torch"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 RegionName = Literal["whole", "gland"]
 CropName = Literal["auto", "gland", "center"]
-PhaseAxis = Literal["left-right", "anterior-posterior"]
+PhaseAxis = Literal["auto", "left-right", "anterior-posterior"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,36 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
+class DicomFiles:
+    """The DICOM files behind the images of a case, by their whole paths; never logged.
+
+    Attributes:
+        files: Sequence → files of its slices, in any order.
+        others: Files of the exam's further series, for its b values and planes.
+    """
+
+    files: dict[Sequence, tuple[str, ...]]
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Images that a program wrote into a folder for a command (`--exported`), as the document beside them.
+
+    Attributes:
+        images: Sequence → image.
+        gland: Mask of the prostate.
+        dicom: The files that the images were made from, where they were.
+        series: b value in s/mm², as text → image of a diffusion series.
+    """
+
+    images: dict[Sequence, ImageFile]
+    gland: ImageFile | None = None
+    dicom: DicomFiles | None = None
+    series: dict[str, ImageFile] | None = None
+
+
+@dataclass(frozen=True)
 class Hello:
     """To the worker: what are you? Answered by `Ready`."""
 
@@ -69,7 +99,7 @@ class NetworkOptions:
     crop: CropName = "auto"
     threshold: float | None = None
     only_cspca: bool = False
-    phase_axis: PhaseAxis = "left-right"
+    phase_axis: PhaseAxis = "auto"
     region: RegionName = "whole"
 
 
@@ -89,7 +119,8 @@ class Run(NetworkOptions):
         compare: Compare the first two arms; numbers go into the file that `Compared` names.
         reference: The truth for `compare`: a label map or an image. Unused without `compare`, which a `Log` reports.
         report: Also write the report of the comparison, into the folder that `Compared` names.
-        psa_ng_ml: Prostate-specific antigen, for its density; a message without one leaves the field out.
+        psa_ng_ml: Prostate-specific antigen, for its density.
+        dicom: The files that the images were made from, where they were.
         runtime, device, precision, crop, threshold, only_cspca, phase_axis, region: As in `predict.predict`.
     """
 
@@ -105,6 +136,7 @@ class Run(NetworkOptions):
     reference: ImageFile | None = None
     report: bool = False
     psa_ng_ml: float | None = None
+    dicom: DicomFiles | None = None
 
     def __post_init__(self) -> None:
         empty = [name for name in ("job", "folder", "images", "bundles", "case") if not getattr(self, name)]
@@ -328,7 +360,8 @@ class Bye:
 Reply = Ready | Pong | Progress | ArmResult | Compared | CaseDone | Finished | Error | Log | Bye
 
 PROTOCOL = 2
-_LATER = "psa_ng_ml"  # came to `Run` without a new protocol
+# Came without a new protocol; left out at these values, so that a worker of before understands what does not need them.
+_LATER = {"psa_ng_ml": None, "dicom": None, "phase_axis": "auto"}
 _UPDATE = "Update VFM Transfer, so that the module and the worker are of one version."
 
 _TYPES: dict[type, str] = {ArmResult: "result", CaseDone: "case-done"}  # of the others it is the class's name
@@ -341,8 +374,9 @@ _NAMES = {kind: name for name, kind in {**REQUESTS, **REPLIES}.items()}
 def to_line(message: Request | Reply) -> str:
     """A message as one line of ASCII, with its line break."""
     document = {"protocol": PROTOCOL, "type": _NAMES[type(message)], **asdict(message)}
-    if document.get(_LATER, 0) is None:
-        del document[_LATER]  # so that a worker of before understands every message that does not need it
+    for name, value in _LATER.items():
+        if name in document and document[name] == value:
+            del document[name]
     return json.dumps(document, allow_nan=False) + "\n"
 
 

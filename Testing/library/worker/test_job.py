@@ -185,7 +185,7 @@ def test_numbers_beyond_all_bounds_are_refused():
 def test_words_are_those_of_the_library():
     assert get_args(job.RuntimeName) == RUNTIMES
     assert get_args(job.PrecisionName) == PRECISIONS
-    assert set(get_args(job.PhaseAxis)) == set(PHASE_AXES)
+    assert set(get_args(job.PhaseAxis)) == {"auto", *PHASE_AXES}
     assert {f.name for f in fields(Grid)} == {f.name for f in fields(Geometry)}
     assert ExportedImage(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
 
