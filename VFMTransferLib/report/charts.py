@@ -49,15 +49,17 @@ class Frame:
     width: int
     height: int
 
-    def axes(self, x_title: str, y_title: str, ticks: tuple[int, int] = (4, 4)) -> str:
-        """Grid lines with their numbers, and what the axes are."""
+    def axes(
+        self, x_title: str, y_title: str, ticks: tuple[int, int] = (4, 4), x_ticks: Mapping[float, str] | None = None
+    ) -> str:
+        """Grid lines with their numbers, and what the axes are; `x_ticks` are value → text."""
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         parts = []
         for value, text in self.y.ticks(ticks[1]).items():
             y = self.y.at(value)
             parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
             parts.append(f'<text class="tick" x="{left - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
-        for value, text in self.x.ticks(ticks[0]).items():
+        for value, text in (self.x.ticks(ticks[0]) if x_ticks is None else x_ticks).items():
             x = self.x.at(value)
             parts.append(f'<path class="grid" d="M{x:.1f} {bottom:.1f}V{top:.1f}"/>')
             parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{text}</text>')
@@ -172,6 +174,28 @@ def curves(seeds: Mapping[str, Sequence[Curve]], heading: str, label: str) -> st
         for curve, css in (*((one, f"curve thin {arm}") for one in found), (mean_curve, f"curve {arm}")):
             lines.append(line(area, sorted(curve), [curve[step] for step in sorted(curve)], css))
     return chart(area.axes("Step", escape(heading)) + area.inside("".join(lines)), *_CURVES, label)
+
+
+Measured = tuple[float, float, float]  # value, and both ends of its interval
+
+
+def efficiency(arms: Mapping[str, Mapping[int, Measured]], heading: str, label: str) -> str:
+    """What each arm reaches with so many labeled cases, on a logarithmic scale, each with its interval."""
+    sizes = sorted({size for found in arms.values() for size in found})
+    ends = [end for found in arms.values() for one in found.values() for end in one]
+    area = frame([math.log2(size) for size in sizes], ends, *_CURVES)
+    parts = []
+    for place, (arm, found) in enumerate(arms.items()):
+        xs = [math.log2(size) for size in sorted(found)]
+        parts.append(line(area, xs, [found[size][0] for size in sorted(found)], f"curve {arm}"))
+        for size, (_, low, high) in found.items():
+            x = area.x.at(math.log2(size)) + 4 * place - 2  # beside each other
+            if math.isfinite(low) and math.isfinite(high):
+                parts.append(
+                    f'<path class="curve thin {arm}" d="M{x:.1f} {area.y.at(low):.1f}V{area.y.at(high):.1f}"/>'
+                )
+    axes = area.axes("Labeled cases", escape(heading), x_ticks={math.log2(size): str(size) for size in sizes})
+    return chart(axes + area.inside("".join(parts)), *_CURVES, label)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from markupsafe import Markup
 
 from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
-from ..study.config import CONFIG, read_config
+from ..study.config import CONFIG, PHANTOMS, read_config
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
+from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
 from ..study.overview import (
     BOTH,
     NAIVE,
@@ -77,6 +78,8 @@ _EXAMPLE_ORDER = {arm: i for i, arm in enumerate((*BOTH, TASK_SPECIFIC, NAIVE))}
 def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, Path]:
     """Write `summary.csv` and `report.html`, whose paths it returns, into a folder, by default that of the study.
 
+    Where runs were trained on few labeled cases `label_efficiency.csv` stands beside them.
+
     Raises:
         ConfigError: The study's configuration cannot be understood.
         DatasetError: A table or an example is missing or cannot be understood.
@@ -86,14 +89,24 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     rows = summarize(tables)
     # Without a configuration, or where nothing is installed that reads YAML, the page is held against a whole study.
     has_plan = (study / CONFIG).is_file() and find_spec("yaml") is not None
-    plan = plan_of(read_config(study / CONFIG)) if has_plan else None
+    config = read_config(study / CONFIG) if has_plan else None
     folder = study if folder is None else folder
-    write_file(folder / PAGE, _study_html(tables, rows, read_examples(study), study, plan))
+    trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
+    efficiency = label_efficiency(tables, trained)
+    plan = None if config is None else plan_of(config)
+    write_file(folder / PAGE, _study_html(tables.of_size(), rows, efficiency, read_examples(study), study, plan))
+    if efficiency:
+        write_label_efficiency(efficiency, folder)
     return write_summary(rows, folder), folder / PAGE
 
 
 def _study_html(
-    tables: StudyTables, rows: Sequence[SummaryRow], examples: Sequence[Example], study: Path, planned: Plan | None
+    tables: StudyTables,
+    rows: Sequence[SummaryRow],
+    efficiency: Sequence[EfficiencyRow],
+    examples: Sequence[Example],
+    study: Path,
+    planned: Plan | None,
 ) -> str:
     trained, plan = tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
@@ -135,6 +148,7 @@ def _study_html(
         distances=[(row, seeds_of[row.encoder, row.task]) for row in rows],
         layers=_layers(tables),
         learned=_learned(tables),
+        by_labels=_efficiency(efficiency),
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in trained),
         improving=(sum(run.is_improving for run in trained), sum(run.steps > 0 for run in trained)),
@@ -146,6 +160,7 @@ def _study_html(
         published=json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8")),
         definitions=DEFINITIONS,
         naive=NAIVE,
+        phantoms=PHANTOMS,
         colors=_STYLES,
         infinity=math.inf,
         too_low=TOO_LOW,
@@ -339,6 +354,24 @@ def _learned(tables: StudyTables) -> dict[str, dict[str, str]]:
     return found
 
 
+def _efficiency(rows: Sequence[EfficiencyRow]) -> dict[tuple[str, str], dict[str, tuple[str, list[EfficiencyRow]]]]:
+    """Encoder and what trained it → task → chart of both arms over labeled cases, and its rows."""
+    found: dict[tuple[str, str], dict[str, tuple[str, list[EfficiencyRow]]]] = defaultdict(dict)
+    for encoder, source, task in dict.fromkeys((row.encoder, row.trained_on, row.task) for row in rows):
+        own = [row for row in rows if (row.encoder, row.trained_on, row.task) == (encoder, source, task)]
+        arms = {
+            BOTH[0]: {row.labelled_cases: (row.pretrained, row.pretrained_low, row.pretrained_high) for row in own},
+            BOTH[1]: {row.labelled_cases: (row.scratch, row.scratch_low, row.scratch_high) for row in own},
+        }
+        sizes = ", ".join(str(row.labelled_cases) for row in own)
+        label = (
+            f"Label efficiency of {encoder_title(encoder)}, {task_title(task)}: both arms with {sizes} labeled cases"
+        )
+        picture = charts.efficiency(arms, metric_name(own[0].metric, task).heading, label)
+        found[encoder, source][task] = (picture, own)
+    return dict(found)
+
+
 def _cost(row: SummaryRow, runs: Sequence[RunRow]) -> tuple[SummaryRow, dict[str, float], str]:
     """A row with the seconds of each arm, and what share of a training from scratch is saved."""
     own = arm_values((run for run in runs if run.encoder == row.encoder), row.task)
@@ -415,6 +448,7 @@ _FUNCTIONS: dict[str, Any] = {
     "encoder_title": encoder_title,
     "gain_class": gain_class,
     "measured": _measured,
+    "metric_name": metric_name,
     "minus": minus,
     "number": _number,
     "outlines_of": _outlines_of,

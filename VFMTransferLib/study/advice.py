@@ -243,7 +243,9 @@ def try_estimators(
         (run, task)
         for task in config.tasks
         for run in planned_runs(config)
-        if (run.task, run.seed) == (task, config.seeds[0]) and run.needs is not None and (run.label, task) not in kept
+        if (run.task, run.seed, run.labelled_cases) == (task, config.seeds[0], 0)
+        and run.needs is not None
+        and (run.label, task) not in kept
     ]
     for number, (run, task) in enumerate(pairs):
         phantoms = phantoms_of_pretraining(config, run, workspace, max_count=PHANTOM_COUNT)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..core.decoding import Limits, from_json
+from ..core.decoding import OMITTED, Limits, from_json
 from ..core.errors import ConfigError
 from ..core.files import read_small
 from ..encoders import FAMILIES, EncoderFamily, pretrained_families
@@ -23,7 +23,8 @@ MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
 PRETRAINED, PRETRAINING = "pretrained", "pretraining"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-KEYS = ("encoder", "task", "arm", "seed")
+KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
+PHANTOMS, REAL = "phantoms", "real"  # what a run is trained on
 _OLD_NAMES = {"contrast": "contrastive"}
 
 
@@ -83,19 +84,22 @@ class TaskConfig:
         fit: Encoder → how it is trained on it; a file states the encoders beside the other keys.
         specialised: Which task-specific baselines stand beside; a network has the settings of its `baseline_of`.
         phantoms: Its own phantoms; the study's by default.
+        labelled_cases: Its own sizes of label efficiency; the study's by default, and with an empty list none.
     """
 
     fit: dict[str, Fit] = field(default_factory=dict)
     specialised: tuple[str, ...] = ()
     phantoms: PhantomGroups | None = None
+    labelled_cases: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class RealCases:
-    """Real cases, which nothing is trained on; where they lie is stated when the study is run.
+    """Real cases; where they lie is stated when the study is run.
 
     Attributes:
-        cases: Name of a case's folder → the tasks that it tests.
+        cases: Name of a case's folder → the tasks that it tests; no network that they test was trained on any.
+        leave_out: Task → cases on which its label efficiency is measured by leaving cases out; see `leave_out_split`.
         shown: Cases whose license lets pictures of them be passed on; of the others numbers are written only.
         gland: File stems of their masks of the prostate; of several that are there the first one is taken.
         zones, lesion: Of their other masks.
@@ -106,6 +110,7 @@ class RealCases:
     gland: tuple[str, ...] = ("gland",)
     zones: str = "zones"
     lesion: str = "lesion"
+    leave_out: dict[TaskName, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ class StudyConfig:
         seeds: Of head, order and views; every network is trained once with each.
         measurements: How often a training is measured on the validation cases.
         around_gland_mm: Side of the square around the gland that image tasks' cases are cut to; none for whole images.
+        labelled_cases: Sizes of label efficiency: so many cases train further runs of both arms.
     """
 
     format: int
@@ -126,6 +132,7 @@ class StudyConfig:
     tasks: dict[TaskName, TaskConfig]
     around_gland_mm: float | None = None
     real: RealCases | None = None
+    labelled_cases: tuple[int, ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -139,6 +146,19 @@ class StudyConfig:
         """The phantoms of a task: its own, or the study's."""
         return self.tasks[task].phantoms or self.phantoms.groups
 
+    def sizes_of(self, task: str, trained_on: str) -> tuple[int, ...]:
+        """The numbers of labelled cases that a task's runs of label efficiency are trained on, smallest first.
+
+        On real cases those that are left where a fold is left out; a task without such cases has none.
+        """
+        own = self.tasks[task].labelled_cases
+        sizes = sorted(self.labelled_cases if own is None else own)
+        if trained_on == PHANTOMS:
+            return tuple(sizes)
+        names = () if self.real is None else self.real.leave_out.get(task, ())
+        folds = len(self.seeds)
+        return tuple(size for size in sizes if size <= len(names) - -(-len(names) // folds))
+
 
 @dataclass(frozen=True, order=True)
 class RunKey:
@@ -149,26 +169,37 @@ class RunKey:
         task: Empty of a pretraining.
         arm: One of `tables.ARMS`, or `PRETRAINING`. Where an encoder has several pretrainings, their names follow after
             a hyphen: `pretrained-synthetic`, `pretraining-synthetic`.
+        labelled_cases: Of label efficiency: so many cases train it; 0 of all other runs, which all cases train.
+        trained_on: Of label efficiency: `phantoms` or `real`; empty of all other runs.
     """
 
     encoder: str
     task: str
     arm: str
     seed: int
+    labelled_cases: int = field(default=0, metadata=OMITTED)
+    trained_on: str = field(default="", metadata=OMITTED)
 
     @property
     def columns(self) -> tuple[str, str, str, int]:
         return self.encoder, self.task, self.arm, self.seed
 
     @property
+    def size(self) -> dict[str, Any]:
+        """The tables' columns of label efficiency."""
+        return {"labelled_cases": self.labelled_cases, "trained_on": self.trained_on}
+
+    @property
     def name(self) -> str:
-        return ".".join(part for part in (self.task, self.encoder, self.arm, str(self.seed)) if part)
+        size = f"{self.labelled_cases}-{self.trained_on}" if self.labelled_cases else ""
+        return ".".join(part for part in (self.task, self.encoder, self.arm, size, str(self.seed)) if part)
 
     @property
     def title(self) -> str:
         if self.is_pretraining:
             return f"pretraining of {self.label}"
-        return f"{self.task}, {self.encoder}, {self.arm}, seed {self.seed}"
+        size = f", {self.labelled_cases} labelled {self.trained_on}" if self.labelled_cases else ""
+        return f"{self.task}, {self.encoder}, {self.arm}{size}, seed {self.seed}"
 
     @property
     def is_trained(self) -> bool:
@@ -260,6 +291,13 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
                     runs += [RunKey(encoder, task, arm, seed) for arm in ("scratch", *arms)]
             trained = [row for row in settings.specialised if row not in TASKS[task].methods()]
             runs += [RunKey(row, task, "specialised", seed) for row in trained]
+        both = [run for run in runs if run.seed == seed and split_arm(run.arm)[0] in (PRETRAINED, "scratch")]
+        runs += [
+            replace(run, labelled_cases=size, trained_on=trained_on)
+            for trained_on in (PHANTOMS, REAL)
+            for run in both
+            for size in config.sizes_of(run.task, trained_on)
+        ]
     return _with_needs(runs)
 
 
@@ -345,6 +383,7 @@ def _problems(config: StudyConfig) -> Iterator[str]:
             yield f"the phantoms of {task} must have full_resolution: true, or there is no truth to compare with."
     for task, settings in config.tasks.items():
         yield from _task_problems(config, task, settings)
+        yield from _size_problems(config, task)
     if config.real is not None and (unknown := sorted(set(config.real.shown) - set(config.real.cases))):
         yield f"real.shown must be among real.cases, but {', '.join(unknown)} is not."
 
@@ -365,6 +404,21 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
         both_pretrain = one.startswith("encoders") and other.startswith("encoders")
         if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
             yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
+
+
+def _size_problems(config: StudyConfig, task: str) -> Iterator[str]:
+    sizes, count = config.sizes_of(task, PHANTOMS), config.groups_of(task).train.count
+    if len(set(sizes)) < len(sizes) or any(not 1 <= size < count for size in sizes):
+        yield (
+            f"labelled_cases of {task} must be different numbers from 1 to below the {count} phantoms that train it, "
+            f"got {list(sizes)}; all of them train its other runs."
+        )
+    names = () if config.real is None else config.real.leave_out.get(task, ())
+    if names and (len(set(names)) < len(names) or not config.sizes_of(task, REAL)):
+        yield (
+            f"real.leave_out.{task} must name different cases, as many as the smallest of labelled_cases needs beside "
+            f"those that a seed leaves out, got {len(names)}."
+        )
 
 
 def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iterator[str]:

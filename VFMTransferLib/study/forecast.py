@@ -116,7 +116,7 @@ def read_finished_study(folder: Path) -> FinishedStudy:
         return FinishedStudy()
     tables, written = read_tables(folder), folder / SUMMARY
     return FinishedStudy(
-        tables.runs,
+        tables.of_size().runs,
         read_rows(written, SummaryRow) if written.is_file() else summarize(tables),
         read_rows_if_any(folder / ESTIMATES, EstimateRow),
         read_rows_if_any(folder / FORECAST, ForecastRow),

@@ -170,7 +170,7 @@ class MissingRuns(Plan):
 
 def plan_of(config: StudyConfig) -> Plan:
     """What a configuration plans."""
-    runs = planned_runs(config)
+    runs = [run for run in planned_runs(config) if not run.labelled_cases]
     tasks = {arm: dict.fromkeys(run.task for run in runs if run.arm == arm) for arm in (TASK_SPECIFIC, NAIVE)}
     return Plan(
         tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if split_arm(run.arm)[0] in BOTH),

@@ -40,11 +40,11 @@ from ..training.finetune import (
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
-from .config import RunKey, StudyConfig, resized, split_arm
+from .config import REAL, RunKey, StudyConfig, resized, split_arm
 from .examples import write_examples
 from .features import distance_rows, encoder_features, feature_cases
 from .tables import CurveRow, DistanceRow, MetricRow, RunResult, RunRow, write_result
-from .workspace import Workspace, phantoms_of_pretraining, real_cases, shared_test_cases, split_of, task_cases
+from .workspace import Workspace, phantoms_of_pretraining, real_cases, run_cases, shared_test_cases, split_of_run
 
 SCORE = "score"  # the primary measure in a training's history
 # Stochastic depth draws from the process's own random state, so that a process trains one network at a time.
@@ -68,8 +68,8 @@ def run_one(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress:
 def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, report: OnProgress) -> RunResult:
     """A training or a baseline: its results on the test phantoms and, apart from them, on real cases."""
     task = run.task
-    cases = task_cases(config, task, workspace, report)
-    test, real = cases.of(cases.split.test), real_cases(config, task, workspace)
+    cases = run_cases(run, config, workspace, report)
+    test, real = cases.of(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
     training: Run | None = None
     distances: list[DistanceRow] = []
     if run.is_trained:
@@ -77,7 +77,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         network = averaged_network(training, spec)
         report("measuring", 1.0)
         on_test, on_real = (list(ValidationCases(spec, group).results(network)) for group in (test, real))
-        if run.needs is not None:  # how far features moved on the same cases for all tasks
+        if run.needs is not None and not run.labelled_cases:  # how far features moved on the same cases for all tasks
             shared = feature_cases(shared_test_cases(config, task, workspace), spec)
             before = build_network(spec)
             load_encoder(before, spec, bundle_encoder_weights(read_bundle(workspace.pretrained(run.label))))
@@ -87,11 +87,11 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         method = TASKS[task].methods().get(run.encoder)
         baseline = method or TASKS[task].naive_baseline(cases.of(cases.split.train))
         on_test, on_real = ([(baseline(case), case) for case in group] for group in (test, real))
-    if run.seed == config.seeds[0]:
+    if run.seed == config.seeds[0] and not run.labelled_cases:
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]
         write_examples(workspace.folder, run.label, split_arm(run.arm)[0], [*on_test, *shown])
     scores = score_results(task, on_test)
-    metrics = _metric_rows(run, scores, "phantom")
+    metrics = _metric_rows(run, scores, "real" if run.trained_on == REAL else "phantom")
     if on_real:
         metrics += _metric_rows(run, score_results(task, on_real), "real")
     row, curve = _row_and_curve(run, run_sha256(run, config), scores, training)
@@ -128,8 +128,9 @@ def _row_and_curve(
         n_test_cases=sum(task.metric in case.values for case in scores.cases) or len(scores.cases),
         config_sha256=sha256,
         ended="" if training is None else training.ended,
+        **run.size,
     )
-    return row, tuple(CurveRow(*run.columns, step, value) for step, value in curve)
+    return row, tuple(CurveRow(*run.columns, step, value, **run.size) for step, value in curve)
 
 
 def _metric_rows(run: RunKey, scores: Scores, data: str) -> tuple[MetricRow, ...]:
@@ -141,7 +142,9 @@ def _metric_rows(run: RunKey, scores: Scores, data: str) -> tuple[MetricRow, ...
     in_cases = {name for case in scores.cases for name in case.values}
     numbers += [("", name, value) for name, value in scores.cohort.items() if name not in in_cases]
     return tuple(
-        MetricRow(*run.columns, data, case, name, float(value)) for case, name, value in numbers if math.isfinite(value)
+        MetricRow(*run.columns, data, case, name, float(value), **run.size)
+        for case, name, value in numbers
+        if math.isfinite(value)
     )
 
 
@@ -164,7 +167,7 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     init = None
     if run.needs is not None:
         init = Initialization.from_bundle(read_bundle(workspace.pretrained(run.label)))
-    cases = task_cases(config, run.task, workspace, on_progress)
+    cases = run_cases(run, config, workspace, on_progress)
     return finetune(settings, cases, folder, init=init, prepared=workspace.prepared, on_progress=on_progress)
 
 
@@ -190,12 +193,12 @@ def _require_stamp(folder: Path, sha256: str) -> None:
 
 
 def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
-    """How a run's network is trained; the same for both arms of an encoder, task and seed."""
+    """How a run's network is trained; the same for both arms of an encoder, task, seed and number of cases."""
     task, family = run.task, run.family
     fit = config.tasks[task].fit.get(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
-    plain = finetune_config(family, task, split_of(config.groups_of(task)), steps=fit.steps, seed=run.seed)
+    plain = finetune_config(family, task, split_of_run(run, config), steps=fit.steps, seed=run.seed)
     model, baseline = resized(plain.model, config.encoders[family].size), run.baseline
     rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from ..metrics.classification import auroc
+from .config import REAL
 from .tables import CurveRow, RunRow, StudyTables, write_rows
 
 SUMMARY = "summary.csv"
@@ -38,6 +39,10 @@ DEFINITIONS = {
     "still improving": (
         "a training that its budget of steps stopped before the validation value had not improved for the stated part "
         "of it; of a fixed number of steps one whose best validation value lies in their last fifth (ours)"
+    ),
+    "replaced cases": (
+        "the number of labeled cases from which the arm from scratch reaches what the pretrained arm reaches with a "
+        "given number, minus that number; linear between sizes on a logarithmic scale, at the first crossing (ours)"
     ),
     "savings": (
         "device-hours of the scratch arm minus those of the pretrained arm for equal quality, times planned "
@@ -99,26 +104,48 @@ def gain_over_cases(
     if a.ndim != 2 or a.shape != b.shape or not a.size or (positive is not None and positive.shape != a.shape[1:]):
         raise ValueError(f"Both arms must have one value for each seed and case, got shapes {a.shape} and {b.shape}.")
 
-    def statistic(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Of values (..., seeds, cases) and the numbers (..., 1, cases) of their cases."""
-        if positive is None:
-            return np.asarray(values.mean(axis=(-2, -1)))
-        return np.asarray(auroc(values, positive[drawn]).mean(axis=-1))
-
     seeds, cases = a.shape
-    whole_a, whole_b = (float(statistic(values, np.arange(cases)[None])) for values in (a, b))
+    whole_a, whole_b = (float(_statistic(values, np.arange(cases)[None], positive)) for values in (a, b))
     percent = relative_performance_gain(whole_a, whole_b, higher_is_better)
     if cases < MIN_CASES:
         return Gain(percent, math.nan, math.nan, cases, seeds)
+    drawn_a, drawn_b = _resampled((a, b), positive, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (100.0 if higher_is_better else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
+    return Gain(percent, *_interval(gains), cases, seeds)
+
+
+def mean_over_cases(
+    values: np.ndarray, seed: int = 0, positives: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Mean of values (seeds, cases), or their AUROC, with its interval; arguments as of `gain_over_cases`."""
+    whole = float(_statistic(values, np.arange(values.shape[1])[None], positives))
+    if values.shape[1] < MIN_CASES:
+        return whole, math.nan, math.nan
+    return whole, *_interval(_resampled((values,), positives, seed)[0])
+
+
+def _statistic(values: np.ndarray, drawn: np.ndarray, positive: np.ndarray | None) -> np.ndarray:
+    """Of values (..., seeds, cases) and the numbers (..., 1, cases) of their cases."""
+    if positive is None:
+        return np.asarray(values.mean(axis=(-2, -1)))
+    return np.asarray(auroc(values, positive[drawn]).mean(axis=-1))
+
+
+def _resampled(arms: Sequence[np.ndarray], positive: np.ndarray | None, seed: int) -> list[np.ndarray]:
+    """The statistic of each arm's values (seeds, cases) in draws of seeds and cases, the same ones for all arms."""
+    seeds, cases = arms[0].shape
     rng = np.random.default_rng(seed)
     rows = rng.integers(seeds, size=(RESAMPLES, seeds, 1))
     columns = rng.integers(cases, size=(RESAMPLES, 1, cases))
-    drawn_a, drawn_b = (statistic(values[rows, columns], columns) for values in (a, b))
+    return [_statistic(values[rows, columns], columns, positive) for values in arms]
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
     edge = 100 * (1 - CONFIDENCE) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (100.0 if higher_is_better else -100.0) * (drawn_a - drawn_b) / np.abs(drawn_b)
-    low, high = np.nanpercentile(gains, (edge, 100 - edge))
-    return Gain(percent, float(low), float(high), cases, seeds)
+    with np.errstate(invalid="ignore"):  # some draws from scratch may be 0, and their gains not finite
+        low, high = np.nanpercentile(drawn, (edge, 100 - edge))
+    return float(low), float(high)
 
 
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
@@ -216,7 +243,7 @@ class Correlation:
 
 def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
     """One row for each encoder and task that has both arms, and for each pretraining where an encoder has several."""
-    tables = tables.by_pretraining()
+    tables = tables.of_size().by_pretraining()
     runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
     for run in tables.runs:
         runs[run.encoder, run.task].append(run)
@@ -224,7 +251,7 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
     for (encoder, task), own in runs.items():
         if not {"pretrained", "scratch"} <= {run.arm for run in own}:
             continue
-        gain = _gain(own, tables, seed)
+        gain = gain_of_runs(own, tables, seed)
         moved = [row for row in tables.distances if (row.encoder, row.task, row.layer) == (encoder, task, LAYER)]
         rows.append(
             SummaryRow(
@@ -283,34 +310,46 @@ def rank_correlations(samples: np.ndarray) -> np.ndarray:
         return (gain * distance).sum(axis=1) / np.sqrt((gain**2).sum(axis=1) * (distance**2).sum(axis=1))
 
 
-def _gain(runs: list[RunRow], tables: StudyTables, seed: int) -> Gain:
-    """From the runs' own values; the interval from their cases, of which the metric is the mean or the AUROC."""
+def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> Gain:
+    """From the runs' own values; the interval from their cases, of which the metric is the mean or the AUROC.
+
+    `runs` are those of one encoder, task and size, with both arms.
+    """
     means = {arm: _mean(run.value for run in runs if run.arm == arm) for arm in ("pretrained", "scratch")}
     higher = runs[0].higher_is_better
     try:
         percent = relative_performance_gain(means["pretrained"], means["scratch"], higher)
     except ValueError:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
-    is_area = runs[0].metric == AREA
-    metric = SAID if is_area else runs[0].metric
-    a, b = (_by_seed_and_case(runs, tables, arm, metric) for arm in ("pretrained", "scratch"))
-    truth = _by_seed_and_case(runs, tables, "scratch", TRUE) if is_area else None
-    if a is None or b is None or a.shape != b.shape or (is_area and truth is None):
+    (a, positives), (b, _) = (values_of_arm(runs, tables, arm) for arm in ("pretrained", "scratch"))
+    if a is None or b is None or a.shape != b.shape:
         return Gain(percent, math.nan, math.nan, 0, 0)
-    return replace(
-        gain_over_cases(a, b, higher, seed, None if truth is None else truth[0] > 0),
-        percent=percent,
-    )
+    return replace(gain_over_cases(a, b, higher, seed, positives), percent=percent)
 
 
-def _by_seed_and_case(runs: list[RunRow], tables: StudyTables, arm: str, metric: str) -> np.ndarray | None:
-    """Values (seeds, cases) of a metric on phantoms; None where a case lacks one."""
+def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Values (seeds, cases) of which the runs' metric is the mean, None where a case lacks one.
+
+    Where it is their AUROC also which cases are positive. Of real cases that were left out each is tested by one seed,
+    so that all count as those of one.
+    """
+    if runs[0].metric != AREA:
+        return _by_seed_and_case(runs, tables, arm, runs[0].metric), None
+    truth = _by_seed_and_case(runs, tables, arm, TRUE)
+    return (None, None) if truth is None else (_by_seed_and_case(runs, tables, arm, SAID), truth[0] > 0)
+
+
+def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, metric: str) -> np.ndarray | None:
+    """Values (seeds, cases) of a metric on the cases that test; None where a case lacks one."""
     first = runs[0]
-    seeds = sorted({run.seed for run in runs if run.arm == arm})
+    is_left_out = first.trained_on == REAL
+    data = REAL if is_left_out else PHANTOM
+    own = (first.encoder, first.task, arm, metric, data, first.labelled_cases, first.trained_on)
+    seeds = [0] if is_left_out else sorted({run.seed for run in runs if run.arm == arm})
     found = {
-        (row.seed, row.case): row.value
+        (0 if is_left_out else row.seed, row.case): row.value
         for row in tables.metrics
-        if (row.encoder, row.task, row.arm, row.metric, row.data) == (first.encoder, first.task, arm, metric, PHANTOM)
+        if (row.encoder, row.task, row.arm, row.metric, row.data, row.labelled_cases, row.trained_on) == own
         and row.case
     }
     cases = sorted({case for _, case in found})

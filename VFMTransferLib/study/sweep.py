@@ -21,7 +21,7 @@ from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
 from ..core.files import remove_leftovers, write_file, writing
-from .config import CONFIG, RunKey, StudyConfig, planned_runs, read_config, selected_runs
+from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
 from .run import run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
 from .workspace import Workspace, split_of
@@ -80,13 +80,15 @@ class Sweep:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is not measured, in sentences."""
-        if self.config.real is not None and self.workspace.real is None:
-            return ("Real cases are not measured: --real does not name their folder.",)
-        return ()
+        if self.config.real is None or self.workspace.real is not None:
+            return ()
+        trained = " and train nothing" if any(self.config.real.leave_out.values()) else ""
+        return (f"Real cases are not measured{trained}: --real does not name their folder.",)
 
     def pending(self) -> list[RunKey]:
         """The wanted runs without a result of their present settings and of all real cases at hand, in their order."""
-        return [run for run in self.runs if not self._is_done(run)]
+        at_hand = self.workspace.real is not None
+        return [run for run in self.runs if (at_hand or run.trained_on != REAL) and not self._is_done(run)]
 
     def collect(self) -> None:
         """Write the tables of all runs that are done with their present settings, wanted now or before."""
@@ -99,7 +101,8 @@ class Sweep:
             return False
         if run.is_pretraining:
             return self.workspace.pretrained(run.label).is_dir()
-        wanted = self.config.real_of(run.task) if self.workspace.real is not None else ()
+        is_tested = self.workspace.real is not None and not run.labelled_cases
+        wanted = self.config.real_of(run.task) if is_tested else ()
         return set(wanted) <= set(result.real_cases)
 
     def _result(self, run: RunKey) -> RunResult | None:
@@ -143,7 +146,8 @@ def open_sweep(
     if real is not None and config.real is None:
         raise ConfigError("The configuration must name the real cases for --real, but names none. Add a part 'real'.")
     if real is not None and config.real is not None:
-        lacking = sorted(name for name in config.real.cases if not (real / name).is_dir())
+        named = {*config.real.cases, *(name for names in config.real.leave_out.values() for name in names)}
+        lacking = sorted(name for name in named if not (real / name).is_dir())
         if lacking:
             raise DatasetError(
                 f"The folder of real cases must hold {', '.join(lacking)}, but does not. "
@@ -273,7 +277,8 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
     split = split_of(config.phantoms.groups)
     own = {task: split_of(settings.phantoms) for task, settings in config.tasks.items() if settings.phantoms}
     return {
-        "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing",
+        "a patient is": "a phantom, or a real case; nobody stands in two lists, and real cases train nothing but "
+        "what leaves them out",
         "pretraining": {
             "-".join(filter(None, (name, own))): [f"phantom-{seed:04d}" for seed in start.phantoms.seeds]
             for name, encoder in config.encoders.items()
@@ -284,5 +289,6 @@ def _split_document(sweep: Sweep) -> dict[str, object]:
         "test": split.test,
         "tasks with phantoms of their own": {task: asdict(groups) for task, groups in own.items()},
         "real": {} if config.real is None else config.real.cases,
+        **({} if config.real is None or not config.real.leave_out else {"real, left out": config.real.leave_out}),
         "notes": sweep.notes,
     }

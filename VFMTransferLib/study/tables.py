@@ -53,6 +53,7 @@ class RunRow(_RowOfRun):
         config_sha256: Of everything that decides the training.
         ended: Of a training with patience `plateau`, or `budget` where it still improved; empty of others, and tables
             without such trainings lack the column.
+        labelled_cases, trained_on: As of `RunKey`; tables without label efficiency lack these columns.
     """
 
     metric: str
@@ -64,6 +65,8 @@ class RunRow(_RowOfRun):
     n_test_cases: int
     config_sha256: str
     ended: str = ""
+    labelled_cases: int = 0
+    trained_on: str = ""
 
     @property
     def is_improving(self) -> bool:
@@ -81,14 +84,17 @@ class MetricRow(_RowOfRun):
     """One number of one case.
 
     Attributes:
-        data: `phantom`, or `real` for cases that nothing was trained on.
+        data: `phantom`, or `real` for cases that did not train the network.
         case: Name of the case; empty for a statistic of all cases.
+        labelled_cases, trained_on: As of `RunRow`.
     """
 
     data: str
     case: str
     metric: str
     value: float
+    labelled_cases: int = 0
+    trained_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,11 @@ class CurveRow(_RowOfRun):
 
     step: int
     value: float
+    labelled_cases: int = 0
+    trained_on: str = ""
+
+
+OfSize = TypeVar("OfSize", RunRow, MetricRow, CurveRow)
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,14 @@ class StudyTables:
     metrics: tuple[MetricRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
     distances: tuple[DistanceRow, ...] = ()
+
+    def of_size(self, labelled_cases: int = 0, trained_on: str = "") -> StudyTables:
+        """The rows of runs of one size of label efficiency; by default those of all other runs, with all distances."""
+
+        def kept(rows: tuple[OfSize, ...]) -> tuple[OfSize, ...]:
+            return tuple(row for row in rows if (row.labelled_cases, row.trained_on) == (labelled_cases, trained_on))
+
+        return StudyTables(kept(self.runs), kept(self.metrics), kept(self.curves), self.distances)
 
     def by_pretraining(self) -> StudyTables:
         """The same with each pretraining of an encoder as an encoder of its own, under `RunKey.label`.
@@ -181,16 +200,15 @@ def write_tables(tables: StudyTables, folder: Path) -> None:
 def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
     """The rows of one table, strictly: its columns are the fields of `kind`, in their order; DatasetError if not.
 
-    Columns that have a default may lack at the end.
+    Columns that have a default may lack.
     """
     types = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    required = [field.name for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]
+    known = fields(kind)  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        if list(reader.fieldnames or ()) == required:
-            names = required
-        if list(reader.fieldnames or ()) != names:
+        there = list(reader.fieldnames or ())
+        names = [field.name for field in known if field.default is MISSING or field.name in there]
+        if there != names:
             found = ",".join(reader.fieldnames or ()) or "none"
             raise DatasetError(f"{path.name} must have the columns {','.join(names)}, but has {found}.")
         rows = []

@@ -9,7 +9,8 @@
 
 A study is run by one process at a time, which holds the system's lock on `work/lock`. Workers on other machines read
 from `work/running.json` whether the sweep that started them still runs; at their next report of progress they stop
-otherwise. Phantoms train, validate and test; real cases only test.
+otherwise. Phantoms train, validate and test; real cases only
+test, but in runs of label efficiency that leave some of them out.
 """
 
 from __future__ import annotations
@@ -17,24 +18,29 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core import __version__
 from ..core.decoding import parse_json
-from ..core.errors import OutputError
+from ..core.errors import DatasetError, OutputError
 from ..core.files import locked, read_small, write_file, writing
 from ..core.terms import OnProgress
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
-from ..training.cases import LazyCases, Split, StudySet, read_labeled
-from .config import RunKey, StudyConfig
+from ..training.cases import LazyCases, Split, StudySet, file_facts, read_labeled
+from .config import REAL, RunKey, StudyConfig
+
+# Of `LazyCases`: a text that changes with what decides a case, and what reads it.
+_Source = tuple[str, Callable[[], LabeledCase]]
 
 
 @dataclass(frozen=True)
@@ -127,16 +133,67 @@ class Workspace:
 def split_of(phantoms: PhantomGroups) -> Split:
     """The names of phantoms."""
     groups = (phantoms.train, phantoms.validation, phantoms.test)
-    return Split(*(tuple(f"phantom-{seed:04d}" for seed in group.seeds) for group in groups))
+    return Split(*(tuple(_phantom_name(seed) for seed in group.seeds) for group in groups))
+
+
+def split_of_run(run: RunKey, config: StudyConfig) -> Split:
+    """The cases of a run by name: all phantoms of its task or, of label efficiency, so many of its labeled cases.
+
+    Which ones is drawn by the seed, the same for both arms, and a larger number holds those of a smaller one. Real
+    cases are left out by seed: each is tested by one seed, and may train with the others. Phantoms validate.
+    """
+    whole = split_of(config.groups_of(run.task))
+    if not run.labelled_cases:
+        return whole
+    train, test = whole.train, whole.test
+    if run.trained_on == REAL and config.real is not None:
+        names = config.real.leave_out[run.task]
+        test = names[config.seeds.index(run.seed) :: len(config.seeds)]
+        train = tuple(name for name in names if name not in test)
+    drawn = list(train)
+    random.Random(run.seed).shuffle(drawn)
+    return Split(tuple(drawn[: run.labelled_cases]), whole.validation, test)
 
 
 def task_cases(config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None) -> StudySet:
     """The phantoms of a task, read where they are asked for; DatasetError, OutputError of `PhantomStore`."""
+    return _phantom_cases(config, task, workspace, split_of(config.groups_of(task)), {}, on_progress)
+
+
+def run_cases(
+    run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None
+) -> StudySet:
+    """The cases of a run, read where they are asked for.
+
+    Raises:
+        DatasetError: A phantom's file is damaged, or a real case is missing.
+        OutputError: As of `PhantomStore`.
+    """
+    split, real = split_of_run(run, config), {}
+    if run.trained_on == REAL:
+        if workspace.real is None:
+            raise DatasetError(f"The run '{run.title}' needs the folder of real cases. Name it with --real.")
+        for folder in (workspace.real / name for name in (*split.train, *split.test)):
+            identity = f"{run.task} {config.real} {config.around_gland_mm} {file_facts(folder)}"
+            real[folder.name] = (identity, partial(_real_case, config, run.task, folder))
+    return _phantom_cases(config, run.task, workspace, split, real, on_progress)
+
+
+def _phantom_cases(
+    config: StudyConfig,
+    task: str,
+    workspace: Workspace,
+    split: Split,
+    more: Mapping[str, _Source],
+    on_progress: OnProgress | None,
+) -> StudySet:
+    """The phantoms of a split and `more` cases by name."""
     groups = config.groups_of(task)
-    seeds = (*groups.train.seeds, *groups.validation.seeds, *groups.test.seeds)
-    store = _store(config, groups, workspace)
+    store, named = _store(config, groups, workspace), {*split.train, *split.validation, *split.test}
+    seeds = [seed for part in (groups.train, groups.validation, groups.test) for seed in part.seeds]
+    seeds = [seed for seed in seeds if _phantom_name(seed) in named]
     store.make_missing(seeds, on_progress)
-    return StudySet(split_of(groups), _lazy_cases(store, seeds, task, config.around_gland_mm))
+    return StudySet(split, LazyCases({**_lazy_sources(store, seeds, task, config.around_gland_mm), **more}))
 
 
 def training_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
@@ -169,13 +226,14 @@ def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[Lab
     """The real cases that test a task, none without their folder; DatasetError, ImageError if one is not whole."""
     if workspace.real is None or config.real is None:
         return []
+    return [_real_case(config, task, workspace.real / name) for name in config.real_of(task)]
+
+
+def _real_case(config: StudyConfig, task: str, folder: Path) -> LabeledCase:
+    assert config.real is not None
     masks = MaskNames(config.real.gland, config.real.zones, config.real.lesion)
     # The field that distorts a case's diffusion depends on its name alone.
-    found = (
-        read_labeled(workspace.real / name, task, masks, seed=zlib.crc32(Path(name).name.encode()))
-        for name in config.real_of(task)
-    )
-    return [_cut(case, config.around_gland_mm) for case in found]
+    return _cut(read_labeled(folder, task, masks, seed=zlib.crc32(folder.name.encode())), config.around_gland_mm)
 
 
 def _store(config: StudyConfig, groups: PhantomGroups, workspace: Workspace) -> PhantomStore:
@@ -189,11 +247,15 @@ def _cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float
     return [_cut(TASKS[task].from_phantom(phantom), width_mm) for phantom in store.phantoms(seeds)]
 
 
-def _lazy_cases(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> LazyCases:
-    def source(seed: int) -> tuple[str, Callable[[], LabeledCase]]:
+def _phantom_name(seed: int) -> str:
+    return f"phantom-{seed:04d}"
+
+
+def _lazy_sources(store: PhantomStore, seeds: Iterable[int], task: str, width_mm: float | None) -> dict[str, _Source]:
+    def source(seed: int) -> _Source:
         return f"{store.name_of(seed)} {task} {width_mm}", lambda: _cases(store, [seed], task, width_mm)[0]
 
-    return LazyCases({f"phantom-{seed:04d}": source(seed) for seed in seeds})
+    return {_phantom_name(seed): source(seed) for seed in seeds}
 
 
 def _cut(case: LabeledCase, width_mm: float | None) -> LabeledCase:

@@ -162,7 +162,7 @@ def folder_studies(
             raise DatasetError(f"{LABELS} must have a row for case '{path.name}', but has none. Add it.")
         names, category = MaskNames((gland,)), classes.get(path.name)
         reading = partial(read_labeled, path, task, names, category=category, seed=seed + place)
-        sources[path.name] = (f"{task} {gland} {category} {seed + place} {_file_facts(path)}" if lazy else "", reading)
+        sources[path.name] = (f"{task} {gland} {category} {seed + place} {file_facts(path)}" if lazy else "", reading)
     cases = LazyCases(sources) if lazy else {name: read() for name, (_, read) in sources.items()}
     parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     if any(split for split, _ in folders):
@@ -177,7 +177,7 @@ def folder_studies(
     return StudySet(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
 
 
-def _file_facts(folder: Path) -> str:
+def file_facts(folder: Path) -> str:
     """A checksum of the names, sizes and times of all files in a folder."""
     found = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     text = "\n".join(f"{name} {facts.st_size} {facts.st_mtime_ns}" for name, facts in found)

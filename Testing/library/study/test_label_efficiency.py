@@ -1,0 +1,214 @@
+"""Both arms with few labeled cases: which cases train and test, gains at each size, and the cases that are replaced."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
+
+from VFMTransferLib.core.errors import ConfigError, DatasetError
+from VFMTransferLib.io.images import write_volume
+from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.report.study_page import write_study_report
+from VFMTransferLib.study.config import PHANTOMS, REAL, RunKey, planned_runs, read_config
+from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
+from VFMTransferLib.study.run import run_one, run_sha256
+from VFMTransferLib.study.summary import mean_over_cases, summarize
+from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, read_tables, write_tables
+from VFMTransferLib.study.workspace import run_cases, split_of_run
+
+TASK = "anatomy-segmentation"
+REAL_NAMES = ("a", "b", "c")
+ENCODERS = {
+    "profound": {
+        "pretraining": {"objective": "mae", "steps": 2, "phantoms": {"first_seed": 100_000, "count": 2}},
+        "size": PROFOUND,
+    }
+}
+
+
+def few_labels(**changes):
+    document = {
+        "encoders": ENCODERS,
+        "tasks": {TASK: {"profound": {"steps": 2}}},
+        "labelled_cases": [1, 2],
+        "real": {"cases": {}, "gland": ["gland"], "leave_out": {TASK: list(REAL_NAMES)}},
+    }
+    phantoms = {
+        "spacing_mm": [3.0, 3.0, 4.0],
+        "train": {"first_seed": 0, "count": 4},
+        "validation": {"first_seed": 1000, "count": 1},
+        "test": {"first_seed": 2000, "count": 3},
+    }
+    return a_document(**{**document, "phantoms": phantoms, **changes})
+
+
+@pytest.fixture(scope="module")
+def real_folder(tmp_path_factory) -> Path:
+    """Three "real" cases on disk; they are phantoms of another spacing."""
+    folder = tmp_path_factory.mktemp("real")
+    for seed, name in enumerate(REAL_NAMES, start=3000):
+        phantom = make_phantom(seed, t2w_spacing_mm=(2.5, 3.0, 4.0))
+        (folder / name).mkdir()
+        write_volume(phantom.case["t2w"], folder / name / "t2w.nii.gz")
+        write_volume(phantom.gland, folder / name / "gland.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, real_folder) -> Path:
+    """The folder of a study with one size: 2 of 4 phantoms, and the 2 real cases beside the one left out."""
+    folder = tmp_path_factory.mktemp("studies")
+    sweep = prepared_sweep(folder / "study", write_config(folder, few_labels(labelled_cases=[2])), real=real_folder)
+    for run in sweep.pending():
+        if run.labelled_cases or run.seed == 0:
+            run_one(run, sweep.config, sweep.workspace)
+    assert not any(run.labelled_cases for run in sweep.pending())
+    sweep.collect()
+    return folder / "study"
+
+
+def of_sizes(config):
+    return [run for run in planned_runs(config) if run.labelled_cases]
+
+
+def test_both_arms_train_on_the_same_cases_of_each_size(tmp_path):
+    config = read_config(write_config(tmp_path, few_labels()))
+    runs = of_sizes(config)
+    assert {(run.trained_on, run.labelled_cases) for run in runs} == {
+        (PHANTOMS, 1),
+        (PHANTOMS, 2),
+        (REAL, 1),
+        (REAL, 2),
+    }
+    splits = {run: split_of_run(run, config) for run in runs}
+    for run, split in splits.items():
+        assert len(split.train) == run.labelled_cases
+        other = RunKey(run.encoder, run.task, "scratch", run.seed, run.labelled_cases, run.trained_on)
+        assert splits[other] == split
+        smaller = RunKey(run.encoder, run.task, run.arm, run.seed, 1, run.trained_on)
+        assert set(splits[smaller].train) <= set(split.train)
+    firsts = {splits[run].train for run in runs if (run.arm, run.labelled_cases) == ("scratch", 1)}
+    assert len(firsts) > 2  # the seed draws which
+
+
+def test_each_real_case_is_left_out_by_one_seed(tmp_path):
+    config = read_config(write_config(tmp_path, few_labels()))
+    runs = [run for run in of_sizes(config) if (run.trained_on, run.labelled_cases, run.arm) == (REAL, 2, "scratch")]
+    splits = [split_of_run(run, config) for run in runs]
+    assert sorted(name for split in splits for name in split.test) == list(REAL_NAMES)
+    for split in splits:
+        assert not set(split.train) & set(split.test)
+        assert set(split.train) | set(split.test) == set(REAL_NAMES)
+        assert split.validation == ("phantom-1000",)
+
+
+def test_the_tables_keep_sizes_apart_from_the_rest_of_the_study(done):
+    tables = read_tables(done)
+    whole = tables.of_size()
+    assert {run.labelled_cases for run in whole.runs} == {0}
+    assert len(tables.runs) == len(whole.runs) + 3 * 2 * 2
+    assert [row.n_test_cases for row in tables.of_size(2, REAL).runs] == [1] * 6
+    assert {row.data for row in tables.of_size(2, REAL).metrics} == {"real"}
+    assert {row.data for row in tables.of_size(2, PHANTOMS).metrics} == {"phantom"}
+    rows = summarize(tables)
+    assert [(row.encoder, row.task) for row in rows] == [("profound", TASK)]
+    assert repr(rows) == repr(summarize(whole))  # some are `nan`
+
+
+def test_the_report_has_every_size_with_chart_and_numbers(done, tmp_path):
+    _, page = write_study_report(done, tmp_path)
+    rows = read_rows(tmp_path / EFFICIENCY, EfficiencyRow)
+    sizes = [(row.trained_on, row.labelled_cases) for row in rows]
+    assert sizes == [(PHANTOMS, 2), (PHANTOMS, 4), (REAL, 2)]
+    assert [(row.n_cases, row.n_seeds) for row in rows] == [(3, 3), (3, 1), (3, 1)]
+    for row in rows:
+        dice = [r for r in read_tables(done).metrics if r.metric == "dice" and r.arm == "pretrained" and r.case]
+        part = [r.value for r in dice if (r.trained_on, r.labelled_cases) == (row.trained_on, row.labelled_cases)]
+        if part:
+            assert row.pretrained == pytest.approx(np.mean(part))
+        assert row.pretrained_low <= row.pretrained <= row.pretrained_high
+    text = page.read_text()
+    assert "Label efficiency of ProFound, Anatomy segmentation: both arms with 2, 4 labeled cases" in text
+    assert "real cases, some left out" in text
+
+
+def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
+    plain = read_config(write_config(tmp_path, few_labels(labelled_cases=None, real=None)))
+    sized = read_config(write_config(tmp_path, few_labels()))
+    for run in planned_runs(plain):
+        assert run_sha256(run, plain) == run_sha256(run, sized)
+
+
+def test_without_the_folder_nothing_is_trained_on_real_cases(tmp_path):
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, few_labels()))
+    assert {run.trained_on for run in sweep.pending()} == {"", PHANTOMS}
+    assert sweep.notes == ("Real cases are not measured and train nothing: --real does not name their folder.",)
+    run = next(run for run in sweep.runs if run.trained_on == REAL)
+    with pytest.raises(DatasetError, match="needs the folder of real cases"):
+        run_cases(run, sweep.config, sweep.workspace)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        (
+            {"labelled_cases": [1, 4]},
+            "labelled_cases of anatomy-segmentation must be different numbers from 1 to below",
+        ),
+        ({"labelled_cases": [2, 2]}, "got .2, 2."),
+        ({"labelled_cases": [0]}, "got .0."),
+        ({"labelled_cases": [3]}, "real.leave_out.anatomy-segmentation must name different cases"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(tmp_path, changes, error):
+    with pytest.raises(ConfigError, match=error):
+        read_config(write_config(tmp_path, few_labels(**changes)))
+
+
+def test_replaced_cases_are_read_off_the_curve_from_scratch():
+    scratch = {2: 0.5, 4: 0.6, 16: 0.8}
+    assert replaced_cases(2, 0.6, scratch, True) == pytest.approx(2)
+    assert replaced_cases(2, 0.7, scratch, True) == pytest.approx(6)  # half way from 4 to 16 is 8
+    assert replaced_cases(4, 0.5, scratch, True) == pytest.approx(-2)
+    assert replaced_cases(4, 0.81, scratch, True) == math.inf
+    assert math.isnan(replaced_cases(4, math.nan, scratch, True))
+    assert replaced_cases(2, 3.0, {2: 4.0, 8: 3.0}, False) == pytest.approx(6)
+    assert replaced_cases(4, 0.55, {2: 0.5, 4: 0.6, 8: 0.4, 16: 0.7}, True) == pytest.approx(2**1.5 - 4)  # the first
+
+
+def rows_of(size, arm, values, source=PHANTOMS):
+    seeds, cases = values.shape
+    runs = [
+        RunRow("e", TASK, arm, s, "dice", True, float(values[s].mean()), 1, 1, 1.0, cases, "0", "", size, source)
+        for s in range(seeds)
+    ]
+    metrics = [
+        MetricRow("e", TASK, arm, s, "phantom", f"c{c}", "dice", float(values[s, c]), size, source)
+        for s in range(seeds)
+        for c in range(cases)
+    ]
+    return runs, metrics
+
+
+def test_a_gain_at_one_size_shows_at_that_size_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.4, 0.5, (3, 8))
+    parts = [
+        rows_of(1, "scratch", base),
+        rows_of(1, "pretrained", base + 0.2),
+        rows_of(2, "scratch", base + 0.3),
+        rows_of(2, "pretrained", base + 0.3),
+    ]
+    tables = StudyTables(tuple(r for runs, _ in parts for r in runs), tuple(m for _, ms in parts for m in ms))
+    write_tables(tables, tmp_path)
+    assert read_tables(tmp_path) == tables
+    one, two = label_efficiency(read_tables(tmp_path))
+    assert (one.labelled_cases, two.labelled_cases) == (1, 2)
+    assert one.rpg_low > 0
+    assert one.rpg_percent == pytest.approx(20 / base.mean())
+    assert two.rpg_percent == pytest.approx(0)
+    assert (two.rpg_low, two.rpg_high) == pytest.approx((0, 0))
+    assert one.replaced_cases == pytest.approx(2 ** (0.2 / 0.3) - 1)
+    assert (one.scratch, one.scratch_low, one.scratch_high) == pytest.approx(mean_over_cases(base))

@@ -1,0 +1,124 @@
+"""What a pretraining gains with few labeled cases, and how many of them it replaces; from the tables alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from .config import PHANTOMS, REAL
+from .summary import gain_of_runs, mean_over_cases, values_of_arm
+from .tables import RunRow, StudyTables, write_rows
+
+EFFICIENCY = "label_efficiency.csv"
+_ARMS = ("pretrained", "scratch")
+
+
+@dataclass(frozen=True)
+class EfficiencyRow:
+    """Both arms of one encoder and task at one number of labeled cases; what cannot be computed is `nan`.
+
+    Attributes:
+        encoder: Its `RunKey.label`, which also names the pretraining where there are several.
+        trained_on: `phantoms`, tested on the study's, or `real`, each tested where it was left out.
+        pretrained, scratch: The metric over test cases and seeds, with its 95 % interval over both.
+        rpg_percent: Relative performance gain with its interval.
+        replaced_cases: How many labeled cases the pretraining replaces, see `replaced_cases`.
+        n_cases, n_seeds: What the intervals rest on.
+    """
+
+    encoder: str
+    task: str
+    trained_on: str
+    labelled_cases: int
+    metric: str
+    pretrained: float
+    pretrained_low: float
+    pretrained_high: float
+    scratch: float
+    scratch_low: float
+    scratch_high: float
+    rpg_percent: float
+    rpg_low: float
+    rpg_high: float
+    replaced_cases: float
+    n_cases: int
+    n_seeds: int
+
+
+def label_efficiency(
+    tables: StudyTables, all_cases: Mapping[str, int] | None = None, seed: int = 0
+) -> tuple[EfficiencyRow, ...]:
+    """A row for each encoder, task and size that both arms were trained with, smallest first; none without sizes.
+
+    Args:
+        all_cases: Task → how many phantoms train its other runs, which then are the largest size.
+    """
+    sizes = {(run.trained_on, run.labelled_cases) for run in tables.runs if run.labelled_cases}
+    found: dict[tuple[str, str, str], dict[int, tuple[list[RunRow], StudyTables]]] = defaultdict(dict)
+    for trained_on, size in sorted(sizes) + [("", 0)] * bool(sizes):
+        part = tables.of_size(size, trained_on).by_pretraining()
+        runs: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
+        for run in part.runs:
+            runs[run.encoder, run.task].append(run)
+        for (encoder, task), own in runs.items():
+            number, source = (size, trained_on) if size else ((all_cases or {}).get(task, 0), PHANTOMS)
+            if number and set(_ARMS) <= {run.arm for run in own}:
+                found[encoder, task, source][number] = (own, part)
+    rows = []
+    for (encoder, task, source), by_size in found.items():
+        if all(run.labelled_cases == 0 for own, _ in by_size.values() for run in own):
+            continue
+        means = {size: _means(own, part, seed) for size, (own, part) in sorted(by_size.items())}
+        scratch = {size: arms["scratch"][0] for size, arms in means.items()}
+        for size, arms in means.items():
+            own, part = by_size[size]
+            gain = gain_of_runs(own, part, seed)
+            replaced = replaced_cases(size, arms["pretrained"][0], scratch, own[0].higher_is_better)
+            values = (*arms["pretrained"], *arms["scratch"], gain.percent, gain.low, gain.high, replaced)
+            rows.append(EfficiencyRow(encoder, task, source, size, own[0].metric, *values, gain.n_cases, gain.n_seeds))
+    order = {source: place for place, source in enumerate((PHANTOMS, REAL))}
+    return tuple(sorted(rows, key=lambda row: (order[row.trained_on], row.task, row.encoder, row.labelled_cases)))
+
+
+def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, tuple[float, float, float]]:
+    found = {}
+    for arm in _ARMS:
+        values, positives = values_of_arm(runs, tables, arm)
+        own = [run.value for run in runs if run.arm == arm]
+        missing = (sum(own) / len(own), math.nan, math.nan)
+        found[arm] = missing if values is None else mean_over_cases(values, seed, positives)
+    return found
+
+
+def replaced_cases(size: int, value: float, scratch: Mapping[int, float], higher_is_better: bool) -> float:
+    """How many labeled cases a pretraining replaces at a size; the definition is ours.
+
+    The number from which the arm from scratch reaches what the pretrained one reaches with `size`, minus `size`: linear
+    between sizes on a logarithmic scale, and the first time that it does. Below 0 where fewer do from scratch; `inf`
+    where it never gets there; `nan` where a value is missing.
+
+    Args:
+        value: What the pretrained arm reaches.
+        scratch: Size → what the arm from scratch reaches.
+    """
+    if not all(math.isfinite(number) for number in (value, *scratch.values())):
+        return math.nan
+    sign = 1.0 if higher_is_better else -1.0
+    points = [(math.log2(number), sign * (reached - value)) for number, reached in sorted(scratch.items())]
+    if points[0][1] >= 0:
+        return 2 ** points[0][0] - size
+    for (first, below), (second, above) in pairwise(points):
+        if above >= 0:
+            return float(2 ** (first - below / (above - below) * (second - first)) - size)
+    return math.inf
+
+
+def write_label_efficiency(rows: Iterable[EfficiencyRow], folder: Path) -> Path:
+    """Write `label_efficiency.csv`; OutputError if the folder cannot be written."""
+    path = folder / EFFICIENCY
+    write_rows(path, EfficiencyRow, rows)
+    return path
