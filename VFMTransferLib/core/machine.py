@@ -1,4 +1,5 @@
-"""What this computer is (processor, memory, disk), and which packages this Python has. Standard library only.
+"""What this computer is (processor, memory, disk), and which packages this Python has. Standard library only, but for
+free memory.
 
 No package is imported to be examined.
 """
@@ -62,6 +63,18 @@ def memory_bytes() -> int:
     if sys.platform == "win32":
         return _windows_memory_bytes()
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes() -> int:
+    """Memory that programs may still take without paging, no more than a container leaves to this process."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, held = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:
+        return max(min(free, int(limit.read_text("ascii")) - int(held.read_text("ascii"))), 0)
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
 
 
 def resident_bytes() -> int:

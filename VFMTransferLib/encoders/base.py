@@ -134,6 +134,26 @@ class ModelSpec:
         return family_of(self).is_slice_based
 
 
+@dataclass(frozen=True)
+class OnePass:
+    """How a network takes a whole volume at once.
+
+    Attributes:
+        step: Each axis must be a multiple of it, else is filled up with zeros.
+        smallest: Each axis must have so many voxels at least.
+        bytes_a_voxel: Memory that a pass takes on a processor, measured roughly.
+    """
+
+    step: int
+    smallest: int
+    bytes_a_voxel: float
+
+    def padded(self, shape: IntTriple) -> IntTriple:
+        """The size of the pass over a volume (D, H, W)."""
+        depth, height, width = (max(-(-n // self.step) * self.step, self.smallest) for n in shape)
+        return depth, height, width
+
+
 class TaskInput(Protocol):
     """What an encoder requires of a task; `tasks.base.Task` satisfies it.
 
@@ -317,6 +337,10 @@ class EncoderFamily(ABC):
         The box is (2, 3), int64: its first voxel (D, H, W), and the one after its last.
         """
         return False
+
+    def one_pass(self, spec: ModelSpec) -> OnePass | None:
+        """How a network takes a whole volume at once, where its authors run it so; None where it takes windows."""
+        return None
 
     # Networks; each of these imports torch.
 

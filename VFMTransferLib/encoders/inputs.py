@@ -17,7 +17,7 @@ from ..core.errors import GeometryError, ImageError, MissingSequenceError
 from ..core.placement import Bounds, Prepared, ZScore, centered_start, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
-from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput
+from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput, family_of
 
 CROPS = ("auto", "gland", "center")
 REGIONS = ("whole", "gland")
@@ -36,6 +36,7 @@ def prepare(
     gland: Volume | None = None,
     roi: Volume | None = None,
     region: str = "whole",
+    one_pass: bool = False,
 ) -> Prepared:
     """Make a network's input from a case; the case stays as it is.
 
@@ -49,6 +50,7 @@ def prepare(
             that segment the whole volume only those that reach it are kept.
         region: `gland` where of what lies inside the gland, not of the gland itself, only the box around its mask, or
             around `roi`, is asked for: there the output is the same, and elsewhere there is none. Else `whole`.
+        one_pass: Whether a network whose authors run it so sees the whole volume at once, and not by windows.
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
@@ -81,10 +83,10 @@ def prepare(
                 "Give a mask that was drawn on this study."
             )
     scales = normalize(array, how, inside)
-    starts, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds)
+    starts, patch, centered_on = _windows(spec, grid, None if crop == "center" else mask, bounds, one_pass)
     is_partial = spec.is_slice_based or spec.preprocess.whole_volume
     if bounds is not None and is_partial and task is not None and task.output == "segmentation":
-        starts = bounds.touching(starts, spec.preprocess.patch)
+        starts = bounds.touching(starts, patch)
     if takes_gland_slices and inside is not None:
         # The others show nothing of the prostate, and would count as much.
         starts = tuple(start for start in starts if inside[start[0]].any())
@@ -93,18 +95,26 @@ def prepare(
         around = bounds or Bounds.of(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
         limit = around.widened([REGION_MARGIN_MM / step for step in reversed(grid.spacing_mm)], grid.shape)
         z, last = limit.first[0], limit.last[0]
-        starts = tuple(s for s in starts if s[0] <= last and s[0] + spec.preprocess.patch[0] > z)
+        starts = tuple(s for s in starts if s[0] <= last and s[0] + patch[0] > z)
     return Prepared(
         array=array,
         geometry=grid,
         reference=case[reference_sequence(case, spec, task)].geometry,
         starts=starts,
-        patch=spec.preprocess.patch,
+        patch=patch,
         scales=scales,
         centered_on=centered_on,
         limit=limit,
         notes=() if limit is None else (REGION_NOTE,),
     )
+
+
+def one_pass_bytes(case: Case, spec: ModelSpec, task: TaskInput | None) -> int:
+    """About the memory that one pass over the whole volume takes; 0 of a network that takes windows."""
+    how = family_of(spec).one_pass(spec)
+    if how is None:
+        return 0
+    return round(how.bytes_a_voxel * np.prod(how.padded(network_grid(case, spec, task).shape), dtype=float))
 
 
 def marks_inside_gland(task: TaskInput | None) -> bool:
@@ -205,12 +215,14 @@ def normalize(array: np.ndarray, how: str, gland: np.ndarray | None = None) -> t
 
 
 def _windows(
-    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None
-) -> tuple[tuple[IntTriple, ...], str]:
-    """First voxels of the windows on the network's grid, and what they are centered on."""
+    spec: ModelSpec, grid: Geometry, gland: Volume | None, bounds: Bounds | None, one_pass: bool
+) -> tuple[tuple[IntTriple, ...], IntTriple, str]:
+    """First voxels of the windows on the network's grid, their size, and what they are centered on."""
     shape, patch = grid.shape, spec.preprocess.patch
     if spec.preprocess.whole_volume:
-        return window_starts(shape, patch, spec.preprocess.overlap), "whole volume"
+        how = family_of(spec).one_pass(spec) if one_pass else None
+        patch = patch if how is None else how.padded(shape)
+        return window_starts(shape, patch, spec.preprocess.overlap), patch, "whole volume"
     center: tuple[float, float, float] | None = None
     centered_on = "image"
     if bounds is not None:
@@ -219,8 +231,8 @@ def _windows(
         center, centered_on = gland_center(gland, grid), "gland"
     if spec.is_slice_based:
         _, y, x = centered_start(shape, (shape[0], *patch[1:]), center)
-        return tuple((z, y, x) for z in range(shape[0])), centered_on
-    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), centered_on
+        return tuple((z, y, x) for z in range(shape[0])), patch, centered_on
+    return shifted_starts(centered_start(shape, patch, center), spec.preprocess.shift_voxels), patch, centered_on
 
 
 def gland_center(gland: Volume, grid: Geometry) -> tuple[float, float, float]:

@@ -17,13 +17,14 @@ from ..bundles.catalog import as_bundle, default_pair
 from ..core import __version__
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
+from ..core.machine import available_bytes
 from ..core.measurements import GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Volume
-from ..encoders.base import ModelSpec
-from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, prepare
+from ..encoders.base import ModelSpec, family_of
+from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
 from ..radiology.gland import measure_gland
 from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
@@ -41,6 +42,10 @@ ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 SECOND_PASS_NOTE = (
     "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
 )
+ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
+PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
+GIB = 2**30
+_PASS_SHARE = 0.7  # of the free memory that one pass may take, by an estimate that is rough
 # How much of the time each stage takes, roughly, for the progress that is shown.
 STAGE_SHARES = {"read": 0.1, "preprocess": 0.1, "infer": 0.7, "postprocess": 0.1}
 _RECORDED_PACKAGES = ("numpy", "scipy", "SimpleITK")
@@ -214,9 +219,17 @@ class CasePredictor:
         with memory_checked():
             with clock.stage("read"):
                 session = self._open_network(bundle)
+            one_pass, pass_note = self._one_pass(bundle.spec, session)
             with clock.stage("preprocess") as on_part:
-                prepared, notes = self._prepare(bundle.spec, on_part)
-            result = self._run_passes(bundle, session, prepared, notes, clock)
+                prepared, notes = self._prepare(bundle.spec, on_part, one_pass)
+            try:
+                result = self._run_passes(bundle, session, prepared, (*notes, *pass_note), clock)
+            except OutOfMemoryError as error:
+                if not one_pass:
+                    raise
+                prepared, notes = self._prepare(bundle.spec, on_part, one_pass=False)
+                why = f"The whole volume was seen by windows, since one pass failed. {error}"
+                result = self._run_passes(bundle, session, prepared, (*notes, why), clock)
             with clock.stage("postprocess"):
                 result = self._measured(result, task_of(bundle.spec))
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
@@ -229,7 +242,28 @@ class CasePredictor:
         self._anatomy = self._anatomy or self._find_anatomy(lambda fraction: None)
         return self._anatomy
 
-    def _prepare(self, spec: ModelSpec, on_part: Callable[[float], None]) -> tuple[Prepared, tuple[str, ...]]:
+    def _one_pass(self, spec: ModelSpec, session: Session) -> tuple[bool, tuple[str, ...]]:
+        """Whether a network that its authors run on the whole volume at once does so here, and a note on it.
+
+        On a processor the estimate must fit: a system that has promised more memory than it has ends the process.
+        Other devices' free memory is not known; there one pass is tried.
+        """
+        self.case.require(spec.preprocess.images)
+        needed = one_pass_bytes(self.case, spec, task_of(spec))
+        if needed == 0:
+            return False, ()
+        free = available_bytes()
+        if session.device in PROCESSOR_DEVICES and needed > _PASS_SHARE * free:
+            have = f"of {free / GIB:.1f} GiB free memory {_PASS_SHARE:.0%} may be taken"
+            return False, (
+                "The whole volume was seen by windows, which a network with global normalization sees differently: "
+                f"one pass takes about {needed / GIB:.1f} GiB, and {have}.",
+            )
+        return True, (ONE_PASS_NOTE,)
+
+    def _prepare(
+        self, spec: ModelSpec, on_part: Callable[[float], None], one_pass: bool
+    ) -> tuple[Prepared, tuple[str, ...]]:
         """A network's input, and sentences on how it was made; what was made before is not made again."""
         crop, roi = self.options.crop, self.options.roi
         # A network that finds the gland itself is not helped by a mask of it.
@@ -248,14 +282,19 @@ class CasePredictor:
         else:
             anatomy = None
         made_from = (self._images, self._masks, crop, region, None if anatomy is None else anatomy.key)
-        key = ("input", *made_from, spec.family, spec.task, spec.preprocess)
-        return self._findings.recall(key, lambda: self._make_input(spec, anatomy))
+        how = family_of(spec).one_pass(spec) if one_pass else None
+        key = ("input", *made_from, spec.family, spec.task, spec.preprocess, how)
+        return self._findings.recall(key, lambda: self._make_input(spec, anatomy, one_pass))
 
-    def _make_input(self, spec: ModelSpec, anatomy: FoundAnatomy | None) -> tuple[Prepared, tuple[str, ...]]:
+    def _make_input(
+        self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
+    ) -> tuple[Prepared, tuple[str, ...]]:
         gland = self._drawn_gland if anatomy is None else anatomy.labels
         notes = [] if anatomy is None else [anatomy.note]
         crop, roi, region = self.options.crop, self.options.roi, self.options.region
-        prepared = prepare(self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi, region=region)
+        prepared = prepare(
+            self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi, region=region, one_pass=one_pass
+        )
         notes += [_centered(prepared), *prepared.notes]
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)

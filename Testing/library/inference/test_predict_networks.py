@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from prediction_cases import a_small_case, ball, with_preprocess
+from prediction_cases import FakeSession, a_small_case, ball, with_preprocess
+from specs import prepare
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -15,11 +16,17 @@ from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import export_onnx
 from VFMTransferLib.bundles.weights import load_network
 from VFMTransferLib.core.case import Case
+from VFMTransferLib.core.errors import OutOfMemoryError
 from VFMTransferLib.core.result import Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.inference.predict import predict
+from VFMTransferLib.encoders.inputs import one_pass_bytes
+from VFMTransferLib.inference import predict as prediction
+from VFMTransferLib.inference.predict import ONE_PASS_NOTE, predict
+from VFMTransferLib.inference.runtimes import open_session
+from VFMTransferLib.inference.windows import infer
 from VFMTransferLib.io.results import save_result
+from VFMTransferLib.tasks import task_of
 
 # One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
 NAMES = (
@@ -67,6 +74,73 @@ def test_a_correction_that_does_harm_is_withheld_from_the_user(bundle, a_case):
     # Made-up weights find nothing.
     assert any(note.startswith("The correction was withheld") for note in result.provenance.notes)
     np.testing.assert_array_equal(result.images["hbv-corrected"].array, a_case[Sequence.HBV].array)
+
+
+@pytest.fixture(scope="module", params=["upernet", "unetr"])
+def anatomy(request, tmp_path_factory) -> Bundle:
+    """A network that its authors run on the whole volume, in which GRN and pooling see all of the input."""
+    spec = with_preprocess(SMALL_SPECS[f"profound-{request.param}-anatomy"], patch=(16, 32, 32))
+    weights = with_made_up_weights(build_network(spec)).state_dict()
+    folder = tmp_path_factory.mktemp("anatomy") / spec.name
+    return export_onnx(write_bundle(Bundle(folder, spec.name, spec.title, "1.0.0", spec), weights))
+
+
+@pytest.mark.parametrize("graph", ["model.onnx", "model-cpu.onnx"])
+def test_a_whole_volume_goes_through_at_once_as_in_plain_pytorch(anatomy, a_case, graph, monkeypatch):
+    import torch
+
+    used = anatomy.folder / "models" / graph
+    monkeypatch.setattr(Bundle, "cpu_onnx_path", property(lambda self: used))
+    session, seen = open_session(anatomy, "onnx", "cpu"), []
+
+    def run(x: np.ndarray) -> np.ndarray:
+        seen.append(x)
+        return session.run(x)
+
+    prepared = prepare(a_case, anatomy.spec, one_pass=True)
+    logits = infer(run, prepared, anatomy.spec)
+    depth, height, width = prepared.geometry.shape
+    assert (depth, height, width) == (27, 65, 72)
+    assert [x.shape[2:] for x in seen] == [(32, 80, 80) if anatomy.spec.head.kind == "unetr" else (27, 65, 72)]
+    z, y, x = ((padded - n) // 2 for padded, n in zip(seen[0].shape[2:], prepared.geometry.shape, strict=True))
+    np.testing.assert_array_equal(seen[0][0, :, z : z + depth, y : y + height, x : x + width], prepared.array)
+    with torch.inference_mode():
+        expected = load_network(anatomy)(torch.from_numpy(seen[0])).numpy()[0]
+    expected = expected[:, z : z + depth, y : y + height, x : x + width]
+    np.testing.assert_allclose(logits, expected, atol=5e-5 * np.abs(expected).max())
+
+
+def test_a_whole_volume_is_predicted_in_one_pass_where_memory_allows(anatomy, a_case):
+    result = predict(a_case, anatomy, "onnx")
+    expected = predict(a_case, anatomy, "torch")
+    assert ONE_PASS_NOTE in result.provenance.notes
+    assert result.label_values == expected.label_values
+    for one, other in zip(volumes_of(result), volumes_of(expected), strict=True):
+        np.testing.assert_allclose(one.array, other.array, atol=1e-4)
+
+
+def test_windows_take_over_where_memory_is_short(anatomy, a_case, monkeypatch):
+    whole = predict(a_case, anatomy, "onnx")
+    needed = one_pass_bytes(a_case, anatomy.spec, task_of(anatomy.spec))
+    monkeypatch.setattr(prediction, "available_bytes", lambda: needed)
+    by_windows = predict(a_case, anatomy, "onnx")
+    notes = by_windows.provenance.notes
+    assert ONE_PASS_NOTE not in notes
+    assert any(note.startswith("The whole volume was seen by windows") and "GiB" in note for note in notes)
+    name = next(iter(whole.probabilities))
+    assert np.abs(whole.probabilities[name].array - by_windows.probabilities[name].array).max() > 1e-3
+
+
+def test_windows_take_over_where_a_device_runs_out_of_memory(anatomy, a_case):
+    session = open_session(anatomy, "onnx", "cpu")
+
+    def run(x: np.ndarray) -> np.ndarray:
+        if x.shape[2:] != anatomy.spec.preprocess.patch:
+            raise OutOfMemoryError("The memory of device 'cuda:0' must hold an input, but ran out.")
+        return session.run(x)
+
+    notes = predict(a_case, anatomy, open_network=lambda b: FakeSession(run, device="cuda:0")).provenance.notes
+    assert any("since one pass failed. The memory of device 'cuda:0'" in note for note in notes)
 
 
 def volumes_of(result: Result):

@@ -16,6 +16,7 @@ from ..base import (
     EncoderFamily,
     HeadSpec,
     ModelSpec,
+    OnePass,
     PreprocessSpec,
     Size,
     TaskInput,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 PAPER = "https://arxiv.org/abs/2603.03961"
 _GRID: dict[str, Any] = {"spacing_mm": (0.5, 0.5, 1.0), "patch": (64, 224, 224)}
 _IN_CHANNELS = 3
+_STEM, _STRIDE = 4, 16  # of the first map and of the last
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,20 @@ class ProFoundFamily(EncoderFamily):
     def decodes_boxes(self, spec: ModelSpec) -> bool:
         # UNETR's decoder normalizes by what is in the whole window, so that no part of it has a meaning alone.
         return spec.head.kind == "upernet"
+
+    def one_pass(self, spec: ModelSpec) -> OnePass | None:
+        """Of anatomy: GRN and pooling see all of the input, so that by windows it is another function.
+
+        Bytes as peaks of ONNX Runtime at published size, at 16,000 to 40,000 voxels and more, a little above them.
+        """
+        kind, head = spec.head.kind, spec.head
+        if not spec.preprocess.whole_volume or kind not in ("upernet", "unetr"):
+            return None
+        outside = len(spec.preprocess.sequences) + 3 * head.out_channels  # channels of the volume's own size
+        if kind == "unetr":
+            return OnePass(_STRIDE, _STRIDE, _FLOAT_BYTES * (outside + 12 * head.width))
+        at_stem = 12 * (head.width + spec.encoder.dims[0])
+        return OnePass(1, _STRIDE, _FLOAT_BYTES * (outside + at_stem / _STEM**3))
 
     def build(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
         from .network import build
