@@ -234,6 +234,7 @@ def _numbers(result: dict[str, Any]) -> dict[str, Value]:
     lesions = result.get("lesions", [])
     values: dict[str, Value] = {"seconds": round(sum(result.get("seconds", {}).values()), 2)}
     values |= {f"volume_ml {name}": volume for name, volume in result.get("volumes_ml", {}).items()}
+    values |= {"expected_dice": result["estimate"]["dice"]} if result.get("estimate") else {}
     values |= {f"quality {found['name']}": found["value"] for found in result.get("quality", [])}
     task = TASKS.get(result.get("task", ""))
     if task is not None and task.finds_lesions:

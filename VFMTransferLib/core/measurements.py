@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import PsaError
 
@@ -92,6 +92,44 @@ class GlandMeasurements:
                 (f"{self.psa_density_ellipsoid:.2f} ng/ml²", "PSA density by the ellipsoid"),
             ]
         return found
+
+
+@dataclass(frozen=True)
+class DiceEstimate:
+    """The Dice that a segmentation of the prostate probably has with the truth, estimated without one; ours.
+
+    Attributes:
+        dice: Expected value.
+        low, high: Ends of its interval.
+        coverage: Of the interval, on cases like those of the fit.
+        level: Expected value below which the segmentation must be checked before it is used.
+        signs: What it was estimated from, as `inference/estimate.py` defines it.
+    """
+
+    dice: float
+    low: float
+    high: float
+    coverage: float
+    level: float
+    signs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_low(self) -> bool:
+        return self.dice < self.level
+
+    @property
+    def text(self) -> str:
+        return f"{self.dice:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def warning(self) -> str:
+        """What must be read before the segmentation is used; empty where nothing must."""
+        if not self.is_low:
+            return ""
+        return (
+            f"This outline of the prostate may be wrong: its expected Dice is {self.text}, below {self.level:.2f}. "
+            "Check every slice of it before anything is measured by it."
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .measurements import GlandMeasurements, QualityCriterion
+from .measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from .volume import Volume
 
 
@@ -100,6 +100,7 @@ class Result:
         lesions: Largest first.
         gland: The prostate's size and PSA density, where its mask is known.
         quality: Of the case's images.
+        estimate: Of a segmentation of the prostate how good it probably is, where that is known for the network.
     """
 
     case_id: str
@@ -116,3 +117,4 @@ class Result:
     lesions: tuple[Lesion, ...] = ()
     gland: GlandMeasurements | None = None
     quality: tuple[QualityCriterion, ...] = ()
+    estimate: DiceEstimate | None = None

@@ -19,6 +19,7 @@ from ..core.files import atomic_file, writing
 from ..core.result import Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
+from ..inference.estimate import with_agreement
 from ..metrics.agreement import data_range
 from ..metrics.classification import log_loss
 from ..radiology.gland import GlandFrame
@@ -32,6 +33,7 @@ from .outputs import (
     Reference,
     Segments,
     disagreements,
+    expected_dice,
     image_measures,
     place,
     reference_images,
@@ -78,6 +80,12 @@ class Comparison:
     @property
     def has_reference(self) -> bool:
         return bool(self.reference) or self.true_class is not None
+
+    @property
+    def cautions(self) -> dict[str, str]:
+        """`A` or `B` → a sentence that must be read before the result is looked at."""
+        found = {"A": self.task.caution(self.a), "B": self.task.caution(self.b)}
+        return {who: sentence for who, sentence in found.items() if sentence}
 
     def value(self, kind: str, subject: str, between: Between | str) -> float:
         """One number of `measures`, `nan` where it is undefined; KeyError where nothing of that name was measured."""
@@ -129,6 +137,7 @@ def _compare_segmentations(
     case: Case, a: Result, b: Result, reference: Reference | None, table: dict[str, int] | None
 ) -> Comparison:
     segments = shared_segments(a, b)
+    a, b = with_agreement(a, b)
     geometry = labels_of(a).geometry
     masks: dict[str, np.ndarray] = {}
     covered = np.ones(geometry.shape, bool)
@@ -147,7 +156,7 @@ def _compare_segmentations(
         b,
         geometry,
         slice_of_most_disagreement(segments),
-        segmentation_measures(segments, geometry, masks, covered, lesions),
+        (*expected_dice(a, b), *segmentation_measures(segments, geometry, masks, covered, lesions)),
         disagreements(segments, geometry, _frame(case, segments, geometry)),
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
         segments,
@@ -392,6 +401,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "focus_slice": comparison.focus_slice,
         "measures": [measure_row(m) for m in comparison.measures],
         "disagreements": [asdict(d) for d in comparison.disagreements],
+        "cautions": comparison.cautions,
         "lesions": {
             name: [asdict(lesion) for lesion in result.lesions]
             for name, result in (("a", comparison.a), ("b", comparison.b))

@@ -44,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "volume_ml": Kind("Volume", "ml", decimals=2),
     "volume_difference_ml": Kind("Volume difference", "ml", decimals=2, definition="the first volume minus the second"),
     "dice": Kind("Dice", higher_is_better=True, definition="2|A∩B| / (|A| + |B|) over voxels"),
+    "expected_dice": Kind("Expected Dice", definition="estimated without a reference, with its interval; ours"),
     "hausdorff95_mm": Kind(
         "HD95", "mm", False, 2, "the larger of the two directed 95th percentiles of surface distance, in space"
     ),

@@ -272,6 +272,15 @@ def segmentation_measures(
     return tuple(found)
 
 
+def expected_dice(a: Result, b: Result) -> tuple[Measure, ...]:
+    """The Dice of the prostate that each network's result is expected to have, where it is known."""
+    return tuple(
+        measure("expected_dice", Label.PROSTATE, who, one.estimate.dice, f"{one.estimate.text}, ours")
+        for who, one in ((Between.A, a), (Between.B, b))
+        if one.estimate is not None
+    )
+
+
 def disagreements(segments: Segments, geometry: Geometry, frame: GlandFrame | None = None) -> tuple[Disagreement, ...]:
     """Connected regions where A and B differ, largest first, at most `MAX_DISAGREEMENTS`.
 

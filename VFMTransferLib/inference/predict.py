@@ -30,6 +30,7 @@ from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput, Task
+from .estimate import Passes, has_estimate, with_estimate
 from .findings import Findings, content_sha256
 from .runtimes import Session, open_session
 from .windows import infer
@@ -324,6 +325,8 @@ class CasePredictor:
             return FoundAnatomy(f"Bundle '{bundle.name}' was asked for the gland and marked none.")
         found_ml = anatomy.labels.volume_ml
         note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
+        if anatomy.estimate is not None and anatomy.estimate.is_low:
+            note += f" {anatomy.estimate.warning}"
         return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key)
 
     def _measured(self, result: Result, task: Task) -> Result:
@@ -382,7 +385,17 @@ class CasePredictor:
     ) -> Result:
         with clock.stage("infer") as on_part:
             takes_box = prepared.limit is not None and session.takes_box
-            logits = infer(session.run, prepared, bundle.spec, on_part, takes_box=takes_box)
+            is_whole = self.options.roi is None and self.options.threshold is None
+            passes = Passes(bundle.spec, prepared) if is_whole and has_estimate(bundle) else None
+            logits = infer(
+                session.run,
+                prepared,
+                bundle.spec,
+                on_part,
+                takes_box=takes_box,
+                on_output=None if passes is None else passes.add,
+            )
+            signs = {} if passes is None else passes.signs(logits)
         with clock.stage("postprocess"):
             anatomy = self._anatomy
             options = DecodeOptions(
@@ -399,7 +412,7 @@ class CasePredictor:
                 source = source.with_notes(self._phase_note)
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             task = task_of(bundle.spec)
-            return task.checked(task.decode(output), self.case, options.gland)
+            return with_estimate(task.checked(task.decode(output), self.case, options.gland), signs)
 
 
 def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:

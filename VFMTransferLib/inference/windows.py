@@ -17,7 +17,13 @@ OnWindow = Callable[[float], None]
 
 
 def infer(
-    run: Run, prepared: Prepared, spec: ModelSpec, on_window: OnWindow | None = None, *, takes_box: bool = False
+    run: Run,
+    prepared: Prepared,
+    spec: ModelSpec,
+    on_window: OnWindow | None = None,
+    *,
+    takes_box: bool = False,
+    on_output: Callable[[np.ndarray, IntTriple], None] | None = None,
 ) -> np.ndarray:
     """The network's logits for a case.
 
@@ -26,6 +32,7 @@ def infer(
         prepared, spec: Its input, and what kind of network it is.
         on_window: Called with the fraction that is done after each window; may raise to stop.
         takes_box: Whether `run` decodes a part of a window, see `EncoderFamily.decodes_boxes`.
+        on_output: Called with each window's output (C, *patch) and its first voxel.
 
     Returns:
         Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), the mean over windows.
@@ -52,6 +59,8 @@ def infer(
             vectors.append(output)
         else:
             blend.add(output, start)
+        if on_output is not None:
+            on_output(output, start)
         if on_window is not None:
             on_window(done / len(prepared.starts))
     return np.mean(vectors, axis=0) if is_classifier else blend.mean()

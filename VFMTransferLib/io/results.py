@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from ..core.decoding import Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
 from ..core.files import atomic_folder, read_small
-from ..core.measurements import GlandMeasurements, QualityCriterion
+from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from .images import read_mask, read_volume, write_displacement, write_image, write_volume
@@ -144,6 +144,8 @@ class ResultDocument:
             this project's own.
         gland: Size of the prostate, and PSA density where a PSA was given; null where the prostate is not known.
         quality: Criteria of the images' quality, each with value, threshold and source; there is no score.
+        estimate: Dice that a segmentation of the prostate probably has, without a reference; null where it is not
+            known for the network, or nothing was marked.
         files: Image files in this folder.
     """
 
@@ -164,6 +166,7 @@ class ResultDocument:
     derived_probabilities: dict[str, Probability]
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
+    estimate: DiceEstimate | None = None
     files: tuple[str, ...]
 
 
@@ -247,6 +250,7 @@ def read_result(folder: Path) -> Result:
         lesions=document.lesions,
         gland=document.gland,
         quality=document.quality,
+        estimate=document.estimate,
     )
 
 
@@ -291,6 +295,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         derived_probabilities=result.derived_probabilities,
         gland=result.gland,
         quality=result.quality,
+        estimate=result.estimate,
         files=tuple(files_of(result)),
     )
     return to_json(document)

@@ -57,6 +57,7 @@ SCRIPTS = (
 )
 _MAX_ITEMS = 12
 _ARMS = (Between.A_REFERENCE, Between.B_REFERENCE)
+EXPECTED = "expected_dice"
 _LESIONS = ("lesions_matched", "lesions_added", "lesions_missed")
 AGREEMENT = "Agreement of A with B"
 ERROR = "Against the reference"
@@ -110,11 +111,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             f"Case {comparison.case.id} · A is {comparison.a.provenance.title} · B is {comparison.b.provenance.title}"
         ),
         kind=scene.kind,
-        cautions=[
-            (who, sentence)
-            for who, result in zip("AB", (comparison.a, comparison.b), strict=True)
-            if (sentence := comparison.task.caution(result))
-        ],
+        cautions=list(comparison.cautions.items()),
         facts=facts(comparison),
         legend=_legend(scene),
         orientation=_orientation(scene),
@@ -164,6 +161,10 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
         (_shown(comparison, "dice", structure, Between.A_B), f"Dice of A with B, {title}"),
         (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 of A with B, {title}"),
     ]
+    estimates = [one for one in (comparison.a.estimate, comparison.b.estimate) if one is not None]
+    if estimates:
+        texts = " / ".join(one.text for one in estimates)
+        found.append((texts, f"expected Dice ({estimates[0].coverage:.0%} interval), estimated without a reference"))
     if comparison.has_reference:
         known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]
         structure = _leading(known) if known else structure
@@ -237,10 +238,12 @@ def measure_tables(comparison: Comparison) -> list[Table]:
     error = [(ERROR, "log_loss", arm) for arm in _ARMS] if comparison.has_reference else []
     overlap = ("dice", "hausdorff95_mm")
     volumes: list[Column] = [("Volume", "volume_ml", who) for who in (Between.A, Between.B, Between.REFERENCE)]
+    is_expected = any(m.kind == EXPECTED for m in comparison.measures)
+    expected: list[Column] = [("Expected Dice", EXPECTED, who) for who in (Between.A, Between.B) if is_expected]
     structures = _columns(comparison, (*overlap, "volume_difference_ml"), overlap)
     tables: dict[str, list[tuple[str, list[Column]]]] = {
         "segmentation": [
-            ("Structure", volumes[: 3 if comparison.has_reference else 2] + structures),
+            ("Structure", volumes[: 3 if comparison.has_reference else 2] + expected + structures),
             ("Lesions", _columns(comparison, _LESIONS, _LESIONS)),
         ],
         "image": [("Image", _image_columns(comparison))],
@@ -315,7 +318,9 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
 
 def _column_title(column: Column, unit: str) -> str:
     group, kind, between = column
-    words = dict.fromkeys(("Volume", "Probability"), _WHO[between]) | {ERROR: f"{KINDS[kind].title} {_WHO[between]}"}
+    words = dict.fromkeys(("Volume", "Expected Dice", "Probability"), _WHO[between]) | {
+        ERROR: f"{KINDS[kind].title} {_WHO[between]}"
+    }
     return words.get(group, KINDS[kind].title) + (f", {unit_title(unit)}" if unit else "")
 
 

@@ -15,6 +15,7 @@ from comparison_cases import (
 )
 from slicer_results import a_run
 
+from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.measures import Between
 from VFMTransferSlicer.results.numbers import AGREEMENT, CALIBRATION, numbersOf
@@ -141,3 +142,14 @@ def test_what_the_comparison_had_to_decide_is_said():
 
 
 _STRUCTURES = ("Peripheral zone", "Transition zone", "Prostate")
+
+
+def test_an_expected_dice_has_a_row_and_a_low_one_a_warning():
+    estimate = DiceEstimate(0.55, 0.1, 0.9, 0.9, 0.8)
+    run = a_run(replace(anatomy_pair()[0], estimate=estimate))
+    table = numbersOf(run)
+    assert texts(table)["Prostate: Expected Dice"] == {"a": "0.550"}
+    assert table.warnings == (f"WARNING, A: {estimate.warning}",)
+    sure = replace(anatomy_pair()[0], estimate=replace(estimate, dice=0.9))
+    assert numbersOf(a_run(sure)).warnings == ()
+    assert numbersOf(a_run(*anatomy_pair())).warnings == ()

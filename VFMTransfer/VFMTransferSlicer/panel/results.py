@@ -284,6 +284,7 @@ def _askForFile(title: str, name: str, filters: str, suffix: str = "") -> Path |
 
 
 _NO_NUMBER = "–"
+_WARNING_STYLE = "font-weight: bold"
 _LONGEST_TITLE = 30  # characters; longer ones would push the numbers out of a narrow panel
 
 
@@ -343,10 +344,11 @@ class ResultsSection:
         self._shown[self._ui.resultsTable] = _numbersShown(numbers)
         fillTable(self._ui.resultsTable, self._shown[self._ui.resultsTable])
         self._showFindings()
-        notes = [*numbers.notes, self._findings.note]
+        notes = [*numbers.warnings, *numbers.notes, self._findings.note]
         if self._isBlinded:
             notes = [_("Results are hidden while the networks are read blinded.")]
         _setText(self._ui.resultsNoteLabel, " ".join(filter(None, notes)))
+        self._ui.resultsNoteLabel.styleSheet = _WARNING_STYLE if numbers.warnings and not self._isBlinded else ""
         _setText(self._ui.transferLabel, _transferOf(run) if run is not None and run.arms else "")
 
     def _listed(self) -> tuple[Finding, ...]:

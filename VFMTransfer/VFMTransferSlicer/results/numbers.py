@@ -15,6 +15,7 @@ from slicer.util import arrayFromVolume, arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
 import VFMTransferLib
+from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.evaluation.measures import (
@@ -377,10 +378,12 @@ class NumbersTable:
     Attributes:
         rows: In the order to show.
         notes: What must be known to read them, in sentences.
+        warnings: What must be read before the results are looked at, in sentences.
     """
 
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[Between, ...]:
@@ -390,7 +393,7 @@ class NumbersTable:
 
 def numbersOf(run: RunInScene) -> NumbersTable:
     """The table of a run as far as it has come."""
-    return NumbersTable(_rows(measuresOf(run)), _notes(run))
+    return NumbersTable(_rows(measuresOf(run)), _notes(run), _warnings(run))
 
 
 def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
@@ -446,7 +449,9 @@ def _cell(found: Mapping[str, Any]) -> Cell:
 def _measuresOfArm(arm: ArmInScene, side: Between) -> list[dict[str, Any]]:
     """What one arm's result has on its own, in the comparison's words."""
     numbers = arm.numbers
-    found = [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
+    estimate = numbers.get("estimate")
+    found = [] if not estimate else [_measure("expected_dice", str(Label.PROSTATE), side, estimate["dice"])]
+    found += [_measure("volume_ml", name, side, ml, "ml") for name, ml in numbers["volumes_ml"].items()]
     probabilities = numbers["class_probabilities"] | numbers["derived_probabilities"]
     return found + [_measure(_PROBABILITY, name, side, value) for name, value in probabilities.items()]
 
@@ -483,6 +488,16 @@ def _lesionAdc(run: RunInScene) -> list[dict[str, Any]]:
 
 def _measure(kind: str, subject: str, side: Between, value: float, unit: str = "") -> dict[str, Any]:
     return {"measure": kind, "subject": subject, "between": side, "value": value, "unit": unit}
+
+
+def _warnings(run: RunInScene) -> tuple[str, ...]:
+    """Of the comparison, which knows how far the arms agree; before it is there of each arm."""
+    if run.comparison is not None:
+        cautions = run.comparison.get("cautions", {})
+    else:
+        known = zip("AB", (arm.numbers.get("estimate") for arm in run.arms), strict=False)
+        cautions = {who: DiceEstimate(**found).warning for who, found in known if found}
+    return tuple(f"WARNING, {who}: {sentence}" for who, sentence in cautions.items() if sentence)
 
 
 def _notes(run: RunInScene) -> tuple[str, ...]:

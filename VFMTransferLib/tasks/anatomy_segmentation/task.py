@@ -89,6 +89,9 @@ class AnatomySegmentation(SegmentationTask):
             return result
         return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
 
+    def caution(self, result: Result) -> str:
+        return "" if result.estimate is None else result.estimate.warning
+
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
         return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
 
