@@ -1,5 +1,6 @@
 """Commands around a transfer study: `study` trains and measures it, `study report` summarizes its tables, `forecast`
-tests on it the estimators by which `advise` advises on other data, and `savings` computes what pretraining saves.
+judges on it whether estimators tell what a pretraining gains, `advise` states the outcome, and `savings` computes what
+pretraining saves.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..core.terms import RESEARCH_USE
 from ..tasks import TASKS
-from .shared import Commands, add_command, add_json, add_output, print_answer, progress_bar, progress_lines, sentence
-from .training import PHANTOMS, add_study_data, data_title, study_data
+from .shared import Commands, add_command, add_json, add_output, print_answer, progress_lines, sentence
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ..study.config import RunKey
     from ..study.sweep import Sweep
 
-KEYS = ("encoder", "task", "arm", "seed")  # as in study/config.py, whose imports take time
+# As in study/config.py, whose imports take time.
+KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
+_FORMER_OPTIONS = ("--data", "--phantoms", "--gland", "--pretrained", "--seed")  # of `advise`, before version 0.2
 _LINE_EVERY_S = 60.0
 _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
@@ -101,7 +103,7 @@ def run_report(args: argparse.Namespace) -> None:
 
 
 def add_forecast(commands: Commands) -> None:
-    summary = "Try the estimators of advise on a finished transfer study, leave-one-task-out"
+    summary = "Judge on a finished transfer study whether estimators tell what a pretraining gains"
     parser = add_command(commands, "forecast", summary, run_forecast)
     parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished transfer study, with its work folder")
     add_output(parser, "where estimates.csv and forecast.csv go (default: the study)", required=False)
@@ -119,48 +121,25 @@ def run_forecast(args: argparse.Namespace) -> None:
 
 
 def add_advise(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "advise",
-        "Estimate which pretraining suits a task on your data, before any fine-tuning",
-        run_advise,
-        epilog="The expected gain is a forecast by whichever estimator was best on the study's own tasks, leave-one-"
-        f"task-out; its error there is printed beside it. {RESEARCH_USE}",
-    )
+    summary = "State what a finished transfer study tells about a task, and whether anything can be forecast"
+    parser = add_command(commands, "advise", summary, run_advise, epilog=RESEARCH_USE)
     parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
-    add_study_data(parser, phantoms=16)
-    parser.add_argument(
-        "--pretrained",
-        action="append",
-        default=[],
-        metavar="B",
-        help="a bundle that pretrain wrote; may be given several times (default: those installed, and the study's own)",
-    )
     parser.add_argument(
         "--study", type=Path, metavar="FOLDER", help="a finished transfer study (default: the one that ships)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of everything that is drawn (default: 0)")
+    for former in _FORMER_OPTIONS:
+        parser.add_argument(former, action="append", help=argparse.SUPPRESS)
     add_json(parser)
 
 
 def run_advise(args: argparse.Namespace) -> None:
-    if args.data == PHANTOMS and args.phantoms < 4:
-        args.parser.error(f"--phantoms must be 4 or more, got {args.phantoms}")
-    from ..study.advice import advice_document, advice_lines, advise, find_checkpoints, shipped_study
+    from ..study.advice import advice_document, advice_lines, advise, shipped_study
     from ..study.forecast import read_finished_study
 
-    folder = args.study or shipped_study()
-    with progress_bar() as on_progress:
-        checkpoints = find_checkpoints(args.pretrained, folder, on_progress)
-        advice = advise(
-            args.task,
-            study_data(args, args.task, 1, args.seed, on_progress),
-            checkpoints,
-            read_finished_study(folder),
-            data=data_title(args),
-            seed=args.seed,
-            on_progress=on_progress,
-        )
+    given = [name for name in _FORMER_OPTIONS if getattr(args, name.strip("-"))]
+    if given:
+        print(f"{', '.join(given)}: not used any more, since no estimate is made of own data.", file=sys.stderr)
+    advice = advise(args.task, read_finished_study(args.study or shipped_study()))
     print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
 
 

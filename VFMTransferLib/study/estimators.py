@@ -3,6 +3,8 @@
 probe        A linear probe on frozen features, pretrained minus random encoder (Alain and Bengio, arXiv 1610.01644)
 logme        LogME of frozen features, pretrained minus random encoder (You, Liu, Wang, Long, "LogME: Practical
              Assessment of Pre-trained Models for Transfer Learning", ICML 2021, arXiv 2102.11005)
+gbc          Gaussian Bhattacharyya coefficient of frozen features, pretrained minus random encoder (Pandy et al.,
+             "Transferability Estimation using Bhattacharyya Class Separability", CVPR 2022, arXiv 2111.12780)
 few-steps    Percent by which the loss is lower after a few steps from the pretrained encoder than from scratch, on the
              same samples; short trainings as predictors of long ones: Domhan, Springenberg, Hutter, IJCAI 2015
 nearness     Minus the squared maximum mean discrepancy (Gretton et al., JMLR 13, 2012) between pretraining's cases and
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..core.terms import Arm, OnProgress
+from ..core.terms import Arm
 from ..encoders.weights import pretrained_network
 from ..tasks.base import LabeledCase
 from ..training.cases import StudySet
@@ -57,6 +60,7 @@ _RANDOM_SEED = 1_000
 _PENALTIES = np.logspace(-3, 5, 25)  # of standardized features, for a sum over samples
 _RATIOS = np.linspace(-10.0, 10.0, 81)  # decimal logarithms of α/β; standardized features have a scale of 1
 _TINY = 1e-12
+_COMPONENTS, _QUARTERS = 64, 4
 
 
 def evenly_chosen(cases: Sequence[LabeledCase], max_count: int = MAX_CASES) -> list[LabeledCase]:
@@ -67,11 +71,10 @@ def evenly_chosen(cases: Sequence[LabeledCase], max_count: int = MAX_CASES) -> l
 
 @dataclass(frozen=True)
 class Trial:
-    """A few steps of both arms on the same samples: mean loss over their second half, and the time of a step."""
+    """A few steps of both arms on the same samples: mean loss over their second half."""
 
     pretrained: float
     scratch: float
-    seconds_per_step: float
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,13 @@ class Candidate:
         split = replace(self.config.split, train=tuple(cases), validation=(), test=())
         schedule = replace(self.config.schedule, steps=TRIAL_STEPS, checkpoint_every=TRIAL_STEPS)
         config = replace(self.config, split=split, schedule=schedule, measure_every=1)
-        losses, seconds = {}, 0.0
+        losses = {}
         for arm in Arm:
             init = Initialization(self.weights) if arm is Arm.PRETRAINED else None
             with tempfile.TemporaryDirectory() as folder:
                 run = finetune(config, StudySet(split, cases), Path(folder), init=init)
             losses[arm] = float(np.mean([entry["loss"] for entry in run.history[TRIAL_STEPS // 2 :]]))
-            seconds += run.seconds
-        return Trial(losses[Arm.PRETRAINED], losses[Arm.SCRATCH], seconds / (len(Arm) * TRIAL_STEPS))
+        return Trial(losses[Arm.PRETRAINED], losses[Arm.SCRATCH])
 
     @cached_property
     def parameters(self) -> int:
@@ -126,6 +128,11 @@ def probe(candidate: Candidate) -> float:
 def logme(candidate: Candidate) -> float:
     """Log evidence per sample, pretrained minus random."""
     return _over_random(candidate, lambda table: log_maximum_evidence(table.features, table.target))
+
+
+def gbc(candidate: Candidate) -> float:
+    """How far the features of classes lie apart, pretrained minus random."""
+    return _over_random(candidate, lambda table: bhattacharyya_separation(table.features, quartiles(table.target)))
 
 
 def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -> float:
@@ -155,18 +162,22 @@ def nearness(candidate: Candidate) -> float:
 
 
 Estimator = Callable[[Candidate], float]
-ESTIMATORS: dict[str, Estimator] = {"probe": probe, "logme": logme, "few-steps": few_steps, "nearness": nearness}
+ESTIMATORS: dict[str, Estimator] = {
+    "probe": probe,
+    "logme": logme,
+    "gbc": gbc,
+    "few-steps": few_steps,
+    "nearness": nearness,
+}
 
 
-def estimate(candidate: Candidate, encoder: str, on_progress: OnProgress | None = None) -> tuple[EstimateRow, ...]:
+def estimate(candidate: Candidate, encoder: str) -> tuple[EstimateRow, ...]:
     """The value of every estimator, and the time that it took."""
     rows = []
-    for number, (name, estimator) in enumerate(ESTIMATORS.items(), start=1):
+    for name, estimator in ESTIMATORS.items():
         began = time.process_time()
         value = float(estimator(candidate))
         rows.append(EstimateRow(encoder, str(candidate.config.model.task), name, value, time.process_time() - began))
-        if on_progress is not None:
-            on_progress(f"{encoder}, {name}", number / len(ESTIMATORS))
     return tuple(rows)
 
 
@@ -229,6 +240,39 @@ def log_maximum_evidence(features: np.ndarray, targets: np.ndarray) -> float:
     there = singular > _TINY * max(len(x), x.shape[1]) * max(float(singular.max()), 1.0)
     spectrum, basis = singular[there] ** 2, left[:, there]
     return float(np.mean([_evidence(spectrum, basis.T @ column, column) for column in y.T]))
+
+
+def bhattacharyya_separation(features: np.ndarray, classes: np.ndarray) -> float:
+    """GBC: minus the sum of the Bhattacharyya coefficients of each two classes, 0 at best; `nan` of fewer than two.
+
+    Each class is a spherical Gaussian in the first 64 principal components, as in the paper; features are standardized
+    first, which is ours. A class of a single sample has no spread and is left out.
+    """
+    x = _standardized(features)
+    left, singular, _ = np.linalg.svd(x, full_matrices=False)
+    reduced = (left * singular)[:, :_COMPONENTS]
+    parts = [reduced[classes == one] for one in np.unique(classes)]
+    known = [(part.mean(axis=0), max(float(part.var(axis=0).mean()), _TINY)) for part in parts if len(part) > 1]
+    if len(known) < 2:
+        return math.nan
+    total = 0.0
+    for (first, spread), (second, other) in permutations(known, 2):
+        shared = (spread + other) / 2
+        distance = float(((first - second) ** 2).sum()) / (8 * shared)
+        distance += 0.5 * reduced.shape[1] * math.log(shared / math.sqrt(spread * other))
+        total += math.exp(-distance)
+    return -total
+
+
+def quartiles(target: np.ndarray) -> np.ndarray:
+    """Classes of a target, which GBC needs: its values where they are four or fewer, else its quarters; ours."""
+    values = np.unique(target)
+    if len(values) <= _QUARTERS:
+        return np.searchsorted(values, target)
+    edges = np.unique(np.quantile(target, np.linspace(0, 1, _QUARTERS + 1)[1:-1]))
+    found = np.searchsorted(edges, target)
+    # Where most have the highest value, those are a class of their own.
+    return found if len(np.unique(found)) > 1 else np.searchsorted(edges, target, side="right")
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:

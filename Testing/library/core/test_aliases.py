@@ -46,7 +46,7 @@ IMPORTS = {
     "result": "Lesion Provenance Result",
     "runtimes": "Session choose_runtime open_session",
     "specialised": "specialised_network",
-    "study.candidates": "advise find_checkpoints try_estimators",
+    "study.candidates": "advise try_estimators",
     "study.cases": "real_cases task_cases training_cases",
     "study.comparison": "compare",
     "study.distance": "distance_to_pretraining paired_mmd2 unpaired_mmd2",

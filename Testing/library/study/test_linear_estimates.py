@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from VFMTransferLib.study.estimators import explained_share, log_maximum_evidence
+from VFMTransferLib.study.estimators import (
+    bhattacharyya_separation,
+    explained_share,
+    log_maximum_evidence,
+    quartiles,
+)
 
 
 def a_sample(samples=90, channels=7, noise=0.5, seed=0):
@@ -146,3 +151,29 @@ def test_the_probe_is_ridge_regression_with_the_penalty_of_generalized_cross_val
 def test_the_probe_needs_two_cases():
     with pytest.raises(ValueError, match="two or more cases"):
         explained_share(np.zeros((4, 2)), np.arange(4.0), np.zeros(4))
+
+
+def test_gbc_of_two_classes_by_hand():
+    """Means ten apart, variances 1 and 4: distance 100 / (8 * 2.5) + ln(2.5 / 2) / 2, and each pair counts twice."""
+    features = np.array([[0.0], [2.0], [9.0], [13.0]])
+    expected = -2 * np.exp(-(100 / 20 + 0.5 * np.log(2.5 / 2)))
+    assert bhattacharyya_separation(features, np.array([0, 0, 1, 1])) == pytest.approx(expected)
+    assert bhattacharyya_separation(1000 * features - 7, np.array([0, 0, 1, 1])) == pytest.approx(expected)
+
+
+def test_gbc_prefers_classes_that_lie_apart_and_needs_two():
+    rng = np.random.default_rng(0)
+    classes = rng.integers(3, size=90)
+    noise = rng.normal(size=(90, 70))
+    apart = noise + 0.5 * classes[:, None]
+    assert bhattacharyya_separation(apart, classes) > bhattacharyya_separation(noise, classes)
+    assert np.isnan(bhattacharyya_separation(noise, np.zeros(90, int)))
+    assert np.isnan(bhattacharyya_separation(noise[:3], np.array([0, 0, 1])))  # a single sample has no spread
+
+
+def test_a_target_becomes_its_values_or_its_quarters():
+    assert quartiles(np.array([2.0, 0.0, 2.0, 3.0])).tolist() == [1, 0, 1, 2]
+    assert quartiles(np.arange(8.0)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    mostly_zero = np.array([0.0] * 90 + list(np.linspace(0.1, 1, 10)))
+    assert len(set(quartiles(mostly_zero))) == 2
+    assert len(set(quartiles(1 - mostly_zero))) == 2
