@@ -29,7 +29,7 @@ from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference import estimate
 from VFMTransferLib.inference.estimate import ARMS, DiceModel, Line, _log_odds
 from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
-from VFMTransferLib.inference.runtimes import LoadedNetworks
+from VFMTransferLib.inference.runtimes import Session, open_session
 from VFMTransferLib.io import read_case
 from VFMTransferLib.metrics.agreement import dice
 from VFMTransferLib.phantom import PhantomRange, make_phantom
@@ -203,10 +203,10 @@ def exam(folder: Path) -> tuple[Case, Volume]:
 
 
 def measured(
-    name: str, kind: str, case: Case, gland: Volume, pair: tuple[Bundle, Bundle], networks: LoadedNetworks
+    name: str, kind: str, case: Case, gland: Volume, pair: tuple[Bundle, Bundle], sessions: dict[str, Session]
 ) -> list[Row]:
     """A row for each network: its Dice and the signs, those of the agreement too."""
-    predictor = CasePredictor(case, PredictOptions(runtime="onnx", device="cpu"), networks.open)
+    predictor = CasePredictor(case, PredictOptions(), lambda bundle: sessions[bundle.name])
     results = [predictor.predict(bundle) for bundle in pair]
     masks = [result.labels.array > 0 for result in results if result.labels is not None]
     truth = gland.resample_to(case[Sequence.T2W].geometry, "nearest").array > 0
@@ -306,7 +306,8 @@ def main() -> None:
     parser.add_argument("--mild", type=int, default=10, metavar="N", help="degraded exams of each exam")
     parser.add_argument("--severe", type=int, default=5, metavar="N")
     args = parser.parse_args()
-    pair, networks = default_pair(gland_task().id), LoadedNetworks()
+    pair = default_pair(gland_task().id)
+    sessions = {bundle.name: open_session(bundle, "onnx", "cpu", "fp32") for bundle in pair}
     weights = tuple(bundle.weights_sha256 for bundle in pair)
     shipped = estimate.dice_model()
     estimate.dice_model = lambda: replace(shipped, weights=weights)  # whose signs are wanted, of new weights too
@@ -320,7 +321,7 @@ def main() -> None:
         case, gland = make()
         if not gland.array.any():
             continue
-        found = measured(name, kind, case, gland, pair, networks)
+        found = measured(name, kind, case, gland, pair, sessions)
         rows += found
         with path.open("a") as stream:
             stream.writelines(json.dumps(row) + "\n" for row in found)
