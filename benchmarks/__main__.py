@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .measure import Measurement
 
-BENCHMARKS = ("startup", "stages", "runtimes", "networks", "published", "workers", "scale")
+BENCHMARKS = ("startup", "stages", "runtimes", "networks", "published", "workers", "cohort", "scale")
 
 
 def main() -> None:

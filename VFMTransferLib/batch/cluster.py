@@ -17,8 +17,9 @@ from ..bundles.catalog import as_bundle
 from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
 from ..core.errors import ClusterError
-from ..core.machine import memory_bytes
-from ..inference.predict import PredictOptions, memory_checked
+from ..core.machine import available_bytes, memory_bytes
+from ..encoders.base import family_of
+from ..inference.predict import GIB, PredictOptions, memory_checked
 from ..inference.runtimes import LoadedNetworks
 from .batch import CaseOutcome, CaseReport, plan_cases
 from .cases import BatchCase, Row, write_summary
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _SHARE_OF_MEMORY = 4  # a worker keeps networks up to this part of it, since there may be several on a machine
+_PROCESS_BYTES = 350 * 2**20  # of Python, its packages, and a case with what is found about it
+_WEIGHTS_TWICE = 2  # a runtime holds weights as they were read and as its kernels want them
 
 
 def run_batch_on_workers(
@@ -39,14 +42,17 @@ def run_batch_on_workers(
     options: PredictOptions | None = None,
     task: str | None = None,
     on_case: Callable[[CaseReport], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> list[Row]:
     """Run networks on each case of a folder, each on whichever worker is free; otherwise as `batch.run_batch`.
 
     Every worker must see the folders, and those of the bundles, under the same paths.
 
     Args:
-        scheduler: Address of a cluster; None for `count` processes of this machine.
+        scheduler: Address of a cluster; None for `count` processes of this machine, or for as many as its free memory
+            holds (`worker_bytes`), if these are fewer.
         on_case: Receives each case as it is finished with; `case` counts these.
+        on_start: Receives before workers start a sentence on how many there will be, and their memory.
 
     Raises:
         ClusterError: The cluster does not answer, or does not see the folders.
@@ -67,13 +73,34 @@ def run_batch_on_workers(
             report(case, "skipped")
     write_summary(rows, output)
     if left:
-        with workers(scheduler, min(count, len(left))) as client:
+        fitting, sentence = _fitting_workers(min(count, len(left)), worker_bytes(found))
+        if on_start is not None:
+            on_start(sentence if scheduler is None else f"A worker takes about {worker_bytes(found) / GIB:.1f} GiB.")
+        with workers(scheduler, fitting) as client:
             _require_ready(client, left[0])
             for case, messages in _finished(client, left):
                 rows[case.name] = case.rows(messages)
                 write_summary(rows, output)
                 report(case, "failed" if messages else "done", next(iter(messages.values()), ""))
     return [row for of_case in rows.values() for row in of_case]
+
+
+def worker_bytes(bundles: Sequence[Bundle]) -> int:
+    """About the memory that a worker takes at most: its process, all networks, and one input through the largest."""
+    windows = [family_of(bundle.spec).window_bytes(bundle.spec) for bundle in bundles]
+    weights = sum(bundle.weights_path.stat().st_size * _WEIGHTS_TWICE for bundle in bundles)
+    return _PROCESS_BYTES + weights + max(windows)
+
+
+def _fitting_workers(count: int, each: int) -> tuple[int, str]:
+    """As many workers as asked for, or as fit into free memory, at least one; and a sentence on it."""
+    free = available_bytes()
+    fitting = max(min(count, free // each), 1)
+    fewer = f" instead of {count}" if fitting < count else ""
+    return fitting, (
+        f"{fitting} worker{'s' if fitting > 1 else ''}{fewer}, about {each / GIB:.1f} GiB each; "
+        f"{free / GIB:.1f} GiB of memory are free."
+    )
 
 
 def _finished(client: Client, cases: Sequence[BatchCase]) -> Iterable[tuple[BatchCase, dict[str, str]]]:

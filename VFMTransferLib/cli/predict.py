@@ -113,6 +113,7 @@ def _run_cohort(args: argparse.Namespace) -> None:
                 options=options,
                 task=args.task,
                 on_case=lambda at: on_progress(f"{at.case + 1} of {at.cases} cases", (at.case + 1) / at.cases),
+                on_start=lambda sentence: on_progress(sentence, 0.0),
             )
         else:
             rows = run_batch(

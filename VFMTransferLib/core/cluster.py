@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_DEATHS = 3  # of workers at one task, before it is given up
 _ANSWER_S = 30
-# Trainings are many and each is small, so that a core runs one of them, not one of them all cores.
+# A core runs one case or training, not one of them all cores: that is more in the same time.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
@@ -33,7 +33,16 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
         with _connected(scheduler) as client:
             yield client
         return
-    settings = {"distributed.scheduler.allowed-failures": MAX_DEATHS, "distributed.admin.tick.limit": "1h"}
+    settings = {
+        "distributed.scheduler.allowed-failures": MAX_DEATHS,
+        "distributed.admin.tick.limit": "1h",
+        # Without Dask's own MALLOC_TRIM_THRESHOLD_, by which the C library maps each large array again: a third of the
+        # time of a case.
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, "1"),
+        # Samples of the call stack and of the machine, for pages that nobody opens here.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "10s",
+    }
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -42,7 +51,6 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
             processes=True,
             dashboard_address="127.0.0.1:0",  # it is always served; nobody else needs to see it
             memory_limit=0,
-            env=dict.fromkeys(_THREADS, "1"),
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,

@@ -7,6 +7,7 @@ what `encoders/<family>/` gives to the rest of the library, which never asks for
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ PIRADS_LABELS = ("PI-RADS 2", "PI-RADS 3", "PI-RADS 4", "PI-RADS 5")
 T2W_HBV_ADC = (ImageSequence.T2W, ImageSequence.HBV, ImageSequence.ADC)
 BOX = "box"
 """The optional input of a network that decodes a part of its window; see `EncoderFamily.decodes_boxes`."""
+_BYTES_A_VOXEL = 512.0  # of networks whose peak was not measured by itself, above what the demonstrations take
 NEIGHBORS = 3
 """Slices that a slice-based network sees at once: the slice and its two neighbors."""
 
@@ -141,12 +143,10 @@ class OnePass:
     Attributes:
         step: Each axis must be a multiple of it, else is filled up with zeros.
         smallest: Each axis must have so many voxels at least.
-        bytes_a_voxel: Memory that a pass takes on a processor, measured roughly.
     """
 
     step: int
     smallest: int
-    bytes_a_voxel: float
 
     def padded(self, shape: IntTriple) -> IntTriple:
         """The size of the pass over a volume (D, H, W)."""
@@ -341,6 +341,17 @@ class EncoderFamily(ABC):
     def one_pass(self, spec: ModelSpec) -> OnePass | None:
         """How a network takes a whole volume at once, where its authors run it so; None where it takes windows."""
         return None
+
+    def bytes_a_voxel(self, spec: ModelSpec) -> float:
+        """About the memory that a pass takes on a processor, for each voxel of its window or pixel of its slices."""
+        return _BYTES_A_VOXEL
+
+    def window_bytes(self, spec: ModelSpec) -> int:
+        """The same of the network's own window, or slice with its neighbors."""
+        window = spec.preprocess.patch
+        if self.is_slice_based:
+            window = (len(spec.preprocess.sequences), *2 * (self.image_px(spec),))
+        return round(self.bytes_a_voxel(spec) * math.prod(window))
 
     # Networks; each of these imports torch.
 

@@ -8,6 +8,7 @@ record.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -111,10 +112,11 @@ def prepare(
 
 def one_pass_bytes(case: Case, spec: ModelSpec, task: TaskInput | None) -> int:
     """About the memory that one pass over the whole volume takes; 0 of a network that takes windows."""
-    how = family_of(spec).one_pass(spec)
+    family = family_of(spec)
+    how = family.one_pass(spec)
     if how is None:
         return 0
-    return round(how.bytes_a_voxel * np.prod(how.padded(network_grid(case, spec, task).shape), dtype=float))
+    return round(family.bytes_a_voxel(spec) * math.prod(how.padded(network_grid(case, spec, task).shape)))
 
 
 def marks_inside_gland(task: TaskInput | None) -> bool:
