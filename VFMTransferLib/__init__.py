@@ -5,6 +5,7 @@ Importing this package imports nothing heavy: each public name is loaded when it
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ _HOME = {
     "write_report": ".report",
     "load_network": ".bundles.weights",
 }
+
+# ONNX Runtime's own builds report each session to their maker, and keep an identifier of the machine, unless this is set
+# before it is imported (its Privacy.md). Nothing that is done with patients' images is anybody's business; who wants to
+# report sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 aliases.install()
 

@@ -9,6 +9,7 @@ does not promise, that takes longer than two seconds, or whose sentence is none,
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import signal
@@ -26,6 +27,7 @@ from VFMTransferLib.core.errors import VFMTransferError
 
 SLOW_S = 2  # of computing
 WAITING_S = 60
+PREDICT_SHARE = 0.45  # of the time of all targets
 MAX_KEPT = 20  # findings of a target
 SLOWEST_RUN_S = 120
 PREDICTED = {"nifti": "t2w.nii", "nifti-gz": "t2w.nii.gz", "nrrd": "t2w.nrrd", "metaimage": "t2w.mha"}
@@ -165,9 +167,14 @@ def fuzz_predict(seed: int, seconds: float, keep: Path) -> Outcome:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    chance, outcome, begin = random.Random(f"predict {seed}"), Outcome(), time.monotonic()
+    chance, outcome = random.Random(f"predict {seed}"), Outcome()
+    from bundles import make_anatomy_pair
+
     seeds = {name: TARGETS[name].seeds() for name in PREDICTED}
-    pool = ProcessPoolExecutor(1)
+    models = tempfile.TemporaryDirectory(prefix="fuzz-models-")
+    make_anatomy_pair(Path(models.name))
+    os.environ["VFM_TRANSFER_MODELS"] = models.name
+    pool, begin = ProcessPoolExecutor(1), time.monotonic()
     while time.monotonic() - begin < seconds:
         name = chance.choice(list(PREDICTED))
         content = mutated(seeds[name], TARGETS[name].words, chance)
@@ -187,6 +194,8 @@ def fuzz_predict(seed: int, seconds: float, keep: Path) -> Outcome:
             keep.mkdir(parents=True, exist_ok=True)
             (keep / f"predict-{seed}-{outcome.inputs}-{PREDICTED[name]}").write_bytes(content)
     outcome.seconds = time.monotonic() - begin
+    pool.shutdown()
+    models.cleanup()
     return outcome
 
 
@@ -201,7 +210,14 @@ def predict(name: str, content: bytes) -> str:
         case = Path(work) / "p001"
         case.mkdir()
         (case / name).write_bytes(content)
-        words = ["predict", str(case), "--bundle", "profound-prostate-demo-scratch", "-o", f"{work}/out"]
+        words = [
+            "predict",
+            str(case),
+            "--bundle",
+            os.environ["VFM_TRANSFER_MODELS"] + "/tiny-scratch",
+            "-o",
+            f"{work}/out",
+        ]
         errors = io.StringIO()
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
@@ -254,7 +270,9 @@ def main() -> int:
         return 0
     found = total = 0
     for name in names:
-        share = args.seconds / len(names)
+        others = len(names) - ("predict" in names)
+        of_predict = 0.0 if "predict" not in names else PREDICT_SHARE if others else 1.0
+        share = args.seconds * (of_predict if name == "predict" else (1 - of_predict) / others)
         if name == "predict":
             outcome = fuzz_predict(args.seed, share, args.keep)
         else:

@@ -1,14 +1,25 @@
 """Kill commands at random moments and run them again: `make kill`, or `python Testing/fuzz/kill.py --kills 20`.
 
-Each command is started, receives KILL, TERM, INT or HUP, or has too small a disk, and is then run again to its end.
+Each command of `kill_commands.py` is disturbed once to six times, and is then run again to its end:
+
+    KILL TERM INT HUP   a signal at a random moment; INT and HUP also to the whole group, as a terminal sends them
+    TWICE               INT, and soon another one
+    CHILD               KILL to a process that the command started
+    ORPHAN              KILL to the shell that started the command, which goes on alone
+    DISK                a full disk of a random size, where this user may mount one
+    FILE                files that may not grow beyond a random size
+    MEMORY              an address space of a random size
+
 What must hold: the exit code is that of the signal, stderr has at most one line, what is there is whole or not there;
-the second run gives what an undisturbed one gives, nothing half-written is left, and no process goes on.
+the last run gives what an undisturbed one gives, nothing half-written is left, and no process goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
+import io
 import json
 import os
 import random
@@ -21,130 +32,24 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), str(HERE.parent / "library")]
+from kill_commands import ROOT, Command, make_commands
 
-CODES = {"KILL": -9, "TERM": 143, "INT": 130, "HUP": 129}
+CODES = {"KILL": -9, "TERM": 143, "INT": 130, "HUP": 129, "TWICE": 130}
+LIMITS = ("DISK", "FILE", "MEMORY")
+WAYS = (*CODES, "KILL", "CHILD", "ORPHAN", *LIMITS)
+WITH_CHILDREN = ("dicom", "dask", "study", "worker")
 START_S = 0.2  # Python itself starts; no program can choose an exit code before
 PATIENCE_S = 300
-CLOCK_KEYS = {"seconds", "created", "date"}
+ENDING_S = 20  # of a process whose parent was killed
+MAX_DISTURBED = 6
+MARK = "VFM_TRANSFER_KILL_MARK"  # in the environment of all that is started
+MEMORY_GB = (0.3, 8.0)
+CLOCK_KEYS = {"created", "date", "sha256"}
 # Texts with times and durations in them; whether they are there is what counts.
-UNCOMPARED = (".html", ".png", ".csv", ".onnx", ".md", ".svg")
-_EARLY = (
-    "import os, signal, sys\n"
-    "for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):\n"
-    "    signal.signal(getattr(signal, name), lambda number, frame: os._exit(128 + number))\n"
-)
-TINY = _EARLY + (
-    f"sys.path[:0] = [{str(ROOT)!r}, {str(HERE.parent / 'library')!r}]\n"
-    "from tiny_commands import main, use_small_networks\n"
-    "use_small_networks()\n"
-    "sys.exit(main(sys.argv[1:]))\n"
-)
-FETCH = _EARLY + (
-    f"sys.path[:0] = [{str(ROOT)!r}]\n"
-    "from VFMTransferLib import cli\n"
-    "from VFMTransferLib.bundles.fetching import fetch_bundle\n"
-    "_, url, sha256, out = sys.argv\n"
-    "stop = cli._Stop()\n"
-    "try:\n"
-    "    with stop.listening():\n"
-    "        fetch_bundle(url, sha256, out, accept_license=lambda text: True, allow_loopback=True, overwrite=True)\n"
-    "except BaseException:\n"
-    "    sys.exit(128 + stop.received if stop.received else 1)\n"
-)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A command.
-
-    Attributes:
-        words: Made from its output folder.
-        program: Instead of the command line.
-        resumes: What is done stays, so that a second run may take it.
-    """
-
-    words: Callable[[Path], list[object]]
-    program: str = ""
-    resumes: bool = False
-
-    def command(self, out: Path) -> list[str]:
-        start = ["-c", self.program] if self.program else ["-m", "VFMTransferLib"]
-        return [sys.executable, *start, *map(str, self.words(out))]
-
-
-def scenarios(shared: Path) -> dict[str, Scenario]:
-    """The commands, and what they need in a folder that all share."""
-    from bundles import make_anatomy_pair
-    from images import a_t2w, an_adc, an_hbv
-
-    from VFMTransferLib.io import write_volume
-
-    make_anatomy_pair(shared / "models")
-    for name in ("p001", "p002", "p003"):
-        (shared / "cohort" / name).mkdir(parents=True)
-        for volume in (a_t2w(), an_hbv(), an_adc()):
-            write_volume(volume, shared / "cohort" / name / f"{volume.name}.nii.gz")
-    archive = Path(shutil.make_archive(str(shared / "net"), "zip", shared / "models", "tiny-scratch"))
-    case = shared / "cohort" / "p001"
-    url, sha256 = _served(archive), hashlib.sha256(archive.read_bytes()).hexdigest()
-    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
-    few = ["--steps", "3", "--phantoms", "2", "--batch", "2"]
-    tuned = [
-        "finetune",
-        "anatomy-segmentation",
-        "--encoder",
-        "profound",
-        "--init",
-        "scratch",
-        "--validation",
-        "1",
-        *few,
-    ]
-    return {
-        "predict": Scenario(lambda out: ["predict", case, "--bundle", "tiny-scratch", "-o", out]),
-        "compare": Scenario(lambda out: ["compare", case, *pair, "-o", out]),
-        "cohort": Scenario(lambda out: ["predict", "--cohort", shared / "cohort", *pair, "-o", out], resumes=True),
-        "phantom": Scenario(lambda out: ["phantom", "-n", "1", "--no-full-resolution", "-o", out]),
-        "import": Scenario(lambda out: ["models", "import", archive, "-o", out]),
-        "fetch": Scenario(lambda out: [url, sha256, out], FETCH, resumes=True),
-        "finetune": Scenario(lambda out: [*tuned, "-o", out], TINY, resumes=True),
-        "pretrain": Scenario(lambda out: ["pretrain", "--pretext", "mae", *few, "-o", out], TINY, resumes=True),
-    }
-
-
-def _served(archive: Path) -> str:
-    """The address of a file that a server of this process sends slowly, so that there is time to be killed."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-    from threading import Thread
-
-    content = archive.read_bytes()
-
-    class Slow(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            begin = int(self.headers.get("Range", "bytes=0-")[6:-1])
-            self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(content) - begin))
-            self.end_headers()
-            try:
-                for at in range(begin, len(content), max(len(content) // 20, 1)):
-                    self.wfile.write(content[at : at + max(len(content) // 20, 1)])
-                    time.sleep(0.03)
-            except OSError:
-                return
-
-        def log_message(self, *args: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/net.zip"
+UNCOMPARED = (".html", ".png", ".onnx", ".md", ".svg")
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -154,10 +59,13 @@ def digest(out: Path) -> dict[str, str]:
         if not path.is_file():
             continue
         name = str(path.relative_to(out))
-        if path.suffix in UNCOMPARED:
+        if path.suffix in UNCOMPARED or path.name == "running.lock":
             found[name] = "there"
         elif path.suffix == ".json":
             found[name] = json.dumps(_without_clock(json.loads(path.read_text("utf-8"))), sort_keys=True)
+        elif path.suffix == ".csv":
+            rows = csv.DictReader(io.StringIO(path.read_text("utf-8")))
+            found[name] = json.dumps([_without_clock(row) for row in rows])
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -165,7 +73,7 @@ def digest(out: Path) -> dict[str, str]:
 
 def _without_clock(value: object) -> object:
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if k not in CLOCK_KEYS and "second" not in k and k != "sha256"}
+        kept = {k: v for k, v in value.items() if k not in CLOCK_KEYS and "second" not in k}
         return {k: _without_clock(v) for k, v in kept.items()}
     return [_without_clock(item) for item in value] if isinstance(value, list) else value
 
@@ -173,81 +81,189 @@ def _without_clock(value: object) -> object:
 class Killer:
     """Runs commands in a folder, disturbed and undisturbed."""
 
-    def __init__(self, work: Path, chance: random.Random) -> None:
-        self.work, self.chance = work, chance
-        (work / "shared").mkdir()
-        self.scenarios = scenarios(work / "shared")
+    def __init__(self, work: Path, chance: random.Random, ways: Sequence[str] = WAYS) -> None:
+        self.ways = ways
+        self.work, self.chance, self.mark = work, chance, f"{os.getpid()}-{chance.random()}"
+        self.commands = make_commands(work / "shared")
+        self.temporary = work / "temporary"
+        self.temporary.mkdir()
+        self.can_mount = _can_mount(work)
         self.environment = {
             **os.environ,
             "VFM_TRANSFER_MODELS": str(work / "shared" / "models"),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
+            MARK: self.mark,
         }
-        self.wanted: dict[str, tuple[dict[str, str], float]] = {}
+        self.expected: dict[str, tuple[dict[str, str], float, int]] = {}
 
-    def run(self, scenario: Scenario, out: Path, limit: Callable[[], None] | None = None) -> subprocess.Popen:
+    def start(
+        self, command: Command, out: Path, limit: Callable[[], None] | None = None, shell: bool = False
+    ) -> subprocess.Popen[str]:
+        def begin() -> None:
+            _listen()
+            if limit is not None:
+                limit()
+
+        line = command.line(out)
         return subprocess.Popen(
-            scenario.command(out),
+            ["/bin/sh", "-c", '"$@" & wait', "sh", *line] if shell else line,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
-            preexec_fn=limit or _listen,
+            preexec_fn=begin,
+            start_new_session=True,
         )
 
-    def undisturbed(self, name: str) -> tuple[dict[str, str], float]:
-        """What a command gives, and the seconds that it takes."""
-        if name not in self.wanted:
+    def undisturbed(self, name: str) -> tuple[dict[str, str], float, int]:
+        """What a command gives, the seconds that it takes, and the bytes of its output."""
+        if name not in self.expected:
             out, begin = self.work / "undisturbed" / "out", time.monotonic()
             out.parent.mkdir()
-            process = self.run(self.scenarios[name], out)
+            process = self.start(self.commands[name], out)
             _, errors = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, errors
-            self.wanted[name] = digest(out), time.monotonic() - begin
+            seconds = time.monotonic() - begin
+            size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+            self.expected[name] = digest(out), seconds, size
             shutil.rmtree(out.parent)
-        return self.wanted[name]
+        return self.expected[name]
 
-    def kill(self, name: str, how: str) -> tuple[bool, list[str]]:
-        """Disturb a command once and run it again: whether it was hit, and what is wrong."""
-        scenario, (wanted, duration_s) = self.scenarios[name], self.undisturbed(name)
+    def trial(self, name: str) -> tuple[Counter[tuple[str, str]], list[str]]:
+        """Disturb a command some times, then let it end; what was hit how, and what is wrong."""
+        command, (expected, _, size) = self.commands[name], self.undisturbed(name)
         place = self.work / "place"
         place.mkdir()
-        out, problems, limit = place / "out", [], None
-        if how == "DISK":
+        hits: Counter[tuple[str, str]] = Counter()
+        problems: list[str] = []
+        done = False
+        ways = [way for way in self.ways if way != "CHILD" or name in WITH_CHILDREN]
+        mounted = self.can_mount and (set(ways) == {"DISK"} or self.chance.random() < 0.3)
+        if mounted:
+            _mount(place, size)
+        try:
+            for _ in range(self.chance.randint(1, MAX_DISTURBED)):
+                way = self.chance.choice([w for w in ways if w != "DISK" or mounted])
+                hit, done, found = self.disturb(name, place, way, "KILL" in dict(hits) or "CHILD" in dict(hits))
+                hits[way, "hit" if hit else "too late"] += 1
+                problems += [f"{way}: {text}" for text in found]
+                if done:
+                    break
+            out = place / "out"
+            again = self.start(command, out)
+            _, errors = again.communicate(timeout=PATIENCE_S)
+            is_taken = "must not exist yet" in errors and done  # `models import` replaces nothing
+            if again.returncode and not is_taken:
+                problems.append(f"the last run failed: {errors[-400:]}")
+            elif differing := _differing(expected, digest(out)):
+                problems.append(f"the last run differs in {differing}")
+            problems += [f"left over: {path.relative_to(place)}" for path in place.rglob(".*") if path != out]
+            problems += [f"process goes on: {line}" for line in self.still_running()]
+        finally:
+            if mounted:
+                subprocess.run(["umount", "-l", place], check=True)
+            shutil.rmtree(place)
+            shutil.rmtree(self.temporary)
+            self.temporary.mkdir()
+        return hits, problems
+
+    def disturb(self, name: str, place: Path, way: str, was_killed: bool) -> tuple[bool, bool, list[str]]:
+        """Disturb a command once: whether it was hit, whether it ended well all the same, and what is wrong."""
+        command, (expected, duration_s, size) = self.commands[name], self.undisturbed(name)
+        out, problems = place / "out", []
+        moment_s = self.chance.uniform(START_S, max(duration_s, 2 * START_S))
+        limit = None
+        if way == "FILE":
             room = int(10 ** self.chance.uniform(2, 5.5))
-            limit = lambda: (_listen(), resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))  # noqa: E731
-        process = self.run(scenario, out, limit)
-        if how in CODES:
-            time.sleep(self.chance.uniform(START_S, max(duration_s, 2 * START_S)))
-            process.send_signal(getattr(signal, f"SIG{how}"))
+            limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
+        elif way == "MEMORY":
+            low, high = MEMORY_GB
+            space = int(low * (high / low) ** self.chance.random() * 1e9)
+            limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (space, space))  # noqa: E731
+        elif way == "DISK":
+            _mount(place, int(self.chance.uniform(0.02, 1.2) * size) + 4096, "remount,")
+        process = self.start(command, out, limit, shell=way == "ORPHAN")
+        hit_child = False
+        if way not in LIMITS:
+            time.sleep(moment_s)
+            hit_child = self._send(process, way)
         try:
             _, errors = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            return True, ["it went on after the signal"]
-        allowed = (0, CODES[how]) if how in CODES else (0, 1)
-        if process.returncode not in allowed:
-            problems.append(f"exit code {process.returncode}, not {allowed}: {errors[-300:]}")
-        sentences = [line for line in errors.splitlines() if not re.match(r" *\d+% ", line)]  # but for progress
+            for process_id in self.still_running(0).values():
+                os.kill(process_id, signal.SIGKILL)
+            process.communicate()
+            return True, False, ["it went on for ever"]
+        if way == "DISK":
+            _mount(place, 1 << 30, "remount,")
+        left = self.still_running()
+        problems += [f"process goes on: {line}" for line in left]
+        code = process.returncode
+        if way == "ORPHAN":  # whose code nobody receives
+            code = 0 if out.exists() and not _differing(expected, digest(out)) else 1
+            allowed: tuple[int, ...] = (0,)
+        else:
+            allowed = (0, CODES[way]) if way in CODES else (0, 1)
+            if way == "TWICE":  # the second came when Python itself was ending; a shell shows 130 for this, too
+                allowed = (*allowed, -signal.SIGINT)
+        if code not in allowed:
+            problems.append(f"exit code {code}, not {allowed}: {errors[-400:]}")
+        sentences = [line for line in errors.splitlines() if not re.match(r" *\d+% |\d\d:\d\d", line)]  # no progress
         if "Traceback" in errors or "unexpected error" in errors or len(sentences) > 1:
-            problems.append(f"stderr: {errors[-300:]!r}")
-        if process.returncode and how != "KILL" and not scenario.resumes:
-            problems += [f"left: {path.name}" for path in place.iterdir()]
-        if out.exists() and not scenario.resumes and digest(out) != wanted:
+            problems.append(f"stderr: {errors[-600:]!r}")
+        if code and way not in ("KILL", "CHILD") and not was_killed:
+            if not command.resumes:
+                problems += [f"left: {path.name}" for path in place.iterdir()]
+            problems += [f"left: {path.relative_to(place)}" for path in place.rglob(".*.part")]
+            problems += [f"left in the temporary folder: {path.name}" for path in self.temporary.iterdir()]
+        if out.exists() and not command.resumes and _differing(expected, digest(out)):
             problems.append("what is there is not whole")
-        again = self.run(scenario, out)
-        _, errors = again.communicate(timeout=PATIENCE_S)
-        is_taken = "must not exist yet" in errors and process.returncode == 0  # `models import` replaces nothing
-        if again.returncode and not is_taken:
-            problems.append(f"the second run failed: {errors[-300:]}")
-        elif digest(out) != wanted:
-            other = digest(out)
-            differing = [key for key in wanted.keys() | other.keys() if wanted.get(key) != other.get(key)]
-            problems.append(f"the second run differs in {differing[:5]}")
-        problems += [f"left over: {path.relative_to(place)}" for path in place.rglob(".*")]
-        problems += [f"process goes on: {line}" for line in _processes(str(self.work))]
-        shutil.rmtree(place)
-        return process.returncode != 0, problems
+        hit = hit_child if way == "CHILD" else way == "ORPHAN" or code != 0
+        return hit, code == 0, problems
+
+    def _send(self, process: subprocess.Popen[str], way: str) -> bool:
+        """Send the signal; whether there was a child to receive it."""
+        if way == "CHILD":
+            children = [one for one in self.still_running(0).values() if one != process.pid]
+            if children:
+                _signal(self.chance.choice(children), signal.SIGKILL)
+            return bool(children)
+        number = getattr(signal, "SIGINT" if way == "TWICE" else "SIGKILL" if way == "ORPHAN" else f"SIG{way}")
+        to_all = way in ("INT", "HUP", "TWICE") and self.chance.random() < 0.5
+        for pause_s in (0.0, self.chance.uniform(0.0, 0.5)) if way == "TWICE" else (0.0,):
+            time.sleep(pause_s)
+            _signal(process.pid, number, to_all)
+        return False
+
+    def still_running(self, patience_s: float = ENDING_S) -> dict[str, int]:
+        """What bears the mark after a while: command line → process."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            found = {}
+            for folder in Path("/proc").iterdir():
+                if folder.name.isdigit() and int(folder.name) != os.getpid():
+                    try:
+                        if self.mark.encode() in (folder / "environ").read_bytes():
+                            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                            found[f"{folder.name} {words[-200:]}"] = int(folder.name)
+                    except OSError:
+                        continue
+            if not found or time.monotonic() >= deadline:
+                return found
+            time.sleep(0.05)
+
+
+def _differing(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    return [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)][:5]
+
+
+def _signal(process_id: int, number: int, to_all: bool = False) -> None:
+    try:
+        (os.killpg if to_all else os.kill)(process_id, number)
+    except ProcessLookupError:
+        return
 
 
 def _listen() -> None:
@@ -255,17 +271,20 @@ def _listen() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _processes(folder: str) -> list[str]:
-    import psutil
+def _mount(place: Path, size: int, how: str = "") -> None:
+    """Make a folder a disk of its own; remounted for what must not fail, it has room for all."""
+    room = max(size, 4096) if how else 1 << 30
+    options = f"{how}size={room}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
 
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if folder in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline())[-200:])
-        except psutil.Error:
-            continue
-    return found
+
+def _can_mount(work: Path) -> bool:
+    place = work / "mounted"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True).returncode:
+        return False
+    subprocess.run(["umount", place], check=True)
+    return True
 
 
 def main() -> int:
@@ -273,24 +292,30 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", action="append", help="commands (default: all)")
+    parser.add_argument("--way", action="append", choices=sorted(set(WAYS)), help="only these (default: all)")
     args = parser.parse_args()
-    chance, kinds, wrong, begin = random.Random(args.seed), Counter(), 0, time.monotonic()
+    chance, all_hits, wrong, begin = random.Random(args.seed), Counter(), 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-") as work:
-        killer = Killer(Path(work), chance)
-        names = args.only or list(killer.scenarios)
+        killer = Killer(Path(work), chance, args.way or WAYS)
+        names = args.only or list(killer.commands)
         hits = tries = 0
         while hits < args.kills and tries < 3 * args.kills:
-            name, how = names[tries % len(names)], chance.choice([*CODES, "KILL", "DISK"])
+            # Each in turn, then those more often that take less time.
+            weights = [killer.expected[one][1] ** -0.5 for one in names if one in killer.expected]
+            name = names[tries] if tries < len(names) else chance.choices(names, weights)[0]
             tries += 1
-            was_hit, problems = killer.kill(name, how)
-            hits += was_hit
-            kinds[name, how, "hit" if was_hit else "too late"] += 1
+            found, problems = killer.trial(name)
+            hits += sum(count for (_, what), count in found.items() if what == "hit")
+            all_hits.update({(name, *key): count for key, count in found.items()})
             wrong += bool(problems)
             for problem in problems:
-                print(f"{name} {how} ({tries}): {problem}", flush=True)
-        for (name, how, what), count in sorted(kinds.items()):
-            print(f"{name:10} {how:5} {what}: {count}")
-    print(f"{hits} kills in {time.monotonic() - begin:.0f} s with seed {args.seed}; {wrong} went wrong.")
+                print(f"{name} ({tries}, {', '.join(way for way, _ in found)}): {problem}", flush=True)
+        for (name, way, what), count in sorted(all_hits.items()):
+            print(f"{name:10} {way:6} {what}: {count}")
+    minutes = (time.monotonic() - begin) / 60
+    print(
+        f"{hits} kills and {tries} runs to the end in {minutes:.0f} minutes with seed {args.seed}; {wrong} went wrong."
+    )
     return 1 if wrong else 0
 
 

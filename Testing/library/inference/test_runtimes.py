@@ -1,6 +1,10 @@
 """Sessions: the runtime and device that were asked for, or a sentence why not."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryEr
 from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session, open_session
 
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = (16, 32, 48)
 
 
@@ -306,3 +311,12 @@ def test_memory_that_others_hold_lets_all_networks_go():
     kept.open(described_bundle(SPEC, "a"))
     kept.make_room()
     assert kept.names == ()
+
+
+def test_onnx_runtime_reports_nothing_and_keeps_no_identifier_of_the_machine(tmp_path):
+    inside = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | inside
+    code = "import VFMTransferLib, onnxruntime, os\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.stdout.split() == ["1"], run.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import a_gland, a_t2w
+from job_files import a_job, grid_of, hand_over
 
 from VFMTransferLib.core import __version__
 from VFMTransferLib.core.errors import JobError, WorkerError
@@ -32,7 +33,6 @@ from VFMTransferLib.worker.messages import (
     Compared,
     Error,
     Finished,
-    Grid,
     Hello,
     ImageFile,
     Log,
@@ -78,28 +78,6 @@ def slow_models(tmp_path_factory) -> Path:
         weights = build_network(spec).state_dict()
         export_onnx(write_bundle(Bundle(folder / name, name, "A slow network", "1.0.0", spec), weights))
     return folder
-
-
-def grid_of(geometry: Geometry) -> Grid:
-    return Grid(
-        geometry.size,
-        tuple(map(float, geometry.spacing_mm)),
-        tuple(map(float, geometry.origin_mm)),
-        tuple(map(float, geometry.direction)),
-    )
-
-
-def hand_over(folder: Path, volume: Volume) -> ImageFile:
-    np.save(folder / f"{volume.name}.npy", volume.array)
-    return ImageFile(f"{volume.name}.npy", grid_of(volume.geometry))
-
-
-def a_job(folder: Path, models: Path, *names: str, t2w: Volume | None = None, **about) -> Run:
-    """A job on a T2w in `folder`, with bundles of `models`."""
-    images = {Sequence.T2W: hand_over(folder, t2w if t2w is not None else a_t2w())}
-    bundles = tuple(str(models / name) for name in names)
-    fields = {"job": "job", "task": "anatomy-segmentation", "case": "p001", **about}
-    return Run(folder=str(folder), images=images, bundles=bundles, **fields)
 
 
 def a_large_t2w() -> Volume:
