@@ -42,7 +42,7 @@ LIMITS = ("DISK", "FILE", "MEMORY")
 WAYS = (*CODES, "KILL", "CHILD", "ORPHAN", *LIMITS)
 WITH_CHILDREN = ("dicom", "dask", "study", "worker")
 START_S = 0.2  # Python itself starts; no program can choose an exit code before
-PATIENCE_S = 300
+PATIENCE_S = 900
 ENDING_S = 20  # of a process whose parent was killed
 MAX_DISTURBED = 6
 MARK = "VFM_TRANSFER_KILL_MARK"  # in the environment of all that is started
@@ -308,6 +308,7 @@ def main() -> int:
             hits += sum(count for (_, what), count in found.items() if what == "hit")
             all_hits.update({(name, *key): count for key, count in found.items()})
             wrong += bool(problems)
+            print(f"{hits} kills, {(time.monotonic() - begin) / 60:.0f} minutes: {name}", file=sys.stderr, flush=True)
             for problem in problems:
                 print(f"{name} ({tries}, {', '.join(way for way, _ in found)}): {problem}", flush=True)
         for (name, way, what), count in sorted(all_hits.items()):
