@@ -30,9 +30,9 @@ _HOME = {
     "load_network": ".bundles.weights",
 }
 
-# ONNX Runtime's own builds report each session to their maker, and keep an identifier of the machine, unless this is set
-# before it is imported (its Privacy.md). Nothing that is done with patients' images is anybody's business; who wants to
-# report sets the variable to 0.
+# ONNX Runtime's own builds report sessions to their maker and keep an identifier of the machine, unless this is set
+# before it is imported (its Privacy.md). What is done with patients' images is nobody's business; who wants to report
+# sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 aliases.install()

@@ -141,7 +141,7 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     """Headers of the files that are images in space; reports, presentation states and the like stay out.
 
     Raises:
-        ImageError: A slice of an MR series is truncated or damaged.
+        ImageError: A slice of an MR series is truncated or damaged, or does not state its place where others do.
     """
     import pydicom  # not above: files of other kinds are read without it
 
@@ -149,17 +149,25 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        headers = []
+        headers, without_place = [], {}
         for path in paths:
             header = _read_header(path)
-            if header is not None:
+            if isinstance(header, str):
+                without_place[header] = path
+            elif header is not None:
                 if header.pixels is None:
                     start_reader()  # ready when all headers are read
                 headers.append(header)
-        return headers
+    for series_uid in {header.series_uid for header in headers} & without_place.keys():
+        raise ImageError(
+            f"'{without_place[series_uid].name}' must state where its slice lies (ImagePositionPatient and "
+            "ImageOrientationPatient), as the other slices of its series do, but does not. Export the series again."
+        )
+    return headers
 
 
-def _read_header(path: Path) -> Header | None:
+def _read_header(path: Path) -> Header | str | None:
+    """The header; of a slice that states no place, the UID of its series; None of what is no image."""
     import pydicom
 
     with open_regular(path) as file:
@@ -225,7 +233,7 @@ def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
     return bits > 0 and remaining_bytes >= bits / 8 + _PIXEL_HEADER_BYTES
 
 
-def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
+def _header(path: Path, dataset: Dataset, offset: int) -> Header | str:
     frames = int(_number(dataset, "NumberOfFrames") or 1)
     orientation = _numbers(dataset, "ImageOrientationPatient")
     position = _numbers(dataset, "ImagePositionPatient")
@@ -233,7 +241,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         stated = (dataset.get_item(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
         if all(element is not None and element.value for element in stated):
             raise ValueError("The place of the slice is stated, but not by numbers.")
-        return None
+        return _text(dataset, "SeriesInstanceUID")
     spacing_mm = _numbers(dataset, "PixelSpacing")
     description = _text(dataset, "SeriesDescription")
     photometric = _text(dataset, "PhotometricInterpretation").upper()

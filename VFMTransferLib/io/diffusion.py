@@ -6,6 +6,7 @@ A series may lie in one 4D file, as converters write it, beside a `.bval` of b v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken as it is
 LOWEST_FITTED_B = 1.0  # a b of 0 also shows perfusion, which a mono-exponential does not describe
 MIN_SPREAD_OF_B = 200.0
 MAX_ADC_MM2_S = 5e-3
+MAX_RISE = 1.1  # of the mean signal from one b value to the next; scaling of each image may let it rise a little
 _MAX_BVAL_BYTES = 1 << 20
 
 
@@ -40,8 +42,9 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
     """
     highest = max(by_b)
     measured = ", ".join(f"{b:g}" for b in sorted(by_b))
+    odd = _rising_signal(by_b)
     if highest >= HIGH_B:
-        return by_b[highest], f"High-b image: b {highest:g} as measured ({source}, b {measured})."
+        return by_b[highest], f"High-b image: b {highest:g} as measured ({source}, b {measured}).{odd}"
     fitted = sorted(b for b in by_b if b >= LOWEST_FITTED_B)
     if len(fitted) < 2 or fitted[-1] - fitted[0] < MIN_SPREAD_OF_B:
         fitted = sorted(by_b)
@@ -55,7 +58,20 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
     computed = mono_exponential({b: by_b[b].array for b in fitted}, HIGH_B)
     used = ", ".join(f"{b:g}" for b in fitted)
     note = f"High-b image: b {HIGH_B:g} computed by a mono-exponential fit to b {used} ({source}); it was not measured."
-    return by_b[highest].with_array(computed), note
+    return by_b[highest].with_array(computed), note + odd
+
+
+def _rising_signal(by_b: Mapping[float, Volume]) -> str:
+    """A sentence, after a space, where signal rises with b, which no tissue does: the b values are not the images'."""
+    ordered = sorted(by_b)
+    means = [float(by_b[b].array.mean()) for b in ordered]
+    for (b, mean), (next_b, next_mean) in pairwise(zip(ordered, means, strict=True)):
+        if next_mean > MAX_RISE * mean:
+            return (
+                f" The signal rises from b {b:g} to b {next_b:g}, and signal can only fall with b; check the b values, "
+                "which may be exchanged."
+            )
+    return ""
 
 
 def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:

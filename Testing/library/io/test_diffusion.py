@@ -56,6 +56,14 @@ def test_below_1400_it_is_computed_and_said_so():
     assert "b 1400 computed by a mono-exponential fit to b 50, 800" in note
 
 
+def test_signal_that_rises_with_b_is_noted():
+    images = images_at(0, 50, 800)
+    exchanged = {0: images[800], 50: images[50], 800: images[0]}
+    _, note = high_b_image(exchanged, "dwi.nii.gz")
+    assert "signal rises from b 0 to b 50, and signal can only fall with b; check the b values" in note
+    assert "rises" not in high_b_image(images, "dwi.nii.gz")[1]
+
+
 def test_b_0_serves_where_only_one_other_was_measured():
     assert "fit to b 0, 800" in high_b_image(images_at(0, 800), "dwi.nii.gz")[1]
 

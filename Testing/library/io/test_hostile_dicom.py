@@ -164,6 +164,23 @@ def test_a_slice_whose_place_is_damaged_does_not_make_its_series_shorter(folder,
         read_headers(sorted(folder.iterdir()))
 
 
+def test_a_slice_that_states_no_place_does_not_make_its_series_shorter(folder):
+    last = sorted(folder.iterdir())[-1]
+    ds = pydicom.dcmread(last)
+    del ds.ImagePositionPatient, ds.ImageOrientationPatient
+    ds.save_as(last)
+    with pytest.raises(ImageError, match=r"must state where its slice lies .* as the other slices of its series do"):
+        read_headers(sorted(folder.iterdir()))
+
+
+def test_images_of_which_none_states_a_place_are_no_slices(folder):
+    screenshot = pydicom.dcmread(min(folder.iterdir()))
+    screenshot.SeriesInstanceUID = generate_uid()
+    del screenshot.ImagePositionPatient, screenshot.ImageOrientationPatient
+    screenshot.save_as(folder / "screenshot.dcm")
+    assert len(read_headers(sorted(folder.iterdir()))) == len(list(folder.iterdir())) - 1
+
+
 def test_a_deflated_dataset_is_inflated_up_to_the_limit_only(folder, monkeypatch):
     path = min(folder.iterdir())
     ds = pydicom.dcmread(path)

@@ -9,7 +9,16 @@ from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import read_volume
-from VFMTransferLib.io.plausibility import MIN_PEAK, adc_unit, checked_sequence, likeness_peak, notes_on
+from VFMTransferLib.io.plausibility import (
+    MIN_PEAK,
+    PELVIS_STEP_MM,
+    _pelvis,
+    adc_unit,
+    checked_sequence,
+    likeness_peak,
+    notes_on,
+    pelvis_likeness,
+)
 from VFMTransferLib.phantom import make_phantom
 
 
@@ -127,6 +136,98 @@ def test_a_mask_that_cannot_be_a_prostate_is_noted():
     (tiny,) = notes_on({}, Volume(small, grid), 1.0, True)
     assert "has 2 large parts, and a prostate has one" in two
     assert "has 0.2 ml, and prostates have 8 to 300 ml" in tiny
+
+
+def an_outline() -> np.ndarray:
+    """A gland's mask of which the inside is missing."""
+    z, y, x = np.ogrid[:20, :40, :40]
+    radius = ((z - 9.5) / 8) ** 2 + ((y - 20) / 12) ** 2 + ((x - 20) / 12) ** 2
+    return ((radius <= 1) & (radius > 0.75)).astype(np.uint8)
+
+
+def test_an_outline_and_a_mask_that_is_too_long_are_no_prostates():
+    grid = Geometry((40, 40, 20), (2.0, 2.0, 3.0))
+    long = np.zeros(grid.shape, np.uint8)
+    long[1:19, 18:22, :] = 1
+    (hollow,) = notes_on({}, Volume(an_outline(), grid), 1.0, True)
+    (stretched,) = notes_on({}, Volume(long, Geometry((40, 40, 20), (4.0, 3.0, 3.0))), 1.0, True)
+    assert "fills 20% of the box around it, as an outline does" in hollow
+    assert "is 160 x 12 x 54 mm large, and prostates are 12 to 120 mm along each axis" in stretched
+
+
+@pytest.mark.parametrize("end", ["lowest", "highest"])
+def test_a_gland_that_the_last_slice_cuts_is_noted(a_phantom, end):
+    gland, t2w = a_phantom.gland.to_nearest_lps(), a_phantom.case["t2w"].to_nearest_lps()
+    assert notes_on({Sequence.T2W: t2w}, gland, 1.0, True) == []
+    held = np.flatnonzero(gland.array.any(axis=(1, 2)))
+    middle = int(held.mean())
+    cut = slice(middle, None) if end == "lowest" else slice(0, middle)
+    origin = t2w.geometry.to_world((0, 0, cut.start))
+    size = (*t2w.geometry.size[:2], len(t2w.array[cut]))
+    grid = replace(t2w.geometry, size=size, origin_mm=tuple(map(float, origin)))
+    (note,) = notes_on({Sequence.T2W: Volume(t2w.array[cut], grid, "t2w")}, gland, 1.0, True)
+    assert f"reaches the {end} slice of t2w, where slices may be missing" in note
+
+
+def test_an_adc_map_that_ends_before_the_high_b_image_is_noted():
+    adc, hbv = an_adc(), an_hbv()
+    size = (*adc.geometry.size[:2], 3)
+    short = Volume(adc.array[2:], replace(adc.geometry, size=size, origin_mm=tuple(adc.geometry.to_world((0, 0, 2)))))
+    assert notes_on({Sequence.HBV: hbv, Sequence.ADC: adc}, None, 1.0, True) == []
+    (note,) = notes_on({Sequence.HBV: hbv, Sequence.ADC: short}, None, 1.0, True)
+    assert "adc ends 10 mm before hbv at its lower end" in note
+
+
+def a_pelvis(tilt_deg: float = 15.0) -> Volume:
+    """A T2w as the template shows it, with noise, on a tilted grid whose array runs to the right and the front."""
+    levels = np.kron(_pelvis(), np.ones((2, 6, 6), np.float32))[:, ::-1, ::-1]
+    noise = np.random.default_rng(0).normal(0, 0.1, levels.shape)
+    cos, sin = np.cos(np.radians(tilt_deg)), np.sin(np.radians(tilt_deg))
+    direction = (-1.0, 0.0, 0.0, 0.0, -cos, -sin, 0.0, -sin, cos)
+    mm = PELVIS_STEP_MM / 6
+    return Volume(
+        (400 * (levels + noise)).astype(np.float32), Geometry(levels.shape[::-1], (mm, mm, 3.0), direction=direction)
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ((1,), "with front and back exchanged"),
+        ((0,), "upside down, the feet where the head is"),
+        ((0, 1), "turned about the axis from left to right"),
+    ],
+)
+def test_voxels_that_lie_another_way_than_the_header_states_are_noted(axes, words):
+    t2w = a_pelvis()
+    assert notes_on({Sequence.T2W: t2w}, None, 1.0, True) == []
+    (note,) = notes_on({Sequence.T2W: t2w.with_array(np.flip(t2w.array, axes).copy())}, None, 1.0, True)
+    assert words in note
+    assert "Whether left and right are exchanged cannot be seen" in note
+
+
+def test_t2w_and_diffusion_that_were_exchanged_are_noted(a_phantom):
+    fine, coarse = a_pelvis(), a_phantom.case["hbv"]
+    exchanged = notes_on({Sequence.T2W: coarse, Sequence.HBV: fine}, None, 1.0, True)
+    assert any("hbv looks as T2w does" in note and "not exchanged" in note for note in exchanged)
+    wide = replace(an_hbv(), geometry=replace(an_hbv().geometry, spacing_mm=(5.0, 5.0, 5.0)))
+    (note,) = notes_on({Sequence.T2W: wide, Sequence.HBV: a_t2w()}, None, 1.0, True)
+    assert "hbv is finer than t2w by far; check that t2w and hbv were not exchanged." in note
+
+
+def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
+    for file in sorted((shared_data / "cases").glob("*/t2w.nii.gz")):
+        t2w = read_volume(file, "t2w")
+        assert not any("shows anatomy" in note for note in notes_on({Sequence.T2W: t2w}, None, 1.0, True))
+        for axes in ((0,), (1,), (0, 1)):
+            turned = t2w.with_array(np.flip(t2w.array, axes).copy())
+            assert any("shows anatomy" in note for note in notes_on({Sequence.T2W: turned}, None, 1.0, True)), (
+                file.parent
+            )
+
+
+def test_a_view_that_is_too_small_is_not_judged():
+    assert pelvis_likeness(a_t2w()) == {}
 
 
 def test_real_exams_fit_and_images_of_two_patients_do_not(shared_data):
