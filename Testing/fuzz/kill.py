@@ -1,6 +1,6 @@
 """Kill commands at random moments and run them again: `make kill`, or `python Testing/fuzz/kill.py --kills 20`.
 
-Each command of `kill_commands.py` is disturbed once to six times, and is then run again to its end:
+Each command of `kill_commands.py` is disturbed once to eight times, and is then run again to its end:
 
     KILL TERM INT HUP   a signal at a random moment; INT and HUP also to the whole group, as a terminal sends them
     TWICE               INT, and soon another one
@@ -44,9 +44,10 @@ WITH_CHILDREN = ("dicom", "dask", "study", "worker")
 START_S = 0.2  # Python itself starts; no program can choose an exit code before
 PATIENCE_S = 900
 ENDING_S = 20  # of a process whose parent was killed
-MAX_DISTURBED = 6
+MAX_DISTURBED = 8
 MARK = "VFM_TRANSFER_KILL_MARK"  # in the environment of all that is started
 MEMORY_GB = (0.3, 8.0)
+CACHES = re.compile(r"torchinductor_")  # of libraries, which they use again
 CLOCK_KEYS = {"created", "date", "sha256"}
 # Texts with times and durations in them; whether they are there is what counts.
 UNCOMPARED = (".html", ".png", ".onnx", ".md", ".svg")
@@ -56,8 +57,8 @@ def digest(out: Path) -> dict[str, str]:
     """File → what it holds, but for times."""
     found = {}
     for path in sorted(out.rglob("*")):
-        if not path.is_file():
-            continue
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(out).parts):
+            continue  # what is half-written is looked for elsewhere
         name = str(path.relative_to(out))
         if path.suffix in UNCOMPARED or path.name == "running.lock":
             found[name] = "there"
@@ -146,7 +147,8 @@ class Killer:
         try:
             for _ in range(self.chance.randint(1, MAX_DISTURBED)):
                 way = self.chance.choice([w for w in ways if w != "DISK" or mounted])
-                hit, done, found = self.disturb(name, place, way, "KILL" in dict(hits) or "CHILD" in dict(hits))
+                was_killed = any(before in ("KILL", "CHILD") for before, _ in hits)
+                hit, done, found = self.disturb(name, place, way, was_killed)
                 hits[way, "hit" if hit else "too late"] += 1
                 problems += [f"{way}: {text}" for text in found]
                 if done:
@@ -211,14 +213,18 @@ class Killer:
         if code not in allowed:
             problems.append(f"exit code {code}, not {allowed}: {errors[-400:]}")
         sentences = [line for line in errors.splitlines() if not re.match(r" *\d+% |\d\d:\d\d", line)]  # no progress
-        if "Traceback" in errors or "unexpected error" in errors or len(sentences) > 1:
-            problems.append(f"stderr: {errors[-600:]!r}")
+        if "Traceback" in errors or "unexpected error" in errors or len(set(sentences)) > 1:
+            problems.append(f"stderr: {errors[-4000:]!r}")
         if code and way not in ("KILL", "CHILD") and not was_killed:
             if not command.resumes:
                 problems += [f"left: {path.name}" for path in place.iterdir()]
             problems += [f"left: {path.relative_to(place)}" for path in place.rglob(".*.part")]
-            problems += [f"left in the temporary folder: {path.name}" for path in self.temporary.iterdir()]
-        if out.exists() and not command.resumes and _differing(expected, digest(out)):
+            problems += [
+                f"left in the temporary folder: {path.name}"
+                for path in self.temporary.iterdir()
+                if not CACHES.match(path.name)
+            ]
+        if out.exists() and not command.resumes and digest(out) and _differing(expected, digest(out)):
             problems.append("what is there is not whole")
         hit = hit_child if way == "CHILD" else way == "ORPHAN" or code != 0
         return hit, code == 0, problems
@@ -300,8 +306,8 @@ def main() -> int:
         names = args.only or list(killer.commands)
         hits = tries = 0
         while hits < args.kills and tries < 3 * args.kills:
-            # Each in turn, then those more often that take less time.
-            weights = [killer.expected[one][1] ** -0.5 for one in names if one in killer.expected]
+            # Each in turn, then each for about as long.
+            weights = [killer.expected[one][1] ** -1 for one in names if one in killer.expected]
             name = names[tries] if tries < len(names) else chance.choices(names, weights)[0]
             tries += 1
             found, problems = killer.trial(name)

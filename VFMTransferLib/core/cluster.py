@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .errors import ClusterError
@@ -43,19 +45,38 @@ def workers(scheduler: str | None, count: int) -> Iterator[Client]:
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.interval": "10s",
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # it is always served; nobody else needs to see it
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        # Dask would leave a folder of its own behind.
+        scratch = stack.enter_context(TemporaryDirectory(prefix="vfm-transfer-", ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set({**settings, "temporary-directory": scratch}))
+        with _terminal_signals_blocked():
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # it is always served; nobody else needs to see it
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Let the threads and processes that start here never receive Ctrl-C or a terminal's end; this thread does, later.
+
+    Workers that receive them print tracebacks, while this process ends them anyway.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
