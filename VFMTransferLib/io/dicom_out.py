@@ -49,6 +49,9 @@ _DIAMETER = Code("SCT", "103339001", "Long Axis")
 _VOLUME = Code("SCT", "118565006", "Volume")
 _ADC = Code("DCM", "113041", "Apparent Diffusion Coefficient")
 _MEAN = Code("SCT", "373098007", "Mean")
+_ARTIFICIAL_INTELLIGENCE = Code("DCM", "123110", "Artificial Intelligence")
+_ALGORITHM_FAMILY = Code("DCM", "111000", "Algorithm Family")
+_ALGORITHM_MANUFACTURER = Code("DCM", "122405", "Algorithm Manufacturer")
 _PROCEDURE = Code("SCT", "113091000", "Magnetic resonance imaging")
 # What an image of the exam gives to one that is made from it: whose it is, where it lies, how it was scanned.
 _KEPT = (
@@ -219,7 +222,7 @@ def _segmentation(
 
     algorithm = hd.AlgorithmIdentificationSequence(
         result.provenance.title[:_MAX_LONG_STRING],
-        _code(Code("DCM", "123110", "Artificial Intelligence")),
+        _code(_ARTIFICIAL_INTELLIGENCE),
         result.provenance.versions.get("vfm-transfer", __version__),
         source=MANUFACTURER,
         parameters={"bundle": result.provenance.bundle, "weights SHA-256": result.provenance.sha256},
@@ -316,9 +319,11 @@ def _report(
         result.provenance.title[:_MAX_LONG_STRING],
         result.provenance.versions.get("vfm-transfer", __version__),
         [f"bundle {result.provenance.bundle}", f"weights SHA-256 {result.provenance.sha256}"],
-        family=_code(Code("DCM", "123110", "Artificial Intelligence")),
-        manufacturer=MANUFACTURER,
     )
+    # highdicom takes these as arguments since 0.28 only, and Slicer 5.12 has 0.27.
+    modifier = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+    algorithm.append(sr.TextContentItem(_code(_ALGORITHM_MANUFACTURER), MANUFACTURER, modifier))
+    algorithm.append(sr.CodeContentItem(_code(_ALGORITHM_FAMILY), _code(_ARTIFICIAL_INTELLIGENCE), modifier))
     groups = []
     whole = None
     if segmentation is not None and not lesions:
@@ -356,6 +361,7 @@ def _report(
         UID(),
         1,
         manufacturer=MANUFACTURER,
+        is_complete=True,  # though nobody has verified it
         series_description=_series_description("SR", result),
     )
 
