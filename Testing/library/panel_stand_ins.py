@@ -89,7 +89,15 @@ class SomeParameters:
     def __init__(self) -> None:
         self.__dict__["events"] = vtk.vtkObject()
         nodes = dict.fromkeys(("t2w", "hbv", "adc", "gland", "reference", "roi", "readingTable"))
-        texts = {"bundleA": "", "bundleB": "", "psa": "", "runtime": "auto", "device": "auto", "region": "whole"}
+        texts = {
+            "bundleA": "",
+            "bundleB": "",
+            "psa": "",
+            "phaseAxis": "auto",
+            "runtime": "auto",
+            "device": "auto",
+            "region": "whole",
+        }
         self.__dict__.update(nodes, task="anatomy-segmentation", **texts)
 
     def __setattr__(self, name: str, value) -> None:

@@ -32,6 +32,7 @@ from VFMTransferLib.worker.messages import (
     CaseDone,
     Compared,
     Error,
+    Exported,
     Finished,
     ImageFile,
     Log,
@@ -40,7 +41,9 @@ from VFMTransferLib.worker.messages import (
     Run,
 )
 
+from .inputs.dicom import dicomFilesOf, theDatabase
 from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
+from .results.dicom import armFolder
 from .results.scene import loadArmInSteps
 from .runs import ArmInScene, RunInScene
 from .signals import Signal
@@ -73,7 +76,12 @@ def temporaryFolder() -> str:
     return slicer.app.temporaryPath if hasattr(slicer, "app") else gettempdir()
 
 
-def _newFolder() -> TemporaryDirectory:
+def newTemporaryFolder() -> TemporaryDirectory:
+    """A folder there, which is deleted with the object.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     try:
         return TemporaryDirectory(prefix="VFMTransfer-", dir=temporaryFolder(), ignore_cleanup_errors=True)
     except OSError as error:
@@ -95,6 +103,7 @@ class CaseJob:
         roi: A box around which the networks' window lies.
         region: As in `predict.predict`.
         psa: Prostate-specific antigen in ng/ml.
+        phaseAxis: As in `predict.predict`.
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
@@ -109,11 +118,12 @@ class CaseJob:
     roi: slicer.vtkMRMLMarkupsROINode | None = None
     region: str = "whole"
     psa: float | None = None
+    phaseAxis: str = "auto"
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
     error: Exception | None = None
-    _folder: TemporaryDirectory = field(default_factory=_newFolder)
+    _folder: TemporaryDirectory = field(default_factory=newTemporaryFolder)
 
     @property
     def path(self) -> Path:
@@ -134,6 +144,9 @@ class CaseJob:
         for name, write in self._masks().items():
             masks[name] = write()
             yield
+        files = dicomFilesOf(self.scene.inputs, theDatabase())
+        self.scene.dicom = None if files is None else Exported(images, dicom=files)
+        yield
         areTwo = len(self.bundles) > 1
         self.request = Run(
             self.name,
@@ -147,15 +160,21 @@ class CaseJob:
             device=self.device,
             region=self.region,
             psa_ng_ml=self.psa,
+            phase_axis=self.phaseAxis,
+            dicom=files,
             **masks,
         )
 
     def tidy(self) -> None:
-        """Delete what nobody needs after the end: all of it, or where there is a report all but that."""
+        """Delete what nobody needs after the end: all but the report, and results that can be written as DICOM."""
+        if self.scene.dicom is not None and self.scene.arms:
+            self.scene.folder = self.path
         if self.scene.folder is None:
             self._folder.cleanup()
             return
-        leftovers = {f"{arm}-{bundle.bundle}" for arm, bundle in enumerate(self.scene.arms)}
+        leftovers = set()
+        if self.scene.dicom is None:
+            leftovers = {armFolder(index, arm.bundle) for index, arm in enumerate(self.scene.arms)}
         for path in self.path.iterdir():
             if path.name in leftovers:
                 shutil.rmtree(path, ignore_errors=True)
@@ -267,6 +286,7 @@ class TransferLogic:
         roi: slicer.vtkMRMLMarkupsROINode | None = None,
         region: str = "whole",
         psa: float | None = None,
+        phaseAxis: str = "auto",
     ) -> list[ArmInScene]:
         """Run networks on one case, one after the other; the first two are compared.
 
@@ -284,6 +304,8 @@ class TransferLogic:
             roi: A box around which the networks' window lies.
             region: `gland` marks lesions in the prostate and around it only, in less time; or `whole`.
             psa: Prostate-specific antigen in ng/ml, for its density.
+            phaseAxis: Along which diffusion is distorted: `left-right`, `anterior-posterior`, or `auto`: as DICOM
+                states it, else left-right, which a note of the result states.
 
         Returns:
             The result of each network, in the order of `bundles`; without waiting, a list that fills as they finish.
@@ -303,7 +325,7 @@ class TransferLogic:
             checked_psa(psa)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
-        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa)
+        job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa, phaseAxis)
         self._forgetLast()
         self._job = self._last = job
         self.started.emit(scene)

@@ -22,6 +22,7 @@ class VFMTransferParameterNode:
         reference: The truth: a segmentation, or for tasks that give images a volume.
         roi: A box around which the networks' window lies.
         psa: Prostate-specific antigen in ng/ml, as it was typed.
+        phaseAxis: Along which diffusion is distorted, as in `predict.predict`.
         task: Its id, as in `tasks.TASKS`.
         bundleA, bundleB: Names of the networks; empty for none.
         runtime, device, region: As in `predict.predict`.
@@ -38,6 +39,7 @@ class VFMTransferParameterNode:
     reference: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | None
     roi: vtkMRMLMarkupsROINode
     psa: str = ""
+    phaseAxis: str = "auto"
     task: str = "anatomy-segmentation"
     bundleA: str = ""
     bundleB: str = ""

@@ -11,6 +11,7 @@ from typing import Any
 import slicer
 
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.worker.messages import Exported
 
 _STARTS = {"pretrained": "pretrained", "scratch": "from scratch"}
 # With a smaller fraction done, or in less time, the time that is left cannot be estimated.
@@ -68,6 +69,7 @@ class RunInScene:
         reference: The truth, if one was given.
         comparison: The content of `comparison.json`, once there are two arms.
         folder: Holds `report/` and `comparison.csv` as long as this is the latest run; then None.
+        dicom: Where the inputs lie, and the DICOM files that they are of; None where none is from DICOM.
     """
 
     task: str
@@ -77,6 +79,7 @@ class RunInScene:
     reference: slicer.vtkMRMLNode | None = None
     comparison: dict[str, Any] | None = None
     folder: Path | None = None
+    dicom: Exported | None = None
 
     @property
     def isInScene(self) -> bool:

@@ -12,6 +12,7 @@ from .logic import TransferLogic
 from .panel import Closing, Section
 from .panel.inputs import InputsSection
 from .panel.networks import NetworksSection
+from .panel.radiology import DicomSection, DiffusionSection, QualitySection, SectorMapSection
 from .panel.reading import ReadingSection
 from .panel.results import ResultsSection
 from .panel.run import DeviceSection, RunSection
@@ -36,9 +37,11 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     for section in (setup, networks):
         section.changed.connect(run.update)
     results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
-    for section in (results, views):  # both name the networks
+    quality, diffusion = QualitySection(ui, logic), DiffusionSection(ui, logic)
+    sectors, dicom = SectorMapSection(ui, logic, views.jumpTo), DicomSection(ui, logic)
+    for section in (results, views, sectors, dicom):  # they tell the networks apart
         reading.blinded.connect(section.setBlinded)
-    return [study, networks, device, setup, run, results, views, reading]
+    return [study, networks, device, setup, quality, diffusion, run, results, sectors, dicom, views, reading]
 
 
 class Panel(VTKObservationMixin):

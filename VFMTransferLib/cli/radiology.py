@@ -81,10 +81,14 @@ def run_diffusion(args: argparse.Namespace) -> None:
 
     if args.exported is None and args.series is None:
         args.parser.error("name a SERIES")
-    fit = fit_diffusion(read_diffusion(args.series) if args.exported is None else _exported_series(args.exported))
+    if args.exported is None:
+        by_b, mask = read_diffusion(args.series), None if args.gland is None else read_mask(args.gland, "gland")
+    else:
+        by_b, mask = _exported_series(args.exported)
+    fit = fit_diffusion(by_b)
     images = {"adc": fit.adc, "residual": fit.residual, "fit-problems": fit.problems}
     images |= {f"b{b:g}-computed": fit.at(b) for b in args.b_values}
-    gland = None if args.gland is None else read_mask(args.gland, "gland").resample_to(fit.adc.geometry, "nearest")
+    gland = None if mask is None else mask.resample_to(fit.adc.geometry, "nearest")
     shares = fit.shares(None if gland is None else gland.array > 0)
     document = {
         "note": RESEARCH_USE,
@@ -128,12 +132,18 @@ def _exported_case(file: Path) -> Case:
     return read_images("study", file.parent, _read_exported(file))
 
 
-def _exported_series(file: Path) -> dict[float, Volume]:
-    from ..io.cases import read_exported_volume
+def _exported_series(file: Path) -> tuple[dict[float, Volume], Volume | None]:
+    """Images of a series by b value, and a mask of the prostate."""
+    from ..io.cases import read_exported_mask, read_exported_volume
     from ..worker.jobs import exported_image
 
-    series = _read_exported(file).series or {}
-    return {float(b): read_exported_volume(exported_image(image, file.parent), f"b{b}") for b, image in series.items()}
+    exported = _read_exported(file)
+    by_b = {
+        float(b): read_exported_volume(exported_image(image, file.parent), f"b{b}")
+        for b, image in (exported.series or {}).items()
+    }
+    gland = exported.gland
+    return by_b, None if gland is None else read_exported_mask(exported_image(gland, file.parent), "gland")
 
 
 def add_dicom(commands: Commands) -> None:

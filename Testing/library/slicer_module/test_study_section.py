@@ -3,14 +3,22 @@
 from types import SimpleNamespace
 
 import pytest
-from panel_stand_ins import AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from panel_stand_ins import AComboBox, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.signals import Signal
 
-LABELS = ("t2wGeometryLabel", "hbvGeometryLabel", "adcGeometryLabel", "studyNoteLabel", "psaNoteLabel")
+LABELS = (
+    "t2wGeometryLabel",
+    "hbvGeometryLabel",
+    "adcGeometryLabel",
+    "studyNoteLabel",
+    "psaNoteLabel",
+    "phaseAxisLabel",
+    "phaseAxisNoteLabel",
+)
 BUTTONS = ("fillButton", "sampleButton", "phantomButton")
 
 
@@ -31,7 +39,7 @@ def scene():
 
 @pytest.fixture
 def ui():
-    return SimpleNamespace(**{name: AWidget() for name in (*LABELS, *BUTTONS)})
+    return SimpleNamespace(**{name: AWidget() for name in (*LABELS, *BUTTONS)}, phaseAxisComboBox=AComboBox())
 
 
 @pytest.fixture
@@ -225,3 +233,22 @@ def test_a_psa_that_cannot_be_one_has_its_sentence_and_goes_with_the_case(panel,
     parameters.psa = "6.5"
     section.onFill()
     assert parameters.psa == ""
+
+
+def test_the_phase_axis_is_asked_for_where_nothing_states_it(panel, ui, scene, monkeypatch):
+    panel.parameters.hbv = add(scene, "b1400")
+    assert not ui.phaseAxisComboBox.visible
+    panel.parameters.task = "distortion-correction"
+    assert (ui.phaseAxisComboBox.visible, ui.phaseAxisNoteLabel.visible) == (True, True)
+    assert "is not known. Choose it; otherwise left-right is assumed" in ui.phaseAxisNoteLabel.text
+    ui.phaseAxisComboBox.choose("anterior-posterior")
+    assert panel.parameters.phaseAxis == "anterior-posterior"
+    assert ui.phaseAxisNoteLabel.text == ""
+    tags = {"0018,1312": "ROW", "0020,0037": "1\\0\\0\\0\\1\\0"}
+    database = SimpleNamespace(isOpen=True, instanceValue=lambda instance, tag: tags.get(tag, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    panel.parameters.hbv.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    panel.update()
+    assert ui.phaseAxisNoteLabel.text == "⚠ DICOM states left-right."
+    ui.phaseAxisComboBox.choose("auto")
+    assert ui.phaseAxisNoteLabel.text == "DICOM states left-right."

@@ -5,8 +5,10 @@ Which segment is the gland, a zone or a cancer is found by its terminology, else
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from VFMTransferLib.core.errors import GeometryError, ImageError, OutputError
 from VFMTransferLib.core.terms import LABEL_TERMS, Label
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import task_of
-from VFMTransferLib.worker.messages import Grid, ImageFile
+from VFMTransferLib.worker.messages import Exported, Grid, ImageFile
 
+EXPORTED = "case.json"
 _INSIDE = 1
 _ZONES = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 _GLAND = (Label.PROSTATE, *_ZONES)
@@ -279,7 +282,7 @@ def roiMask(
             f"Region '{roi.GetName()}' must hold a part of '{volume.GetName()}', but holds none of its voxels. "
             "Move it there, or choose none."
         )
-    _save(inside.astype(np.uint8), folder / f"{name}.npy")
+    saveArray(inside.astype(np.uint8), folder / f"{name}.npy")
     return ImageFile(f"{name}.npy", grid)
 
 
@@ -316,7 +319,7 @@ def _write(
     array = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(tuple(reversed(grid.size)))  # (D, H, W)
     if not (array.any() or mayBeEmpty):
         raise ImageError(f"Segmentation '{node.GetName()}' must mark something, but is empty. Draw it, or choose none.")
-    _save(array.astype(np.uint8), path)
+    saveArray(array.astype(np.uint8), path)
     return ImageFile(path.name, grid)
 
 
@@ -362,11 +365,33 @@ def _requireLinear(node: slicer.vtkMRMLTransformableNode) -> None:
         )
 
 
-def _save(array: np.ndarray, path: Path) -> None:
+def saveArray(array: np.ndarray, path: Path) -> None:
+    """Write an array (D, H, W) into a job's folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     try:
-        np.save(path, array)
+        np.save(path, np.ascontiguousarray(array))
     except OSError as error:
         raise OutputError(
-            f"A mask cannot be written into the temporary folder: {error.strerror or error}. "
+            f"An image cannot be written into the temporary folder: {error.strerror or error}. "
             "Free some space on its disk."
         ) from error
+
+
+def writeExported(exported: Exported, folder: Path) -> Path:
+    """Write the document that commands of the library read with `--exported`, beside the images that it names.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    path = folder / EXPORTED
+    try:
+        path.write_text(json.dumps(asdict(exported)), "utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"The list of images cannot be written into the temporary folder: {error.strerror or error}. "
+            "Free some space on its disk."
+        ) from error
+    return path

@@ -17,6 +17,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import TASKS
 
+from ..inputs.dicom import PHASE_AXES, databaseTag, phaseAxisOf
 from ..inputs.geometry import Described, describeGeometry
 from ..inputs.samples import (
     SAMPLE_SEED,
@@ -37,13 +38,8 @@ from ..workers.process import MakeProcess, newProcess
 # A case comes into the scene volume by volume; so long after the last one it counts as whole.
 _SETTLED_MS = 400
 _WARNING = "⚠"
+_AS_STATED = "auto"
 _OPTIONAL = ("gland", "reference", "roi")  # what belongs to one case only
-
-
-def databaseTag(instance: str, tag: str) -> str:
-    """A DICOM tag of an image that Slicer's DICOM database holds; empty where there is none."""
-    database = getattr(slicer, "dicomDatabase", None)
-    return database.instanceValue(instance, tag) if database is not None and database.isOpen else ""
 
 
 class InputsSection(VTKObservationMixin):
@@ -80,6 +76,9 @@ class InputsSection(VTKObservationMixin):
         self._described: tuple = ()
         self._offered: set[str] = set()
         self._setAside: slicer.vtkMRMLNode | None = None
+        for axis, title in zip((_AS_STATED, *PHASE_AXES), (_("As DICOM states"), *map(_, PHASE_AXES)), strict=True):
+            ui.phaseAxisComboBox.addItem(title, axis)
+        ui.phaseAxisComboBox.connect("activated(int)", self.onPhaseAxis)
         ui.fillButton.connect("clicked(bool)", self.onFill)
         ui.sampleButton.connect("clicked(bool)", self.onSample)
         ui.phantomButton.connect("clicked(bool)", self.onNewPhantom)
@@ -106,6 +105,7 @@ class InputsSection(VTKObservationMixin):
             self._fitReference()
             self._describe()
             self._checkPsa()
+            self._checkPhaseAxis()
 
     def onNodeAdded(self, caller=None, event=None) -> None:
         """Something came into the scene; when no more comes, it may be a case."""
@@ -179,6 +179,7 @@ class InputsSection(VTKObservationMixin):
             for name in _OPTIONAL:
                 setattr(self._parameters, name, None)
             self._parameters.psa = ""
+            self._parameters.phaseAxis = _AS_STATED
             self._setAside = None
         self._set(volumes)
 
@@ -231,6 +232,32 @@ class InputsSection(VTKObservationMixin):
         except PsaError as error:
             text = f"{_WARNING} {error}"
         label.text, label.visible = text, bool(text)
+
+    def _checkPhaseAxis(self) -> None:
+        """For tasks that depend on it: what DICOM states of the phase encoding, or the question which it was."""
+        chosen = self._parameters
+        isShown = TASKS[chosen.task].uses_phase_axis
+        combo, label = self._ui.phaseAxisComboBox, self._ui.phaseAxisNoteLabel
+        for widget in (self._ui.phaseAxisLabel, combo, label):
+            widget.visible = isShown
+        if not isShown:
+            return
+        combo.setCurrentIndex(max(combo.findData(chosen.phaseAxis), 0))
+        stated = phaseAxisOf(chosen.hbv, databaseTag) or phaseAxisOf(chosen.adc, databaseTag)
+        if not stated and chosen.phaseAxis == _AS_STATED:
+            label.text = (
+                f"{_WARNING} Along which axis diffusion was phase-encoded is not known. Choose it; otherwise "
+                f"{PHASE_AXES[0]} is assumed, which the result states."
+            )
+        elif stated and chosen.phaseAxis not in (_AS_STATED, stated):
+            label.text = f"{_WARNING} DICOM states {stated}."
+        else:
+            label.text = f"DICOM states {stated}." if stated else ""
+        label.visible = bool(label.text)
+
+    def onPhaseAxis(self, index: int) -> None:
+        if self._parameters is not None:
+            self._parameters.phaseAxis = self._ui.phaseAxisComboBox.itemData(index)
 
     def _watch(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None]) -> None:
         """Observe when a volume is moved, which changes no choice."""

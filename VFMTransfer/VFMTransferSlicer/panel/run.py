@@ -254,6 +254,7 @@ class RunSection:
                 roi=chosen.roi,
                 region=chosen.region,
                 psa=read_psa(chosen.psa) if chosen.psa.strip() else None,
+                phaseAxis=chosen.phaseAxis,
             )
         except VFMTransferError as error:
             self._showMessage(str(error))

@@ -1,0 +1,320 @@
+"""What the module reads of DICOM's database and of diffusion series, and what it needs to write DICOM, on real MRML."""
+
+# ruff: noqa: N802, N815, RUF012  (the names of ctkDICOMDatabase)
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import a_t2w, an_adc, an_hbv
+from qt_stand_ins import AnEventLoop
+from slicer_runs import a_segmentation_run
+from slicer_scenes import a_scene, add_volume, slicer
+
+from VFMTransferLib.core.errors import ImageError, OutputError
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.worker.messages import DicomFiles, Exported, ImageFile
+from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf, theDatabase
+from VFMTransferSlicer.inputs.diffusion import exportSeries, readBValues, seriesIn
+from VFMTransferSlicer.inputs.exporting import EXPORTED, writeExported
+from VFMTransferSlicer.logic import CaseJob, newTemporaryFolder
+from VFMTransferSlicer.results.dicom import armFolders, dicomCommand, whyNoDicom
+from VFMTransferSlicer.runs import RunInScene
+from VFMTransferSlicer.workers.commands import LibraryCommand
+
+TRANSVERSE = "1\\0\\0\\0\\1\\0"
+
+
+class ADatabase:
+    """Of two series of a study, and a third of EPI; file names are `series-slice`."""
+
+    isOpen = True
+    series = {"T2": ("T2-0", "T2-1"), "COR": ("COR-0", "COR-1"), "EPI": ("EPI-0", "EPI-1", "EPI-2"), "SR": ("SR-0",)}
+    tags = {"0008,0060": "MR", "0018,1312": "ROW", "0020,0037": TRANSVERSE}
+
+    def fileForInstance(self, instance: str) -> str:
+        return "" if instance == "gone" else f"/{instance}"
+
+    def instanceValue(self, instance: str, tag: str) -> str:
+        return self.fileValue(f"/{instance}", tag)
+
+    def fileValue(self, file: str, tag: str) -> str:
+        if tag == "0008,0060" and file.startswith("/SR"):
+            return "SR"
+        return "EP\\SE" if tag == "0018,0020" and file.startswith("/EPI") else self.tags.get(tag, "")
+
+    def seriesForFile(self, file: str) -> str:
+        return file[1:].partition("-")[0]
+
+    def studyForSeries(self, series: str) -> str:
+        return "a study"
+
+    def seriesForStudy(self, study: str) -> tuple[str, ...]:
+        return tuple(self.series)
+
+    def filesForSeries(self, series: str) -> tuple[str, ...]:
+        return tuple(f"/{name}" for name in self.series[series])
+
+
+@pytest.fixture
+def t2w():
+    node = add_volume(a_scene(), a_t2w(), "T2")
+    node.SetAttribute(UIDS, "T2-0 T2-1")
+    return node
+
+
+def test_files_are_those_of_the_volume_and_what_tells_of_its_exam(t2w):
+    found = dicomFilesOf({Sequence.T2W: t2w, Sequence.ADC: None}, ADatabase())
+    assert found.files == {Sequence.T2W: ("/T2-0", "/T2-1")}
+    assert found.others == ("/COR-0", "/EPI-0", "/EPI-1", "/EPI-2")  # one slice shows a plane; b values may differ
+
+
+def test_a_volume_whose_files_are_gone_or_that_is_from_elsewhere_has_none(t2w):
+    t2w.SetAttribute(UIDS, "T2-0 gone")
+    assert dicomFilesOf({Sequence.T2W: t2w}, ADatabase()) is None
+    t2w.RemoveAttribute(UIDS)
+    assert dicomFilesOf({Sequence.T2W: t2w}, ADatabase()) is None
+    assert dicomFilesOf({Sequence.T2W: t2w}, None) is None
+
+
+def test_without_a_database_there_is_none(monkeypatch):
+    monkeypatch.delattr(slicer, "dicomDatabase", raising=False)
+    assert theDatabase() is None
+    closed = ADatabase()
+    closed.isOpen = False
+    monkeypatch.setattr(slicer, "dicomDatabase", closed, raising=False)
+    assert theDatabase() is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "orientation", "axis"),
+    [
+        ("ROW", TRANSVERSE, "left-right"),
+        ("COL", TRANSVERSE, "anterior-posterior"),
+        ("ROW", "0\\1\\0\\-1\\0\\0", "anterior-posterior"),
+        ("COL", "1\\0\\0\\0\\0\\-1", ""),  # along the body
+        ("", TRANSVERSE, ""),
+        ("ROW", "no numbers", ""),
+        ("ROW", "", ""),
+    ],
+)
+def test_the_phase_axis_is_the_patients_axis_that_dicom_states(t2w, phase, orientation, axis):
+    tags = {"0018,1312": phase, "0020,0037": orientation}
+    assert phaseAxisOf(t2w, lambda instance, tag: tags[tag]) == axis
+    assert phaseAxisOf(None, lambda instance, tag: tags[tag]) == ""
+
+
+def a_sequence(values) -> "slicer.vtkMRMLSequenceNode":
+    scene = a_scene()
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "DWI")
+    if not all(value.replace(".", "").isdigit() for value in values):
+        sequence.SetIndexTypeFromString("text")
+    for value in values:
+        frame = add_volume(scene, an_hbv(), f"frame {value}")
+        sequence.SetDataNodeAtValue(frame, value)
+        scene.RemoveNode(frame)
+    return sequence
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("50", "400", "800"), (50.0, 400.0, 800.0)),
+        (("b=50", "b=1400"), (50.0, 1400.0)),
+        (("0", "1", "2"), ()),  # numbers of frames
+        (("0.5", "1.5"), ()),  # seconds
+        (("first", "second"), ()),
+    ],
+)
+def test_a_sequences_b_values_are_those_that_it_states(values, expected):
+    found = seriesIn(a_sequence(values))
+    assert (found.frames, found.bValues) == (len(values), expected)
+
+
+def a_multi_volume(labels: str | None = None):
+    grid = Geometry((4, 3, 2), (2.0, 2.0, 3.0))
+    node = add_volume(a_scene(), Volume(np.zeros(grid.shape, np.float32), grid), "multi")
+    vector = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "DWI")
+    slicer.util.updateVolumeFromArray(vector, np.stack([np.full(grid.shape, v, np.float32) for v in (9, 4, 1)], -1))
+    slicer.mrmlScene.RemoveNode(node)
+    if labels:
+        vector.SetAttribute("MultiVolume.FrameLabels", labels)
+    return vector
+
+
+def test_a_multi_volumes_b_values_are_its_frame_labels():
+    assert seriesIn(a_multi_volume("50,400,800")).bValues == (50.0, 400.0, 800.0)
+    found = seriesIn(a_multi_volume())
+    assert (found.frames, found.bValues) == (3, ())
+
+
+def test_frames_are_written_with_their_b_values_and_their_grid(tmp_path):
+    for _ in exportSeries(a_multi_volume(), (50.0, 400.0, 800.0), None, None, tmp_path):
+        pass
+    document = json.loads((tmp_path / EXPORTED).read_text("utf-8"))
+    assert list(document["series"]) == ["50", "400", "800"]
+    second = document["series"]["400"]
+    assert (np.load(tmp_path / second["file"]) == 4).all()
+    assert second["grid"]["size"] == [4, 3, 2]
+
+
+def test_frames_of_a_sequence_are_written_as_they_are(tmp_path):
+    for _ in exportSeries(a_sequence(("50", "800")), (50.0, 800.0), None, None, tmp_path):
+        pass
+    document = json.loads((tmp_path / EXPORTED).read_text("utf-8"))
+    np.testing.assert_array_equal(np.load(tmp_path / document["series"]["800"]["file"]), an_hbv().array)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must be one a frame, 2 numbers"),
+        ("50", "must be one a frame, 2 numbers"),
+        ("50 b800", "must be one a frame"),
+        ("50 -800", "must be one a frame"),
+        ("50 nan", "must be one a frame"),
+        ("800 800", "but one repeats"),
+    ],
+)
+def test_b_values_that_are_none_are_refused_in_a_sentence(text, words):
+    assert readBValues("50, 800", 2) == (50.0, 800.0)
+    with pytest.raises(ImageError, match=words):
+        readBValues(text, 2)
+
+
+def a_run(t2w) -> RunInScene:
+    labels = np.zeros(a_t2w().geometry.shape, np.uint8)
+    labels[2:4, 4:8, 4:8] = 1
+    return a_segmentation_run(slicer.mrmlScene, t2w, labels, labels)
+
+
+def test_why_a_run_cannot_be_written_as_dicom_is_a_sentence(t2w, tmp_path):
+    assert whyNoDicom(None) == "Run networks first."
+    run = a_run(t2w)
+    assert "loaded from Slicer's DICOM database" in whyNoDicom(run)
+    run.dicom = Exported({Sequence.T2W: ImageFile("t2w.nrrd")}, dicom=DicomFiles({Sequence.T2W: ("/a.dcm",)}))
+    assert "no longer there" in whyNoDicom(run)
+    run.folder = tmp_path
+    for folder in armFolders(run):
+        folder.mkdir()
+    assert whyNoDicom(run) == ""
+    command = dicomCommand(run, tmp_path / EXPORTED, tmp_path / "out")
+    assert command[:3] == ["dicom", str(tmp_path / "0-net-pretrained"), str(tmp_path / "1-net-scratch")]
+
+
+def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, monkeypatch):
+    monkeypatch.setattr(slicer, "dicomDatabase", ADatabase(), raising=False)
+    scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
+    job = CaseJob(scene, ("profound-prostate-demo-pretrained",), phaseAxis="anterior-posterior")
+    for _ in job.prepare():
+        pass
+    assert job.request.dicom.files == {Sequence.T2W: ("/T2-0", "/T2-1")}
+    assert job.request.phase_axis == "anterior-posterior"
+    arm = a_run(t2w).arms[0]
+    scene.arms.append(arm)
+    (job.path / f"0-{arm.bundle}").mkdir()
+    job.tidy()
+    assert whyNoDicom(scene) == ""
+    assert not list(job.path.glob("*.npy"))
+    job.delete()
+    assert "no longer there" in whyNoDicom(scene)
+
+
+def test_without_dicom_nothing_is_kept(t2w, monkeypatch):
+    monkeypatch.delattr(slicer, "dicomDatabase", raising=False)
+    scene = RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
+    job = CaseJob(scene, ("profound-prostate-demo-pretrained",))
+    for _ in job.prepare():
+        pass
+    assert (job.request.dicom, job.request.phase_axis) == (None, "auto")
+    scene.arms.append(a_run(t2w).arms[0])
+    job.tidy()
+    assert not job.path.exists()
+
+
+@pytest.fixture
+def loop():
+    return AnEventLoop()
+
+
+@pytest.fixture
+def command(loop, monkeypatch):
+    from types import SimpleNamespace
+
+    app = SimpleNamespace(temporaryPath=str(Path("/tmp")))
+    monkeypatch.setattr(slicer, "app", app, raising=False)
+    monkeypatch.setattr(slicer.util, "settingsValue", lambda key, default: default, raising=False)
+    command = LibraryCommand(lambda step: loop.callLater(0, step), newTemporaryFolder, loop.make_process)
+    yield command
+    command.cancel()
+
+
+def test_a_command_gets_its_images_and_gives_its_answer(loop, command, t2w):
+    from VFMTransferSlicer.inputs.exporting import exportVolume
+
+    adc = add_volume(slicer.mrmlScene, an_adc(), "ADC")
+    found, ends, folders = {}, [], []
+
+    def write(folder):
+        images = {Sequence.T2W: exportVolume(t2w, folder, "t2w"), Sequence.ADC: exportVolume(adc, folder, "adc")}
+        writeExported(Exported(images), folder)
+        folders.append(folder)
+        yield
+
+    def take(document, folder):
+        found.update(document)
+        yield
+
+    command.finished.connect(lambda: ends.append("finished"))
+    command.failed.connect(lambda sentence, details: ends.append(sentence))
+    command.start(write, lambda folder: ["quality", "--exported", str(folder / EXPORTED), "--json"], take)
+    assert command.isBusy
+    loop.turn_until(lambda: ends)
+    assert ends == ["finished"]
+    assert {row["name"] for row in found["quality"]} >= {"t2w-field-of-view", "t2w-slices"}
+    assert not command.isBusy
+    assert not folders[0].exists()
+
+
+def test_a_command_that_fails_leaves_a_sentence_and_no_folder(loop, command):
+    ends, folders = [], []
+
+    def write(folder):
+        folders.append(folder)
+        yield
+
+    command.failed.connect(lambda sentence, details: ends.append(sentence))
+    command.start(write, lambda folder: ["quality", str(folder / "nothing")], lambda document, folder: iter(()))
+    loop.turn_until(lambda: ends)
+    assert "there is none; check the path" in ends[0]
+    assert not folders[0].exists()
+
+
+def test_an_input_that_cannot_be_written_is_a_sentence(loop, command):
+    ends = []
+
+    def write(folder):
+        raise OutputError("The disk is full.")
+        yield
+
+    command.failed.connect(lambda sentence, details: ends.append(sentence))
+    command.start(write, lambda folder: [], lambda document, folder: iter(()))
+    loop.turn_until(lambda: ends)
+    assert ends == ["The disk is full."]
+
+
+def test_a_canceled_command_says_nothing(loop, command):
+    ends = []
+    command.finished.connect(lambda: ends.append("finished"))
+    command.failed.connect(lambda sentence, details: ends.append(sentence))
+
+    def write(folder):
+        yield
+
+    command.start(write, lambda folder: ["models", "list"], lambda document, folder: iter(()))
+    command.cancel()
+    for _ in range(5):
+        loop.processEvents(0.05)
+    assert ends == []
+    assert not command.isBusy

@@ -1,0 +1,476 @@
+"""What a radiologist asks of a case beside masks: image quality, the ADC fit, the sector map, DICOM. Needs Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from VFMTransferLib.core.decoding import from_json
+from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.result import Lesion
+from VFMTransferLib.core.terms import RESEARCH_USE, Sequence
+from VFMTransferLib.radiology.sector_map import SectorDrawing, draw_sectors, lesion_key
+from VFMTransferLib.worker.messages import Exported
+
+from ..inputs.dicom import dicomFilesOf, theDatabase
+from ..inputs.diffusion import SERIES_CLASSES, exportSeries, loadFit, readBValues, seriesIn
+from ..inputs.exporting import EXPORTED, exportVolume, maskOf, writeExported
+from ..logic import TransferLogic, newTemporaryFolder
+from ..parameters import VFMTransferParameterNode
+from ..results.dicom import DICOM_SUFFIX, dicomCommand, whyNoDicom, writeExam
+from ..results.export import proposedName
+from ..results.numbers import Ras
+from ..runs import RunInScene
+from ..workers.commands import LibraryCommand
+from ..workers.process import MakeProcess, newProcess
+from ..workers.steps import Steps
+from .results import Cell, Line, Shown, fillTable, setUpTable
+
+# Choices follow each other quickly while a case is loaded; so long after the last one the images are checked.
+_SETTLED_MS = 1500
+_ROLES = (Sequence.T2W, Sequence.HBV, Sequence.ADC)
+_COMPUTED_B = 1500.0
+
+Later = Callable[[int, Callable[[], None]], None]
+
+
+def _qtLater(milliseconds: int, slot: Callable[[], None]) -> None:
+    qt.QTimer.singleShot(milliseconds, slot)
+
+
+def _command(later: Later, makeProcess: MakeProcess) -> LibraryCommand:
+    return LibraryCommand(lambda step: later(0, step), newTemporaryFolder, makeProcess)
+
+
+class QualitySection:
+    """Checks the images of a case before anything runs: each criterion with value, threshold and source, and no score.
+
+    After a run the criteria are those of its result, which also knows where the prostate is.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the state of a run.
+        later: Calls a function after so many milliseconds.
+        makeProcess: Makes a `qt.QProcess`; see `process.newProcess`.
+    """
+
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, later: Later = _qtLater, makeProcess: MakeProcess = newProcess
+    ) -> None:
+        self._ui, self._logic, self._later = ui, logic, later
+        self._parameters: VFMTransferParameterNode | None = None
+        self._checks = _command(later, makeProcess)
+        self._checks.failed.connect(self._onFailed)
+        self._wanted: tuple = ()  # the images that are chosen
+        self._checked: tuple = ()  # those whose criteria are shown
+        self._shown = Shown()
+        setUpTable(ui.qualityTable, lambda: self._shown)
+        ui.qualityButton.connect("clicked(bool)", self.onCheck)
+        logic.started.connect(lambda run: self._checks.cancel())
+        logic.armLoaded.connect(self._onArm)
+        self._show([], "")
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        self._parameters = parameters
+        if parameters is None:
+            self._checks.cancel()
+            self._wanted = ()
+
+    def close(self) -> None:
+        """Leave no child process behind."""
+        self._checks.cancel()
+
+    def update(self) -> None:
+        """Check the images when their choice has settled."""
+        chosen = self._volumes()
+        self._ui.qualityButton.enabled = bool(chosen) and not self._logic.isRunning
+        wanted = self._state()
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        self._checks.cancel()
+        self._show([], _("Not checked yet.") if chosen else "")
+        if chosen:
+            self._later(_SETTLED_MS, lambda: self._checkSettled(wanted))
+
+    def onCheck(self, checked: bool = False) -> None:
+        """Check them now, also when they were checked before."""
+        chosen = self._volumes()
+        if not chosen or self._logic.isRunning:
+            return
+        state, gland = self._state(), self._parameters.gland
+        self._ui.qualityNoteLabel.text = _("Checking the images.")
+        self._ui.qualityNoteLabel.visible = True
+
+        def write(folder: Path) -> Steps:
+            images = {}
+            for sequence, node in chosen.items():
+                images[sequence] = exportVolume(node, folder, sequence)
+                yield
+            mask = None if gland is None else maskOf(gland, next(iter(chosen.values())), folder, "gland")
+            files = dicomFilesOf(chosen, theDatabase())
+            writeExported(Exported(images, gland=mask, dicom=files), folder)
+            yield
+
+        def take(document: dict[str, Any], folder: Path) -> Steps:
+            self._checked = state
+            note = "" if gland is not None else _("Coverage and shift of the prostate follow with a mask, or a run.")
+            self._show(document["quality"], note)
+            yield
+
+        with slicer.util.tryWithErrorDisplay(_("The images could not be checked.")):
+            self._checks.start(write, lambda folder: ["quality", "--exported", str(folder / EXPORTED), "--json"], take)
+
+    def _checkSettled(self, wanted: tuple) -> None:
+        if wanted == self._wanted and wanted != self._checked and not self._logic.isRunning:
+            self.onCheck()
+
+    def _onArm(self, arm: Any) -> None:
+        if arm.numbers.get("quality"):
+            self._checked = self._wanted
+            self._show(arm.numbers["quality"], "")
+
+    def _onFailed(self, sentence: str, details: str) -> None:
+        self._show([], sentence)
+        self._ui.qualityNoteLabel.toolTip = details
+
+    def _volumes(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
+        if self._parameters is None:
+            return {}
+        found = {sequence: getattr(self._parameters, str(sequence)) for sequence in _ROLES}
+        return {sequence: node for sequence, node in found.items() if node is not None and node.GetImageData()}
+
+    def _state(self) -> tuple:
+        """What changes with the images that are chosen."""
+        gland = None if self._parameters is None else self._parameters.gland
+        nodes = [(node.GetID(), node.GetImageData().GetMTime()) for node in self._volumes().values()]
+        return (*nodes, None if gland is None else gland.GetID())
+
+    def _show(self, criteria: list[dict[str, Any]], note: str) -> None:
+        self._shown = qualityShown(criteria)
+        fillTable(self._ui.qualityTable, self._shown)
+        unmet = [found for found in criteria if found["is_met"] is False]
+        title = _("Image quality")
+        if criteria:
+            title = _("Image quality: {unmet} of {all} criteria not met").format(unmet=len(unmet), all=len(criteria))
+        self._ui.qualityCollapsibleButton.text = title
+        self._ui.qualityNoteLabel.text = note
+        self._ui.qualityNoteLabel.toolTip = ""
+        self._ui.qualityNoteLabel.visible = bool(note)
+
+
+def qualityShown(criteria: list[dict[str, Any]]) -> Shown:
+    """Criteria as a table, those that are not met first; the sentence on each is a tooltip."""
+    marks = {True: _("met"), False: _("not met"), None: _("not known")}
+    ordered = sorted(criteria, key=lambda found: found["is_met"] is not False)
+    lines = [
+        Line(
+            found["title"],
+            [
+                Cell(text, found["sentence"])
+                for text in (marks[found["is_met"]], found["text"], found["threshold"], found["source"])
+            ],
+            found["sentence"],
+        )
+        for found in ordered
+    ]
+    return Shown([_("Met"), _("Value"), _("Threshold"), _("Source")] if lines else (), lines)
+
+
+class DiffusionSection:
+    """Fits the ADC of a diffusion series in the scene, with its residual, and computes another b value.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the state of a run.
+        later, makeProcess: As for `QualitySection`.
+    """
+
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, later: Later = _qtLater, makeProcess: MakeProcess = newProcess
+    ) -> None:
+        self._ui, self._logic = ui, logic
+        self._parameters: VFMTransferParameterNode | None = None
+        self._fit = _command(later, makeProcess)
+        self._fit.failed.connect(self._onFailed)
+        self._fit.finished.connect(self.update)
+        self._series: slicer.vtkMRMLNode | None = None
+        ui.computedBSpinBox.value = _COMPUTED_B
+        ui.fitButton.connect("clicked(bool)", self.onFit)
+        ui.seriesSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.update())
+        self._note("")
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        self._parameters = parameters
+        if parameters is None:
+            self._fit.cancel()
+
+    def close(self) -> None:
+        """Leave no child process behind."""
+        self._fit.cancel()
+
+    def update(self) -> None:
+        """Offer the b values that a series states."""
+        series = None if self._parameters is None else self._ui.seriesSelector.currentNode()
+        if series is not self._series:
+            self._series = series
+            self._describe(series)
+        isFree = series is not None and not self._logic.isRunning and not self._fit.isBusy
+        self._ui.fitButton.enabled = isFree
+
+    def onFit(self, checked: bool = False) -> None:
+        """Fit the series that is chosen."""
+        chosen, series = self._parameters, self._ui.seriesSelector.currentNode()
+        b = float(self._ui.computedBSpinBox.value)
+        try:
+            bValues = readBValues(self._ui.bValuesLineEdit.text, seriesIn(series).frames)
+        except VFMTransferError as error:
+            self._note(str(error))
+            return
+        name, loaded = series.GetName(), {}
+
+        def arguments(folder: Path) -> list[str]:
+            output = str(folder / "fit")
+            return ["diffusion", "--exported", str(folder / EXPORTED), "--b", f"{b:g}", "--output", output, "--json"]
+
+        def take(document: dict[str, Any], folder: Path) -> Steps:
+            yield from loadFit(document, folder / "fit", name, slicer.mrmlScene, loaded)
+            self._note(fitText(document))
+            self._choose(chosen, loaded)
+
+        self._note(_("Fitting the series."))
+        with slicer.util.tryWithErrorDisplay(_("The series could not be fitted.")):
+            self._fit.start(
+                lambda folder: exportSeries(series, bValues, chosen.gland, chosen.t2w, folder), arguments, take
+            )
+        self.update()
+
+    def _choose(self, chosen: VFMTransferParameterNode, loaded: Mapping[str, Any]) -> None:
+        """Take the ADC and the computed image as inputs where none was chosen."""
+        if chosen is not self._parameters:
+            return
+        computed = next((node for kind, node in loaded.items() if kind.endswith("-computed")), None)
+        for name, node in (("adc", loaded.get("adc")), ("hbv", computed)):
+            if getattr(chosen, name) is None and node is not None:
+                setattr(chosen, name, node)
+
+    def _describe(self, series: slicer.vtkMRMLNode | None) -> None:
+        if series is None:
+            self._note("")
+            return
+        if not any(series.IsA(name) for name in SERIES_CLASSES):
+            self._note(_("Choose a sequence or a multi-volume of several b values."))
+            return
+        found = seriesIn(series)
+        self._ui.bValuesLineEdit.text = " ".join(f"{b:g}" for b in found.bValues)
+        known = _("{count} frames.").format(count=found.frames)
+        self._note(known if found.bValues else f"{known} " + _("Their b values are not stated; enter one for each."))
+
+    def _onFailed(self, sentence: str, details: str) -> None:
+        self._note(sentence)
+        self._ui.fitNoteLabel.toolTip = details
+        self.update()
+
+    def _note(self, sentence: str) -> None:
+        self._ui.fitNoteLabel.text = sentence
+        self._ui.fitNoteLabel.toolTip = ""
+        self._ui.fitNoteLabel.visible = bool(sentence)
+
+
+def fitText(document: Mapping[str, Any]) -> str:
+    """What the fit found, in sentences: which b values, where it is poor and why."""
+    where = _("the prostate") if document["region"] == "prostate" else _("the image")
+    fitted = _("Fitted to b {values} s/mm².").format(values=", ".join(f"{b:g}" for b in document["b_values"]))
+    poor = [f"{share:.1%} {words}" for words, share in document["shares"].items()]
+    fit = _("Poor in {where}: {shares}.").format(where=where, shares="; ".join(poor)) if poor else _("It fits well.")
+    return " ".join([fitted, fit, *document["notes"], RESEARCH_USE])
+
+
+def _mouseFilter(onClick: Callable[[float, float], None], onWidth: Callable[[], None]) -> qt.QObject:
+    """An event filter that calls back when a widget is clicked, or gets another size."""
+
+    class MouseFilter(qt.QObject):
+        def eventFilter(self, widget: qt.QObject, event: qt.QEvent) -> bool:
+            if event.type() == qt.QEvent.MouseButtonPress:
+                onClick(event.x(), event.y())
+                return True
+            if event.type() == qt.QEvent.Resize:
+                onWidth()
+            return False
+
+    return MouseFilter()
+
+
+class SectorMapSection:
+    """The sector map of PI-RADS v2.1 with the lesions of A and B; a click goes to the lesion.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the run.
+        jumpTo: Goes to a place (RAS millimeters) in the views.
+    """
+
+    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, jumpTo: Callable[[Ras], None]) -> None:
+        self._ui, self._logic, self._jumpTo = ui, logic, jumpTo
+        self._isBlinded = False
+        self._seen: tuple | None = None
+        self._drawing: SectorDrawing | None = None
+        self._places: dict[str, Ras] = {}
+        self._filter = _mouseFilter(self.onClick, self._paint)
+        ui.sectorMapLabel.installEventFilter(self._filter)
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """The map does not hang on what is chosen for the next run."""
+
+    def setBlinded(self, isBlinded: bool) -> None:
+        """Hide what distinguishes A from B as long as the networks are read blinded."""
+        self._isBlinded = isBlinded
+        self.update()
+
+    def close(self) -> None:
+        self._ui.sectorMapLabel.removeEventFilter(self._filter)
+
+    def update(self) -> None:
+        """Draw what is new."""
+        run = None if self._isBlinded else self._logic.lastRun
+        seen = (run, len(run.arms)) if run is not None else (None, 0)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self._drawing, self._places = sectorMapOf(run) if run is not None else (None, {})
+        self._ui.sectorMapLabel.visible = self._drawing is not None
+        note = ""
+        if self._drawing is not None:
+            schemes = "; ".join(self._drawing.schemes)
+            note = _("Front of the gland up, the patient's right on the left. Click a lesion to go there.")
+            note += " " + _("Sectors: {schemes}.").format(schemes=schemes) if schemes else ""
+        self._ui.sectorMapNoteLabel.text = note
+        self._ui.sectorMapNoteLabel.visible = bool(note)
+        self._paint()
+
+    def onClick(self, x: float, y: float) -> None:
+        """Go to the lesion at a place of the label, in pixels."""
+        if self._drawing is None:
+            return
+        scale = self._scale()
+        key = self._drawing.lesion_at(x / scale, y / scale)
+        if key is not None:
+            self._jumpTo(self._places[key])
+
+    def _scale(self) -> float:
+        width = self._ui.sectorMapLabel.width
+        return max(width, 1) / self._drawing.width
+
+    def _paint(self) -> None:
+        label = self._ui.sectorMapLabel
+        if self._drawing is None:
+            label.clear()
+            return
+        svg = self._drawing.svg(self._scale())
+        pixmap = qt.QPixmap()
+        if pixmap.loadFromData(qt.QByteArray(svg.encode("utf-8")), "SVG"):
+            label.setPixmap(pixmap)
+            label.setFixedHeight(pixmap.height())
+
+
+def sectorMapOf(run: RunInScene) -> tuple[SectorDrawing | None, dict[str, Ras]]:
+    """The map of a run's lesions, and where in the views (RAS) each lies; no map without a lesion in the gland."""
+    lesions: list[tuple[str, Lesion]] = []
+    widths: dict[str, float] = {}
+    for who, arm in zip("ab", run.arms, strict=False):
+        lesions += [(who, from_json(Lesion, found, "lesion")) for found in arm.numbers["lesions"]]
+        if gland := arm.numbers.get("gland"):
+            widths[who] = gland["transverse_mm"]
+    places = {
+        lesion_key(who, lesion): (-lesion.center_mm[0], -lesion.center_mm[1], lesion.center_mm[2])
+        for who, lesion in lesions
+    }
+    return draw_sectors(lesions, widths), places
+
+
+class DicomSection:
+    """Writes the last run as DICOM: segmentations, structured reports, derived images.
+
+    Args:
+        ui: The widgets of `VFMTransfer.ui`, by name.
+        logic: Has the run.
+        later, makeProcess: As for `QualitySection`.
+    """
+
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, later: Later = _qtLater, makeProcess: MakeProcess = newProcess
+    ) -> None:
+        self._ui, self._logic = ui, logic
+        self._writer = _command(later, makeProcess)
+        self._writer.failed.connect(self._onFailed)
+        self._writer.finished.connect(self.update)
+        self._isBlinded = False
+        self._tip = ui.exportDicomButton.toolTip
+        self._run: RunInScene | None = None
+        ui.exportDicomButton.connect("clicked(bool)", self.onWrite)
+        self._note("")
+
+    def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
+        """What is written does not hang on what is chosen for the next run."""
+
+    def setBlinded(self, isBlinded: bool) -> None:
+        """Write nothing as long as the networks are read blinded: it names them."""
+        self._isBlinded = isBlinded
+        self.update()
+
+    def close(self) -> None:
+        """Leave no child process behind."""
+        self._writer.cancel()
+
+    def update(self) -> None:
+        """Enable what can be written, and show why it cannot."""
+        run = self._logic.lastRun
+        if run is not self._run:
+            self._run = run
+            self._note("")
+        why = _("Not while the networks are read blinded.") if self._isBlinded else ""
+        why = why or (_("Wait for the end of the run.") if self._logic.isRunning or self._writer.isBusy else "")
+        why = why or whyNoDicom(run)
+        self._ui.exportDicomButton.enabled = not why
+        self._ui.exportDicomButton.toolTip = why or self._tip
+
+    def onWrite(self, checked: bool = False) -> None:
+        """Ask for a folder, and write a new one into it."""
+        parent = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Save DICOM in"))
+        if parent:
+            self.write(Path(parent) / proposedName(self._logic.lastRun, datetime.now(), f"-{DICOM_SUFFIX}"))
+
+    def write(self, target: Path) -> None:
+        """Write the last run into a new folder."""
+        run = self._logic.lastRun
+
+        def take(document: dict[str, Any], folder: Path) -> Steps:
+            count = len(document["files"])
+            self._note(_("Saved {count} DICOM files in '{name}'.").format(count=count, name=target.name))
+            yield
+
+        self._note(_("Writing DICOM."))
+        with slicer.util.tryWithErrorDisplay(_("DICOM could not be written.")):
+            self._writer.start(
+                lambda folder: writeExam(run, folder),
+                lambda folder: dicomCommand(run, folder / EXPORTED, target),
+                take,
+            )
+        self.update()
+
+    def _onFailed(self, sentence: str, details: str) -> None:
+        self._note(sentence)
+        self._ui.dicomNoteLabel.toolTip = details
+        self.update()
+
+    def _note(self, sentence: str) -> None:
+        self._ui.dicomNoteLabel.text = sentence
+        self._ui.dicomNoteLabel.toolTip = ""
+        self._ui.dicomNoteLabel.visible = bool(sentence)
