@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.terms import Arm, OnProgress
 from ..tasks import TASKS
@@ -14,7 +14,6 @@ from .shared import Commands, add_command, add_output, progress_lines
 if TYPE_CHECKING:
     from ..training.cases import StudySet
     from ..training.distributed import DistributedContext
-    from ..training.pretrain import Shown
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
 # The same words as in training/distributed.py and training/loop.py, which import torch.
@@ -61,12 +60,6 @@ def add_finetune(commands: Commands) -> None:
         type=part,
         metavar="P",
         help="end when the validation score has not improved for this part of --steps, then the most (default: never)",
-    )
-    parser.add_argument(
-        "--prepared",
-        type=Path,
-        metavar="DIR",
-        help="keep the cases as the network takes them in this folder, for all runs and processes (default: in memory)",
     )
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
@@ -119,8 +112,8 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
     require_default_computing(args)
-    if (args.patience, args.prepared) != (None, None):
-        args.parser.error("a --recipe takes no --prepared, and states its patience itself, in its schedule")
+    if args.patience is not None:
+        args.parser.error("a --recipe states its patience itself, in its schedule")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -135,8 +128,10 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     elif arm is Arm.PRETRAINED:
         init = Initialization.from_bundle(find_bundle(args.init))
     with progress_lines() as on_progress:
-        data = recipe_data(recipe, Path(args.what), args.output, on_progress)
-        bundle = train_arm(recipe, data, arm, args.output, init, on_progress)
+        lazy = args.prepared is not None
+        data = recipe_data(recipe, Path(args.what), args.output, on_progress, lazy=lazy)
+        shared = {"prepared": args.prepared, "ahead": args.ahead}
+        bundle = train_arm(recipe, data, arm, args.output, init, on_progress, **shared)
     print(f"{bundle.name}\n{bundle.folder}")
 
 
@@ -171,13 +166,14 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
         recipe = read_recipe(args.recipe)
         with progress_lines() as on_progress:
-            print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress))
+            shared = {"prepared": args.prepared, "ahead": args.ahead}
+            print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
         return
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..encoders import find_family, pretrained_families
     from ..encoders.pretext import pretext_task
-    from ..training.cases import folder_cases, folder_lesions, pretraining_phantoms
+    from ..training.cases import folder_cases, folder_lesions, lazy_pretraining_phantoms, pretraining_phantoms
     from ..training.loop import checkpoint_folder
     from ..training.pretrain import pretrain, pretrain_config, write_pretrained
 
@@ -190,12 +186,16 @@ def run_pretrain(args: argparse.Namespace) -> None:
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
         config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
-        if args.data in (None, PHANTOMS):
-            cases: Sequence[Shown] = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
+        cases: Sequence[Any]
+        if args.data in (None, PHANTOMS) and args.prepared is not None:
+            cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
+        elif args.data in (None, PHANTOMS):
+            cases = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
         else:
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
         work = checkpoint_folder(args.output)
-        trained = pretrain(config, cases, work, ahead=args.ahead, context=context, on_progress=on_progress)
+        shared = {"prepared": args.prepared, "ahead": args.ahead, "context": context, "on_progress": on_progress}
+        trained = pretrain(config, cases, work, **shared)
         bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases)
     if context.is_first:
         print(f"{bundle.name}\n{bundle.folder}")
@@ -233,6 +233,12 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
     parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"of {seeded} (default: 0)")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
+    parser.add_argument(
+        "--prepared",
+        type=Path,
+        metavar="DIR",
+        help="keep the cases as the network takes them in this folder, for all runs and processes (default: in memory)",
+    )
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
     group.add_argument(
         "--ahead", type=int, default=0, metavar="N", help="threads that draw the samples of the next steps (default: 0)"
@@ -252,8 +258,8 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
 
 def require_default_computing(args: argparse.Namespace) -> None:
     """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
-    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision, args.ahead)
-    if given != (1, 1, None, None, TRAINING_PRECISIONS[0], 0):
+    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
+    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
         args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
 
 

@@ -174,7 +174,7 @@ def try_estimators(
     ]
     for number, (run, task) in enumerate(pairs):
         phantoms = phantoms_of_pretraining(config, run, workspace, max_count=PHANTOM_COUNT)
-        seen = tuple(lesion_task().from_phantom(phantom) for phantom in phantoms)
+        seen = tuple(lesion_task().from_phantom(phantom.read()) for phantom in phantoms)
         cases = evenly_chosen(training_cases(config, task, workspace))
         candidate = _candidate(read_bundle(workspace.pretrained(run.label)), seen, training_config(run, config), cases)
         estimates += estimate(candidate, run.label)

@@ -179,7 +179,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
     how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
     phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
-    training = pretrain(how, phantoms, work, on_progress=report)
+    training = pretrain(how, phantoms, work, prepared=workspace.prepared, on_progress=report)
     bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 

@@ -36,7 +36,7 @@ from ..core.terms import OnProgress
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
-from ..training.cases import LazyCases, Split, StudySet, file_facts, read_labeled
+from ..training.cases import LazyCase, LazyCases, Split, StudySet, file_facts, read_labeled
 from .config import REAL, RunKey, StudyConfig
 
 # Of `LazyCases`: a text that changes with what decides a case, and what reads it.
@@ -215,11 +215,16 @@ def phantoms_of_pretraining(
     on_progress: OnProgress | None = None,
     max_count: int | None = None,
     tissue_maps: bool = False,
-) -> list[Phantom]:
-    """The phantoms that a pretraining learns from, or the first of them."""
-    how = config.phantoms
+) -> list[LazyCase[Phantom]]:
+    """The phantoms that a pretraining learns from, or the first of them, read where they are asked for."""
+    how, seeds = config.phantoms, config.encoders[run.encoder].named[run.pretraining].phantoms.seeds[:max_count]
     store = PhantomStore(workspace.phantoms, how.spacing_mm, False, False, tissue_maps, how.conditions)
-    return store.phantoms(config.encoders[run.encoder].named[run.pretraining].phantoms.seeds[:max_count], on_progress)
+    store.make_missing(seeds, on_progress)
+    return [LazyCase(_phantom_name(s), store.name_of(s), partial(_stored_phantom, store, s)) for s in seeds]
+
+
+def _stored_phantom(store: PhantomStore, seed: int) -> Phantom:
+    return store.phantoms([seed])[0]
 
 
 def real_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:

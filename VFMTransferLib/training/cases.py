@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..core.errors import DatasetError
 from ..core.terms import OnProgress
 from ..core.volume import Triple
 from ..io import read_case
-from ..phantom import Phantom, make_phantom
+from ..phantom import VERSION, Phantom, make_phantom
 from ..tasks import find_task, lesion_task
 from ..tasks.base import DEFAULT_NAMES, CaseFiles, LabeledCase, MaskNames, Task, read_label_map
 
@@ -36,6 +36,9 @@ SPLIT_FOLDERS = {
     **{"test": "test", "testing": "test"},
 }
 _LEFT_RIGHT = 0
+
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,21 @@ class Split:
         return Split(tuple(name for name in self.train if name not in left_out), left_out, self.test)
 
 
+@dataclass(frozen=True)
+class LazyCase(Generic[Read]):
+    """A case that is read when it is first shown.
+
+    Attributes:
+        id: Its name.
+        identity: A text that changes with anything that decides it.
+        read: Reads or makes it.
+    """
+
+    id: str
+    identity: str
+    read: Callable[[], Read]
+
+
 class LazyCases(Mapping[str, LabeledCase]):
     """Cases by name that are read each time they are asked for, and not kept.
 
@@ -84,6 +102,10 @@ class LazyCases(Mapping[str, LabeledCase]):
     def identity(self, name: str) -> str:
         """What decides a case, without reading it."""
         return self._sources[name][0]
+
+    def with_cases(self, cases: Iterable[LazyCase[LabeledCase]]) -> LazyCases:
+        """The same with some others, or with others instead."""
+        return LazyCases({**self._sources, **{one.id: (one.identity, one.read) for one in cases}})
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,15 @@ def pretraining_phantoms(
     return list(_phantoms(PRETRAINING_SEED, count, on_progress, **options))
 
 
+def lazy_pretraining_phantoms(count: int, *, tissue_maps: bool = False) -> list[LazyCase[Phantom]]:
+    """As `pretraining_phantoms`, each made when it is first shown."""
+    options: dict[str, Any] = {"t2w_spacing_mm": PHANTOM_SPACING_MM, "tissue_maps": tissue_maps}
+    return [
+        LazyCase(f"phantom-{seed:04d}", f"phantom {VERSION} {seed} {options}", partial(make_phantom, seed, **options))
+        for seed in range(PRETRAINING_SEED, PRETRAINING_SEED + count)
+    ]
+
+
 def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: Any) -> Iterator[Phantom]:
     for number in range(1, count + 1):
         yield make_phantom(seed + number - 1, **options)
@@ -136,9 +167,16 @@ def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: 
             on_progress(f"phantom {number} of {count}", number / count)
 
 
-def folder_cases(folder: Path) -> list[Case]:
+def folder_cases(folder: Path) -> list[LazyCase[Case]]:
     """The images of all cases on disk, DICOM or image files, for pretraining without labels."""
-    return [replace(read_case(path), id=path.name, gland=None) for _, path in _distinct_folders(folder)]
+    return [
+        LazyCase(path.name, f"images {file_facts(path)}", partial(_images_of, path))
+        for _, path in _distinct_folders(folder)
+    ]
+
+
+def _images_of(folder: Path) -> Case:
+    return replace(read_case(folder), id=folder.name, gland=None)
 
 
 def folder_studies(
@@ -184,9 +222,12 @@ def file_facts(folder: Path) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def folder_lesions(folder: Path) -> list[LabeledCase]:
+def folder_lesions(folder: Path) -> list[LazyCase[LabeledCase]]:
     """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast."""
-    return [read_labeled(path, lesion_task().id) for _, path in _distinct_folders(folder)]
+    return [
+        LazyCase(path.name, f"lesions {file_facts(path)}", partial(read_labeled, path, lesion_task().id))
+        for _, path in _distinct_folders(folder)
+    ]
 
 
 def case_folders(folder: Path) -> list[tuple[str, Path]]:

@@ -33,7 +33,7 @@ from ..tasks import TASKS, Scores, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
-from .cases import Split, StudySet
+from .cases import LazyCase, LazyCases, Split, StudySet
 from .distributed import DistributedContext
 from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
 from .prepared import PreparedSamples, prepared_samples
@@ -160,7 +160,7 @@ def finetune(
     folder: Path,
     *,
     init: Initialization | None = None,
-    phantoms: Iterable[LabeledCase] = (),
+    phantoms: Iterable[LabeledCase | LazyCase[LabeledCase]] = (),
     prepared: Path | None = None,
     ahead: int = 0,
     context: DistributedContext | None = None,
@@ -186,7 +186,7 @@ def finetune(
         training = [samples_of(case, config.model) for case in dataset.of(config.split.train)]
     else:
         training = [prepared_samples(name, dataset.cases, config.model, prepared) for name in config.split.train]
-    between = [samples_of(case, config.model) for case in phantoms]
+    between = [_shown_between(case, config.model, prepared) for case in phantoms]
     context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.of(config.split.validation) if context.is_first else [])
     objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
@@ -222,6 +222,15 @@ def finetune(
         on_progress=on_progress,
     )
     return run
+
+
+def _shown_between(
+    case: LabeledCase | LazyCase[LabeledCase], spec: ModelSpec, prepared: Path | None
+) -> CaseSamples | PreparedSamples:
+    if prepared is None:
+        return samples_of(case.read() if isinstance(case, LazyCase) else case, spec)
+    cases = {case.case.id: case} if isinstance(case, LabeledCase) else LazyCases({}).with_cases([case])
+    return prepared_samples(next(iter(cases)), cases, spec, prepared)
 
 
 def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.Module:

@@ -20,27 +20,30 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ..core import __version__
+from ..core.case import Case
 from ..core.decoding import from_json, to_json
 from ..core.errors import DatasetError
 from ..core.files import writing
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec
+from ..phantom import Phantom
 from ..tasks.base import LabeledCase
 from ..tasks.training import Sample
 from .augmentation import Augmentation
 from .cases import LazyCases
-from .samples import CaseSamples, CropSamples, SliceSamples, WindowSamples, samples_of
+from .samples import CaseSamples, CropSamples, SliceSamples, TissueSamples, WindowSamples, samples_of
 
 _FORMAT = "prepared samples 1"
 _META = "samples.json"
-_KINDS: dict[str, type] = {kind.__name__: kind for kind in (CropSamples, WindowSamples, SliceSamples)}
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (CropSamples, WindowSamples, SliceSamples, TissueSamples)}
+Samples = TypeVar("Samples", CropSamples | WindowSamples | SliceSamples, CropSamples | SliceSamples | TissueSamples)
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,7 @@ class PreparedSamples:
     @property
     def path(self) -> Path:
         """The folder of this case and network."""
-        document = [
-            _FORMAT,
-            __version__,
-            to_json(self.spec.preprocess),
-            self.spec.task,
-            self.spec.labels,
-            self.identity,
-        ]
-        text = json.dumps([*document, self.spec.family, to_json(self.spec.encoder)], sort_keys=True)
-        return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+        return prepared_path(self.folder, self.identity, self.spec)
 
     def open(self) -> CaseSamples:
         """The samples, their arrays mapped; prepared and written before where that was never done.
@@ -79,12 +73,7 @@ class PreparedSamples:
         Samples that are made again each time, as those of distortion correction, cannot be stored and are returned as
         they are. DatasetError, OutputError, and errors as of `samples_of`.
         """
-        if not (self.path / _META).is_file():
-            made = samples_of(self.read(), self.spec)
-            if getattr(made, "fresh", None) is not None:
-                return made
-            _write(made, self.path)
-        return _read(self.path, self.spec)
+        return stored(self.path, self.spec, lambda: samples_of(self.read(), self.spec))
 
     @property
     def category(self) -> int | None:
@@ -96,11 +85,42 @@ class PreparedSamples:
         return self.open().sample(generator, how)
 
 
+def prepared_path(folder: Path, identity: str, spec: ModelSpec) -> Path:
+    """The folder of a case's samples for a network; `identity` is of all that decides them but the network."""
+    document = [_FORMAT, __version__, to_json(spec.preprocess), spec.task, spec.labels, identity]
+    text = json.dumps([*document, spec.family, to_json(spec.encoder)], sort_keys=True)
+    return folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def stored(path: Path, spec: ModelSpec, make: Callable[[], Samples]) -> Samples:
+    """Samples in a folder, their arrays mapped; made and written before where that was never done.
+
+    Those that are made again each time cannot be stored and are returned as they are.
+    """
+    if not (path / _META).is_file():
+        made = make()
+        if getattr(made, "fresh", None) is not None:
+            return made
+        _write(made, path)
+    return cast(Samples, _read(path, spec))
+
+
 def prepared_samples(name: str, cases: Mapping[str, LabeledCase], spec: ModelSpec, folder: Path) -> PreparedSamples:
     """The samples of one of some cases; of cases in memory the identity is a checksum of all their voxels."""
     if isinstance(cases, LazyCases):
         return PreparedSamples(folder, cases.identity(name), lambda: cases[name], spec)
     return PreparedSamples(folder, case_identity(cases[name]), lambda: cases[name], spec)
+
+
+def shown_identity(case: Case | LabeledCase | Phantom) -> str:
+    """A checksum of what pretraining may show of a case in memory."""
+    if isinstance(case, LabeledCase):
+        return case_identity(case)
+    volumes = case.volumes if isinstance(case, Case) else case.images
+    digest = hashlib.sha256((case if isinstance(case, Case) else case.case).id.encode())
+    for name, volume in sorted(volumes.items()):
+        _add(digest, str(name), volume)
+    return digest.hexdigest()
 
 
 def case_identity(case: LabeledCase) -> str:
@@ -112,12 +132,16 @@ def case_identity(case: LabeledCase) -> str:
     others: dict[str, Volume | None] = {"gland": case.gland, "own": case.case.gland, "moved": case.along_phase_mm}
     for name, volume in sorted({**volumes, **others}.items()):
         if volume is not None:
-            digest.update(f"{name} {volume.array.dtype} {to_json(volume.geometry)}".encode())
-            digest.update(np.ascontiguousarray(volume.array).reshape(-1).data)
+            _add(digest, name, volume)
     return digest.hexdigest()
 
 
-def _write(samples: CaseSamples, path: Path) -> None:
+def _add(digest: Any, name: str, volume: Volume) -> None:
+    digest.update(f"{name} {volume.array.dtype} {to_json(volume.geometry)}".encode())
+    digest.update(np.ascontiguousarray(volume.array).reshape(-1).data)
+
+
+def _write(samples: CaseSamples | TissueSamples, path: Path) -> None:
     """Write all, or nothing; where another process was faster, what it wrote stays."""
     work = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
     with writing(path):
@@ -141,7 +165,7 @@ def _write(samples: CaseSamples, path: Path) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _read(path: Path, spec: ModelSpec) -> CaseSamples:
+def _read(path: Path, spec: ModelSpec) -> Any:
     try:
         document = json.loads((path / _META).read_text(encoding="utf-8"))
         kind = _KINDS[document["kind"]]
@@ -151,7 +175,7 @@ def _read(path: Path, spec: ModelSpec) -> CaseSamples:
             for name, value in document["fields"].items()
         }
         arrays = {file.stem: _mapped(file) for file in path.glob("*.npy")}
-        return cast(CaseSamples, kind(**values, **arrays, spec=spec.preprocess if kind is CropSamples else spec))
+        return kind(**values, **arrays, spec=spec.preprocess if kind is CropSamples else spec)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"Prepared case {path.name} must be whole, but cannot be read. Remove it.") from error
 

@@ -27,6 +27,7 @@ from ..tasks import lesion_task
 from ..tasks.base import LabeledCase
 from ..tasks.lesions import class_map
 from .augmentation import Augmentation
+from .cases import LazyCase
 from .distributed import DistributedContext
 from .loop import (
     BUNDLE_VERSION,
@@ -39,10 +40,12 @@ from .loop import (
     run_identity,
     run_record,
 )
-from .samples import crop_samples, slice_samples, tissue_samples
+from .prepared import prepared_path, shown_identity, stored
+from .samples import CropSamples, SliceSamples, TissueSamples, crop_samples, slice_samples, tissue_samples
 
 _RATE = 1e-3
 Shown = Case | LabeledCase | Phantom
+PretrainSamples = CropSamples | SliceSamples | TissueSamples
 # A random view of a case.
 RandomView = Callable[[Generator], View]
 
@@ -74,10 +77,11 @@ def pretrain_config(
 
 def pretrain(
     config: PretrainConfig,
-    cases: Iterable[Shown],
+    cases: Iterable[Shown | LazyCase[Any]],
     folder: Path,
     *,
-    phantoms: Iterable[Shown] = (),
+    phantoms: Iterable[Shown | LazyCase[Any]] = (),
+    prepared: Path | None = None,
     ahead: int = 0,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
@@ -86,13 +90,14 @@ def pretrain(
 
     A sequence that a case lacks is a channel of zeros, but not for networks of slices. A pretext task of tissues takes
     cases of lesion segmentation whose gland is known, or phantoms; one of tissue maps takes phantoms that have them.
-    `config.pretext.pretrained(run.average)` starts fine-tuning.
+    `config.pretext.pretrained(run.average)` starts fine-tuning. With `prepared`, a folder that many runs may share,
+    cases are prepared on disk, each once and a `LazyCase` when it is first shown; what is learned is the same.
     """
     pretext = config.pretext
     found = list(cases)
     if not found:
         raise DatasetError("Pretraining needs at least one case, got none.")
-    shown, between = ([_shown(case, config) for case in some] for some in (found, phantoms))
+    shown, between = ([_view_of(case, config, prepared) for case in some] for some in (found, phantoms))
     torch.manual_seed(config.seed)
     run = Run.start(pretext.build(), config.schedule, pretext.loss, context)
 
@@ -110,7 +115,7 @@ def pretrain(
             parts.append((generator, *(torch.stack(kind) for kind in zip(*some, strict=True))))
         return parts
 
-    names = [_case_of(case).id for case in found]
+    names = [_id_of(case) for case in found]
     run.train(
         folder / CHECKPOINT,
         run_identity(config, run.context, names, weights={}),
@@ -124,7 +129,9 @@ def pretrain(
     return run
 
 
-def write_pretrained(config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Shown]) -> Bundle:
+def write_pretrained(
+    config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Shown | LazyCase[Any]]
+) -> Bundle:
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
     `folder.name` is the bundle's; `data` states for the record what the cases are.
@@ -134,7 +141,7 @@ def write_pretrained(config: PretrainConfig, run: Run, folder: Path, *, data: st
     load_encoder(build_network(spec), spec, encoder_weights(weights, spec))
     document = to_json(config)
     del document["pretext"]["spec"]  # the bundle states it itself
-    names = [_case_of(case).id for case in cases]
+    names = [_id_of(case) for case in cases]
     bundle = Bundle(
         folder=folder,
         name=folder.name,
@@ -155,17 +162,50 @@ def _case_of(case: Shown) -> Case:
     return case if isinstance(case, Case) else case.case
 
 
-def _shown(case: Shown, config: PretrainConfig) -> RandomView:
+def _id_of(case: Shown | LazyCase[Any]) -> str:
+    return case.id if isinstance(case, LazyCase) else _case_of(case).id
+
+
+def _view_of(case: Shown | LazyCase[Any], config: PretrainConfig, prepared: Path | None) -> RandomView:
     """Random views of a case: of a network of slices one slice, of others the crop of prediction."""
-    pretext, spec, how, images = config.pretext, config.pretext.spec, config.augmentation, _case_of(case)
+    if prepared is None:
+        samples = _samples(case.read() if isinstance(case, LazyCase) else case, config)
+        return lambda generator: _view(samples, config, generator)
+    pretext = config.pretext
+    identity = case.identity if isinstance(case, LazyCase) else shown_identity(case)
+    kind = f"pretraining {pretext.needs_maps} {pretext.needs_tissues} {identity}"
+    path = prepared_path(prepared, kind, pretext.spec)
+
+    def make() -> PretrainSamples:
+        return _samples(case.read() if isinstance(case, LazyCase) else case, config)
+
+    return lambda generator: _view(stored(path, pretext.spec, make), config, generator)
+
+
+def _view(samples: PretrainSamples, config: PretrainConfig, generator: Generator) -> View:
+    how = config.augmentation
+    if isinstance(samples, TissueSamples):
+        return View(*samples.view(generator, how))
+    if isinstance(samples, SliceSamples):
+        windows, position, maps = samples.view(generator, how)
+        return View(windows, position, maps[0].long() if len(samples.maps) else None)
+    image, shares = samples.view(generator, how)
+    if shares is None:
+        return View(image)
+    background = (1 - shares.sum(dim=0, keepdim=True)).clamp_min(0)
+    return View(image, tissues=torch.cat([background, shares]).argmax(dim=0))
+
+
+def _samples(case: Shown, config: PretrainConfig) -> PretrainSamples:
+    """What views of a case are sampled from."""
+    pretext, spec, images = config.pretext, config.pretext.spec, _case_of(case)
     if pretext.needs_maps:
         if not isinstance(case, Phantom):
             raise DatasetError(
                 f"Pretext task {pretext.name} needs phantoms, whose tissue is known, but '{images.id}' is none. "
                 "Leave the case out."
             )
-        tissue = tissue_samples(case, spec)
-        return lambda generator: View(*tissue.view(generator, how))
+        return tissue_samples(case, spec)
     if isinstance(case, Phantom):
         case = lesion_task().from_phantom(case)
     labeled = case if isinstance(case, LabeledCase) else None
@@ -179,21 +219,6 @@ def _shown(case: Shown, config: PretrainConfig) -> RandomView:
         if pretext.needs_tissues and labeled is not None:
             classes = class_map(labeled, TISSUES)
             masks = [classes.with_array(classes.array == number) for number in range(1, len(TISSUES))]
-        crops = crop_samples(images, spec, masks)
-
-        def crop(generator: Generator) -> View:
-            image, shares = crops.view(generator, how)
-            if shares is None:
-                return View(image)
-            background = (1 - shares.sum(dim=0, keepdim=True)).clamp_min(0)
-            return View(image, tissues=torch.cat([background, shares]).argmax(dim=0))
-
-        return crop
+        return crop_samples(images, spec, masks)
     tissues = class_map(labeled, spec.labels) if labeled is not None and pretext.needs_tissues else None
-    slices = slice_samples(images, spec, None if labeled is None else labeled.gland, tissues)
-
-    def view(generator: Generator) -> View:
-        windows, position, maps = slices.view(generator, how)
-        return View(windows, position, None if tissues is None else maps[0].long())
-
-    return view
+    return slice_samples(images, spec, None if labeled is None else labeled.gland, tissues)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from ..bundles.bundle import Bundle
 from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
+from ..core.case import Case
 from ..core.decoding import from_json, parse_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
@@ -31,7 +33,7 @@ from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
-from .cases import Split, StudySet, read_labeled
+from .cases import LazyCase, LazyCases, Split, StudySet, file_facts, read_labeled
 from .finetune import (
     FinetuneConfig,
     Initialization,
@@ -42,6 +44,7 @@ from .finetune import (
     write_arm,
 )
 from .loop import Schedule, checkpoint_folder
+from .prepared import case_identity
 from .pretrain import PretrainConfig, pretrain
 
 FORMAT = 2
@@ -290,10 +293,19 @@ def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> Path:
+def pretrain_by_recipe(
+    recipe: Recipe,
+    data: Path,
+    work: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    prepared: Path | None = None,
+    ahead: int = 0,
+) -> Path:
     """Pretrain the recipe's encoder on its training cases in `data`, without their labels; the file of its weights.
 
-    DatasetError where the recipe has no pretraining, or a case is missing; CheckpointError as of `pretrain`.
+    `prepared` and `ahead` are as of `pretrain`. DatasetError where the recipe has no pretraining, or a case is missing;
+    CheckpointError as of `pretrain`.
     """
     how = recipe.pretraining
     if how is None:
@@ -306,14 +318,22 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
     config = PretrainConfig(
         pretext, how.schedule, how.augmentation, recipe.seed, pretext.batch, phantom_share=how.phantom_share
     )
+    shared: dict[str, Any] = {"prepared": prepared, "ahead": ahead, "on_progress": on_progress}
     if pretext.needs_maps:
-        run = pretrain(config, phantoms, work / "pretrain", on_progress=on_progress)
+        run = pretrain(config, phantoms, work / "pretrain", **shared)
     else:
         _require_folders(data, recipe.split.train)
         sequences = pretext.spec.preprocess.images
-        cases = [replace(read_case(data / name, sequences=sequences), id=name) for name in recipe.split.train]
-        shown = [phantom.case for phantom in phantoms]
-        run = pretrain(config, cases, work / "pretrain", phantoms=shown, on_progress=on_progress)
+
+        def images_of(name: str) -> Case:
+            return replace(read_case(data / name, sequences=sequences), id=name)
+
+        cases = [
+            LazyCase(name, f"images {list(sequences)} {file_facts(data / name)}", partial(images_of, name))
+            for name in recipe.split.train
+        ]
+        shown = [LazyCase(one.id, f"images {one.identity}", partial(_case_in, one)) for one in phantoms]
+        run = pretrain(config, cases, work / "pretrain", phantoms=shown, **shared)
     weights = {name: tensor.numpy() for name, tensor in pretext.pretrained(run.average).items()}
     with atomic_file(work / ENCODER) as part:
         save_file(weights, part, {"format": "pt"})
@@ -323,24 +343,43 @@ def pretrain_by_recipe(recipe: Recipe, data: Path, work: Path, on_progress: OnPr
 @dataclass(frozen=True)
 class RecipeData:
     dataset: StudySet
-    shown: tuple[LabeledCase, ...]  # phantoms between real training cases; none where phantoms alone train
+    shown: tuple[LabeledCase | LazyCase[LabeledCase], ...]  # phantoms between real training cases, if such train
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
 
-def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None) -> RecipeData:
-    """Read the real cases in `data` and make the phantoms, each once, in `work`; errors as of `read_labeled`."""
+def recipe_data(
+    recipe: Recipe, data: Path, work: Path, on_progress: OnProgress | None = None, *, lazy: bool = False
+) -> RecipeData:
+    """Read the real cases in `data` and make the phantoms, each once, in `work`; errors as of `read_labeled`.
+
+    With `lazy` cases are read each time they are asked for, and not kept, as it suits prepared cases.
+    """
     named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
     _require_folders(data, named)
-    real = {
-        name: read_labeled(data / name, recipe.task, recipe.masks, seed=recipe.seed + place)
+    real = [
+        LazyCase(
+            name,
+            f"{recipe.task} {recipe.masks} {recipe.seed + place} {file_facts(data / name)}",
+            partial(read_labeled, data / name, recipe.task, recipe.masks, seed=recipe.seed + place),
+        )
         for place, name in enumerate(named)
-    }
+    ]
     groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
-    made = [[TASKS[recipe.task].from_phantom(p) for p in _phantoms(recipe, g, work, on_progress)] for g in groups]
-    train, validation, test = (tuple(study.case.id for study in studies) for studies in made)
-    shown = tuple(made[0]) if recipe.split.train else ()
+    made = [
+        [
+            LazyCase(one.id, f"{recipe.task} {one.identity}", partial(_labeled, recipe.task, one))
+            for one in _phantoms(recipe, group, work, on_progress)
+        ]
+        for group in groups
+    ]
+    train, validation, test = (tuple(one.id for one in some) for some in made)
     split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
-    phantoms = {study.case.id: study for studies in made for study in studies}
+    sources = [*real, *(one for some in made for one in some)]
+    cases: Mapping[str, LabeledCase] = LazyCases({}).with_cases(sources)
+    shown: tuple[LabeledCase | LazyCase[LabeledCase], ...] = tuple(made[0])
+    if not lazy:
+        cases = {one.id: one.read() for one in sources}
+        shown = tuple(cases[one.id] for one in made[0])
     references: dict[str, list[LabeledCase]] = {}  # cases that train apart from unseen ones
     if recipe.references is not None:
         _require_folders(data, recipe.references.cases)
@@ -348,16 +387,32 @@ def recipe_data(recipe: Recipe, data: Path, work: Path, on_progress: OnProgress 
             if read_label_map(data / name, mask) is not None:
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
                 references.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
-    return RecipeData(StudySet(split, {**real, **phantoms}), shown, references)
+    return RecipeData(StudySet(split, cases), shown if recipe.split.train else (), references)
 
 
 def _phantoms(
     recipe: Recipe, group: Phantoms, work: Path, on_progress: OnProgress | None, tissue_maps: bool = False
-) -> list[Phantom]:
+) -> list[LazyCase[Phantom]]:
+    """The phantoms of some seeds on disk; what is missing is made."""
     how = recipe.phantoms
     is_fine = how.full_resolution and not tissue_maps
     store = PhantomStore(work / "phantoms", how.spacing_mm, True, is_fine, tissue_maps, how.conditions)
-    return store.phantoms(group.seeds, on_progress)
+    store.make_missing(group.seeds, on_progress)
+    return [
+        LazyCase(f"phantom-{seed:04d}", store.name_of(seed), partial(_phantom_in, store, seed)) for seed in group.seeds
+    ]
+
+
+def _phantom_in(store: PhantomStore, seed: int) -> Phantom:
+    return store.phantoms([seed])[0]
+
+
+def _case_in(phantom: LazyCase[Phantom]) -> Case:
+    return phantom.read().case
+
+
+def _labeled(task: str, phantom: LazyCase[Phantom]) -> LabeledCase:
+    return TASKS[task].from_phantom(phantom.read())
 
 
 def _require_folders(data: Path, names: Sequence[str]) -> None:
@@ -373,10 +428,14 @@ def train_arm(
     work: Path,
     init: Initialization | None,
     on_progress: OnProgress | None = None,
+    *,
+    prepared: Path | None = None,
+    ahead: int = 0,
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle; errors as of `finetune`.
 
-    `work` is the folder of bundles and checkpoints; both arms share the soft labels in it.
+    `work` is the folder of bundles and checkpoints; both arms share the soft labels in it. `prepared` and `ahead` are
+    as of `finetune`.
     """
     if (arm is Arm.PRETRAINED) != (init is not None):
         raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
@@ -384,8 +443,17 @@ def train_arm(
     config = recipe.finetune_config(data.dataset.split, init)
     training = data.dataset
     if recipe.soft_labels is not None:
-        training = soften_labels(recipe.soft_labels, config, data, work / "crossfit", on_progress)
-    run = finetune(config, training, checkpoint_folder(folder), init=init, phantoms=data.shown, on_progress=on_progress)
+        training = soften_labels(recipe.soft_labels, config, data, work / "crossfit", on_progress, prepared, ahead)
+    run = finetune(
+        config,
+        training,
+        checkpoint_folder(folder),
+        init=init,
+        phantoms=data.shown,
+        prepared=prepared,
+        ahead=ahead,
+        on_progress=on_progress,
+    )
     line = f"{recipe.phantoms.train.count} phantoms"
     if recipe.split.train:
         line = f"{', '.join(recipe.split.train)}; {line} in {recipe.phantom_share:.0%} of the steps"
@@ -404,14 +472,20 @@ def train_arm(
 
 
 def soften_labels(
-    how: SoftLabels, config: FinetuneConfig, data: RecipeData, folder: Path, on_progress: OnProgress | None = None
+    how: SoftLabels,
+    config: FinetuneConfig,
+    data: RecipeData,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    prepared: Path | None = None,
+    ahead: int = 0,
 ) -> StudySet:
     """All cases, those of the training split with soft masks of the prostate; labels of phantoms are exact and stay.
 
     Each fold is trained from scratch, so that neither arm has a part in its labels. `config` is the fine-tuning whose
     labels are wanted.
     """
-    cases = dict(data.dataset.cases)
+    soft = []
     for fold in range(how.folds):
         split = Split(config.split.train).fold(fold, how.folds)
         part = replace(config, split=replace(split, validation=()), schedule=how.schedule)
@@ -420,11 +494,27 @@ def soften_labels(
             if on_progress is not None:
                 on_progress(f"fold {fold + 1} of {how.folds}, {line}", (fold + done) / how.folds)
 
-        run = finetune(part, data.dataset, folder / f"fold-{fold}", phantoms=data.shown, on_progress=progress)
+        run = finetune(
+            part,
+            data.dataset,
+            folder / f"fold-{fold}",
+            phantoms=data.shown,
+            prepared=prepared,
+            ahead=ahead,
+            on_progress=progress,
+        )
         left_out = ValidationCases(config.model, data.dataset.of(split.validation))
         for result, case in left_out.results(averaged_network(run, config.model)):
-            cases[case.case.id] = softened(case, result, how)
-    return StudySet(data.dataset.split, cases)
+            soft.append(softened(case, result, how))
+    cases = data.dataset.cases
+    if isinstance(cases, LazyCases):
+        own = (LazyCase(one.case.id, case_identity(one), partial(_same, one)) for one in soft)
+        return StudySet(data.dataset.split, cases.with_cases(own))
+    return StudySet(data.dataset.split, {**cases, **{one.case.id: one for one in soft}})
+
+
+def _same(case: LabeledCase) -> LabeledCase:
+    return case
 
 
 def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:

@@ -19,6 +19,7 @@ from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION, Augmentation
+from VFMTransferLib.training.cases import LazyCase
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.pretrain import PretrainConfig, pretrain, write_pretrained
@@ -185,3 +186,24 @@ def test_pretext_tasks_and_settings_that_are_not_known_are_refused():
         pretext_task("jigsaw")
     with pytest.raises(ValueError, match="mae has the settings hidden, decoder_width, but not pairs"):
         pretext_task("mae", pairs=3)
+
+
+@pytest.mark.parametrize(("family", "name"), [(f, n) for f in pretrained_families() for n in FAMILIES[f].pretext_tasks])
+def test_prepared_on_disk_every_pretext_task_learns_the_same(tmp_path, phantoms, family, name):
+    config = of_family(family, name, steps=2)
+    plain = pretrain(config, phantoms, tmp_path / "plain")
+    read = []
+
+    def lazily(phantom):
+        return LazyCase(phantom.case.id, f"phantom {phantom.seed}", lambda: read.append(phantom.seed) or phantom)
+
+    prepared, lazy = tmp_path / "prepared", [lazily(phantom) for phantom in phantoms]
+    first = pretrain(config, lazy, tmp_path / "first", prepared=prepared, ahead=1)
+    assert sorted(read) == sorted(set(read))  # each once, and none before it is shown
+    assert len(list(prepared.iterdir())) == len(read)
+    of_memory = pretrain(config, phantoms, tmp_path / "memory", prepared=tmp_path / "other")
+    again = pretrain(config, lazy, tmp_path / "again", prepared=prepared)
+    assert len(set(read)) == len(read)
+    for run in (first, of_memory, again):
+        assert run.history == plain.history
+        assert all(torch.equal(tensor, run.average[key]) for key, tensor in plain.average.items())

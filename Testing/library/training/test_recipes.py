@@ -277,6 +277,23 @@ def test_a_recipe_of_format_1_says_the_same_as_one_of_today(tmp_path):
     assert len(found.limits) == 4
 
 
+def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
+    path = written(a_whole_recipe(), tmp_path / "r.json")
+    found = []
+    for options in ([], ["--prepared", str(tmp_path / "prepared"), "--ahead", "1"]):
+        work = tmp_path / f"work-{len(options)}"
+        assert main(["pretrain", str(a_data_folder), "--recipe", str(path), "-o", str(work), *options]) == 0
+        encoder = ["--encoder", str(work / "encoder.safetensors")]
+        words = ["finetune", str(a_data_folder), "--recipe", str(path), "-o", str(work), "--arm", "pretrained"]
+        assert main([*words, *encoder, *options]) == 0
+        found.append((read_weights(work / "encoder.safetensors"), read_bundle(work / "tiny-pretrained")))
+    (plain, plain_arm), (mapped, mapped_arm) = found
+    assert all(torch.equal(tensor, mapped[name]) for name, tensor in plain.items())
+    assert mapped_arm.weights_sha256 == plain_arm.weights_sha256
+    assert mapped_arm.metrics == plain_arm.metrics
+    assert len(list((tmp_path / "prepared").iterdir())) > 3
+
+
 def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
     path = written(a_whole_recipe(), tmp_path / "r.json")
     work = tmp_path / "work"
