@@ -173,7 +173,8 @@ def run_side_by_side(
     report = on_progress or (lambda stage, fraction: None)
     a = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
     b = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
-    comparison = compare(case, a, b, reference, reference_labels=reference_labels)
+    shown = predictor.case_with_gland(str(pair[0].spec.task))
+    comparison = compare(shown, a, b, reference, reference_labels=reference_labels)
     for side, result in zip(SIDES, (a, b), strict=True):
         save_result(result, folder / side)
         if with_dicom:

@@ -211,6 +211,19 @@ class CasePredictor:
         self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
         self._quality: tuple[QualityCriterion, ...] | None = None
 
+    def case_with_gland(self, task: str) -> Case:
+        """The case with the prostate, which no reader of a comparison should have to look for.
+
+        A mask of its own stays, and tasks that find the prostate are compared without one.
+        """
+        if self.case.gland is not None or find_task(task).finds_gland:
+            return self.case
+        found = self.locate_gland()
+        if found.labels is None or not found.labels.array.any():
+            return self.case
+        mask = found.labels.with_array((found.labels.array > 0).astype(np.uint8))
+        return replace(self.case, gland=mask, notes=tuple(filter(None, (*self.case.notes, found.note))))
+
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
         """Run one network; see the function `predict`."""
         require_fit(self.case, bundle)
@@ -415,13 +428,20 @@ class CasePredictor:
             return with_estimate(task.checked(task.decode(output), self.case, options.gland), signs)
 
 
+# Ways of the patient's axes, against and along them.
+_WAYS = {"left-right": ("the right", "the left"), "anterior-posterior": ("the front", "the back")}
+
+
 def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:
     """Along which axis diffusion is distorted, and a sentence on how that is known; empty where the user chose it."""
     if chosen != AUTO:
         return chosen, ""
     about = case.acquisitions.get(Sequence.HBV) or case.acquisitions.get(Sequence.ADC)
     if about is not None and about.phase_axis is not None:
-        return about.phase_axis, f"Diffusion was encoded along {about.phase_axis}, as DICOM states."
+        way = ""
+        if about.is_phase_positive is not None:
+            way = f", towards {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
+        return about.phase_axis, f"Diffusion was encoded along {about.phase_axis}{way}, as DICOM states."
     return next(iter(PHASE_AXES)), (
         "The phase-encoding axis is not known; left-right was assumed (--phase-axis states another one)."
     )

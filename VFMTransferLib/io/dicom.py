@@ -19,7 +19,17 @@ from ..core.measurements import Acquisition
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Geometry, Volume
 from .acquisition import acquisition_of, with_b_values, with_planes
-from .dicom_series import T2_WORDS, Exam, Header, Series, grouped, listed, mixed_exams, read_headers
+from .dicom_series import (
+    T2_WORDS,
+    Exam,
+    Header,
+    Series,
+    count_without_place,
+    grouped,
+    listed,
+    mixed_exams,
+    read_headers,
+)
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
 from .headers import AXES_TOLERANCE, MAX_MM
@@ -82,8 +92,14 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         AmbiguousInputError: Several studies, or several series that could be one sequence.
         ImageError, GeometryError: A series that is needed cannot be read as a volume.
     """
-    headers = read_headers(path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path)]
+    headers = read_headers(files)
     if not headers:
+        if lost := count_without_place(files):
+            raise GeometryError(
+                "DICOM slices must state where they lie (ImageOrientationPatient, ImagePositionPatient), but those in "
+                f"the folder do not: {lost}. Export the exam again."
+            )
         return None
     series = grouped(headers)
     studies = {h.study_uid for h in headers}

@@ -166,6 +166,19 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     return headers
 
 
+def count_without_place(paths: Iterable[Path]) -> int:
+    """How many MR slices state no orientation or no position, so that they are no images in space."""
+    import pydicom
+
+    count = 0
+    for path in paths:
+        with suppress(Exception), open_regular(path) as file, pydicom.config.disable_value_validation():
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            stated = (dataset.get("ImageOrientationPatient"), dataset.get("ImagePositionPatient"))
+            count += _text(dataset, "SOPClassUID") == _MR_STORAGE and not all(stated)
+    return count
+
+
 def _read_header(path: Path) -> Header | str | None:
     """The header; of a slice that states no place, the UID of its series; None of what is no image."""
     import pydicom

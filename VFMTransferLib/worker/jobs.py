@@ -6,11 +6,9 @@ The images of a case come from the job's folder, and results go there; a batch r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ..batch.batch import BatchProgress, CaseReport, require_all_done, run_batch
 from ..bundles.bundle import Bundle
@@ -121,7 +119,7 @@ class Job:
         if not run.compare:
             return
         self._progress(1, bundles[1], "compare", 1.0)
-        comparison = compare(_with_gland(case, predictor, run.task), kept[0], kept[1], reference)
+        comparison = compare(predictor.case_with_gland(run.task), kept[0], kept[1], reference)
         path, _ = save_comparison(comparison, folder)
         report = None
         try:  # a report that fails leaves the numbers
@@ -188,17 +186,6 @@ class Job:
     def _require_wanted(self) -> None:
         if self.is_canceled():
             raise JobCanceledError
-
-
-def _with_gland(case: Case, predictor: CasePredictor, task: str) -> Case:
-    """The case with the prostate, which no reader of a comparison should have to look for; a mask of its own stays."""
-    if case.gland is not None or TASKS[task].finds_gland:
-        return case
-    found = predictor.locate_gland()
-    if found.labels is None or not found.labels.array.any():
-        return case
-    mask = found.labels.with_array((found.labels.array > 0).astype(np.uint8))
-    return replace(case, gland=mask, notes=(*case.notes, found.note))
 
 
 def _options(request: NetworkOptions, roi: Volume | None = None) -> PredictOptions:

@@ -20,6 +20,7 @@ from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
 from VFMTransferLib.inference.predict import (
     CasePredictor,
+    FoundAnatomy,
     PredictOptions,
     predict,
     require_fit,
@@ -493,3 +494,23 @@ def test_options_that_leave_the_axis_open_predict_as_those_that_were_recorded():
     assert not PredictOptions(phase_axis="left-right").predicts_as(recorded)
     assert not PredictOptions(crop="center").predicts_as(recorded)
     assert not PredictOptions().predicts_as({})
+
+
+def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):
+    about = Acquisition(phase_axis="left-right", is_phase_positive=False)
+    case = replace(a_case, acquisitions={Sequence.HBV: about})
+    note = CasePredictor(case)._phase_note
+    assert "along left-right, towards the right by the vendor's polarity, as DICOM states" in note
+
+
+def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, monkeypatch):
+    labels = a_case["t2w"].with_array((a_case["t2w"].array > a_case["t2w"].array.mean()).astype(np.uint8) * 2)
+    found = FoundAnatomy("The gland was marked.", labels)
+    monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: found)
+    case = replace(a_case, gland=None)
+    given = CasePredictor(case).case_with_gland("super-resolution")
+    assert set(np.unique(given.gland.array)) == {0, 1}
+    assert given.notes[-1] == "The gland was marked."
+    assert CasePredictor(case).case_with_gland("anatomy-segmentation").gland is None
+    monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: FoundAnatomy("None was found."))
+    assert CasePredictor(case).case_with_gland("super-resolution").gland is None

@@ -80,3 +80,19 @@ def test_the_exam_states_its_phase_axis_and_its_b_values(shared_data):
     assert about[Sequence.HBV].b_values == (50.0, 400.0, 800.0)
     assert about[Sequence.T2W].other_planes == ("coronal", "sagittal")
     assert about[Sequence.T2W].phase_mm == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("orientation", "stated", "towards_left"), [(AXIAL, 1, True), (AXIAL, -1, False)])
+def test_the_vendors_polarity_is_one_of_the_patients_ways(orientation, stated, towards_left, tmp_path):
+    series = a_t2w(tags={"InPlanePhaseEncodingDirection": "ROW"})
+    series.private = ((0x0021, "SIEMENS MR SDI 02", 0x1C, "IS", str(stated)),)
+    series.write(tmp_path / "t2")
+    assert read_case(tmp_path).acquisitions[Sequence.T2W].is_phase_positive is towards_left
+
+
+def test_polarity_turns_with_an_image_that_runs_the_other_way(tmp_path):
+    series = a_t2w(tags={"InPlanePhaseEncodingDirection": "ROW"})
+    series.orientation = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    series.private = ((0x0021, "SIEMENS MR SDI 02", 0x1C, "IS", "1"),)
+    series.write(tmp_path / "t2")
+    assert read_case(tmp_path).acquisitions[Sequence.T2W].is_phase_positive is False

@@ -278,3 +278,12 @@ def test_identifiers_that_an_anonymizer_took_differ_in_nothing(tmp_path):
     t2w_series(tags={"PatientID": "", "PatientName": ""}).write(tmp_path / "t2")
     adc_series(orientation=AXIAL).write(tmp_path / "adc")
     assert len(read_case(tmp_path).sequences) == 2
+
+
+@pytest.mark.parametrize("keyword", ["ImageOrientationPatient", "ImagePositionPatient"])
+def test_an_exam_without_orientation_or_position_is_refused_in_a_sentence(tmp_path, keyword):
+    for dataset in DicomSeries(np.full((3, 6, 8), 100.0), "t2_tse_tra").datasets():
+        delattr(dataset, keyword)
+        dataset.save_as(tmp_path / f"{dataset.InstanceNumber}.dcm", enforce_file_format=True)
+    with pytest.raises(GeometryError, match=r"must state where they lie .*, but those in the folder do not: 3\."):
+        read_case(tmp_path)
