@@ -9,6 +9,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[None]:
+    """A cache of the tests' own, also of the processes that they start; the user's is neither read nor written."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VFM_TRANSFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real studies; it is no part of the repository."""

@@ -19,6 +19,7 @@ from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
 from ..core.files import plain_text, writing
 from ..core.machine import memory_bytes
+from ..inference.findings import Findings, findings_folder
 from ..inference.predict import PredictOptions, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
 from .cases import SUMMARY, BatchCase, Row, write_summary
@@ -90,7 +91,7 @@ def run_batch(
         OutputError: The output cannot be written, or is something else.
     """
     cases = plan_cases(Path(cases_folder), Path(output), bundles, task, options or PredictOptions())
-    loaded = networks or LoadedNetworks(memory_bytes() // 2)
+    loaded = networks or LoadedNetworks(memory_bytes() // 2, findings=Findings(folder=findings_folder()))
     rows = {case.name: case.rows() for case in cases}
     write_summary(rows, Path(output))
     # So that a network that cannot run here is known before hours of work.

@@ -178,7 +178,8 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
         except OverflowError:  # a whole number beyond all floating-point ones
             is_number = False
         return float(_expect(is_number, value, where, _WORDS[float]))
-    return _expect(isinstance(value, kind) and not is_flag, value, where, _WORDS[kind])
+    words = _WORDS.get(kind, kind.__name__)  # other types are no JSON, but may stand where a caller has put them
+    return _expect(isinstance(value, kind) and not is_flag, value, where, words)
 
 
 def _one_of(choices: Iterable[Any], value: Any, where: str) -> Any:

@@ -20,12 +20,25 @@ from typing import BinaryIO
 
 from .errors import OutputError
 
+CACHE_VARIABLE = "VFM_TRANSFER_CACHE"
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 _DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
 _LEFT_AFTER_S = 24 * 3600.0
 _OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
 _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
 _FOLDER_PART = re.compile(rf"\.(?P<target>.+)\.{_OWNER}\.(?:part|old)", re.DOTALL)
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: `VFM_TRANSFER_CACHE`, else the platform's. It may not exist."""
+    stated = os.environ.get(CACHE_VARIABLE)
+    if stated:
+        return Path(stated).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vfm-transfer" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "vfm-transfer"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfm-transfer"
 
 
 @contextmanager

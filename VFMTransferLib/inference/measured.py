@@ -6,18 +6,15 @@ Kept in `measured.json` of the user's cache folder, by processor, version of the
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..bundles.bundle import Bundle
 from ..core.errors import OutOfMemoryError, OutputError, RuntimeUnavailableError
-from ..core.files import atomic_file
+from ..core.files import atomic_file, cache_folder
 from ..core.machine import cpu_name
 from ..encoders.inputs import prepare
 from ..phantom import make_phantom
@@ -25,7 +22,6 @@ from ..tasks import task_of
 from ..tasks.base import activated
 from .windows import network_input
 
-FOLDER_VARIABLE = "VFM_TRANSFER_CACHE"
 MIN_AGREEMENT = 0.99
 """With fp32, below which less precision is refused: Dice of each structure, or 1 - relative error. Ours."""
 _FILE = "measured.json"
@@ -34,18 +30,6 @@ _MIN_VOXELS = 20  # of a structure, below which its Dice is chance
 _REPEATS = 3
 
 Run = Callable[..., np.ndarray]
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made again: `VFM_TRANSFER_CACHE`, else the platform's. It may not exist."""
-    stated = os.environ.get(FOLDER_VARIABLE)
-    if stated:
-        return Path(stated).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vfm-transfer" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vfm-transfer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfm-transfer"
 
 
 def check_input(bundle: Bundle) -> tuple[np.ndarray, ...]:

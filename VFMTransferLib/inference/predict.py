@@ -36,6 +36,7 @@ from .runtimes import Session, open_session
 from .windows import infer
 
 OpenNetwork = Callable[[Bundle], Session]
+_MadeInput = tuple[Prepared, tuple[str, ...]]  # and notes
 
 AUTO = "auto"
 _DRAWN = "as given"
@@ -174,7 +175,7 @@ class FoundAnatomy:
 
     note: str
     labels: Volume | None = None
-    zones: Mapping[str, Volume] = field(default_factory=dict)
+    zones: dict[str, Volume] = field(default_factory=dict)
     bundle: str = ""
     key: tuple[str, ...] = ()
 
@@ -298,7 +299,7 @@ class CasePredictor:
         made_from = (self._images, self._masks, crop, region, None if anatomy is None else anatomy.key)
         how = family_of(spec).one_pass(spec) if one_pass else None
         key = ("input", *made_from, spec.family, spec.task, spec.preprocess, how)
-        return self._findings.recall(key, lambda: self._make_input(spec, anatomy, one_pass))
+        return self._findings.recall(key, lambda: self._make_input(spec, anatomy, one_pass), _MadeInput)
 
     def _make_input(
         self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
@@ -326,7 +327,7 @@ class CasePredictor:
             return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
         how = (self.options.runtime, self.options.device, self.options.precision)
         key = ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how)
-        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, key, on_part))
+        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, key, on_part), FoundAnatomy)
 
     def _mark_anatomy(self, bundle: Bundle, key: tuple[str, ...], on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)

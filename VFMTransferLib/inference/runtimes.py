@@ -187,6 +187,7 @@ class LoadedNetworks:
         limit_bytes: Memory that the process may hold before networks are let go.
         held_bytes: Returns what the process holds.
         load: Opens a session.
+        findings: Keeps what was found about cases; by default in memory only.
     """
 
     def __init__(
@@ -194,9 +195,10 @@ class LoadedNetworks:
         limit_bytes: int,
         held_bytes: Callable[[], int] = resident_bytes,
         load: Callable[..., Session] = open_session,
+        findings: Findings | None = None,
     ) -> None:
         self.loads = 0
-        self.findings = Findings()
+        self.findings = Findings() if findings is None else findings
         self._limit_bytes = limit_bytes
         self._held_bytes = held_bytes
         self._load = load

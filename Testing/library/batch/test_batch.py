@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from images import a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
@@ -20,7 +21,7 @@ from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batc
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
-from VFMTransferLib.inference.predict import PredictOptions
+from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import write_volume
 
@@ -72,6 +73,20 @@ def outcomes(cohort: Path, output: Path, bundles, **options) -> list[tuple[str, 
     told = []
     run_batch(cohort, output, bundles, options=PredictOptions(**options), on_case=told.append)
     return [(report.name, report.outcome) for report in told]
+
+
+def test_a_second_run_on_a_cohort_prepares_nothing_again(good_cohort, pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
+    run_batch(good_cohort, tmp_path / "first", pair)
+    assert list((tmp_path / "cache" / "findings").glob("*.npz"))
+    monkeypatch.setattr(CasePredictor, "_make_input", lambda *_: pytest.fail("the input was kept"))
+    rows = run_batch(good_cohort, tmp_path / "second", pair)
+    assert [row.status for row in rows] == ["done"] * 4
+    labels = [
+        sitk.GetArrayFromImage(sitk.ReadImage(str(next(f.rglob("labels.nii.gz")))))
+        for f in (tmp_path / "first", tmp_path / "second")
+    ]
+    np.testing.assert_array_equal(*labels)
 
 
 def test_each_case_and_bundle_leaves_its_results_and_a_row(cohort, pair, tmp_path):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from images import a_t2w
+from prediction_cases import a_small_case, ball
+from specs import MODELS, prepare
 
+from VFMTransferLib.core.placement import Prepared
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.inference.findings import Findings, content_sha256
+from VFMTransferLib.inference.predict import FoundAnatomy
 
 
 def test_a_value_is_made_once():
@@ -34,6 +39,77 @@ def test_what_was_used_longest_ago_goes_first():
     findings.recall("c", lambda: np.zeros(1000, np.uint8))
     findings.recall("a", lambda: pytest.fail("a was kept"))
     assert findings.recall("b", lambda: "made again") == "made again"
+
+
+def test_what_was_found_is_there_for_the_next_process(tmp_path):
+    """Another `Findings` of the same folder stands for the process: it shares no memory with the first."""
+    made = a_finding()
+    first = Findings(folder=tmp_path / "findings").recall(("gland", "0ab1"), lambda: made, FoundAnatomy)
+    assert first is made
+    kept = Findings(folder=tmp_path / "findings")
+    found = kept.recall(("gland", "0ab1"), lambda: pytest.fail("it was kept"), FoundAnatomy)
+    assert (found.note, found.bundle, found.key) == (made.note, made.bundle, made.key)
+    assert found.labels.geometry == made.labels.geometry
+    np.testing.assert_array_equal(found.zones["peripheral-zone"].array, made.zones["peripheral-zone"].array)
+    assert found.zones["peripheral-zone"].array.dtype == made.zones["peripheral-zone"].array.dtype
+    with pytest.raises(ZeroDivisionError):
+        kept.recall(("gland", "another"), lambda: 1 / 0, FoundAnatomy)
+    if os.name == "posix":
+        assert (tmp_path / "findings").stat().st_mode & 0o077 == 0
+
+
+def test_an_input_comes_back_from_disk_as_it_was(tmp_path):
+    kind = tuple[Prepared, tuple[str, ...]]
+    case = a_small_case()
+    gland = ball(case["t2w"].geometry, (0, 0, 0), 9)
+    prepared = prepare(case, MODELS["profound-upernet-lesion"], gland=gland, region="gland")
+    Findings(folder=tmp_path).recall("input", lambda: (prepared, ("a note",)), kind)
+    found, notes = Findings(folder=tmp_path).recall("input", lambda: pytest.fail("it was kept"), kind)
+    assert notes == ("a note",)
+    np.testing.assert_array_equal(found.array, prepared.array)
+    assert replace(found, array=prepared.array, limit=prepared.limit) == prepared
+    np.testing.assert_array_equal(found.limit.first, prepared.limit.first)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"PK" + data])
+def test_a_damaged_finding_is_made_again_and_replaced(tmp_path, damage):
+    Findings(folder=tmp_path).recall("gland", a_finding, FoundAnatomy)
+    [file] = tmp_path.glob("*.npz")
+    file.write_bytes(damage(file.read_bytes()))
+    again = FoundAnatomy("made again")
+    assert Findings(folder=tmp_path).recall("gland", lambda: again, FoundAnatomy) is again
+    assert Findings(folder=tmp_path).recall("gland", lambda: pytest.fail("kept"), FoundAnatomy) == again
+
+
+def test_the_folder_stays_within_its_limit_and_what_was_used_last_stays(tmp_path):
+    def recall(name, make):
+        return Findings(folder=tmp_path, disk_limit_bytes=40_000).recall(name, make, np.ndarray)
+
+    for i, name in enumerate("abc"):
+        recall(name, lambda: np.random.default_rng(0).random(250))  # 2 kB, a sixteenth of the limit at most
+        for file in tmp_path.glob("*.npz"):
+            os.utime(file, (i, i))
+    recall("a", lambda: pytest.fail("a was kept"))
+    for i in range(20):
+        recall(f"more {i}", lambda: np.random.default_rng(0).random(250))
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.npz")) <= 40_000
+    recall("large", lambda: np.zeros(5000))
+    assert isinstance(recall("large", lambda: "made again"), str)  # above a sixteenth of the limit nothing is kept
+    remade = []
+    recall("b", lambda: remade.append("b") or np.zeros(1))
+    assert remade == ["b"]
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    findings = Findings(folder=tmp_path / "file" / "findings")
+    assert findings.recall("gland", lambda: FoundAnatomy("found"), FoundAnatomy).note == "found"
+
+
+def a_finding() -> FoundAnatomy:
+    t2w = a_t2w()
+    mask = t2w.with_array((t2w.array > t2w.array.mean()).astype(np.uint8))
+    return FoundAnatomy("The gland was marked.", mask, {"peripheral-zone": mask}, "a-bundle", ("anatomy", "0ab1"))
 
 
 def test_the_checksum_follows_voxels_type_and_grid():

@@ -11,6 +11,7 @@ from prediction_cases import a_bundle
 from specs import MODELS
 
 from VFMTransferLib.core.errors import RuntimeUnavailableError
+from VFMTransferLib.core.files import CACHE_VARIABLE
 from VFMTransferLib.inference import measured, onnx_runtime
 from VFMTransferLib.inference.runtimes import open_session
 
@@ -20,7 +21,7 @@ LESIONS = a_bundle(MODELS["profound-upernet-lesion"])
 
 @pytest.fixture(autouse=True)
 def a_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(measured.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
