@@ -15,7 +15,7 @@ import numpy as np
 from .case import Case
 from .errors import ImageError
 from .terms import Label
-from .volume import Geometry, IntTriple, Volume
+from .volume import Geometry, IntTriple, Volume, marked_voxels
 
 GAUSSIAN_SIGMA = 0.125
 SMALLEST_WEIGHT = 1e-3
@@ -103,7 +103,7 @@ def to_reference(
 
 def is_cut(marked: Volume, prepared: Prepared) -> bool:
     """Whether what is marked, on any grid, reaches a face of the network's window behind which the image goes on."""
-    voxels = np.argwhere(marked.array > 0)
+    voxels = marked_voxels(marked.array > 0)
     if len(voxels) == 0:
         return False
     index = prepared.region.to_index(marked.geometry.to_world(voxels[:, ::-1]))[:, ::-1]  # (N, 3) in (z, y, x)
@@ -220,7 +220,7 @@ class Bounds:
     @classmethod
     def of(cls, roi: Volume, grid: Geometry) -> Bounds:
         """Of a mask on any grid, as far as it lies inside `grid`; ImageError where it is empty or outside."""
-        voxels = np.argwhere(roi.array > 0)
+        voxels = marked_voxels(roi.array > 0)
         if len(voxels) == 0:
             raise ImageError("The region of interest must hold at least one voxel, but is empty. Draw it again.")
         # By the faces of its own voxels, so that a region thinner than the grid's spacing reaches a voxel too.

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from .errors import GeometryError
 
 ML_PER_MM3 = 1e-3
+_ALIGNED_TOLERANCE = 1e-6  # of a voxel
 GRID_TOLERANCE_MM = 1e-3
 DIRECTION_TOLERANCE = 1e-4
 _INTERPOLATORS = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
@@ -183,10 +184,19 @@ class Volume:
             return self
         return Volume.from_sitk(sitk.DICOMOrient(self.to_sitk(), "LPS"), self.name)
 
+    def cropped_to(self, box: tuple[slice, slice, slice]) -> Volume:
+        """The voxels of a box (D, H, W), whose slices have a start and an end inside the volume."""
+        z, y, x = box
+        size = (x.stop - x.start, y.stop - y.start, z.stop - z.start)
+        return Volume(self.array[box], self.geometry.crop((x.start, y.start, z.start), size), self.name)
+
     def resample_to(self, geometry: Geometry, interpolation: str = "linear", fill: float = 0.0) -> Volume:
         """The voxels at the positions of another grid, by `nearest`, `linear` or `bspline`; `fill` outside."""
         if geometry.equals(self.geometry):
             return self
+        box = self._box_of(geometry)
+        if box is not None:  # no voxel of such a grid lies between voxels
+            return Volume(self.array[box], geometry, self.name)
         image = self.to_sitk()
         if interpolation != "nearest":
             image = sitk.Cast(image, sitk.sitkFloat32)
@@ -197,6 +207,19 @@ class Volume:
         )
         return Volume(sitk.GetArrayFromImage(out), geometry, self.name)
 
+    def _box_of(self, part: Geometry) -> tuple[slice, ...] | None:
+        """Where a grid lies in this one whose voxels are some of this one's; None of any other grid."""
+        own = self.geometry
+        if part.spacing_mm != own.spacing_mm or part.direction != own.direction:
+            return None
+        start = own.to_index(part.origin_mm)
+        first = np.rint(start).astype(int)
+        if np.abs(start - first).max() > _ALIGNED_TOLERANCE:
+            return None
+        if (first < 0).any() or (first + part.size > own.size).any():
+            return None
+        return tuple(slice(a, a + n) for a, n in zip(first[::-1].tolist(), part.shape, strict=True))
+
     def require_same_grid(self, other: Volume) -> None:
         """Raise GeometryError unless `other` lies on this volume's grid."""
         if not self.geometry.equals(other.geometry):
@@ -204,6 +227,29 @@ class Volume:
                 f"{other.name} must lie on the grid of {self.name} ({self.geometry}), but lies on {other.geometry}. "
                 "Resample it there first."
             )
+
+
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:
+    """The smallest box (D, H, W) that holds all marked voxels, wider by a margin inside the array; ValueError of none.
+
+    Work on it, not on the whole array, is the same where nothing outside counts.
+    """
+    slices = []
+    for axis, size in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if len(found) == 0:
+            raise ValueError("A mask must mark at least one voxel to have a bounding box, but marks none.")
+        slices.append(slice(max(int(found[0]) - margin, 0), min(int(found[-1]) + 1 + margin, size)))
+    z, y, x = slices
+    return (z, y, x)
+
+
+def marked_voxels(mask: np.ndarray) -> np.ndarray:
+    """Indices (N, 3), by z, y, x, of the marked voxels, as `np.argwhere`, which looks at each voxel three times."""
+    if not mask.any():
+        return np.zeros((0, 3), int)
+    box = bounding_box(mask)
+    return np.argwhere(mask[box]) + [part.start for part in box]
 
 
 def _thickened(image: sitk.Image) -> sitk.Image:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from ..core.result import Lesion
 from ..core.terms import LABEL_TERMS
-from ..core.volume import Geometry, Volume
+from ..core.volume import Geometry, Volume, bounding_box
 from .gland import GlandFrame
 from .sectors import SectorMap, map_sectors
 
@@ -26,6 +26,7 @@ MIN_CONTRALATERAL_VOXELS = 10
 MIDLINE_SHARE = 1 / 3
 """From this share of its volume on either side, a lesion lies at the midline. Ours."""
 _FEW_POINTS = 400
+_RIM = 2  # voxels around gland and lesions
 _LEVEL_WORDS = ("apex", "mid", "base")
 
 
@@ -49,6 +50,12 @@ def measure_lesions(
         zones: Masks of peripheral and transition zone by label.
     """
     labels = labels.to_nearest_lps()
+    if not labels.array.any() and not lesions:
+        return ()
+    around = labels.array > 0
+    if gland is not None:
+        around |= gland.resample_to(labels.geometry, "nearest").array > 0
+    labels = labels.cropped_to(bounding_box(around, _RIM))  # a tenth of the voxels, or less
     marked = labels.array > 0
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
     if count != len(lesions):

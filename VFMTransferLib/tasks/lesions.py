@@ -12,7 +12,7 @@ from scipy import ndimage
 from ..core.errors import DatasetError
 from ..core.result import Lesion
 from ..core.terms import Label
-from ..core.volume import Volume
+from ..core.volume import Volume, bounding_box
 from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP
 from ..phantom.gland import SIGNIFICANT_GRADE
 from .base import CaseFiles, LabeledCase, read_label_map
@@ -63,11 +63,16 @@ def pair_regions(first: np.ndarray, second: np.ndarray) -> Pairing:
 
 def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]:
     """The regions of a mask (D, H, W) at least half of which lies in the prostate, and how many others there were."""
-    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
-    inside = np.bincount(regions[gland], minlength=count + 1)
+    if not marked.any():
+        return marked, 0
+    box = bounding_box(marked)
+    regions, count = ndimage.label(marked[box], structure=CONNECTIVITY)
+    inside = np.bincount(regions[gland[box]], minlength=count + 1)
     is_kept = 2 * inside >= np.bincount(regions.ravel(), minlength=count + 1)
     is_kept[0] = False
-    return is_kept[regions], count - int(is_kept.sum())
+    kept = np.zeros_like(marked)
+    kept[box] = is_kept[regions]
+    return kept, count - int(is_kept.sum())
 
 
 def find_lesions(
@@ -84,10 +89,13 @@ def find_lesions(
         adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a value.
         zones: Zone name → mask on any grid.
     """
+    if not labels.array.any():
+        return ()
+    box = bounding_box(labels.array > 0)
+    labels = labels.cropped_to(box)
+    probabilities = {name: p.cropped_to(box) for name, p in probabilities.items()}
     marked = labels.array > 0
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
-    if count == 0:
-        return ()
     owner = regions[marked] - 1  # (N,) the region of each marked voxel
     sizes = np.bincount(owner)
     centers_mm = labels.geometry.to_world(_means(np.argwhere(marked).T[::-1], owner).T)  # (regions, 3)

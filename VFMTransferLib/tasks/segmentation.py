@@ -32,10 +32,15 @@ class SegmentationTask(Task):
         probabilities = {
             str(name): to_reference(channel, output.prepared, str(name), fill=float(name == Label.BACKGROUND))
             for name, channel in zip(spec.labels, activated(output.logits, spec.activation), strict=True)
+            if self.decides_by(name)
         }
         if roi is not None:
             probabilities, output = confine(probabilities, roi), output.with_notes(confined_note(roi))
         return self.mark(probabilities, output)
+
+    def decides_by(self, label: str) -> bool:
+        """Whether `mark` needs the probability of a label."""
+        return True
 
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """The result of probabilities on the grid of the reference sequence."""
@@ -49,9 +54,10 @@ class SegmentationTask(Task):
         parts = parts or shown
         table = label_values(output.spec)
         values = np.array([table[name] for name in parts], np.uint8)
-        likeliest = np.argmax([p.array for p in parts.values()], axis=0)
+        likeliest = np.argmax([p.array[marked] for p in parts.values()], axis=0)
         grid = next(iter(parts.values())).geometry
-        labels = Volume(np.where(marked, values[likeliest], np.uint8(0)), grid, "labels")
+        labels = Volume(np.zeros(grid.shape, np.uint8), grid, "labels")
+        labels.array[marked] = values[likeliest]
         counts = np.bincount(labels.array.ravel(), minlength=len(output.spec.labels) + 1)
         return Result(
             output.case.id,

@@ -4,7 +4,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from VFMTransferLib.core.errors import GeometryError
-from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.core.volume import Geometry, Volume, bounding_box, marked_voxels
 
 # Columns are the directions of x, y, z: rotated by 30° about the patient's left-right axis.
 COS, SIN = 0.8660254037844387, 0.5
@@ -182,3 +182,31 @@ def test_a_centered_grid_has_its_middle_there():
     grid = Geometry((4, 5, 6), (1.0, 2.0, 3.0), (7.0, -8.0, 9.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
     again = Geometry.centered(grid.center_mm, grid.size, grid.spacing_mm, np.reshape(grid.direction, (3, 3)))
     assert again.equals(grid)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_a_part_of_a_grid_takes_its_voxels_as_they_are(interpolation):
+    geometry = Geometry((7, 6, 5), (0.7, 0.9, 3.0), (1.0, -2.0, 3.0), OBLIQUE)
+    volume = Volume(np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32), geometry)
+    part = volume.cropped_to((slice(1, 4), slice(2, 6), slice(0, 5)))
+    found = volume.resample_to(part.geometry, interpolation)
+    np.testing.assert_array_equal(found.array, volume.array[1:4, 2:6, 0:5])
+    image = sitk.Resample(volume.to_sitk(), part.geometry.image(), sitk.Transform(), sitk.sitkLinear, 0.0)
+    np.testing.assert_allclose(found.array, sitk.GetArrayFromImage(image), atol=1e-5)
+    beyond = geometry.crop((-1, 0, 0), (4, 4, 4))
+    assert (volume.resample_to(beyond, interpolation, fill=9.0).array[..., 0] == 9.0).all()
+
+
+def test_a_bounding_box_holds_all_marked_voxels_and_a_margin_inside_the_array():
+    mask = np.zeros((6, 7, 8), bool)
+    mask[2, 3, 1] = mask[4, 5, 6] = True
+    assert bounding_box(mask) == (slice(2, 5), slice(3, 6), slice(1, 7))
+    assert bounding_box(mask, 2) == (slice(0, 6), slice(1, 7), slice(0, 8))
+    with pytest.raises(ValueError, match="must mark at least one voxel"):
+        bounding_box(np.zeros((2, 2, 2), bool))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_marked_voxels_are_those_of_numpy_in_its_order(share):
+    mask = np.random.default_rng(1).random((5, 6, 7)) < share
+    np.testing.assert_array_equal(marked_voxels(mask), np.argwhere(mask))

@@ -91,6 +91,7 @@ _PUBLISHED = (
     _lesions("unetr", "UNETR", 32),
     _anatomy("unetr", "UNETR", 32),
 )
+_RUN_WHOLE = tuple(spec.name for spec in _PUBLISHED if spec.preprocess.whole_volume)
 
 
 class ProFoundFamily(EncoderFamily):
@@ -182,8 +183,8 @@ class ProFoundFamily(EncoderFamily):
         return spec.head.kind == "upernet"
 
     def one_pass(self, spec: ModelSpec) -> OnePass | None:
-        """Of anatomy: GRN and pooling see all of the input, so that by windows it is another function."""
-        if not spec.preprocess.whole_volume or spec.head.kind not in ("upernet", "unetr"):
+        """Of published anatomy networks: GRN and pooling see all of the input; by windows it is another function."""
+        if not spec.preprocess.whole_volume or spec.name not in _RUN_WHOLE:
             return None
         return OnePass(_STRIDE if spec.head.kind == "unetr" else 1, _STRIDE)
 

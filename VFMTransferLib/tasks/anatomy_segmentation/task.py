@@ -14,7 +14,7 @@ from ...core.placement import Prepared, is_cut
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Geometry, Volume
+from ...core.volume import Geometry, Volume, bounding_box
 from ...metrics.agreement import dice, hausdorff95_mm
 from ...metrics.detection import CONNECTIVITY
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
@@ -143,11 +143,13 @@ class AnatomySegmentation(SegmentationTask):
 
 def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
     """The largest connected part of a mask (26 neighbors) without holes, and a note on what was left out."""
-    parts, count = ndimage.label(mask, structure=CONNECTIVITY)
-    if count == 0:
+    if not mask.any():
         return mask, ("No voxel was marked as prostate.",)
+    box = bounding_box(mask)
+    parts, count = ndimage.label(mask[box], structure=CONNECTIVITY)
     sizes = np.bincount(parts.ravel())[1:]
-    organ = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
+    organ = np.zeros_like(mask)
+    organ[box] = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
     left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
     note = f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out."
     return organ, (note,) if count > 1 else ()

@@ -55,6 +55,9 @@ class LesionSegmentation(SegmentationTask):
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
         return self.labeled(files.case, gland=files.gland, masks=read_cancer_masks(files), is_phantom=False)
 
+    def decides_by(self, label: str) -> bool:
+        return label in CANCER_LABELS
+
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """Voxels whose probability of all marked labels together exceeds the threshold, and the lesions they form."""
         case, options = output.case, output.options
