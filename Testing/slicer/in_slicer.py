@@ -13,6 +13,7 @@ import qt
 import slicer
 
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferSlicer.panel.views import ViewSection
 from VFMTransferSlicer.workers.process import theWorker, workerPython
 from VFMTransferSlicer.workers.steps import StepQueue
 
@@ -129,6 +130,7 @@ class PanelTest(unittest.TestCase):
     Attributes:
         ui: The panel's widgets, by name.
         logic: The panel's.
+        views: The panel's section of the views.
         outcomes: What each run ended with.
         failures: The sentences that were said.
     """
@@ -143,6 +145,8 @@ class PanelTest(unittest.TestCase):
         slicer.app.processEvents()
         self.ui = slicer.util.childWidgetVariables(slicer.util.getModuleWidget(MODULE).parent)
         self.logic = slicer.util.getModuleWidget(MODULE).logic
+        panel = slicer.util.getModuleWidget(MODULE).panel
+        self.views = next(section for section in panel._sections if isinstance(section, ViewSection))
         self.outcomes, self.failures = [], []
         self._connect(self.logic.finished, self.outcomes.append)
         self._connect(self.logic.failed, lambda sentence, details: self.failures.append(sentence))
@@ -181,8 +185,15 @@ class PanelTest(unittest.TestCase):
         self.failures.clear()
         self.ui.runButton.click()
         waitFor(lambda: self.outcomes, "The end of the run")
-        slicer.app.processEvents()
+        self.settle()
         return self.outcomes[0]
+
+    def settle(self) -> None:
+        """Wait until the views that were asked for are open or gone, and Slicer has drawn them."""
+        steps = self.views._steps
+        waitFor(lambda: not steps._work, "The views")
+        for _ in range(10):
+            slicer.app.processEvents()
 
     def workerId(self) -> int:
         return theWorker().ready.process_id

@@ -27,7 +27,7 @@ class ClickTest(PanelTest):
         self.assertEqual(layout.layout, TWO_ROWS_ID)
         for expected in (slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, TWO_ROWS_ID) * 2:
             self.ui.sideBySideButton.click()
-            slicer.app.processEvents()
+            self.settle()
             self.assertEqual(layout.layout, expected)
 
     def test_each_tool_of_the_views_can_be_clicked(self):
@@ -40,7 +40,7 @@ class ClickTest(PanelTest):
                 self.assertEqual(button.checked, isOn, button.text)
         self.ui.fadeSlider.value = 0.5
         self.ui.secondRowCheckBox.click()
-        slicer.app.processEvents()
+        self.settle()
 
     def test_the_pair_of_each_task_runs(self):
         self.chooseStudy()

@@ -23,6 +23,11 @@ class ResponsivenessTest(PanelTest):
         button = self.ui.sideBySideButton
         self._watch("side by side closes", button.click)
         self._watch("side by side opens", button.click)
+        self._watch("side by side closes again", button.click)
+        self._watch("exam layout opens", self.ui.examButton.click)
+        self._watch("exam layout closes", self.ui.examButton.click)
+        button.click()
+        self.settle()
         with tempfile.TemporaryDirectory() as folder:
             self._watch("the scene is saved", lambda: slicer.util.saveScene(str(Path(folder) / "scene.mrb")))
         self._watch("the scene closes", slicer.mrmlScene.Clear)
@@ -32,6 +37,7 @@ class ResponsivenessTest(PanelTest):
         with EventLoopWatch() as watch:
             self._markSignals(watch)
             act()
+            self.settle()
             end = time.monotonic() + SETTLED_S
             waitFor(lambda: time.monotonic() > end, name)
         self._tell(name, watch)

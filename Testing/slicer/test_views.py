@@ -17,7 +17,7 @@ class ViewsTest(PanelTest):
         self.chooseStudy()
         self.before = self._counts()
         self.assertEqual(self.runBoth(), "done", self.failures)
-        self._settle()
+        self.settle()
 
     def test_each_network_is_in_its_view_and_the_user_is_given_everything_back(self):
         about = self.logic.lastRun.about.GetDisplayNode()
@@ -29,7 +29,7 @@ class ViewsTest(PanelTest):
         window = about.GetWindow()
         about.SetWindowLevel(window / 2, about.GetLevel())
         self.ui.sideBySideButton.click()
-        self._settle()
+        self.settle()
         self.assertEqual(slicer.app.layoutManager().layout, FORMER)
         self.assertEqual(self._counts(), self.before)
         self.assertEqual(about.GetAutoWindowLevel(), True)
@@ -55,7 +55,7 @@ class ViewsTest(PanelTest):
         before = self._logic(B).GetSliceNode().GetSliceOffset()
         interactor.SetEventInformation(100, 100, 0, 0)
         interactor.MouseWheelForwardEvent()
-        self._settle()
+        self.settle()
         offsets = {round(self._logic(tag).GetSliceNode().GetSliceOffset(), 2) for tag in (T2W, A, B)}
         self.assertEqual(len(offsets), 1)
         self.assertNotAlmostEqual(offsets.pop(), before, places=2)
@@ -78,7 +78,7 @@ class ViewsTest(PanelTest):
     def test_another_layout_of_the_user_ends_the_views_and_stays(self):
         chosen = slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
         slicer.app.layoutManager().setLayout(chosen)
-        self._settle()
+        self.settle()
         self.assertEqual(slicer.app.layoutManager().layout, chosen)
         self.assertFalse(self.ui.sideBySideButton.checked)
         self.assertEqual(self._counts(), self.before)
@@ -86,18 +86,13 @@ class ViewsTest(PanelTest):
     def test_a_scene_that_is_closed_meanwhile_takes_the_views_along(self):
         for _ in range(2):
             slicer.mrmlScene.Clear()
-            self._settle()
+            self.settle()
             self.assertEqual(slicer.app.layoutManager().layout, FORMER)
             tags = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
             self.assertEqual(sorted(tags), ["Green", "Red", "Yellow"])
             self.chooseStudy()
             self.assertEqual(self.runBoth(), "done")
-            self._settle()
-
-    def _settle(self) -> None:
-        """Let Slicer lay out its views, and delete those that are gone."""
-        for _ in range(10):
-            slicer.app.processEvents()
+            self.settle()
 
     def _counts(self) -> dict[str, int]:
         return {kind: len(slicer.util.getNodesByClass(kind)) for kind in HIDDEN}

@@ -44,7 +44,7 @@ from VFMTransferLib.worker.messages import (
 from .inputs.dicom import dicomFilesOf, theDatabase
 from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
 from .results.dicom import armFolder
-from .results.scene import loadArmInSteps
+from .results.scene import GLAND_FILE, loadArmInSteps, loadGland
 from .runs import ArmInScene, RunInScene
 from .signals import Signal
 from .workers.process import theWorker
@@ -300,7 +300,8 @@ class TransferLogic:
             device: As the runtime names it.
             waitForCompletion: Return when all is done; otherwise at once, and the signals report.
             gland: Where the prostate is: a segmentation or a label map.
-            reference: The truth: a segmentation or a label map, or for tasks that give images a volume.
+            reference: The truth: a segmentation or a label map, or for tasks that give images a volume. Without one,
+                a synthetic ADC is measured against `adc`.
             roi: A box around which the networks' window lies.
             region: `gland` marks lesions in the prostate and around it only, in less time; or `whole`.
             psa: Prostate-specific antigen in ng/ml, for its density.
@@ -324,6 +325,9 @@ class TransferLogic:
         if psa is not None:
             checked_psa(psa)
         inputs = {sequence: volumes[sequence] for sequence in TASKS[task].sequences}
+        measured = TASKS[task].measured_by
+        if measured is not None and volumes.get(measured) is not None:
+            inputs[measured] = volumes[measured]  # no network sees it; it is what they are measured against
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
         job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa, phaseAxis)
         self._forgetLast()
@@ -434,7 +438,9 @@ class TransferLogic:
         if not job.scene.isInScene:
             raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
         folder = job.path / result.folder
-        arm = yield from loadArmInSteps(folder, job.scene.inputs, TASKS[job.scene.task].reference)
+        task = TASKS[job.scene.task]
+        seen = {sequence: job.scene.inputs[sequence] for sequence in task.sequences}
+        arm = yield from loadArmInSteps(folder, seen, task.reference)
         job.scene.arms.append(arm)
         self.armLoaded.emit(arm)
 
@@ -447,6 +453,8 @@ class TransferLogic:
         elif len(job.scene.arms) > 1:  # with a single one there is nothing to compare
             job.scene.comparison = json.loads((job.path / reply.file).read_text("utf-8"))
             job.scene.folder = job.path
+            job.scene.gland = _glandOf(job)
+            yield
             self.compared.emit(job.scene)
         yield
 
@@ -474,6 +482,14 @@ class TransferLogic:
         job, self._last = self._last, None
         if job is not None:
             job.delete()
+
+
+def _glandOf(job: CaseJob) -> slicer.vtkMRMLSegmentationNode | None:
+    """The prostate for the views: what the user chose, else what the worker found."""
+    if job.gland is not None and job.gland.IsA("vtkMRMLSegmentationNode"):
+        return job.gland
+    path = job.path / GLAND_FILE
+    return loadGland(path, job.scene.about) if path.is_file() and job.scene.isInScene else None
 
 
 def _named(bundles: List[str | Path], task: str) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ class RunInScene:
         about: The input on whose grid the results lie.
         arms: A, then B, as they finish.
         reference: The truth, if one was given.
+        gland: A segmentation of the prostate to draw over the images, where one is known and is no arm's answer.
         comparison: The content of `comparison.json`, once there are two arms.
         folder: Holds `report/` and `comparison.csv` as long as this is the latest run; then None.
         dicom: Where the inputs lie, and the DICOM files that they are of; None where none is from DICOM.
@@ -77,6 +78,7 @@ class RunInScene:
     about: slicer.vtkMRMLScalarVolumeNode
     arms: list[ArmInScene] = field(default_factory=list)
     reference: slicer.vtkMRMLNode | None = None
+    gland: slicer.vtkMRMLSegmentationNode | None = None
     comparison: dict[str, Any] | None = None
     folder: Path | None = None
     dicom: Exported | None = None

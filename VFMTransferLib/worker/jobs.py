@@ -22,6 +22,7 @@ from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io.cases import ExportedImage, read_exported_case, read_exported_mask, read_exported_volume
+from ..io.images import write_volume
 from ..io.results import save_result
 from ..tasks import TASKS
 from .messages import (
@@ -42,6 +43,7 @@ from .messages import (
 REFERENCE = "reference"
 ROI = "region of interest"
 REPORT = "report"
+GLAND_FILE = "gland.nii.gz"
 
 
 class JobCanceledError(Exception):
@@ -119,7 +121,10 @@ class Job:
         if not run.compare:
             return
         self._progress(1, bundles[1], "compare", 1.0)
-        comparison = compare(predictor.case_with_gland(run.task), kept[0], kept[1], reference)
+        placed = predictor.case_with_gland(run.task)
+        if placed.gland is not None:
+            write_volume(placed.gland, folder / GLAND_FILE)  # for whoever shows the results
+        comparison = compare(placed, kept[0], kept[1], reference)
         path, _ = save_comparison(comparison, folder)
         report = None
         try:  # a report that fails leaves the numbers

@@ -17,10 +17,11 @@ from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..views.cells import expectedTags
 from ..views.display import Style
+from ..views.exam import findExam
 from ..views.layout import SideBySide
 from ..views.pairs import Order
 from ..views.viewing import Tool, Viewing
-from ..workers.steps import StepQueue
+from ..workers.steps import StepQueue, Steps
 
 FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
 FLICKER_MS = 600
@@ -136,6 +137,9 @@ def makeSideBySide() -> SideBySide | None:
     )
 
 
+_NOTHING, _RUN, _EXAM = "", "run", "exam"  # what the views show, or are about to
+
+
 class ViewSection:
     """Opens the views after a run, and closes them again.
 
@@ -158,11 +162,13 @@ class ViewSection:
         self._isReading = False
         self._hasSecondRow = True
         self._isTelling = False
+        self._open = _NOTHING
         self._steps = StepQueue(lambda step: qt.QTimer.singleShot(0, step))
         for title, style in ((_("Outline"), Style.OUTLINE), (_("Fill"), Style.FILL), (_("Both"), Style.BOTH)):
             ui.styleComboBox.addItem(title, str(style))
         self._tools = ViewTools(ui, self._comparable)
         ui.sideBySideButton.connect("toggled(bool)", self.onSideBySide)
+        ui.examButton.connect("toggled(bool)", self.onExam)
         ui.styleComboBox.connect("activated(int)", self.onStyle)
         logic.started.connect(self.onStarted)
         logic.finished.connect(self.onFinished)
@@ -178,23 +184,26 @@ class ViewSection:
     def update(self) -> None:
         """Show what is chosen, and show what can be done now."""
         run = self._run()
-        if self.isShown and not self._logic.isRunning:  # what was shown stays until there is something new
+        if self._open == _EXAM:
+            self._followExam()
+        elif self._open == _RUN and not self._logic.isRunning:  # what was shown stays until there is something new
             self._follow(run)
         self._report(run)
 
     def onStarted(self, run: RunInScene) -> None:
-        """The views are made while the networks work."""
-        if self._hasViews():
-            hasSecondRow = self._parameters is None or self._parameters.secondRow
-            self._steps.add(self._views.prepare(expectedTags(run, secondRow=hasSecondRow)), self._onNoViews)
+        """The views are made while the networks work, if anybody waits for them here."""
+        if self._parameters is not None and self._hasViews():
+            tags = expectedTags(run, secondRow=self._parameters.secondRow)
+            self._steps.add(self._views.prepare(tags), self._onNoViews)
 
     def onFinished(self, outcome: str) -> None:
-        """A run that is done is shown, if there are two answers to compare, and nobody reads them blinded."""
+        """A run that is done is shown, if there are two answers to compare, and the user is here, not blinded."""
         run = self._run()
-        self._steps.clear()
-        if not self._isReading and outcome == "done" and run is not None and len(run.arms) > 1:
+        isWanted = self._parameters is not None and not self._isReading
+        if isWanted and outcome == "done" and run is not None and len(run.arms) > 1:
             self.show()
-        elif self._views is not None and not self._isReading:
+        elif self._views is not None and not self._isReading and self._open == _NOTHING:
+            self._steps.clear()
             self._views.discard()
 
     def setBlinded(self, isBlinded: bool) -> None:
@@ -209,7 +218,7 @@ class ViewSection:
         return self._views is not None and self._views.isShown
 
     def show(self, order: Order = (0, 1), isBlinded: bool = False) -> None:
-        """Show the last run; nothing happens where there is none, or no window.
+        """Show the last run, a view at a time; nothing happens where there is none, or no window.
 
         Args:
             order: Which arm comes first.
@@ -218,16 +227,45 @@ class ViewSection:
         run = self._run()
         if run is None or not self._hasViews():
             return
-        former = self._tags()
         self._order, self._isBlinded = order, isBlinded
         self._hasSecondRow = self._parameters is None or self._parameters.secondRow
-        with slicer.util.tryWithErrorDisplay(_("The results cannot be shown side by side.")):
-            self._views.show(
-                run, others=self._others(run), secondRow=self._hasSecondRow, order=order, isBlinded=isBlinded
-            )
+        steps = self._views.showInSteps(
+            run, others=self._others(run), secondRow=self._hasSecondRow, order=order, isBlinded=isBlinded
+        )
+        self._begin(_RUN, steps, lambda: run.isInScene)
+
+    def showExam(self) -> None:
+        """Show the chosen case in the exam layout; nothing happens where no T2w is chosen."""
+        chosen = self._parameters
+        if chosen is None or chosen.t2w is None or not self._hasViews():
+            return
+        exam = findExam(self._chosen(), chosen.gland)
+        self._begin(_EXAM, self._views.showExamInSteps(exam), lambda: exam.about.GetScene() is not None)
+
+    def _begin(self, what: str, steps: Steps, isStillThere: Callable[[], bool]) -> None:
+        """Open views in steps, in place of what was being opened."""
+        self._steps.clear()
+        self._open = what
+        self._steps.add(self._opening(steps, isStillThere), self._onNotShown)
+
+    def _opening(self, steps: Steps, isStillThere: Callable[[], bool]) -> Steps:
+        former = self._tags()
+        while isStillThere():
+            try:
+                next(steps)
+            except StopIteration:
+                break
+            yield
+        else:
+            self._open = _NOTHING
+            self._views.close()
+            return
+        if self._views.viewing is not None:
             self._setStyle()
-            if self._tags() != former:  # Slicer lays the views out when it has the time
-                qt.QTimer.singleShot(0, self._views.frame)
+        if self._tags() != former:  # Slicer lays the views out when it has the time
+            yield
+            yield from self._views.frameInSteps()
+        self._report(self._run())
 
     def unblind(self) -> None:
         """Name the networks in the views that are shown, each where it is."""
@@ -235,9 +273,14 @@ class ViewSection:
             self.show(self._order, isBlinded=False)
 
     def restore(self) -> None:
-        """Back to the user's own layout."""
-        if self._views is not None:
-            self._views.restore()
+        """Back to the user's own layout, in steps."""
+        self._steps.clear()
+        if self._views is not None and self._views.isShown:
+            self._open = _NOTHING
+            self._steps.add(self._views.restoreInSteps(), self._onNotShown)
+        elif self._open != _NOTHING:  # it was only begun
+            self._open = _NOTHING
+            self._views.discard()
 
     def close(self) -> None:
         """Leave nothing of it in the application."""
@@ -262,6 +305,15 @@ class ViewSection:
             self.restore()
         self.update()
 
+    def onExam(self, isOn: bool) -> None:
+        if self._isTelling:
+            return
+        if isOn:
+            self.showExam()
+        else:
+            self.restore()
+        self.update()
+
     def onStyle(self, index: int) -> None:
         if self._parameters is not None:
             self._parameters.segmentStyle = self._ui.styleComboBox.itemData(index)
@@ -278,7 +330,11 @@ class ViewSection:
         chosen = self._parameters
         if chosen is None or chosen.t2w is None or chosen.t2w is not run.inputs.get(Sequence.T2W):
             return {}
-        volumes = {Sequence.T2W: chosen.t2w, Sequence.ADC: chosen.adc, Sequence.HBV: chosen.hbv}
+        return self._chosen()
+
+    def _chosen(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
+        """The volumes of the case that is chosen."""
+        volumes = {sequence: getattr(self._parameters, str(sequence)) for sequence in Sequence}
         return {sequence: volume for sequence, volume in volumes.items() if volume is not None}
 
     def _hasViews(self) -> bool:
@@ -292,7 +348,8 @@ class ViewSection:
         return self._views.tags if self._views is not None else ()
 
     def _comparable(self) -> Viewing | None:
-        return self._views.viewing if self.isShown and self._views.viewing.canCompare else None
+        viewing = self._views.viewing if self.isShown else None
+        return viewing if viewing is not None and viewing.canCompare else None
 
     def _leave(self) -> None:
         """Back to the user's layout once quicker updates are done, if there is still nothing to show."""
@@ -306,18 +363,40 @@ class ViewSection:
         """The views came, or went, perhaps because the user chose another layout."""
         if not self.isShown:
             self._isBlinded = False
+            self._open = _NOTHING
+            self._steps.clear()
         self._tools.reset()
         self._report(self._run())
+
+    def _onNotShown(self, error: Exception) -> None:
+        self._open = _NOTHING
+        self._views.close()
+        self._report(self._run())
+        logging.warning("The views could not be shown: %s", error)
+        if not slicer.app.testingEnabled():
+            slicer.util.errorDisplay(f"{_('The results cannot be shown side by side.')}\n\n{error}")
+
+    def _followExam(self) -> None:
+        """Change the exam that is shown with the choices; what is shown stays while another module is open."""
+        exam = self._views.exam
+        if exam is None or self._parameters is None:
+            return
+        if self._parameters.t2w is None:
+            self.restore()
+        elif dict(exam.volumes) != self._chosen():
+            self.showExam()
 
     def _follow(self, run: RunInScene | None) -> None:
         """Change what is shown with the choices."""
         if run is None:
             self._leave()
+        elif not self.isShown:  # on its way
+            return
         elif not self._isReading and self._views.run is not run:
             self.show()
         elif self._parameters is not None and self._parameters.secondRow != self._hasSecondRow:
             self.show(self._order, self._isBlinded)
-        else:
+        elif self._views.viewing is not None:
             self._setStyle()
 
     def _setStyle(self) -> None:
@@ -336,7 +415,18 @@ class ViewSection:
     def _notifyViews(self, run: RunInScene | None) -> None:
         ui, chosen = self._ui, self._parameters
         ui.sideBySideButton.enabled = run is not None and not self._isReading
-        ui.sideBySideButton.checked = self.isShown
+        ui.sideBySideButton.checked = self._open == _RUN
+        ui.examButton.checked = self._open == _EXAM
+        hasCase = chosen is not None and chosen.t2w is not None
+        ui.examButton.enabled = (hasCase or self._open == _EXAM) and not self._isReading
+        if self._isReading:
+            ui.examButton.toolTip = _("Not while the networks are read blinded.")
+        elif not hasCase:
+            ui.examButton.toolTip = _("Choose a T2w first.")
+        else:
+            ui.examButton.toolTip = _(
+                "T2w in three planes, ADC and high-b DWI, linked, at the prostate; again to go back to your layout."
+            )
         if self._isReading:
             ui.sideBySideButton.toolTip = _("Not while the networks are read blinded.")
         elif run is None:

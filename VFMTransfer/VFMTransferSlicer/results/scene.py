@@ -25,7 +25,7 @@ from slicer.util import arrayFromVolume, arrayFromVolumeModified, vtkMatrixFromA
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
 from VFMTransferLib.core.errors import ImageError, JobError
-from VFMTransferLib.core.terms import LABEL_TERMS, Sequence
+from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 
 from ..runs import ArmInScene
 
@@ -341,6 +341,32 @@ def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Genera
             removeNode(node)
         raise
     return loading.arm
+
+
+GLAND_FILE = "gland.nii.gz"  # of `VFMTransferLib.worker.jobs`
+_GLAND_COLOR = (1.0, 0.85, 0.2)  # seen on gray, and no color of A or B
+
+
+def loadGland(path: Path, about: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """The prostate that the worker found, as a segmentation beside a volume, hidden in the user's own views.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    read = readNifti(path)
+    voxels = (read.frames[0] > 0).astype(np.uint8)
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*reversed(voxels.shape))
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
+    image.SetImageToWorldMatrix(vtkMatrixFromArray(read.ijkToRas))
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(f"{about.GetName()} prostate (for orientation)")
+    node.SetAttribute(ATTRIBUTE + "Role", "gland")
+    node.AddSegmentFromBinaryLabelmapRepresentation(image, str(Label.PROSTATE), _GLAND_COLOR, str(Label.PROSTATE))
+    addNode(node, about.GetScene())
+    node.GetDisplayNode().SetVisibility(False)
+    placeBeside(node, about)
+    return node
 
 
 class _Loading:

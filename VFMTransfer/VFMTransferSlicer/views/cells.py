@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import slicer
 
@@ -14,9 +14,11 @@ from ..runs import RunInScene
 from .pairs import Difference, Order, alive
 
 TAG = "VFMTransfer"  # singleton tags of our views begin with it
-T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE = (
-    f"{TAG}{name}" for name in ("T2w", "A", "B", "Difference", "ADC", "HBV", "Reference")
+T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE, DISPLACEMENT, CORONAL, SAGITTAL = (
+    f"{TAG}{name}"
+    for name in ("T2w", "A", "B", "Difference", "ADC", "HBV", "Reference", "Displacement", "Coronal", "Sagittal")
 )
+ORIENTATIONS = {CORONAL: "Coronal", SAGITTAL: "Sagittal"}  # all others are axial
 _SEQUENCES = {Sequence.T2W: (T2W, "T2w"), Sequence.ADC: (ADC, "ADC"), Sequence.HBV: (HBV, "High-b DWI")}
 _MISSING = {ADC: "No ADC in this case.", HBV: "No high-b DWI in this case."}
 
@@ -34,6 +36,7 @@ class Cell:
         overlay: Signed difference on top of it.
         labels: Label map on top of it.
         segmentation: Drawn in it.
+        outline: Of the prostate, drawn in it as a thin line.
         arm: Index of the network that it is about; None if it is about none.
         sentence: Why it is black.
     """
@@ -44,6 +47,7 @@ class Cell:
     overlay: slicer.vtkMRMLScalarVolumeNode | None = None
     labels: slicer.vtkMRMLLabelMapVolumeNode | None = None
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    outline: slicer.vtkMRMLSegmentationNode | None = None
     arm: int | None = None
     sentence: str = ""
 
@@ -55,6 +59,7 @@ def cellsOf(
     run: RunInScene,
     others: Volumes,
     difference: Difference | None,
+    displacement: Difference | None = None,
     *,
     secondRow: bool = True,
     order: Order = (0, 1),
@@ -68,6 +73,7 @@ def cellsOf(
         run: What is shown.
         others: Volumes of the same case that the networks did not get.
         difference: A minus B, if there is one.
+        displacement: How far the first network moved the signal, if it did.
         secondRow: Whether it is wanted.
         order: Which arm comes first.
         names: What the arms are called, in that order.
@@ -76,6 +82,8 @@ def cellsOf(
     if TASKS[run.task].output == "classification":
         shown = [sequence for sequence in _SEQUENCES if sequence in volumes]
         return (tuple(Cell(*_SEQUENCES[sequence], volumes[sequence]) for sequence in shown),)
+    if TASKS[run.task].output == "image":
+        return _imageRows(run, volumes, difference, displacement, order, names)[: 2 if secondRow else 1]
     first = (_sequence(Sequence.T2W, volumes), *_arms(run, order, names))
     if not secondRow:
         return (first,)
@@ -88,10 +96,63 @@ def cellsOf(
 
 def expectedTags(run: RunInScene, *, secondRow: bool = True) -> tuple[str, ...]:
     """Tags of the views that a run will most likely need, before it has results."""
-    if TASKS[run.task].output == "classification":
+    task = TASKS[run.task]
+    if task.output == "classification":
         return tuple(_SEQUENCES[sequence][0] for sequence in run.inputs)
+    if task.output == "image":
+        before = _SEQUENCES[task.reference][0]
+        return (before, A, B, *((DIFFERENCE, CORONAL, SAGITTAL) if secondRow else ()))
     second = (ADC if run.reference is None else REFERENCE, DIFFERENCE, HBV)
     return (T2W, A, B, *(second if secondRow else ()))
+
+
+def beforeOf(run: RunInScene, volumes: Volumes) -> tuple[Sequence, slicer.vtkMRMLScalarVolumeNode | None]:
+    """What an output image is to be looked at beside: the truth that was measured, else the input it was made of."""
+    sequence = _sequenceOf(run)
+    if TASKS[run.task].measured_by is sequence and sequence in volumes:
+        return sequence, volumes[sequence]
+    about = sequence if sequence in run.inputs else TASKS[run.task].reference
+    return about, volumes.get(about)
+
+
+def _sequenceOf(run: RunInScene) -> Sequence:
+    """The sequence that the first output is of; its name begins with it."""
+    output = next((name for arm in run.arms for name in arm.images), "")
+    first = output.split("-")[0]
+    return Sequence(first) if first in tuple(Sequence) else TASKS[run.task].reference
+
+
+def _imageRows(
+    run: RunInScene,
+    volumes: Volumes,
+    difference: Difference | None,
+    displacement: Difference | None,
+    order: Order,
+    names: tuple[str, str],
+) -> Rows:
+    """Input and outputs above; below what they are measured by, their difference, and the first in other planes.
+
+    The prostate's outline on T2w lies over every image, so that it shows where diffusion is distorted.
+    """
+    arms = _arms(run, order, names)
+    source = TASKS[run.task].reference
+    label = f"{_SEQUENCES[source][1]}, input"
+    first = [replace(_sequence(source, volumes), label=label), *arms]
+    reference = _reference(run, volumes)
+    measured = TASKS[run.task].measured_by
+    if reference.tag != REFERENCE and (measured is None or measured not in volumes):
+        reference = _sequence(Sequence.T2W, volumes) if source is not Sequence.T2W else None
+    elif reference.tag != REFERENCE:
+        reference = replace(_sequence(measured, volumes), label=f"{_SEQUENCES[measured][1]}, measured")
+    second = [cell for cell in (reference,) if cell is not None]
+    if difference is not None:
+        second.append(_difference(run, difference, names))
+    if displacement is not None:
+        second.append(Cell(DISPLACEMENT, f"Displacement by {names[0]}", volumes.get(source), displacement.node))
+    if arms and arms[0].volume is not None:
+        planes = ((CORONAL, "coronal"), (SAGITTAL, "sagittal"))[1 if displacement is not None else 0 :]
+        second += [replace(arms[0], tag=tag, label=f"{names[0]}, {plane}") for tag, plane in planes]
+    return tuple(tuple(replace(cell, outline=run.gland) for cell in row) for row in (first, second) if row)
 
 
 def _sequence(sequence: Sequence, volumes: Volumes) -> Cell:

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 
+from VFMTransferLib.tasks import TASKS
+
 from ..results.scene import windowFor
+from ..runs import RunInScene
 from .pairs import leaves
 
 # Displayable node, display node that was taken from it.
@@ -98,10 +103,17 @@ class LinkedWindows:
     Args:
         volumes: The first one's window counts at the beginning.
         changes: Remembers what each of them had.
+        around: Lowest and highest RAS of where a window that nobody chose is measured; by default everywhere.
     """
 
-    def __init__(self, volumes: Iterable[slicer.vtkMRMLScalarVolumeNode], changes: Changes) -> None:
+    def __init__(
+        self,
+        volumes: Iterable[slicer.vtkMRMLScalarVolumeNode],
+        changes: Changes,
+        around: np.ndarray | None = None,
+    ) -> None:
         self._changes = changes
+        self._around = around
         self._observed: list[tuple[slicer.vtkMRMLScalarVolumeDisplayNode, int]] = []
         self._isCopying = False
         for volume in volumes:
@@ -114,7 +126,7 @@ class LinkedWindows:
         display = volume.GetScalarVolumeDisplayNode()
         window, level = display.GetWindow(), display.GetLevel()
         if display.GetAutoWindowLevel():  # nobody chose it, and on diffusion images a few bright vessels make it dark
-            low, high = windowFor(slicer.util.arrayFromVolume(volume))
+            low, high = windowFor(_voxelsIn(volume, self._around))
             window, level = high - low, (high + low) / 2
         with asOne(display):
             for name, value in (("AutoWindowLevel", False), ("Window", window), ("Level", level)):
@@ -140,6 +152,57 @@ class LinkedWindows:
                     display.SetWindowLevel(source.GetWindow(), source.GetLevel())
         finally:
             self._isCopying = False
+
+
+def _voxelsIn(volume: slicer.vtkMRMLVolumeNode, around: np.ndarray | None) -> np.ndarray:
+    """Voxels (D, H, W) in a box of the world; all of them where it holds none."""
+    array = slicer.util.arrayFromVolume(volume)
+    if around is None:
+        return array
+    corners = np.array(list(product(*around.T)))
+    toIjk, toNode = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(None, volume.GetParentTransformNode(), toNode)
+    volume.GetRASToIJKMatrix(toIjk)
+    vtk.vtkMatrix4x4.Multiply4x4(toIjk, toNode, toIjk)
+    index = np.array([toIjk.MultiplyPoint((*corner, 1.0))[:3] for corner in corners])
+    low, high = np.rint(index.min(axis=0)).astype(int), np.rint(index.max(axis=0)).astype(int) + 1
+    box = [slice(max(a, 0), max(b, 0)) for a, b in zip(low[::-1], high[::-1], strict=True)]
+    return array[tuple(box)] if array[tuple(box)].size else array
+
+
+_MIDDLE_MM = np.array([30.0, 25.0, 25.0])  # half of a box that holds most prostates
+
+
+def prostateBounds(run: RunInScene) -> np.ndarray:
+    """Lowest and highest RAS of the prostate; where nothing marks it, of the middle of the run's volume."""
+    nodes = [run.gland, *(arm.segmentation for arm in run.arms if TASKS[run.task].finds_gland)]
+    known = [node for node in nodes if node is not None and node.GetScene() is not None]
+    if (marked := markedBounds(known)) is not None:
+        return marked
+    ends = [0.0] * 6
+    run.about.GetRASBounds(ends)
+    middle = np.reshape(ends, (3, 2)).mean(axis=1)
+    return np.array([middle - _MIDDLE_MM, middle + _MIDDLE_MM])
+
+
+def markedBounds(nodes: Iterable[slicer.vtkMRMLSegmentationNode]) -> np.ndarray | None:
+    """Lowest and highest RAS of what segmentations mark; None where they mark nothing."""
+    corners = [corner for node in nodes for corner in _corners(node)]
+    return np.array([np.min(corners, axis=0), np.max(corners, axis=0)]) if corners else None
+
+
+def _corners(segmentation: slicer.vtkMRMLSegmentationNode) -> list[tuple[float, float, float]]:
+    """Of the boxes around its segments, in RAS; a label map is often larger than what it marks."""
+    toWorld, found = vtk.vtkGeneralTransform(), []
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), None, toWorld)
+    for name in segmentation.GetSegmentation().GetSegmentIDs():
+        image, extent, matrix = slicer.vtkOrientedImageData(), [0] * 6, vtk.vtkMatrix4x4()
+        segmentation.GetBinaryLabelmapRepresentation(name, image)
+        if slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
+            image.GetImageToWorldMatrix(matrix)
+            ends = (extent[0:2], extent[2:4], extent[4:6])
+            found += [toWorld.TransformPoint(matrix.MultiplyPoint((*index, 1.0))[:3]) for index in product(*ends)]
+    return found
 
 
 _LINE_PX = 2

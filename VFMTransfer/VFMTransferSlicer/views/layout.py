@@ -8,20 +8,22 @@ saves a scene, so what is there only for the views is kept from being saved at a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping
 from xml.etree import ElementTree
 
 import numpy as np
 import slicer
 import vtk
 
+from VFMTransferLib.tasks import TASKS
+
 from ..runs import RunInScene
 from ..signals import Signal
 from ..workers.steps import Steps
-from .cells import TAG, Rows, Volumes, cellsOf
-from .display import nodesOf
-from .pairs import Order, makeDifference
+from .cells import ORIENTATIONS, TAG, Rows, Volumes, cellsOf
+from .display import markedBounds, nodesOf, prostateBounds
+from .exam import Exam, ShownExam, examRows
+from .pairs import Order, makeDifference, makeDisplacement
 from .shown import Shown
 from .viewing import Viewing
 
@@ -44,38 +46,51 @@ def focusOf(run: RunInScene) -> Point:
         slice_ = min(comparison["focus_slice"], last)
         index[axis] = slice_ if isUp else last - slice_
     elif (marked := _marked(run)) is not None:
-        return tuple(((marked[0] + marked[1]) / 2).tolist())
+        return middleOf(marked)
     return _toWorld(run.about, index)
 
 
-def frame(run: RunInScene, logics: Sequence[slicer.vtkMRMLSliceLogic], focus: Point) -> None:
-    """Turn all views into the plane of the run's volume, onto what is marked, and to one scale.
+def middleOf(bounds: np.ndarray) -> Point:
+    """The middle of a box."""
+    return tuple(((bounds[0] + bounds[1]) / 2).tolist())
+
+
+def _fieldMm(bounds: np.ndarray | None) -> float | None:
+    """How wide a view is to be, of what is marked; None for the whole volume."""
+    return None if bounds is None else max(_FIRST_FIELD_MM, float((bounds[1] - bounds[0])[:2].max()) + 2 * _MARGIN_MM)
+
+
+def frame(
+    about: slicer.vtkMRMLVolumeNode,
+    logics: Mapping[str, slicer.vtkMRMLSliceLogic],
+    focus: Point,
+    bounds: np.ndarray | None,
+) -> Steps:
+    """Turn all views into the planes of a volume, onto what is marked, and to one scale; a view with each step.
 
     Args:
-        run: What is shown; where nothing is marked, its whole volume is shown.
-        logics: The views.
+        about: A view that shows nothing of another plane lies in its slices.
+        logics: Singleton tag → view.
         focus: A point of the slice.
+        bounds: Lowest and highest RAS of what is marked; None where nothing is, and the whole volume is shown.
     """
-    marked = _marked(run)
-    center, size = (
-        (_middle(run.about), None) if marked is None else ((marked[0] + marked[1]) / 2, marked[1] - marked[0])
-    )
-    first = logics[0]
-    first.GetSliceNode().RotateToVolumePlane(run.about)
-    if size is None:
-        field = _fieldOf(first, run.about)
-    else:
-        field = np.full(2, max(_FIRST_FIELD_MM, float(size[:2].max()) + 2 * _MARGIN_MM))
-    scale = max(max(field / view.GetSliceNode().GetDimensions()[:2]) for view in logics)  # mm a pixel
-    for logic in logics:
+    center = _middle(about) if bounds is None else middleOf(bounds)
+    field = _fieldMm(bounds)
+    first = next(iter(logics.values()))
+    first.GetSliceNode().RotateToVolumePlane(about)
+    wanted = _fieldOf(first, about) if field is None else np.full(2, field)
+    scale = max(max(wanted / logic.GetSliceNode().GetDimensions()[:2]) for logic in logics.values())  # mm a pixel
+    for tag, logic in logics.items():
         view = logic.GetSliceNode()
         wasModifying = view.StartModify()
-        view.RotateToVolumePlane(run.about)
+        view.SetOrientation(ORIENTATIONS.get(tag, "Axial"))
+        view.RotateToVolumePlane(logic.GetBackgroundLayer().GetVolumeNode() if tag in ORIENTATIONS else about)
         view.JumpSliceByCentering(*center)
         view.JumpSliceByOffsetting(*focus)
         width, height, _ = view.GetDimensions()
         view.SetFieldOfView(width * scale, height * scale, view.GetFieldOfView()[2])
         view.EndModify(wasModifying)
+        yield
 
 
 def jump(views: Iterable[slicer.vtkMRMLSliceNode], point: Point) -> None:
@@ -97,23 +112,12 @@ def _fieldOf(logic: slicer.vtkMRMLSliceLogic, volume: slicer.vtkMRMLVolumeNode) 
 
 
 def _marked(run: RunInScene) -> np.ndarray | None:
-    """Lowest and highest RAS of what the networks mark; None where they mark nothing."""
-    corners = [corner for arm in run.arms if arm.segmentation is not None for corner in _corners(arm.segmentation)]
-    return np.array([np.min(corners, axis=0), np.max(corners, axis=0)]) if corners else None
-
-
-def _corners(segmentation: slicer.vtkMRMLSegmentationNode) -> list[Point]:
-    """Of the boxes around its segments, in RAS; a label map is often larger than what it marks."""
-    toWorld, found = vtk.vtkGeneralTransform(), []
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), None, toWorld)
-    for name in segmentation.GetSegmentation().GetSegmentIDs():
-        image, extent, matrix = slicer.vtkOrientedImageData(), [0] * 6, vtk.vtkMatrix4x4()
-        segmentation.GetBinaryLabelmapRepresentation(name, image)
-        if slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
-            image.GetImageToWorldMatrix(matrix)
-            ends = (extent[0:2], extent[2:4], extent[4:6])
-            found += [toWorld.TransformPoint(matrix.MultiplyPoint((*index, 1.0))[:3]) for index in product(*ends)]
-    return found
+    """Lowest and highest RAS of what the networks mark, else of the prostate; None where neither is known."""
+    nodes = [arm.segmentation for arm in run.arms]
+    bounds = markedBounds(node for node in nodes if node is not None and node.GetScene() is not None)
+    if bounds is None and run.gland is not None and run.gland.GetScene() is not None:
+        bounds = markedBounds([run.gland])
+    return bounds
 
 
 def _sliceAxis(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, bool]:
@@ -123,8 +127,8 @@ def _sliceAxis(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, bool]:
     return axis, bool(up[axis] > 0)
 
 
-def _middle(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
-    return np.array(_toWorld(volume, np.array([(n - 1) / 2 for n in volume.GetImageData().GetDimensions()])))
+def _middle(volume: slicer.vtkMRMLVolumeNode) -> Point:
+    return _toWorld(volume, np.array([(n - 1) / 2 for n in volume.GetImageData().GetDimensions()]))
 
 
 def _toWorld(volume: slicer.vtkMRMLVolumeNode, index: np.ndarray) -> Point:
@@ -142,7 +146,7 @@ _COLOR = "#4A90D9"
 
 
 def layoutXml(rows: Rows) -> str:
-    """The layout as Slicer reads it: rows of axial slice views."""
+    """The layout as Slicer reads it: rows of slice views."""
     root = ElementTree.Element("layout", type="vertical")
     for cells in rows:
         row = ElementTree.SubElement(ElementTree.SubElement(root, "item"), "layout", type="horizontal")
@@ -150,14 +154,15 @@ def layoutXml(rows: Rows) -> str:
             view = ElementTree.SubElement(ElementTree.SubElement(row, "item"), "view")
             view.attrib.update({"class": "vtkMRMLSliceNode", "singletontag": cell.tag})
             # The label is that of the cell only later: another one would make it another layout.
-            properties = {"orientation": "Axial", "viewlabel": cell.tag.removeprefix(TAG), "viewcolor": _COLOR}
+            orientation = ORIENTATIONS.get(cell.tag, "Axial")
+            properties = {"orientation": orientation, "viewlabel": cell.tag.removeprefix(TAG), "viewcolor": _COLOR}
             for name, value in {**properties, "viewgroup": str(VIEW_GROUP)}.items():
                 ElementTree.SubElement(view, "property", name=name, action="default").text = value
     return ElementTree.tostring(root, encoding="unicode")
 
 
 class SideBySide:
-    """Shows a run, and brings the user's former layout back.
+    """Shows a run or an exam in views of its own, and brings the user's former layout back.
 
     Args:
         layoutNode: Of the application's layout logic.
@@ -183,8 +188,9 @@ class SideBySide:
         self._later = later
         self._scene = layoutNode.GetScene()
         self._former: int | None = None
-        self._shown: Shown | None = None
+        self._shown: Shown | ShownExam | None = None
         self._focus: Point | None = None
+        self._isDiscarding = False
         self._tags: list[tuple[vtk.vtkObject, int]] = []
 
     @property
@@ -193,8 +199,13 @@ class SideBySide:
 
     @property
     def run(self) -> RunInScene | None:
-        """What is shown."""
-        return self._shown.run if self._shown is not None else None
+        """The run that is shown; None for an exam."""
+        return self._shown.run if isinstance(self._shown, Shown) else None
+
+    @property
+    def exam(self) -> Exam | None:
+        """The exam that is shown; None for a run."""
+        return self._shown.exam if isinstance(self._shown, ShownExam) else None
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -204,7 +215,7 @@ class SideBySide:
     @property
     def viewing(self) -> Viewing | None:
         """Style and tools of what is shown."""
-        return self._shown.viewing if self._shown is not None else None
+        return self._shown.viewing if isinstance(self._shown, Shown) else None
 
     def prepare(self, tags: Iterable[str]) -> Steps:
         """Make views that will be wanted, one with each step: Slicer takes its time for each, and none to show it then.
@@ -212,6 +223,7 @@ class SideBySide:
         Args:
             tags: Their singleton tags; those that are there are left alone.
         """
+        self._isDiscarding = False
         for tag in tags:
             if self._scene.GetSingletonNode(tag, "vtkMRMLSliceNode") is None:
                 view = self._scene.CreateNodeByClass("vtkMRMLSliceNode")  # with the orientations of this scene
@@ -220,17 +232,21 @@ class SideBySide:
                 view.SetName(tag)
                 view.SetLayoutColor(*(int(_COLOR[place : place + 2], 16) / 255 for place in (1, 3, 5)))
                 view.SetViewGroup(VIEW_GROUP)
-                view.SetOrientation("Axial")
+                view.SetOrientation(ORIENTATIONS.get(tag, "Axial"))
                 view.SetSaveWithScene(False)
                 self._scene.AddNode(view)
             yield
 
     def discard(self) -> None:
         """Take views out of the scene that are not shown, one each time that the application has had its turn."""
-        views = [] if self.isShown else _views(self._scene)
+        self._isDiscarding = True
+        self._discardNext()
+
+    def _discardNext(self) -> None:
+        views = _views(self._scene) if self._isDiscarding and not self.isShown else []
         if views:
             _removeView(views[0], self._application)
-            self._later(self.discard)
+            self._later(self._discardNext)
 
     def close(self) -> None:
         """Leave nothing behind, now."""
@@ -238,7 +254,12 @@ class SideBySide:
         for view in _views(self._scene):
             _removeView(view, self._application)
 
-    def show(
+    def show(self, run: RunInScene, **options) -> None:
+        """Switch to the views of a run, all at once; see `showInSteps`."""
+        for _ in self.showInSteps(run, **options):
+            pass
+
+    def showInSteps(
         self,
         run: RunInScene,
         *,
@@ -246,8 +267,8 @@ class SideBySide:
         secondRow: bool = True,
         order: Order = (0, 1),
         isBlinded: bool = False,
-    ) -> None:
-        """Switch to the views of a run. The same run shown again stays at its slice.
+    ) -> Steps:
+        """Switch to the views of a run, a view with each step. The same run shown again stays at its slice.
 
         Args:
             run: With one arm at least.
@@ -261,28 +282,66 @@ class SideBySide:
         """
         names = _BLINDED if isBlinded else tuple("AB"[index] for index in order)
         difference = makeDifference(run, order, names)
-        rows = cellsOf(run, others or {}, difference, secondRow=secondRow, order=order, names=names)
-        tags = tuple(cell.tag for row in rows for cell in row)
-        isShown = self._shown is not None and self._shown.run is run
-        self._focus = self._middle() if isShown else focusOf(run)
-        hasPlace = isShown and tags == self.tags
-        self._clear()
-        self._arrange(rows)
-        logics = {tag: self._application.GetSliceLogicByLayoutName(tag) for tag in tags}
-        self._shown = Shown(run, order, rows, difference, logics, isBlinded, self._rendererOf)
-        self._saveLayout(False)  # it would need views that are not saved
-        if not hasPlace:
-            self.frame()
-        self.changed.emit()
+        yield
+        displacement = makeDisplacement(run, order, names)
+        rows = cellsOf(run, others or {}, difference, displacement, secondRow=secondRow, order=order, names=names)
+        tags = {cell.tag for row in rows for cell in row}
+        scales = [scale for scale in (difference, displacement) if scale is not None and _isSeen(scale.node, rows)]
 
-    def frame(self) -> None:
+        def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> Shown:
+            return Shown(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf)
+
+        isSame = self.run is run
+        self._focus = self._middle() if isSame else focusOf(run)
+        bounds = _marked(run) if TASKS[run.task].output != "image" else prostateBounds(run)
+        yield from self._open(rows, make, run.about, bounds, isPlaced=isSame and tags == set(self.tags))
+
+    def showExam(self, exam: Exam) -> None:
+        """Switch to the views of an exam, all at once; see `showExamInSteps`."""
+        for _ in self.showExamInSteps(exam):
+            pass
+
+    def showExamInSteps(self, exam: Exam) -> Steps:
+        """Switch to T2w in three planes, ADC and high-b, with the field of view at the prostate, in steps."""
+        rows, bounds = examRows(exam), exam.bounds
+
+        def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> ShownExam:
+            return ShownExam(exam, rows, logics, self._rendererOf)
+
+        self._focus = middleOf(bounds)
+        yield from self._open(rows, make, exam.about, bounds)
+
+    def _open(
+        self,
+        rows: Rows,
+        make: Callable[[Mapping[str, slicer.vtkMRMLSliceLogic]], Shown | ShownExam],
+        about: slicer.vtkMRMLVolumeNode,
+        bounds: np.ndarray | None,
+        isPlaced: bool = False,
+    ) -> Steps:
+        tags = [cell.tag for row in rows for cell in row]
+        yield from self.prepare(tags)
+        self._clear()
+        yield
+        yield from self._arrange(rows)
+        shown = self._shown = make({tag: self._application.GetSliceLogicByLayoutName(tag) for tag in tags})
+        self._frame = lambda: frame(about, shown.logics, self._focus, bounds)
+        self._saveLayout(False)  # it would need views that are not saved
+        yield from shown.fill()
+        if not isPlaced and self._shown is shown:
+            yield from self._frame()
+            self._point(self._focus)
+        if self._shown is shown:  # the user may have chosen another layout meanwhile
+            self.changed.emit()
+
+    def frameInSteps(self) -> Steps:
         """The first zoom, at the slice where the views are to be.
 
         `show` does so; once more it is needed when Slicer has laid out the views: they get another size then, and their
         sliders put them to slice 0.
         """
         if self._shown is not None and self._focus is not None:
-            frame(self._shown.run, list(self._shown.logics.values()), self._focus)
+            yield from self._frame()
             self._point(self._focus)
 
     def jumpTo(self, ras: Point) -> None:
@@ -293,17 +352,26 @@ class SideBySide:
         self._point(ras)
 
     def restore(self) -> None:
-        """Back to the layout that was there before `show`."""
-        if self._shown is None:
+        """Back to the layout that was there before, at once; the views leave one by one."""
+        for _ in self.restoreInSteps():
+            pass
+
+    def restoreInSteps(self) -> Steps:
+        """Back to the layout that was there before; what was changed for the views goes with the second step."""
+        shown = self._shown
+        if shown is None:
             return
-        self._clear()
         self._stopWatching()
         self._saveLayout(True)
         if self._layoutNode.GetViewArrangement() in (ONE_ROW_ID, TWO_ROWS_ID):
             self._layoutNode.SetViewArrangement(self._former)
         self._former = None
-        self.discard()
-        self.changed.emit()
+        yield
+        if self._shown is shown:
+            self._clear()
+            yield
+            self.discard()
+            self.changed.emit()
 
     def _point(self, ras: Point) -> None:
         crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -322,7 +390,7 @@ class SideBySide:
         node.SetSaveWithScene(isSaved)
         node.SetDisableModifiedEvent(wasDisabled)
 
-    def _arrange(self, rows: Rows) -> None:
+    def _arrange(self, rows: Rows) -> Steps:
         self._stopWatching()
         if self._former is None:
             self._former = self._layoutNode.GetViewArrangement()
@@ -331,13 +399,15 @@ class SideBySide:
         if not self._layoutNode.SetLayoutDescription(layout, xml):
             self._layoutNode.AddLayoutDescription(layout, xml)
         self._layoutNode.SetViewArrangement(layout)
+        watched = ((self._layoutNode, vtk.vtkCommand.ModifiedEvent, self._onLayout),)
+        watched += ((self._scene, self._scene.StartCloseEvent, self._onClose),)
+        self._tags = [(node, node.AddObserver(event, slot)) for node, event, slot in watched]
+        yield
         kept = {cell.tag for cells in rows for cell in cells}
         for view in _views(self._scene):
             if view.GetLayoutName() not in kept:
                 _removeView(view, self._application)
-        watched = ((self._layoutNode, vtk.vtkCommand.ModifiedEvent, self._onLayout),)
-        watched += ((self._scene, self._scene.StartCloseEvent, self._onClose),)
-        self._tags = [(node, node.AddObserver(event, slot)) for node, event, slot in watched]
+                yield
 
     def _stopWatching(self) -> None:
         for node, tag in self._tags:
@@ -356,6 +426,10 @@ class SideBySide:
 
     def _onClose(self, caller: vtk.vtkObject, event: str) -> None:
         self.restore()
+
+
+def _isSeen(node: slicer.vtkMRMLNode, rows: Rows) -> bool:
+    return any(node in (cell.overlay, cell.labels) for row in rows for cell in row)
 
 
 def _views(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSliceNode]:

@@ -153,7 +153,9 @@ def _labels(
 
 
 ROLE = "VFMTransfer.Role"
-DIFFERENCE = "difference"
+DIFFERENCE, DISPLACEMENT = "difference", "displacement"
+# Axis of RAS → where it is positive, as it is shown: by left, front or head.
+_TOWARDS = (("left", -1.0), ("front", 1.0), ("head", 1.0))
 SYNTHETIC = "VFMTransfer.Synthetic"
 _ABOUT = "VFMTransfer.about"
 _COLORS = "VFMTransfer.Colors"
@@ -215,6 +217,31 @@ def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str
     return None if labels is None else _showLabels(run, title, labels, names)
 
 
+def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, str] = ("A", "B")) -> Difference | None:
+    """Put how far from its place the signal lay, by the first arm, into the scene; None where it corrected nothing.
+
+    In millimeters along the patient's axis along which it lay farthest, positive towards left, front or head. It takes
+    the place of an earlier one about the same volume.
+    """
+    arm = run.arms[order[0]] if len(run.arms) > order[0] else None
+    if arm is None or arm.transform is None or arm.transform.GetScene() is None:
+        return None
+    transform = arm.transform.GetTransformFromParent()
+    grid = getattr(transform, "GetDisplacementGrid", lambda: None)()
+    if grid is None or grid.GetPointData().GetScalars() is None or tuple(grid.GetDimensions()) != _sizeOf(run.about):
+        return None
+    vectors = vtk_to_numpy(grid.GetPointData().GetScalars())  # RAS millimeters
+    axis = int(np.abs(vectors).sum(axis=0).argmax())
+    array = (vectors[:, axis] * _TOWARDS[axis][1]).reshape(_sizeOf(run.about)[::-1]).astype(np.float32)
+    title = f"{run.about.GetName()} displacement {names[0]}"
+    subject = f"Signal lay towards {_TOWARDS[axis][0]}"
+    return _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
+
+
+def _sizeOf(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, ...]:
+    return tuple(volume.GetImageData().GetDimensions())
+
+
 def unitOf(run: RunInScene, output: str) -> str:
     """The unit of an output image, as the comparison states it; empty as long as there is none."""
     rows = (run.comparison or {}).get("measures", ())
@@ -242,9 +269,15 @@ def labelDifference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _showScalars(
-    run: RunInScene, title: str, subject: str, array: np.ndarray, unit: str, grid: slicer.vtkMRMLScalarVolumeNode
+    run: RunInScene,
+    title: str,
+    subject: str,
+    array: np.ndarray,
+    unit: str,
+    grid: slicer.vtkMRMLScalarVolumeNode,
+    role: str = DIFFERENCE,
 ) -> Difference:
-    node = _node(run, slicer.vtkMRMLScalarVolumeNode, title)
+    node = _node(run, slicer.vtkMRMLScalarVolumeNode, title, role)
     limit = robustLimit(array)
     display = node.GetScalarVolumeDisplayNode()
     display.SetAutoWindowLevel(False)  # before the voxels come, or Slicer goes through all of them to find a window
@@ -272,12 +305,12 @@ def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str
     return Difference(node, "", "", None)
 
 
-def _node(run: RunInScene, kind: type, title: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """The case's difference node; a new one where there is none yet, or one of another kind."""
+def _node(run: RunInScene, kind: type, title: str, role: str = DIFFERENCE) -> slicer.vtkMRMLScalarVolumeNode:
+    """The case's node of this role; a new one where there is none yet, or one of another kind."""
     scene = run.about.GetScene()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(ROLE) == DIFFERENCE and node.GetNodeReference(_ABOUT) is run.about:
+        if node.GetAttribute(ROLE) == role and node.GetNodeReference(_ABOUT) is run.about:
             if type(node) is kind:
                 node.SetName(title)
                 return node
@@ -285,7 +318,7 @@ def _node(run: RunInScene, kind: type, title: str) -> slicer.vtkMRMLScalarVolume
             scene.RemoveNode(node)
             break
     node = scene.AddNewNodeByClass(kind.__name__, scene.GenerateUniqueName(title))
-    node.SetAttribute(ROLE, DIFFERENCE)
+    node.SetAttribute(ROLE, role)
     node.SetNodeReferenceID(_ABOUT, run.about.GetID())
     node.CreateDefaultDisplayNodes()
     placeBeside(node, run.about)

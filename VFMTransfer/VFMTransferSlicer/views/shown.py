@@ -15,8 +15,9 @@ from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
-from .cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B, Cell, Rows
-from .display import Changes, LinkedWindows, keepOut
+from ..workers.steps import Steps
+from .cells import ADC, HBV, REFERENCE, T2W, A, B, Cell, Rows
+from .display import Changes, LinkedWindows, keepOut, prostateBounds
 from .pairs import SYNTHETIC, Color, Difference, Order, armTitle, putOnGridOf, showLegend
 from .viewing import Viewing
 
@@ -63,7 +64,7 @@ def isSynthetic(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
 def cornersOf(
     cell: Cell,
     run: RunInScene,
-    difference: Difference | None,
+    scales: tuple[Difference, ...],
     shown: tuple[slicer.vtkMRMLVolumeNode, ...],
     *,
     isBlinded: bool = False,
@@ -73,7 +74,7 @@ def cornersOf(
     Args:
         cell: What it was given to show.
         run: What all views are about.
-        difference: A minus B, if there is one.
+        scales: What is shown in diverging colors: A minus B, a displacement.
         shown: The volumes that it shows now; the user may have dropped others into it.
         isBlinded: Whether the networks must not be named.
     """
@@ -81,12 +82,11 @@ def cornersOf(
     lines = [cell.sentence] if cell.sentence else []
     if cell.arm is not None and not isBlinded:
         lines.append(armTitle(run.arms[cell.arm]))
-    isDifference = difference is not None and difference.node in shown
-    if isDifference and difference.limit is not None:
-        lines.append(_scaleOf(difference))
+    seen = [scale for scale in scales if scale.node in shown]
+    lines += [_scaleOf(scale) for scale in seen if scale.limit is not None]
     if TASKS[run.task].output == "classification" and cell.volume is run.about:
         lines += probabilityLines(run, isBlinded)
-    legend = _legendOf(difference) if isDifference and difference.limit is None else ()
+    legend = next((_legendOf(scale) for scale in seen if scale.limit is None), ())
     return Corners(cell.label, "\n".join(lines), warning, RESEARCH_TEXT, legend)
 
 
@@ -198,7 +198,7 @@ class Shown:
     Args:
         run, order, isBlinded: As in `SideBySide.show`.
         rows: What each view shows.
-        difference: A minus B, if there is one.
+        scales: What is shown in diverging colors: A minus B, a displacement.
         logics: Singleton tag → view.
         rendererOf: Singleton tag → renderer.
     """
@@ -208,33 +208,44 @@ class Shown:
         run: RunInScene,
         order: Order,
         rows: Rows,
-        difference: Difference | None,
+        scales: tuple[Difference, ...],
         logics: Mapping[str, slicer.vtkMRMLSliceLogic],
         isBlinded: bool,
         rendererOf: Callable[[str], vtk.vtkRenderer],
     ) -> None:
         self.run, self.logics = run, logics
         self.changes = Changes()
-        self._difference, self._isBlinded = difference, isBlinded
-        self._cells = {cell.tag: self._nameless(cell) if isBlinded else cell for row in rows for cell in row}
-        if isBlinded:
+        self.viewing: Viewing | None = None
+        self._order, self._scales, self._isBlinded, self._rendererOf = order, scales, isBlinded, rendererOf
+        self._cells = {cell.tag: cell for row in rows for cell in row}
+        self._windows: list[LinkedWindows] = []
+        self._corners: dict[str, CornerActors] = {}
+        self._tags: list[tuple[slicer.vtkMRMLNode, int]] = []
+
+    def fill(self) -> Steps:
+        """Put all into the views, a view with each step; closed on the way, `close` takes out what is there."""
+        if self._isBlinded:
+            self._cells = {tag: self._nameless(cell) for tag, cell in self._cells.items()}
             self._renameSegmentations()
-        keepOut([logic.GetSliceNode() for logic in logics.values()], self.changes)
+        keepOut([logic.GetSliceNode() for logic in self.logics.values()], self.changes)
+        yield
         for tag, cell in self._cells.items():
-            _fill(cell, logics[tag])
-        if DIFFERENCE in self._cells:
-            showLegend(difference)
-        self._windows = self._linkWindows()
-        self.viewing = Viewing(run, order, self._cells, logics, self._windows[0], self.changes)
+            fillView(cell, self.logics[tag])
+            yield
+        for scale in self._scales:
+            showLegend(scale)
+            yield
+        yield from self._linkWindows()
+        self.viewing = Viewing(self.run, self._order, self._cells, self.logics, self._windows[0], self.changes)
+        yield from self.viewing.draw()
         self._showCrosshair()
-        self._corners = {tag: CornerActors(rendererOf(tag)) for tag in logics}
         self.viewing.changed.connect(self._writeCorners)
-        self._tags = [
-            (composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._writeCorners))
-            for composite in (logic.GetSliceCompositeNode() for logic in logics.values())
-        ]
-        for tag, actors in self._corners.items():
-            actors.show(self._wordsOf(tag))
+        for tag, logic in self.logics.items():
+            composite = logic.GetSliceCompositeNode()
+            self._tags.append((composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._writeCorners)))
+            self._corners[tag] = CornerActors(self._rendererOf(tag))
+            self._corners[tag].show(self._wordsOf(tag))
+            yield
 
     def close(self) -> None:
         """Give back everything but the layout."""
@@ -242,7 +253,8 @@ class Shown:
             node.RemoveObserver(tag)
         for actors in self._corners.values():
             actors.remove()
-        self.viewing.close()
+        if self.viewing is not None:
+            self.viewing.close()
         for windows in self._windows:
             windows.close()
         self.changes.giveBack()
@@ -268,14 +280,19 @@ class Shown:
             if cell.segmentation is not None and cell.arm is not None:
                 self.changes.set(cell.segmentation, "Name", cell.label)
 
-    def _linkWindows(self) -> list[LinkedWindows]:
+    def _linkWindows(self) -> Steps:
         """Images of one kind together, the first group being that of the networks' images; each other one by itself."""
         volumes = {tag: cell.volume for tag, cell in self._cells.items() if _isScalar(cell.volume)}
         output = next(iter(self.run.arms[0].images), None)
         alike = (A, B) if output is None else (_SEQUENCE_TAGS[Sequence(output.split("-")[0])], REFERENCE, A, B)
-        group = dict.fromkeys(volumes[tag] for tag in alike if tag in volumes)
+        group = list(dict.fromkeys(volumes[tag] for tag in alike if tag in volumes))
         others = dict.fromkeys(volume for volume in volumes.values() if volume not in group)
-        return [LinkedWindows(found, self.changes) for found in (group, *([volume] for volume in others))]
+        high = self.run.inputs.get(Sequence.HBV) or (self._cells[HBV].volume if HBV in self._cells else None)
+        for found in (group, *([volume] for volume in others)):
+            # Vessels and the bladder's rim are far brighter on diffusion than a lesion is.
+            around = prostateBounds(self.run) if high is not None and high in found else None
+            self._windows.append(LinkedWindows(found, self.changes, around))
+            yield
 
     def _showCrosshair(self) -> None:
         crosshair = self.run.about.GetScene().GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -289,10 +306,10 @@ class Shown:
 
     def _wordsOf(self, tag: str) -> Corners:
         cell = self.viewing.middle() if tag == A else self._cells[tag]
-        return cornersOf(cell, self.run, self._difference, _seenIn(self.logics[tag]), isBlinded=self._isBlinded)
+        return cornersOf(cell, self.run, self._scales, _seenIn(self.logics[tag]), isBlinded=self._isBlinded)
 
 
-def _fill(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:
+def fillView(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:
     """Show a cell's volumes in a view, and link it with the others in all but these."""
     view, composite = logic.GetSliceNode(), logic.GetSliceCompositeNode()
     for node in (view, composite):

@@ -15,6 +15,7 @@ import vtk
 
 from ..runs import RunInScene
 from ..signals import Signal
+from ..workers.steps import Steps
 from .cells import A, B, Cell
 from .display import Changes, DrawnSegments, LinkedWindows, Style
 from .pairs import SYNTHETIC, LabelPair, Order, labelPair, putOnGridOf, sharedSegments
@@ -162,14 +163,23 @@ class Viewing:
         self._style, self._opacity, self._fade, self._tool = Style.OUTLINE, 0.5, 0.0, Tool.NONE
         self._mixture: Mixture | None = None
         self._cursor: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
-        self._drawn = {
-            tag: DrawnSegments(cell.segmentation, logics[tag].GetSliceNode(), changes)
-            for tag, cell in cells.items()
-            if cell.segmentation is not None
-        }
+        self._drawn: dict[str, DrawnSegments] = {}
         self._over: DrawnSegments | None = None  # the second one's segments in the middle view
+
+    def draw(self) -> Steps:
+        """Draw the segments into their views, a view with each step; nothing of them is there before."""
+        for tag, cell in self._cells.items():
+            view = self._logics[tag].GetSliceNode()
+            if cell.outline is not None and cell.outline.GetScene() is not None:
+                DrawnSegments(cell.outline, view, self._changes).draw(Style.OUTLINE, 1.0)
+                yield
+            if cell.segmentation is not None:
+                self._drawn[tag] = DrawnSegments(cell.segmentation, view, self._changes)
+                yield
         if A in self._drawn and B in self._drawn:
-            self._over = DrawnSegments(cells[B].segmentation, logics[A].GetSliceNode(), changes)
+            view = self._logics[A].GetSliceNode()
+            self._over = DrawnSegments(self._cells[B].segmentation, view, self._changes)
+            yield
         self._draw()
 
     @property
