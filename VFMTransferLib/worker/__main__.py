@@ -35,6 +35,8 @@ MIN_MEMORY_GB = 1.2
 IDLE_S = 15 * 60.0
 # How long a window may go on when the worker must end; a process that computes for nobody holds memory.
 GRACE_S = 2.0
+_NICENESS = 5
+_BELOW_NORMAL = 0x4000  # BELOW_NORMAL_PRIORITY_CLASS of SetPriorityClass
 _CHUNK_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 20
 
@@ -79,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until the end; the exit code is 0 but for wrong usage."""
     options = _options(arguments)
     channel = Channel()
+    if options.background:
+        _stand_back()
     faulthandler.enable(sys.stderr)
     if hasattr(os, "setpgrp") and os.getpgrp() != os.getpid():
         os.setpgrp()  # with its children one group, which can be ended as one, and which Ctrl-C does not reach
@@ -121,10 +125,33 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="limit the address space, where the system can; not with a GPU, whose driver reserves far more than it "
         "uses",
     )
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="leave one processor core to other programs, and give way to them on the others",
+    )
     options = parser.parse_args(arguments)
     if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
         parser.error(f"--memory-gb must be at least {MIN_MEMORY_GB}, got {options.memory_gb}")
     return options
+
+
+def _stand_back() -> None:
+    """Leave a core to whoever waits for this process, and give way on the others; before libraries count the cores."""
+    if hasattr(os, "sched_setaffinity"):
+        own = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, own[:-1] or own)
+    else:
+        cores = max((os.cpu_count() or 1) - 1, 1)
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        kernel.SetPriorityClass(ctypes.c_void_p(kernel.GetCurrentProcess()), _BELOW_NORMAL)
+    else:
+        os.nice(_NICENESS)
 
 
 def _bound_memory(gb: float, channel: Channel) -> None:

@@ -148,6 +148,15 @@ def test_networks_are_let_go_when_memory_is_short(tiny_models, tmp_path):
         assert bounded.receive(WAIT_S) == Pong(1, ())
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Cores are assigned to processes on Linux alone.")
+def test_in_the_background_a_core_is_left_to_others():
+    with WorkerClient(options=["--background"], environment=ENVIRONMENT) as worker:
+        process = worker.start().process_id
+        cores = os.sched_getaffinity(0)
+        assert len(os.sched_getaffinity(process)) == max(len(cores) - 1, 1)
+        assert os.getpriority(os.PRIO_PROCESS, process) == min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
+
+
 def test_two_arms_are_compared_with_each_other_and_with_a_reference(client, tiny_models, tmp_path):
     reference = hand_over(tmp_path, a_gland())
     run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch", compare=True, reference=reference)

@@ -15,6 +15,8 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import VFMTransferError
+from VFMTransferLib.core.terms import Label
+from VFMTransferLib.evaluation.measures import Between, label_title
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
@@ -44,7 +46,7 @@ from ..results.numbers import (
 )
 from ..runs import RunInScene
 
-MAX_HEIGHT_PX = 240  # a longer table scrolls
+MAX_HEIGHT_PX = 600  # a longer table scrolls
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,15 @@ def _askForFile(title: str, name: str, filters: str, suffix: str = "") -> Path |
 
 _NO_NUMBER = "–"
 _WARNING_STYLE = "font-weight: bold"
-_LONGEST_TITLE = 30  # characters; longer ones would push the numbers out of a narrow panel
+_SHORT_COLUMNS = {
+    Between.REFERENCE: "Ref.",
+    Between.A_B: "A vs\nB",
+    Between.A_REFERENCE: "A vs\nref.",
+    Between.B_REFERENCE: "B vs\nref.",
+    Between.INPUT_REFERENCE: "Input\nvs ref.",
+}
+_SHORT_GROUPS = {label_title(Label.CSPCA): "csPCa"}
+_LONGEST_TITLE = 24  # characters; longer ones would push the numbers out of a narrow panel
 
 
 class ResultsSection:
@@ -367,12 +377,12 @@ def _numbersShown(numbers: NumbersTable) -> Shown:
     for row in numbers.rows:
         if row.group != group:
             group = row.group
-            lines.append(Line(_shortened(group), tip=group))
+            lines.append(Line(_shortened(_SHORT_GROUPS.get(group, group)), tip=group))
         found = [row.cells.get(column) for column in numbers.columns]
         cells = [Cell(cell.text, cell.note) if cell is not None else Cell(_NO_NUMBER) for cell in found]
         tip = f"{row.title}: {row.definition}" if row.definition else row.title
         lines.append(Line(f"  {_shortened(row.title)}" if group else _shortened(row.title), cells, tip))
-    return Shown([COLUMNS[column].replace(" vs ", " vs\n") for column in numbers.columns], lines, areNumbers=True)
+    return Shown([_SHORT_COLUMNS.get(column, COLUMNS[column]) for column in numbers.columns], lines, areNumbers=True)
 
 
 def _shortened(title: str) -> str:
@@ -388,13 +398,17 @@ def _both(found: Finding, text: Callable[[Finding], str]) -> str:
     return text(found) if found.other is None else f"{text(found)} / {text(found.other)}"
 
 
+def _classesOf(found: Finding) -> str:
+    """One class where A and B say the same, or one of them says nothing about it; else both."""
+    return found.a or found.b if found.a == found.b or not (found.a and found.b) else f"{found.a} / {found.b}"
+
+
 def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
     """What is known of no place gets no column; in the end a row for so many that are folded."""
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
         (_("In the gland"), lambda found: found.inGland),
-        (_("Class by A"), lambda found: found.a),
-        (_("Class by B"), lambda found: found.b),
+        (_("Class"), _classesOf),
         (_("ml"), lambda found: _both(found, lambda one: f"{one.volumeMl:.2f}")),
         (_("mm"), lambda found: "" if found.diameterMm is None else _both(found, lambda one: _number(one.diameterMm))),
         (_("Zone"), lambda found: "" if found.inGland else found.zone),

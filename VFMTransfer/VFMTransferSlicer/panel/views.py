@@ -134,7 +134,16 @@ def makeSideBySide() -> SideBySide | None:
         slicer.app.applicationLogic(),
         lambda tag: layoutManager.sliceWidget(tag).sliceView().renderWindow().GetRenderers().GetFirstRenderer(),
         lambda function: qt.QTimer.singleShot(0, function),
+        forgetInDataProbe,
     )
+
+
+def forgetInDataProbe(tag: str) -> None:
+    """Let Slicer's data probe forget a view that is gone: it keeps each that it ever met, and fails on those."""
+    probe = getattr(getattr(slicer.modules, "DataProbeInstance", None), "infoWidget", None)
+    names = getattr(getattr(probe, "sliceAnnotations", None), "sliceViewNames", ())
+    if tag in names:
+        names.remove(tag)
 
 
 _NOTHING, _RUN, _EXAM = "", "run", "exam"  # what the views show, or are about to

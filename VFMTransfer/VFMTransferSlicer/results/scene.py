@@ -112,6 +112,7 @@ def _fill(voxels: np.ndarray, stream: BinaryIO) -> None:
         raise ValueError("the file goes on after its voxels")
 
 
+_OUR_WINDOW = "VFMTransfer.Window"
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _WINDOW_SAMPLES = 100_000  # of the voxels; more would not move the percentiles, but take time
 _VOXELS_A_STEP = 4_000_000
@@ -139,6 +140,7 @@ def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window
         display = slicer.vtkMRMLScalarVolumeDisplayNode()
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(*window)
+        display.SetAttribute(_OUR_WINDOW, _windowWords(display))
         scene.AddNode(display)
         display.SetDefaultColorMap()
         node.SetAndObserveDisplayNodeID(display.GetID())
@@ -146,6 +148,15 @@ def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window
     else:
         scene.AddNode(node)
         node.CreateDefaultDisplayNodes()
+
+
+def _windowWords(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> str:
+    return f"{display.GetWindow():g} {display.GetLevel():g}"
+
+
+def isWindowChosen(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> bool:
+    """Whether the user set a volume's window: Slicer follows the voxels no more, and it is not the one set here."""
+    return not display.GetAutoWindowLevel() and display.GetAttribute(_OUR_WINDOW) != _windowWords(display)
 
 
 def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:

@@ -18,6 +18,17 @@ T2W, A, B, DIFFERENCE, ADC, HBV, REFERENCE, DISPLACEMENT, CORONAL, SAGITTAL = (
     f"{TAG}{name}"
     for name in ("T2w", "A", "B", "Difference", "ADC", "HBV", "Reference", "Displacement", "Coronal", "Sagittal")
 )
+_MAX_COLUMNS = 3  # a fourth one makes Slicer's window wider than many screens
+# What stands in the narrow bar above a view.
+_SHORT = {
+    T2W: "T2",
+    HBV: "DWI",
+    REFERENCE: "Ref",
+    DIFFERENCE: "Diff",
+    DISPLACEMENT: "mm",
+    CORONAL: "Cor",
+    SAGITTAL: "Sag",
+}
 ORIENTATIONS = {CORONAL: "Coronal", SAGITTAL: "Sagittal"}  # all others are axial
 _SEQUENCES = {Sequence.T2W: (T2W, "T2w"), Sequence.ADC: (ADC, "ADC"), Sequence.HBV: (HBV, "High-b DWI")}
 _MISSING = {ADC: "No ADC in this case.", HBV: "No high-b DWI in this case."}
@@ -50,6 +61,11 @@ class Cell:
     outline: slicer.vtkMRMLSegmentationNode | None = None
     arm: int | None = None
     sentence: str = ""
+
+    @property
+    def short(self) -> str:
+        """Its name where there is little room."""
+        return _SHORT.get(self.tag, self.label)
 
 
 Rows = tuple[tuple[Cell, ...], ...]
@@ -148,10 +164,11 @@ def _imageRows(
     if difference is not None:
         second.append(_difference(run, difference, names))
     if displacement is not None:
-        second.append(Cell(DISPLACEMENT, f"Displacement by {names[0]}", volumes.get(source), displacement.node))
+        second.append(Cell(DISPLACEMENT, f"Shift by {names[0]}", volumes.get(source), displacement.node))
     if arms and arms[0].volume is not None:
-        planes = ((CORONAL, "coronal"), (SAGITTAL, "sagittal"))[1 if displacement is not None else 0 :]
+        planes = ((SAGITTAL, "sagittal"), (CORONAL, "coronal"))
         second += [replace(arms[0], tag=tag, label=f"{names[0]}, {plane}") for tag, plane in planes]
+        second = second[:_MAX_COLUMNS]
     return tuple(tuple(replace(cell, outline=run.gland) for cell in row) for row in (first, second) if row)
 
 

@@ -17,7 +17,7 @@ import vtk
 
 from VFMTransferLib.tasks import TASKS
 
-from ..results.scene import windowFor
+from ..results.scene import isWindowChosen, windowFor
 from ..runs import RunInScene
 from .pairs import leaves
 
@@ -125,7 +125,7 @@ class LinkedWindows:
             volume.CreateDefaultDisplayNodes()
         display = volume.GetScalarVolumeDisplayNode()
         window, level = display.GetWindow(), display.GetLevel()
-        if display.GetAutoWindowLevel():  # nobody chose it, and on diffusion images a few bright vessels make it dark
+        if not isWindowChosen(display):  # on diffusion images a few bright vessels would make it dark
             low, high = windowFor(_voxelsIn(volume, self._around))
             window, level = high - low, (high + low) / 2
         with asOne(display):

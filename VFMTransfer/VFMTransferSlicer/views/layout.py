@@ -169,6 +169,7 @@ class SideBySide:
         application: Knows the slice logic of each view.
         rendererOf: Singleton tag of a view → its renderer, for the words in its corners.
         later: Calls a function when the application has done what it is at.
+        forget: Called with the singleton tag of each view that left the scene.
 
     Attributes:
         changed: Emitted when the views come and go, also when the user chooses another layout.
@@ -180,12 +181,14 @@ class SideBySide:
         application: slicer.vtkMRMLApplicationLogic,
         rendererOf: Callable[[str], vtk.vtkRenderer],
         later: Callable[[Callable[[], None]], None] = lambda function: function(),
+        forget: Callable[[str], None] = lambda tag: None,
     ) -> None:
         self.changed = Signal()
         self._layoutNode = layoutNode
         self._application = application
         self._rendererOf = rendererOf
         self._later = later
+        self._forget = forget
         self._scene = layoutNode.GetScene()
         self._former: int | None = None
         self._shown: Shown | ShownExam | None = None
@@ -245,14 +248,14 @@ class SideBySide:
     def _discardNext(self) -> None:
         views = _views(self._scene) if self._isDiscarding and not self.isShown else []
         if views:
-            _removeView(views[0], self._application)
+            self._remove(views[0])
             self._later(self._discardNext)
 
     def close(self) -> None:
         """Leave nothing behind, now."""
         self.restore()
         for view in _views(self._scene):
-            _removeView(view, self._application)
+            self._remove(view)
 
     def show(self, run: RunInScene, **options) -> None:
         """Switch to the views of a run, all at once; see `showInSteps`."""
@@ -373,6 +376,11 @@ class SideBySide:
             self.discard()
             self.changed.emit()
 
+    def _remove(self, view: slicer.vtkMRMLSliceNode) -> None:
+        tag = view.GetLayoutName()
+        _removeView(view, self._application)
+        self._forget(tag)
+
     def _point(self, ras: Point) -> None:
         crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
         if crosshair is not None:
@@ -395,10 +403,13 @@ class SideBySide:
         if self._former is None:
             self._former = self._layoutNode.GetViewArrangement()
         layout = ONE_ROW_ID if len(rows) == 1 else TWO_ROWS_ID
-        xml = layoutXml(rows)
-        if not self._layoutNode.SetLayoutDescription(layout, xml):
-            self._layoutNode.AddLayoutDescription(layout, xml)
-        self._layoutNode.SetViewArrangement(layout)
+        # A view that is laid out for the first time gets its window and its graphics, which takes Slicer its time.
+        for shown in _growing(rows, {view.GetLayoutName() for view in _views(self._scene) if view.IsMappedInLayout()}):
+            xml = layoutXml(shown)
+            if not self._layoutNode.SetLayoutDescription(layout, xml):
+                self._layoutNode.AddLayoutDescription(layout, xml)
+            self._layoutNode.SetViewArrangement(layout)
+            yield
         watched = ((self._layoutNode, vtk.vtkCommand.ModifiedEvent, self._onLayout),)
         watched += ((self._scene, self._scene.StartCloseEvent, self._onClose),)
         self._tags = [(node, node.AddObserver(event, slot)) for node, event, slot in watched]
@@ -406,7 +417,7 @@ class SideBySide:
         kept = {cell.tag for cells in rows for cell in cells}
         for view in _views(self._scene):
             if view.GetLayoutName() not in kept:
-                _removeView(view, self._application)
+                self._remove(view)
                 yield
 
     def _stopWatching(self) -> None:
@@ -426,6 +437,18 @@ class SideBySide:
 
     def _onClose(self, caller: vtk.vtkObject, event: str) -> None:
         self.restore()
+
+
+def _growing(rows: Rows, mapped: set[str]) -> list[Rows]:
+    """The rows with one view more each time that is not laid out yet; all of them in the end."""
+    tags = [cell.tag for row in rows for cell in row]
+    new = [tag for tag in tags if tag not in mapped]
+    found = []
+    for count in range(1, len(new) + 1):
+        left = set(new[count:])
+        kept = (tuple(cell for cell in row if cell.tag not in left) for row in rows)
+        found.append(tuple(row for row in kept if row))
+    return found or [rows]
 
 
 def _isSeen(node: slicer.vtkMRMLNode, rows: Rows) -> bool:

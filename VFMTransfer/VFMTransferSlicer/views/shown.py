@@ -314,7 +314,7 @@ def fillView(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:
     view, composite = logic.GetSliceNode(), logic.GetSliceCompositeNode()
     for node in (view, composite):
         node.SetSaveWithScene(False)
-    view.SetLayoutLabel(cell.label)
+    view.SetLayoutLabel(cell.short)
     # Outlined label maps are not passed on to the other views: the difference stays filled.
     view.SetInteractionFlagsModifier(_ALL_FLAGS & ~view.LabelOutlineFlag)
     view.SetUseLabelOutline(False)

@@ -28,6 +28,7 @@ _SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE")
 _FAILED_TO_START = 0  # of QProcess::ProcessError
 _CRASH_EXIT = 1  # of QProcess::ExitStatus
 _LAST_LINES = 60
+_OPTIONS = ("--background",)  # the window needs a core of its own
 
 # What a child writes comes at once and in UTF-8, and the folder it happens to run in offers it no modules.
 CHILD_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
@@ -44,7 +45,7 @@ MakeProcess = Callable[[str, Mapping[str, str]], Any]
 def theWorker() -> WorkerClient:
     """The one worker of this application, for the panel and the console alike."""
     if hasattr(slicer, "app"):
-        return WorkerClient(workerPython, transport=QtTransport())
+        return WorkerClient(workerPython, _OPTIONS, transport=QtTransport())
     return WorkerClient(workerPython)
 
 
