@@ -89,6 +89,7 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.close()
 
     def enter(self):
+        self.logic.restore(slicer.mrmlScene)
         self.panel.setParameterNode(self.logic.getParameterNode())
 
     def exit(self):

@@ -2,10 +2,13 @@
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import slicer
 import vtk
-from in_slicer import MODULE, PAIR, PanelTest
+from in_slicer import MODULE, PAIR, PanelTest, ownViews
+
+from VFMTransferSlicer.panel import results
 
 
 class SceneTest(PanelTest):
@@ -25,6 +28,33 @@ class SceneTest(PanelTest):
             code = vtk.reference("")
             self.assertTrue(segment.GetTag(segment.GetTerminologyEntryTagName(), code))
             self.assertIn("41216001", str(code))
+
+    def test_a_loaded_scene_is_reviewed_as_it_was(self):
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        before = self._tables()
+        self._saveAndLoad()
+        self.assertEqual(self._tables(), before)
+        self.assertTrue(self.ui.sideBySideButton.enabled)
+        self.ui.sideBySideButton.click()
+        self.settle()
+        self.assertIn("VFMTransferA", ownViews())
+        for button in (self.ui.exportReportButton, self.ui.exportCsvButton, self.ui.exportSceneButton):
+            self.assertTrue(button.enabled, button.toolTip)
+        with tempfile.TemporaryDirectory() as folder:
+            page, numbers = Path(folder) / "report.html", Path(folder) / "numbers.csv"
+            for button, path in ((self.ui.exportReportButton, page), (self.ui.exportCsvButton, numbers)):
+                with patch.object(results, "_askForFile", lambda *_, path=path: path):
+                    button.click()
+            self.assertIn("For research use only", page.read_text(encoding="utf-8"))
+            self.assertIn("dice", numbers.read_text(encoding="utf-8-sig"))
+
+    def _tables(self) -> list[list[str]]:
+        tables = (self.ui.resultsTable, self.ui.findingsTable)
+        return [
+            [table.item(y, x).text() if table.item(y, x) else "" for y in range(table.rowCount) for x in range(3)]
+            for table in tables
+        ]
 
     def test_a_loaded_scene_runs_again(self):
         self.chooseStudy()

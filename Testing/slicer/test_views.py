@@ -1,7 +1,7 @@
 """The views of a comparison in their window: what comes, what the mouse and keys do, and that all of it goes."""
 
 import slicer
-from in_slicer import PanelTest
+from in_slicer import MODULE, PanelTest, waitFor
 
 from VFMTransferSlicer.views.cells import DIFFERENCE, T2W, A, B
 from VFMTransferSlicer.views.layout import VIEW_GROUP
@@ -82,6 +82,39 @@ class ViewsTest(PanelTest):
         self.assertEqual(slicer.app.layoutManager().layout, chosen)
         self.assertFalse(self.ui.sideBySideButton.checked)
         self.assertEqual(self._counts(), self.before)
+
+    def test_a_run_that_ends_while_another_module_is_open_leaves_the_layout_alone(self):
+        self.ui.sideBySideButton.click()
+        self.settle()
+        self.outcomes.clear()
+        self.ui.runButton.click()
+        slicer.util.selectModule("Data")
+        waitFor(lambda: self.outcomes, "The end of the run")
+        self.settle()
+        self.assertEqual(slicer.app.layoutManager().layout, FORMER)
+        slicer.util.selectModule(MODULE)
+        self.assertEqual(slicer.app.layoutManager().layout, FORMER)
+        self.assertTrue(self.ui.sideBySideButton.enabled)
+
+    def test_the_views_of_a_run_stay_until_the_next_one_is_there(self):
+        seen = []
+        self._connect(self.logic.progress, lambda progress: seen.append(self._drawnIn(former.segmentation)))
+        former = self.logic.lastRun.arms[0]
+        self.assertEqual(self.runBoth(), "done")
+        self.assertTrue(seen)
+        self.assertTrue(all(views == {A} for views in seen), seen)
+        self.assertEqual(self._drawnIn(self.logic.lastRun.arms[0].segmentation), {A})
+
+    def test_a_run_that_is_canceled_leaves_the_views_of_the_one_before(self):
+        former = self.logic.lastRun
+        self.outcomes.clear()
+        self.ui.runButton.click()
+        self.logic.cancel()
+        waitFor(lambda: self.outcomes, "The end of the run")
+        self.settle()
+        self.assertIs(self.logic.lastRun, former)
+        self.assertEqual(self._drawnIn(former.arms[0].segmentation), {A})
+        self.assertTrue(self.ui.exportReportButton.enabled, self.ui.exportReportButton.toolTip)
 
     def test_a_scene_that_is_closed_meanwhile_takes_the_views_along(self):
         for _ in range(2):

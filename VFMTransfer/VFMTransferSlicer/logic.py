@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as List
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -44,12 +44,16 @@ from VFMTransferLib.worker.messages import (
 from .inputs.dicom import dicomFilesOf, theDatabase
 from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
 from .results.dicom import armFolder
-from .results.scene import GLAND_FILE, loadArmInSteps, loadGland
+from .results.export import PAGE as REPORT_PAGE
+from .results.export import REPORT as REPORT_FOLDER
+from .results.record import readRecord, writeRecord
+from .results.scene import GLAND_FILE, RESULT, loadArmInSteps, loadGland
 from .runs import ArmInScene, RunInScene
 from .signals import Signal
 from .workers.process import theWorker
 from .workers.steps import StepQueue, Steps
 
+_BOTH = 2
 GLAND, REFERENCE, ROI = "gland", "reference", "roi"
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 
@@ -91,6 +95,10 @@ def newTemporaryFolder() -> TemporaryDirectory:
         ) from error
 
 
+# Finished arms, without nodes, and their case → what to call each; None where they cannot be read blinded.
+Blind = Callable[[RunInScene], List[str] | None]
+
+
 @dataclass
 class CaseJob:
     """A run, from its nodes to the last file.
@@ -107,6 +115,8 @@ class CaseJob:
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
+        blind: As `TransferLogic.blind` was when it began.
+        held: Results that wait for the end of a blinded run.
         error: The first thing that failed.
     """
 
@@ -122,6 +132,8 @@ class CaseJob:
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
+    blind: Blind | None = None
+    held: list[Reply] = field(default_factory=list)
     error: Exception | None = None
     _folder: TemporaryDirectory = field(default_factory=newTemporaryFolder)
 
@@ -228,6 +240,20 @@ class BatchJob:
         """Nothing: what is in the output is the user's."""
 
 
+@dataclass
+class RestoredJob:
+    """A run that a scene brought along; it has no files.
+
+    Attributes:
+        scene: The run.
+    """
+
+    scene: RunInScene
+
+    def delete(self) -> None:
+        """Nothing: what there is belongs to the scene."""
+
+
 Volume = slicer.vtkMRMLScalarVolumeNode
 Job = CaseJob | BatchJob
 
@@ -248,6 +274,8 @@ class TransferLogic:
         logged: Emitted with each `Log`.
         finished: Emitted last, with `done`, `canceled` or `failed`.
         inspected: Emitted with what was found on this computer.
+        blind: While set, nothing of a run with two networks reaches the scene before its end; then it is asked what to
+            call the arms in the names of their nodes, which are not shown.
         machine: What was found, as `doctor.inspect` gives it; None before the first check.
     """
 
@@ -255,10 +283,12 @@ class TransferLogic:
         self._worker = worker if worker is not None else theWorker()
         self._steps = StepQueue(self._worker.later)
         self._job: Job | None = None
-        self._last: CaseJob | None = None
+        self._last: CaseJob | RestoredJob | None = None
         self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
         self.failed, self.logged, self.finished, self.inspected = (Signal() for _ in range(4))
+        self._former: CaseJob | RestoredJob | None = None  # until the run has something to show itself
         self.machine: dict[str, Any] | None = None
+        self.blind: Blind | None = None
 
     @property
     def isRunning(self) -> bool:
@@ -330,8 +360,8 @@ class TransferLogic:
             inputs[measured] = volumes[measured]  # no network sees it; it is what they are measured against
         scene = RunInScene(task, inputs, inputs[TASKS[task].reference], reference=reference)
         job = CaseJob(scene, _named(bundles, task), runtime, device, gland, roi, region, psa, phaseAxis)
-        self._forgetLast()
-        self._job = self._last = job
+        job.blind = self.blind if len(job.bundles) == _BOTH else None
+        self._former, self._job, self._last = self._last, job, job
         self.started.emit(scene)
         self._do(job, waitForCompletion)
         return scene.arms
@@ -368,6 +398,22 @@ class TransferLogic:
         self._do(job, waitForCompletion)
         return job.cases
 
+    def restore(self, scene: slicer.vtkMRMLScene) -> RunInScene | None:
+        """Take the results that a saved scene brought along as those of the last run, where there is no other one.
+
+        Returns:
+            The run; None where the scene holds none.
+        """
+        if self._job is None and self.lastRun is None and (run := readRecord(scene)) is not None:
+            self._last = RestoredJob(run)
+        return self.lastRun
+
+    def keep(self, run: RunInScene) -> None:
+        """Write a run into its scene, so that it can be reviewed when the scene was saved and is loaded again."""
+        if run.arms and run.isInScene and (TASKS[run.task].output == "classification" or run.arms[0].nodes):
+            page = run.folder / REPORT_FOLDER / REPORT_PAGE if run.folder is not None else None
+            writeRecord(run, page.read_text("utf-8") if page is not None and page.is_file() else "")
+
     def setMachine(self, machine: dict[str, Any] | None) -> None:
         """Set and emit what was found on this computer; None where nothing could be."""
         self.machine = machine
@@ -390,6 +436,9 @@ class TransferLogic:
         The logic can be used on: the next run starts another worker.
         """
         job, self._job = self._job, None
+        former, self._former = self._former, None
+        if former is not None:
+            former.delete()
         self._steps.clear()
         if job is not None or not self._worker.is_busy:  # busy for another logic, which would wait for ever
             self._worker.close()
@@ -426,6 +475,8 @@ class TransferLogic:
             self.progress.emit(reply)
         elif isinstance(reply, Log):
             self.logged.emit(reply)
+        elif isinstance(reply, ArmResult | Compared) and job.blind is not None:
+            job.held.append(reply)
         elif isinstance(reply, ArmResult):
             self._steps.add(self._load(job, reply), lambda error: self._fail(job, error))
         elif isinstance(reply, CaseDone):
@@ -434,18 +485,36 @@ class TransferLogic:
         elif isinstance(reply, Compared | Error | Finished):
             self._steps.add(self._note(job, reply), lambda error: self._fail(job, error))
 
-    def _load(self, job: CaseJob, result: ArmResult) -> Steps:
+    def _release(self, job: CaseJob) -> Steps:
+        """Bring what a blinded run held back into the scene, if it is whole: one arm alone would name itself."""
+        held, job.held = job.held, []
+        results = [reply for reply in held if isinstance(reply, ArmResult)]
+        if len(results) < _BOTH:
+            return
+        numbers = [json.loads((job.path / result.folder / RESULT).read_text("utf-8")) for result in results]
+        arms = [ArmInScene(one["model"]["bundle"], one) for one in numbers]
+        titles = job.blind(replace(job.scene, arms=arms)) if job.scene.isInScene else None
+        yield
+        for result, title in zip(results, titles or ("",) * len(results), strict=True):
+            yield from self._load(job, result, title)
+        for reply in held:
+            if isinstance(reply, Compared):
+                yield from self._note(job, reply)
+
+    def _load(self, job: CaseJob, result: ArmResult, title: str = "") -> Steps:
         if not job.scene.isInScene:
             raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
         folder = job.path / result.folder
         task = TASKS[job.scene.task]
         seen = {sequence: job.scene.inputs[sequence] for sequence in task.sequences}
-        arm = yield from loadArmInSteps(folder, seen, task.reference)
+        arm = yield from loadArmInSteps(folder, seen, task.reference, title)
         job.scene.arms.append(arm)
         self.armLoaded.emit(arm)
 
     def _note(self, job: Job, reply: Compared | Error | Finished) -> Steps:
         if isinstance(reply, Finished):
+            if isinstance(job, CaseJob) and job.held:
+                yield from self._release(job)
             self._end(job, reply.outcome)
         elif isinstance(reply, Error):
             error = getattr(errors, reply.kind, VFMTransferError)(reply.sentence)
@@ -476,7 +545,19 @@ class TransferLogic:
         if self._job is job:
             self._job = None
             job.tidy()
+            self._settle(job)
+            if isinstance(job, CaseJob) and job.blind is None:  # a blinded one is kept when it is revealed
+                self.keep(job.scene)
             self.finished.emit("failed" if job.error is not None else outcome)
+
+    def _settle(self, job: Job) -> None:
+        """Forget the run before this one; where this one left nothing, it is forgotten itself."""
+        former, self._former = self._former, None
+        if former is None:
+            return
+        if isinstance(job, CaseJob) and not job.scene.arms and former.scene.isInScene:
+            self._last, former = former, job
+        former.delete()
 
     def _forgetLast(self) -> None:
         job, self._last = self._last, None

@@ -41,6 +41,7 @@ class ArmInScene:
         images: Name → volume node, for tasks that give images.
         probabilities: Label name → volume node (0..1), where the network gives them.
         transform: Grid transform (mm) that takes the distorted volume to the corrected one; None for other tasks.
+        title: What stands in brackets in the names of its nodes; empty for `ownTitle`.
     """
 
     bundle: str
@@ -49,12 +50,34 @@ class ArmInScene:
     images: dict[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
     probabilities: dict[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
     transform: slicer.vtkMRMLGridTransformNode | None = None
+    title: str = ""
+
+    @property
+    def ownTitle(self) -> str:
+        """Where its weights started, or the bundle's name where that is not known."""
+        return _STARTS.get(self.numbers["model"].get("arm"), self.bundle)
 
     @property
     def nodes(self) -> list[slicer.vtkMRMLNode]:
         """All its nodes that are still in a scene."""
         every = (self.segmentation, *self.images.values(), *self.probabilities.values(), self.transform)
         return [node for node in every if node is not None and node.GetScene() is not None]
+
+
+def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
+    """Call an arm's nodes something else, and show them in the user's own views or not.
+
+    Args:
+        arm: In the scene, or what is left of it.
+        title: Instead of the one that it has; by default its own.
+        isSeen: Whether its segmentation is visible.
+    """
+    former, title = arm.title or arm.ownTitle, title or arm.ownTitle
+    for node in arm.nodes:
+        node.SetName(node.GetName().replace(f"({former}", f"({title}", 1))
+    arm.title = title
+    if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
+        arm.segmentation.GetDisplayNode().SetVisibility(isSeen)
 
 
 @dataclass
@@ -71,6 +94,7 @@ class RunInScene:
         comparison: The content of `comparison.json`, once there are two arms.
         folder: Holds `report/` and `comparison.csv` as long as this is the latest run; then None.
         dicom: Where the inputs lie, and the DICOM files that they are of; None where none is from DICOM.
+        page: The page of the report, saved with the scene.
     """
 
     task: str
@@ -82,6 +106,7 @@ class RunInScene:
     comparison: dict[str, Any] | None = None
     folder: Path | None = None
     dicom: Exported | None = None
+    page: slicer.vtkMRMLTextNode | None = None
 
     @property
     def isInScene(self) -> bool:

@@ -9,8 +9,21 @@ from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
 from slicer_views import FORMER, Views, ras_of
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.runs import ArmInScene, RunInScene
-from VFMTransferSlicer.views.cells import ADC, DIFFERENCE, HBV, REFERENCE, T2W, A, B
+from VFMTransferSlicer.results.scene import VECTOR, NiftiImage, gridTransformNode
+from VFMTransferSlicer.runs import ArmInScene, RunInScene, renameArm
+from VFMTransferSlicer.views.cells import (
+    ADC,
+    CORONAL,
+    DIFFERENCE,
+    DISPLACEMENT,
+    HBV,
+    REFERENCE,
+    SAGITTAL,
+    T2W,
+    A,
+    B,
+)
+from VFMTransferSlicer.views.exam import Exam, findExam
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
 from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT
 
@@ -299,24 +312,19 @@ def test_images_of_one_kind_have_one_window(scene, views, side_by_side, adc_run)
 
 
 def test_blinded_nothing_names_a_network(views, side_by_side, adc_run):
+    for arm, side in zip(adc_run.arms, ("Right", "Left"), strict=True):
+        arm.title = arm.numbers["model"]["arm"]
+        renameArm(arm, side, isSeen=False)
     side_by_side.show(adc_run, order=(1, 0), isBlinded=True)
     for tag, side in ((A, "Left"), (B, "Right")):
         text = words(views.renderer(tag))
-        volume = views.scene.GetNodeByID(views.composite(tag).GetBackgroundVolumeID())
-        assert text.split("\n")[0] == views.slice_node(tag).GetLayoutLabel() == volume.GetName() == side
+        assert text.split("\n")[0] == views.slice_node(tag).GetLayoutLabel() == side
         assert "network" not in text
         assert SYNTHETIC_TEXT in text
-    second = adc_run.arms[1].images["adc-synthetic"]
-    shown = views.scene.GetNodeByID(views.composite(A).GetBackgroundVolumeID())
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(second))
-
-
-def test_blinded_the_segmentation_under_the_mouse_names_no_network(views, side_by_side, run):
-    former = [arm.segmentation.GetName() for arm in run.arms]
-    side_by_side.show(run, order=(1, 0), isBlinded=True)
-    assert [arm.segmentation.GetName() for arm in run.arms] == ["Right", "Left"]
-    side_by_side.show(run, order=(1, 0))
-    assert [arm.segmentation.GetName() for arm in run.arms] == former
+        volume = views.scene.GetNodeByID(views.composite(tag).GetBackgroundVolumeID())
+        assert volume.GetName() == f"T2 ADC ({side}, synthetic)"
+    names = [views.scene.GetNthNode(index).GetName() or "" for index in range(views.scene.GetNumberOfNodes())]
+    assert not [name for name in names if "pretrained" in name or "scratch" in name]
 
 
 def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
@@ -324,6 +332,134 @@ def test_unblinded_each_network_is_named_where_it_is(views, side_by_side, run):
     side_by_side.show(run, order=(1, 0))
     assert words(views.renderer(A)).startswith("B\nFrom scratch: A network, scratch")
     assert seen_in(views, run.arms[1].segmentation) == {A}
+
+
+# ---- images beside what they were made of
+
+
+def test_a_synthetic_adc_stands_beside_the_measured_one_and_in_another_plane(scene, views, side_by_side, adc_run):
+    measured = a_volume(scene, "ADC")
+    side_by_side.show(adc_run, others={Sequence.ADC: measured})
+    assert ours(views) == [T2W, A, B, ADC, DIFFERENCE, SAGITTAL]
+    assert views.composite(ADC).GetBackgroundVolumeID() == measured.GetID()
+    assert "ADC, measured" in words(views.renderer(ADC))
+    assert views.composite(SAGITTAL).GetBackgroundVolumeID() == views.composite(A).GetBackgroundVolumeID()
+    assert np.abs(plane(views.slice_node(SAGITTAL))[1]).argmax() == 0
+    assert np.abs(plane(views.slice_node(A))[1]).argmax() == 2
+
+
+@pytest.fixture
+def correction(scene, t2w) -> RunInScene:
+    """High-b diffusion that A found 2 mm too far left."""
+    volume = an_oblique_t2w()
+    hbv = a_volume(scene, "b1400")
+    arms = []
+    for arm in ("pretrained", "scratch"):
+        image = a_volume(scene, f"b1400 corrected ({arm}, synthetic)")
+        vectors = np.zeros((3, *volume.array.shape), np.float32)
+        vectors[0] = 2.0  # LPS
+        affine = slicer.util.arrayFromVTKMatrix(matrix_of_grid(hbv))
+        transform = scene.AddNode(gridTransformNode(NiftiImage(vectors, affine, VECTOR), f"correction ({arm})"))
+        numbers = numbers_of(arm, "distortion-correction")
+        arms.append(ArmInScene(f"net-{arm}", numbers, images={"hbv-corrected": image}, transform=transform))
+    inputs = {Sequence.HBV: hbv, Sequence.ADC: a_volume(scene, "ADC"), Sequence.T2W: t2w}
+    gland = a_segmentation_run(scene, hbv, labels(4), labels(5)).arms[0].segmentation
+    return RunInScene("distortion-correction", inputs, hbv, arms, gland=gland)
+
+
+def matrix_of_grid(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def test_a_correction_stands_beside_its_input_with_the_shift_and_the_outline_of_t2w(views, side_by_side, correction):
+    side_by_side.show(correction)
+    assert ours(views) == [HBV, A, B, T2W, DIFFERENCE, DISPLACEMENT]
+    assert "High-b DWI, input" in words(views.renderer(HBV))
+    shift = views.scene.GetNodeByID(views.composite(DISPLACEMENT).GetForegroundVolumeID())
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(shift), 2.0)
+    assert "Signal lay towards left, -2 to +2 mm" in words(views.renderer(DISPLACEMENT))
+    assert {HBV, A, B, T2W} <= seen_in(views, correction.gland)
+
+
+def test_high_b_is_windowed_at_the_prostate(scene, views, side_by_side, correction):
+    hbv = correction.about
+    array = slicer.util.arrayFromVolume(hbv)
+    array[:] = 10_000
+    array[1:6, 3:13, 3:11] = np.linspace(100, 200, array[1:6, 3:13, 3:11].size).reshape(array[1:6, 3:13, 3:11].shape)
+    slicer.util.arrayFromVolumeModified(hbv)
+    hbv.GetDisplayNode().SetAutoWindowLevel(True)
+    side_by_side.show(correction)
+    display = hbv.GetDisplayNode()
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    assert 100 <= low < 105
+    assert 190 < high <= 200
+
+
+def test_a_window_that_the_user_chose_for_high_b_stays(views, side_by_side, correction):
+    display = correction.about.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0, 777)
+    side_by_side.show(correction)
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 777)
+
+
+# ---- the exam
+
+
+@pytest.fixture
+def exam(scene, t2w) -> Exam:
+    return findExam({Sequence.T2W: t2w, Sequence.ADC: a_volume(scene, "ADC"), Sequence.HBV: a_volume(scene, "b1400")})
+
+
+def test_an_exam_is_hung_in_five_views_at_the_prostate(scene, views, side_by_side, exam):
+    gland = a_segmentation_run(scene, exam.about, labels(4), labels(5)).arms[0].segmentation
+    side_by_side.showExam(findExam(exam.volumes, gland))
+    assert ours(views) == [T2W, SAGITTAL, CORONAL, ADC, HBV]
+    axes = [np.abs(plane(views.slice_node(tag))[1]).argmax() for tag in (T2W, SAGITTAL, CORONAL, ADC)]
+    assert axes == [2, 0, 1, 2]
+    middle = ras_of(exam.about, PLACE)
+    for tag in ours(views):
+        point, normal = plane(views.slice_node(tag))
+        assert abs((middle - point) @ normal) < 2.5, tag  # within a slice
+    scales = {
+        round(view.GetFieldOfView()[0] / view.GetDimensions()[0], 3) for view in map(views.slice_node, ours(views))
+    }
+    assert len(scales) == 1
+    assert seen_in(views, gland).isdisjoint(ours(views))
+
+
+def test_after_an_exam_all_is_the_users_again(scene, views, side_by_side, exam):
+    before = state(scene)
+    side_by_side.showExam(exam)
+    side_by_side.restore()
+    assert views.node.GetViewArrangement() == FORMER
+    assert state(scene) == before
+
+
+def test_from_an_exam_to_a_run_and_back_the_users_layout_is_remembered(views, side_by_side, exam, run):
+    side_by_side.showExam(exam)
+    assert (side_by_side.run, side_by_side.exam) == (None, exam)
+    side_by_side.show(run)
+    assert (side_by_side.run, side_by_side.exam) == (run, None)
+    side_by_side.restore()
+    assert views.node.GetViewArrangement() == FORMER
+    assert ours(views) == []
+
+
+def test_views_that_are_given_up_on_the_way_leave_nothing(scene, views, side_by_side, run):
+    before = state(scene)
+    for count in (1, 3, 8, 14):
+        steps = side_by_side.showInSteps(run)
+        for _ in range(count):
+            next(steps)
+        steps.close()
+        side_by_side.close()
+        assert views.node.GetViewArrangement() == FORMER
+        assert ours(views) == []
+    scene.RemoveNode(next(iter(node for node in [scene.GetFirstNodeByName("T2 difference A - B")] if node), None))
+    assert set(before) <= set(state(scene))
 
 
 # ---- and when they go

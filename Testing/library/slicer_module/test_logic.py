@@ -201,6 +201,36 @@ def test_an_unknown_task_is_the_librarys_own_error(logic, t2w):
         logic.run(task="dance", t2w=t2w)
 
 
+def test_a_blinded_run_leaves_nothing_in_the_scene_before_its_order_is_drawn(logic, t2w, scene):
+    seen, drawn = [], []
+
+    def names() -> list[str]:
+        return [scene.GetNthNode(index).GetName() or "" for index in range(scene.GetNumberOfNodes())]
+
+    def draw(run):
+        drawn.append([arm.numbers["model"]["arm"] for arm in run.arms])
+        seen.append(names())
+        return ["Right", "Left"]
+
+    before = names()
+    logic.blind = draw
+    logic.progress.connect(lambda progress: seen.append(names()))
+    arms = logic.run(task=ANATOMY, t2w=t2w)
+    assert all(found == before for found in seen)
+    assert drawn == [["pretrained", "scratch"]]
+    assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["Right)", "Left)"]
+    assert not any(arm.segmentation.GetDisplayNode().GetVisibility() for arm in arms)
+    assert logic.lastRun.comparison is not None
+    assert not [name for name in names() if "pretrained" in name or "scratch" in name]
+
+
+def test_a_blinded_run_that_is_canceled_leaves_nothing(logic, t2w, scene):
+    logic.blind = lambda run: ["Left", "Right"]
+    logic.progress.connect(lambda progress: logic.cancel() if progress.arm == 1 else None)
+    assert logic.run(task=ANATOMY, t2w=t2w) == []
+    assert segmentations(scene) == []
+
+
 def test_a_run_during_a_run_is_refused(logic, t2w):
     refused = []
 

@@ -62,7 +62,9 @@ def ui() -> SimpleNamespace:
 
 @pytest.fixture
 def logic() -> SimpleNamespace:
-    return SimpleNamespace(started=Signal(), armLoaded=Signal(), finished=Signal(), isRunning=False, lastRun=None)
+    kept = []
+    signals = {name: Signal() for name in ("started", "armLoaded", "finished")}
+    return SimpleNamespace(**signals, isRunning=False, lastRun=None, kept=kept, keep=kept.append)
 
 
 @pytest.fixture
@@ -178,18 +180,39 @@ def test_each_run_is_blinded_from_its_beginning_as_long_as_reading_goes_on(secti
     assert section.said == [True, False, True]
 
 
-def test_the_first_network_is_not_seen_before_the_second_is_there(section, ui, logic):
+def test_while_reading_goes_on_nodes_are_called_by_their_side_and_hidden_in_the_users_views(section, ui, logic, views):
     run = a_run(section.scene)
-    segmentation = section.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    segmentation.CreateDefaultDisplayNodes()
-    run.arms[0].segmentation = segmentation
-    click(ui, "Start", True)
-    logic.started.emit(run)
-    logic.armLoaded.emit(run.arms[0])
-    assert not segmentation.GetDisplayNode().GetVisibility()
+    for arm in run.arms:
+        arm.segmentation = section.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"T2 segmentation ({arm.bundle})")
+        arm.segmentation.CreateDefaultDisplayNodes()
+        label = f"T2 csPCa probability ({arm.bundle})"
+        arm.probabilities["csPCa"] = section.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", label)
+    former = [node.GetName() for arm in run.arms for node in arm.nodes]
     logic.lastRun = run
+    click(ui, "Start", True)
+    order = views.calls[0][1]
+    for arm, side in ((run.arms[order[0]], "Left"), (run.arms[order[1]], "Right")):
+        assert [node.GetName() for node in arm.nodes] == [f"T2 segmentation ({side})", f"T2 csPCa probability ({side})"]
+        assert not arm.segmentation.GetDisplayNode().GetVisibility()
+    click(ui, "Left")
+    click(ui, "Reveal")
+    assert [node.GetName() for arm in run.arms for node in arm.nodes] == former
+    assert all(arm.segmentation.GetDisplayNode().GetVisibility() for arm in run.arms)
+    assert logic.kept == [run]
+
+
+def test_the_order_is_drawn_before_a_runs_results_are_in_the_scene_and_stays(section, ui, logic, views):
+    click(ui, "Start", True)
+    run = a_run(section.scene)
+    logic.isRunning = True
+    logic.started.emit(run)
+    titles = logic.blind(run)
+    assert sorted(titles) == ["Left", "Right"]
+    logic.lastRun, logic.isRunning = run, False
     logic.finished.emit("done")
-    assert segmentation.GetDisplayNode().GetVisibility()
+    assert [titles[arm] for arm in views.calls[0][1]] == ["Left", "Right"]
+    click(ui, "Start", False)
+    assert logic.blind is None
 
 
 def test_stopping_takes_the_views_away_and_starting_again_shows_the_same_order(section, ui, logic, views):

@@ -25,8 +25,13 @@ from ..reading.readings import (
     tallyOf,
     writeCsv,
 )
+from ..runs import renameArm
 from ..signals import Signal
-from ..views.display import Changes
+
+
+def sideTitles(order: tuple[int, int]) -> list[str]:
+    """What to call each arm, A and then B, by where it stands."""
+    return [_("Left") if order[0] == arm else _("Right") for arm in range(2)]
 
 
 def revealedText(reading: Reading) -> str:
@@ -148,7 +153,8 @@ class ReadingSection:
         self._run: RunInScene | None = None
         self._session: BlindedReading | None = None
         self._answer: Reading | None = None
-        self._unseen = Changes()
+        self._masked: list[ArmInScene] = []  # called by their side, and hidden in the user's own views
+        self._drawn: BlindedReading | None = None  # before its run is in the scene
         self._files = ReadingFiles(ui, self._table, self._showMessage, self.update)
         self._sides = {
             Side.LEFT: ui.readingLeftButton,
@@ -162,7 +168,6 @@ class ReadingSection:
         ui.readingConfidenceComboBox.connect("activated(int)", self.onConfidence)
         ui.readingRevealButton.connect("clicked(bool)", self.onReveal)
         logic.started.connect(self.onRunStarted)
-        logic.armLoaded.connect(self.onArmLoaded)
         logic.finished.connect(self.onRunFinished)
 
     # ---- what the panel and the logic report
@@ -196,21 +201,23 @@ class ReadingSection:
     def onRunStarted(self, run: RunInScene) -> None:
         """The run that was read is past; what comes is hidden from its first moment."""
         self._session = self._answer = None
+        self._drawn = None
         if self._isOn:
             self._hide(True)
             self._showMessage(_("The networks of this run will be shown without their names."))
         self.update()
 
-    def onArmLoaded(self, arm: ArmInScene) -> None:
-        """Keep the first network's answer out of the user's own views until both can be shown."""
-        if self._isOn:
-            for node in filter(
-                None, (node.GetDisplayNode() for node in arm.nodes if node.IsA("vtkMRMLDisplayableNode"))
-            ):
-                self._unseen.set(node, "Visibility", False)
+    def draw(self, run: RunInScene) -> list[str] | None:
+        """Draw the order of a run whose networks are not in the scene yet, and return what to call them there."""
+        try:
+            subject = subjectOf(run)
+            table = self._table()
+            self._drawn = BlindedReading(subject, table.find(subject) if table is not None else None)
+        except VFMTransferError:  # it is reported when the run is to be shown
+            return None
+        return sideTitles(self._drawn.order)
 
     def onRunFinished(self, outcome: str) -> None:
-        self._unseen.giveBack()
         if self._isOn:
             self._begin()
         self.update()
@@ -255,10 +262,11 @@ class ReadingSection:
         except VFMTransferError as error:
             self._showMessage(str(error))
             return
-        if self._session is not None:
-            self._views.unblind()
+        isShown = self._session is not None
         self._session = self._answer = None
         self._hide(False)
+        if isShown:
+            self._views.unblind()
         self._showMessage(revealedText(answer) if answer is not None else _("All readings are revealed."))
         self.update()
 
@@ -274,12 +282,16 @@ class ReadingSection:
             subject = subjectOf(run)
             table = self._table()
             self._answer = table.find(subject) if table is not None else None
-            self._session, self._run = BlindedReading(subject, self._answer), run
+            drawn, self._drawn = self._drawn, None
+            self._session, self._run = drawn or BlindedReading(subject, self._answer), run
         except VFMTransferError as error:
             self._answer = None
             self._hide(False)
             self._showMessage(str(error))
             return
+        for arm, title in zip(run.arms, sideTitles(self._session.order), strict=True):
+            renameArm(arm, title, isSeen=False)
+            self._masked.append(arm)
         self._views.show(order=self._session.order, isBlinded=True)
         self._showMessage(_("Which is better, left or right? Take your time; it is recorded."))
 
@@ -292,6 +304,13 @@ class ReadingSection:
         self._hide(False)
 
     def _hide(self, isBlinded: bool) -> None:
+        self._logic.blind = self.draw if self._isOn else None
+        if not isBlinded:
+            for arm in self._masked:
+                renameArm(arm)
+            if self._masked and self._run is not None:
+                self._logic.keep(self._run)
+            self._masked.clear()
         if isBlinded != self._isBlinded:
             self._isBlinded = isBlinded
             self.blinded.emit(isBlinded)

@@ -202,6 +202,7 @@ class RunSection:
         self._hasRun = False
         self._stage = ""
         self._log: list[str] = []
+        self._withheld: list[str] | None = None  # lines, while the networks are read blinded
         self._error = ""
         ui.runButton.connect("clicked(bool)", self.onRun)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
@@ -216,6 +217,14 @@ class RunSection:
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         self._parameters = parameters
+
+    def setBlinded(self, isBlinded: bool) -> None:
+        """Withhold what the log says as long as the networks are read blinded."""
+        withheld, self._withheld = self._withheld, [] if isBlinded else None
+        if isBlinded and withheld is None:
+            self._write(_("The log goes on when the networks are read no longer blinded."))
+        for line in withheld or ():
+            self._write(line)
 
     def update(self) -> None:
         """Show whether a run can begin, and if not, what is missing."""
@@ -366,6 +375,12 @@ class RunSection:
     def _note(self, line: str) -> None:
         line = f"{datetime.now():%H:%M:%S}  {line}"
         self._log.append(line)
+        if self._withheld is None:
+            self._write(line)
+        else:
+            self._withheld.append(line)
+
+    def _write(self, line: str) -> None:
         text = self._ui.logTextEdit
         text.appendPlainText(line)
         text.verticalScrollBar().setValue(text.verticalScrollBar().maximum)

@@ -38,7 +38,7 @@ class ViewTools:
     def __init__(self, ui: SimpleNamespace, viewing: Callable[[], Viewing | None]) -> None:
         self._ui = ui
         self._viewing = viewing
-        self._isTelling = False
+        self._isTelling = self._isBlinded = False
         self._flicker = qt.QTimer()
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.connect("timeout()", self.flip)
@@ -47,6 +47,11 @@ class ViewTools:
         ui.flickerButton.connect("toggled(bool)", self.onFlicker)
         ui.checkerboardButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.CHECKERBOARD, isOn))
         ui.revealButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.REVEAL, isOn))
+
+    def setBlinded(self, isBlinded: bool) -> None:
+        """Speak of left and right instead of A and B."""
+        self._isBlinded = isBlinded
+        self.update()
 
     def reset(self) -> None:
         """The views came, or went: nothing flickers, and the key counts only while they are there."""
@@ -114,14 +119,16 @@ class ViewTools:
         ui.flickerButton.checked = self._flicker.isActive()
         ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
         ui.revealButton.checked = canCompare and viewing.tool is Tool.REVEAL
-        ui.viewHintLabel.text = _hint() if canCompare else ""
+        first, second = (_("left"), _("right")) if self._isBlinded else ("A", "B")
+        ui.fadeLabel.text = _("Fade {first} to {second}:").format(first=first, second=second)
+        ui.viewHintLabel.text = _hint(first, second) if canCompare else ""
 
 
-def _hint() -> str:
+def _hint(first: str, second: str) -> str:
     return _(
-        "{key} changes between A and B in the middle view. Shift and the mouse move the crosshair in all views, "
-        "a double click shows one view alone, R shows the whole image."
-    ).format(key=FLICKER_KEY)
+        "{key} changes between {first} and {second} in the middle view. Shift and the mouse move the crosshair in all "
+        "views, a double click shows one view alone, R shows the whole image."
+    ).format(key=FLICKER_KEY, first=first, second=second)
 
 
 def makeSideBySide() -> SideBySide | None:
@@ -218,6 +225,7 @@ class ViewSection:
     def setBlinded(self, isBlinded: bool) -> None:
         """Leave it to the reading what is shown, for a click here would name the networks."""
         self._isReading = isBlinded
+        self._tools.setBlinded(isBlinded)
         self.update()
 
     # ---- what other sections call
@@ -284,12 +292,9 @@ class ViewSection:
     def restore(self) -> None:
         """Back to the user's own layout, in steps."""
         self._steps.clear()
-        if self._views is not None and self._views.isShown:
+        if self._open != _NOTHING:
             self._open = _NOTHING
             self._steps.add(self._views.restoreInSteps(), self._onNotShown)
-        elif self._open != _NOTHING:  # it was only begun
-            self._open = _NOTHING
-            self._views.discard()
 
     def close(self) -> None:
         """Leave nothing of it in the application."""

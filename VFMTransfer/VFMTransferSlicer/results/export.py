@@ -52,7 +52,7 @@ def whyNoReport(run: RunInScene | None) -> str:
         return _RUN_FIRST
     if run.comparison is None:
         return "The report needs both networks. Choose two, and run them to the end."
-    if run.folder is None or not (run.folder / REPORT / PAGE).is_file():
+    if not _hasFolder(run) and not _pageOf(run):
         return "The report of this run is no longer there. Run again."
     return ""
 
@@ -86,20 +86,38 @@ def saveReport(run: RunInScene, target: Path) -> None:
     Args:
         run: With its report still there.
         target: Named `.html` for the page alone, which needs no other file and replaces what is there; else a new
-            folder, for the page with its picture and tables.
+            folder, for the page with its picture and tables. A scene that was saved brings the page alone.
 
     Raises:
         OutputError: The report is gone, the place cannot be written, or the folder is there already.
     """
     if why := whyNoReport(run):
         raise OutputError(why)
-    report = run.folder / REPORT
     if target.suffix.lower() in PAGE_SUFFIXES:
         with atomic_file(target) as part:
-            shutil.copyfile(report / PAGE, part)
+            _writePage(run, part)
     else:
         with atomic_folder(target) as work:
-            shutil.copytree(report, work, dirs_exist_ok=True)
+            if _hasFolder(run):
+                shutil.copytree(run.folder / REPORT, work, dirs_exist_ok=True)
+            else:
+                _writePage(run, work / PAGE)
+
+
+def _hasFolder(run: RunInScene) -> bool:
+    return run.folder is not None and (run.folder / REPORT / PAGE).is_file()
+
+
+def _pageOf(run: RunInScene) -> str:
+    """The page of the report as the scene holds it; empty where it does not."""
+    return run.page.GetText() or "" if run.page is not None and run.page.GetScene() is not None else ""
+
+
+def _writePage(run: RunInScene, path: Path) -> None:
+    if _hasFolder(run):
+        shutil.copyfile(run.folder / REPORT / PAGE, path)
+    else:
+        path.write_text(_pageOf(run), encoding="utf-8")
 
 
 def saveNumbers(run: RunInScene, target: Path) -> None:

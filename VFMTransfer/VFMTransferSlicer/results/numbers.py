@@ -417,11 +417,13 @@ def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
         kind = _DIFFERENCE_OF.get(found["measure"], found["measure"])
         row = rows.setdefault((found["subject"], kind), _emptyRow(found["subject"], kind, found["unit"]))
         row.cells[Between(found["between"])] = _cell(found)
-    return tuple(sorted(rows.values(), key=lambda row: row.group in _emptyGroups(rows.values())))
+    empty = _emptyGroups(rows.values())
+    kept = [row for row in rows.values() if row.group not in empty or row.title.startswith(KINDS["volume_ml"].title)]
+    return tuple(sorted(kept, key=lambda row: row.group in empty))
 
 
 def _emptyGroups(rows: Iterable[Row]) -> set[str]:
-    """Structures that nobody marks, which stand last."""
+    """Structures that nobody marks, which stand last with their volume of 0 alone."""
     volumes = [row for row in rows if row.group and row.title.startswith(KINDS["volume_ml"].title)]
     return {row.group for row in volumes if all(float(cell.text) == 0 for cell in row.cells.values())}
 

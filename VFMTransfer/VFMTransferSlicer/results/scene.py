@@ -296,7 +296,6 @@ DISPLACEMENT = "displacement"
 IMAGE_SUFFIX = ".nii.gz"
 _LABELS = "labels"  # the segmentation holds the same, and more
 _WAIT_S = 0.02  # how long a step waits for a file, which lets the thread that reads it have Python's lock
-_ARM_TITLES = {"pretrained": "pretrained", "scratch": "from scratch"}
 _LABEL_TITLES = {str(label): term.title for label, term in LABEL_TERMS.items()}
 # Output → the input it is named after, and what it is of it.
 _IMAGE_TITLES = {
@@ -322,7 +321,9 @@ def loadArm(folder: Path, inputs: Volumes, reference: Sequence) -> ArmInScene:
             return end.value
 
 
-def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Generator[None, None, ArmInScene]:
+def loadArmInSteps(
+    folder: Path, inputs: Volumes, reference: Sequence, title: str = ""
+) -> Generator[None, None, ArmInScene]:
     """Load what a network wrote as new nodes beside its inputs, a little with each step; nothing is overwritten.
 
     Files are read in a thread, nodes are made in the caller's: one step takes less than 100 ms for a prostate case.
@@ -332,6 +333,7 @@ def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Genera
         folder: The arm's folder, with its `result.json`.
         inputs: The volumes that the network saw.
         reference: The one on whose grid the result lies.
+        title: What its nodes are called instead of where its weights started; they are not shown then.
 
     Returns:
         The arm, as the generator's value.
@@ -341,7 +343,7 @@ def loadArmInSteps(folder: Path, inputs: Volumes, reference: Sequence) -> Genera
         JobError: The scene was closed meanwhile.
     """
     numbers = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    loading = _Loading(folder, numbers, dict(inputs), inputs[reference])
+    loading = _Loading(folder, numbers, dict(inputs), inputs[reference], title)
     try:
         for step in loading.steps():
             yield step
@@ -388,16 +390,22 @@ class _Loading:
         numbers: Its `result.json`.
         inputs: What the network saw.
         about: The input on whose grid the result lies.
+        title: As for `loadArmInSteps`.
     """
 
     def __init__(
-        self, folder: Path, numbers: dict[str, Any], inputs: Volumes, about: slicer.vtkMRMLScalarVolumeNode
+        self,
+        folder: Path,
+        numbers: dict[str, Any],
+        inputs: Volumes,
+        about: slicer.vtkMRMLScalarVolumeNode,
+        title: str,
     ) -> None:
-        self.arm = ArmInScene(numbers["model"]["bundle"], numbers)
+        self.arm = ArmInScene(numbers["model"]["bundle"], numbers, title=title)
         self._folder = folder
         self._inputs = inputs
         self._about = about
-        self._armTitle = _ARM_TITLES.get(numbers["model"]["arm"], self.arm.bundle)
+        self._armTitle = title or self.arm.ownTitle
 
     def steps(self) -> Steps:
         files = [file.removesuffix(IMAGE_SUFFIX) for file in self.arm.numbers["files"] if file.endswith(IMAGE_SUFFIX)]
@@ -450,6 +458,8 @@ class _Loading:
         describe(node, self.arm.numbers, self._inputs)
         yield
         addNode(node, self._about.GetScene(), window)
+        if self.arm.title and node.IsA("vtkMRMLSegmentationNode"):
+            node.GetDisplayNode().SetVisibility(False)
         placeBeside(node, self._about)
         yield
 

@@ -362,7 +362,8 @@ class SideBySide:
     def restoreInSteps(self) -> Steps:
         """Back to the layout that was there before; what was changed for the views goes with the second step."""
         shown = self._shown
-        if shown is None:
+        if self._former is None:  # no layout of ours was begun
+            self.discard()
             return
         self._stopWatching()
         self._saveLayout(True)

@@ -6,7 +6,7 @@ The texts are actors of our own, since Slicer's data probe rewrites its corner a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import slicer
 import vtk
@@ -18,7 +18,7 @@ from ..runs import RunInScene
 from ..workers.steps import Steps
 from .cells import ADC, HBV, REFERENCE, T2W, A, B, Cell, Rows
 from .display import Changes, LinkedWindows, keepOut, prostateBounds
-from .pairs import SYNTHETIC, Color, Difference, Order, armTitle, putOnGridOf, showLegend
+from .pairs import SYNTHETIC, Color, Difference, Order, armTitle, showLegend
 from .viewing import Viewing
 
 SYNTHETIC_TEXT = "Synthetic (not acquired)"
@@ -224,9 +224,6 @@ class Shown:
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step; closed on the way, `close` takes out what is there."""
-        if self._isBlinded:
-            self._cells = {tag: self._nameless(cell) for tag, cell in self._cells.items()}
-            self._renameSegmentations()
         keepOut([logic.GetSliceNode() for logic in self.logics.values()], self.changes)
         yield
         for tag, cell in self._cells.items():
@@ -258,27 +255,6 @@ class Shown:
         for windows in self._windows:
             windows.close()
         self.changes.giveBack()
-
-    def _nameless(self, cell: Cell) -> Cell:
-        """The cell with a volume whose name, which Slicer shows in many places, does not reveal its network."""
-        if cell.arm is None or not isSynthetic(cell.volume):
-            return cell
-        scene, volume = cell.volume.GetScene(), cell.volume
-        display = self.changes.add(scene, slicer.vtkMRMLScalarVolumeDisplayNode(), f"{cell.label} display")
-        node = self.changes.add(scene, slicer.vtkMRMLScalarVolumeNode(), cell.label)
-        display.CopyContent(volume.GetDisplayNode())
-        display.SetAndObserveColorNodeID(volume.GetDisplayNode().GetColorNodeID())
-        node.SetAndObserveDisplayNodeID(display.GetID())
-        putOnGridOf(node, volume)
-        node.SetAndObserveImageData(volume.GetImageData())
-        node.SetAttribute(SYNTHETIC, "1")
-        return replace(cell, volume=node)
-
-    def _renameSegmentations(self) -> None:
-        """Slicer's data probe names the segmentation under the mouse. A scene that is saved meanwhile stays blinded."""
-        for cell in self._cells.values():
-            if cell.segmentation is not None and cell.arm is not None:
-                self.changes.set(cell.segmentation, "Name", cell.label)
 
     def _linkWindows(self) -> Steps:
         """Images of one kind together, the first group being that of the networks' images; each other one by itself."""
