@@ -85,6 +85,25 @@ def test_the_entry_and_the_description_name_the_same_dependencies(entry, descrip
     assert setting(description, "EXTENSION_DEPENDS").replace("NA", "").split() == entry["build_dependencies"]
 
 
+def matches(rule: str, **attributes: str) -> bool:
+    """A rule's answer: its grammar (github.com/zeroSteiner/rule-engine) has these forms in common with Python's."""
+    tree = ast.parse(rule, mode="eval")
+    forms = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.Eq, ast.Name, ast.Load, ast.Constant)
+    assert all(isinstance(node, forms) for node in ast.walk(tree)), ast.dump(tree)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert names <= {"Modality", "SOPClassUID"}  # all that Slicer gives to a rule (Docs/developer_guide/extensions.md)
+    return bool(eval(compile(tree, "rule", "eval"), {"__builtins__": {}}, attributes))
+
+
+def test_slicer_suggests_it_for_mr_images_and_for_nothing_else(entry):
+    rule = entry["dicom_support_rule"]
+    classic, enhanced = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
+    spectroscopy, ct, seg = "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.66.4"
+    assert all(matches(rule, Modality="MR", SOPClassUID=uid) for uid in (classic, enhanced))
+    others = (("MR", spectroscopy), ("CT", ct), ("SEG", seg), ("SEG", classic))
+    assert not any(matches(rule, Modality=modality, SOPClassUID=uid) for modality, uid in others)
+
+
 def test_the_description_says_what_it_does_in_two_sentences(description):
     text = setting(description, "EXTENSION_DESCRIPTION")
     assert len(text) < 250
