@@ -67,9 +67,8 @@ class ReadingTest(PanelTest):
         seen = []
         self._connect(self.logic.progress, lambda progress: seen.append((self._names(), self.ui.logTextEdit.plainText)))
         self.assertEqual(self.runBoth(), "done")
-        ours = {"VFMTransfer"}
-        for names, lines in seen:
-            self.assertEqual({name for name in names - before if not any(word in name for word in ours)}, set())
+        for names, lines in seen:  # but for empty views, which are made ahead of time
+            self.assertFalse([name for name in names - before if not name.startswith(("VFMTransfer", "Slice"))])
             self.assertNotIn("pretrained", lines.removeprefix(log))
         self._requireHidden()
         self.ui.readingLeftButton.click()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
-from slicer_scenes import an_oblique_t2w, slicer
+from slicer_scenes import add_volume, an_oblique_t2w, slicer
 
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.views.cells import T2W, A, B
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
@@ -109,6 +110,23 @@ def test_fade_leads_from_as_image_to_bs(views, image_viewing):
     assert np.abs(picture(views, A) - b).max() <= 1
     image_viewing.setFade(0.5)
     assert np.abs(picture(views, A) - (a + b) / 2).max() <= 2
+
+
+def test_input_and_output_are_compared_in_the_middle_view_too(scene, views, side_by_side, adc_run, t2w):
+    measured = add_volume(scene, an_oblique_t2w(), "ADC")
+    measured.CreateDefaultDisplayNodes()
+    measured.SetAndObserveTransformNodeID(t2w.GetTransformNodeID())
+    side_by_side.show(adc_run, others={Sequence.ADC: measured})
+    viewing = side_by_side.viewing
+    assert viewing.pairs == ("", "ADC, measured and A", "ADC, measured and B")
+    viewing.setPair("ADC, measured and B")
+    assert background(views, A) is measured
+    assert viewing.middle().label == "ADC, measured"
+    viewing.flip()
+    assert viewing.middle().label == "B"
+    viewing.setPair("")
+    assert background(views, A) is adc_run.arms[0].images["adc-synthetic"]
+    assert viewing.canMix
 
 
 def test_a_flip_shows_the_other_one_and_says_which(views, viewing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from collections.abc import Sequence as Sequence_
 from types import SimpleNamespace
 
 import qt
@@ -39,10 +40,12 @@ class ViewTools:
         self._ui = ui
         self._viewing = viewing
         self._isTelling = self._isBlinded = False
+        self._offered: list[str] = []
         self._flicker = qt.QTimer()
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.connect("timeout()", self.flip)
         self._key: qt.QShortcut | None = None
+        ui.pairComboBox.connect("activated(int)", self.onPair)
         ui.fadeSlider.connect("valueChanged(double)", self.onFade)
         ui.flickerButton.connect("toggled(bool)", self.onFlicker)
         ui.checkerboardButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.CHECKERBOARD, isOn))
@@ -71,6 +74,14 @@ class ViewTools:
             self._report(self._viewing())
         finally:
             self._isTelling = False
+
+    def onPair(self, index: int) -> None:
+        """Make the middle view of A and B, or of input and output."""
+        viewing = self._asked()
+        if viewing is not None:
+            self._flicker.stop()
+            viewing.setPair(self._ui.pairComboBox.itemData(index))
+            self.update()
 
     def onFade(self, fade: float) -> None:
         viewing = self._asked()
@@ -120,8 +131,23 @@ class ViewTools:
         ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
         ui.revealButton.checked = canCompare and viewing.tool is Tool.REVEAL
         first, second = (_("left"), _("right")) if self._isBlinded else ("A", "B")
+        pairs = viewing.pairs if canCompare else ("",)
+        self._fillPairs([_("{first} and {second}").format(first=first, second=second), *pairs[1:]], pairs)
+        ui.pairComboBox.setCurrentIndex(pairs.index(viewing.pair) if canCompare else 0)
         ui.fadeLabel.text = _("Fade {first} to {second}:").format(first=first, second=second)
+        if canCompare and viewing.pair:
+            ui.fadeLabel.text = _("Fade:")
         ui.viewHintLabel.text = _hint(first, second) if canCompare else ""
+
+    def _fillPairs(self, titles: list[str], pairs: Sequence_[str]) -> None:
+        """Offer what there is; a list that is open stays open."""
+        combo = self._ui.pairComboBox
+        combo.enabled = len(pairs) > 1
+        if self._offered != titles:
+            self._offered = titles
+            combo.clear()
+            for title, pair in zip(titles, pairs, strict=True):
+                combo.addItem(title, pair)
 
 
 def _hint(first: str, second: str) -> str:

@@ -124,6 +124,14 @@ def _volumePair(first, second):
 
 
 def _requireSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> None:
+    if not isSameGrid(first, second):
+        raise GeometryError(
+            f"'{first.GetName()}' and '{second.GetName()}' must lie on one grid to be compared, but do not. Run again."
+        )
+
+
+def isSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether the voxels of two volumes lie in the same places."""
     matrices = []
     for volume in (first, second):
         matrix = vtk.vtkMatrix4x4()
@@ -131,10 +139,8 @@ def _requireSameGrid(first: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolu
         matrices.append([matrix.GetElement(row, column) for row in range(4) for column in range(4)])
     sizes = [volume.GetImageData().GetDimensions() for volume in (first, second)]
     transforms = [volume.GetTransformNodeID() for volume in (first, second)]
-    if sizes[0] != sizes[1] or transforms[0] != transforms[1] or not np.allclose(*matrices, rtol=0, atol=_SAME_GRID):
-        raise GeometryError(
-            f"'{first.GetName()}' and '{second.GetName()}' must lie on one grid to be compared, but do not. Run again."
-        )
+    isAlike = sizes[0] == sizes[1] and transforms[0] == transforms[1]
+    return isAlike and np.allclose(*matrices, rtol=0, atol=_SAME_GRID)
 
 
 def _labels(

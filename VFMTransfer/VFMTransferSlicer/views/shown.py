@@ -233,7 +233,8 @@ class Shown:
             showLegend(scale)
             yield
         yield from self._linkWindows()
-        self.viewing = Viewing(self.run, self._order, self._cells, self.logics, self._windows[0], self.changes)
+        windows, before = self._windows[0], self._before()
+        self.viewing = Viewing(self.run, self._order, self._cells, self.logics, windows, self.changes, before)
         yield from self.viewing.draw()
         self._showCrosshair()
         self.viewing.changed.connect(self._writeCorners)
@@ -255,6 +256,14 @@ class Shown:
         for windows in self._windows:
             windows.close()
         self.changes.giveBack()
+
+    def _before(self) -> Cell | None:
+        """The view of what the output images are measured against, else of the input that they are of."""
+        if TASKS[self.run.task].output != "image" or not self.run.arms[0].images:
+            return None
+        sequence = Sequence(next(iter(self.run.arms[0].images)).split("-")[0])
+        cells = (self._cells.get(tag) for tag in (REFERENCE, _SEQUENCE_TAGS[sequence]))
+        return next((cell for cell in cells if cell is not None and _isScalar(cell.volume)), None)
 
     def _linkWindows(self) -> Steps:
         """Images of one kind together, the first group being that of the networks' images; each other one by itself."""

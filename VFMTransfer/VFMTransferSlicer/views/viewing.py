@@ -18,7 +18,7 @@ from ..signals import Signal
 from ..workers.steps import Steps
 from .cells import A, B, Cell
 from .display import Changes, DrawnSegments, LinkedWindows, Style
-from .pairs import SYNTHETIC, LabelPair, Order, labelPair, putOnGridOf, sharedSegments
+from .pairs import SYNTHETIC, LabelPair, Order, isSameGrid, labelPair, putOnGridOf, sharedSegments
 
 FIELD_MM = 12.0  # a side of the checkerboard's fields
 WINDOW_MM = 30.0  # a side of the window around the mouse
@@ -143,6 +143,7 @@ class Viewing:
         logics: Singleton tag → the view.
         windows: Links the volumes of A and B, if there are any.
         changes: Undoes all of it in the end.
+        before: What images are to be looked at beside: their input, or what they are measured against.
 
     Attributes:
         changed: Emitted when the middle view shows something else.
@@ -156,6 +157,7 @@ class Viewing:
         logics: Mapping[str, slicer.vtkMRMLSliceLogic],
         windows: LinkedWindows | None,
         changes: Changes,
+        before: Cell | None = None,
     ) -> None:
         self.changed = Signal()
         self._run, self._order, self._cells, self._logics = run, order, cells, logics
@@ -163,6 +165,10 @@ class Viewing:
         self._style, self._opacity, self._fade, self._tool = Style.OUTLINE, 0.5, 0.0, Tool.NONE
         self._mixture: Mixture | None = None
         self._cursor: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
+        self._pairs = {"": (A, B)}
+        if before is not None and self._hasImages:
+            self._pairs |= {f"{before.label} and {cells[tag].label}": (before.tag, tag) for tag in (A, B)}
+        self._pair = ""
         self._drawn: dict[str, DrawnSegments] = {}
         self._over: DrawnSegments | None = None  # the second one's segments in the middle view
 
@@ -190,7 +196,32 @@ class Viewing:
     @property
     def canMix(self) -> bool:
         """Whether one image or label map can be made of both."""
-        return self.canCompare and (self._hasImages or bool(sharedSegments(self._run, self._order)))
+        if not self._hasImages:
+            return self.canCompare and bool(sharedSegments(self._run, self._order))
+        return isSameGrid(*(cell.volume for cell in self._both))
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """What the middle view can be made of: A and B, which is an empty name, or input and output."""
+        return tuple(self._pairs)
+
+    @property
+    def pair(self) -> str:
+        """What it is made of now."""
+        return self._pair
+
+    def setPair(self, pair: str) -> None:
+        """Make the middle view of these, one of `pairs`."""
+        self._pair = pair if pair in self._pairs else ""
+        if self._mixture is not None:
+            self._changes.remove(self._mixture.node)
+            self._mixture = None
+        self.setTool(Tool.NONE)
+
+    @property
+    def _both(self) -> tuple[Cell, Cell | None]:
+        first, second = self._pairs[self._pair]
+        return self._cells[first], self._cells.get(second)
 
     @property
     def tool(self) -> Tool:
@@ -231,7 +262,7 @@ class Viewing:
 
     def middle(self) -> Cell:
         """What the middle view shows now, for its corners."""
-        first, second = self._cells[A], self._cells.get(B)
+        first, second = self._both
         names = (first.label, second.label if second is not None else "")
         if self._tool is Tool.CHECKERBOARD:
             return replace(first, label=f"{names[0]} / {names[1]}", arm=None, sentence="Checkerboard")
@@ -271,8 +302,9 @@ class Viewing:
 
     def _showImages(self, composite: slicer.vtkMRMLSliceCompositeNode, share: float) -> None:
         isPlain = self._tool is Tool.NONE
-        composite.SetBackgroundVolumeID((self._cells[A].volume if isPlain else self._mixture.node).GetID())
-        composite.SetForegroundVolumeID(self._cells[B].volume.GetID() if isPlain and share > 0 else None)
+        first, second = self._both
+        composite.SetBackgroundVolumeID((first.volume if isPlain else self._mixture.node).GetID())
+        composite.SetForegroundVolumeID(second.volume.GetID() if isPlain and share > 0 else None)
         composite.SetForegroundOpacity(share)
 
     def _showLabels(self, composite: slicer.vtkMRMLSliceCompositeNode) -> None:
@@ -284,7 +316,7 @@ class Viewing:
     def _mix(self) -> Mixture:
         if not self._hasImages:
             return labelMixture(labelPair(self._run, self._order), self._run.about, self._changes)
-        mixture = imageMixture(self._cells[A].volume, self._cells[B].volume, self._changes)
+        mixture = imageMixture(*(cell.volume for cell in self._both), self._changes)
         if self._windows is not None:
             self._windows.add(mixture.node)
         return mixture
