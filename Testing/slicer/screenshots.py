@@ -1,12 +1,16 @@
 """Takes the pictures of `docs/slicer.md`: the module in each of its states, on a phantom.
 
     Slicer --testing --no-splash --additional-module-paths <clone>/VFMTransfer \\
-        --python-script <this file> <clone>/docs/images
+        --python-script <this file> <clone>/docs/images [radiology]
+
+With `radiology` those of image quality, sector map and DICOM alone.
 """
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from in_slicer import MODULE, waitFor
 
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferSlicer.workers.process import theWorker
 
 SIZE = (1500, 1010)
 QUALITY = 70  # below 250 KB each
-SECTIONS = ("study", "networks", "advanced", "log", "results", "view", "reading", "setup")
+SECTIONS = ("study", "quality", "diffusion", "networks", "advanced", "log", "results", "view", "reading", "setup")
 
 
 class Photographer:
@@ -85,9 +90,40 @@ class Photographer:
             slicer.app.processEvents()
 
 
+def takeRadiology(photographer: Photographer) -> None:
+    """The sample case as an exam from DICOM: its quality, the sector map of its lesions, and DICOM that was written."""
+    from exams import ADatabase, loadSeries, writeExam
+
+    ui = photographer.ui
+    photographer.takeSample()
+    sequences = {sequence: getattr(ui, f"{sequence}Selector").currentNode() for sequence in Sequence}
+    exam = Path(tempfile.mkdtemp(prefix="VFM exam "))
+    writeExam(sequences, exam)
+    slicer.mrmlScene.Clear()
+    slicer.dicomDatabase = ADatabase(exam)
+    for sequence in sequences:
+        node = loadSeries(exam / str(sequence), slicer.dicomDatabase, f"Exam {sequence}")
+        getattr(ui, f"{sequence}Selector").setCurrentNode(node)
+    ui.taskComboBox.setCurrentIndex(ui.taskComboBox.findData("lesion-segmentation"))
+    ui.taskComboBox.activated(ui.taskComboBox.currentIndex)
+    waitFor(lambda: ui.qualityTable.rowCount > 0, "The criteria of image quality")
+    photographer.take("quality", "quality")
+    photographer.run()
+    photographer.take("sectors", "results")
+    sections = slicer.util.getModuleWidget(MODULE).panel._sections
+    writer = next(section for section in sections if type(section).__name__ == "DicomSection")
+    writer.write(exam / "vfm-transfer-lesion-segmentation-dicom")
+    waitFor(lambda: ui.exportDicomButton.enabled, "The end of writing")
+    photographer.take("dicom", "results")
+    shutil.rmtree(exam, ignore_errors=True)
+
+
 def main(folder: Path) -> None:
     photographer = Photographer(folder)
     ui = photographer.ui
+    if "radiology" in sys.argv[2:]:
+        takeRadiology(photographer)
+        return
     photographer.take("empty", "study", "networks")
     photographer.takeSample()
     photographer.take("loaded", "study", "networks")
@@ -103,6 +139,7 @@ def main(folder: Path) -> None:
     photographer.take("setup", "advanced", "setup")
     photographer.run(lambda: os.kill(theWorker().ready.process_id, signal.SIGKILL))
     photographer.take("error", "networks", "log")
+    takeRadiology(photographer)
 
 
 main(Path(sys.argv[1]))

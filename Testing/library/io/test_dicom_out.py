@@ -1,7 +1,9 @@
 """Results as DICOM, of a phantom written as DICOM and of a real exam: valid, and read back with equal numbers."""
 
+import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,6 +285,50 @@ def test_a_result_without_a_lesion_has_no_segmentation(exam, lesion_result, tmp_
     nothing = replace(lesion_result, labels=labels.with_array(np.zeros_like(labels.array)), lesions=())
     files = write_dicom(nothing, exam[1], tmp_path)
     assert [file.name for file in files] == [MEASUREMENTS]  # of the prostate
+
+
+def dcmqi(program: str) -> str:
+    """One of the programs that Slicer's plugins call, beside this Python or on the path; skips without it."""
+    found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
+    if found is None:
+        pytest.skip("dcmqi, whose programs Slicer's plugins call, is not installed: pip install dcmqi.")
+    return found
+
+
+def test_slicers_reader_of_segmentations_finds_the_voxels(written, lesion_result, tmp_path):
+    import SimpleITK as sitk
+
+    command = [dcmqi("segimage2itkimage"), "--inputDICOM", written["lesions"] / SEGMENTATION, "--mergeSegments"]
+    subprocess.run([*command, "--outputDirectory", tmp_path], check=True, capture_output=True)
+    (image,) = (sitk.ReadImage(str(file)) for file in tmp_path.glob("*.nrrd"))
+    array = sitk.GetArrayFromImage(image)
+    counts = [int((array == number).sum()) for number in range(1, len(lesion_result.lesions) + 1)]
+    assert counts == [int(mask.sum()) for _, mask in lesion_masks(lesion_result.labels, lesion_result.lesions)]
+    (attributes,) = json.loads((tmp_path / "meta.json").read_text("utf-8"))["segmentAttributes"]
+    assert [segment["SegmentLabel"] for segment in attributes] == [f"Lesion {n + 1}" for n in range(len(counts))]
+
+
+def test_slicers_reader_of_reports_finds_the_numbers(written, lesion_result, anatomy_result, tmp_path):
+    found = {}
+    for name in ("lesions", "anatomy"):
+        command = [dcmqi("tid1500reader"), "--inputDICOM", written[name] / MEASUREMENTS]
+        subprocess.run([*command, "--outputMetadata", tmp_path / f"{name}.json"], check=True, capture_output=True)
+        groups = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))["Measurements"]
+        found |= {
+            (name, group["TrackingIdentifier"], item["quantity"]["CodeMeaning"]): float(item["value"])
+            for group in groups
+            for item in group["measurementItems"]
+        }
+    gland = anatomy_result.gland
+    assert found["anatomy", "Prostate", "Volume"] == pytest.approx(gland.segmented_ml, rel=1e-6)
+    assert found["anatomy", "Prostate", "Transverse diameter, axial"] == pytest.approx(gland.transverse_mm, rel=1e-6)
+    for lesion in lesion_result.lesions:
+        name = f"Lesion {lesion.index}"
+        assert found["lesions", name, "Volume"] == pytest.approx(lesion.volume_ml, rel=1e-6)
+        assert found["lesions", name, "Long Axis"] == pytest.approx(lesion.diameter_mm, rel=1e-6)
+        if lesion.capsule_distance_mm is not None:
+            distance = found["lesions", name, "Distance from the capsule"]
+            assert distance == pytest.approx(lesion.capsule_distance_mm, rel=1e-6)
 
 
 @needs_dciodvfy
