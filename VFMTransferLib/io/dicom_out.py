@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 FOLDER = "dicom"
 SEGMENTATION, MEASUREMENTS = "segmentation.dcm", "measurements.dcm"
+PROSTATE_MEASUREMENTS = "measurements-prostate.dcm"
+"""Where another report has the lesions."""
 MANUFACTURER, MODEL = "VFM Transfer project", "VFM Transfer"
 SCHEME = "99VFMT"
 """Coding scheme of what no standard has a code for: ours."""
 MAX_SEGMENTED_LESIONS = 50
-_SERIES_NUMBERS = {"segmentation": 9001, "measurements": 9002, "images": 9003}
+_SERIES_NUMBERS = {"segmentation": 9001, "measurements": 9002, "images": 9003, "prostate": 9051, "more": 9052}
 _MAX_LONG_STRING = 64
 _UNIT_OF_ADC = Code("UCUM", "um2/s", "square micrometer per second")
 """1e-6 mm²/s."""
@@ -140,9 +142,8 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
             segmentation, lesions = _segmentation(result, result.labels, images, case)
             if segmentation is not None:
                 written.append(_saved(segmentation, folder / SEGMENTATION))
-        report = _report(result, images, segmentation, lesions, sector_codes or {})
-        if report is not None:
-            written.append(_saved(report, folder / MEASUREMENTS))
+        for name, report in _reports(result, images, segmentation, lesions, sector_codes or {}):
+            written.append(_saved(report, folder / name))
         for number, (name, image) in enumerate(result.images.items()):
             written += _derived(name, image, result, case, folder, _SERIES_NUMBERS["images"] + number)
     return written
@@ -305,15 +306,20 @@ def lesion_masks(labels: Volume, lesions: Sequence[Lesion]) -> list[tuple[Lesion
 # Measurements: a structured report by template 1500.
 
 
-def _report(
+def _reports(
     result: Result,
     images: list[Dataset],
     segmentation: Dataset | None,
     lesions: Mapping[int, int],
     sector_codes: Mapping[str, Code],
-) -> Dataset | None:
-    """The measurements of gland and lesions; None where nothing was measured."""
-    from highdicom import UID, sr
+) -> Iterator[tuple[str, Dataset]]:
+    """File name and report of the measurements of gland and lesions; none where nothing was measured.
+
+    Slicer's reader of TID 1500 takes the columns of a report's table from its first finding, and its findings in the
+    order of the segments. So the findings of a report have the same measurements, and what has others, as the prostate
+    beside lesions, a report of its own.
+    """
+    from highdicom import sr
 
     algorithm = sr.AlgorithmIdentification(
         result.provenance.title[:_MAX_LONG_STRING],
@@ -324,25 +330,42 @@ def _report(
     modifier = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
     algorithm.append(sr.TextContentItem(_code(_ALGORITHM_MANUFACTURER), MANUFACTURER, modifier))
     algorithm.append(sr.CodeContentItem(_code(_ALGORITHM_FAMILY), _code(_ARTIFICIAL_INTELLIGENCE), modifier))
-    groups = []
-    whole = None
-    if segmentation is not None and not lesions:
-        kinds = [segment.SegmentedPropertyTypeCodeSequence[0].CodeValue for segment in segmentation.SegmentSequence]
-        whole = kinds.index(_PROSTATE.value) + 1 if _PROSTATE.value in kinds else None
-    if gland := _gland_measurements(result):
-        groups.append(_group("Prostate", _PROSTATE, gland, [_PROSTATE], algorithm, segmentation, whole, images))
+    by_measures: dict[tuple[str, ...], list[Any]] = {}
     for lesion in result.lesions:
         if lesion.index in lesions:
             sites = [sector_codes[name] for name in lesion.sectors if name in sector_codes] or [_PROSTATE]
             term = LABEL_TERMS.get(lesion.label)
             kind = term.type if term else Code("SCT", "52988006", "Lesion")
-            number = lesions[lesion.index]
-            name = f"Lesion {lesion.index}"
-            groups.append(
-                _group(name, kind, _lesion_measurements(lesion), sites, algorithm, segmentation, number, images)
-            )
-    if not groups:
-        return None
+            numbers = _lesion_measurements(lesion)
+            name, segment = f"Lesion {lesion.index}", lesions[lesion.index]
+            group = _group(name, kind, numbers, sites, algorithm, segmentation, segment, images)
+            measures = tuple(f"{what.value} {how}" for what, value, _, how in numbers if value is not None)
+            by_measures.setdefault(measures, []).append(group)
+    of_lesions = list(by_measures.values())
+    gland = _gland_measurements(result)
+    whole = None
+    if segmentation is not None and not lesions:
+        kinds = [segment.SegmentedPropertyTypeCodeSequence[0].CodeValue for segment in segmentation.SegmentSequence]
+        whole = kinds.index(_PROSTATE.value) + 1 if _PROSTATE.value in kinds else None
+    if gland:
+        group = _group("Prostate", _PROSTATE, gland, [_PROSTATE], algorithm, segmentation, whole, images)
+        name = PROSTATE_MEASUREMENTS if of_lesions else MEASUREMENTS
+        number = _SERIES_NUMBERS["prostate" if of_lesions else "measurements"]
+        # Beside lesions it is of no segment, and Slicer would look for one where the segmentation is referred to.
+        refers_to = None if of_lesions else segmentation
+        yield name, _report([group], images, refers_to, result, number)
+    for extra, groups in enumerate(of_lesions):
+        name = MEASUREMENTS if extra == 0 else MEASUREMENTS.replace(".dcm", f"-{extra + 1}.dcm")
+        number = _SERIES_NUMBERS["measurements"] if extra == 0 else _SERIES_NUMBERS["more"] + extra
+        yield name, _report(groups, images, segmentation, result, number)
+
+
+def _report(
+    groups: list[Any], images: list[Dataset], segmentation: Dataset | None, result: Result, number: int
+) -> Dataset:
+    """One structured report of findings, which refers to images and, where they are of it, a segmentation."""
+    from highdicom import UID, sr
+
     observer = sr.ObserverContext(
         _code(Code("DCM", "121007", "Device")),
         sr.DeviceObserverIdentifyingAttributes(UID(), name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL),
@@ -357,7 +380,7 @@ def _report(
         [*images, *([] if segmentation is None else [segmentation])],
         content,
         UID(),
-        _SERIES_NUMBERS["measurements"],
+        number,
         UID(),
         1,
         manufacturer=MANUFACTURER,

@@ -17,7 +17,14 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.io import read_case
 from VFMTransferLib.io.dicom import read_series
-from VFMTransferLib.io.dicom_out import MEASUREMENTS, SEGMENTATION, lesion_masks, require_dicom, write_dicom
+from VFMTransferLib.io.dicom_out import (
+    MEASUREMENTS,
+    PROSTATE_MEASUREMENTS,
+    SEGMENTATION,
+    lesion_masks,
+    require_dicom,
+    write_dicom,
+)
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.radiology.gland import measure_gland
 from VFMTransferLib.radiology.lesions import measure_lesions
@@ -190,6 +197,24 @@ def test_the_report_has_every_lesions_numbers_sites_and_segment(written, lesion_
         assert sites == {SECTOR_CODES[name].value for name in lesion.sectors}
         assert group.referenced_segment.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert group.tracking_uid == segmentation.get_segment_description(lesion.index).tracking_uid
+
+
+def test_findings_of_a_report_have_the_same_measures_and_follow_the_segments(exam, lesion_result, written, tmp_path):
+    """As Slicer's reader of TID 1500 takes them: columns from the first, segments by their number."""
+    (prostate,) = hd.sr.srread(written["lesions"] / PROSTATE_MEASUREMENTS).content.get_image_measurement_groups()
+    assert numbers_of(prostate)["Volume"] == pytest.approx(lesion_result.gland.segmented_ml)
+    first, *rest = lesion_result.lesions
+    odd = replace(first, capsule_distance_mm=None, capsule_contact_mm=None)
+    write_dicom(replace(lesion_result, lesions=(odd, *rest)), exam[1], tmp_path, SECTOR_CODES)
+    reports = sorted(tmp_path.glob("measurements*.dcm"))
+    assert [file.name for file in reports] == ["measurements-2.dcm", PROSTATE_MEASUREMENTS, MEASUREMENTS]
+    for file in (tmp_path / MEASUREMENTS, tmp_path / "measurements-2.dcm"):
+        groups = hd.sr.srread(file).content.get_volumetric_roi_measurement_groups()
+        assert len({tuple(numbers_of(group)) for group in groups}) == 1, file.name
+    groups = hd.sr.srread(written["lesions"] / MEASUREMENTS).content.get_volumetric_roi_measurement_groups()
+    segmentation = hd.seg.segread(written["lesions"] / SEGMENTATION)
+    tracked = [segmentation.get_segment_description(n).tracking_uid for n in segmentation.segment_numbers]
+    assert [group.tracking_uid for group in groups] == tracked
 
 
 def test_the_report_has_the_size_of_the_prostate_and_the_psa_density(written, anatomy_result):
