@@ -17,6 +17,7 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.encoders.inputs import prepare
 from VFMTransferLib.evaluation.comparison import compare, comparison_document
 from VFMTransferLib.inference import estimate
+from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.estimate import ARMS, DiceModel, Line, Passes, dice_model, has_estimate, with_agreement
 from VFMTransferLib.inference.predict import PredictOptions, predict
 from VFMTransferLib.io.results import read_result, save_result
@@ -145,6 +146,17 @@ def test_networks_of_other_weights_or_tasks_have_no_estimate(a_model):
     assert not has_estimate(
         a_bundle(with_preprocess("profound-upernet-lesion", patch=(16, 24, 24), whole_volume=False))
     )
+
+
+def test_a_gland_that_another_network_relies_on_carries_the_warning(a_model, monkeypatch):
+    monkeypatch.setattr(estimate, "dice_model", lambda: replace(a_model, lines=(replace(HALF, intercept=-9.0),)))
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (a_bundle(SPEC, "gland"),) * 2)
+    lesions = with_preprocess("profound-upernet-lesion", patch=(16, 24, 24), whole_volume=False)
+    sessions = {"gland": a_session(), "lesions": FakeSession(lambda x: x[:, :1])}
+    result = predict(a_small_case(), a_bundle(lesions, "lesions"), open_network=lambda bundle: sessions[bundle.name])
+    (note,) = [note for note in result.provenance.notes if note.startswith("The gland was marked by bundle 'gland'")]
+    assert "This outline of the prostate may be wrong" in note
+    assert result.estimate is None
 
 
 def estimated(level: float = 0.8) -> tuple:
