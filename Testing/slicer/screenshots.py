@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ctk
+import qt
 import slicer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -48,14 +49,16 @@ class Photographer:
         self._panels = slicer.util.findChildren(self._window, className="QScrollArea")
         self._settle()
 
-    def take(self, state: str, *opened: str) -> None:
-        """Take a picture with these sections open, the others closed."""
+    def take(self, state: str, *opened: str, shown: qt.QWidget | None = None) -> None:
+        """Take a picture with these sections open, the others closed, the panel scrolled to a widget."""
         for name in SECTIONS:
             section = getattr(self.ui, f"{name}CollapsibleButton")
             section.collapsed = name not in opened
         self._settle()
         for panel in self._panels:
             panel.verticalScrollBar().setValue(0)
+            if shown is not None and panel.isAncestorOf(shown):
+                panel.ensureWidgetVisible(shown)
         self._settle()
         image = ctk.ctkWidgetsUtils.grabWidget(self._window)
         path = self._folder / f"slicer-{state}.jpg"
@@ -106,15 +109,15 @@ def takeRadiology(photographer: Photographer) -> None:
         getattr(ui, f"{sequence}Selector").setCurrentNode(node)
     ui.taskComboBox.setCurrentIndex(ui.taskComboBox.findData("lesion-segmentation"))
     ui.taskComboBox.activated(ui.taskComboBox.currentIndex)
-    waitFor(lambda: ui.qualityTable.rowCount > 0, "The criteria of image quality")
+    waitFor(lambda: ui.qualityLabel.text, "The criteria of image quality")
     photographer.take("quality", "quality")
     photographer.run()
-    photographer.take("sectors", "results")
+    photographer.take("sectors", "results", shown=ui.sectorMapNoteLabel)
     sections = slicer.util.getModuleWidget(MODULE).panel._sections
     writer = next(section for section in sections if type(section).__name__ == "DicomSection")
     writer.write(exam / "vfm-transfer-lesion-segmentation-dicom")
     waitFor(lambda: ui.exportDicomButton.enabled, "The end of writing")
-    photographer.take("dicom", "results")
+    photographer.take("dicom", "results", shown=ui.dicomNoteLabel)
     shutil.rmtree(exam, ignore_errors=True)
 
 

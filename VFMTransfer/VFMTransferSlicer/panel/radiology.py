@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,6 @@ from ..runs import RunInScene
 from ..workers.commands import LibraryCommand
 from ..workers.process import MakeProcess, newProcess
 from ..workers.steps import Steps
-from .results import Cell, Line, Shown, fillTable, setUpTable
 
 # Choices follow each other quickly while a case is loaded; so long after the last one the images are checked.
 _SETTLED_MS = 1500
@@ -70,8 +70,6 @@ class QualitySection:
         self._checks.failed.connect(self._onFailed)
         self._wanted: tuple = ()  # the images that are chosen
         self._checked: tuple = ()  # those whose criteria are shown
-        self._shown = Shown()
-        setUpTable(ui.qualityTable, lambda: self._shown)
         ui.qualityButton.connect("clicked(bool)", self.onCheck)
         logic.started.connect(lambda run: self._checks.cancel())
         logic.armLoaded.connect(self._onArm)
@@ -154,8 +152,8 @@ class QualitySection:
         return (*nodes, None if gland is None else gland.GetID())
 
     def _show(self, criteria: list[dict[str, Any]], note: str) -> None:
-        self._shown = qualityShown(criteria)
-        fillTable(self._ui.qualityTable, self._shown)
+        self._ui.qualityLabel.text = qualityText(criteria)
+        self._ui.qualityLabel.visible = bool(criteria)
         unmet = [found for found in criteria if found["is_met"] is False]
         title = _("Image quality")
         if criteria:
@@ -166,22 +164,17 @@ class QualitySection:
         self._ui.qualityNoteLabel.visible = bool(note)
 
 
-def qualityShown(criteria: list[dict[str, Any]]) -> Shown:
-    """Criteria as a table, those that are not met first; the sentence on each is a tooltip."""
+def qualityText(criteria: list[dict[str, Any]]) -> str:
+    """Criteria as rich text that fits a panel of any width, those that are not met first."""
     marks = {True: _("met"), False: _("not met"), None: _("not known")}
     ordered = sorted(criteria, key=lambda found: found["is_met"] is not False)
-    lines = [
-        Line(
-            found["title"],
-            [
-                Cell(text, found["sentence"])
-                for text in (marks[found["is_met"]], found["text"], found["threshold"], found["source"])
-            ],
-            found["sentence"],
+    return "".join(
+        "<p style='margin: 0 0 5px'><b>{title}: {text}</b> – {mark}<br/>{threshold} ({source}). {sentence}</p>".format(
+            mark=marks[found["is_met"]],
+            **{key: escape(found[key]) for key in ("title", "text", "threshold", "source", "sentence")},
         )
         for found in ordered
-    ]
-    return Shown([_("Met"), _("Value"), _("Threshold"), _("Source")] if lines else (), lines)
+    )
 
 
 class DiffusionSection:
