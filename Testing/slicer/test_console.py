@@ -51,7 +51,7 @@ class ConsoleTest(unittest.TestCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_what_is_missing_is_an_error_that_says_so(self):
-        with self.assertRaisesRegex(MissingSequenceError, "lacks T2w"):
+        with self.assertRaisesRegex(MissingSequenceError, "needs T2w"):
             self.logic.run(task="anatomy-segmentation")
 
     def test_a_network_that_is_not_there_is_an_error_and_the_next_run_works(self):

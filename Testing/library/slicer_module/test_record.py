@@ -89,6 +89,17 @@ def test_of_several_runs_the_last_one_counts(scene, t2w, run):
     assert readRecord(scene).task == run.task
 
 
+def test_what_was_written_of_a_run_that_is_gone_goes_with_the_next(scene, run):
+    writeRecord(run, PAGE)
+    scene.RemoveNode(run.about)
+    for arm in run.arms:
+        scene.RemoveNode(arm.segmentation)
+    t2w = add_volume(scene, an_oblique_t2w(), "T2 of another")
+    labels = np.ones(SHAPE, np.uint8)
+    writeRecord(a_segmentation_run(scene, t2w, labels, labels), PAGE)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 2
+
+
 def test_without_its_case_nothing_is_restored(scene, t2w, run):
     writeRecord(run)
     scene.RemoveNode(t2w)

@@ -46,6 +46,7 @@ from ..results.numbers import (
 )
 from ..runs import RunInScene
 
+_SMALL = 0.85  # of the font's size
 MAX_HEIGHT_PX = 600  # a longer table scrolls
 
 
@@ -103,6 +104,10 @@ def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
     """
     table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    font = table.font
+    font.setPointSizeF(font.pointSizeF() * _SMALL)  # all columns of a comparison with a reference fit into the panel
+    for widget in (table, table.horizontalHeader(), table.verticalHeader()):
+        widget.setFont(font)
     table.setVerticalScrollMode(qt.QAbstractItemView.ScrollPerPixel)
     table.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Fixed)
     copy = qt.QShortcut(qt.QKeySequence("Ctrl+C"), table)
@@ -120,7 +125,7 @@ def fillTable(table: qt.QTableWidget, shown: Shown) -> None:
     for y, line in enumerate(shown.lines):
         head = _item(Cell(line.title, line.tip), qt.Qt.AlignLeft)
         if not line.cells:
-            font = head.font()
+            font = table.font
             font.setBold(True)
             head.setFont(font)
         table.setVerticalHeaderItem(y, head)
@@ -426,7 +431,7 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
         for found in findings
     ]
     if folded:
-        words = _("{count} differences below {limit} ml").format(count=folded, limit=MIN_DIFFERENCE_ML)
+        words = _("{count} below {limit} ml").format(count=folded, limit=MIN_DIFFERENCE_ML)
         lines.append(Line(cells=[Cell(f"+ {words}", _("Click to list them."))]))
     return Shown([title for title, _text in known] or [_("What")], lines)
 

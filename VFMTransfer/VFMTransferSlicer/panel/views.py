@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from VFMTransferLib.core.terms import Sequence
@@ -171,12 +172,17 @@ def makeSideBySide() -> SideBySide | None:
     )
 
 
-def forgetInDataProbe(tag: str) -> None:
+def forgetInDataProbe(tag: str, logic: slicer.vtkMRMLSliceLogic | None) -> None:
     """Let Slicer's data probe forget a view that is gone: it keeps each that it ever met, and fails on those."""
     probe = getattr(getattr(slicer.modules, "DataProbeInstance", None), "infoWidget", None)
-    names = getattr(getattr(probe, "sliceAnnotations", None), "sliceViewNames", ())
-    if tag in names:
-        names.remove(tag)
+    annotations = getattr(probe, "sliceAnnotations", None)
+    names = getattr(annotations, "sliceViewNames", ())
+    if tag not in names:
+        return
+    names.remove(tag)
+    watched = (logic, vtk.vtkCommand.ModifiedEvent, getattr(annotations, "updateViewAnnotations", None))
+    if logic is not None and annotations.hasObserver(*watched):
+        annotations.removeObserver(*watched)
 
 
 _NOTHING, _RUN, _EXAM = "", "run", "exam"  # what the views show, or are about to

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import slicer
@@ -25,13 +26,17 @@ _RECORD, _PAGE = ATTRIBUTE + "Record", ATTRIBUTE + "Page"
 
 
 def writeRecord(run: RunInScene, page: str = "") -> None:
-    """Write a run into the scene of its case, in place of what was written of it before.
+    """Write a run into the scene of its case, in place of what was written of it before, and of runs that are gone.
 
     Args:
         run: With one arm at least, its nodes in the scene.
         page: The page of its report; empty to keep the one that is there.
     """
     scene = run.about.GetScene()
+    for former in _records(scene):
+        with suppress(ValueError, KeyError, TypeError):  # of a newer version: not ours to remove
+            if _read(former) is None:
+                _remove(former)
     node = _recordOf(run) or _newText(scene, NAME, _RECORD)
     document = {
         "format": FORMAT,
@@ -51,10 +56,7 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
 
 def readRecord(scene: slicer.vtkMRMLScene) -> RunInScene | None:
     """The run that was written into a scene last, and whose nodes are still there; None where there is none."""
-    nodes = [
-        scene.GetNthNodeByClass(i, "vtkMRMLTextNode") for i in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode"))
-    ]
-    for node in reversed([node for node in nodes if node.GetAttribute(_RECORD) is not None]):
+    for node in reversed(_records(scene)):
         try:
             run = _read(node)
         except (ValueError, KeyError, TypeError) as error:  # of a newer version, or changed by hand
@@ -63,6 +65,20 @@ def readRecord(scene: slicer.vtkMRMLScene) -> RunInScene | None:
         if run is not None:
             return run
     return None
+
+
+def _records(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLTextNode]:
+    """What was written of runs, the first one first."""
+    nodes = (
+        scene.GetNthNodeByClass(i, "vtkMRMLTextNode") for i in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode"))
+    )
+    return [node for node in nodes if node.GetAttribute(_RECORD) is not None]
+
+
+def _remove(record: slicer.vtkMRMLTextNode) -> None:
+    for node in (record.GetNodeReference(_PAGE), record):
+        if node is not None:
+            node.GetScene().RemoveNode(node)
 
 
 def _read(node: slicer.vtkMRMLTextNode) -> RunInScene | None:
@@ -116,13 +132,9 @@ def _nodesOf(run: RunInScene) -> Iterator[tuple[str, slicer.vtkMRMLNode]]:
 
 def _recordOf(run: RunInScene) -> slicer.vtkMRMLTextNode | None:
     """The node that was written for this run: the one that refers to the first arm's first node."""
-    wanted = dict(_nodesOf(run))
-    scene = run.about.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLTextNode")
-        arms = {role: other for role, other in wanted.items() if role.startswith("arm0.")}
-        isOurs = node.GetAttribute(_RECORD) is not None
-        if isOurs and arms and all(node.GetNodeReference(role) is other for role, other in arms.items()):
+    arms = {role: node for role, node in _nodesOf(run) if role.startswith("arm0.")}
+    for node in _records(run.about.GetScene()):
+        if arms and all(node.GetNodeReference(role) is other for role, other in arms.items()):
             return node
     return None
 

@@ -169,7 +169,7 @@ class SideBySide:
         application: Knows the slice logic of each view.
         rendererOf: Singleton tag of a view → its renderer, for the words in its corners.
         later: Calls a function when the application has done what it is at.
-        forget: Called with the singleton tag of each view that left the scene.
+        forget: Called with the singleton tag and the logic of each view that left the scene.
 
     Attributes:
         changed: Emitted when the views come and go, also when the user chooses another layout.
@@ -181,7 +181,7 @@ class SideBySide:
         application: slicer.vtkMRMLApplicationLogic,
         rendererOf: Callable[[str], vtk.vtkRenderer],
         later: Callable[[Callable[[], None]], None] = lambda function: function(),
-        forget: Callable[[str], None] = lambda tag: None,
+        forget: Callable[[str, slicer.vtkMRMLSliceLogic | None], None] = lambda tag, logic: None,
     ) -> None:
         self.changed = Signal()
         self._layoutNode = layoutNode
@@ -378,9 +378,9 @@ class SideBySide:
             self.changed.emit()
 
     def _remove(self, view: slicer.vtkMRMLSliceNode) -> None:
-        tag = view.GetLayoutName()
+        tag, logic = view.GetLayoutName(), self._application.GetSliceLogic(view)
         _removeView(view, self._application)
-        self._forget(tag)
+        self._forget(tag, logic)
 
     def _point(self, ras: Point) -> None:
         crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
