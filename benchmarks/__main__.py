@@ -11,7 +11,19 @@ from pathlib import Path
 
 from .measure import Measurement
 
-BENCHMARKS = ("startup", "stages", "runtimes", "networks", "published", "workers", "cohort", "scale")
+BENCHMARKS = (
+    "startup",
+    "stages",
+    "runtimes",
+    "networks",
+    "published",
+    "workers",
+    "cohort",
+    "tasks",
+    "growth",
+    "gpu",
+    "scale",
+)
 
 
 def main() -> None:

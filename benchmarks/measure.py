@@ -10,19 +10,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """Two times of one run and their ratio.
+    """Two times of one run and their ratio, or two other quantities.
 
     Attributes:
         name: What was measured.
         seconds: Its time.
         against: What it is compared with.
         against_s: The other's time.
+        unit: Of both.
+        spread: Lowest and highest ratio of the repeats, where there are some.
     """
 
     name: str
     seconds: float
     against: str
     against_s: float
+    unit: str = "s"
+    spread: tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float:
@@ -30,7 +34,9 @@ class Measurement:
         return self.seconds / self.against_s
 
     def __str__(self) -> str:
-        return f"{self.name:<52} {self.seconds:9.3f} s {self.ratio:8.3f} x  {self.against} ({self.against_s:.3f} s)"
+        spread = "" if self.spread is None else f" ({self.spread[0]:.2f}-{self.spread[1]:.2f})"
+        other = f"{self.against} ({self.against_s:.3f} {self.unit})"
+        return f"{self.name:<60} {self.seconds:9.3f} {self.unit} {self.ratio:8.3f} x{spread}  {other}"
 
 
 def median_s(work: Callable[[], object], repeats: int = 3, warm_up: int = 1) -> float:

@@ -1,13 +1,17 @@
 """The published networks at full size, random weights, one thread: ours against the architecture as its authors run it.
 
-Times are of the processor, interleaved in one run, medians. `VFM_BENCH_SIZE` names another input (D, H, W): 64x224x224
-is the published one, and takes some minutes a network.
+Times are of the processor, interleaved in one run, medians with the lowest and highest ratio; memory is the peak of a
+process of its own that loads the network and runs it once. `VFM_BENCH_SIZE` names another input (D, H, W), and
+`VFM_BENCH_NETWORKS` some of the networks. At the published input, 64x224x224, each runs once, in its own process.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +26,7 @@ from torch import Tensor, nn
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import example_inputs, export_onnx
 from VFMTransferLib.encoders import build_network, find_family, published_models
+from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.layers import ConvModule, JoinedConvModule, resize
 from VFMTransferLib.inference.runtimes import open_session
 
@@ -29,7 +34,9 @@ from .measure import Measurement
 
 NETWORKS = ("profound-upernet-lesion", "profound-unetr-lesion", "profound-encoder", "provicnet-t2w", "provicnet-fusion")
 SIZE = os.environ.get("VFM_BENCH_SIZE", "32x96x96")
+PUBLISHED_SIZE = "64x224x224"
 REPEATS = 3
+PLAIN = "plain PyTorch"
 _STD = 0.03
 _BOX_SHARE = 0.5  # of each axis: an eighth of the window
 
@@ -47,7 +54,7 @@ class PlainJoinedConvModule(nn.Module):
         return self.plain(torch.cat([first, *(resize(x, first.shape[2:]) for x in coarser)], dim=1))
 
 
-class _Plain(nn.Module):
+class AsAuthors(nn.Module):
     """A network in PyTorch as its authors run it."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -69,25 +76,71 @@ def _ignoring_region(module: nn.Module) -> nn.Module:
     return module
 
 
+def published_specs() -> dict[str, ModelSpec]:
+    """The published networks, and ProFound's encoder alone, by name."""
+    encoder = find_family("profound").pretraining_network("published")
+    assert encoder is not None
+    return {**published_models(), encoder.name: encoder}
+
+
 def measure() -> Iterator[Measurement]:
     """Each network on ONNX Runtime's own processor kernels and, where this build has it, on OpenVINO."""
-    models = dict(published_models())
-    models["profound-encoder"] = find_family("profound").pretraining_network("published")
+    models = published_specs()
     size = tuple(map(int, SIZE.split("x")))
+    wanted = os.environ.get("VFM_BENCH_NETWORKS", ",".join(NETWORKS)).split(",")
     with tempfile.TemporaryDirectory() as folder, _one_thread():
-        for name in NETWORKS:
-            if name in models:
-                yield from _network(name, models[name], Path(folder), size)
+        for name in wanted:
+            network = randomized(build_network(models[name])).eval()
+            bundle = export_onnx(
+                write_bundle(Bundle(Path(folder) / name, name, name, "1.0.0", models[name]), network.state_dict())
+            )
+            if SIZE != PUBLISHED_SIZE:
+                yield from _network(bundle, network, size)
+            del network
+            alone = {how: _alone(bundle, how) for how in (PLAIN, "ONNX Runtime")}
+            (plain_s, plain_mib), (ours_s, ours_mib) = alone.values()
+            if SIZE == PUBLISHED_SIZE:
+                yield Measurement(f"{name} {SIZE}, ONNX Runtime, one run", ours_s, PLAIN, plain_s)
+            yield Measurement(f"{name} {SIZE}, ONNX Runtime, peak memory", ours_mib, PLAIN, plain_mib, "MiB")
 
 
-def _network(name: str, spec: object, folder: Path, size: tuple[int, ...]) -> Iterator[Measurement]:
-    network = _random(build_network(spec)).eval()  # type: ignore[arg-type]
-    bundle = write_bundle(Bundle(folder / name, name, name, "1.0.0", spec), network.state_dict())  # type: ignore[arg-type]
-    bundle = export_onnx(bundle)
+def _alone(bundle: Bundle, how: str) -> tuple[float, float]:
+    """Processor seconds of one run, and the peak memory in MiB of a process that does nothing else."""
+    command = [sys.executable, "-m", "benchmarks.published", str(bundle.folder), how, SIZE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, mib = json.loads(done.stdout.splitlines()[-1])
+    return seconds, mib
+
+
+def main() -> None:
+    """One run: a bundle's folder, how, and the size."""
+    import resource
+
+    from VFMTransferLib.bundles.bundle import read_bundle
+
+    bundle, how, size = read_bundle(sys.argv[1]), sys.argv[2], tuple(map(int, sys.argv[3].split("x")))
+    if how == PLAIN:
+        from VFMTransferLib.bundles.weights import load_network
+
+        torch.set_num_threads(1)
+        inputs, network = example_inputs(bundle.spec, size), AsAuthors(load_network(bundle)).eval()
+        run: Callable[[], object] = lambda: network(*inputs)  # noqa: E731
+    else:
+        arrays, session = [x.numpy() for x in example_inputs(bundle.spec, size)], open_session(bundle, "onnx", "cpu")
+        run = lambda: session.run(*arrays)  # noqa: E731
+    with torch.inference_mode():
+        start = time.process_time()
+        run()
+        seconds = time.process_time() - start
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def _network(bundle: Bundle, network: nn.Module, size: tuple[int, ...]) -> Iterator[Measurement]:
+    name = bundle.name
     inputs = example_inputs(bundle.spec, size)
     arrays = [x.numpy() for x in inputs]
-    plain = _Plain(network).eval()
-    runs: dict[str, Callable[[], object]] = {"plain PyTorch": lambda: plain(*inputs)}
+    plain = AsAuthors(network).eval()
+    runs: dict[str, Callable[[], object]] = {PLAIN: lambda: plain(*inputs)}
     cpu = open_session(bundle, "onnx", "cpu")
     runs["ONNX Runtime"] = lambda: cpu.run(*arrays)
     start = [int(n * (1 - _BOX_SHARE) / 2) for n in size]
@@ -102,14 +155,17 @@ def _network(name: str, spec: object, folder: Path, size: tuple[int, ...]) -> It
             runs[f"OpenVINO {precision}"] = lambda session=session: session.run(*arrays)  # type: ignore[misc]
             if session.takes_box:
                 runs[f"OpenVINO {precision}, an eighth"] = lambda session=session: session.run(*arrays, box=box)  # type: ignore[misc]
-    seconds = _interleaved(runs)
+    taken = _interleaved(runs)
+    seconds = {how: statistics.median(values) for how, values in taken.items()}
     for how in list(runs)[1:]:
-        yield Measurement(f"{name} {SIZE}, {how}", seconds[how], "plain PyTorch", seconds["plain PyTorch"])
+        ratios = [own / other for own, other in zip(taken[how], taken[PLAIN], strict=True)]
+        spread = (min(ratios), max(ratios))
+        yield Measurement(f"{name} {SIZE}, {how}", seconds[how], PLAIN, seconds[PLAIN], spread=spread)
 
 
 @torch.inference_mode()
-def _interleaved(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median processor seconds of each, in turns, so that what else runs on the machine meets all alike."""
+def _interleaved(runs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Processor seconds of each, in turns, so that what else runs on the machine meets all alike."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(REPEATS + 1):
         for name, run in runs.items():
@@ -117,10 +173,10 @@ def _interleaved(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
             run()
             if repeat:  # the first fills the caches
                 taken[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
 
 
-def _random(network: nn.Module) -> nn.Module:
+def randomized(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in network.parameters():
@@ -139,3 +195,7 @@ def _one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before[1])
         os.environ.pop("OMP_NUM_THREADS") if before[0] is None else os.environ.update(OMP_NUM_THREADS=before[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -11,11 +11,13 @@ import numpy as np
 
 from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
+from ..core.files import cache_folder
 from ..core.machine import usable_cores
 from ..encoders.base import BOX
 from .runtimes import Session, raise_if_memory
 
 _CPU = "CPUExecutionProvider"
+_ON_GPU = ("cuda", "tensorrt")
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 # ONNX Runtime's levels: 4 is fatal only. What else it would print names files and nodes, and errors are raised anyway.
 _LOG_FATAL_ONLY = 4
@@ -135,9 +137,10 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
         raise RuntimeUnavailableError(
             f"Precision {precision} is not for device '{device}' of ONNX Runtime. Choose {have}."
         )
-    if kind in ("cuda", "tensorrt"):
+    if kind in _ON_GPU:
         onnxruntime.preload_dlls()
     session = _create(bundle, device, provider, precision)
+    run = DeviceBuffers(session, device).run if kind in _ON_GPU else lambda feed: session.run(None, feed)[0]
     names = [node.name for node in session.get_inputs()]
     takes_box = BOX in names
     arrays = [name for name in names if name != BOX]
@@ -150,13 +153,54 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
             whole = np.array([(0, 0, 0), inputs[0].shape[2:]], np.int64)
             feed[BOX] = whole if box is None else box
         try:
-            return session.run(None, feed)[0]
+            return run(feed)
         except Exception as error:  # ONNX Runtime's own classes share no public parent
             raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
             raise
 
     versions = {"onnxruntime": onnxruntime.__version__}
     return Session(bundle, "onnx", device, precision, versions, notes, forward, takes_box)
+
+
+class DeviceBuffers:
+    """A session's inputs and output at fixed places on its device, as long as their sizes stay.
+
+    A window then goes there and its output comes back, and nothing else is allocated or copied. The same code runs on
+    the processor, where it gives the same and saves nothing.
+    """
+
+    def __init__(self, session: Any, device: str) -> None:
+        kind, _, which = device.partition(":")
+        self._session = session
+        self._place = ("cuda" if kind in _ON_GPU else "cpu", int(which or 0))
+        self._output = session.get_outputs()[0].name
+        self._sizes: object = None
+        self._inputs: dict[str, Any] = {}
+        self._binding: Any = None
+
+    def run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        """The first output of arrays by the names of the inputs; the arrays stay as they are."""
+        # The output's size follows from these.
+        sizes = {name: a.tobytes() if name == BOX else (a.shape, a.dtype) for name, a in feed.items()}
+        if sizes == self._sizes:
+            for name, array in feed.items():
+                self._inputs[name].update_inplace(array)
+            self._session.run_with_iobinding(self._binding)
+            return np.array(self._binding.get_outputs()[0].numpy())
+        from onnxruntime import OrtValue
+
+        self._sizes, self._binding = None, self._session.io_binding()
+        # Of copies, since on the processor a value may be the array itself, which later windows must not overwrite.
+        self._inputs = {name: OrtValue.ortvalue_from_numpy(a.copy(), *self._place) for name, a in feed.items()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._binding.bind_output(self._output, *self._place)
+        self._session.run_with_iobinding(self._binding)
+        output = self._binding.get_outputs()[0]
+        self._binding.clear_binding_outputs()
+        self._binding.bind_ortvalue_output(self._output, output)
+        self._sizes = sizes
+        return np.array(output.numpy())
 
 
 def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> Any:
@@ -171,7 +215,7 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_FATAL_ONLY
     path = bundle.cpu_onnx_path if provider.name == _CPU else bundle.onnx_path
-    wanted = [(provider.name, _provider_options(device, precision))]
+    wanted = [(provider.name, _provider_options(bundle, device, precision))]
     if provider.name != _CPU:
         wanted.append((_CPU, {}))
     try:
@@ -192,16 +236,23 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     return session
 
 
-def _provider_options(device: str, precision: str) -> dict[str, Any]:
-    """Options that make a provider compute in `precision`."""
+def _provider_options(bundle: Bundle, device: str, precision: str) -> dict[str, Any]:
+    """Options that make a provider compute in `precision`; TensorRT keeps the engine that takes minutes to compile."""
     kind, _, which = device.partition(":")
     if kind == "cuda":
         return {"device_id": which or "0", "use_tf32": "0"}
     if kind == "tensorrt":
+        folder = cache_folder() / "tensorrt"
+        folder.mkdir(parents=True, exist_ok=True)
         return {
             "device_id": which or "0",
             "trt_fp16_enable": str(precision == "fp16"),
             "trt_bf16_enable": str(precision == "bf16"),
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": os.fspath(folder),
+            "trt_engine_cache_prefix": f"{bundle.weights_sha256[:16]}-{precision}",
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": os.fspath(folder),
         }
     if kind == "openvino":
         hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]

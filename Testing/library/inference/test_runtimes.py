@@ -17,7 +17,7 @@ from specs import MODELS
 from VFMTransferLib.bundles.bundle import Bundle, record_checksum
 from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
-from VFMTransferLib.inference import onnx_runtime, runtimes, torch_runtime
+from VFMTransferLib.inference import measured, onnx_runtime, runtimes, torch_runtime
 from VFMTransferLib.inference.runtimes import LoadedNetworks, Session, open_session
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -135,7 +135,8 @@ def test_auto_device_with_a_precision_that_none_has_is_refused(a_bundle, monkeyp
         open_session(a_bundle, "onnx", precision="bf16")
 
 
-def test_torch_computes_in_bf16_on_the_cpu_when_asked(a_bundle, x):
+def test_torch_computes_in_bf16_on_the_cpu_when_asked(a_bundle, x, monkeypatch):
+    monkeypatch.setattr(measured, "MIN_AGREEMENT", 0.9)  # with made-up weights
     session = open_session(a_bundle, "torch", "cpu", "bf16")
     exact = open_session(a_bundle, "torch", "cpu").run(x)
     difference = np.abs(session.run(x) - exact).max()
@@ -183,6 +184,29 @@ def test_a_graph_that_is_none_is_refused(tmp_path):
 
     with pytest.raises(BundleError, match="bytes are no graph"):
         open_session(record_checksum(bundle, ONNX), "onnx", "cpu")
+
+
+def test_places_on_a_device_give_what_a_plain_run_gives(a_bundle, x):
+    """As on a GPU, on the processor: windows of one size in turn, then of another, each output for itself."""
+    session = onnx_runtime._create(a_bundle, "cpu", onnx_runtime.PROVIDERS["cpu"], "fp32")
+    buffers, name = onnx_runtime.DeviceBuffers(session, "cpu"), session.get_inputs()[0].name
+    windows = [x, 2 * x, x - 1, x[:, :, :16], x[:, :, :16] + 1, x]
+    given = [window.copy() for window in windows]
+    boxes = {node.name: np.array([(0, 0, 0), (8, 8, 8)]) for node in session.get_inputs() if node.name == "box"}
+    found = [buffers.run({name: window, **boxes}) for window in windows]
+    for window, before, output in zip(windows, given, found, strict=True):
+        np.testing.assert_array_equal(window, before)
+        np.testing.assert_array_equal(output, session.run(None, {name: window, **boxes})[0])
+
+
+def test_tensorrt_keeps_its_engine_by_weights_and_precision(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path))
+    bundle = described_bundle(MODELS["profound-upernet-lesion"])
+    options = onnx_runtime._provider_options(bundle, "tensorrt:1", "fp16")
+    assert (options["device_id"], options["trt_fp16_enable"], options["trt_bf16_enable"]) == ("1", "True", "False")
+    assert options["trt_engine_cache_enable"] == "True"
+    assert Path(options["trt_engine_cache_path"]).is_dir()
+    assert options["trt_engine_cache_prefix"] == f"{'0' * 16}-fp16"
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
