@@ -130,7 +130,7 @@ def _write(value: Any, path: Path) -> None:
     # Masks are small then; what is measured in half a second is not packed for two.
     save = np.savez_compressed if all(array.dtype.kind in "biu" for array in arrays.values()) else np.savez
     with atomic_file(path) as part, part.open("wb") as stream:
-        save(stream, **{_REST: np.array(rest)}, **arrays)
+        save(stream, **{_REST: np.array(rest)}, **arrays)  # type: ignore[arg-type]  # names of arrays, not options
 
 
 def _read(path: Path, kind: Any) -> Any:
