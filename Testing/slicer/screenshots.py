@@ -94,7 +94,7 @@ class Photographer:
 
 
 def takeRadiology(photographer: Photographer) -> None:
-    """The sample case as an exam from DICOM: its quality, the sector map of its lesions, and DICOM that was written."""
+    """The sample case as an exam from DICOM: its quality, then the sector map of its lesions, and DICOM as written."""
     from exams import ADatabase, loadSeries, writeExam
 
     ui = photographer.ui
@@ -107,12 +107,12 @@ def takeRadiology(photographer: Photographer) -> None:
     for sequence in sequences:
         node = loadSeries(exam / str(sequence), slicer.dicomDatabase, f"Exam {sequence}")
         getattr(ui, f"{sequence}Selector").setCurrentNode(node)
+    slicer.util.setSliceViewerLayers(background=ui.t2wSelector.currentNode(), fit=True)
     ui.taskComboBox.setCurrentIndex(ui.taskComboBox.findData("lesion-segmentation"))
     ui.taskComboBox.activated(ui.taskComboBox.currentIndex)
     waitFor(lambda: ui.qualityLabel.text, "The criteria of image quality")
     photographer.take("quality", "quality")
     photographer.run()
-    photographer.take("sectors", "results", shown=ui.sectorMapNoteLabel)
     sections = slicer.util.getModuleWidget(MODULE).panel._sections
     writer = next(section for section in sections if type(section).__name__ == "DicomSection")
     writer.write(exam / "vfm-transfer-lesion-segmentation-dicom")
