@@ -7,6 +7,7 @@ import signal
 import sys
 from types import FrameType
 
+_SIGNALLED = 128  # a shell's exit code for a signal is this and its number
 _MESSAGE = b"Stopped; nothing half-done was left behind.\n"
 
 
@@ -14,7 +15,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
     """End at once: while modules load, and after the command, nothing needs cleaning up."""
     if number == signal.SIGINT:
         os.write(2, _MESSAGE)
-    os._exit(128 + number)
+    os._exit(_SIGNALLED + number)
 
 
 def main() -> int:
@@ -25,7 +26,10 @@ def main() -> int:
             signal.signal(number, _leave)
     from .cli import main as run
 
-    return run()
+    code = run()
+    if code > _SIGNALLED:  # it is ending; an impatient second Ctrl-C must not keep libraries from cleaning up
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":
