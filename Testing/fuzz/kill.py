@@ -47,10 +47,11 @@ ENDING_S = 20  # of a process whose parent was killed
 MAX_DISTURBED = 8
 MARK = "VFM_TRANSFER_KILL_MARK"  # in the environment of all that is started
 MEMORY_GB = (0.3, 8.0)
+PROGRESS = re.compile(r" *\d+% |\d+/\d+ ")
 CACHES = re.compile(r"torchinductor_")  # of libraries, which they use again
 CLOCK_KEYS = {"created", "date", "sha256"}
 # Texts with times and durations in them; whether they are there is what counts.
-UNCOMPARED = (".html", ".png", ".onnx", ".md", ".svg")
+UNCOMPARED = (".html", ".png", ".onnx", ".md", ".svg", ".pt")
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -156,7 +157,7 @@ class Killer:
             out = place / "out"
             again = self.start(command, out)
             _, errors = again.communicate(timeout=PATIENCE_S)
-            is_taken = "must not exist yet" in errors and done  # `models import` replaces nothing
+            is_taken = "must not exist yet" in errors  # `models import` replaces nothing
             if again.returncode and not is_taken:
                 problems.append(f"the last run failed: {errors[-400:]}")
             elif differing := _differing(expected, digest(out)):
@@ -212,7 +213,7 @@ class Killer:
                 allowed = (*allowed, -signal.SIGINT)
         if code not in allowed:
             problems.append(f"exit code {code}, not {allowed}: {errors[-400:]}")
-        sentences = [line for line in errors.splitlines() if not re.match(r" *\d+% |\d\d:\d\d", line)]  # no progress
+        sentences = [line for line in errors.splitlines() if not PROGRESS.match(line)]
         if "Traceback" in errors or "unexpected error" in errors or len(set(sentences)) > 1:
             problems.append(f"stderr: {errors[-4000:]!r}")
         if code and way not in ("KILL", "CHILD") and not was_killed:

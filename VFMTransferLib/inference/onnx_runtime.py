@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,10 @@ _ON_GPU = ("cuda", "tensorrt")
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 # ONNX Runtime's levels: 4 is fatal only. What else it would print names files and nodes, and errors are raised anyway.
 _LOG_FATAL_ONLY = 4
+
+
+MAX_RUN_VARIABLE = "VFM_TRANSFER_MAX_RUN_S"
+MAX_RUN_S = 900.0  # of a window; the largest published network takes less than a minute on one core
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,15 @@ def thread_count() -> int:
     return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
 
 
+def _limit_s() -> float:
+    """How long a network may take for a window."""
+    try:
+        wanted = float(os.environ.get(MAX_RUN_VARIABLE, ""))
+    except ValueError:
+        return MAX_RUN_S
+    return wanted if 0 < wanted <= threading.TIMEOUT_MAX else MAX_RUN_S
+
+
 def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:
     import onnxruntime
 
@@ -140,7 +155,7 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
     if kind in _ON_GPU:
         onnxruntime.preload_dlls()
     session = _create(bundle, device, provider, precision)
-    run = DeviceBuffers(session, device).run if kind in _ON_GPU else lambda feed: session.run(None, feed)[0]
+    run = DeviceBuffers(session, device).run if kind in _ON_GPU else lambda *run: session.run(None, *run)[0]
     names = [node.name for node in session.get_inputs()]
     takes_box = BOX in names
     arrays = [name for name in names if name != BOX]
@@ -152,11 +167,23 @@ def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -
         if takes_box:
             whole = np.array([(0, 0, 0), inputs[0].shape[2:]], np.int64)
             feed[BOX] = whole if box is None else box
+        limit_s = _limit_s()
+        options = onnxruntime.RunOptions()
+        timer = Timer(limit_s, setattr, (options, "terminate", True))  # heeded before each operator of the graph
+        timer.daemon = True
+        timer.start()
         try:
-            return run(feed)
+            return run(feed, options)
         except Exception as error:  # ONNX Runtime's own classes share no public parent
+            if options.terminate:
+                raise BundleError(
+                    f"The network of bundle '{bundle.name}' must answer within {limit_s:g} s for each window, but did "
+                    f"not. Choose a smaller network or another device, or raise {MAX_RUN_VARIABLE}."
+                ) from error
             raise_if_memory(error, session.get_providers()[0], inputs[0].shape)
             raise
+        finally:
+            timer.cancel()
 
     versions = {"onnxruntime": onnxruntime.__version__}
     return Session(bundle, "onnx", device, precision, versions, notes, forward, takes_box)
@@ -178,14 +205,14 @@ class DeviceBuffers:
         self._inputs: dict[str, Any] = {}
         self._binding: Any = None
 
-    def run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+    def run(self, feed: dict[str, np.ndarray], options: Any = None) -> np.ndarray:
         """The first output of arrays by the names of the inputs; the arrays stay as they are."""
         # The output's size follows from these.
         sizes = {name: a.tobytes() if name == BOX else (a.shape, a.dtype) for name, a in feed.items()}
         if sizes == self._sizes:
             for name, array in feed.items():
                 self._inputs[name].update_inplace(array)
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, options)
             return np.array(self._binding.get_outputs()[0].numpy())
         from onnxruntime import OrtValue
 
@@ -195,7 +222,7 @@ class DeviceBuffers:
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         self._binding.bind_output(self._output, *self._place)
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
         output = self._binding.get_outputs()[0]
         self._binding.clear_binding_outputs()
         self._binding.bind_ortvalue_output(self._output, output)

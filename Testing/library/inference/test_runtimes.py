@@ -337,6 +337,16 @@ def test_memory_that_others_hold_lets_all_networks_go():
     assert kept.names == ()
 
 
+def test_a_graph_that_takes_too_long_is_stopped(a_bundle, monkeypatch):
+    x = inputs(a_bundle.spec, (32, 64, 96), batch=1)[0].numpy()
+    session = open_session(a_bundle, "onnx", "cpu")
+    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, "0.001")
+    with pytest.raises(BundleError, match=r"must answer within 0.001 s for each window, but did not\. Choose"):
+        session.run(x)
+    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, "soon")  # no number: the limit is the usual one
+    assert np.isfinite(session.run(x)).all()
+
+
 def test_onnx_runtime_reports_nothing_and_keeps_no_identifier_of_the_machine(tmp_path):
     inside = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | inside
