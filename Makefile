@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_T
 # Where there is no screen, a virtual one.
 SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
 
-.PHONY: demo test test-slicer fuzz kill lint bench bundles clean
+.PHONY: demo test test-slicer test-oldest fuzz kill lint bench bundles release clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -39,6 +39,27 @@ fuzz: $(VENV)/.installed-dev
 KILLS ?= 500
 kill: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python Testing/fuzz/kill.py --kills $(KILLS)
+
+# The oldest versions that pyproject.toml allows, in an environment of their own, predict what the newest do.
+OLDEST := $(OUT)/oldest
+test-oldest: $(VENV)/.installed-dev
+	$(PYTHON) -m venv --clear $(OLDEST)
+	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable .
+	$(ONE_THREAD) $(BIN)/python Testing/oldest.py $(OLDEST)/bin/python
+
+# Wheel, source archive, what they need (CycloneDX) and checksums, in dist/; SIGN=<key> signs the checksums by gpg.
+release:
+	rm -rf dist $(OUT)/release
+	$(PYTHON) -m venv $(OUT)/release/tools
+	$(OUT)/release/tools/bin/python -m pip install --quiet build 'cyclonedx-bom>=5'
+	$(OUT)/release/tools/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv --without-pip $(OUT)/release/installed
+	$(OUT)/release/tools/bin/python -m pip --python $(OUT)/release/installed/bin/python install --quiet dist/*.whl
+	$(OUT)/release/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/sbom.cdx.json $(OUT)/release/installed/bin/python
+	cd dist && $(if $(shell command -v sha256sum),sha256sum,shasum -a 256) * > SHA256SUMS
+	$(if $(SIGN),gpg --local-user $(SIGN) --armor --detach-sign dist/SHA256SUMS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -186,7 +186,8 @@ class Killer:
             space = int(low * (high / low) ** self.chance.random() * 1e9)
             limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (space, space))  # noqa: E731
         elif way == "DISK":
-            _mount(place, int(self.chance.uniform(0.02, 1.2) * size) + 4096, "remount,")
+            used = shutil.disk_usage(place).used
+            _mount(place, used + int(self.chance.uniform(0.02, 1.2) * size) + 4096, "remount,")
         process = self.start(command, out, limit, shell=way == "ORPHAN")
         hit_child = False
         if way not in LIMITS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Literal
 from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, writing
+from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, spreadsheet_cell, writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
@@ -37,6 +38,8 @@ BETWEEN_ARMS = "a-b"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
+
+_SERIES_DESCRIPTION = re.compile(r"(series \S+) '[^']*'")
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +141,7 @@ class BatchCase:
 
     def run(self, networks: LoadedNetworks, on_arm: OnArm) -> dict[str, str]:
         """Make what is missing; name of a bundle → why it failed."""
-        missing, failures = self.missing, _Failures(networks)
+        missing, failures = self.missing, _Failures(networks, self.source)
         # What a killed process left half-written, and a comparison of results that are made again.
         comparison = self.folder / COMPARISON
         with writing(self.folder):
@@ -184,8 +187,8 @@ class _Failures:
     Networks are released where memory ran out, so that the next case may fit.
     """
 
-    def __init__(self, networks: LoadedNetworks) -> None:
-        self.networks = networks
+    def __init__(self, networks: LoadedNetworks, source: Path) -> None:
+        self.networks, self.source = networks, source
         self.messages: dict[str, str] = {}
 
     @contextmanager
@@ -201,8 +204,20 @@ class _Failures:
                 log.debug("A case failed.", exc_info=error)
                 text = f"{type(error).__name__}: {sentence}".strip()[:_SHORT]
                 sentence = f"An unexpected error stopped this case ({text}). Run it alone, and report the details."
+            sentence = without_names(sentence, self.source)
             for bundle in bundles:
                 self.messages.setdefault(bundle.name, sentence)
+
+
+def without_names(sentence: str, source: Path) -> str:
+    """A sentence without names of a case's files and descriptions of its series, which may be a patient's."""
+    sentence = _SERIES_DESCRIPTION.sub(r"\1", sentence)
+    for file in source.rglob("*"):
+        name = re.escape(plain_text(file.name))
+        # A name without a suffix may be a word or a number of the sentence itself.
+        where = rf"(?<!\w){name}(?!\w)" if file.suffix else rf"(?<='){name}(?=')|(?<=such as ){name}(?=[);])"
+        sentence = re.sub(where, f"*{''.join(file.suffixes[-2:]) if file.suffix == '.gz' else file.suffix}", sentence)
+    return sentence
 
 
 def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
@@ -212,12 +227,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(columns))
         writer.writeheader()
-        writer.writerows({column: _cell(value) for column, value in row.items()} for row in cells)
-
-
-def _cell(value: Value) -> Value:
-    """A value as a spreadsheet shows it: text that it would run as a formula begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        writer.writerows({column: spreadsheet_cell(value) for column, value in row.items()} for row in cells)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ MONAI_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 # What the field states where the package is not installed: the oldest version that serves.
-_OLDEST_VERSIONS = {"monai": "1.5.0", "torch": "2.6.0", "numpy": "2.0.0", "onnxruntime": "1.20.0", "SimpleITK": "2.4.0"}
+_OLDEST_VERSIONS = {"monai": "1.5.0", "torch": "2.6.0", "numpy": "2.0.0", "onnxruntime": "1.22.0", "SimpleITK": "2.4.0"}
 _CHANNEL_TITLES = {"t2w": "T2w", "hbv": "high-b DWI", "adc": "ADC"}
 
 

@@ -16,13 +16,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from .errors import OutputError
+
+Value = TypeVar("Value")
 
 CACHE_VARIABLE = "VFM_TRANSFER_CACHE"
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 _DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LEFT_AFTER_S = 24 * 3600.0
 _OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
 _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
@@ -161,6 +164,16 @@ def read_small(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 def plain_text(name: str) -> str:
     """A text from elsewhere, as a file's name, that can be shown and written: other characters become %1b or %ff."""
     return "".join(c if c.isprintable() else f"%{ord(c) & 0xFF:02x}" for c in name)
+
+
+def spreadsheet_cell(value: Value) -> Value | str:
+    """A value for a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def text_of_cell(cell: str) -> str:
+    """The text that `spreadsheet_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def read_case(
     # Identifiers that are compared and agree prove more than the images can.
     notes += notes_on(volumes, mask, shared, is_one_exam=all(exams.get(role) for role in volumes) and not mixed)
     for note in notes:
-        log.info("%s: %s", found.id, note)
+        log.info(note)
     return Case(found.id, volumes, mask, tuple(notes), acquisitions, files)
 
 
@@ -166,7 +166,7 @@ def _find(
     gland = None
     if Sequence.HBV in wanted and Sequence.HBV not in sources and (file := _only_file(DWI, files)):
         image = read_image(file)
-        note = f"'{file.name}' has no b values and was not used; if it is the high-b image, select it as such."
+        note = "The diffusion file has no b values and was not used; if it is the high-b image, select it as such."
         if is_series(image):
             volume, note = high_b_of_file(file, image)
             volumes[Sequence.HBV], _ = checked_sequence(volume, Sequence.HBV, file.name)
@@ -183,11 +183,10 @@ def _find(
     glands = candidates_for(GLAND, files) if with_gland else []
     if len(glands) == 1:
         gland = _read_gland(glands[0])
-        notes.append(f"Gland mask: '{glands[0].name}'.")
+        notes.append("Gland mask: the file that is named so in the case's folder.")
     elif glands:
-        names = ", ".join(f.name for f in glands)
         notes.append(
-            f"Several files could be the gland mask ({names}); none was used. Keep one of them, or select it yourself."
+            f"{len(glands)} files could be the gland mask; none was used. Keep one of them, or select it yourself."
         )
     return Case(case_id, volumes, gland, tuple(notes), acquisitions, files_of), exams
 

@@ -144,7 +144,7 @@ def read_series(path: Path, role: MRSequence) -> ReadSeries:
     chosen = series[0]
     if role is MRSequence.HBV and len(chosen.b_values) > 1:
         return _high_b_of(chosen)
-    return _read(chosen, role, f"{role}: {chosen.label}, as named.")
+    return _read(chosen, role, f"{role}: {chosen.shown}, as named.")
 
 
 def _read(series: Series, role: MRSequence, note: str) -> ReadSeries:
@@ -171,7 +171,7 @@ def _read_role(series: list[Series], role: MRSequence) -> ReadSeries | None:
         s for s in candidates if (s.first.words & T2_WORDS if role is MRSequence.T2W else "ADC" in s.first.image_type)
     ]
     chosen = _only_one(surer or candidates, role)
-    return None if chosen is None else _read(chosen, role, f"{role}: {chosen.label}.")
+    return None if chosen is None else _read(chosen, role, f"{role}: {chosen.shown}.")
 
 
 def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:
@@ -193,7 +193,7 @@ def _read_hbv(series: list[Series]) -> ReadSeries | None:
         top = max(s.highest_b for s in calculated)
         computed = _only_one([s for s in calculated if s.highest_b == top], MRSequence.HBV) or calculated[0]
         b = f"b {top:g} by its tag" if top else "b not stated"
-        note = f"High-b image: {computed.label}, calculated by the scanner, {b}."
+        note = f"High-b image: {computed.shown}, calculated by the scanner, {b}."
         return _read(computed, MRSequence.HBV, note)
     candidates = [s for s in measured if s.highest_b == highest]
     traces = [s for s in candidates if "TRACEW" in s.first.image_type]
@@ -211,9 +211,9 @@ def _high_b_of(series: Series) -> ReadSeries:
     origin = _origin(series, slices[series.highest_b])
     if len(by_b) == 1:
         volume = by_b[series.highest_b]
-        note = f"High-b image: {series.label}, b {series.highest_b:g} as measured; it holds no second b value."
+        note = f"High-b image: {series.shown}, b {series.highest_b:g} as measured; it holds no second b value."
     else:
-        volume, note = high_b_image(by_b, series.label)
+        volume, note = high_b_image(by_b, series.label, series.shown)
     return ReadSeries(volume, note + series.oddity, series.exams, *origin)
 
 

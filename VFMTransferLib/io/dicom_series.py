@@ -388,9 +388,14 @@ class Series:
 
     @property
     def label(self) -> str:
-        """What to call the series in messages: number, description, count; no identifiers."""
+        """What to call the series in errors, by which a user finds it: number, description, count; no identifiers."""
         name = self.first.description or "no description"
         return f"series {self.first.number or '?'} '{name}' ({len(self.headers)} images)"
+
+    @property
+    def shown(self) -> str:
+        """What to call the series in notes, which go into results: without its description, where names may stand."""
+        return f"series {self.first.number or '?'} ({len(self.headers)} images)"
 
     @property
     def exams(self) -> frozenset[Exam]:

@@ -26,12 +26,13 @@ MAX_RISE = 1.1  # of the mean signal from one b value to the next; scaling of ea
 _MAX_BVAL_BYTES = 1 << 20
 
 
-def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str]:
+def high_b_image(by_b: Mapping[float, Volume], source: str, shown: str = "the file") -> tuple[Volume, str]:
     """The image of a diffusion series that serves as high-b image.
 
     Args:
         by_b: b value in s/mm² → trace-weighted image, on one grid.
-        source: The series' name in the note.
+        source: The series' name in errors.
+        shown: What to call it in the note, which goes into results.
 
     Returns:
         The measured image of the highest b from 1400, else one computed for 1400; and a sentence on which it is.
@@ -44,7 +45,7 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
     measured = ", ".join(f"{b:g}" for b in sorted(by_b))
     odd = _rising_signal(by_b)
     if highest >= HIGH_B:
-        return by_b[highest], f"High-b image: b {highest:g} as measured ({source}, b {measured}).{odd}"
+        return by_b[highest], f"High-b image: b {highest:g} as measured ({shown}, b {measured}).{odd}"
     fitted = sorted(b for b in by_b if b >= LOWEST_FITTED_B)
     if len(fitted) < 2 or fitted[-1] - fitted[0] < MIN_SPREAD_OF_B:
         fitted = sorted(by_b)
@@ -57,7 +58,7 @@ def high_b_image(by_b: Mapping[float, Volume], source: str) -> tuple[Volume, str
         by_b[highest].require_same_grid(by_b[b])
     computed = mono_exponential({b: by_b[b].array for b in fitted}, HIGH_B)
     used = ", ".join(f"{b:g}" for b in fitted)
-    note = f"High-b image: b {HIGH_B:g} computed by a mono-exponential fit to b {used} ({source}); it was not measured."
+    note = f"High-b image: b {HIGH_B:g} computed by a mono-exponential fit to b {used} ({shown}); it was not measured."
     return by_b[highest].with_array(computed), note + odd
 
 

@@ -7,8 +7,12 @@ ITK crashes on some damaged files, fills others with zeros or foreign memory, an
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import SimpleITK as sitk
@@ -31,6 +35,8 @@ MAX_VALUE = 1e9  # beyond, squares overflow in single precision
 MIN_RANGE = 1e-8  # an ADC map in mm²/s spans 1e-3
 MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
+
+_STDERR = Lock()
 
 log = logging.getLogger(__name__)
 
@@ -209,11 +215,30 @@ def write_image(image: sitk.Image, path: Path) -> None:
         if free < size // 8 + _SPACE_MARGIN_BYTES:  # compression rarely does better than 8
             raise OutputError(f"Writing results needs about {size >> 20} MB, but the disk has {free >> 20} MB free.")
         try:
-            with itk_warnings_silenced():
+            with itk_warnings_silenced(), _native_stderr_silenced():
                 sitk.WriteImage(image, str(part), useCompression=True)
             require_whole(read_header(part))  # on a full disk ITK loses a NIfTI file's end without a word
         except (RuntimeError, ImageError):
             raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
+
+
+@contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """The NIfTI library prints a line of its own on a full disk, before our sentence."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a program without a stderr
+            yield
+            return
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nothing, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nothing)
 
 
 def _require_3d(image: sitk.Image, file: str) -> None:

@@ -48,7 +48,7 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     """The volume in its sequence's unit, and what had to be decided.
 
     Returns:
-        The volume (ADC in 1e-6 mm²/s) and notes in sentences.
+        The volume (ADC in 1e-6 mm²/s) and notes in sentences, which name no file: they go into results.
 
     Raises:
         ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
@@ -69,7 +69,7 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
                 f"'{file}' must be a {sequence} image of MR, but {air:.0%} of its voxels lie below {AIR_BELOW:.0f}, as "
                 "air does in CT. Select the MR image."
             )
-        doubt = f"'{file}' was given as {sequence}, but its values could be those of an ADC map; check it."
+        doubt = f"What was given as {sequence} has values that could be those of an ADC map; check it."
         return volume, [doubt] if unit == NATIVE_ADC_UNIT else []
     if unit is None:
         median, top = _center_levels(volume.array)
@@ -80,7 +80,7 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     if unit == NATIVE_ADC_UNIT:
         return volume, []
     scaled = (volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32)
-    return volume.with_array(scaled), [f"'{file}' was in {unit} by its range; converted to 1e-6 mm²/s."]
+    return volume.with_array(scaled), [f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s."]
 
 
 def adc_unit(array: np.ndarray) -> str | None:

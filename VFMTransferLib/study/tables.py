@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, write_file, writing
+from ..core.files import atomic_file, spreadsheet_cell, text_of_cell, write_file, writing
 from .config import PRETRAINED, RunKey, label_of, split_arm
 from .workspace import Workspace
 
@@ -242,6 +242,8 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str):
+        return spreadsheet_cell(value)
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
@@ -252,6 +254,8 @@ def _value(text: str | None, kind: type) -> object:
         if text not in ("true", "false"):
             raise ValueError(f"true or false was expected, got '{text}'")
         return text == "true"
+    if kind is str:
+        return text_of_cell(text)
     return math.nan if kind is float and not text else kind(text)
 
 

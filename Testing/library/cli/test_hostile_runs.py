@@ -1,6 +1,7 @@
 """Runs that are stopped at any moment, names and places that do harm: one sentence, the right code, nothing left."""
 
 import csv
+import logging
 import os
 import shutil
 import signal
@@ -10,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from dicom_series import DicomSeries
+from images import a_gland, a_t2w
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.shared import sentence
 from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.io import write_volume
 
 COMMAND = [sys.executable, "-m", "VFMTransferLib"]
 PATIENCE_S = 90
@@ -52,6 +56,36 @@ def test_a_cohort_goes_on_after_cases_that_do_harm(run, a_study, tmp_path):
     with (tmp_path / "out" / "summary.csv").open(encoding="utf-8") as file:
         rows = {row["case"]: row["status"] for row in csv.DictReader(file)}
     assert rows == {"'=p004": "done", "p001": "done", "p002%ff": "done", "p003": "failed"}
+
+
+def everything_in(folder: Path) -> str:
+    return "".join(
+        f"{f.relative_to(folder)} {f.read_bytes().decode('latin-1')}" for f in folder.rglob("*") if f.is_file()
+    )
+
+
+def test_file_names_and_series_descriptions_enter_no_result_report_or_log(tiny_models, a_study, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    named, dicom = tmp_path / "p001", tmp_path / "dicom"
+    shutil.copytree(a_study, named)
+    for role in ("t2w", "hbv", "adc"):
+        (named / f"{role}.nii.gz").rename(named / f"PETERSEN_{role}.nii.gz")
+    write_volume(a_gland(), named / "PETERSEN_gland.nii.gz")
+    DicomSeries(a_t2w().array, "t2_tse_tra PETERSEN", 4).write(dicom)
+    pair = ("--bundle", str(tiny_models / "tiny-pretrained"), "--bundle", str(tiny_models / "tiny-scratch"))
+    for case in (named, dicom):
+        assert main(["compare", str(case), *pair, "-o", str(tmp_path / f"out-{case.name}")]) == 0
+    cohort = tmp_path / "cohort"
+    shutil.copytree(named, cohort / "p001")
+    (cohort / "p001" / "PETERSEN_t2w.nii.gz").write_bytes(b"no image")
+    shutil.copytree(dicom, cohort / "p002")
+    DicomSeries(a_t2w().array, "t2_tse_tra PETERSEN", 5).write(cohort / "p002")
+    assert main(["predict", "--cohort", str(cohort), *pair, "-o", str(tmp_path / "out-cohort")]) == 1
+    for out in tmp_path.glob("out-*"):
+        assert "PETERSEN" not in everything_in(out)
+    assert "'*.nii.gz' must" in everything_in(tmp_path / "out-cohort")
+    assert "series 5 (7 images, such as *.dcm)" in everything_in(tmp_path / "out-cohort")
+    assert "PETERSEN" not in caplog.text
 
 
 @posix

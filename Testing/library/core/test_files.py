@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.core.files import atomic_file, atomic_folder, locked, remove_leftovers
+from VFMTransferLib.core.files import (
+    atomic_file,
+    atomic_folder,
+    locked,
+    remove_leftovers,
+    spreadsheet_cell,
+    text_of_cell,
+)
 
 
 def test_a_failure_takes_the_parents_away_that_it_made(tmp_path):
@@ -155,3 +162,11 @@ def test_leftovers_of_another_machine_go_after_a_day(tmp_path):
     os.utime(part, (0, 0))
     remove_leftovers(tmp_path)
     assert not part.exists()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\t=1", "plain", "'quoted'", ""])
+def test_text_that_a_spreadsheet_would_run_is_a_text_in_a_cell_and_comes_back(text):
+    cell = spreadsheet_cell(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert text_of_cell(cell) == text
+    assert spreadsheet_cell(-1.5) == -1.5

@@ -180,7 +180,7 @@ def test_a_series_of_several_b_values_is_split_and_extrapolated(tmp_path):
     np.testing.assert_allclose(case[Sequence.HBV].array, trace_at(1400), rtol=5e-3)
     assert case.notes[0] == (
         "High-b image: b 1400 computed by a mono-exponential fit to b 50, 400, 800 "
-        "(series 6 'ep2d_diff_tra' (15 images)); it was not measured."
+        "(series 6 (15 images)); it was not measured."
     )
 
 

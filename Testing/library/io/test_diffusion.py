@@ -47,7 +47,7 @@ def test_a_measured_high_b_is_taken_as_it_is():
     images = images_at(0, 800, 1500)
     volume, note = high_b_image(images, "dwi.nii.gz")
     assert volume is images[1500]
-    assert note == "High-b image: b 1500 as measured (dwi.nii.gz, b 0, 800, 1500)."
+    assert note == "High-b image: b 1500 as measured (the file, b 0, 800, 1500)."
 
 
 def test_below_1400_it_is_computed_and_said_so():

@@ -27,7 +27,7 @@ def test_an_adc_map_comes_out_in_one_unit_whatever_it_was_in(factor, unit):
     given = an_adc().with_array(an_adc().array * np.float32(factor))
     volume, notes = checked_sequence(given, Sequence.ADC, "adc.nii.gz")
     np.testing.assert_allclose(volume.array, an_adc().array, rtol=1e-5)
-    assert notes == ([] if factor == 1 else [f"'adc.nii.gz' was in {unit} by its range; converted to 1e-6 mm²/s."])
+    assert notes == ([] if factor == 1 else [f"adc was in {unit} by its range; converted to 1e-6 mm²/s."])
 
 
 def test_zeros_around_the_body_do_not_disguise_the_unit():
@@ -80,7 +80,7 @@ def test_a_small_offset_makes_no_ct():
 
 def test_a_t2w_with_the_values_of_an_adc_map_is_taken_with_a_doubt():
     _, notes = checked_sequence(an_adc(), Sequence.T2W, "t2w.nii.gz")
-    assert notes == ["'t2w.nii.gz' was given as t2w, but its values could be those of an ADC map; check it."]
+    assert notes == ["What was given as t2w has values that could be those of an ADC map; check it."]
 
 
 def test_the_given_volume_stays_as_it_was():

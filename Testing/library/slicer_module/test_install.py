@@ -139,9 +139,9 @@ def test_the_other_builds_go_before_one_comes():
     plan = planInstall(a_report(["onnxruntime", "onnxruntime-directml"]), "onnxruntime-openvino")
     assert plan.removed == ("onnxruntime", "onnxruntime-directml")
     tried, removed, installed = plan.steps(Path("c.txt"), (26, 1))
-    assert tried[-2:] == ["--dry-run", "onnxruntime-openvino>=1.20"]
+    assert tried[-2:] == ["--dry-run", "onnxruntime-openvino>=1.22"]
     assert removed[-3:] == ["--yes", "onnxruntime", "onnxruntime-directml"]
-    assert installed[-1:] == ["onnxruntime-openvino>=1.20"]
+    assert installed[-1:] == ["onnxruntime-openvino>=1.22"]
     assert installed[-3:-1] == ["-c", "c.txt"]
 
 
@@ -151,7 +151,7 @@ def test_what_another_python_lacks_is_said_and_comes_with_the_build():
     assert not isReady(report)
     assert statusLines(report)[0] == "This Python lacks scipy, SimpleITK. Press Install."
     plan = planInstall(report, "onnxruntime")
-    assert plan.requirements == ("onnxruntime>=1.20", "scipy", "SimpleITK")
+    assert plan.requirements == ("onnxruntime>=1.22", "scipy", "SimpleITK")
     assert plan.downloadMb == 130
 
 
@@ -170,7 +170,7 @@ def test_a_repair_writes_the_packages_own_files_anew_and_no_others():
     assert {"--ignore-installed", "--no-deps"}.isdisjoint(rest)
 
 
-@pytest.mark.parametrize(("driver", "ending"), [("580.65", ">=1.21"), ("551.23", ">=1.21,<1.27")])
+@pytest.mark.parametrize(("driver", "ending"), [("580.65", ">=1.22"), ("551.23", ">=1.22,<1.27")])
 def test_the_gpu_build_fits_the_driver(driver, ending):
     report = a_report([], [f"A GPU, {driver}, 8 GiB"])
     assert planInstall(report, "onnxruntime-gpu").requirements == (f"onnxruntime-gpu[cuda,cudnn]{ending}",)
@@ -261,7 +261,7 @@ def test_what_was_installed_is_told_as_it_was_found():
         ("ERROR: [WinError 5] Access is denied: 'onnxruntime.dll'", "in use"),
         ("ERROR: ResolutionImpossible: for help visit", "not touched"),
         ("/usr/bin/python: No module named pip", "has no pip"),
-        ("ERROR: No matching distribution found for onnxruntime>=1.20", "no ready-made package"),
+        ("ERROR: No matching distribution found for onnxruntime>=1.22", "no ready-made package"),
         ("error: uninstall-no-record-file\n\n× Cannot uninstall onnxruntime None", "record is missing"),
         ("ERROR: Something new.", "Its message: Something new."),
     ],

@@ -193,7 +193,7 @@ def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, chil
     changes = []
     section.changed.connect(lambda: changes.append(section.isBusy))
     ui.setupInstallButton.click()
-    assert "onnxruntime-openvino>=1.20" in answers.asked[0]
+    assert "onnxruntime-openvino>=1.22" in answers.asked[0]
     assert section.worker.closed == 1
     assert section.unavailableReason() == "Set-up: packages are being installed."
     assert not ui.setupInstallButton.enabled

@@ -17,7 +17,7 @@ import numpy as np
 import slicer
 import vtk
 
-from VFMTransferLib.core.files import atomic_file
+from VFMTransferLib.core.files import atomic_file, spreadsheet_cell, text_of_cell
 from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
@@ -155,7 +155,8 @@ def writeCsv(readings: Iterable[Reading], path: Path) -> None:
     with atomic_file(path) as part, part.open("w", encoding=_ENCODING, newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(_toRow(reading) for reading in readings)
+        for reading in readings:
+            writer.writerow({column: spreadsheet_cell(text) for column, text in _toRow(reading).items()})
 
 
 def readCsv(path: Path) -> list[Reading]:
@@ -168,7 +169,8 @@ def readCsv(path: Path) -> list[Reading]:
         with path.open(encoding=_ENCODING, newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="")
             _requireColumns(path.name, reader.fieldnames or ())
-            return [_fromRow(row, f"Row {y} of '{path.name}'") for y, row in enumerate(reader, 1)]
+            rows = ({column: text_of_cell(row[column]) for column in COLUMNS} for row in reader)
+            return [_fromRow(row, f"Row {y} of '{path.name}'") for y, row in enumerate(rows, 1)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadingError(
             f"'{path.name}' must be a CSV file of readings, but cannot be read. Choose another."

@@ -140,9 +140,9 @@ class Build:
 BUILDS: dict[str, Build] = {
     build.package: build
     for build in (
-        Build("onnxruntime", "CPU", "onnxruntime>=1.20", 30, 90),
-        Build("onnxruntime-gpu", "NVIDIA GPU", "onnxruntime-gpu[cuda,cudnn]>=1.21", 1600, 3000),
-        Build("onnxruntime-openvino", "Intel and AMD CPU, faster", "onnxruntime-openvino>=1.20", 90, 270),
+        Build("onnxruntime", "CPU", "onnxruntime>=1.22", 30, 90),
+        Build("onnxruntime-gpu", "NVIDIA GPU", "onnxruntime-gpu[cuda,cudnn]>=1.22", 1600, 3000),
+        Build("onnxruntime-openvino", "Intel and AMD CPU, faster", "onnxruntime-openvino>=1.22", 90, 270),
     )
 }
 
