@@ -53,11 +53,7 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     if not overwrite and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
         raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
-    for parent in folder.parents:
-        if parent.exists() and not parent.is_dir():
-            raise OutputError(
-                f"'{parent.name}' must be a folder to hold '{folder.name}', but is a file. Choose a folder."
-            )
+    require_folder_above(folder)
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         with writing(folder):
@@ -82,6 +78,15 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def require_folder_above(path: Path) -> None:
+    """Raise OutputError where something else than a folder stands where a file or folder is to be written, or above."""
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise OutputError(
+                f"'{parent.name}' must be a folder to hold '{path.name}', but is a file. Choose a folder."
+            )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.case import Case
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, writing
+from ..core.files import atomic_file, require_folder_above, writing
 from ..core.terms import Label, OnProgress, Sequence
 from ..core.volume import Geometry, Triple, Volume
 from ..io import output_folder, write_volume
@@ -318,6 +318,7 @@ def make_phantoms(
     The options are those of `make_phantom`. Raises OutputError where a folder cannot be written.
     """
     written = []
+    require_folder_above(Path(folder) / "phantom")  # before minutes of work
     for index in range(count):
         phantom = make_phantom(seed + index, **options)
         written.append(write_phantom(phantom, Path(folder) / phantom.case.id))

@@ -110,6 +110,14 @@ def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path,
     assert sorted(case.iterdir()) == before
 
 
+@posix
+def test_phantoms_into_a_pipe_are_refused_before_they_are_made(tmp_path, monkeypatch, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr("VFMTransferLib.phantom.phantom.make_phantom", None)  # a call would be another error
+    assert main(["phantom", "-o", str(tmp_path / "pipe")]) == 1
+    assert "'pipe' must be a folder to hold 'phantom', but is a file" in capsys.readouterr().err
+
+
 def test_a_sentence_shows_no_control_characters():
     assert sentence(ImageError("'\x1b[31mred\udcff' must be an image.")) == "'%1b[31mred%ff' must be an image."
 
