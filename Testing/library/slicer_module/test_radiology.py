@@ -192,6 +192,8 @@ def a_run(t2w) -> RunInScene:
 def test_why_a_run_cannot_be_written_as_dicom_is_a_sentence(t2w, tmp_path):
     assert whyNoDicom(None) == "Run networks first."
     run = a_run(t2w)
+    assert "of a run of this session" in whyNoDicom(run)  # one that a saved scene brought along
+    t2w.RemoveAttribute(UIDS)
     assert "loaded from Slicer's DICOM database" in whyNoDicom(run)
     run.dicom = Exported({Sequence.T2W: ImageFile("t2w.nrrd")}, dicom=DicomFiles({Sequence.T2W: ("/a.dcm",)}))
     assert "no longer there" in whyNoDicom(run)

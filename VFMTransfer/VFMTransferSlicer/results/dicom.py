@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..inputs.dicom import UIDS
 from ..inputs.exporting import writeExported
 from ..runs import RunInScene
 from ..workers.steps import Steps
@@ -17,6 +18,8 @@ def whyNoDicom(run: RunInScene | None) -> str:
     """Why a run cannot be written as DICOM, in a sentence; empty if it can."""
     if run is None or not run.arms:
         return _RUN_FIRST
+    if run.dicom is None and run.isInScene and run.about.GetAttribute(UIDS):
+        return "DICOM is written of a run of this session, of images whose files the DICOM database has. Run again."
     if run.dicom is None:
         return "The images must have been loaded from Slicer's DICOM database, whose patient and slices are taken over."
     if run.folder is None or not all(folder.is_dir() for folder in armFolders(run)):
