@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from .measure import Measurement
+from .measure import Measurement, peak_mib
 
 TASKS = ("anatomy-segmentation", "lesion-segmentation", "super-resolution")
 GROWTH = {"slices x2": (1, 2), "slices x4": (1, 4), "matrix x2": (2, 1), "matrix x4": (4, 1)}
@@ -36,7 +36,6 @@ def _alone(task: str, matrix: int, slices: int) -> tuple[float, float]:
 
 def main() -> None:
     """One prediction: task, and by how much matrix and slices are refined, over the same field of view."""
-    import resource
     import time
     from dataclasses import replace
 
@@ -54,7 +53,7 @@ def main() -> None:
     case = replace(case, volumes=volumes)
     start = time.process_time()
     predict(case, default_pair(task)[0], "onnx", "cpu")
-    print(json.dumps([time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([time.process_time() - start, peak_mib()]))
 
 
 if __name__ == "__main__":

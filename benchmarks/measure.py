@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Measurement:
         spread = "" if self.spread is None else f" ({self.spread[0]:.2f}-{self.spread[1]:.2f})"
         other = f"{self.against} ({self.against_s:.3f} {self.unit})"
         return f"{self.name:<60} {self.seconds:9.3f} {self.unit} {self.ratio:8.3f} x{spread}  {other}"
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage counts what the parent held when it started this process
+        return int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def median_s(work: Callable[[], object], repeats: int = 3, warm_up: int = 1) -> float:

@@ -30,7 +30,7 @@ from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.layers import ConvModule, JoinedConvModule, resize
 from VFMTransferLib.inference.runtimes import open_session
 
-from .measure import Measurement
+from .measure import Measurement, peak_mib
 
 NETWORKS = ("profound-upernet-lesion", "profound-unetr-lesion", "profound-encoder", "provicnet-t2w", "provicnet-fusion")
 SIZE = os.environ.get("VFM_BENCH_SIZE", "32x96x96")
@@ -114,8 +114,6 @@ def _alone(bundle: Bundle, how: str) -> tuple[float, float]:
 
 def main() -> None:
     """One run: a bundle's folder, how, and the size."""
-    import resource
-
     from VFMTransferLib.bundles.bundle import read_bundle
 
     bundle, how, size = read_bundle(sys.argv[1]), sys.argv[2], tuple(map(int, sys.argv[3].split("x")))
@@ -132,7 +130,7 @@ def main() -> None:
         start = time.process_time()
         run()
         seconds = time.process_time() - start
-    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([seconds, peak_mib()]))
 
 
 def _network(bundle: Bundle, network: nn.Module, size: tuple[int, ...]) -> Iterator[Measurement]:
