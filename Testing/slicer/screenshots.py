@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from in_slicer import MODULE, waitFor
 
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferSlicer.panel.views import ViewSection
 from VFMTransferSlicer.workers.process import theWorker
 
 SIZE = (1500, 1010)
@@ -46,6 +47,7 @@ class Photographer:
         slicer.util.selectModule(MODULE)
         widget = slicer.util.getModuleWidget(MODULE)
         self.ui, self.logic = slicer.util.childWidgetVariables(widget.parent), widget.logic
+        self._views = next(section for section in widget.panel._sections if isinstance(section, ViewSection))
         self._panels = slicer.util.findChildren(self._window, className="QScrollArea")
         self._settle()
 
@@ -89,6 +91,8 @@ class Photographer:
         self._settle()
 
     def _settle(self) -> None:
+        """Wait until the views that were asked for are open or gone, and Slicer has drawn them."""
+        waitFor(lambda: not self._views._steps._work, "The views")
         for _ in range(20):
             slicer.app.processEvents()
 
@@ -130,6 +134,9 @@ def main(folder: Path) -> None:
     photographer.take("empty", "study", "networks")
     photographer.takeSample()
     photographer.take("loaded", "study", "networks")
+    ui.examButton.click()
+    photographer.take("exam", "study")
+    ui.examButton.click()
     photographer.run(lambda: photographer.take("running", "networks", "log"))
     photographer.take("results", "results")
     ui.readingStartButton.click()

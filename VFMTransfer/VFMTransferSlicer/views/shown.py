@@ -243,6 +243,7 @@ class Shown:
             self._tags.append((composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._writeCorners)))
             self._corners[tag] = CornerActors(self._rendererOf(tag))
             self._corners[tag].show(self._wordsOf(tag))
+            logic.GetSliceNode().Modified()  # redraws the view
             yield
 
     def close(self) -> None:
