@@ -12,6 +12,7 @@ import argparse
 import os
 import random
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from VFMTransferLib.core.errors import VFMTransferError
 
 SLOW_S = 2  # of computing
 WAITING_S = 60
+MAX_ADDRESSES = 8 << 30  # PyTorch alone reserves some
 PREDICT_SHARE = 0.45  # of the time of all targets
 MAX_KEPT = 20  # findings of a target
 SLOWEST_RUN_S = 120
@@ -264,6 +266,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="where findings go")
     parser.add_argument("--atheris", action="store_true", help="by coverage; one --target")
     args, rest = parser.parse_known_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)  # so that an input that takes all memory is a finding, too
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESSES, hard))
     names = args.target or [*TARGETS, "predict"]
     if args.atheris:
         fuzz_by_coverage(names[0], rest)

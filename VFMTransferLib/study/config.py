@@ -18,6 +18,7 @@ from ..phantom import PhantomGroups, Phantoms, PhantomSplit
 from ..tasks import TASKS, TaskName, find_task
 
 FORMAT = 1
+MAX_PHANTOMS = 10_000_000
 MIN_SEEDS = 3
 MIN_TEST_CASES = 3
 CONFIG = "config.yaml"
@@ -398,11 +399,14 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
     for name, group in groups.items():
         if group.count < 1 or group.first_seed < 0:
             yield f"phantoms of {name} must be 1 or more, of seeds from 0 on."
+        if max(group.count, group.first_seed) > MAX_PHANTOMS:
+            yield f"phantoms of {name} must be at most {MAX_PHANTOMS:,}, with seeds from at most there on."
     if split.test.count < MIN_TEST_CASES:
         yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance is defined."
     for one, other in combinations(groups, 2):
         both_pretrain = one.startswith("encoders") and other.startswith("encoders")
-        if not both_pretrain and set(groups[one].seeds) & set(groups[other].seeds):
+        a, b = groups[one].seeds, groups[other].seeds
+        if not both_pretrain and max(a.start, b.start) < min(a.stop, b.stop):
             yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
 
 

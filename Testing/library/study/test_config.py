@@ -61,6 +61,7 @@ def changed(path: str, value) -> dict:
         ("measurements", 0, "measurements' must be 1 or more"),
         ("phantoms/test", {"first_seed": 1, "count": 3}, "phantoms of train and test must be of different seeds"),
         ("phantoms/test", {"first_seed": 99_999, "count": 3}, "test and encoders.profound.pretraining must be of"),
+        ("phantoms/validation/count", 499_999_999_999, "phantoms of validation must be at most 10,000,000"),
         ("phantoms/test/count", 2, "phantoms.test.count must be 3 or more"),
         ("tasks/classification/phantoms", {**OWN, "test": {"first_seed": 5, "count": 3}}, "classification.train and"),
         ("tasks/classification/phantoms", {**OWN, "train": {"first_seed": 100_001, "count": 2}}, "encoders.profound"),
