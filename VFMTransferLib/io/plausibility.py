@@ -270,7 +270,7 @@ PELVIS = Path(__file__).with_name("pelvis.json")
 """The mean of axial T2w exams, made symmetric: `docs/make_pelvis.py` made it, and measured the limits below."""
 PELVIS_SIZE, PELVIS_STEP_MM = (29, 25, 9), 6.0
 # The mean of 14 real exams correlates with the 15th by .54 to .79 as it lies, by .42 at most turned: with these limits
-# each turned one is found and none as it lies. Phantoms correlate by .3 to .5, so that turned ones are not found.
+# each turned one is found and none as it lies. Phantoms correlate by .3 to .55: few are found.
 MIN_PELVIS, MIN_PELVIS_LEAD = 0.5, 0.15
 MAX_COARSER = 1.5  # pixels of T2w through those of diffusion, which is the coarser one in any protocol
 _SHIFTS = tuple((z, y) for z in range(-2, 3) for y in range(-3, 4))  # of the template, in steps
