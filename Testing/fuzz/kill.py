@@ -210,7 +210,7 @@ class Killer:
             allowed: tuple[int, ...] = (0,)
         else:
             allowed = (0, CODES[way]) if way in CODES else (0, 1)
-            if way == "TWICE":  # the second came when Python itself was ending; a shell shows 130 for this, too
+            if way in ("INT", "TWICE"):  # Python ends itself so where C code was interrupted; a shell shows 130, too
                 allowed = (*allowed, -signal.SIGINT)
         if code not in allowed:
             problems.append(f"exit code {code}, not {allowed}: {errors[-400:]}")
