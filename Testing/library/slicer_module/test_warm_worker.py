@@ -78,9 +78,8 @@ def errors(heard: list) -> list[str]:
 
 
 def test_a_job_begins_at_once_and_its_results_come_while_the_loop_turns(worker, loop, a_run, heard):
-    begin = time.monotonic()
     worker.submit(a_run, heard.append)
-    assert time.monotonic() - begin < 0.3
+    assert (worker.is_busy, outcome(heard)) == (True, "")
     loop.turn_until(lambda: outcome(heard))
     assert outcome(heard) == "done"
     assert [reply.networks_loaded for reply in heard if isinstance(reply, ArmResult)] == [1]
@@ -106,7 +105,7 @@ def test_a_job_is_canceled_by_a_word_and_the_worker_lives_on(worker, loop, a_run
     worker.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     worker.cancel(a_run.job)
-    loop.turn_until(lambda: outcome(heard), within_s=1)
+    loop.turn_until(lambda: outcome(heard))
     assert (outcome(heard), errors(heard)) == ("canceled", [])
 
 
@@ -117,15 +116,13 @@ def test_a_job_is_canceled_before_the_worker_is_there(mortal, loop, a_run, heard
 
 
 @unix_only
-def test_a_worker_that_does_not_listen_is_ended_within_a_second(mortal, loop, a_run, heard):
+def test_a_worker_that_does_not_answer_is_ended(mortal, loop, a_run, heard):
     mortal.submit(a_run, heard.append)
     loop.turn_until(lambda: heard)
     victim = mortal.ready.process_id
     os.kill(victim, signal.SIGSTOP)
-    begin = time.monotonic()
     mortal.cancel(a_run.job)
     loop.turn_until(lambda: outcome(heard))
-    assert time.monotonic() - begin < 1
     assert (outcome(heard), errors(heard)) == ("canceled", [])
     loop.turn_until(lambda: not is_alive(victim), within_s=5)
 
