@@ -41,6 +41,7 @@ CODES = {"KILL": -9, "TERM": 143, "INT": 130, "HUP": 129, "TWICE": 130}
 LIMITS = ("DISK", "FILE", "MEMORY")
 WAYS = (*CODES, "KILL", "CHILD", "ORPHAN", *LIMITS)
 WITH_CHILDREN = ("dicom", "dask", "study", "worker")
+TRAINING = ("finetune", "pretrain", "study")  # PyTorch ends the process itself where an allocation fails
 START_S = 0.2  # Python itself starts; no program can choose an exit code before
 PATIENCE_S = 900
 ENDING_S = 20  # of a process whose parent was killed
@@ -48,6 +49,8 @@ MAX_DISTURBED = 8
 MARK = "VFM_TRANSFER_KILL_MARK"  # in the environment of all that is started
 MEMORY_GB = (0.3, 8.0)
 PROGRESS = re.compile(r" *\d+% |\d+/\d+ ")
+# Of a killed process Python's own tracker removes the semaphores, and reports it.
+TRACKER = re.compile(r".*resource_tracker")
 CACHES = re.compile(r"torchinductor_")  # of libraries, which they use again
 CLOCK_KEYS = {"created", "date", "sha256"}
 # Texts with times and durations in them; whether they are there is what counts.
@@ -142,6 +145,7 @@ class Killer:
         problems: list[str] = []
         done = False
         ways = [way for way in self.ways if way != "CHILD" or name in WITH_CHILDREN]
+        ways = [way for way in ways if way != "MEMORY" or name not in TRAINING] or list(self.ways)
         mounted = self.can_mount and (set(ways) == {"DISK"} or self.chance.random() < 0.3)
         if mounted:
             _mount(place, size)
@@ -152,7 +156,8 @@ class Killer:
                 hit, done, found = self.disturb(name, place, way, was_killed)
                 hits[way, "hit" if hit else "too late"] += 1
                 problems += [f"{way}: {text}" for text in found]
-                if done:
+                # A signal may come when all is written; most commands then replace it, `models import` never does.
+                if done or (not command.resumes and not _differing(self.undisturbed(name)[0], digest(place / "out"))):
                     break
             out = place / "out"
             again = self.start(command, out)
@@ -215,10 +220,12 @@ class Killer:
         if code not in allowed:
             problems.append(f"exit code {code}, not {allowed}: {errors[-400:]}")
         sentences = [line for line in errors.splitlines() if not PROGRESS.match(line)]
+        if way in ("KILL", "ORPHAN"):
+            sentences = [line for line in sentences if not TRACKER.match(line)]
         if "Traceback" in errors or "unexpected error" in errors or len(set(sentences)) > 1:
             problems.append(f"stderr: {errors[-4000:]!r}")
         if code and way not in ("KILL", "CHILD") and not was_killed:
-            if not command.resumes:
+            if not command.resumes and _differing(expected, digest(out)):
                 problems += [f"left: {path.name}" for path in place.iterdir()]
             problems += [f"left: {path.relative_to(place)}" for path in place.rglob(".*.part")]
             problems += [
