@@ -66,9 +66,14 @@ def memory_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Memory that programs may still take without paging, no more than a container leaves to this process."""
-    import psutil
+    """Memory that programs may still take without paging, no more than a container leaves to this process.
 
+    Half of the machine's memory where psutil is lacking, as in Slicer: what others hold is not known then.
+    """
+    try:
+        import psutil
+    except ImportError:
+        return memory_bytes() // 2
     free = int(psutil.virtual_memory().available)
     limit, held = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     try:

@@ -345,7 +345,9 @@ def read_exported_case(
         notes += decided
     mask = None if gland is None else checked_gland(read_exported_mask(gland, GLAND), GLAND)
     shared = require_sensible(case_id, volumes, mask)
-    origin = dicom.read_origin({role: volume.geometry for role, volume in volumes.items()}, files or {}, others)
+    origin = dicom.Origin()
+    if files or others:  # which need pydicom
+        origin = dicom.read_origin({role: volume.geometry for role, volume in volumes.items()}, files or {}, others)
     is_one = all(origin.exams.get(role) for role in volumes) and not mixed_exams(origin.exams)
     notes += [*origin.notes, *notes_on(volumes, mask, shared, is_one_exam=is_one)]
     return Case(case_id, volumes, mask, tuple(notes), origin.acquisitions, origin.files)

@@ -163,8 +163,10 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     ]
     estimates = [one for one in (comparison.a.estimate, comparison.b.estimate) if one is not None]
     if estimates:
-        texts = " / ".join(one.text for one in estimates)
-        found.append((texts, f"expected Dice ({estimates[0].coverage:.0%} interval), estimated without a reference"))
+        texts = " / ".join(f"{one.dice:.2f}" for one in estimates)
+        intervals = ", ".join(f"{one.low:.2f} to {one.high:.2f}" for one in estimates)
+        about = f"expected Dice ({estimates[0].coverage:.0%} interval): {intervals}, estimated without a reference"
+        found.append((texts, about))
     if comparison.has_reference:
         known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]
         structure = _leading(known) if known else structure
@@ -346,6 +348,7 @@ def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:
             "what": _difference(region),
             "volume": f"{region.volume_ml:.3f} ml",
             "slice": scene.display.index_of(region.center_mm)[2] + 1,
+            "position": region.position,
             "place": place_title(region.center_mm),
         }
         for region in scene.comparison.disagreements

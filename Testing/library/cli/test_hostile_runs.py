@@ -122,6 +122,12 @@ def test_a_sentence_shows_no_control_characters():
     assert sentence(ImageError("'\x1b[31mred\udcff' must be an image.")) == "'%1b[31mred%ff' must be an image."
 
 
+def _without_inherited_handlers() -> None:
+    """As in a terminal; under nohup, for one, a closed terminal is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @posix
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
@@ -145,7 +151,7 @@ def test_a_signal_while_modules_load_has_its_own_exit_code(a_study, tmp_path, na
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_without_inherited_handlers,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(delay_s)

@@ -168,7 +168,7 @@ def test_a_click_on_a_disagreement_goes_there(anatomy_reader: Reader):
     anatomy_reader.settle()
     row = anatomy_reader.page.locator("tr[data-region='2']")
     assert row.get_attribute("aria-current") is not None
-    wanted = row.locator("td").nth(3).inner_text()
+    wanted = row.locator("td").nth(4).inner_text()
     assert anatomy_reader.text("#slice-text") == f"Slice {wanted} of 7"
     readout = anatomy_reader.text("#readout")
     a, b = (readout.split("\n")[readout.split("\n").index(arm) + 1] for arm in "AB")
