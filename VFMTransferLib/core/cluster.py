@@ -74,10 +74,12 @@ def _terminal_signals_blocked() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    # A thread that finds no tracker starts it, and then lets SIGINT through again, also to what it starts afterwards.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    signals = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        # A thread that finds no tracker starts it, and then lets SIGINT through again, also to what it starts later.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
