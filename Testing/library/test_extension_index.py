@@ -10,6 +10,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import jsonschema
@@ -87,12 +88,21 @@ def test_the_entry_and_the_description_name_the_same_dependencies(entry, descrip
 
 def matches(rule: str, **attributes: str) -> bool:
     """A rule's answer: its grammar (github.com/zeroSteiner/rule-engine) has these forms in common with Python's."""
-    tree = ast.parse(rule, mode="eval")
-    forms = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.Eq, ast.Name, ast.Load, ast.Constant)
-    assert all(isinstance(node, forms) for node in ast.walk(tree)), ast.dump(tree)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert names <= {"Modality", "SOPClassUID"}  # all that Slicer gives to a rule (Docs/developer_guide/extensions.md)
-    return bool(eval(compile(tree, "rule", "eval"), {"__builtins__": {}}, attributes))
+    return _value(ast.parse(rule, mode="eval").body, attributes)
+
+
+def _value(node: ast.expr, attributes: dict[str, str]) -> Any:
+    """What an expression of names, texts, `==`, `and`, `or` gives; AssertionError for another form or name."""
+    match node:
+        case ast.BoolOp(op=ast.And() | ast.Or() as op):
+            return (all if isinstance(op, ast.And) else any)([_value(part, attributes) for part in node.values])
+        case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]):
+            return _value(left, attributes) == _value(right, attributes)
+        case ast.Name(id="Modality" | "SOPClassUID" as name):
+            return attributes[name]  # all that Slicer gives to a rule (Docs/developer_guide/extensions.md)
+        case ast.Constant(value=str(text)):
+            return text
+    raise AssertionError(ast.dump(node))
 
 
 def test_slicer_suggests_it_for_mr_images_and_for_nothing_else(entry):
