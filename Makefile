@@ -31,14 +31,17 @@ test-slicer:
 	$(IN_SLICER) --no-main-window --python-script Testing/slicer/run.py test_module test_console
 
 # Hostile inputs for every reader, for so many seconds, and `predict` among them; what is found stays in build/fuzz.
+# SEED=<number> repeats a run's inputs, and a kill run's moments.
 FUZZ_SECONDS ?= 3600
+SEED ?=
+SEEDED = $(if $(SEED),--seed $(SEED))
 fuzz: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python Testing/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --keep $(OUT)/fuzz
+	$(ONE_THREAD) $(BIN)/python Testing/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --keep $(OUT)/fuzz $(SEEDED)
 
 # Commands that are killed at random moments and run again.
 KILLS ?= 500
 kill: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python Testing/fuzz/kill.py --kills $(KILLS)
+	$(ONE_THREAD) $(BIN)/python Testing/fuzz/kill.py --kills $(KILLS) $(SEEDED)
 
 # The oldest versions that pyproject.toml allows, in an environment of their own, predict what the newest do.
 OLDEST := $(OUT)/oldest
