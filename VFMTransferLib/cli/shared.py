@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
+from ..core.errors import OUT_OF_MEMORY, OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
 from ..core.terms import OnProgress
 from ..tasks import TASKS
@@ -33,10 +33,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, VFMTransferError):
         text = str(error)
     elif is_out_of_memory(error):
-        text = (
-            "The memory must hold the volumes and the network, but it ran out. "
-            "Close other programs, crop the images, or use a machine with more memory."
-        )
+        text = OUT_OF_MEMORY
     elif isinstance(error, ModuleNotFoundError) and error.name:
         text = _missing_package(error.name)
     elif isinstance(error, OSError):

@@ -59,6 +59,11 @@ class OutOfMemoryError(VFMTransferError):
     """A network did not fit in memory."""
 
 
+# For what ran out anywhere; who knows what did not fit names it instead.
+OUT_OF_MEMORY = (
+    "The memory must hold the images and the network's window, but ran out. Close other programs, crop the images, or "
+    "choose a smaller network."
+)
 # What C++ libraries (ITK, ONNX Runtime, torch, CUDA) report when memory ends, where Python would raise MemoryError.
 _OUT_OF_MEMORY = (
     "out of memory",

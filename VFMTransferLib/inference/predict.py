@@ -16,7 +16,15 @@ from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle, default_pair
 from ..core import __version__
 from ..core.case import Case
-from ..core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, is_out_of_memory
+from ..core.errors import (
+    OUT_OF_MEMORY,
+    BundleError,
+    ImageError,
+    MissingSequenceError,
+    OutOfMemoryError,
+    VFMTransferError,
+    is_out_of_memory,
+)
 from ..core.machine import available_bytes
 from ..core.measurements import GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
@@ -493,13 +501,10 @@ def memory_checked() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(
-                "The memory must hold the images and the network's window, but ran out. Close other programs, crop the "
-                "images, or choose a smaller network."
-            ) from error
-        raise
+    except Exception as error:  # also an ImportError, where a library's code did not fit
+        if isinstance(error, VFMTransferError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(OUT_OF_MEMORY) from error
 
 
 class _StageClock:

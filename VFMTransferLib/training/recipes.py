@@ -233,9 +233,9 @@ def read_recipe(path: Path) -> Recipe:
             raise ValueError(f"format must be 1 or {FORMAT}, got {recipe.format}")
         return recipe
     except (BundleError, DatasetError, ValueError) as error:
-        raise DatasetError(f"Recipe {path.name} cannot be used: {error}") from error
+        raise DatasetError(f"Recipe {path.name} cannot be used: {str(error).rstrip('.')}. Correct it.") from error
     except (KeyError, TypeError) as error:  # within a recipe of format 1
-        raise DatasetError(f"Recipe {path.name} cannot be used: it lacks {error}") from error
+        raise DatasetError(f"Recipe {path.name} cannot be used: it lacks {error}. Add it.") from error
 
 
 def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from ..core import __version__
-from ..core.errors import JobError, VFMTransferError
+from ..core.errors import OUT_OF_MEMORY, JobError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
 from ..tasks import TASKS
 from .messages import (
@@ -172,6 +172,8 @@ def describe_error(error: Exception, job: str | None, arm: int | None) -> Error:
     details = "".join(traceback.format_exception(error))
     if isinstance(error, VFMTransferError):
         return Error(type(error).__name__, plain_text(_one_line(str(error))), details, job, arm)
+    if is_out_of_memory(error):  # before or after the job itself, where a library's code did not fit
+        return Error("OutOfMemoryError", OUT_OF_MEMORY, details, job, arm)
     if isinstance(error, ModuleNotFoundError) and error.name:
         module = error.name.partition(".")[0]
         package = _PACKAGE_OF.get(module, module)

@@ -155,9 +155,10 @@ def test_encoder_alone_and_wrong_task_are_refused(a_case):
         require_fit(a_case, a_bundle(LESIONS), "classification")
 
 
-def test_lack_of_memory_is_one_sentence(a_case):
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("x.so: failed to map segment from shared object")])
+def test_lack_of_memory_is_one_sentence(a_case, error):
     def too_large(x):
-        raise MemoryError
+        raise error
 
     with pytest.raises(OutOfMemoryError, match="ran out"):
         predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(too_large))

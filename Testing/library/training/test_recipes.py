@@ -110,8 +110,9 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(tmp_path, changes, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(DatasetError, match=message) as refused:
         read_recipe(written(a_recipe(), tmp_path / "r.json", **changes))
+    assert str(refused.value).endswith(". Correct it.")
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)

@@ -46,6 +46,7 @@ from VFMTransferLib.worker.messages import (
     to_line,
 )
 from VFMTransferLib.worker.process import describe_end, end_process_trees, worker_command
+from VFMTransferLib.worker.server import describe_error
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -556,6 +557,12 @@ def test_a_job_beyond_the_memory_bound_fails_and_the_worker_goes_on(tiny_models,
         assert error.kind == "OutOfMemoryError"
         assert list(bounded.run(run))[-1] == Finished("job", "done")
         assert bounded.start().process_id == process
+
+
+def test_a_library_whose_code_does_not_fit_is_lack_of_memory():
+    error = describe_error(ImportError("x.so: failed to map segment from shared object"), "job", None)
+    assert error.kind == "OutOfMemoryError"
+    assert error.sentence.startswith("The memory must hold")
 
 
 def test_a_job_that_waits_can_be_canceled_and_a_name_in_use_is_refused(client, slow_models, tiny_models, tmp_path):
