@@ -19,6 +19,7 @@ class Case:
     Attributes:
         id: Its name in reports; never a patient's name or identifier from DICOM.
         gland: Mask of the prostate, where somebody drew one; any grid.
+        zones: Zone name → mask, where the zones of that gland are known.
         notes: What reading had to decide (b value computed, unit converted), for log and report.
         acquisitions: How an image was acquired, as far as DICOM headers state it.
         files: The DICOM files an image was read from, in the order of its slices; never shown.
@@ -30,6 +31,7 @@ class Case:
     notes: tuple[str, ...] = field(default=())
     acquisitions: dict[Sequence, Acquisition] = field(default_factory=dict, compare=False)
     files: dict[Sequence, tuple[Path, ...]] = field(default_factory=dict, compare=False, repr=False)
+    zones: dict[str, Volume] = field(default_factory=dict, compare=False)
 
     def __getitem__(self, sequence: Sequence | str) -> Volume:
         """The volume of a sequence; MissingSequenceError where the case has none."""

@@ -191,12 +191,17 @@ class Volume:
         return Volume(self.array[box], self.geometry.crop((x.start, y.start, z.start), size), self.name)
 
     def resample_to(self, geometry: Geometry, interpolation: str = "linear", fill: float = 0.0) -> Volume:
-        """The voxels at the positions of another grid, by `nearest`, `linear` or `bspline`; `fill` outside."""
+        """The voxels at the positions of another grid, by `nearest`, `linear` or `bspline`; `fill` outside.
+
+        Interpolated voxels are float32, of whatever type this volume's are.
+        """
         if geometry.equals(self.geometry):
             return self
         box = self._box_of(geometry)
         if box is not None:  # no voxel of such a grid lies between voxels
-            return Volume(self.array[box], geometry, self.name)
+            part = self.array[box]
+            part = part if interpolation == "nearest" else part.astype(np.float32, copy=False)
+            return Volume(part, geometry, self.name)
         image = self.to_sitk()
         if interpolation != "nearest":
             image = sitk.Cast(image, sitk.sitkFloat32)

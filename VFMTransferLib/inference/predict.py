@@ -231,7 +231,8 @@ class CasePredictor:
         if found.labels is None or not found.labels.array.any():
             return self.case
         mask = found.labels.with_array((found.labels.array > 0).astype(np.uint8))
-        return replace(self.case, gland=mask, notes=tuple(filter(None, (*self.case.notes, found.note))))
+        notes = tuple(filter(None, (*self.case.notes, found.note)))
+        return replace(self.case, gland=mask, zones=found.zones, notes=notes)
 
     def predict(self, bundle: Bundle, on_progress: OnProgress | None = None) -> Result:
         """Run one network; see the function `predict`."""

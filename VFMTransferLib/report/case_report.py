@@ -203,7 +203,7 @@ def _class_facts(comparison: Comparison) -> list[tuple[str, str]]:
     best = [max(probabilities.items(), key=lambda item: item[1]) for probabilities in both]
     found = [(f"{name} ({p:.2f})", f"most probable class by {who}") for (name, p), who in zip(best, "AB", strict=True)]
     distance = _shown(comparison, "total_variation", ALL_CLASSES, Between.A_B)
-    found.append((distance, "total variation distance of A from B, 0 to 1"))
+    found.append((distance, "probability that A and B assign differently, 0 to 1"))
     if comparison.true_class is not None:
         found.append((comparison.true_class, "class by the reference"))
     return found

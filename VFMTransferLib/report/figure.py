@@ -12,7 +12,7 @@ from scipy import ndimage
 from ..core.terms import RESEARCH_USE
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title
 from ..tasks.image_to_image import unit_of
-from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, label_color, shown_sequences
+from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, label_color, shown_sequences, window_of
 
 PANEL_PX = 420
 DRAWN_PX = 2 * PANEL_PX
@@ -27,7 +27,7 @@ FIELD_MM = 110.0
 _OUTLINE_PX = 3
 _FILL = 0.45
 _SCALE_BAR_MM = 20
-_PERCENTILES = (1.0, 99.5)
+_DIFFERENCE_PERCENTILE = 99.5
 
 Panel = tuple[str, Color, Image.Image]
 
@@ -66,9 +66,8 @@ class _Frame:
         return self.scene.images[name][self.window]
 
     def gray(self, name: str, limits_of: str | None = None) -> Image.Image:
-        whole = self.scene.images[limits_of or name]
-        low, high = np.percentile(whole[whole != 0] if whole.any() else whole, _PERCENTILES)
-        gray = np.clip((self.image(name) - low) / max(high - low, 1e-6), 0, 1)
+        low, high = window_of(self.scene, limits_of or name)
+        gray = np.clip((self.image(name) - low) / (high - low), 0, 1)
         return (
             Image.fromarray((gray * 255).astype(np.uint8))
             .resize((DRAWN_PX, DRAWN_PX), Image.Resampling.BICUBIC)
@@ -107,7 +106,7 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     output = next(iter(scene.comparison.a.images))
     a, b = f"a:{output}", f"b:{output}"
     difference = frame.image(a).astype(np.float32) - frame.image(b)
-    limit = float(np.percentile(np.abs(difference), _PERCENTILES[1])) or 1.0
+    limit = float(np.percentile(np.abs(difference), _DIFFERENCE_PERCENTILE)) or 1.0
     share = np.clip(np.abs(difference) / limit, 0, 1)[..., None]
     rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
     picture = Image.fromarray(rgb.astype(np.uint8)).resize((DRAWN_PX, DRAWN_PX), Image.Resampling.NEAREST)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.result import Result
 from ..core.terms import LABEL_TERMS, Label, Sequence
-from ..core.volume import Geometry, IntTriple, Volume
+from ..core.volume import Geometry, IntTriple, Volume, bounding_box
 from ..evaluation.comparison import Comparison
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
@@ -161,6 +161,20 @@ def _box_of_interest(comparison: Comparison, base: Geometry) -> tuple[np.ndarray
     return middle, middle
 
 
+def _prostate_box(comparison: Comparison, display: Display) -> tuple[slice, ...] | None:
+    """Where the prostate lies on what is shown (D, H, W); None where it is not known.
+
+    The case's own mask counts, else what A and B mark where their task is to find the prostate.
+    """
+    masks = [] if comparison.case.gland is None else [comparison.case.gland]
+    if not masks and comparison.task.finds_gland:
+        masks = [result.labels for result in (comparison.a, comparison.b) if result.labels is not None]
+    prostate = np.zeros(display.geometry.shape, bool)
+    for mask in masks:
+        prostate |= display.labels(mask) != 0
+    return bounding_box(prostate) if prostate.any() else None
+
+
 AGREE, FIRST_ONLY, SECOND_ONLY, OTHER = range(4)
 _WINDOW_PERCENTILES = (1.0, 99.5)
 _DIFFERENCE_PERCENTILE = 99.5
@@ -221,7 +235,7 @@ def scene_document(scene: Scene) -> dict[str, Any]:
         "center": scene.display.center[:2],
         "field": FIRST_FIELD_MM,
         "layers": {
-            **{name: _image_layer(name, array) for name, array in scene.images.items()},
+            **{name: _image_layer(scene, name) for name in scene.images},
             **{f"labels:{name}": encode_labels(array) for name, array in scene.labels.items()},
             **probability_layers(scene.comparison, scene.display),
         },
@@ -256,7 +270,8 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
             image = str(first) if scene.kind == "segmentation" else who
             rows.append((who, who, image, who.upper(), arm_title(result)))
         if any(name.startswith("naive:") for name in scene.images):
-            rows.append(("naive", "sequence", "naive", "Naive", scene.comparison.task.baseline.replace("-", " ")))
+            assert isinstance(scene.comparison.task, ImageTask)
+            rows.append(("naive", "sequence", "naive", scene.comparison.task.naive_title, "naive result"))
         rows.append(("compare", "compare", str(first), "Difference", ""))
     rows += [(str(sequence), "sequence", str(sequence), SEQUENCE_TITLES[sequence], "") for sequence in others]
     if scene.kind == "image" and scene.comparison.reference:
@@ -351,15 +366,27 @@ def _renamed(result: Result, names: tuple[str, ...]) -> Volume:
     return result.labels.with_array(out)
 
 
-def _image_layer(name: str, array: np.ndarray) -> dict[str, Any]:
-    sequence = sequence_of(name.split(":")[-1])
+def window_of(scene: Scene, name: str) -> tuple[float, float]:
+    """Values of an image that are shown black and white.
+
+    Those of a high-b image are taken around the prostate: bladder, vessels and the coil's near field outshine lesions.
+    """
+    array = scene.images[name]
+    if sequence_of(name.split(":")[-1]) is Sequence.HBV:
+        box = _prostate_box(scene.comparison, scene.display)
+        array = array if box is None else array[box]
     shown = array[array != 0]
     low, high = np.percentile(shown if shown.size else array, _WINDOW_PERCENTILES)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _image_layer(scene: Scene, name: str) -> dict[str, Any]:
+    sequence = sequence_of(name.split(":")[-1])
     return {
-        **encode_image(array),
+        **encode_image(scene.images[name]),
         "group": str(sequence),
         "unit": unit_of(str(sequence)),
-        "window": [float(low), float(max(high, low + 1e-6))],
+        "window": window_of(scene, name),
     }
 
 

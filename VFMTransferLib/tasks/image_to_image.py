@@ -28,6 +28,7 @@ class ImageTask(Task):
     """A task that gives images.
 
     `outputs` are their file stems, which begin with the sequence (`t2w-super-resolved`); measures are of the first.
+    `naive_title` is what views call the image that `naive_image` gives.
     """
 
     output = "image"
@@ -35,6 +36,7 @@ class ImageTask(Task):
     metric = "psnr_db"
     drop_path = 0.0
     baseline = "unchanged"
+    naive_title: ClassVar[str] = "Unchanged"
     card_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim", "mae")
     example_measures: ClassVar[tuple[str, ...]] = ("psnr_db", "ssim")
     outputs: ClassVar[tuple[str, ...]]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -195,6 +197,15 @@ def test_a_part_of_a_grid_takes_its_voxels_as_they_are(interpolation):
     np.testing.assert_allclose(found.array, sitk.GetArrayFromImage(image), atol=1e-5)
     beyond = geometry.crop((-1, 0, 0), (4, 4, 4))
     assert (volume.resample_to(beyond, interpolation, fill=9.0).array[..., 0] == 9.0).all()
+
+
+@pytest.mark.parametrize(("interpolation", "kind"), [("nearest", np.int16), ("linear", np.float32)])
+def test_a_part_of_a_grid_has_the_type_that_resampling_gives(interpolation, kind):
+    volume = Volume(np.arange(210, dtype=np.int16).reshape(5, 6, 7), Geometry((7, 6, 5), (0.7, 0.9, 3.0)))
+    part = volume.geometry.crop((1, 2, 0), (4, 4, 5))
+    beside = replace(part, origin_mm=(0.9, 1.9, 0.2))
+    assert volume.resample_to(part, interpolation).array.dtype == kind
+    assert volume.resample_to(beside, interpolation).array.dtype == kind
 
 
 def test_a_bounding_box_holds_all_marked_voxels_and_a_margin_inside_the_array():

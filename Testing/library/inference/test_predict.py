@@ -506,12 +506,14 @@ def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):
 
 def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, monkeypatch):
     labels = a_case["t2w"].with_array((a_case["t2w"].array > a_case["t2w"].array.mean()).astype(np.uint8) * 2)
-    found = FoundAnatomy("The gland was marked.", labels)
+    zones = {str(Label.PERIPHERAL_ZONE): labels}
+    found = FoundAnatomy("The gland was marked.", labels, zones)
     monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: found)
     case = replace(a_case, gland=None)
     given = CasePredictor(case).case_with_gland("super-resolution")
     assert set(np.unique(given.gland.array)) == {0, 1}
     assert given.notes[-1] == "The gland was marked."
+    assert given.zones == zones
     assert CasePredictor(case).case_with_gland("anatomy-segmentation").gland is None
     monkeypatch.setattr(CasePredictor, "_find_anatomy", lambda self, on_part: FoundAnatomy("None was found."))
     assert CasePredictor(case).case_with_gland("super-resolution").gland is None

@@ -6,12 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browsers import Listener, needs_chromium
-from comparison_cases import T2W_GRID, a_case, anatomy_pair, image_pair, lesion_pair, translation_pair
+from comparison_cases import (
+    T2W_GRID,
+    a_case,
+    anatomy_pair,
+    classification_pair,
+    ellipse,
+    image_pair,
+    lesion_pair,
+    translation_pair,
+)
 from ellipsoids import Ellipsoid, a_scan
 
 from VFMTransferLib.core.measurements import GlandMeasurements
 from VFMTransferLib.core.result import Result
-from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import Comparison, compare
 from VFMTransferLib.radiology.gland import GlandFrame
 from VFMTransferLib.radiology.lesions import measure_lesions
@@ -146,7 +156,7 @@ def test_image_tasks_show_the_naive_result_and_the_difference_to_it():
     a, b = image_pair("super-resolution", "t2w-super-resolved", T2W_GRID, 600.0)
     scene = build_scene(compare(a_case(), a, b))
     np.testing.assert_allclose(scene.images["naive:t2w-super-resolved"], scene.images["t2w"])  # the case's own grid
-    assert [(p["title"], p["subtitle"]) for p in panels(scene)][3] == ("Naive", "zero filled")
+    assert [(p["title"], p["subtitle"]) for p in panels(scene)][3] == ("Zero-filled", "naive result")
     limits = scene_document(scene)["outputs"][0]["limits"]
     assert {"ab", "an", "bn"} == set(limits)
 
@@ -165,14 +175,55 @@ def test_a_withheld_correction_is_stated_above_the_images(tmp_path):
     assert "B: The correction" not in above
 
 
-def test_the_naive_adc_is_the_mean_of_the_reference_over_tissue():
+def test_without_a_prostate_the_naive_adc_is_the_mean_over_all_tissue():
     comparison = compare(a_case(), *translation_pair())  # the measured ADC is the reference
     scene = build_scene(comparison)
     (value,) = np.unique(scene.images["naive:adc-synthetic"])
     reference = comparison.reference["adc-synthetic"].array
     assert value == pytest.approx(reference[reference > 0].mean(), rel=1e-4)
+
+
+def test_the_naive_adc_is_by_region_as_the_baseline_gives_it():
+    zones = {
+        str(label): Volume(ellipse((24, y), (8, 5), slice(1, 6)).astype(np.uint8), T2W_GRID)
+        for label, y in ((Label.TRANSITION_ZONE, 14), (Label.PERIPHERAL_ZONE, 26))
+    }
+    case = replace(CASE, zones=zones)
+    comparison = compare(case, *translation_pair())
+    naive = build_scene(comparison).images["naive:adc-synthetic"]
+    reference, gland = comparison.reference["adc-synthetic"].array, case.gland.array > 0
+    tissue = reference > 0
+    for mask in [~gland, *(zone.array > 0 for zone in zones.values())]:
+        (value,) = np.unique(naive[mask])
+        assert value == pytest.approx(reference[tissue & mask].mean(), rel=1e-4)
+    task = comparison.task
+    masks = {Label(name): zone for name, zone in zones.items()}
+    labeled = replace(task.labeled(case, gland=case.gland), masks=masks, images=comparison.reference)
+    baseline = task.naive_baseline([])(labeled).images["adc-synthetic"].array
+    np.testing.assert_array_equal(naive, baseline)
+
+
+def test_there_is_no_naive_adc_without_a_measured_one():
     without = compare(replace(a_case(), volumes={Sequence.T2W: a_case()["t2w"]}), *translation_pair())
     assert not any(name.startswith("naive:") for name in build_scene(without).images)
+
+
+def test_high_b_images_are_windowed_around_the_prostate():
+    bright = CASE["hbv"].array.copy()
+    bright[:, :1] = 5000.0  # such as a bladder, out of the gland
+    case = replace(CASE, volumes={**CASE.volumes, Sequence.HBV: CASE["hbv"].with_array(bright)})
+    for pair in (lesion_pair(), classification_pair()):
+        layers = scene_document(build_scene(compare(case, *pair)))["layers"]
+        assert layers["hbv"]["window"][1] < 200
+    unknown = scene_document(build_scene(compare(replace(case, gland=None), *lesion_pair())))["layers"]
+    assert unknown["hbv"]["window"][1] > 1000
+    found = scene_document(build_scene(compare(replace(case, gland=None), *anatomy_pair())))["layers"]
+    assert found["hbv"]["window"][1] < 200
+
+
+def test_the_tile_of_the_classification_is_in_plain_words():
+    whats = [what for _, what in facts(compare(CASE, *classification_pair()))]
+    assert "probability that A and B assign differently, 0 to 1" in whats
 
 
 def test_measures_inside_the_gland_come_first():
@@ -194,6 +245,22 @@ def test_the_page_prints_on_one_sheet_with_measurements_sectors_quality_and_noti
         assert page.locator(shown).first.is_visible(), shown
     for left_out in (".viewer", ".networks", ".measures"):
         assert not page.locator(left_out).first.is_visible(), left_out
+    page.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_no_column_of_the_lesions_is_cut_off(chromium, tmp_path, media):
+    comparison = a_comparison()
+    sectors = tuple(sector.name for sector in SECTORS[:3])
+    long = tuple(replace(lesion, sectors=sectors) for lesion in comparison.a.lesions)
+    path = write_report(replace(comparison, a=replace(comparison.a, lesions=long)), tmp_path)
+    page = chromium.new_page(viewport={"width": 1000 if media == "screen" else 726, "height": 900})  # A4 less margins
+    page.emulate_media(media=media)
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    widths = page.evaluate("(s => [s.scrollWidth, s.clientWidth])(document.querySelector('.lesions .scroll'))")
+    assert widths[0] <= widths[1]
     page.close()
 
 

@@ -285,7 +285,7 @@ def test_zoom_and_crosshair_are_shared_by_all_panels(anatomy_reader: Reader):
     anatomy_reader.settle()
     for pixels in anatomy_reader.all_pixels().values():
         column = pixels[:, round(pixels.shape[1] * 0.3) - 8 : round(pixels.shape[1] * 0.3) + 8]
-        assert share_of(column, (255, 235, 90), 200) > 0.02
+        assert share_of(column, (255, 235, 90), 200) > 0.015  # half as yellow where it lies between pixels
 
 
 def test_the_readout_gives_the_place_and_the_value_at_the_crosshair(anatomy_reader: Reader):

@@ -217,7 +217,7 @@ function showReadout(app, voxel) {
 }
 
 function layerTitle(app, name) {
-  const who = { a: "A", b: "B", reference: "Reference", naive: "Naive", labels: "" };
+  const who = { a: "A", b: "B", reference: "Reference", naive: app.scene.panels.find((p) => p.id === "naive")?.title, labels: "" };
   const [first, rest] = name.split(":");
   if (first === "labels") return who[rest];
   if (!rest) return sequenceTitle(app, first);

@@ -50,6 +50,7 @@ class AdcTranslation(ImageTask):
     metric = "mae"
     higher_is_better = False
     baseline = "zone-adc"
+    naive_title = "Mean ADC by region"
     card_measures = ("mae", "ssim", "mae gland")
     example_measures = ("mae", "ssim")
     measured_by = MRSequence.ADC
@@ -72,11 +73,15 @@ class AdcTranslation(ImageTask):
         return truth.array > 0
 
     def naive_image(self, case: Case, output: str, grid: Geometry, reference: Volume | None) -> Volume | None:
-        """The reference's own mean over tissue, everywhere: the best that one number can do; None without one."""
-        if reference is None or not (reference.array > 0).any():
+        """The reference's own mean in each zone, the gland and all else: the best that one number a region can do.
+
+        None without a reference, or where it does not show tissue inside and outside of the gland.
+        """
+        if reference is None:
             return None
-        mean = np.float32(reference.array[reference.array > 0].mean())
-        return Volume(np.full(grid.shape, mean, np.float32), grid, output)
+        zones = [case.zones[zone] for zone in _ZONES if zone in case.zones]
+        means = _regional_means(reference, [] if case.gland is None else [case.gland, *zones], grid)
+        return None if means is None else Volume(means, grid, output)
 
     def decode(self, output: NetworkOutput) -> Result:
         adc = to_reference(np.maximum(output.logits[0], 0) * ADC_PER_OUTPUT, output.prepared, ADC_SYNTHETIC)
@@ -96,18 +101,12 @@ class AdcTranslation(ImageTask):
         def baseline(labeled: LabeledCase) -> Result:
             grid, truth = labeled.case[MRSequence.T2W].geometry, labeled.images[ADC_SYNTHETIC]
             regions = [_gland(labeled), *(mask for label, mask in labeled.masks.items() if label in _ZONES)]
-            tissue = truth.array > 0
-            inside = [mask.resample_to(truth.geometry, "nearest").array > 0 for mask in regions]
-            values = [truth.array[~inside[0] & tissue], *(truth.array[mask & tissue] for mask in inside)]
-            if not len(values[0]) or not len(values[1]):
+            adc = _regional_means(truth, regions, grid)
+            if adc is None:
                 raise DatasetError(
                     f"The mean ADC of case '{labeled.case.id}' needs an ADC that shows tissue inside and outside of "
                     "the gland."
                 )
-            adc = np.full(grid.shape, values[0].mean(), np.float32)
-            for mask, own in zip(regions, values[1:], strict=True):  # the gland, and its zones over it
-                if len(own):
-                    adc[mask.resample_to(grid, "nearest").array > 0] = own.mean()
             return self.baseline_result(labeled, images={ADC_SYNTHETIC: Volume(adc, grid, ADC_SYNTHETIC)})
 
         return baseline
@@ -121,6 +120,30 @@ class AdcTranslation(ImageTask):
 def _zones(zones: Volume) -> dict[Label, Volume]:
     """A mask for each zone of a label map."""
     return {label: zones.with_array((zones.array == number).astype(np.uint8)) for label, number in _ZONES.items()}
+
+
+def _regional_means(adc: Volume, regions: Sequence[Volume], grid: Geometry) -> np.ndarray | None:
+    """The mean ADC of each region's tissue where that region is, and of the remaining tissue elsewhere.
+
+    Args:
+        adc: Shows tissue where it is above 0.
+        regions: Masks: the gland, then its zones, which are laid over it; none where the gland is not known.
+        grid: Of what is returned, (D, H, W), float32.
+
+    Returns:
+        None where the gland or what lies outside of it shows no tissue. A zone without tissue has the gland's mean.
+    """
+    tissue = adc.array > 0
+    inside = [region.resample_to(adc.geometry, "nearest").array > 0 for region in regions]
+    values = [adc.array[tissue & mask] for mask in inside]
+    rest = adc.array[tissue & ~inside[0]] if inside else adc.array[tissue]
+    if not len(rest) or (values and not len(values[0])):
+        return None
+    means = np.full(grid.shape, rest.mean(), np.float32)
+    for region, own in zip(regions, values, strict=True):
+        if len(own):
+            means[region.resample_to(grid, "nearest").array > 0] = own.mean()
+    return means
 
 
 def _gland(labeled: LabeledCase) -> Volume:

@@ -73,6 +73,7 @@ class DistortionCorrection(ImageTask):
     uses_phase_axis = True
     outputs = (HBV_CORRECTED, ADC_CORRECTED)
     baseline = "uncorrected"
+    naive_title = "Uncorrected"
     card_measures = ("psnr_db", "ssim", "displacement_mm", "displacement_mm gland", "gland_overlap", "psnr_db unscaled")
     example_measures = ("psnr_db", "displacement_mm")
 

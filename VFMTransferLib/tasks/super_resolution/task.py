@@ -53,6 +53,7 @@ class SuperResolution(ImageTask):
     sequences = (MRSequence.T2W,)
     outputs = (SUPER_RESOLVED,)
     baseline = "zero-filled"
+    naive_title = "Zero-filled"
     decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
     unmeasured = "is its margin, where k-space that was cut wraps round,"
     works_within_slices = True
