@@ -172,7 +172,8 @@ class BatchCase:
             if len(kept) == 2:
                 with failures.collected_for(*self.bundles):
                     on_arm(1, "compare", 1.0)
-                    save_comparison(compare(case, kept[0], kept[1]), self.folder)
+                    placed = predictor.case_with_gland(str(self.bundles[0].spec.task))
+                    save_comparison(compare(placed, kept[0], kept[1]), self.folder)
         return failures.messages
 
     def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:

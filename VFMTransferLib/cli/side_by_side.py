@@ -27,6 +27,7 @@ from ..evaluation.comparison import (
 )
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference
+from ..inference.findings import Findings, findings_folder
 from ..inference.predict import CasePredictor, PredictOptions, require_fit
 from ..io import output_folder, read_case, read_mask, read_volume
 from ..io.results import OWN_MARKS, save_result
@@ -78,6 +79,7 @@ def _compared(
     """Each case's comparison and page, one at a time, so that one case is in memory."""
     options = predict_options(args)
     paths = args.cases or [None]
+    findings = Findings(folder=findings_folder()) if len(paths) > 1 else None  # as batches keep them
     references = args.references or [None] * len(paths)
     if len(paths) > 1:
         for path, reference in zip(paths, references, strict=True):
@@ -90,7 +92,14 @@ def _compared(
             folder.mkdir(exist_ok=True)
             on_part = _part(on_progress, index, len(paths), case.id)
             compared = run_side_by_side(
-                case, pair, folder, truth, options=options, on_progress=on_part, with_dicom=args.dicom
+                case,
+                pair,
+                folder,
+                truth,
+                options=options,
+                on_progress=on_part,
+                with_dicom=args.dicom,
+                findings=findings,
             )
         yield compared
 
@@ -149,6 +158,7 @@ def run_side_by_side(
     options: PredictOptions | None = None,
     on_progress: OnProgress | None = None,
     with_dicom: bool = False,
+    findings: Findings | None = None,
 ) -> tuple[Comparison, Path]:
     """Run both networks, compare them, and write the report with each network's own files in `a/` and `b/`.
 
@@ -157,6 +167,7 @@ def run_side_by_side(
         reference: The truth, where it is known; with `reference_labels` as `compare` takes it.
         options: How networks are run. Inside a region of interest only, a reference that is a label map counts too.
         with_dicom: Also write each network's results as DICOM.
+        findings: Keeps what was found about cases, such as the gland; by default for this case alone.
 
     Returns:
         The comparison and the report's page.
@@ -169,7 +180,7 @@ def run_side_by_side(
     roi = options.roi
     if roi is not None and isinstance(reference, Volume) and task_of(pair[0].spec).output == "segmentation":
         case, reference = within_roi(case, reference, roi)
-    predictor = CasePredictor(case, options)
+    predictor = CasePredictor(case, options, findings=findings)
     report = on_progress or (lambda stage, fraction: None)
     a = predictor.predict(pair[0], lambda stage, fraction: report(stage, fraction / 2))
     b = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))

@@ -18,12 +18,17 @@ from images import a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
 from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
-from VFMTransferLib.bundles.catalog import find_bundle
+from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.cli import main
+from VFMTransferLib.cli.side_by_side import run_side_by_side
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
+from VFMTransferLib.evaluation.comparison import comparison_document
+from VFMTransferLib.evaluation.outputs import GLAND
+from VFMTransferLib.inference.findings import Findings, findings_folder
 from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
 from VFMTransferLib.inference.runtimes import LoadedNetworks
-from VFMTransferLib.io import write_volume
+from VFMTransferLib.io import read_case, write_volume
+from VFMTransferLib.phantom import make_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_S = 60
@@ -87,6 +92,22 @@ def test_a_second_run_on_a_cohort_prepares_nothing_again(good_cohort, pair, tmp_
         for f in (tmp_path / "first", tmp_path / "second")
     ]
     np.testing.assert_array_equal(*labels)
+
+
+def test_images_are_compared_in_the_gland_that_the_shipped_network_marks(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
+    case = write_phantom(make_phantom(3, t2w_spacing_mm=(1.5, 1.5, 5.0)), tmp_path / "cohort" / "p001")
+    for mask in ("gland", "zones", "lesion"):
+        (case / f"{mask}.nii.gz").unlink()
+    pair = default_pair("adc-translation")
+    run_batch(case.parent, tmp_path / "batch", pair)
+    measured = json.loads((tmp_path / "batch" / "p001" / "comparison.json").read_text(encoding="utf-8"))["measures"]
+    assert f"adc-synthetic, {GLAND}" in {found["subject"] for found in measured}
+    monkeypatch.setattr(CasePredictor, "_mark_anatomy", lambda *_: pytest.fail("the gland was kept"))
+    findings = Findings(folder=findings_folder())
+    (tmp_path / "alone").mkdir()
+    alone, _ = run_side_by_side(read_case(case), pair, tmp_path / "alone", findings=findings)
+    assert measured == comparison_document(alone)["measures"]
 
 
 def test_each_case_and_bundle_leaves_its_results_and_a_row(cohort, pair, tmp_path):

@@ -54,7 +54,8 @@ def test_compare_writes_one_report_and_both_results(a_study, tmp_path, capsys):
     assert names == {"a", "b", "comparison.csv", "comparison.json", "comparison.png", "report.html"}
 
 
-def test_compare_of_several_cases_adds_a_cohort(a_study, tmp_path, capsys):
+def test_compare_of_several_cases_adds_a_cohort(a_study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
     other = shutil.copytree(a_study, tmp_path / "other")
     pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
     main(["predict", str(a_study), "--bundle", "tiny-scratch", "-o", str(tmp_path / "truth")])
@@ -65,6 +66,7 @@ def test_compare_of_several_cases_adds_a_cohort(a_study, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"study", "other", "cohort.csv", "cohort.json"}
     against_itself = [row for row in said["rows"] if row["measure"] == "dice" and "reference" in row["between"]]
     assert all(row["mean_b"] == 1 for row in against_itself)
+    assert list((tmp_path / "cache" / "findings").glob("*.npz"))  # which the next run on these cases takes
 
 
 def test_models_are_listed_and_shown(capsys):
