@@ -7,10 +7,11 @@ import pytest
 import SimpleITK as sitk
 from slicer_scenes import an_oblique_t2w
 
-from VFMTransferLib.core.errors import ImageError
-from VFMTransferLib.io import write_displacement, write_volume
+from VFMTransferLib.core.errors import ImageError, OutputError
+from VFMTransferLib.core.volume import Volume
+from VFMTransferLib.io import read_volume, write_displacement, write_volume
 from VFMTransferLib.io.images import write_image
-from VFMTransferSlicer.results.scene import VECTOR, readNifti
+from VFMTransferSlicer.results.scene import VECTOR, readNifti, writeNifti
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -24,6 +25,21 @@ def test_voxels_and_grid_are_those_that_were_written(tmp_path, kind):
     assert image.frames.dtype == kind
     np.testing.assert_array_equal(image.frames, volume.array[None])
     np.testing.assert_allclose(image.ijkToRas, TO_RAS @ volume.geometry.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_what_is_written_here_is_read_elsewhere(tmp_path, kind):
+    volume = an_oblique_t2w()
+    volume = volume.with_array(volume.array.astype(kind))
+    path = tmp_path / "image.nii.gz"
+    writeNifti(path, volume.array, TO_RAS @ volume.geometry.affine)
+    for read in (read_volume(path), Volume.from_sitk(sitk.ReadImage(str(path)))):
+        assert read.array.dtype == kind
+        np.testing.assert_array_equal(read.array, volume.array)
+        np.testing.assert_allclose(read.geometry.affine, volume.geometry.affine, atol=1e-4)
+    np.testing.assert_array_equal(readNifti(path).frames[0], volume.array)
+    with pytest.raises(OutputError, match=r"'image\.nii\.gz' could not be written"):
+        writeNifti(path / "image.nii.gz", volume.array, np.eye(4))
 
 
 def test_volumes_of_a_series_are_frames(tmp_path):

@@ -6,20 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_series import DicomSeries
 from images import a_t2w, an_adc, an_hbv
 from qt_stand_ins import AnEventLoop
 from slicer_runs import a_segmentation_run
 from slicer_scenes import a_scene, add_volume, slicer
 
+from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import ImageError, OutputError
-from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.measurements import GlandMeasurements
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.io.results import save_result
 from VFMTransferLib.worker.messages import DicomFiles, Exported, ImageFile
 from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf, theDatabase
 from VFMTransferSlicer.inputs.diffusion import exportSeries, readBValues, seriesIn
 from VFMTransferSlicer.inputs.exporting import EXPORTED, writeExported
 from VFMTransferSlicer.logic import CaseJob, newTemporaryFolder
-from VFMTransferSlicer.results.dicom import armFolders, dicomCommand, whyNoDicom
+from VFMTransferSlicer.results.dicom import armFolder, armFolders, dicomCommand, whyNoDicom, writeExam
+from VFMTransferSlicer.results.record import readRecord, writeRecord
+from VFMTransferSlicer.results.scene import loadArm
 from VFMTransferSlicer.runs import RunInScene
 from VFMTransferSlicer.workers.commands import LibraryCommand
 
@@ -192,17 +199,145 @@ def a_run(t2w) -> RunInScene:
 def test_why_a_run_cannot_be_written_as_dicom_is_a_sentence(t2w, tmp_path):
     assert whyNoDicom(None) == "Run networks first."
     run = a_run(t2w)
-    assert "of a run of this session" in whyNoDicom(run)  # one that a saved scene brought along
     t2w.RemoveAttribute(UIDS)
     assert "loaded from Slicer's DICOM database" in whyNoDicom(run)
     run.dicom = Exported({Sequence.T2W: ImageFile("t2w.nrrd")}, dicom=DicomFiles({Sequence.T2W: ("/a.dcm",)}))
     assert "no longer there" in whyNoDicom(run)
     run.folder = tmp_path
-    for folder in armFolders(run):
+    for folder in armFolders(run, tmp_path):
         folder.mkdir()
     assert whyNoDicom(run) == ""
     command = dicomCommand(run, tmp_path / EXPORTED, tmp_path / "out")
     assert command[:3] == ["dicom", str(tmp_path / "0-net-pretrained"), str(tmp_path / "1-net-scratch")]
+
+
+class AnExamOnDisk(ADatabase):
+    """Of one series, whose instances are called by their numbers."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.series = {"T2": tuple(map(str, files))}
+
+    def fileForInstance(self, instance: str) -> str:
+        return self.series["T2"][int(instance)]
+
+    def seriesForFile(self, file: str) -> str:
+        return "T2"
+
+
+@pytest.fixture
+def exam(tmp_path, monkeypatch) -> list[Path]:
+    """The DICOM files of a T2w, which Slicer's database has."""
+    volume = a_t2w()
+    axes, grid = np.reshape(volume.geometry.direction, (3, 3)), volume.geometry
+    series = DicomSeries(
+        volume.array.astype(float),
+        "t2_tse_tra",
+        orientation=(*axes[:, 0], *axes[:, 1]),
+        spacing_mm=grid.spacing_mm,
+        origin_mm=grid.origin_mm,
+        tags={"FrameOfReferenceUID": "1.2.3.4"},
+    )
+    files = series.write(tmp_path / "exam")
+    monkeypatch.setattr(slicer, "dicomDatabase", AnExamOnDisk(files), raising=False)
+    return files
+
+
+def results_of(task: str) -> list[Result]:
+    """What two networks gave for the T2w."""
+    volume = a_t2w()
+    zones = np.zeros(volume.geometry.shape, np.uint8)
+    zones[2:4, 3:8, 3:9], zones[2:4, 4:6, 4:8] = 1, 2
+    found = []
+    for arm, shift in (("pretrained", 0), ("scratch", 1)):
+        source = Provenance(f"net-{arm}", f"A network, {arm}", arm, "0" * 64, "onnx", "cpu")
+        if task == "adc-translation":
+            adc = volume.with_array(volume.array.astype(np.float32) * 1.5 + shift)
+            found.append(Result("study", task, source, images={"adc-synthetic": adc}))
+            continue
+        values = {str(Label.PERIPHERAL_ZONE): 1, str(Label.TRANSITION_ZONE): 2}
+        labels = volume.with_array(np.roll(zones, shift, axis=2))
+        volumes = {
+            name: float((labels.array == value).sum() * volume.geometry.voxel_volume_ml)
+            for name, value in values.items()
+        }
+        volumes[str(Label.PROSTATE)] = labels.volume_ml
+        gland = GlandMeasurements(14.0, 14.4, 15.0, 1.6, 2.5, "as given")
+        found.append(Result("study", task, source, values, labels, volumes_ml=volumes, gland=gland))
+    return found
+
+
+def a_restored_run(exam: list[Path], task: str, folder: Path) -> RunInScene:
+    """A run as a saved scene brings it along, whose results lie in a folder, too."""
+    scene = a_scene()
+    node = add_volume(scene, a_t2w(), "T2")
+    node.SetAttribute(UIDS, " ".join(map(str, range(len(exam)))))
+    arms = []
+    for index, result in enumerate(results_of(task)):
+        saved = save_result(result, folder / armFolder(index, result.provenance.bundle))
+        arms.append(loadArm(saved, {Sequence.T2W: node}, Sequence.T2W))
+    writeRecord(RunInScene(task, {Sequence.T2W: node}, node, arms))
+    return readRecord(scene)
+
+
+def written_for_dicom(run: RunInScene, folder: Path) -> list[str]:
+    """The arguments of the command, after its inputs were written."""
+    folder.mkdir()
+    for _ in writeExam(run, folder):
+        pass
+    return list(dicomCommand(run, folder / EXPORTED, folder / "out"))
+
+
+@pytest.mark.parametrize("task", ["anatomy-segmentation", "adc-translation"])
+def test_a_run_of_a_saved_scene_is_written_as_the_run_itself(exam, task, tmp_path, capsys):
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'vfm-transfer[dicom]'.")
+    import pydicom
+
+    run = a_restored_run(exam, task, tmp_path / "results")
+    assert whyNoDicom(run) == ""
+    assert main(written_for_dicom(run, tmp_path / "restored")) == 0
+    direct = [str(folder) for folder in armFolders(run, tmp_path / "results")]
+    assert main(["dicom", *direct, "--exam", str(tmp_path / "exam"), "-o", str(tmp_path / "direct")]) == 0
+    files = sorted(file.relative_to(tmp_path / "direct") for file in (tmp_path / "direct").rglob("*.dcm"))
+    written = tmp_path / "restored" / "out"
+    assert files == sorted(file.relative_to(written) for file in written.rglob("*.dcm"))
+    assert files
+    for file in files:
+        own, other = (pydicom.dcmread(folder / file) for folder in (written, tmp_path / "direct"))
+        assert own.StudyInstanceUID == other.StudyInstanceUID
+        for pixels in ("PixelData", "FloatPixelData"):
+            assert own.get(pixels) == other.get(pixels)
+
+
+def test_the_scene_holds_no_path_of_the_exam(exam, tmp_path):
+    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
+    scene = run.about.GetScene()
+    scene.SetSaveToXMLString(True)
+    scene.Commit()
+    texts = [scene.GetNthNodeByClass(0, "vtkMRMLTextNode").GetText(), scene.GetSceneXMLString()]
+    assert not any(str(tmp_path) in text or exam[0].name in text for text in texts)
+
+
+def test_why_a_restored_run_cannot_be_written_is_a_sentence(exam, tmp_path, monkeypatch):
+    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
+    exam[-1].unlink()  # which only writing finds
+    assert whyNoDicom(run) == ""
+    with pytest.raises(OutputError, match="no longer where Slicer's DICOM database had them"):
+        written_for_dicom(run, tmp_path / "last")
+    exam[0].unlink()
+    assert "no longer where Slicer's DICOM database had them" in whyNoDicom(run)
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    assert "database is not open" in whyNoDicom(run)
+
+
+def test_segments_that_were_changed_since_are_not_written_as_the_networks(exam, tmp_path):
+    run = a_restored_run(exam, "anatomy-segmentation", tmp_path / "results")
+    run.arms[1].segmentation.GetSegmentation().RemoveSegment(str(Label.TRANSITION_ZONE))
+    with pytest.raises(OutputError, match="was changed since the network gave it"):
+        written_for_dicom(run, tmp_path / "changed")
+    images = a_restored_run(exam, "adc-translation", tmp_path / "images")
+    slicer.mrmlScene.RemoveNode(images.arms[0].images["adc-synthetic"])
+    with pytest.raises(OutputError, match="no longer whole in the scene"):
+        written_for_dicom(images, tmp_path / "gone")
 
 
 def test_a_jobs_request_names_files_and_axis_and_results_stay_for_dicom(t2w, monkeypatch):

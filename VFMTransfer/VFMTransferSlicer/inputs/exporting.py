@@ -302,12 +302,30 @@ def _write(
     path: Path,
     mayBeEmpty: bool = False,
 ) -> ImageFile:
-    """Write segments as one label map on the volume's grid; of those that overlap the last one counts.
+    array = mergedLabels(node, volume, values)
+    if not (array.any() or mayBeEmpty):
+        raise ImageError(f"Segmentation '{node.GetName()}' must mark something, but is empty. Draw it, or choose none.")
+    saveArray(array, path)
+    return ImageFile(path.name, gridInWorld(volume))
+
+
+def mergedLabels(
+    node: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode, values: dict[str, int]
+) -> np.ndarray:
+    """Segments as one label map (D, H, W), uint8, on the volume's grid; of those that overlap the last one counts.
 
     The whole grid, not the box around the segments: a reference labels every voxel.
+
+    Args:
+        node: The segmentation.
+        volume: On whose grid.
+        values: Segment → value.
+
+    Raises:
+        ImageError: The segments cannot be turned into voxels.
+        GeometryError: A parent transform bends it or the volume.
     """
     _requireLinear(node)
-    grid = gridInWorld(volume)
     names, numbers = vtk.vtkStringArray(), vtk.vtkIntArray()
     for segment, value in values.items():
         names.InsertNextValue(segment)
@@ -316,11 +334,8 @@ def _write(
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
     if not _voxelized(node, place).GenerateMergedLabelmapForAllSegments(merged, whole, place, names, numbers):
         raise ImageError(f"Segmentation '{node.GetName()}' cannot be turned into voxels. Draw or load it again.")
-    array = vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(tuple(reversed(grid.size)))  # (D, H, W)
-    if not (array.any() or mayBeEmpty):
-        raise ImageError(f"Segmentation '{node.GetName()}' must mark something, but is empty. Draw it, or choose none.")
-    saveArray(array.astype(np.uint8), path)
-    return ImageFile(path.name, grid)
+    shape = tuple(reversed(gridInWorld(volume).size))  # (D, H, W)
+    return vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape).astype(np.uint8)
 
 
 def gridBelow(

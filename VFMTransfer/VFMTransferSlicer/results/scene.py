@@ -25,6 +25,7 @@ from slicer.util import arrayFromVolume, arrayFromVolumeModified, vtkMatrixFromA
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
 from VFMTransferLib.core.errors import ImageError, JobError
+from VFMTransferLib.core.files import writing
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 
 from ..runs import ArmInScene
@@ -48,6 +49,8 @@ def loadTerminology(logic: slicer.vtkSlicerTerminologiesModuleLogic) -> None:
 
 VECTOR = 1007  # intent of vectors that stand as they were given, here in LPS; 1006 would be displacements in RAS
 _HEADER_BYTES = 348
+_VOXELS_BEGIN = 352  # four bytes after the header state that it is not extended
+_MILLIMETERS, _ALIGNED = 2, 2  # as NIfTI counts units, and coordinates aligned to another image
 _PIECE_BYTES = 1 << 20
 _MAGIC = b"n+1\0"
 _TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
@@ -97,6 +100,33 @@ def _read(stream: BinaryIO) -> NiftiImage:
     affine = np.eye(4)
     affine[:3] = np.reshape(struct.unpack_from("<12f", header, 280), (3, 4))
     return NiftiImage(voxels, affine, intent)
+
+
+def writeNifti(path: Path, voxels: np.ndarray, ijkToRas: np.ndarray) -> None:
+    """Write one image as `.nii.gz`, as the worker does.
+
+    Args:
+        path: Of the file.
+        voxels: (D, H, W), of a type that the worker writes.
+        ijkToRas: 4x4, voxel index (x, y, z) to RAS millimeters.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    codes = {np.dtype(kind): code for code, kind in _TYPES.items()}
+    header = bytearray(_HEADER_BYTES)
+    struct.pack_into("<i", header, 0, _HEADER_BYTES)
+    struct.pack_into("<8h", header, 40, 3, *reversed(voxels.shape), 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, codes[voxels.dtype], 8 * voxels.itemsize)
+    struct.pack_into("<8f", header, 76, 1, *np.linalg.norm(ijkToRas[:3, :3], axis=0), 0, 0, 0, 0)
+    struct.pack_into("<3f", header, 108, _VOXELS_BEGIN, 1, 0)  # unscaled
+    header[123] = _MILLIMETERS
+    struct.pack_into("<2h", header, 252, 0, _ALIGNED)
+    struct.pack_into("<12f", header, 280, *ijkToRas[:3].ravel())
+    header[-len(_MAGIC) :] = _MAGIC
+    with writing(path), gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(bytes(header) + bytes(_VOXELS_BEGIN - _HEADER_BYTES))
+        stream.write(memoryview(np.ascontiguousarray(voxels)).cast("B"))
 
 
 def _fill(voxels: np.ndarray, stream: BinaryIO) -> None:
@@ -294,7 +324,7 @@ SEGMENTATION = "segmentation.seg.nrrd"
 PROBABILITIES = "probabilities"
 DISPLACEMENT = "displacement"
 IMAGE_SUFFIX = ".nii.gz"
-_LABELS = "labels"  # the segmentation holds the same, and more
+LABELS = "labels"  # the segmentation holds the same, and more
 _WAIT_S = 0.02  # how long a step waits for a file, which lets the thread that reads it have Python's lock
 _LABEL_TITLES = {str(label): term.title for label, term in LABEL_TERMS.items()}
 # Output → the input it is named after, and what it is of it.
@@ -414,7 +444,7 @@ class _Loading:
             read = {
                 name: pool.submit(_readWithWindows, self._folder / (name + IMAGE_SUFFIX))
                 for name in files
-                if name != _LABELS
+                if name != LABELS
             }
             if SEGMENTATION in self.arm.numbers["files"]:
                 yield from self._addSegmentation()
