@@ -22,6 +22,7 @@ from typing import Any
 
 _GB = 1e9
 _TIMEOUT_S = 10
+_WINDOWS_QUERY = 0x0410  # PROCESS_QUERY_INFORMATION and PROCESS_VM_READ
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
 # Drive or home or root, then folders, as far as no space, quote or colon ends them.
@@ -82,15 +83,18 @@ def available_bytes() -> int:
         return free
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now."""
+def resident_bytes(process_id: int | None = None) -> int:
+    """Memory that a process, by default this one, holds now; 0 where it has ended."""
+    process_id = os.getpid() if process_id is None else process_id
     if sys.platform == "win32":
-        return _windows_resident_bytes()
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    kib = _output(["ps", "-o", "rss=", "-p", str(os.getpid())])
-    return int(kib) * 1024 if kib.isdigit() else 0
+        return _windows_resident_bytes(process_id)
+    if sys.platform == "linux":
+        try:
+            pages = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1]
+        except OSError:
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return _ps_resident_bytes(process_id)
 
 
 def free_disk_gb(folder: Path) -> float:
@@ -187,7 +191,12 @@ def _windows_memory_bytes() -> int:
     return int(status.total)
 
 
-def _windows_resident_bytes() -> int:
+def _ps_resident_bytes(process_id: int) -> int:
+    kib = _output(["ps", "-o", "rss=", "-p", str(process_id)])
+    return int(kib) * 1024 if kib.isdigit() else 0
+
+
+def _windows_resident_bytes(process_id: int) -> int:
     class Counters(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ulong), ("faults", ctypes.c_ulong), ("peak", ctypes.c_size_t)] + [
             (name, ctypes.c_size_t)
@@ -196,8 +205,15 @@ def _windows_resident_bytes() -> int:
 
     counters = Counters(length=ctypes.sizeof(Counters))
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    kernel.CloseHandle.argtypes = [ctypes.c_void_p]
     query = kernel.K32GetProcessMemoryInfo
     query.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong]
-    query(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.length)
+    handle = kernel.OpenProcess(_WINDOWS_QUERY, False, process_id)
+    if not handle:
+        return 0
+    try:
+        query(handle, ctypes.byref(counters), counters.length)
+    finally:
+        kernel.CloseHandle(handle)
     return int(counters.resident)

@@ -14,20 +14,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Event, Lock, Thread
 from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..core.errors import ImageError
+from ..core.machine import resident_bytes
 from .headers import limits
 
 START_S = 60.0
 READ_S = 120.0
+WATCH_S = 0.25
 # What Python, numpy and SimpleITK take of the address space, with room for the toolkit's copies of a series.
 BASE_BYTES = 3 << 30
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -123,27 +126,25 @@ class _Reader:
                 log.warning("No Python was found to read DICOM in a process of its own; it is read in this one.")
                 array = _decoded(files)
                 return array if array is not None and array.shape == shape else None
-            timer = Timer(START_S + READ_S, process.kill)
-            timer.daemon = True
-            timer.start()
+            limit_bytes = BASE_BYTES + 2 * limits().image_bytes
             done = False
             try:
-                answer = self._exchange(process, files, shape)
+                with _watched(process, START_S + READ_S, limit_bytes):
+                    answer = self._exchange(process, files, shape, limit_bytes)
                 done = True
                 return answer
             except (OSError, ValueError):
                 raise ReaderDiedError from None
             finally:
-                timer.cancel()
                 if not done:
                     self.stop()
 
     def _exchange(
-        self, process: subprocess.Popen[bytes], files: list[str], shape: tuple[int, int, int]
+        self, process: subprocess.Popen[bytes], files: list[str], shape: tuple[int, int, int], limit_bytes: int
     ) -> np.ndarray | None:
         assert process.stdin is not None
         assert process.stdout is not None
-        request = {"files": files, "limit_bytes": BASE_BYTES + 2 * limits().image_bytes}
+        request = {"files": files, "limit_bytes": limit_bytes}
         process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
         process.stdin.flush()
         answer = json.loads(process.stdout.readline(_LINE_BYTES))  # ValueError where the child died
@@ -166,6 +167,26 @@ class _Reader:
             with suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
         process.wait()
+
+
+@contextmanager
+def _watched(process: subprocess.Popen[bytes], seconds: float, limit_bytes: int) -> Iterator[None]:
+    """Kill the process as soon as it takes longer, or holds more memory, which only Linux limits by itself."""
+    done, deadline = Event(), time.monotonic() + seconds
+
+    def watch() -> None:
+        while not done.wait(WATCH_S):
+            if time.monotonic() > deadline or resident_bytes(process.pid) > limit_bytes:
+                process.kill()
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _fill(stream: Any, array: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 
@@ -119,6 +121,16 @@ def test_a_child_that_hangs_is_ended_and_started_again(folder, monkeypatch):
     np.testing.assert_array_equal(read_case(t2w=folder)["t2w"].array, expected)
 
 
+@pytest.mark.parametrize(("taken_mib", "seconds"), [(400, 60.0), (1, 1.0)])
+def test_a_child_that_takes_too_much_memory_or_time_is_killed(taken_mib, seconds):
+    program = f"import time; taken = b'1' * ({taken_mib} << 20); time.sleep(60)"
+    with (
+        subprocess.Popen([sys.executable, "-c", program]) as child,
+        guarded._watched(child, seconds, 200 << 20),
+    ):
+        assert child.wait(30) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("number", ["SIGSEGV", "SIGABRT", "SIGKILL"])
 def test_a_child_that_died_is_started_again(folder, number):
     compressed(folder)
@@ -223,8 +235,7 @@ def test_color_is_refused(folder):
 
 def test_inverted_gray_values_are_noted(folder):
     changed(folder, PhotometricInterpretation="MONOCHROME1")
-    (note,) = read_case(t2w=folder).notes
-    assert "stored with inverted gray values (MONOCHROME1)" in note
+    assert "stored with inverted gray values (MONOCHROME1)" in read_case(t2w=folder).notes[0]
 
 
 def test_a_b_value_that_cannot_be_is_noted(tmp_path):
