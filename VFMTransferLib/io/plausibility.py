@@ -38,6 +38,12 @@ MIN_SHARED_VIEW = 0.5
 # displaced ones. In three real exams by 3.9 to 5.3, in phantoms by 7.7 and more; of 40 pairs of different patients at
 # most by 2.9, though their centers were laid upon each other.
 MIN_PEAK = 3.0
+# Of T2w. Five real exams of 180 to 192 mm, widened by noise: the prostate's Dice falls by .02 on average at 240 mm, by
+# .05 (most .11) at 384; at 96 mm by .01. Cut anew with slices tilted by 20° it falls by .02, by 30° .04 (most .09), by
+# 44° .11 (most .21); turned in plane by 30° .02, by 44° .04. A tilt that only the header states costs nothing.
+VIEW_MM = (60.0, 250.0)
+PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
+MAX_TILT_DEG, MAX_TURN_DEG = 25.0, 30.0
 _STEP_MM = 3.0
 _DISPLACED_MM = (9.0, 15.0, 21.0)
 _BINS = 24
@@ -130,6 +136,8 @@ def notes_on(
             )
     notes += _orientation(volumes)
     notes += _missing_ends(volumes)
+    if Sequence.T2W in volumes:
+        notes += _beyond(volumes[Sequence.T2W].to_nearest_lps().geometry)
     return notes + ([] if gland is None else _gland(gland, volumes.get(Sequence.T2W)))
 
 
@@ -143,6 +151,28 @@ def _slices(sequence: Sequence, volume: Volume) -> list[str]:
     if repeated > 0:
         notes.append(f"{sequence} has slices that repeat another one: {repeated} of {len(flat)}.")
     return notes
+
+
+def _beyond(grid: Geometry) -> list[str]:
+    """What of a T2w's grid, with axes nearest to L, P, S, lies beyond what the networks were tried on."""
+    right, _, normal = np.reshape(grid.direction, (3, 3)).T
+    tilt = float(np.degrees(np.arccos(min(abs(normal[2]), 1.0))))
+    turn = float(np.degrees(np.arctan2(abs(right[1]), abs(right[0]))))
+    width, pixel, (low, high) = max(grid.extent_mm[:2]), max(grid.spacing_mm[:2]), VIEW_MM
+    found = {
+        f"is {width:.0f} mm wide, and {low:.0f} to {high:.0f} mm": not low <= width <= high,
+        f"has pixels of {pixel:.2f} mm, and up to {PIXEL_MM} mm": pixel > PIXEL_MM,
+        f"has a slice each {grid.spacing_mm[2]:.1f} mm, and up to {STEP_MM:.0f} mm": grid.spacing_mm[2] > STEP_MM,
+        f"has {grid.size[2]} slices, and {MIN_SLICES} or more": grid.size[2] < MIN_SLICES,
+        f"is tilted from axial by {tilt:.0f}°, and up to {MAX_TILT_DEG:.0f}°": tilt > MAX_TILT_DEG,
+        f"is turned in plane by {turn:.0f}°, and up to {MAX_TURN_DEG:.0f}°": turn > MAX_TURN_DEG,
+    }
+    advice = " Crop it to 200 mm around the prostate." if width > high else ""
+    return [
+        f"t2w {what} are what the networks were tried on; they may mark the prostate worse.{advice}"
+        for what, is_beyond in found.items()
+        if is_beyond
+    ]
 
 
 def _missing_ends(volumes: Mapping[Sequence, Volume]) -> list[str]:

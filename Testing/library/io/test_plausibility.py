@@ -1,8 +1,11 @@
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from images import a_gland, a_t2w, an_adc, an_hbv
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import ImageError
@@ -122,7 +125,7 @@ def test_blank_and_repeated_slices_are_counted():
     array = t2w.array.copy()
     array[0], array[1], array[5] = 0, 0, array[4]
     notes = notes_on({Sequence.T2W: t2w.with_array(array)}, None, 1.0, True)
-    assert notes == ["t2w has blank slices: 2 of 7.", "t2w has slices that repeat another one: 1 of 7."]
+    assert notes[:2] == ["t2w has blank slices: 2 of 7.", "t2w has slices that repeat another one: 1 of 7."]
 
 
 def test_a_mask_that_cannot_be_a_prostate_is_noted():
@@ -211,8 +214,37 @@ def test_t2w_and_diffusion_that_were_exchanged_are_noted(a_phantom):
     exchanged = notes_on({Sequence.T2W: coarse, Sequence.HBV: fine}, None, 1.0, True)
     assert any("hbv looks as T2w does" in note and "not exchanged" in note for note in exchanged)
     wide = replace(an_hbv(), geometry=replace(an_hbv().geometry, spacing_mm=(5.0, 5.0, 5.0)))
-    (note,) = notes_on({Sequence.T2W: wide, Sequence.HBV: a_t2w()}, None, 1.0, True)
-    assert "hbv is finer than t2w by far; check that t2w and hbv were not exchanged." in note
+    notes = notes_on({Sequence.T2W: wide, Sequence.HBV: a_t2w()}, None, 1.0, True)
+    assert "hbv is finer than t2w by far; check that t2w and hbv were not exchanged." in notes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"size": (600, 600, 20)},
+            "is 300 mm wide, and 60 to 250 mm are .* Crop it to 200 mm around the prostate.",
+        ),
+        ({"size": (100, 100, 20)}, "is 50 mm wide"),
+        ({"spacing_mm": (1.5, 1.5, 3.0), "size": (128, 128, 20)}, "has pixels of 1.50 mm, and up to 1.25 mm"),
+        ({"spacing_mm": (0.5, 0.5, 7.0)}, "has a slice each 7.0 mm, and up to 6 mm"),
+        ({"size": (384, 384, 5)}, "has 5 slices, and 6 or more"),
+        ({"direction": tuple(Rotation.from_euler("x", 44, degrees=True).as_matrix().ravel())}, "axial by 44°, and up"),
+        ({"direction": tuple(Rotation.from_euler("z", -44, degrees=True).as_matrix().ravel())}, "plane by 44°, and up"),
+    ],
+)
+def test_a_grid_beyond_what_networks_were_tried_on_is_noted(change, words):
+    grid = Geometry((384, 384, 20), (0.5, 0.5, 3.0))
+    smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(8, 8, 8)), 1)
+
+    def t2w_on(grid: Geometry) -> dict[Sequence, Volume]:
+        repeats = [-(-n // 8) for n in grid.shape]
+        z, y, x = grid.shape
+        return {Sequence.T2W: Volume(np.kron(smooth, np.ones(repeats))[:z, :y, :x] + np.arange(z)[:, None, None], grid)}
+
+    assert notes_on(t2w_on(grid), None, 1.0, True) == []
+    (note,) = notes_on(t2w_on(replace(grid, **change)), None, 1.0, True)
+    assert re.search(words, note)
 
 
 def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
