@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OUT_OF_MEMORY, OutOfMemoryError, OutputError, PsaError, VFMTransferError, is_out_of_memory
 from ..core.files import plain_text
+from ..core.measurements import PHASE_AXES
 from ..core.terms import OnProgress
 from ..tasks import TASKS
 
@@ -143,13 +144,12 @@ def progress_lines() -> Iterator[OnProgress]:
 
 Commands = argparse._SubParsersAction  # argparse gives the type of `add_subparsers` no public name
 
-# The same words as in inference/runtimes.py, encoders/inputs.py and tasks/base.py, which import numpy and so wait
-# until a command runs.
+# The same words as in inference/runtimes.py and encoders/inputs.py, which import numpy and so wait until a command
+# runs.
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CROPS = ("auto", "gland", "center")
 REGIONS = ("whole", "gland")
-PHASE_AXES = ("auto", "left-right", "anterior-posterior")
 
 
 def add_command(
@@ -222,8 +222,8 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--phase-axis",
-        choices=PHASE_AXES,
-        default=PHASE_AXES[0],
+        choices=("auto", *PHASE_AXES),
+        default="auto",
         help="along which diffusion is distorted (default: as DICOM states it, else left-right)",
     )
     group = parser.add_argument_group("running")

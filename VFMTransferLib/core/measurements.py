@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from .errors import PsaError
+
+PhaseAxis = Literal["left-right", "anterior-posterior"]
+PHASE_AXES: dict[str, int] = {axis: index for index, axis in enumerate(get_args(PhaseAxis))}
+"""Axis of the patient along which phase is encoded → index axis of a grid whose axes run nearest to Left, Posterior and
+Superior."""
+
+
+def nearest_phase_axis(direction: Sequence[float]) -> str | None:
+    """The axis of `PHASE_AXES` nearest to a direction (LPS); None for one nearest to Superior."""
+    along = [abs(cosine) for cosine in direction]
+    return dict(enumerate(PHASE_AXES)).get(along.index(max(along)))
+
 
 MAX_PSA_NG_ML = 10_000.0
 """Above, a number is in another unit: a thousandth (pg/ml) of a common value is 4000 and more."""
@@ -140,7 +154,7 @@ class Acquisition:
         phase_mm: Voxel along the phase-encoding axis as it was acquired, before interpolation.
         frequency_mm: The same along the frequency-encoding axis.
         thickness_mm: Of a slice, without the gap to the next.
-        phase_axis: `left-right` or `anterior-posterior`: along which phase was encoded.
+        phase_axis: Along which phase was encoded, a key of `PHASE_AXES`.
         is_phase_positive: Vendor's polarity along that axis, where it is stated.
         b_values: Measured b values of the series, s/mm², lowest first.
         highest_b: Highest b value, measured or calculated.

@@ -26,7 +26,7 @@ from ..core.errors import (
     is_out_of_memory,
 )
 from ..core.machine import available_bytes
-from ..core.measurements import GlandMeasurements, QualityCriterion, checked_psa
+from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
@@ -37,7 +37,7 @@ from ..radiology.gland import measure_gland
 from ..radiology.lesions import measure_lesions
 from ..radiology.quality import measure_quality
 from ..tasks import find_task, gland_task, task_of
-from ..tasks.base import PHASE_AXES, DecodeOptions, NetworkOutput, Task
+from ..tasks.base import DecodeOptions, NetworkOutput, Task
 from .estimate import Passes, has_estimate, with_estimate
 from .findings import Findings, content_sha256
 from .runtimes import Session, open_session

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.files import open_regular
-from ..core.measurements import Acquisition
+from ..core.measurements import Acquisition, nearest_phase_axis
 from .dicom_series import MIN_COS_AXIAL, MIN_T2W_ECHO_MS, Series
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # The vendor's polarity along the phase axis: group, private creator, element (Siemens writes 1 for positive in its CSA
 # header, which newer software repeats here; GE in the user tags).
 _SIEMENS_POLARITY = (0x0021, "SIEMENS MR SDI 02", 0x1C)
-_AXES = ("left-right", "anterior-posterior", "")
 
 
 def acquisition_of(file: Path) -> Acquisition:
@@ -65,7 +64,7 @@ def _phase_axis(dataset: Dataset, phase: str) -> tuple[str | None, float]:
         return None, 1.0
     direction = orientation[:3] if phase == "ROW" else orientation[3:]
     nearest = int(np.abs(direction).argmax())
-    return _AXES[nearest] or None, float(np.sign(direction[nearest]))
+    return nearest_phase_axis(direction.tolist()), float(np.sign(direction[nearest]))
 
 
 def _acquired_mm(dataset: Dataset, phase: str) -> tuple[float | None, float | None]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.case import Case
-from ..core.measurements import Acquisition, QualityCriterion
+from ..core.measurements import PHASE_AXES, Acquisition, QualityCriterion
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
 
@@ -285,7 +285,7 @@ def ghost_ratio(array: np.ndarray, body: np.ndarray, axis: int) -> float | None:
 
 def _ghosts(kind: str, volume: Volume, t2w: Volume | None, about: Acquisition) -> QualityCriterion:
     """Fat is dark in diffusion, so that only T2w shows where the body ends; beyond its view all may be body."""
-    axes = {"left-right": (2,), "anterior-posterior": (1,)}.get(about.phase_axis or "", (1, 2))
+    axes = (1, 2) if about.phase_axis is None else (2 - PHASE_AXES[about.phase_axis],)  # of the array
     value = None
     if t2w is not None:
         body = t2w.with_array(body_of(t2w.array).astype(np.uint8)).resample_to(volume.geometry, "nearest", fill=1.0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import DatasetError
+from ..core.measurements import PHASE_AXES
 from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 HeadKind = Literal["dense", "classes", "restoration", "matching"]
 
-# Phase-encoding axis by the index axis of a grid whose axes run nearest to Left, Posterior, Superior.
-PHASE_AXES = {"left-right": 0, "anterior-posterior": 1}
 _SUPERIOR = 2
 
 

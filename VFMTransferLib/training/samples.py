@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ..core.case import Case
 from ..core.errors import DatasetError
+from ..core.measurements import PHASE_AXES
 from ..core.placement import Prepared, ZScore, centered_start, cut
 from ..core.volume import Geometry, IntTriple, Triple, Volume
 from ..encoders.base import NEIGHBORS, ModelSpec, PreprocessSpec, family_of
@@ -27,7 +28,7 @@ from ..encoders.pretext import TISSUE_MAPS
 from ..phantom import Phantom
 from ..phantom.phantom import ZONE_PERIPHERAL, ZONE_TRANSITION
 from ..tasks import find_task
-from ..tasks.base import PHASE_AXES, LabeledCase
+from ..tasks.base import LabeledCase
 from ..tasks.training import OnTheFly, Sample, class_number
 from .augmentation import (
     NO_AUGMENTATION,

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from ..core.decoding import from_json, parse_json
 from ..core.errors import JobError
+from ..core.measurements import PhaseAxis
 from ..core.terms import Sequence
 from ..tasks import TaskName
 
@@ -22,7 +23,7 @@ RuntimeName = Literal["auto", "onnx", "torch"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 RegionName = Literal["whole", "gland"]
 CropName = Literal["auto", "gland", "center"]
-PhaseAxis = Literal["auto", "left-right", "anterior-posterior"]
+PhaseAxisChoice = Literal["auto", PhaseAxis]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class NetworkOptions:
     crop: CropName = "auto"
     threshold: float | None = None
     only_cspca: bool = False
-    phase_axis: PhaseAxis = "auto"
+    phase_axis: PhaseAxisChoice = "auto"
     region: RegionName = "whole"
 
 

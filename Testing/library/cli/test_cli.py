@@ -109,12 +109,10 @@ def test_help_answers_at_once():
 def test_options_offer_what_the_library_knows():
     from VFMTransferLib.encoders.inputs import CROPS
     from VFMTransferLib.inference import runtimes
-    from VFMTransferLib.tasks.base import PHASE_AXES
 
     assert options.RUNTIMES == runtimes.RUNTIMES
     assert options.PRECISIONS == runtimes.PRECISIONS
     assert options.CROPS == CROPS
-    assert ("auto", *PHASE_AXES) == options.PHASE_AXES
 
 
 def test_a_study_can_be_given_file_by_file():

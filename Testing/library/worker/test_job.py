@@ -13,12 +13,12 @@ import jsonschema
 import pytest
 
 from VFMTransferLib.core.errors import JobError
+from VFMTransferLib.core.measurements import PHASE_AXES
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry
 from VFMTransferLib.inference.runtimes import PRECISIONS, RUNTIMES
 from VFMTransferLib.io.cases import ExportedImage
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.tasks.base import PHASE_AXES
 from VFMTransferLib.worker import messages as job
 from VFMTransferLib.worker.messages import Grid, ImageFile, Run, read_reply, read_request, to_line
 
@@ -185,7 +185,7 @@ def test_numbers_beyond_all_bounds_are_refused():
 def test_words_are_those_of_the_library():
     assert get_args(job.RuntimeName) == RUNTIMES
     assert get_args(job.PrecisionName) == PRECISIONS
-    assert set(get_args(job.PhaseAxis)) == {"auto", *PHASE_AXES}
+    assert set(get_args(job.PhaseAxisChoice)) == {"auto", *PHASE_AXES}
     assert {f.name for f in fields(Grid)} == {f.name for f in fields(Geometry)}
     assert ExportedImage(Path("t2w.npy"), Geometry(GRID.size, GRID.spacing_mm, GRID.origin_mm, GRID.direction)).geometry
 

@@ -10,13 +10,13 @@ from typing import Protocol
 
 import slicer
 
+from VFMTransferLib.core.measurements import nearest_phase_axis
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.messages import DicomFiles
 
 from .series import TagOf
 
 UIDS = "DICOM.instanceUIDs"
-PHASE_AXES = ("left-right", "anterior-posterior")
 _MODALITY, _SCANNING_SEQUENCE = "0008,0060", "0018,0020"
 _PHASE_DIRECTION, _ORIENTATION = "0018,1312", "0020,0037"
 _ALONG_ROWS, _ALONG_COLUMNS = ("ROW",), ("COL", "COLUMN")
@@ -102,6 +102,4 @@ def phaseAxisOf(node: slicer.vtkMRMLScalarVolumeNode | None, tagOf: TagOf) -> st
         return ""
     if len(cosines) != 6 or phase not in (*_ALONG_ROWS, *_ALONG_COLUMNS):
         return ""
-    along = [abs(cosine) for cosine in (cosines[:3] if phase in _ALONG_ROWS else cosines[3:])]
-    nearest = along.index(max(along))
-    return PHASE_AXES[nearest] if nearest < len(PHASE_AXES) else ""
+    return nearest_phase_axis(cosines[:3] if phase in _ALONG_ROWS else cosines[3:]) or ""

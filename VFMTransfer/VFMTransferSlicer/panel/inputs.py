@@ -12,12 +12,12 @@ from slicer.util import VTKObservationMixin
 
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import PsaError, VFMTransferError
-from VFMTransferLib.core.measurements import read_psa
+from VFMTransferLib.core.measurements import PHASE_AXES, read_psa
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.tasks import TASKS
 
-from ..inputs.dicom import PHASE_AXES, databaseTag, phaseAxisOf
+from ..inputs.dicom import databaseTag, phaseAxisOf
 from ..inputs.geometry import Described, describeGeometry
 from ..inputs.samples import (
     SAMPLE_SEED,
@@ -247,7 +247,7 @@ class InputsSection(VTKObservationMixin):
         if not stated and chosen.phaseAxis == _AS_STATED:
             label.text = (
                 f"{_WARNING} Along which axis diffusion was phase-encoded is not known. Choose it; otherwise "
-                f"{PHASE_AXES[0]} is assumed, which the result states."
+                f"{next(iter(PHASE_AXES))} is assumed, which the result states."
             )
         elif stated and chosen.phaseAxis not in (_AS_STATED, stated):
             label.text = f"{_WARNING} DICOM states {stated}."

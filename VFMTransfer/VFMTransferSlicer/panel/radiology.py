@@ -49,6 +49,11 @@ def _command(later: Later, makeProcess: MakeProcess) -> LibraryCommand:
     return LibraryCommand(lambda step: later(0, step), newTemporaryFolder, makeProcess)
 
 
+def _showNote(label: qt.QLabel, sentence: str, details: str = "") -> None:
+    """A sentence below a section, with details as its tooltip; no line without one."""
+    label.text, label.toolTip, label.visible = sentence, details, bool(sentence)
+
+
 class QualitySection:
     """Checks the images of a case before anything runs: each criterion with value, threshold and source, and no score.
 
@@ -104,8 +109,7 @@ class QualitySection:
         if not chosen or self._logic.isRunning:
             return
         state, gland = self._state(), self._parameters.gland
-        self._ui.qualityNoteLabel.text = _("Checking the images.")
-        self._ui.qualityNoteLabel.visible = True
+        _showNote(self._ui.qualityNoteLabel, _("Checking the images."))
 
         def write(folder: Path) -> Steps:
             images = {}
@@ -136,8 +140,7 @@ class QualitySection:
             self._show(arm.numbers["quality"], "")
 
     def _onFailed(self, sentence: str, details: str) -> None:
-        self._show([], sentence)
-        self._ui.qualityNoteLabel.toolTip = details
+        self._show([], sentence, details)
 
     def _volumes(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode]:
         if self._parameters is None:
@@ -151,7 +154,7 @@ class QualitySection:
         nodes = [(node.GetID(), node.GetImageData().GetMTime()) for node in self._volumes().values()]
         return (*nodes, None if gland is None else gland.GetID())
 
-    def _show(self, criteria: list[dict[str, Any]], note: str) -> None:
+    def _show(self, criteria: list[dict[str, Any]], note: str, details: str = "") -> None:
         self._ui.qualityLabel.text = qualityText(criteria)
         self._ui.qualityLabel.visible = bool(criteria)
         unmet = [found for found in criteria if found["is_met"] is False]
@@ -159,9 +162,7 @@ class QualitySection:
         if criteria:
             title = _("Image quality: {unmet} of {all} criteria not met").format(unmet=len(unmet), all=len(criteria))
         self._ui.qualityCollapsibleButton.text = title
-        self._ui.qualityNoteLabel.text = note
-        self._ui.qualityNoteLabel.toolTip = ""
-        self._ui.qualityNoteLabel.visible = bool(note)
+        _showNote(self._ui.qualityNoteLabel, note, details)
 
 
 def qualityText(criteria: list[dict[str, Any]]) -> str:
@@ -267,14 +268,11 @@ class DiffusionSection:
         self._note(known if found.bValues else f"{known} " + _("Their b values are not stated; enter one for each."))
 
     def _onFailed(self, sentence: str, details: str) -> None:
-        self._note(sentence)
-        self._ui.fitNoteLabel.toolTip = details
+        self._note(sentence, details)
         self.update()
 
-    def _note(self, sentence: str) -> None:
-        self._ui.fitNoteLabel.text = sentence
-        self._ui.fitNoteLabel.toolTip = ""
-        self._ui.fitNoteLabel.visible = bool(sentence)
+    def _note(self, sentence: str, details: str = "") -> None:
+        _showNote(self._ui.fitNoteLabel, sentence, details)
 
 
 def fitText(document: Mapping[str, Any]) -> str:
@@ -344,8 +342,7 @@ class SectorMapSection:
             schemes = "; ".join(self._drawing.schemes)
             note = _("Front of the gland up, the patient's right on the left. Click a lesion to go there.")
             note += " " + _("Sectors: {schemes}.").format(schemes=schemes) if schemes else ""
-        self._ui.sectorMapNoteLabel.text = note
-        self._ui.sectorMapNoteLabel.visible = bool(note)
+        _showNote(self._ui.sectorMapNoteLabel, note)
         self._paint()
 
     def onClick(self, x: float, y: float) -> None:
@@ -459,11 +456,8 @@ class DicomSection:
         self.update()
 
     def _onFailed(self, sentence: str, details: str) -> None:
-        self._note(sentence)
-        self._ui.dicomNoteLabel.toolTip = details
+        self._note(sentence, details)
         self.update()
 
-    def _note(self, sentence: str) -> None:
-        self._ui.dicomNoteLabel.text = sentence
-        self._ui.dicomNoteLabel.toolTip = ""
-        self._ui.dicomNoteLabel.visible = bool(sentence)
+    def _note(self, sentence: str, details: str = "") -> None:
+        _showNote(self._ui.dicomNoteLabel, sentence, details)

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from ...core.case import Case
 from ...core.errors import DatasetError
+from ...core.measurements import PHASE_AXES
 from ...core.placement import Prepared, to_reference
 from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
@@ -23,7 +24,7 @@ from ...core.volume import Geometry, Volume
 from ...metrics.agreement import data_range, dice, mae
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
-from ..base import PHASE_AXES, CaseScore, LabeledCase, Method, NetworkOutput, finite
+from ..base import CaseScore, LabeledCase, Method, NetworkOutput, finite
 from ..image_to_image import ImageTask, image_errors
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from ...core.errors import DatasetError
+from ...core.measurements import PHASE_AXES
 from ...core.placement import Prepared
 from ...core.terms import Sequence as MRSequence
 from ...core.volume import IntTriple, Triple
@@ -20,7 +21,7 @@ from ...encoders.base import ModelSpec
 from ...encoders.inputs import ZSCORE_NONZERO
 from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
-from ..base import PHASE_AXES, LabeledCase
+from ..base import LabeledCase
 from ..training import Batch, TaskTraining, channel_of, stacked, unnormalized
 from .task import (
     ADC_CORRECTED,
