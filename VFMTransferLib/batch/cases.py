@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, spreadsheet_cell, writing
+from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, spreadsheet_row, writing
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
@@ -228,7 +228,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(columns))
         writer.writeheader()
-        writer.writerows({column: spreadsheet_cell(value) for column, value in row.items()} for row in cells)
+        writer.writerows(map(spreadsheet_row, cells))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

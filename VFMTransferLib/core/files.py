@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -174,6 +174,11 @@ def plain_text(name: str) -> str:
 def spreadsheet_cell(value: Value) -> Value | str:
     """A value for a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def spreadsheet_row(row: Mapping[str, Value]) -> dict[str, Value | str]:
+    """A row for a CSV file by its columns, as every writer here writes one; see `spreadsheet_cell`."""
+    return {column: spreadsheet_cell(value) for column, value in row.items()}
 
 
 def text_of_cell(cell: str) -> str:

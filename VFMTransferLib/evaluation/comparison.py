@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import BundleError, ImageError
-from ..core.files import atomic_file, spreadsheet_cell, writing
+from ..core.files import atomic_file, spreadsheet_row, writing
 from ..core.result import Result
 from ..core.terms import RESEARCH_USE, Label
 from ..core.volume import Geometry, Volume
@@ -432,7 +432,7 @@ def _save(folder: Path, stem: str, document: dict[str, Any], rows: list[dict[str
     with atomic_file(csv_path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows({column: spreadsheet_cell(value) for column, value in row.items()} for row in rows)
+        writer.writerows(map(spreadsheet_row, rows))
     return json_path, csv_path
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..core.errors import DatasetError
-from ..core.files import atomic_file, spreadsheet_cell, text_of_cell, write_file, writing
+from ..core.files import atomic_file, spreadsheet_row, text_of_cell, write_file, writing
 from .config import PRETRAINED, RunKey, label_of, split_arm
 from .workspace import Workspace
 
@@ -234,17 +234,15 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
         if field.default is MISSING or any(getattr(row, field.name) != field.default for row in rows)
     ]
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(spreadsheet_row({name: _cell(getattr(row, name)) for name in names}) for row in rows)
 
 
-def _text(value: object) -> str:
+def _cell(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return spreadsheet_cell(value)
-    return "" if isinstance(value, float) and math.isnan(value) else str(value)
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def _value(text: str | None, kind: type) -> object:

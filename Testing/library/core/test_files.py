@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from VFMTransferLib.core.files import (
     locked,
     remove_leftovers,
     spreadsheet_cell,
+    spreadsheet_row,
     text_of_cell,
 )
 
@@ -170,3 +172,14 @@ def test_text_that_a_spreadsheet_would_run_is_a_text_in_a_cell_and_comes_back(te
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
     assert text_of_cell(cell) == text
     assert spreadsheet_cell(-1.5) == -1.5
+    assert spreadsheet_row({"text": text, "number": -1.5}) == {"text": cell, "number": -1.5}
+
+
+def test_every_writer_of_spreadsheets_escapes_its_rows():
+    root = Path(__file__).resolve().parents[3]
+    files = [path for top in ("VFMTransfer", "VFMTransferLib") for path in (root / top).rglob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in files]
+    writers = [source for source in sources if "csv.DictWriter(" in source]
+    assert writers
+    assert all(source.count("spreadsheet_row") >= 2 for source in writers)  # imported, and used
+    assert not [source for source in sources if "csv.writer(" in source]

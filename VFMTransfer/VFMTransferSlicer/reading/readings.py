@@ -17,7 +17,7 @@ import numpy as np
 import slicer
 import vtk
 
-from VFMTransferLib.core.files import atomic_file, spreadsheet_cell, text_of_cell
+from VFMTransferLib.core.files import atomic_file, spreadsheet_row, text_of_cell
 from VFMTransferLib.tasks import TASKS
 
 from ..runs import RunInScene
@@ -155,8 +155,7 @@ def writeCsv(readings: Iterable[Reading], path: Path) -> None:
     with atomic_file(path) as part, part.open("w", encoding=_ENCODING, newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for reading in readings:
-            writer.writerow({column: spreadsheet_cell(text) for column, text in _toRow(reading).items()})
+        writer.writerows(spreadsheet_row(_toRow(reading)) for reading in readings)
 
 
 def readCsv(path: Path) -> list[Reading]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import slicer
 
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.core.files import atomic_file, atomic_folder, spreadsheet_cell, writing
+from VFMTransferLib.core.files import atomic_file, atomic_folder, spreadsheet_row, writing
 from VFMTransferLib.core.terms import RESEARCH_USE
 from VFMTransferLib.evaluation.measures import Between
 
@@ -130,9 +130,7 @@ def saveNumbers(run: RunInScene, target: Path) -> None:
     with atomic_file(target) as part, part.open("w", encoding=_ENCODING, newline="") as stream:
         writer = csv.DictWriter(stream, _COLUMNS, restval="")
         writer.writeheader()
-        for row in rows:
-            cells = {"case": "study", "task": str(run.task), **row}
-            writer.writerow({column: spreadsheet_cell(value) for column, value in cells.items()})
+        writer.writerows(spreadsheet_row({"case": "study", "task": str(run.task), **row}) for row in rows)
 
 
 def saveScene(target: Path, save: Callable[[str], bool]) -> None:
