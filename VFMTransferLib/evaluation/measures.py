@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # Slicer's window reads these words, and must not wait for Si
 ALL_CLASSES = "all classes"
 
 
+MIN_DIFFERENCE_ML = 0.05
+"""Smaller regions in which A and B differ are folded away where people read them; ours."""
+
+
 class Between(StrEnum):
     """Whom a number is about. Agreement of A with B does not show whether either is right."""
 

@@ -17,6 +17,7 @@ from ..evaluation.measures import (
     ALL_CLASSES,
     ARM_TITLES,
     KINDS,
+    MIN_DIFFERENCE_ML,
     Between,
     Disagreement,
     Measure,
@@ -125,6 +126,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             for name, probability in comparison.a.class_probabilities.items()
         ],
         disagreements=_disagreements(scene),
+        smallest_ml=MIN_DIFFERENCE_ML,
         gland=gland_table(comparison),
         quality=quality_rows(comparison),
         key_images=key_images(scene),
@@ -347,6 +349,7 @@ def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:
             "index": region.index,
             "what": _difference(region),
             "volume": f"{region.volume_ml:.3f} ml",
+            "is_small": region.volume_ml < MIN_DIFFERENCE_ML,
             "slice": scene.display.index_of(region.center_mm)[2] + 1,
             "position": region.position,
             "place": place_title(region.center_mm),

@@ -24,6 +24,7 @@ from PIL import Image
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import compare
+from VFMTransferLib.evaluation.measures import MIN_DIFFERENCE_ML
 from VFMTransferLib.report import write_report
 
 pytestmark = needs_chromium
@@ -180,6 +181,20 @@ def test_n_and_p_step_through_the_disagreements(anatomy_reader: Reader):
     assert anatomy_reader.page.locator("tr[aria-current]").get_attribute("data-region") == "2"
     anatomy_reader.press("p")
     assert anatomy_reader.page.locator("tr[aria-current]").get_attribute("data-region") == "1"
+
+
+def test_small_differences_are_folded_until_one_is_looked_at(tmp_path, reader_of):
+    a, b = zones(), zones()
+    a[1:5, 2:6, 2:8] = 1  # 0.09 ml in a corner, and a voxel in another
+    b[3, 36, 44] = 2
+    page = write_report(compare(a_case(), anatomy("pretrained", a), anatomy("scratch", b)), tmp_path)
+    reader = reader_of(page)
+    assert reader.text("summary") == f"1 below {MIN_DIFFERENCE_ML} ml"
+    assert reader.page.locator("[data-jump='1']").is_visible()
+    assert not reader.page.locator("[data-jump='2']").is_visible()
+    reader.press("n", "n")
+    assert reader.page.locator("[data-jump='2']").is_visible()
+    assert "0.001 ml" in reader.page.locator("tr[aria-current]").inner_text()
 
 
 def test_the_flicker_key_swaps_a_and_b_in_place(anatomy_reader: Reader):

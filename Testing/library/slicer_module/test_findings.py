@@ -7,12 +7,11 @@ from comparison_cases import anatomy_pair, lesion_pair
 from slicer_results import a_run
 
 from VFMTransferLib.core.measurements import GlandMeasurements
-from VFMTransferLib.evaluation.measures import Between
+from VFMTransferLib.evaluation.measures import MIN_DIFFERENCE_ML, Between
 from VFMTransferSlicer.results.numbers import (
     DIFFERENCE,
     LESION_OF,
     MAX_FINDINGS,
-    MIN_DIFFERENCE_ML,
     SHARED_LESION,
     findingsOf,
     numbersOf,

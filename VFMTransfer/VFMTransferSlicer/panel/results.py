@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.terms import Label
-from VFMTransferLib.evaluation.measures import Between, label_title
+from VFMTransferLib.evaluation.measures import MIN_DIFFERENCE_ML, Between, label_title
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
@@ -34,7 +34,6 @@ from ..results.export import (
 )
 from ..results.numbers import (
     COLUMNS,
-    MIN_DIFFERENCE_ML,
     SUMMARY,
     Finding,
     Findings,

@@ -21,6 +21,7 @@ from VFMTransferLib.encoders import FAMILIES
 from VFMTransferLib.evaluation.measures import (
     ALL_CLASSES,
     KINDS,
+    MIN_DIFFERENCE_ML,
     Between,
     Kind,
     label_title,
@@ -112,7 +113,6 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 DIFFERENCE = "Difference"
 LESION_OF = ("Lesion of A", "Lesion of B")
 SHARED_LESION = "Lesion of both"
-MIN_DIFFERENCE_ML = 0.05  # smaller differences are folded away; ours
 MAX_FINDINGS = 40  # a network may mark a hundred specks, which nobody visits one by one
 _NOTHING = "nothing"
 # As radiologists write them where space is short.

@@ -124,6 +124,7 @@ function showState(app) {
   for (const row of findAll("[data-region]")) {
     const isCurrent = Number(row.dataset.region) === state.disagreement;
     row.toggleAttribute("aria-current", isCurrent);
+    if (isCurrent && row.closest("details")) row.closest("details").open = true;
   }
   drawStrip(app);
   showReadout(app, state.cross && [...state.cross, state.slice]);
