@@ -42,7 +42,7 @@ LIMITS = ("DISK", "FILE", "MEMORY")
 WAYS = (*CODES, "KILL", "CHILD", "ORPHAN", *LIMITS)
 WITH_CHILDREN = ("dicom", "dask", "study", "worker")
 TRAINING = ("finetune", "pretrain", "study")  # PyTorch ends the process itself where an allocation fails
-START_S = 0.2  # Python itself starts; no program can choose an exit code before
+STARTS = 4  # of an empty program in turn; until then Python itself starts, and no program can choose an exit code
 PATIENCE_S = 900
 ENDING_S = 20  # of a process whose parent was killed
 MAX_DISTURBED = 8
@@ -181,7 +181,8 @@ class Killer:
         """Disturb a command once: whether it was hit, whether it ended well all the same, and what is wrong."""
         command, (expected, duration_s, size) = self.commands[name], self.undisturbed(name)
         out, problems = place / "out", []
-        moment_s = self.chance.uniform(START_S, max(duration_s, 2 * START_S))
+        start_s = STARTS * _python_start_s()
+        moment_s = self.chance.uniform(start_s, max(duration_s, 2 * start_s))
         limit = None
         if way == "FILE":
             room = int(10 ** self.chance.uniform(2, 5.5))
@@ -272,6 +273,13 @@ class Killer:
 
 def _differing(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)][:5]
+
+
+def _python_start_s() -> float:
+    """How long Python takes to start now, on a machine that others may use."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    return time.monotonic() - begin
 
 
 def _signal(process_id: int, number: int, to_all: bool = False) -> None:
