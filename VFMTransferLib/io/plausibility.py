@@ -40,7 +40,8 @@ MIN_SHARED_VIEW = 0.5
 MIN_PEAK = 3.0
 # Of T2w. Five real exams of 180 to 192 mm, widened by noise: the prostate's Dice falls by .01 on average at 240 mm, by
 # .05 (most .11) at 384; at 96 mm by .01. Cut again with slices tilted by 20° it falls by .02, by 30° .04 (most .07), by
-# 44° (three exams) .13 (most .21); turned in plane by 30° .02, by 44° .05. A tilt that only the header states costs nothing.
+# 44° (three exams) .13 (most .21); turned in plane by 30° .02, by 44° .05. A tilt that only the header states costs
+# nothing.
 VIEW_MM = (60.0, 250.0)
 PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
 MAX_TILT_DEG, MAX_TURN_DEG = 25.0, 30.0
