@@ -80,11 +80,13 @@ class Shown:
         columns: Their titles.
         lines: From top to bottom.
         areNumbers: Whether cells stand at the right.
+        wrapped: Titles of the columns that share the width that the others leave, in several lines where they must.
     """
 
     columns: Sequence[str] = ()
     lines: Sequence[Line] = ()
     areNumbers: bool = False
+    wrapped: Sequence[str] = ()
 
     @property
     def text(self) -> str:
@@ -107,6 +109,10 @@ def setUpTable(table: qt.QTableWidget, shown: Callable[[], Shown]) -> None:
     font.setPointSizeF(font.pointSizeF() * _SMALL)  # all columns of a comparison with a reference fit into the panel
     for widget in (table, table.horizontalHeader(), table.verticalHeader()):
         widget.setFont(font)
+    fitting = qt.QTimer(table)  # when all rows have their new heights, which wrapped words set
+    fitting.setSingleShot(True)
+    fitting.connect("timeout()", lambda: _fitHeight(table))
+    table.verticalHeader().connect("sectionResized(int,int,int)", lambda *_: fitting.start())
     table.setVerticalScrollMode(qt.QAbstractItemView.ScrollPerPixel)
     table.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Fixed)
     copy = qt.QShortcut(qt.QKeySequence("Ctrl+C"), table)
@@ -130,6 +136,11 @@ def fillTable(table: qt.QTableWidget, shown: Shown) -> None:
         table.setVerticalHeaderItem(y, head)
         for x, cell in enumerate(line.cells):
             table.setItem(y, x, _item(cell, side))
+    for x, title in enumerate(shown.columns):
+        fills = title in shown.wrapped
+        table.horizontalHeader().setSectionResizeMode(
+            x, qt.QHeaderView.Stretch if fills else qt.QHeaderView.ResizeToContents
+        )
     table.visible = bool(shown.lines)
     _fitHeight(table)
 
@@ -408,10 +419,14 @@ def _classesOf(found: Finding) -> str:
 
 
 def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
-    """What is known of no place gets no column; in the end a row for so many that are folded."""
+    """What is known of no place gets no column; in the end a row for so many that are folded.
+
+    Coordinates of the scanner stand in the tooltip where the place in the gland is known.
+    """
+    inGland = _("In the gland")
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
-        (_("In the gland"), lambda found: found.inGland),
+        (inGland, lambda found: found.inGland),
         (_("Class"), _classesOf),
         (_("ml"), lambda found: _both(found, lambda one: f"{one.volumeMl:.2f}")),
         (_("mm"), lambda found: "" if found.diameterMm is None else _both(found, lambda one: _number(one.diameterMm))),
@@ -421,18 +436,19 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
             _("Conf."),
             lambda found: "" if found.confidence is None else _both(found, lambda one: _share(one.confidence)),
         ),
-        (_("Where, mm"), lambda found: found.place),
+        (_("Where, mm"), lambda found: "" if found.inGland else found.place),
     ]
     known = [(title, text) for title, text in columns if any(text(found) for found in findings)]
-    tip = _("Click to go there.")
-    lines = [
-        Line(cells=[Cell(text(found), "\n".join(filter(None, (found.sectors, tip)))) for _title, text in known])
-        for found in findings
-    ]
+
+    def tipOf(found: Finding) -> str:
+        where = found.inGland and _("{place} mm").format(place=found.place)
+        return "\n".join(filter(None, (found.sectors, where, _("Click to go there."))))
+
+    lines = [Line(cells=[Cell(text(found), tipOf(found)) for _title, text in known]) for found in findings]
     if folded:
         words = _("{count} below {limit} ml").format(count=folded, limit=MIN_DIFFERENCE_ML)
         lines.append(Line(cells=[Cell(f"+ {words}", _("Click to list them."))]))
-    return Shown([title for title, _text in known] or [_("What")], lines)
+    return Shown([title for title, _text in known] or [_("What")], lines, wrapped=(_("What"), inGland, _("Class")))
 
 
 def _number(value: float | None) -> str:
