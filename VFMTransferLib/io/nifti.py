@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import tempfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from ..core.files import open_regular
 from ..core.volume import itk_warnings_silenced
 from .headers import (
     FORMS_TOLERANCE_MM,
+    GZIP,
     GZIP_MAGIC,
     QUATERNION_TOLERANCE,
     SPACING_TOLERANCE,
@@ -34,6 +33,7 @@ from .headers import (
     truncated,
     within_limits,
 )
+from .voxels import inflated_blocks
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,10 @@ def _nifti_grid(file: str, fields: dict[str, tuple], size: tuple[int, ...]) -> G
 
 
 def _first_inflated(stream: BinaryIO, length: int, file: str) -> bytes:
-    """The first bytes of a gzip stream, of which no more than a block is inflated."""
-    try:
-        return gzip.GzipFile(fileobj=stream).read(length)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise truncated(file) from None
+    """The first bytes of a gzip stream, of which no more is inflated."""
+    content = b""
+    for block in inflated_blocks(stream, GZIP, file, length):
+        content += block
+        if len(content) >= length:
+            break
+    return content[:length]

@@ -55,6 +55,9 @@ _NRRD_SPACES = {
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1, -1, 1)),
     **dict.fromkeys(("left-anterior-superior", "las"), (1, -1, 1)),
 }
+_NRRD_VECTOR = r"none|\([^()]*\)"
+_NRRD_OTHER_GRID = ("spacings", "axis mins", "axis maxs", "units")  # of a grid without orientation
+_MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 _NRRD_DOMAINS = frozenset({"domain", "space", "time", "???", "none"})
 _NRRD_SYNONYMS = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
 _MAX_NRRD_AXES = 4
@@ -112,11 +115,13 @@ def _nrrd_fields(file: str, stream: BinaryIO) -> tuple[dict[str, str], int]:
     if not re.fullmatch(rb"NRRD000[1-5]", next(lines, b"")):
         raise ImageError(f"'{file}' must be an NRRD file, but its content is of no known type. Export it again.")
     for line in lines:
+        if line.startswith(b"#"):
+            continue
         text = line.decode("utf-8", "replace")
         if not text.strip():
             return fields, stream.tell()
         key, colon, value = text.partition(":")
-        if text.startswith("#") or value.startswith("="):
+        if value.startswith("="):
             continue
         key = key.strip().lower()
         key = _NRRD_SYNONYMS.get(key, key)
@@ -152,11 +157,18 @@ def _nrrd_grid(file: str, fields: dict[str, str], size: tuple[int, ...]) -> Grid
     if space not in _NRRD_SPACES:
         known = "left-posterior-superior, right-anterior-superior or left-anterior-superior"
         raise misplaced(file, f"lie in the space {known}", f"lies in '{space:.40}'")
-    units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
-    if any(unit.lower() not in ("mm", "millimeter", "millimeters", "") for unit in units):
+    stated = fields.get("space units", "")
+    units = re.findall(r'"([^"]*)"', stated) if re.fullmatch(r'(\s*"[^"]*")*\s*', stated) else [stated]
+    if any(unit.lower() not in _MILLIMETERS for unit in units):
         raise misplaced(file, "have spacings in mm", f"has them in {', '.join(units):.40}")
+    for key in _NRRD_OTHER_GRID:
+        if any(word.lower() not in ("nan", '""', "???") for word in fields.get(key, "").split()):
+            raise misplaced(file, "state its grid by space directions alone", f"also states '{key}'", "Save it again")
     signs = np.array(_NRRD_SPACES[space], dtype=np.float64)
-    vectors = re.findall(r"none|\([^()]*\)", fields.get("space directions", ""))
+    stated = fields.get("space directions", "")
+    vectors = re.findall(_NRRD_VECTOR, stated)
+    if not re.fullmatch(rf"(\s*({_NRRD_VECTOR}))*\s*", stated):
+        raise misplaced(file, "state its space directions as '(x,y,z)' for each axis", f"has '{stated:.60}'")
     if len(vectors) != len(size):
         found = "states none" if not vectors else f"states {len(vectors)} for {len(size)} axes"
         raise misplaced(file, "state its space directions", found)
@@ -174,7 +186,9 @@ def _nrrd_grid(file: str, fields: dict[str, str], size: tuple[int, ...]) -> Grid
 
 
 def _nrrd_vector(file: str, key: str, text: str) -> tuple[float, ...]:
-    return _finite_numbers(file, key, [word.strip() for word in text.strip("() ").split(",")], 3)
+    inner = text.strip().removeprefix("(").removesuffix(")")
+    words = [word.strip() for word in inner.split(",")] if text.strip() == f"({inner})" else [text]
+    return _finite_numbers(file, key, words, 3)
 
 
 _META_TYPES = {
@@ -269,6 +283,8 @@ def _is_true(file: str, fields: dict[str, str], key: str, usual: str = "False") 
 
 def _meta_grid(file: str, fields: dict[str, str], size: tuple[int, ...]) -> Grid:
     count = len(size)
+    if (unit := fields.get("DistanceUnits", "mm")).lower() not in (*_MILLIMETERS, "?", "none"):
+        raise misplaced(file, "have spacings in mm (DistanceUnits)", f"has them in '{unit:.40}'")
     if "ElementSize" in fields:  # how large elements are, which older programs write instead of how far apart
         fields.setdefault("ElementSpacing", fields["ElementSize"])
     for key, what in (
@@ -310,7 +326,7 @@ def _whole_numbers(file: str, key: str, text: str, count: int | None = None) -> 
     if (
         not words
         or len(words) != (count or len(words))
-        or not all(re.fullmatch(r"[+-]?\d{1,18}", word) for word in words)
+        or not all(re.fullmatch(r"[+-]?[0-9]{1,18}", word) for word in words)
     ):
         raise damaged(file, f"'{key}' must be whole numbers and is '{text:.60}'")
     return tuple(map(int, words))
@@ -318,7 +334,8 @@ def _whole_numbers(file: str, key: str, text: str, count: int | None = None) -> 
 
 def _finite_numbers(file: str, key: str, words: Sequence[str], count: int) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(word) for word in words)
+        # Python takes 1_0 and digits of other scripts as numbers too.
+        numbers = tuple(float(word) for word in words if word.isascii() and "_" not in word)
     except ValueError:
         numbers = ()
     if len(numbers) != count or not all(math.isfinite(n) and abs(n) <= MAX_MM for n in numbers):

@@ -22,6 +22,8 @@ from .headers import GZIP, GZIP_MAGIC, ZLIB_OR_GZIP, ImageHeader, limits, trunca
 
 MAX_INFLATION = 1100  # deflate cannot do better than 1032 bytes out of one
 _BLOCK_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 16  # read at once; what follows a member's end is copied for each member
+_MAX_MEMBERS = 1 << 16  # bgzip needs one for each 64 KB
 _MAX_TEXT_BYTES_A_VALUE = 40
 
 
@@ -83,33 +85,42 @@ def _inflated(header: ImageHeader, stream: BinaryIO) -> Iterator[bytes]:
     """What a stream holds after the header's offset, as far as the header allows, and read to its checksum."""
     is_whole_stream = header.encoding == "gzip"
     stream.seek(0 if is_whole_stream else header.offset)
-    skip = header.offset if is_whole_stream else 0
-    left, spare = skip + header.voxel_bytes, limits().trailing_bytes
-    window = GZIP if is_whole_stream else ZLIB_OR_GZIP
-    inflater, packed = zlib.decompressobj(window), b""
+    skip, left, trailing = header.offset if is_whole_stream else 0, header.voxel_bytes, 0
+    for block in inflated_blocks(stream, GZIP if is_whole_stream else ZLIB_OR_GZIP, header.file):
+        content, skip = block[skip:], max(skip - len(block), 0)
+        trailing += max(len(content) - left, 0)
+        _require_no_more(header, trailing)
+        if content := content[:left]:
+            left -= len(content)
+            yield content
+    if left:
+        raise truncated(header.file)
+
+
+def inflated_blocks(stream: BinaryIO, window: int, file: str, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
+    """What a compressed stream holds, in blocks of limited size, each inflated when it is asked for.
+
+    gzip allows several members one after the other; what follows the last one is not read.
+
+    Raises:
+        ImageError: It is no such stream, ends early, or is damaged.
+    """
+    inflater, packed, members = zlib.decompressobj(window), b"", 1
     try:
         while True:
-            packed = packed or stream.read(_BLOCK_BYTES)
+            packed = packed or stream.read(_PACKED_BYTES)
             if inflater.eof:
                 if not packed.startswith(GZIP_MAGIC):  # the end, or what a program keeps behind its voxels
-                    break
-                inflater = zlib.decompressobj(window)  # gzip allows several streams one after the other
-            content = inflater.decompress(packed, min(left, _BLOCK_BYTES) if left else spare + 1)
-            if not packed and not content and not inflater.eof:
-                break
+                    return
+                inflater, members = zlib.decompressobj(window), members + 1
+            content = inflater.decompress(packed, block_bytes)
+            if members > _MAX_MEMBERS or not (packed or content or inflater.eof):
+                raise truncated(file)
             packed = inflater.unconsumed_tail or inflater.unused_data
-            if not left:
-                spare -= len(content)
-                _require_no_more(header, limits().trailing_bytes - spare)
-                continue
-            left -= len(content)
-            content, skip = content[skip:], max(skip - len(content), 0)
             if content:
                 yield content
     except zlib.error:
-        raise truncated(header.file) from None
-    if left or not inflater.eof:
-        raise truncated(header.file)
+        raise truncated(file) from None
 
 
 def _require_no_more(header: ImageHeader, trailing: int) -> None:
@@ -130,7 +141,18 @@ def _text_bytes(header: ImageHeader, stream: BinaryIO) -> bytes:
         if header.encoding == "hex":
             content = bytes.fromhex(text.decode("ascii"))
         else:
-            content = np.fromstring(text.decode("ascii"), header.dtype, sep=" ").tobytes()
+            content = _numbers(text.decode("ascii"), header.dtype).tobytes()
     if len(content) != header.voxel_bytes:
         raise truncated(header.file)
     return content
+
+
+def _numbers(text: str, dtype: np.dtype) -> np.ndarray:
+    """Numbers of a text; OverflowError where one is beyond the type, in which it would be another number."""
+    if dtype.kind == "f":
+        return np.fromstring(text, dtype, sep=" ")
+    wide = np.fromstring(text, np.uint64 if dtype.kind == "u" and "-" not in text else np.int64, sep=" ")
+    bounds = np.iinfo(dtype)
+    if wide.size and not bounds.min <= int(wide.min()) <= int(wide.max()) <= bounds.max:
+        raise OverflowError
+    return wide.astype(dtype)

@@ -120,6 +120,26 @@ def test_gzip_with_any_byte_changed_is_refused_or_gives_the_same_voxels(tmp_path
             read_volume(tmp_path / name)
 
 
+def test_a_gzip_stream_of_many_empty_members_or_with_an_endless_name_costs_no_time(refuse):
+    whole = gzip.compress(nifti_bytes(VOLUME))
+    refuse("t2w.nii.gz", gzip.compress(b"") * 300_000 + whole, "truncated or damaged")
+    refuse("t2w.nii.gz", whole + gzip.compress(b"") * 300_000, "truncated or damaged")
+    refuse("t2w.nii.gz", whole[:3] + b"\x08" + whole[4:10] + b"n" * (64 << 20), "truncated or damaged")
+
+
+def test_a_gzip_stream_of_several_members_is_read(tmp_path):
+    whole = nifti_bytes(VOLUME)
+    members = [gzip.compress(whole[at : at + 100]) for at in range(0, len(whole), 100)]  # as bgzip writes
+    (tmp_path / "t2w.nii.gz").write_bytes(b"".join(members) + gzip.compress(b""))
+    np.testing.assert_array_equal(read_volume(tmp_path / "t2w.nii.gz").array, VOLUME.array)
+
+
+@pytest.mark.parametrize("number", ["99999", "-40000"])
+def test_numbers_of_a_text_that_are_beyond_its_type(refuse, number):
+    content = nrrd_bytes(VOLUME, "text")
+    refuse("t2w.nrrd", content[: content.rindex(b" ") + 1] + number.encode(), "truncated or damaged")
+
+
 def test_a_file_that_goes_on_long_after_its_voxels(refuse):
     refuse("t2w.nii", nifti_bytes(VOLUME) + bytes(2 << 20), "holds many more")
     refuse("t2w.nii.gz", gzip.compress(nifti_bytes(VOLUME) + bytes(2 << 20)), "holds many more")
@@ -239,6 +259,11 @@ def test_pixdim_and_sform_that_disagree(refuse):
         ({"space_origin": None}, "must state its position"),
         ({"space_origin": "(nan,0,0)"}, "finite numbers"),
         ({"space_units": '"um" "um" "um"'}, "spacings in mm"),
+        ({"space_units": "um um um"}, "spacings in mm"),
+        ({"spacings": "9 9 9"}, "by space directions alone"),
+        ({"space_directions": "(3,0,0) x (0,3,0) (0,0,3)"}, "for each axis, but has"),
+        ({"space_origin": "0,0,0"}, "finite numbers"),
+        ({"space_origin": "(1_0,0,0)"}, "finite numbers"),
     ],
 )
 def test_an_nrrd_that_does_not_state_its_grid(refuse, fields, words):
@@ -258,6 +283,7 @@ def test_an_nrrd_that_does_not_state_its_grid(refuse, fields, words):
         ({"TransformMatrix": "1 0 0 0.3 1 0 0 0 1"}, "perpendicular"),
         ({"Offset": None}, "position"),
         ({"Offset": "0 nan 0"}, "finite numbers"),
+        ({"DistanceUnits": "cm"}, "has them in 'cm'"),
     ],
 )
 def test_a_metaimage_that_does_not_state_its_grid(refuse, fields, words):
