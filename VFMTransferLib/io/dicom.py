@@ -54,6 +54,11 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
+def _dicom_files(paths: Iterable[Path]) -> list[Path]:
+    """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac)."""
+    return [path for path in sorted(paths) if not path.name.startswith(".") and path.is_file() and is_dicom(path)]
+
+
 @dataclass(frozen=True)
 class ReadSeries:
     """A series as a sequence's volume.
@@ -92,7 +97,7 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         AmbiguousInputError: Several studies, or several series that could be one sequence.
         ImageError, GeometryError: A series that is needed cannot be read as a volume.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path)]
+    files = _dicom_files(folder.rglob("*"))
     headers = read_headers(files)
     if not headers:
         if lost := count_without_place(files):
@@ -131,7 +136,7 @@ def read_series(path: Path, role: MRSequence) -> ReadSeries:
         ImageError, GeometryError: It holds none, or it cannot be read as a volume.
     """
     folder = path if path.is_dir() else path.parent
-    headers = read_headers(f for f in sorted(folder.iterdir()) if f.is_file() and is_dicom(f))
+    headers = read_headers(_dicom_files(folder.iterdir()))
     series = grouped(headers)
     if path.is_file():
         series = [s for s in series if any(h.path.name == path.name for h in s.headers)]
@@ -223,7 +228,7 @@ def read_b_values(folder: Path) -> dict[float, Volume]:
     Raises:
         ImageError: There is none; GeometryError: a b value's slices make no volume.
     """
-    series = grouped(read_headers(f for f in sorted(folder.rglob("*")) if f.is_file() and is_dicom(f)))
+    series = grouped(read_headers(_dicom_files(folder.rglob("*"))))
     measured = [s for s in series if s.is_axial_mr and s.is_diffusion and not s.is_calculated and s.b_values]
     headers = [h for s in measured for h in s.headers if h.b_value is not None]
     if not headers:
@@ -366,10 +371,17 @@ def _pixels(ordered: Sequence[Header], shape: tuple[int, int, int], label: str) 
 
 def _require_one_grid(headers: Sequence[Header], label: str) -> None:
     first = headers[0]
+    if max(h.frames for h in headers) > 1:
+        raise ImageError(
+            f"{label} must have one slice a file, but is multi-frame (enhanced). Export it as single-frame files, or "
+            "convert it first."
+        )
     if len(headers) < 2:
         raise GeometryError(f"{label} must be a volume, but has a single slice. Select the whole series.")
     if not all(h.is_gray for h in headers):
         raise ImageError(f"{label} must have one gray value a pixel, but has colors. Select the original series.")
+    if problem := next((h.pixel_problem for h in headers if h.pixel_problem), ""):
+        raise ImageError(f"{label} must state what its pixels' values are, but has {problem}. Export it again.")
     for header in headers:
         if len(header.spacing_mm) != 2 or not all(_MIN_SPACING_MM <= s <= MAX_MM for s in header.spacing_mm):
             found = " x ".join(f"{s:g}" for s in header.spacing_mm) or "none"

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"  # class of single-frame MR images
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_FIRST_BYTES, _META_BYTES = 1 << 12, 144  # where the transfer syntax lies; what precedes the counted file meta
+_META_GROUP = 2
 _PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "")
+_BITS_ALLOCATED = (8, 16, 32)
 _SCALED_OTHERWISE = ("ModalityLUTSequence", "RealWorldValueMappingSequence")
 _PIXEL_HEADER_BYTES = 8  # before the pixels, at least: their tag and length
 # Where each make keeps the b value: group, private creator, element.
@@ -101,6 +102,7 @@ class Header:
         exam: Whose it is.
         spacing_mm: Between pixels along (x, y); empty where it is not stated.
         pixels: None where they are compressed, or stored in a way that only the toolkit reads.
+        pixel_problem: What makes the pixels' values unknown, in words; empty where they are known.
         is_gray: One value a pixel.
         is_inverted: The lowest value is white (MONOCHROME1).
     """
@@ -123,6 +125,7 @@ class Header:
     is_trace: bool
     exam: Exam
     pixels: PlainPixels | None
+    pixel_problem: str
     is_gray: bool
     is_inverted: bool
 
@@ -184,16 +187,23 @@ def _read_header(path: Path) -> Header | str | None:
     import pydicom
 
     with open_regular(path) as file:
-        if path.stat().st_size > limits().image_bytes or _inflates_too_far(file):
+        meta = _file_meta(file)
+        is_deflated = _text(meta, "TransferSyntaxUID") == _DEFLATED
+        if path.stat().st_size > limits().image_bytes or (is_deflated and _inflates_too_far(file)):
             raise ImageError(
                 f"'{path.name}' must take at most {limits().image_bytes >> 20} MB, but takes more. Remove it, or raise "
                 f"{MAX_IMAGE_VARIABLE}."
             )
-        try:
+        file.seek(0)
+        dataset = None
+        with suppress(Exception):  # pydicom raises errors of many kinds where a file is something else
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        except Exception:  # pydicom raises errors of many kinds where a file is something else
+        stated = {_text(meta, "MediaStorageSOPClassUID"), "" if dataset is None else _text(dataset, "SOPClassUID")}
+        is_mr = _MR_STORAGE in stated
+        if dataset is None:
+            if is_mr or stated == {""}:
+                raise _unreadable(path)
             return None
-        is_mr = _MR_STORAGE in (_text(dataset, "SOPClassUID"), _text(dataset.file_meta, "MediaStorageSOPClassUID"))
         try:
             has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
         except Exception:  # and where a value is no such thing
@@ -203,6 +213,8 @@ def _read_header(path: Path) -> Header | str | None:
             raise ImageError(
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )
+        if not has_pixels and stated == {""}:
+            raise _unreadable(path)
         try:
             return _header(path, dataset, file.tell()) if has_pixels else None
         except Exception as error:  # a value that is none of its kind
@@ -214,14 +226,26 @@ def _read_header(path: Path) -> Header | str | None:
             ) from error
 
 
+def _unreadable(path: Path) -> ImageError:
+    return ImageError(
+        f"'{path.name}' must be a DICOM file that can be read, but is empty or damaged, so that a slice may be missing. "
+        "Export it again, or remove it."
+    )
+
+
+def _file_meta(file: BinaryIO) -> Dataset:
+    """The elements before the dataset, which is left as it is: pydicom would inflate all of it where it is deflated."""
+    from pydicom.dataset import Dataset
+    from pydicom.filereader import read_dataset, read_preamble
+
+    with suppress(Exception):
+        read_preamble(file, force=True)  # type: ignore[arg-type]
+        return read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != _META_GROUP)
+    return Dataset()
+
+
 def _inflates_too_far(file: BinaryIO) -> bool:
-    """Whether a dataset is deflated as a whole, and inflates beyond the limit; pydicom would inflate all of it."""
-    start = file.read(_FIRST_BYTES)
-    file.seek(0)
-    at = start.find(_DEFLATED)
-    if at < 0 or start[132:138] != b"\2\0\0\0UL":
-        return False
-    file.seek(_META_BYTES + int.from_bytes(start[140:144], "little"))
+    """Whether what follows inflates beyond the limit."""
     inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), limits().image_bytes
     with suppress(zlib.error):
         while left > 0:
@@ -230,7 +254,6 @@ def _inflates_too_far(file: BinaryIO) -> bool:
             left -= len(content)
             if not content and not packed:
                 break
-    file.seek(0)
     return left <= 0
 
 
@@ -278,6 +301,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | str:
         is_trace=not direction or direction.upper().startswith(("I", "N")),  # isotropic, or none at b 0
         exam=_exam(dataset),
         pixels=_plain_pixels(dataset, offset),
+        pixel_problem=_pixel_problem(dataset),
         is_gray=photometric in _GRAY and (_number(dataset, "SamplesPerPixel") or 1) == 1,
         is_inverted=photometric == "MONOCHROME1",
     )
@@ -287,6 +311,17 @@ def _exam(dataset: Dataset) -> Exam:
     stated = "\0".join(_text(dataset, keyword) for keyword in _PATIENT)
     patient = hashlib.sha256(stated.encode("utf-8", "replace")).hexdigest() if stated.strip("\0") else ""
     return Exam(patient, _text(dataset, "StudyInstanceUID"), _text(dataset, "FrameOfReferenceUID"))
+
+
+def _pixel_problem(dataset: Dataset) -> str:
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        element, number = dataset.get_item(keyword), _number(dataset, keyword)
+        if element is None or element.value in (None, b"", ""):
+            continue
+        if number is None or not np.isfinite(number) or (number == 0 and keyword == "RescaleSlope"):
+            return f"a {keyword} that is no usable number"
+    bits = _number(dataset, "BitsAllocated")
+    return "" if bits in _BITS_ALLOCATED else f"{bits:g} bits a pixel"
 
 
 def _plain_pixels(dataset: Dataset, offset: int) -> PlainPixels | None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import zlib
@@ -12,7 +13,10 @@ import pydicom
 import pytest
 from dicom_series import AXIAL, DicomSeries
 from images import a_t2w, an_adc
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import (
+    BasicTextSRStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -21,6 +25,7 @@ from pydicom.uid import (
 )
 
 from VFMTransferLib.core.errors import GeometryError, ImageError, MixedExamsError, VFMTransferError
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.io import guarded, read_case
 from VFMTransferLib.io.dicom_series import read_headers
 
@@ -165,6 +170,61 @@ def test_damaged_slices_give_one_sentence(folder):
         paths[which].write_bytes(whole[which])
 
 
+@pytest.mark.parametrize("kept", [0, 100, 131, 144, 160, 300])
+def test_a_file_that_broke_off_does_not_make_its_series_shorter(folder, kept):
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:kept])
+    with pytest.raises(ImageError, match=rf"'{last.name}' must be .* Export it again"):
+        read_case(folder)
+
+
+def test_a_sequence_that_never_ends_does_not_make_its_series_shorter(folder):
+    last = sorted(folder.iterdir())[-1]
+    content = last.read_bytes()
+    at = content.index(b"\x08\0\x60\0CS")
+    last.write_bytes(
+        content[:at] + b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff" + content[at:]
+    )
+    with pytest.raises(ImageError, match="so that a slice may be missing"):
+        read_case(folder)
+
+
+def test_hidden_files_and_other_kinds_of_dicom_do_no_harm(folder):
+    report = pydicom.dcmread(min(folder.iterdir()))
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    del report.PixelData
+    report.save_as(folder / "report.dcm")
+    (folder / "._IM1.dcm").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (folder / "notes.txt").write_text("no image")
+    assert read_case(folder).volumes[Sequence.T2W].geometry.size[2] == len(a_t2w().array)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("RescaleSlope", "DS", b"0 "),
+        ("RescaleSlope", "DS", b"nan "),
+        ("RescaleSlope", "DS", b"abcd"),
+        ("RescaleIntercept", "DS", b"inf "),
+        ("BitsAllocated", "US", b"\1\0"),
+    ],
+)
+def test_pixels_whose_values_are_not_known_are_refused(folder, keyword, vr, value):
+    last = sorted(folder.iterdir())[-1]
+    ds = pydicom.dcmread(last)
+    tag = Tag(keyword)
+    ds[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+    ds.save_as(last)
+    with pytest.raises(ImageError, match=r"must state what its pixels' values are, but has .* Export it again"):
+        read_case(folder)
+
+
+def test_frames_of_one_file_are_refused_by_that_name(folder):
+    changed(folder, NumberOfFrames=len(a_t2w().array), PixelData=a_t2w().array.astype(np.uint16).tobytes())
+    with pytest.raises(ImageError, match=r"one slice a file, but is multi-frame \(enhanced\)"):
+        read_case(t2w=folder)
+
+
 @pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient"])
 def test_a_slice_whose_place_is_damaged_does_not_make_its_series_shorter(folder, keyword):
     last = sorted(folder.iterdir())[-1]
@@ -193,15 +253,18 @@ def test_images_of_which_none_states_a_place_are_no_slices(folder):
     assert len(read_headers(sorted(folder.iterdir()))) == len(list(folder.iterdir())) - 1
 
 
-def test_a_deflated_dataset_is_inflated_up_to_the_limit_only(folder, monkeypatch):
+@pytest.mark.parametrize("is_far", [False, True])
+def test_a_deflated_dataset_is_inflated_up_to_the_limit_only(folder, monkeypatch, is_far):
     path = min(folder.iterdir())
     ds = pydicom.dcmread(path)
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     ds.save_as(path)
     start = path.read_bytes()
-    start = start[: 144 + int.from_bytes(start[140:144], "little")]
+    meta = b"\2\0\1\0OB\0\0" + struct.pack("<I", 6000) + bytes(6000) if is_far else b""  # before the transfer syntax
+    meta += start[144 : 144 + int.from_bytes(start[140:144], "little")]
+    count = b"" if is_far else start[132:144]  # of its bytes, which may be left out
     bomb = zlib.compressobj(9, wbits=-15)
-    path.write_bytes(start + bomb.compress(bytes(8 << 20)) + bomb.flush())
+    path.write_bytes(start[:132] + count + meta + bomb.compress(bytes(8 << 20)) + bomb.flush())
     monkeypatch.setenv("VFM_TRANSFER_MAX_IMAGE_MB", "4")
     with pytest.raises(ImageError, match="must take at most 4 MB"):
         read_case(t2w=folder)
