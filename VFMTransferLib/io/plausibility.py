@@ -138,7 +138,7 @@ def notes_on(
     notes += _orientation(volumes)
     notes += _missing_ends(volumes)
     if Sequence.T2W in volumes:
-        notes += _beyond(volumes[Sequence.T2W].to_nearest_lps().geometry)
+        notes += _beyond(volumes[Sequence.T2W].geometry)
     return notes + ([] if gland is None else _gland(gland, volumes.get(Sequence.T2W)))
 
 
@@ -155,16 +155,18 @@ def _slices(sequence: Sequence, volume: Volume) -> list[str]:
 
 
 def _beyond(grid: Geometry) -> list[str]:
-    """What of a T2w's grid, with axes nearest to L, P, S, lies beyond what the networks were tried on."""
-    right, _, normal = np.reshape(grid.direction, (3, 3)).T
-    tilt = float(np.degrees(np.arccos(min(abs(normal[2]), 1.0))))
-    turn = float(np.degrees(np.arctan2(abs(right[1]), abs(right[0]))))
-    width, pixel, (low, high) = max(grid.extent_mm[:2]), max(grid.spacing_mm[:2]), VIEW_MM
+    """What of a T2w's grid lies beyond what the networks were tried on."""
+    x, y, z = (next(i for i, letter in enumerate(grid.orientation) if letter in pair) for pair in ("LR", "AP", "IS"))
+    axes = np.abs(np.reshape(grid.direction, (3, 3)).T)
+    tilt = float(np.degrees(np.arccos(min(axes[z][2], 1.0))))
+    turn = float(np.degrees(np.arctan2(axes[x][1], axes[x][0])))
+    step, pixel = grid.spacing_mm[z], max(grid.spacing_mm[x], grid.spacing_mm[y])
+    width, (low, high) = max(grid.extent_mm[x], grid.extent_mm[y]), VIEW_MM
     found = {
         f"is {width:.0f} mm wide, and {low:.0f} to {high:.0f} mm": not low <= width <= high,
         f"has pixels of {pixel:.2f} mm, and up to {PIXEL_MM} mm": pixel > PIXEL_MM,
-        f"has a slice each {grid.spacing_mm[2]:.1f} mm, and up to {STEP_MM:.0f} mm": grid.spacing_mm[2] > STEP_MM,
-        f"has {grid.size[2]} slices, and {MIN_SLICES} or more": grid.size[2] < MIN_SLICES,
+        f"has a slice each {step:.1f} mm, and up to {STEP_MM:.0f} mm": step > STEP_MM,
+        f"has {grid.size[z]} slices, and {MIN_SLICES} or more": grid.size[z] < MIN_SLICES,
         f"is tilted from axial by {tilt:.0f}°, and up to {MAX_TILT_DEG:.0f}°": tilt > MAX_TILT_DEG,
         f"is turned in plane by {turn:.0f}°, and up to {MAX_TURN_DEG:.0f}°": turn > MAX_TURN_DEG,
     }

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from images import a_gland, a_t2w, an_adc, an_hbv
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -243,8 +244,11 @@ def test_a_grid_beyond_what_networks_were_tried_on_is_noted(change, words):
         return {Sequence.T2W: Volume(np.kron(smooth, np.ones(repeats))[:z, :y, :x] + np.arange(z)[:, None, None], grid)}
 
     assert notes_on(t2w_on(grid), None, 1.0, True) == []
-    (note,) = notes_on(t2w_on(replace(grid, **change)), None, 1.0, True)
+    odd = t2w_on(replace(grid, **change))
+    (note,) = notes_on(odd, None, 1.0, True)
     assert re.search(words, note)
+    turned = Volume.from_sitk(sitk.DICOMOrient(odd[Sequence.T2W].to_sitk(), "SAR"), "t2w")
+    assert note in notes_on({Sequence.T2W: turned}, None, 1.0, True)
 
 
 def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
