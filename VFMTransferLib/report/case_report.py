@@ -194,16 +194,30 @@ def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
     found = [
         (_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} of A with B{where}") for kind in kinds
     ]
-    if comparison.has_reference:
-        ssims = " / ".join(_shown(comparison, "ssim", output, arm) for arm in _ARMS)
-        found.append((ssims, f"SSIM with the reference{where}, A / B"))
+    if comparison.has_reference:  # first, since A and B may be wrong alike
+        against = [
+            (_of_both(comparison, kind, output), f"{KINDS[kind].title} against the reference{where}, A / B")
+            for kind in ("mae", "ssim")
+        ]
+        found = [*against, found[0], found[-1]]
     return found
+
+
+def _of_both(comparison: Comparison, kind: str, subject: str) -> str:
+    """A's and B's value against the reference, with their unit once."""
+    found = [_find(comparison, kind, subject, arm) for arm in _ARMS]
+    texts = " / ".join("–" if one is None else one.text for one in found)
+    return quantity_title(texts, next((one.unit for one in found if one is not None), ""))
 
 
 def _class_facts(comparison: Comparison) -> list[tuple[str, str]]:
     both = (comparison.a.class_probabilities, comparison.b.class_probabilities)
     best = [max(probabilities.items(), key=lambda item: item[1]) for probabilities in both]
     found = [(f"{name} ({p:.2f})", f"most probable class by {who}") for (name, p), who in zip(best, "AB", strict=True)]
+    cancers = [_find(comparison, "probability", str(Label.CSPCA), who) for who in (Between.A, Between.B)]
+    if all(cancers):
+        texts = " / ".join(f"{cancer.value:.2f}" for cancer in cancers if cancer)
+        found.insert(0, (texts, f"probability of {label_title(Label.CSPCA).lower()}, A / B"))
     distance = _shown(comparison, "total_variation", ALL_CLASSES, Between.A_B)
     found.append((distance, "probability that A and B assign differently, 0 to 1"))
     if comparison.true_class is not None:
@@ -290,7 +304,8 @@ def _table(comparison: Comparison, columns: Sequence[Column], heading: str) -> T
     found = {(m.kind, m.subject, m.between): m for m in comparison.measures}
     kinds = {kind for _, kind, _ in columns}
     subjects = list(dict.fromkeys(m.subject for m in comparison.measures if m.kind in kinds))
-    subjects.sort(key=lambda subject: not subject.endswith(f", {GLAND}"))  # what matters first
+    first = str(Label.CSPCA) if comparison.task.output == "segmentation" else ""
+    subjects.sort(key=lambda subject: not (subject == first or subject.endswith(f", {GLAND}")))  # what matters first
     groups = [group for group, _, _ in columns]
     firsts = [i == 0 or groups[i - 1] != groups[i] for i in range(len(groups))]
     units = []  # that all values of a column share, or nothing

@@ -1,8 +1,9 @@
-"""The still figure: T2w, A, B and their difference in the slice where they differ most."""
+"""The still figure: T2w, A, B and their difference in the slice where they differ most, with what they are judged by."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import ndimage
 
 from ..core.terms import RESEARCH_USE
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title
-from ..tasks.image_to_image import unit_of
+from ..tasks.image_to_image import ImageTask, unit_of
 from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, label_color, shown_sequences, window_of
 
 PANEL_PX = 420
@@ -19,6 +20,7 @@ DRAWN_PX = 2 * PANEL_PX
 """Panels are drawn at twice their size, so that outlines come out smooth."""
 CAPTION_PX = 34
 GAP_PX = 6
+MAX_COLUMNS = 4
 FOOTER_PX = 26
 BACKGROUND: Color = (10, 12, 15)
 INK: Color = (225, 231, 237)
@@ -98,6 +100,9 @@ def _segmentation_panels(frame: _Frame) -> list[Panel]:
         panels.append((f"{who.upper()}  {arm_title(result)}", color, _outlined(base, frame.labels(who), colors)))
     difference = _filled(base, frame.labels("diff-ab"), [ARM_A, ARM_B, OTHER_LABEL])
     panels.append(("Only A blue, only B orange", INK, difference))
+    if scene.comparison.task.finds_lesions:  # which T2w alone does not show
+        _, *others = shown_sequences(scene.comparison)
+        panels += [(SEQUENCE_TITLES[s], INK, frame.gray(str(s))) for s in others]
     return panels
 
 
@@ -111,11 +116,17 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
     picture = Image.fromarray(rgb.astype(np.uint8)).resize((DRAWN_PX, DRAWN_PX), Image.Resampling.NEAREST)
     unit = unit_of(output).replace("²", "^2")  # in the letters that Pillow's own font has
+    assert isinstance(scene.comparison.task, ImageTask)
+    beside = {
+        f"naive:{output}": (scene.comparison.task.naive_title, INK),
+        f"reference:{output}": ("Reference", REFERENCE),
+    }
     return [
         ("T2w", INK, frame.gray("t2w")),
         (f"A  {arm_title(scene.comparison.a)}, synthetic", ARM_A, frame.gray(a)),
         (f"B  {arm_title(scene.comparison.b)}, synthetic", ARM_B, frame.gray(b, a)),
         (f"A - B, ±{limit:.3g} {unit}", INK, picture),
+        *((*about, frame.gray(name, a)) for name, about in beside.items() if name in scene.images),
     ]
 
 
@@ -136,22 +147,26 @@ def _filled(base: Image.Image, labels: np.ndarray, colors: Sequence[Color]) -> I
 
 
 def _sheet(panels: list[Panel], frame: _Frame) -> Image.Image:
-    width = len(panels) * PANEL_PX + (len(panels) + 1) * GAP_PX
-    sheet = Image.new("RGB", (width, CAPTION_PX + PANEL_PX + FOOTER_PX + GAP_PX), BACKGROUND)
+    # Lesions leave their pages little height; other pages have it.
+    rows = 1 if frame.scene.kind == "segmentation" else math.ceil(len(panels) / MAX_COLUMNS)
+    columns = math.ceil(len(panels) / rows)
+    width, row_px = columns * PANEL_PX + (columns + 1) * GAP_PX, CAPTION_PX + PANEL_PX
+    sheet = Image.new("RGB", (width, rows * row_px + FOOTER_PX + GAP_PX), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    larger = max(columns / MAX_COLUMNS, 1)  # so that a wider figure on the same page can be read
+    large, small = ImageFont.load_default(round(16 * larger)), ImageFont.load_default(round(13 * larger))
     for i, (caption, color, picture) in enumerate(panels):
-        x = GAP_PX + i * (PANEL_PX + GAP_PX)
-        sheet.paste(picture.resize((PANEL_PX, PANEL_PX), Image.Resampling.LANCZOS), (x, CAPTION_PX))
-        draw.text((x + 4, CAPTION_PX / 2), caption, fill=color, font=large, anchor="lm")
+        x, top = GAP_PX + i % columns * (PANEL_PX + GAP_PX), i // columns * row_px
+        sheet.paste(picture.resize((PANEL_PX, PANEL_PX), Image.Resampling.LANCZOS), (x, top + CAPTION_PX))
+        draw.text((x + 4, top + CAPTION_PX / 2), caption, fill=color, font=large, anchor="lm")
         for letter, at, anchor in (("R", x + 8, "lm"), ("L", x + PANEL_PX - 8, "rm")):
-            place = (at, CAPTION_PX + PANEL_PX / 2)
+            place = (at, top + CAPTION_PX + PANEL_PX / 2)
             draw.text(place, letter, fill=INK, font=small, anchor=anchor, stroke_width=1, stroke_fill=BACKGROUND)
     length, x, y = _SCALE_BAR_MM * PANEL_PX / frame.side_mm, GAP_PX + 10, CAPTION_PX + PANEL_PX - 12
     draw.line((x, y, x + length, y), fill=INK, width=2)
     text = f"{_SCALE_BAR_MM} mm"
     draw.text((x, y - 6), text, fill=INK, font=small, anchor="ls", stroke_width=1, stroke_fill=BACKGROUND)
-    bottom, scene = CAPTION_PX + PANEL_PX + FOOTER_PX / 2 + 2, frame.scene
+    bottom, scene = rows * row_px + FOOTER_PX / 2 + 2, frame.scene
     title = f"{scene.comparison.case.id}, slice {scene.focus_slice + 1} of {scene.display.geometry.size[2]}"
     draw.text((GAP_PX + 4, bottom), title, fill=FAINT, font=small, anchor="lm")
     draw.text((width - GAP_PX - 4, bottom), RESEARCH_USE, fill=FAINT, font=small, anchor="rm")

@@ -1,5 +1,6 @@
 """The gland's size, the sector map and the list of lesions on the page."""
 
+import io
 import re
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from comparison_cases import (
     translation_pair,
 )
 from ellipsoids import Ellipsoid, a_scan
+from PIL import Image
 
 from VFMTransferLib.core.measurements import GlandMeasurements
 from VFMTransferLib.core.result import Result
@@ -29,6 +31,7 @@ from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.radiology.sectors import LEVELS, SECTORS, map_sectors
 from VFMTransferLib.report import write_report
 from VFMTransferLib.report.case_report import facts, measure_tables
+from VFMTransferLib.report.figure import CAPTION_PX, PANEL_PX, figure_png
 from VFMTransferLib.report.radiology import gland_table, key_images, lesion_rows, quality_rows, sector_map
 from VFMTransferLib.report.scene import build_scene, panels, scene_document
 
@@ -224,12 +227,19 @@ def test_high_b_images_are_windowed_around_the_prostate():
 def test_the_tile_of_the_classification_is_in_plain_words():
     whats = [what for _, what in facts(compare(CASE, *classification_pair()))]
     assert "probability that A and B assign differently, 0 to 1" in whats
+    a, b = (
+        replace(one, derived_probabilities={str(Label.CSPCA): p})
+        for one, p in zip(classification_pair(), (0.7, 0.3), strict=True)
+    )
+    assert facts(compare(CASE, a, b))[0] == ("0.70 / 0.30", "probability of clinically significant cancer, A / B")
 
 
 def test_measures_inside_the_gland_come_first():
     comparison = compare(CASE, *translation_pair())
     assert [name for name, _ in measure_tables(comparison)[0].rows] == ["ADC synthetic, gland", "ADC synthetic"]
-    assert facts(comparison)[0][1] == "MAE of A with B in the gland"
+    shown = [what for _, what in facts(comparison)]
+    assert shown[0] == "MAE against the reference in the gland, A / B"  # before A with B, which may be wrong alike
+    assert "MAE of A with B in the gland" in shown
 
 
 @needs_chromium
@@ -265,6 +275,20 @@ def test_no_column_of_the_lesions_is_cut_off(chromium, tmp_path, media):
 
 
 @needs_chromium
+@pytest.mark.parametrize("pair", [classification_pair, translation_pair])
+def test_pages_without_lesions_print_on_one_sheet_with_their_numbers(chromium, tmp_path, pair):
+    a, b = (replace(result, gland=GLAND, quality=measure_quality(CASE)) for result in pair())
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(write_report(compare(CASE, a, b), tmp_path).as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    page.emulate_media(media="print")
+    assert page.locator(".measures").is_visible()
+    page.close()
+
+
+@needs_chromium
 def test_the_difference_to_the_naive_result_is_a_click_away(chromium, tmp_path):
     a, b = image_pair("super-resolution", "t2w-super-resolved", T2W_GRID, 600.0)
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
@@ -276,6 +300,18 @@ def test_the_difference_to_the_naive_result_is_a_click_away(chromium, tmp_path):
     page.locator(".panel[data-panel=compare] .subtitle", has_text="B − naive").wait_for()
     assert heard.messages == []
     page.close()
+
+
+def panels_of(comparison: Comparison) -> int:
+    """How many panels the still figure has room for."""
+    width, height = Image.open(io.BytesIO(figure_png(build_scene(comparison)))).size
+    return (width // PANEL_PX) * (height // (PANEL_PX + CAPTION_PX))
+
+
+def test_the_still_figure_shows_what_the_result_is_judged_by():
+    assert panels_of(a_comparison()) == 6  # with ADC and high-b, on which lesions are seen
+    assert panels_of(compare(CASE, *translation_pair())) == 6  # with the naive result and the measured ADC
+    assert panels_of(compare(CASE, *anatomy_pair())) == 4
 
 
 def test_key_images_are_the_slices_of_the_lesions_after_the_opening_one(tmp_path):

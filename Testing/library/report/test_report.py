@@ -33,7 +33,7 @@ from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation.comparison import compare
 from VFMTransferLib.report import write_report
-from VFMTransferLib.report.case_report import facts
+from VFMTransferLib.report.case_report import facts, measure_tables
 from VFMTransferLib.report.figure import figure_png
 from VFMTransferLib.report.scene import (
     ARM_A,
@@ -294,7 +294,9 @@ def test_the_first_numbers_are_of_significant_cancer_where_indolent_is_marked_to
         labels = result.labels.with_array(result.labels.array * 2)
         probabilities = {str(Label.INDOLENT_CANCER): none, str(Label.CSPCA): cancer}
         pair.append(replace(result, label_values=both, labels=labels, probabilities=probabilities))
-    shown = " ".join(text for _, text in facts(compare(a_case(), *pair)))
+    comparison = compare(a_case(), *pair)
+    assert [table.rows[0][0] for table in measure_tables(comparison)] == ["Clinically significant cancer"] * 2
+    shown = " ".join(text for _, text in facts(comparison))
     assert "volume of the clinically significant cancer, A / B" in shown
     assert "indolent" not in shown
     assert "0.00 / 0.00 ml" not in shown
