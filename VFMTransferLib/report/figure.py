@@ -1,4 +1,4 @@
-"""The still figure: T2w, A, B and their difference in the slice where they differ most, with what they are judged by."""
+"""The still figure: T2w, A, B and their difference where they differ most, with the images they are judged by."""
 
 from __future__ import annotations
 
