@@ -26,10 +26,11 @@ TINY = _EARLY + (
 )
 _STOPPABLE = _EARLY + (
     "from VFMTransferLib import cli\n"
-    "from VFMTransferLib.cli.shared import sentence\n"
+    "from VFMTransferLib.cli.shared import require_address_space, sentence\n"
     "stop = cli._Stop()\n"
     "try:\n"
     "    with stop.listening():\n"
+    "        require_address_space()\n"
     "%s"
     "except BaseException as error:\n"
     "    if not stop.received:\n"

@@ -230,7 +230,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """
     for left in list(folder.iterdir()) if folder.is_dir() else []:
         found = _FILE_PART.fullmatch(left.name) or _FOLDER_PART.fullmatch(left.name)
-        if found is None or name not in (None, found["target"]) or _is_at_work(found, left):
+        if found is None or name not in (None, _written(found["target"])) or _is_at_work(found, left):
             continue
         if found["process"] is None and name is not None:
             continue
@@ -239,6 +239,13 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
             if left.suffix == ".old" and (left / target.name).exists() and not target.exists():
                 (left / target.name).rename(target)
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _written(target: str) -> str:
+    """The name that is written in the end: a half-written folder may itself be written by way of another one."""
+    while within := _FOLDER_PART.fullmatch(target):
+        target = within["target"]
+    return target
 
 
 def _is_at_work(found: re.Match[str], left: Path) -> bool:

@@ -110,11 +110,13 @@ def test_a_lock_is_held_by_one_and_ends_with_a_killed_process(tmp_path):
         pass
 
 
-KILLED = """
+STARTED = """
 import os, sys, signal
 from pathlib import Path
 from VFMTransferLib.core.files import atomic_file, atomic_folder
 folder = Path(sys.argv[1])
+"""
+KILLED = """
 with atomic_folder(folder / "out", overwrite=True) as work, atomic_file(folder / "numbers.csv") as part:
     (work / "half").write_text("x")
     part.write_text("half")
@@ -124,7 +126,7 @@ with atomic_folder(folder / "out", overwrite=True) as work, atomic_file(folder /
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signal.")
 def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    subprocess.run([sys.executable, "-c", STARTED + KILLED, str(tmp_path)], check=False)
     assert len(list(tmp_path.iterdir())) == 2
     (tmp_path / ".part-notes").write_text("a user's own")
     with atomic_folder(tmp_path / "out") as work:
@@ -132,6 +134,16 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
     with atomic_file(tmp_path / "numbers.csv") as part:
         part.write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".part-notes", "numbers.csv", "out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signal.")
+def test_a_folder_that_was_written_by_way_of_another_one_goes_with_the_next_writing(tmp_path):
+    nested = "with atomic_folder(folder / 'out') as work, atomic_folder(work): os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", STARTED + nested, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_folder(tmp_path / "out") as work:
+        (work / "whole").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_a_living_process_writes_stays(tmp_path):
