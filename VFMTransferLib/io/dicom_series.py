@@ -228,8 +228,8 @@ def _read_header(path: Path) -> Header | str | None:
 
 def _unreadable(path: Path) -> ImageError:
     return ImageError(
-        f"'{path.name}' must be a DICOM file that can be read, but is empty or damaged, so that a slice may be missing. "
-        "Export it again, or remove it."
+        f"'{path.name}' must be a DICOM file that can be read, but is empty or damaged, so that a slice may be "
+        "missing. Export it again, or remove it."
     )
 
 
