@@ -72,6 +72,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks -o $(OUT)/benchmarks.json
+	$(BIN)/python -m benchmarks.figure $(OUT)/benchmarks.json $(OUT)/performance.svg
 
 # The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>.
 # Stopped, it goes on where it was. Some hours on two cores; the recipes say everything else.
