@@ -250,17 +250,22 @@ def _limit_memory(limit_bytes: int) -> None:
 
 def _decoded(files: list[str]) -> np.ndarray | None:
     """The slices of a series as float32; None where the toolkit refuses them."""
+    if all(file.isprintable() for file in files):
+        return _read_series(files)
     with tempfile.TemporaryDirectory(prefix="vfm-transfer-") as folder:
-        if not all(file.isprintable() for file in files):  # SimpleITK ends the process at a name that is no text
-            links = [Path(folder) / f"{i}.dcm" for i in range(len(files))]
-            for link, file in zip(links, files, strict=True):
-                link.symlink_to(Path(file).absolute())
-            files = [str(link) for link in links]
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(files)
-        reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
-        try:
-            array = sitk.GetArrayFromImage(reader.Execute())
-        except RuntimeError:
-            return None
+        # SimpleITK ends the process at a name that is no text.
+        links = [Path(folder) / f"{i}.dcm" for i in range(len(files))]
+        for link, file in zip(links, files, strict=True):
+            link.symlink_to(Path(file).absolute())
+        return _read_series([str(link) for link in links])
+
+
+def _read_series(files: list[str]) -> np.ndarray | None:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    reader.SetOutputPixelType(sitk.sitkFloat32)  # rescale slopes may differ from slice to slice
+    try:
+        array = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError:
+        return None
     return array if array.ndim == 3 else None
