@@ -116,6 +116,43 @@ def test_images_of_two_patients_are_noted_unless_identifiers_prove_them_one_exam
     assert notes_of(mixed, is_one_exam=True) == []
 
 
+def test_a_high_b_image_that_shows_something_else_than_the_adc_map_is_noted(a_phantom):
+    case = a_phantom.case
+    other = case["hbv"].with_array(np.ascontiguousarray(case["hbv"].array[:, :, ::-1]))
+    (note,) = notes_of(Case("mixed", {**case.volumes, Sequence.HBV: other}))
+    assert note.startswith("hbv and adc do not show the same where they overlap")
+
+
+def with_changed_t2w(case, change) -> Case:
+    t2w = case["t2w"]
+    array = np.ascontiguousarray(change(t2w.array.astype(np.float32)))
+    return Case("changed", {**case.volumes, Sequence.T2W: t2w.with_array(array)})
+
+
+def with_one_bright_voxel(array):
+    array = array.copy()
+    array[3, 3, 3] = 1e6
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: np.concatenate([a[::2], a[1::2]]), "t2w has slices that do not follow each other: "),
+        (with_one_bright_voxel, "t2w has voxels far beyond all others: "),
+        (lambda a: np.minimum(a, np.percentile(a, 60)), "t2w has its largest value, "),
+        (lambda a: a.max() - np.maximum(a, np.percentile(a, 5)), "t2w has its largest value, "),
+        (
+            lambda a: np.random.default_rng(0).normal(300, 50, a.shape),
+            "t2w does not look as an axial T2w of a male pelvis",
+        ),
+    ],
+)
+def test_voxels_that_no_scan_has_are_noted(a_phantom, change, words):
+    notes = notes_of(with_changed_t2w(a_phantom.case, change))
+    assert any(note.startswith(words) for note in notes), notes
+
+
 def test_fields_of_view_that_share_little_are_noted(a_phantom):
     (note,) = notes_of(a_phantom.case, shared_view=0.3)
     assert note == "The images share only 30% of their fields of view; check that they are of one exam."
