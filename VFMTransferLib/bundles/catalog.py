@@ -86,7 +86,8 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
         return read_bundle(path)
     if path.name != str(name_or_path):
         raise BundleError(
-            f"'{name_or_path}' must be the folder of a bundle or a bundle's name, but no bundle is there."
+            f"'{name_or_path}' must be the folder of a bundle or a bundle's name, but no bundle is there. Check the "
+            "path, or choose a name of `vfm-transfer models list`."
         )
     folders = [folder for folder in _bundle_folders() if _name_of(folder) == path.name]
     if len(folders) > 1:

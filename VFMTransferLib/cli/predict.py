@@ -55,7 +55,7 @@ def add_predict(commands: Commands) -> None:
 def run_predict(args: argparse.Namespace) -> None:
     if args.cohort is None:
         require_images(args, args.case)
-        if args.scheduler or args.workers:
+        if args.scheduler is not None or args.workers is not None:
             args.parser.error("--workers and --scheduler need --cohort")
         if len(args.bundles) > 1:
             args.parser.error("several --bundle need --cohort; for one case use `vfm-transfer compare`")

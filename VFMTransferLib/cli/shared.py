@@ -9,6 +9,8 @@ import argparse
 import errno
 import importlib.util
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -248,7 +250,8 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
 
     for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
         inside = None if given is None or not given.is_dir() else given.resolve()
-        if inside is not None and args.output.resolve().is_relative_to(inside):
+        # os.path: a link to itself, which Path refuses to resolve, is refused where it is written.
+        if inside is not None and Path(os.path.realpath(args.output)).is_relative_to(inside):
             raise OutputError(
                 f"Output '{args.output}' must lie outside of the case's folder '{inside.name}', whose images would no "
                 "longer be alone, but lies inside. Choose another folder."
@@ -283,9 +286,12 @@ def add_task(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 def probability(text: str) -> float:
     """A number from 0 to 1, as an option's type."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, as 0.5, got '{text:.20}'")
     return value
 
 

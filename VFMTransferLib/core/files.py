@@ -25,6 +25,9 @@ Value = TypeVar("Value")
 CACHE_VARIABLE = "VFM_TRANSFER_CACHE"
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 _DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
+_UNUSABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LEFT_AFTER_S = 24 * 3600.0
 _OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
@@ -122,7 +125,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _disk_full(path) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _UNUSABLE:
             reason = os.strerror(error.errno).lower()
             raise OutputError(
                 f"'{path.name}' could not be written: {reason}. Choose a folder that you may write to."

@@ -23,7 +23,7 @@ def nearest_phase_axis(direction: Sequence[float]) -> str | None:
 
 MAX_PSA_NG_ML = 10_000.0
 """Above, a number is in another unit: a thousandth (pg/ml) of a common value is 4000 and more."""
-_PSA = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+))\s*(\S.*)?")
+_PSA = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+))\s*(\S.*)?", re.ASCII)
 _UNIT = "ng/ml"
 
 

@@ -126,7 +126,7 @@ def thread_count() -> int:
     """CPU cores that this process may use; OMP_NUM_THREADS lowers it."""
     cores = usable_cores()
     wanted = os.environ.get(_THREADS_VARIABLE, "")
-    return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
+    return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else cores
 
 
 def _limit_s() -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,8 +51,15 @@ class ReadLimits:
 
 def limits() -> ReadLimits:
     """The limits that hold for this process."""
-    megabytes = os.environ.get(MAX_IMAGE_VARIABLE, "")
-    return ReadLimits(image_bytes=int(megabytes) << 20) if megabytes.isdecimal() else ReadLimits()
+    megabytes = os.environ.get(MAX_IMAGE_VARIABLE, "").strip()
+    if not megabytes:
+        return ReadLimits()
+    if not re.fullmatch(r"[0-9]{1,9}", megabytes):
+        raise ImageError(
+            f"{MAX_IMAGE_VARIABLE} must be a whole number of megabytes, as 4096, but is '{plain_text(megabytes):.20}'. "
+            "Set it so, or remove it."
+        )
+    return ReadLimits(image_bytes=int(megabytes) << 20)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def read_image(path: str | Path) -> sitk.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise ImageError(f"'{path.name}' must be an image file, but there is none of that name. Check the path.")
+        found = "is none" if path.exists() else "there is none of that name"
+        raise ImageError(f"'{path.name}' must be an image file, but {found}. Check the path.")
     if not is_image_name(path.name):
         raise ImageError(f"'{path.name}' must be one of {', '.join(SUFFIXES)}. Convert it, or give a DICOM folder.")
     try:

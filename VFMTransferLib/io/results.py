@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from ..core.decoding import Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
-from ..core.files import atomic_folder, read_small
+from ..core.files import atomic_folder, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
@@ -88,6 +88,10 @@ WRITE_STAGE = "write"
 _MAX_RESULT_BYTES = 64 << 20
 
 Probability = Annotated[float, Limits(minimum=0, maximum=1.000001)]
+# Of a file in the result's own folder: a name alone, so that it leads nowhere else.
+FileName = Annotated[
+    str, Limits(pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}", words="the name of a file in the result's folder")
+]
 NotNegative = Annotated[float, Limits(minimum=0)]
 
 
@@ -167,7 +171,7 @@ class ResultDocument:
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
-    files: tuple[str, ...]
+    files: tuple[FileName, ...]
 
 
 def save_result(result: Result, folder: Path | str) -> Path:
@@ -213,9 +217,15 @@ def read_result(folder: Path) -> Result:
     try:
         content = parse_json(read_small(folder / RESULT, _MAX_RESULT_BYTES).decode("utf-8"))
         document = from_json(ResultDocument, content, RESULT)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise OutputError(
             f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. Predict again."
+        ) from error
+    except ValueError as error:
+        reason = plain_text(" ".join(str(error).split()))
+        raise OutputError(
+            f"'{folder.name}' must be a folder of results, but its {RESULT} is damaged or was changed: "
+            f"{reason.removesuffix('.'):.200}. Predict again."
         ) from error
     missing = [name for name in document.files if not (folder / name).is_file()]
     if missing:

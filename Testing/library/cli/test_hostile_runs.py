@@ -111,6 +111,28 @@ def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path,
 
 
 @posix
+def test_an_output_that_is_a_link_to_itself_is_refused(tiny_models, a_study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert main(["predict", str(a_study), "--bundle", "tiny-scratch", "-o", str(tmp_path / "loop")]) == 1
+    assert "Output 'loop' must be a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--threshold=0,5", "must be a number from 0 to 1, as 0.5, got '0,5'"),
+        ("--psa=\u0664", "must be a number in ng/ml"),
+        ("--workers=0", "--workers and --scheduler need --cohort"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(a_study, tmp_path, capsys, option, words):
+    with pytest.raises(SystemExit):
+        main(["predict", str(a_study), "--bundle", "tiny-scratch", "-o", str(tmp_path / "out"), option])
+    assert words in capsys.readouterr().err
+
+
+@posix
 def test_phantoms_into_a_pipe_are_refused_before_they_are_made(tmp_path, monkeypatch, capsys):
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("VFMTransferLib.phantom.phantom.make_phantom", None)  # a call would be another error

@@ -88,6 +88,19 @@ def test_the_limit_of_memory_can_be_set(refuse, monkeypatch):
     refuse("t2w.nii", nifti_bytes(VOLUME), "must take at most 0 MB .* raise VFM_TRANSFER_MAX_IMAGE_MB")
 
 
+@pytest.mark.parametrize("value", ["4 GB", "-1", "nan", "\u0663", "9" * 400])
+def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch, value):
+    (tmp_path / "t2w.nii").write_bytes(nifti_bytes(VOLUME))
+    monkeypatch.setenv("VFM_TRANSFER_MAX_IMAGE_MB", value)
+    with pytest.raises(ImageError, match=r"VFM_TRANSFER_MAX_IMAGE_MB must be a whole number of megabytes, as 4096"):
+        read_volume(tmp_path / "t2w.nii")
+
+
+def test_a_folder_in_place_of_an_image_is_not_called_missing(tmp_path):
+    with pytest.raises(ImageError, match="must be an image file, but is none"):
+        read_volume(tmp_path)
+
+
 @pytest.mark.parametrize("lost", [1, 100, 1600])
 @pytest.mark.parametrize(
     ("name", "content"),
@@ -378,7 +391,7 @@ def test_a_metaimage_header_that_cannot_be(refuse, fields, words):
 
 
 def test_headers_that_never_end(refuse):
-    refuse("t2w.nrrd", b"NRRD0004\n" + b"# x\n" * (1 << 20), "truncated")
+    refuse("t2w.nrrd", b"NRRD0004\n" + b"# and so on\n" * (1 << 19), "truncated")
     refuse("t2w.mha", b"NDims = 3\n" + b"Comment" * (1 << 20), "truncated")
 
 

@@ -15,7 +15,7 @@ from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.io import results
-from VFMTransferLib.io.results import result_to_json, save_result
+from VFMTransferLib.io.results import read_result, result_to_json, save_result
 
 SOURCE = Provenance(
     "fake", "A fake network", "scratch", "0" * 64, "onnx", "cpu", "fp32", {"numpy": "2"}, {"infer": 0.5}
@@ -147,3 +147,21 @@ def test_interrupted_write_leaves_the_earlier_output(tmp_path, monkeypatch):
         save_result(a_lesion_result(), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("files", ["../other.nii.gz"], "the name of a file in the result's folder"),
+        ("files", ["/etc/passwd"], "the name of a file in the result's folder"),
+        ("files", ["x" * 300], "the name of a file in the result's folder"),
+        ("format", 2, "'result.json.format' must be 1, got 2"),
+    ],
+)
+def test_a_result_that_was_changed_is_refused_by_what_cannot_be(tmp_path, key, value, words):
+    folder = save_result(a_class_result(), tmp_path / "out")
+    save_result(a_class_result(), tmp_path / "other.nii.gz")
+    document = json.loads((folder / "result.json").read_text("utf-8"))
+    (folder / "result.json").write_text(json.dumps({**document, key: value}), "utf-8")
+    with pytest.raises(OutputError, match=f"damaged or was changed: .*{words}.* Predict again"):
+        read_result(folder)

@@ -89,6 +89,24 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path):
         read_config(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # Each level stands for ten of the one before: 10¹² texts, of which a message would show the first.
+        (
+            "format: [" + ", ".join(f"&a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(12)) + "]",
+            "alias",
+        ),
+        ("seeds: [0]\nseeds: [1]", "states 'seeds' twice. Remove one."),
+        ("seeds: [" + "9" * 5000 + "]", "numbers and dates that can be read"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml_is_refused(tmp_path, text, words):
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        read_config(tmp_path / "study.yaml")
+
+
 def test_the_shipped_study_has_both_encoders_all_tasks_and_three_seeds():
     shipped = read_config(ROOT / "Resources" / "Study" / "config.yaml")
     assert set(shipped.tasks) == set(TASKS)
