@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bundles.bundle import Bundle
 from ..core.errors import BundleError, OutOfMemoryError, RuntimeUnavailableError
-from ..core.files import cache_folder
+from ..core.files import cache_folder, plain_text
 from ..core.machine import usable_cores
 from ..encoders.base import BOX
 from .runtimes import Session, raise_if_memory
@@ -130,12 +130,18 @@ def thread_count() -> int:
 
 
 def _limit_s() -> float:
-    """How long a network may take for a window."""
+    """How long a network may take for a window; RuntimeUnavailableError of a stated limit that is no time."""
+    stated = os.environ.get(MAX_RUN_VARIABLE, "").strip()
     try:
-        wanted = float(os.environ.get(MAX_RUN_VARIABLE, ""))
+        wanted = float(stated or MAX_RUN_S)
     except ValueError:
-        return MAX_RUN_S
-    return wanted if 0 < wanted <= threading.TIMEOUT_MAX else MAX_RUN_S
+        wanted = 0.0
+    if not 0 < wanted <= threading.TIMEOUT_MAX:
+        raise RuntimeUnavailableError(
+            f"{MAX_RUN_VARIABLE} must be a number of seconds above 0, as 900, but is '{plain_text(stated):.20}'. "
+            "Set it so, or remove it."
+        )
+    return wanted
 
 
 def _open(bundle: Bundle, device: str, precision: str, notes: tuple[str, ...]) -> Session:

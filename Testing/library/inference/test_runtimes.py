@@ -343,8 +343,17 @@ def test_a_graph_that_takes_too_long_is_stopped(a_bundle, monkeypatch):
     monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, "0.001")
     with pytest.raises(BundleError, match=r"must answer within 0.001 s for each window, but did not\. Choose"):
         session.run(x)
-    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, "soon")  # no number: the limit is the usual one
+    monkeypatch.delenv(onnx_runtime.MAX_RUN_VARIABLE)
     assert np.isfinite(session.run(x)).all()
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "1e300"])
+def test_a_limit_that_is_no_time_is_refused(a_bundle, monkeypatch, limit):
+    x = inputs(a_bundle.spec, (32, 64, 96), batch=1)[0].numpy()
+    session = open_session(a_bundle, "onnx", "cpu")
+    monkeypatch.setenv(onnx_runtime.MAX_RUN_VARIABLE, limit)
+    with pytest.raises(RuntimeUnavailableError, match=f"must be a number of seconds above 0, .* but is '{limit}'"):
+        session.run(x)
 
 
 def test_onnx_runtime_reports_nothing_and_keeps_no_identifier_of_the_machine(tmp_path):
