@@ -45,6 +45,35 @@ def test_a_folder_whose_name_is_no_text_is_a_case_like_any_other(run, a_study, t
 
 
 @posix
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_nothing(tiny_models, a_study, tmp_path, closed):
+    words = [
+        *COMMAND,
+        "predict",
+        str(a_study),
+        "--bundle",
+        str(tiny_models / "tiny-scratch"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "result.json").is_file()
+
+
+@posix
+@pytest.mark.parametrize("odd", [{"HOME": None}, {"HOME": "/dev/null"}, {"TMPDIR": "/nowhere"}, {"LC_ALL": "C"}])
+def test_an_odd_environment_stops_nothing(tiny_models, a_study, tmp_path, odd):
+    case = tmp_path / "fäll"
+    shutil.copytree(a_study, case)
+    environment = {key: value for key, value in {**os.environ, **odd}.items() if value is not None}
+    words = ["predict", case, "--bundle", tiny_models / "tiny-scratch", "-o", tmp_path / "öut"]
+    done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "öut" / "result.json").is_file()
+
+
+@posix
 def test_a_cohort_goes_on_after_cases_that_do_harm(run, a_study, tmp_path):
     cohort = tmp_path / "cohort"
     for name in ("p001", os.fsdecode(b"p002\xff"), "p003", "=p004"):
