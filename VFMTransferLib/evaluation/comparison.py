@@ -212,6 +212,10 @@ def _compare_output(
     shown = {Between.A_REFERENCE: image, Between.B_REFERENCE: b.images[output]}
     if (sequence := sequence_of(output)) in task.sequences and sequence in case:
         shown[Between.INPUT_REFERENCE] = task.plain_image(case[sequence].to_nearest_lps(), image.geometry)
+    elif (naive := task.naive_image(case, output, image.geometry, reference)) is not None:
+        shown[Between.NAIVE_REFERENCE] = naive
+        title = task.naive_title[0].lower() + task.naive_title[1:]
+        notes += (f"Naive is {title}, made of the reference itself.",)
     for between, candidate in shown.items():
         measures += image_measures(output, between, candidate, placed.volume, inside, span)
     if (left_out := 1 - measured.sum() / placed.covered.sum()) > 0:

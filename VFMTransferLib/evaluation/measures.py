@@ -31,6 +31,7 @@ class Between(StrEnum):
     A_REFERENCE = "a-reference"
     B_REFERENCE = "b-reference"
     INPUT_REFERENCE = "input-reference"
+    NAIVE_REFERENCE = "naive-reference"
 
 
 @dataclass(frozen=True)

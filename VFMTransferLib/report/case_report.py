@@ -72,6 +72,7 @@ _WHO = {
     Between.A_REFERENCE: "A",
     Between.B_REFERENCE: "B",
     Between.INPUT_REFERENCE: "Input",
+    Between.NAIVE_REFERENCE: "Naive",
 }
 Column = tuple[str, str, Between]  # group, kind, between
 
@@ -292,7 +293,7 @@ def _image_columns(comparison: Comparison) -> list[Column]:
     kinds = ("mean_difference", "mae", "psnr_db", "ssim")
     measured = {m.between for m in comparison.measures}
     moved = any(m.kind == "displacement_difference_mm" for m in comparison.measures)
-    arms = [arm for arm in (*_ARMS, Between.INPUT_REFERENCE) if arm in measured]
+    arms = [arm for arm in (*_ARMS, Between.INPUT_REFERENCE, Between.NAIVE_REFERENCE) if arm in measured]
     agreement = (*kinds, "displacement_difference_mm") if moved else kinds
     return [
         *((AGREEMENT, kind, Between.A_B) for kind in agreement),

@@ -251,6 +251,8 @@ def test_the_measured_adc_is_the_reference_of_a_synthetic_one():
     assert comparison.has_reference
     assert comparison.value("mae", "adc-synthetic", "a-reference") > 0
     assert any("own measured ADC" in note for note in comparison.notes)
+    assert comparison.value("mae", "adc-synthetic", "naive-reference") > 0
+    assert "Naive is mean ADC by region, made of the reference itself." in comparison.notes
 
 
 def test_super_resolution_is_set_against_the_interpolated_input():

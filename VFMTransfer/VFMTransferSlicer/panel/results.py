@@ -308,6 +308,7 @@ _SHORT_COLUMNS = {
     Between.A_REFERENCE: "A vs\nref.",
     Between.B_REFERENCE: "B vs\nref.",
     Between.INPUT_REFERENCE: "Input\nvs ref.",
+    Between.NAIVE_REFERENCE: "Naive\nvs ref.",
 }
 _SHORT_GROUPS = {label_title(Label.CSPCA): "csPCa"}
 _LONGEST_TITLE = 24  # characters; longer ones would push the numbers out of a narrow panel

@@ -309,6 +309,7 @@ COLUMNS = {
     Between.A_REFERENCE: "A vs reference",
     Between.B_REFERENCE: "B vs reference",
     Between.INPUT_REFERENCE: "Input vs reference",
+    Between.NAIVE_REFERENCE: "Naive vs reference",
 }
 AGREEMENT = "A vs B is agreement, not accuracy: it does not show which of the two is right."
 ONLY_REFERENCE = "Only the columns against the reference show the error of each."
