@@ -315,8 +315,8 @@ def listen_to_ctrl_c() -> None:
 
 
 def start_long_run(bench: Bench) -> subprocess.Popen:
-    """A run with thousands of windows that has begun to work."""
-    edit_preprocessing(bench, whole_volume=True, overlap=0.97, spacing_mm=[0.5, 0.5, 1])
+    """A run of ten seconds, one pass over a fine grid or thousands of windows, that has begun to work."""
+    edit_preprocessing(bench, whole_volume=True, overlap=0.97, spacing_mm=[0.1, 0.1, 0.2])
     command = [*COMMAND, "predict", bench.case, "--bundle", "tiny-scratch", "-o", bench.out]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=bench.environment(), preexec_fn=listen_to_ctrl_c
