@@ -358,7 +358,7 @@ def _plain_yaml(text: str, file: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        document = yaml.load(text, Loader)
+        document = Loader(text).get_single_data()
     except yaml.YAMLError:
         raise
     except ValueError as error:
