@@ -94,11 +94,10 @@ class CropSamples:
             first, last = (2 * (float(edge) * size - taken.start) / length - 1 for edge in window[axis])
             inside &= (grid[axis] >= first) & (grid[axis] <= last)
         image = torch.zeros(len(spec.sequences), *spec.patch)
-        for channel, sequence in enumerate(spec.sequences):
-            if sequence is not None:
-                sampled = _interpolate(self.image[channel : channel + 1, *part], grid, "border")[0]
-                sampled = _normalized_within(sampled, self.image[channel], window)
-                image[channel] = vary_intensity(sampled, inside, generator, how)
+        used = [channel for channel, sequence in enumerate(spec.sequences) if sequence is not None]
+        for channel, sampled in zip(used, _interpolate(self.image[:, *part][used], grid, "border"), strict=True):
+            normalized = _normalized_within(sampled, self.image[channel], window)
+            image[channel] = vary_intensity(normalized, inside, generator, how)
         if self.labels is None:
             return image, None
         coarse = F.avg_pool3d(grid[None], TARGET_STRIDE)[0]
