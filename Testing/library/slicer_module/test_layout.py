@@ -9,7 +9,8 @@ from slicer_scenes import add_transform, add_volume, an_oblique_t2w, slicer, vtk
 from slicer_views import FORMER, Views, ras_of
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.results.scene import VECTOR, NiftiImage, gridTransformNode
+from VFMTransferSlicer.results.nifti import VECTOR, NiftiImage
+from VFMTransferSlicer.results.nodes import gridTransformNode
 from VFMTransferSlicer.runs import ArmInScene, RunInScene, renameArm
 from VFMTransferSlicer.views.cells import (
     ADC,

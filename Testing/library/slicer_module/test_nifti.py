@@ -11,7 +11,7 @@ from VFMTransferLib.core.errors import ImageError, OutputError
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.io import read_volume, write_displacement, write_volume
 from VFMTransferLib.io.images import write_image
-from VFMTransferSlicer.results.scene import VECTOR, readNifti, writeNifti
+from VFMTransferSlicer.results.nifti import VECTOR, readNifti, writeNifti
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

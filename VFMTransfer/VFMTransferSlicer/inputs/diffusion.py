@@ -16,7 +16,8 @@ import slicer
 from VFMTransferLib.core.errors import ImageError
 from VFMTransferLib.worker.messages import Exported, ImageFile
 
-from ..results.scene import readNifti, volumeNode, windowFor
+from ..results.nifti import readNifti
+from ..results.nodes import volumeNode, windowFor
 from .exporting import exportVolume, gridInWorld, maskOf, saveArray, writeExported
 from .series import ATTRIBUTE, namedB
 

@@ -20,7 +20,8 @@ from vtk.util.numpy_support import numpy_to_vtk
 from VFMTransferLib.core.errors import JobError, VFMTransferError
 from VFMTransferLib.core.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
 
-from ..results.scene import NiftiImage, Window, readNifti, removeNode, volumeNode, windowFor
+from ..results.nifti import NiftiImage, readNifti
+from ..results.nodes import Window, removeNode, volumeNode, windowFor
 from ..signals import Signal
 from ..workers.process import LibraryProcess, MakeProcess, newProcess
 from ..workers.steps import StepQueue, Steps

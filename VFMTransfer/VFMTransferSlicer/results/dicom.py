@@ -23,7 +23,8 @@ from ..inputs.dicom import UIDS, dicomFilesOf, theDatabase
 from ..inputs.exporting import gridInWorld, mergedLabels, writeExported
 from ..runs import ArmInScene, RunInScene
 from ..workers.steps import Steps
-from .scene import DISPLACEMENT, IMAGE_SUFFIX, LABELS, PROBABILITIES, RESULT, writeNifti
+from .nifti import writeNifti
+from .scene import DISPLACEMENT, IMAGE_SUFFIX, LABELS, PROBABILITIES, RESULT
 
 DICOM_SUFFIX = "dicom"
 _RUN_FIRST = "Run networks first."

@@ -17,7 +17,7 @@ import vtk
 
 from VFMTransferLib.tasks import TASKS
 
-from ..results.scene import isWindowChosen, windowFor
+from ..results.nodes import isWindowChosen, windowFor
 from ..runs import RunInScene
 from .pairs import leaves
 
