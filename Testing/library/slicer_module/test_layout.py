@@ -196,6 +196,13 @@ def test_corners_name_the_network_and_the_use(views, side_by_side, run):
     assert "A only" in words(views.renderer(DIFFERENCE))
 
 
+def test_a_long_title_is_wrapped_where_a_narrow_view_would_cut_it(views, side_by_side, run):
+    run.arms[1].numbers["model"]["title"] = "A family, distortion correction of diffusion, demonstration"
+    side_by_side.show(run)
+    lines = words(views.renderer(B)).split("\n")[1:3]
+    assert lines == ["From scratch: A family, distortion", "correction of diffusion, demonstration"]
+
+
 # ---- where they look
 
 

@@ -5,6 +5,7 @@ The texts are actors of our own, since Slicer's data probe rewrites its corner a
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ _TASK = "VFMTransfer.Task"
 _SEQUENCES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 _MARGIN = 0.015  # of the view's sides
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 18, 14, 11
+_LINE_CHARACTERS = 40  # three views side by side on a window of 1500 pixels show so many
 _SHADE = 0.35
 _SPACING = 1.25  # of lines of one text
 _LINE = 1.35  # of a letter's size, from one line to the next
@@ -87,7 +89,8 @@ def cornersOf(
     if TASKS[run.task].output == "classification" and cell.volume is run.about:
         lines += probabilityLines(run, isBlinded)
     legend = next((_legendOf(scale) for scale in seen if scale.limit is None), ())
-    return Corners(cell.label, "\n".join(lines), warning, RESEARCH_TEXT, legend)
+    wrapped = (part for line in lines for part in textwrap.wrap(line, _LINE_CHARACTERS))
+    return Corners(cell.label, "\n".join(wrapped), warning, RESEARCH_TEXT, legend)
 
 
 def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
