@@ -95,16 +95,22 @@ def require_folder_above(path: Path) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, of the same suffix, that replaces it when the block ends well, or OutputError."""
+    with temporary_file(path) as part, writing(path):
+        mode = stat.S_IMODE(part.stat().st_mode)
+        yield part
+        part.chmod(mode)  # some libraries make their files private
+        part.replace(path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, of the same suffix, that is gone when the block ends, or OutputError."""
     with writing(path):
         remove_leftovers(path.parent, path.name)
         part = path.with_name(f".part-{_owner()}-{path.name}")
         part.touch(exist_ok=False)
-        mode = stat.S_IMODE(part.stat().st_mode)
     try:
-        with writing(path):
-            yield part
-            part.chmod(mode)  # some libraries make their files private
-            part.replace(path)
+        yield part
     finally:
         part.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.errors import GeometryError, ImageError, OutputError
-from ..core.files import atomic_file
+from ..core.files import atomic_file, temporary_file
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume, itk_warnings_silenced
 from .headers import AXES_TOLERANCE, ImageHeader
@@ -35,6 +36,9 @@ MAX_VALUE = 1e9  # beyond, squares overflow in single precision
 MIN_RANGE = 1e-8  # an ADC map in mm²/s spans 1e-3
 MAX_LABEL = 255
 _SPACE_MARGIN_BYTES = 1 << 16
+_PACKED = ".gz"
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_BLOCK_BYTES = 1 << 20
 
 _STDERR = Lock()
 
@@ -211,16 +215,40 @@ def write_image(image: sitk.Image, path: Path) -> None:
             "another folder."
         ) from None
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    is_packed = path.name.endswith(_PACKED)
     with atomic_file(path) as part:
         free = shutil.disk_usage(path.parent).free
-        if free < size // 8 + _SPACE_MARGIN_BYTES:  # compression rarely does better than 8
+        # Compression rarely does better than 8.
+        if free < size // 8 + (size if is_packed else 0) + _SPACE_MARGIN_BYTES:
             raise OutputError(f"Writing results needs about {size >> 20} MB, but the disk has {free >> 20} MB free.")
-        try:
-            with itk_warnings_silenced(), _native_stderr_silenced():
-                sitk.WriteImage(image, str(part), useCompression=True)
-            require_whole(read_header(part))  # on a full disk ITK loses a NIfTI file's end without a word
-        except (RuntimeError, ImageError):
-            raise OutputError(f"'{path.name}' could not be written whole. Check the disk's free space.") from None
+        if is_packed:
+            with temporary_file(path.with_name(path.name.removesuffix(_PACKED))) as plain:
+                _write_by_itk(image, plain, path.name)
+                _pack(plain, part)
+        else:
+            _write_by_itk(image, part, path.name)
+
+
+def _write_by_itk(image: sitk.Image, path: Path, name: str) -> None:
+    try:
+        with itk_warnings_silenced(), _native_stderr_silenced():
+            sitk.WriteImage(image, str(path), useCompression=True)
+        require_whole(read_header(path))  # on a full disk ITK loses a NIfTI file's end without a word
+    except (RuntimeError, ImageError):
+        raise OutputError(f"'{name}' could not be written whole. Check the disk's free space.") from None
+
+
+def _pack(plain: Path, packed: Path) -> None:
+    """Compress a file as gzip does, but look for repeated bytes only.
+
+    ITK looks for repeated strings, which the noise of images hardly has: on probabilities, a synthetic ADC and a T2w it
+    took two to three times as long for files that are .6 to 6 % smaller.
+    """
+    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    with plain.open("rb") as source, packed.open("wb") as target:
+        while block := source.read(_BLOCK_BYTES):
+            target.write(packer.compress(block))
+        target.write(packer.flush())
 
 
 @contextmanager

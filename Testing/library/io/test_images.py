@@ -260,7 +260,8 @@ def test_a_folder_that_is_not_there_cannot_be_written(tmp_path):
         write_volume(a_gland(), tmp_path / "missing" / "gland.nii.gz")
 
 
-def test_a_write_that_ends_early_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["adc.nii", "adc.nii.gz"])
+def test_a_write_that_ends_early_leaves_nothing(tmp_path, monkeypatch, name):
     """On a full disk ITK cuts a NIfTI file off and reports success."""
 
     def write_half(image, path, **_):
@@ -273,6 +274,16 @@ def test_a_write_that_ends_early_leaves_nothing(tmp_path, monkeypatch):
 
     original = sitk.WriteImage
     monkeypatch.setattr(sitk, "WriteImage", write_half)
-    with pytest.raises(OutputError, match=r"'adc.nii' could not be written whole"):
-        write_volume(an_adc(), tmp_path / "adc.nii")
+    with pytest.raises(OutputError, match=rf"'{name}' could not be written whole"):
+        write_volume(an_adc(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_packed_file_is_one_gzip_stream_that_states_no_time(tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(an_adc(), tmp_path / name)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.nii.gz", "b.nii.gz"))
+    assert first == second
+    write_volume(an_adc(), tmp_path / "a.nii")
+    assert gzip.decompress(first) == (tmp_path / "a.nii").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.nii", "a.nii.gz", "b.nii.gz"}
