@@ -4,6 +4,7 @@ import importlib
 import sys
 import time
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -72,6 +73,11 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/VFMTransfer.ui"))
         self.layout.addWidget(uiWidget)
+        for label in slicer.util.findChildren(uiWidget, className="QLabel"):
+            if label.wordWrap:  # Slicer would give the panel, and with it the window, the best width of each paragraph
+                policy = label.sizePolicy
+                policy.setHorizontalPolicy(qt.QSizePolicy.Ignored)
+                label.setSizePolicy(policy)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         ui = slicer.util.childWidgetVariables(uiWidget)
         self.logic = VFMTransferLogic()
