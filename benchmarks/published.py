@@ -86,7 +86,6 @@ def published_specs() -> dict[str, ModelSpec]:
 def measure() -> Iterator[Measurement]:
     """Each network on ONNX Runtime's own processor kernels and, where this build has it, on OpenVINO."""
     models = published_specs()
-    size = tuple(map(int, SIZE.split("x")))
     wanted = os.environ.get("VFM_BENCH_NETWORKS", ",".join(NETWORKS)).split(",")
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         for name in wanted:
@@ -95,7 +94,7 @@ def measure() -> Iterator[Measurement]:
                 write_bundle(Bundle(Path(folder) / name, name, name, "1.0.0", models[name]), network.state_dict())
             )
             if SIZE != PUBLISHED_SIZE:
-                yield from _network(bundle, network, size)
+                yield from _network(bundle, network, _size())
             del network
             alone = {how: _alone(bundle, how) for how in (PLAIN, "ONNX Runtime")}
             (plain_s, plain_mib), (ours_s, ours_mib) = alone.values()
@@ -105,30 +104,35 @@ def measure() -> Iterator[Measurement]:
 
 
 def _alone(bundle: Bundle, how: str) -> tuple[float, float]:
-    """Processor seconds of one run, and the peak memory in MiB of a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.published", str(bundle.folder), how, SIZE]
+    """Processor seconds of one run, and the peak memory in MiB of a process that does nothing else.
+
+    Ours runs without PyTorch, as predictions do.
+    """
+    command = [sys.executable, "-m", "benchmarks.published", str(bundle.folder), SIZE]
+    if how != PLAIN:
+        inputs = bundle.folder.with_suffix(".npz")
+        np.savez(inputs, *(x.numpy() for x in example_inputs(bundle.spec, _size())))
+        command = [sys.executable, "-m", "benchmarks.alone", str(bundle.folder), str(inputs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, mib = json.loads(done.stdout.splitlines()[-1])
     return seconds, mib
 
 
+def _size() -> tuple[int, ...]:
+    return tuple(map(int, SIZE.split("x")))
+
+
 def main() -> None:
-    """One run: a bundle's folder, how, and the size."""
+    """One run in plain PyTorch: a bundle's folder and the size."""
     from VFMTransferLib.bundles.bundle import read_bundle
+    from VFMTransferLib.bundles.weights import load_network
 
-    bundle, how, size = read_bundle(sys.argv[1]), sys.argv[2], tuple(map(int, sys.argv[3].split("x")))
-    if how == PLAIN:
-        from VFMTransferLib.bundles.weights import load_network
-
-        torch.set_num_threads(1)
-        inputs, network = example_inputs(bundle.spec, size), AsAuthors(load_network(bundle)).eval()
-        run: Callable[[], object] = lambda: network(*inputs)  # noqa: E731
-    else:
-        arrays, session = [x.numpy() for x in example_inputs(bundle.spec, size)], open_session(bundle, "onnx", "cpu")
-        run = lambda: session.run(*arrays)  # noqa: E731
+    bundle, size = read_bundle(sys.argv[1]), tuple(map(int, sys.argv[2].split("x")))
+    torch.set_num_threads(1)
+    inputs, network = example_inputs(bundle.spec, size), AsAuthors(load_network(bundle)).eval()
     with torch.inference_mode():
         start = time.process_time()
-        run()
+        network(*inputs)
         seconds = time.process_time() - start
     print(json.dumps([seconds, peak_mib()]))
 
