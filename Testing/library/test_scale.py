@@ -12,13 +12,16 @@ RECORDED = {
     "machine": "a machine",
     "torch": "2",
     "seconds": {
-        "start": 2.0,
+        "prepare_view": 2.0,
+        "prepare_slice": 1.0,
         "draw_view": 0.5,
         "draw_slice": 0.1,
         "step_mae": 10.0,
         "step_contrast": 5.0,
         "scheduled_task": 0.001,
     },
+    "prepared_bytes": {"view": 20e6, "slice": 30e6},
+    "two_threads": 1.9,
     "forward_flop": {"mae": 104e9, "provicnet lesion-segmentation": 52e9, "profound classification": 26e9},
     "parameters": {"mae": 40e6, "provicnet lesion-segmentation": 70e6, "profound classification": 30e6},
 }
@@ -75,10 +78,21 @@ def test_trainings_are_handed_out_longest_first(scale):
 def test_a_row_of_the_table_by_hand(scale):
     rows = [row for row in scale._gpus(RECORDED).splitlines() if row.startswith("| masked autoencoder")]
     cells = [cell.strip() for cell in rows[1].strip("|").split("|")]
-    start, views = 5000 * 2 / 3600, 4e6
-    draw, compute = views * 0.5 / 8 / 3600, views * 3 * 104e9 / 31.2e12 / 8 / 3600
+    views, cores = 4e6, 8 * 16
+    prepare, draw = 5000 * 2 / cores / 3600, views * 0.5 / cores / 3600
+    compute = views * 3 * 104e9 / 31.2e12 / 8 / 3600
     share = views / 32 * 2 * 7 / 8 * 160e6 / 300e9 / 3600
-    expected = [start, draw, compute, share, start + draw + compute + share, start + compute + share]
+    assert prepare + draw > compute + share  # samples are what a GPU waits for
+    expected = [prepare, draw, compute, share, prepare + draw, compute + share]
     assert cells[1:8] == ["8", *(f"{hours:.2f}" for hours in expected)]
-    alone = start + 8 * (draw + compute)
-    assert cells[8] == f"{alone / expected[4] / 8:.0%}"
+    assert cells[8:] == [
+        f"{1 - compute / (prepare + draw):.0%}",
+        "100%",
+    ]  # 8 times the cores, an eighth of the time
+
+
+def test_a_training_whose_samples_are_cheap_takes_what_its_gpus_compute(scale):
+    cheap = {**RECORDED, "seconds": {**RECORDED["seconds"], "draw_view": 1e-3, "prepare_view": 0.0}}
+    mae = scale.PRETRAININGS[0]
+    _, _, compute, share = scale._parts_s(mae, cheap, 64, scale.STUDIES)
+    assert scale._in_all_s(mae, cheap, 64, scale.STUDIES) == compute + share > 0

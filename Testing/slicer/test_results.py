@@ -82,7 +82,7 @@ class ResultsTest(PanelTest):
         self._save(self.ui.exportCsvButton, self.folder / "file" / "numbers.csv")
         self.assertIn("Choose a folder that you may write to", self.ui.exportStatusLabel.text)
         self._save(self.ui.exportCsvButton, self.folder / "gone" / "numbers.csv")
-        self.assertIn("Choose another place", self.ui.exportStatusLabel.text)
+        self.assertIn("no such file or directory", self.ui.exportStatusLabel.text)
 
     def test_what_cannot_be_saved_says_why(self):
         self.assertFalse(self.ui.exportSegButton.enabled)
