@@ -1,10 +1,12 @@
 """A radiologist's walk from an exam's DICOM files to the report, as `docs/slicer.md` has it: by clicks alone."""
 
+import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import slicer
 from exams import writeExam
 from in_slicer import PanelTest, loadStudy, ownViews, waitFor
@@ -21,8 +23,8 @@ WIDEST_PX = 1500
 class WalkTest(PanelTest):
     def setUp(self) -> None:
         super().setUp()
-        if not hasattr(slicer.modules, "dicom"):
-            self.skipTest("This Slicer was built without DICOM.")
+        if not hasattr(slicer.modules, "dicom") or importlib.util.find_spec("dcmqi") is None:
+            self.skipTest("This Slicer lacks DICOM, or dcmqi, by which its plugins read segmentations and reports.")
         self.folder = Path(tempfile.mkdtemp(prefix="VFM walk ä "))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         slicer.app.layoutManager().setLayout(FORMER)
@@ -77,6 +79,12 @@ class WalkTest(PanelTest):
             waitFor(lambda: not ownViews(), "The end of our views")
             self.assertEqual(slicer.app.layoutManager().layout, FORMER)
             self.writeAsDicom("written")
+            volumes = sorted(
+                lesion["volume_ml"] for arm in self.logic.lastRun.arms for lesion in arm.numbers["lesions"]
+            )
+            slicer.mrmlScene.Clear()
+            loaded = self.readBySlicer(database, self.folder / "written")
+            np.testing.assert_allclose(loaded, volumes, rtol=1e-5)
             slicer.mrmlScene.Clear()
             slicer.util.loadScene(str(scene))
             slicer.app.processEvents()
@@ -98,6 +106,24 @@ class WalkTest(PanelTest):
         writer.write(self.folder / name)
         waitFor(lambda: self.ui.exportDicomButton.enabled, "The end of writing")
         self.assertIn("Saved", self.ui.dicomNoteLabel.text)
+
+    def readBySlicer(self, database, folder: Path) -> list[float]:
+        """Volumes of the lesions, ml, as Slicer's own plugin for SR TID 1500 loads them with their segmentations."""
+        from DICOMLib import DICOMUtils
+
+        DICOMUtils.importDicom(str(folder), database)
+        for file in sorted(folder.rglob("measurements.dcm")):
+            plugin = slicer.modules.dicomPlugins["DICOMTID1500Plugin"]()
+            (report,) = plugin.examineForImport([[str(file)]])
+            self.assertTrue(plugin.load(report), report.name)
+        found = []
+        for node in slicer.util.getNodesByClass("vtkMRMLTableNode"):
+            names = [node.GetTable().GetColumnName(column) for column in range(node.GetNumberOfColumns())]
+            column = names.index("Volume [ml]")
+            found += [float(node.GetCellText(row, column)) for row in range(node.GetNumberOfRows())]
+        segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual(len(found), sum(node.GetSegmentation().GetNumberOfSegments() for node in segmentations))
+        return sorted(found)
 
     def measurements(self, name: str) -> list[tuple[str, str, float]]:
         """Network, measurement and value of every structured report of a folder."""

@@ -424,7 +424,7 @@ def _findingsShown(findings: tuple[Finding, ...], folded: int = 0) -> Shown:
 
     Coordinates of the scanner stand in the tooltip where the place in the gland is known.
     """
-    inGland = _("In the gland")
+    inGland = _("In the\ngland")  # on two lines, since a narrow panel would cut it
     columns: list[tuple[str, Callable[[Finding], str]]] = [
         (_("What"), lambda found: found.kind),
         (inGland, lambda found: found.inGland),
