@@ -170,9 +170,11 @@ class Region(NamedTuple):
         starts, stops = [], []
         for start, stop, fine, coarse in zip(*self, size, strict=True):
             # Of the first and of the last voxel the place on the coarser grid, times 2 `fine`, so that it is whole.
-            first, last = (2 * start + 1) * coarse - fine, (2 * stop - 1) * coarse - fine
-            starts.append(torch.as_tensor(first).div(2 * fine, rounding_mode="floor").clamp(min=0))
-            beyond = torch.as_tensor(last).div(2 * fine, rounding_mode="floor") + 2
+            # What is divided is never negative: to round such a number down, a graph needs operators that OpenVINO's
+            # provider leaves to another one.
+            first, last = (2 * start + 1) * coarse - fine, (2 * stop - 1) * coarse - fine  # above -`fine`
+            starts.append(torch.as_tensor(first).clamp(min=0).div(2 * fine, rounding_mode="trunc"))
+            beyond = torch.as_tensor(last + 2 * fine).div(2 * fine, rounding_mode="trunc") + 1
             stops.append(beyond.minimum(torch.as_tensor(coarse)))
         return Region(starts, stops, size)
 
@@ -202,9 +204,11 @@ def _convolve_resized(x: Tensor, weight: Tensor, region: Region) -> Tensor:
     """A convolution 3x3x3 (out, C, 3, 3, 3), zero padding, of x (B, C, d, h, w) resized linearly to a region's grid."""
     axes = zip(x.shape[2:], region.start, region.stop, region.size, strict=True)
     along_d, along_h, along_w = (_tap_matrices(n, start, stop, size, x) for n, start, stop, size in axes)
-    # In few steps, since a graph holds once for each what they make of weights.
-    taps = weight.permute(2, 3, 4, 0, 1).reshape(-1, weight.shape[1], 1, 1, 1)  # (27 out, C, 1, 1, 1)
-    products = F.conv3d(x, taps).unflatten(1, (*3 * (_TAPS,), -1))  # (B, 3, 3, 3, out, d, h, w)
+    # In few steps, since a graph holds once for each what they make of weights. No convolution: one of rearranged
+    # weights OpenVINO 2025.4 runs by its reference code, ten times as slowly.
+    taps = weight.permute(2, 3, 4, 0, 1).reshape(-1, weight.shape[1])  # (27 out, C)
+    products = (taps @ x.flatten(2)).unflatten(1, (*3 * (_TAPS,), -1))  # (B, 3, 3, 3, out, d h w)
+    products = products.unflatten(-1, x.shape[2:])
     rows = sum(products[:, :, :, k] @ along_w[k].T for k in range(_TAPS))  # (B, 3, 3, out, d, h, W)
     planes = sum(along_h[k] @ rows[:, :, k] for k in range(_TAPS))  # (B, 3, out, d, H, W)
     found = sum(along_d[k] @ planes[:, k].flatten(3) for k in range(_TAPS))  # (B, out, D, H W)
@@ -251,8 +255,8 @@ def _averaging_matrix(length: int, size: int, like: Tensor) -> Tensor:
     """Matrix (size, length) whose row i averages the places floor(i n / s) .. ceil((i + 1) n / s)."""
     row = torch.arange(size, device=like.device)[:, None]
     place = torch.arange(length, device=like.device)[None]
-    first = (row * length).div(size, rounding_mode="floor")
-    end = ((row + 1) * length + size - 1).div(size, rounding_mode="floor")
+    first = (row * length).div(size, rounding_mode="trunc")  # of what is never negative, as in `Region.coarser`
+    end = ((row + 1) * length + size - 1).div(size, rounding_mode="trunc")
     inside = ((place >= first) & (place < end)).to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)
 

@@ -106,3 +106,16 @@ def test_a_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
 def test_exporting_again_gives_the_same_graph(tmp_path):
     bundle = make_bundle(tmp_path / "b", onnx=True)
     assert export_onnx(bundle) == bundle
+
+
+def test_openvino_has_fast_kernels_for_the_graph_of_a_window_that_is_decoded_in_part(tmp_path):
+    """It leaves operators that round down to another provider, and runs 1x1x1 kernels of rearranged weights slowly."""
+    bundle = make_bundle(tmp_path / "b", "profound-upernet-lesion", half=True, onnx=True)
+    graph = onnx.load(bundle.onnx_path, load_external_data=False).graph
+    assert {"Xor", "Loop", "If"}.isdisjoint(node.op_type for node in graph.node)
+    stored = {initializer.name for initializer in graph.initializer}
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        kernels = [list(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"]
+        if node.op_type == "Conv" and kernels == [[1, 1, 1]]:
+            assert casts.get(node.input[1], node.input[1]) in stored
