@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from VFMTransferLib.encoders import find_family
+from VFMTransferLib.encoders.base import NEIGHBORS
 from VFMTransferLib.tasks import find_task
 
 from .measure import Measurement
@@ -35,8 +36,8 @@ BACKWARD = 2  # times forward
 GPUS_A_NODE = 8
 LINK_BYTES_S = {8: 300e9, 64: 25e9}  # each way for each GPU: NVLink within a node, 200 Gbit/s between nodes
 VIEWS_A_GPU, SLICES_A_GPU = 4, 32
-GRADIENT_BYTES, IMAGE_BYTES = 4, 2  # float32; images are held as half precision
-VOXELS, CHANNELS = 384 * 384 * 19, 3  # of a clinical T2w, on whose grid a case is held
+CORES_A_GPU = 16  # two processors of 64 cores for eight GPUs
+GRADIENT_BYTES = 4  # float32
 # Of one real case: T2w, high-b and ADC, which training reads; and T2w alone, the largest volume.
 FILE_BYTES = {"NIfTI, compressed": (3.77e6, 3.53e6), "DICOM": (6.65e6, 5.68e6)}
 _HOUR = 3600
@@ -69,6 +70,10 @@ class Training:
         """Measured for one sample: processor seconds to draw all of them."""
         return self.samples * recorded["seconds"][f"draw_{self.sample}"]
 
+    def prepare_s(self, recorded: dict[str, Any], studies: int) -> float:
+        """Measured for one case: processor seconds to read and prepare all of them, once for all processes and runs."""
+        return studies * recorded["seconds"][f"prepare_{self.sample}"]
+
     def share_s(self, recorded: dict[str, Any], gpus: int) -> float:
         """Derived: seconds in which gradients travel, in a ring, without hiding behind the backward pass."""
         if gpus == 1:
@@ -99,11 +104,6 @@ def fine_tunings(recorded: dict[str, Any]) -> list[Training]:
     return found
 
 
-def start_s(recorded: dict[str, Any], studies: int = STUDIES) -> float:
-    """Measured for one case: seconds until every process has read all of them, as it does today."""
-    return studies * recorded["seconds"]["start"]
-
-
 def tables(recorded: dict[str, Any]) -> str:
     """The document's tables, Markdown."""
     parts = (_measured(recorded), _trainings(recorded), _gpus(recorded), _grid(recorded), _storage(recorded))
@@ -122,7 +122,8 @@ def _measured(recorded: dict[str, Any]) -> str:
         "step_contrast": (1 + BACKWARD) * flop["provicnet lesion-segmentation"] / seconds["step_contrast"],
     }
     titles = {
-        "start": "read a case and resample it to one grid",
+        "prepare_view": "read a case, prepare it for views, and write that",
+        "prepare_slice": "the same for slices",
         "draw_view": "make a view of 64x224x224, three sequences",
         "draw_slice": "make a slice of three sequences, 448x448",
         "step_mae": "a step of the masked autoencoder, one view",
@@ -134,7 +135,8 @@ def _measured(recorded: dict[str, Any]) -> str:
         for key, title in titles.items()
     ]
     head = ("measured", "processor seconds, one thread", "derived: operations by count")
-    return f"{recorded['machine']}, PyTorch {recorded['torch']}:\n\n{_table(head, *rows)}"
+    threads = f"Two threads make views {recorded['two_threads']:.2f} times as fast as one."
+    return f"{recorded['machine']}, PyTorch {recorded['torch']}:\n\n{_table(head, *rows)}\n\n{threads}"
 
 
 def _trainings(recorded: dict[str, Any]) -> str:
@@ -162,28 +164,51 @@ def _trainings(recorded: dict[str, Any]) -> str:
 
 
 def _gpus(recorded: dict[str, Any]) -> str:
-    low = UTILIZATIONS[0]
     rows = []
     for training in PRETRAININGS:
+        alone = _in_all_s(training, recorded, 1, STUDIES)
         for gpus in GPUS:
-            compute, draw = (part / gpus for part in (training.gpu_s(recorded, low), training.draw_s(recorded)))
-            start, share = start_s(recorded), training.share_s(recorded, gpus)
-            hours = [part / _HOUR for part in (start, draw, compute, share)]
-            total, hidden = sum(hours), hours[0] + hours[2] + hours[3]
-            alone = (start + training.draw_s(recorded) + training.gpu_s(recorded, low)) / _HOUR
-            shown = (*hours, total, hidden)
-            rows.append((training.name, str(gpus), *(f"{h:.2f}" for h in shown), f"{alone / total / gpus:.0%}"))
-    head = ("pretraining", "GPUs", "start", "make samples", "compute", "share gradients", "in all, as built")
-    return "Hours:\n\n" + _table((*head, "with samples made ahead", "efficiency, as built"), *rows)
+            prepare, draw, compute, share = _parts_s(training, recorded, gpus, STUDIES)
+            total = _in_all_s(training, recorded, gpus, STUDIES)
+            hours = (prepare, draw, compute, share, total, compute + share)
+            shown = [f"{part / _HOUR:.2f}" for part in hours]
+            rows.append((training.name, str(gpus), *shown, f"{1 - compute / total:.0%}", f"{alone / total / gpus:.0%}"))
+    head = (
+        "pretraining",
+        "GPUs",
+        "prepare cases, once",
+        "make samples",
+        "compute",
+        "share gradients",
+        "in all, as built",
+    )
+    return "Hours:\n\n" + _table((*head, "where samples cost nothing", "a GPU waits", "efficiency, as built"), *rows)
+
+
+def _parts_s(training: Training, recorded: dict[str, Any], gpus: int, studies: int) -> tuple[float, ...]:
+    """Seconds by the clock to prepare and to draw, on all cores, and to compute and to share gradients."""
+    cores = gpus * CORES_A_GPU
+    return (
+        training.prepare_s(recorded, studies) / cores,
+        training.draw_s(recorded) / cores,
+        training.gpu_s(recorded, UTILIZATIONS[0]) / gpus,
+        training.share_s(recorded, gpus),
+    )
+
+
+def _in_all_s(training: Training, recorded: dict[str, Any], gpus: int, studies: int) -> float:
+    """Threads prepare and draw ahead while the GPUs compute: what takes longer counts."""
+    prepare, draw, compute, share = _parts_s(training, recorded, gpus, studies)
+    return max(prepare + draw, compute + share)
 
 
 def _grid(recorded: dict[str, Any]) -> str:
     """The 72 trainings of the transfer study, each on one GPU, the longest first."""
     low, repeats = UTILIZATIONS[0], ARMS * SEEDS
-    each = []
-    for training in fine_tunings(recorded):
-        start = start_s(recorded, TRAINING_STUDIES)
-        each.append((start + training.draw_s(recorded) + training.gpu_s(recorded, low), training.gpu_s(recorded, low)))
+    each = [
+        (_in_all_s(training, recorded, 1, TRAINING_STUDIES), training.gpu_s(recorded, low))
+        for training in fine_tunings(recorded)
+    ]
     rows = []
     for gpus in GPUS:
         built, compute = (_makespan_s([one[k] for one in each] * repeats, gpus) / _HOUR for k in (0, 1))
@@ -203,15 +228,18 @@ def _makespan_s(trainings: list[float], workers: int) -> float:
 
 
 def _storage(recorded: dict[str, Any]) -> str:
-    held = STUDIES * VOXELS * CHANNELS * IMAGE_BYTES / 1e9
     rows = []
     for kind, (size, largest) in FILE_BYTES.items():
         rows.append((f"files of {STUDIES:,} cases ({kind})", f"{STUDIES * size / 1e9:.0f} GB"))
         rows.append((f"{VOLUMES:,} volumes, each as large as a T2w ({kind})", f"{VOLUMES * largest / 1e9:.0f} GB"))
-        rate = GPUS[-1] * size / recorded["seconds"]["start"]
-        rows.append((f"read by {GPUS[-1]} processes at the start ({kind})", f"{rate / 1e6:.0f} MB/s"))
-    rows.append(("memory of one process: all cases", f"{held:.0f} GB"))
-    rows.append((f"memory of a node of {GPUS_A_NODE} processes", f"{GPUS_A_NODE * held:.0f} GB"))
+    for sample, size in recorded["prepared_bytes"].items():
+        rows.append(
+            (f"prepared cases for {sample}s, on disk, shared by all processes", f"{STUDIES * size / 1e9:.0f} GB")
+        )
+    for training in PRETRAININGS:
+        touched = recorded["prepared_bytes"][training.sample] * (1 if training.sample == "view" else NEIGHBORS / SLICES)
+        rate = training.samples / _in_all_s(training, recorded, GPUS_A_NODE, STUDIES) * touched
+        rows.append((f"read by a node that caches nothing: {training.name}", f"{rate / 1e9:.1f} GB/s"))
     for training in PRETRAININGS:
         size = GRADIENT_BYTES * recorded["parameters"][training.network] / 1e6
         rows.append((f"gradient of a step: {training.name}", f"{size:.0f} MB"))
@@ -227,9 +255,9 @@ def rewritten(text: str, recorded: dict[str, Any]) -> str:
 
 def measure() -> Iterator[Measurement]:
     """Drawing against computing, at published size."""
-    from .scale_measurements import seconds
+    from .scale_measurements import samples_and_steps
 
-    found = seconds()
+    found = samples_and_steps()["seconds"]
     for sample, step in (("view", "mae"), ("slice", "contrast")):
         against = found[f"step_{step}"]
         yield Measurement(f"make a {sample} at published size", found[f"draw_{sample}"], f"a step of {step}", against)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -31,6 +33,7 @@ from VFMTransferLib.tasks import TASKS, find_task, lesion_task
 from VFMTransferLib.tasks.lesions import class_map
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.loop import Run, Schedule
+from VFMTransferLib.training.prepared import stored
 from VFMTransferLib.training.samples import crop_samples, slice_samples
 
 DECODER_WIDTH = 512  # as published
@@ -39,36 +42,71 @@ _COARSE_MM = (3.0, 3.0, 3.0)
 _T2W_MM, _DIFFUSION_MM = (0.5, 0.5, 3.0), (2.0, 2.0, 3.0)
 _FUSION = published_models()["provicnet-fusion"]
 _TASKS_READ = 500
+_DRAWN = 9  # samples of each kind
 
 
 def measured() -> dict[str, Any]:
     """All of it; takes minutes of a processor and 6 GB of memory."""
     torch.set_num_threads(1)
-    return {"machine": cpu_name(), "torch": torch.__version__, "seconds": seconds(), **counted()}
+    return {"machine": cpu_name(), "torch": torch.__version__, **samples_and_steps(), **counted()}
 
 
-def seconds() -> dict[str, float]:
-    """Processor seconds of what a training does, at published size."""
+def samples_and_steps() -> dict[str, Any]:
+    """What a training does, at published size.
+
+    `seconds` of a processor; `prepared_bytes` of a case on disk, for views and slices; `two_threads`, how many times as
+    fast two threads make views as one, by the clock.
+    """
     case, gland, classes = _a_study()
-    how, generator = Augmentation(), Generator().manual_seed(0)
+    how = Augmentation()
     lesions = replace(PROFOUND_ENCODER, task="lesion-segmentation")
     with TemporaryDirectory() as name:
+        files, views, slices = (Path(name) / kind for kind in ("files", "views", "slices"))
+        files.mkdir()
         for sequence, volume in case.volumes.items():
-            write_volume(volume, Path(name) / f"{sequence}.nii.gz")
-        start, read = _timed(lambda: crop_samples(read_case(name), lesions))
-    draw_view, view = _timed(lambda: read.view(generator, how)[0])
-    cases = slice_samples(case, _FUSION, gland, classes)
-    draw_slice, (windows, position, maps) = _timed(lambda: cases.view(generator, how))
-    return {
-        "start": start,
+            write_volume(volume, files / f"{sequence}.nii.gz")
+
+        def view(number: int) -> Tensor:
+            return stored(views, lesions, lambda: crop_samples(case, lesions)).view(_generator(number), how)[0]
+
+        def slice_of(number: int) -> tuple[Tensor, Tensor, Tensor]:
+            return stored(slices, _FUSION, lambda: slice_samples(case, _FUSION)).view(_generator(number), how)
+
+        prepare_view, _ = _timed(lambda: stored(views, lesions, lambda: crop_samples(read_case(files), lesions)))
+        prepare_slice, _ = _timed(
+            lambda: stored(slices, _FUSION, lambda: slice_samples(read_case(files), _FUSION, gland, classes))
+        )
+        draw_view, image = _median(view)
+        draw_slice, (windows, position, maps) = _median(slice_of)
+        two_threads = _two_threads(view)
+        sizes = {k: sum(f.stat().st_size for f in p.iterdir()) for k, p in (("view", views), ("slice", slices))}
+    seconds = {
+        "prepare_view": prepare_view,
+        "prepare_slice": prepare_slice,
         "draw_view": draw_view,
         "draw_slice": draw_slice,
-        "step_mae": _pretext_step(pretext_task("mae", lesions, decoder_width=DECODER_WIDTH), View(view)),
+        "step_mae": _pretext_step(pretext_task("mae", lesions, decoder_width=DECODER_WIDTH), View(image)),
         "step_contrast": _pretext_step(
             pretext_task("contrastive", _FUSION, drop_path=0.0), View(windows, position, maps[0].long())
         ),
         "scheduled_task": _scheduled_task(),
     }
+    return {"seconds": seconds, "prepared_bytes": sizes, "two_threads": two_threads}
+
+
+def _generator(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def _two_threads(draw: Callable[[int], object]) -> float:
+    """How many times as fast two threads draw as one, which is not to be had on a machine with other work."""
+    took = []
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as pool:
+            began = time.perf_counter()
+            list(pool.map(draw, range(_DRAWN)))
+            took.append(time.perf_counter() - began)
+    return round(took[0] / took[1], 2)
 
 
 def _a_study() -> tuple[Case, Volume, Volume]:
@@ -78,7 +116,7 @@ def _a_study() -> tuple[Case, Volume, Volume]:
     for sequence, volume in phantom.case.volumes.items():
         spacing = _T2W_MM if sequence == Sequence.T2W else _DIFFUSION_MM
         volumes[sequence] = volume.resample_to(volume.geometry.with_spacing(spacing))
-    return Case("study", volumes), phantom.gland, class_map(lesion_task().from_phantom(phantom), _FUSION)
+    return Case("study", volumes), phantom.gland, class_map(lesion_task().from_phantom(phantom), _FUSION.labels)
 
 
 def counted() -> dict[str, Any]:
@@ -130,6 +168,12 @@ def _scheduled_task() -> float:
         began = time.process_time()
         client.gather(client.map(abs, range(_TASKS_READ), pure=False))
         return round((time.process_time() - began) / _TASKS_READ, 5)
+
+
+def _median(draw: Callable[[int], Any]) -> tuple[float, Any]:
+    """Processor seconds of a sample, which differ by what is drawn, and the last one."""
+    found = [_timed(lambda number=number: draw(number)) for number in range(_DRAWN)]
+    return median(seconds for seconds, _ in found), found[-1][1]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
