@@ -28,11 +28,6 @@ _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 Window = tuple[float, float]  # the values shown black and white
 
 
-def newNode(kind: str, name: str, scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode:
-    """An empty node in the scene, whose name no other one has."""
-    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
-
-
 def addNode(node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene, window: Window | None = None) -> None:
     """Bring a node into the scene under a name that no other one has, and show it the usual way.
 
