@@ -52,6 +52,7 @@ class WalkTest(PanelTest):
             for selector in (self.ui.t2wSelector, self.ui.hbvSelector, self.ui.adcSelector):
                 self.assertIsNotNone(selector.currentNode(), selector.objectName)
             waitFor(lambda: self.ui.qualityLabel.text, "The criteria of image quality")
+            self.ui.qualityCollapsibleButton.collapsed = False  # whose sentences are the longest of the panel
             self.ui.examButton.click()
             self.settle()
             self.assertEqual(len(ownViews()), 5)
