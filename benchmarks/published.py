@@ -1,7 +1,7 @@
 """The published networks at full size, random weights, one thread: ours against the architecture as its authors run it.
 
 Times are of the processor, interleaved in one run, medians with the lowest and highest ratio; memory is the peak of a
-process of its own that loads the network and runs it once. `VFM_BENCH_SIZE` names another input (D, H, W), and
+process of its own that loads the network and runs it twice. `VFM_BENCH_SIZE` names another input (D, H, W), and
 `VFM_BENCH_NETWORKS` some of the networks. At the published input, 64x224x224, each runs once, in its own process.
 """
 
@@ -104,7 +104,7 @@ def measure() -> Iterator[Measurement]:
 
 
 def _alone(bundle: Bundle, how: str) -> tuple[float, float]:
-    """Processor seconds of one run, and the peak memory in MiB of a process that does nothing else.
+    """Processor seconds of one run, and the peak memory in MiB of a process that runs it twice and does nothing else.
 
     Ours runs without PyTorch, as predictions do.
     """
@@ -123,7 +123,7 @@ def _size() -> tuple[int, ...]:
 
 
 def main() -> None:
-    """One run in plain PyTorch: a bundle's folder and the size."""
+    """Two runs in plain PyTorch, the first of which is timed: a bundle's folder and the size."""
     from VFMTransferLib.bundles.bundle import read_bundle
     from VFMTransferLib.bundles.weights import load_network
 
@@ -134,6 +134,7 @@ def main() -> None:
         start = time.process_time()
         network(*inputs)
         seconds = time.process_time() - start
+        network(*inputs)
     print(json.dumps([seconds, peak_mib()]))
 
 

@@ -363,3 +363,21 @@ def test_onnx_runtime_reports_nothing_and_keeps_no_identifier_of_the_machine(tmp
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.stdout.split() == ["1"], run.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is counted in other units elsewhere")
+def test_a_second_window_needs_no_more_memory_than_the_first():
+    code = """
+import resource
+import numpy as np
+from VFMTransferLib.bundles.bundle import read_bundle
+from VFMTransferLib.inference.runtimes import open_session
+session = open_session(read_bundle("Resources/Bundles/profound-prostate-demo-scratch"), "onnx", "cpu")
+window = np.random.default_rng(0).normal(size=(1, 3, 96, 192, 192)).astype(np.float32)
+for _ in range(2):
+    session.run(window)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    first_mib, second_mib = map(int, run.stdout.split())
+    assert second_mib - first_mib < 20, run.stderr
