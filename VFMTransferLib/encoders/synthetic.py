@@ -311,12 +311,16 @@ def _gain(shape: torch.Size, generator: Generator) -> Tensor:
     strength = float(_uniform(generator, 0, 0.5))
     knots = torch.rand((1, 1, 3, 4, 4), generator=generator) * 2 - 1
     smooth = torch.exp(strength * F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0])
+    near = near_coil_gain(shape, generator)
+    return smooth * near if _happens(generator, _NEAR_COIL) else smooth
+
+
+def near_coil_gain(shape: torch.Size, generator: Generator) -> Tensor:
+    """Gain (D, H, W) of a coil in the rectum: up to nine times near it, behind the middle, steeply falling off."""
     height, reach, *place = (float(v) for v in _uniform(generator, 0, 1, 5))
-    if not _happens(generator, _NEAR_COIL):
-        return smooth
     z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in shape), indexing="ij")
     away = torch.sqrt((0.3 * (z - place[0] + 0.5)) ** 2 + (y - 0.2 - 0.5 * place[1]) ** 2 + (x - place[2] + 0.5) ** 2)
-    return smooth * (1 + (1 + 7 * height) * torch.exp(-away / (0.15 + 0.35 * reach)))
+    return 1 + (1 + 7 * height) * torch.exp(-away / (0.15 + 0.35 * reach))
 
 
 def _coarser(image: Tensor, draw: _Draw, is_flat: bool) -> Tensor:

@@ -7,11 +7,14 @@ interpolated no more often than a case to predict. Every random number comes fro
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from ..core.decoding import OMITTED
+from ..encoders.synthetic import near_coil_gain
 
 # Knots of the coarse grid on which positions are computed; between them they are linear.
 _KNOTS = (16, 28, 28)
@@ -36,6 +39,7 @@ class Augmentation:
     log_gamma: float = 0.4  # its largest logarithm
     bias: float = 0.5  # probability of a smooth brightness field
     log_bias: float = 0.4  # its largest logarithm
+    near_coil: float = field(default=0.0, metadata=OMITTED)  # probability of an endorectal coil's gain
     contrast: float = 0.15  # probability of a random tone curve
     thick: float = 0.2  # probability of thicker slices
     thickest_mm: float = 6.0
@@ -140,6 +144,8 @@ def vary_intensity(image: Tensor, inside: Tensor, generator: Generator, how: Aug
         coarse = torch.exp(strength * (torch.rand((1, 1, 3, 4, 4), generator=generator) * 2 - 1))
         # A smooth positive field, like the sensitivity of a surface coil.
         tone = tone * F.interpolate(coarse, size=image.shape, mode="trilinear", align_corners=True)[0, 0]
+    if how.near_coil and happens(generator, how.near_coil):
+        tone = tone * near_coil_gain(image.shape, generator)
     image = (tone - tone.mean()) * (std / (tone.std() + 1e-6)) + mean
     if happens(generator, how.noise):
         strength = float(uniform(generator, 0, how.noise_std))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.training.augmentation import (
     NO_AUGMENTATION,
     Augmentation,
@@ -99,6 +100,28 @@ def test_each_variation_of_intensity_changes_the_image_but_not_its_size(an_image
     assert torch.isfinite(varied).all()
     assert (varied - an_image).abs().max() > 0.05
     assert torch.equal(an_image, before)
+
+
+def test_a_near_coil_brightens_what_lies_behind_the_middle():
+    view = torch.ones((8, 40, 40))
+    view[:, ::2] = 0.5  # so that there is something to normalize
+    how = replace(NO_AUGMENTATION, near_coil=1.0)
+    brighter, steepest = [], []
+    for seed in range(20):
+        seen = vary_intensity(view, torch.ones_like(view, dtype=torch.bool), seeded(seed), how)
+        contrast = seen[:, 1::2] - seen[:, ::2]  # (8, 20, 40), the gain
+        brighter.append(float(contrast[:, 10:].mean() / contrast[:, :10].mean()))
+        steepest.append(float(contrast.max() / contrast.min()))
+    assert min(brighter) > 1
+    assert max(steepest) > 4
+
+
+def test_without_a_near_coil_no_random_number_is_taken_for_it(an_image):
+    # Views of the shipped recipes, which know of none, stay as they were.
+    inside = torch.ones_like(an_image, dtype=torch.bool)
+    never, seldom = (vary_intensity(an_image, inside, seeded(1), Augmentation(near_coil=p)) for p in (0.0, 1e-9))
+    assert not torch.equal(never, seldom)
+    assert "near_coil" not in to_json(Augmentation())
 
 
 def test_the_level_changes_scale_and_offset_within_its_limit(an_image):
