@@ -27,6 +27,7 @@ from ..core.terms import Arm, Label, OnProgress
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
+from ..encoders.weights import encoder_weights
 from ..io import read_case
 from ..metrics.agreement import dice
 from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
@@ -88,10 +89,11 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class References:
-    """Further masks of the prostate on which the finished networks are measured; they choose and train nothing."""
+    """Further masks on which the finished networks are measured; they choose and train nothing."""
 
     cases: tuple[str, ...]
-    masks: tuple[str, ...]  # file stems; a case may lack some
+    masks: tuple[str, ...]  # file stems, of the prostate; a case may lack some
+    zones: str = "zones"  # file stem; a case may lack it
     notes: tuple[str, ...] = ()  # for the model card
 
 
@@ -334,7 +336,8 @@ def pretrain_by_recipe(
         ]
         shown = [LazyCase(one.id, f"images {one.identity}", partial(_case_in, one)) for one in phantoms]
         run = pretrain(config, cases, work / "pretrain", phantoms=shown, **shared)
-    weights = {name: tensor.numpy() for name, tensor in pretext.pretrained(run.average).items()}
+    found = encoder_weights(pretext.pretrained(run.average), pretext.spec)
+    weights = {name: tensor.contiguous().numpy() for name, tensor in found.items()}
     with atomic_file(work / ENCODER) as part:
         save_file(weights, part, {"format": "pt"})
     return work / ENCODER
@@ -383,10 +386,12 @@ def recipe_data(
     references: dict[str, list[LabeledCase]] = {}  # cases that train apart from unseen ones
     if recipe.references is not None:
         _require_folders(data, recipe.references.cases)
+        zones = recipe.references.zones
         for mask, name in product(recipe.references.masks, recipe.references.cases):
             if read_label_map(data / name, mask) is not None:
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
-                references.setdefault(part, []).append(read_labeled(data / name, recipe.task, MaskNames((mask,))))
+                labeled = read_labeled(data / name, recipe.task, MaskNames((mask,), zones))
+                references.setdefault(part, []).append(labeled)
     return RecipeData(StudySet(split, cases), shown if recipe.split.train else (), references)
 
 

@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from study_examples import SPACING_MM, a_study, write_case
 from tiny_commands import use_small_networks
 from training_cases import tiny_case, tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
 
-from VFMTransferLib.bundles.bundle import read_bundle, verify
+from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, verify
 from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
@@ -20,13 +21,15 @@ from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Arm, Label, Sequence
+from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
-from VFMTransferLib.io import write_volume
+from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.phantom import Phantoms, PhantomSplit
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training import recipes as module
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
+from VFMTransferLib.training.finetune import Initialization
 from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.recipes import (
     Recipe,
@@ -213,7 +216,7 @@ def a_whole_recipe() -> Recipe:
         measure_every=2,
         pretraining=RecipePretraining("mae", SCHEDULE, Augmentation(), 0.3, {"hidden": 0.6, "decoder_width": 8}),
         soft_labels=SoftLabels(2, 0.5, 0.7, SCHEDULE),
-        references=References(("case-1", "case-2"), ("gland", "gland_other"), ("A note on the masks.",)),
+        references=References(("case-1", "case-2"), ("gland", "gland_other"), notes=("A note on the masks.",)),
     )
 
 
@@ -319,6 +322,31 @@ def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_pat
         for text in ("A note on the masks.", "case-0, case-1", "Limits", "(2 folds)"):
             assert text in card
         assert predict(tiny_case(5)[0], bundle).labels is not None
+
+
+@pytest.mark.parametrize("pretext", ["mae", "synthetic"])
+def test_a_recipes_own_encoder_starts_its_pretrained_arm(a_data_folder, tmp_path, pretext):
+    recipe = replace(
+        a_whole_recipe(), soft_labels=None, pretraining=RecipePretraining(pretext, SCHEDULE, Augmentation())
+    )
+    encoder = pretrain_by_recipe(recipe, a_data_folder, tmp_path)
+    learned = encoder_weights(empty_network(recipe.network).state_dict(), recipe.network)
+    assert read_weights(encoder).keys() == learned.keys()
+    data = recipe_data(recipe, a_data_folder, tmp_path)
+    bundle = train_arm(recipe, data, Arm.PRETRAINED, tmp_path, Initialization.from_file(encoder))
+    assert bundle.training["start"] == {"file": encoder.name, "sha256": file_sha256(encoder)}
+
+
+def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder, tmp_path):
+    for name in ("case-0", "case-2"):
+        mask = read_volume(a_data_folder / name / "gland.nii.gz")
+        write_volume(mask.with_array((mask.array > 0).astype(np.uint8)), a_data_folder / name / "zones_read.nii.gz")
+    recipe = replace(a_whole_recipe(), references=References(("case-0", "case-2"), ("gland",), "zones_read"))
+    data = recipe_data(recipe, a_data_folder, tmp_path)
+    measured = [one for cases in data.references.values() for one in cases]
+    assert {one.case.id for one in measured} == {"case-0", "case-2"}
+    assert all(Label.PERIPHERAL_ZONE in one.masks for one in measured)
+    assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.of(("case-0", "case-1", "case-2")))
 
 
 def test_a_recipe_without_a_pretraining_cannot_pretrain(a_data_folder, tmp_path):

@@ -154,9 +154,14 @@ class ProFoundFamily(EncoderFamily):
         return self.demonstration(PROFOUND_ENCODER, None) if size == "demonstration" else PROFOUND_ENCODER
 
     def pretext_task(self, name: str, spec: ModelSpec) -> PretextTask:
+        """Of the encoder alone, whose crops and channels are the network's."""
         from .pretraining import PRETEXT_TASKS
 
-        return PRETEXT_TASKS[name](spec)
+        width = spec.encoder.dims[-1]
+        head = replace(PROFOUND_ENCODER.head, out_channels=width, width=width)
+        return PRETEXT_TASKS[name](
+            replace(PROFOUND_ENCODER, encoder=spec.encoder, head=head, preprocess=spec.preprocess)
+        )
 
     def resized(self, spec: ModelSpec, size: Mapping[str, Any]) -> ModelSpec:
         found = super().resized(spec, size)

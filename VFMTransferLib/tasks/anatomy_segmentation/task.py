@@ -49,7 +49,7 @@ class AnatomySegmentation(SegmentationTask):
     sequences = (MRSequence.T2W,)
     labels = (Label.BACKGROUND, *ZONES)
     baseline = "mean-shape"
-    card_measures = ("dice", "hd95_mm", "volume_error_ml")
+    card_measures = ("dice", "hd95_mm", "volume_error_ml", *(f"dice {zone}" for zone in ZONES))
     example_measures = ("dice", "hd95_mm")
     finds_gland = True
 
