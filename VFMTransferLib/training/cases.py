@@ -57,13 +57,6 @@ class Split:
                 f"Each case must stand once in a split, but {', '.join(twice)} stands more often. Remove it."
             )
 
-    def fold(self, index: int, count: int) -> Split:
-        """Leave out every `count`-th training case, from `index` on, for validation."""
-        if not 0 <= index < count <= len(self.train):
-            raise ValueError(f"A fold must lie in 0..{count - 1} of at most {len(self.train)}, got {index} of {count}.")
-        left_out = self.train[index::count]
-        return Split(tuple(name for name in self.train if name not in left_out), left_out, self.test)
-
 
 @dataclass(frozen=True)
 class LazyCase(Generic[Read]):

@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import save_file
 
 from ..bundles.bundle import Bundle
@@ -22,14 +21,12 @@ from ..core.case import Case
 from ..core.decoding import from_json, parse_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
-from ..core.result import Result
-from ..core.terms import Arm, Label, OnProgress
+from ..core.terms import Arm, OnProgress
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..encoders.weights import encoder_weights
 from ..io import read_case
-from ..metrics.agreement import dice
 from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
@@ -38,14 +35,11 @@ from .cases import LazyCase, LazyCases, Split, StudySet, file_facts, read_labele
 from .finetune import (
     FinetuneConfig,
     Initialization,
-    ValidationCases,
-    averaged_network,
     finetune,
     finetune_config,
     write_arm,
 )
 from .loop import Schedule, checkpoint_folder
-from .prepared import case_identity
 from .pretrain import PretrainConfig, pretrain
 
 FORMAT = 2
@@ -64,27 +58,6 @@ class RecipePretraining:
     augmentation: Augmentation
     phantom_share: float = 0.0
     settings: dict[str, float] = field(default_factory=dict)  # of the pretext task, that differ from its defaults
-
-
-@dataclass(frozen=True)
-class SoftLabels:
-    """How the training cases' masks of the prostate are made soft by cross-fitting.
-
-    Labels that come from another network err case by case. A network that is trained on the other cases repeats the
-    common shape but not the single error, so the mean of label and out-of-fold prediction is a soft label that is
-    certain where both agree. No other label enters.
-    """
-
-    folds: int  # parts of the training cases that are left out in turn
-    weight: float  # part of the out-of-fold prediction in the soft label
-    min_agreement: float  # Dice with the label below which a prediction is a failure and the label stays
-    schedule: Schedule  # of each fold's training, from scratch
-
-    def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ValueError(f"soft labels need 2 or more folds, got {self.folds}")
-        if not (0 <= self.weight <= 1 and 0 <= self.min_agreement <= 1):
-            raise ValueError(f"weight and min_agreement must lie in 0..1, got {self.weight} and {self.min_agreement}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +98,6 @@ class Recipe:
     drop_path: float | None = None
     measure_every: int | None = None  # steps between measurements on validation cases; a third of all by default
     pretraining: RecipePretraining | None = None
-    soft_labels: SoftLabels | None = None
     references: References | None = None
     population: str = ""  # whom its training cases stand for, for the model card
 
@@ -166,16 +138,10 @@ class Recipe:
 
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
-        start, soft = bundle.training["start"], self.soft_labels
+        start = bundle.training["start"]
         source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
-        softening = (
-            f"Each label is the mean of that mask and the prediction of a network that was trained without the case "
-            f"({soft.folds} folds), unless these two agree to a Dice below {soft.min_agreement:g}. "
-            if soft
-            else ""
-        )
         training = (
-            f"From {source}; {bundle.training['data']}. {softening}{self.steps} steps, seed {self.seed}, "
+            f"From {source}; {bundle.training['data']}. {self.steps} steps, seed {self.seed}, "
             f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that chose "
             f"nothing, but are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
             "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
@@ -218,7 +184,7 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe, strictly; also of format 1. DatasetError names the key or value that is wrong."""
+    """Read a recipe, strictly. DatasetError names the key or value that is wrong."""
     try:
         document = parse_json(read_small(path))
     except FileNotFoundError as error:
@@ -226,73 +192,14 @@ def read_recipe(path: Path) -> Recipe:
     except (ValueError, OSError) as error:
         raise DatasetError(f"Recipe {path.name} must be readable JSON, but is not ({error}). Correct it.") from error
     try:
-        if isinstance(document, dict) and document.get("format") == 1:
-            document = _from_format_1(document)
         if isinstance(document, dict) and document.get("network") is not None:
             document = {**document, "network": spec_from_json(document["network"])}
         recipe = from_json(Recipe, document, "recipe")
         if recipe.format != FORMAT:
-            raise ValueError(f"format must be 1 or {FORMAT}, got {recipe.format}")
+            raise ValueError(f"format must be {FORMAT}, got {recipe.format}")
         return recipe
     except (BundleError, DatasetError, ValueError) as error:
         raise DatasetError(f"Recipe {path.name} cannot be used: {str(error).rstrip('.')}. Correct it.") from error
-    except (KeyError, TypeError) as error:  # within a recipe of format 1
-        raise DatasetError(f"Recipe {path.name} cannot be used: it lacks {error}. Add it.") from error
-
-
-def _from_format_1(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe of format 1, which only a pair for anatomy could have, as one of format 2."""
-    known = {
-        *("format", "name", "title", "model", "split", "labels", "seed", "phantoms", "pretrain", "crossfit"),
-        *("finetune", "evaluation", "license", "attribution"),
-    }
-    if document.keys() != known:
-        wrong = ", ".join(sorted(document.keys() ^ known))
-        raise ValueError(f"a recipe of format 1 must hold {', '.join(sorted(known))}; unknown or lacking: {wrong}")
-    spec = spec_from_json(document["model"])
-    tuned, pretrained, folds = document["finetune"], document["pretrain"], document["crossfit"]
-    none = {"first_seed": 0, "count": 0}
-    return {
-        **{name: document[name] for name in ("name", "title", "seed", "split", "license", "attribution")},
-        "format": FORMAT,
-        "task": document["model"]["task"],
-        "encoder": spec.family,
-        "network": document["model"],
-        "masks": {"gland": [document["labels"]]},
-        "phantoms": {
-            "spacing_mm": document["phantoms"]["t2w_spacing_mm"],
-            "train": {"first_seed": 0, "count": document["phantoms"]["count"]},
-            "validation": none,
-            "test": none,
-            "full_resolution": False,
-        },
-        "steps": tuned["schedule"]["steps"],
-        "precision": tuned["schedule"]["precision"],
-        **{name: tuned[name] for name in ("schedule", "augmentation", "drop_path", "phantom_share", "measure_every")},
-        "pretraining": {
-            "pretext": "mae",
-            **{name: pretrained[name] for name in ("schedule", "augmentation", "phantom_share")},
-            "settings": {name: pretrained[name] for name in ("hidden", "decoder_width")},
-        },
-        "soft_labels": {
-            **{name: folds[name] for name in ("folds", "weight", "schedule")},
-            "min_agreement": folds["least_agreement"],
-        }
-        if folds["folds"]
-        else None,
-        "references": {
-            "cases": document["evaluation"]["cases"],
-            "masks": document["evaluation"]["references"],
-            "notes": document["evaluation"]["notes"],
-        },
-        "limits": [
-            "Trained on very few patients, all scanned on one maker's 3 T scanners. Expect failures elsewhere; check "
-            "each result.",
-            "Its labels came from another network, not from a reader: agreement with them is not accuracy.",
-            "It marks the whole prostate only. It finds no cancer.",
-            "It was not tested on patients after treatment, with hip implants, or with an endorectal coil.",
-        ],
-    }
 
 
 def pretrain_by_recipe(
@@ -439,19 +346,15 @@ def train_arm(
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle; errors as of `finetune`.
 
-    `work` is the folder of bundles and checkpoints; both arms share the soft labels in it. `prepared` and `ahead` are
-    as of `finetune`.
+    `work` is the folder of bundles and checkpoints. `prepared` and `ahead` are as of `finetune`.
     """
     if (arm is Arm.PRETRAINED) != (init is not None):
         raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
     folder = work / f"{recipe.name}-{arm}"
     config = recipe.finetune_config(data.dataset.split, init)
-    training = data.dataset
-    if recipe.soft_labels is not None:
-        training = soften_labels(recipe.soft_labels, config, data, work / "crossfit", on_progress, prepared, ahead)
     run = finetune(
         config,
-        training,
+        data.dataset,
         checkpoint_folder(folder),
         init=init,
         phantoms=data.shown,
@@ -474,67 +377,3 @@ def train_arm(
         more_cases=data.references,
         card=recipe.card,
     )
-
-
-def soften_labels(
-    how: SoftLabels,
-    config: FinetuneConfig,
-    data: RecipeData,
-    folder: Path,
-    on_progress: OnProgress | None = None,
-    prepared: Path | None = None,
-    ahead: int = 0,
-) -> StudySet:
-    """All cases, those of the training split with soft masks of the prostate; labels of phantoms are exact and stay.
-
-    Each fold is trained from scratch, so that neither arm has a part in its labels. `config` is the fine-tuning whose
-    labels are wanted.
-    """
-    soft = []
-    for fold in range(how.folds):
-        split = Split(config.split.train).fold(fold, how.folds)
-        part = replace(config, split=replace(split, validation=()), schedule=how.schedule)
-
-        def progress(line: str, done: float, fold: int = fold) -> None:
-            if on_progress is not None:
-                on_progress(f"fold {fold + 1} of {how.folds}, {line}", (fold + done) / how.folds)
-
-        run = finetune(
-            part,
-            data.dataset,
-            folder / f"fold-{fold}",
-            phantoms=data.shown,
-            prepared=prepared,
-            ahead=ahead,
-            on_progress=progress,
-        )
-        left_out = ValidationCases(config.model, data.dataset.of(split.validation))
-        for result, case in left_out.results(averaged_network(run, config.model)):
-            soft.append(softened(case, result, how))
-    cases = data.dataset.cases
-    if isinstance(cases, LazyCases):
-        own = (LazyCase(one.case.id, case_identity(one), partial(_same, one)) for one in soft)
-        return StudySet(data.dataset.split, cases.with_cases(own))
-    return StudySet(data.dataset.split, {**cases, **{one.case.id: one for one in soft}})
-
-
-def _same(case: LabeledCase) -> LabeledCase:
-    return case
-
-
-def softened(case: LabeledCase, result: Result, how: SoftLabels) -> LabeledCase:
-    """A case whose mask of the prostate is the weighted mean of its own and a prediction.
-
-    Where the two disagree as wholes, the network has failed on a case unlike all that it was trained on, and the mask
-    stays. DatasetError where the case has no mask of the prostate.
-    """
-    mask = case.masks.get(Label.PROSTATE)
-    if mask is None:
-        raise DatasetError(f"Case '{case.case.id}' must have a mask of the prostate for soft labels, but has none.")
-    structures = list(result.probabilities.values())
-    whole = structures[0].with_array(np.sum([volume.array for volume in structures], axis=0))
-    predicted = whole.resample_to(mask.geometry).array
-    if dice(predicted > _HALF, mask.array > _HALF) < how.min_agreement:
-        return case
-    soft = (1 - how.weight) * mask.array.astype(np.float32) + how.weight * predicted
-    return replace(case, masks={Label.PROSTATE: mask.with_array(soft.astype(np.float32))})

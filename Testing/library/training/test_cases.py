@@ -113,15 +113,6 @@ def test_a_patient_may_stand_in_one_list_only():
         Split(("a", "b"), (), ("b",))
 
 
-def test_folds_leave_out_each_training_case_once():
-    split = Split(("a", "b", "c", "d", "e"), (), ("t",))
-    folds = [split.fold(index, 2) for index in range(2)]
-    assert [fold.validation for fold in folds] == [("a", "c", "e"), ("b", "d")]
-    assert [fold.train for fold in folds] == [("b", "d"), ("a", "c", "e")]
-    with pytest.raises(ValueError, match="fold must lie in"):
-        split.fold(2, 2)
-
-
 def test_the_gland_is_one_wherever_its_file_is_not_zero(a_folder, tmp_path):
     path = tmp_path / "p0"
     shutil.copytree(a_folder / "p0", path)

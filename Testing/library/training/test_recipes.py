@@ -11,7 +11,7 @@ import pytest
 import torch
 from study_examples import SPACING_MM, a_study, write_case
 from tiny_commands import use_small_networks
-from training_cases import tiny_case, tiny_config, tiny_dataset, tiny_labeled_case, tiny_spec
+from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, verify
 from VFMTransferLib.bundles.metadata import spec_to_json
@@ -19,29 +19,23 @@ from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.core.errors import DatasetError
-from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.phantom import Phantoms, PhantomSplit
 from VFMTransferLib.tasks.base import MaskNames
-from VFMTransferLib.training import recipes as module
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
 from VFMTransferLib.training.finetune import Initialization
 from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.recipes import (
     Recipe,
-    RecipeData,
     RecipePretraining,
     References,
-    SoftLabels,
     pretrain_by_recipe,
     read_recipe,
     recipe_data,
-    soften_labels,
-    softened,
     train_arm,
 )
 
@@ -103,8 +97,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"encoder": "resnet"}, "encoder must be one of profound, provicnet, got 'resnet'"),
         ({"steps": "many"}, "'recipe.steps' must be a whole number"),
         ({"speed": 1}, "also holds 'speed'"),
-        ({"format": 3}, "format must be 1 or 2, got 3"),
-        ({"format": 1}, "a recipe of format 1 must hold"),
+        ({"format": 1}, "format must be 2, got 1"),
         ({"network": spec_to_json(tiny_spec())}, "network must be of profound for super-resolution"),
         ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
@@ -124,6 +117,8 @@ def test_the_shipped_recipes_can_be_read(path):
     name = "prostate" if path.stem == "anatomy-segmentation" else path.stem
     assert (recipe.task, recipe.name) == (path.stem, f"{recipe.encoder}-{name}-demo")
     assert "ProstateX-0214" not in recipe.split.train  # its image is CC BY-NC
+    if recipe.task == "anatomy-segmentation":  # and so are all masks whose names end so
+        assert not any(name.endswith("_nc") for name in (*recipe.masks.gland, recipe.masks.zones))
     groups = recipe.phantoms
     assert not set(groups.train.seeds) & {*groups.validation.seeds, *groups.test.seeds}
 
@@ -197,7 +192,7 @@ def test_a_recipe_that_is_not_there_or_no_json_is_refused(tmp_path):
         read_recipe(tmp_path / "bad.json")
 
 
-# A pair with a network, a pretraining and soft labels of its own, as the shipped one of the prostate.
+# A pair with a network and a pretraining of its own, as the shipped one of the prostate.
 
 SCHEDULE = Schedule(2, checkpoint_every=2)
 
@@ -215,51 +210,8 @@ def a_whole_recipe() -> Recipe:
         phantom_share=0.5,
         measure_every=2,
         pretraining=RecipePretraining("mae", SCHEDULE, Augmentation(), 0.3, {"hidden": 0.6, "decoder_width": 8}),
-        soft_labels=SoftLabels(2, 0.5, 0.7, SCHEDULE),
         references=References(("case-1", "case-2"), ("gland", "gland_other"), notes=("A note on the masks.",)),
     )
-
-
-def in_format_1(recipe: Recipe) -> dict:
-    """The recipe as the first version of this product wrote it."""
-    how, pretraining = recipe.soft_labels, recipe.pretraining
-    return {
-        "format": 1,
-        "name": recipe.name,
-        "title": recipe.title,
-        "model": spec_to_json(recipe.network),
-        "split": to_json(recipe.split),
-        "labels": recipe.masks.gland[0],
-        "seed": recipe.seed,
-        "phantoms": {"count": recipe.phantoms.train.count, "t2w_spacing_mm": list(recipe.phantoms.spacing_mm)},
-        "pretrain": {
-            "schedule": to_json(pretraining.schedule),
-            "augmentation": to_json(pretraining.augmentation),
-            "hidden": 0.6,
-            "decoder_width": 8,
-            "phantom_share": 0.3,
-        },
-        "crossfit": {
-            "folds": how.folds,
-            "weight": how.weight,
-            "least_agreement": how.min_agreement,
-            "schedule": to_json(how.schedule),
-        },
-        "finetune": {
-            "schedule": to_json(recipe.schedule),
-            "augmentation": to_json(recipe.augmentation),
-            "drop_path": recipe.drop_path,
-            "phantom_share": recipe.phantom_share,
-            "measure_every": recipe.measure_every,
-        },
-        "evaluation": {
-            "cases": list(recipe.references.cases),
-            "references": list(recipe.references.masks),
-            "notes": list(recipe.references.notes),
-        },
-        "license": recipe.license,
-        "attribution": recipe.attribution,
-    }
 
 
 @pytest.fixture
@@ -271,14 +223,6 @@ def a_data_folder(tmp_path) -> Path:
         write_volume(case[Sequence.T2W], folder / "t2w.nii.gz")
         write_volume(mask, folder / "gland.nii.gz")
     return tmp_path / "data"
-
-
-def test_a_recipe_of_format_1_says_the_same_as_one_of_today(tmp_path):
-    old, new = tmp_path / "old.json", tmp_path / "new.json"
-    old.write_text(json.dumps(in_format_1(a_whole_recipe())))
-    found, expected = read_recipe(old), read_recipe(written(a_whole_recipe(), new))
-    assert replace(found, limits=expected.limits) == expected == a_whole_recipe()
-    assert len(found.limits) == 4
 
 
 def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
@@ -298,7 +242,7 @@ def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
     assert len(list((tmp_path / "prepared").iterdir())) > 3
 
 
-def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
+def test_pretraining_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
     path = written(a_whole_recipe(), tmp_path / "r.json")
     work = tmp_path / "work"
     assert main(["pretrain", str(a_data_folder), "--recipe", str(path), "-o", str(work)]) == 0
@@ -310,7 +254,6 @@ def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_pat
     words = ["finetune", str(a_data_folder), "--recipe", str(path), "-o", str(work), "--arm"]
     assert main([*words, "scratch"]) == 0
     assert main([*words, "pretrained", "--encoder", str(encoder)]) == 0
-    assert sorted(fold.name for fold in (work / "crossfit").iterdir()) == ["fold-0", "fold-1"]
     for arm in Arm:
         bundle = read_bundle(work / f"tiny-{arm}")
         verify(bundle)
@@ -319,16 +262,14 @@ def test_pretraining_soft_labels_and_both_arms_by_command(a_data_folder, tmp_pat
         assert list(bundle.metrics["gland, unseen cases"]["cases"]) == ["case-2"]
         assert "dice" in bundle.metrics["gland, unseen cases"]["cases"]["case-2"]
         card = (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
-        for text in ("A note on the masks.", "case-0, case-1", "Limits", "(2 folds)"):
+        for text in ("A note on the masks.", "case-0, case-1", "Limits"):
             assert text in card
         assert predict(tiny_case(5)[0], bundle).labels is not None
 
 
 @pytest.mark.parametrize("pretext", ["mae", "synthetic"])
 def test_a_recipes_own_encoder_starts_its_pretrained_arm(a_data_folder, tmp_path, pretext):
-    recipe = replace(
-        a_whole_recipe(), soft_labels=None, pretraining=RecipePretraining(pretext, SCHEDULE, Augmentation())
-    )
+    recipe = replace(a_whole_recipe(), pretraining=RecipePretraining(pretext, SCHEDULE, Augmentation()))
     encoder = pretrain_by_recipe(recipe, a_data_folder, tmp_path)
     learned = encoder_weights(empty_network(recipe.network).state_dict(), recipe.network)
     assert read_weights(encoder).keys() == learned.keys()
@@ -360,59 +301,3 @@ def test_a_missing_case_or_mask_is_named(a_data_folder, tmp_path):
         pretrain_by_recipe(replace(recipe, split=Split(("case-0", "case-7"))), a_data_folder, tmp_path)
     with pytest.raises(DatasetError, match="'case-0' must have a mask gland_drawn"):
         recipe_data(replace(recipe, masks=MaskNames(("gland_drawn",))), a_data_folder, tmp_path)
-
-
-def some_soft_labels(weight: float = 0.5, min_agreement: float = 0.0) -> SoftLabels:
-    return SoftLabels(2, weight, min_agreement, SCHEDULE)
-
-
-def a_result(probability: float) -> Result:
-    _, mask = tiny_case(0)
-    volume = mask.with_array(torch.full(mask.array.shape, probability).numpy())
-    return Result("case-0", "anatomy-segmentation", Provenance(*"abcdef"), probabilities={"prostate": volume})
-
-
-def test_each_case_is_judged_by_a_network_that_did_not_see_it(monkeypatch, tmp_path):
-    trained, judged = {}, {}
-    plain = module.finetune
-
-    def record(config, dataset, folder, **rest):
-        trained[folder.name] = set(config.split.train)
-        return plain(config, dataset, folder, **rest)
-
-    def judge(case, result, how):
-        judged[case.case.id] = list(trained)[-1]
-        return case
-
-    monkeypatch.setattr(module, "finetune", record)
-    monkeypatch.setattr(module, "softened", judge)
-    soften_labels(some_soft_labels(), tiny_config(), RecipeData(tiny_dataset(), ()), tmp_path)
-    assert set(judged) == {"case-0", "case-1"}  # not the test case
-    assert all(case not in trained[fold] for case, fold in judged.items())
-
-
-def test_test_cases_take_no_part_and_keep_their_labels(tmp_path):
-    dataset = tiny_dataset()
-    found = soften_labels(some_soft_labels(), tiny_config(), RecipeData(dataset, ()), tmp_path).cases
-    assert found["case-2"] is dataset.cases["case-2"]
-    soft = found["case-0"].masks[Label.PROSTATE].array
-    assert 0 < soft.max() < 1 or len(set(soft.ravel())) > 2
-
-
-def test_a_soft_label_is_the_weighted_mean():
-    case = tiny_labeled_case(0)
-    soft = softened(case, a_result(0.8), some_soft_labels(weight=0.25)).masks[Label.PROSTATE]
-    expected = 0.75 * case.masks[Label.PROSTATE].array + 0.2
-    torch.testing.assert_close(torch.tensor(soft.array), torch.tensor(expected).float())
-
-
-def test_the_label_stays_where_the_network_failed():
-    case = tiny_labeled_case(0)
-    assert softened(case, a_result(0.0), some_soft_labels(min_agreement=0.7)) is case
-
-
-def test_settings_of_soft_labels_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="must lie in"):
-        some_soft_labels(weight=1.5)
-    with pytest.raises(ValueError, match="2 or more folds"):
-        SoftLabels(1, 0.5, 0.5, SCHEDULE)
