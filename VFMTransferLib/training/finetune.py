@@ -264,6 +264,7 @@ def write_arm(
     data: str,
     init: Initialization | None,
     license: str,
+    attribution: str = "",
     title: str | None = None,
     more_cases: Mapping[str, list[LabeledCase]] | None = None,
     card: Callable[[Bundle], str] | None = None,
@@ -274,6 +275,7 @@ def write_arm(
         folder: Its name is the bundle's.
         data: What the cases are, for the record.
         license: Of the weights, an SPDX identifier where there is one.
+        attribution: Whose images and masks trained it.
         title: Of the bundle, before the arm; the network's by default.
         more_cases: Further cases to measure, by what they are.
         card: Writes its model card; the card of any bundle by default.
@@ -304,6 +306,7 @@ def write_arm(
         training={
             "config": document,
             "data": data,
+            **({"attribution": attribution} if attribution else {}),
             **run_record(run),
             "start": "scratch" if init is None else dict(init.record),
         },

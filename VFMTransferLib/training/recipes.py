@@ -373,6 +373,7 @@ def train_arm(
         data=line,
         init=init,
         license=recipe.license,
+        attribution=recipe.attribution,
         title=recipe.title,
         more_cases=data.references,
         card=recipe.card,

@@ -80,7 +80,7 @@ def test_a_card_is_short_and_says_where_the_network_comes_from():
     card = cardOf(shipped(PRETRAINED), "", None)
     assert card.text.splitlines() == [
         "Pretrained, demonstration network",
-        "Trained on 8 cases and 100 phantoms",
+        "Trained on 11 cases and 160 phantoms",
         "2.9 MB, Apache-2.0, intact, not run here yet",
     ]
     assert "1.3 M parameters" in card.details
@@ -102,14 +102,14 @@ def test_a_license_that_forbids_commercial_use_stands_alone(own):
     ("training", "words"),
     [
         ({}, "Training data: see its card"),
-        ({"recipe": {"split": {"train": ["a"]}}}, "Trained on 1 case"),
+        ({"config": {"split": {"train": ["a"]}}}, "Trained on 1 case"),
         (
             {"config": {"split": {"train": ["a", "b"]}}, "data": "a, b; 20 phantoms"},
             "Trained on 2 cases and 20 phantoms",
         ),
         ({"config": {"split": {"train": ["phantom-0000"]}}}, "Trained on 1 phantom"),
         ({"split": {"train": ["a", "b"]}, "phantoms": {"count": 1}}, "Trained on 2 cases and 1 phantom"),
-        ({"recipe": "odd", "split": 3}, "Training data: see its card"),
+        ({"config": "odd", "split": 3}, "Training data: see its card"),
         ({"phantoms": {"count": 300}, "split": {"train": []}}, "Trained on 300 phantoms"),
     ],
 )

@@ -14,6 +14,7 @@ from tiny_commands import use_small_networks
 from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, verify
+from VFMTransferLib.bundles.catalog import shipped_folder
 from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
@@ -117,6 +118,9 @@ def test_the_shipped_recipes_can_be_read(path):
     name = "prostate" if path.stem == "anatomy-segmentation" else path.stem
     assert (recipe.task, recipe.name) == (path.stem, f"{recipe.encoder}-{name}-demo")
     assert "ProstateX-0214" not in recipe.split.train  # its image is CC BY-NC
+    for arm in Arm:
+        bundle = read_bundle(shipped_folder() / f"{recipe.name}-{arm}")
+        assert bundle.training["attribution"] == recipe.attribution
     if recipe.task == "anatomy-segmentation":  # and so are all masks whose names end so
         assert not any(name.endswith("_nc") for name in (*recipe.masks.gland, recipe.masks.zones))
     groups = recipe.phantoms
@@ -258,6 +262,7 @@ def test_pretraining_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
         bundle = read_bundle(work / f"tiny-{arm}")
         verify(bundle)
         assert (bundle.arm, bundle.onnx_path.is_file()) == (arm, True)
+        assert bundle.training["attribution"] == "Images: none but phantoms."
         assert list(bundle.metrics) == ["test", "gland, training cases", "gland, unseen cases"]
         assert list(bundle.metrics["gland, unseen cases"]["cases"]) == ["case-2"]
         assert "dice" in bundle.metrics["gland, unseen cases"]["cases"]["case-2"]

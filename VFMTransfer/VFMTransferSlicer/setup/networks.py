@@ -63,7 +63,7 @@ def startOf(bundle: Bundle) -> str:
 def trainedOn(bundle: Bundle) -> str:
     """On how many cases it was trained, as far as its metadata state it."""
     training = bundle.training
-    recipe = training.get("recipe", training.get("config", training))
+    recipe = training.get("config", training)
     split = recipe.get("split", {}) if isinstance(recipe, dict) else {}
     names = split.get("train") if isinstance(split, dict) else None
     names = names if isinstance(names, list) else []
@@ -109,12 +109,11 @@ def _kindOf(bundle: Bundle) -> str:
 
 
 def _details(bundle: Bundle) -> str:
-    recipe = bundle.training.get("recipe")
-    attribution = recipe.get("attribution") if isinstance(recipe, dict) else None
+    attribution = bundle.training.get("attribution")
     lines = [
         bundle.title,
         bundle.description,
-        attribution,
+        attribution if isinstance(attribution, str) else "",
         f"Version {bundle.version}, {bundle.spec.title}, {_parameters(bundle)}, {bundle.spec.paper}",
         f"Checksum of the weights: {bundle.weights_sha256[:12]}…",
         RESEARCH_USE,
