@@ -420,7 +420,10 @@ def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
         row.cells[Between(found["between"])] = _cell(found)
     empty = _emptyGroups(rows.values())
     kept = [row for row in rows.values() if row.group not in empty or row.title.startswith(KINDS["volume_ml"].title)]
-    return tuple(sorted(kept, key=lambda row: row.group in empty))
+    first: dict[str, int] = {}  # where a structure stands; what is known of the prostate comes from two sources
+    for place, row in enumerate(kept):
+        first.setdefault(row.group, place)
+    return tuple(sorted(kept, key=lambda row: (row.group in empty, first[row.group])))
 
 
 def _emptyGroups(rows: Iterable[Row]) -> set[str]:
