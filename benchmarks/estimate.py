@@ -39,6 +39,7 @@ from VFMTransferLib.tasks.base import read_label_map
 SIGNS = ("shifted", "certainty", "compactness", "roughness", "height")
 PHANTOM_SEED, PHANTOM_SPACING_MM = 400_000, (0.6, 0.6, 3.0)
 MASKS = ("gland_taps", "gland_nc", "gland")
+# The level is the highest, in hundredths, at which neither line flags more than a tenth of the good results of the fit.
 LEVEL, COVERAGE, RIDGE = 0.86, 0.9, 3.0
 BAD, GOOD = 0.7, 0.8  # true Dice below which a warning is due, and from which it is a false one
 Degraded = tuple[np.ndarray, np.ndarray, Any]  # image and mask (D, H, W), grid
