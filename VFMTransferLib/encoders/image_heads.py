@@ -117,6 +117,47 @@ class SliceRestorationHead(nn.Module):
         return unfold_blocks(self.out(x + F.gelu(self.refine(x))))
 
 
+class SliceDoublingHead(nn.Module):
+    """Decoder over a slice and its tokens, up to sixteen times the tokens' grid: twice the matrix that it sees.
+
+    What a scanned pixel becomes, four of half its width, are channels until the end (ESPCN, arXiv 1609.05158). Skips are
+    added (LinkNet, arXiv 1707.03718): joined as channels they would double the costliest convolutions. The start is as
+    above.
+
+    Args:
+        image_channels, token_channels, out_channels, start: As above.
+        width: Half of the channels of the finest level; the coarser ones have 4, 4 and 8 times as many.
+    """
+
+    def __init__(
+        self, image_channels: int, token_channels: int, width: int, out_channels: int, start: float = 0.0
+    ) -> None:
+        super().__init__()
+        levels = (2 * width, 4 * width, 4 * width)  # channels at 8S, 4S and 2S
+        strides, sources = (1, 2, 2), (image_channels, *levels)
+        self.down = nn.ModuleList(
+            nn.Conv2d(source, channels, 3, stride, padding=1)
+            for source, channels, stride in zip(sources, levels, strides, strict=False)
+        )
+        self.bottom = nn.Conv2d(token_channels, 8 * width, 1)
+        coarser = (*levels[1:], 8 * width)
+        self.narrow = nn.ModuleList(nn.Conv2d(c, channels, 1) for c, channels in zip(coarser, levels, strict=True))
+        self.refine = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for channels in (levels[0], *levels))
+        self.out = _last(nn.Conv2d(levels[0], _BLOCK * out_channels, 3, padding=1), start)
+
+    def forward(self, image: Tensor, grid: Tensor) -> Tensor:
+        """Slices (B, image_channels, 8S, 8S) and their tokens (B, token_channels, S, S) to (B, out, 16S, 16S)."""
+        skips = [image]
+        for down in self.down:
+            skips.append(F.gelu(down(skips[-1])))
+        x = F.gelu(self.bottom(grid))
+        last, *refine = self.refine
+        for skip, narrow, convolution in reversed(list(zip(skips[1:], self.narrow, refine, strict=True))):
+            x = resize(narrow(x), skip.shape[2:]) + skip
+            x = x + F.gelu(convolution(x))
+        return unfold_blocks(self.out(x + F.gelu(last(x))))
+
+
 def fold_blocks(x: Tensor) -> Tensor:
     """Blocks of 2 x 2 pixels in plane as channels: (B, C, ..., H, W) → (B, 4 C, ..., H / 2, W / 2).
 

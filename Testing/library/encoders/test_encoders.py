@@ -13,7 +13,9 @@ from networks import SMALL_SPECS, inputs, noise, small_network, with_made_up_wei
 from specs import MODELS, PROFOUND_ENCODER
 
 from VFMTransferLib.encoders import build_network
+from VFMTransferLib.encoders.base import find_family
 from VFMTransferLib.encoders.weights import empty_network
+from VFMTransferLib.tasks import TASKS
 
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 A_CASE = (1, 3, 32, 96, 96)
@@ -43,7 +45,7 @@ def expected_shape(name: str, size: tuple[int, int, int]) -> tuple[int, ...]:
     channels = spec.head.out_channels
     if spec.head.kind in ("none", "classifier"):
         return (2, channels)
-    return (2, channels, *size) if spec.family == "profound" else (2, channels, 256, 256)
+    return (2, channels, *size) if spec.family == "profound" else (2, channels, *spec.preprocess.patch[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,6 +82,19 @@ def test_an_untrained_image_to_image_head_gives_its_initial_output(name, expecte
     spec = SMALL_SPECS[name]
     output = build_network(spec, initial_output=expected)(*inputs(spec, (16, 17, 32)))
     torch.testing.assert_close(output, torch.full_like(output, expected))
+
+
+def test_super_resolution_of_slices_sees_the_scanned_matrix_and_gives_twice_that():
+    spec = find_family("provicnet").network_for(TASKS["super-resolution"])
+    assert spec.encoder.image_px * 2 == spec.preprocess.patch[-1]
+    network = with_made_up_weights(build_network(spec))
+    windows, positions = inputs(spec, (16, 17, 32))
+    with torch.no_grad():
+        plain = network(windows, positions)
+        windows[..., 40, 40] += 1.0  # a scanned pixel changes a block of 2 x 2, and what lies around
+        changed = (network(windows, positions) - plain).abs()[0, 0]
+    assert plain.shape == (2, 1, 256, 256)
+    assert changed.argmax() // 256 // 2 in range(38, 43) and changed.argmax() % 256 // 2 in range(38, 43)
 
 
 def test_an_unknown_head_is_a_mistake_of_the_caller():

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import NEIGHBORS, ModelSpec
-from ..image_heads import MatchingHead, SliceRestorationHead
+from ..image_heads import MatchingHead, SliceDoublingHead, SliceRestorationHead
 from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
 from .spec import ViTSpec, encoder_prefixes
 
@@ -346,16 +346,20 @@ class ProViCNetClassifier(_SliceEncoders):
 
 
 class ProViCNetRestoration(_SliceEncoders):
-    """A decoder to an image with skips from the slices themselves."""
+    """A decoder to an image with skips from the slices themselves.
+
+    The output has the size of the slices as they are cut, or, by sub-pixel convolution, half of that is what is seen.
+    """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         count = len(self.encoders)
         channels, tokens = count * (NEIGHBORS + 1), count * spec.encoder.dim
-        self.head = SliceRestorationHead(channels, tokens, spec.head.width, spec.head.out_channels, initial_output)
+        kind = SliceDoublingHead if spec.preprocess.patch[-1] == 2 * self.output_size[-1] else SliceRestorationHead
+        self.head = kind(channels, tokens, spec.head.width, spec.head.out_channels, initial_output)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Restore a slice: (B, out, 8 * side, 8 * side), in the unit that the task states."""
+        """Restore a slice: (B, out, 8 * side, 8 * side), or twice that, in the unit that the task states."""
         *windows, positions = windows_and_positions
         grid = self.joint_grid(windows, positions)
         slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
