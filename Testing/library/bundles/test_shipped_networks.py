@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from VFMTransferLib.bundles.bundle import Bundle
@@ -12,6 +14,7 @@ from VFMTransferLib.phantom import Phantom, make_phantom
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.base import LabeledCase, MaskNames
 from VFMTransferLib.training.cases import read_labeled
+from VFMTransferLib.training.recipes import read_recipe
 
 UNSEEN_SEED = 4321
 UNSEEN_CANCER_SEED = 5016  # one cancer of grade group 2, 2.1 ml
@@ -91,6 +94,13 @@ def test_arms_of_pairs_are_one_training_but_for_the_start(task):
     assert len(pretrained.training["start"]["sha256"]) == 64
     assert scratch.training["start"] == "scratch"
     assert pretrained.training["data"] == scratch.training["data"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_recipe_of_a_pair_states_its_networks(task):
+    recipe = read_recipe(Path(__file__).parents[3] / "Resources" / "Training" / f"{task}.json")
+    for bundle in default_pair(task):
+        assert recipe.finetune_config(recipe.split, None).model == bundle.spec, bundle.name
 
 
 def test_prostate_and_zones_of_an_unseen_phantom_are_found(pair):
