@@ -120,9 +120,9 @@ class SliceRestorationHead(nn.Module):
 class SliceDoublingHead(nn.Module):
     """Decoder over a slice and its tokens, up to sixteen times the tokens' grid: twice the matrix that it sees.
 
-    What a scanned pixel becomes, four of half its width, are channels until the end (ESPCN, arXiv 1609.05158). Skips are
-    added (LinkNet, arXiv 1707.03718): joined as channels they would double the costliest convolutions. The start is as
-    above.
+    What a scanned pixel becomes, four of half its width, are channels until the end (ESPCN, arXiv 1609.05158).
+    Skips are added (LinkNet, arXiv 1707.03718): joined as channels they would double the costliest convolutions.
+    The start is as above.
 
     Args:
         image_channels, token_channels, out_channels, start: As above.
