@@ -169,7 +169,6 @@ class TaskInput(Protocol):
         finds_gland: Whether it segments the gland, so that a gland mask must not help it.
         uses_gland_slices: Whether slices without gland are left out, as they bear nothing on the answer.
         works_within_slices: Whether neighboring slices are of little use to it.
-        upscaling: How many voxels of the network's grid a scanned one makes along each axis in plane.
         initial_output: What an untrained image-to-image network gives everywhere.
     """
 
@@ -195,8 +194,6 @@ class TaskInput(Protocol):
     def uses_gland_slices(self) -> bool: ...
     @property
     def works_within_slices(self) -> bool: ...
-    @property
-    def upscaling(self) -> int: ...
     @property
     def initial_output(self) -> float: ...
 

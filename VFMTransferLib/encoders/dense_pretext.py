@@ -38,7 +38,6 @@ class _DenseTask:
     finds_gland: bool = False
     uses_gland_slices: bool = False
     works_within_slices: bool = False
-    upscaling: int = 1
     initial_output: float = 0.0
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:

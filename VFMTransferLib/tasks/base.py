@@ -193,7 +193,6 @@ class Task(ABC):
         finds_gland: Whether a result marks the prostate, so that a mask of it must not help the network.
         uses_gland_slices: Whether only slices that hold gland count, for networks of slices.
         works_within_slices: Whether slices beside a slice are of little use.
-        upscaling: How many voxels of the network's grid a scanned one makes along each axis in plane.
         uses_phase_axis: Whether the result depends on the axis of diffusion's phase encoding.
         grid_words: How the network's grid differs from the reference's, where it does not follow the network's spacing.
         finds_lesions: Whether the labels are findings, counted one by one; none may be there.
@@ -227,7 +226,6 @@ class Task(ABC):
     finds_gland: ClassVar[bool] = False
     uses_gland_slices: ClassVar[bool] = False
     works_within_slices: ClassVar[bool] = False
-    upscaling: ClassVar[int] = 1
     uses_phase_axis: ClassVar[bool] = False
     grid_words: ClassVar[str] = ""
     finds_lesions: ClassVar[bool] = False

