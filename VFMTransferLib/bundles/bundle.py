@@ -75,6 +75,7 @@ class Block:
     training: dict[str, Any]
     metrics: dict[str, Any]
     calibration: Calibration | None = None
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if WEIGHTS not in self.sha256:
@@ -111,6 +112,7 @@ class Bundle:
     demonstration: bool = False  # made by this project to show the product, not by the network's authors
     description: str = "A network for prostate MRI."
     calibration: Calibration | None = None  # of a classifier, where it was fitted
+    caveats: tuple[str, ...] = ()  # sentences that each of its results bears
 
     @property
     def weights_path(self) -> Path:
@@ -149,7 +151,7 @@ def read_bundle(folder: Path | str) -> Bundle:
         description = from_json(str, document.get("description"), "description")
     except (BundleError, ValueError) as error:
         raise BundleError(f"{METADATA}: {error} Get the bundle again, or correct that file.") from error
-    same = ("name", "arm", "training", "metrics", "license", "demonstration", "calibration")
+    same = ("name", "arm", "training", "metrics", "license", "demonstration", "calibration", "caveats")
     return Bundle(
         folder=folder,
         title=title,

@@ -109,7 +109,9 @@ def metadata_of(bundle: Bundle) -> dict[str, Any]:
 
 def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
     """What MONAI has no word for: the network whole, where its weights came from, their checksums."""
-    calibration = {} if bundle.calibration is None else {"calibration": to_json(bundle.calibration)}
+    optional: dict[str, Any] = {} if bundle.calibration is None else {"calibration": to_json(bundle.calibration)}
+    if bundle.caveats:
+        optional["caveats"] = list(bundle.caveats)
     return {
         "format": FORMAT,
         "name": bundle.name,
@@ -121,7 +123,7 @@ def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
         "sha256": dict(bundle.sha256),
         "training": bundle.training,
         "metrics": bundle.metrics,
-        **calibration,
+        **optional,
     }
 
 

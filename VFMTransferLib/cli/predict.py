@@ -149,4 +149,4 @@ def summary(result: Result) -> list[str]:
     lines += [f"image quality, {q.title}: {q.text} ({q.threshold})" for q in result.quality if q.is_met is False]
     probabilities: dict[str, Any] = {**result.class_probabilities, **result.derived_probabilities}
     lines += [f"{name}: {probability:.3f}" for name, probability in probabilities.items()]
-    return [*lines, *result.provenance.notes]
+    return [*lines, *result.provenance.caveats, *result.provenance.notes]

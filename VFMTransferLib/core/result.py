@@ -65,6 +65,7 @@ class Provenance:
         seconds: Of each stage.
         notes: What was decided on the way, in sentences.
         options: Crop, threshold (None is the network's own), only_cspca, phase_axis.
+        caveats: What must be known of any result of these weights, in sentences.
     """
 
     bundle: str
@@ -78,6 +79,7 @@ class Provenance:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     options: dict[str, str | float | bool | None] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
 
     def with_notes(self, *notes: str) -> Provenance:
         return replace(self, notes=(*self.notes, *notes))

@@ -71,7 +71,7 @@ class Comparison:
     reference: dict[str, Volume] = field(default_factory=dict)  # structure → mask, or output → image, on that grid
     segments: Segments | None = None  # both label maps in one vocabulary, for a segmentation
     true_class: str | None = None
-    notes: tuple[str, ...] = ()  # what was decided on the way
+    notes: tuple[str, ...] = ()  # caveats of the networks, and what was decided on the way
 
     @property
     def task(self) -> Task:
@@ -127,10 +127,13 @@ def compare(
         )
     a, b = _to_nearest_lps(a), _to_nearest_lps(b)
     if TASKS[a.task].output == "segmentation":
-        return _compare_segmentations(case, a, b, reference, reference_labels)
-    if TASKS[a.task].output == "image":
-        return _compare_images(case, a, b, reference)
-    return _compare_classifications(case, a, b, reference)
+        found = _compare_segmentations(case, a, b, reference, reference_labels)
+    elif TASKS[a.task].output == "image":
+        found = _compare_images(case, a, b, reference)
+    else:
+        found = _compare_classifications(case, a, b, reference)
+    caveats = dict.fromkeys((*a.provenance.caveats, *b.provenance.caveats))
+    return replace(found, notes=(*caveats, *found.notes))
 
 
 def _compare_segmentations(

@@ -350,6 +350,7 @@ class CasePredictor:
         note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
         if anatomy.estimate is not None and anatomy.estimate.is_low:
             note += f" {anatomy.estimate.warning}"
+        note = " ".join((note, *bundle.caveats))
         return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key)
 
     def _measured(self, result: Result, task: Task) -> Result:
@@ -561,4 +562,5 @@ def _provenance(bundle: Bundle, session: Session) -> Provenance:
         precision=session.precision,
         versions={**versions, **session.versions},
         notes=tuple(session.notes),
+        caveats=bundle.caveats,
     )

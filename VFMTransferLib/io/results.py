@@ -138,6 +138,7 @@ class ResultDocument:
         versions: Package to version.
         seconds: Stage to wall-clock seconds: read (the network), preprocess, infer, postprocess, write.
         notes: What was decided on the way, in sentences.
+        caveats: What must be known of any result of this network, in sentences.
         labels: What the values in `labels.nii.gz` mean.
         probabilities: Labels in `probabilities.nii.gz`: one is a 3D image; several follow each other along the fourth
             axis.
@@ -162,6 +163,7 @@ class ResultDocument:
     versions: dict[str, str]
     seconds: dict[str, NotNegative]
     notes: tuple[str, ...]
+    caveats: tuple[str, ...] = ()  # earlier results lack it
     labels: tuple[LabelRow, ...]
     probabilities: tuple[str, ...]
     volumes_ml: dict[str, NotNegative]
@@ -246,6 +248,7 @@ def read_result(folder: Path) -> Result:
             seconds=document.seconds,
             notes=document.notes,
             options=document.options,
+            caveats=document.caveats,
         ),
         label_values={row.name: row.value for row in document.labels},
         labels=read_mask(folder / LABELS) if LABELS in document.files else None,
@@ -297,6 +300,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         versions=source.versions,
         seconds=source.seconds,
         notes=source.notes,
+        caveats=source.caveats,
         labels=tuple(labels),
         probabilities=tuple(str(name) for name in result.probabilities),
         volumes_ml=result.volumes_ml,

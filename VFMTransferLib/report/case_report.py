@@ -402,7 +402,7 @@ def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, 
         "Ran with": [f"{provenance.runtime} on {provenance.device}"],
         "Time": [f"{sum(provenance.seconds.values()):.2f} s ({stages})"] if provenance.seconds else [],
         "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
-        "Notes": list(provenance.notes),
+        "Notes": [*provenance.caveats, *provenance.notes],
     }
     is_demonstration = bundle is not None and bundle.demonstration
     tags = [ARM_TITLES.get(provenance.arm, ""), "Demonstration network" if is_demonstration else ""]

@@ -265,6 +265,7 @@ def write_arm(
     init: Initialization | None,
     license: str,
     attribution: str = "",
+    caveats: tuple[str, ...] = (),
     title: str | None = None,
     more_cases: Mapping[str, list[LabeledCase]] | None = None,
     card: Callable[[Bundle], str] | None = None,
@@ -276,6 +277,7 @@ def write_arm(
         data: What the cases are, for the record.
         license: Of the weights, an SPDX identifier where there is one.
         attribution: Whose images and masks trained it.
+        caveats: Sentences that each of its results bears.
         title: Of the bundle, before the arm; the network's by default.
         more_cases: Further cases to measure, by what they are.
         card: Writes its model card; the card of any bundle by default.
@@ -315,6 +317,7 @@ def write_arm(
         demonstration=True,
         description=f"{task_of(spec).title}. The study's arms differ in the encoder's initial weights only.",
         calibration=calibration,
+        caveats=caveats,
     )
     text = None if card is None else card(bundle)
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))

@@ -99,6 +99,7 @@ class Recipe:
     measure_every: int | None = None  # steps between measurements on validation cases; a third of all by default
     pretraining: RecipePretraining | None = None
     references: References | None = None
+    caveats: tuple[str, ...] = ()  # sentences that each result of the networks bears
     population: str = ""  # whom its training cases stand for, for the model card
 
     def __post_init__(self) -> None:
@@ -374,6 +375,7 @@ def train_arm(
         init=init,
         license=recipe.license,
         attribution=recipe.attribution,
+        caveats=recipe.caveats,
         title=recipe.title,
         more_cases=data.references,
         card=recipe.card,

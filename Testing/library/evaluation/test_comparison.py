@@ -57,6 +57,12 @@ def test_without_a_reference_nothing_is_measured_against_one():
     assert {m.between for m in comparison.measures} == {Between.A, Between.B, Between.A_B}
 
 
+def test_caveats_of_the_networks_stand_first_among_the_notes_each_once():
+    caveats = ("The zones are a guess.",)
+    a, b = (replace(one, provenance=replace(one.provenance, caveats=caveats)) for one in anatomy_pair())
+    assert compare(a_case(), a, b).notes == (*caveats, *compare(a_case(), *anatomy_pair()).notes)
+
+
 def test_a_reference_with_one_value_is_a_mask_of_the_whole_gland_and_the_notes_say_so():
     comparison = compare(a_case(), *anatomy_pair(), gland_reference())
     assert comparison.value("dice", "prostate", "a-reference") == 1.0

@@ -193,7 +193,7 @@ def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
     spec = with_preprocess("profound-upernet-anatomy", patch=(27, 65, 72), whole_volume=False)
     head = replace(spec.head, out_channels=3)
     labels = (Label.BACKGROUND, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
-    bundle = a_bundle(replace(spec, labels=labels, head=head), "gland")
+    bundle = replace(a_bundle(replace(spec, labels=labels, head=head), "gland"), caveats=("The zones are a guess.",))
     monkeypatch.setattr(prediction, "default_pair", lambda task: (bundle, bundle))
     logits = np.full((1, 3, 27, 65, 72), -9.0)
     logits[:, 1, :, :, :36], logits[:, 2, :, :, 36:] = 9, 9
@@ -202,6 +202,7 @@ def test_zones_of_the_gland_network_name_where_lesions_lie(a_case, monkeypatch):
     networks = {"gland": FakeSession(lambda x: logits), "fake": FakeSession(lambda x: lesion)}
     result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: networks[bundle.name])
     assert [found.zone for found in result.lesions] == ["transition-zone"]
+    assert any(note.endswith("The zones are a guess.") for note in result.provenance.notes)
 
 
 def test_a_mark_outside_of_the_gland_that_was_found_is_left_out(a_case, gland_network, monkeypatch):

@@ -155,7 +155,16 @@ def test_a_series_is_fitted_from_exported_images(tmp_path, capsys):
 def a_result(volume: Volume) -> Result:
     array = np.zeros(volume.geometry.shape, np.uint8)
     array[1:4, 8:20, 10:30] = 1
-    source = Provenance("a-bundle", "A network", "pretrained", "0" * 64, "onnx", "cpu", versions={"vfm-transfer": "1"})
+    source = Provenance(
+        "a-bundle",
+        "A network",
+        "pretrained",
+        "0" * 64,
+        "onnx",
+        "cpu",
+        versions={"vfm-transfer": "1"},
+        caveats=("A guess.",),
+    )
     return Result("study", "anatomy-segmentation", source, {"prostate": 1}, volume.with_array(array))
 
 

@@ -121,6 +121,7 @@ def test_the_shipped_recipes_can_be_read(path):
     for arm in Arm:
         bundle = read_bundle(shipped_folder() / f"{recipe.name}-{arm}")
         assert bundle.training["attribution"] == recipe.attribution
+        assert bundle.caveats == recipe.caveats
     if recipe.task == "anatomy-segmentation":  # and so are all masks whose names end so
         assert not any(name.endswith("_nc") for name in (*recipe.masks.gland, recipe.masks.zones))
     groups = recipe.phantoms
@@ -147,7 +148,8 @@ def test_a_lacking_case_is_named(cases, tmp_path):
 
 
 def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):
-    path = written(a_recipe(), tmp_path / "r.json")
+    recipe = a_recipe(caveats=("It invents detail.",))
+    path = written(recipe, tmp_path / "r.json")
     scratch = ["finetune", str(cases), "--recipe", str(path), "--arm", "scratch", "-o", str(tmp_path)]
     assert main(scratch) == 0
     start = str(tmp_path / "tiny-scratch")  # any bundle with the same encoder may be the start
@@ -170,7 +172,9 @@ def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, 
             assert words in card
     assert bundles[0].spec == bundles[1].spec
     study = a_study("super-resolution")
-    assert predict(study.case, bundles[0]).images
+    result = predict(study.case, bundles[0])
+    assert result.images
+    assert result.provenance.caveats == recipe.caveats
 
 
 def test_an_initialization_belongs_to_the_pretrained_arm_alone(tmp_path, cases, capsys):
