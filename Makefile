@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_T
 # Where there is no screen, a virtual one.
 SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
 
-.PHONY: demo test test-slicer test-oldest fuzz kill lint bench bundles release clean
+.PHONY: demo test test-slicer test-oldest fuzz kill lint bench release clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -74,27 +74,39 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks -o $(OUT)/benchmarks.json
 	$(BIN)/python -m benchmarks.figure $(OUT)/benchmarks.json $(OUT)/performance.svg
 
-# The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>.
-# Stopped, it goes on where it was. Some hours on two cores; the recipes say everything else.
+# The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>, or one of them, as
+# bundle-super-resolution. Stopped, it goes on where it was. Hours on two cores; the recipes say everything else.
 TRAINING := $(OUT)/training
-ANATOMY := Resources/Training/anatomy-segmentation.json
-PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
-START_OPTIONS := --phantoms 24 --steps
-bundles: $(VENV)/.installed-dev
-	@test -n "$(DATA)" || { echo 'Say where the cases are: make bundles DATA=<folder>' >&2; exit 1; }
-	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(ANATOMY) -o $(TRAINING)
-	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm scratch -o $(TRAINING)
-	$(BIN)/vfm-transfer finetune "$(DATA)" --recipe $(ANATOMY) --arm pretrained \
-	  --encoder $(TRAINING)/encoder.safetensors -o $(TRAINING)
-	$(BIN)/vfm-transfer pretrain --pretext mae $(START_OPTIONS) 1000 -o $(TRAINING)/start-profound
-	$(BIN)/vfm-transfer pretrain --pretext contrastive $(START_OPTIONS) 400 -o $(TRAINING)/start-provicnet
-	for pair in $(PAIRS); do \
-	  recipe=Resources/Training/$$pair.json; \
-	  encoder=$$(sed -n 's/.*"encoder": "\(.*\)".*/\1/p' $$recipe); \
-	  $(BIN)/vfm-transfer finetune "$(DATA)" --recipe $$recipe --arm scratch -o $(TRAINING) || exit 1; \
-	  $(BIN)/vfm-transfer finetune "$(DATA)" --recipe $$recipe --arm pretrained \
-	    --init $(TRAINING)/start-$$encoder -o $(TRAINING) || exit 1; \
-	done
+RECIPES := Resources/Training
+# Where a pair's pretrained arm starts.
+START_super-resolution := start-provicnet
+START_distortion-correction := start-provicnet
+START_adc-translation := start-provicnet
+START_lesion-segmentation := start-provicnet
+START_classification := start-profound
+PAIRS := $(patsubst START_%,%,$(filter START_%,$(.VARIABLES)))
+FINETUNE = $(BIN)/vfm-transfer finetune "$(DATA)" -o $(TRAINING) --recipe
+.PHONY: bundles $(PAIRS:%=bundle-%) bundle-anatomy-segmentation data-given
+bundles: $(PAIRS:%=bundle-%) bundle-anatomy-segmentation
+
+data-given:
+	@test -n "$(DATA)" || { echo 'Say where the cases are: make $(MAKECMDGOALS) DATA=<folder>' >&2; exit 1; }
+
+bundle-anatomy-segmentation: data-given $(VENV)/.installed-dev
+	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(RECIPES)/anatomy-segmentation.json -o $(TRAINING)
+	$(FINETUNE) $(RECIPES)/anatomy-segmentation.json --arm scratch
+	$(FINETUNE) $(RECIPES)/anatomy-segmentation.json --arm pretrained --encoder $(TRAINING)/encoder.safetensors
+
+.SECONDEXPANSION:
+$(PAIRS:%=bundle-%): bundle-%: data-given $(VENV)/.installed-dev | $(TRAINING)/$$(START_$$*)
+	$(FINETUNE) $(RECIPES)/$*.json --arm scratch
+	$(FINETUNE) $(RECIPES)/$*.json --arm pretrained --init $(TRAINING)/$(START_$*)
+
+$(TRAINING)/start-profound: | $(VENV)/.installed-dev
+	$(BIN)/vfm-transfer pretrain --pretext mae --phantoms 24 --steps 1000 -o $@
+
+$(TRAINING)/start-provicnet: | $(VENV)/.installed-dev
+	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 24 --steps 400 -o $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

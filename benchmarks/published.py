@@ -28,6 +28,7 @@ from VFMTransferLib.bundles.onnx_export import example_inputs, export_onnx
 from VFMTransferLib.encoders import build_network, find_family, published_models
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.layers import ConvModule, JoinedConvModule, resize
+from VFMTransferLib.encoders.provicnet.network import ProViCNetFusion
 from VFMTransferLib.inference.runtimes import open_session
 
 from .measure import Measurement, peak_mib
@@ -55,7 +56,12 @@ class PlainJoinedConvModule(nn.Module):
 
 
 class AsAuthors(nn.Module):
-    """A network in PyTorch as its authors run it."""
+    """A network in PyTorch as its authors run it.
+
+    For ProViCNet's fusion they encode each sequence twice, for the fused map and for the sequence's own, which they
+    save too (`ProViCNet_Inference` of `ProViCNet/util_functions/inference.py`, pimed/ProViCNet at 1b016ac, MIT). Ours
+    gives the fused map alone.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -67,6 +73,10 @@ class AsAuthors(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Its logits."""
+        if isinstance(self.network, ProViCNetFusion):
+            *windows, positions = inputs
+            for sequence, window in zip((self.network.t2w, self.network.adc, self.network.dwi), windows, strict=True):
+                sequence(window, positions)
         return self.network(*inputs)
 
 
