@@ -87,6 +87,11 @@ class Comparison:
         found = {"A": self.task.caution(self.a), "B": self.task.caution(self.b)}
         return {who: sentence for who, sentence in found.items() if sentence}
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What must be known of any result of these networks, each sentence once."""
+        return tuple(dict.fromkeys((*self.a.provenance.caveats, *self.b.provenance.caveats)))
+
     def value(self, kind: str, subject: str, between: Between | str) -> float:
         """One number of `measures`, `nan` where it is undefined; KeyError where nothing of that name was measured."""
         for found in self.measures:
@@ -132,8 +137,7 @@ def compare(
         found = _compare_images(case, a, b, reference)
     else:
         found = _compare_classifications(case, a, b, reference)
-    caveats = dict.fromkeys((*a.provenance.caveats, *b.provenance.caveats))
-    return replace(found, notes=(*caveats, *found.notes))
+    return replace(found, notes=(*found.caveats, *found.notes))
 
 
 def _compare_segmentations(

@@ -139,7 +139,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             _card(who, result.provenance, bundle)
             for who, result, bundle in zip("ab", (comparison.a, comparison.b), bundles or (None, None), strict=True)
         ],
-        notes=(*comparison.case.notes, *comparison.notes),
+        notes=[note for note in (*comparison.case.notes, *comparison.notes) if note not in comparison.caveats],
         scene=json_for_script({**scene_document(scene), "lesions": lesion_places(comparison, scene.display)}),
     )
 
@@ -345,11 +345,12 @@ def _column_title(column: Column, unit: str) -> str:
 
 
 def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
-    """Definitions of the measures, and why values are missing: what, and the rest of the sentence."""
+    """Caveats, definitions of the measures, and why values are missing: what, and the rest of the sentence."""
     kinds = dict.fromkeys(m.kind for m in comparison.measures if KINDS[m.kind].definition)
     ranges = dict.fromkeys(m.note for m in comparison.measures if m.kind == "psnr_db" and m.note)
     missing = dict.fromkeys((m.title, subject_title(m.subject), m.note) for m in comparison.measures if m.text == "n/a")
     return [
+        *(("Caveat", f": {sentence.removesuffix('.')}") for sentence in comparison.caveats),
         *((KINDS[kind].title, f": {KINDS[kind].definition}") for kind in kinds),
         *(("PSNR, SSIM", f": {note}") for note in ranges),
         *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),
