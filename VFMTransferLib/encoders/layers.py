@@ -454,12 +454,17 @@ class SliceConv3d(nn.Conv3d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         depth, padding = x.shape[2], weight.shape[2] // 2
-        slices = F.pad(x, (0, 0, 0, 0, padding, padding)).transpose(1, 2)  # (B, D + 2 padding, C, H, W)
         found: Tensor | None = None
-        for k, plane in enumerate(weight.unbind(2)):
-            moved = slices[:, k : k + depth].flatten(0, 1)  # (B D, C, H, W)
-            part = F.conv2d(moved, plane, bias if found is None else None, padding=padding, groups=self.groups)
-            found = part if found is None else found + part
+        # Maps that it joins are taken one after the other: copies of all at once are what takes most memory.
+        is_join = self.groups == 1 and self.in_channels % self.out_channels == 0
+        parts = self.in_channels // self.out_channels if is_join else 1
+        for own, kernel in zip(x.chunk(parts, dim=1), weight.chunk(parts, dim=1), strict=True):
+            slices = F.pad(own, (0, 0, 0, 0, padding, padding)).transpose(1, 2)  # (B, D + 2 padding, C, H, W)
+            for k, plane in enumerate(kernel.unbind(2)):
+                moved = slices[:, k : k + depth].flatten(0, 1)  # (B D, C, H, W)
+                part = F.conv2d(moved, plane, bias if found is None else None, padding=padding, groups=self.groups)
+                # ONNX Runtime evaluates what stands second first: so no part has to wait in memory for the others.
+                found = part if found is None else part + found
         assert found is not None
         return found.reshape(x.shape[0], depth, *found.shape[1:]).transpose(1, 2)
 

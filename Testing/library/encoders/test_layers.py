@@ -216,10 +216,12 @@ def test_a_joined_convolution_equals_resizing_joining_and_convolving(sizes):
     torch.testing.assert_close(joined(*maps), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "groups", "bias"), [(7, 16, True), (3, 1, False), (5, 2, True)])
-def test_a_convolution_by_slices_equals_pytorchs(kernel, groups, bias):
+@pytest.mark.parametrize(
+    ("kernel", "groups", "bias", "out"), [(7, 16, True, 32), (3, 1, False, 32), (5, 2, True, 32), (3, 1, True, 8)]
+)
+def test_a_convolution_by_slices_equals_pytorchs(kernel, groups, bias, out):
     torch.manual_seed(3)
-    convolution = nn.Conv3d(16, 32, kernel, padding=kernel // 2, groups=groups, bias=bias)
+    convolution = nn.Conv3d(16, out, kernel, padding=kernel // 2, groups=groups, bias=bias)
     x = torch.randn(2, 16, 4, 5, 7)
     found = SliceConv3d.from_convolution(convolution)(x)
     torch.testing.assert_close(found, convolution(x), rtol=1e-5, atol=1e-5)
