@@ -92,6 +92,9 @@ class Recipe:
     license: str  # of the weights, an SPDX identifier
     attribution: str  # whose images and masks trained the networks
     limits: tuple[str, ...]  # of use
+    acquisitions: int = (
+        1  # how often an input that is made of a training scan is made of it, each with a seed of its own
+    )
     network: ModelSpec | None = None
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
@@ -105,6 +108,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.encoder not in pretrained_families():
             raise ValueError(f"encoder must be one of {', '.join(pretrained_families())}, got '{self.encoder}'")
+        if self.acquisitions < 1:
+            raise ValueError(f"acquisitions must be at least 1, got {self.acquisitions}")
         if not 0 <= self.phantom_share < 1:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:
@@ -267,13 +272,16 @@ def recipe_data(
     """
     named = [*recipe.split.train, *recipe.split.validation, *recipe.split.test]
     _require_folders(data, named)
-    real = [
-        LazyCase(
-            name,
-            f"{recipe.task} {recipe.masks} {recipe.seed + place} {file_facts(data / name)}",
-            partial(read_labeled, data / name, recipe.task, recipe.masks, seed=recipe.seed + place),
-        )
-        for place, name in enumerate(named)
+
+    def scan(name: str, place: int, more: str = "") -> LazyCase[LabeledCase]:
+        seed = recipe.seed + place
+        identity = f"{recipe.task} {recipe.masks} {seed} {file_facts(data / name)}"
+        return LazyCase(name + more, identity, partial(read_labeled, data / name, recipe.task, recipe.masks, seed=seed))
+
+    real = [scan(name, place) for place, name in enumerate(named)]
+    again = [
+        scan(name, place + time * len(named), f", acquisition {time + 1}")
+        for time, (place, name) in product(range(1, recipe.acquisitions), enumerate(recipe.split.train))
     ]
     groups = (recipe.phantoms.train, recipe.phantoms.validation, recipe.phantoms.test)
     made = [
@@ -284,8 +292,9 @@ def recipe_data(
         for group in groups
     ]
     train, validation, test = (tuple(one.id for one in some) for some in made)
-    split = Split(recipe.split.train or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
-    sources = [*real, *(one for some in made for one in some)]
+    trained = (*recipe.split.train, *(one.id for one in again))
+    split = Split(trained or train, (*recipe.split.validation, *validation), (*recipe.split.test, *test))
+    sources = [*real, *again, *(one for some in made for one in some)]
     cases: Mapping[str, LabeledCase] = LazyCases({}).with_cases(sources)
     shown: tuple[LabeledCase | LazyCase[LabeledCase], ...] = tuple(made[0])
     if not lazy:
@@ -365,7 +374,8 @@ def train_arm(
     )
     line = f"{recipe.phantoms.train.count} phantoms"
     if recipe.split.train:
-        line = f"{', '.join(recipe.split.train)}; {line} in {recipe.phantom_share:.0%} of the steps"
+        times = f", each acquired {recipe.acquisitions} times" if recipe.acquisitions > 1 else ""
+        line = f"{', '.join(recipe.split.train)}{times}; {line} in {recipe.phantom_share:.0%} of the steps"
     return write_arm(
         config,
         run,

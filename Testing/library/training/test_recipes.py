@@ -135,6 +135,19 @@ def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
     assert not data.dataset.cases["a"].is_phantom
 
 
+def test_a_scan_that_trains_is_acquired_as_often_as_the_recipe_states(cases, tmp_path):
+    data = recipe_data(a_recipe(acquisitions=3), cases, tmp_path).dataset
+    assert data.split.train == ("a", "a, acquisition 2", "a, acquisition 3")
+    assert data.split.test[0] == "b"
+    inputs = [one.case[Sequence.T2W].array for one in data.of(data.split.train)]
+    truths = [one.images["t2w-super-resolved"].array for one in data.of(data.split.train)]
+    for other in (1, 2):
+        assert not np.allclose(inputs[0], inputs[other])
+        np.testing.assert_array_equal(truths[0], truths[other])
+    once = recipe_data(a_recipe(), cases, tmp_path).dataset
+    np.testing.assert_array_equal(inputs[0], once.of(["a"])[0].case[Sequence.T2W].array)
+
+
 def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
     recipe = a_recipe("lesion-segmentation", split=Split((), (), ("a", "b")))
     data = recipe_data(recipe, cases, tmp_path)
