@@ -18,11 +18,11 @@ from VFMTransferLib.inference.runtimes import open_session
 from .measure import peak_mib
 
 
-def main(bundle: str, inputs: str) -> None:
+def main(bundle: str, inputs: str, device: str) -> None:
     """`inputs` is an `.npz` file of the network's inputs in their order."""
     with np.load(inputs) as stored:
         arrays = [stored[name] for name in stored.files]
-    session = open_session(read_bundle(bundle), "onnx", "cpu")
+    session = open_session(read_bundle(bundle), "onnx", device, "fp32")
     start = time.process_time()
     session.run(*arrays)
     seconds = time.process_time() - start

@@ -106,23 +106,29 @@ def measure() -> Iterator[Measurement]:
             if SIZE != PUBLISHED_SIZE:
                 yield from _network(bundle, network, _size())
             del network
-            alone = {how: _alone(bundle, how) for how in (PLAIN, "ONNX Runtime")}
-            (plain_s, plain_mib), (ours_s, ours_mib) = alone.values()
-            if SIZE == PUBLISHED_SIZE:
-                yield Measurement(f"{name} {SIZE}, ONNX Runtime, one run", ours_s, PLAIN, plain_s)
-            yield Measurement(f"{name} {SIZE}, ONNX Runtime, peak memory", ours_mib, PLAIN, plain_mib, "MiB")
+            plain_s, plain_mib = _alone(bundle)
+            devices = {"ONNX Runtime": "cpu", **({"OpenVINO fp32": "openvino"} if _has_openvino() else {})}
+            for how, device in devices.items():
+                ours_s, ours_mib = _alone(bundle, device)
+                if SIZE == PUBLISHED_SIZE:
+                    yield Measurement(f"{name} {SIZE}, {how}, one run", ours_s, PLAIN, plain_s)
+                yield Measurement(f"{name} {SIZE}, {how}, peak memory", ours_mib, PLAIN, plain_mib, "MiB")
 
 
-def _alone(bundle: Bundle, how: str) -> tuple[float, float]:
+def _has_openvino() -> bool:
+    return "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _alone(bundle: Bundle, device: str | None = None) -> tuple[float, float]:
     """Processor seconds of one run, and the peak memory in MiB of a process that runs it twice and does nothing else.
 
-    Ours runs without PyTorch, as predictions do.
+    On a device of ONNX Runtime it runs without PyTorch, as predictions do; without one in plain PyTorch.
     """
     command = [sys.executable, "-m", "benchmarks.published", str(bundle.folder), SIZE]
-    if how != PLAIN:
+    if device is not None:
         inputs = bundle.folder.with_suffix(".npz")
         np.savez(inputs, *(x.numpy() for x in example_inputs(bundle.spec, _size())))
-        command = [sys.executable, "-m", "benchmarks.alone", str(bundle.folder), str(inputs)]
+        command = [sys.executable, "-m", "benchmarks.alone", str(bundle.folder), str(inputs), device]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, mib = json.loads(done.stdout.splitlines()[-1])
     return seconds, mib
@@ -160,7 +166,7 @@ def _network(bundle: Bundle, network: nn.Module, size: tuple[int, ...]) -> Itera
     box = np.array([start, [a + int(n * _BOX_SHARE) for a, n in zip(start, size, strict=True)]], np.int64)
     if cpu.takes_box:
         runs["ONNX Runtime, an eighth"] = lambda: cpu.run(*arrays, box=box)
-    if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
+    if _has_openvino():
         from VFMTransferLib.inference.onnx_runtime import open_onnx
 
         for precision in ("fp32", "bf16"):
