@@ -79,7 +79,7 @@ bench: $(VENV)/.installed-dev
 TRAINING := $(OUT)/training
 RECIPES := Resources/Training
 # Where a pair's pretrained arm starts.
-START_super-resolution := start-provicnet
+START_super-resolution := start-provicnet-synthetic
 START_distortion-correction := start-provicnet
 START_adc-translation := start-provicnet
 START_lesion-segmentation := start-provicnet
@@ -107,6 +107,9 @@ $(TRAINING)/start-profound: | $(VENV)/.installed-dev
 
 $(TRAINING)/start-provicnet: | $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 24 --steps 400 -o $@
+
+$(TRAINING)/start-provicnet-synthetic: | $(VENV)/.installed-dev
+	$(BIN)/vfm-transfer pretrain --pretext synthetic --encoder provicnet --phantoms 60 --steps 1000 -o $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
