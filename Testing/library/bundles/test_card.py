@@ -15,6 +15,7 @@ from VFMTransferLib.tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path for path in (ROOT / "Resources" / "Bundles").iterdir() if path.is_dir())
+MEASURED_AS_TODAY = ("anatomy-segmentation", "super-resolution")  # the others' measures were defined otherwise
 HEADINGS = (
     *("Summary", "Mechanism", "Population", "Training", "Validation and performance", "Uses and directions"),
     *("Warnings", "Inappropriate settings", "Stop using it when"),
@@ -66,4 +67,4 @@ def test_a_shipped_card_has_the_form_and_its_measurements(folder):
     assert sections["Population"].startswith("Trained on")
     assert "|---|" in sections["Validation and performance"]
     former = "defined as they were when it was trained" in sections["Validation and performance"]
-    assert former == (task.id != "anatomy-segmentation")  # whose measures are those of today
+    assert former == (task.id not in MEASURED_AS_TODAY)
