@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from bundles import make_bundle
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.card import INAPPROPRIATE, STOP_WHEN, card_sections, model_card
+from VFMTransferLib.bundles.metadata import inference_config
 from VFMTransferLib.tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
@@ -54,6 +56,11 @@ def test_every_task_states_its_use_where_not_and_when_to_stop(task):
     assert TASKS[task].intended_use
     assert TASKS[task].inappropriate_settings
     assert TASKS[task].stop_using_when
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_what_monai_runs_of_a_shipped_bundle_is_of_this_version(folder):
+    assert json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8")) == inference_config()
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
