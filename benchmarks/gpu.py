@@ -3,7 +3,8 @@
 Wall-clock seconds of one window, arrays in the computer's memory in and out, devices in turns, medians. ONNX Runtime on
 CUDA and TensorRT (fp32, fp16, bf16; its engine is compiled before the clock starts, and kept), PyTorch in fp32 and by
 autocast. What this machine lacks is left out; `VFM_BENCH_DEVICE=cpu` runs all of it on the processor, to see that it
-works. Was not run on a GPU: none was at hand.
+works. The fusion's authors encode each sequence twice, and so do the rows of plain PyTorch. Was not run on a GPU: none
+was at hand.
 """
 
 from __future__ import annotations

@@ -110,6 +110,8 @@ class Recipe:
             raise ValueError(f"encoder must be one of {', '.join(pretrained_families())}, got '{self.encoder}'")
         if self.acquisitions < 1:
             raise ValueError(f"acquisitions must be at least 1, got {self.acquisitions}")
+        if self.acquisitions > 1 and not TASKS[self.task].phantom_options().get("full_resolution"):
+            raise ValueError(f"acquisitions must be 1 for {self.task}, which sees scans as they are")
         if not 0 <= self.phantom_share < 1:
             raise ValueError(f"phantom_share must be at least 0 and below 1, got {self.phantom_share:g}")
         if not self.split.train and self.phantoms.train.count < 1:

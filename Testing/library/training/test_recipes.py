@@ -103,6 +103,8 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
         ({"phantom_share": 1.0}, "below 1, got 1"),
+        ({"acquisitions": 0}, "acquisitions must be at least 1, got 0"),
+        ({"task": "adc-translation", "acquisitions": 2}, "acquisitions must be 1 for adc-translation"),
         ({"phantoms": to_json(PhantomSplit(SPACING_MM, *GROUPS, False))}, "full_resolution must be true"),
     ],
 )
