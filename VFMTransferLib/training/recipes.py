@@ -92,9 +92,7 @@ class Recipe:
     license: str  # of the weights, an SPDX identifier
     attribution: str  # whose images and masks trained the networks
     limits: tuple[str, ...]  # of use
-    acquisitions: int = (
-        1  # how often an input that is made of a training scan is made of it, each with a seed of its own
-    )
+    acquisitions: int = 1  # how often an input is made of each scan that trains, by another seed each time
     network: ModelSpec | None = None
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
