@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from VFMTransferLib.bundles.bundle import Bundle, write_bundle
 from VFMTransferLib.bundles.onnx_export import example_inputs, export_onnx
 from VFMTransferLib.encoders import build_network, find_family, published_models
 from VFMTransferLib.encoders.base import ModelSpec
-from VFMTransferLib.encoders.layers import ConvModule, JoinedConvModule, resize
+from VFMTransferLib.encoders.layers import GRN, NORM_EPS, ConvModule, Doubled, JoinedConv3d, JoinedConvModule, resize
 from VFMTransferLib.encoders.provicnet.network import ProViCNetFusion
 from VFMTransferLib.inference.runtimes import open_session
 
@@ -55,6 +56,29 @@ class PlainJoinedConvModule(nn.Module):
         return self.plain(torch.cat([first, *(resize(x, first.shape[2:]) for x in coarser)], dim=1))
 
 
+class PlainJoinedConv3d(nn.Module):
+    """What `JoinedConv3d` computes, as UNETR states it: double, join, convolve."""
+
+    def __init__(self, ours: JoinedConv3d) -> None:
+        super().__init__()
+        self.plain = nn.Conv3d(ours.in_channels, ours.out_channels, ours.kernel_size, padding=ours.padding, bias=False)
+        self.plain.load_state_dict(ours.state_dict())
+
+    def forward(self, *maps: Tensor | Doubled) -> Tensor:
+        """See `JoinedConv3d.forward`."""
+        formed = (F.conv_transpose3d(m.x, m.weight, stride=2) if isinstance(m, Doubled) else m for m in maps)
+        return self.plain(torch.cat([*formed], dim=1))
+
+
+class PlainGRN(GRN):
+    """What `GRN` computes, with the norm over all axes at once as its authors state it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `GRN.forward`."""
+        response = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+        return self.gamma * (x * (response / (response.mean(dim=-1, keepdim=True) + NORM_EPS))) + self.beta + x
+
+
 class AsAuthors(nn.Module):
     """A network in PyTorch as its authors run it.
 
@@ -70,6 +94,12 @@ class AsAuthors(nn.Module):
             for name, child in list(module.named_children()):
                 if isinstance(child, JoinedConvModule):
                     setattr(module, name, _ignoring_region(PlainJoinedConvModule(child)))
+                elif isinstance(child, JoinedConv3d):
+                    setattr(module, name, PlainJoinedConv3d(child))
+                elif isinstance(child, GRN):
+                    plain = PlainGRN(child.gamma.numel())
+                    plain.load_state_dict(child.state_dict())
+                    setattr(module, name, plain)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Its logits."""

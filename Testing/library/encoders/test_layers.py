@@ -16,9 +16,11 @@ from VFMTransferLib.encoders.layers import (
     AdaptiveAveragePool,
     ConvModule,
     ConvNeXtBlock,
+    Doubled,
     DropPath,
     FastDepthwiseConv3d,
     FastPatchConv3d,
+    JoinedConv3d,
     JoinedConvModule,
     LayerNorm,
     SliceConv3d,
@@ -225,6 +227,35 @@ def test_a_convolution_by_slices_equals_pytorchs(kernel, groups, bias, out):
     x = torch.randn(2, 16, 4, 5, 7)
     found = SliceConv3d.from_convolution(convolution)(x)
     torch.testing.assert_close(found, convolution(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 8, 11])
+def test_a_convolution_by_tiles_of_slices_equals_pytorchs_at_any_depth(depth):
+    torch.manual_seed(4)
+    convolution = nn.Conv3d(16, 32, 3, padding=1)
+    x = torch.randn(2, 16, depth, 5, 7)
+    found = SliceConv3d.from_convolution(convolution)(x)
+    torch.testing.assert_close(found, convolution(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("for_processors", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("doubled_from", [(24, 16), (24, 16, 129), (24,)], ids=["two", "many channels", "alone"])
+def test_a_convolution_of_maps_that_are_not_formed_equals_doubling_joining_and_convolving(
+    doubled_from, kernel, for_processors
+):
+    torch.manual_seed(5)
+    parts = (16,) * len(doubled_from)
+    maps = [noise((2, channels, 3, 4, 5), i) for i, channels in enumerate(doubled_from)]
+    doublings = [nn.ConvTranspose3d(channels, 16, 2, 2, bias=False) for channels in doubled_from]
+    formed = noise((2, 8, 6, 8, 10), 9)
+    joined = JoinedConv3d((*parts, 8), 32, kernel)
+    joined.for_processors = for_processors
+    with torch.no_grad():
+        found = joined(*(Doubled(x, d.weight) for x, d in zip(maps, doublings, strict=True)), formed)
+        together = torch.cat([*(d(x) for x, d in zip(maps, doublings, strict=True)), formed], dim=1)
+        expected = nn.functional.conv3d(together, joined.weight, padding=kernel // 2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_convolutions_of_few_channels_or_other_steps_are_not_taken_by_slices():

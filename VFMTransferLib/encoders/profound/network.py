@@ -23,6 +23,8 @@ from ..layers import (
     ClassifierHead,
     ConvModule,
     ConvNeXtBlock,
+    Doubled,
+    JoinedConv3d,
     JoinedConvModule,
     LayerNorm,
     Region,
@@ -162,28 +164,37 @@ def _named(**module: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(module))
 
 
-def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    return _named(conv=nn.Conv3d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False))
+def _convolution(channels: Sequence[int], out_channels: int, kernel_size: int) -> nn.Sequential:
+    return _named(conv=JoinedConv3d(channels, out_channels, kernel_size))
 
 
 def _doubling(in_channels: int, out_channels: int) -> nn.Sequential:
     return _named(conv=nn.ConvTranspose3d(in_channels, out_channels, kernel_size=2, stride=2, bias=False))
 
 
+def _doubled(doubling: nn.Sequential, x: Tensor) -> Doubled:
+    return Doubled(x, next(doubling.parameters()))
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3x3 convolutions beside a 1x1x1 one, each instance-normalized without parameters."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(in_channels, out_channels, 3)
-        self.conv2 = _convolution(out_channels, out_channels, 3)
-        self.conv3 = _convolution(in_channels, out_channels, 1)
+        self.out_channels = out_channels
+        self.conv1 = _convolution(channels, out_channels, 3)
+        self.conv2 = _convolution((out_channels,), out_channels, 3)
+        self.conv3 = _convolution(channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, in, D, H, W) to (B, out, D, H, W)."""
-        residual = F.leaky_relu(F.instance_norm(self.conv1(x)), _LEAK)
-        residual = F.instance_norm(self.conv2(residual))
-        return F.leaky_relu(residual + F.instance_norm(self.conv3(x)), _LEAK)
+    def forward(self, *maps: Tensor | Doubled) -> Tensor:
+        """Map maps (B, channels[i], D, H, W), as if joined, to (B, out, D, H, W)."""
+        residual = F.leaky_relu(self._normalized(self.conv1[0](*maps)), _LEAK)
+        residual = self._normalized(self.conv2(residual))
+        return F.leaky_relu(residual + self._normalized(self.conv3[0](*maps)), _LEAK)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        ones = x.new_ones(self.out_channels)  # without them the ONNX exporter must know x's size
+        return F.instance_norm(x, weight=ones, bias=torch.zeros_like(ones))
 
 
 class UpBlock(nn.Module):
@@ -192,11 +203,11 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.transp_conv = _doubling(in_channels, out_channels)
-        self.conv_block = ResidualBlock(2 * out_channels, out_channels)
+        self.conv_block = ResidualBlock((out_channels, out_channels), out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | Doubled) -> Tensor:
         """Join x (B, in, D, H, W) with skip (B, out, 2D, 2H, 2W) to (B, out, 2D, 2H, 2W)."""
-        return self.conv_block(torch.cat([self.transp_conv(x), skip], dim=1))
+        return self.conv_block(_doubled(self.transp_conv, x), skip)
 
 
 class UNETRDecoder(nn.Module):
@@ -214,7 +225,7 @@ class UNETRDecoder(nn.Module):
 
     def __init__(self, in_channels: int, dims: tuple[int, ...], width: int, out_channels: int) -> None:
         super().__init__()
-        self.encoder1 = _named(layer=ResidualBlock(in_channels, width))
+        self.encoder1 = _named(layer=ResidualBlock((in_channels,), width))
         self.encoder2 = _named(transp_conv_init=_doubling(dims[0], 2 * width))
         self.encoder3 = _named(transp_conv_init=_doubling(dims[1], 4 * width))
         self.encoder4 = _named(transp_conv_init=_doubling(dims[2], 8 * width))
@@ -226,9 +237,9 @@ class UNETRDecoder(nn.Module):
 
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         """Decode to logits (B, out, D, H, W) at the image's size, whose axes divide by 16."""
-        x = self.decoder5(maps[3], self.encoder4(maps[2]))  # stride 8
-        x = self.decoder4(x, self.encoder3(maps[1]))  # stride 4
-        x = self.decoder3(x, self.encoder2(maps[0]))  # stride 2
+        x = self.decoder5(maps[3], _doubled(self.encoder4, maps[2]))  # stride 8
+        x = self.decoder4(x, _doubled(self.encoder3, maps[1]))  # stride 4
+        x = self.decoder3(x, _doubled(self.encoder2, maps[0]))  # stride 2
         x = self.decoder2(x, self.encoder1(image))
         return self.out(x)
 
