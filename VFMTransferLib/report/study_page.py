@@ -94,7 +94,7 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
     efficiency = label_efficiency(tables, trained)
     plan = None if config is None else plan_of(config)
-    write_file(folder / PAGE, _study_html(tables.of_size(), rows, efficiency, read_examples(study), study, plan))
+    write_file(folder / PAGE, _study_html(tables, rows, efficiency, read_examples(study), study, plan))
     if efficiency:
         write_label_efficiency(efficiency, folder)
     return write_summary(rows, folder), folder / PAGE
@@ -108,9 +108,14 @@ def _study_html(
     study: Path,
     planned: Plan | None,
 ) -> str:
-    trained, plan = tables.runs, planned or whole_study(tables.runs)
+    sized = [run for run in tables.runs if run.labelled_cases]
+    tables = tables.of_size()
+    labels_alone = bool(efficiency) and not tables.runs
+    trained, plan = sized if labels_alone else tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
     facts, subheading = _facts(rows, tables, correlation, plan, missing), _subheading(tables)
+    if labels_alone:
+        facts, subheading = _facts_of_labels(efficiency, sized), _subheading_of_labels(efficiency)
     tables = tables.by_pretraining()
     runs = tables.runs
     tasks, encoders = tasks_of(runs), encoders_of(runs)
@@ -149,6 +154,8 @@ def _study_html(
         layers=_layers(tables),
         learned=_learned(tables),
         by_labels=_efficiency(efficiency),
+        labels_alone=labels_alone,
+        sized=len(sized),
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in trained),
         improving=(sum(run.is_improving for run in trained), sum(run.steps > 0 for run in trained)),
@@ -252,6 +259,23 @@ def _facts(
         (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
+    )
+
+
+def _subheading_of_labels(rows: Sequence[EfficiencyRow]) -> str:
+    encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
+    cases = sorted({row.n_cases for row in rows})
+    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
+    return " · ".join(("Label efficiency", *map(encoder_title, encoders), *tasks, f"{tested} test cases"))
+
+
+def _facts_of_labels(rows: Sequence[EfficiencyRow], runs: Sequence[RunRow]) -> tuple[tuple[str, str], ...]:
+    gained, lost = sum(row.rpg_low > 0 for row in rows), sum(row.rpg_high < 0 for row in rows)
+    sizes = sorted({row.labelled_cases for row in rows})
+    return (
+        (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
+        (f"{sizes[0]} to {sizes[-1]}", "labeled cases train a network"),
+        (f"{total_device_hours(runs):.2f} h", "of device time for all trainings, without pretraining"),
     )
 
 

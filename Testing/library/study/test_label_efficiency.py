@@ -1,6 +1,9 @@
 """Both arms with few labeled cases: which cases train and test, gains at each size, and the cases that are replaced."""
 
 import math
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.io.images import write_volume
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
-from VFMTransferLib.study.config import PHANTOMS, REAL, RunKey, planned_runs, read_config
+from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
 from VFMTransferLib.study.run import run_one, run_sha256
 from VFMTransferLib.study.summary import mean_over_cases, summarize
@@ -132,6 +135,24 @@ def test_the_report_has_every_size_with_chart_and_numbers(done, tmp_path):
     text = page.read_text()
     assert "Label efficiency of ProFound, Anatomy segmentation: both arms with 2, 4 labeled cases" in text
     assert "real cases, some left out" in text
+
+
+def test_the_page_of_runs_with_few_labels_alone_has_no_empty_parts(done, tmp_path):
+    tables = read_tables(done)
+    sized = replace(
+        tables,
+        runs=tuple(run for run in tables.runs if run.labelled_cases),
+        metrics=tuple(row for row in tables.metrics if row.labelled_cases),
+        curves=tuple(row for row in tables.curves if row.labelled_cases),
+        distances=(),
+    )
+    write_tables(sized, tmp_path)
+    shutil.copy(done / CONFIG, tmp_path)
+    text = write_study_report(tmp_path)[1].read_text()
+    assert re.findall(r'<section id="(\w+)"', text) == ["about", "labels", "definitions"]
+    assert re.findall(r'<a href="#(\w+)"', text) == ["about", "labels", "definitions"]
+    assert f"only the trainings with few labeled cases were run: {len(sized.runs)} of them" in text
+    assert " · ".join(("Label efficiency", "ProFound", "Anatomy segmentation", "3 test cases")) in text
 
 
 def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
