@@ -21,6 +21,7 @@ from VFMTransferLib.study.summary import mean_over_cases, summarize
 from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, read_tables, write_tables
 from VFMTransferLib.study.workspace import run_cases, split_of_run
 
+SHIPPED = Path(__file__).parents[3] / "Resources" / "Study" / "label-efficiency"
 TASK = "anatomy-segmentation"
 REAL_NAMES = ("a", "b", "c")
 ENCODERS = {
@@ -160,6 +161,23 @@ def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
     sized = read_config(write_config(tmp_path, few_labels()))
     for run in planned_runs(plain):
         assert run_sha256(run, plain) == run_sha256(run, sized)
+
+
+def test_the_shipped_table_follows_from_its_runs_and_cases():
+    config, tables = read_config(SHIPPED / CONFIG), read_tables(SHIPPED)
+    names = config.real.leave_out[TASK]
+    columns = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
+    planned = {run for run in planned_runs(config) if run.trained_on == REAL}
+    runs = {RunKey(*(getattr(row, column) for column in columns)): row for row in tables.runs}
+    assert set(runs) == planned
+    for key, run in runs.items():
+        own = [
+            row for row in tables.metrics if row.metric == "dice" and RunKey(*(getattr(row, c) for c in columns)) == key
+        ]
+        assert {row.case for row in own} < set(names)
+        assert len(own) == run.n_test_cases
+        assert run.value == pytest.approx(np.mean([row.value for row in own]))
+    assert label_efficiency(tables) == read_rows(SHIPPED / EFFICIENCY, EfficiencyRow)
 
 
 def test_without_the_folder_nothing_is_trained_on_real_cases(tmp_path):
