@@ -1,8 +1,9 @@
 """The published networks at full size, random weights, one thread: ours against the architecture as its authors run it.
 
 Times are of the processor, interleaved in one run, medians with the lowest and highest ratio; memory is the peak of a
-process of its own that loads the network and runs it twice. `VFM_BENCH_SIZE` names another input (D, H, W), and
-`VFM_BENCH_NETWORKS` some of the networks. At the published input, 64x224x224, each runs once, in its own process.
+process of its own that loads the network and runs it twice. `VFM_BENCH_SIZE` names another input (D, H, W),
+`VFM_BENCH_NETWORKS` some of the networks, `VFM_BENCH_PRECISIONS` those of OpenVINO: bf16 takes minutes on a processor
+that emulates it. At the published input, 64x224x224, each runs once, in its own process.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from .measure import Measurement, peak_mib
 NETWORKS = ("profound-upernet-lesion", "profound-unetr-lesion", "profound-encoder", "provicnet-t2w", "provicnet-fusion")
 SIZE = os.environ.get("VFM_BENCH_SIZE", "32x96x96")
 PUBLISHED_SIZE = "64x224x224"
+PRECISIONS = os.environ.get("VFM_BENCH_PRECISIONS", "fp32,bf16").split(",")
 REPEATS = 3
 PLAIN = "plain PyTorch"
 _STD = 0.03
@@ -199,7 +201,7 @@ def _network(bundle: Bundle, network: nn.Module, size: tuple[int, ...]) -> Itera
     if _has_openvino():
         from VFMTransferLib.inference.onnx_runtime import open_onnx
 
-        for precision in ("fp32", "bf16"):
+        for precision in PRECISIONS:
             session = open_onnx(bundle, "openvino", precision, ())
             runs[f"OpenVINO {precision}"] = lambda session=session: session.run(*arrays)  # type: ignore[misc]
             if session.takes_box:
