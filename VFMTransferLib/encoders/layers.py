@@ -535,18 +535,22 @@ class SliceConv3d(nn.Conv3d):
 def _convolve_by_slices(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int = 1) -> Tensor:
     """`F.conv3d` of a cubic kernel and zero padding as 2D convolutions over slices."""
     if groups == 1 and weight.shape[2] == _TAPS:
-        found = _convolve_by_tiles(x, weight, padding)
-        return found if bias is None else found + bias[:, None, None, None]
-    depth = x.shape[2] + 2 * padding - weight.shape[2] + 1
+        unbiased = _convolve_by_tiles(x, weight, padding)
+        return unbiased if bias is None else unbiased + bias[:, None, None, None]
+    taps, depth = weight.shape[2], x.shape[2] + 2 * padding - weight.shape[2] + 1
     slices = F.pad(x, (0, 0, 0, 0, padding, padding)).transpose(1, 2)  # (B, D + 2 padding, C, H, W)
-    sums: Tensor | None = None
-    for k, plane in enumerate(weight.unbind(2)):
-        moved = slices[:, k : k + depth].flatten(0, 1)  # (B depth, C, H, W)
-        part = F.conv2d(moved, plane, bias if sums is None else None, padding=padding, groups=groups)
-        # ONNX Runtime evaluates what stands second first: so no part has to wait in memory for the others.
-        sums = part if sums is None else part + sums
-    assert sums is not None
-    return sums.reshape(x.shape[0], depth, *sums.shape[1:]).transpose(1, 2)
+    found: Tensor | None = None
+    if groups == 1:  # slices joined along the channels, so that no sum of several maps takes memory
+        joined = torch.cat([slices[:, k : k + depth] for k in range(taps)], dim=2).flatten(0, 1)
+        found = F.conv2d(joined, weight.transpose(1, 2).flatten(1, 2), bias, padding=padding)
+    else:
+        for k, plane in enumerate(weight.unbind(2)):
+            moved = slices[:, k : k + depth].flatten(0, 1)  # (B depth, C, H, W)
+            part = F.conv2d(moved, plane, bias if found is None else None, padding=padding, groups=groups)
+            # ONNX Runtime evaluates what stands second first: so no part has to wait in memory for the others.
+            found = part if found is None else part + found
+    assert found is not None
+    return found.reshape(x.shape[0], depth, *found.shape[1:]).transpose(1, 2)
 
 
 # F(4, 3) of Winograd's minimal filtering, points 0, 1, -1, 2, -2 and infinity, after Lavin and Gray (arXiv 1509.09308).
