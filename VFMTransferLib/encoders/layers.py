@@ -591,7 +591,7 @@ def _convolve_by_tiles(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 
 def convolve_by_slices(network: nn.Module) -> nn.Module:
-    """Turn the 3D convolutions of a network that are faster so into `SliceConv3d`, in place; for its ONNX graph.
+    """Turn the 3D convolutions of a network that are faster so into 2D ones over slices, in place; for its ONNX graph.
 
     Parameters, their names and their order stay.
 
