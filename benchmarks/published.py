@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -30,6 +31,7 @@ from VFMTransferLib.bundles.onnx_export import example_inputs, export_onnx
 from VFMTransferLib.encoders import build_network, find_family, published_models
 from VFMTransferLib.encoders.base import ModelSpec
 from VFMTransferLib.encoders.layers import GRN, NORM_EPS, ConvModule, Doubled, JoinedConv3d, JoinedConvModule, resize
+from VFMTransferLib.encoders.profound.network import ResidualBlock
 from VFMTransferLib.encoders.provicnet.network import ProViCNetFusion
 from VFMTransferLib.inference.runtimes import open_session
 
@@ -58,18 +60,24 @@ class PlainJoinedConvModule(nn.Module):
         return self.plain(torch.cat([first, *(resize(x, first.shape[2:]) for x in coarser)], dim=1))
 
 
-class PlainJoinedConv3d(nn.Module):
-    """What `JoinedConv3d` computes, as UNETR states it: double, join, convolve."""
+class PlainResidualBlock(nn.Module):
+    """What `ResidualBlock` computes, as UNETR states it: maps are doubled and joined once, then convolved."""
 
-    def __init__(self, ours: JoinedConv3d) -> None:
+    def __init__(self, ours: ResidualBlock) -> None:
         super().__init__()
-        self.plain = nn.Conv3d(ours.in_channels, ours.out_channels, ours.kernel_size, padding=ours.padding, bias=False)
-        self.plain.load_state_dict(ours.state_dict())
+        self.block = ours
+        for part in (ours.conv1, ours.conv2, ours.conv3):
+            joined = cast(JoinedConv3d, part[0])
+            plain = nn.Conv3d(
+                joined.in_channels, joined.out_channels, joined.kernel_size, padding=joined.padding, bias=False
+            )
+            plain.load_state_dict(joined.state_dict())
+            part[0] = plain
 
     def forward(self, *maps: Tensor | Doubled) -> Tensor:
-        """See `JoinedConv3d.forward`."""
-        formed = (F.conv_transpose3d(m.x, m.weight, stride=2) if isinstance(m, Doubled) else m for m in maps)
-        return self.plain(torch.cat([*formed], dim=1))
+        """See `ResidualBlock.forward`."""
+        formed = [F.conv_transpose3d(m.x, m.weight, stride=2) if isinstance(m, Doubled) else m for m in maps]
+        return self.block(torch.cat(formed, dim=1) if len(formed) > 1 else formed[0])
 
 
 class PlainGRN(GRN):
@@ -96,8 +104,8 @@ class AsAuthors(nn.Module):
             for name, child in list(module.named_children()):
                 if isinstance(child, JoinedConvModule):
                     setattr(module, name, _ignoring_region(PlainJoinedConvModule(child)))
-                elif isinstance(child, JoinedConv3d):
-                    setattr(module, name, PlainJoinedConv3d(child))
+                elif isinstance(child, ResidualBlock):
+                    setattr(module, name, PlainResidualBlock(child))
                 elif isinstance(child, GRN):
                     plain = PlainGRN(child.gamma.numel())
                     plain.load_state_dict(child.state_dict())

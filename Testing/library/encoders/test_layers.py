@@ -240,20 +240,24 @@ def test_a_convolution_by_tiles_of_slices_equals_pytorchs_at_any_depth(depth):
 
 @pytest.mark.parametrize("for_processors", [False, True])
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("doubled_from", [(24, 16), (24, 16, 129), (24,)], ids=["two", "many channels", "alone"])
+@pytest.mark.parametrize("out", [32, 8], ids=["by slices", "few channels"])
+@pytest.mark.parametrize(
+    ("doubled_from", "formed"),
+    [((24,), 1), ((24, 16), 0), ((24, 129), 1), ((24,), 0), ((), 1)],
+    ids=["and one formed", "two", "many channels", "alone", "one formed"],
+)
 def test_a_convolution_of_maps_that_are_not_formed_equals_doubling_joining_and_convolving(
-    doubled_from, kernel, for_processors
+    doubled_from, formed, out, kernel, for_processors
 ):
     torch.manual_seed(5)
-    parts = (16,) * len(doubled_from)
-    maps = [noise((2, channels, 3, 4, 5), i) for i, channels in enumerate(doubled_from)]
     doublings = [nn.ConvTranspose3d(channels, 16, 2, 2, bias=False) for channels in doubled_from]
-    formed = noise((2, 8, 6, 8, 10), 9)
-    joined = JoinedConv3d((*parts, 8), 32, kernel)
+    small = [noise((2, channels, 3, 4, 5), i) for i, channels in enumerate(doubled_from)]
+    maps = [noise((2, 16, 6, 8, 10), 9)] * formed
+    joined = JoinedConv3d((16,) * (len(small) + formed), out, kernel)
     joined.for_processors = for_processors
     with torch.no_grad():
-        found = joined(*(Doubled(x, d.weight) for x, d in zip(maps, doublings, strict=True)), formed)
-        together = torch.cat([*(d(x) for x, d in zip(maps, doublings, strict=True)), formed], dim=1)
+        found = joined(*(Doubled(x, d.weight) for x, d in zip(small, doublings, strict=True)), *maps)
+        together = torch.cat([*(d(x) for x, d in zip(small, doublings, strict=True)), *maps], dim=1)
         expected = nn.functional.conv3d(together, joined.weight, padding=kernel // 2)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
