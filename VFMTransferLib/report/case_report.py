@@ -127,6 +127,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             for name, probability in comparison.a.class_probabilities.items()
         ],
         disagreements=_disagreements(scene),
+        no_lesion=_marks_no_lesion(comparison),
         smallest_ml=MIN_DIFFERENCE_ML,
         gland=gland_table(comparison),
         quality=quality_rows(comparison),
@@ -355,6 +356,12 @@ def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
         *(("PSNR, SSIM", f": {note}") for note in ranges),
         *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),
     ]
+
+
+def _marks_no_lesion(comparison: Comparison) -> bool:
+    """Whether neither network of a task that finds lesions marks any."""
+    segments = comparison.segments
+    return comparison.task.finds_lesions and segments is not None and not (segments.a.any() or segments.b.any())
 
 
 def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:

@@ -94,7 +94,12 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
     efficiency = label_efficiency(tables, trained)
     plan = None if config is None else plan_of(config)
-    write_file(folder / PAGE, _study_html(tables, rows, efficiency, read_examples(study), study, plan))
+    whole = tables.of_size()
+    if efficiency and not whole.runs:
+        page = _few_labels_html(tables.runs, efficiency)
+    else:
+        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan)
+    write_file(folder / PAGE, page)
     if efficiency:
         write_label_efficiency(efficiency, folder)
     return write_summary(rows, folder), folder / PAGE
@@ -108,14 +113,9 @@ def _study_html(
     study: Path,
     planned: Plan | None,
 ) -> str:
-    sized = [run for run in tables.runs if run.labelled_cases]
-    tables = tables.of_size()
-    labels_alone = bool(efficiency) and not tables.runs
-    trained, plan = sized if labels_alone else tables.runs, planned or whole_study(tables.runs)
+    trained, plan = tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
     facts, subheading = _facts(rows, tables, correlation, plan, missing), _subheading(tables)
-    if labels_alone:
-        facts, subheading = _facts_of_labels(efficiency, sized), _subheading_of_labels(efficiency)
     tables = tables.by_pretraining()
     runs = tables.runs
     tasks, encoders = tasks_of(runs), encoders_of(runs)
@@ -154,8 +154,7 @@ def _study_html(
         layers=_layers(tables),
         learned=_learned(tables),
         by_labels=_efficiency(efficiency),
-        labels_alone=labels_alone,
-        sized=len(sized),
+        labels_note="; the largest number of phantoms is that of all other parts of this page",
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in trained),
         improving=(sum(run.is_improving for run in trained), sum(run.steps > 0 for run in trained)),
@@ -177,6 +176,34 @@ def _study_html(
     )
 
 
+def _few_labels_html(runs: Sequence[RunRow], rows: Sequence[EfficiencyRow]) -> str:
+    """The page of a study of which only trainings with few labeled cases were run."""
+    encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
+    cases, sizes = sorted({row.n_cases for row in rows}), sorted({row.labelled_cases for row in rows})
+    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
+    gained, lost = sum(row.rpg_low > 0 for row in rows), sum(row.rpg_high < 0 for row in rows)
+    return render(
+        "few_labels.html",
+        ("page.css", "study.css"),
+        title=TITLE,
+        heading=TITLE,
+        subheading=" · ".join(("Label efficiency", *map(encoder_title, encoders), *tasks, f"{tested} test cases")),
+        facts=(
+            (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
+            (f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}", "labeled cases train a network"),
+            (f"{total_device_hours(runs):.2f} h", "of device time for all trainings, without pretraining"),
+        ),
+        trainings=len(runs),
+        improving=sum(run.is_improving for run in runs),
+        by_labels=_efficiency(rows),
+        labels_note="",
+        definitions=DEFINITIONS,
+        phantoms=PHANTOMS,
+        infinity=math.inf,
+        **_FUNCTIONS,
+    )
+
+
 def _number(value: float, decimals: int = 2, suffix: str = "", sign: bool = False) -> str:
     """A number as HTML that keeps all its digits for programs."""
     if math.isnan(value):
@@ -188,6 +215,12 @@ def _number(value: float, decimals: int = 2, suffix: str = "", sign: bool = Fals
     else:
         text = f"{value:{'+' if sign else ''}.{decimals}f}"
     return Markup('<data value="{}">{}{}</data>').format(repr(value), minus(text), suffix)
+
+
+def _interval(low: float, high: float, decimals: int = 1) -> str:
+    if math.isnan(low):
+        return "no interval"
+    return Markup("{} to {}").format(_number(low, decimals, sign=True), _number(high, decimals, sign=True))
 
 
 def _measured(value: float, metric: MetricName) -> str:
@@ -259,23 +292,6 @@ def _facts(
         (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
         (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
-    )
-
-
-def _subheading_of_labels(rows: Sequence[EfficiencyRow]) -> str:
-    encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
-    cases = sorted({row.n_cases for row in rows})
-    tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
-    return " · ".join(("Label efficiency", *map(encoder_title, encoders), *tasks, f"{tested} test cases"))
-
-
-def _facts_of_labels(rows: Sequence[EfficiencyRow], runs: Sequence[RunRow]) -> tuple[tuple[str, str], ...]:
-    gained, lost = sum(row.rpg_low > 0 for row in rows), sum(row.rpg_high < 0 for row in rows)
-    sizes = sorted({row.labelled_cases for row in rows})
-    return (
-        (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
-        (f"{sizes[0]} to {sizes[-1]}", "labeled cases train a network"),
-        (f"{total_device_hours(runs):.2f} h", "of device time for all trainings, without pretraining"),
     )
 
 
@@ -471,6 +487,7 @@ _FUNCTIONS: dict[str, Any] = {
     "duration": _duration,
     "encoder_title": encoder_title,
     "gain_class": gain_class,
+    "interval": _interval,
     "measured": _measured,
     "metric_name": metric_name,
     "minus": minus,

@@ -218,6 +218,19 @@ def test_a_caveat_of_the_networks_stands_once_under_the_measures(tmp_path: Path)
     assert page.count("Zones are a guess.") == 3  # and on the card of each arm
 
 
+def test_where_neither_marks_a_lesion_the_page_does_not_rule_one_out(tmp_path: Path):
+    sentence = "Nowhere: neither marks a lesion. That does not rule one out."
+    a, b = lesion_pair()
+    none = [
+        replace(one, labels=replace(one.labels, array=np.zeros_like(one.labels.array)), lesions=()) for one in (a, b)
+    ]
+    assert sentence in page_of(compare(a_case(), *none), tmp_path / "none")
+    assert sentence not in page_of(compare(a_case(), a, a), tmp_path / "equal")
+    assert sentence not in page_of(
+        compare(a_case(), *(anatomy("scratch", np.zeros_like(zones())),) * 2), tmp_path / "gland"
+    )
+
+
 def test_a_missing_value_has_its_reason_on_the_page(tmp_path: Path):
     b = anatomy("scratch", np.zeros_like(zones()))
     text = page_of(compare(a_case(), anatomy("pretrained", zones()), b), tmp_path)
