@@ -40,6 +40,10 @@ class Label(StrEnum):
     CSPCA = "csPCa"
 
 
+SIGNIFICANT_GRADE = 2
+"""ISUP grade group from which a cancer is clinically significant."""
+
+
 @dataclass(frozen=True)
 class Code:
     """A coded concept: scheme, value and meaning, as DICOM and Slicer's terminologies write it."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, optimize
+import scipy  # `optimize` is imported at its first use, for which a prediction need not wait
+from scipy import ndimage
 
 MAX_CANDIDATES = 5
 MIN_PEAK = 0.01
@@ -69,7 +70,7 @@ def match_candidates(probability: np.ndarray, lesions: np.ndarray) -> tuple[tupl
     union = table[1:].sum(axis=1)[:, None] + table[:, 1:].sum(axis=0) - table[1:, 1:]
     overlap = table[1:, 1:] / union
     is_enough = overlap >= MIN_OVERLAP
-    rows, columns = optimize.linear_sum_assignment(np.where(is_enough, 1 + overlap, 0), maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(np.where(is_enough, 1 + overlap, 0), maximize=True)
     hits = {int(column) for row, column in zip(rows, columns, strict=True) if is_enough[row, column]}
     ignored = set(np.flatnonzero(is_enough.any(axis=0)).tolist()) - hits
     found = (Candidate(peak, place in hits) for place, peak in enumerate(peaks) if place not in ignored)

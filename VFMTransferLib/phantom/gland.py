@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.terms import Label
+from ..core.terms import SIGNIFICANT_GRADE, Label
 from ..core.volume import ML_PER_MM3, Triple
 from . import tissues
 from .canvas import Blob, Box, Canvas, Tube, ridges, rotation, smooth_union
@@ -206,7 +206,6 @@ def paint_hemorrhage(canvas: Canvas, gland: PaintedGland, share: float, rng: np.
     canvas.paint(tissues.HEMORRHAGE, coverage, gland.box)
 
 
-SIGNIFICANT_GRADE = 2
 _LARGE_MM = 15.0
 
 

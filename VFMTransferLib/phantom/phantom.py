@@ -17,13 +17,13 @@ from ..core.case import Case
 from ..core.decoding import to_json
 from ..core.errors import DatasetError
 from ..core.files import atomic_file, require_folder_above, writing
-from ..core.terms import Label, OnProgress, Sequence
+from ..core.terms import SIGNIFICANT_GRADE, Label, OnProgress, Sequence
 from ..core.volume import Geometry, Triple, Volume
 from ..io import output_folder, write_volume
 from .artifacts import Artifacts
 from .canvas import Canvas
 from .conditions import Conditions, PhantomRange
-from .gland import SIGNIFICANT_GRADE, Lesion, draw_gland, paint_gland, paint_hemorrhage, paint_lesions
+from .gland import Lesion, draw_gland, paint_gland, paint_hemorrhage, paint_lesions
 from .pelvis import draw_habitus, paint_implants, paint_organs, paint_pelvis, paint_skin, paint_surroundings
 from .scanner import (
     TWIN,

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import scipy  # `spatial` is imported at its first use, for which a gland without lesions need not wait
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError, cKDTree
-from scipy.spatial.distance import pdist
 
 from ..core.result import Lesion
 from ..core.terms import LABEL_TERMS
@@ -207,10 +206,10 @@ def _extent(points: np.ndarray) -> float:
     """Largest distance between two of the points (N, 2)."""
     if len(points) > _FEW_POINTS:
         try:
-            points = points[ConvexHull(points).vertices]
-        except QhullError:  # all on one line
+            points = points[scipy.spatial.ConvexHull(points).vertices]
+        except scipy.spatial.QhullError:  # all on one line
             points = points[[points.sum(axis=1).argmin(), points.sum(axis=1).argmax()]]
-    return float(pdist(points).max()) if len(points) > 1 else 0.0
+    return float(scipy.spatial.distance.pdist(points).max()) if len(points) > 1 else 0.0
 
 
 class Surface:
@@ -225,7 +224,7 @@ class Surface:
         self.geometry = geometry
         self._mask = mask
         self._points = _face_middles(mask) * geometry.spacing_mm  # (N, 3), x y z in mm along the index axes
-        self._tree = cKDTree(self._points)
+        self._tree = scipy.spatial.cKDTree(self._points)
         self._outlines: dict[int, np.ndarray] = {
             int(z): _edge_middles(mask[z]) * geometry.spacing_mm[:2] for z in np.flatnonzero(mask.any(axis=(1, 2)))
         }
@@ -242,7 +241,7 @@ class Surface:
             if outline is None:
                 continue
             points = np.concatenate([_edge_middles(lesion[z]), np.argwhere(lesion[z])[:, ::-1]])  # its edge, and inside
-            near, _ = cKDTree(points * self.geometry.spacing_mm[:2]).query(outline)
+            near, _ = scipy.spatial.cKDTree(points * self.geometry.spacing_mm[:2]).query(outline)
             longest = max(longest, _extent(outline[near <= CONTACT_MM]))
         return 0.0 if (lesion & ~self._mask).any() else float(distances.min()), longest
 

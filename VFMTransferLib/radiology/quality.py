@@ -251,13 +251,28 @@ def _middle(array: np.ndarray) -> np.ndarray:
 
 def body_of(t2w: np.ndarray) -> np.ndarray:
     """The body in a T2w (D, H, W), bool, with all that lies between its parts along rows or columns."""
-    bright = ndimage.binary_opening(t2w > 0.08 * float(np.percentile(t2w, 95)), np.ones((1, 5, 5), bool))
+    bright = t2w > 0.08 * float(np.percentile(t2w, 95))
+    bright = _squares(np.logical_or, _squares(np.logical_and, bright, 5), 5)
     parts, count = ndimage.label(bright)
     if not count:
         return np.ones(t2w.shape, bool)
     body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     spans = [np.logical_or.accumulate(body, axis) & _accumulated_back(body, axis) for axis in (1, 2)]
     return spans[0] | spans[1]
+
+
+def _squares(combine: np.ufunc, mask: np.ndarray, width: int) -> np.ndarray:
+    """Combine the pixels of the square of an odd `width` around each, in slices (D, H, W); beyond the edge none is set.
+
+    `np.logical_and` erodes and `np.logical_or` dilates, as SciPy does in ten times the time.
+    """
+    for axis in (1, 2):
+        padded = np.pad(mask, [(width // 2, width // 2) if each == axis else (0, 0) for each in range(mask.ndim)])
+        shifted = np.lib.stride_tricks.sliding_window_view(padded, width, axis)
+        mask = shifted[..., 0].copy()
+        for at in range(1, width):
+            combine(mask, shifted[..., at], out=mask)
+    return mask
 
 
 def _accumulated_back(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -275,7 +290,7 @@ def ghost_ratio(array: np.ndarray, body: np.ndarray, axis: int) -> float | None:
     Returns:
         None where the body fills the view along phase, or no air lies beyond its extent along the other axis.
     """
-    air = ~ndimage.binary_dilation(body, np.ones((1, 7, 7), bool))
+    air = ~_squares(np.logical_or, body, 7)
     beside = np.broadcast_to(body.any(axis=axis, keepdims=True), body.shape)
     ghosts, other = air & beside, air & ~beside
     if min(ghosts.sum(), other.sum()) < _MIN_AIR * array.size or not array[body].mean() > 0:

@@ -48,6 +48,9 @@ class _Registry(Mapping[str, "Task"]):
             task = self.loaded[task_id] = import_module(f"{__name__}.{_MODULES[task_id]}").TASK
         return task
 
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self.loaded  # as a mapping has it, asking would load the task
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.loaded)
 

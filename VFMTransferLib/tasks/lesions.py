@@ -11,10 +11,9 @@ from scipy import ndimage
 
 from ..core.errors import DatasetError
 from ..core.result import Lesion
-from ..core.terms import Label
+from ..core.terms import SIGNIFICANT_GRADE, Label
 from ..core.volume import Volume, bounding_box
 from ..metrics.detection import CONNECTIVITY, MIN_OVERLAP
-from ..phantom.gland import SIGNIFICANT_GRADE
 from .base import CaseFiles, LabeledCase, read_label_map
 
 CANCER_LABELS = (Label.INDOLENT_CANCER, Label.CSPCA)

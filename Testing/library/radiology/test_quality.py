@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ellipsoids import Ellipsoid, a_scan
+from scipy import ndimage
 
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.measurements import Acquisition
@@ -11,6 +12,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.radiology.quality import (
     SHIFT_MM,
+    _squares,
     body_of,
     diffusion_shift_mm,
     ghost_ratio,
@@ -105,6 +107,15 @@ def test_noise_is_found_under_a_smooth_image(sigma):
     smooth = (200 + 80 * np.sin(x / 15) * np.cos(y / 20))[None].repeat(4, axis=0)
     noisy = smooth + np.random.default_rng(1).normal(0, sigma, smooth.shape)
     assert noise_level(noisy) == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("width", [1, 5, 7])
+def test_squares_erode_and_dilate_as_scipy_does(width):
+    mask = ndimage.gaussian_filter(np.random.default_rng(0).random((3, 40, 33)), 2) > 0.5
+    square = np.ones((1, width, width), bool)
+    assert 0 < mask.mean() < 1
+    np.testing.assert_array_equal(_squares(np.logical_and, mask, width), ndimage.binary_erosion(mask, square))
+    np.testing.assert_array_equal(_squares(np.logical_or, mask, width), ndimage.binary_dilation(mask, square))
 
 
 @pytest.mark.parametrize(("strength", "met"), [(0.0, True), (0.08, False)])

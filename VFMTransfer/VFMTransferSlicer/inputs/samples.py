@@ -18,7 +18,7 @@ from slicer.util import getNodesByClass, vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
 from VFMTransferLib.core.errors import JobError, VFMTransferError
-from VFMTransferLib.core.terms import LABEL_TERMS, Code, Label, LabelTerm, Sequence
+from VFMTransferLib.core.terms import LABEL_TERMS, SIGNIFICANT_GRADE, Code, Label, LabelTerm, Sequence
 
 from ..results.nifti import NiftiImage, readNifti
 from ..results.nodes import Window, removeNode, volumeNode, windowFor
@@ -30,7 +30,6 @@ TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 # Attributes of its nodes, saved with the scene. Names that begin with "VFMTransfer." are those of results.
 SEED, ROLE = "Phantom.Seed", "Phantom.Role"
 TRUTH = "truth"
-_SIGNIFICANT_GRADE = 2  # ISUP grade group
 _ZONES = {Label.PERIPHERAL_ZONE: 1, Label.TRANSITION_ZONE: 2}  # as the library writes them
 _CONTEXT = "Segmentation category and type - DICOM master list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
@@ -148,10 +147,10 @@ def _fillTruth(node: slicer.vtkMRMLSegmentationNode, labels: dict[str, NiftiImag
     """What is true, a segment with each step."""
     gland, zones, grades = (labels[name].frames[0] for name in _LABELS)
     masks = {Label.PROSTATE: gland > 0} | {label: zones == value for label, value in _ZONES.items()}
-    indolent = (grades > 0) & (grades < _SIGNIFICANT_GRADE)
+    indolent = (grades > 0) & (grades < SIGNIFICANT_GRADE)
     if indolent.any():
         masks[Label.INDOLENT_CANCER] = indolent
-    masks[Label.CSPCA] = grades >= _SIGNIFICANT_GRADE  # also where there is none, which is a truth as well
+    masks[Label.CSPCA] = grades >= SIGNIFICANT_GRADE  # also where there is none, which is a truth as well
     box = _boxAround(np.any(list(masks.values()), axis=0))
     for label, mask in masks.items():
         _addSegment(node, label, mask[box], box, labels["gland"].ijkToRas)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from ...core.errors import DatasetError
 from ...core.result import Result
@@ -214,6 +214,8 @@ def _fit_rule(values: Sequence[float], happened: Sequence[bool]) -> Callable[[fl
     """Probability by logistic regression, rising with the value; None unless both cases that are significant and
     others were seen.
     """
+    from scipy.optimize import minimize  # takes longer to import than a prediction may wait
+
     if len(set(happened)) < 2:
         return None
     x, y = np.asarray(values, float), np.asarray(happened, float)
@@ -224,7 +226,7 @@ def _fit_rule(values: Sequence[float], happened: Sequence[bool]) -> Callable[[fl
         logits = parameters[0] + parameters[1] * scaled
         return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * parameters[1] ** 2)
 
-    found = optimize.minimize(cost, np.zeros(2), bounds=[(None, None), (0.0, None)]).x
+    found = minimize(cost, np.zeros(2), bounds=[(None, None), (0.0, None)]).x
     return lambda value: float(1 / (1 + math.exp(-(found[0] + found[1] * (value - center) / width))))
 
 
