@@ -40,6 +40,7 @@ SIGNS = ("shifted", "certainty", "compactness", "roughness", "height")
 PHANTOM_SEED, PHANTOM_SPACING_MM = 400_000, (0.6, 0.6, 3.0)
 MASKS = ("gland_taps", "gland_nc", "gland")
 # The level is the highest, in hundredths, at which neither line flags more than a tenth of the good results of the fit.
+# Intervals are made for COVERAGE on cases left out of the fit; what they cover on unseen exams is what is written.
 LEVEL, COVERAGE, RIDGE = 0.86, 0.9, 3.0
 BAD, GOOD = 0.7, 0.8  # true Dice below which a warning is due, and from which it is a false one
 Degraded = tuple[np.ndarray, np.ndarray, Any]  # image and mask (D, H, W), grid
@@ -275,7 +276,7 @@ def report(rows: list[Row], trained: set[str], weights: tuple[str, ...]) -> Dice
     marked = [row for row in rows if row["signs"]]
     fitted, unseen = ([row for row in marked if is_unseen(row) is kind] for kind in (False, True))
     print(f"{len(rows) - len(marked)} of {len(rows)} results mark nothing and have no estimate")
-    lines = []
+    lines, held = [], [COVERAGE]
     for names in (SIGNS, (*SIGNS, ARMS)):
         line, left_out = fit(fitted, names)
         lines.append(line)
@@ -290,12 +291,14 @@ def report(rows: list[Row], trained: set[str], weights: tuple[str, ...]) -> Dice
                 found = [line.estimate(row["signs"], LEVEL, COVERAGE) for row in own]
                 truth = np.array([row["dice"] for row in own])
                 inside = np.array([e.low <= t <= e.high for e, t in zip(found, truth, strict=True)])
+                if len(kinds) > 1:
+                    held.append(float(inside.mean()))
                 print(judged(f"unseen exams, {' and '.join(kinds)}", np.array([e.dice for e in found]), truth, inside))
     exams = len({row["case"].split("+")[0] for row in fitted if "phantom" not in row["kind"]})
     phantoms = len({row["case"] for row in fitted if "phantom" in row["kind"]})
     what = f"{phantoms} phantoms of the range, half of them under hard conditions, and {exams} exams that trained the "
     what += f"networks, as they are, degraded and severely degraded: {len(fitted)} results of both networks"
-    return DiceModel(1, "python -m benchmarks.estimate", what, weights, LEVEL, COVERAGE, tuple(lines))
+    return DiceModel(1, "python -m benchmarks.estimate", what, weights, LEVEL, round(min(held), 2), tuple(lines))
 
 
 def main() -> None:

@@ -135,10 +135,8 @@ def summary(result: Result) -> list[str]:
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [] if result.gland is None else [f"{text}: {value}" for value, text in result.gland.lines]
     if result.estimate is not None:
-        interval = f"{result.estimate.coverage:.0%} interval"
-        lines.append(
-            f"expected Dice of the prostate: {result.estimate.text}, {interval}, estimated without a reference"
-        )
+        about = f"{result.estimate.interval_text}, estimated without a reference"
+        lines.append(f"expected Dice of the prostate: {result.estimate.text}, {about}")
         lines += [f"WARNING: {result.estimate.warning}"] if result.estimate.is_low else []
     for lesion in result.lesions[:SHOWN_LESIONS]:
         place = f"{lesion.position} ({', '.join(lesion.sectors)}), " if lesion.position else ""

@@ -115,7 +115,7 @@ class DiceEstimate:
     Attributes:
         dice: Expected value.
         low, high: Ends of its interval.
-        coverage: Of the interval, on cases like those of the fit.
+        coverage: Share of results on exams that were no part of the fit whose Dice lay within their interval.
         level: Expected value below which the segmentation must be checked before it is used.
         signs: What it was estimated from, as `inference/estimate.py` defines it.
     """
@@ -134,6 +134,10 @@ class DiceEstimate:
     @property
     def text(self) -> str:
         return f"{self.dice:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def interval_text(self) -> str:
+        return f"interval that contained {self.coverage:.0%} of unseen results"
 
     @property
     def warning(self) -> str:

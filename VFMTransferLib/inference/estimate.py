@@ -73,7 +73,7 @@ class DiceModel:
         weights: Checksums of the networks that it is of.
         cases: What it was fitted on.
         level: Estimate below which a result carries a warning.
-        coverage: Of the intervals.
+        coverage: Share of results on exams that were no part of the fit whose Dice lay within their interval.
         lines: Of the signs at hand, the one with the most signs holds.
     """
 

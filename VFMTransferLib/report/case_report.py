@@ -169,7 +169,7 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     if estimates:
         texts = " / ".join(f"{one.dice:.2f}" for one in estimates)
         intervals = ", ".join(f"{one.low:.2f} to {one.high:.2f}" for one in estimates)
-        about = f"expected Dice ({estimates[0].coverage:.0%} interval): {intervals}, estimated without a reference"
+        about = f"expected Dice ({estimates[0].interval_text}): {intervals}, estimated without a reference"
         found.append((texts, about))
     if comparison.has_reference:
         known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]

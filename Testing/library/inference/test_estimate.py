@@ -198,7 +198,7 @@ def test_a_low_estimate_stands_above_all_else_in_comparison_report_and_on_the_co
     page = write_report(comparison, tmp_path).read_text(encoding="utf-8")
     warning = "This outline of the prostate may be wrong: its expected Dice is 0.27"
     assert page.index(warning) < page.index("<figure")
-    assert "expected Dice (90% interval)" in page
+    assert "expected Dice (interval that contained 90% of unseen results)" in page
     assert any(line.startswith(f"WARNING: {warning}") for line in summary(comparison.a))
 
 
@@ -206,7 +206,10 @@ def test_a_high_estimate_is_shown_without_a_warning(a_model):
     comparison = compare(a_compared_case(), *estimated())
     assert comparison.cautions == {}
     (line,) = [line for line in summary(estimated()[0]) if "Dice" in line]
-    assert line == ("expected Dice of the prostate: 0.90 (0.85 to 0.95), 90% interval, estimated without a reference")
+    assert line == (
+        "expected Dice of the prostate: 0.90 (0.85 to 0.95), interval that contained 90% of unseen results, "
+        "estimated without a reference"
+    )
 
 
 def test_an_estimate_comes_back_from_disk(tmp_path):
