@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .training import LesionTraining
 
 OUTSIDE_NOTE = "Marks outside of the prostate were left out: {count}. The probabilities still show them."
+NOTHING_NOTE = "No lesion was marked, which does not rule one out."
 
 
 class LesionSegmentation(SegmentationTask):
@@ -70,6 +71,8 @@ class LesionSegmentation(SegmentationTask):
             marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)
             if left_out:
                 output = output.with_notes(OUTSIDE_NOTE.format(count=left_out))
+        if not marked.any():
+            output = output.with_notes(NOTHING_NOTE)
         result = self.label_result(shown, marked, output)
         lesions = find_lesions(labels_of(result), shown, case.volumes.get(MRSequence.ADC), options.zones)
         return replace(result, lesions=lesions)

@@ -8,7 +8,7 @@ from prediction_cases import CENTER_MM, SOURCE, ball, decode, dice, distance_mm,
 from specs import prepare
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.tasks.lesion_segmentation.task import OUTSIDE_NOTE
+from VFMTransferLib.tasks.lesion_segmentation.task import NOTHING_NOTE, OUTSIDE_NOTE
 
 
 def provicnet_logits(prepared) -> np.ndarray:
@@ -31,6 +31,7 @@ def test_lesions_are_found_outside_of_the_padding_with_their_adc(a_case):
     x, y, z = CENTER_MM
     assert lesion.mean_adc == pytest.approx(900 * (2 + np.sin(x / 9) + np.cos(y / 11 + z / 7)), rel=0.05)
     assert result.label_values == {"csPCa": 1}
+    assert NOTHING_NOTE not in result.provenance.notes
     assert result.volumes_ml["csPCa"] == pytest.approx(lesion.volume_ml)
 
 
@@ -50,6 +51,14 @@ def test_marks_outside_of_the_prostate_are_left_out_and_the_notes_say_so(a_case)
     assert np.array_equal(result.probabilities["csPCa"].array, everywhere.probabilities["csPCa"].array)
     nobody = gland.with_array(np.zeros_like(gland.array))  # a mask that marks nothing knows nothing
     assert len(decode(logits, prepared, a_case, spec, SOURCE, gland=nobody).lesions) == 2
+
+
+def test_where_nothing_is_marked_the_notes_state_that_this_rules_nothing_out(a_case):
+    spec = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+    prepared = prepare(a_case, spec)
+    result = decode(np.where(distance_mm(prepared) < 4, -0.5, -6.0)[None], prepared, a_case, spec, SOURCE)
+    assert result.lesions == ()
+    assert NOTHING_NOTE in result.provenance.notes
 
 
 def test_provicnet_marks_where_both_cancer_classes_together_pass_the_threshold(a_case):
