@@ -75,7 +75,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.figure $(OUT)/benchmarks.json $(OUT)/performance.svg
 
 # The shipped pairs again, from images: make bundles DATA=<folder with a folder for each case>, or one of them, as
-# bundle-super-resolution. Stopped, it goes on where it was. Hours on two cores; the recipes say everything else.
+# bundle-super-resolution. Stopped, it goes on where it was. Hours on two cores; the recipes say everything else, but
+# for SEED=1: by another seed, into a folder of its own.
 TRAINING := $(OUT)/training
 RECIPES := Resources/Training
 # Where a pair's pretrained arm starts.
@@ -85,7 +86,8 @@ START_adc-translation := start-provicnet
 START_lesion-segmentation := start-provicnet
 START_classification := start-profound
 PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
-FINETUNE = $(BIN)/vfm-transfer finetune "$(DATA)" -o $(TRAINING) --recipe
+PAIRS_AT = $(TRAINING)$(if $(SEED),/seed-$(SEED))
+FINETUNE = $(BIN)/vfm-transfer finetune "$(DATA)" -o $(PAIRS_AT) $(if $(SEED),--seed $(SEED)) --recipe
 .PHONY: bundles $(PAIRS:%=bundle-%) bundle-anatomy-segmentation data-given
 bundles: $(PAIRS:%=bundle-%) bundle-anatomy-segmentation
 
@@ -93,9 +95,9 @@ data-given:
 	@test -n "$(DATA)" || { echo 'Say where the cases are: make $(MAKECMDGOALS) DATA=<folder>' >&2; exit 1; }
 
 bundle-anatomy-segmentation: data-given $(VENV)/.installed-dev
-	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(RECIPES)/anatomy-segmentation.json -o $(TRAINING)
+	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(RECIPES)/anatomy-segmentation.json -o $(PAIRS_AT) $(if $(SEED),--seed $(SEED))
 	$(FINETUNE) $(RECIPES)/anatomy-segmentation.json --arm scratch
-	$(FINETUNE) $(RECIPES)/anatomy-segmentation.json --arm pretrained --encoder $(TRAINING)/encoder.safetensors
+	$(FINETUNE) $(RECIPES)/anatomy-segmentation.json --arm pretrained --encoder $(PAIRS_AT)/encoder.safetensors
 
 .SECONDEXPANSION:
 $(PAIRS:%=bundle-%): bundle-%: data-given $(VENV)/.installed-dev | $(TRAINING)/$$(START_$$*)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
+_STEPS = 400
 # The same words as in training/distributed.py and training/loop.py, which import torch.
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
@@ -91,8 +93,8 @@ def run_finetune(args: argparse.Namespace) -> None:
             args.encoder,
             task,
             dataset.split,
-            steps=args.steps,
-            seed=args.seed,
+            steps=_STEPS if args.steps is None else args.steps,
+            seed=args.seed or 0,
             encoder=None if init is None else init.spec,
             batch=args.batch,
             precision=args.precision,
@@ -111,9 +113,7 @@ def run_finetune(args: argparse.Namespace) -> None:
 def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
-    require_default_computing(args)
-    if args.patience is not None:
-        args.parser.error("a --recipe states its patience itself, in its schedule")
+    require_recipe_alone(args, "data", "phantoms", "gland", "validation", "license", "patience")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -131,6 +131,8 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
         lazy = args.prepared is not None
         data = recipe_data(recipe, Path(args.what), args.output, on_progress, lazy=lazy)
         shared = {"prepared": args.prepared, "ahead": args.ahead}
+        if args.seed is not None:  # of the training alone: what distorts scans stays, so that seeds can be compared
+            recipe = replace(recipe, seed=args.seed)
         bundle = train_arm(recipe, data, arm, args.output, init, on_progress, **shared)
     print(f"{bundle.name}\n{bundle.folder}")
 
@@ -161,10 +163,12 @@ def run_pretrain(args: argparse.Namespace) -> None:
     if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is not None:
-        require_default_computing(args)
+        require_recipe_alone(args, "phantoms", "encoder")
         from ..training.recipes import pretrain_by_recipe, read_recipe
 
         recipe = read_recipe(args.recipe)
+        if args.seed is not None:
+            recipe = replace(recipe, seed=args.seed)
         with progress_lines() as on_progress:
             shared = {"prepared": args.prepared, "ahead": args.ahead}
             print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
@@ -185,7 +189,13 @@ def run_pretrain(args: argparse.Namespace) -> None:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
-        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
+        config = pretrain_config(
+            pretext,
+            steps=_STEPS if args.steps is None else args.steps,
+            seed=args.seed or 0,
+            batch=args.batch,
+            precision=args.precision,
+        )
         cases: Sequence[Any]
         if args.data in (None, PHANTOMS) and args.prepared is not None:
             cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
@@ -221,7 +231,7 @@ def study_data(
     if args.data == PHANTOMS:
         return phantom_studies(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
     lazy = getattr(args, "prepared", None) is not None
-    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
+    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed or 0, lazy=lazy)
 
 
 def data_title(args: argparse.Namespace) -> str:
@@ -231,8 +241,8 @@ def data_title(args: argparse.Namespace) -> str:
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help=f"of {seeded} (default: 0)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="optimizer steps (default: 400)")
+    parser.add_argument("--seed", type=int, metavar="S", help=f"of {seeded} (default: 0, or the recipe's)")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"optimizer steps (default: {_STEPS}, or the recipe's)")
     parser.add_argument(
         "--prepared",
         type=Path,
@@ -256,11 +266,12 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     )
 
 
-def require_default_computing(args: argparse.Namespace) -> None:
-    """Leave with wrong usage where a recipe, which states all of this, is to be computed otherwise."""
-    given = (args.devices, args.accumulate, args.batch, args.accelerator, args.precision)
-    if given != (1, 1, None, None, TRAINING_PRECISIONS[0]):
-        args.parser.error("a --recipe states batch and precision itself, and is trained by one process")
+def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
+    """Leave with wrong usage where an option says what a recipe states: steps, how it is computed, one of `stated`."""
+    stated = ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated)
+    given = [f"--{name}" for name in stated if getattr(args, name) != args.parser.get_default(name)]
+    if given:
+        args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no {given[0]}")
 
 
 def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:

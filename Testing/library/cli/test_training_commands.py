@@ -92,11 +92,13 @@ def test_two_devices_make_one_bundle_as_one_device_does(tmp_path):
         np.testing.assert_allclose(tensor.float(), weights[name].float(), atol=2e-3, err_msg=name)
 
 
-def test_a_recipe_says_itself_how_it_is_trained(capsys):
-    for command in (["pretrain", "data"], ["finetune", "data", "--arm", "scratch"]):
-        with pytest.raises(SystemExit):
-            main([*command, "--recipe", "r.json", "-o", "x", "--devices", "2"])
-        assert "a --recipe states batch and precision itself" in capsys.readouterr().err
+@pytest.mark.parametrize("command", [["pretrain", "data"], ["finetune", "data", "--arm", "scratch"]])
+@pytest.mark.parametrize("option", [["--devices", "2"], ["--steps", "400"], ["--phantoms", "7"]])
+def test_a_recipe_states_itself_how_it_is_trained(command, option, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--recipe", "r.json", "-o", "x", *option])
+    sentence = f"a --recipe states all but the seed itself, and is trained by one process: no {option[0]}"
+    assert sentence in capsys.readouterr().err
 
 
 def test_bfloat16_is_tried_first_and_used(tmp_path, capsys, monkeypatch):

@@ -265,6 +265,20 @@ def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
     assert len(list((tmp_path / "prepared").iterdir())) > 3
 
 
+def test_another_seed_trains_another_network_by_the_same_recipe(a_data_folder, tmp_path):
+    path = written(a_whole_recipe(), tmp_path / "r.json")
+    arms = []
+    for options in ([], ["--seed", "3"], ["--seed", "0"]):
+        work = tmp_path / f"work{len(arms)}"
+        words = ["finetune", str(a_data_folder), "--recipe", str(path), "-o", str(work), "--arm", "scratch"]
+        assert main([*words, *options]) == 0
+        arms.append(read_bundle(work / "tiny-scratch"))
+    stated, same, other = arms
+    assert a_whole_recipe().seed == 3
+    assert same.weights_sha256 == stated.weights_sha256 != other.weights_sha256
+    assert [arm.training["config"]["seed"] for arm in arms] == [3, 3, 0]
+
+
 def test_pretraining_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
     path = written(a_whole_recipe(), tmp_path / "r.json")
     work = tmp_path / "work"
