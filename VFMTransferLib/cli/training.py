@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
-_STEPS = 400
+# What is not stated has these; None in `args` is what nobody stated, so that what cannot be heeded is refused.
+_DEFAULTS = {
+    "steps": 400, "seed": 0, "phantoms": 24, "validation": 6, "gland": "gland", "license": "unknown", "devices": 1,
+    "accumulate": 1, "precision": "float32",
+}  # fmt: skip
 # The same words as in training/distributed.py and training/loop.py, which import torch.
 ACCELERATORS = ("auto", "cpu", "cuda")
 TRAINING_PRECISIONS = ("float32", "bfloat16")
@@ -53,9 +57,11 @@ def add_finetune(commands: Commands) -> None:
     parser.add_argument("what", metavar="TASK", help=f"{', '.join(TASKS)}; with --recipe the folder of cases")
     parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
-    add_study_data(parser, phantoms=24)
-    parser.add_argument("--validation", type=int, default=6, metavar="N", help="phantoms that validate (default: 6)")
-    parser.add_argument("--license", default="unknown", metavar="L", help="of the weights (default: unknown)")
+    parser.add_argument("--data", metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)")
+    add_option(parser, "phantoms", "how many phantoms", type=int, metavar="N")
+    add_option(parser, "validation", "phantoms that validate", type=int, metavar="N")
+    add_option(parser, "gland", "file name of the masks of the prostate in --data", metavar="STEM")
+    add_option(parser, "license", "of the weights", metavar="L")
     add_training(parser, seeded="head, order and samples")
     parser.add_argument(
         "--patience",
@@ -73,6 +79,12 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.recipe is not None:
         _finetune_by_recipe(args)
         return
+    is_folder = args.data not in (None, PHANTOMS)
+    if is_folder:
+        refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
+    else:
+        refuse_stated(args, f"--data {PHANTOMS}", "gland")
+    add_defaults(args)
     task = args.what
     if task not in TASKS:
         args.parser.error(f"TASK must be one of {', '.join(TASKS)}, got '{task}'")
@@ -93,8 +105,8 @@ def run_finetune(args: argparse.Namespace) -> None:
             args.encoder,
             task,
             dataset.split,
-            steps=_STEPS if args.steps is None else args.steps,
-            seed=args.seed or 0,
+            steps=args.steps,
+            seed=args.seed,
             encoder=None if init is None else init.spec,
             batch=args.batch,
             precision=args.precision,
@@ -105,7 +117,7 @@ def run_finetune(args: argparse.Namespace) -> None:
         trained = finetune(config, dataset, work, init=init, **shared)
         if not how.is_first:
             return
-        license = "Apache-2.0" if args.data == PHANTOMS and args.license == "unknown" else args.license
+        license = args.license if is_folder or args.license != "unknown" else "Apache-2.0"
         bundle = write_arm(config, trained, dataset, args.output, data=data_title(args), init=init, license=license)
     print(f"{bundle.name}\n{bundle.folder}")
 
@@ -152,7 +164,7 @@ def add_pretrain(commands: Commands) -> None:
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
     parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), metavar="P", help=argparse.SUPPRESS)
-    parser.add_argument("--phantoms", type=int, default=24, metavar="N", help="how many phantoms (default: 24)")
+    add_option(parser, "phantoms", "how many phantoms", type=int, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, order and views")
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
@@ -173,6 +185,9 @@ def run_pretrain(args: argparse.Namespace) -> None:
             shared = {"prepared": args.prepared, "ahead": args.ahead}
             print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
         return
+    if args.data not in (None, PHANTOMS):
+        refuse_stated(args, "a folder as DATA", "phantoms")
+    add_defaults(args)
     if args.phantoms < 1:
         args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..encoders import find_family, pretrained_families
@@ -189,13 +204,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
-        config = pretrain_config(
-            pretext,
-            steps=_STEPS if args.steps is None else args.steps,
-            seed=args.seed or 0,
-            batch=args.batch,
-            precision=args.precision,
-        )
+        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
         cases: Sequence[Any]
         if args.data in (None, PHANTOMS) and args.prepared is not None:
             cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
@@ -211,27 +220,35 @@ def run_pretrain(args: argparse.Namespace) -> None:
         print(f"{bundle.name}\n{bundle.folder}")
 
 
-def add_study_data(parser: argparse.ArgumentParser, phantoms: int) -> None:
-    """Where the cases of a task come from."""
-    parser.add_argument(
-        "--data", default=PHANTOMS, metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)"
-    )
-    parser.add_argument(
-        "--phantoms", type=int, default=phantoms, metavar="N", help="how many phantoms (default: %(default)s)"
-    )
-    parser.add_argument("--gland", default="gland", metavar="STEM", help="file name of the masks of the prostate")
+def add_option(group: Any, name: str, text: str, **how: Any) -> None:
+    """An option with one of `_DEFAULTS`, which `add_defaults` fills in."""
+    group.add_argument(f"--{name}", help=f"{text} (default: {_DEFAULTS[name]})", **how)
+
+
+def add_defaults(args: argparse.Namespace) -> None:
+    """Give what was not stated its default."""
+    for name, value in _DEFAULTS.items():
+        if getattr(args, name, value) is None:
+            setattr(args, name, value)
+
+
+def refuse_stated(args: argparse.Namespace, beside: str, *names: str) -> None:
+    """Leave with wrong usage where one of these options was stated, which has no effect beside another."""
+    for name in names:
+        if getattr(args, name) is not None:
+            args.parser.error(f"--{name} has no effect beside {beside}; leave it out")
 
 
 def study_data(
     args: argparse.Namespace, task: str, validation: int, phantom_seed: int, on_progress: OnProgress
 ) -> StudySet:
-    """The cases by the options of `add_study_data`; `validation` phantoms validate."""
+    """The cases by the options of `add_finetune`; `validation` phantoms validate."""
     from ..training.cases import folder_studies, phantom_studies
 
-    if args.data == PHANTOMS:
+    if args.data in (None, PHANTOMS):
         return phantom_studies(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
     lazy = getattr(args, "prepared", None) is not None
-    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed or 0, lazy=lazy)
+    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
 
 
 def data_title(args: argparse.Namespace) -> str:
@@ -241,8 +258,8 @@ def data_title(args: argparse.Namespace) -> str:
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
-    parser.add_argument("--seed", type=int, metavar="S", help=f"of {seeded} (default: 0, or the recipe's)")
-    parser.add_argument("--steps", type=int, metavar="N", help=f"optimizer steps (default: {_STEPS}, or the recipe's)")
+    parser.add_argument("--seed", type=int, metavar="S", help=f"of {seeded} (default: the recipe's, or 0)")
+    add_option(parser, "steps", "optimizer steps", type=int, metavar="N")
     parser.add_argument(
         "--prepared",
         type=Path,
@@ -254,24 +271,17 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
         "--ahead", type=int, default=0, metavar="N", help="threads that draw the samples of the next steps (default: 0)"
     )
     group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
-    group.add_argument(
-        "--accumulate", type=count, default=1, metavar="K", help="parts a device shows before a step (default: 1)"
-    )
-    group.add_argument(
-        "--devices", type=count, default=1, metavar="N", help="processes, each on a device of its own (default: 1)"
-    )
+    add_option(group, "accumulate", "parts a device shows before a step", type=count, metavar="K")
+    add_option(group, "devices", "processes, each on a device of its own", type=count, metavar="N")
     group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
-    group.add_argument(
-        "--precision", choices=TRAINING_PRECISIONS, default=TRAINING_PRECISIONS[0], help="default: %(default)s"
-    )
+    add_option(group, "precision", "of the steps", choices=TRAINING_PRECISIONS)
 
 
 def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
     """Leave with wrong usage where an option says what a recipe states: steps, how it is computed, one of `stated`."""
-    stated = ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated)
-    given = [f"--{name}" for name in stated if getattr(args, name) != args.parser.get_default(name)]
-    if given:
-        args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no {given[0]}")
+    for name in ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated):
+        if getattr(args, name) is not None:
+            args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no --{name}")
 
 
 def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:

@@ -20,7 +20,7 @@ from ..bundles.bundle import Bundle, file_sha256, write_bundle
 from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import bundle_encoder_weights, read_weights
 from ..core.decoding import to_json
-from ..core.errors import DatasetError
+from ..core.errors import BundleError, DatasetError
 from ..core.placement import Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
@@ -109,11 +109,17 @@ def finetune_config(
     """How the study fine-tunes a family on a task, the same for both arms.
 
     An `encoder` is a network whose encoder's size is taken instead of the demonstration's. With `patience` the steps
-    are the most, see `Schedule`; validation then decides when a training ends, and nothing else.
+    are the most, see `Schedule`; validation then decides when a training ends, and nothing else. BundleError where the
+    `encoder` is of another family.
     """
     encoders = find_family(family)
     spec = encoders.network_for(TASKS[task])
     if encoder is not None:
+        if (found := family_of(encoder).name) != family:
+            raise BundleError(
+                f"A training of {family} must start from an encoder of {family}, but {encoder.title} has one of "
+                f"{found}. Name a bundle that was pretrained for {family}, or train {found}."
+            )
         spec = replace(spec, encoder=encoder.encoder)
     is_image = TASKS[task].output == "image"
     return FinetuneConfig(

@@ -141,6 +141,15 @@ def test_a_stopped_arm_goes_on_and_becomes_the_same_bundle(tmp_path):
     assert all("score" in point for point in run.history)
 
 
+def test_an_encoder_of_another_family_starts_no_training(tmp_path, capsys):
+    start = tmp_path / "start"
+    assert main(["pretrain", "--pretext", "mae", "--phantoms", "1", "--steps", "1", "-o", str(start)]) == 0
+    few = ["--phantoms", "2", "--validation", "1", "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main(["finetune", "classification", "--encoder", "provicnet", "--init", str(start), *few]) == 1
+    assert "must start from an encoder of provicnet, but" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_usage_is_said(capsys):
     for arguments, message in (
         (["finetune", "cooking", "-o", "x"], "TASK must be one of anatomy-segmentation"),
@@ -151,6 +160,9 @@ def test_wrong_usage_is_said(capsys):
         (["pretrain", "--pretext", "mae", "--phantoms", "0", "-o", "x"], "must be 1 or more"),
         (["pretrain", "--pretext", "mae", "--encoder", "dynunet", "-o", "x"], "--encoder must be one of profound"),
         (["pretrain", "images", "--pretext", "synthetic", "-o", "x"], "is learned from phantoms"),
+        (["pretrain", "images", "--pretext", "mae", "--phantoms", "3", "-o", "x"], "--phantoms has no effect beside"),
+        (["finetune", "classification", "--data", "d", "--validation", "6", "-o", "x"], "--validation has no effect"),
+        (["finetune", "classification", "--gland", "gland", "-o", "x"], "--gland has no effect beside --data phantoms"),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -93,7 +93,9 @@ def test_two_devices_make_one_bundle_as_one_device_does(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["pretrain", "data"], ["finetune", "data", "--arm", "scratch"]])
-@pytest.mark.parametrize("option", [["--devices", "2"], ["--steps", "400"], ["--phantoms", "7"]])
+@pytest.mark.parametrize(
+    "option", [["--devices", "2"], ["--precision", "float32"], ["--steps", "400"], ["--phantoms", "24"]]
+)
 def test_a_recipe_states_itself_how_it_is_trained(command, option, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--recipe", "r.json", "-o", "x", *option])
