@@ -166,8 +166,8 @@ def add_command(
     return parser
 
 
-def add_output(parser: argparse.ArgumentParser, what: str, required: bool = True) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=required, metavar="OUT", help=what)
+def add_output(parser: argparse.ArgumentParser, what: str, required: bool = True) -> argparse.Action:
+    return parser.add_argument("-o", "--output", type=Path, required=required, metavar="OUT", help=what)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

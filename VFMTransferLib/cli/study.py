@@ -9,7 +9,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # As in study/config.py, whose imports take time.
 KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
 _FORMER_OPTIONS = ("--data", "--phantoms", "--gland", "--pretrained", "--seed")  # of `advise`, before version 0.2
+_WORKERS = 2
 _LINE_EVERY_S = 60.0
 _ARMS = ("trivial", "specialised", "scratch", "pretrained")
 
@@ -48,36 +49,40 @@ def add_study(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="KEY=V[,V]",
-        help=f"a part of the runs: {', '.join(KEYS)}; may be given several times",
+        help=f"a part of the runs: {', '.join(KEYS)}; of several, runs that fit each key, by any of its values",
     )
     group = parser.add_argument_group("workers", "Of dask.distributed; one training each.")
-    group.add_argument("--workers", type=int, default=2, metavar="N", help="processes of this machine (default: 2)")
+    group.add_argument("--workers", type=int, metavar="N", help=f"processes of this machine (default: {_WORKERS})")
     group.add_argument("--scheduler", metavar="ADDRESS", help="instead: a cluster, whose workers see OUT's path too")
     add_output(parser, "folder of the study: configuration, tables, and work, where its checkpoints are", False)
     actions = parser.add_subparsers(dest="action", metavar="report")
     summary = "Write summary.csv and report.html from a transfer study's tables"
     parser = add_command(actions, "report", summary, run_report)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a transfer study, finished or not")
-    add_output(parser, "folder for both files (default: FOLDER)", required=False)
+    output = add_output(parser, "folder for both files (default: FOLDER)", required=False)
+    output.default = argparse.SUPPRESS  # None would hide an --output before `report`
 
 
 def run_study(args: argparse.Namespace) -> None:
     if args.output is None:  # which `report` does not need
         args.parser.error("the following arguments are required: -o/--output")
-    only: dict[str, Iterable[str]] = {}
+    if args.scheduler is not None and args.workers is not None:
+        args.parser.error("--workers has no effect beside --scheduler, whose workers it has; leave one out")
+    only: dict[str, list[str]] = {}
     for text in args.only:
         key, equals, values = text.partition("=")
         if key not in KEYS or not equals or not values:
             args.parser.error(f"--only must be KEY=VALUE[,VALUE] with a key of {', '.join(KEYS)}, got '{text}'")
-        only[key] = values.split(",")
-    if args.workers < 1:
-        args.parser.error(f"--workers must be 1 or more, got {args.workers}")
+        only.setdefault(key, []).extend(value.strip() for value in values.split(","))
+    count = _WORKERS if args.workers is None else args.workers
+    if count < 1:
+        args.parser.error(f"--workers must be 1 or more, got {count}")
     from ..core.errors import BatchError
     from ..study.sweep import open_sweep, run_sweep
 
     opened = open_sweep(args.output, args.config, real=args.real, resume=args.resume, only=only or None)
     with opened as sweep, shown_progress(sweep) as observer:
-        failures = run_sweep(sweep, scheduler=args.scheduler, count=args.workers, observer=observer)
+        failures = run_sweep(sweep, scheduler=args.scheduler, count=count, observer=observer)
     print("\n".join([*sweep.notes, str(args.output)]))
     if failures:
         raise BatchError(
@@ -87,6 +92,9 @@ def run_study(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
+    for name in ("config", "resume", "real", "only", "workers", "scheduler"):
+        if getattr(args, name):
+            args.parser.error(f"--{name} has no effect on a report, which is of the folder's tables; leave it out")
     from ..report.study_page import write_study_report
     from ..study.summary import SummaryRow
     from ..study.tables import read_rows

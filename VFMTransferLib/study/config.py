@@ -305,8 +305,15 @@ def planned_runs(config: StudyConfig) -> tuple[RunKey, ...]:
 
 
 def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> tuple[RunKey, ...]:
-    """The runs with a wanted value in each wanted column, and what they need; ConfigError if there is none."""
-    wanted = {key: set(values) for key, values in only.items()}
+    """The runs with a wanted value in each wanted column, and what they need.
+
+    ConfigError if there is none, or none has one of the values.
+    """
+    runs, wanted = tuple(runs), {key: set(values) for key, values in only.items()}
+    for key, values in wanted.items():
+        known = dict.fromkeys(text for run in runs if (text := str(getattr(run, key))))
+        for wrong in sorted(values - known.keys()):
+            raise ConfigError(f"The study must have a run of {key}={wrong:.40}, but has {', '.join(known)} only.")
     selected = [run for run in runs if all(str(getattr(run, key)) in values for key, values in wanted.items())]
     if not selected:
         asked = " ".join(f"{key}={','.join(sorted(values))}" for key, values in wanted.items())

@@ -1,15 +1,18 @@
-"""The progress of a sweep as it is shown: lines in a log, a table on a terminal."""
+"""The options of a study, and its progress as it is shown: lines in a log, a table on a terminal."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from VFMTransferLib.cli import main
 from VFMTransferLib.cli.study import ProgressLines, ProgressTable
-from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.study.config import RunKey, pretraining
 
 TASK = "classification"
@@ -75,3 +78,51 @@ def test_a_terminal_shows_what_is_done_at_work_and_failed(sweep):
     observer.failed(OTHER, DatasetError("Case [one] must have a mask."))
     assert "1 failed" in terminal.shown
     assert "Case [one] must have a mask." in terminal.console.file.getvalue()
+
+
+def asked(words: list[str], monkeypatch) -> dict[str, Any]:
+    """What the command hands to the sweep."""
+    given: dict[str, Any] = {}
+
+    def opened(folder, config, **options):
+        given.update(options, folder=folder)
+        raise ConfigError("Enough.")
+
+    monkeypatch.setattr("VFMTransferLib.study.sweep.open_sweep", opened)
+    assert main(["study", "-o", "out", *words]) == 1
+    return given
+
+
+def test_parts_of_the_runs_add_up(monkeypatch):
+    words = ["--only", "seed=0", "--only", "arm=scratch, pretrained", "--only", "seed=1"]
+    assert asked(words, monkeypatch)["only"] == {"seed": ["0", "1"], "arm": ["scratch", "pretrained"]}
+    assert asked([], monkeypatch)["only"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "--workers must be 1 or more, got 0"),
+        (["--workers", "2", "--scheduler", "tcp://head:8786"], "--workers has no effect beside --scheduler"),
+        (["--only", "seed"], "--only must be KEY=VALUE"),
+        (["--real", "cases", "report", "folder"], "--real has no effect on a report"),
+        (["--only", "seed=0", "report", "folder"], "--only has no effect on a report"),
+    ],
+)
+def test_options_of_a_study_that_have_no_effect_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["study", "-o", "out", *words])
+    assert message in capsys.readouterr().err
+
+
+def test_a_report_goes_where_output_says_before_or_after_the_word(tmp_path, monkeypatch):
+    found = []
+
+    def written(folder, output):
+        found.append(output)
+        raise ConfigError("Enough.")
+
+    monkeypatch.setattr("VFMTransferLib.report.study_page.write_study_report", written)
+    for words in (["-o", "a", "report", "folder"], ["report", "folder", "-o", "a"], ["report", "folder"]):
+        assert main(["study", *words]) == 1
+    assert found == [Path("a"), Path("a"), None]

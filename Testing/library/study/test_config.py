@@ -158,5 +158,7 @@ def test_a_part_of_the_runs_brings_the_pretraining_that_it_needs(config):
         RunKey("provicnet", task, "pretrained", 1),
         RunKey("provicnet", task, "scratch", 1),
     }
-    with pytest.raises(ConfigError, match="must have a run of seed=9"):
+    with pytest.raises(ConfigError, match="must have a run of seed=9, but has 0, 1, 2 only"):
         selected_runs(runs, {"seed": ["9"]})
+    with pytest.raises(ConfigError, match="must have a run of arm=pretained, but has"):
+        selected_runs(runs, {"arm": ["scratch", "pretained"]})
