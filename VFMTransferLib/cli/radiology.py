@@ -166,6 +166,8 @@ def run_dicom(args: argparse.Namespace) -> None:
     from ..io.results import read_result
 
     results = {folder.name: read_result(folder) for folder in args.results}
+    if len(results) < len(args.results):
+        args.parser.error("results must be in folders of different names, which the folders of their files get")
     case = read_case(args.exam) if args.exported is None else _case_of_files(args.exported)
     for result in results.values():
         require_dicom_out(case, result.task)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .measurements import DiceEstimate, GlandMeasurements, QualityCriterion
-from .volume import Volume
+from .volume import Geometry, Volume
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Result:
         gland: The prostate's size and PSA density, where its mask is known.
         quality: Of the case's images.
         estimate: Of a segmentation of the prostate how good it probably is, where that is known for the network.
+        grid: Of the image of the task's reference sequence, by which the exam is known that a result is of.
     """
 
     case_id: str
@@ -120,3 +121,4 @@ class Result:
     gland: GlandMeasurements | None = None
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
+    grid: Geometry | None = None

@@ -26,7 +26,7 @@ from ..core.errors import (
     is_out_of_memory,
 )
 from ..core.machine import available_bytes
-from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
+from ..core.measurements import PHASE_AXES, GlandMeasurements, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
@@ -51,6 +51,10 @@ _DRAWN = "as given"
 ZONE_LABELS = (Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 SECOND_PASS_NOTE = (
     "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
+)
+NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
+NO_DENSITY_NOTE = (
+    "PSA density was not computed, since no mask of the prostate is known. Select one (--gland on the command line)."
 )
 ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
@@ -218,7 +222,6 @@ class CasePredictor:
         self._drawn_gland = self.options.gland if self.options.gland is not None else case.gland
         self._masks = content_sha256(self._drawn_gland), content_sha256(self.options.roi)
         self._anatomy: FoundAnatomy | None = None  # not None once the gland network was asked
-        self._quality: tuple[QualityCriterion, ...] | None = None
 
     def case_with_gland(self, task: str) -> Case:
         """The case with the prostate, which no reader of a comparison should have to look for.
@@ -245,17 +248,18 @@ class CasePredictor:
                 session = self._open_network(bundle)
             one_pass, pass_note = self._one_pass(bundle.spec, session)
             with clock.stage("preprocess") as on_part:
-                prepared, notes = self._prepare(bundle.spec, on_part, one_pass)
+                anatomy = self._anatomy_for(bundle.spec, on_part)
+                prepared, notes = self._prepare(bundle.spec, anatomy, one_pass)
             try:
-                result = self._run_passes(bundle, session, prepared, (*notes, *pass_note), clock)
+                result = self._run_passes(bundle, session, prepared, (*notes, *pass_note), clock, anatomy)
             except OutOfMemoryError as error:
                 if not one_pass:
                     raise
-                prepared, notes = self._prepare(bundle.spec, on_part, one_pass=False)
+                prepared, notes = self._prepare(bundle.spec, anatomy, one_pass=False)
                 why = f"The whole volume was seen by windows, since one pass failed. {error}"
-                result = self._run_passes(bundle, session, prepared, (*notes, why), clock)
+                result = self._run_passes(bundle, session, prepared, (*notes, why), clock, anatomy)
             with clock.stage("postprocess"):
-                result = self._measured(result, task_of(bundle.spec))
+                result = self._measured(result, task_of(bundle.spec), anatomy)
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
         return replace(result, provenance=source)
 
@@ -285,10 +289,11 @@ class CasePredictor:
             )
         return True, (ONE_PASS_NOTE,)
 
-    def _prepare(
-        self, spec: ModelSpec, on_part: Callable[[float], None], one_pass: bool
-    ) -> tuple[Prepared, tuple[str, ...]]:
-        """A network's input, and sentences on how it was made; what was made before is not made again."""
+    def _anatomy_for(self, spec: ModelSpec, on_part: Callable[[float], None]) -> FoundAnatomy | None:
+        """The prostate that is looked for where nobody drew one; None for a network that is run without it.
+
+        What an earlier network had looked for changes nothing here, so that results do not depend on their order.
+        """
         crop, roi = self.options.crop, self.options.roi
         # A network that finds the gland itself is not helped by a mask of it.
         centers_on_gland = not spec.preprocess.whole_volume and crop != "center" and roi is None
@@ -302,9 +307,14 @@ class CasePredictor:
                     f"Case '{self.case.id}' must come with a gland mask for {spec.title}, but has none. "
                     f"{self._anatomy.note} Select a mask of the prostate (--gland on the command line)."
                 )
-            anatomy = self._anatomy
-        else:
-            anatomy = None
+            return self._anatomy
+        return None
+
+    def _prepare(
+        self, spec: ModelSpec, anatomy: FoundAnatomy | None, one_pass: bool
+    ) -> tuple[Prepared, tuple[str, ...]]:
+        """A network's input, and sentences on how it was made; what was made before is not made again."""
+        crop, region = self.options.crop, self.options.region
         made_from = (self._images, self._masks, crop, region, None if anatomy is None else anatomy.key)
         how = family_of(spec).one_pass(spec) if one_pass else None
         key = ("input", *made_from, spec.family, spec.task, spec.preprocess, how)
@@ -353,15 +363,15 @@ class CasePredictor:
         note = " ".join((note, *bundle.caveats))
         return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key)
 
-    def _measured(self, result: Result, task: Task) -> Result:
+    def _measured(self, result: Result, task: Task, anatomy: FoundAnatomy | None) -> Result:
         """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
         volumes = self.case.volumes
         gland, source = self._drawn_gland, _DRAWN
         zones: Mapping[str, Volume] = {}
         if task.finds_gland and result.labels is not None and Label.PROSTATE in result.volumes_ml:
             gland, zones, source = result.labels, _zones(result), "this network's own"
-        elif self._anatomy is not None:
-            gland, zones, source = self._anatomy.labels, self._anatomy.zones, f"by bundle '{self._anatomy.bundle}'"
+        elif anatomy is not None:
+            gland, zones, source = anatomy.labels, anatomy.zones, f"by bundle '{anatomy.bundle}'"
         if gland is not None and gland.array.any():
             try:
                 result = replace(result, gland=self._measure(gland, source))
@@ -369,6 +379,8 @@ class CasePredictor:
                 result = replace(
                     result, provenance=result.provenance.with_notes(f"The gland was not measured. {error}")
                 )
+        elif self.options.psa_ng_ml is not None:
+            result = replace(result, provenance=result.provenance.with_notes(NO_DENSITY_NOTE))
         if result.lesions and result.labels is not None:
             lesions = measure_lesions(
                 result.labels,
@@ -379,12 +391,9 @@ class CasePredictor:
                 zones=zones,
             )
             result = replace(result, lesions=lesions)
-        if self._quality is None:
-            where = gland if gland is not None and gland.array.any() else None
-            stated = tuple(self.case.acquisitions.items())
-            key = ("quality", self._images, self._masks, stated, source if where is not None else "")
-            self._quality = self._findings.recall(key, lambda: measure_quality(self.case, where))
-        return replace(result, quality=self._quality)
+        where = gland if gland is not None and gland.array.any() else None
+        key = ("quality", self._images, tuple(self.case.acquisitions.items()), content_sha256(where))
+        return replace(result, quality=self._findings.recall(key, lambda: measure_quality(self.case, where)))
 
     def _measure(self, gland: Volume, source: str) -> GlandMeasurements:
         """The gland's size, measured along the axes of the T2w where there is one."""
@@ -393,19 +402,31 @@ class CasePredictor:
         return measure_gland(on_grid if on_grid.array.any() else gland, source, self.options.psa_ng_ml)
 
     def _run_passes(
-        self, bundle: Bundle, session: Session, prepared: Prepared, notes: tuple[str, ...], clock: _StageClock
+        self,
+        bundle: Bundle,
+        session: Session,
+        prepared: Prepared,
+        notes: tuple[str, ...],
+        clock: _StageClock,
+        anatomy: FoundAnatomy | None = None,
     ) -> Result:
         """The result of one pass, or of a second one around the prostate where the middle crop cut it off."""
-        result = self._run_pass(bundle, session, prepared, notes, clock)
+        result = self._run_pass(bundle, session, prepared, notes, clock, anatomy)
         is_middle = self.options.crop == "auto" and self.options.roi is None and prepared.centered_on == "image"
         if not (is_middle and task_of(bundle.spec).is_cut_off(result, prepared)):
             return result
         with clock.stage("preprocess"):
             prepared = prepare(self.case, bundle.spec, task_of(bundle.spec), crop="gland", gland=result.labels)
-        return self._run_pass(bundle, session, prepared, (SECOND_PASS_NOTE, _centered(prepared)), clock)
+        return self._run_pass(bundle, session, prepared, (SECOND_PASS_NOTE, _centered(prepared)), clock, anatomy)
 
     def _run_pass(
-        self, bundle: Bundle, session: Session, prepared: Prepared, notes: tuple[str, ...], clock: _StageClock
+        self,
+        bundle: Bundle,
+        session: Session,
+        prepared: Prepared,
+        notes: tuple[str, ...],
+        clock: _StageClock,
+        anatomy: FoundAnatomy | None,
     ) -> Result:
         with clock.stage("infer") as on_part:
             takes_box = prepared.limit is not None and session.takes_box
@@ -421,7 +442,6 @@ class CasePredictor:
             )
             signs = {} if passes is None else passes.signs(logits)
         with clock.stage("postprocess"):
-            anatomy = self._anatomy
             options = DecodeOptions(
                 threshold=self.options.threshold,
                 only_cspca=self.options.only_cspca,
@@ -434,9 +454,12 @@ class CasePredictor:
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:
                 source = source.with_notes(self._phase_note)
-            output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             task = task_of(bundle.spec)
-            return with_estimate(task.checked(task.decode(output), self.case, options.gland), signs)
+            if task.output != "segmentation" and (self.options.threshold is not None or self.options.only_cspca):
+                source = source.with_notes(NOTHING_MARKED_NOTE)
+            output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
+            result = task.checked(task.decode(output), self.case, options.gland)
+            return with_estimate(replace(result, grid=self.case[task.reference].geometry), signs)
 
 
 # Ways of the patient's axes, against and along them.

@@ -129,7 +129,7 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
 
     Raises:
         ImageError: The case was not read from DICOM.
-        GeometryError: The result does not lie on the grid of an image of the exam.
+        GeometryError: The result is of another exam: it does not lie on the grid of an image of this one.
         OutputError: The folder cannot be written.
         ModuleNotFoundError: highdicom is not installed.
     """
@@ -173,14 +173,22 @@ def _source_datasets(result: Result, case: Case) -> list[Dataset]:
 
 
 def _sequence_of(result: Result, case: Case) -> MRSequence:
-    """The sequence on whose grid a result lies."""
-    grid = result.labels
+    """The sequence that a result was predicted from, known by its grid, which no other exam has.
+
+    GeometryError where the exam has no such image, as one of another patient.
+    """
+    grid = result.grid if result.labels is None else result.labels.geometry
     if grid is None:
-        return next((s for s in MRSequence if s in case.files), MRSequence.T2W)
+        raise GeometryError(
+            "To be written as DICOM, a result must state its grid, but is of an earlier version. Run it again."
+        )
     for sequence, volume in case.volumes.items():
-        if volume.geometry.equals(grid.geometry):
+        if volume.geometry.equals(grid):
             return sequence
-    raise GeometryError("The result must lie on the grid of an image of the exam to be written as DICOM.")
+    raise GeometryError(
+        "To be written as DICOM, a result must lie on the grid of an image of the exam, but lies on none: it is of "
+        "another exam. Name the one that it was predicted from."
+    )
 
 
 def _header(file: Path) -> Dataset:

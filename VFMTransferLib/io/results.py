@@ -22,6 +22,7 @@ from ..core.files import atomic_folder, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
+from ..core.volume import Geometry
 from .images import read_mask, read_volume, write_displacement, write_image, write_volume
 from .segmentations import SegmentLayer, write_segmentation
 
@@ -151,6 +152,7 @@ class ResultDocument:
         quality: Criteria of the images' quality, each with value, threshold and source; there is no score.
         estimate: Dice that a segmentation of the prostate probably has, without a reference; null where it is not
             known for the network, or nothing was marked.
+        grid: Of the image that it was predicted from (of the task's reference sequence), in millimeters, LPS.
         files: Image files in this folder.
     """
 
@@ -173,6 +175,7 @@ class ResultDocument:
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
+    grid: Geometry | None = None  # earlier results lack it
     files: tuple[FileName, ...]
 
 
@@ -264,6 +267,7 @@ def read_result(folder: Path) -> Result:
         gland=document.gland,
         quality=document.quality,
         estimate=document.estimate,
+        grid=document.grid,
     )
 
 
@@ -310,6 +314,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         gland=result.gland,
         quality=result.quality,
         estimate=result.estimate,
+        grid=result.grid,
         files=tuple(files_of(result)),
     )
     return to_json(document)

@@ -19,6 +19,9 @@ Probabilities = dict[str, Volume]
 """Label name → probability on the grid of the reference sequence."""
 
 
+IDLE_THRESHOLD_NOTE = "The threshold was not used: this network marks the most probable structure of each voxel."
+
+
 class SegmentationTask(Task):
     """Marks the most probable structure of each voxel; a task overrides `mark` where more is to decide."""
 
@@ -45,7 +48,7 @@ class SegmentationTask(Task):
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """The result of probabilities on the grid of the reference sequence."""
         shown = structures_of(probabilities)
-        return self.label_result(shown, above_all(probabilities, output.threshold), output)
+        return self.label_result(shown, above_all(probabilities, output.threshold), noted(probabilities, output))
 
     def label_result(
         self, shown: Probabilities, marked: np.ndarray, output: NetworkOutput, parts: Probabilities | None = None
@@ -91,6 +94,12 @@ def labels_of(result: Result) -> Volume:
 def structures_of(probabilities: Probabilities) -> Probabilities:
     """All but the background."""
     return {name: p for name, p in probabilities.items() if name != Label.BACKGROUND}
+
+
+def noted(probabilities: Probabilities, output: NetworkOutput) -> NetworkOutput:
+    """The output of `above_all`, with a note where a threshold was asked for that decides nothing there."""
+    is_idle = output.options.threshold is not None and Label.BACKGROUND in probabilities
+    return output.with_notes(IDLE_THRESHOLD_NOTE) if is_idle else output
 
 
 def above_all(probabilities: Probabilities, threshold: float) -> np.ndarray:

@@ -25,6 +25,8 @@ from VFMTransferLib.inference.predict import (
     predict,
     require_fit,
 )
+from VFMTransferLib.io.results import read_result, save_result
+from VFMTransferLib.tasks.segmentation import IDLE_THRESHOLD_NOTE
 
 ROOT = Path(__file__).resolve().parents[3]
 LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
@@ -440,6 +442,80 @@ def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
     assert gland.segmented_ml == pytest.approx(4 / 3 * np.pi * 14**3 / 1000, rel=0.05)
     assert gland.psa_density_segmented == pytest.approx(5.5 / gland.segmented_ml)
     assert "psa" not in str(result.provenance.options)
+
+
+def test_a_psa_without_a_known_gland_is_noted(a_case, no_bundle_installed):
+    options = PredictOptions(psa_ng_ml=5.5)
+    result = predict(a_case, a_bundle(CROP), open_network=lambda bundle: FakeSession(as_is), options=options)
+    assert result.gland is None
+    assert prediction.NO_DENSITY_NOTE in result.provenance.notes
+
+
+def marks_middle(reach: int):
+    """A network that marks so many slices to either side of its window's middle."""
+
+    def network(x):
+        logits = np.full((1, 1, *x.shape[2:]), -9.0)
+        middle = x.shape[2] // 2
+        logits[0, 0, max(middle - reach, 0) : middle + reach + 1, 20:44, 20:44] = 9
+        return logits
+
+    return network
+
+
+def test_quality_is_judged_on_the_outline_of_each_network(a_case):
+    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(32, 65, 65), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=CROP.head, activation="sigmoid")
+
+    def covered(*reaches: int) -> list[float | None]:
+        networks = iter([FakeSession(marks_middle(reach)) for reach in reaches])
+        predictor = CasePredictor(a_case, PredictOptions(crop="center"), lambda bundle: next(networks))
+        results = [predictor.predict(a_bundle(spec, f"n{reach}")) for reach in reaches]
+        return [{one.name: one.value for one in result.quality}["t2w-covers-gland"] for result in results]
+
+    (small,), (large,) = covered(2), covered(30)
+    assert small > large
+    assert covered(2, 30) == [small, large]
+    assert covered(30, 2) == [large, small]
+
+
+def test_a_network_without_the_gland_predicts_the_same_after_one_that_had_it_looked_for(a_case, gland_network):
+    def opened(bundle):
+        return gland_network if bundle.name == "gland" else FakeSession(as_is)
+
+    def found(*specs):
+        predictor = CasePredictor(a_case, open_network=opened)
+        result = [predictor.predict(a_bundle(spec, f"n{place}")) for place, spec in enumerate(specs)][-1]
+        return result.labels.array, result.gland, result.provenance.notes
+
+    alone, after = found(LESIONS), found(CROP, LESIONS)
+    np.testing.assert_array_equal(alone[0], after[0])
+    assert alone[1:] == after[1:]
+
+
+def test_a_threshold_that_decides_nothing_is_noted(a_case):
+    spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(16, 32, 40), whole_volume=True)
+    assert spec.labels[0] == Label.BACKGROUND
+    count = len(spec.labels)
+
+    def notes(spec, **options):
+        network = FakeSession(lambda x: np.repeat(x[:, :1], count if spec.task != "lesion-segmentation" else 1, axis=1))
+        return predict(a_case, a_bundle(spec), open_network=lambda _: network, **options).provenance.notes
+
+    assert IDLE_THRESHOLD_NOTE in notes(spec, threshold=0.9)
+    assert IDLE_THRESHOLD_NOTE not in notes(spec)
+    assert IDLE_THRESHOLD_NOTE not in notes(LESIONS, threshold=0.9)
+    classes = with_preprocess("profound-classifier", patch=(16, 32, 40))
+    given = {"open_network": lambda _: FakeSession(lambda x: np.zeros((1, len(classes.labels)), np.float32))}
+    for options, is_noted in (({}, False), ({"threshold": 0.9}, True), ({"only_cspca": True}, True)):
+        found = predict(a_case, a_bundle(classes), crop="center", **given, **options)
+        assert (prediction.NOTHING_MARKED_NOTE in found.provenance.notes) is is_noted
+
+
+def test_a_result_states_the_grid_that_it_was_predicted_from(a_case, tmp_path):
+    result = predict(a_case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is))
+    assert result.grid == a_case[Sequence.T2W].geometry
+    assert read_result(save_result(result, tmp_path / "r")).grid.equals(result.grid)
 
 
 def test_lesions_bear_their_place_in_the_gland(a_case):

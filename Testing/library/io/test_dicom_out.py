@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from dicom_series import PATIENT_ID, PATIENT_NAME, DicomSeries
 
-from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.core.errors import GeometryError, ImageError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Label, Sequence
 from VFMTransferLib.core.volume import Volume
@@ -108,7 +108,7 @@ def image_result(exam) -> Result:
         "adc-corrected": case["adc"].with_array(case["adc"].array + np.float32(0.25)),
         "adc-synthetic": t2w.with_array(t2w.array * np.float32(1.5)),
     }
-    return Result(case.id, "super-resolution", SOURCE, images=images)
+    return Result(case.id, "super-resolution", SOURCE, images=images, grid=t2w.geometry)
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +303,24 @@ def test_a_case_of_image_files_is_refused(exam, lesion_result, tmp_path):
     with pytest.raises(ImageError, match="must be read from DICOM"):
         write_dicom(lesion_result, phantom.case, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_of_another_exam_is_refused(exam, lesion_result, image_result, tmp_path):
+    _, case = exam
+    there = case["t2w"].geometry
+    elsewhere = replace(there, origin_mm=(there.origin_mm[0] + 2.0, *there.origin_mm[1:]))
+    measured = Result(case.id, "classification", SOURCE, gland=lesion_result.gland, grid=there)
+    write_dicom(measured, case, tmp_path)
+    assert (tmp_path / MEASUREMENTS).is_file()
+    moved = lesion_result.labels.array
+    for result in (measured, image_result, replace(lesion_result, labels=Volume(moved, elsewhere))):
+        folder = tmp_path / result.task
+        folder.mkdir()
+        with pytest.raises(GeometryError, match="it is of another exam"):
+            write_dicom(replace(result, grid=elsewhere), case, folder)
+        assert not list(folder.iterdir())
+    with pytest.raises(GeometryError, match="must state its grid"):
+        write_dicom(replace(measured, grid=None), case, tmp_path)
 
 
 def test_a_result_without_a_lesion_has_no_segmentation(exam, lesion_result, tmp_path):

@@ -216,6 +216,18 @@ def test_dicom_of_images_that_were_moved_is_refused_and_nothing_is_written(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_results_in_folders_of_one_name_are_refused(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    result = a_result(read_case(exam)["t2w"])
+    for run in ("one", "two"):
+        save_result(result, tmp_path / run / "a")
+    folders = [str(tmp_path / run / "a") for run in ("one", "two")]
+    with pytest.raises(SystemExit):
+        main(["dicom", *folders, "--exam", str(exam), "-o", str(tmp_path / "out")])
+    assert "must be in folders of different names" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_result_is_refused(tmp_path, capsys):
     pytest.importorskip("highdicom")
     exam = write_exam(tmp_path / "exam")

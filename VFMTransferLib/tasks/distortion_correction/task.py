@@ -155,13 +155,14 @@ class DistortionCorrection(ImageTask):
         # Without the Jacobian: how bright an image is says nothing of where things lie.
         moved = [warp(image, field_mm, hbv.geometry) for image in (hbv, adc)]
         before, after = (match_with_t2w(t2w, *images, gland) for images in ((hbv, adc), (moved[0], moved[1])))
+        where = "at the gland" if gland is not None else "in the middle of the image, since no gland is known"
         numbers = f"match {before:.3f} to {after:.3f}, mean displacement {shift_mm:.1f} mm; rule ours"
         if shift_mm >= MIN_SHIFT_MM and after - before >= MIN_MATCH_GAIN:
-            note = f"The correction improves the match with T2w at the gland ({numbers})."
+            note = f"The correction improves the match with T2w {where} ({numbers})."
             return replace(result, provenance=result.provenance.with_notes(note))
         note = (
             "The correction was withheld and the images are uncorrected: it is small, or does not improve the match "
-            f"with T2w at the gland ({numbers})."
+            f"with T2w {where} ({numbers})."
         )
         images = {name: Volume(v.array, v.geometry, name) for name, v in zip(self.outputs, (hbv, adc), strict=True)}
         provenance = result.provenance.with_notes(note)
