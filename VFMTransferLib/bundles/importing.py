@@ -72,6 +72,11 @@ def import_files(
             raise CheckpointError(f"'{path.name}' must be a file or a bundle's folder, but is neither. Check its path.")
     target = None if folder is None else Path(folder).expanduser()
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
+        if sequence is not None or keep_fusion_streams or not export:
+            raise CheckpointError(
+                f"'{paths[0].name}' must be a checkpoint for a sequence, fusion streams or an ONNX graph to be chosen, "
+                "but is a bundle, which is taken as it is. Leave these options out."
+            )
         final = target or user_folder() / (name or name_of(paths[0]))
         with _replacing(final, overwrite) as work:
             bundle = _copy(paths[0], work)

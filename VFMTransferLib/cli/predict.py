@@ -61,6 +61,8 @@ def run_predict(args: argparse.Namespace) -> None:
             args.parser.error("several --bundle need --cohort; for one case use `vfm-transfer compare`")
     elif args.workers is not None and args.workers < 1:
         args.parser.error(f"--workers must be 1 or more, got {args.workers}")
+    elif args.workers is not None and args.scheduler is not None:
+        args.parser.error("--workers has no effect beside --scheduler, whose workers it has; leave one out")
     elif args.case or any((args.t2w, args.hbv, args.adc, args.gland, args.roi, args.allow_mixed_exams)):
         args.parser.error("--cohort takes no files of one case; put each case's files into its folder")
     elif args.psa is not None:

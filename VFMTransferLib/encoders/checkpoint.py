@@ -52,7 +52,17 @@ def read_network(
     states = {Path(path): read_checkpoint(Path(path)) for path in paths}
     if len(states) == 1:
         ((path, state),) = states.items()
-        return identify(state, sequence or sequence_of_name(path)), state
+        stated = sequence_of_name(path)
+        if sequence is not None and stated not in (None, sequence):
+            raise CheckpointError(
+                f"{path.name} must be of {sequence}, as was chosen, but is of {stated} by its name. Leave the choice "
+                "out, or give the file a name without a sequence."
+            )
+        return identify(state, sequence or stated), state
+    if sequence is not None:
+        raise CheckpointError(
+            f"A sequence is chosen of one file, but there are {len(states)}, whose names state theirs. Leave it out."
+        )
     found = (family.join(states, own_streams) for family in FAMILIES.values())
     joined = next((state for state in found if state is not None), {})
     return identify(joined), joined

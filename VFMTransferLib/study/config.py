@@ -389,7 +389,7 @@ def _with_fits(document: Any, where: str) -> Any:
     tasks = {}
     for task, settings in document["tasks"].items():
         if isinstance(settings, dict):
-            fits = {name: settings[name] for name in pretrained_families() if settings.get(name) is not None}
+            fits = {name: settings[name] for name in pretrained_families() if name in settings}
             rest = {key: value for key, value in settings.items() if key not in pretrained_families()}
             if "fit" in rest:
                 raise ValueError(f"'{where}.tasks.{task}' must hold the encoders themselves, but holds 'fit'.")

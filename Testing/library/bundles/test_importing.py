@@ -98,6 +98,13 @@ def test_the_sequence_of_a_provicnet_file_is_in_its_name_or_stated(tmp_path, tar
     assert bundle.license == "MIT"
 
 
+@pytest.mark.parametrize("option", [{"sequence": "adc"}, {"keep_fusion_streams": True}, {"export": False}])
+def test_a_bundle_is_taken_as_it_is(a_zip, target, option):
+    with pytest.raises(CheckpointError, match="is a bundle, which is taken as it is"):
+        import_files([a_zip()], target, **option)
+    assert not target.exists()
+
+
 def test_four_provicnet_files_become_one_fusion(tmp_path, target):
     bundle = import_files(provicnet_files(tmp_path), target)
     arrays = inputs(bundle.spec, SIZE)

@@ -83,6 +83,15 @@ def test_the_sequence_may_be_stated_where_the_name_is_silent(tmp_path):
         read_network([path])
 
 
+def test_a_stated_sequence_that_contradicts_the_name_is_refused(tmp_path, four_files):
+    path = provicnet_file(tmp_path / "T2_best.pth", tensors(SMALL_SPECS["provicnet-t2w"]))
+    assert read_network([path], Sequence.T2W)[0].name == "provicnet-t2w"
+    with pytest.raises(CheckpointError, match="must be of adc, as was chosen, but is of t2w by its name"):
+        read_network([path], Sequence.ADC)
+    with pytest.raises(CheckpointError, match="but there are 4, whose names state theirs"):
+        read_network(four_files.values(), Sequence.ADC)
+
+
 @pytest.mark.parametrize(
     ("name", "sequence"),
     [("T2_best.pth", "t2w"), ("my-DWI.v2.pth", "hbv"), ("adc_vs_t2.pth", None), ("mpMRI_Fusion_best.pth", None)],
