@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,8 @@ def run_finetune(args: argparse.Namespace) -> None:
     is_folder = args.data not in (None, PHANTOMS)
     if is_folder:
         refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
+        if args.gland is not None and not any(Path(args.data).rglob(f"{glob.escape(args.gland)}.*")):
+            args.parser.error(f"--gland must name masks in --data, but no case has a file '{args.gland}'")
     else:
         refuse_stated(args, f"--data {PHANTOMS}", "gland")
     add_defaults(args)

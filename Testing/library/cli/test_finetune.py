@@ -163,6 +163,7 @@ def test_wrong_usage_is_said(capsys):
         (["pretrain", "images", "--pretext", "mae", "--phantoms", "3", "-o", "x"], "--phantoms has no effect beside"),
         (["finetune", "classification", "--data", "d", "--validation", "6", "-o", "x"], "--validation has no effect"),
         (["finetune", "classification", "--gland", "gland", "-o", "x"], "--gland has no effect beside --data phantoms"),
+        (["finetune", "adc-translation", "--data", "d", "--gland", "typo", "-o", "x"], "no case has a file 'typo'"),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)
