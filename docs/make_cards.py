@@ -1,7 +1,7 @@
 """Write the model cards of the shipped bundles in their present form: `python docs/make_cards.py`.
 
-Weights, metadata and measurements stay: what a card states of training and measurements is taken from the card itself,
-the rest from task, recipe and `bundles/card.py`.
+Weights, metadata and measurements stay: how it was trained and what was measured is taken from the card itself, the
+rest from task, recipe and `bundles/card.py`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def main() -> None:
             recipe = recipes[folder.name.removesuffix(f"-{bundle.arm}")]
             old = card_sections(bundle.card_path.read_text(encoding="utf-8"))
             measured = old.get("Measured") or old["Validation and performance"].removesuffix(DEFINITIONS).rstrip()
-            limits = [line.removeprefix("- ") for line in old["Limits"].splitlines()]
+            trained = old["Training"].split("\n\n")[0]
             card = model_card(
                 bundle,
                 population=recipe.population,
-                training=(old["Training"],),
+                training=(trained, recipe.attribution),
                 measured=(measured,) if bundle.spec.task in UNCHANGED else (measured, DEFINITIONS),
-                limits=limits,
+                limits=recipe.limits,
             )
             bundle.card_path.write_text(card, encoding="utf-8")
 

@@ -33,7 +33,7 @@ STOP_WHEN = (
     "A note of the result states that something was withheld, left out, or not found.",
     "On own cases whose truth is known it is worse than stated here, or than the naive baseline.",
     "Scanner, coil, protocol or reconstruction software changes: measure again first.",
-    "The pretrained and the from-scratch network of a pair disagree on many cases: where they do, both are worse.",
+    "The pretrained and the from-scratch network of a pair disagree on many cases: there at least one is wrong.",
 )
 BEFORE_USE = (
     "Measure it on own cases whose truth is known (`vfm-transfer compare` with a reference).",

@@ -148,8 +148,8 @@ class Recipe:
         source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
         training = (
             f"From {source}; {bundle.training['data']}. {self.steps} steps, seed {self.seed}, "
-            f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that chose "
-            f"nothing, but are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
+            f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that trained "
+            f"nothing and are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
             "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
         )
         measured = []
