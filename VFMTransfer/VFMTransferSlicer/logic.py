@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -493,23 +493,34 @@ class TransferLogic:
             return
         numbers = [json.loads((job.path / result.folder / RESULT).read_text("utf-8")) for result in results]
         arms = [ArmInScene(one["model"]["bundle"], one) for one in numbers]
-        titles = job.blind(replace(job.scene, arms=arms)) if job.scene.isInScene else None
+        isBlinded = self.blind is not None and job.scene.isInScene  # the reader may have stopped reading meanwhile
+        titles = (job.blind(replace(job.scene, arms=arms)) if isBlinded else None) or ("",) * len(results)
         yield
-        for result, title in zip(results, titles or ("",) * len(results), strict=True):
-            yield from self._load(job, result, title)
+        # By their titles, which depend on the side alone: the order of the nodes must not name A and B.
+        loaded: dict[int, ArmInScene] = {}
+        for place in sorted(range(len(results)), key=lambda place: titles[place]):
+            loaded[place] = yield from self._loadArm(job, results[place], titles[place])
+        for _place, arm in sorted(loaded.items()):
+            self._add(job, arm)
         for reply in held:
             if isinstance(reply, Compared):
                 yield from self._note(job, reply)
 
-    def _load(self, job: CaseJob, result: ArmResult, title: str = "") -> Steps:
+    def _load(self, job: CaseJob, result: ArmResult) -> Steps:
+        arm = yield from self._loadArm(job, result)
+        self._add(job, arm)
+
+    def _add(self, job: CaseJob, arm: ArmInScene) -> None:
+        job.scene.arms.append(arm)
+        self.armLoaded.emit(arm)
+
+    def _loadArm(self, job: CaseJob, result: ArmResult, title: str = "") -> Generator[None, None, ArmInScene]:
         if not job.scene.isInScene:
             raise JobError("The volumes of this run are no longer in the scene, so its results were not loaded.")
         folder = job.path / result.folder
         task = TASKS[job.scene.task]
         seen = {sequence: job.scene.inputs[sequence] for sequence in task.sequences}
-        arm = yield from loadArmInSteps(folder, seen, task.reference, title)
-        job.scene.arms.append(arm)
-        self.armLoaded.emit(arm)
+        return (yield from loadArmInSteps(folder, seen, task.reference, title))
 
     def _note(self, job: Job, reply: Compared | Error | Finished) -> Steps:
         if isinstance(reply, Finished):
@@ -546,8 +557,8 @@ class TransferLogic:
             self._job = None
             job.tidy()
             self._settle(job)
-            if isinstance(job, CaseJob) and job.blind is None:  # a blinded one is kept when it is revealed
-                self.keep(job.scene)
+            if isinstance(job, CaseJob) and not any(arm.title for arm in job.scene.arms):
+                self.keep(job.scene)  # a blinded one is kept when it is revealed
             self.finished.emit("failed" if job.error is not None else outcome)
 
     def _settle(self, job: Job) -> None:

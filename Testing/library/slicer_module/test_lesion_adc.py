@@ -27,7 +27,9 @@ def a_run_with_lesion(scene, *, transform: bool = False):
     lesion[2:4, 5:9, 6:11] = 1
     images = [np.where(lesion > 0, level - 300, level).astype(np.float32) for level in (1000, 1200)]
     run = an_image_run(scene, t2w, grid, *images, comparison=None)
-    return run, add_segmentation(scene, t2w, lesion, (CSPCA,), "Reader")
+    node = add_segmentation(scene, t2w, lesion, (CSPCA,), "Reader")
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), t2w.GetID())  # as the Segment Editor does
+    return run, node
 
 
 @pytest.mark.parametrize("transform", [False, True])
@@ -64,6 +66,15 @@ def test_a_lesion_of_another_study_says_nothing(scene):
     run, node = a_run_with_lesion(scene)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     hierarchy.CreateItem(hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Another"), node)
+    assert meanAdcInLesions(run) == []
+
+
+def test_a_lesion_that_lies_loose_in_the_scene_counts_only_where_it_was_drawn_on_the_runs_image(scene):
+    run, node = a_run_with_lesion(scene)
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
+    assert meanAdcInLesions(run) == []
+    other = add_volume(scene, an_oblique_t2w(), "T2 of another patient")
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), other.GetID())
     assert meanAdcInLesions(run) == []
 
 

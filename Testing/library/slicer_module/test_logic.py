@@ -218,9 +218,22 @@ def test_a_blinded_run_leaves_nothing_in_the_scene_before_its_order_is_drawn(log
     assert all(found == before for found in seen)
     assert drawn == [["pretrained", "scratch"]]
     assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["Right)", "Left)"]
+    there = [name.rpartition("(")[2] for name in names() if name.endswith(("(Left)", "(Right)"))]
+    assert there == sorted(there)  # the order of the nodes names no network
     assert not any(arm.segmentation.GetDisplayNode().GetVisibility() for arm in arms)
     assert logic.lastRun.comparison is not None
     assert not [name for name in names() if "pretrained" in name or "scratch" in name]
+
+
+def test_a_blinded_run_whose_reading_is_stopped_meanwhile_is_as_any_other(logic, t2w, monkeypatch):
+    kept = []
+    monkeypatch.setattr(logic, "keep", kept.append)
+    logic.blind = lambda run: ["Right", "Left"]
+    logic.progress.connect(lambda progress: setattr(logic, "blind", None))
+    arms = logic.run(task=ANATOMY, t2w=t2w)
+    assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["pretrained)", "from scratch)"]
+    assert all(arm.segmentation.GetDisplayNode().GetVisibility() for arm in arms)
+    assert kept == [logic.lastRun]
 
 
 def test_a_blinded_run_that_is_canceled_leaves_nothing(logic, t2w, scene):

@@ -14,11 +14,12 @@ from comparison_cases import (
     zones,
 )
 from slicer_results import a_run
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 
 from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.measures import Between
-from VFMTransferSlicer.results.numbers import AGREEMENT, CALIBRATION, numbersOf
+from VFMTransferSlicer.results.numbers import AGREEMENT, CALIBRATION, numbersOf, ofAnotherCase
 
 
 def named(row) -> str:
@@ -143,6 +144,26 @@ def test_what_the_comparison_had_to_decide_is_said():
     run = a_run(*translation_pair(), reference=truth)
     run.comparison["notes"].append("The reference was resampled.")
     assert numbersOf(run).notes[-1] == "The reference was resampled."
+
+
+def test_what_must_be_known_of_each_network_is_stated_once():
+    def noted(result, *notes, caveats=("A guess.",)):
+        return replace(result, provenance=replace(result.provenance, notes=notes, caveats=caveats))
+
+    first, second = anatomy_pair()
+    alone = numbersOf(a_run(noted(first, "The gland was marked by another."))).notes
+    assert alone[-2:] == ("A guess.", "The gland was marked by another.")
+    both = numbersOf(a_run(noted(first, "Left-right was assumed."), noted(second, "PSA was not used."))).notes
+    assert [note for note in both if "guess" in note] == ["A guess."]
+    assert {"A: Left-right was assumed.", "B: PSA was not used."} <= set(both)
+
+
+def test_results_of_another_case_than_the_chosen_one_are_called_so():
+    scene = a_scene()
+    one, other = (add_volume(scene, an_oblique_t2w(), name) for name in ("T2 of one", "T2 of another"))
+    run = a_run(*anatomy_pair(), about=one)
+    assert ofAnotherCase(run, one) == ofAnotherCase(run, None) == ""
+    assert "results of 'T2 of one', not of the case that is chosen now" in ofAnotherCase(run, other)
 
 
 _STRUCTURES = ("Peripheral zone", "Transition zone", "Prostate")

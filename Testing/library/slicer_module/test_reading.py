@@ -180,6 +180,23 @@ def test_each_run_is_blinded_from_its_beginning_as_long_as_reading_goes_on(secti
     assert section.said == [True, False, True]
 
 
+def test_nothing_is_revealed_during_a_run_and_what_it_brings_is_blinded(section, ui, logic, views):
+    click(ui, "Start", True)
+    run_through(logic, a_run(section.scene))
+    click(ui, "Left")
+    second = a_run(section.scene, "another", 1)
+    logic.isRunning = True
+    logic.started.emit(second)
+    assert not ui.readingRevealButton.enabled
+    assert "Wait for the run" in ui.readingRevealButton.toolTip
+    section.onReveal()  # whoever reveals all the same
+    assert section.said[-1] is False
+    logic.lastRun, logic.isRunning = second, False
+    logic.finished.emit("done")
+    assert section.said[-1] is True
+    assert views.calls[-1][0] == "blinded"
+
+
 def test_while_reading_goes_on_nodes_are_called_by_their_side_and_hidden_in_the_users_views(section, ui, logic, views):
     run = a_run(section.scene)
     for arm in run.arms:

@@ -235,6 +235,57 @@ def test_a_psa_that_cannot_be_one_has_its_sentence_and_goes_with_the_case(panel,
     assert parameters.psa == ""
 
 
+def with_answers(panel, section, scene, t2w):
+    """What a user enters beside a case."""
+    panel.parameters.t2w = t2w
+    section.update()
+    panel.parameters.psa, panel.parameters.phaseAxis = "14.2", "anterior-posterior"
+    panel.parameters.gland = panel.parameters.roi = panel.parameters.reference = add(scene, "a mask")
+    section.update()
+    assert panel.parameters.psa == "14.2"
+
+
+def answers(panel):
+    chosen = panel.parameters
+    return chosen.psa, chosen.phaseAxis, chosen.gland, chosen.reference, chosen.roi
+
+
+CLEARED = ("", "auto", None, None, None)
+
+
+def test_what_was_entered_beside_another_t2w_goes_when_the_selector_changes(panel, section, ui, scene):
+    with_answers(panel, section, scene, add(scene, "t2w of one"))
+    panel.parameters.t2w = add(scene, "t2w of another")
+    section.update()
+    assert answers(panel) == CLEARED
+    assert "those of another case, and were cleared" in ui.studyNoteLabel.text
+
+
+def test_what_was_entered_beside_a_case_that_was_deleted_is_not_of_the_next_one(panel, section, scene, loop):
+    former = add(scene, "t2w of one")
+    with_answers(panel, section, scene, former)
+    mask = panel.parameters.gland
+    panel.parameters.t2w = None
+    scene.RemoveNode(former)
+    section.update()
+    assert answers(panel) == ("14.2", "anterior-posterior", mask, mask, mask)  # of no case as yet
+    newer = add(scene, "t2w of another")
+    loop.turn_until(lambda: panel.parameters.t2w is newer)
+    section.update()
+    assert answers(panel) == CLEARED
+
+
+def test_what_was_entered_stays_with_its_case_and_comes_back_with_its_scene(panel, section, scene):
+    t2w = add(scene, "t2w")
+    with_answers(panel, section, scene, t2w)
+    panel.parameters.adc = add(scene, "adc")
+    section.update()
+    section.setParameters(None)
+    section.setParameters(panel.parameters)
+    section.update()
+    assert panel.parameters.psa == "14.2"
+
+
 def test_the_phase_axis_is_asked_for_where_nothing_states_it(panel, ui, scene, monkeypatch):
     panel.parameters.hbv = add(scene, "b1400")
     assert not ui.phaseAxisComboBox.visible

@@ -39,6 +39,11 @@ _WORDS: tuple[tuple[Label, frozenset[str]], ...] = (
 )
 
 
+def drawnOn(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLNode | None:
+    """The volume that a segmentation was drawn on, where the Segment Editor noted one."""
+    return node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
 def labelOf(segment: slicer.vtkSegment) -> Label | None:
     """What a segment stands for, by its terminology, else by the words of its name; None if neither is clear."""
     words = set(re.split(r"[^a-z0-9]+", segment.GetName().lower()))

@@ -76,6 +76,7 @@ class InputsSection(VTKObservationMixin):
         self._described: tuple = ()
         self._offered: set[str] = set()
         self._setAside: slicer.vtkMRMLNode | None = None
+        self._about = ""  # ID of the T2w beside which mask, PSA and phase axis were chosen
         for axis, title in zip((_AS_STATED, *PHASE_AXES), (_("As DICOM states"), *map(_, PHASE_AXES)), strict=True):
             ui.phaseAxisComboBox.addItem(title, axis)
         ui.phaseAxisComboBox.connect("activated(int)", self.onPhaseAxis)
@@ -88,6 +89,7 @@ class InputsSection(VTKObservationMixin):
         self.removeObservers()
         self._parameters = parameters
         self._described = ()
+        self._about = parameters.t2w.GetID() if parameters is not None and parameters.t2w is not None else ""
         if parameters is not None:
             self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
             if not any(self._volumes().values()):
@@ -102,6 +104,7 @@ class InputsSection(VTKObservationMixin):
         for button in (self._ui.fillButton, self._ui.sampleButton, self._ui.phantomButton):
             button.enabled = isFree
         if self._parameters is not None:
+            self._followCase(self._parameters.t2w)
             self._fitReference()
             self._describe()
             self._checkPsa()
@@ -176,14 +179,29 @@ class InputsSection(VTKObservationMixin):
     def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
         """Choose a case; what was chosen beside another one is cleared."""
         if volumes[Sequence.T2W] is not self._parameters.t2w:
-            for name in _OPTIONAL:
-                setattr(self._parameters, name, None)
-            self._parameters.psa = ""
-            self._parameters.phaseAxis = _AS_STATED
-            self._setAside = None
+            self._clearOptional()
         self._set(volumes)
 
+    def _followCase(self, t2w: slicer.vtkMRMLScalarVolumeNode | None) -> None:
+        """With another T2w, clear what was chosen beside the former: a PSA or a mask is of one patient."""
+        if t2w is None or t2w.GetID() == self._about:
+            return
+        former, self._about = self._about, t2w.GetID()
+        if former and self._clearOptional():
+            self._showMessage(_("PSA, phase axis and masks were those of another case, and were cleared."))
+
+    def _clearOptional(self) -> bool:
+        """Clear what belongs to one case only; whether anything was there."""
+        chosen = self._parameters
+        isAny = bool(chosen.psa.strip()) or chosen.phaseAxis != _AS_STATED or self._setAside is not None
+        isAny = isAny or any(getattr(chosen, name) is not None for name in _OPTIONAL)
+        for name in _OPTIONAL:
+            setattr(chosen, name, None)
+        chosen.psa, chosen.phaseAxis, self._setAside = "", _AS_STATED, None
+        return isAny
+
     def _set(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
+        self._followCase(volumes.get(Sequence.T2W))
         for sequence, node in volumes.items():
             setattr(self._parameters, str(sequence), node)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from VFMTransferLib.core.decoding import from_json
@@ -54,6 +55,11 @@ def _showNote(label: qt.QLabel, sentence: str, details: str = "") -> None:
     label.text, label.toolTip, label.visible = sentence, details, bool(sentence)
 
 
+def _contentOf(mask: slicer.vtkMRMLNode) -> vtk.vtkObject:
+    """What changes where a mask is drawn anew."""
+    return mask.GetSegmentation() if mask.IsA("vtkMRMLSegmentationNode") else mask.GetImageData() or mask
+
+
 class QualitySection:
     """Checks the images of a case before anything runs: each criterion with value, threshold and source, and no score.
 
@@ -76,7 +82,7 @@ class QualitySection:
         self._wanted: tuple = ()  # the images that are chosen
         self._checked: tuple = ()  # those whose criteria are shown
         ui.qualityButton.connect("clicked(bool)", self.onCheck)
-        logic.started.connect(lambda run: self._checks.cancel())
+        logic.started.connect(self._onRunStarted)
         logic.armLoaded.connect(self._onArm)
         self._show([], "")
 
@@ -97,7 +103,7 @@ class QualitySection:
         wanted = self._state()
         if wanted == self._wanted:
             return
-        self._wanted = wanted
+        self._wanted, self._checked = wanted, ()
         self._checks.cancel()
         self._show([], _("Not checked yet.") if chosen else "")
         if chosen:
@@ -134,10 +140,20 @@ class QualitySection:
         if wanted == self._wanted and wanted != self._checked and not self._logic.isRunning:
             self.onCheck()
 
+    def _onRunStarted(self, run: RunInScene) -> None:
+        """The run's results bring criteria; where it fails, those of a check that it ended are made again."""
+        if self._checks.isBusy:
+            self._wanted = ()
+        self._checks.cancel()
+
     def _onArm(self, arm: Any) -> None:
-        if arm.numbers.get("quality"):
+        """Show the first network's: criteria of another one differ where the outline does."""
+        run = self._logic.lastRun
+        if arm.numbers.get("quality") and run is not None and run.arms[0] is arm:
             self._checked = self._wanted
-            self._show(arm.numbers["quality"], "")
+            self._show(
+                arm.numbers["quality"], _("Of the run; where it found the prostate itself, by network A's outline.")
+            )
 
     def _onFailed(self, sentence: str, details: str) -> None:
         self._show([], sentence, details)
@@ -151,8 +167,12 @@ class QualitySection:
     def _state(self) -> tuple:
         """What changes with the images that are chosen."""
         gland = None if self._parameters is None else self._parameters.gland
-        nodes = [(node.GetID(), node.GetImageData().GetMTime()) for node in self._volumes().values()]
-        return (*nodes, None if gland is None else gland.GetID())
+        nodes = [
+            (node.GetID(), node.GetImageData().GetMTime(), transform.GetTransformToWorldMTime() if transform else 0)
+            for node in self._volumes().values()
+            for transform in (node.GetParentTransformNode(),)
+        ]
+        return (*nodes, () if gland is None else (gland.GetID(), _contentOf(gland).GetMTime()))
 
     def _show(self, criteria: list[dict[str, Any]], note: str, details: str = "") -> None:
         self._ui.qualityLabel.text = qualityText(criteria)

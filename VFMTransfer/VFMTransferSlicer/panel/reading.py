@@ -190,10 +190,14 @@ class ReadingSection:
             button.checked = self._answer is not None and self._answer.side is side
         self.ui.readingConfidenceComboBox.enabled = canAnswer
         isUnanswered = self._session is not None and self._answer is None
-        self.ui.readingRevealButton.enabled = not isUnanswered and any(not reading.isRevealed for reading in readings)
+        isHidden = any(not reading.isRevealed for reading in readings)
+        # What a run brings is shown blinded, so that nothing may be named meanwhile.
+        self.ui.readingRevealButton.enabled = isHidden and not isUnanswered and not self._logic.isRunning
         self.ui.readingRevealButton.toolTip = (
             _("Say first which is better.")
             if isUnanswered
+            else _("Wait for the run, or cancel it.")
+            if self._logic.isRunning
             else _("Show which was which, in all readings so far. They are final then, and count in the tally.")
         )
         self._files.update(canSave=bool(readings), canTake=self._parameters is not None)
@@ -289,6 +293,7 @@ class ReadingSection:
             self._hide(False)
             self._showMessage(str(error))
             return
+        self._hide(True)
         for arm, title in zip(run.arms, sideTitles(self._session.order), strict=True):
             renameArm(arm, title, isSeen=False)
             self._masked.append(arm)

@@ -17,6 +17,7 @@ from VFMTransferLib.bundles.catalog import find_bundle
 from VFMTransferLib.core.errors import VFMTransferError
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.evaluation.measures import MIN_DIFFERENCE_ML, Between, label_title
+from VFMTransferLib.tasks import TASKS
 
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
@@ -41,6 +42,7 @@ from ..results.numbers import (
     Ras,
     findingsOf,
     numbersOf,
+    ofAnotherCase,
     transferNote,
 )
 from ..runs import RunInScene
@@ -327,6 +329,7 @@ class ResultsSection:
         self._ui, self._logic, self._jumpTo = ui, logic, jumpTo
         self._exports = Exports(ui, logic)
         self._isBlinded = False
+        self._parameters: VFMTransferParameterNode | None = None
         self._seen: tuple | None = None
         self._findings = Findings()
         self._isUnfolded = False
@@ -339,7 +342,8 @@ class ResultsSection:
         ui.findingsTable.connect("cellActivated(int,int)", self.onFinding)
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
-        """Results do not hang on what is chosen for the next run."""
+        """Results do not hang on what is chosen for the next run, but a case that is not theirs is stated."""
+        self._parameters = parameters
 
     def setBlinded(self, isBlinded: bool) -> None:
         """Hide what distinguishes A from B as long as the networks are read blinded."""
@@ -349,7 +353,9 @@ class ResultsSection:
     def update(self) -> None:
         """Show what is new, and show what can be saved."""
         run = None if self._isBlinded else self._logic.lastRun
-        seen = (run, len(run.arms), run.comparison is not None) if run is not None else (None, self._isBlinded)
+        seen = (None, self._isBlinded)
+        if run is not None:
+            seen = (run, len(run.arms), run.comparison is not None, self._ofAnotherCase(run))
         if self._seen != seen:  # filling a table takes time, and would lose what is selected in it
             self._seen = seen
             self._show(run)
@@ -370,12 +376,18 @@ class ResultsSection:
         self._shown[self._ui.resultsTable] = _numbersShown(numbers)
         fillTable(self._ui.resultsTable, self._shown[self._ui.resultsTable])
         self._showFindings()
-        notes = [*numbers.warnings, *numbers.notes, self._findings.note]
+        warnings = [*filter(None, [self._ofAnotherCase(run)]), *numbers.warnings]
+        notes = [*warnings, *numbers.notes, self._findings.note]
         if self._isBlinded:
             notes = [_("Results are hidden while the networks are read blinded.")]
         _setText(self._ui.resultsNoteLabel, " ".join(filter(None, notes)))
-        self._ui.resultsNoteLabel.styleSheet = _WARNING_STYLE if numbers.warnings and not self._isBlinded else ""
+        self._ui.resultsNoteLabel.styleSheet = _WARNING_STYLE if warnings and not self._isBlinded else ""
         _setText(self._ui.transferLabel, _transferOf(run) if run is not None and run.arms else "")
+
+    def _ofAnotherCase(self, run: RunInScene | None) -> str:
+        if run is None:
+            return ""
+        return ofAnotherCase(run, getattr(self._parameters, str(TASKS[run.task].reference), None))
 
     def _listed(self) -> tuple[Finding, ...]:
         return self._findings.shown + (self._findings.folded if self._isUnfolded else ())

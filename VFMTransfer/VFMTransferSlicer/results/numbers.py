@@ -31,7 +31,7 @@ from VFMTransferLib.evaluation.measures import (
 )
 from VFMTransferLib.tasks import TASKS
 
-from ..inputs.exporting import labelOf
+from ..inputs.exporting import drawnOn, labelOf
 from ..runs import ArmInScene, RunInScene
 
 ADC_OUTPUTS = ("adc-synthetic", "adc-corrected")
@@ -55,17 +55,19 @@ def meanAdcInLesions(run: RunInScene) -> list[tuple[str, list[float | None]]]:
     images = [next((arm.images[name] for name in ADC_OUTPUTS if name in arm.images), None) for arm in run.arms]
     if not images or any(image is None or image.GetScene() is None for image in images) or not run.isInScene:
         return []
-    return [(name, [_meanAt(image, points) for image in images]) for name, points in _lesionsBeside(run.about)]
+    return [(name, [_meanAt(image, points) for image in images]) for name, points in _lesionsBeside(run)]
 
 
-def _lesionsBeside(volume: slicer.vtkMRMLScalarVolumeNode) -> Iterator[Lesion]:
-    scene = volume.GetScene()
+def _lesionsBeside(run: RunInScene) -> Iterator[Lesion]:
+    scene = run.about.GetScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    study = _studyOf(hierarchy, volume)
+    study = _studyOf(hierarchy, run.about)
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         if _studyOf(hierarchy, node) != study or node.GetAttribute(_OF_NETWORK) is not None:
             continue
+        if study == hierarchy.GetSceneItemID() and drawnOn(node) not in run.inputs.values():
+            continue  # what lies loose in the scene may be of another patient
         segmentation = node.GetSegmentation()
         for name in segmentation.GetSegmentIDs():
             segment = segmentation.GetSegment(name)
@@ -516,4 +518,25 @@ def _notes(run: RunInScene) -> tuple[str, ...]:
     if unmet:
         listed = "; ".join(f"{one['title']} {one['text']} ({one['threshold']})" for one in unmet)
         notes.append(f"Image quality, not met: {listed}.")
-    return (*notes, *(run.comparison["notes"] if run.comparison is not None else ()))
+    return (*notes, *_notesOfNetworks(run))
+
+
+def ofAnotherCase(run: RunInScene, chosen: slicer.vtkMRMLNode | None) -> str:
+    """A warning where the image that is chosen now is another than the one that the results lie on; else empty."""
+    if chosen is None or chosen is run.about or not run.arms:
+        return ""
+    return (
+        f"WARNING: these are results of '{run.about.GetName()}', which is not the case that is chosen now. Run again."
+    )
+
+
+def _notesOfNetworks(run: RunInScene) -> Iterator[str]:
+    """Caveats and notes of each network's result, and of the comparison, each once; whose it is where not of both."""
+    said: dict[str, list[str]] = {}
+    for who, arm in zip("AB", run.arms, strict=False):
+        for sentence in (*arm.numbers.get("caveats", ()), *arm.numbers.get("notes", ())):
+            said.setdefault(sentence, []).append(who)
+    for sentence, whose in said.items():
+        yield sentence if len(whose) == len(run.arms) else f"{whose[0]}: {sentence}"
+    shared = run.comparison["notes"] if run.comparison is not None else ()
+    yield from (sentence for sentence in shared if sentence not in said)

@@ -14,7 +14,7 @@ import vtk
 
 from VFMTransferLib.core.terms import Label, Sequence
 
-from ..inputs.exporting import labelOf
+from ..inputs.exporting import drawnOn, labelOf
 from ..inputs.series import planeOf
 from ..workers.steps import Steps
 from .cells import ADC, CORONAL, HBV, SAGITTAL, T2W, Cell, Rows, Volumes
@@ -74,7 +74,8 @@ def findExam(volumes: Volumes, gland: slicer.vtkMRMLNode | None = None) -> Exam:
 def _marksProstateOf(node: slicer.vtkMRMLSegmentationNode, t2w: slicer.vtkMRMLScalarVolumeNode) -> bool:
     segmentation = node.GetSegmentation()
     labels = {labelOf(segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs()}
-    return bool(labels & set(_PROSTATE)) and _studyOf(node) == _studyOf(t2w)
+    isBeside = _isOfStudy(node, t2w) or (_studyOf(node) == _studyOf(t2w) and drawnOn(node) is t2w)
+    return bool(labels & set(_PROSTATE)) and isBeside
 
 
 def _otherPlanes(t2w: slicer.vtkMRMLScalarVolumeNode) -> dict[str, slicer.vtkMRMLScalarVolumeNode]:
