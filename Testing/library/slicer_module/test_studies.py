@@ -5,7 +5,10 @@ import pytest
 from slicer_scenes import a_scene, matrix_of, slicer
 
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.io import write_volume
 from VFMTransferLib.io.cases import candidates_for
+from VFMTransferSlicer.inputs.diffusion import loadFit
 from VFMTransferSlicer.inputs.series import planeOf, seriesOf
 from VFMTransferSlicer.inputs.studies import findStudy
 
@@ -287,3 +290,24 @@ def test_an_empty_scene_is_told(scene):
     found = findStudy(scene)
     assert found.isEmpty
     assert found.sentences == ["No volume in the scene is a T2w, a high-b DWI or an ADC map by its tags or name."]
+
+
+@pytest.mark.parametrize("is_from_dicom", [True, False])
+def test_what_was_fitted_belongs_to_the_study_of_its_series(scene, tmp_path, is_from_dicom):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    names, series = ("t2w", "series of b values"), []
+    for patient in ("one", "another"):
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), patient) if is_from_dicom else None
+        for name in names:
+            node = add(scene, f"{name} of {patient}", study=study)
+            node.AddDefaultStorageNode()
+            node.GetStorageNode().SetFileName(str(tmp_path / patient / f"{name}.nii"))
+        series.append(node)
+    grid = Geometry((4, 5, 3), (0.5, 0.5, 3.0))
+    write_volume(Volume(np.ones(grid.shape, np.float32), grid, "adc"), tmp_path / "adc.nii.gz")
+    for node in reversed(series):  # that of the first patient is the newest volume
+        for _ in loadFit({"files": ["adc.nii.gz"]}, tmp_path, node, {}):
+            pass
+    found = findStudy(scene).volumes
+    assert found[Sequence.T2W].GetName() == "t2w of one"
+    assert found[Sequence.ADC].GetName().startswith("series of b values of one ADC (fitted)")

@@ -18,8 +18,9 @@ from VFMTransferLib.worker.messages import Exported, ImageFile
 
 from ..results.nifti import readNifti
 from ..results.nodes import volumeNode, windowFor
+from ..results.scene import placeBeside
 from .exporting import exportVolume, gridInWorld, maskOf, saveArray, writeExported
-from .series import ATTRIBUTE, namedB
+from .series import ATTRIBUTE, FIT_OF, namedB
 
 SERIES_CLASSES = (
     "vtkMRMLSequenceNode",
@@ -140,24 +141,26 @@ _NO_INPUT = ("residual", "fit-problems")
 
 
 def loadFit(
-    document: dict[str, Any], folder: Path, name: str, scene: slicer.vtkMRMLScene, loaded: dict[str, Any]
+    document: dict[str, Any], folder: Path, series: slicer.vtkMRMLNode, loaded: dict[str, Any]
 ) -> Iterator[None]:
-    """Load what the fit wrote as volumes, one a step; their names state what was computed.
+    """Load what the fit wrote as volumes of the series' study, one a step; their names state what was computed.
 
     Args:
         document: The command's answer.
         folder: Holds the files.
-        name: Of the series.
-        scene: Where they go.
+        series: What was fitted; in a scene.
         loaded: Gets the nodes: `adc`, `residual`, `fit-problems`, and as `b1500-computed`.
     """
+    scene = series.GetScene()
     for file in document["files"]:
         kind = file.removesuffix(".nii.gz")
         image = readNifti(folder / file)
         title = _TITLES.get(kind, kind.replace("-computed", " (computed)"))
-        unique = scene.GetUniqueNameByString(f"{name} {title}")
+        unique = scene.GetUniqueNameByString(f"{series.GetName()} {title}")
         node = volumeNode(image.frames[0], image.ijkToRas, unique, windowFor(image.frames[0]), scene)
         # What begins so is no input of a network; a fitted ADC and a computed high-b image are.
         node.SetAttribute(f"{ATTRIBUTE}Fit" if kind in _NO_INPUT else FIT, kind)
+        node.SetNodeReferenceID(FIT_OF, series.GetID())
+        placeBeside(node, series)
         loaded[kind] = node
         yield

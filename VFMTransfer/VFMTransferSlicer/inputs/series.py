@@ -73,6 +73,7 @@ def _taggedB(instance: str, tagOf: TagOf) -> float | None:
 
 
 ATTRIBUTE = "VFMTransfer."  # begins the names of attributes of results
+FIT_OF = "VFMTransferFitOf"  # node reference from a fitted volume to the series that was fitted
 PLANES = ("sagittal", "coronal", "axial")
 _T2W_ECHO_MS = (60.0, 250.0)
 LAST_AXIS = 2

@@ -13,7 +13,7 @@ import slicer
 
 from VFMTransferLib.core.terms import Sequence
 
-from .series import HIGH_B, Series, TagOf, seriesOf, wordSet
+from .series import FIT_OF, HIGH_B, Series, TagOf, seriesOf, wordSet
 
 _TITLES = {Sequence.T2W: "T2w", Sequence.HBV: "high-b DWI", Sequence.ADC: "ADC"}
 _PELVIS_MM = 270.0  # a larger field of view is that of the whole pelvis, for its lymph nodes
@@ -109,7 +109,8 @@ def _studies(scene: slicer.vtkMRMLScene, tagOf: TagOf | None) -> list[list[Serie
 
 
 def _studyOf(node: slicer.vtkMRMLScalarVolumeNode) -> int | str:
-    """The study's item in the subject hierarchy; without one the folder of the volume's file."""
+    """The study's item in the subject hierarchy; without one the folder of the file, of what was fitted the series'."""
+    node = node.GetNodeReference(FIT_OF) or node
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     item = hierarchy.GetItemByDataNode(node)
     if item != _INVALID_ITEM:
@@ -117,7 +118,7 @@ def _studyOf(node: slicer.vtkMRMLScalarVolumeNode) -> int | str:
         study = hierarchy.GetItemAncestorAtLevel(item, level)
         if study != _INVALID_ITEM:
             return study
-    storage = node.GetStorageNode()
+    storage = node.GetStorageNode() if node.IsA("vtkMRMLStorableNode") else None
     file = storage.GetFileName() if storage is not None else None
     return str(Path(file).parent) if file else ""
 

@@ -248,14 +248,14 @@ class DiffusionSection:
         except VFMTransferError as error:
             self._note(str(error))
             return
-        name, loaded = series.GetName(), {}
+        loaded: dict[str, Any] = {}
 
         def arguments(folder: Path) -> list[str]:
             output = str(folder / "fit")
             return ["diffusion", "--exported", str(folder / EXPORTED), "--b", f"{b:g}", "--output", output, "--json"]
 
         def take(document: dict[str, Any], folder: Path) -> Steps:
-            yield from loadFit(document, folder / "fit", name, slicer.mrmlScene, loaded)
+            yield from loadFit(document, folder / "fit", series, loaded)
             self._note(fitText(document))
             self._choose(chosen, loaded)
 

@@ -525,9 +525,7 @@ def ofAnotherCase(run: RunInScene, chosen: slicer.vtkMRMLNode | None) -> str:
     """A warning where the image that is chosen now is another than the one that the results lie on; else empty."""
     if chosen is None or chosen is run.about or not run.arms:
         return ""
-    return (
-        f"WARNING: these are results of '{run.about.GetName()}', which is not the case that is chosen now. Run again."
-    )
+    return f"WARNING: these are results of '{run.about.GetName()}', not of the case that is chosen now. Run again."
 
 
 def _notesOfNetworks(run: RunInScene) -> Iterator[str]:
