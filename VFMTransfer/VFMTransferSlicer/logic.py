@@ -46,9 +46,10 @@ from .inputs.exporting import exportVolume, maskOf, referenceOf, roiMask
 from .results.dicom import armFolder
 from .results.export import PAGE as REPORT_PAGE
 from .results.export import REPORT as REPORT_FOLDER
+from .results.nodes import removeNode
 from .results.record import readRecord, writeRecord
 from .results.scene import GLAND_FILE, RESULT, loadArmInSteps, loadGland
-from .runs import ArmInScene, RunInScene
+from .runs import ArmInScene, RunInScene, renameArm
 from .signals import Signal
 from .workers.process import theWorker
 from .workers.steps import StepQueue, Steps
@@ -498,8 +499,13 @@ class TransferLogic:
         yield
         # By their titles, which depend on the side alone: the order of the nodes must not name A and B.
         loaded: dict[int, ArmInScene] = {}
-        for place in sorted(range(len(results)), key=lambda place: titles[place]):
-            loaded[place] = yield from self._loadArm(job, results[place], titles[place])
+        try:
+            for place in sorted(range(len(results)), key=lambda place: titles[place]):
+                loaded[place] = yield from self._loadArm(job, results[place], titles[place])
+        except Exception:
+            for node in [node for arm in loaded.values() for node in arm.nodes]:
+                removeNode(node)
+            raise
         for _place, arm in sorted(loaded.items()):
             self._add(job, arm)
         for reply in held:
@@ -524,8 +530,11 @@ class TransferLogic:
 
     def _note(self, job: Job, reply: Compared | Error | Finished) -> Steps:
         if isinstance(reply, Finished):
-            if isinstance(job, CaseJob) and job.held:
-                yield from self._release(job)
+            try:
+                if isinstance(job, CaseJob) and job.held:
+                    yield from self._release(job)
+            except Exception as error:  # the run ends all the same
+                self._fail(job, error)
             self._end(job, reply.outcome)
         elif isinstance(reply, Error):
             error = getattr(errors, reply.kind, VFMTransferError)(reply.sentence)
@@ -557,6 +566,11 @@ class TransferLogic:
             self._job = None
             job.tidy()
             self._settle(job)
+            if isinstance(job, CaseJob) and self.blind is None:  # a reading may have been stopped meanwhile
+                for arm in job.scene.arms:
+                    if arm.title:
+                        renameArm(arm)
+                        arm.title = ""
             if isinstance(job, CaseJob) and not any(arm.title for arm in job.scene.arms):
                 self.keep(job.scene)  # a blinded one is kept when it is revealed
             self.finished.emit("failed" if job.error is not None else outcome)

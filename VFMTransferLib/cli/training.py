@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import DatasetError
 from ..core.terms import Arm, OnProgress
 from ..tasks import TASKS
 from .shared import Commands, add_command, add_output, progress_lines
@@ -83,8 +83,8 @@ def run_finetune(args: argparse.Namespace) -> None:
     is_folder = args.data not in (None, PHANTOMS)
     if is_folder:
         refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
-        if args.gland is not None and not any(Path(args.data).rglob(f"{glob.escape(args.gland)}.*")):
-            args.parser.error(f"--gland must name masks in --data, but no case has a file '{args.gland}'")
+        if args.gland is not None:
+            require_masks(Path(args.data), args.gland)
     else:
         refuse_stated(args, f"--data {PHANTOMS}", "gland")
     add_defaults(args)
@@ -240,6 +240,18 @@ def refuse_stated(args: argparse.Namespace, beside: str, *names: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
             args.parser.error(f"--{name} has no effect beside {beside}; leave it out")
+
+
+def require_masks(data: Path, stem: str) -> None:
+    """Raise DatasetError where no case has a mask of this name, which tasks that can do without would not miss."""
+    from ..io.images import WRITTEN_SUFFIXES
+    from ..training.cases import case_folders
+
+    files = (path / f"{stem}{suffix}" for _, path in case_folders(data) for suffix in WRITTEN_SUFFIXES)
+    if not any(file.is_file() for file in files):
+        raise DatasetError(
+            f"The masks of the prostate must be named by --gland, but no case has '{stem}'. Name others."
+        )
 
 
 def study_data(

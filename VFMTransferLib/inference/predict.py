@@ -459,7 +459,7 @@ class CasePredictor:
                 source = source.with_notes(NOTHING_MARKED_NOTE)
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             result = task.checked(task.decode(output), self.case, options.gland)
-            return with_estimate(replace(result, grid=self.case[task.reference].geometry), signs)
+            return with_estimate(replace(result, grid=prepared.reference), signs)
 
 
 # Ways of the patient's axes, against and along them.

@@ -179,13 +179,13 @@ def _sequence_of(result: Result, case: Case) -> MRSequence:
     """
     stated = result.grid if result.labels is None else result.labels.geometry
     grids = [image.geometry for image in result.images.values()] if stated is None else [stated]
-    if not grids:
-        raise GeometryError(
-            "To be written as DICOM, a result must state its grid, but is of an earlier version. Run it again."
-        )
     for sequence, volume in case.volumes.items():
         if any(volume.geometry.equals(grid) for grid in grids):
             return sequence
+    if stated is None:
+        raise GeometryError(
+            "To be written as DICOM, a result must state its grid, but is of an earlier version. Run it again."
+        )
     raise GeometryError(
         "To be written as DICOM, a result must lie on the grid of an image of the exam, but lies on none: it is of "
         "another exam. Name the one that it was predicted from."

@@ -28,11 +28,13 @@ def gland_table(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def quality_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Criteria of image quality; they are of the case, so that A's are B's."""
+    """Criteria of image quality, each once; A's and B's where they differ, as the outlines do that they rest on."""
+    a, b = comparison.a.quality or comparison.b.quality, comparison.b.quality or comparison.a.quality
+    shared = set(a) & set(b)
     marks = {True: ("met", "met"), False: ("not met", "unmet"), None: ("not known", "unknown")}
     return [
         {
-            "title": found.title,
+            "title": found.title if found in shared else f"{found.title}, {who}",
             "value": found.text,
             "threshold": found.threshold,
             "mark": marks[found.is_met][0],
@@ -40,7 +42,7 @@ def quality_rows(comparison: Comparison) -> list[dict[str, str]]:
             "source": found.source,
             "sentence": found.sentence,
         }
-        for found in comparison.a.quality or comparison.b.quality
+        for who, found in [*(("A", one) for one in a), *(("B", one) for one in b if one not in shared)]
     ]
 
 

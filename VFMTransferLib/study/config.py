@@ -313,7 +313,8 @@ def selected_runs(runs: Iterable[RunKey], only: Mapping[str, Iterable[str]]) -> 
     for key, values in wanted.items():
         known = dict.fromkeys(text for run in runs if (text := str(getattr(run, key))))
         for wrong in sorted(values - known.keys()):
-            raise ConfigError(f"The study must have a run of {key}={wrong:.40}, but has {', '.join(known)} only.")
+            has = f"{', '.join(known)} only" if known else "none with that key"
+            raise ConfigError(f"The study must have a run of {key}={wrong:.40}, but has {has}.")
     selected = [run for run in runs if all(str(getattr(run, key)) in values for key, values in wanted.items())]
     if not selected:
         asked = " ".join(f"{key}={','.join(sorted(values))}" for key, values in wanted.items())

@@ -518,6 +518,14 @@ def test_a_result_states_the_grid_that_it_was_predicted_from(a_case, tmp_path):
     assert read_result(save_result(result, tmp_path / "r")).grid.equals(result.grid)
 
 
+def test_a_network_of_one_sequence_needs_no_t2w(a_case):
+    alone = Case("p", {Sequence.ADC: a_case[Sequence.ADC]}, gland=ball(a_case[Sequence.ADC].geometry, (0, 0, 0), 8))
+    network = FakeSession(lambda image, positions: np.zeros((1, 4, 32, 32), np.float32))
+    spec = with_preprocess("provicnet-adc", patch=(1, 32, 32))
+    result = predict(alone, a_bundle(spec), open_network=lambda bundle: network)
+    assert result.grid == result.labels.geometry == a_case[Sequence.ADC].geometry
+
+
 def test_lesions_bear_their_place_in_the_gland(a_case):
     z, y, x = np.indices((32, 48, 48))  # the window lies around the gland, x to the left and y to the back
     marked = ((z - 16) / 4) ** 2 + ((y - 30) / 4) ** 2 + ((x - 18) / 4) ** 2 < 1

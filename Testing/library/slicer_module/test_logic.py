@@ -236,6 +236,34 @@ def test_a_blinded_run_whose_reading_is_stopped_meanwhile_is_as_any_other(logic,
     assert kept == [logic.lastRun]
 
 
+def test_a_reading_that_is_stopped_while_results_are_loaded_leaves_their_own_names(logic, t2w, monkeypatch):
+    kept = []
+    monkeypatch.setattr(logic, "keep", kept.append)
+    logic.blind = lambda run: ["Right", "Left"]
+    logic.armLoaded.connect(lambda arm: setattr(logic, "blind", None))
+    arms = logic.run(task=ANATOMY, t2w=t2w)
+    assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["pretrained)", "from scratch)"]
+    assert [arm.title for arm in arms] == ["", ""]
+    assert kept == [logic.lastRun]
+
+
+def test_a_blinded_run_whose_volume_left_the_scene_ends(logic, t2w, scene):
+    def draw(run):
+        scene.RemoveNode(t2w)
+        return ["Left", "Right"]
+
+    ended, failed = [], []
+    logic.blind = draw
+    logic.finished.connect(ended.append)
+    logic.failed.connect(lambda sentence, details: failed.append(sentence))
+    with pytest.raises(VFMTransferError):
+        logic.run(task=ANATOMY, t2w=t2w)
+    assert ended == ["failed"]
+    assert "no longer in the scene" in failed[0]
+    assert not logic.isRunning
+    assert segmentations(scene) == []
+
+
 def test_a_blinded_run_that_is_canceled_leaves_nothing(logic, t2w, scene):
     logic.blind = lambda run: ["Left", "Right"]
     logic.progress.connect(lambda progress: logic.cancel() if progress.arm == 1 else None)

@@ -275,6 +275,20 @@ def test_what_was_entered_beside_a_case_that_was_deleted_is_not_of_the_next_one(
     assert answers(panel) == CLEARED
 
 
+def test_what_was_entered_goes_also_where_the_case_was_replaced_in_another_module(panel, section, ui, scene, loop):
+    former = add(scene, "t2w of one")
+    with_answers(panel, section, scene, former)
+    section.setParameters(None)
+    panel.parameters.t2w = None
+    scene.RemoveNode(former)
+    newer = add(scene, "t2w of another")
+    section.setParameters(panel.parameters)
+    loop.turn_until(lambda: panel.parameters.t2w is newer)
+    section.update()
+    assert answers(panel) == CLEARED
+    assert "those of another case, and were cleared" in ui.studyNoteLabel.text
+
+
 def test_what_was_entered_stays_with_its_case_and_comes_back_with_its_scene(panel, section, scene):
     t2w = add(scene, "t2w")
     with_answers(panel, section, scene, t2w)

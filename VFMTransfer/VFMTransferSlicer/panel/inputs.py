@@ -89,7 +89,7 @@ class InputsSection(VTKObservationMixin):
         self.removeObservers()
         self._parameters = parameters
         self._described = ()
-        self._about = parameters.t2w.GetID() if parameters is not None and parameters.t2w is not None else ""
+        self._about = _caseOf(parameters)
         if parameters is not None:
             self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
             if not any(self._volumes().values()):
@@ -104,7 +104,8 @@ class InputsSection(VTKObservationMixin):
         for button in (self._ui.fillButton, self._ui.sampleButton, self._ui.phantomButton):
             button.enabled = isFree
         if self._parameters is not None:
-            self._followCase(self._parameters.t2w)
+            if cleared := self._followCase(self._parameters.t2w):
+                self._showMessage(cleared)
             self._fitReference()
             self._describe()
             self._checkPsa()
@@ -123,10 +124,11 @@ class InputsSection(VTKObservationMixin):
     def onFill(self, checked: bool = False) -> None:
         """The user chooses the newest case, whatever was chosen before."""
         found = findStudy(slicer.mrmlScene, databaseTag)
+        cleared = ""
         if not found.isEmpty:
-            self._choose(found.volumes)
+            cleared = self._choose(found.volumes)
             self._takeTruth()
-        self._showMessage(" ".join(found.sentences))
+        self._showMessage(" ".join(filter(None, [cleared, *found.sentences])))
 
     def onSample(self, checked: bool = False) -> None:
         self._make(SAMPLE_SEED)
@@ -137,11 +139,13 @@ class InputsSection(VTKObservationMixin):
 
     def onPhantom(self, phantom: PhantomInScene) -> None:
         """A phantom is there: it is chosen, for the user requested it."""
-        self._showMessage(_("{name} is loaded.").format(name=nameOf(phantom.seed)))
+        cleared = ""
         if self._parameters is not None:
-            self._choose(phantom.volumes)
+            cleared = self._choose(phantom.volumes)
             self._takeTruth()
             self._show(phantom.volumes[Sequence.T2W])
+        loaded = _("{name} is loaded.").format(name=nameOf(phantom.seed))
+        self._showMessage(" ".join(filter(None, [cleared, loaded])))
         self.update()
 
     def onPhantomFailed(self, sentence: str, details: str) -> None:
@@ -172,38 +176,36 @@ class InputsSection(VTKObservationMixin):
         }
         if new:
             self._offered |= {node.GetID() for node in new.values()}
-            self._set(new)
+            cleared = self._set(new)
             self._takeTruth()
-            self._showMessage(" ".join(found.sentences))
+            self._showMessage(" ".join(filter(None, [cleared, *found.sentences])))
 
-    def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
-        """Choose a case; what was chosen beside another one is cleared."""
-        if volumes[Sequence.T2W] is not self._parameters.t2w:
-            self._clearOptional()
-        self._set(volumes)
+    def _choose(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> str:
+        """Choose a case; what was chosen beside another one is cleared, which the answer states."""
+        cleared = self._clearOptional() if volumes[Sequence.T2W] is not self._parameters.t2w else ""
+        return self._set(volumes) or cleared
 
-    def _followCase(self, t2w: slicer.vtkMRMLScalarVolumeNode | None) -> None:
+    def _followCase(self, t2w: slicer.vtkMRMLScalarVolumeNode | None) -> str:
         """With another T2w, clear what was chosen beside the former: a PSA or a mask is of one patient."""
         if t2w is None or t2w.GetID() == self._about:
-            return
+            return ""
         former, self._about = self._about, t2w.GetID()
-        if former and self._clearOptional():
-            self._showMessage(_("PSA, phase axis and masks were those of another case, and were cleared."))
+        return self._clearOptional() if former else ""
 
-    def _clearOptional(self) -> bool:
-        """Clear what belongs to one case only; whether anything was there."""
+    def _clearOptional(self) -> str:
+        """Clear what belongs to one case only; a sentence where anything was there."""
         chosen = self._parameters
-        isAny = bool(chosen.psa.strip()) or chosen.phaseAxis != _AS_STATED or self._setAside is not None
-        isAny = isAny or any(getattr(chosen, name) is not None for name in _OPTIONAL)
+        isAny = _hasOptional(chosen) or self._setAside is not None
         for name in _OPTIONAL:
             setattr(chosen, name, None)
         chosen.psa, chosen.phaseAxis, self._setAside = "", _AS_STATED, None
-        return isAny
+        return _("PSA, phase axis and masks were those of another case, and were cleared.") if isAny else ""
 
-    def _set(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> None:
-        self._followCase(volumes.get(Sequence.T2W))
+    def _set(self, volumes: dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]) -> str:
+        cleared = self._followCase(volumes.get(Sequence.T2W))
         for sequence, node in volumes.items():
             setattr(self._parameters, str(sequence), node)
+        return cleared
 
     def _volumes(self) -> dict[Sequence, slicer.vtkMRMLScalarVolumeNode | None]:
         return {sequence: getattr(self._parameters, str(sequence)) for sequence in Sequence}
@@ -293,6 +295,19 @@ class InputsSection(VTKObservationMixin):
     def _showMessage(self, sentence: str, details: str = "") -> None:
         self._ui.studyNoteLabel.text = sentence
         self._ui.studyNoteLabel.toolTip = details
+
+
+def _hasOptional(chosen: VFMTransferParameterNode) -> bool:
+    """Whether anything is chosen that belongs to one case only."""
+    isAny = bool(chosen.psa.strip()) or chosen.phaseAxis != _AS_STATED
+    return isAny or any(getattr(chosen, name) is not None for name in _OPTIONAL)
+
+
+def _caseOf(chosen: VFMTransferParameterNode | None) -> str:
+    """ID of the T2w beside which something was chosen; `?` of one that is gone, empty where nothing was."""
+    if chosen is None or chosen.t2w is not None:
+        return "" if chosen is None else chosen.t2w.GetID()
+    return "?" if _hasOptional(chosen) else ""
 
 
 def _lines(described: Described) -> Iterable[str]:

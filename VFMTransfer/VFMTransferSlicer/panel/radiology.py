@@ -100,6 +100,8 @@ class QualitySection:
         """Check the images when their choice has settled."""
         chosen = self._volumes()
         self._ui.qualityButton.enabled = bool(chosen) and not self._logic.isRunning
+        if self._logic.isRunning:  # whose results bring criteria
+            return
         wanted = self._state()
         if wanted == self._wanted:
             return
@@ -141,16 +143,17 @@ class QualitySection:
             self.onCheck()
 
     def _onRunStarted(self, run: RunInScene) -> None:
-        """The run's results bring criteria; where it fails, those of a check that it ended are made again."""
-        if self._checks.isBusy:
+        """The run's results bring criteria; where it fails, those that are not there yet are made then."""
+        if self._checked != self._wanted:
             self._wanted = ()
         self._checks.cancel()
 
     def _onArm(self, arm: Any) -> None:
         """Show the first network's: criteria of another one differ where the outline does."""
         run = self._logic.lastRun
-        if arm.numbers.get("quality") and run is not None and run.arms[0] is arm:
-            self._checked = self._wanted
+        isFirst = run is not None and run.arms[0] is arm
+        if isFirst and arm.numbers.get("quality") and run.about in self._volumes().values():
+            self._wanted = self._checked = self._state()
             self._show(
                 arm.numbers["quality"], _("Of the run; where it found the prostate itself, by network A's outline.")
             )
