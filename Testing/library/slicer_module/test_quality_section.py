@@ -1,0 +1,121 @@
+"""Image quality on the panel with stand-ins for Qt's widgets, on real MRML, checked by the real command."""
+
+from types import SimpleNamespace
+
+import pytest
+from panel_stand_ins import AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from qt_stand_ins import AnEventLoop
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w
+
+from VFMTransferSlicer.runs import ArmInScene, RunInScene
+from VFMTransferSlicer.signals import Signal
+
+FOUND = {"title": "T2w, tilt from axial", "text": "3°", "threshold": "", "is_met": False, "source": "", "sentence": ""}
+
+
+class SomeLogic:
+    """A run is on its way when a test says so; whatever else the panel hears of it is a signal."""
+
+    isRunning = False  # noqa: N815  (the module's word)
+    lastRun = None  # noqa: N815
+
+    def __getattr__(self, name):
+        self.__dict__[name] = Signal()
+        return self.__dict__[name]
+
+
+@pytest.fixture
+def scene():
+    return a_scene()
+
+
+@pytest.fixture
+def ui():
+    names = ("qualityButton", "qualityLabel", "qualityCollapsibleButton", "qualityNoteLabel")
+    return SimpleNamespace(**{name: AWidget() for name in names})
+
+
+@pytest.fixture
+def loop():
+    return AnEventLoop()
+
+
+@pytest.fixture
+def logic():
+    return SomeLogic()
+
+
+@pytest.fixture
+def panel(in_qt, scene, ui, logic, loop):  # noqa: F811
+    from VFMTransferSlicer.panel.radiology import QualitySection
+    from VFMTransferSlicer.widget import Panel
+
+    section = QualitySection(ui, logic, lambda ms, slot: loop.callLater(min(ms, 50), slot), loop.make_process)
+    panel = Panel(ui, logic, [section])
+    panel.setParameterNode(SomeParameters())
+    yield panel
+    section.close()
+
+
+def add(scene, name):
+    return add_volume(scene, an_oblique_t2w(), name)
+
+
+def is_checked(ui) -> bool:
+    return "criteria not met" in ui.qualityCollapsibleButton.text
+
+
+def run_that_fails(logic, scene) -> None:
+    run = RunInScene("anatomy-segmentation", {}, add(scene, "of a run"))
+    logic.isRunning = True
+    logic.started.emit(run)
+    logic.isRunning = False
+    logic.finished.emit("failed")
+
+
+def test_images_are_checked_when_their_choice_has_settled_and_again_when_it_comes_back(panel, scene, ui, loop):
+    one, other = add(scene, "one"), add(scene, "other")
+    for node in (one, other, one):
+        panel.parameters.t2w = node
+        assert not is_checked(ui)
+        assert ui.qualityNoteLabel.text == "Not checked yet."
+        loop.turn_until(lambda: is_checked(ui))
+
+
+def test_a_volume_that_was_moved_is_checked_again(panel, scene, ui, loop):
+    node = panel.parameters.t2w = add(scene, "one")
+    loop.turn_until(lambda: is_checked(ui))
+    node.SetAndObserveTransformNodeID(add_transform(scene).GetID())
+    panel.update()
+    assert not is_checked(ui)
+    loop.turn_until(lambda: is_checked(ui))
+
+
+def test_a_check_that_a_failed_run_ended_is_made_then(panel, scene, ui, logic, loop):
+    panel.parameters.t2w = add(scene, "one")
+    loop.turn_until(lambda: ui.qualityNoteLabel.text == "Checking the images.")
+    run_that_fails(logic, scene)
+    loop.turn_until(lambda: is_checked(ui))
+
+
+def test_criteria_that_are_there_stay_where_a_run_fails(panel, scene, ui, logic, loop):
+    panel.parameters.t2w = add(scene, "one")
+    loop.turn_until(lambda: is_checked(ui))
+    shown = ui.qualityLabel.text
+    run_that_fails(logic, scene)
+    assert ui.qualityLabel.text == shown
+
+
+def test_a_run_brings_criteria_of_its_first_network_for_its_own_case_alone(panel, scene, ui, logic):
+    node = panel.parameters.t2w = add(scene, "one")
+    arms = [ArmInScene(name, {"quality": [{**FOUND, "text": name}]}) for name in ("a", "b")]
+    run = logic.lastRun = RunInScene("anatomy-segmentation", {}, node, arms)
+    for arm in arms:
+        logic.armLoaded.emit(arm)
+    assert is_checked(ui)
+    assert "a" in ui.qualityLabel.text
+    assert "network A's outline" in ui.qualityNoteLabel.text
+    panel.parameters.t2w = add(scene, "other")
+    assert run.about is node
+    logic.armLoaded.emit(arms[0])
+    assert not is_checked(ui)
