@@ -7,6 +7,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from slicer_scenes import slicer, vtk
 
+from VFMTransferSlicer.signals import Signal
+
 
 class AWidget:
     """A button, a label, a bar."""
@@ -81,6 +83,17 @@ class ATextEdit(AWidget):
 
     def appendPlainText(self, line: str) -> None:  # noqa: N802
         self.lines.append(line)
+
+
+class SomeLogic:
+    """A run is under way when a test sets it so; every other attribute is a signal."""
+
+    isRunning = False  # noqa: N815  (the module's word)
+    lastRun = None  # noqa: N815
+
+    def __getattr__(self, name):
+        self.__dict__[name] = Signal()
+        return self.__dict__[name]
 
 
 class SomeParameters:

@@ -236,7 +236,7 @@ def add_defaults(args: argparse.Namespace) -> None:
 
 
 def refuse_stated(args: argparse.Namespace, beside: str, *names: str) -> None:
-    """Leave with wrong usage where one of these options was stated, which has no effect beside another."""
+    """Exit with a usage error where one of these options was stated, which has no effect beside another."""
     for name in names:
         if getattr(args, name) is not None:
             args.parser.error(f"--{name} has no effect beside {beside}; leave it out")
@@ -293,7 +293,7 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
 
 
 def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
-    """Leave with wrong usage where an option says what a recipe states: steps, how it is computed, one of `stated`."""
+    """Exit with a usage error where an option repeats what a recipe states: steps, computing, or one of `stated`."""
     for name in ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated):
         if getattr(args, name) is not None:
             args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no --{name}")

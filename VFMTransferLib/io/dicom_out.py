@@ -173,7 +173,7 @@ def _source_datasets(result: Result, case: Case) -> list[Dataset]:
 
 
 def _sequence_of(result: Result, case: Case) -> MRSequence:
-    """The sequence that a result was predicted from, known by its grid, which no other exam has.
+    """The sequence that a result was predicted from, known by its grid, which another exam hardly shares.
 
     GeometryError where the exam has no such image, as one of another patient.
     """

@@ -114,6 +114,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         ),
         kind=scene.kind,
         cautions=list(comparison.cautions.items()),
+        caveats=comparison.caveats,
         facts=facts(comparison),
         legend=_legend(scene),
         orientation=_orientation(scene),
@@ -160,8 +161,9 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     structure = _leading([measure.subject for measure in comparison.measures])
     title = label_title(structure).lower()
     volumes = [_find(comparison, "volume_ml", structure, who) for who in (Between.A, Between.B)]
+    unmarked = ": none is marked, which does not rule one out" if _marks_no_lesion(comparison) else ""
     found = [
-        (" / ".join(v.text for v in volumes if v) + " ml", f"volume of the {title}, A / B"),
+        (" / ".join(v.text for v in volumes if v) + " ml", f"volume of the {title}, A / B{unmarked}"),
         (_shown(comparison, "dice", structure, Between.A_B), f"Dice of A with B, {title}"),
         (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 of A with B, {title}"),
     ]
@@ -346,12 +348,11 @@ def _column_title(column: Column, unit: str) -> str:
 
 
 def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
-    """Caveats, definitions of the measures, and why values are missing: what, and the rest of the sentence."""
+    """Definitions of the measures, and why values are missing: what, and the rest of the sentence."""
     kinds = dict.fromkeys(m.kind for m in comparison.measures if KINDS[m.kind].definition)
     ranges = dict.fromkeys(m.note for m in comparison.measures if m.kind == "psnr_db" and m.note)
     missing = dict.fromkeys((m.title, subject_title(m.subject), m.note) for m in comparison.measures if m.text == "n/a")
     return [
-        *(("Caveat", f": {sentence.removesuffix('.')}") for sentence in comparison.caveats),
         *((KINDS[kind].title, f": {KINDS[kind].definition}") for kind in kinds),
         *(("PSNR, SSIM", f": {note}") for note in ranges),
         *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),

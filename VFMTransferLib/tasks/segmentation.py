@@ -48,7 +48,9 @@ class SegmentationTask(Task):
     def mark(self, probabilities: Probabilities, output: NetworkOutput) -> Result:
         """The result of probabilities on the grid of the reference sequence."""
         shown = structures_of(probabilities)
-        return self.label_result(shown, above_all(probabilities, output.threshold), noted(probabilities, output))
+        return self.label_result(
+            shown, above_all(probabilities, output.threshold), with_threshold_note(probabilities, output)
+        )
 
     def label_result(
         self, shown: Probabilities, marked: np.ndarray, output: NetworkOutput, parts: Probabilities | None = None
@@ -96,7 +98,7 @@ def structures_of(probabilities: Probabilities) -> Probabilities:
     return {name: p for name, p in probabilities.items() if name != Label.BACKGROUND}
 
 
-def noted(probabilities: Probabilities, output: NetworkOutput) -> NetworkOutput:
+def with_threshold_note(probabilities: Probabilities, output: NetworkOutput) -> NetworkOutput:
     """The output of `above_all`, with a note where a threshold was asked for that decides nothing there."""
     is_idle = output.options.threshold is not None and Label.BACKGROUND in probabilities
     return output.with_notes(IDLE_THRESHOLD_NOTE) if is_idle else output

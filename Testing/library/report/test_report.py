@@ -210,11 +210,10 @@ def test_without_a_reference_the_page_says_so(tmp_path: Path):
     assert "Against the reference" not in text
 
 
-def test_a_caveat_of_the_networks_stands_once_under_the_measures(tmp_path: Path):
+def test_a_caveat_of_the_networks_stands_once_above_the_images(tmp_path: Path):
     a, b = (replace(one, provenance=replace(one.provenance, caveats=("Zones are a guess.",))) for one in anatomy_pair())
     page = page_of(compare(a_case(), a, b), tmp_path / "report")
-    measures = page[page.index("<h2>Measures") : page.index("</section>", page.index("<h2>Measures"))]
-    assert "<b>Caveat</b>: Zones are a guess.</li>" in measures
+    assert 0 < page.index("<b>Caveat</b>: Zones are a guess.</p>") < page.index('<section id="viewer"')
     assert page.count("Zones are a guess.") == 3  # and on the card of each arm
 
 

@@ -225,24 +225,15 @@ def test_a_blinded_run_leaves_nothing_in_the_scene_before_its_order_is_drawn(log
     assert not [name for name in names() if "pretrained" in name or "scratch" in name]
 
 
-def test_a_blinded_run_whose_reading_is_stopped_meanwhile_is_as_any_other(logic, t2w, monkeypatch):
+@pytest.mark.parametrize("moment", ["progress", "armLoaded"])
+def test_a_run_whose_blinded_reading_is_stopped_is_as_any_other(logic, t2w, monkeypatch, moment):
     kept = []
     monkeypatch.setattr(logic, "keep", kept.append)
     logic.blind = lambda run: ["Right", "Left"]
-    logic.progress.connect(lambda progress: setattr(logic, "blind", None))
+    getattr(logic, moment).connect(lambda reply: setattr(logic, "blind", None))
     arms = logic.run(task=ANATOMY, t2w=t2w)
     assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["pretrained)", "from scratch)"]
     assert all(arm.segmentation.GetDisplayNode().GetVisibility() for arm in arms)
-    assert kept == [logic.lastRun]
-
-
-def test_a_reading_that_is_stopped_while_results_are_loaded_leaves_their_own_names(logic, t2w, monkeypatch):
-    kept = []
-    monkeypatch.setattr(logic, "keep", kept.append)
-    logic.blind = lambda run: ["Right", "Left"]
-    logic.armLoaded.connect(lambda arm: setattr(logic, "blind", None))
-    arms = logic.run(task=ANATOMY, t2w=t2w)
-    assert [arm.segmentation.GetName().rpartition("(")[2] for arm in arms] == ["pretrained)", "from scratch)"]
     assert [arm.title for arm in arms] == ["", ""]
     assert kept == [logic.lastRun]
 

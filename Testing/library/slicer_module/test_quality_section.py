@@ -3,25 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
-from panel_stand_ins import AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from panel_stand_ins import AWidget, SomeLogic, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w
 
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
-from VFMTransferSlicer.signals import Signal
 
 FOUND = {"title": "T2w, tilt from axial", "text": "3°", "threshold": "", "is_met": False, "source": "", "sentence": ""}
-
-
-class SomeLogic:
-    """A run is on its way when a test says so; whatever else the panel hears of it is a signal."""
-
-    isRunning = False  # noqa: N815  (the module's word)
-    lastRun = None  # noqa: N815
-
-    def __getattr__(self, name):
-        self.__dict__[name] = Signal()
-        return self.__dict__[name]
 
 
 @pytest.fixture

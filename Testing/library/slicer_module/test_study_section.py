@@ -3,12 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-from panel_stand_ins import AComboBox, AWidget, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from panel_stand_ins import AComboBox, AWidget, SomeLogic, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, matrix_of, slicer
 
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.signals import Signal
 
 LABELS = (
     "t2wGeometryLabel",
@@ -20,16 +19,6 @@ LABELS = (
     "phaseAxisNoteLabel",
 )
 BUTTONS = ("fillButton", "sampleButton", "phantomButton")
-
-
-class SomeLogic:
-    """A run is on its way when a test says so; whatever else the panel hears of it is a signal."""
-
-    isRunning = False  # noqa: N815  (the module's word)
-
-    def __getattr__(self, name):
-        self.__dict__[name] = Signal()
-        return self.__dict__[name]
 
 
 @pytest.fixture

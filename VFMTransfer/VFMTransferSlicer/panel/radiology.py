@@ -56,7 +56,7 @@ def _showNote(label: qt.QLabel, sentence: str, details: str = "") -> None:
 
 
 def _contentOf(mask: slicer.vtkMRMLNode) -> vtk.vtkObject:
-    """What changes where a mask is drawn anew."""
+    """The object whose time of modification changes when a mask is edited."""
     return mask.GetSegmentation() if mask.IsA("vtkMRMLSegmentationNode") else mask.GetImageData() or mask
 
 

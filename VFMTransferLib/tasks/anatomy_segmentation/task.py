@@ -18,7 +18,15 @@ from ...core.volume import Geometry, Volume, bounding_box
 from ...metrics.agreement import dice, hausdorff95_mm
 from ...metrics.detection import CONNECTIVITY
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
-from ..segmentation import Probabilities, SegmentationTask, above_all, labels_of, noted, soft_mask, structures_of
+from ..segmentation import (
+    Probabilities,
+    SegmentationTask,
+    above_all,
+    labels_of,
+    soft_mask,
+    structures_of,
+    with_threshold_note,
+)
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -77,7 +85,7 @@ class AnatomySegmentation(SegmentationTask):
                 np.sum([p.array for p in shown.values()], axis=0) > output.threshold
             )  # zones compete with each other, their sum with the background
         else:
-            marked, output = above_all(probabilities, output.threshold), noted(probabilities, output)
+            marked, output = above_all(probabilities, output.threshold), with_threshold_note(probabilities, output)
         marked, notes = one_organ(marked, next(iter(shown.values())).geometry.voxel_volume_ml)
         zones = {name: p for name, p in shown.items() if name != Label.PROSTATE}
         result = self.label_result(shown, marked, output.with_notes(*notes), zones)
