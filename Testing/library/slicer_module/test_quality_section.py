@@ -70,6 +70,18 @@ def test_images_are_checked_when_their_choice_has_settled_and_again_when_it_come
         loop.turn_until(lambda: is_checked(ui))
 
 
+def test_criteria_come_back_with_the_module_and_after_a_short_choice_of_another_volume(panel, scene, ui, loop):
+    parameters, node = panel.parameters, add(scene, "one")
+    parameters.t2w = node
+    loop.turn_until(lambda: is_checked(ui))
+    panel.setParameterNode(None)
+    panel.setParameterNode(parameters)
+    loop.turn_until(lambda: is_checked(ui), within_s=20)
+    parameters.t2w = add(scene, "other")
+    parameters.t2w = node
+    loop.turn_until(lambda: is_checked(ui), within_s=20)
+
+
 def test_a_volume_that_was_moved_is_checked_again(panel, scene, ui, loop):
     node = panel.parameters.t2w = add(scene, "one")
     loop.turn_until(lambda: is_checked(ui))
