@@ -288,6 +288,7 @@ class TransferLogic:
         self.started, self.progress, self.armLoaded, self.compared, self.caseDone = (Signal() for _ in range(5))
         self.failed, self.logged, self.finished, self.inspected = (Signal() for _ in range(4))
         self._former: CaseJob | RestoredJob | None = None  # until the run has something to show itself
+        self._unread: slicer.vtkMRMLScene | None = None  # was loaded during the run
         self.machine: dict[str, Any] | None = None
         self.blind: Blind | None = None
 
@@ -402,10 +403,14 @@ class TransferLogic:
     def restore(self, scene: slicer.vtkMRMLScene) -> RunInScene | None:
         """Take the results that a saved scene brought along as those of the last run, where there is no other one.
 
+        During a run nothing changes; at its end the scene is read, if the run left no results.
+
         Returns:
             The run; None where the scene holds none.
         """
-        if self._job is None and self.lastRun is None and (run := readRecord(scene)) is not None:
+        if self._job is not None:
+            self._unread = scene
+        elif self.lastRun is None and (run := readRecord(scene)) is not None:
             self._last = RestoredJob(run)
         return self.lastRun
 
@@ -573,6 +578,9 @@ class TransferLogic:
                         arm.title = ""
             if isinstance(job, CaseJob) and not any(arm.title for arm in job.scene.arms):
                 self.keep(job.scene)  # a blinded one is kept when it is revealed
+            if self._unread is not None:
+                scene, self._unread = self._unread, None
+                self.restore(scene)
             self.finished.emit("failed" if job.error is not None else outcome)
 
     def _settle(self, job: Job) -> None:

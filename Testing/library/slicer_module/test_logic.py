@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qt_stand_ins import AnEventLoop, a_qt_worker
+from slicer_runs import a_segmentation_run
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.bundles.catalog import find_bundle
@@ -23,6 +24,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
 from VFMTransferSlicer.logic import TransferLogic, missingInputs
+from VFMTransferSlicer.results.record import writeRecord
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
@@ -77,6 +79,29 @@ def test_a_scene_closed_in_the_middle_is_told_and_gets_no_nodes(logic, scene, t2
     with pytest.raises(JobError, match="no longer in the scene"):
         logic.run(task=ANATOMY, t2w=t2w, bundles=[SHIPPED[0]])
     assert segmentations(scene) == []
+
+
+def test_a_scene_loaded_during_a_run_shows_its_own_results_at_the_end(logic, scene, t2w):
+    """As Slicer loads one: the scene is closed, which cancels the run, and the saved nodes are read."""
+    restored = []
+
+    def load(progress: Progress) -> None:
+        if restored:
+            return
+        logic.cancel()
+        scene.Clear(False)
+        saved = add_volume(scene, an_oblique_t2w(), "Saved")
+        labels = np.ones(an_oblique_t2w().array.shape, np.uint8)
+        writeRecord(a_segmentation_run(scene, saved, labels, labels))
+        restored.append(logic.restore(scene))
+
+    logic.progress.connect(load)
+    shown = []
+    logic.finished.connect(lambda outcome: shown.append(logic.lastRun))
+    arms = logic.run(task=ANATOMY, t2w=t2w)
+    assert arms == []
+    assert shown[0].about.GetName() == "Saved"
+    assert shown[0] is logic.lastRun
 
 
 def test_signals_tell_progress_each_arm_and_the_end(logic, t2w):
