@@ -155,6 +155,14 @@ def test_what_another_python_lacks_is_said_and_comes_with_the_build():
     assert plan.downloadMb == 130
 
 
+def test_what_is_only_recommended_comes_with_the_build_and_holds_up_nothing():
+    report = a_report(["onnxruntime"])
+    report["packages"] |= {"psutil": None}
+    assert isReady(report)
+    assert statusLines(report)[0].startswith("Ready")
+    assert planInstall(report, "onnxruntime").requirements == ("onnxruntime>=1.22", "psutil")
+
+
 def test_where_nothing_goes_there_is_one_step():
     (step,) = planInstall(a_report([]), "onnxruntime").steps(Path("c.txt"), ())
     assert step[0] == "install"

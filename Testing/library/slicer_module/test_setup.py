@@ -171,9 +171,15 @@ def test_where_all_is_well_the_box_stays_closed(open_with, ui, logic):
 def test_where_nothing_runs_the_box_opens_and_the_run_button_knows(open_with, ui):
     section = open_with(NOTHING)
     assert not ui.setupCollapsibleButton.collapsed
-    assert section.unavailableReason() == "Set-up: install ONNX Runtime."
+    assert section.unavailableReason() == "Setup: install ONNX Runtime."
     assert ui.setupInstallButton.enabled
     assert (ui.runInstallButton.visible, ui.runInstallButton.enabled) == (True, True)
+
+
+def test_a_package_that_every_run_requires_is_named_where_a_runtime_is_there(open_with):
+    without = a_report(["onnxruntime"])
+    without["packages"]["jinja2"] = None
+    assert open_with(without).unavailableReason() == "Setup: install jinja2."
 
 
 def test_what_is_missing_is_installed_from_beside_the_run_button(open_with, ui, children):
@@ -242,7 +248,7 @@ def test_a_failed_install_says_what_to_do(open_with, ui, children):
     ui.setupInstallButton.click()
     children.end_all()
     assert ui.setupStatusLabel.text.startswith("There is no ready-made package for this Python on this system.")
-    assert section.unavailableReason() == "Set-up: install ONNX Runtime."
+    assert section.unavailableReason() == "Setup: install ONNX Runtime."
     assert ui.setupInstallButton.enabled
 
 

@@ -32,7 +32,7 @@ from ..setup.install import (
     torchExtensionUnavailableReason,
 )
 from ..setup.installer import Inspection, Installer
-from ..setup.machine_report import Report, isReady, needsRepair, reportText, statusLines
+from ..setup.machine_report import Report, isReady, lacking, needsRepair, reportText, statusLines
 from ..signals import Signal
 from ..workers.process import theWorker
 from .networks import confirm
@@ -131,7 +131,8 @@ class SetupSection:
         if self.isBusy:
             return _("Set-up: packages are being installed.")
         if self.report is not None and not isReady(self.report):
-            return _("Set-up: install ONNX Runtime.")
+            missing = lacking(self.report) if self.report["default"] is not None else ["ONNX Runtime"]
+            return _("Setup: install {packages}.").format(packages=", ".join(missing))
         return ""
 
     # ---- looking

@@ -17,7 +17,7 @@ from pathlib import Path
 import slicer
 
 from ..workers.process import NOT_STARTED, Child, MakeProcess, chosenPython, newProcess, workerPython
-from .machine_report import Report, builds, gpuUnavailableReason, lacking, needsRepair, nvidiaDriver
+from .machine_report import Report, builds, gpuUnavailableReason, lacking, needsRepair, nvidiaDriver, toInstall
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
@@ -186,10 +186,9 @@ def planInstall(report: Report, package: str) -> Plan:
     """Install a build of ONNX Runtime, and what else lacks; the other builds, which share its folder, go first."""
     build = BUILDS[package]
     others = tuple(name for name in builds(report) if name != package)
-    needed = tuple(lacking(report))
     # scipy and SimpleITK, of all that may lack, are the largest by far.
-    extraMb = 100 if needed else 0
-    requirements = (_requirement(report, build), *needed)
+    extraMb = 100 if lacking(report) else 0
+    requirements = (_requirement(report, build), *toInstall(report))
     return Plan(requirements, others, False, build.downloadMb + extraMb, build.diskMb + 3 * extraMb)
 
 

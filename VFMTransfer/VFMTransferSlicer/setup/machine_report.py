@@ -69,7 +69,8 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
 
 Report = dict[str, Any]
 
-_NEEDED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2", "psutil")
+_REQUIRED = ("numpy", "scipy", "SimpleITK", "pydicom", "pillow", "jinja2")
+_RECOMMENDED = ("psutil",)  # free memory, and the children of a worker that is ended
 RUNTIMES = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 _DEVICES = {
     "cuda": "NVIDIA GPU",
@@ -92,8 +93,13 @@ def isReady(report: Report) -> bool:
 
 
 def lacking(report: Report) -> list[str]:
-    """Packages that every run needs; Slicer's own Python has them, another one may not."""
-    return [name for name in _NEEDED if not report["packages"][name]]
+    """Packages that every run requires and this Python does not have. Slicer's own has all but Jinja2."""
+    return [name for name in _REQUIRED if not report["packages"][name]]
+
+
+def toInstall(report: Report) -> list[str]:
+    """What is installed with ONNX Runtime: the packages that are lacking, and those that make a run better."""
+    return [*lacking(report), *(name for name in _RECOMMENDED if not report["packages"][name])]
 
 
 def builds(report: Report) -> list[str]:
