@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from contextlib import suppress
 
 import numpy as np
 import pydicom
@@ -159,15 +158,23 @@ def test_damaged_slices_give_one_sentence(folder):
     random = np.random.default_rng(0)
     paths = sorted(folder.iterdir())
     whole = [path.read_bytes() for path in paths]
+    sentences = []
     for _ in range(25):
         which = int(random.integers(len(paths)))
         content = bytearray(whole[which])
         for at in random.integers(0, len(content), 6):
             content[at] = int(random.integers(256))
         paths[which].write_bytes(content)
-        with suppress(VFMTransferError):
+        try:
             read_case(t2w=folder)
+        except VFMTransferError as error:
+            sentences.append(str(error))
         paths[which].write_bytes(whole[which])
+    assert sentences
+    for sentence in sentences:
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        assert str(folder) not in sentence
 
 
 @pytest.mark.parametrize("kept", [0, 100, 131, 144, 160, 300])
