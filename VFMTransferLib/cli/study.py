@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # As in study/config.py, whose imports take time.
 KEYS = ("encoder", "task", "arm", "seed", "labelled_cases", "trained_on")
-_FORMER_OPTIONS = ("--data", "--phantoms", "--gland", "--pretrained", "--seed")  # of `advise`, before version 0.2
 _WORKERS = 2
 _LINE_EVERY_S = 60.0
 _ARMS = ("trivial", "specialised", "scratch", "pretrained")
@@ -135,8 +134,6 @@ def add_advise(commands: Commands) -> None:
     parser.add_argument(
         "--study", type=Path, metavar="FOLDER", help="a finished transfer study (default: the one that ships)"
     )
-    for former in _FORMER_OPTIONS:
-        parser.add_argument(former, action="append", help=argparse.SUPPRESS)
     add_json(parser)
 
 
@@ -144,9 +141,6 @@ def run_advise(args: argparse.Namespace) -> None:
     from ..study.advice import advice_document, advice_lines, advise, shipped_study
     from ..study.forecast import read_finished_study
 
-    given = [name for name in _FORMER_OPTIONS if getattr(args, name.strip("-"))]
-    if given:
-        print(f"{', '.join(given)}: not used any more, since no estimate is made of own data.", file=sys.stderr)
     advice = advise(args.task, read_finished_study(args.study or shipped_study()))
     print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
 

@@ -139,7 +139,7 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
         segmentation: Dataset | None = None
         lesions: dict[int, int] = {}
         if result.labels is not None:
-            segmentation, lesions = _segmentation(result, result.labels, images, case)
+            segmentation, lesions = _segmentation(result, result.labels, images)
             if segmentation is not None:
                 written.append(_saved(segmentation, folder / SEGMENTATION))
         for name, report in _reports(result, images, segmentation, lesions, sector_codes or {}):
@@ -224,9 +224,7 @@ def _equipment() -> dict[str, Any]:
 # Segmentation: the labels, or of lesions one segment each.
 
 
-def _segmentation(
-    result: Result, labels: Volume, images: list[Dataset], case: Case
-) -> tuple[Dataset | None, dict[int, int]]:
+def _segmentation(result: Result, labels: Volume, images: list[Dataset]) -> tuple[Dataset | None, dict[int, int]]:
     """The segmentation, None of one without a voxel, and lesion's index → number of its segment."""
     import highdicom as hd
 

@@ -60,7 +60,6 @@ _NRRD_OTHER_GRID = ("spacings", "axis mins", "axis maxs", "units")  # of a grid 
 _MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 _NRRD_DOMAINS = frozenset({"domain", "space", "time", "???", "none"})
 _NRRD_SYNONYMS = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
-_MAX_NRRD_AXES = 4
 
 
 def read_nrrd(path: Path) -> ImageHeader:
@@ -111,7 +110,7 @@ def read_nrrd(path: Path) -> ImageHeader:
 def _nrrd_fields(file: str, stream: BinaryIO) -> tuple[dict[str, str], int]:
     """Fields, and the byte at which voxels would follow. Keys with `:=`, which are a program's own, stay out."""
     fields: dict[str, str] = {}
-    lines = iter(_text_lines(stream, file))
+    lines = iter(_text_lines(stream))
     if not re.fullmatch(rb"NRRD000[1-5]", next(lines, b"")):
         raise ImageError(f"'{file}' must be an NRRD file, but its content is of no known type. Export it again.")
     for line in lines:
@@ -255,7 +254,7 @@ def read_metaimage(path: Path) -> ImageHeader:
 def _meta_fields(file: str, stream: BinaryIO) -> tuple[dict[str, str], int]:
     """Fields, and the byte at which voxels follow that lie in the same file."""
     fields: dict[str, str] = {}
-    for line in _text_lines(stream, file):
+    for line in _text_lines(stream):
         key, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
         if not equals and not key:
             continue
@@ -311,7 +310,7 @@ def _meta_grid(file: str, fields: dict[str, str], size: tuple[int, ...]) -> Grid
     return _grid_of_space(size, spacing[:3], origin[:3], direction)
 
 
-def _text_lines(stream: BinaryIO, file: str) -> Iterable[bytes]:
+def _text_lines(stream: BinaryIO) -> Iterable[bytes]:
     """Lines without their ends, up to the limit of a header."""
     left = limits().header_bytes
     while line := stream.readline(left + 1):

@@ -61,7 +61,7 @@ class Artifacts:
 
     def t2w(self, signal: np.ndarray, spacing_mm: Triple) -> np.ndarray:
         """The signal (D, H, W) of slices as it reaches the receiver, complex64, before noise; voxel along (z, y, x)."""
-        signal = self._metal(signal, spacing_mm)
+        signal = self._metal(signal)
         body = self._body(signal.shape)
         received = (signal * self._coil_gain(*body)).astype(np.complex64)
         if self.conditions.interleave:
@@ -108,7 +108,7 @@ class Artifacts:
             total += (radius**3 / 3) * (3 * (z - cz) ** 2 - square) / square**2.5
         return total * np.float32(ppm * GYROMAGNETIC_MHZ_PER_T * self.conditions.tesla)
 
-    def _metal(self, signal: np.ndarray, spacing_mm: Triple) -> np.ndarray:
+    def _metal(self, signal: np.ndarray) -> np.ndarray:
         """T2w around metal: nothing is excited close by, and signal moves along the readout (columns) and piles up."""
         if not self.conditions.hip_implants:
             return signal

@@ -85,20 +85,18 @@ def test_the_shipped_judgment_follows_from_the_shipped_estimates():
     assert rows == read_rows(folder / FORECAST, ForecastRow)
 
 
-def test_the_command_answers_in_json_and_takes_former_options(tmp_path, capsys):
+def test_the_command_answers_in_json(tmp_path, capsys):
     runs = [
         RunRow("profound", "classification", arm, 0, "dice", True, value, 2, 2, 1.0, 3, "c")
         for arm, value in (("pretrained", 1.1), ("scratch", 1.0))
     ]
     write_tables(StudyTables(tuple(runs)), tmp_path)
     write_forecast((), (GUESSES, KNOWS), tmp_path)
-    assert main(["advise", "classification", "--data", "phantoms", "--study", str(tmp_path), "--json"]) == 0
-    out, err = capsys.readouterr()
-    answer = json.loads(out)
+    assert main(["advise", "classification", "--study", str(tmp_path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert [row["estimator"] for row in answer["forecasts"]] == ["probe", "logme"]
     assert answer["measured"][0]["rpg_percent"] == pytest.approx(10)
     assert answer["measured"][0]["rpg_low"] is None
-    assert err == "--data: not used any more, since no estimate is made of own data.\n"
 
 
 def test_a_summary_that_was_written_is_read(tmp_path):

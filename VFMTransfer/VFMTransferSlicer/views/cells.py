@@ -122,15 +122,6 @@ def expectedTags(run: RunInScene, *, secondRow: bool = True) -> tuple[str, ...]:
     return (T2W, A, B, *(second if secondRow else ()))
 
 
-def beforeOf(run: RunInScene, volumes: Volumes) -> tuple[Sequence, slicer.vtkMRMLScalarVolumeNode | None]:
-    """What an output image is to be looked at beside: the truth that was measured, else the input it was made of."""
-    sequence = _sequenceOf(run)
-    if TASKS[run.task].measured_by is sequence and sequence in volumes:
-        return sequence, volumes[sequence]
-    about = sequence if sequence in run.inputs else TASKS[run.task].reference
-    return about, volumes.get(about)
-
-
 def _sequenceOf(run: RunInScene) -> Sequence:
     """The sequence that the first output is of; its name begins with it."""
     output = next((name for arm in run.arms for name in arm.images), "")
