@@ -15,7 +15,7 @@ from VFMTransferLib.encoders.base import HeadSpec, ModelSpec, PreprocessSpec
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import DecodeOptions, LabeledCase, NetworkOutput
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.cases import LabeledDataset, Split
 from VFMTransferLib.training.finetune import FinetuneConfig
 from VFMTransferLib.training.loop import Schedule
 from VFMTransferLib.training.samples import CropSamples, crop_samples, prepare_labeled
@@ -73,10 +73,10 @@ def tiny_labeled_case(seed: int) -> LabeledCase:
     return TASKS["anatomy-segmentation"].labeled(case, gland=mask, masks=masks, is_phantom=False)
 
 
-def tiny_dataset(**changes) -> StudySet:
+def tiny_dataset(**changes) -> LabeledDataset:
     """Two cases that train and one that tests."""
     cases = {f"case-{seed}": tiny_labeled_case(seed) for seed in range(3)}
-    return StudySet(changes.get("split", tiny_config().split), cases)
+    return LabeledDataset(changes.get("split", tiny_config().split), cases)
 
 
 def decode_logits(labeled: LabeledCase, spec: ModelSpec, logits: np.ndarray) -> Result:

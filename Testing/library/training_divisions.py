@@ -11,7 +11,7 @@ from training_cases import tiny_case, tiny_spec
 
 from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.cases import StudySet
+from VFMTransferLib.training.cases import LabeledDataset
 from VFMTransferLib.training.distributed import DistributedContext
 from VFMTransferLib.training.finetune import finetune
 from VFMTransferLib.training.loop import Run, Schedule
@@ -49,4 +49,4 @@ def tuned(folder: Path, context: DistributedContext) -> Run:
     """Four steps of two windows."""
     config = replace(unvaried(tiny_study_config("profound", TASK)), augmentation=Augmentation())
     cases = {study.case.id: study for study in (a_study(TASK, 0), a_study(TASK, 1))}
-    return finetune(config, StudySet(config.split, cases), folder, context=context)
+    return finetune(config, LabeledDataset(config.split, cases), folder, context=context)

@@ -14,7 +14,7 @@ from ..tasks import TASKS
 from .shared import Commands, add_command, add_output, progress_lines
 
 if TYPE_CHECKING:
-    from ..training.cases import StudySet
+    from ..training.cases import LabeledDataset
     from ..training.distributed import DistributedContext
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
@@ -103,7 +103,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     with progress_lines() as on_progress:
         how = distributed_context(args, on_progress)
-        dataset = study_data(args, task, args.validation, 0, on_progress)
+        dataset = _dataset_of(args, task, args.validation, 0, on_progress)
         config = finetune_config(
             args.encoder,
             task,
@@ -254,16 +254,16 @@ def require_masks(data: Path, stem: str) -> None:
         )
 
 
-def study_data(
+def _dataset_of(
     args: argparse.Namespace, task: str, validation: int, phantom_seed: int, on_progress: OnProgress
-) -> StudySet:
+) -> LabeledDataset:
     """The cases by the options of `add_finetune`; `validation` phantoms validate."""
-    from ..training.cases import folder_studies, phantom_studies
+    from ..training.cases import folder_dataset, phantom_dataset
 
     if args.data in (None, PHANTOMS):
-        return phantom_studies(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
+        return phantom_dataset(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
     lazy = getattr(args, "prepared", None) is not None
-    return folder_studies(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
+    return folder_dataset(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
 
 
 def data_title(args: argparse.Namespace) -> str:

@@ -32,7 +32,7 @@ class ZScore:
     std: float = 1.0
 
     @classmethod
-    def of(cls, voxels: np.ndarray) -> ZScore:
+    def fit(cls, voxels: np.ndarray) -> ZScore:
         values = np.asarray(voxels, np.float64)
         return cls(float(values.mean()), float(values.std()) or 1.0)
 
@@ -218,7 +218,7 @@ class Bounds:
     last: np.ndarray
 
     @classmethod
-    def of(cls, roi: Volume, grid: Geometry) -> Bounds:
+    def from_mask(cls, roi: Volume, grid: Geometry) -> Bounds:
         """Of a mask on any grid, as far as it lies inside `grid`; ImageError where it is empty or outside."""
         voxels = marked_voxels(roi.array > 0)
         if len(voxels) == 0:

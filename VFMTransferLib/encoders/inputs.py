@@ -69,7 +69,7 @@ def prepare(
             "Select one, or install a gland segmentation bundle."
         )
     grid = network_grid(case, spec, task)
-    bounds = None if roi is None else Bounds.of(roi, grid)
+    bounds = None if roi is None else Bounds.from_mask(roi, grid)
     array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
     how = spec.preprocess.normalization
     if how not in NORMALIZATIONS:
@@ -93,7 +93,7 @@ def prepare(
         starts = tuple(start for start in starts if inside[start[0]].any())
     limit = None
     if is_limited:
-        around = bounds or Bounds.of(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
+        around = bounds or Bounds.from_mask(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
         limit = around.widened([REGION_MARGIN_MM / step for step in reversed(grid.spacing_mm)], grid.shape)
         z, last = limit.first[0], limit.last[0]
         starts = tuple(s for s in starts if s[0] <= last and s[0] + patch[0] > z)
@@ -210,7 +210,7 @@ def normalize(array: np.ndarray, how: str, gland: np.ndarray | None = None) -> t
         if how == ZSCORE_GLAND:
             assert gland is not None, "needs_gland was checked before"
             within = gland
-        scales.append(ZScore.of(channel[within]) if within.any() else ZScore())
+        scales.append(ZScore.fit(channel[within]) if within.any() else ZScore())
         normalized = scales[-1].apply(channel)
         channel[...] = np.where(within, normalized, np.float32(0)) if how == ZSCORE_NONZERO else normalized
     return tuple(scales)

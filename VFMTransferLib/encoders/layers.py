@@ -191,7 +191,7 @@ class Region(NamedTuple):
         sizes = map(torch.as_tensor, self.size)
         return Region(starts, [stop.minimum(size) for stop, size in zip(stops, sizes, strict=True)], self.size)
 
-    def of(self, x: Tensor, origin: Sequence[Any] = (0, 0, 0)) -> Tensor:
+    def crop(self, x: Tensor, origin: Sequence[Any] = (0, 0, 0)) -> Tensor:
         """These voxels of a map (B, C, D, H, W) whose first voxel is `origin` of the grid."""
         d, h, w = (start - first for start, first in zip(self.start, origin, strict=True))
         to_d, to_h, to_w = (stop - first for stop, first in zip(self.stop, origin, strict=True))

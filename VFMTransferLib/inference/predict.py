@@ -332,7 +332,7 @@ class CasePredictor:
         notes += [_centered(prepared), *prepared.notes]
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
-        elif roi is not None and Bounds.of(roi, prepared.geometry).exceeds(prepared.box):
+        elif roi is not None and Bounds.from_mask(roi, prepared.geometry).exceeds(prepared.box):
             notes.append(RIM_NOTE)
         return prepared, tuple(notes)
 

@@ -29,7 +29,7 @@ class Calibration:
     bias: tuple[float, ...]
     cases: int
 
-    def of(self, logits: np.ndarray) -> np.ndarray:
+    def apply(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated logits; the first axis is the class."""
         import numpy as np  # not above: bundles can be listed where numpy is missing
 

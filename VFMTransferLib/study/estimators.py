@@ -38,7 +38,7 @@ from torch import Tensor
 from ..core.terms import Arm
 from ..encoders.weights import pretrained_network
 from ..tasks.base import LabeledCase
-from ..training.cases import StudySet
+from ..training.cases import LabeledDataset
 from ..training.finetune import FinetuneConfig, Initialization, finetune
 from .features import (
     ENCODER,
@@ -110,7 +110,7 @@ class Candidate:
         for arm in Arm:
             init = Initialization(self.weights) if arm is Arm.PRETRAINED else None
             with tempfile.TemporaryDirectory() as folder:
-                run = finetune(config, StudySet(split, cases), Path(folder), init=init)
+                run = finetune(config, LabeledDataset(split, cases), Path(folder), init=init)
             losses[arm] = float(np.mean([entry["loss"] for entry in run.history[TRIAL_STEPS // 2 :]]))
         return Trial(losses[Arm.PRETRAINED], losses[Arm.SCRATCH])
 

@@ -69,7 +69,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     """A training or a baseline: its results on the test phantoms and, apart from them, on real cases."""
     task = run.task
     cases = run_cases(run, config, workspace, report)
-    test, real = cases.of(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
+    test, real = cases.select(cases.split.test), [] if run.labelled_cases else real_cases(config, task, workspace)
     training: Run | None = None
     distances: list[DistanceRow] = []
     if run.is_trained:
@@ -85,7 +85,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
             distances = distance_rows(first, last, run.label, task, run.seed)
     else:
         method = TASKS[task].methods().get(run.encoder)
-        baseline = method or TASKS[task].naive_baseline(cases.of(cases.split.train))
+        baseline = method or TASKS[task].naive_baseline(cases.select(cases.split.train))
         on_test, on_real = ([(baseline(case), case) for case in group] for group in (test, real))
     if run.seed == config.seeds[0] and not run.labelled_cases:
         shown = [(result, case) for result, case in on_real if case.case.id in config.shown]

@@ -36,7 +36,7 @@ from ..core.terms import OnProgress
 from ..phantom import Phantom, PhantomGroups, PhantomStore
 from ..tasks import TASKS
 from ..tasks.base import LabeledCase, MaskNames
-from ..training.cases import LazyCase, LazyCases, Split, StudySet, file_facts, read_labeled
+from ..training.cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, read_labeled
 from .config import REAL, RunKey, StudyConfig
 
 # Of `LazyCases`: a text that changes with what decides a case, and what reads it.
@@ -155,14 +155,16 @@ def split_of_run(run: RunKey, config: StudyConfig) -> Split:
     return Split(tuple(drawn[: run.labelled_cases]), whole.validation, test)
 
 
-def task_cases(config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None) -> StudySet:
+def task_cases(
+    config: StudyConfig, task: str, workspace: Workspace, on_progress: OnProgress | None = None
+) -> LabeledDataset:
     """The phantoms of a task, read where they are asked for; DatasetError, OutputError of `PhantomStore`."""
     return _phantom_cases(config, task, workspace, split_of(config.groups_of(task)), {}, on_progress)
 
 
 def run_cases(
     run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None
-) -> StudySet:
+) -> LabeledDataset:
     """The cases of a run, read where they are asked for.
 
     Raises:
@@ -186,14 +188,14 @@ def _phantom_cases(
     split: Split,
     more: Mapping[str, _Source],
     on_progress: OnProgress | None,
-) -> StudySet:
+) -> LabeledDataset:
     """The phantoms of a split and `more` cases by name."""
     groups = config.groups_of(task)
     store, named = _store(config, groups, workspace), {*split.train, *split.validation, *split.test}
     seeds = [seed for part in (groups.train, groups.validation, groups.test) for seed in part.seeds]
     seeds = [seed for seed in seeds if _phantom_name(seed) in named]
     store.make_missing(seeds, on_progress)
-    return StudySet(split, LazyCases({**_lazy_sources(store, seeds, task, config.around_gland_mm), **more}))
+    return LabeledDataset(split, LazyCases({**_lazy_sources(store, seeds, task, config.around_gland_mm), **more}))
 
 
 def training_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:

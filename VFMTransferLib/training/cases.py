@@ -102,17 +102,17 @@ class LazyCases(Mapping[str, LabeledCase]):
 
 
 @dataclass(frozen=True)
-class StudySet:
+class LabeledDataset:
     """Cases by name, and which of them train."""
 
     split: Split
     cases: Mapping[str, LabeledCase]
 
-    def of(self, names: Iterable[str]) -> list[LabeledCase]:
+    def select(self, names: Iterable[str]) -> list[LabeledCase]:
         return [self.cases[name] for name in names]
 
 
-def phantom_studies(
+def phantom_dataset(
     task: str,
     count: int,
     validation: int,
@@ -120,7 +120,7 @@ def phantom_studies(
     seed: int = 0,
     spacing_mm: Triple = PHANTOM_SPACING_MM,
     on_progress: OnProgress | None = None,
-) -> StudySet:
+) -> LabeledDataset:
     """`count` phantoms of consecutive seeds, of which the last `validation` ones validate.
 
     Their diffusion is phase-encoded from left to right, as `predict` takes it by default: a network cannot detect the
@@ -133,7 +133,7 @@ def phantom_studies(
     made = [maker.from_phantom(phantom) for phantom in _phantoms(seed, count, on_progress, **options)]
     cases = {labeled.case.id: labeled for labeled in made}
     names = tuple(cases)
-    return StudySet(Split(names[: count - validation], names[count - validation :]), cases)
+    return LabeledDataset(Split(names[: count - validation], names[count - validation :]), cases)
 
 
 def pretraining_phantoms(
@@ -172,9 +172,9 @@ def _images_of(folder: Path) -> Case:
     return replace(read_case(folder), id=folder.name, gland=None)
 
 
-def folder_studies(
+def folder_dataset(
     folder: Path, task: str, *, gland: str = "gland", validation_share: float = 0.2, seed: int = 0, lazy: bool = False
-) -> StudySet:
+) -> LabeledDataset:
     """Cases on disk with what is true of them; see the module. DatasetError where the folder lacks cases or a label.
 
     Args:
@@ -201,11 +201,11 @@ def folder_studies(
             parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
         if not parts["train"]:
             raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
-        return StudySet(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
+        return LabeledDataset(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
     drawn = list(cases)
     random.Random(seed).shuffle(drawn)
     count = min(max(round(validation_share * len(drawn)), 1), len(drawn) - 1)
-    return StudySet(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
+    return LabeledDataset(Split(tuple(sorted(drawn[count:])), tuple(sorted(drawn[:count]))), cases)
 
 
 def file_facts(folder: Path) -> str:

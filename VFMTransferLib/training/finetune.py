@@ -33,7 +33,7 @@ from ..tasks import TASKS, Scores, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
-from .cases import LazyCase, LazyCases, Split, StudySet
+from .cases import LabeledDataset, LazyCase, LazyCases, Split
 from .distributed import DistributedContext
 from .loop import BUNDLE_VERSION, CHECKPOINT, Run, Schedule, choose_case, draw_samples, run_identity, run_record
 from .prepared import PreparedSamples, prepared_samples
@@ -162,7 +162,7 @@ class Initialization:
 
 def finetune(
     config: FinetuneConfig,
-    dataset: StudySet,
+    dataset: LabeledDataset,
     folder: Path,
     *,
     init: Initialization | None = None,
@@ -189,12 +189,12 @@ def finetune(
         raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
     training: list[CaseSamples | PreparedSamples]
     if prepared is None:
-        training = [samples_of(case, config.model) for case in dataset.of(config.split.train)]
+        training = [samples_of(case, config.model) for case in dataset.select(config.split.train)]
     else:
         training = [prepared_samples(name, dataset.cases, config.model, prepared) for name in config.split.train]
     between = [_shown_between(case, config.model, prepared) for case in phantoms]
     context = context or DistributedContext()
-    validation = ValidationCases(config.model, dataset.of(config.split.validation) if context.is_first else [])
+    validation = ValidationCases(config.model, dataset.select(config.split.validation) if context.is_first else [])
     objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
     run = Run.start(initial_network(config, init), config.schedule, objective.loss, context)
 
@@ -264,7 +264,7 @@ def averaged_network(run: Run, spec: ModelSpec) -> nn.Module:
 def write_arm(
     config: FinetuneConfig,
     run: Run,
-    dataset: StudySet,
+    dataset: LabeledDataset,
     folder: Path,
     *,
     data: str,
@@ -290,12 +290,12 @@ def write_arm(
     """
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
     spec, network = config.model, averaged_network(run, config.model)
-    validation = ValidationCases(spec, dataset.of(config.split.validation))
+    validation = ValidationCases(spec, dataset.select(config.split.validation))
     calibration = task_of(spec).fit_calibration(validation.scores(network).cases)
-    training = dataset.of(config.split.train)
+    training = dataset.select(config.split.train)
     parts: dict[str, list[LabeledCase]] = {}
     for part, names in (("validation", config.split.validation), ("test", config.split.test)):
-        cases = dataset.of(names)
+        cases = dataset.select(names)
         phantoms, real = ([case for case in cases if case.is_phantom is kind] for kind in (True, False))
         if phantoms and real:
             parts |= {f"{part}, phantoms": phantoms, f"{part}, real cases": real}

@@ -31,7 +31,7 @@ from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
-from .cases import LazyCase, LazyCases, Split, StudySet, file_facts, read_labeled
+from .cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, read_labeled
 from .finetune import (
     FinetuneConfig,
     Initialization,
@@ -258,7 +258,7 @@ def pretrain_by_recipe(
 
 @dataclass(frozen=True)
 class RecipeData:
-    dataset: StudySet
+    dataset: LabeledDataset
     shown: tuple[LabeledCase | LazyCase[LabeledCase], ...]  # phantoms between real training cases, if such train
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
@@ -309,7 +309,7 @@ def recipe_data(
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
                 labeled = read_labeled(data / name, recipe.task, MaskNames((mask,), zones))
                 references.setdefault(part, []).append(labeled)
-    return RecipeData(StudySet(split, cases), shown if recipe.split.train else (), references)
+    return RecipeData(LabeledDataset(split, cases), shown if recipe.split.train else (), references)
 
 
 def _phantoms(

@@ -130,7 +130,7 @@ def crop_samples(
     for channel, sequence in enumerate(spec.preprocess.sequences):
         if sequence is not None and sequence in case:  # normalized as `inputs.prepare` does, on the network's grid
             seen, voxels = (case[sequence].resample_to(place).array for place in (seen_grid, grid))
-            scale = ZScore.of(seen[seen != 0]) if seen.any() else ZScore()
+            scale = ZScore.fit(seen[seen != 0]) if seen.any() else ZScore()
             channels[channel] = np.where(voxels != 0, scale.apply(voxels), np.float32(0))
     shares = [np.clip(mask.with_array(mask.array.astype(np.float32)).resample_to(grid).array, 0, 1) for mask in masks]
     if shares and task is not None and task.finds_gland and not shares[0].any():

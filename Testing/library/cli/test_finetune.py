@@ -19,7 +19,7 @@ from VFMTransferLib.encoders.pretext import pretext_task
 from VFMTransferLib.encoders.weights import encoder_weights, load_encoder
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.cases import LabeledDataset, Split
 from VFMTransferLib.training.finetune import finetune, finetune_config, write_arm
 from VFMTransferLib.training.loop import CHECKPOINT, checkpoint_folder
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -31,10 +31,10 @@ def small_networks(monkeypatch):
     use_small_networks(monkeypatch.setattr)
 
 
-def studies(task: str) -> StudySet:
+def studies(task: str) -> LabeledDataset:
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
     train, validation = cases
-    return StudySet(Split((train,), (validation,)), cases)
+    return LabeledDataset(Split((train,), (validation,)), cases)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

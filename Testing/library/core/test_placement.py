@@ -91,7 +91,7 @@ def test_output_on_the_reference_grid_comes_back_untouched(a_case):
 
 
 def test_zscore_is_undone():
-    scale = ZScore.of(np.array([1.0, 5.0]))
+    scale = ZScore.fit(np.array([1.0, 5.0]))
     assert (scale.mean, scale.std) == (3.0, 2.0)
     np.testing.assert_allclose(scale.undo(scale.apply(np.array([1.0, 5.0, 9.0]))), [1, 5, 9])
 
@@ -233,7 +233,7 @@ def test_the_region_goes_before_gland_and_crop(a_case, an_roi, crop):
 
 
 def test_a_network_of_slices_sees_those_that_reach_the_region(a_case, an_roi):
-    bounds = Bounds.of(an_roi, network_grid(a_case, SLICES))
+    bounds = Bounds.from_mask(an_roi, network_grid(a_case, SLICES))
     seen = [z for z, _, _ in prepare(a_case, SLICES, roi=an_roi).starts]
     depth = network_grid(a_case, SLICES).shape[0]
     assert seen == list(range(max(bounds.first[0] - 1, 0), min(bounds.last[0] + 2, depth)))
@@ -263,7 +263,7 @@ def test_a_region_larger_than_the_window_is_told(a_case):
 
 def test_a_region_that_sticks_out_counts_as_far_as_it_lies_inside(a_case):
     grid = replace(ROI_GRID, origin_mm=tuple(np.add(ROI_GRID.origin_mm, (20, 0, 0))))
-    bounds = Bounds.of(Volume(np.ones(grid.shape, np.uint8), grid), network_grid(a_case, CROP))
+    bounds = Bounds.from_mask(Volume(np.ones(grid.shape, np.uint8), grid), network_grid(a_case, CROP))
     assert (bounds.first >= 0).all()
     assert (bounds.last < network_grid(a_case, CROP).shape).all()
 
@@ -280,7 +280,7 @@ def test_a_region_outside_of_the_images_or_empty_is_refused(a_case, an_roi, spec
 def test_a_thin_region_between_two_slices_reaches_both_or_one():
     grid = Geometry((8, 8, 4), (1.0, 1.0, 5.0))
     thin = Volume(np.ones((1, 8, 8), np.uint8), Geometry((8, 8, 1), (1.0, 1.0, 0.2), (0.0, 0.0, 7.5)))
-    bounds = Bounds.of(thin, grid)
+    bounds = Bounds.from_mask(thin, grid)
     assert (bounds.first[0], bounds.last[0]) == (1, 2)
 
 

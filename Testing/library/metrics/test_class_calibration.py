@@ -22,7 +22,7 @@ from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.metrics.classification import expected_calibration_error, fit_calibration, penalized_loss
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import CaseScore
-from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.cases import LabeledDataset, Split
 from VFMTransferLib.training.finetune import finetune, write_arm
 
 MANY = 20_000
@@ -94,7 +94,7 @@ def test_one_case_by_hand():
 
 def test_calibrated_logits_keep_the_axes_behind_the_class():
     logits = np.ones((4, 2, 3), np.float32)
-    calibrated = A_CALIBRATION.of(logits)
+    calibrated = A_CALIBRATION.apply(logits)
     assert calibrated.dtype == np.float32
     assert calibrated[:, 1, 2].tolist() == [1.0, 0.0, 0.75, 0.25]
 
@@ -174,7 +174,7 @@ def test_both_runtimes_give_calibrated_probabilities_and_say_so(a_calibrated_bun
     study = a_study("classification")
     plain = predict(study.case, replace(a_calibrated_bundle, calibration=None), runtime, gland=study.gland)
     result = predict(study.case, a_calibrated_bundle, runtime, gland=study.gland)
-    expected = softmax(A_CALIBRATION.of(np.log(list(plain.class_probabilities.values()))))
+    expected = softmax(A_CALIBRATION.apply(np.log(list(plain.class_probabilities.values()))))
     assert list(result.class_probabilities.values()) == pytest.approx(expected, abs=1e-5)
     assert result.derived_probabilities["csPCa"] == pytest.approx(expected[2:].sum(), abs=1e-5)
     assert A_CALIBRATION.note in result.provenance.notes
@@ -186,7 +186,7 @@ def an_arm(tmp_path, family: str, name: str, test_seed: int):
     cases = {study.case.id: study for study in (a_study("classification", seed) for seed in (0, 1, 2, test_seed))}
     names = tuple(cases)
     config = replace(tiny_study_config(family, "classification"), split=Split(names[:2], names[2:3], names[3:]))
-    studies = StudySet(config.split, cases)
+    studies = LabeledDataset(config.split, cases)
     run = finetune(config, studies, tmp_path / f"{name}.training")
     return write_arm(config, run, studies, tmp_path / name, data="four", init=None, license="CC0-1.0")
 

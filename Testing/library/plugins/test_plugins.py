@@ -31,7 +31,7 @@ from VFMTransferLib.study.sweep import open_sweep
 from VFMTransferLib.study.tables import read_tables
 from VFMTransferLib.tasks import TASKS, score_results, unregister
 from VFMTransferLib.tasks import register as register_task
-from VFMTransferLib.training.cases import StudySet, phantom_studies, pretraining_phantoms
+from VFMTransferLib.training.cases import LabeledDataset, phantom_dataset, pretraining_phantoms
 from VFMTransferLib.training.check import check_data
 from VFMTransferLib.training.finetune import Initialization, finetune, finetune_config, write_arm
 from VFMTransferLib.training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -65,7 +65,7 @@ def registered():
 class Trained:
     """What one pretraining and two fine-tunings left."""
 
-    cases: StudySet
+    cases: LabeledDataset
     start: Bundle
     pretrained: Bundle
     scratch: Bundle
@@ -79,7 +79,7 @@ def trained(registered, tmp_path_factory) -> Trained:
     cases = [phantom.case for phantom in phantoms]
     run = pretrain(pretraining, cases, folder / "pretraining")
     start = write_pretrained(pretraining, run, folder / "start", data="2 phantoms", cases=cases)
-    dataset = phantom_studies(TASK, 4, 1, spacing_mm=SPACING_MM)
+    dataset = phantom_dataset(TASK, 4, 1, spacing_mm=SPACING_MM)
     bundles = {}
     for arm, init in (("pretrained", Initialization.from_bundle(start)), ("scratch", None)):
         config = finetune_config(FAMILY, TASK, dataset.split, steps=STEPS)
@@ -91,7 +91,7 @@ def trained(registered, tmp_path_factory) -> Trained:
 
 
 def validated(trained: Trained):
-    return trained.cases.of(trained.cases.split.validation)[0]
+    return trained.cases.select(trained.cases.split.validation)[0]
 
 
 def test_a_phantom_gives_the_tasks_truth():

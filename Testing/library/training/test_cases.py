@@ -15,7 +15,7 @@ from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
-from VFMTransferLib.training.cases import Split, folder_studies, phantom_studies, read_labeled
+from VFMTransferLib.training.cases import Split, folder_dataset, phantom_dataset, read_labeled
 
 
 @pytest.fixture(scope="module")
@@ -28,44 +28,44 @@ def a_folder(tmp_path_factory) -> Path:
 
 
 def test_phantoms_train_and_validate_and_are_phase_encoded_from_left_to_right():
-    found = phantom_studies("distortion-correction", 3, 1, seed=7, spacing_mm=SPACING_MM)
+    found = phantom_dataset("distortion-correction", 3, 1, seed=7, spacing_mm=SPACING_MM)
     assert found.split.train == ("phantom-0007", "phantom-0008")
     assert found.split.validation == ("phantom-0009",)
     assert {study.phase_axis for study in found.cases.values()} == {"left-right"}
 
 
 def test_phantoms_of_each_task_have_its_truth():
-    super_resolution = phantom_studies("super-resolution", 2, 1, spacing_mm=(3.0, 3.0, 6.0))
+    super_resolution = phantom_dataset("super-resolution", 2, 1, spacing_mm=(3.0, 3.0, 6.0))
     assert all(SUPER_RESOLVED in study.images for study in super_resolution.cases.values())
-    adc = phantom_studies("adc-translation", 2, 1, spacing_mm=SPACING_MM)
+    adc = phantom_dataset("adc-translation", 2, 1, spacing_mm=SPACING_MM)
     assert all(study.case.sequences == (Sequence.T2W,) for study in adc.cases.values())
 
 
 def test_all_phantoms_cannot_validate():
     with pytest.raises(DatasetError, match="got 2 of 2"):
-        phantom_studies("classification", 2, 2)
+        phantom_dataset("classification", 2, 2)
 
 
 def test_a_folders_masks_are_the_truth_of_segmentation(a_folder):
-    anatomy = folder_studies(a_folder, "anatomy-segmentation").cases["p0"]
+    anatomy = folder_dataset(a_folder, "anatomy-segmentation").cases["p0"]
     phantom = a_phantom(0)
     np.testing.assert_array_equal(anatomy.masks[Label.PROSTATE].array, phantom.gland.array)
     np.testing.assert_array_equal(anatomy.masks[Label.TRANSITION_ZONE].array, phantom.zones.array == 2)
     assert anatomy.case.gland is None  # no mask may help the network
-    lesions = folder_studies(a_folder, "lesion-segmentation").cases["p0"]
+    lesions = folder_dataset(a_folder, "lesion-segmentation").cases["p0"]
     np.testing.assert_array_equal(lesions.masks[Label.CSPCA].array, phantom.lesion.array >= 2)
     assert not lesions.is_phantom
 
 
 def test_a_folders_table_tells_the_classes_and_its_scans_are_the_truth_of_images(a_folder):
-    classes = folder_studies(a_folder, "classification").cases
+    classes = folder_dataset(a_folder, "classification").cases
     assert {name: study.category for name, study in classes.items()} == {"p0": "PI-RADS 4", "p1": "PI-RADS 2"}
-    adc = folder_studies(a_folder, "adc-translation").cases["p1"]
+    adc = folder_dataset(a_folder, "adc-translation").cases["p1"]
     np.testing.assert_allclose(adc.images[ADC_SYNTHETIC].array, a_phantom(1).case[Sequence.ADC].array)
 
 
 def test_a_split_is_drawn_by_its_seed_and_leaves_cases_on_both_sides(a_folder):
-    splits = {folder_studies(a_folder, "anatomy-segmentation", seed=seed).split for seed in range(6)}
+    splits = {folder_dataset(a_folder, "anatomy-segmentation", seed=seed).split for seed in range(6)}
     assert len(splits) == 2
     assert all(len(split.train) == len(split.validation) == 1 for split in splits)
 
@@ -74,27 +74,27 @@ def test_a_split_is_drawn_by_its_seed_and_leaves_cases_on_both_sides(a_folder):
 def test_a_folder_may_state_its_splits(tmp_path, names):
     for seed, split in enumerate(names):
         write_case(tmp_path / split / f"p{seed}", seed, "gland")
-    split = folder_studies(tmp_path, "anatomy-segmentation").split
+    split = folder_dataset(tmp_path, "anatomy-segmentation").split
     assert (split.train, split.validation, split.test) == (("p0",), (), ("p1",))
 
 
 def test_what_lacks_is_named(a_folder, tmp_path):
     with pytest.raises(DatasetError, match="must have a mask gland_other"):
-        folder_studies(a_folder, "anatomy-segmentation", gland="gland_other")
+        folder_dataset(a_folder, "anatomy-segmentation", gland="gland_other")
     for seed in range(2):
         write_case(tmp_path / f"p{seed}", seed)
     with pytest.raises(DatasetError, match="must have a mask lesion"):
-        folder_studies(tmp_path, "lesion-segmentation")
+        folder_dataset(tmp_path, "lesion-segmentation")
     with pytest.raises(DatasetError, match=r"must hold labels\.csv"):
-        folder_studies(tmp_path, "classification")
+        folder_dataset(tmp_path, "classification")
     (tmp_path / "labels.csv").write_text("case,pirads\np0,6\n")
     with pytest.raises(DatasetError, match="line 2: pirads must be 2, 3, 4 or 5, got '6'"):
-        folder_studies(tmp_path, "classification")
+        folder_dataset(tmp_path, "classification")
     (tmp_path / "labels.csv").write_text("case,pirads\np0,3\n")
     with pytest.raises(DatasetError, match="must have a row for case 'p1'"):
-        folder_studies(tmp_path, "classification")
+        folder_dataset(tmp_path, "classification")
     with pytest.raises(DatasetError, match="2 or more cases"):
-        folder_studies(tmp_path / "p0", "classification")
+        folder_dataset(tmp_path / "p0", "classification")
 
 
 def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_folder):

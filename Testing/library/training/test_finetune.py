@@ -17,7 +17,7 @@ from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.tasks import Scores
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
-from VFMTransferLib.training.cases import Split, StudySet
+from VFMTransferLib.training.cases import LabeledDataset, Split
 from VFMTransferLib.training.finetune import (
     Initialization,
     ValidationCases,
@@ -65,9 +65,9 @@ def a_random_encoder(family: str) -> Initialization:
     return Initialization({name: torch.randn_like(tensor) * 0.1 for name, tensor in weights.items()})
 
 
-def a_dataset(task: str) -> StudySet:
+def a_dataset(task: str) -> LabeledDataset:
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
-    return StudySet(Split(tuple(cases)), cases)
+    return LabeledDataset(Split(tuple(cases)), cases)
 
 
 def test_the_arms_have_the_same_initial_weights_but_for_the_encoder(an_encoder):

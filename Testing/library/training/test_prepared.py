@@ -15,7 +15,7 @@ from training_cases import tiny_config, tiny_dataset, tiny_labeled_case
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.training import prepared as module
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.cases import LazyCases, StudySet, folder_studies
+from VFMTransferLib.training.cases import LabeledDataset, LazyCases, folder_dataset
 from VFMTransferLib.training.finetune import finetune
 from VFMTransferLib.training.loop import CHECKPOINT, read_checkpoint
 from VFMTransferLib.training.prepared import case_identity, prepared_samples
@@ -56,7 +56,7 @@ def test_cases_are_read_when_they_are_first_shown(tmp_path):
         return tiny_labeled_case(seed)
 
     cases = LazyCases({f"case-{seed}": (f"made {seed}", lambda seed=seed: reading(seed)) for seed in range(3)})
-    dataset = StudySet(tiny_config().split, cases)
+    dataset = LabeledDataset(tiny_config().split, cases)
     folder = tmp_path / "prepared"
     run = finetune(tiny_config(steps=1), dataset, tmp_path / "one", prepared=folder)
     assert len(read) == 1
@@ -91,14 +91,14 @@ def test_a_damaged_case_is_named(tmp_path):
 def test_a_folder_is_read_case_by_case_and_a_changed_file_is_another_case(tmp_path):
     for seed in range(3):
         write_case(tmp_path / f"p{seed}", seed, "gland")
-    plain, lazy = (folder_studies(tmp_path, "anatomy-segmentation", lazy=how) for how in (False, True))
+    plain, lazy = (folder_dataset(tmp_path, "anatomy-segmentation", lazy=how) for how in (False, True))
     assert lazy.split == plain.split
     assert isinstance(lazy.cases, LazyCases)
     assert case_identity(lazy.cases["p1"]) == case_identity(plain.cases["p1"])
     before = {name: lazy.cases.identity(name) for name in lazy.cases}
     shutil.rmtree(tmp_path / "p1")
     write_case(tmp_path / "p1", 7, "gland")
-    after = folder_studies(tmp_path, "anatomy-segmentation", lazy=True).cases
+    after = folder_dataset(tmp_path, "anatomy-segmentation", lazy=True).cases
     assert {name for name in before if after.identity(name) != before[name]} == {"p1"}
 
 

@@ -141,13 +141,13 @@ def test_a_scan_that_trains_is_acquired_as_often_as_the_recipe_states(cases, tmp
     data = recipe_data(a_recipe(acquisitions=3), cases, tmp_path).dataset
     assert data.split.train == ("a", "a, acquisition 2", "a, acquisition 3")
     assert data.split.test[0] == "b"
-    inputs = [one.case[Sequence.T2W].array for one in data.of(data.split.train)]
-    truths = [one.images["t2w-super-resolved"].array for one in data.of(data.split.train)]
+    inputs = [one.case[Sequence.T2W].array for one in data.select(data.split.train)]
+    truths = [one.images["t2w-super-resolved"].array for one in data.select(data.split.train)]
     for other in (1, 2):
         assert not np.allclose(inputs[0], inputs[other])
         np.testing.assert_array_equal(truths[0], truths[other])
     once = recipe_data(a_recipe(), cases, tmp_path).dataset
-    np.testing.assert_array_equal(inputs[0], once.of(["a"])[0].case[Sequence.T2W].array)
+    np.testing.assert_array_equal(inputs[0], once.select(["a"])[0].case[Sequence.T2W].array)
 
 
 def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
@@ -325,7 +325,7 @@ def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder,
     measured = [one for cases in data.references.values() for one in cases]
     assert {one.case.id for one in measured} == {"case-0", "case-2"}
     assert all(Label.PERIPHERAL_ZONE in one.masks for one in measured)
-    assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.of(("case-0", "case-1", "case-2")))
+    assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.select(("case-0", "case-1", "case-2")))
 
 
 def test_a_recipe_without_a_pretraining_cannot_pretrain(a_data_folder, tmp_path):

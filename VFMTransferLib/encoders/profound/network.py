@@ -129,10 +129,10 @@ class UPerNetHead(nn.Module):
         # The finest level costs most by far. Each of two convolutions of a region spoils one voxel at its sides, except
         # at the sides of the grid, beyond which there are zeros indeed.
         wide = None if region is None else region.widened(2)
-        finest = levels[0] if wide is None else wide.of(levels[0])
+        finest = levels[0] if wide is None else wide.crop(levels[0])
         fused = [conv(level) for conv, level in zip(self.fpn_convs, [finest, *levels[1:-1]], strict=True)]
         logits = self.classifier(self.fpn_bottleneck(*fused, levels[-1], region=wide))
-        return logits if region is None or wide is None else region.of(logits, wide.start)
+        return logits if region is None or wide is None else region.crop(logits, wide.start)
 
 
 def _classifier(width: int, out_channels: int) -> nn.Conv3d:

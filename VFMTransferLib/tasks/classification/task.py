@@ -87,7 +87,7 @@ class Classification(Task):
         """Class probabilities; of PI-RADS classes also those of a score of 3 or more and 4 or more, and of csPCa."""
         logits, spec, calibration = output.logits, output.spec, output.options.calibration
         if calibration is not None:
-            logits, output = calibration.of(logits), output.with_notes(calibration.note)
+            logits, output = calibration.apply(logits), output.with_notes(calibration.note)
         classes = {str(n): float(p) for n, p in zip(spec.labels, activated(logits, spec.activation), strict=True)}
         scores = {int(n.removeprefix(_PREFIX)): p for n, p in classes.items() if n.startswith(_PREFIX)}
         derived = {}

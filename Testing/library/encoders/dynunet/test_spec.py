@@ -12,7 +12,7 @@ from study_examples import a_study, tiny_study_config, tiny_study_spec
 from VFMTransferLib.encoders import build_network, find_family
 from VFMTransferLib.encoders.weights import parameter_count
 from VFMTransferLib.tasks import TASKS
-from VFMTransferLib.training.cases import StudySet
+from VFMTransferLib.training.cases import LabeledDataset
 from VFMTransferLib.training.finetune import (
     Initialization,
     ValidationCases,
@@ -37,7 +37,7 @@ def test_it_is_trained_and_validated_by_the_same_engine(tmp_path, task):
     config = tiny_study_config("profound", task, steps=2)
     config = replace(config, model=find_family("dynunet").beside(config.model))
     cases = {study.case.id: study for study in (a_study(task, 0), a_study(task, 1))}
-    run = finetune(config, StudySet(config.split, cases), tmp_path)
+    run = finetune(config, LabeledDataset(config.split, cases), tmp_path)
     network = averaged_network(run, config.model)
     assert ValidationCases(config.model, [a_study(task)]).scores(network).cases[0].values
 
