@@ -161,7 +161,7 @@ def _labels(
 ROLE = "VFMTransfer.Role"
 DIFFERENCE, DISPLACEMENT = "difference", "displacement"
 # Axis of RAS → where it is positive, as it is shown: by left, front or head.
-_TOWARD = (("the left", -1.0), ("the front", 1.0), ("the head", 1.0))
+_TOWARD = (("left", -1.0), ("front", 1.0), ("head", 1.0))
 SYNTHETIC = "VFMTransfer.Synthetic"
 _ABOUT = "VFMTransfer.about"
 _COLORS = "VFMTransfer.Colors"
@@ -240,7 +240,7 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
     axis = int(np.abs(vectors).sum(axis=0).argmax())
     array = (vectors[:, axis] * _TOWARD[axis][1]).reshape(_sizeOf(run.about)[::-1]).astype(np.float32)
     title = f"{run.about.GetName()} displacement {names[0]}"
-    subject = f"Signal displacement toward {_TOWARD[axis][0]}"
+    subject = f"Signal shift toward {_TOWARD[axis][0]}"
     return _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
 
 
