@@ -92,7 +92,7 @@ FINETUNE = $(BIN)/vfm-transfer finetune "$(DATA)" -o $(PAIRS_AT) $(if $(SEED),--
 bundles: $(PAIRS:%=bundle-%) bundle-anatomy-segmentation
 
 data-given:
-	@test -n "$(DATA)" || { echo 'Say where the cases are: make $(MAKECMDGOALS) DATA=<folder>' >&2; exit 1; }
+	@test -n "$(DATA)" || { echo 'Set DATA to the folder of cases: make $(MAKECMDGOALS) DATA=<folder>' >&2; exit 1; }
 
 bundle-anatomy-segmentation: data-given $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain "$(DATA)" --recipe $(RECIPES)/anatomy-segmentation.json -o $(PAIRS_AT) $(if $(SEED),--seed $(SEED))

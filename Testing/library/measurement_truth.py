@@ -257,8 +257,8 @@ class Errors:
 
 _ROWS = (
     ("gland", "transverse_mm", "transverse diameter", "mm"),
-    ("gland", "anteroposterior_mm", "front to back", "mm"),
-    ("gland", "longitudinal_mm", "apex to base", "mm"),
+    ("gland", "anteroposterior_mm", "anteroposterior diameter", "mm"),
+    ("gland", "longitudinal_mm", "longitudinal diameter", "mm"),
     ("gland", "segmented_ml", "volume of the mask", "%"),
     ("gland", "ellipsoid_ml", "volume of the ellipsoid", "%"),
     ("lesions", "diameter_mm", "lesion, largest diameter", "mm"),

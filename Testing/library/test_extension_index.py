@@ -82,7 +82,7 @@ def test_the_repository_is_called_after_slicer(entry, description):
 
 
 def test_the_entry_and_the_description_name_the_same_dependencies(entry, description):
-    # PyTorch is a choice, not a need: networks run on ONNX Runtime. Set-up installs its extension where it is wanted.
+    # PyTorch is a choice, not a need: networks run on ONNX Runtime. Setup installs its extension where it is wanted.
     assert setting(description, "EXTENSION_DEPENDS").replace("NA", "").split() == entry["build_dependencies"]
 
 

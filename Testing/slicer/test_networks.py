@@ -1,4 +1,4 @@
-"""Networks and set-up on the panel: the usual pair, an import, a choice that is not here, what runs it all."""
+"""Networks and setup on the panel: the usual pair, an import, a choice that is not here, what runs it all."""
 
 import json
 import os

@@ -97,7 +97,7 @@ class RadiologyTest(RadiologistsTest):
         self.assertFalse(self.ui.phaseAxisComboBox.visible)
         self.chooseTask("distortion-correction")
         self.assertTrue(self.ui.phaseAxisComboBox.visible)
-        self.assertIn("is not known", self.ui.phaseAxisNoteLabel.text)
+        self.assertIn("is unknown", self.ui.phaseAxisNoteLabel.text)
         self.assertEqual(self.runBoth(), "done", self.failures)
         notes = " ".join(self.logic.lastRun.arms[0].numbers["notes"])
         self.assertIn("left-right was assumed", notes)

@@ -41,7 +41,7 @@ from .metadata import (
 
 _NAME_WORDS = "a short name of lower-case letters, digits, '-', '_', '.'"
 Name = Annotated[str, Limits(pattern=r"[a-z0-9][a-z0-9._-]{0,79}", words=_NAME_WORDS)]
-Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="three numbers with dots, as 1.0.0")]
+Version = Annotated[str, Limits(pattern=r"[0-9]+\.[0-9]+\.[0-9]+.*", words="three numbers with dots, e.g. 1.0.0")]
 Sha256 = Annotated[str, Limits(pattern=r"[0-9a-f]{64}", words="64 hex digits")]
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 _DEMONSTRATION = (
     "**Demonstration network.** Small, trained by this project to show the product. It is not the published "
-    "network and says nothing about how good that is."
+    "network, and its results do not indicate the quality of the published network."
 )
 _ELSEWHERE = "Patients, scanners and protocols beyond those above were not measured: nothing is known of them."
 INAPPROPRIATE = (
     "Any clinical decision: diagnosis, biopsy, treatment, follow-up.",
-    "Patients after surgery, radiation, focal or hormonal therapy of the prostate, with a catheter, with hip implants, "
-    "with an endorectal coil, or within weeks of a biopsy: none of them is among the cases above.",
+    "Patients after surgery, radiation, or focal or hormonal therapy of the prostate, or with a catheter, hip implant, "
+    "endorectal coil or recent biopsy: no such patient was measured, even where phantoms of this kind were used for "
+    "training.",
     "Scanners, field strengths, sequences or resolutions that are not among the cases above.",
     "Images that are not of the male pelvis, that show the prostate in part, or whose quality checks fail.",
 )

@@ -95,7 +95,7 @@ def add_phantom(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one condition for all cases, as endorectal_coil=true or vendor=ge; again for more",
+        help="one condition for all cases, e.g. endorectal_coil=true or vendor=ge; again for more",
     )
     add_output(parser, "folder for the cases, one folder each")
     add_json(parser)

@@ -61,7 +61,9 @@ def _add_importing(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "folder for the bundle (default: among your bundles)", required=False)
     parser.add_argument("--name", metavar="NAME", help="the bundle's name (default: of the folder, or of the network)")
     parser.add_argument(
-        "--sequence", choices=[str(s) for s in Sequence], help="of a ProViCNet file whose name does not state it"
+        "--sequence",
+        choices=[str(s) for s in Sequence],
+        help="sequence of a ProViCNet file, if its name does not state it",
     )
     parser.add_argument("--no-onnx", action="store_true", help="leave the ONNX graph out")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")

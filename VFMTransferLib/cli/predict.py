@@ -42,9 +42,13 @@ def add_predict(commands: Commands) -> None:
         metavar="B",
         help="name (see `models list`) or folder of a bundle; several with --cohort, of which two are also compared",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="with --cohort: so many processes, a case each")
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="with --cohort: a cluster of dask.distributed, a case each"
+        "--workers", type=int, metavar="N", help="with --cohort: number of worker processes, one case each"
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="with --cohort: address of a dask.distributed cluster, whose workers take one case each",
     )
     add_task(parser, help="refuse a bundle that is for another task")
     add_output(parser, "folder for the results: new, empty, or an earlier output, which is replaced")

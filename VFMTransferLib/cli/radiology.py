@@ -105,7 +105,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
         (folder / DIFFUSION_RECORD).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     where = "the prostate" if gland is not None else "the image"
     lines = [f"fitted: b {', '.join(f'{b:g}' for b in fit.b_values)} s/mm²"]
-    lines += [f"poor in {share:.1%} of {where}: {words}" for words, share in shares.items()]
+    lines += [f"poor fit in {share:.1%} of {where}: {words}" for words, share in shares.items()]
     print_answer(args, {"output": str(args.output), **document}, [*lines, *fit.notes, RESEARCH_USE, str(args.output)])
 
 

@@ -193,7 +193,7 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     """The images of a case, how a network is used on it, what runs the network and where."""
     group = add_images(parser)
     group.add_argument(
-        "--roi", type=Path, metavar="F", help="mask of a region: networks look there, and mark nothing outside of it"
+        "--roi", type=Path, metavar="F", help="center the input window on this mask and mark nothing outside it"
     )
     group.add_argument(
         "--psa", type=psa, metavar="X", help="prostate-specific antigen in ng/ml, for the PSA density in the results"
@@ -201,7 +201,7 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dicom",
         action="store_true",
-        help="of DICOM input, also write the results as DICOM: segmentation, structured report, derived images",
+        help="for DICOM input, also write the results as DICOM: segmentation, structured report, derived images",
     )
     group = parser.add_argument_group("network")
     group.add_argument(
@@ -226,7 +226,7 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         "--phase-axis",
         choices=("auto", *PHASE_AXES),
         default="auto",
-        help="along which diffusion is distorted (default: as DICOM states it, else left-right)",
+        help="phase-encoding axis of the diffusion images (default: as DICOM states it, else left-right)",
     )
     group = parser.add_argument_group("running")
     group.add_argument(
@@ -235,7 +235,9 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device", default="auto", metavar="D", help="as `vfm-transfer doctor` lists them (default: the best)"
     )
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the arithmetic (default: fp32)")
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="floating-point precision (default: fp32)"
+    )
 
 
 def require_images(args: argparse.Namespace, case: object) -> None:
@@ -291,7 +293,7 @@ def probability(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, as 0.5, got '{text:.20}'")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, e.g. 0.5, got '{text:.20}'")
     return value
 
 

@@ -110,7 +110,7 @@ def run_report(args: argparse.Namespace) -> None:
 
 
 def add_forecast(commands: Commands) -> None:
-    summary = "Judge on a finished transfer study whether estimators tell what a pretraining gains"
+    summary = "Evaluate on a finished transfer study whether estimators predict the gain from pretraining"
     parser = add_command(commands, "forecast", summary, run_forecast)
     parser.add_argument("study", type=Path, metavar="FOLDER", help="a finished transfer study, with its work folder")
     add_output(parser, "where estimates.csv and forecast.csv go (default: the study)", required=False)
@@ -128,7 +128,7 @@ def run_forecast(args: argparse.Namespace) -> None:
 
 
 def add_advise(commands: Commands) -> None:
-    summary = "State what a finished transfer study tells about a task, and whether anything can be forecast"
+    summary = "Report what a finished transfer study found for a task, and whether gains can be predicted"
     parser = add_command(commands, "advise", summary, run_advise, epilog=RESEARCH_USE)
     parser.add_argument("task", choices=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     parser.add_argument(
@@ -156,7 +156,7 @@ def add_savings(commands: Commands) -> None:
         type=float,
         required=True,
         metavar="C",
-        help="share of these that the pretrained arm needs to the same quality, as 0.4",
+        help="share of these that the pretrained arm needs to the same quality, e.g. 0.4",
     )
     parser.add_argument(
         "--planned", type=int, default=1, metavar="N", help="fine-tunings that are planned (default: 1)"

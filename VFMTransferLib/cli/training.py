@@ -59,20 +59,21 @@ def add_finetune(commands: Commands) -> None:
     parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
     parser.add_argument("--data", metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)")
-    add_option(parser, "phantoms", "how many phantoms", type=int, metavar="N")
+    add_option(parser, "phantoms", "number of phantoms", type=int, metavar="N")
     add_option(parser, "validation", "phantoms that validate", type=int, metavar="N")
     add_option(parser, "gland", "file name of the masks of the prostate in --data", metavar="STEM")
-    add_option(parser, "license", "of the weights", metavar="L")
-    add_training(parser, seeded="head, order and samples")
+    add_option(parser, "license", "license of the weights", metavar="L")
+    add_training(parser, seeded="head, case order and samples")
     parser.add_argument(
         "--patience",
         type=part,
         metavar="P",
-        help="end when the validation score has not improved for this part of --steps, then the most (default: never)",
+        help="early stopping: end when the validation score has not improved for this fraction of --steps, which is "
+        "then the maximum (default: never)",
     )
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
-    recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="which arm")
+    recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="arm to train")
     add_output(parser, "folder of the bundle (by a recipe: of bundle and checkpoints); a stopped run goes on there")
 
 
@@ -167,9 +168,9 @@ def add_pretrain(commands: Commands) -> None:
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
     parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), metavar="P", help=argparse.SUPPRESS)
-    add_option(parser, "phantoms", "how many phantoms", type=int, metavar="N")
+    add_option(parser, "phantoms", "number of phantoms", type=int, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
-    add_training(parser, seeded="weights, order and views")
+    add_training(parser, seeded="weights, case order and views")
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
 
 
@@ -273,23 +274,23 @@ def data_title(args: argparse.Namespace) -> str:
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
-    parser.add_argument("--seed", type=int, metavar="S", help=f"of {seeded} (default: the recipe's, or 0)")
+    parser.add_argument("--seed", type=int, metavar="S", help=f"random seed of {seeded} (default: the recipe's, or 0)")
     add_option(parser, "steps", "optimizer steps", type=int, metavar="N")
     parser.add_argument(
         "--prepared",
         type=Path,
         metavar="DIR",
-        help="keep the cases as the network takes them in this folder, for all runs and processes (default: in memory)",
+        help="cache preprocessed cases in this folder, for all runs and processes (default: in memory)",
     )
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
     group.add_argument(
         "--ahead", type=int, default=0, metavar="N", help="threads that draw the samples of the next steps (default: 0)"
     )
     group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
-    add_option(group, "accumulate", "parts a device shows before a step", type=count, metavar="K")
+    add_option(group, "accumulate", "gradient-accumulation steps", type=count, metavar="K")
     add_option(group, "devices", "processes, each on a device of its own", type=count, metavar="N")
-    group.add_argument("--accelerator", choices=ACCELERATORS, help="what the devices are (default: this CPU)")
-    add_option(group, "precision", "of the steps", choices=TRAINING_PRECISIONS)
+    group.add_argument("--accelerator", choices=ACCELERATORS, help="device type (default: this CPU)")
+    add_option(group, "precision", "training precision", choices=TRAINING_PRECISIONS)
 
 
 def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:

@@ -35,11 +35,11 @@ def read_psa(text: str) -> float:
     """
     match = _PSA.fullmatch(text.strip())
     if match is None:
-        raise PsaError(f"The PSA must be a number in {_UNIT}, as 6.5, got '{text.strip():.20}'.")
+        raise PsaError(f"The PSA must be a number in {_UNIT}, e.g. 6.5, got '{text.strip():.20}'.")
     number, unit = match.groups()
     if "," in number:
         raise PsaError(
-            f"The PSA must be written with a point, as {number.replace(',', '.')}, got '{number}': a comma can mean "
+            f"The PSA must be written with a point, e.g. {number.replace(',', '.')}, got '{number}': a comma can mean "
             "thousands."
         )
     if unit is not None and unit.lower().replace(" ", "") != _UNIT:
@@ -77,8 +77,8 @@ class GlandMeasurements:
         segmented_ml: Volume of the mask.
         source: Whose mask it is.
         psa_ng_ml: Prostate-specific antigen as it was entered.
-        psa_density_ellipsoid: PSA through the ellipsoid's volume, ng/ml².
-        psa_density_segmented: PSA through the mask's volume, ng/ml².
+        psa_density_ellipsoid: PSA divided by the ellipsoid's volume, ng/ml².
+        psa_density_segmented: PSA divided by the mask's volume, ng/ml².
     """
 
     transverse_mm: float
@@ -96,7 +96,7 @@ class GlandMeasurements:
         """Value and what it is, as a person reads them; nothing of a PSA that nobody gave."""
         diameters = " x ".join(f"{d:.0f}" for d in (self.transverse_mm, self.anteroposterior_mm, self.longitudinal_mm))
         found = [
-            (f"{diameters} mm", "diameters: transverse x front to back x apex to base"),
+            (f"{diameters} mm", "diameters: transverse x AP x longitudinal"),
             (f"{self.segmented_ml:.1f} ml", f"volume of the prostate's mask ({self.source})"),
             (f"{self.ellipsoid_ml:.1f} ml", "volume as an ellipsoid, diameters by PI-RADS v2.1"),
         ]

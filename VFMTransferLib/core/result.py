@@ -30,7 +30,7 @@ class Lesion:
         sector_scheme: What the sectors are those of.
         diameter_mm: Largest diameter in an axial slice.
         adc_p10: 10th percentile of the ADC inside, 1e-6 mm²/s.
-        high_b_ratio: Mean high-b signal inside through that of the same zone on the other side, in the same slices.
+        high_b_ratio: Mean high-b signal inside divided by that of the same zone on the other side, in the same slices.
         capsule_distance_mm: Shortest way to the prostate's surface; 0 where it reaches it.
         capsule_contact_mm: Longest stretch of the prostate's outline in an axial slice along which it lies within 1 mm.
     """

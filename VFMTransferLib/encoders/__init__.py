@@ -1,6 +1,6 @@
 """What an encoder is, and one folder for each family: sizes, network, heads, the authors' checkpoints, pretext tasks.
 
-Imports `core`, `metrics`, `io` and `phantom`. `base.py` is the contract of a family; to add one, write its folder and
+Imports `core`. `base.py` is the contract of a family; to add one, write its folder and
 register it here.
 """
 

@@ -1,4 +1,4 @@
 """Two results compared, and a result measured against a reference.
 
-Imports `core`, `metrics` and `tasks`.
+Imports `core`, `metrics`, `radiology`, `tasks` and `inference`.
 """

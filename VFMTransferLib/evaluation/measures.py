@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {
     "dice": Kind("Dice", higher_is_better=True, definition="2|A∩B| / (|A| + |B|) over voxels"),
     "expected_dice": Kind("Expected Dice", definition="estimated without a reference, with its interval; ours"),
     "hausdorff95_mm": Kind(
-        "HD95", "mm", False, 2, "the larger of the two directed 95th percentiles of surface distance, in space"
+        "HD95", "mm", False, 2, "the larger of the two directed 95th percentiles of the 3D surface distance"
     ),
     "lesions_matched": Kind(
         "Lesions matched",
@@ -60,8 +60,12 @@ KINDS: dict[str, Kind] = {
         0,
         "regions of the first and of the second that overlap with an IoU of at least 0.1",
     ),
-    "lesions_added": Kind("Lesions added", "", False, 0, "regions of the first alone; false ones against a reference"),
-    "lesions_missed": Kind("Lesions missed", "", False, 0, "regions of the second alone"),
+    "lesions_added": Kind(
+        "Lesions added", "", False, 0, "regions of the first only; false positives against a reference"
+    ),
+    "lesions_missed": Kind(
+        "Lesions missed", "", False, 0, "regions of the second only; false negatives against a reference"
+    ),
     "mean_difference": Kind("Mean difference", decimals=1, definition="mean of the first image minus the second"),
     "mae": Kind("MAE", higher_is_better=False, decimals=1, definition="mean absolute difference"),
     "psnr_db": Kind("PSNR", "dB", True, 2, "10 log10(data range² / mean squared difference)"),
@@ -72,12 +76,11 @@ KINDS: dict[str, Kind] = {
     "probability": Kind("Probability"),
     "probability_difference": Kind("Probability difference", definition="A minus B"),
     "total_variation": Kind(
-        "Probability assigned differently",
+        "Total variation distance",
         "",
         False,
         3,
-        "share of the probability that A and B give to different classes: half the sum of absolute differences (total "
-        "variation distance)",
+        "share of the probability that A and B give to different classes: half the sum of absolute differences",
     ),
     "log_loss": Kind("Log loss", higher_is_better=False, definition="−ln of the probability given to the true class"),
 }

@@ -114,7 +114,7 @@ def unavailable_reason(device: str) -> str:
     kind, _, which = device.partition(":")
     provider = PROVIDERS.get(kind)
     if provider is None or (which and not provider.selectable):
-        return f"it must be one of {', '.join(PROVIDERS)}; cuda, tensorrt and openvino may name one, as cuda:1."
+        return f"it must be one of {', '.join(PROVIDERS)}; cuda, tensorrt and openvino may name one, e.g. cuda:1."
     if kind in ("cuda", "tensorrt") and which and not which.isdigit():
         return f"'{which}' must be a number."
     if provider.name not in onnxruntime.get_available_providers():
@@ -138,7 +138,7 @@ def _limit_s() -> float:
         wanted = 0.0
     if not 0 < wanted <= threading.TIMEOUT_MAX:
         raise RuntimeUnavailableError(
-            f"{MAX_RUN_VARIABLE} must be a number of seconds above 0, as 900, but is '{plain_text(stated):.20}'. "
+            f"{MAX_RUN_VARIABLE} must be a number of seconds above 0, e.g. 900, but is '{plain_text(stated):.20}'. "
             "Set it so, or remove it."
         )
     return wanted
@@ -267,7 +267,7 @@ def _create(bundle: Bundle, device: str, provider: Provider, precision: str) -> 
     if session.get_providers()[0] != provider.name:
         raise RuntimeUnavailableError(
             f"Device '{device}' did not start: {provider.name} found no device or lacks its libraries. "
-            "Choose the device cpu, or see in the set-up (vfm-transfer doctor) what is missing."
+            "Choose the device cpu, or see under Setup (vfm-transfer doctor) what is missing."
         )
     return session
 

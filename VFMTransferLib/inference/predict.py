@@ -53,9 +53,7 @@ SECOND_PASS_NOTE = (
     "The prostate reached the edge of the middle crop, so the network looked a second time, around what it had found."
 )
 NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
-NO_DENSITY_NOTE = (
-    "PSA density was not computed, since no mask of the prostate is known. Select one (--gland on the command line)."
-)
+NO_DENSITY_NOTE = "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
 ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
 GIB = 2**30
@@ -474,10 +472,10 @@ def _phase_axis(case: Case, chosen: str) -> tuple[str, str]:
     if about is not None and about.phase_axis is not None:
         way = ""
         if about.is_phase_positive is not None:
-            way = f", towards {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
+            way = f", toward {_WAYS[about.phase_axis][about.is_phase_positive]} by the vendor's polarity"
         return about.phase_axis, f"Diffusion was encoded along {about.phase_axis}{way}, as DICOM states."
     return next(iter(PHASE_AXES)), (
-        "The phase-encoding axis is not known; left-right was assumed (--phase-axis states another one)."
+        "The phase-encoding axis is unknown; left-right was assumed. Run again with the correct axis if that is wrong."
     )
 
 
@@ -560,7 +558,7 @@ class _StageClock:
 
 
 def _centered(prepared: Prepared) -> str:
-    return f"What the network saw was centered on: {prepared.centered_on}."
+    return f"The input window was centered on: {prepared.centered_on}."
 
 
 def _zones(anatomy: Result) -> dict[str, Volume]:

@@ -147,7 +147,7 @@ def choose_runtime(bundle: Bundle, runtime: str, device: str) -> tuple[str, tupl
 def onnx_unavailable_reason(bundle: Bundle, device: str = "auto") -> str:
     """A sentence, or nothing where ONNX Runtime can run the bundle (on the device, where one is named)."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return "the package onnxruntime is not installed; install it in the set-up (pip install onnxruntime)."
+        return "the package onnxruntime is not installed; install it under Setup (pip install onnxruntime)."
     if ONNX not in bundle.sha256:
         return f"bundle '{bundle.name}' has no {ONNX}; export it (vfm-transfer models export-onnx)."
     if device == "auto":

@@ -68,7 +68,7 @@ def _phase_axis(dataset: Dataset, phase: str) -> tuple[str | None, float]:
 
 
 def _acquired_mm(dataset: Dataset, phase: str) -> tuple[float | None, float | None]:
-    """Voxel along phase and frequency as acquired: field of view through the acquisition matrix (0018,1310)."""
+    """Voxel along phase and frequency as acquired: field of view divided by the acquisition matrix (0018,1310)."""
     matrix = [int(n) for n in dataset.get("AcquisitionMatrix") or ()]
     spacing = [float(s) for s in dataset.get("PixelSpacing") or ()]
     if len(matrix) != 4 or len(spacing) != 2 or phase not in ("ROW", "COL", "COLUMN"):

@@ -406,8 +406,13 @@ def _gland_measurements(result: Result) -> Numbers:
         return []
     return [
         (_own("TRANSVERSE", "Transverse diameter, axial"), gland.transverse_mm, _MILLIMETER, None),
-        (_own("ANTEROPOSTERIOR", "Front to back, mid-sagittal"), gland.anteroposterior_mm, _MILLIMETER, None),
-        (_own("LONGITUDINAL", "Apex to base, mid-sagittal"), gland.longitudinal_mm, _MILLIMETER, None),
+        (
+            _own("ANTEROPOSTERIOR", "Anteroposterior diameter, mid-sagittal"),
+            gland.anteroposterior_mm,
+            _MILLIMETER,
+            None,
+        ),
+        (_own("LONGITUDINAL", "Longitudinal diameter, mid-sagittal"), gland.longitudinal_mm, _MILLIMETER, None),
         (_VOLUME, gland.segmented_ml, _MILLILITER, None),
         (_own("ELLIPSOID", "Volume of the ellipsoid"), gland.ellipsoid_ml, _MILLILITER, None),
         (_own("PSA", "Prostate-specific antigen as entered"), gland.psa_ng_ml, _CONCENTRATION, None),
@@ -422,10 +427,10 @@ def _lesion_measurements(lesion: Lesion) -> Numbers:
         (_DIAMETER, lesion.diameter_mm, _MILLIMETER, None),
         (_ADC, lesion.mean_adc, _UNIT_OF_ADC, _MEAN),
         (_ADC, lesion.adc_p10, _UNIT_OF_ADC, _own("P10", "10th percentile")),
-        (_own("HIGH_B_RATIO", "High-b signal against the other side"), lesion.high_b_ratio, _RATIO, None),
-        (_own("CAPSULE", "Distance from the capsule"), lesion.capsule_distance_mm, _MILLIMETER, None),
-        (_own("CONTACT", "Contact with the capsule"), lesion.capsule_contact_mm, _MILLIMETER, None),
-        (_own("PROBABILITY", "Highest probability by the network"), lesion.confidence, _NO_UNIT, None),
+        (_own("HIGH_B_RATIO", "High-b signal ratio, lesion to contralateral zone"), lesion.high_b_ratio, _RATIO, None),
+        (_own("CAPSULE", "Distance to capsule"), lesion.capsule_distance_mm, _MILLIMETER, None),
+        (_own("CONTACT", "Length of capsular contact"), lesion.capsule_contact_mm, _MILLIMETER, None),
+        (_own("PROBABILITY", "Maximum network probability"), lesion.confidence, _NO_UNIT, None),
     ]
 
 

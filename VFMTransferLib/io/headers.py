@@ -56,8 +56,8 @@ def limits() -> ReadLimits:
         return ReadLimits()
     if not re.fullmatch(r"[0-9]{1,9}", megabytes):
         raise ImageError(
-            f"{MAX_IMAGE_VARIABLE} must be a whole number of megabytes, as 4096, but is '{plain_text(megabytes):.20}'. "
-            "Set it so, or remove it."
+            f"{MAX_IMAGE_VARIABLE} must be a whole number of megabytes, e.g. 4096, but is "
+            f"'{plain_text(megabytes):.20}'. Set it so, or remove it."
         )
     return ReadLimits(image_bytes=int(megabytes) << 20)
 

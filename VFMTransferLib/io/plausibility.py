@@ -347,7 +347,7 @@ PELVIS_SIZE, PELVIS_STEP_MM = (29, 25, 9), 6.0
 # each turned one is found and none as it lies. Phantoms correlate by .3 to .55: few are found.
 MIN_PELVIS, MIN_PELVIS_LEAD = 0.5, 0.15
 UNLIKE_PELVIS = 0.2  # noise has .05, sagittal slices .17
-MAX_COARSER = 1.5  # pixels of T2w through those of diffusion, which is the coarser one in any protocol
+MAX_COARSER = 1.5  # pixels of T2w divided by those of diffusion, which is the coarser one in any protocol
 _SHIFTS = tuple((z, y) for z in range(-2, 3) for y in range(-3, 4))  # of the template, in steps
 _MIN_SEEN = 0.5
 _WAYS = {

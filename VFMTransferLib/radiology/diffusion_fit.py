@@ -42,10 +42,10 @@ class FitProblem(IntEnum):
 
 _WORDS = {
     FitProblem.NONE: "fits",
-    FitProblem.NOT_MONO_EXPONENTIAL: f"more than {MAX_RESIDUAL:.0%} of the signal is left over (motion, perfusion)",
-    FitProblem.AT_LIMIT: f"the ADC would lie outside of 0 to {MAX_ADC:.0f} x 1e-6 mm²/s",
-    FitProblem.NOISE: "at the highest b value the signal is mostly noise",
-    FitProblem.NO_SIGNAL: "a signal is 0",
+    FitProblem.NOT_MONO_EXPONENTIAL: f"residual above {MAX_RESIDUAL:.0%} (motion, perfusion)",
+    FitProblem.AT_LIMIT: f"ADC outside 0 to {MAX_ADC:.0f} x 1e-6 mm²/s",
+    FitProblem.NOISE: "signal at the highest b value at noise level",
+    FitProblem.NO_SIGNAL: "no signal",
 }
 
 
@@ -56,8 +56,8 @@ class DiffusionFit:
     Attributes:
         adc: 1e-6 mm²/s, 0 to `MAX_ADC`; 0 where there is no signal.
         base: Signal at b 0, as fitted.
-        residual: Root mean square of measured minus fitted signals, through the fitted signal at the lowest b; with two
-            b values 0 everywhere, since a line through two points leaves nothing over.
+        residual: Root mean square of measured minus fitted signals, relative to the fitted signal at the lowest b; with
+            two b values 0 everywhere, since a line through two points leaves nothing over.
         problems: `FitProblem` of each voxel, uint8.
         b_values: That were fitted, s/mm².
         notes: What must be known to read it, in sentences.

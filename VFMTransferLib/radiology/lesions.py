@@ -163,7 +163,7 @@ def _low_adc(adc: np.ndarray | None, mask: np.ndarray) -> float | None:
 def _contralateral_ratio(
     inside: np.ndarray, marked: np.ndarray, frame: GlandFrame, zone: np.ndarray | None, hbv: np.ndarray
 ) -> float | None:
-    """Mean signal of a lesion through that of its zone on the other side of the midline, in its slices.
+    """Mean signal of a lesion divided by that of its zone on the other side of the midline, in its slices.
 
     Without a zone the whole other side serves. What is marked as lesion there is left out. None where too little is
     left, or the other side gives no signal.

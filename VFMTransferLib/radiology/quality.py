@@ -62,14 +62,14 @@ def _t2w(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
     planes = about.other_planes
     yield QualityCriterion(
         "t2w-other-planes",
-        "T2w, further planes",
+        "T2w, other planes",
         float(len(planes)) if about.is_study else None,
         ", ".join(planes) or ("none" if about.is_study else "not known"),
         "",
         "at least one of sagittal and coronal",
         bool(planes) if about.is_study else None,
         PIRADS,
-        "A second plane is read beside the axial one." if about.is_study else "One file does not show its exam.",
+        "A second plane is read beside the axial one." if about.is_study else "Unknown: the input is a single file.",
     )
     if gland is not None:
         yield from _coverage(volume, gland)
@@ -106,7 +106,7 @@ def _diffusion(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
         angle = float(np.degrees(np.arccos(np.clip(normals[0] @ normals[1], -1, 1))))
         yield _criterion(
             "dwi-same-slices", "Diffusion, tilt against T2w", angle, "°", f"at most {MAX_ANGLE_DEG:.0f}°",
-            angle <= MAX_ANGLE_DEG, OURS, "PI-RADS asks for the locations of T2w.", decimals=1,
+            angle <= MAX_ANGLE_DEG, OURS, "PI-RADS requires the same slice locations as T2w.", decimals=1,
         )  # fmt: skip
         if gland is not None:
             yield _shift(case, t2w, gland)
@@ -217,8 +217,8 @@ def _coverage(t2w: Volume, gland: Volume) -> Iterator[QualityCriterion]:
 def noise_level(array: np.ndarray) -> float:
     """Standard deviation of the noise of slices (D, H, W), by the finest diagonal wavelet coefficients.
 
-    The median of their magnitude through 0.6745 (Donoho and Johnstone, Biometrika 81:425 (1994)), since edges have few
-    large ones. Interpolated images show less than the scanner measured; slices of one row or column show none.
+    The median of their magnitude divided by 0.6745 (Donoho and Johnstone, Biometrika 81:425 (1994)), since edges have
+    few large ones. Interpolated images show less than the scanner measured; slices of one row or column show none.
     """
     even = array[:, : array.shape[1] // 2 * 2, : array.shape[2] // 2 * 2].astype(np.float64)
     diagonal = (even[:, ::2, ::2] - even[:, ::2, 1::2] - even[:, 1::2, ::2] + even[:, 1::2, 1::2]) / 2
@@ -226,7 +226,7 @@ def noise_level(array: np.ndarray) -> float:
 
 
 def _noise(kind: str, volume: Volume, gland: Volume | None) -> QualityCriterion:
-    """Mean signal of the gland, or of the middle of the view, through the noise there."""
+    """Mean signal of the gland, or of the middle of the view, divided by the noise there."""
     array, where = _middle(volume.array), "the middle of the image"
     signal = float(array.mean())
     if gland is not None:
@@ -239,7 +239,7 @@ def _noise(kind: str, volume: Volume, gland: Volume | None) -> QualityCriterion:
     return _criterion(
         f"{kind}-signal-to-noise", f"{_title(kind)}, signal to noise", ratio, "", f"at least {MIN_SIGNAL_TO_NOISE:.0f}",
         None if ratio is None else ratio >= MIN_SIGNAL_TO_NOISE, ROSE,
-        f"Mean signal of {where} through the finest noise there; texture counts as noise, interpolation hides it.",
+        f"Mean signal of {where} divided by the finest noise there; texture counts as noise, interpolation hides it.",
         decimals=0,
     )  # fmt: skip
 
@@ -280,7 +280,7 @@ def _accumulated_back(mask: np.ndarray, axis: int) -> np.ndarray:
 
 
 def ghost_ratio(array: np.ndarray, body: np.ndarray, axis: int) -> float | None:
-    """Signal of the air along phase beside the body, beyond that of other air, through the body's mean signal.
+    """Signal of the air along phase beside the body, beyond that of other air, divided by the body's mean signal.
 
     Args:
         array: Slices (D, H, W).
@@ -306,9 +306,13 @@ def _ghosts(kind: str, volume: Volume, t2w: Volume | None, about: Acquisition) -
         body = t2w.with_array(body_of(t2w.array).astype(np.uint8)).resample_to(volume.geometry, "nearest", fill=1.0)
         ratios = [ghost_ratio(volume.array, body.array > 0, axis) for axis in axes]
         value = max((ratio for ratio in ratios if ratio is not None), default=None)
-    text = "The body fills the view along phase, so that there is no air to measure them in."
+    text = "The body fills the field of view along the phase axis, so no air is available to measure ghosts."
     if value is not None:
-        text = "Signal beside the body along phase." if about.phase_axis else "The phase axis is not known; the larger."
+        text = (
+            "Signal beside the body along phase."
+            if about.phase_axis
+            else "Phase axis unknown; the larger of both axes."
+        )
     return _criterion(
         f"{kind}-ghosts", f"{_title(kind)}, ghosts", None if value is None else 100 * value, "%",
         f"at most {100 * MAX_GHOST} %", None if value is None else value <= MAX_GHOST, ACR, text,
@@ -394,10 +398,10 @@ def _shift(case: Case, t2w: Volume, gland: Volume) -> QualityCriterion:
     length = float(np.hypot(left, back))
     severity = "none to mild" if length <= none else "severe" if length > severe else "moderate"
     ways = [
-        f"{abs(mm):.1f} mm to the {way[mm < 0]}"
-        for mm, way in ((left, ("left", "right")), (back, ("back", "front")))
+        f"{abs(mm):.1f} mm {way[mm < 0]}"
+        for mm, way in ((left, ("to the left", "to the right")), (back, ("posteriorly", "anteriorly")))
         if abs(mm) >= 0.25
     ]
     where = f" ({' and '.join(ways)})" if ways else ""
-    text = f"Mean shift against T2w{where}: {severity}. Stretching within the gland is not measured."
+    text = f"Mean shift relative to T2w{where}: {severity}. Stretching within the gland is not measured."
     return _criterion(name, title, length, "mm", threshold, length <= none, OURS, text)

@@ -159,13 +159,13 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     structure = _leading([measure.subject for measure in comparison.measures])
-    title = label_title(structure).lower()
+    title = _subject(structure)
     volumes = [_find(comparison, "volume_ml", structure, who) for who in (Between.A, Between.B)]
-    unmarked = ": none is marked, which does not rule one out" if _marks_no_lesion(comparison) else ""
+    unmarked = ". No lesion marked; this does not rule out cancer." if _marks_no_lesion(comparison) else ""
     found = [
-        (" / ".join(v.text for v in volumes if v) + " ml", f"volume of the {title}, A / B{unmarked}"),
-        (_shown(comparison, "dice", structure, Between.A_B), f"Dice of A with B, {title}"),
-        (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 of A with B, {title}"),
+        (" / ".join(v.text for v in volumes if v) + " ml", f"{title} volume, A / B{unmarked}"),
+        (_shown(comparison, "dice", structure, Between.A_B), f"Dice A vs B, {title}"),
+        (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 A vs B, {title}"),
     ]
     estimates = [one for one in (comparison.a.estimate, comparison.b.estimate) if one is not None]
     if estimates:
@@ -177,11 +177,15 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
         known = [m.subject for m in comparison.measures if m.between is Between.A_REFERENCE]
         structure = _leading(known) if known else structure
         dices = " / ".join(_shown(comparison, "dice", structure, arm) for arm in _ARMS)
-        found.append((dices, f"Dice with the reference, {label_title(structure).lower()}, A / B"))
+        found.append((dices, f"Dice with the reference, {_subject(structure)}, A / B"))
     elif comparison.disagreements:
         largest = comparison.disagreements[0]
         found.append((f"{largest.volume_ml:.2f} ml", "largest region where A and B differ"))
     return found
+
+
+def _subject(structure: str) -> str:
+    return str(Label.CSPCA) if structure == Label.CSPCA else label_title(structure).lower()
 
 
 def _leading(structures: list[str]) -> str:
@@ -195,9 +199,7 @@ def _image_facts(comparison: Comparison) -> list[tuple[str, str]]:
     output = in_gland if any(m.subject == in_gland for m in comparison.measures) else output
     kinds = ("mae", "psnr_db", "ssim")
     where = " in the gland" if output == in_gland else ""
-    found = [
-        (_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} of A with B{where}") for kind in kinds
-    ]
+    found = [(_shown(comparison, kind, output, Between.A_B), f"{KINDS[kind].title} A vs B{where}") for kind in kinds]
     if comparison.has_reference:  # first, since A and B may be wrong alike
         against = [
             (_of_both(comparison, kind, output), f"{KINDS[kind].title} against the reference{where}, A / B")
@@ -223,7 +225,7 @@ def _class_facts(comparison: Comparison) -> list[tuple[str, str]]:
         texts = " / ".join(f"{cancer.value:.2f}" for cancer in cancers if cancer)
         found.insert(0, (texts, f"probability of {label_title(Label.CSPCA).lower()}, A / B"))
     distance = _shown(comparison, "total_variation", ALL_CLASSES, Between.A_B)
-    found.append((distance, "probability that A and B assign differently, 0 to 1"))
+    found.append((distance, "total variation distance, 0 to 1"))
     if comparison.true_class is not None:
         found.append((comparison.true_class, "class by the reference"))
     return found

@@ -49,7 +49,7 @@ class Advice:
     """What a finished study tells about a task.
 
     Attributes:
-        verdict: Whether any estimator tells better than chance which task gains.
+        verdict: Whether any estimator predicts better than chance which task gains.
         forecasts: How well each estimator orders the study's gains.
         measured: What each pretraining gained on the task in the study, on the study's own cases.
     """
@@ -67,13 +67,13 @@ def shipped_study() -> Path:
 
 
 def advise(task: str, finished: FinishedStudy) -> Advice:
-    """What a finished study tells about a task."""
+    """What a finished study found for a task."""
     measured = tuple(row for row in finished.summary if row.task == task)
     return Advice(task, verdict(finished.forecasts), finished.forecasts, measured)
 
 
 def verdict(rows: Sequence[ForecastRow]) -> str:
-    """Whether any estimator tells better than chance which task gains from which pretraining, in a sentence."""
+    """Whether any estimator predicts better than chance which task gains from which pretraining, in a sentence."""
     if not rows:
         return (
             "Not known: no estimator was tried on this study. Nothing can be said before fine-tuning; measure both "
@@ -83,8 +83,8 @@ def verdict(rows: Sequence[ForecastRow]) -> str:
     better = better_than_chance(rows)
     if not better:
         return (
-            f"No estimator tells better than chance what a pretraining gains on a task ({tried}). Nothing can be said "
-            "before fine-tuning; measure both arms."
+            f"No estimator predicts the gain from pretraining better than chance ({tried}). Nothing can be said before "
+            "fine-tuning; measure both arms."
         )
     names = ", ".join(f"{row.estimator} (p = {row.p_value:.3f})" for row in better)
     return f"Better than chance in this study, of {tried}: {names}. Whether that holds for other data is not known."

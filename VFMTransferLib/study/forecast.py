@@ -123,7 +123,7 @@ def judge(points: Mapping[str, Sequence[Point]], seed: int = 0) -> tuple[Forecas
 
 
 def better_than_chance(rows: Sequence[ForecastRow]) -> tuple[ForecastRow, ...]:
-    """The estimators whose p-value is at most `LEVEL` through their number, since the best of several flatters."""
+    """The estimators whose p-value is at most `LEVEL` divided by their number, since the best of several flatters."""
     return tuple(row for row in rows if row.p_value <= LEVEL / len(rows) and row.tau_weighted > 0)
 
 

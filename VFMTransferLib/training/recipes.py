@@ -145,12 +145,12 @@ class Recipe:
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
         start = bundle.training["start"]
-        source = "random weights" if isinstance(start, str) else f"the encoder of `{start.get('bundle', ENCODER)}`"
+        source = "with random weights" if isinstance(start, str) else f"from `{start.get('bundle', ENCODER)}`"
         training = (
-            f"From {source}; {bundle.training['data']}. {self.steps} steps, seed {self.seed}, "
-            f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Real cases that trained "
-            f"nothing and are measured: {', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's "
-            "initial weights only. Made by `make bundles`; the configuration is in `configs/metadata.json`."
+            f"Initialized {source}. Training data: {bundle.training['data']}. {self.steps} steps, seed {self.seed}, "
+            f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Held-out real cases: "
+            f"{', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's initial weights only. Made by "
+            "`make bundles`; the configuration is in `configs/metadata.json`."
         )
         measured = []
         for part, found in bundle.metrics.items():

@@ -150,7 +150,7 @@ def test_an_output_that_is_a_link_to_itself_is_refused(tiny_models, a_study, tmp
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--threshold=0,5", "must be a number from 0 to 1, as 0.5, got '0,5'"),
+        ("--threshold=0,5", "must be a number from 0 to 1, e.g. 0.5, got '0,5'"),
         ("--psa=\u0664", "must be a number in ng/ml"),
         ("--workers=0", "--workers and --scheduler need --cohort"),
     ],

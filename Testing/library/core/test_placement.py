@@ -252,7 +252,7 @@ def test_a_classifier_gets_the_region(a_case, an_roi):
     spec = with_preprocess(MODELS["profound-classifier"], patch=(16, 24, 24))
     result, session = run(a_case, spec, an_roi, network=lambda x: np.zeros((1, 4), np.float32))
     assert len(session.seen) == 1
-    assert "What the network saw was centered on: region of interest." in result.provenance.notes
+    assert "The input window was centered on: region of interest." in result.provenance.notes
 
 
 def test_a_region_larger_than_the_window_is_told(a_case):

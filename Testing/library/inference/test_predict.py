@@ -560,7 +560,7 @@ def test_a_psa_that_cannot_be_one_is_refused(psa):
 @pytest.mark.parametrize(
     ("stated", "chosen", "axis", "words"),
     [
-        (None, "auto", "left-right", "not known; left-right was assumed"),
+        (None, "auto", "left-right", "unknown; left-right was assumed"),
         ("anterior-posterior", "auto", "anterior-posterior", "encoded along anterior-posterior, as DICOM states"),
         ("anterior-posterior", "left-right", "left-right", ""),
     ],
@@ -586,7 +586,7 @@ def test_the_vendors_polarity_is_part_of_the_note_on_the_phase_axis(a_case):
     about = Acquisition(phase_axis="left-right", is_phase_positive=False)
     case = replace(a_case, acquisitions={Sequence.HBV: about})
     note = CasePredictor(case)._phase_note
-    assert "along left-right, towards the right by the vendor's polarity, as DICOM states" in note
+    assert "along left-right, toward the right by the vendor's polarity, as DICOM states" in note
 
 
 def test_a_comparison_gets_the_prostate_that_the_shipped_network_marks(a_case, monkeypatch):

@@ -185,10 +185,10 @@ def test_the_report_has_every_lesions_numbers_sites_and_segment(written, lesion_
             "Long Axis": lesion.diameter_mm,
             "Apparent Diffusion Coefficient, Mean": lesion.mean_adc,
             "Apparent Diffusion Coefficient, 10th percentile": lesion.adc_p10,
-            "High-b signal against the other side": lesion.high_b_ratio,
-            "Distance from the capsule": lesion.capsule_distance_mm,
-            "Contact with the capsule": lesion.capsule_contact_mm,
-            "Highest probability by the network": lesion.confidence,
+            "High-b signal ratio, lesion to contralateral zone": lesion.high_b_ratio,
+            "Distance to capsule": lesion.capsule_distance_mm,
+            "Length of capsular contact": lesion.capsule_contact_mm,
+            "Maximum network probability": lesion.confidence,
         }
         assert found == pytest.approx({k: v for k, v in expected.items() if v is not None}, rel=1e-6)
         sites = {
@@ -224,8 +224,8 @@ def test_the_report_has_the_size_of_the_prostate_and_the_psa_density(written, an
     assert numbers_of(group) == pytest.approx(
         {
             "Transverse diameter, axial": gland.transverse_mm,
-            "Front to back, mid-sagittal": gland.anteroposterior_mm,
-            "Apex to base, mid-sagittal": gland.longitudinal_mm,
+            "Anteroposterior diameter, mid-sagittal": gland.anteroposterior_mm,
+            "Longitudinal diameter, mid-sagittal": gland.longitudinal_mm,
             "Volume": gland.segmented_ml,
             "Volume of the ellipsoid": gland.ellipsoid_ml,
             "Prostate-specific antigen as entered": 6.5,
@@ -370,7 +370,7 @@ def test_slicers_reader_of_reports_finds_the_numbers(written, lesion_result, ana
         assert found["lesions", name, "Volume"] == pytest.approx(lesion.volume_ml, rel=1e-6)
         assert found["lesions", name, "Long Axis"] == pytest.approx(lesion.diameter_mm, rel=1e-6)
         if lesion.capsule_distance_mm is not None:
-            distance = found["lesions", name, "Distance from the capsule"]
+            distance = found["lesions", name, "Distance to capsule"]
             assert distance == pytest.approx(lesion.capsule_distance_mm, rel=1e-6)
 
 

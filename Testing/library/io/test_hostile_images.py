@@ -92,7 +92,7 @@ def test_the_limit_of_memory_can_be_set(refuse, monkeypatch):
 def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch, value):
     (tmp_path / "t2w.nii").write_bytes(nifti_bytes(VOLUME))
     monkeypatch.setenv("VFM_TRANSFER_MAX_IMAGE_MB", value)
-    with pytest.raises(ImageError, match=r"VFM_TRANSFER_MAX_IMAGE_MB must be a whole number of megabytes, as 4096"):
+    with pytest.raises(ImageError, match=r"VFM_TRANSFER_MAX_IMAGE_MB must be a whole number of megabytes, e.g. 4096"):
         read_volume(tmp_path / "t2w.nii")
 
 

@@ -96,7 +96,7 @@ def test_a_psa_is_read_in_nanograms_a_milliliter(text, value):
     [
         ("0", "above 0"),
         ("-3", "above 0"),
-        ("6,5", "with a point, as 6.5"),
+        ("6,5", "with a point, e.g. 6.5"),
         ("6500 pg/ml", "got the unit 'pg/ml'"),
         ("6.5 ug/l", "1 µg/l is 1 ng/ml"),
         ("650000", "1000 times larger"),

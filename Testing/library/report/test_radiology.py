@@ -57,7 +57,7 @@ def test_the_gland_is_shown_with_its_psa_density_where_there_is_a_psa():
     assert rows["PSA density, 4 ng/ml by the mask"] == "1.60 ng/ml²"
     assert rows["PSA density by the ellipsoid"] == "2.50 ng/ml²"
     assert rows["volume of the prostate's mask (as given)"] == "2.5 ml"
-    assert rows["diameters: transverse x front to back x apex to base"] == "14 x 14 x 15 mm"
+    assert rows["diameters: transverse x AP x longitudinal"] == "14 x 14 x 15 mm"
     assert not any("PSA" in what for what, _, _ in gland_table(a_comparison()))
 
 
@@ -226,7 +226,7 @@ def test_high_b_images_are_windowed_around_the_prostate():
 
 def test_the_tile_of_the_classification_is_in_plain_words():
     whats = [what for _, what in facts(compare(CASE, *classification_pair()))]
-    assert "probability that A and B assign differently, 0 to 1" in whats
+    assert "total variation distance, 0 to 1" in whats
     a, b = (
         replace(one, derived_probabilities={str(Label.CSPCA): p})
         for one, p in zip(classification_pair(), (0.7, 0.3), strict=True)
@@ -239,7 +239,7 @@ def test_measures_inside_the_gland_come_first():
     assert [name for name, _ in measure_tables(comparison)[0].rows] == ["ADC synthetic, gland", "ADC synthetic"]
     shown = [what for _, what in facts(comparison)]
     assert shown[0] == "MAE against the reference in the gland, A / B"  # before A with B, which may be wrong alike
-    assert "MAE of A with B in the gland" in shown
+    assert "MAE A vs B in the gland" in shown
 
 
 @needs_chromium

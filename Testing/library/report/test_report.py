@@ -317,6 +317,6 @@ def test_the_first_numbers_are_of_significant_cancer_where_indolent_is_marked_to
     comparison = compare(a_case(), *pair)
     assert [table.rows[0][0] for table in measure_tables(comparison)] == ["Clinically significant cancer"] * 2
     shown = " ".join(text for _, text in facts(comparison))
-    assert "volume of the clinically significant cancer, A / B" in shown
+    assert "csPCa volume, A / B" in shown
     assert "indolent" not in shown
     assert "0.00 / 0.00 ml" not in shown

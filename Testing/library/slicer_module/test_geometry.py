@@ -69,7 +69,7 @@ def test_a_network_that_does_not_take_a_sequence_says_nothing_of_it(scene):
 
 def test_super_resolution_doubles_in_plane(scene):
     line = describeGeometry(add_volume(scene, a_t2w(), "T2"), Sequence.T2W, DOUBLING).line
-    assert line.endswith("will be doubled in plane")
+    assert line.endswith("will be zero-filled to twice the in-plane matrix")
 
 
 def test_a_parent_transform_counts_and_is_named(scene):
@@ -84,7 +84,7 @@ def test_a_parent_transform_counts_and_is_named(scene):
 @pytest.mark.parametrize(
     ("name", "warning"),
     [
-        ("Bend", "Transform 'Bend' bends it. Harden the transform (Transforms module) first."),
+        ("Bend", "Transform 'Bend' is nonlinear. Harden the transform (Transforms module) first."),
         (
             "T2 acquisition transform",
             "Its slices are not evenly spaced. Harden its acquisition transform (Transforms module) first.",

@@ -387,7 +387,7 @@ def test_a_correction_stands_beside_its_input_with_the_shift_and_the_outline_of_
     assert "High-b DWI, input" in words(views.renderer(HBV))
     shift = views.scene.GetNodeByID(views.composite(DISPLACEMENT).GetForegroundVolumeID())
     np.testing.assert_allclose(slicer.util.arrayFromVolume(shift), 2.0)
-    assert "Signal lay towards left, -2 to +2 mm" in words(views.renderer(DISPLACEMENT))
+    assert "Signal shift toward left, -2 to +2 mm" in words(views.renderer(DISPLACEMENT))
     assert {HBV, A, B, T2W} <= seen_in(views, correction.gland)
 
 

@@ -345,7 +345,7 @@ def test_a_task_brings_its_networks_and_none_is_said(section, ui, own, a_lesion_
     ui.taskComboBox.choose(str(CLASSIFICATION))
     section.update()
     assert section.parameters.bundleA == ""
-    assert ui.bundleACardLabel.text == "No network for this task is on this computer. Import one under Set-up."
+    assert ui.bundleACardLabel.text == "No network for this task is on this computer. Import one under Setup."
     assert not ui.bundleAMenuButton.enabled
 
 
@@ -445,7 +445,7 @@ def test_a_checkpoint_without_torch_says_the_way(section, ui, logic, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
     logic.machine = {"default": None, "runtimes": {"torch": {"error": "not installed"}}}
     section._importing.importPaths([tmp_path / "model.pth"])
-    assert "press PyTorch… under Set-up" in ui.networksNoteLabel.text
+    assert "press PyTorch… under Setup" in ui.networksNoteLabel.text
 
 
 def test_shipped_networks_cannot_be_deleted_and_none_during_a_run(section, ui, logic, own):

@@ -1,4 +1,4 @@
-"""Set-up on the panel, with stand-ins for Qt and for child processes: what is said, asked, done, and in which order."""
+"""Setup on the panel, with stand-ins for Qt and for child processes: what is said, asked, done, and in which order."""
 
 import json
 import sys
@@ -201,7 +201,7 @@ def test_an_install_asks_closes_the_worker_is_tried_and_told(open_with, ui, chil
     ui.setupInstallButton.click()
     assert "onnxruntime-openvino>=1.22" in answers.asked[0]
     assert section.worker.closed == 1
-    assert section.unavailableReason() == "Set-up: packages are being installed."
+    assert section.unavailableReason() == "Setup: packages are being installed."
     assert not ui.setupInstallButton.enabled
     children.report = READY
     children.end_all()
@@ -238,7 +238,7 @@ def test_a_run_of_the_console_is_waited_for(open_with, ui, children, answers):
     section = open_with(NOTHING)
     section.worker.is_busy = True
     ui.setupInstallButton.click()
-    assert ui.setupStatusLabel.text.startswith("A run is on its way.")
+    assert ui.setupStatusLabel.text.startswith("A run is in progress.")
     assert answers.asked == children.pip_steps == []
 
 

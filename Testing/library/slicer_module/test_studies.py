@@ -183,7 +183,7 @@ def test_a_sagittal_t2w_alone_is_chosen_with_a_warning(scene):
     add(scene, "t2_tse_sag", axes=SAGITTAL)
     found = findStudy(scene)
     assert found.volumes[Sequence.T2W].GetName() == "t2_tse_sag"
-    assert "T2w: 't2_tse_sag' is sagittal, and no axial one is there." in found.sentences
+    assert "T2w: 't2_tse_sag' is sagittal, and no axial T2w was found." in found.sentences
 
 
 def test_the_t2w_of_the_prostate_goes_before_that_of_the_pelvis_and_of_fat_suppression(scene):
@@ -208,7 +208,7 @@ def test_a_series_that_mixes_b_values_is_not_taken_for_a_high_b_image(scene):
     found = findStudy(scene, tags)
     assert found.volumes[Sequence.HBV] is None
     assert "'diff' mixes several b-values; load each as a volume of its own." in found.sentences
-    assert "The case holds no high-b DWI and no ADC that its tags or names would show." in found.sentences
+    assert "No high-b DWI and no ADC was recognized by DICOM tags or names." in found.sentences
 
 
 def test_b_values_are_read_from_all_vendors_tags(scene):

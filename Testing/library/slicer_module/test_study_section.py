@@ -214,7 +214,7 @@ def test_the_end_of_the_scene_ends_the_phantom(panel, scene, ui, loop):
 def test_a_psa_that_cannot_be_one_has_its_sentence_and_goes_with_the_case(panel, section, ui, scene):
     parameters = panel.parameters
     add_volume(scene, an_oblique_t2w(), "t2w")
-    for text, words in (("6,5", "with a point, as 6.5"), ("-1", "above 0"), ("6.5", ""), ("", "")):
+    for text, words in (("6,5", "with a point, e.g. 6.5"), ("-1", "above 0"), ("6.5", ""), ("", "")):
         parameters.psa = text
         section.update()
         assert words in ui.psaNoteLabel.text
@@ -294,7 +294,7 @@ def test_the_phase_axis_is_asked_for_where_nothing_states_it(panel, ui, scene, m
     assert not ui.phaseAxisComboBox.visible
     panel.parameters.task = "distortion-correction"
     assert (ui.phaseAxisComboBox.visible, ui.phaseAxisNoteLabel.visible) == (True, True)
-    assert "is not known. Choose it; otherwise left-right is assumed" in ui.phaseAxisNoteLabel.text
+    assert "is unknown. Select it; otherwise left-right is assumed" in ui.phaseAxisNoteLabel.text
     ui.phaseAxisComboBox.choose("anterior-posterior")
     assert panel.parameters.phaseAxis == "anterior-posterior"
     assert ui.phaseAxisNoteLabel.text == ""

@@ -208,7 +208,7 @@ def test_a_python_of_ones_own_is_kept_in_the_settings(device, ui, settings):  # 
 def test_a_psa_goes_into_the_numbers_and_a_wrong_one_is_a_sentence_and_no_run(panel, ui, loop, logic, t2w):
     panel.parameters.psa = "6,5"
     ui.runButton.click()
-    assert "with a point, as 6.5" in ui.statusLabel.text
+    assert "with a point, e.g. 6.5" in ui.statusLabel.text
     assert logic.lastRun is None
     panel.parameters.psa = "6.5"
     run_until_done(ui, loop, logic)

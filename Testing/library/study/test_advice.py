@@ -44,7 +44,7 @@ def test_where_no_estimator_beats_chance_only_that_is_said():
         (a_summary_row("profound", 2.0), a_summary_row("provicnet", 9.0, "adc-translation")), (GUESSES,)
     )
     found = advise("classification", study)
-    assert found.verdict.startswith("No estimator tells better than chance")
+    assert found.verdict.startswith("No estimator predicts the gain from pretraining better than chance")
     assert "1 estimators on 12 pairs" in found.verdict
     assert found.measured == study.summary[:1]
     text = "\n".join(advice_lines(found))
@@ -75,7 +75,7 @@ def test_the_shipped_study_answers_in_one_screen(task, capsys):
     assert main(["advise", task]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= SCREEN
-    assert lines[0].startswith("No estimator tells better than chance")
+    assert lines[0].startswith("No estimator predicts the gain from pretraining better than chance")
 
 
 def test_the_shipped_judgment_follows_from_the_shipped_estimates():

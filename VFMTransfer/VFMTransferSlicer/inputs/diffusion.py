@@ -87,7 +87,7 @@ def readBValues(text: str, frames: int) -> tuple[float, ...]:
         values = ()
     if len(values) != frames or not all(0 <= b <= _MAX_B for b in values):
         raise ImageError(
-            f"The b values must be one a frame, {frames} numbers of 0 to {_MAX_B:.0f} s/mm² as '50 400 800', got "
+            f"The b values must be one a frame, {frames} numbers of 0 to {_MAX_B:.0f} s/mm², e.g. '50 400 800', got "
             f"'{text.strip():.40}'. Enter them in the order of the frames."
         )
     if len(set(values)) != len(values):

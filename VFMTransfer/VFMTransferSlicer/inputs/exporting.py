@@ -201,8 +201,8 @@ def _ijkToWorld(node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     if parent is not None:
         if not parent.IsTransformToWorldLinear():
             raise GeometryError(
-                f"Volume '{node.GetName()}' must be under linear transforms only, but '{parent.GetName()}' bends it. "
-                "Harden the transform first."
+                f"Volume '{node.GetName()}' must be under linear transforms only, but '{parent.GetName()}' is "
+                "nonlinear. Harden the transform first."
             )
         toWorld = vtk.vtkMatrix4x4()
         parent.GetMatrixTransformToWorld(toWorld)
@@ -380,7 +380,7 @@ def _requireLinear(node: slicer.vtkMRMLTransformableNode) -> None:
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
         raise GeometryError(
-            f"'{node.GetName()}' must be under linear transforms only, but '{parent.GetName()}' bends it. "
+            f"'{node.GetName()}' must be under linear transforms only, but '{parent.GetName()}' is nonlinear. "
             "Harden the transform first."
         )
 

@@ -118,7 +118,7 @@ def _resampling(grid: Grid, sequence: Sequence, spec: ModelSpec) -> str:
         return f"will be {words}"
     wanted = spec.preprocess.spacing_mm
     isThere = np.allclose(sorted(grid.spacing_mm), sorted(wanted), atol=1e-3)
-    return "will be seen as it is" if isThere else f"will be resampled to {_spacing(wanted)}"
+    return "will be used without resampling" if isThere else f"will be resampled to {_spacing(wanted)}"
 
 
 def _warnings(
@@ -162,7 +162,7 @@ def _overlapWarnings(grid: Grid, about: slicer.vtkMRMLScalarVolumeNode) -> Itera
 def _bentBy(transform: slicer.vtkMRMLTransformNode) -> str:
     if transform.GetName().lower().endswith(_ACQUISITION_TRANSFORM):
         return "Its slices are not evenly spaced. Harden its acquisition transform (Transforms module) first."
-    return f"Transform '{transform.GetName()}' bends it. Harden the transform (Transforms module) first."
+    return f"Transform '{transform.GetName()}' is nonlinear. Harden the transform (Transforms module) first."
 
 
 def _sizeOf(node: slicer.vtkMRMLScalarVolumeNode) -> str:

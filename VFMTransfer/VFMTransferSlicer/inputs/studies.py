@@ -27,8 +27,8 @@ Criteria = tuple[tuple[Callable[[Series], Any], str], ...]
 
 _T2W: Criteria = (
     (lambda series: series.plane == "axial", "it is axial"),
-    (lambda series: series.isT2wByTags, "its DICOM tags say that it is T2-weighted"),
-    (lambda series: not series.words & (_FAT_SUPPRESSED | _FAST), "it is no fat-suppressed or single-shot image"),
+    (lambda series: series.isT2wByTags, "its DICOM tags identify it as T2-weighted"),
+    (lambda series: not series.words & (_FAT_SUPPRESSED | _FAST), "it is neither fat-suppressed nor single-shot"),
     (lambda series: series.fieldOfViewMm <= _PELVIS_MM, "its field of view is that of the prostate"),
     (lambda series: series.place, "it was loaded last"),
 )
@@ -42,7 +42,7 @@ _HBV: Criteria = (
 )
 _ADC: Criteria = (
     (lambda series: series.plane == "axial", "it is axial"),
-    (lambda series: "ADC" in series.imageType, "its DICOM tags say so"),
+    (lambda series: "ADC" in series.imageType, "its DICOM tags identify it as an ADC map"),
     (lambda series: series.place, "it was loaded last"),
 )
 
@@ -141,9 +141,9 @@ def _warn(found: FoundStudy, study: list[Series], studies: int) -> None:
     t2w, hbv = (chosen.get(found.volumes[sequence]) for sequence in (Sequence.T2W, Sequence.HBV))
     missing = [_TITLES[sequence] for sequence, node in found.volumes.items() if node is None]
     if missing:
-        found.sentences.append(f"The case holds no {' and no '.join(missing)} that its tags or names would show.")
+        found.sentences.append(f"No {' and no '.join(missing)} was recognized by DICOM tags or names.")
     if t2w is not None and t2w.plane != "axial":
-        found.sentences.append(f"T2w: '{t2w.name}' is {t2w.plane}, and no axial one is there.")
+        found.sentences.append(f"T2w: '{t2w.name}' is {t2w.plane}, and no axial T2w was found.")
     if hbv is not None and hbv.bValue is None and not (hbv.isCalculated or hbv.isNamedHigh):
         found.sentences.append(f"High-b DWI: '{hbv.name}' does not state its b-value; check it.")
     if hbv is None and (mixed := [series.name for series in study if series.mixesBValues]):

@@ -266,8 +266,8 @@ class InputsSection(VTKObservationMixin):
         stated = phaseAxisOf(chosen.hbv, databaseTag) or phaseAxisOf(chosen.adc, databaseTag)
         if not stated and chosen.phaseAxis == _AS_STATED:
             label.text = (
-                f"{_WARNING} Along which axis diffusion was phase-encoded is not known. Choose it; otherwise "
-                f"{next(iter(PHASE_AXES))} is assumed, which the result states."
+                f"{_WARNING} The phase-encoding axis of the diffusion images is unknown. Select it; otherwise "
+                f"{next(iter(PHASE_AXES))} is assumed, and the result states so."
             )
         elif stated and chosen.phaseAxis not in (_AS_STATED, stated):
             label.text = f"{_WARNING} DICOM states {stated}."

@@ -227,7 +227,7 @@ class Importing:
         if "version" in self._networks.machine["runtimes"]["torch"]:
             return ""
         return _(
-            "This is a checkpoint of a network's authors. Reading it takes PyTorch: press PyTorch… under Set-up, and "
+            "This is a checkpoint of a network's authors. Reading it takes PyTorch: press PyTorch… under Setup, and "
             "import it again then."
         )
 
@@ -444,7 +444,7 @@ class NetworksSection:
     def _noneText(self, letter: str) -> str:
         if self._offered():
             return "" if letter == "A" else _("Only A is run.")
-        return _("No network for this task is on this computer. Import one under Set-up.") if letter == "A" else ""
+        return _("No network for this task is on this computer. Import one under Setup.") if letter == "A" else ""
 
     def _device(self) -> str:
         """Where a network would run, as far as that is known."""

@@ -33,6 +33,7 @@ from ..runs import RunInScene
 from ..workers.commands import LibraryCommand
 from ..workers.process import MakeProcess, newProcess
 from ..workers.steps import Steps
+from .reading import notWhileBlinded
 
 # Choices follow each other quickly while a case is loaded; so long after the last one the images are checked.
 _SETTLED_MS = 1500
@@ -302,8 +303,8 @@ def fitText(document: Mapping[str, Any]) -> str:
     """What the fit found, in sentences: which b values, where it is poor and why."""
     where = _("the prostate") if document["region"] == "prostate" else _("the image")
     fitted = _("Fitted to b {values} s/mm².").format(values=", ".join(f"{b:g}" for b in document["b_values"]))
-    poor = [f"{share:.1%} {words}" for words, share in document["shares"].items()]
-    fit = _("Poor in {where}: {shares}.").format(where=where, shares="; ".join(poor)) if poor else _("It fits well.")
+    poor = [f"{words}: {share:.1%}" for words, share in document["shares"].items()]
+    fit = _("Poor fit in {where}: {shares}.").format(where=where, shares="; ".join(poor)) if poor else _("Good fit.")
     return " ".join([fitted, fit, *document["notes"], RESEARCH_USE])
 
 
@@ -448,8 +449,8 @@ class DicomSection:
         if run is not self._run:
             self._run = run
             self._note("")
-        why = _("Not while the networks are read blinded.") if self._isBlinded else ""
-        why = why or (_("Wait for the end of the run.") if self._logic.isRunning or self._writer.isBusy else "")
+        why = notWhileBlinded() if self._isBlinded else ""
+        why = why or (_("Wait until the run has finished.") if self._logic.isRunning or self._writer.isBusy else "")
         why = why or whyNoDicom(run)
         self._ui.exportDicomButton.enabled = not why
         self._ui.exportDicomButton.toolTip = why or self._tip

@@ -29,6 +29,11 @@ from ..runs import renameArm
 from ..signals import Signal
 
 
+def notWhileBlinded() -> str:
+    """Why a button is off as long as the networks are read blinded."""
+    return _("Not available during a blinded reading.")
+
+
 def sideTitles(order: tuple[int, int]) -> list[str]:
     """What to call each arm, A and then B, by where it stands."""
     return [_("Left") if order[0] == arm else _("Right") for arm in range(2)]
@@ -39,7 +44,7 @@ def revealedText(reading: Reading) -> str:
     names = [network.bundle for network in reading.subject.networks]
     left, right = names if reading.left == "A" else reversed(names)
     if reading.side is Side.EQUAL:
-        return _("Left was {left}, right was {right}. You found them equal.").format(left=left, right=right)
+        return _("Left was {left}, right was {right}. You rated them equal.").format(left=left, right=right)
     preferred = left if reading.side is Side.LEFT else right
     return _("Left was {left}, right was {right}. You preferred {preferred}.").format(
         left=left, right=right, preferred=preferred
@@ -109,7 +114,7 @@ class ReadingFiles:
     def onResume(self, checked: bool = False) -> None:
         """Take the readings of a CSV file into the scene."""
         path = qt.QFileDialog.getOpenFileName(
-            slicer.util.mainWindow(), _("Go on with readings"), "", _("Table") + " (*.csv)"
+            slicer.util.mainWindow(), _("Resume readings"), "", _("Table") + " (*.csv)"
         )
         if not path:
             return
@@ -194,7 +199,7 @@ class ReadingSection:
         # What a run brings is shown blinded, so that nothing may be named meanwhile.
         self.ui.readingRevealButton.enabled = isHidden and not isUnanswered and not self._logic.isRunning
         self.ui.readingRevealButton.toolTip = (
-            _("Say first which is better.")
+            _("Choose Left, Equal or Right first.")
             if isUnanswered
             else _("Wait for the run, or cancel it.")
             if self._logic.isRunning
@@ -236,7 +241,7 @@ class ReadingSection:
             self._begin()
         else:
             self._end()
-            self._showMessage(_("Stopped. A reading that was not revealed can be changed when you start again."))
+            self._showMessage(_("Stopped. Unrevealed readings can still be changed after you restart."))
         self.update()
 
     def answer(self, side: Side) -> None:
@@ -248,7 +253,7 @@ class ReadingSection:
             reading = self._session.answer(side, combo.itemData(combo.currentIndex))
             self._table(isNeeded=True).put(reading)
             self._answer = reading
-            self._showMessage(_("Noted. You may change your mind until the networks are revealed."))
+            self._showMessage(_("Saved. You can change your answer until the networks are revealed."))
         except VFMTransferError as error:
             self._showMessage(str(error))
         self.update()
@@ -298,7 +303,7 @@ class ReadingSection:
             renameArm(arm, title, isSeen=False)
             self._masked.append(arm)
         self._views.show(order=self._session.order, isBlinded=True)
-        self._showMessage(_("Which is better, left or right? Take your time; it is recorded."))
+        self._showMessage(_("Which is better, left or right? The reading time is recorded."))
 
     def _end(self) -> None:
         """Stop reading. The views close, for they would reveal the order of a reading that may change yet."""

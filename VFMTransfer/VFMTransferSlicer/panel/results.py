@@ -46,6 +46,7 @@ from ..results.numbers import (
     transferNote,
 )
 from ..runs import RunInScene
+from .reading import notWhileBlinded
 
 _SMALL = 0.85  # of the font's size
 MAX_HEIGHT_PX = 600  # a longer table scrolls
@@ -203,8 +204,8 @@ class Exports:
         if run is not self._saved:  # a message on another run
             self._saved = run
             self._showMessage("")
-        hidden = _("Not while the networks are read blinded.") if isBlinded else ""
-        running = _("Wait for the end of the run.") if self._logic.isRunning else ""
+        hidden = notWhileBlinded() if isBlinded else ""
+        running = _("Wait until the run has finished.") if self._logic.isRunning else ""
         reasons = {
             self._ui.exportReportButton: whyNoReport(run),
             self._ui.exportCsvButton: whyNoNumbers(run),

@@ -222,7 +222,7 @@ class RunSection:
         """Withhold what the log says as long as the networks are read blinded."""
         withheld, self._withheld = self._withheld, [] if isBlinded else None
         if isBlinded and withheld is None:
-            self._write(_("The log goes on when the networks are read no longer blinded."))
+            self._write(_("The log is hidden during a blinded reading."))
         for line in withheld or ():
             self._write(line)
 
@@ -234,7 +234,7 @@ class RunSection:
         ui.runButton.text = _("Run both") if areTwo else _("Run")
         ui.runButton.enabled = not missing and not isRunning
         ready = _("Run both networks on this case.") if areTwo else _("Run this network on this case.")
-        ui.runButton.toolTip = _("A run is on its way.") if isRunning else missing or ready
+        ui.runButton.toolTip = _("A run is in progress.") if isRunning else missing or ready
         ui.cancelButton.enabled = isRunning and not self._isCanceling
         ui.runReasonLabel.text = "" if isRunning else missing
         ui.runReasonLabel.visible = bool(ui.runReasonLabel.text)

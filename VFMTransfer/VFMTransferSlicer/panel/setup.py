@@ -1,4 +1,4 @@
-"""Set-up on the panel: what is there, what works, what can be installed or mended. Needs Qt."""
+"""Setup on the panel: what is there, what works, what can be installed or repaired. Needs Qt."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class SetupSection:
     def unavailableReason(self) -> str:
         """A sentence where no run can begin; empty where one can, or before the first check."""
         if self.isBusy:
-            return _("Set-up: packages are being installed.")
+            return _("Setup: packages are being installed.")
         if self.report is not None and not isReady(self.report):
             missing = lacking(self.report) if self.report["default"] is not None else ["ONNX Runtime"]
             return _("Setup: install {packages}.").format(packages=", ".join(missing))
@@ -212,7 +212,7 @@ class SetupSection:
         if not plan.requirements:
             self._outcome = _("PyTorch and what goes with it are installed.")
         elif theWorker().is_busy:  # for the console; it holds the files that are to be replaced
-            self._outcome = _("A run is on its way. Wait for it, or cancel it.")
+            self._outcome = _("A run is in progress. Wait for it, or cancel it.")
         elif why := installUnavailableReason(self.report, plan):
             self._outcome = why
         elif self._ask(consent(plan, self.report["site_packages"]["folder"])):

@@ -24,6 +24,7 @@ from ..views.layout import SideBySide
 from ..views.pairs import Order
 from ..views.viewing import Tool, Viewing
 from ..workers.steps import StepQueue, Steps
+from .reading import notWhileBlinded
 
 FLICKER_KEY = "X"  # Slicer's slice views use b, f, g, r, t, v, the arrows and the brackets
 FLICKER_MS = 600
@@ -466,7 +467,7 @@ class ViewSection:
         hasCase = chosen is not None and chosen.t2w is not None
         ui.examButton.enabled = (hasCase or self._open == _EXAM) and not self._isReading
         if self._isReading:
-            ui.examButton.toolTip = _("Not while the networks are read blinded.")
+            ui.examButton.toolTip = notWhileBlinded()
         elif not hasCase:
             ui.examButton.toolTip = _("Choose a T2w first.")
         else:
@@ -474,7 +475,7 @@ class ViewSection:
                 "T2w in three planes, ADC and high-b DWI, linked, at the prostate; again to go back to your layout."
             )
         if self._isReading:
-            ui.sideBySideButton.toolTip = _("Not while the networks are read blinded.")
+            ui.sideBySideButton.toolTip = notWhileBlinded()
         elif run is None:
             ui.sideBySideButton.toolTip = _("Run two networks first.")
         else:

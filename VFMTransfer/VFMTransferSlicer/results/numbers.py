@@ -329,12 +329,14 @@ _OF_ARMS = {
     _LESIONS: Kind("Count", decimals=0, definition="connected regions that the network marks"),
     _MEAN_ADC: Kind("Mean ADC", "1e-6 mm²/s", decimals=0, definition="over the volume of the lesions"),
     "transverse_mm": Kind("Transverse", "mm", decimals=0, definition="largest extent from left to right, axial"),
-    "anteroposterior_mm": Kind("Front to back", "mm", decimals=0, definition="largest extent, mid-sagittal"),
-    "longitudinal_mm": Kind("Apex to base", "mm", decimals=0, definition="extent, mid-sagittal"),
+    "anteroposterior_mm": Kind("Anteroposterior", "mm", decimals=0, definition="largest extent, mid-sagittal"),
+    "longitudinal_mm": Kind("Longitudinal", "mm", decimals=0, definition="extent, mid-sagittal"),
     "ellipsoid_ml": Kind("Ellipsoid volume", "ml", decimals=1, definition="product of the diameters times pi / 6"),
-    "psa_density_segmented": Kind("PSA density", "ng/ml²", decimals=2, definition="PSA through the mask's volume"),
+    "psa_density_segmented": Kind(
+        "PSA density", "ng/ml²", decimals=2, definition="PSA divided by the segmented volume"
+    ),
     "psa_density_ellipsoid": Kind(
-        "PSA density, ellipsoid", "ng/ml²", decimals=2, definition="PSA through the ellipsoid's volume"
+        "PSA density, ellipsoid", "ng/ml²", decimals=2, definition="PSA divided by the ellipsoid volume"
     ),
 }
 _OF_GLAND = tuple(name for name in _OF_ARMS if name not in (_LESIONS, _MEAN_ADC))

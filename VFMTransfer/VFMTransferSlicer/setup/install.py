@@ -67,15 +67,15 @@ _REASONS = (
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify",
-        "The network replaces secure connections, and pip does not trust it. Ask your IT for its certificate and set "
-        "PIP_CERT to that file.",
+        "A proxy or firewall intercepts secure connections with a certificate that pip does not trust. Ask your IT for "
+        "that certificate and set PIP_CERT to its file.",
     ),
     (
         r"NewConnectionError|Name or service not known|name resolution|getaddrinfo|Connection refused|"
         r"Network is unreachable|ConnectTimeout|Read timed out|ReadTimeout|Connection reset|Max retries|"
         r"Failed to establish|NameResolutionError|ConnectionError",
-        "PyPI cannot be reached. Check the network, and press Install again; without one, choose a Python that has "
-        "ONNX Runtime under Runtime and device.",
+        "PyPI cannot be reached. Check the internet connection, and press Install again; without a connection, choose "
+        "a Python that has ONNX Runtime under Runtime and device.",
     ),
     (r"No space left|Errno 28|not enough space|Disk quota", "The disk is full. Free some space, and press Repair."),
     (

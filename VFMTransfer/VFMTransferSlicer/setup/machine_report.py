@@ -134,7 +134,7 @@ def gpuUnavailableReason(report: Report) -> str:
     onnx = report["runtimes"]["onnx"]
     if "onnxruntime-gpu" not in builds(report):
         has = "is not installed" if "error" in onnx else "is a build without GPU"
-        return f"{gpu} is not used: ONNX Runtime {has}. Install the one for NVIDIA GPUs under Set-up."
+        return f"{gpu} is not used: ONNX Runtime {has}. Install the one for NVIDIA GPUs under Setup."
     reason = onnx.get("error") or onnx["devices"]["cuda"]
     return f"{gpu} is not used: {plain(reason)}"
 

@@ -245,7 +245,7 @@ def choiceUnavailableReason(catalog: Catalog, task: str, name: str) -> str:
         return f"Network '{shown}' is not for {title}. Choose another one."
     if any(folder.name == shown for folder in catalog.broken):
         return f"Network '{shown}' cannot be used, see below. Choose another one."
-    return f"Network '{shown}' is not on this computer. Import it under Set-up, or choose another one."
+    return f"Network '{shown}' is not on this computer. Import it under Setup, or choose another one."
 
 
 def taskTitle(catalog: Catalog, task: str) -> str:

@@ -161,7 +161,7 @@ def _labels(
 ROLE = "VFMTransfer.Role"
 DIFFERENCE, DISPLACEMENT = "difference", "displacement"
 # Axis of RAS → where it is positive, as it is shown: by left, front or head.
-_TOWARDS = (("left", -1.0), ("front", 1.0), ("head", 1.0))
+_TOWARD = (("left", -1.0), ("front", 1.0), ("head", 1.0))
 SYNTHETIC = "VFMTransfer.Synthetic"
 _ABOUT = "VFMTransfer.about"
 _COLORS = "VFMTransfer.Colors"
@@ -226,7 +226,7 @@ def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str
 def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, str] = ("A", "B")) -> Difference | None:
     """Put how far from its place the signal lay, by the first arm, into the scene; None where it corrected nothing.
 
-    In millimeters along the patient's axis along which it lay farthest, positive towards left, front or head. It takes
+    In millimeters along the patient's axis along which it lay farthest, positive toward left, front or head. It takes
     the place of an earlier one about the same volume.
     """
     arm = run.arms[order[0]] if len(run.arms) > order[0] else None
@@ -238,9 +238,9 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
         return None
     vectors = vtk_to_numpy(grid.GetPointData().GetScalars())  # RAS millimeters
     axis = int(np.abs(vectors).sum(axis=0).argmax())
-    array = (vectors[:, axis] * _TOWARDS[axis][1]).reshape(_sizeOf(run.about)[::-1]).astype(np.float32)
+    array = (vectors[:, axis] * _TOWARD[axis][1]).reshape(_sizeOf(run.about)[::-1]).astype(np.float32)
     title = f"{run.about.GetName()} displacement {names[0]}"
-    subject = f"Signal lay towards {_TOWARDS[axis][0]}"
+    subject = f"Signal shift toward {_TOWARD[axis][0]}"
     return _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
 
 

@@ -169,7 +169,7 @@ function compareTexts(app) {
     difference: ["Difference", PAIR_ARMS[state.pair].map((arm) => ({ a: "A", b: "B" })[arm] ?? arm).join(scene.kind === "image" ? " − " : ", ")],
     fade: ["Fade", `${Math.round((1 - state.fade) * 100)} % A, ${Math.round(state.fade * 100)} % B`],
     flicker: ["Flicker", `showing ${state.showB ? "B" : "A"}, F swaps`],
-    checkerboard: ["Checkerboard", "A and B by turns"],
+    checkerboard: ["Checkerboard", "A and B alternating"],
   };
   return texts[state.mode];
 }

@@ -57,7 +57,7 @@ class SuperResolution(ImageTask):
     decoded_note = "The network adds detail to the T2w interpolated by zero-filled k-space."
     unmeasured = "is its margin, where k-space that was cut wraps round,"
     works_within_slices = True
-    grid_words = "doubled in plane"
+    grid_words = "zero-filled to twice the in-plane matrix"
 
     def network_grid(self, seen: Geometry, spacing_mm: Triple) -> Geometry:
         """The T2w's own matrix doubled in plane, whatever its spacing is."""
