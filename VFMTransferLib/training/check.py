@@ -33,6 +33,8 @@ _THICKNESS_MM = (0.5, 6.0)
 _GLAND_ML = (8.0, 400.0)
 _MASK_WORDS = re.compile(r"gland|prostate|zone|lesion|mask|label|seg")
 _GLAND_WORDS = re.compile(r"gland|prostate")
+# Word in a mask's name → its largest value, and what its values are.
+_MAX_VALUES = {"lesion": (5, "ISUP grade groups"), "zone": (2, "1 for peripheral, 2 for transition")}
 _SMALL = 16  # voxels along each axis of the pictures by which images are compared
 _SAME = 0.995  # correlation of these above which two images count as nearly the same
 
@@ -144,10 +146,18 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
             if "lesion" not in stem.lower():  # no lesion is an answer, no gland is none
                 yield Finding("warning", name, f"Mask {stem} marks nothing.")
             continue
+        for word, (largest, values) in _MAX_VALUES.items():
+            if word in stem.lower() and not 0 <= mask.array.min() <= mask.array.max() <= largest:
+                found = f"{mask.array.min()} to {mask.array.max()}"
+                yield Finding("error", name, f"Values of mask {stem} must be 0 to {largest} ({values}), got {found}.")
         ml = float(np.count_nonzero(mask.array)) * mask.geometry.voxel_volume_ml
         if _GLAND_WORDS.search(stem.lower()) and not _GLAND_ML[0] <= ml <= _GLAND_ML[1]:
             yield Finding("warning", name, f"Mask {stem} marks {ml:.1f} ml, which is no usual prostate.")
-        if Sequence.T2W in case and not mask.geometry.equals(case[Sequence.T2W].geometry):
+        if Sequence.T2W not in case or mask.geometry.equals(case[Sequence.T2W].geometry):
+            continue
+        if not mask.resample_to(case[Sequence.T2W].geometry, "nearest").array.any():
+            yield Finding("error", name, f"Mask {stem} must mark voxels of the T2w, but lies outside of it.")
+        else:
             yield Finding("note", name, f"Mask {stem} is not on the T2w's grid and is resampled by position.")
     if not masks and task.output == "segmentation":
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
@@ -181,11 +191,13 @@ def _duplicates(cases: list[CheckedCase]) -> Iterator[Finding]:
 
 
 def _shared_patients(cases: list[CheckedCase]) -> Iterator[Finding]:
-    """Names as `<patient>_<study>`, where all names are of this form: one patient must not be in two splits."""
-    if not all(re.fullmatch(r"[^_]+_[^_]+", case.name) for case in cases):
-        return
+    """Names as `<patient>_<study>`, the patient with a number: one patient must not be in two splits."""
+    named = [case for case in cases if re.fullmatch(r"[^_]*[0-9][^_]*_[^_]+", case.name)]
+    if named and len(named) < len(cases) and len({case.split for case in cases}) > 1:
+        sentence = f"Names that are not PATIENT_STUDY: {len(cases) - len(named)}. Whose cases they are was not checked."
+        yield Finding("note", "", sentence)
     of_patient = defaultdict(list)
-    for case in cases:
+    for case in named:
         of_patient[case.name.split("_")[0]].append(case)
     for _, group in sorted(of_patient.items()):
         where = sorted({case.split for case in group})

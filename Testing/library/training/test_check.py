@@ -1,6 +1,7 @@
 """Is a data set fit? Each fault is put into a small data set on disk, and must be found."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,38 @@ def test_one_patient_by_name_must_not_be_in_two_splits(tmp_path):
     found = sentences(check_data(tmp_path, ANATOMY), "error")
     assert len(found) == 1
     assert "one patient's, by their names, but lie in test and train" in found[0]
+
+
+def test_a_name_of_another_form_leaves_the_others_checked(tmp_path):
+    write_case(tmp_path / "train" / "P1_a")
+    write_case(tmp_path / "train" / "control", 1)
+    write_case(tmp_path / "test" / "P1_b", 2)
+    report = check_data(tmp_path, ANATOMY)
+    assert [line.split(":")[0] for line in sentences(report, "error")] == ["P1_b, P1_a"]
+    assert ": Names that are not PATIENT_STUDY: 1. Whose cases they are was not checked." in sentences(report, "note")
+
+
+def test_names_without_a_patients_number_are_no_patients(tmp_path):
+    write_case(tmp_path / "train" / "case_a")
+    write_case(tmp_path / "test" / "case_b", 1)
+    assert check_data(tmp_path, ANATOMY).is_fit
+
+
+def test_a_mask_beside_the_images_is_an_error(tmp_path):
+    gland = big_gland()
+    far = replace(gland.geometry, origin_mm=tuple(x + 500.0 for x in gland.geometry.origin_mm))
+    write_case(tmp_path / "a", adc=an_adc(), hbv=an_hbv(), lesion=Volume(gland.array, far))
+    report = check_data(tmp_path, LESIONS)
+    assert sentences(report, "error") == ["a: Mask lesion must mark voxels of the T2w, but lies outside of it."]
+
+
+def test_values_that_are_no_grades_are_an_error(tmp_path):
+    gland = big_gland()
+    lesion, zones = (gland.with_array(gland.array * value) for value in (100, 3))
+    write_case(tmp_path / "a", adc=an_adc(), hbv=an_hbv(), lesion=lesion, zones=zones)
+    found = sentences(check_data(tmp_path, LESIONS), "error")
+    assert "a: Values of mask lesion must be 0 to 5 (ISUP grade groups), got 0 to 100." in found
+    assert "a: Values of mask zones must be 0 to 2 (1 for peripheral, 2 for transition), got 0 to 3." in found
 
 
 def test_masks_and_grids_that_look_wrong_are_pointed_out(tmp_path):
