@@ -11,7 +11,7 @@ from typing import Any
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair, find_bundle
 from ..core.case import Case
-from ..core.errors import BundleError, VFMTransferError
+from ..core.errors import BundleError, DatasetError, ImageError, VFMTransferError
 from ..core.placement import within_roi
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
@@ -26,7 +26,7 @@ from ..evaluation.comparison import (
     save_cohort,
 )
 from ..evaluation.measures import KINDS, quantity_title
-from ..evaluation.outputs import Reference
+from ..evaluation.outputs import Reference, place
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import CasePredictor, PredictOptions, require_fit
 from ..io import output_folder, read_case, read_mask, read_volume
@@ -82,9 +82,16 @@ def _compared(
     findings = Findings(folder=findings_folder()) if len(paths) > 1 else None  # as batches keep them
     references = args.references or [None] * len(paths)
     if len(paths) > 1:
-        for path, reference in zip(paths, references, strict=True):
+        path_of: dict[str, Path | None] = {}
+        for path, reference in zip(paths, references, strict=True):  # what is wrong is known before hours of work
             with _named(path, len(paths)):
-                _read(args, pair, path, reference)  # so that a broken case is known before hours of work
+                case, _ = _read(args, pair, path, reference)
+            if case.id in path_of:
+                raise DatasetError(
+                    f"Each case must be of a name of its own, but '{path_of[case.id]}' and '{path}' are both "
+                    f"'{case.id}'. Give one exam once, and files of one name in folders of two names."
+                )
+            path_of[case.id] = path
     for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
         with _named(path, len(paths)):
             case, truth = _read(args, pair, path, reference)
@@ -107,7 +114,10 @@ def _compared(
 def _read(
     args: argparse.Namespace, pair: Pair, path: Path | None, reference: str | None
 ) -> tuple[Case, Reference | None]:
-    """A case that both networks can take, and its truth: a label map, an image or a class, as the task has it."""
+    """A case that both networks can take, and its truth: a label map, an image or a class, as the task has it.
+
+    A truth that no result could be compared with is refused here, before networks run.
+    """
     case = given_case(args, path)
     for bundle in pair:
         require_fit(case, bundle)
@@ -118,7 +128,13 @@ def _read(
         "image": lambda path: read_volume(path, "reference"),
         "classification": str,
     }
-    return case, readers[task_of(pair[0].spec).output](reference)
+    truth = readers[task_of(pair[0].spec).output](reference)
+    if isinstance(truth, str):
+        if truth not in pair[0].spec.labels:
+            raise ImageError(f"The reference must be one of {', '.join(pair[0].spec.labels)}, got '{truth}'.")
+    else:
+        place(truth, case[task_of(pair[0].spec).reference].geometry, "nearest")
+    return case, truth
 
 
 @contextmanager

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import row_text
 from VFMTransferLib.core.result import Lesion, Provenance, Result
+from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import CohortRow
+from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
 
 
@@ -121,16 +125,52 @@ def test_a_row_of_agreement_has_no_arms():
     assert row_text(agreement) == "HD95, prostate, A with B: 2.000 mm (cases: 1)"
 
 
-def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def compare_refused(capsys, tmp_path, monkeypatch):
+    """Runs `compare`, which must refuse before any network runs, and returns its sentence."""
+
     def never(*args, **options):
         pytest.fail("A network ran.")
 
+    def refused(*words: object) -> str:
+        pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
+        assert main(["compare", *map(str, words), *pair, "-o", str(tmp_path / "out")]) == 1
+        return capsys.readouterr().err
+
     monkeypatch.setattr("VFMTransferLib.cli.side_by_side.run_side_by_side", never)
+    return refused
+
+
+def test_a_broken_study_among_several_is_named_before_any_work(a_study, tmp_path, compare_refused):
     other = shutil.copytree(a_study, tmp_path / "other")
     (other / "t2w.nii.gz").write_bytes(b"damaged")
-    pair = ["--bundle", "tiny-pretrained", "--bundle", "tiny-scratch"]
-    assert main(["compare", str(a_study), str(other), *pair, "-o", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("Of case 'other': 't2w.nii.gz' must be ")
+    assert compare_refused(a_study, other).startswith("Of case 'other': 't2w.nii.gz' must be ")
+
+
+def test_two_cases_of_one_name_are_refused_before_any_work(a_study, tmp_path, compare_refused):
+    one, two = tmp_path / "one" / "t2w.nii.gz", tmp_path / "two" / "t2w.nrrd"
+    for path in (one, two):
+        path.parent.mkdir()
+        write_volume(read_volume(a_study / "t2w.nii.gz", "t2w"), path)
+    sentence = compare_refused(one, two)
+    assert sentence.startswith("Each case must be of a name of its own, but ")
+    assert str(one) in sentence
+    assert str(two) in sentence
+
+
+def test_a_reference_elsewhere_is_refused_before_any_work(a_study, tmp_path, compare_refused):
+    gland = read_volume(a_study / "t2w.nii.gz", "reference")
+    far = replace(gland.geometry, origin_mm=tuple(x + 500.0 for x in gland.geometry.origin_mm))
+    write_volume(Volume(np.ones(gland.array.shape, np.uint8), far), tmp_path / "far.nii.gz")
+    sentence = compare_refused(a_study, "--reference", tmp_path / "far.nii.gz")
+    assert sentence.startswith("The reference must overlap the results")
+
+
+def test_a_class_that_is_none_is_refused_before_any_work(a_study, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("VFMTransferLib.cli.side_by_side.run_side_by_side", lambda *_, **__: pytest.fail("It ran."))
+    words = ["--task", "classification", "--reference", "nonsense", "-o", str(tmp_path / "out")]
+    assert main(["compare", str(a_study), *words]) == 1
+    assert "must be one of" in capsys.readouterr().err
 
 
 def test_the_largest_lesions_are_printed_and_the_others_counted():
