@@ -124,6 +124,14 @@ def default_pair(task: str) -> tuple[Bundle, Bundle]:
     raise BundleError(f"No pair of networks (pretrained and scratch) comes with the product for {task}{there}")
 
 
+def require_free_name(name: str) -> None:
+    """BundleError where a bundle that came with the product has this name, which would then name two."""
+    if any(_name_of(folder) == name for folder in _subfolders(shipped_folder())):
+        raise BundleError(
+            f"A bundle must have a name of its own, but '{name}' came with the product. Name it otherwise."
+        )
+
+
 def is_own(bundle: Bundle) -> bool:
     """Whether it lies in the user's folder, so that it can be removed."""
     return bundle.folder.parent == user_folder()

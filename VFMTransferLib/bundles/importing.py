@@ -21,7 +21,7 @@ from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
 from .bundle import Bundle, change_block, check_name, dump, file_sha256, read_bundle, read_index, verify, write_bundle
-from .catalog import user_folder
+from .catalog import require_free_name, user_folder
 from .metadata import METADATA, ONNX, ONNX_CPU, WEIGHTS, inference_config
 
 _IMPORTED = "Imported from the authors' released weights."
@@ -77,7 +77,7 @@ def import_files(
                 f"'{paths[0].name}' must be a checkpoint for a sequence, fusion streams or an ONNX graph to be chosen, "
                 "but is a bundle, which is taken as it is. Leave these options out."
             )
-        final = target or user_folder() / (name or name_of(paths[0]))
+        final = _own_folder(name or name_of(paths[0])) if target is None else target
         with _replacing(final, overwrite) as work:
             bundle = _copy(paths[0], work)
             if name is not None and name != bundle.name:
@@ -106,7 +106,7 @@ def import_files(
         license=family.weights_license,
         description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
     )
-    final = target or user_folder() / name
+    final = _own_folder(name) if target is None else target
     with _replacing(final, overwrite) as work:
         bundle = write_bundle(replace(bundle, folder=work), state, overwrite=True)
         if export and spec.task is not None:
@@ -114,6 +114,12 @@ def import_files(
 
             export_onnx(bundle)
     return read_bundle(final)
+
+
+def _own_folder(name: str) -> Path:
+    """Where a bundle of this name goes among the user's; BundleError where a shipped one has it."""
+    require_free_name(name)
+    return user_folder() / name
 
 
 def bundle_name(text: str) -> str:

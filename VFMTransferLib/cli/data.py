@@ -124,11 +124,23 @@ def _conditions(args: argparse.Namespace) -> Conditions | PhantomRange | None:
     try:
         if args.range:
             return PhantomRange() if args.range == "wide" else from_json(PhantomRange, _range_file(args.range), "range")
-        pairs = dict(item.split("=", 1) if "=" in item else (item, "true") for item in args.condition)
-        values = {name: value if name == "vendor" else parse_json(value) for name, value in pairs.items()}
+        values: dict[str, Any] = {}
+        for item in args.condition:
+            name, equals, value = item.partition("=")
+            if name in values:
+                args.parser.error(f"--condition must name {name} once, but does so twice")
+            values[name] = _condition(value) if equals else True
         return from_json(Conditions, values, "--condition") if values else None
     except ValueError as error:
         raise SystemExit(args.parser.error(str(error))) from error
+
+
+def _condition(text: str) -> Any:
+    """A number, `true` or `false`; else a word, which `from_json` refuses where none may stand."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
 
 
 def _range_file(name: str) -> Any:

@@ -196,8 +196,9 @@ def savings(
     Raises:
         ValueError: A number is negative, or the pretrained arm never gets there, so that nothing is of equal quality.
     """
-    if min(scratch_device_hours, convergence, planned, price_per_device_hour) < 0:
-        raise ValueError("Hours, efficiency, count and price must be 0 or more.")
+    numbers = (scratch_device_hours, planned, price_per_device_hour)
+    if not all(0 <= number < np.inf for number in numbers) or convergence < 0:  # "not a number" is in no range
+        raise ValueError("Hours, efficiency, count and price must be numbers of 0 or more.")
     if not np.isfinite(convergence):
         raise ValueError("The pretrained arm never reached the scratch arm's quality, so nothing is saved at it.")
     each = scratch_device_hours * (1 - convergence)

@@ -15,6 +15,7 @@ from networks import inputs, small_network
 
 from VFMTransferLib.bundles import importing
 from VFMTransferLib.bundles.bundle import Bundle, read_bundle
+from VFMTransferLib.bundles.catalog import find_bundle, read_catalog
 from VFMTransferLib.bundles.importing import bundle_name, import_files
 from VFMTransferLib.bundles.metadata import METADATA, WEIGHTS
 from VFMTransferLib.bundles.weights import load_network
@@ -140,6 +141,15 @@ class Planted:
 
     def __reduce__(self):
         return (os.mkdir, (str(self.path),))
+
+
+def test_a_shipped_name_is_refused_among_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
+    shipped = read_catalog().bundles[0]
+    with pytest.raises(BundleError, match=f"'{shipped.name}' came with the product"):
+        import_files([shipped.folder])
+    assert import_files([shipped.folder], name="mine").folder == tmp_path / "mine"
+    assert find_bundle(shipped.name).folder == shipped.folder
 
 
 def test_a_file_with_another_object_is_refused_and_nothing_of_it_runs(tmp_path, target):

@@ -47,6 +47,8 @@ def test_help_says_that_it_is_for_research_only(capsys):
         ["phantom", "-n", "0", "-o", "out"],
         ["phantom", "--range", "wide", "--condition", "vendor=ge", "-o", "out"],
         ["phantom", "--condition", "vendor=acme", "-o", "out"],
+        ["phantom", "--condition", "endorectal_coil=maybe", "-o", "out"],
+        ["phantom", "--condition", "vendor=ge", "--condition", "vendor=siemens", "-o", "out"],
         ["phantom", "--range", "no-such-file.json", "-o", "out"],
         ["finetune", "data", "--recipe", "r.json", "--arm", "pretrained", "-o", "out"],
         ["finetune", "data", "--recipe", "r.json", "--arm", "scratch", "--encoder", "e.safetensors", "-o", "out"],

@@ -180,6 +180,7 @@ def test_savings_show_their_formula(capsys):
     assert "= 60" in output
 
 
-def test_savings_refuse_numbers_that_cannot_be(capsys):
-    assert main(["savings", "--scratch-hours", "-1", "--convergence", "0.4"]) == 1
+@pytest.mark.parametrize("hours", ["-1", "nan", "inf"])
+def test_savings_refuse_numbers_that_cannot_be(capsys, hours):
+    assert main(["savings", f"--scratch-hours={hours}", "--convergence", "0.4"]) == 1
     assert "0 or more" in capsys.readouterr().err
