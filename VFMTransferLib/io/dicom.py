@@ -6,7 +6,6 @@ are stacked by position, with every gap checked; nothing of a patient's identity
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from .dicom_series import (
     listed,
     mixed_exams,
     read_headers,
+    study_id,
 )
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
@@ -125,7 +125,7 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         about = found.acquisition
         about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
         read[role] = replace(found, acquisition=about)
-    return Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}", read)
+    return Study(study_id(headers[0].study_uid), read)
 
 
 def read_series(path: Path, role: MRSequence) -> ReadSeries:

@@ -496,6 +496,19 @@ class Series:
         return bool(first.words & T2_WORDS)
 
 
+_STUDY_ID = re.compile(r"study-[0-9a-f]{8}")
+
+
+def study_id(study_uid: str) -> str:
+    """The neutral id of a study, from which its UID cannot be read."""
+    return f"study-{hashlib.sha256(study_uid.encode()).hexdigest()[:8]}"
+
+
+def is_study_id(case_id: str) -> bool:
+    """Whether a case's id is that of a DICOM study; one whose series were named by options has none."""
+    return _STUDY_ID.fullmatch(case_id) is not None
+
+
 def mixed_exams(exams: Mapping[Any, Iterable[Exam]]) -> str:
     """Which images of a case do not belong to one exam, and by what, in words; empty where all do."""
     named = [(name, exam) for name, several in exams.items() for exam in several]
