@@ -173,7 +173,7 @@ def _find(
         notes.append(note)
     if not by_name and not volumes and (study := dicom.read_study(path, wanted, allow_mixed)):
         case_id = study.id
-        notes += [series.note for series in study.series.values()]
+        notes += [*(series.note for series in study.series.values()), *study.notes]
         for role, series in study.series.items():
             checked = with_checked_voxels(series.volume, f"{role} series")
             volumes[role], decided = checked_sequence(checked, role, f"{role} series")

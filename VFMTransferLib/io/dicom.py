@@ -79,10 +79,15 @@ class ReadSeries:
 
 @dataclass(frozen=True)
 class Study:
-    """What was recognized in a folder, and a neutral id of it."""
+    """What was recognized in a folder, and a neutral id of it.
+
+    Attributes:
+        notes: What was not read though it could be one of the sequences, in sentences.
+    """
 
     id: str
     series: dict[MRSequence, ReadSeries]
+    notes: tuple[str, ...] = ()
 
 
 def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = False) -> Study | None:
@@ -114,18 +119,27 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         )
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
     read = {role: found for role in MRSequence if role in wanted and (found := _read_role(axial, role))}
+    unmeasured = [
+        f"A series that could be {role} is synthetic, made by an algorithm and not measured, and was not used; to use "
+        f"it all the same, name it with --{role}."
+        for role in MRSequence
+        if role in wanted
+        and role not in read
+        and any(s.is_axial_mr and s.is_synthetic and _is(s, role) for s in series)
+    ]
     if not read and set(wanted) == set(MRSequence):
         multiframe = any(s.first.frames > 1 for s in series)
         hint = " Multi-frame (enhanced) series must be exported as single-frame ones or converted first."
         raise MissingSequenceError(
             f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
             f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
+            f"{''.join(f' {note}' for note in unmeasured)}"
         )
     for role, found in read.items():
         about = found.acquisition
         about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
         read[role] = replace(found, acquisition=about)
-    return Study(study_id(headers[0].study_uid), read)
+    return Study(study_id(headers[0].study_uid), read, tuple(unmeasured))
 
 
 def read_series(path: Path, role: MRSequence) -> ReadSeries:
@@ -171,12 +185,16 @@ def _read_role(series: list[Series], role: MRSequence) -> ReadSeries | None:
     """The one series that is a sequence."""
     if role is MRSequence.HBV:
         return _read_hbv(series)
-    candidates = [s for s in series if (s.is_t2w if role is MRSequence.T2W else s.is_adc)]
+    candidates = [s for s in series if _is(s, role)]
     surer = [
         s for s in candidates if (s.first.words & T2_WORDS if role is MRSequence.T2W else "ADC" in s.first.image_type)
     ]
     chosen = _only_one(surer or candidates, role)
     return None if chosen is None else _read(chosen, role, f"{role}: {chosen.shown}.")
+
+
+def _is(series: Series, role: MRSequence) -> bool:
+    return {MRSequence.T2W: series.is_t2w, MRSequence.ADC: series.is_adc, MRSequence.HBV: series.is_diffusion}[role]
 
 
 def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:

@@ -55,6 +55,7 @@ _NOT_T2_WORDS = frozenset(
 _DIFFUSION_WORDS = frozenset({"dwi", "diff", "diffusion", "trace", "tracew", "hbv", "bval"})
 _EXPONENTIAL_WORDS = frozenset({"eadc", "exp", "exponential"})
 _RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
+_SYNTHETIC = "SYNTHETIC"  # as `dicom_out` and synthetic MRI mark what an algorithm made
 
 
 @dataclass(frozen=True)
@@ -444,6 +445,8 @@ class Series:
             odd += " It is stored with inverted gray values (MONOCHROME1), which are read as they are; check them."
         if self.highest_b > MAX_B:
             odd += f" Its b value of {self.highest_b:g} s/mm² is beyond what scanners measure; check it."
+        if self.is_synthetic:
+            odd += " It is synthetic by its Image Type, made by an algorithm and not measured; check results on it."
         return odd
 
     @property
@@ -461,7 +464,12 @@ class Series:
 
     @property
     def is_reconstructed(self) -> bool:
-        return bool(self.first.image_type & _RECONSTRUCTED)
+        return bool(self.first.image_type & _RECONSTRUCTED) or self.is_synthetic
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether an algorithm made it, as results of image-to-image networks, and nothing measured it."""
+        return _SYNTHETIC in self.first.image_type
 
     @property
     def is_adc(self) -> bool:
