@@ -240,22 +240,32 @@ def _high_b_of(series: Series) -> ReadSeries:
     return ReadSeries(volume, note + series.oddity, series.exams, *origin)
 
 
-def read_b_values(folder: Path) -> dict[float, Volume]:
-    """The measured diffusion images of a folder's DICOM files by b value, in one series or several.
+def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
+    """The measured diffusion images of a folder's DICOM files by b value, in one series or several of one exam.
+
+    Returns:
+        b value in s/mm² → image, and sentences on what was taken together and what is odd.
 
     Raises:
-        ImageError: There is none; GeometryError: a b value's slices make no volume.
+        ImageError: There is none.
+        MixedExamsError: They are of different exams.
+        GeometryError: A b value's slices make no volume.
     """
-    series = grouped(read_headers(_dicom_files(folder.rglob("*"))))
-    measured = [s for s in series if s.is_axial_mr and s.is_diffusion and not s.is_calculated and s.b_values]
+    series = [s for s in grouped(read_headers(_dicom_files(folder.rglob("*")))) if s.is_axial_mr]
+    measured = [s for s in series if s.is_diffusion and s.b_values and not (s.is_calculated or s.is_reconstructed)]
     headers = [h for s in measured for h in s.headers if h.b_value is not None]
     if not headers:
         raise ImageError(f"'{folder.name}' must hold measured diffusion images with their b values, but holds none.")
+    if mixed := mixed_exams({s.shown: s.exams for s in measured}):
+        raise MixedExamsError(f"Diffusion images must belong to one exam, but {mixed}. Name the folder of one exam.")
     by_b = {}
     for b in sorted({h.b_value for h in headers if h.b_value is not None}):
         of_b = [h for h in headers if h.b_value == b]
         by_b[b] = stack_slices([h for h in of_b if h.is_trace] or of_b, "dwi", f"Diffusion, b {b:g},")
-    return by_b
+    notes = [f"Diffusion: {s.shown}.{s.oddity}" for s in measured if s.oddity]
+    if len(measured) > 1:
+        notes.insert(0, f"Several series were taken together: {', '.join(s.shown for s in measured)}.")
+    return by_b, notes
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,11 @@ def test_a_series_is_fitted_from_exported_images(tmp_path, capsys):
     assert main([*command, "-o", str(tmp_path / "fit")]) == 0
     assert json.loads(capsys.readouterr().out)["b_values"] == [50.0, 400.0, 1400.0]
     assert (tmp_path / "fit" / "b1500-computed.nii.gz").is_file()
+    empty = volumes[50].with_array(np.zeros(volumes[50].array.shape, np.uint8))
+    given = Exported({}, series=series, gland=exported(empty, tmp_path / "job", "gland"))
+    (tmp_path / "job" / "case.json").write_text(json.dumps(asdict(given)), "utf-8")
+    assert main([*command, "-o", str(tmp_path / "none")]) == 1
+    assert "'gland' must mark the prostate, but is empty" in capsys.readouterr().err
 
 
 def a_result(volume: Volume) -> Result:
