@@ -59,7 +59,8 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     """The volume in its sequence's unit, and what had to be decided.
 
     Returns:
-        The volume (ADC in 1e-6 mm²/s) and notes in sentences, which name no file: they go into results.
+        The volume (ADC in 1e-6 mm²/s, 0 where it was negative) and notes in sentences, which name no file: they go into
+        results.
 
     Raises:
         ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
@@ -88,10 +89,16 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
             f"'{file}' must be an ADC map in mm²/s, 1e-3 mm²/s or 1e-6 mm²/s (tissue around 0.0013, 1.3 or 1300), "
             f"but its middle has median {median:.3g} and 95th percentile {top:.3g}. Select the ADC map."
         )
-    if unit == NATIVE_ADC_UNIT:
-        return volume, []
-    scaled = (volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32)
-    return volume.with_array(scaled), [f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s."]
+    notes = []
+    if unit != NATIVE_ADC_UNIT:
+        volume = volume.with_array((volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32))
+        notes.append(f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s.")
+    if below := int((volume.array < 0).sum()):
+        volume = volume.with_array(np.maximum(volume.array, 0))
+        notes.append(
+            f"{sequence} was below 0, which no tissue is, in {below} of {volume.array.size} voxels; they were set to 0."
+        )
+    return volume, notes
 
 
 def adc_unit(array: np.ndarray) -> str | None:

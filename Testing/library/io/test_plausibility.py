@@ -41,6 +41,17 @@ def test_zeros_around_the_body_do_not_disguise_the_unit():
     assert adc_unit(array) == "1e-6 mm²/s"
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e-3])
+@pytest.mark.parametrize("below", [-4096.0, -3.0])  # padding, and noise
+def test_an_adc_below_0_is_set_to_0_with_a_note(factor, below):
+    array = an_adc().array.astype(np.float32)
+    array[:, :3] = below
+    expected = np.maximum(array, 0)
+    volume, notes = checked_sequence(an_adc().with_array(array * np.float32(factor)), Sequence.ADC, "adc.nii.gz")
+    np.testing.assert_allclose(volume.array, expected, rtol=1e-5)
+    assert f"adc was below 0, which no tissue is, in {(array < 0).sum()} of {array.size} voxels" in notes[-1]
+
+
 @pytest.mark.parametrize("factor", [0.01, 10.0, 1e-4, 1e4])
 def test_an_adc_map_in_no_known_unit_is_refused(factor):
     given = an_adc().with_array(an_adc().array * np.float32(factor))
