@@ -49,6 +49,8 @@ MAX_OUT_OF_ORDER = 0.5  # of the slices, that resemble another one more than a n
 VIEW_MM = (60.0, 250.0)
 PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
 MAX_TILT_DEG, MAX_TURN_DEG = 35.0, 30.0
+THICK = 1.5  # an axis whose step is so many times the others' is that of the slices, however they are stored
+_PLANES = {"axial": "IS", "sagittal": "LR", "coronal": "AP"}  # and between which sides slices follow each other
 _STEP_MM = 3.0
 _DISPLACED_MM = (9.0, 15.0, 21.0)
 _BINS = 24
@@ -202,8 +204,20 @@ def out_of_order(volume: Volume) -> float:
     return float((~is_near[lengths > 0]).mean()) if lengths.any() else 0.0
 
 
+def _plane(grid: Geometry) -> str:
+    """The plane of a grid's slices, across its axis of the largest step; axial where no axis stands out."""
+    axis = int(np.argmax(grid.spacing_mm))
+    if grid.spacing_mm[axis] < THICK * sorted(grid.spacing_mm)[1]:
+        return "axial"
+    return next(plane for plane, letters in _PLANES.items() if grid.orientation[axis] in letters)
+
+
 def _beyond(grid: Geometry) -> list[str]:
     """What of a T2w's grid lies beyond what the networks were tried on."""
+    if (plane := _plane(grid)) != "axial":
+        return [
+            f"t2w has {plane} slices, and must be axial, as those that networks were tried on; select the axial T2w."
+        ]
     x, y, z = (next(i for i, letter in enumerate(grid.orientation) if letter in pair) for pair in ("LR", "AP", "IS"))
     axes = np.abs(np.reshape(grid.direction, (3, 3)).T)
     tilt = float(np.degrees(np.arccos(min(axes[z][2], 1.0))))

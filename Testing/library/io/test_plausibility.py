@@ -299,6 +299,19 @@ def test_a_grid_beyond_what_networks_were_tried_on_is_noted(change, words):
     assert note in notes_on({Sequence.T2W: turned}, None, 1.0, True)
 
 
+@pytest.mark.parametrize(("axes", "plane"), [("SAR", "sagittal"), ("SRA", "coronal")])
+def test_a_t2w_that_is_not_axial_is_noted(axes, plane):
+    direction = np.eye(3)[:, [{"R": 0, "A": 1, "S": 2}[letter] for letter in axes]]
+    grid = Geometry((320, 320, 20), (0.5, 0.5, 3.6), direction=tuple(direction.ravel().tolist()))
+    array = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), (2, 8, 8))
+    notes = notes_on({Sequence.T2W: Volume(array, grid)}, None, 1.0, True)
+    assert any(f"t2w has {plane} slices, and must be axial" in note for note in notes)
+    isotropic = replace(grid, spacing_mm=(1.0, 1.0, 1.0))
+    assert not any(
+        "must be axial" in note for note in notes_on({Sequence.T2W: Volume(array, isotropic)}, None, 1.0, True)
+    )
+
+
 def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):
     for file in sorted((shared_data / "cases").glob("*/t2w.nii.gz")):
         t2w = read_volume(file, "t2w")
