@@ -19,6 +19,7 @@ from .shared import (
     print_answer,
     print_json,
     require_images,
+    require_output_outside,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
     names = [f"b{b:g}-computed" for b in args.b_values]
     if len(set(names)) < len(names):
         args.parser.error("the b values to compute must differ, since their images are named by them, to six digits")
+    require_output_outside(args.output, [args.series])
     if args.exported is None:
         by_b, reading = read_diffusion(args.series)
         mask = None if args.gland is None else checked_gland(read_mask(args.gland, "gland"), args.gland.name)
@@ -171,7 +173,8 @@ def run_dicom(args: argparse.Namespace) -> None:
     from ..io import read_case
     from ..io.results import read_result
 
-    results = {folder.name: read_result(folder) for folder in args.results}
+    require_output_outside(args.output, [args.exam])
+    results = {_name_of(folder): read_result(folder) for folder in args.results}
     if len(results) < len(args.results):
         args.parser.error("results must be in folders of different names, which the folders of their files get")
     case = read_case(args.exam) if args.exported is None else _case_of_files(args.exported)
@@ -185,6 +188,11 @@ def run_dicom(args: argparse.Namespace) -> None:
         files = sorted(str(file.relative_to(work)) for file in work.rglob("*.dcm"))
     document = {"output": str(args.output), "note": RESEARCH_USE, "files": files}
     print_answer(args, document, [f"{len(files)} files", RESEARCH_USE, str(args.output)])
+
+
+def _name_of(folder: Path) -> str:
+    """The name of a folder, which `.` and `..` do not state; links keep the name that they were given."""
+    return (folder.resolve() if folder.name in ("", "..") else folder).name
 
 
 def _case_of_files(file: Path) -> Case:

@@ -233,6 +233,28 @@ def test_results_in_folders_of_one_name_are_refused(tmp_path, capsys):
     assert "must be in folders of different names" in capsys.readouterr().err
 
 
+def test_results_named_by_dots_get_folders_inside_of_the_output(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    result = a_result(read_case(exam)["t2w"])
+    for name in ("a", "b"):
+        save_result(result, tmp_path / name)
+    (tmp_path / "a" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "a" / "below")
+    assert main(["dicom", "..", "../../b", "--exam", str(exam), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == ["a/segmentation.dcm", "b/segmentation.dcm"]
+
+
+def test_dicom_inside_of_the_exam_is_refused(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    save_result(a_result(read_case(exam)["t2w"]), tmp_path / "result")
+    before = sorted(exam.iterdir())
+    assert main(["dicom", str(tmp_path / "result"), "--exam", str(exam), "-o", str(exam / "out")]) == 1
+    assert "must lie outside of the case's folder 'exam'" in capsys.readouterr().err
+    assert sorted(exam.iterdir()) == before
+
+
 def test_a_folder_that_is_no_result_is_refused(tmp_path, capsys):
     pytest.importorskip("highdicom")
     exam = write_exam(tmp_path / "exam")
