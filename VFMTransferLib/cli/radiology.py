@@ -19,6 +19,7 @@ from .shared import (
     print_answer,
     print_json,
     require_images,
+    require_output_outside,
 )
 
 if TYPE_CHECKING:
@@ -76,27 +77,33 @@ def add_diffusion(commands: Commands) -> None:
 
 def run_diffusion(args: argparse.Namespace) -> None:
     from ..io import output_folder, read_mask, write_volume
-    from ..io.cases import read_diffusion
+    from ..io.cases import checked_gland, read_diffusion
     from ..radiology.diffusion_fit import FitProblem, fit_diffusion
 
     if args.exported is None and args.series is None:
         args.parser.error("name a SERIES")
+    names = [f"b{b:g}-computed" for b in args.b_values]
+    if len(set(names)) < len(names):
+        args.parser.error("the b values to compute must differ, since their images are named by them, to six digits")
+    require_output_outside(args.output, [args.series])
     if args.exported is None:
-        by_b, mask = read_diffusion(args.series), None if args.gland is None else read_mask(args.gland, "gland")
+        by_b, reading = read_diffusion(args.series)
+        mask = None if args.gland is None else checked_gland(read_mask(args.gland, "gland"), args.gland.name)
     else:
-        by_b, mask = _exported_series(args.exported)
+        (by_b, mask), reading = _exported_series(args.exported), []
     fit = fit_diffusion(by_b)
     images = {"adc": fit.adc, "residual": fit.residual, "fit-problems": fit.problems}
-    images |= {f"b{b:g}-computed": fit.at(b) for b in args.b_values}
+    images |= {name: fit.at(b) for name, b in zip(names, args.b_values, strict=True)}
     gland = None if mask is None else mask.resample_to(fit.adc.geometry, "nearest")
     shares = fit.shares(None if gland is None else gland.array > 0)
+    notes = [*reading, *fit.notes]
     document = {
         "note": RESEARCH_USE,
         "b_values": list(fit.b_values),
         "problems": {int(problem): problem.words for problem in FitProblem},
         "region": "prostate" if gland is not None else "image",
         "shares": shares,
-        "notes": list(fit.notes),
+        "notes": notes,
         "files": [f"{name}.nii.gz" for name in images],
     }
     with output_folder(args.output, (DIFFUSION_RECORD,)) as folder:
@@ -106,7 +113,7 @@ def run_diffusion(args: argparse.Namespace) -> None:
     where = "the prostate" if gland is not None else "the image"
     lines = [f"fitted: b {', '.join(f'{b:g}' for b in fit.b_values)} s/mm²"]
     lines += [f"poor fit in {share:.1%} of {where}: {words}" for words, share in shares.items()]
-    print_answer(args, {"output": str(args.output), **document}, [*lines, *fit.notes, RESEARCH_USE, str(args.output)])
+    print_answer(args, {"output": str(args.output), **document}, [*lines, *notes, RESEARCH_USE, str(args.output)])
 
 
 def _add_exported(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +141,7 @@ def _exported_case(file: Path) -> Case:
 
 def _exported_series(file: Path) -> tuple[dict[float, Volume], Volume | None]:
     """Images of a series by b value, and a mask of the prostate."""
-    from ..io.cases import read_exported_mask, read_exported_volume
+    from ..io.cases import checked_gland, read_exported_mask, read_exported_volume
     from ..worker.jobs import exported_image
 
     exported = _read_exported(file)
@@ -142,8 +149,9 @@ def _exported_series(file: Path) -> tuple[dict[float, Volume], Volume | None]:
         float(b): read_exported_volume(exported_image(image, file.parent), f"b{b}")
         for b, image in (exported.series or {}).items()
     }
-    gland = exported.gland
-    return by_b, None if gland is None else read_exported_mask(exported_image(gland, file.parent), "gland")
+    if exported.gland is None:
+        return by_b, None
+    return by_b, checked_gland(read_exported_mask(exported_image(exported.gland, file.parent), "gland"), "gland")
 
 
 def add_dicom(commands: Commands) -> None:
@@ -165,7 +173,8 @@ def run_dicom(args: argparse.Namespace) -> None:
     from ..io import read_case
     from ..io.results import read_result
 
-    results = {folder.name: read_result(folder) for folder in args.results}
+    require_output_outside(args.output, [args.exam])
+    results = {_name_of(folder): read_result(folder) for folder in args.results}
     if len(results) < len(args.results):
         args.parser.error("results must be in folders of different names, which the folders of their files get")
     case = read_case(args.exam) if args.exported is None else _case_of_files(args.exported)
@@ -179,6 +188,11 @@ def run_dicom(args: argparse.Namespace) -> None:
         files = sorted(str(file.relative_to(work)) for file in work.rglob("*.dcm"))
     document = {"output": str(args.output), "note": RESEARCH_USE, "files": files}
     print_answer(args, document, [f"{len(files)} files", RESEARCH_USE, str(args.output)])
+
+
+def _name_of(folder: Path) -> str:
+    """The name of a folder, which `.` and `..` do not state; links keep the name that they were given."""
+    return (folder.resolve() if folder.name in ("", "..") else folder).name
 
 
 def _case_of_files(file: Path) -> Case:

@@ -250,17 +250,23 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
     """The case of a folder, or of the files that were given by `add_prediction`."""
     from ..io import read_case
 
-    for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
-        inside = None if given is None or not given.is_dir() else given.resolve()
-        # os.path: a link to itself, which Path refuses to resolve, is refused where it is written.
-        if inside is not None and Path(os.path.realpath(args.output)).is_relative_to(inside):
-            raise OutputError(
-                f"Output '{args.output}' must lie outside of the case's folder '{inside.name}', whose images would no "
-                "longer be alone, but lies inside. Choose another folder."
-            )
+    if "output" in args:
+        require_output_outside(args.output, (folder, args.t2w, args.hbv, args.adc))
     return read_case(
         folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
     )
+
+
+def require_output_outside(output: Path, inputs: Iterable[Path | None]) -> None:
+    """OutputError where results would lie within a folder of images."""
+    for given in inputs:
+        inside = None if given is None or not given.is_dir() else given.resolve()
+        # os.path: a link to itself, which Path refuses to resolve, is refused where it is written.
+        if inside is not None and Path(os.path.realpath(output)).is_relative_to(inside):
+            raise OutputError(
+                f"Output '{output}' must lie outside of the case's folder '{inside.name}', whose images would no "
+                "longer be alone, but lies inside. Choose another folder."
+            )
 
 
 def predict_options(args: argparse.Namespace) -> PredictOptions:

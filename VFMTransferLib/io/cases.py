@@ -173,7 +173,7 @@ def _find(
         notes.append(note)
     if not by_name and not volumes and (study := dicom.read_study(path, wanted, allow_mixed)):
         case_id = study.id
-        notes += [series.note for series in study.series.values()]
+        notes += [*(series.note for series in study.series.values()), *study.notes]
         for role, series in study.series.items():
             checked = with_checked_voxels(series.volume, f"{role} series")
             volumes[role], decided = checked_sequence(checked, role, f"{role} series")
@@ -228,8 +228,8 @@ def _read_values(path: Path, role: Sequence) -> tuple[Volume, list[str], dicom.R
     return to_volume(image, path.name, str(role)), [], None
 
 
-def read_diffusion(path: Path) -> dict[float, Volume]:
-    """A measured diffusion series by b value: a 4D file with its `.bval`, or a folder of DICOM files.
+def read_diffusion(path: Path) -> tuple[dict[float, Volume], list[str]]:
+    """A measured diffusion series by b value: a 4D file with its `.bval`, or a folder of DICOM files; and notes on it.
 
     Raises:
         ImageError, GeometryError: It is none, or cannot be read.
@@ -239,7 +239,7 @@ def read_diffusion(path: Path) -> dict[float, Volume]:
     image = read_image(path)
     if not is_series(image):
         raise ImageError(f"'{path.name}' must be 4D, one image a b value, but is one image. Select the whole series.")
-    return volumes_by_b(path, image)
+    return volumes_by_b(path, image), []
 
 
 def _read_gland(path: Path) -> Volume:

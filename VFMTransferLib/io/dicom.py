@@ -6,7 +6,6 @@ are stacked by position, with every gap checked; nothing of a patient's identity
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from .dicom_series import (
     listed,
     mixed_exams,
     read_headers,
+    study_id,
 )
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
@@ -79,10 +79,15 @@ class ReadSeries:
 
 @dataclass(frozen=True)
 class Study:
-    """What was recognized in a folder, and a neutral id of it."""
+    """What was recognized in a folder, and a neutral id of it.
+
+    Attributes:
+        notes: What was not read though it could be one of the sequences, in sentences.
+    """
 
     id: str
     series: dict[MRSequence, ReadSeries]
+    notes: tuple[str, ...] = ()
 
 
 def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = False) -> Study | None:
@@ -114,18 +119,27 @@ def read_study(folder: Path, wanted: Iterable[MRSequence], allow_mixed: bool = F
         )
     axial = [s for s in series if s.is_axial_mr and not s.is_reconstructed]
     read = {role: found for role in MRSequence if role in wanted and (found := _read_role(axial, role))}
+    unmeasured = [
+        f"A series that could be {role} is synthetic, made by an algorithm and not measured, and was not used; to use "
+        f"it all the same, name it with --{role}."
+        for role in MRSequence
+        if role in wanted
+        and role not in read
+        and any(s.is_axial_mr and s.is_synthetic and _is(s, role) for s in series)
+    ]
     if not read and set(wanted) == set(MRSequence):
         multiframe = any(s.first.frames > 1 for s in series)
         hint = " Multi-frame (enhanced) series must be exported as single-frame ones or converted first."
         raise MissingSequenceError(
             f"The DICOM folder must hold an axial T2w, ADC or diffusion series, but none was recognized among "
             f"{listed(series)}. Select the series yourself.{hint if multiframe else ''}"
+            f"{''.join(f' {note}' for note in unmeasured)}"
         )
     for role, found in read.items():
         about = found.acquisition
         about = with_planes(about, series) if role is MRSequence.T2W else with_b_values(about, axial)
         read[role] = replace(found, acquisition=about)
-    return Study(f"study-{hashlib.sha256(headers[0].study_uid.encode()).hexdigest()[:8]}", read)
+    return Study(study_id(headers[0].study_uid), read, tuple(unmeasured))
 
 
 def read_series(path: Path, role: MRSequence) -> ReadSeries:
@@ -171,12 +185,16 @@ def _read_role(series: list[Series], role: MRSequence) -> ReadSeries | None:
     """The one series that is a sequence."""
     if role is MRSequence.HBV:
         return _read_hbv(series)
-    candidates = [s for s in series if (s.is_t2w if role is MRSequence.T2W else s.is_adc)]
+    candidates = [s for s in series if _is(s, role)]
     surer = [
         s for s in candidates if (s.first.words & T2_WORDS if role is MRSequence.T2W else "ADC" in s.first.image_type)
     ]
     chosen = _only_one(surer or candidates, role)
     return None if chosen is None else _read(chosen, role, f"{role}: {chosen.shown}.")
+
+
+def _is(series: Series, role: MRSequence) -> bool:
+    return {MRSequence.T2W: series.is_t2w, MRSequence.ADC: series.is_adc, MRSequence.HBV: series.is_diffusion}[role]
 
 
 def _only_one(candidates: list[Series], role: MRSequence) -> Series | None:
@@ -222,22 +240,32 @@ def _high_b_of(series: Series) -> ReadSeries:
     return ReadSeries(volume, note + series.oddity, series.exams, *origin)
 
 
-def read_b_values(folder: Path) -> dict[float, Volume]:
-    """The measured diffusion images of a folder's DICOM files by b value, in one series or several.
+def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
+    """The measured diffusion images of a folder's DICOM files by b value, in one series or several of one exam.
+
+    Returns:
+        b value in s/mm² → image, and sentences on what was taken together and what is odd.
 
     Raises:
-        ImageError: There is none; GeometryError: a b value's slices make no volume.
+        ImageError: There is none.
+        MixedExamsError: They are of different exams.
+        GeometryError: A b value's slices make no volume.
     """
-    series = grouped(read_headers(_dicom_files(folder.rglob("*"))))
-    measured = [s for s in series if s.is_axial_mr and s.is_diffusion and not s.is_calculated and s.b_values]
+    series = [s for s in grouped(read_headers(_dicom_files(folder.rglob("*")))) if s.is_axial_mr]
+    measured = [s for s in series if s.is_diffusion and s.b_values and not (s.is_calculated or s.is_reconstructed)]
     headers = [h for s in measured for h in s.headers if h.b_value is not None]
     if not headers:
         raise ImageError(f"'{folder.name}' must hold measured diffusion images with their b values, but holds none.")
+    if mixed := mixed_exams({s.shown: s.exams for s in measured}):
+        raise MixedExamsError(f"Diffusion images must belong to one exam, but {mixed}. Name the folder of one exam.")
     by_b = {}
     for b in sorted({h.b_value for h in headers if h.b_value is not None}):
         of_b = [h for h in headers if h.b_value == b]
         by_b[b] = stack_slices([h for h in of_b if h.is_trace] or of_b, "dwi", f"Diffusion, b {b:g},")
-    return by_b
+    notes = [f"Diffusion: {s.shown}.{s.oddity}" for s in measured if s.oddity]
+    if len(measured) > 1:
+        notes.insert(0, f"Several series were taken together: {', '.join(s.shown for s in measured)}.")
+    return by_b, notes
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ..core.result import Lesion, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
 from ..core.terms import Sequence as MRSequence
 from ..core.volume import Volume
+from .dicom_series import is_study_id, study_id
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -129,7 +130,8 @@ def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[
 
     Raises:
         ImageError: The case was not read from DICOM.
-        GeometryError: The result is of another exam: it does not lie on the grid of an image of this one.
+        GeometryError: The result is of another exam: it states another study, or lies on the grid of no image of this
+            one.
         OutputError: The folder cannot be written.
         ModuleNotFoundError: highdicom is not installed.
     """
@@ -169,11 +171,26 @@ def _source_datasets(result: Result, case: Case) -> list[Dataset]:
     files = case.files.get(_sequence_of(result, case), ())
     if not files:
         require_dicom(case, _sequence_of(result, case))
-    return [_header(file) for file in files]
+    headers = [_header(file) for file in files]
+    _require_same_study(result, case, headers[0])
+    return headers
+
+
+def _require_same_study(result: Result, case: Case, header: Dataset) -> None:
+    """GeometryError where a result states another study: exams of one protocol may share a grid.
+
+    Images that a program exported have no study's id, and a mixed exam has that of any of its series.
+    """
+    known = {case.id, study_id(str(header.get("StudyInstanceUID") or ""))}
+    if is_study_id(result.case_id) and result.case_id not in known:
+        raise GeometryError(
+            f"To be written as DICOM, a result must be of the exam that is given, but is of '{result.case_id}', which "
+            "is another one. Name the exam that it was predicted from."
+        )
 
 
 def _sequence_of(result: Result, case: Case) -> MRSequence:
-    """The sequence that a result was predicted from, known by its grid, which another exam hardly shares.
+    """The sequence that a result was predicted from, known by its grid.
 
     GeometryError where the exam has no such image, as one of another patient.
     """
@@ -188,7 +205,7 @@ def _sequence_of(result: Result, case: Case) -> MRSequence:
         )
     raise GeometryError(
         "To be written as DICOM, a result must lie on the grid of an image of the exam, but lies on none: it is of "
-        "another exam. Name the one that it was predicted from."
+        "another exam, or of the same one stored with other axes. Predict from the DICOM exam, and name that one."
     )
 
 

@@ -55,6 +55,7 @@ _NOT_T2_WORDS = frozenset(
 _DIFFUSION_WORDS = frozenset({"dwi", "diff", "diffusion", "trace", "tracew", "hbv", "bval"})
 _EXPONENTIAL_WORDS = frozenset({"eadc", "exp", "exponential"})
 _RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
+_SYNTHETIC = "SYNTHETIC"  # as `dicom_out` and synthetic MRI mark what an algorithm made
 
 
 @dataclass(frozen=True)
@@ -444,6 +445,8 @@ class Series:
             odd += " It is stored with inverted gray values (MONOCHROME1), which are read as they are; check them."
         if self.highest_b > MAX_B:
             odd += f" Its b value of {self.highest_b:g} s/mm² is beyond what scanners measure; check it."
+        if self.is_synthetic:
+            odd += " It is synthetic by its Image Type, made by an algorithm and not measured; check results on it."
         return odd
 
     @property
@@ -461,7 +464,12 @@ class Series:
 
     @property
     def is_reconstructed(self) -> bool:
-        return bool(self.first.image_type & _RECONSTRUCTED)
+        return bool(self.first.image_type & _RECONSTRUCTED) or self.is_synthetic
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether an algorithm made it, as results of image-to-image networks, and nothing measured it."""
+        return _SYNTHETIC in self.first.image_type
 
     @property
     def is_adc(self) -> bool:
@@ -494,6 +502,19 @@ class Series:
         if "SE" in first.scanning_sequence and first.echo_time_ms is not None:
             return MIN_T2W_ECHO_MS <= first.echo_time_ms <= MAX_T2W_ECHO_MS
         return bool(first.words & T2_WORDS)
+
+
+_STUDY_ID = re.compile(r"study-[0-9a-f]{8}")
+
+
+def study_id(study_uid: str) -> str:
+    """The neutral id of a study, from which its UID cannot be read."""
+    return f"study-{hashlib.sha256(study_uid.encode()).hexdigest()[:8]}"
+
+
+def is_study_id(case_id: str) -> bool:
+    """Whether a case's id is that of a DICOM study; one whose series were named by options has none."""
+    return _STUDY_ID.fullmatch(case_id) is not None
 
 
 def mixed_exams(exams: Mapping[Any, Iterable[Exam]]) -> str:

@@ -16,6 +16,7 @@ from ..core.errors import ImageError
 from ..core.files import read_small
 from ..core.terms import Sequence
 from ..core.volume import Volume
+from .dicom_series import MAX_B
 from .images import image_stem, to_volume
 
 HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken as it is
@@ -43,7 +44,7 @@ def high_b_image(by_b: Mapping[float, Volume], source: str, shown: str = "the fi
     """
     highest = max(by_b)
     measured = ", ".join(f"{b:g}" for b in sorted(by_b))
-    odd = _rising_signal(by_b)
+    odd = "".join(f" {note}" for note in rising_signal(by_b))
     if highest >= HIGH_B:
         return by_b[highest], f"High-b image: b {highest:g} as measured ({shown}, b {measured}).{odd}"
     fitted = sorted(b for b in by_b if b >= LOWEST_FITTED_B)
@@ -62,17 +63,17 @@ def high_b_image(by_b: Mapping[float, Volume], source: str, shown: str = "the fi
     return by_b[highest].with_array(computed), note + odd
 
 
-def _rising_signal(by_b: Mapping[float, Volume]) -> str:
-    """A sentence, after a space, where signal rises with b, which no tissue does: the b values are not the images'."""
+def rising_signal(by_b: Mapping[float, Volume]) -> list[str]:
+    """A note where signal rises with b, which no tissue does: the b values are not the images'."""
     ordered = sorted(by_b)
     means = [float(by_b[b].array.mean()) for b in ordered]
     for (b, mean), (next_b, next_mean) in pairwise(zip(ordered, means, strict=True)):
         if next_mean > MAX_RISE * mean:
-            return (
-                f" The signal rises from b {b:g} to b {next_b:g}, and signal can only fall with b; check the b values, "
+            return [
+                f"The signal rises from b {b:g} to b {next_b:g}, and signal can only fall with b; check the b values, "
                 "which may be exchanged."
-            )
-    return ""
+            ]
+    return []
 
 
 def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
@@ -142,5 +143,9 @@ def _b_values(path: Path) -> list[float]:
         raise ImageError(
             f"'{path.name}' is 4D and must have its b values in '{file.name}', but has none to read "
             f"there. Add the file, or select the high-b image itself."
+        )
+    if max(values) > MAX_B:
+        raise ImageError(
+            f"'{file.name}' must hold b values of 0 to {MAX_B:g} s/mm², but holds {max(values):g}. Correct the file."
         )
     return values

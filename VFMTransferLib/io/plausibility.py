@@ -49,6 +49,8 @@ MAX_OUT_OF_ORDER = 0.5  # of the slices, that resemble another one more than a n
 VIEW_MM = (60.0, 250.0)
 PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
 MAX_TILT_DEG, MAX_TURN_DEG = 35.0, 30.0
+THICK = 1.5  # an axis whose step is so many times the others' is that of the slices, however they are stored
+_PLANES = {"axial": "IS", "sagittal": "LR", "coronal": "AP"}  # and between which sides slices follow each other
 _STEP_MM = 3.0
 _DISPLACED_MM = (9.0, 15.0, 21.0)
 _BINS = 24
@@ -59,7 +61,8 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
     """The volume in its sequence's unit, and what had to be decided.
 
     Returns:
-        The volume (ADC in 1e-6 mm²/s) and notes in sentences, which name no file: they go into results.
+        The volume (ADC in 1e-6 mm²/s, 0 where it was negative) and notes in sentences, which name no file: they go into
+        results.
 
     Raises:
         ImageError: A label map, an image without signal, a CT, or an ADC map in no known unit.
@@ -88,10 +91,16 @@ def checked_sequence(volume: Volume, sequence: Sequence, file: str) -> tuple[Vol
             f"'{file}' must be an ADC map in mm²/s, 1e-3 mm²/s or 1e-6 mm²/s (tissue around 0.0013, 1.3 or 1300), "
             f"but its middle has median {median:.3g} and 95th percentile {top:.3g}. Select the ADC map."
         )
-    if unit == NATIVE_ADC_UNIT:
-        return volume, []
-    scaled = (volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32)
-    return volume.with_array(scaled), [f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s."]
+    notes = []
+    if unit != NATIVE_ADC_UNIT:
+        volume = volume.with_array((volume.array * np.float64(ADC_UNITS[unit])).astype(np.float32))
+        notes.append(f"{sequence} was in {unit} by its range; converted to 1e-6 mm²/s.")
+    if below := int((volume.array < 0).sum()):
+        volume = volume.with_array(np.maximum(volume.array, 0))
+        notes.append(
+            f"{sequence} was below 0, which no tissue is, in {below} of {volume.array.size} voxels; they were set to 0."
+        )
+    return volume, notes
 
 
 def adc_unit(array: np.ndarray) -> str | None:
@@ -195,8 +204,20 @@ def out_of_order(volume: Volume) -> float:
     return float((~is_near[lengths > 0]).mean()) if lengths.any() else 0.0
 
 
+def _plane(grid: Geometry) -> str:
+    """The plane of a grid's slices, across its axis of the largest step; axial where no axis stands out."""
+    axis = int(np.argmax(grid.spacing_mm))
+    if grid.spacing_mm[axis] < THICK * sorted(grid.spacing_mm)[1]:
+        return "axial"
+    return next(plane for plane, letters in _PLANES.items() if grid.orientation[axis] in letters)
+
+
 def _beyond(grid: Geometry) -> list[str]:
     """What of a T2w's grid lies beyond what the networks were tried on."""
+    if (plane := _plane(grid)) != "axial":
+        return [
+            f"t2w has {plane} slices, and must be axial, as those that networks were tried on; select the axial T2w."
+        ]
     x, y, z = (next(i for i, letter in enumerate(grid.orientation) if letter in pair) for pair in ("LR", "AP", "IS"))
     axes = np.abs(np.reshape(grid.direction, (3, 3)).T)
     tilt = float(np.degrees(np.arccos(min(axes[z][2], 1.0))))

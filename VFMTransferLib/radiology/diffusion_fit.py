@@ -11,8 +11,10 @@ from enum import IntEnum
 
 import numpy as np
 
-from ..core.errors import ImageError
+from ..core.errors import GeometryError, ImageError
 from ..core.volume import Volume
+from ..io.dicom_series import MAX_B
+from ..io.diffusion import rising_signal
 from .quality import noise_level
 
 PER_MM2 = 1e-6
@@ -23,7 +25,6 @@ MAX_RESIDUAL = 0.1
 """Of the fitted signal at the lowest b. Ours."""
 NOISE_FACTOR = 3.0
 """Below so many standard deviations of noise a signal is mostly noise. Ours."""
-MAX_B = 5000.0
 
 
 class FitProblem(IntEnum):
@@ -82,9 +83,18 @@ class DiffusionFit:
         return Volume(values.astype(np.float32), self.adc.geometry, f"b{b:g}-computed")
 
     def shares(self, inside: np.ndarray | None = None) -> dict[str, float]:
-        """Problem in words → share of the voxels (of those inside a mask) that have it; those that fit left out."""
+        """Problem in words → share of the voxels (of those inside a mask) that have it; those that fit left out.
+
+        Raises:
+            GeometryError: The mask has no voxel.
+        """
         codes = self.problems.array if inside is None else self.problems.array[inside]
-        counts = np.bincount(codes.ravel(), minlength=len(FitProblem)) / max(codes.size, 1)
+        if not codes.size:
+            raise GeometryError(
+                "The mask must mark voxels of the diffusion images, but marks none: it lies outside. Select the mask "
+                "of this case."
+            )
+        counts = np.bincount(codes.ravel(), minlength=len(FitProblem)) / codes.size
         return {problem.words: float(counts[problem]) for problem in FitProblem if problem and counts[problem] > 0}
 
 
@@ -96,11 +106,12 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
             where two others remain, since it also shows perfusion.
 
     Raises:
-        ImageError: There are not two such b values.
+        ImageError: There are not two such b values, or one is higher than scanners measure.
         GeometryError: The images lie on different grids.
     """
     values = sorted(b for b in by_b if b > 0)
-    notes = []
+    if values and values[-1] > MAX_B:
+        raise ImageError(f"The b values must be at most {MAX_B:g} s/mm², but one is {values[-1]:g}. Correct it.")
     if len(values) < 2 or values[-1] - values[0] < MIN_SPREAD_OF_B:
         values = sorted(by_b)
     if len(values) < 2 or values[-1] - values[0] < MIN_SPREAD_OF_B:
@@ -108,6 +119,7 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
             f"The series must hold two b values {MIN_SPREAD_OF_B:.0f} s/mm² apart to fit an ADC, but holds b "
             f"{', '.join(f'{b:g}' for b in sorted(by_b))}. Select the whole series."
         )
+    notes = rising_signal(by_b)
     if values[0] > 0 and 0 in by_b:
         notes.append("b 0 was left out, since it also shows perfusion.")
     if len(values) == 2:

@@ -222,6 +222,31 @@ def test_two_series_for_one_sequence_are_listed(tmp_path):
     assert "--t2w" in str(caught.value)
 
 
+def synthetic(series: DicomSeries, **changes) -> DicomSeries:
+    """A series as a network's result is written."""
+    return replace(series, image_type=("DERIVED", "SECONDARY", "OTHER", "SYNTHETIC"), number=9003, **changes)
+
+
+def test_a_synthetic_series_is_not_chosen_beside_a_measured_one(tmp_path):
+    t2w_series().write(tmp_path / "exam")
+    synthetic(t2w_series(), voxels=a_t2w(5).array).write(tmp_path / "exam" / "derived")
+    case = read_case(tmp_path / "exam")
+    np.testing.assert_array_equal(case[Sequence.T2W].array, a_t2w().array)
+    assert not any("synthetic" in note for note in case.notes)
+
+
+def test_a_synthetic_series_alone_is_used_only_where_it_is_named(tmp_path):
+    synthetic(t2w_series()).write(tmp_path / "t2")
+    with pytest.raises(MissingSequenceError, match=r"could be t2w is synthetic, .* name it with --t2w"):
+        read_case(tmp_path)
+    case = read_case(t2w=tmp_path / "t2")
+    assert "It is synthetic by its Image Type, made by an algorithm and not measured" in case.notes[0]
+    adc_series().write(tmp_path / "adc")
+    case = read_case(tmp_path)
+    assert case.sequences == (Sequence.ADC,)
+    assert any("could be t2w is synthetic" in note for note in case.notes)
+
+
 @pytest.mark.parametrize("choice", ["b", "b/IM11003.dcm"])
 def test_a_folder_or_a_file_of_a_series_chooses_it(tmp_path, choice):
     t2w_series().write(tmp_path / "a")

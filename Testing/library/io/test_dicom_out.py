@@ -316,11 +316,31 @@ def test_a_result_of_another_exam_is_refused(exam, lesion_result, image_result, 
     for result in (measured, image_result, replace(lesion_result, labels=Volume(moved, elsewhere))):
         folder = tmp_path / result.task
         folder.mkdir()
-        with pytest.raises(GeometryError, match="it is of another exam"):
+        with pytest.raises(GeometryError, match="it is of another exam, or of the same one stored with other axes"):
             write_dicom(replace(result, grid=elsewhere), case, folder)
         assert not list(folder.iterdir())
     with pytest.raises(GeometryError, match="must state its grid"):
         write_dicom(replace(measured, grid=None), case, tmp_path)
+
+
+def test_a_result_of_another_study_on_the_same_grid_is_refused(exam, lesion_result, tmp_path):
+    import pydicom
+
+    _, case = exam
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for index, path in enumerate(case.files[Sequence.T2W]):
+        header = pydicom.dcmread(path)
+        header.StudyInstanceUID, header.PatientID = "1.2.3.9", "somebody else"
+        header.save_as(folder / f"{index}.dcm")
+    other, out = read_case(folder), tmp_path / "out"
+    out.mkdir()
+    for given in (other, replace(other, id="study")):  # as read, and as a program exported it
+        with pytest.raises(GeometryError, match=f"must be of the exam that is given, but is of '{case.id}'"):
+            write_dicom(lesion_result, given, out)
+        assert not list(out.iterdir())
+    for own in (case.id, "study", "p001"):
+        write_dicom(replace(lesion_result, case_id=own), replace(case, id="study"), out)
 
 
 def test_a_result_without_a_lesion_has_no_segmentation(exam, lesion_result, tmp_path):

@@ -93,6 +93,14 @@ def test_the_fit_reproduces_what_a_scanner_calculated(shared_data):
     assert np.median(computed[tissue] / calculated[tissue]) == pytest.approx(1, abs=0.05)
 
 
+def test_a_b_value_beyond_what_scanners_measure_is_refused(tmp_path):
+    series = sitk.JoinSeries([volume.to_sitk() for volume in images_at(50, 800).values()])
+    sitk.WriteImage(series, str(tmp_path / "dwi.nii.gz"))
+    (tmp_path / "dwi.bval").write_text("1e6 50", "utf-8")
+    with pytest.raises(ImageError, match=r"'dwi.bval' must hold b values of 0 to 5000 s/mm², but holds 1e\+06"):
+        high_b_of_file(tmp_path / "dwi.nii.gz", read_image(tmp_path / "dwi.nii.gz"))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files.")
 @pytest.mark.parametrize("kind", ["pipe", "endless", "binary"])
 def test_b_values_are_read_from_a_small_regular_file_only(tmp_path, kind):

@@ -150,6 +150,11 @@ def test_a_series_is_fitted_from_exported_images(tmp_path, capsys):
     assert main([*command, "-o", str(tmp_path / "fit")]) == 0
     assert json.loads(capsys.readouterr().out)["b_values"] == [50.0, 400.0, 1400.0]
     assert (tmp_path / "fit" / "b1500-computed.nii.gz").is_file()
+    empty = volumes[50].with_array(np.zeros(volumes[50].array.shape, np.uint8))
+    given = Exported({}, series=series, gland=exported(empty, tmp_path / "job", "gland"))
+    (tmp_path / "job" / "case.json").write_text(json.dumps(asdict(given)), "utf-8")
+    assert main([*command, "-o", str(tmp_path / "none")]) == 1
+    assert "'gland' must mark the prostate, but is empty" in capsys.readouterr().err
 
 
 def a_result(volume: Volume) -> Result:
@@ -226,6 +231,28 @@ def test_results_in_folders_of_one_name_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["dicom", *folders, "--exam", str(exam), "-o", str(tmp_path / "out")])
     assert "must be in folders of different names" in capsys.readouterr().err
+
+
+def test_results_named_by_dots_get_folders_inside_of_the_output(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    result = a_result(read_case(exam)["t2w"])
+    for name in ("a", "b"):
+        save_result(result, tmp_path / name)
+    (tmp_path / "a" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "a" / "below")
+    assert main(["dicom", "..", "../../b", "--exam", str(exam), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == ["a/segmentation.dcm", "b/segmentation.dcm"]
+
+
+def test_dicom_inside_of_the_exam_is_refused(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    save_result(a_result(read_case(exam)["t2w"]), tmp_path / "result")
+    before = sorted(exam.iterdir())
+    assert main(["dicom", str(tmp_path / "result"), "--exam", str(exam), "-o", str(exam / "out")]) == 1
+    assert "must lie outside of the case's folder 'exam'" in capsys.readouterr().err
+    assert sorted(exam.iterdir()) == before
 
 
 def test_a_folder_that_is_no_result_is_refused(tmp_path, capsys):

@@ -41,6 +41,17 @@ def test_zeros_around_the_body_do_not_disguise_the_unit():
     assert adc_unit(array) == "1e-6 mm²/s"
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e-3])
+@pytest.mark.parametrize("below", [-4096.0, -3.0])  # padding, and noise
+def test_an_adc_below_0_is_set_to_0_with_a_note(factor, below):
+    array = an_adc().array.astype(np.float32)
+    array[:, :3] = below
+    expected = np.maximum(array, 0)
+    volume, notes = checked_sequence(an_adc().with_array(array * np.float32(factor)), Sequence.ADC, "adc.nii.gz")
+    np.testing.assert_allclose(volume.array, expected, rtol=1e-5)
+    assert f"adc was below 0, which no tissue is, in {(array < 0).sum()} of {array.size} voxels" in notes[-1]
+
+
 @pytest.mark.parametrize("factor", [0.01, 10.0, 1e-4, 1e4])
 def test_an_adc_map_in_no_known_unit_is_refused(factor):
     given = an_adc().with_array(an_adc().array * np.float32(factor))
@@ -286,6 +297,19 @@ def test_a_grid_beyond_what_networks_were_tried_on_is_noted(change, words):
     assert re.search(words, note)
     turned = Volume.from_sitk(sitk.DICOMOrient(odd[Sequence.T2W].to_sitk(), "SAR"), "t2w")
     assert note in notes_on({Sequence.T2W: turned}, None, 1.0, True)
+
+
+@pytest.mark.parametrize(("axes", "plane"), [("SAR", "sagittal"), ("SRA", "coronal")])
+def test_a_t2w_that_is_not_axial_is_noted(axes, plane):
+    direction = np.eye(3)[:, [{"R": 0, "A": 1, "S": 2}[letter] for letter in axes]]
+    grid = Geometry((320, 320, 20), (0.5, 0.5, 3.6), direction=tuple(direction.ravel().tolist()))
+    array = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), (2, 8, 8))
+    notes = notes_on({Sequence.T2W: Volume(array, grid)}, None, 1.0, True)
+    assert any(f"t2w has {plane} slices, and must be axial" in note for note in notes)
+    isotropic = replace(grid, spacing_mm=(1.0, 1.0, 1.0))
+    assert not any(
+        "must be axial" in note for note in notes_on({Sequence.T2W: Volume(array, isotropic)}, None, 1.0, True)
+    )
 
 
 def test_every_real_exam_is_found_the_right_way_up_and_turned_ones_are_not(shared_data):

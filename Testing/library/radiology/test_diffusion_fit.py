@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from dicom_series import AXIAL, DicomSeries
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.errors import GeometryError, ImageError
+from VFMTransferLib.core.errors import GeometryError, ImageError, MixedExamsError
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.cases import read_diffusion
+from VFMTransferLib.io.images import write_volume
 from VFMTransferLib.radiology.diffusion_fit import FitProblem, fit_diffusion
 
 GRID = Geometry((24, 20, 4), (2.0, 2.0, 3.0))
@@ -94,14 +96,43 @@ def test_a_series_of_one_b_value_or_of_two_grids_is_refused():
         fit_diffusion(series)
 
 
+def test_b_values_that_signal_rises_with_are_noted():
+    exchanged = dict(zip(B, reversed(a_series().values()), strict=True))
+    assert any("signal rises from b 50 to b 400" in note for note in fit_diffusion(exchanged).notes)
+
+
+def test_a_b_value_beyond_what_scanners_measure_is_refused():
+    with pytest.raises(ImageError, match=r"must be at most 5000 s/mm², but one is 1e\+06"):
+        fit_diffusion(a_series((50.0, 400.0, 1e6)))
+
+
+def test_a_mask_without_a_voxel_has_no_shares():
+    with pytest.raises(GeometryError, match="must mark voxels of the diffusion images, but marks none"):
+        fit_diffusion(a_series()).shares(np.zeros(GRID.shape, bool))
+
+
+@pytest.mark.parametrize(("keyword", "words"), [("PatientID", "two patients"), ("StudyInstanceUID", "two studies")])
+def test_b_values_of_two_exams_are_refused(tmp_path, keyword, words):
+    kind = ("ORIGINAL", "PRIMARY", "DIFFUSION", "TRACEW")
+    for number, (b, volume) in enumerate(a_series().items(), start=1):
+        tags = {"DiffusionBValue": b} | ({keyword: "1.2.9"} if b == 800 else {})
+        series = DicomSeries(volume.array, f"dwi b{b:g}", number, kind, "EP", orientation=AXIAL, tags=tags)
+        series.write(tmp_path / f"b{b:g}")
+    with pytest.raises(MixedExamsError, match=f"must belong to one exam, but series 1 .* are of {words}"):
+        read_diffusion(tmp_path)
+
+
 def test_b_values_are_read_from_several_dicom_series(tmp_path):
     kind = ("ORIGINAL", "PRIMARY", "DIFFUSION", "TRACEW")
     for number, (b, volume) in enumerate(a_series().items(), start=1):
         series = DicomSeries(volume.array, f"dwi b{b:g}", number, kind, "EP", orientation=AXIAL)
         series.tags["DiffusionBValue"] = b
         series.write(tmp_path / f"b{b:g}")
-    found = read_diffusion(tmp_path)
+    found, notes = read_diffusion(tmp_path)
     assert list(found) == [50.0, 400.0, 800.0]
+    assert notes == [
+        "Several series were taken together: series 1 (4 images), series 2 (4 images), series 3 (4 images)."
+    ]
     np.testing.assert_allclose(fit_diffusion(found).adc.array, an_adc(), rtol=0.02)  # stored as whole numbers
 
 
@@ -127,11 +158,45 @@ def test_the_command_writes_adc_residual_problems_and_the_b_values_asked_for(tmp
     assert not (tmp_path / "no").exists()
 
 
+@pytest.fixture
+def a_file(tmp_path):
+    """A 4D file of diffusion with its b values."""
+    series = sitk.JoinSeries([volume.to_sitk() for volume in a_series().values()])
+    sitk.WriteImage(series, str(tmp_path / "dwi.nii.gz"))
+    (tmp_path / "dwi.bval").write_text("50 400 800", "utf-8")
+    return tmp_path / "dwi.nii.gz"
+
+
+@pytest.mark.parametrize(("value", "origin_mm", "words"), [(0, 0.0, "but is empty"), (1, 500.0, "but marks none")])
+def test_a_mask_that_marks_nothing_of_the_image_is_refused(a_file, tmp_path, capsys, value, origin_mm, words):
+    grid = Geometry(GRID.size, GRID.spacing_mm, (origin_mm, 0.0, 0.0))
+    write_volume(Volume(np.full(GRID.shape, value, np.uint8), grid), tmp_path / "gland.nii.gz")
+    command = ["diffusion", str(a_file), "--gland", str(tmp_path / "gland.nii.gz"), "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_inside_of_the_series_is_refused(tmp_path, capsys):
+    exam = tmp_path / "exam"
+    DicomSeries(a_series()[50.0].array, "dwi", 1).write(exam)
+    before = sorted(exam.iterdir())
+    assert main(["diffusion", str(exam), "-o", str(exam / "out")]) == 1
+    assert "must lie outside of the case's folder 'exam'" in capsys.readouterr().err
+    assert sorted(exam.iterdir()) == before
+
+
+def test_b_values_whose_images_would_have_one_name_are_refused(a_file, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["diffusion", str(a_file), "--b", "1000.00001", "--b", "1000.00002", "-o", str(tmp_path / "out")])
+    assert "must differ" in capsys.readouterr().err
+
+
 def test_the_real_exams_fit_agrees_with_the_scanners_map(shared_data):
     from VFMTransferLib.io import read_volume
 
     folder = shared_data / "cases" / "ProstateX-0000"
-    fit = fit_diffusion(read_diffusion(folder / "dwi.nii.gz"))
+    fit = fit_diffusion(read_diffusion(folder / "dwi.nii.gz")[0])
     scanner = read_volume(folder / "adc.nii.gz", "adc").resample_to(fit.adc.geometry).array
     gland = read_volume(folder / "gland_taps.nii.gz", "gland").resample_to(fit.adc.geometry, "nearest").array > 0
     assert np.median(np.abs(fit.adc.array[gland] - scanner[gland])) < 60  # 1e-6 mm²/s
