@@ -74,8 +74,8 @@ def run_batch(
 ) -> list[Row]:
     """Run networks on each case of a folder; a row for each case and bundle, as `summary.csv` has them.
 
-    A case and bundle whose result is there already, from the same weights and options and from images that are no
-    newer, is skipped; what failed is tried again. A case that fails stops no other.
+    A case and bundle whose result is there already, from the same weights, options and files of the case, is skipped;
+    what failed is tried again. A case that fails stops no other.
 
     Args:
         output: New, empty, or the output of an earlier batch.

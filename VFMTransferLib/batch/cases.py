@@ -6,11 +6,13 @@ Whether a result is there is proved by the files themselves, so that a batch tha
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,15 @@ from typing import Any, Literal
 from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, spreadsheet_row, writing
+from ..core.files import (
+    atomic_file,
+    open_regular,
+    plain_text,
+    read_small,
+    remove_leftovers,
+    spreadsheet_row,
+    writing,
+)
 from ..core.result import Result
 from ..evaluation.comparison import compare, save_comparison
 from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
@@ -38,6 +48,7 @@ BETWEEN_ARMS = "a-b"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
+_HEAD_BYTES = 64 << 10  # of a file; they hold the header of every format, in DICOM the identifiers
 
 _SERIES_DESCRIPTION = re.compile(r"(series \S+) '[^']*'")
 
@@ -102,12 +113,12 @@ class BatchCase:
             getattr(self.options, name) in ("auto", model.get(name)) for name in ("runtime", "device", "precision")
         )
         is_whole = all((folder / name).is_file() for name in document.get("files", []))
-        return is_same and is_whole and (folder / RESULT).stat().st_mtime >= self._newest_image_s
+        return is_same and is_whole and document.get("case_sha256") == self.sha256
 
     @cached_property
-    def _newest_image_s(self) -> float:
-        # Read once, since a case may be a thousand files on a slow disk.
-        return max((file.stat().st_mtime for file in self.source.rglob("*") if file.is_file()), default=0.0)
+    def sha256(self) -> str:
+        """Of the case's files, computed once, since a case may be a thousand of them on a slow disk."""
+        return _sha256_of_files(self.source)
 
     @property
     def is_done(self) -> bool:
@@ -167,7 +178,7 @@ class BatchCase:
                     result = predictor.predict(bundle, partial(on_arm, arm))
                     if bundle in missing:
                         on_arm(arm, "write", 1.0)
-                        save_result(result, self.folder / bundle.name)
+                        save_result(replace(result, case_sha256=self.sha256), self.folder / bundle.name)
                     kept += [result] if compares else []
             if len(kept) == 2:
                 with failures.collected_for(*self.bundles):
@@ -208,6 +219,25 @@ class _Failures:
             sentence = without_names(sentence, self.source)
             for bundle in bundles:
                 self.messages.setdefault(bundle.name, sentence)
+
+
+def _sha256_of_files(folder: Path) -> str:
+    """A checksum that changes when a file of a case is added, removed or replaced; it shows no name.
+
+    Names, sizes and times are read, and of each folder the begin of the first file: patients' files may have all three
+    in common, as those of archives whose times are set to one.
+    """
+    digest = hashlib.sha256()
+    sampled = set()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        about = file.stat()
+        name = os.fsencode(file.relative_to(folder).as_posix())
+        digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))
+        if file.parent not in sampled:
+            sampled.add(file.parent)
+            with suppress(OSError), open_regular(file) as stream:  # one that cannot be read is known when it is needed
+                digest.update(stream.read(_HEAD_BYTES))
+    return digest.hexdigest()
 
 
 def without_names(sentence: str, source: Path) -> str:

@@ -175,7 +175,8 @@ class ResultDocument:
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
-    grid: Geometry | None = None  # earlier results lack it
+    grid: Geometry | None = None  # earlier results lack it, and case_sha256
+    case_sha256: str = ""
     files: tuple[FileName, ...]
 
 
@@ -268,6 +269,7 @@ def read_result(folder: Path) -> Result:
         quality=document.quality,
         estimate=document.estimate,
         grid=document.grid,
+        case_sha256=document.case_sha256,
     )
 
 
@@ -315,6 +317,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         quality=result.quality,
         estimate=result.estimate,
         grid=result.grid,
+        case_sha256=result.case_sha256,
         files=tuple(files_of(result)),
     )
     return to_json(document)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from images import a_t2w, an_adc, an_hbv
+from images import a_gland, a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
 from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
@@ -177,6 +177,54 @@ def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort
     metadata = other / "configs" / "metadata.json"
     metadata.write_text(metadata.read_text(encoding="utf-8").replace("tiny-pretrained", "tiny-scratch"), "utf-8")
     assert ("p001", "done") in outcomes(good_cohort, out, [other], threshold=0.4)
+
+
+def swap(a: Path, b: Path) -> None:
+    aside = a.with_name("aside")
+    a.rename(aside), b.rename(a), aside.rename(b)
+
+
+def test_cases_that_change_their_names_are_done_anew(good_cohort, tiny_models, tmp_path):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    swap(good_cohort / "p001", good_cohort / "p003")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "done")]
+    assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "skipped")]
+
+
+def test_cases_that_differ_in_content_alone_are_told_apart(tmp_path):
+    """As from an archive whose files all bear one time."""
+    checksums = set()
+    for content in (b"patient one", b"patient two"):
+        (tmp_path / content.decode()).mkdir()
+        (tmp_path / content.decode() / "0001.dcm").write_bytes(content)
+        os.utime(tmp_path / content.decode() / "0001.dcm", (0, 0))
+        checksums.add(batch_case.BatchCase(tmp_path / content.decode(), tmp_path, (), PredictOptions()).sha256)
+    assert len(checksums) == 2
+
+
+def test_a_file_of_before_that_is_put_into_a_case_makes_it_anew(good_cohort, tiny_models, tmp_path):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    earlier = tmp_path / "earlier.nii.gz"
+    write_volume(a_t2w(9), earlier)
+    os.utime(earlier, (1e9, 1e9))
+    run_batch(good_cohort, out, bundles)
+    shutil.copy2(earlier, good_cohort / "p003" / "t2w.nii.gz")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "done")]
+    write_volume(a_gland(), good_cohort / "p001" / "gland.nii.gz")
+    os.utime(good_cohort / "p001" / "gland.nii.gz", (1e9, 1e9))
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
+
+
+def test_a_result_that_states_no_files_is_made_anew(good_cohort, tiny_models, tmp_path):
+    """As earlier versions left them."""
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    path = out / "p001" / "tiny-scratch" / "result.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert len(document.pop("case_sha256")) == 64
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
 
 
 def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_cohort, pair, tmp_path):
