@@ -258,9 +258,24 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
                 f"Output '{args.output}' must lie outside of the case's folder '{inside.name}', whose images would no "
                 "longer be alone, but lies inside. Choose another folder."
             )
+    if "output" in args:
+        _require_inputs_outside(args, folder)
     return read_case(
         folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
     )
+
+
+def _require_inputs_outside(args: argparse.Namespace, folder: Path | None) -> None:
+    """Raise OutputError where something that is read lies in the earlier output, which is replaced."""
+    output = Path(os.path.realpath(args.output))
+    named = (folder, args.t2w, args.hbv, args.adc, args.gland, vars(args).get("roi"))
+    references = map(Path, vars(args).get("references", ()))  # or the name of a class, which does not exist as a path
+    for given in filter(None, (*named, *references)):
+        if given.exists() and Path(os.path.realpath(given)).is_relative_to(output):
+            raise OutputError(
+                f"'{given.name}' must lie outside of output '{args.output.name}', which is replaced, but lies inside. "
+                "Choose another folder for the output."
+            )
 
 
 def predict_options(args: argparse.Namespace) -> PredictOptions:
