@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -17,7 +18,8 @@ import SimpleITK as sitk
 from images import a_gland, a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
-from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
+from VFMTransferLib.batch.batch import BatchProgress, plan_cases, require_all_done, run_batch
+from VFMTransferLib.batch.cases import without_names, write_summary
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.side_by_side import run_side_by_side
@@ -234,6 +236,98 @@ def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_coho
     run_batch(good_cohort, tmp_path / "out", pair)
     assert before.items() < written_s(tmp_path / "out").items()
     assert (tmp_path / "out" / "p001" / "comparison.json").is_file()
+
+
+def test_the_summary_keeps_the_rows_of_other_networks(cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(cohort, out, pair[:1])
+    first = {row["case"]: row for row in rows_of(out)}
+    rows = run_batch(cohort, out, pair[1:])
+    assert [row.bundle for row in rows] == ["tiny-scratch"] * 3
+    found = rows_of(out)
+    assert [(row["case"], row["bundle"], row["status"]) for row in found] == [
+        (case, bundle, "failed" if case == "p002" else "done")
+        for case in ("p001", "p002", "p003")
+        for bundle in ("tiny-scratch", "tiny-pretrained")
+    ]
+    assert found[1]["volume_ml prostate"] == first["p001"]["volume_ml prostate"]
+    assert found[3]["message"] == first["p002"]["message"]
+
+
+def test_a_row_of_other_files_or_without_its_result_is_not_kept(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    make_case(good_cohort / "p004", 4)
+    run_batch(good_cohort, out, pair[:1])
+    swap(good_cohort / "p001", good_cohort / "p003")
+    shutil.rmtree(out / "p004")
+    run_batch(good_cohort, out, pair[1:])
+    assert {row["bundle"] for row in rows_of(out)} == {"tiny-scratch"}
+
+
+def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    first, second = (
+        {case.name: case.rows() for case in plan_cases(good_cohort, out, [bundle], None, PredictOptions())}
+        for bundle in pair
+    )
+    threads = [
+        threading.Thread(target=lambda rows=rows: [write_summary(rows, out) for _ in range(50)])
+        for rows in (first, second)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted((row["case"], row["bundle"]) for row in rows_of(out)) == [
+        (case, bundle) for case in ("p001", "p003") for bundle in ("tiny-pretrained", "tiny-scratch")
+    ]
+
+
+def test_a_table_of_something_else_is_no_earlier_batch(good_cohort, pair, tmp_path):
+    out = tmp_path / "study"
+    out.mkdir()
+    (out / "summary.csv").write_text("my,study\n1,2\n", encoding="utf-8")
+    with pytest.raises(OutputError, match="must be a new folder or that of an earlier batch"):
+        run_batch(good_cohort, out, pair)
+    assert (out / "summary.csv").read_text(encoding="utf-8") == "my,study\n1,2\n"
+
+
+def test_a_table_that_a_spreadsheet_program_saved_is_that_of_a_batch(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(good_cohort, out, pair[:1])
+    text = (out / "summary.csv").read_text(encoding="utf-8")
+    (out / "summary.csv").write_text("\ufeff" + text.replace(",", ";"), encoding="utf-8")
+    run_batch(good_cohort, out, pair[1:])
+    assert [row["bundle"] for row in rows_of(out)] == ["tiny-scratch", "tiny-pretrained"] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+def test_a_link_that_leads_nowhere_is_a_case_that_fails(good_cohort, pair, tmp_path):
+    out, disk = tmp_path / "out", tmp_path / "disk"
+    (good_cohort / "p003").rename(disk)
+    (good_cohort / "p003").symlink_to(disk)
+    run_batch(good_cohort, out, pair)
+    disk.rename(tmp_path / "unmounted")
+    (good_cohort / "p004").symlink_to("p004")
+    rows = run_batch(good_cohort, out, pair[:1])
+    assert [(row.case, row.status) for row in rows] == [("p001", "done"), ("p003", "failed"), ("p004", "failed")]
+    assert "Case 'p003' must be a folder or an image file, but there is none" in rows[1].message
+    (tmp_path / "unmounted").rename(disk)
+    (good_cohort / "p004").unlink()
+    assert outcomes(good_cohort, out, pair) == [("p001", "skipped"), ("p003", "skipped")]
+
+
+def test_a_sentence_shows_no_description_of_a_series_whatever_quotes_it_holds(tmp_path):
+    text = "these: series 4 't2 O'BRIEN MARY a' (7 images), series 5 't2 'O'BRIEN' MARY b' (7 images, such as x)."
+    assert without_names(text, tmp_path) == "these: series 4 (7 images), series 5 (7 images, such as x)."
+
+
+def test_a_sentence_keeps_names_that_are_roles_alone(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("t2w.nii.gz", "ADC.nrrd", "MARY_t2w.nii.gz"):
+        (tmp_path / "deep" / name).touch()
+    text = "by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd), not MARY_t2w.nii.gz."
+    assert without_names(text, tmp_path) == "by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd), not *.nii.gz."
 
 
 def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
