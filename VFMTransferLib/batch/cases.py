@@ -36,9 +36,9 @@ from ..core.files import (
 from ..core.result import Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
+from ..inference.predict import CasePredictor, PredictOptions, memory_checked, needed_sequences, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
-from ..io import read_case
+from ..io import read_case_for
 from ..io.images import image_stem
 from ..io.results import RESULT, save_result
 from ..tasks import TASKS
@@ -172,7 +172,7 @@ class BatchCase:
             remove_leftovers(self.folder)
         with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
-            case = read_case(self.source)
+            case = read_case_for(needed_sequences(self.bundles), self.source)
             comparison = self.folder / COMPARISON  # of results that are made again
             with writing(self.folder):
                 comparison.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from ..core.terms import OnProgress
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
+    from ..bundles.bundle import Bundle
     from ..core.case import Case
     from ..inference.predict import PredictOptions
 
@@ -246,9 +247,10 @@ def require_images(args: argparse.Namespace, case: object) -> None:
         args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
 
 
-def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
-    """The case of a folder, or of the files that were given by `add_prediction`."""
-    from ..io import read_case
+def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[Bundle] | None = None) -> Case:
+    """The case of a folder, or of the files that were given by `add_prediction`; of bundles what they need."""
+    from ..core.terms import Sequence
+    from ..io import read_case_for
 
     for given in (folder, args.t2w, args.hbv, args.adc) if "output" in args else ():
         inside = None if given is None or not given.is_dir() else given.resolve()
@@ -260,9 +262,13 @@ def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
             )
     if "output" in args:
         _require_inputs_outside(args, folder)
-    return read_case(
-        folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
-    )
+    needed = frozenset(Sequence)
+    if bundles is not None:
+        from ..inference.predict import needed_sequences
+
+        needed = needed_sequences(bundles)
+    named = {role: vars(args)[role] for role in ("t2w", "hbv", "adc", "gland")}
+    return read_case_for(needed, folder, **named, allow_mixed_exams=args.allow_mixed_exams)
 
 
 def _require_inputs_outside(args: argparse.Namespace, folder: Path | None) -> None:

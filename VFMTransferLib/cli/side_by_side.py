@@ -108,7 +108,7 @@ def _read(
     args: argparse.Namespace, pair: Pair, path: Path | None, reference: str | None
 ) -> tuple[Case, Reference | None]:
     """A case that both networks can take, and its truth: a label map, an image or a class, as the task has it."""
-    case = given_case(args, path)
+    case = given_case(args, path, pair)
     for bundle in pair:
         require_fit(case, bundle)
     if reference is None or pair[0].spec.task is None:

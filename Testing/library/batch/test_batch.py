@@ -317,6 +317,16 @@ def test_a_link_that_leads_nowhere_is_a_case_that_fails(good_cohort, pair, tmp_p
     assert outcomes(good_cohort, out, pair) == [("p001", "skipped"), ("p003", "skipped")]
 
 
+def test_an_image_that_no_network_needs_stops_no_case(good_cohort, pair, tmp_path):
+    (good_cohort / "p001" / "adc.nii.gz").write_bytes(b"no image")
+    (good_cohort / "p003" / "adc.nii.gz").rename(good_cohort / "p003" / "a_adc.nii.gz")
+    write_volume(an_adc(5), good_cohort / "p003" / "b_adc.nii.gz")
+    rows = run_batch(good_cohort, tmp_path / "out", pair[:1])
+    assert [row.status for row in rows] == ["done", "done"]
+    result = json.loads((tmp_path / "out" / "p001" / pair[0].name / "result.json").read_text(encoding="utf-8"))
+    assert "Left out, since it could not be read whole and is not needed: hbv, adc." in result["notes"]
+
+
 def test_a_sentence_shows_no_description_of_a_series_whatever_quotes_it_holds(tmp_path):
     text = "these: series 4 't2 O'BRIEN MARY a' (7 images), series 5 't2 'O'BRIEN' MARY b' (7 images, such as x)."
     assert without_names(text, tmp_path) == "these: series 4 (7 images), series 5 (7 images, such as x)."
@@ -361,14 +371,14 @@ def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort
     networks = LoadedNetworks(10**12)
     loads = []
 
-    def read(folder):
+    def read(needed, folder):
         if folder.name == "p001":
             raise MemoryError
         loads.append(networks.names)
-        return real(folder)
+        return real(needed, folder)
 
-    real = batch_case.read_case
-    monkeypatch.setattr(batch_case, "read_case", read)
+    real = batch_case.read_case_for
+    monkeypatch.setattr(batch_case, "read_case_for", read)
     rows = run_batch(good_cohort, tmp_path / "out", pair, networks=networks)
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
     assert rows[0].message.startswith("The memory must hold")
@@ -379,14 +389,14 @@ def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort
 def test_one_case_is_in_memory_at_a_time(good_cohort, pair, tmp_path, monkeypatch):
     alive: list[weakref.ref] = []
 
-    def read(folder):
+    def read(needed, folder):
         assert [ref() for ref in alive] == [None] * len(alive)
-        case = real(folder)
+        case = real(needed, folder)
         alive.append(weakref.ref(case))
         return case
 
-    real = batch_case.read_case
-    monkeypatch.setattr(batch_case, "read_case", read)
+    real = batch_case.read_case_for
+    monkeypatch.setattr(batch_case, "read_case_for", read)
     run_batch(good_cohort, tmp_path / "out", pair)
     assert len(alive) == 2
 

@@ -129,6 +129,17 @@ def test_an_output_whose_name_is_no_text_is_refused(run, a_study, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["predict", "compare"])
+def test_a_damaged_image_that_nobody_needs_stops_nothing(tiny_models, a_study, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+    case = tmp_path / "p001"
+    shutil.copytree(a_study, case)
+    (case / "adc.nii.gz").write_bytes(b"no image")
+    bundles = ["--bundle", "tiny-scratch"] + (["--bundle", "tiny-pretrained"] if command == "compare" else [])
+    assert main([command, str(case), *bundles, "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert "could not be read whole and is not needed: hbv, adc." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["predict", "compare"])
 def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path, monkeypatch, capsys, command):
     monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
     case = tmp_path / "p001"
