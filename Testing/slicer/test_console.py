@@ -26,7 +26,7 @@ class ConsoleTest(unittest.TestCase):
         self.assertEqual((first.bundle, second.bundle), PAIR)
         for arm in (first, second):
             self.assertGreater(arm.numbers["volumes_ml"]["prostate"], 5)
-            self.assertEqual(arm.segmentation.GetSegmentation().GetNumberOfSegments(), 1)
+            self.assertEqual(arm.segmentation.GetSegmentation().GetNumberOfSegments(), 3)  # prostate and zones
         self.assertIsNotNone(self.logic.lastRun.comparison)
 
     def test_a_loop_over_studies_leaks_no_nodes(self):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from ..core.machine import memory_bytes
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import PredictOptions, memory_checked, require_task
 from ..inference.runtimes import LoadedNetworks
-from .cases import SUMMARY, BatchCase, Row, write_summary
+from .cases import SUMMARY, BatchCase, Row, read_summary, write_summary
 
 CaseOutcome = Literal["done", "skipped", "failed"]
 
@@ -74,8 +75,8 @@ def run_batch(
 ) -> list[Row]:
     """Run networks on each case of a folder; a row for each case and bundle, as `summary.csv` has them.
 
-    A case and bundle whose result is there already, from the same weights and options and from images that are no
-    newer, is skipped; what failed is tried again. A case that fails stops no other.
+    A case and bundle whose result is there already, from the same weights, options and files of the case, is skipped;
+    what failed is tried again. A case that fails stops no other.
 
     Args:
         output: New, empty, or the output of an earlier batch.
@@ -143,12 +144,18 @@ def plan_cases(
     """The cases of a batch, by name, in its output's folder; DatasetError, too, where that would become a case."""
     if not cases_folder.is_dir():
         raise DatasetError(f"'{cases_folder.name}' must be a folder of cases, but is none. Choose another.")
-    folders = sorted(f for f in cases_folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    # A link that leads nowhere, as to a disk that is not mounted, is a case that fails.
+    folders = sorted(
+        f
+        for f in cases_folder.iterdir()
+        if (f.is_dir() or (f.is_symlink() and not f.exists())) and not f.name.startswith(".")
+    )
     if not folders:
         raise DatasetError(
             f"Folder '{cases_folder.name}' must hold a folder for each case, but holds none. Choose the folder above."
         )
-    if any(output.resolve().is_relative_to(folder.resolve()) for folder in (*folders, cases_folder)):
+    # os.path: a link to itself, which Path refuses to resolve, is a case that fails too.
+    if any(output.resolve().is_relative_to(os.path.realpath(folder)) for folder in (*folders, cases_folder)):
         raise DatasetError("The output must lie outside the folder of cases, but lies inside. Choose another folder.")
     chosen = tuple(as_bundle(bundle) for bundle in bundles)
     for bundle in chosen:
@@ -158,7 +165,8 @@ def plan_cases(
         raise BundleError(f"A batch needs bundles of different names, got {', '.join(names) or 'none'}. Choose others.")
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        if any(output.iterdir()) and not (output / SUMMARY).is_file():
+        is_new = all(f.name.startswith(".") for f in output.iterdir())  # another process may have begun just now
+        if not is_new and read_summary(output / SUMMARY) is None:
             raise OutputError(
                 f"Output '{output.name}' must be a new folder or that of an earlier batch, but is neither. "
                 "Choose another name."

@@ -6,24 +6,40 @@ Whether a result is there is proved by the files themselves, so that a batch tha
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import logging
+import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
-from ..core.errors import OutOfMemoryError, VFMTransferError
-from ..core.files import atomic_file, plain_text, read_small, remove_leftovers, spreadsheet_row, writing
+from ..core.errors import OutOfMemoryError, OutputError, VFMTransferError
+from ..core.files import (
+    atomic_file,
+    locked,
+    open_regular,
+    plain_text,
+    read_small,
+    remove_leftovers,
+    spreadsheet_row,
+    text_of_cell,
+    writing,
+)
 from ..core.result import Result
+from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import CasePredictor, PredictOptions, memory_checked, require_fit
+from ..inference.predict import CasePredictor, PredictOptions, memory_checked, needed_sequences, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
-from ..io import read_case
+from ..io import read_case_for
+from ..io.images import image_stem
 from ..io.results import RESULT, save_result
 from ..tasks import TASKS
 
@@ -38,8 +54,15 @@ BETWEEN_ARMS = "a-b"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
+_COLUMNS = ("case", "bundle", "arm", "sha256", "task", "status", "message")  # the first of the table, of all versions
+_SEPARATORS = (",", ";", "\t")
+_LOCK = ".summary.lock"
+_LOCK_S, _LOCK_STEP_S = 60.0, 0.05
+_HEAD_BYTES = 64 << 10  # of a file; they hold the header of every format, in DICOM the identifiers
 
-_SERIES_DESCRIPTION = re.compile(r"(series \S+) '[^']*'")
+# Up to the number of images that follows it, since a description may hold quotes itself.
+_SERIES_DESCRIPTION = re.compile(r"(series \S+) '.*?'(?= \(\d+ images)")
+_PLAIN_STEMS = frozenset({*ImageSequence, "dwi", "gland"})  # of files, which name no patient
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +76,7 @@ class Row:
         sha256: The first digits of the weights' checksum.
         status: Whether its results are there; `waiting` before its turn.
         message: Why it failed.
+        case_sha256: The first digits of the checksum of the case's files.
         values: Column → number. Those that begin with `a-b` are how far both arms agree, not whether either is correct.
     """
 
@@ -63,6 +87,7 @@ class Row:
     task: str
     status: Status
     message: str = ""
+    case_sha256: str = ""
     values: dict[str, Value] = field(default_factory=dict)
 
     def cells(self) -> dict[str, Value]:
@@ -102,12 +127,12 @@ class BatchCase:
             getattr(self.options, name) in ("auto", model.get(name)) for name in ("runtime", "device", "precision")
         )
         is_whole = all((folder / name).is_file() for name in document.get("files", []))
-        return is_same and is_whole and (folder / RESULT).stat().st_mtime >= self._newest_image_s
+        return is_same and is_whole and document.get("case_sha256") == self.sha256
 
     @cached_property
-    def _newest_image_s(self) -> float:
-        # Read once, since a case may be a thousand files on a slow disk.
-        return max((file.stat().st_mtime for file in self.source.rglob("*") if file.is_file()), default=0.0)
+    def sha256(self) -> str:
+        """Of the case's files, computed once, since a case may be a thousand of them on a slow disk."""
+        return _sha256_of_files(self.source)
 
     @property
     def is_done(self) -> bool:
@@ -136,21 +161,22 @@ class BatchCase:
                         values[f"{BETWEEN_ARMS} {one['measure']} {one['subject']}"] = one["value"]
             arm, short = str(bundle.arm or ""), bundle.weights_sha256[:_SHOWN_DIGITS]
             message = messages.get(bundle.name, "")
-            rows.append(Row(self.name, bundle.name, arm, short, str(bundle.spec.task), status, message, values))
+            task, files = str(bundle.spec.task), self.sha256[:_SHOWN_DIGITS]
+            rows.append(Row(self.name, bundle.name, arm, short, task, status, message, files, values))
         return rows
 
     def run(self, networks: LoadedNetworks, on_arm: OnArm) -> dict[str, str]:
         """Make what is missing; name of a bundle → why it failed."""
         missing, failures = self.missing, _Failures(networks, self.source)
-        # What a killed process left half-written, and a comparison of results that are made again.
-        comparison = self.folder / COMPARISON
         with writing(self.folder):
             remove_leftovers(self.folder)
-            comparison.unlink(missing_ok=True)
-            comparison.with_suffix(".csv").unlink(missing_ok=True)
         with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
-            case = read_case(self.source)
+            case = read_case_for(needed_sequences(self.bundles), self.source)
+            comparison = self.folder / COMPARISON  # of results that are made again
+            with writing(self.folder):
+                comparison.unlink(missing_ok=True)
+                comparison.with_suffix(".csv").unlink(missing_ok=True)
             fitting = []
             for bundle in self.bundles:
                 with failures.collected_for(bundle):
@@ -167,7 +193,7 @@ class BatchCase:
                     result = predictor.predict(bundle, partial(on_arm, arm))
                     if bundle in missing:
                         on_arm(arm, "write", 1.0)
-                        save_result(result, self.folder / bundle.name)
+                        save_result(replace(result, case_sha256=self.sha256), self.folder / bundle.name)
                     kept += [result] if compares else []
             if len(kept) == 2:
                 with failures.collected_for(*self.bundles):
@@ -210,10 +236,31 @@ class _Failures:
                 self.messages.setdefault(bundle.name, sentence)
 
 
+def _sha256_of_files(folder: Path) -> str:
+    """A checksum that changes when a file of a case is added, removed or replaced; it shows no name.
+
+    Names, sizes and times are read, and of each folder the begin of the first file: patients' files may have all three
+    in common, as those of archives whose times are set to one.
+    """
+    digest = hashlib.sha256()
+    sampled = set()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        about = file.stat()
+        name = os.fsencode(file.relative_to(folder).as_posix())
+        digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))
+        if file.parent not in sampled:
+            sampled.add(file.parent)
+            with suppress(OSError), open_regular(file) as stream:  # one that cannot be read is known when it is needed
+                digest.update(stream.read(_HEAD_BYTES))
+    return digest.hexdigest()
+
+
 def without_names(sentence: str, source: Path) -> str:
     """A sentence without names of a case's files and descriptions of its series, which may be a patient's."""
     sentence = _SERIES_DESCRIPTION.sub(r"\1", sentence)
     for file in source.rglob("*"):
+        if image_stem(file.name).lower() in _PLAIN_STEMS:
+            continue
         name = re.escape(plain_text(file.name))
         # A name without a suffix may be a word or a number of the sentence itself.
         where = rf"(?<!\w){name}(?!\w)" if file.suffix else rf"(?<='){name}(?=')|(?<=such as ){name}(?=[);])"
@@ -222,13 +269,63 @@ def without_names(sentence: str, source: Path) -> str:
 
 
 def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
-    """Write the rows of all cases into a batch's output; a column that some rows lack is empty there."""
-    cells = [row.cells() for of_case in rows.values() for row in of_case]
-    columns = dict.fromkeys(name for row in cells for name in row)
-    with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(map(spreadsheet_row, cells))
+    """Write the rows of all cases into a batch's output; a column that some rows lack is empty there.
+
+    Rows of the same cases and of other networks stay, also those that another process writes meanwhile, unless the
+    case's files are others by now.
+    """
+    with _locked_soon(output / _LOCK):
+        kept: dict[tuple[str, str], list[dict[str, str]]] = {}
+        for found in read_summary(output / SUMMARY) or []:
+            name, bundle, files = (text_of_cell(found[column]) for column in ("case", "bundle", "case_sha256"))
+            if found["status"] != "done" or (output / name / bundle / RESULT).is_file():
+                kept.setdefault((name, files), []).append(found)
+        cells: list[Mapping[str, Value]] = []
+        for name, of_case in rows.items():
+            cells += [row.cells() for row in of_case]
+            own = {row.bundle for row in of_case}
+            others = kept.get((name, of_case[0].case_sha256), [])
+            cells += [found for found in others if text_of_cell(found["bundle"]) not in own]
+        columns = dict.fromkeys(name for row in cells for name in row)
+        with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(columns))
+            writer.writeheader()
+            writer.writerows(map(spreadsheet_row, cells))
+
+
+def read_summary(path: Path) -> list[dict[str, str]] | None:
+    """The cells of a batch's table, also as a spreadsheet program saves it; None where it is no such table."""
+    try:
+        text = read_small(path).decode("utf-8-sig", "replace")
+        for separator in _SEPARATORS:
+            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
+            if tuple(reader.fieldnames or ())[: len(_COLUMNS)] == _COLUMNS:
+                # What stands beyond the last column has no name.
+                return [{"case_sha256": "", **{n: cell for n, cell in row.items() if n}} for row in reader]
+    except (OSError, ValueError, csv.Error):
+        pass
+    return None
+
+
+@contextmanager
+def _locked_soon(lock: Path) -> Iterator[None]:
+    """Hold the lock on the table, which another process holds for the moment of its writing."""
+    deadline = time.monotonic() + _LOCK_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(lock))
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise OutputError(
+                        f"'{SUMMARY}' must be free to be written, but another process has held it for {_LOCK_S:.0f} s. "
+                        "End that process, or choose another folder."
+                    ) from error
+                time.sleep(_LOCK_STEP_S)
+            except OutputError:  # a disk without locks, on which one process at a time keeps all rows
+                break
+        yield
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -145,7 +145,8 @@ def _open(case: BatchCase) -> None:
 
 
 def _sees(case: BatchCase) -> bool:
-    return all(folder.is_dir() for folder in (case.source, case.folder.parent, *(b.folder for b in case.bundles)))
+    folders = (case.source.parent, case.folder.parent, *(bundle.folder for bundle in case.bundles))
+    return all(folder.is_dir() for folder in folders)
 
 
 def _require_ready(client: Client, case: BatchCase) -> None:

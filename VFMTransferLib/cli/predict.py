@@ -86,7 +86,7 @@ def _run_one(args: argparse.Namespace) -> None:
     from ..io.results import result_to_json, save_result
 
     bundle = find_bundle(args.bundles[0])
-    case = given_case(args, args.case)
+    case = given_case(args, args.case, [bundle])
     options = predict_options(args)
     require_fit(case, bundle, args.task)
     if args.dicom:

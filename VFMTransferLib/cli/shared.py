@@ -24,6 +24,7 @@ from ..core.terms import OnProgress
 from ..tasks import TASKS
 
 if TYPE_CHECKING:
+    from ..bundles.bundle import Bundle
     from ..core.case import Case
     from ..inference.predict import PredictOptions
 
@@ -246,15 +247,34 @@ def require_images(args: argparse.Namespace, case: object) -> None:
         args.parser.error("name a CASE folder, or the files with --t2w, --hbv and --adc")
 
 
-def given_case(args: argparse.Namespace, folder: Path | None) -> Case:
-    """The case of a folder, or of the files that were given by `add_prediction`."""
-    from ..io import read_case
+def given_case(args: argparse.Namespace, folder: Path | None, bundles: Iterable[Bundle] | None = None) -> Case:
+    """The case of a folder, or of the files that were given by `add_prediction`; of bundles what they need."""
+    from ..core.terms import Sequence
+    from ..io import read_case_for
 
     if "output" in args:
         require_output_outside(args.output, (folder, args.t2w, args.hbv, args.adc))
-    return read_case(
-        folder, t2w=args.t2w, hbv=args.hbv, adc=args.adc, gland=args.gland, allow_mixed_exams=args.allow_mixed_exams
-    )
+        _require_inputs_outside(args, folder)
+    needed = frozenset(Sequence)
+    if bundles is not None:
+        from ..inference.predict import needed_sequences
+
+        needed = needed_sequences(bundles)
+    named = {role: vars(args)[role] for role in ("t2w", "hbv", "adc", "gland")}
+    return read_case_for(needed, folder, **named, allow_mixed_exams=args.allow_mixed_exams)
+
+
+def _require_inputs_outside(args: argparse.Namespace, folder: Path | None) -> None:
+    """Raise OutputError where something that is read lies in the earlier output, which is replaced."""
+    output = Path(os.path.realpath(args.output))
+    named = (folder, args.t2w, args.hbv, args.adc, args.gland, vars(args).get("roi"))
+    references = map(Path, vars(args).get("references") or ())  # or the name of a class, which does not exist as a path
+    for given in filter(None, (*named, *references)):
+        if given.exists() and Path(os.path.realpath(given)).is_relative_to(output):
+            raise OutputError(
+                f"'{given.name}' must lie outside of output '{args.output.name}', which is replaced, but lies inside. "
+                "Choose another folder for the output."
+            )
 
 
 def require_output_outside(output: Path, inputs: Iterable[Path | None]) -> None:

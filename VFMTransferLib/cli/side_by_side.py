@@ -118,7 +118,7 @@ def _read(
 
     A truth that no result could be compared with is refused here, before networks run.
     """
-    case = given_case(args, path)
+    case = given_case(args, path, pair)
     for bundle in pair:
         require_fit(case, bundle)
     if reference is None or pair[0].spec.task is None:
@@ -132,7 +132,7 @@ def _read(
     if isinstance(truth, str):
         if truth not in pair[0].spec.labels:
             raise ImageError(f"The reference must be one of {', '.join(pair[0].spec.labels)}, got '{truth}'.")
-    else:
+    elif isinstance(truth, Volume):
         place(truth, case[task_of(pair[0].spec).reference].geometry, "nearest")
     return case, truth
 

@@ -26,7 +26,7 @@ CACHE_VARIABLE = "VFM_TRANSFER_CACHE"
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
 _DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
 _UNUSABLE = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP,
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LEFT_AFTER_S = 24 * 3600.0
@@ -62,8 +62,11 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder.parent, folder.name)
+            if os.path.ismount(folder):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
             work = folder.with_name(f".{folder.name}.{_owner()}.part")
             work.mkdir()
+            _share_as(folder, work)
         try:
             with writing(folder):
                 yield work
@@ -131,6 +134,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _disk_full(path) from error
+        if error.errno == errno.EBUSY:
+            raise OutputError(
+                f"'{path.name}' must be a folder that can be replaced, but a disk is mounted there, or a program uses "
+                "it. Name a folder inside it."
+            ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"'{path.name:.40}…' must have a shorter name to be written. Choose another.") from error
         if error.errno in _UNUSABLE:
             reason = os.strerror(error.errno).lower()
             raise OutputError(
@@ -292,12 +302,26 @@ def _replace_folder(work: Path, folder: Path) -> None:
         work.rename(folder)
         return
     aside = folder.with_name(f".{folder.name}.{_owner()}.old")
-    aside.mkdir()
-    folder.rename(aside / folder.name)
+    earlier = aside / folder.name
     try:
+        aside.mkdir()
+        folder.rename(earlier)
         work.rename(folder)
-    except OSError:
-        (aside / folder.name).rename(folder)
+    except BaseException:
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():  # else the earlier one stays aside, from where the next writing takes it back
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _share_as(folder: Path, work: Path) -> None:
+    """Give a folder the permissions, and where possible the group, of the one that it will replace."""
+    if not folder.is_dir():
+        return
+    shared = folder.stat()
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(work, -1, shared.st_gid)
+    work.chmod(stat.S_IMODE(shared.st_mode) | stat.S_IRWXU)

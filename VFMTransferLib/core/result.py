@@ -104,6 +104,7 @@ class Result:
         quality: Of the case's images.
         estimate: Of a segmentation of the prostate how good it probably is, where that is known for the network.
         grid: Of the image of the task's reference sequence, by which the exam is known that a result is of.
+        case_sha256: Of the case's files, by which a batch knows them again; empty outside of batches.
     """
 
     case_id: str
@@ -122,3 +123,4 @@ class Result:
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
     grid: Geometry | None = None
+    case_sha256: str = ""

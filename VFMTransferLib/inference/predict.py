@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -495,6 +495,15 @@ def require_fit(case: Case, bundle: Bundle, task: str | None = None) -> None:
     case.require(bundle.spec.preprocess.images)
     if made_for.output == "image":
         case.require([made_for.reference])
+
+
+def needed_sequences(bundles: Iterable[Bundle]) -> frozenset[Sequence]:
+    """The sequences that bundles predict from, and those on whose grids their results lie; raises as `require_task`."""
+    return frozenset(
+        sequence
+        for bundle in bundles
+        for sequence in (*bundle.spec.preprocess.images, find_task(require_task(bundle)).reference)
+    )
 
 
 def require_task(bundle: Bundle, task: str | None = None) -> str:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from .cases import read_case
+from .cases import read_case, read_case_for
 from .images import read_mask, read_volume, write_displacement, write_volume
 from .results import output_folder
 from .segmentations import SegmentLayer, write_segmentation
@@ -18,6 +18,7 @@ __all__ = [
     "SegmentLayer",
     "output_folder",
     "read_case",
+    "read_case_for",
     "read_mask",
     "read_volume",
     "write_displacement",

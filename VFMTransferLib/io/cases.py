@@ -6,9 +6,10 @@ import errno
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -132,6 +133,26 @@ def read_case(
     for note in notes:
         log.info(note)
     return Case(found.id, volumes, mask, tuple(notes), acquisitions, files)
+
+
+def read_case_for(needed: Collection[Sequence], path: str | Path | None = None, **given: Any) -> Case:
+    """As `read_case`, with its other arguments; images of `path` that are not needed and cannot be read are left out.
+
+    A note states it. Images that do not belong together are refused all the same, since any of them may be wrong.
+    """
+    try:
+        return read_case(path, **given)
+    except (GeometryError, MixedExamsError):
+        raise
+    except (ImageError, AmbiguousInputError):
+        left_out = [role for role in Sequence if role not in needed]
+        if path is None or not left_out:
+            raise
+        case = read_case(path, sequences=needed, **given)
+    # Without the reason, which names files.
+    note = f"Left out, since it could not be read whole and is not needed: {', '.join(left_out)}."
+    log.info(note)
+    return replace(case, notes=(*case.notes, note))
 
 
 def _is_dicom(path: Path) -> bool:

@@ -27,8 +27,15 @@ from .images import read_mask, read_volume, write_displacement, write_image, wri
 from .segmentations import SegmentLayer, write_segmentation
 
 OWN_MARKS = ("result.json", "comparison.json")
-CLOCK_TOLERANCE_S = 2.0  # some file systems and archives count in steps of 2 s
-_OF_FILE_BROWSERS = ("thumbs.db", "desktop.ini")  # and what begins with a dot
+# The keys by which a document is known as one of this project's, and those for several cases and of other commands.
+_KEYS = {
+    "comparison.json": {"format", "note", "case", "task", "a", "b", "measures"},
+    "cohort.json": {"format", "note", "cases", "rows"},
+    "diffusion.json": {"note", "b_values", "files"},
+    "phantom.json": {"case", "seed", "labels", "units"},
+}
+_BESIDE_COMPARISON = ("comparison.csv", "comparison.png", "report.html")
+_OF_FILE_BROWSERS = ("thumbs.db", "desktop.ini", ".ds_store", ".directory")
 
 
 @contextmanager
@@ -40,7 +47,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     Args:
         path: Missing parents are made. A link to a folder stays, and the results lie where it leads.
         marks: Files by which an earlier output is known; only such a folder, in which nothing was
-            changed since, or an empty one, is replaced.
+            changed or added since, or an empty one, is replaced.
 
     Raises:
         OutputError: `path` is something else than an earlier output, or cannot be written; disk full.
@@ -55,23 +62,56 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
 
 
 def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> None:
-    """Raise OutputError if something is at `target` that is not an earlier output."""
+    """Raise OutputError if something is at `target` that is not an earlier output, or more than that."""
     if not target.exists() and not target.is_symlink():
         return
-    found = _marks_in(target, marks)
+    found = [mark for mark in _marks_in(target, marks) if _own_document(mark) is not None]
     if not found and not (target.is_dir() and not any(target.iterdir())):
         raise OutputError(
             f"Output '{target.name}' must be a new folder or an earlier output, but is neither. Choose another name."
         )
-    # A file that is newer than the output it lies in: a corrected segmentation, a note, another output.
-    whole_at = max((mark.stat().st_mtime for mark in found), default=0.0) + CLOCK_TOLERANCE_S
-    files = (f for f in sorted(target.rglob("*")) if f.is_file() and not f.name.startswith("."))
-    newer = (f for f in files if f.name.lower() not in _OF_FILE_BROWSERS and f.stat().st_mtime > whole_at)
-    if changed := next(newer, None):
-        raise OutputError(
-            f"Output '{target.name}' must be as it was written to be replaced, but '{changed.name}' in it was changed "
-            "or added since, and would be lost. Move that file, or choose another name."
-        )
+    own = set(_own_files(target, marks))
+    whole_at = max((mark.stat().st_mtime for mark in found), default=0.0)
+    # A corrected segmentation is newer than the output; a note or another output may be of any time.
+    for file in sorted(target.rglob("*")):
+        if file.name.lower() in _OF_FILE_BROWSERS or (file.is_dir() and not file.is_symlink()):
+            continue
+        if file not in own or file.lstat().st_mtime > whole_at:
+            raise OutputError(
+                f"Output '{target.name}' must be as it was written to be replaced, but '{file.name}' in it was changed "
+                "or added since, and would be lost. Move that file, or choose another name."
+            )
+
+
+def _own_files(folder: Path, marks: tuple[str, ...]) -> Iterator[Path]:
+    """The files of an earlier output, as its documents list them."""
+    for mark in _marks_in(folder, marks):
+        document = _own_document(mark)
+        if document is None:
+            continue
+        yield mark
+        yield from (folder / str(name) for name in document.get("files", ()))
+        if mark.name == RESULT:
+            yield from (folder / "dicom").rglob("*.dcm")
+        elif mark.name == "comparison.json":
+            yield from (folder / name for name in _BESIDE_COMPARISON)
+            for arm in ("a", "b"):
+                yield from _own_files(folder / arm, (RESULT,))
+        elif mark.name == "cohort.json":
+            yield mark.with_suffix(".csv")
+            for case in document["cases"]:
+                yield from _own_files(folder / str(case), OWN_MARKS)
+
+
+def _own_document(mark: Path) -> dict[str, Any] | None:
+    """What an output is known by, or None where another program wrote it."""
+    try:
+        document = parse_json(read_small(mark))
+        if mark.name == RESULT:
+            from_json(ResultDocument, document, RESULT)
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and _KEYS.get(mark.name, set()) <= document.keys() else None
 
 
 def _marks_in(folder: Path, marks: tuple[str, ...]) -> list[Path]:
@@ -153,6 +193,8 @@ class ResultDocument:
         estimate: Dice that a segmentation of the prostate probably has, without a reference; null where it is not
             known for the network, or nothing was marked.
         grid: Of the image that it was predicted from (of the task's reference sequence), in millimeters, LPS.
+        case_sha256: Of the names, sizes, times and first bytes of the case's files, by which a batch knows them again;
+            empty outside of batches.
         files: Image files in this folder.
     """
 
@@ -175,7 +217,8 @@ class ResultDocument:
     gland: GlandMeasurements | None = None  # earlier results lack it, and quality
     quality: tuple[QualityCriterion, ...] = ()
     estimate: DiceEstimate | None = None
-    grid: Geometry | None = None  # earlier results lack it
+    grid: Geometry | None = None  # earlier results lack it, and case_sha256
+    case_sha256: str = ""
     files: tuple[FileName, ...]
 
 
@@ -268,6 +311,7 @@ def read_result(folder: Path) -> Result:
         quality=document.quality,
         estimate=document.estimate,
         grid=document.grid,
+        case_sha256=document.case_sha256,
     )
 
 
@@ -315,6 +359,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         quality=result.quality,
         estimate=result.estimate,
         grid=result.grid,
+        case_sha256=result.case_sha256,
         files=tuple(files_of(result)),
     )
     return to_json(document)

@@ -286,7 +286,7 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
     The folder appears whole or not at all; an earlier phantom there is replaced, anything else raises OutputError.
     """
     target = Path(folder)
-    record = {
+    record: dict[str, Any] = {
         "case": phantom.case.id,
         "seed": phantom.seed,
         "volume_ml": round(phantom.volume_ml, 2),
@@ -302,10 +302,11 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> Path:
             "true-pd": "relative to water",
         },
         "acquisition": phantom.acquisition,
+        "files": [f"{name.replace('_', '-')}.nii.gz" for name in phantom.images],
     }
     with output_folder(target, marks=(RECORD,)) as work:
-        for name, volume in phantom.images.items():
-            write_volume(volume, work / f"{name.replace('_', '-')}.nii.gz")
+        for file, volume in zip(record["files"], phantom.images.values(), strict=True):
+            write_volume(volume, work / file)
         (work / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return target
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -14,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from images import a_t2w, an_adc, an_hbv
+from images import a_gland, a_t2w, an_adc, an_hbv
 
 from VFMTransferLib.batch import cases as batch_case
-from VFMTransferLib.batch.batch import BatchProgress, require_all_done, run_batch
+from VFMTransferLib.batch.batch import BatchProgress, plan_cases, require_all_done, run_batch
+from VFMTransferLib.batch.cases import without_names, write_summary
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.side_by_side import run_side_by_side
@@ -179,6 +181,54 @@ def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort
     assert ("p001", "done") in outcomes(good_cohort, out, [other], threshold=0.4)
 
 
+def swap(a: Path, b: Path) -> None:
+    aside = a.with_name("aside")
+    a.rename(aside), b.rename(a), aside.rename(b)
+
+
+def test_cases_that_change_their_names_are_done_anew(good_cohort, tiny_models, tmp_path):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    swap(good_cohort / "p001", good_cohort / "p003")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "done")]
+    assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "skipped")]
+
+
+def test_cases_that_differ_in_content_alone_are_told_apart(tmp_path):
+    """As from an archive whose files all bear one time."""
+    checksums = set()
+    for content in (b"patient one", b"patient two"):
+        (tmp_path / content.decode()).mkdir()
+        (tmp_path / content.decode() / "0001.dcm").write_bytes(content)
+        os.utime(tmp_path / content.decode() / "0001.dcm", (0, 0))
+        checksums.add(batch_case.BatchCase(tmp_path / content.decode(), tmp_path, (), PredictOptions()).sha256)
+    assert len(checksums) == 2
+
+
+def test_a_file_of_before_that_is_put_into_a_case_makes_it_anew(good_cohort, tiny_models, tmp_path):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    earlier = tmp_path / "earlier.nii.gz"
+    write_volume(a_t2w(9), earlier)
+    os.utime(earlier, (1e9, 1e9))
+    run_batch(good_cohort, out, bundles)
+    shutil.copy2(earlier, good_cohort / "p003" / "t2w.nii.gz")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "skipped"), ("p003", "done")]
+    write_volume(a_gland(), good_cohort / "p001" / "gland.nii.gz")
+    os.utime(good_cohort / "p001" / "gland.nii.gz", (1e9, 1e9))
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
+
+
+def test_a_result_that_states_no_files_is_made_anew(good_cohort, tiny_models, tmp_path):
+    """As earlier versions left them."""
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    path = out / "p001" / "tiny-scratch" / "result.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert len(document.pop("case_sha256")) == 64
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
+
+
 def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_cohort, pair, tmp_path):
     run_batch(good_cohort, tmp_path / "out", pair[:1])
     before = written_s(tmp_path / "out")
@@ -186,6 +236,108 @@ def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_coho
     run_batch(good_cohort, tmp_path / "out", pair)
     assert before.items() < written_s(tmp_path / "out").items()
     assert (tmp_path / "out" / "p001" / "comparison.json").is_file()
+
+
+def test_the_summary_keeps_the_rows_of_other_networks(cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(cohort, out, pair[:1])
+    first = {row["case"]: row for row in rows_of(out)}
+    rows = run_batch(cohort, out, pair[1:])
+    assert [row.bundle for row in rows] == ["tiny-scratch"] * 3
+    found = rows_of(out)
+    assert [(row["case"], row["bundle"], row["status"]) for row in found] == [
+        (case, bundle, "failed" if case == "p002" else "done")
+        for case in ("p001", "p002", "p003")
+        for bundle in ("tiny-scratch", "tiny-pretrained")
+    ]
+    assert found[1]["volume_ml prostate"] == first["p001"]["volume_ml prostate"]
+    assert found[3]["message"] == first["p002"]["message"]
+
+
+def test_a_row_of_other_files_or_without_its_result_is_not_kept(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    make_case(good_cohort / "p004", 4)
+    run_batch(good_cohort, out, pair[:1])
+    swap(good_cohort / "p001", good_cohort / "p003")
+    shutil.rmtree(out / "p004")
+    run_batch(good_cohort, out, pair[1:])
+    assert {row["bundle"] for row in rows_of(out)} == {"tiny-scratch"}
+
+
+def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    first, second = (
+        {case.name: case.rows() for case in plan_cases(good_cohort, out, [bundle], None, PredictOptions())}
+        for bundle in pair
+    )
+    threads = [
+        threading.Thread(target=lambda rows=rows: [write_summary(rows, out) for _ in range(50)])
+        for rows in (first, second)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted((row["case"], row["bundle"]) for row in rows_of(out)) == [
+        (case, bundle) for case in ("p001", "p003") for bundle in ("tiny-pretrained", "tiny-scratch")
+    ]
+
+
+def test_a_table_of_something_else_is_no_earlier_batch(good_cohort, pair, tmp_path):
+    out = tmp_path / "study"
+    out.mkdir()
+    (out / "summary.csv").write_text("my,study\n1,2\n", encoding="utf-8")
+    with pytest.raises(OutputError, match="must be a new folder or that of an earlier batch"):
+        run_batch(good_cohort, out, pair)
+    assert (out / "summary.csv").read_text(encoding="utf-8") == "my,study\n1,2\n"
+
+
+def test_a_table_that_a_spreadsheet_program_saved_is_that_of_a_batch(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    run_batch(good_cohort, out, pair[:1])
+    text = (out / "summary.csv").read_text(encoding="utf-8")
+    (out / "summary.csv").write_text("\ufeff" + text.replace(",", ";"), encoding="utf-8")
+    run_batch(good_cohort, out, pair[1:])
+    assert [row["bundle"] for row in rows_of(out)] == ["tiny-scratch", "tiny-pretrained"] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+def test_a_link_that_leads_nowhere_is_a_case_that_fails(good_cohort, pair, tmp_path):
+    out, disk = tmp_path / "out", tmp_path / "disk"
+    (good_cohort / "p003").rename(disk)
+    (good_cohort / "p003").symlink_to(disk)
+    run_batch(good_cohort, out, pair)
+    disk.rename(tmp_path / "unmounted")
+    (good_cohort / "p004").symlink_to("p004")
+    rows = run_batch(good_cohort, out, pair[:1])
+    assert [(row.case, row.status) for row in rows] == [("p001", "done"), ("p003", "failed"), ("p004", "failed")]
+    assert "Case 'p003' must be a folder or an image file, but there is none" in rows[1].message
+    (tmp_path / "unmounted").rename(disk)
+    (good_cohort / "p004").unlink()
+    assert outcomes(good_cohort, out, pair) == [("p001", "skipped"), ("p003", "skipped")]
+
+
+def test_an_image_that_no_network_needs_stops_no_case(good_cohort, pair, tmp_path):
+    (good_cohort / "p001" / "adc.nii.gz").write_bytes(b"no image")
+    (good_cohort / "p003" / "adc.nii.gz").rename(good_cohort / "p003" / "a_adc.nii.gz")
+    write_volume(an_adc(5), good_cohort / "p003" / "b_adc.nii.gz")
+    rows = run_batch(good_cohort, tmp_path / "out", pair[:1])
+    assert [row.status for row in rows] == ["done", "done"]
+    result = json.loads((tmp_path / "out" / "p001" / pair[0].name / "result.json").read_text(encoding="utf-8"))
+    assert "Left out, since it could not be read whole and is not needed: hbv, adc." in result["notes"]
+
+
+def test_a_sentence_shows_no_description_of_a_series_whatever_quotes_it_holds(tmp_path):
+    text = "these: series 4 't2 O'BRIEN MARY a' (7 images), series 5 't2 'O'BRIEN' MARY b' (7 images, such as x)."
+    assert without_names(text, tmp_path) == "these: series 4 (7 images), series 5 (7 images, such as x)."
+
+
+def test_a_sentence_keeps_names_that_are_roles_alone(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("t2w.nii.gz", "ADC.nrrd", "MARY_t2w.nii.gz"):
+        (tmp_path / "deep" / name).touch()
+    text = "by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd), not MARY_t2w.nii.gz."
+    assert without_names(text, tmp_path) == "by name (t2w.nii.gz, *_hbv.mha, ADC.nrrd), not *.nii.gz."
 
 
 def test_a_case_that_breaks_in_any_way_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
@@ -219,14 +371,14 @@ def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort
     networks = LoadedNetworks(10**12)
     loads = []
 
-    def read(folder):
+    def read(needed, folder):
         if folder.name == "p001":
             raise MemoryError
         loads.append(networks.names)
-        return real(folder)
+        return real(needed, folder)
 
-    real = batch_case.read_case
-    monkeypatch.setattr(batch_case, "read_case", read)
+    real = batch_case.read_case_for
+    monkeypatch.setattr(batch_case, "read_case_for", read)
     rows = run_batch(good_cohort, tmp_path / "out", pair, networks=networks)
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
     assert rows[0].message.startswith("The memory must hold")
@@ -237,14 +389,14 @@ def test_memory_that_ran_out_lets_networks_go_and_the_next_case_runs(good_cohort
 def test_one_case_is_in_memory_at_a_time(good_cohort, pair, tmp_path, monkeypatch):
     alive: list[weakref.ref] = []
 
-    def read(folder):
+    def read(needed, folder):
         assert [ref() for ref in alive] == [None] * len(alive)
-        case = real(folder)
+        case = real(needed, folder)
         alive.append(weakref.ref(case))
         return case
 
-    real = batch_case.read_case
-    monkeypatch.setattr(batch_case, "read_case", read)
+    real = batch_case.read_case_for
+    monkeypatch.setattr(batch_case, "read_case_for", read)
     run_batch(good_cohort, tmp_path / "out", pair)
     assert len(alive) == 2
 

@@ -17,6 +17,7 @@ from images import a_gland, a_t2w
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.shared import sentence
 from VFMTransferLib.core.errors import ImageError
+from VFMTransferLib.core.files import atomic_folder
 from VFMTransferLib.io import write_volume
 
 COMMAND = [sys.executable, "-m", "VFMTransferLib"]
@@ -128,6 +129,17 @@ def test_an_output_whose_name_is_no_text_is_refused(run, a_study, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["predict", "compare"])
+def test_a_damaged_image_that_nobody_needs_stops_nothing(tiny_models, a_study, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+    case = tmp_path / "p001"
+    shutil.copytree(a_study, case)
+    (case / "adc.nii.gz").write_bytes(b"no image")
+    bundles = ["--bundle", "tiny-scratch"] + (["--bundle", "tiny-pretrained"] if command == "compare" else [])
+    assert main([command, str(case), *bundles, "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert "could not be read whole and is not needed: hbv, adc." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["predict", "compare"])
 def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path, monkeypatch, capsys, command):
     monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
     case = tmp_path / "p001"
@@ -137,6 +149,22 @@ def test_an_output_inside_of_the_case_is_refused(tiny_models, a_study, tmp_path,
     assert main([command, str(case), *bundles, "-o", str(case / "out")]) == 1
     assert "must lie outside of the case's folder 'p001'" in capsys.readouterr().err
     assert sorted(case.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [["IN"], ["--t2w", "IN/t2w.nii.gz"], ["CASE", "--gland", "IN/t2w.nii.gz"]])
+@pytest.mark.parametrize("command", ["predict", "compare"])
+def test_an_input_inside_of_the_output_is_refused(tiny_models, a_study, tmp_path, monkeypatch, capsys, command, words):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tiny_models))
+    inside = tmp_path / "out" / "p001"
+    shutil.copytree(a_study, inside)
+    before = sorted(inside.iterdir())
+    given = [word.replace("IN", str(inside)).replace("CASE", str(a_study)) for word in words]
+    bundles = ["--bundle", "tiny-scratch"] + (["--bundle", "tiny-pretrained"] if command == "compare" else [])
+    # Whatever an output is known by.
+    monkeypatch.setattr("VFMTransferLib.cli.side_by_side.output_folder", lambda path, marks: atomic_folder(path, True))
+    assert main([command, *given, *bundles, "-o", str(tmp_path / "out")]) == 1
+    assert "must lie outside of output 'out'" in capsys.readouterr().err
+    assert sorted(inside.iterdir()) == before
 
 
 @posix

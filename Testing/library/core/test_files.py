@@ -1,5 +1,6 @@
 """Files and folders that appear whole: what others may do with them."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -64,6 +65,52 @@ def test_permissions_follow_the_umask_which_is_never_changed(tmp_path, mask, mon
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("out", "out/file", "file")]
     assert modes == [0o777 & ~mask, 0o666 & ~mask, 0o666 & ~mask]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions.")
+def test_a_folder_that_is_replaced_keeps_its_permissions(tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private").chmod(0o2750)
+    with atomic_folder(tmp_path / "private", overwrite=True) as work:
+        assert stat.S_IMODE(work.stat().st_mode) == 0o2750  # while it is written too
+        (work / "file").write_bytes(b"x")
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o2750
+    assert stat.S_IMODE((tmp_path / "private" / "file").stat().st_mode) == 0o640
+
+
+def test_a_disk_that_is_mounted_at_the_folder_is_known_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    with (
+        pytest.raises(OutputError, match=r"a disk is mounted there.* Name a folder inside it\."),
+        atomic_folder(tmp_path / "out"),
+    ):
+        pytest.fail("The block ran.")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("failure", [OSError(errno.EBUSY, "busy"), KeyboardInterrupt()])
+def test_a_folder_that_cannot_be_replaced_stays_and_nothing_beside_it(tmp_path, monkeypatch, failing, failure):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "earlier").write_text("x")
+    real, calls = Path.rename, []
+
+    def rename(self, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise failure
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises((OutputError, KeyboardInterrupt)), atomic_folder(tmp_path / "out", overwrite=True):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["earlier", "out"]
+
+
+def test_a_name_that_is_too_long_is_to_be_shortened(tmp_path):
+    with pytest.raises(OutputError, match="must have a shorter name"), atomic_folder(tmp_path / ("x" * 250)):
+        pytest.fail("The block ran.")
 
 
 def test_a_file_takes_its_place_whole_by_a_rename(tmp_path):

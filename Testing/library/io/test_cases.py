@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from images import DWI_GRID, T2W_GRID, a_gland, a_t2w, an_adc, an_hbv
 from VFMTransferLib.core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
-from VFMTransferLib.io import read_case, write_volume
+from VFMTransferLib.io import read_case, read_case_for, write_volume
 
 B_VALUES = (50, 400, 800)
 
@@ -109,6 +110,27 @@ def test_only_what_is_looked_for_has_to_be_unambiguous(a_folder):
     (a_folder / "adc.nii.gz").rename(a_folder / "a_adc.nii.gz")
     write_volume(an_adc(5), a_folder / "b_adc.nii.gz")
     assert read_case(a_folder, sequences=[Sequence.T2W]).sequences == (Sequence.T2W,)
+
+
+def test_what_is_not_needed_and_cannot_be_read_is_left_out_with_a_note(a_folder):
+    whole = read_case_for([Sequence.T2W], a_folder)
+    assert (whole.sequences, whole.notes) == (tuple(Sequence), read_case(a_folder).notes)
+    (a_folder / "adc.nii.gz").write_bytes(b"no image")
+    case = read_case_for([Sequence.T2W], a_folder)
+    assert case.sequences == (Sequence.T2W,)
+    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: hbv, adc."
+    with pytest.raises(ImageError, match="adc"):
+        read_case_for([Sequence.ADC], a_folder)
+    with pytest.raises(ImageError, match="adc"):
+        read_case_for([Sequence.T2W], a_folder, adc=a_folder / "adc.nii.gz")
+
+
+def test_an_image_that_lies_elsewhere_is_refused_though_it_is_not_needed(a_folder):
+    adc = an_adc()
+    away = replace(adc.geometry, origin_mm=tuple(x + 500 for x in adc.geometry.origin_mm))
+    write_volume(Volume(adc.array, away, "adc"), a_folder / "adc.nii.gz")
+    with pytest.raises(GeometryError, match="must show the same region"):
+        read_case_for([Sequence.T2W], a_folder)
 
 
 def test_options_alone_make_a_case(a_folder):

@@ -3,9 +3,15 @@ import os
 import time
 
 import pytest
+from comparison_cases import a_case, anatomy_pair
 
 from VFMTransferLib.core.errors import OutputError
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.evaluation.comparison import compare, save_comparison
 from VFMTransferLib.io import output_folder
+from VFMTransferLib.io.results import save_result
+
+SOURCE = Provenance("fake", "A fake network", "scratch", "0" * 64, "onnx", "cpu", "fp32")
 
 
 def names_in(folder) -> list[str]:
@@ -32,38 +38,66 @@ def test_a_failure_leaves_nothing_behind(tmp_path, failure):
     assert names_in(tmp_path) == []
 
 
+def save_earlier(mark, folder) -> None:
+    """An output by which `mark` is known."""
+    if mark == "result.json":
+        save_result(Result("p001", "classification", SOURCE, class_probabilities={"PI-RADS 2": 1.0}), folder)
+        return
+    with output_folder(folder) as work:
+        a, b = anatomy_pair()
+        save_comparison(compare(a_case(), a, b), work)
+        save_result(a, work / "a")
+        save_result(b, work / "b")
+
+
 @pytest.mark.parametrize("mark", ["result.json", "comparison.json"])
 def test_an_earlier_output_is_replaced_whole(tmp_path, mark):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / mark).write_text("{}", encoding="utf-8")
-    (tmp_path / "out" / "old.nii.gz").write_bytes(b"old")
+    save_earlier(mark, tmp_path / "out")
     with output_folder(tmp_path / "out") as work:
         (work / "new.nii.gz").write_bytes(b"new")
     assert names_in(tmp_path / "out") == ["new.nii.gz"]
     assert names_in(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("mark", ["result.json", "comparison.json"])
+def test_what_another_program_wrote_is_no_earlier_output(tmp_path, mark):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / mark).write_text('{"mine": 1}', encoding="utf-8")
+    with pytest.raises(OutputError, match="must be a new folder or an earlier output"), output_folder(tmp_path / "out"):
+        pytest.fail("The block must not run.")
+    assert names_in(tmp_path / "out") == [mark]
+
+
 @pytest.fixture
 def an_earlier_output(tmp_path):
-    """Written an hour ago."""
-    with output_folder(tmp_path / "out") as work:
-        for name in ("result.json", "segmentation.seg.nrrd"):
-            (work / name).write_bytes(b"{}")
+    """Written an hour ago: a result with a label map."""
+    save_result(anatomy_pair()[0], tmp_path / "out")
+    hour_ago = time.time() - 3600
     for path in (tmp_path / "out").iterdir():
-        hour_ago = time.time() - 3600
         os.utime(path, (hour_ago, hour_ago))
     return tmp_path / "out"
 
 
-@pytest.mark.parametrize("name", ["segmentation.seg.nrrd", "note.txt", "other/result.json"])
-def test_what_was_changed_or_added_to_an_earlier_output_is_never_lost(an_earlier_output, name):
+@pytest.mark.parametrize("age_s", [0, 3599, 7200])
+@pytest.mark.parametrize("name", ["note.txt", ".note", "other/result.json", "network/labels.nii.gz"])
+def test_what_was_added_to_an_earlier_output_is_never_lost(an_earlier_output, name, age_s):
     path = an_earlier_output / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"an hour of work")
+    os.utime(path, (time.time() - age_s,) * 2)
     with (
         pytest.raises(OutputError, match=f"'{path.name}' in it was changed or added since"),
         output_folder(an_earlier_output),
     ):
+        pytest.fail("The block must not run.")
+    assert path.read_bytes() == b"an hour of work"
+
+
+def test_what_was_changed_in_an_earlier_output_is_never_lost(an_earlier_output):
+    path = an_earlier_output / "labels.nii.gz"
+    path.write_bytes(b"an hour of work")
+    os.utime(path, ((an_earlier_output / "result.json").stat().st_mtime + 1,) * 2)
+    with pytest.raises(OutputError, match=r"'labels\.nii\.gz' in it was changed"), output_folder(an_earlier_output):
         pytest.fail("The block must not run.")
     assert path.read_bytes() == b"an hour of work"
 
@@ -86,8 +120,7 @@ def test_a_link_to_a_folder_on_another_disk_stays(tmp_path):
 
 
 def test_an_earlier_output_stays_when_the_new_one_fails(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "result.json").write_text("{}", encoding="utf-8")
+    save_earlier("result.json", tmp_path / "out")
     with pytest.raises(RuntimeError), output_folder(tmp_path / "out"):
         raise RuntimeError
     assert names_in(tmp_path / "out") == ["result.json"]
