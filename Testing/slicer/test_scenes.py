@@ -62,6 +62,15 @@ class SceneTest(PanelTest):
         self.assertTrue(self.ui.runButton.enabled, self.ui.runButton.toolTip)
         self.assertEqual(self.runBoth(), "done")
 
+    def test_a_scene_that_is_loaded_during_a_run_is_reviewed_as_it_was(self):
+        self.chooseStudy()
+        self.assertEqual(self.runBoth(), "done")
+        before = self._tables()
+        self.onFirst(self.logic.progress, lambda progress: progress.stage == "infer", self._saveAndLoad)
+        self.assertEqual(self.runBoth(), "canceled")
+        self.settle()
+        self.assertEqual(self._tables(), before)
+
     def test_choices_follow_when_another_module_was_open_meanwhile(self):
         volumes = self.chooseStudy()
         slicer.util.selectModule("Data")

@@ -309,13 +309,16 @@ def read_summary(path: Path) -> list[dict[str, str]] | None:
 
 @contextmanager
 def _locked_soon(lock: Path) -> Iterator[None]:
-    """Hold the lock on the table, which another process holds for the moment of its writing."""
+    """Hold the lock on the table, which another process holds for the moment of its writing; no file of it stays."""
     deadline = time.monotonic() + _LOCK_S
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(locked(lock))
-                break
+                held = stack.enter_context(locked(lock))
+                if _is_file_of(held, lock):
+                    stack.callback(_remove, lock)  # before the lock ends
+                    break
+                stack.close()  # the one that held it has removed it meanwhile
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise OutputError(
@@ -326,6 +329,18 @@ def _locked_soon(lock: Path) -> Iterator[None]:
             except OutputError:  # a disk without locks, on which one process at a time keeps all rows
                 break
         yield
+
+
+def _is_file_of(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # Windows keeps a file that is open
+        path.unlink()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

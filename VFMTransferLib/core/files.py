@@ -206,10 +206,11 @@ def text_of_cell(cell: str) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[int]:
     """Hold the system's lock on a file, which is created if needed; the lock ends with the process, even a killed one.
 
-    The file stays, since removing it would let two processes lock two files of one name.
+    The file stays, since removing it would let two processes lock two files of one name; who removes it all the same
+    must see, once it is locked, that the name is still that of the descriptor, which is given.
 
     Raises:
         BlockingIOError: Another process, or another block of this one, holds it.
@@ -234,7 +235,7 @@ def locked(path: Path) -> Iterator[None]:
             raise OutputError(
                 f"'{path.parent.name}' must be on a disk with file locks, but is not. Choose another folder."
             ) from error
-        yield
+        yield stream.fileno()
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

@@ -278,6 +278,7 @@ def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pa
         thread.start()
     for thread in threads:
         thread.join()
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
     assert sorted((row["case"], row["bundle"]) for row in rows_of(out)) == [
         (case, bundle) for case in ("p001", "p003") for bundle in ("tiny-pretrained", "tiny-scratch")
     ]
