@@ -11,6 +11,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -155,6 +156,20 @@ def writing(path: Path) -> Iterator[None]:
 
 def _disk_full(path: Path) -> OutputError:
     return OutputError(f"'{path.name}' could not be written: the disk is full. Free some space, then try again.")
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for the moment, removed at the end; OutputError where the system has no place for one."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="vfm-transfer-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            "The folder for temporary files must be writable, but is not, or is full. Free some space there, or set "
+            "TMPDIR to another folder."
+        ) from error
+    with made as folder:
+        yield Path(folder)
 
 
 def open_regular(path: Path) -> BinaryIO:

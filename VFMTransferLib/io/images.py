@@ -107,6 +107,7 @@ def read_image(path: str | Path) -> sitk.Image:
     Raises:
         ImageError: Missing, of an unknown type, truncated, or damaged.
         GeometryError: It states no orientation, no spacing, or sheared axes.
+        OutputError: There is no folder for temporary files, which ITK needs to read the grid of NIfTI.
     """
     path = Path(path)
     if not path.is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.errors import GeometryError, ImageError
-from ..core.files import open_regular
+from ..core.files import open_regular, temporary_folder, writing
 from ..core.volume import itk_warnings_silenced
 from .headers import (
     FORMS_TOLERANCE_MM,
@@ -231,9 +230,10 @@ def _nifti_grid(file: str, fields: dict[str, tuple], size: tuple[int, ...]) -> G
         struct.pack_into("<" + code, clean, at, *fields[field])
     at, magic = layout.magic
     clean[at : at + len(magic)] = magic
-    with tempfile.TemporaryDirectory(prefix="vfm-transfer-") as folder:
-        copy = Path(folder) / "header.nii"
-        copy.write_bytes(clean)
+    with temporary_folder() as folder:
+        copy = folder / "header.nii"
+        with writing(copy):
+            copy.write_bytes(clean)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(copy))
         try:

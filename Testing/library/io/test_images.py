@@ -46,6 +46,13 @@ def test_a_suffix_in_capitals_is_read(tmp_path):
     assert read_volume(tmp_path / "T2W.NII.GZ").geometry.equals(T2W_GRID)
 
 
+def test_no_place_for_temporary_files_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    write_volume(a_t2w(), tmp_path / "t2w.nii.gz")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match="set TMPDIR to another folder"):
+        read_volume(tmp_path / "t2w.nii.gz", "t2w")
+
+
 def test_images_are_written_as_one_file_each(tmp_path):
     with pytest.raises(ValueError, match=r"not as 't2w.mhd'"):
         write_volume(a_t2w(), tmp_path / "t2w.mhd")
