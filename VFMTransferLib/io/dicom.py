@@ -253,6 +253,7 @@ def read_b_values(folder: Path) -> tuple[dict[float, Volume], list[str]]:
     """
     series = [s for s in grouped(read_headers(_dicom_files(folder.rglob("*")))) if s.is_axial_mr]
     measured = [s for s in series if s.is_diffusion and s.b_values and not (s.is_calculated or s.is_reconstructed)]
+    measured.sort(key=lambda s: s.first.number.zfill(12))  # a folder lists its files in any order
     headers = [h for s in measured for h in s.headers if h.b_value is not None]
     if not headers:
         raise ImageError(f"'{folder.name}' must hold measured diffusion images with their b values, but holds none.")

@@ -513,7 +513,7 @@ def study_id(study_uid: str) -> str:
 
 
 def is_study_id(case_id: str) -> bool:
-    """Whether a case's id is that of a DICOM study; one whose series were named by options has none."""
+    """Whether a case's id is that of a DICOM study; one whose series were named one by one has none."""
     return _STUDY_ID.fullmatch(case_id) is not None
 
 

@@ -165,7 +165,13 @@ def test_sequences_that_do_not_lie_in_one_space(bench):
 def test_another_sequence_in_place_of_adc(bench):
     values = np.random.default_rng(0).integers(20_000, 60_000, DWI_GRID.shape).astype(np.uint16)
     write_volume(Volume(values, DWI_GRID), bench.case / "adc.nii.gz")
-    bench.require_refusal(bench.predict(), "adc.nii.gz", "mm²/s")
+    named = ["--t2w", bench.case / "t2w.nii.gz", "--adc", bench.case / "adc.nii.gz"]
+    bench.require_refusal(
+        bench.run("predict", *named, "--bundle", "tiny-scratch", "-o", bench.out), "adc.nii.gz", "mm²/s"
+    )
+    in_a_folder = bench.predict()  # by a network that takes T2w alone
+    assert in_a_folder.returncode == 0
+    assert "Left out, since it could not be read whole and is not needed" in in_a_folder.stdout
 
 
 def test_a_mask_in_place_of_an_image(bench):
