@@ -239,8 +239,8 @@ class _Failures:
 def _sha256_of_files(folder: Path) -> str:
     """A checksum that changes when a file of a case is added, removed or replaced; it shows no name.
 
-    Names, sizes and times are read, and of each folder the begin of the first file: patients' files may have all three
-    in common, as those of archives whose times are set to one.
+    Names, sizes and times are read, and of each folder the beginning of the first file: patients' files may have all
+    three in common, as those of archives whose times are set to one.
     """
     digest = hashlib.sha256()
     sampled = set()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,25 @@ def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pa
     assert sorted((row["case"], row["bundle"]) for row in rows_of(out)) == [
         (case, bundle) for case in ("p001", "p003") for bundle in ("tiny-pretrained", "tiny-scratch")
     ]
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(good_cohort, pair, tmp_path, monkeypatch):
+    """Else a third process would lock the new file of that name, and both would write."""
+    out, real, locked_files = tmp_path / "out", batch_case.locked, []
+
+    @contextmanager
+    def removed_at_first(path):
+        with real(path) as held:
+            locked_files.append(os.fstat(held).st_ino)
+            if len(locked_files) == 1:
+                path.rename(tmp_path / "removed")
+            yield held
+
+    rows = {case.name: case.rows() for case in plan_cases(good_cohort, out, pair[:1], None, PredictOptions())}
+    monkeypatch.setattr(batch_case, "locked", removed_at_first)
+    write_summary(rows, out)
+    assert len(set(locked_files)) == 2
+    assert len(rows_of(out)) == len(rows)
 
 
 def test_a_table_of_something_else_is_no_earlier_batch(good_cohort, pair, tmp_path):
