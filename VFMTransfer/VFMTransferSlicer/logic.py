@@ -35,6 +35,7 @@ from VFMTransferLib.worker.messages import (
     Exported,
     Finished,
     ImageFile,
+    Load,
     Log,
     Progress,
     Reply,
@@ -399,6 +400,18 @@ class TransferLogic:
         job = self._job = BatchJob(Batch(uuid4().hex, task, cases, output, names, runtime=runtime, device=device))
         self._do(job, waitForCompletion)
         return job.cases
+
+    def prepare(self, bundles: List[str | Path], runtime: str = "auto", device: str = "auto") -> None:
+        """Have the worker load networks that the next run is likely to need, so that it only runs them.
+
+        Nothing is raised or emitted; a network that cannot be loaded is reported by the run. During a run, nothing is
+        done.
+
+        Args:
+            bundles, runtime, device: As for `run`.
+        """
+        if not self.isRunning and not self._worker.is_busy:
+            self._worker.prepare(Load(tuple(map(str, bundles)), runtime, device))
 
     def restore(self, scene: slicer.vtkMRMLScene) -> RunInScene | None:
         """Take the results that a saved scene brought along as those of the last run, where there is no other one.

@@ -18,6 +18,7 @@ from .messages import (
     Error,
     Finished,
     Hello,
+    Load,
     Outcome,
     Ready,
     Reply,
@@ -70,6 +71,7 @@ class WorkerClient:
         self._job: Run | Batch | None = None
         self._on_reply: OnReply | None = None
         self._is_canceled = False
+        self._load: Load | None = None  # waits for `ready`
         self._unclaimed: deque[Reply] = deque()  # what came while no job was at work
         self._failure: VFMTransferError | None = None  # why the last worker is gone
         self._last_lines: deque[str] = deque(maxlen=_DETAIL_LINES)
@@ -147,6 +149,18 @@ class WorkerClient:
         self._prepare_child()
         if self._ready is not None:
             self.send(job)
+
+    def prepare(self, networks: Load) -> None:
+        """Have a worker load networks that the next job is likely to need; one is started where none is alive.
+
+        Nothing is answered or raised: what fails is reported by the job. While a job is at work nothing is done.
+        """
+        if self._job is not None:
+            return
+        self._load = networks
+        self._prepare_child()
+        if self._ready is not None:
+            self._send_load()
 
     def cancel(self, job: str, within_s: float = CANCEL_S) -> None:
         """Stop a job: by message, and where that is not answered in time, by ending the worker."""
@@ -258,6 +272,8 @@ class WorkerClient:
             self._ready = reply
             if job is not None:
                 self.send(job)
+            else:
+                self._send_load()
         elif self._ready is None and isinstance(reply, Error):
             self._give_up(JobError(reply.sentence))
         elif isinstance(reply, Bye):  # it ends by itself
@@ -275,6 +291,11 @@ class WorkerClient:
                 self._on_reply(reply)
             if isinstance(reply, Error) and reply.job is None:  # it did not accept the job, and will not end it
                 self._finish("failed")
+
+    def _send_load(self) -> None:
+        load, self._load = self._load, None
+        if load is not None:
+            self.send(load)
 
     def _give_up(self, error: VFMTransferError) -> None:
         self._abandon()

@@ -175,6 +175,23 @@ class Batch(NetworkOptions):
 
 
 @dataclass(frozen=True)
+class Load:
+    """To the worker: load networks that a job is likely to need, as soon as nothing else is to be done.
+
+    Not answered; what fails here fails again in the job, and is reported there.
+
+    Attributes:
+        bundles: Name or folder of each network.
+        runtime, device, precision: As of the job; networks are kept for these.
+    """
+
+    bundles: tuple[str, ...]
+    runtime: RuntimeName = "auto"
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+
+
+@dataclass(frozen=True)
 class Cancel:
     """To the worker: stop a job between two windows, keep its finished arms or cases. A finished job is left alone."""
 
@@ -193,7 +210,7 @@ class Shutdown:
     """To the worker: cancel what runs, and end."""
 
 
-Request = Hello | Run | Batch | Cancel | Ping | Shutdown
+Request = Hello | Run | Batch | Load | Cancel | Ping | Shutdown
 
 Outcome = Literal["done", "canceled", "failed"]
 CaseOutcome = Literal["done", "skipped", "failed"]
@@ -272,7 +289,8 @@ class ArmResult:
 
     Attributes:
         folder: Its folder, below the job's; `result.json` in it names the files.
-        networks_loaded: How many networks had to be loaded for it; 0 if they were still there from an earlier run.
+        networks_loaded: How many networks had to be loaded for it; 0 if they were
+            there already, from an earlier run or by `Load`.
     """
 
     job: str

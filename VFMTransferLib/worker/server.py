@@ -28,6 +28,7 @@ from .messages import (
     Error,
     Finished,
     Hello,
+    Load,
     Outcome,
     Ping,
     Pong,
@@ -66,7 +67,7 @@ class Server:
         self._send = send
         self._keep_bytes = keep_bytes
         self._networks: LoadedNetworks | None = None
-        self._queue: queue.Queue[Run | Batch | None] = queue.Queue()
+        self._queue: queue.Queue[Run | Batch | Load | None] = queue.Queue()
         self._lock = Lock()
         self._canceled: dict[str, Event] = {}  # one for each job that is not finished
         self._reason: Reason = "stdin closed"
@@ -106,6 +107,9 @@ class Server:
                 break
             if run is None:
                 break
+            if isinstance(run, Load):
+                self._load(run)
+                continue
             outcome = self._outcome_of(run)
             with self._lock:
                 del self._canceled[run.job]
@@ -138,15 +142,35 @@ class Server:
                     )
                 self._canceled[request.job] = Event()
             self._queue.put(request)
+        elif isinstance(request, Load):
+            self._queue.put(request)
+
+    def _load(self, wanted: Load) -> None:
+        """Load networks ahead of a job, unless something else waits already, or memory is short."""
+        with suppress(Exception):  # the job reports it
+            from ..bundles.catalog import find_bundle
+
+            networks = self._loaded()
+            for name in wanted.bundles:
+                if not self._queue.empty():
+                    return
+                networks.open(
+                    find_bundle(name), runtime=wanted.runtime, device=wanted.device, precision=wanted.precision
+                )
+            networks.make_room()
+
+    def _loaded(self) -> LoadedNetworks:
+        from ..inference.runtimes import LoadedNetworks
+
+        self._networks = self._networks or LoadedNetworks(self._keep_bytes)
+        return self._networks
 
     def _outcome_of(self, run: Run | Batch) -> Outcome:
         job = None
         try:
-            from ..inference.runtimes import LoadedNetworks
             from .jobs import Job, JobCanceledError
 
-            self._networks = self._networks or LoadedNetworks(self._keep_bytes)
-            job = Job(run, self._networks, self._send, self._canceled[run.job].is_set)
+            job = Job(run, self._loaded(), self._send, self._canceled[run.job].is_set)
             try:
                 job.execute()
             except JobCanceledError:

@@ -8,6 +8,7 @@ from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets 
 from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
+from VFMTransferLib.worker.messages import Ping
 from VFMTransferSlicer.logic import TransferLogic
 
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
@@ -86,6 +87,33 @@ def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):
     assert [arm.bundle for arm in logic.lastRun.arms] == [PRETRAINED, SCRATCH]
     assert any("A: Running the network" in line for line in ui.logTextEdit.lines)
     assert ui.logTextEdit.bar.value == len(ui.logTextEdit.lines)
+
+
+def test_the_networks_are_loaded_when_they_are_chosen_and_not_again_with_each_change(
+    panel, ui, logic, t2w, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(logic, "prepare", lambda *chosen: told.append(chosen))
+    panel.parameters.psa = "4"
+    panel.parameters.bundleB = ""
+    panel.parameters.psa = "5"
+    panel.parameters.device = "cpu"
+    panel.parameters.t2w = None  # no run can begin
+    panel.parameters.device = "auto"
+    assert told == [((PRETRAINED,), "auto", "auto"), ((PRETRAINED,), "auto", "cpu")]
+
+
+def test_a_run_needs_not_load_what_was_loaded_at_the_choice(panel, ui, loop, logic, worker, t2w):
+    worker.close()
+    panel.parameters.bundleB = ""
+    panel.parameters.bundleB = SCRATCH  # starts a worker
+    loop.turn_until(lambda: worker.ready is not None)
+    names: tuple[str, ...] = ()
+    while set(names) != {PRETRAINED, SCRATCH}:
+        worker.send(Ping(1))
+        names = worker.receive(60).networks
+    run_until_done(ui, loop, logic)
+    assert ui.statusLabel.text == "Done"
 
 
 def test_one_network_alone_has_one_row(panel, ui, loop, logic, t2w):

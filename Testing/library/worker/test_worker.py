@@ -35,6 +35,7 @@ from VFMTransferLib.worker.messages import (
     Finished,
     Hello,
     ImageFile,
+    Load,
     Log,
     Ping,
     Pong,
@@ -46,7 +47,7 @@ from VFMTransferLib.worker.messages import (
     to_line,
 )
 from VFMTransferLib.worker.process import describe_end, end_process_trees, worker_command
-from VFMTransferLib.worker.server import describe_error
+from VFMTransferLib.worker.server import Server, describe_error
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -139,6 +140,44 @@ def test_networks_stay_loaded_between_jobs(client, tiny_models, tmp_path):
     client.send(Ping(11))
     assert client.receive(WAIT_S) == Pong(11, ("tiny-pretrained", "tiny-scratch"))
     assert client.start().process_id == process
+
+
+def loaded_networks(client: WorkerClient) -> tuple[str, ...]:
+    client.send(Ping(12))
+    return client.receive(WAIT_S).networks
+
+
+def test_networks_are_loaded_before_the_job_that_needs_them(tiny_models, tmp_path):
+    run = a_job(tmp_path, tiny_models, "tiny-pretrained", "tiny-scratch")
+    with WorkerClient(environment=ENVIRONMENT) as client:
+        client.prepare(Load(run.bundles))
+        ready = client.start()
+        deadline = time.monotonic() + WAIT_S
+        while len(loaded_networks(client)) < 2:
+            assert time.monotonic() < deadline
+        results = of(ArmResult, list(client.run(run)))
+        assert [result.networks_loaded for result in results] == [0, 0]
+        assert client.start() == ready
+
+
+def test_what_cannot_be_loaded_ahead_is_reported_by_the_job_alone(tiny_models, tmp_path):
+    run = replace(a_job(tmp_path, tiny_models, "tiny-pretrained"), bundles=("no-such-network",))
+    with WorkerClient(environment=ENVIRONMENT) as client:
+        client.prepare(Load(run.bundles))
+        client.start()
+        assert loaded_networks(client) == ()
+        replies = list(client.run(run))
+        assert [error.kind for error in of(Error, replies)] == ["BundleError"]
+        assert replies[-1] == Finished("job", "failed")
+
+
+def test_nothing_is_loaded_ahead_where_a_job_waits(tiny_models):
+    replies, wanted = [], Load((str(tiny_models / "tiny-pretrained"),))
+    server = Server(replies.append, keep_bytes=1 << 40)
+    server.receive([to_line(wanted).encode(), to_line(replace(wanted, device="cuda:99")).encode()])  # and the end
+    server.run_jobs(WAIT_S)
+    server.receive([to_line(Ping(1)).encode()])
+    assert replies[-1] == Pong(1, ())
 
 
 def test_networks_are_let_go_when_memory_is_short(tiny_models, tmp_path):
