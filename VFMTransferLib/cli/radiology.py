@@ -112,8 +112,12 @@ def run_diffusion(args: argparse.Namespace) -> None:
         (folder / DIFFUSION_RECORD).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     where = "the prostate" if gland is not None else "the image"
     lines = [f"fitted: b {', '.join(f'{b:g}' for b in fit.b_values)} s/mm²"]
-    lines += [f"poor fit in {share:.1%} of {where}: {words}" for words, share in shares.items()]
+    lines += [f"poor fit in {_share_words(share)} of {where}: {words}" for words, share in shares.items()]
     print_answer(args, {"output": str(args.output), **document}, [*lines, *notes, RESEARCH_USE, str(args.output)])
+
+
+def _share_words(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def _add_exported(parser: argparse.ArgumentParser) -> None:
