@@ -1,7 +1,7 @@
 """Heads for image-to-image tasks, up to the input's size with skips from the image itself, and the cost-volume head.
 
 Nobody has published weights for these tasks, so the heads are this project's own. They carry no normalization at the
-finer levels: what is restored is intensity, and normalizing costs accuracy there (EDSR, arXiv 1707.02921).
+finer levels: what is predicted is intensity, and normalizing costs accuracy there (EDSR, arXiv 1707.02921).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RefineStep(nn.Module):
         return x + F.gelu(self.refine(x))
 
 
-class RestorationHead(nn.Module):
+class ImageToImageHead(nn.Module):
     """Decoder over the image and the encoder's four normalized maps.
 
     Its finest level sees blocks of 2 x 2 pixels as channels (ESPCN, arXiv 1609.05158): so each of its convolutions
@@ -81,7 +81,7 @@ class RestorationHead(nn.Module):
         return unfold_blocks(self.out(x))[..., : image.shape[-2], : image.shape[-1]]
 
 
-class SliceRestorationHead(nn.Module):
+class SliceImageToImageHead(nn.Module):
     """Decoder over a slice and the patch tokens of its sequences, up to eight times the tokens' grid.
 
     Blocks of pixels and the start are as above.
@@ -117,7 +117,7 @@ class SliceRestorationHead(nn.Module):
         return unfold_blocks(self.out(x + F.gelu(self.refine(x))))
 
 
-class SliceDoublingHead(nn.Module):
+class SliceUpsamplingHead(nn.Module):
     """Decoder over a slice and its tokens, up to sixteen times the tokens' grid: twice the matrix that it sees.
 
     What a scanned pixel becomes, four of half its width, are channels until the end (ESPCN, arXiv 1609.05158).
@@ -195,7 +195,7 @@ _NO_SIGNAL = 1e-6
 _CERTAINTY = 10.0  # by which similarities, which lie in -1..1, become logits before training
 
 
-class MatchingHead(nn.Module):
+class CostVolumeHead(nn.Module):
     """Displacement along x, the phase axis that the study's cases have, in mm, by matching diffusion to T2w.
 
     A network of plain convolutions has to invent the comparison of two images at a distance before it can learn

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from VFMTransferLib.encoders.image_heads import MatchingHead, fold_blocks, unfold_blocks
+from VFMTransferLib.encoders.image_heads import CostVolumeHead, fold_blocks, unfold_blocks
 
 
 def test_blocks_of_a_slice_become_channels_and_pixels_again():
@@ -29,9 +29,9 @@ def test_an_odd_row_is_filled_up():
     assert folded.sum() == 12
 
 
-def a_head(is_flat: bool, certainty: float = 200.0, step_mm: float = 1.0) -> MatchingHead:
+def a_head(is_flat: bool, certainty: float = 200.0, step_mm: float = 1.0) -> CostVolumeHead:
     """A head that compares the images themselves."""
-    head = MatchingHead([5], 1, 1, step_mm, is_flat)
+    head = CostVolumeHead([5], 1, 1, step_mm, is_flat)
     pool = nn.Identity()
     head.anatomy = head.diffusion = pool
     head.certainty.data.fill_(certainty)
@@ -70,5 +70,5 @@ def test_an_image_without_signal_is_not_moved():
 
 
 def test_what_is_searched_is_in_millimeters():
-    assert MatchingHead([5], 2, 4, 0.5).reach == 14
-    assert MatchingHead([5], 2, 4, 2.0, is_flat=True).reach == 4
+    assert CostVolumeHead([5], 2, 4, 0.5).reach == 14
+    assert CostVolumeHead([5], 2, 4, 2.0, is_flat=True).reach == 4

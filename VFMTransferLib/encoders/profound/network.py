@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import ModelSpec
-from ..image_heads import MatchingHead, RestorationHead
+from ..image_heads import CostVolumeHead, ImageToImageHead
 from ..layers import (
     NORM_EPS,
     AdaptiveAveragePool,
@@ -337,31 +337,31 @@ class ProFoundUNETR(_WithHead):
         return self.decoder(x, [self.norm1(first), self.norm2(second), self.norm3(third), last])
 
 
-class ProFoundRestoration(_WithHead):
+class ProFoundImageToImage(_WithHead):
     """Encoder and image-to-image head: an image at the input's size."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         encoder, head = spec.encoder, spec.head
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
-        self.head = RestorationHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, initial_output)
+        self.head = ImageToImageHead(encoder.in_channels, encoder.dims, head.width, head.out_channels, initial_output)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore x: (B, out, D, H, W), in the unit that the task states."""
+        """The image (B, out, D, H, W) of x (B, C, D, H, W), in the unit that the task states."""
         return self.head(x, self.normalized_maps(x))
 
 
-class ProFoundMatching(_WithHead):
+class ProFoundCostVolume(_WithHead):
     """Encoder and cost-volume head: the displacement of diffusion against T2w, the first sequence."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         encoder, (step_mm, _, _) = spec.encoder, spec.preprocess.spacing_mm
         self.hidden_norm = nn.ModuleList(LayerNorm(dim) for dim in encoder.dims)
-        self.head = MatchingHead(encoder.dims, encoder.in_channels - 1, spec.head.width, step_mm)
+        self.head = CostVolumeHead(encoder.dims, encoder.in_channels - 1, spec.head.width, step_mm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Displacement (B, 1, D, H, W) in mm along x, see `MatchingHead`."""
+        """Displacement (B, 1, D, H, W) in mm along x, see `CostVolumeHead`."""
         maps = self.normalized_maps(x)
         return self.head(x[:, :1], x[:, 1:], maps)
 
@@ -371,14 +371,14 @@ _BUILDERS: dict[str, type[nn.Module]] = {
     "classifier": ProFoundClassifier,
     "upernet": ProFoundUPerNet,
     "unetr": ProFoundUNETR,
-    "matching": ProFoundMatching,
+    "matching": ProFoundCostVolume,
 }
 
 
 def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module:
     """See `EncoderFamily.build`."""
     if spec.head.kind == "restoration":
-        return ProFoundRestoration(spec, drop_path, initial_output)
+        return ProFoundImageToImage(spec, drop_path, initial_output)
     return _BUILDERS[spec.head.kind](spec, drop_path)
 
 

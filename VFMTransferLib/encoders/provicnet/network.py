@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import NEIGHBORS, ModelSpec
-from ..image_heads import MatchingHead, SliceDoublingHead, SliceRestorationHead
+from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
 from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
 from .spec import ViTSpec, encoder_prefixes
 
@@ -345,7 +345,7 @@ class ProViCNetClassifier(_SliceEncoders):
         return self.head(torch.cat(pooled, dim=1))
 
 
-class ProViCNetRestoration(_SliceEncoders):
+class ProViCNetImageToImage(_SliceEncoders):
     """A decoder to an image with skips from the slices themselves.
 
     The output has the size of the slices as they are cut, or, by sub-pixel convolution, half of that is what is seen.
@@ -355,27 +355,27 @@ class ProViCNetRestoration(_SliceEncoders):
         super().__init__(spec, drop_path)
         count = len(self.encoders)
         channels, tokens = count * (NEIGHBORS + 1), count * spec.encoder.dim
-        kind = SliceDoublingHead if spec.preprocess.patch[-1] == 2 * self.output_size[-1] else SliceRestorationHead
+        kind = SliceUpsamplingHead if spec.preprocess.patch[-1] == 2 * self.output_size[-1] else SliceImageToImageHead
         self.head = kind(channels, tokens, spec.head.width, spec.head.out_channels, initial_output)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Restore a slice: (B, out, 8 * side, 8 * side), or twice that, in the unit that the task states."""
+        """The image of a slice (B, out, 8 * side, 8 * side), or twice that, in the unit that the task states."""
         *windows, positions = windows_and_positions
         grid = self.joint_grid(windows, positions)
         slices = torch.cat([*windows, *(own_slice(window, positions) for window in windows)], dim=1)
         return self.head(resize(slices, self.output_size), grid)
 
 
-class ProViCNetMatching(_SliceEncoders):
+class ProViCNetCostVolume(_SliceEncoders):
     """A cost-volume head: the displacement of diffusion against T2w, the first sequence, in a slice."""
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         count, (step_mm, _, _) = len(self.encoders), spec.preprocess.spacing_mm
-        self.head = MatchingHead([count * spec.encoder.dim], count - 1, spec.head.width, step_mm, is_flat=True)
+        self.head = CostVolumeHead([count * spec.encoder.dim], count - 1, spec.head.width, step_mm, is_flat=True)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `MatchingHead`."""
+        """Displacement (B, 1, 8 * side, 8 * side) in mm along x, see `CostVolumeHead`."""
         *windows, positions = windows_and_positions
         grid = self.joint_grid(windows, positions)
         t2w, *diffusion = (resize(own_slice(window, positions), self.output_size) for window in windows)
@@ -398,14 +398,14 @@ _BUILDERS: dict[str, type[nn.Module]] = {
     "classifier": ProViCNetClassifier,
     "convolution": ProViCNet,
     "fusion": ProViCNetFusion,
-    "matching": ProViCNetMatching,
+    "matching": ProViCNetCostVolume,
 }
 
 
 def build(spec: ModelSpec, drop_path: float, initial_output: float) -> nn.Module:
     """See `EncoderFamily.build`."""
     if spec.head.kind == "restoration":
-        return ProViCNetRestoration(spec, drop_path, initial_output)
+        return ProViCNetImageToImage(spec, drop_path, initial_output)
     return _BUILDERS[spec.head.kind](spec, drop_path)
 
 
