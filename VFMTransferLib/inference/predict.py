@@ -257,6 +257,7 @@ class CasePredictor:
                 why = f"The whole volume was seen by windows, since one pass failed. {error}"
                 result = self._run_passes(bundle, session, prepared, (*notes, why), clock, anatomy)
             with clock.stage("postprocess"):
+                self._keep_anatomy(bundle, result)
                 result = self._measured(result, task_of(bundle.spec), anatomy)
         source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
         return replace(result, provenance=source)
@@ -338,20 +339,36 @@ class CasePredictor:
         """The prostate as the shipped pretrained network marks it."""
         if Sequence.T2W not in self.case:
             return FoundAnatomy("The gland could not be looked for, since the case has no t2w.")
-        try:
-            bundle, _ = default_pair(gland_task().id)
-        except BundleError:
+        bundle = _gland_network()
+        if bundle is None:
             return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
-        how = (self.options.runtime, self.options.device, self.options.precision)
-        key = ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how)
-        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, key, on_part), FoundAnatomy)
+        key = self._anatomy_key(bundle)
+        return self._findings.recall(key, lambda: self._mark_anatomy(bundle, on_part), FoundAnatomy)
 
-    def _mark_anatomy(self, bundle: Bundle, key: tuple[str, ...], on_part: Callable[[float], None]) -> FoundAnatomy:
+    def _anatomy_key(self, bundle: Bundle) -> tuple[str, ...]:
+        how = (self.options.runtime, self.options.device, self.options.precision)
+        return ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how)
+
+    def _keep_anatomy(self, bundle: Bundle, result: Result) -> None:
+        """Keep the prostate that was marked for later tasks, where the network and its input are those of a search."""
+        kept = replace(self.options, runtime="auto", device="auto", precision="auto")  # named by the key
+        kept = replace(kept, phase_axis=AUTO, psa_ng_ml=None, region="whole")  # change nothing of this task
+        if self._drawn_gland is not None or kept != PredictOptions() or not task_of(bundle.spec).finds_gland:
+            return
+        searching = _gland_network()
+        if searching is not None and searching.weights_sha256 == bundle.weights_sha256:
+            self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result), FoundAnatomy)
+
+    def _mark_anatomy(self, bundle: Bundle, on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)
         finder = CasePredictor(self.case, PredictOptions(), self._open_network, self._findings)
         # Straight to the passes: this network gets the middle of the image, and asks no other network for the gland.
         prepared = prepare(self.case, bundle.spec, task_of(bundle.spec))
-        anatomy = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))
+        found = finder._run_passes(bundle, session, prepared, (), _StageClock(lambda _, fraction: on_part(fraction)))
+        return self._as_anatomy(bundle, found)
+
+    def _as_anatomy(self, bundle: Bundle, anatomy: Result) -> FoundAnatomy:
+        """What a search for the prostate found, by the network's result."""
         if anatomy.labels is None or not anatomy.labels.array.any():
             return FoundAnatomy(f"Bundle '{bundle.name}' was asked for the gland and marked none.")
         found_ml = anatomy.labels.volume_ml
@@ -359,7 +376,7 @@ class CasePredictor:
         if anatomy.estimate is not None and anatomy.estimate.is_low:
             note += f" {anatomy.estimate.warning}"
         note = " ".join((note, *bundle.caveats))
-        return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key)
+        return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, self._anatomy_key(bundle))
 
     def _measured(self, result: Result, task: Task, anatomy: FoundAnatomy | None) -> Result:
         """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
@@ -568,6 +585,14 @@ class _StageClock:
 
 def _centered(prepared: Prepared) -> str:
     return f"The input window was centered on: {prepared.centered_on}."
+
+
+def _gland_network() -> Bundle | None:
+    """The network that searches the prostate for others: the shipped pretrained one, if there is one."""
+    try:
+        return default_pair(gland_task().id)[0]
+    except BundleError:
+        return None
 
 
 def _zones(anatomy: Result) -> dict[str, Volume]:

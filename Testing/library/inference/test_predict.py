@@ -331,6 +331,24 @@ def test_the_gland_of_a_case_seen_before_is_not_searched_again(a_case, gland_net
     assert len(gland_network.seen) > looked
 
 
+def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_network):
+    bundle, _ = prediction.default_pair("anatomy-segmentation")
+    open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
+    searched = CasePredictor(a_case, open_network=open_network).predict(a_bundle(CROP))
+    for options, is_kept in (
+        (PredictOptions(psa_ng_ml=4.0, region="gland"), True),
+        (PredictOptions(threshold=0.3), False),
+        (PredictOptions(gland=a_case[Sequence.T2W].with_array(np.ones(a_case[Sequence.T2W].array.shape))), False),
+    ):
+        findings = Findings()
+        CasePredictor(a_case, options, open_network, findings).predict(bundle)
+        passes = len(gland_network.seen)
+        found = CasePredictor(a_case, PredictOptions(), open_network, findings).predict(a_bundle(CROP))
+        assert (len(gland_network.seen) == passes) is is_kept
+        assert found.provenance.notes == searched.provenance.notes
+        assert found.gland == searched.gland
+
+
 BAND = with_preprocess("profound-upernet-lesion", patch=(16, 64, 64))
 
 
