@@ -26,7 +26,7 @@ from ..core.errors import (
     is_out_of_memory,
 )
 from ..core.machine import available_bytes
-from ..core.measurements import PHASE_AXES, GlandMeasurements, checked_psa
+from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Label, OnProgress, Sequence
@@ -35,7 +35,7 @@ from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
 from ..radiology.gland import measure_gland
 from ..radiology.lesions import measure_lesions
-from ..radiology.quality import measure_quality
+from ..radiology.quality import measure_diffusion, measure_t2w
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import DecodeOptions, NetworkOutput, Task
 from .estimate import Passes, has_estimate, with_estimate
@@ -407,8 +407,17 @@ class CasePredictor:
             )
             result = replace(result, lesions=lesions)
         where = gland if gland is not None and gland.array.any() else None
-        key = ("quality", self._images, tuple(self.case.acquisitions.items()), content_sha256(where))
-        return replace(result, quality=self._findings.recall(key, lambda: measure_quality(self.case, where)))
+        return replace(result, quality=self._quality(where))
+
+    def _quality(self, gland: Volume | None) -> tuple[QualityCriterion, ...]:
+        """Criteria of the images, each measured once; those of T2w hold whatever other sequences a task has."""
+        mask, acquisitions = content_sha256(gland), self.case.acquisitions
+        of_t2w = ("quality of t2w", dict(self._images).get(Sequence.T2W), acquisitions.get(Sequence.T2W), mask)
+        of_diffusion = ("quality of diffusion", self._images, tuple(acquisitions.items()), mask)
+        return (
+            *self._findings.recall(of_t2w, lambda: tuple(measure_t2w(self.case, gland))),
+            *self._findings.recall(of_diffusion, lambda: tuple(measure_diffusion(self.case, gland))),
+        )
 
     def _measure(self, gland: Volume, source: str) -> GlandMeasurements:
         """The gland's size, measured along the axes of the T2w where there is one."""

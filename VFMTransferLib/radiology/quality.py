@@ -43,10 +43,11 @@ def measure_quality(case: Case, gland: Volume | None = None) -> tuple[QualityCri
         case: Its `acquisitions` are what DICOM headers state; without them acquired sizes and b values are not known.
         gland: Mask of the prostate on any grid.
     """
-    return (*_t2w(case, gland), *_diffusion(case, gland))
+    return (*measure_t2w(case, gland), *measure_diffusion(case, gland))
 
 
-def _t2w(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
+def measure_t2w(case: Case, gland: Volume | None = None) -> Iterator[QualityCriterion]:
+    """The criteria of T2w, which follow from it and the mask alone; none without T2w."""
     if Sequence.T2W not in case:
         return
     volume = case[Sequence.T2W].to_nearest_lps()
@@ -77,7 +78,8 @@ def _t2w(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
     yield _ghosts("t2w", volume, volume, about)
 
 
-def _diffusion(case: Case, gland: Volume | None) -> Iterator[QualityCriterion]:
+def measure_diffusion(case: Case, gland: Volume | None = None) -> Iterator[QualityCriterion]:
+    """The criteria of diffusion, which compare it with T2w too; none without diffusion."""
     seen = next((s for s in (Sequence.HBV, Sequence.ADC) if s in case), None)
     if seen is None:
         return

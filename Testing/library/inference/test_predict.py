@@ -26,6 +26,7 @@ from VFMTransferLib.inference.predict import (
     require_fit,
 )
 from VFMTransferLib.io.results import read_result, save_result
+from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.tasks.segmentation import IDLE_THRESHOLD_NOTE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -347,6 +348,19 @@ def test_the_gland_that_was_segmented_is_not_searched_again(a_case, gland_networ
         assert (len(gland_network.seen) == passes) is is_kept
         assert found.provenance.notes == searched.provenance.notes
         assert found.gland == searched.gland
+
+
+def test_quality_of_t2w_is_measured_once_for_tasks_of_t2w_and_of_all_sequences(a_case, gland_network, monkeypatch):
+    bundle, _ = prediction.default_pair("anatomy-segmentation")
+    open_network = lambda wanted: gland_network if wanted.name == "gland" else FakeSession(as_is)  # noqa: E731
+    alone, measured, findings = prediction.measure_t2w, [], Findings()
+    monkeypatch.setattr(prediction, "measure_t2w", lambda case, gland: measured.append(case.id) or alone(case, gland))
+    t2w_alone = replace(a_case, volumes={Sequence.T2W: a_case[Sequence.T2W]})
+    first = CasePredictor(t2w_alone, None, open_network, findings).predict(bundle)
+    second = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
+    assert len(measured) == 1
+    assert second.quality[: len(first.quality)] == first.quality
+    assert second.quality == measure_quality(a_case, first.labels)
 
 
 BAND = with_preprocess("profound-upernet-lesion", patch=(16, 64, 64))
