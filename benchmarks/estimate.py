@@ -1,11 +1,14 @@
 """Fit and judge the estimate of how good a segmentation of the prostate is.
 
-    python -m benchmarks.estimate DATA -o WORK [--fit VFMTransferLib/inference/dice_estimate.json]
+    python -m benchmarks.estimate DATA -o WORK [--folds FOLDER] [--fit VFMTransferLib/inference/dice_estimate.json]
 
 DATA holds a folder for each real exam with `t2w` and a mask of the prostate. Both shipped networks mark phantoms of the
 whole range and of hard conditions, and real exams as they are, degraded, and severely degraded; signs and true Dice are
 kept in WORK, so that a stopped run goes on. Phantoms and the exams that trained the networks fit the lines; the other
 exams fit and choose nothing, and are reported.
+
+A network marks the exams that trained it better than others, and with the same signs. FOLDER holds pairs of networks of
+the same recipe, each trained without some of these exams: what such a pair lacked it marks in place of the shipped one.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, stats
 
-from VFMTransferLib.bundles.bundle import Bundle
+from VFMTransferLib.bundles.bundle import Bundle, read_bundle
 from VFMTransferLib.bundles.catalog import default_pair
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.decoding import to_json
@@ -39,9 +42,9 @@ from VFMTransferLib.tasks.base import read_label_map
 SIGNS = ("shifted", "certainty", "compactness", "roughness", "height")
 PHANTOM_SEED, PHANTOM_SPACING_MM = 400_000, (0.6, 0.6, 3.0)
 MASKS = ("gland_taps", "gland_nc", "gland")
-# The level is the highest, in hundredths, at which neither line flags more than a tenth of the good results of the fit.
+LINES = (SIGNS, (*SIGNS, ARMS))
 # Intervals are made for COVERAGE on cases left out of the fit; what they cover on unseen exams is what is written.
-LEVEL, COVERAGE, RIDGE = 0.86, 0.9, 3.0
+FALSE_WARNINGS, COVERAGE, RIDGE = 0.1, 0.9, 3.0
 BAD, GOOD = 0.7, 0.8  # true Dice below which a warning is due, and from which it is a false one
 Degraded = tuple[np.ndarray, np.ndarray, Any]  # image and mask (D, H, W), grid
 Row = dict[str, Any]
@@ -204,11 +207,31 @@ def exam(folder: Path) -> tuple[Case, Volume]:
     return replace(case, id=folder.name, gland=None, volumes={Sequence.T2W: case[Sequence.T2W]}), gland
 
 
+def fold_pairs(folder: Path) -> list[tuple[frozenset[str], tuple[Bundle, Bundle]]]:
+    """The exams that trained each pair of networks in a folder, and the pair."""
+    by_split: dict[frozenset[str], list[Bundle]] = {}
+    for path in sorted(folder.rglob("metadata.json")):
+        bundle = read_bundle(path.parents[1])
+        by_split.setdefault(frozenset(trained_on(bundle)), []).append(bundle)
+    pairs = []
+    for split, found in by_split.items():
+        if len(found) != 2:
+            names = ", ".join(bundle.name for bundle in found)
+            raise SystemExit(f"{folder.name} must hold two networks that the same exams trained, but holds {names}.")
+        pairs.append((split, (found[0], found[1])))
+    return pairs
+
+
+def trained_on(bundle: Bundle) -> tuple[str, ...]:
+    """The exams that trained a network."""
+    return tuple((bundle.training.get("recipe") or bundle.training["config"])["split"]["train"])
+
+
 def measured(
     name: str, kind: str, case: Case, gland: Volume, pair: tuple[Bundle, Bundle], sessions: dict[str, Session]
 ) -> list[Row]:
     """A row for each network: its Dice and the signs, those of the agreement too."""
-    predictor = CasePredictor(case, PredictOptions(), lambda bundle: sessions[bundle.name])
+    predictor = CasePredictor(case, PredictOptions(), lambda bundle: sessions[bundle.weights_sha256])
     results = [predictor.predict(bundle) for bundle in pair]
     masks = [result.labels.array > 0 for result in results if result.labels is not None]
     truth = gland.resample_to(case[Sequence.T2W].geometry, "nearest").array > 0
@@ -225,39 +248,62 @@ def measured(
     ]
 
 
-def fit(rows: list[Row], names: tuple[str, ...]) -> tuple[Line, np.ndarray]:
-    """A line by ridge regression, and the estimates of each row by lines that were fitted without its case."""
-    signs = np.array([[row["signs"][name] for name in names] for row in rows])
-    odds = np.array([_log_odds(min(max(row["dice"], 0.02), 0.98)) for row in rows])
-    groups = np.array([row["case"].split("+")[0] for row in rows])
-
-    def solve(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mean, deviation = signs[kept].mean(axis=0), signs[kept].std(axis=0) + 1e-9
-        inputs = np.column_stack([np.ones(kept.sum()), (signs[kept] - mean) / deviation])
-        penalty = RIDGE * np.diag([0.0, *np.ones(len(names))])
-        return mean, deviation, np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ odds[kept])
-
-    left_out = np.empty(len(rows))
-    for group in set(groups):
-        mean, deviation, found = solve(groups != group)
-        own = groups == group
-        left_out[own] = found[0] + ((signs[own] - mean) / deviation) @ found[1:]
+def fit(rows: list[Row], names: tuple[str, ...], level: float) -> Line:
+    """A line by ridge regression, and how far intervals reach on cases that were left out, above and below a level."""
+    mean, deviation, found = _solve(*_table(rows, names))
+    odds, left_out = _table(rows, names)[1], _log_odds_left_out(rows, names)
     edge = 100 * (1 - COVERAGE) / 2
 
     def reach(kept: np.ndarray) -> tuple[float, float]:
         low, high = np.percentile((odds - left_out)[kept], (edge, 100 - edge))
         return max(-float(low), 0.0), max(float(high), 0.0)
 
-    is_fine = left_out >= _log_odds(LEVEL)
-    mean, deviation, found = solve(np.ones(len(rows), bool))
+    is_fine = left_out >= _log_odds(level)
     rounded = (tuple(float(f"{v:.6g}") for v in part) for part in (mean, deviation, found[1:]))
-    line = Line(names, *rounded, float(f"{found[0]:.6g}"), reach(is_fine), reach(~is_fine))
-    return line, 1 / (1 + np.exp(-left_out))
+    return Line(names, *rounded, float(f"{found[0]:.6g}"), reach(is_fine), reach(~is_fine))
 
 
-def judged(title: str, estimates: np.ndarray, truth: np.ndarray, inside: np.ndarray | None = None) -> str:
+def estimates_left_out(rows: list[Row], names: tuple[str, ...]) -> np.ndarray:
+    """The estimate of each row by a line that was fitted without its case."""
+    return 1 / (1 + np.exp(-_log_odds_left_out(rows, names)))
+
+
+def warning_level(rows: list[Row]) -> float:
+    """The highest level, in hundredths, at which no line flags more good results of the fit than it may."""
+    is_good = np.array([row["dice"] >= GOOD for row in rows])
+    estimates = [estimates_left_out(rows, names)[is_good] for names in LINES]
+    levels = np.arange(50, 100) / 100
+    return float(max(level for level in levels if all((e < level).mean() <= FALSE_WARNINGS for e in estimates)))
+
+
+def _log_odds_left_out(rows: list[Row], names: tuple[str, ...]) -> np.ndarray:
+    signs, odds = _table(rows, names)
+    groups = np.array([row["case"].split("+")[0] for row in rows])
+    left_out = np.empty(len(rows))
+    for group in set(groups):
+        own = groups == group
+        mean, deviation, found = _solve(signs[~own], odds[~own])
+        left_out[own] = found[0] + ((signs[own] - mean) / deviation) @ found[1:]
+    return left_out
+
+
+def _table(rows: list[Row], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Signs (N, S), and logarithms of the odds of the true Dice (N,)."""
+    signs = np.array([[row["signs"][name] for name in names] for row in rows])
+    return signs, np.array([_log_odds(min(max(row["dice"], 0.02), 0.98)) for row in rows])
+
+
+def _solve(signs: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and deviation of each sign, then intercept and weights of the standardized signs."""
+    mean, deviation = signs.mean(axis=0), signs.std(axis=0) + 1e-9
+    inputs = np.column_stack([np.ones(len(signs)), (signs - mean) / deviation])
+    penalty = RIDGE * np.diag([0.0, *np.ones(signs.shape[1])])
+    return mean, deviation, np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ odds)
+
+
+def judged(title: str, estimates: np.ndarray, truth: np.ndarray, level: float, inside: np.ndarray | None = None) -> str:
     """A line of the report: rank correlation, warnings that were due and given, false ones, coverage."""
-    bad, good, warned = truth < BAD, truth >= GOOD, estimates < LEVEL
+    bad, good, warned = truth < BAD, truth >= GOOD, estimates < level
     rho = stats.spearmanr(estimates, truth).statistic if len(truth) > 2 else float("nan")
     covered = "" if inside is None else f", within the interval {inside.mean():.0%}"
     error = np.abs(estimates - truth).mean()
@@ -267,7 +313,7 @@ def judged(title: str, estimates: np.ndarray, truth: np.ndarray, inside: np.ndar
     )
 
 
-def report(rows: list[Row], trained: set[str], weights: tuple[str, ...]) -> DiceModel:
+def report(rows: list[Row], trained: set[str], weights: tuple[str, ...], *, is_by_folds: bool) -> DiceModel:
     """Fit both lines and print how good they are, on left-out cases of the fit and on exams that were no part of it."""
 
     def is_unseen(row: Row) -> bool:
@@ -276,47 +322,60 @@ def report(rows: list[Row], trained: set[str], weights: tuple[str, ...]) -> Dice
     marked = [row for row in rows if row["signs"]]
     fitted, unseen = ([row for row in marked if is_unseen(row) is kind] for kind in (False, True))
     print(f"{len(rows) - len(marked)} of {len(rows)} results mark nothing and have no estimate")
+    level = warning_level(fitted)
+    print(f"a warning is given below {level:.2f}")
     lines, held = [], [COVERAGE]
-    for names in (SIGNS, (*SIGNS, ARMS)):
-        line, left_out = fit(fitted, names)
+    for names in LINES:
+        line, left_out = fit(fitted, names, level), estimates_left_out(fitted, names)
         lines.append(line)
         print(f"\n{', '.join(names)}")
         truth = np.array([row["dice"] for row in fitted])
         is_phantom = np.array(["phantom" in row["kind"] for row in fitted])
-        print(judged("left out of the fit, phantoms", left_out[is_phantom], truth[is_phantom]))
-        print(judged("left out of the fit, exams", left_out[~is_phantom], truth[~is_phantom]))
+        print(judged("left out of the fit, phantoms", left_out[is_phantom], truth[is_phantom], level))
+        print(judged("left out of the fit, exams", left_out[~is_phantom], truth[~is_phantom], level))
         for kinds in (("plain",), ("mild",), ("severe",), ("plain", "mild", "severe")):
             own = [row for row in unseen if row["kind"] in kinds]
             if own:
-                found = [line.estimate(row["signs"], LEVEL, COVERAGE) for row in own]
+                found = [line.estimate(row["signs"], level, COVERAGE) for row in own]
                 truth = np.array([row["dice"] for row in own])
                 inside = np.array([e.low <= t <= e.high for e, t in zip(found, truth, strict=True)])
                 if len(kinds) > 1:
                     held.append(float(inside.mean()))
-                print(judged(f"unseen exams, {' and '.join(kinds)}", np.array([e.dice for e in found]), truth, inside))
+                title, estimates = f"unseen exams, {' and '.join(kinds)}", np.array([e.dice for e in found])
+                print(judged(title, estimates, truth, level, inside))
     exams = len({row["case"].split("+")[0] for row in fitted if "phantom" not in row["kind"]})
     phantoms = len({row["case"] for row in fitted if "phantom" in row["kind"]})
     what = f"{phantoms} phantoms of the range, half of them under hard conditions, and {exams} exams that trained the "
-    what += f"networks, as they are, degraded and severely degraded: {len(fitted)} results of both networks"
-    return DiceModel(1, "python -m benchmarks.estimate", what, weights, LEVEL, round(min(held), 2), tuple(lines))
+    what += "networks, marked by others of their recipe that lacked them, " if is_by_folds else "networks, "
+    what += f"as they are, degraded and severely degraded: {len(fitted)} results of both networks"
+    return DiceModel(1, "python -m benchmarks.estimate", what, weights, level, round(min(held), 2), tuple(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__)
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WORK")
+    parser.add_argument(
+        "--folds", type=Path, metavar="FOLDER", help="pairs that were trained without some of the exams"
+    )
     parser.add_argument("--fit", type=Path, metavar="JSON", help="write the lines there")
     parser.add_argument("--phantoms", type=int, default=60, metavar="N")
     parser.add_argument("--mild", type=int, default=10, metavar="N", help="degraded exams of each exam")
     parser.add_argument("--severe", type=int, default=5, metavar="N")
     args = parser.parse_args()
     pair = default_pair(gland_task().id)
-    sessions = {bundle.name: open_session(bundle, "onnx", "cpu", "fp32") for bundle in pair}
+    sessions = {bundle.weights_sha256: open_session(bundle, "onnx", "cpu", "fp32") for bundle in pair}
     weights = tuple(bundle.weights_sha256 for bundle in pair)
+    folds = [] if args.folds is None else fold_pairs(args.folds)
+    sessions |= {
+        bundle.weights_sha256: open_session(bundle, "onnx", "cpu", "fp32") for _, own in folds for bundle in own
+    }
     shipped = estimate.dice_model()
-    estimate.dice_model = lambda: replace(shipped, weights=weights)  # whose signs are wanted, of new weights too
+    known = (*weights, *(bundle.weights_sha256 for _, own in folds for bundle in own))
+    estimate.dice_model = lambda: replace(shipped, weights=known)  # whose signs are wanted, of new weights too
     args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / f"{weights[0][:12]}-{weights[1][:12]}.jsonl"
+    path = args.output / f"{'-'.join(sha256[:12] for sha256 in known)}.jsonl"
+    trained = set(trained_on(pair[0]))
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {row["case"] for row in rows}
     for name, kind, make in cases(args.data, args.phantoms, args.mild, args.severe):
@@ -325,14 +384,16 @@ def main() -> None:
         case, gland = make()
         if not gland.array.any():
             continue
-        found = measured(name, kind, case, gland, pair, sessions)
+        exam_name = name.split("+")[0]
+        marking = pair
+        if folds and exam_name in trained:
+            marking = next(own for split, own in folds if exam_name not in split)
+        found = measured(name, kind, case, gland, marking, sessions)
         rows += found
         with path.open("a") as stream:
             stream.writelines(json.dumps(row) + "\n" for row in found)
         print(name, kind, *(f"{row['dice']:.3f}" for row in found), flush=True)
-    training = pair[0].training
-    trained = set((training.get("recipe") or training["config"])["split"]["train"])
-    model = report(rows, trained, weights)
+    model = report(rows, trained, weights, is_by_folds=bool(folds))
     if args.fit:
         args.fit.write_text(json.dumps(to_json(model), indent=1) + "\n", encoding="utf-8")
 
