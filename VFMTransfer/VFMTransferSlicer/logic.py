@@ -404,11 +404,15 @@ class TransferLogic:
     def prepare(self, bundles: List[str | Path], runtime: str = "auto", device: str = "auto") -> None:
         """Have the worker load networks that the next run is likely to need, so that it only runs them.
 
-        Nothing is raised or emitted; a network that cannot be loaded is reported by the run. During a run, nothing is
-        done.
+        Nothing is emitted; a network that cannot be loaded is reported by the run. During a run, nothing is done, nor
+        where the same was asked of the worker before.
 
         Args:
-            bundles, runtime, device: As for `run`.
+            bundles: Name or folder of each network.
+            runtime, device: As for `run`.
+
+        Raises:
+            ValueError: `bundles` is empty, or `runtime` is no known word.
         """
         if not self.isRunning and not self._worker.is_busy:
             self._worker.prepare(Load(tuple(map(str, bundles)), runtime, device))

@@ -29,7 +29,7 @@ from ..core.machine import available_bytes
 from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion, checked_psa
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
-from ..core.terms import Label, OnProgress, Sequence
+from ..core.terms import Arm, Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
@@ -353,11 +353,10 @@ class CasePredictor:
         """Keep the prostate that was marked for later tasks, where the network and its input are those of a search."""
         kept = replace(self.options, runtime="auto", device="auto", precision="auto")  # named by the key
         kept = replace(kept, phase_axis=AUTO, psa_ng_ml=None, region="whole")  # change nothing of this task
-        if self._drawn_gland is not None or kept != PredictOptions() or not task_of(bundle.spec).finds_gland:
-            return
-        searching = _gland_network()
-        if searching is not None and searching.weights_sha256 == bundle.weights_sha256:
-            self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result), FoundAnatomy)
+        is_plain = self._drawn_gland is None and kept == PredictOptions() and bundle.arm is Arm.PRETRAINED
+        if is_plain and task_of(bundle.spec).finds_gland and bundle == _gland_network():
+            # In memory only: on disk it would be written for cohorts that never search.
+            self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result))
 
     def _mark_anatomy(self, bundle: Bundle, on_part: Callable[[float], None]) -> FoundAnatomy:
         session = self._open_network(bundle)

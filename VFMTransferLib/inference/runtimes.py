@@ -209,20 +209,35 @@ class LoadedNetworks:
         """Names of the bundles, the one used last at the end."""
         return tuple(session.bundle.name for session in list(self._sessions.values()))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether another network would take the place of loaded ones."""
+        return self._held_bytes() > self._limit_bytes
+
     def open(self, bundle: Bundle, *, runtime: str = "auto", device: str = "auto", precision: str = "auto") -> Session:
-        """The bundle's network, loaded now if it is not there; see `runtimes.open_session`."""
+        """The bundle's network, loaded now if it is not there; see `runtimes.open_session`.
+
+        Where it does not fit beside the other networks, these are let go.
+        """
         key = (bundle.folder, *sorted(bundle.sha256.items()), runtime, device, precision)
         session = self._sessions.pop(key, None)
         if session is None:
             self.make_room()
-            session = self._load(bundle, runtime, device, precision)
+            try:
+                session = self._load(bundle, runtime, device, precision)
+            except OutOfMemoryError:  # of a GPU, whose memory the limit does not count
+                if not self._sessions:
+                    raise
+                self._sessions.clear()
+                gc.collect()
+                session = self._load(bundle, runtime, device, precision)
             self.loads += 1
         self._sessions[key] = session
         return session
 
     def make_room(self) -> None:
         """Let go of networks, those used longest ago first, until the process holds no more than it may."""
-        while self._sessions and self._held_bytes() > self._limit_bytes:
+        while self._sessions and self.is_full:
             self._sessions.pop(next(iter(self._sessions)))
             gc.collect()
 

@@ -109,7 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="VFMTransferLib.worker", description="Run networks for another program.")
-    parser.add_argument("--idle-s", type=float, default=IDLE_S, metavar="S", help="end after S seconds without a job")
+    parser.add_argument(
+        "--idle-s",
+        type=float,
+        default=IDLE_S,
+        metavar="S",
+        help="end after S seconds without a job or a request to load",
+    )
     parser.add_argument(
         "--keep-gb",
         type=float,

@@ -71,7 +71,7 @@ class WorkerClient:
         self._job: Run | Batch | None = None
         self._on_reply: OnReply | None = None
         self._is_canceled = False
-        self._load: Load | None = None  # waits for `ready`
+        self._load: Load | None = None  # what the present child was last asked to load
         self._unclaimed: deque[Reply] = deque()  # what came while no job was at work
         self._failure: VFMTransferError | None = None  # why the last worker is gone
         self._last_lines: deque[str] = deque(maxlen=_DETAIL_LINES)
@@ -153,14 +153,18 @@ class WorkerClient:
     def prepare(self, networks: Load) -> None:
         """Have a worker load networks that the next job is likely to need; one is started where none is alive.
 
-        Nothing is answered or raised: what fails is reported by the job. While a job is at work nothing is done.
+        Nothing is answered or raised: what fails is reported by the job. Nothing is done while a job is at work, where
+        the same networks were asked for last, or where the last worker failed, which a job would report.
         """
         if self._job is not None:
             return
-        self._load = networks
-        self._prepare_child()
-        if self._ready is not None:
-            self._send_load()
+        if self._child is None:
+            if self._failure is not None:
+                return
+            self._prepare_child()
+        if networks != self._load:
+            self._load = networks
+            self.send(networks)
 
     def cancel(self, job: str, within_s: float = CANCEL_S) -> None:
         """Stop a job: by message, and where that is not answered in time, by ending the worker."""
@@ -241,7 +245,7 @@ class WorkerClient:
 
     def _start_child(self) -> None:
         self._last_lines.clear()
-        self._ready = self._failure = None
+        self._ready = self._failure = self._load = None
 
         # A child that was abandoned may still deliver lines; only those of the present one count.
         def on_output(line: bytes) -> None:
@@ -272,8 +276,6 @@ class WorkerClient:
             self._ready = reply
             if job is not None:
                 self.send(job)
-            else:
-                self._send_load()
         elif self._ready is None and isinstance(reply, Error):
             self._give_up(JobError(reply.sentence))
         elif isinstance(reply, Bye):  # it ends by itself
@@ -291,11 +293,6 @@ class WorkerClient:
                 self._on_reply(reply)
             if isinstance(reply, Error) and reply.job is None:  # it did not accept the job, and will not end it
                 self._finish("failed")
-
-    def _send_load(self) -> None:
-        load, self._load = self._load, None
-        if load is not None:
-            self.send(load)
 
     def _give_up(self, error: VFMTransferError) -> None:
         self._abandon()

@@ -190,6 +190,13 @@ class Load:
     device: str = "auto"
     precision: PrecisionName = "auto"
 
+    def __post_init__(self) -> None:
+        if not self.bundles:
+            raise ValueError("A request to load must name networks, but names none.")
+        for value, known in ((self.runtime, RuntimeName), (self.precision, PrecisionName)):
+            if value not in get_args(known):
+                raise ValueError(f"A request to load must name one of {', '.join(get_args(known))}, got '{value}'.")
+
 
 @dataclass(frozen=True)
 class Cancel:

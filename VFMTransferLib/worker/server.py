@@ -145,19 +145,22 @@ class Server:
         elif isinstance(request, Load):
             self._queue.put(request)
 
-    def _load(self, wanted: Load) -> None:
-        """Load networks ahead of a job, unless something else waits already, or memory is short."""
+    def _load(self, request: Load) -> None:
+        """Load networks ahead of a job, unless something else waits already, or they take the place of loaded ones.
+
+        TensorRT is left to the job, for it compiles for minutes, in which a job would wait.
+        """
+        if request.device.partition(":")[0] == "tensorrt":
+            return
         with suppress(Exception):  # the job reports it
             from ..bundles.catalog import find_bundle
 
             networks = self._loaded()
-            for name in wanted.bundles:
-                if not self._queue.empty():
+            how = {"runtime": request.runtime, "device": request.device, "precision": request.precision}
+            for name in request.bundles:
+                if not self._queue.empty() or networks.is_full:
                     return
-                networks.open(
-                    find_bundle(name), runtime=wanted.runtime, device=wanted.device, precision=wanted.precision
-                )
-            networks.make_room()
+                networks.open(find_bundle(name), **how)
 
     def _loaded(self) -> LoadedNetworks:
         from ..inference.runtimes import LoadedNetworks

@@ -15,7 +15,7 @@ from specs import MODELS, PROFOUND_ENCODER, network_grid
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BundleError, ImageError, MissingSequenceError, OutOfMemoryError, PsaError
 from VFMTransferLib.core.measurements import Acquisition
-from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings
 from VFMTransferLib.inference.predict import (
@@ -57,6 +57,7 @@ def gland_network(monkeypatch):
     """A shipped gland bundle whose network marks a ball in the middle of its window."""
     spec = with_preprocess(MODELS["profound-upernet-anatomy"], patch=(27, 65, 72), whole_volume=False)
     bundle = a_bundle(replace(spec, labels=(Label.PROSTATE,), activation="sigmoid", head=CROP.head), "gland")
+    bundle = replace(bundle, arm=Arm.PRETRAINED)
     monkeypatch.setattr(prediction, "default_pair", lambda task: (bundle, bundle))
     z, y, x = np.indices((27, 65, 72))
     marked = ((z - 13) / 8) ** 2 + ((y - 32) / 16) ** 2 + ((x - 20) / 16) ** 2 < 1
@@ -361,6 +362,15 @@ def test_quality_of_t2w_is_measured_once_for_tasks_of_t2w_and_of_all_sequences(a
     assert len(measured) == 1
     assert second.quality[: len(first.quality)] == first.quality
     assert second.quality == measure_quality(a_case, first.labels)
+
+
+def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_finds(a_case, gland_network):
+    bundle, _ = prediction.default_pair("anatomy-segmentation")
+    open_network = lambda wanted: gland_network if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
+    copy, findings = replace(bundle, name="gland-copy", caveats=("A copy.",)), Findings()
+    CasePredictor(a_case, None, open_network, findings).predict(copy)
+    found = CasePredictor(a_case, None, open_network, findings).predict(a_bundle(CROP))
+    assert not any("copy" in note for note in found.provenance.notes)
 
 
 BAND = with_preprocess("profound-upernet-lesion", patch=(16, 64, 64))

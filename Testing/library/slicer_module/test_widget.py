@@ -8,7 +8,7 @@ from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets 
 from qt_stand_ins import AnEventLoop, a_qt_worker
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
-from VFMTransferLib.worker.messages import Ping
+from VFMTransferLib.worker.messages import Load, Ping
 from VFMTransferSlicer.logic import TransferLogic
 
 PRETRAINED, SCRATCH = "profound-prostate-demo-pretrained", "profound-prostate-demo-scratch"
@@ -89,21 +89,25 @@ def test_a_click_runs_both_and_their_rows_fill(panel, ui, loop, logic, t2w):
     assert ui.logTextEdit.bar.value == len(ui.logTextEdit.lines)
 
 
-def test_the_networks_are_loaded_when_they_are_chosen_and_not_again_with_each_change(
-    panel, ui, logic, t2w, monkeypatch
-):
-    told = []
-    monkeypatch.setattr(logic, "prepare", lambda *chosen: told.append(chosen))
+def test_the_networks_are_loaded_when_they_are_chosen_and_not_again_with_each_change(panel, worker, t2w, monkeypatch):
+    sent = []
+    monkeypatch.setattr(worker, "send", sent.append)
     panel.parameters.psa = "4"
     panel.parameters.bundleB = ""
     panel.parameters.psa = "5"
     panel.parameters.device = "cpu"
     panel.parameters.t2w = None  # no run can begin
     panel.parameters.device = "auto"
-    assert told == [((PRETRAINED,), "auto", "auto"), ((PRETRAINED,), "auto", "cpu")]
+    assert sent == [Load((PRETRAINED,)), Load((PRETRAINED,), device="cpu")]
 
 
-def test_a_run_needs_not_load_what_was_loaded_at_the_choice(panel, ui, loop, logic, worker, t2w):
+def test_a_worker_that_is_gone_is_started_again_with_the_next_change(panel, loop, worker, t2w):
+    worker.close()
+    panel.parameters.psa = "4"
+    loop.turn_until(lambda: worker.ready is not None)
+
+
+def test_a_run_does_not_load_again_what_was_loaded_at_the_choice(panel, ui, loop, logic, worker, t2w):
     worker.close()
     panel.parameters.bundleB = ""
     panel.parameters.bundleB = SCRATCH  # starts a worker

@@ -171,6 +171,46 @@ def test_what_cannot_be_loaded_ahead_is_reported_by_the_job_alone(tiny_models, t
         assert replies[-1] == Finished("job", "failed")
 
 
+def test_the_same_networks_are_asked_for_once_by_each_worker(tiny_models, tmp_path, monkeypatch):
+    wanted = Load((str(tiny_models / "tiny-pretrained"),))
+    with WorkerClient(environment=ENVIRONMENT) as client:
+        sent, send = [], client.send
+        monkeypatch.setattr(client, "send", lambda message: (sent.append(message), send(message)))
+        for _ in range(2):
+            client.prepare(wanted)
+            client.prepare(wanted)
+            client.start()
+            client.close()
+        assert sent == [Hello(), wanted, Hello(), wanted]
+
+
+def test_a_python_that_does_not_start_is_tried_once_ahead_and_reported_by_the_job(tmp_path):
+    with WorkerClient(python=str(tmp_path / "no-python")) as client:
+        started, start_child = [], client._start_child
+        client._start_child = lambda: (started.append(1), start_child())
+        for _ in range(3):
+            client.prepare(Load(("a-network",)))
+            client.wait(lambda: False, 0.1)
+        assert len(started) == 1
+        with pytest.raises(WorkerError, match="must be a program that can be started"):
+            client.start()
+
+
+@pytest.mark.parametrize(("device", "keep_bytes"), [("tensorrt", 1 << 40), ("auto", 1)])
+def test_what_takes_long_or_the_place_of_others_is_not_loaded_ahead(tiny_models, device, keep_bytes):
+    replies = []
+    server = Server(replies.append, keep_bytes)
+    server._load(Load((str(tiny_models / "tiny-pretrained"),), device=device))
+    server.receive([to_line(Ping(1)).encode()])
+    assert replies[-1] == Pong(1, ())
+
+
+@pytest.mark.parametrize("wrong", [{"bundles": ()}, {"runtime": "ort"}, {"precision": "fp8"}])
+def test_a_request_to_load_is_checked_where_it_is_made(wrong):
+    with pytest.raises(ValueError, match="A request to load must name"):
+        Load(**{"bundles": ("a-network",), **wrong})
+
+
 def test_nothing_is_loaded_ahead_where_a_job_waits(tiny_models):
     replies, wanted = [], Load((str(tiny_models / "tiny-pretrained"),))
     server = Server(replies.append, keep_bytes=1 << 40)

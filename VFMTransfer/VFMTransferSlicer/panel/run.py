@@ -202,7 +202,6 @@ class RunSection:
         self._hasRun = False
         self._stage = ""
         self._log: list[str] = []
-        self._prepared: tuple[object, ...] = ()  # what the worker was told to load
         self._withheld: list[str] | None = None  # lines, while the networks are read blinded
         self._error = ""
         ui.runButton.connect("clicked(bool)", self.onRun)
@@ -245,15 +244,8 @@ class RunSection:
             self._show("")
         for section in (ui.studyCollapsibleButton, ui.networksCollapsibleButton, ui.advancedCollapsibleButton):
             section.enabled = not isRunning
-        if ui.runButton.enabled:
-            self._prepare(tuple(networks.values()))
-
-    def _prepare(self, networks: tuple[str, ...]) -> None:
-        """Have the networks loaded while the user still looks at the images; once for each choice."""
-        chosen = (networks, self._parameters.runtime, self._parameters.device)
-        if chosen != self._prepared:
-            self._prepared = chosen
-            self._logic.prepare(*chosen)
+        if ui.runButton.enabled:  # so that they are loaded while the user still looks at the images
+            self._logic.prepare(list(networks.values()), self._parameters.runtime, self._parameters.device)
 
     def onRun(self, checked: bool = False) -> None:
         """Begin a run; the signals of the logic report the rest."""
