@@ -290,14 +290,16 @@ def ghost_ratio(array: np.ndarray, body: np.ndarray, axis: int) -> float | None:
         axis: Array axis of the phase encoding, 1 or 2.
 
     Returns:
-        None where the body fills the view along phase, or no air lies beyond its extent along the other axis.
+        None where the body fills the view along phase, or no air lies beyond its extent along the other axis; and where
+        the signal beside it is as strong as the body's, which no ghost is: then it is body too.
     """
     air = ~_squares(np.logical_or, body, 7)
     beside = np.broadcast_to(body.any(axis=axis, keepdims=True), body.shape)
     ghosts, other = air & beside, air & ~beside
     if min(ghosts.sum(), other.sum()) < _MIN_AIR * array.size or not array[body].mean() > 0:
         return None
-    return float((array[ghosts].mean() - array[other].mean()) / array[body].mean())
+    ratio = float((array[ghosts].mean() - array[other].mean()) / array[body].mean())
+    return ratio if ratio < 1 else None
 
 
 def _ghosts(kind: str, volume: Volume, t2w: Volume | None, about: Acquisition) -> QualityCriterion:
@@ -308,7 +310,7 @@ def _ghosts(kind: str, volume: Volume, t2w: Volume | None, about: Acquisition) -
         body = t2w.with_array(body_of(t2w.array).astype(np.uint8)).resample_to(volume.geometry, "nearest", fill=1.0)
         ratios = [ghost_ratio(volume.array, body.array > 0, axis) for axis in axes]
         value = max((ratio for ratio in ratios if ratio is not None), default=None)
-    text = "The body fills the field of view along the phase axis, so no air is available to measure ghosts."
+    text = "No air is known beside the body along the phase axis, so ghosts cannot be measured."
     if value is not None:
         text = (
             "Signal beside the body along phase."

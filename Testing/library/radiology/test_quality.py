@@ -131,6 +131,15 @@ def test_ghosts_are_the_signal_beside_the_body_along_phase(strength, met):
     assert ratio == pytest.approx(strength * 0.45, abs=0.02)
 
 
+def test_signal_as_strong_as_the_body_is_no_ghost():
+    body = np.zeros((3, 40, 60), bool)
+    body[:, 10:30, 20:40] = True
+    array = np.where(body, 100.0, 0.0)
+    array[:, 10:30, :12] = 400.0
+    assert ghost_ratio(array, body, 2) is None
+    assert ghost_ratio(np.where(array > 100, 20.0, array), body, 2) == pytest.approx(0.1, abs=0.05)
+
+
 def test_no_ghosts_are_measured_where_the_body_fills_the_view():
     body = np.ones((2, 50, 50), bool)
     assert ghost_ratio(np.full(body.shape, 100.0), body, 1) is None
