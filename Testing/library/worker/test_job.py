@@ -37,7 +37,8 @@ RUN = Run(
 )
 BATCH = job.Batch("job-2", "anatomy-segmentation", "/cases of Größe", "/out", ("first",), crop="center")
 CAPABILITIES = job.Capabilities(tuple(TASKS), ("onnx",), ("SimpleITK",))
-REQUESTS = (job.Hello(), RUN, BATCH, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
+LOAD = job.Load(("first", "bundle of Größe"), "onnx", "cpu", "fp32")
+REQUESTS = (job.Hello(), RUN, BATCH, LOAD, job.Cancel("job-1"), job.Ping(7), job.Shutdown())
 REPLIES = (
     job.Ready("0.1.0", "3.12.1", 4711, CAPABILITIES),
     job.Pong(7, ("first",)),
@@ -163,7 +164,10 @@ def test_a_batch_must_name_all_that_it_needs(empty):
         ('{"protocol": 9, "type": "hello"}', "must be of protocol 2, but is of 9. Update VFM Transfer"),
         ('{"protocol": "2", "type": "hello"}', "must be of protocol 2, but is of '2'"),
         ('{"protocol": true, "type": "hello"}', "must be of protocol 2, but is of True"),
-        ('{"protocol": 2, "type": "dance"}', "must be one of hello, run, batch, cancel, ping, shutdown, got 'dance'"),
+        (
+            '{"protocol": 2, "type": "dance"}',
+            "must be one of hello, run, batch, load, cancel, ping, shutdown, got 'dance'",
+        ),
         ('{"protocol": 2, "type": ["hello"]}', "must be one of hello"),
         ('{"protocol": 2, "type": "pong", "token": 1}', "must be one of hello"),
         ('{"protocol": 2, "type": "ping", "token": NaN}', "must be one line of JSON"),
