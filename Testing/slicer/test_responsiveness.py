@@ -16,7 +16,6 @@ from VFMTransferLib.tasks import TASKS
 
 PROMISED_S = 0.1
 TOO_LONG_S = 2.0  # of the processor, which without a graphics card draws the views too
-TOO_LONG_FOR_SLICER_S = 4.0  # where nothing of this module works: a scene is saved, or closes
 A_LOOK_S = 2.0  # between a choice and the click on Run, in which networks are loaded
 SETTLED_S = 1.5  # in which Slicer draws what has changed
 
@@ -38,8 +37,8 @@ class ResponsivenessTest(PanelTest):
         self.settle()
         with tempfile.TemporaryDirectory() as folder:
             scene = str(Path(folder) / "scene.mrb")
-            self._watch("the scene is saved", lambda: slicer.util.saveScene(scene), TOO_LONG_FOR_SLICER_S)
-        self._watch("the scene closes", slicer.mrmlScene.Clear, TOO_LONG_FOR_SLICER_S)
+            self._watch("the scene is saved", lambda: slicer.util.saveScene(scene))
+        self._watch("the scene closes", slicer.mrmlScene.Clear)
 
     def test_a_further_task_on_the_same_exam_by_stopwatch(self):
         """From the click on Run to the nodes of both networks, with the seconds of each stage."""
@@ -68,7 +67,7 @@ class ResponsivenessTest(PanelTest):
             workers.append(self.workerId())
         self.assertEqual(len(set(workers)), 1, "one worker keeps what was found")
 
-    def _watch(self, name: str, act: Callable[[], object], limit_s: float = TOO_LONG_S) -> None:
+    def _watch(self, name: str, act: Callable[[], object]) -> None:
         """Do something, let Slicer draw, and tell how long the window stood still meanwhile."""
         with EventLoopWatch() as watch:
             self._markSignals(watch)
@@ -77,7 +76,7 @@ class ResponsivenessTest(PanelTest):
             end = time.monotonic() + SETTLED_S
             waitFor(lambda: time.monotonic() > end, name)
         self._tell(name, watch)
-        self.assertLess(watch.busiest_s, limit_s)
+        self.assertLess(watch.busiest_s, TOO_LONG_S)
 
     def _markSignals(self, watch: EventLoopWatch) -> None:
         self._connect(self.logic.progress, lambda progress: watch.mark(f"{progress.arm} {progress.stage}"))
