@@ -337,6 +337,26 @@ def test_memory_that_others_hold_lets_all_networks_go():
     assert kept.names == ()
 
 
+def test_networks_give_way_to_one_that_does_not_fit_beside_them():
+    tries = []
+
+    def load(bundle, *options):
+        tries.append(bundle.name)
+        if bundle.name == "large" and tries.count("large") == 1:
+            raise OutOfMemoryError("The memory of device 'cuda' must hold loading the network, but ran out.")
+        return Loaded(bundle)
+
+    small, large = (described_bundle(SPEC, name) for name in ("small", "large"))
+    kept = LoadedNetworks(1 << 40, lambda: 0, load)
+    kept.open(small)
+    kept.open(large)
+    assert kept.names == ("large",)
+    kept.clear()
+    tries.clear()
+    with pytest.raises(OutOfMemoryError):
+        kept.open(large)  # alone
+
+
 def test_a_graph_that_takes_too_long_is_stopped(a_bundle, monkeypatch):
     x = inputs(a_bundle.spec, (32, 64, 96), batch=1)[0].numpy()
     session = open_session(a_bundle, "onnx", "cpu")
