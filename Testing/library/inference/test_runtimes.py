@@ -346,7 +346,7 @@ def test_networks_give_way_to_one_that_does_not_fit_beside_them():
             raise OutOfMemoryError("The memory of device 'cuda' must hold loading the network, but ran out.")
         return Loaded(bundle)
 
-    small, large = (described_bundle(SPEC, name) for name in ("small", "large"))
+    small, large = (replace(described_bundle(SPEC, name), folder=Path(name)) for name in ("small", "large"))
     kept = LoadedNetworks(1 << 40, lambda: 0, load)
     kept.open(small)
     kept.open(large)
