@@ -1,5 +1,7 @@
 """Fixtures that read as words: small cases, the real studies where they are at hand."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,41 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VFM_TRANSFER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace(tmp_path_factory) -> Iterator:
+    """The exporter's tracing. Equal networks are traced once, whichever process of the tests does it.
+
+    A trace takes seconds and depends on no weight. The graphs are the exporter's own, and those of each bundle are
+    compared with its network as ever.
+    """
+    try:
+        import onnx
+
+        from VFMTransferLib.bundles import onnx_export
+    except ImportError:
+        yield None
+        return
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    original = onnx_export._traced
+
+    def trace_once(network, spec, for_processors):
+        tensors = [(name, tensor.shape) for name, tensor in network.state_dict().items()]
+        grid = spec.preprocess
+        parts = (spec.encoder, spec.head, grid.sequences, grid.spacing_mm, grid.patch, tensors, for_processors)
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()
+        path = folder / f"trace-{key}.onnx"
+        if not path.is_file():
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            part.write_bytes(original(network, spec, for_processors).SerializeToString())
+            part.replace(path)
+        return onnx.load_model_from_string(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_export, "_traced", trace_once)
+        yield original
 
 
 @pytest.fixture(scope="session")

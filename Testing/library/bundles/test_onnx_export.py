@@ -85,9 +85,9 @@ def test_the_graph_passes_the_checker_and_its_checksum_is_recorded(tmp_path):
     assert ONNX in json.loads((bundle.folder / METADATA).read_text(encoding="utf-8"))["vfm_transfer"]["sha256"]
 
 
-def test_equal_weights_stay_apart(tmp_path):
+def test_equal_weights_stay_apart(tmp_path, monkeypatch, trace):
     """Fresh networks have many equal tensors, which the exporter would merge into one."""
-
+    monkeypatch.setattr(export, "_traced", trace)
     spec = SMALL_SPECS["profound-classifier"]
     bundle = write_bundle(Bundle(tmp_path / "b", "b", "B", "1.0.0", spec), build_network(spec).state_dict())
     names = {i.name for i in onnx.load(export_onnx(bundle).onnx_path, load_external_data=False).graph.initializer}
@@ -103,8 +103,9 @@ def test_a_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
     assert read_bundle(bundle.folder) == bundle
 
 
-def test_exporting_again_gives_the_same_graph(tmp_path):
+def test_exporting_again_gives_the_same_graph(tmp_path, monkeypatch, trace):
     bundle = make_bundle(tmp_path / "b", onnx=True)
+    monkeypatch.setattr(export, "_traced", trace)
     assert export_onnx(bundle) == bundle
 
 
