@@ -139,7 +139,8 @@ def _over_random(candidate: Candidate, measure: Callable[[PatchTable], float]) -
     if len(candidate.cases) < MIN_CASES:
         return math.nan
     pretrained, *random = (measure(table) for table in candidate.patches)
-    found = pretrained - float(np.mean(random))
+    # A mean of differences is 0 where all are equal; a mean of equal numbers is not always that number.
+    found = float(np.mean([pretrained - other for other in random]))
     return found if math.isfinite(found) else math.nan
 
 

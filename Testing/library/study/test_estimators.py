@@ -80,11 +80,15 @@ def test_features_that_contain_the_target_are_worth_what_random_ones_lack():
     assert probe(a_known_candidate(True, False)) == pytest.approx(1.0, abs=0.15)
     assert logme(a_known_candidate(True, False)) > 1
     for estimator in (probe, logme):
-        assert estimator(a_known_candidate(True, True)) == pytest.approx(
-            0, abs=1e-9
-        )  # no gain where a random encoder tells as much
+        assert estimator(a_known_candidate(True, True)) == 0  # no gain where a random encoder tells as much
         assert abs(estimator(a_known_candidate(False, False))) < 0.15
         assert estimator(a_known_candidate(False, True)) < -0.8
+
+
+def test_what_random_encoders_tell_is_their_mean():
+    candidate = a_known_candidate(True, False)
+    candidate.patches[1] = candidate.patches[0]
+    assert probe(candidate) == pytest.approx(2 / 3, abs=0.15)
 
 
 def test_a_few_steps_of_the_same_start_gain_nothing():
