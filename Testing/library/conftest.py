@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared_work import VARIABLE as SHARED_WORK
-from shared_work import shared_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -22,18 +20,7 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_work(tmp_path_factory) -> Iterator[None]:
-    """The folder of `shared_folder`, one for all processes of a run of the tests."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared work"
-    folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(SHARED_WORK, str(folder))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def trace(shared_work) -> Iterator:
+def trace(tmp_path_factory) -> Iterator:
     """The exporter's tracing. Equal networks are traced once, whichever process of the tests does it.
 
     A trace takes seconds and depends on no weight. The graphs are the exporter's own, and those of each bundle are
@@ -46,6 +33,8 @@ def trace(shared_work) -> Iterator:
     except ImportError:
         yield None
         return
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # of all processes
     original = onnx_export._traced
 
     def trace_once(network, spec, for_processors):
@@ -53,7 +42,7 @@ def trace(shared_work) -> Iterator:
         grid = spec.preprocess
         parts = (spec.encoder, spec.head, grid.sequences, grid.spacing_mm, grid.patch, tensors, for_processors)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()
-        path = shared_folder() / f"trace-{key}.onnx"
+        path = folder / f"trace-{key}.onnx"
         if not path.is_file():
             part = path.with_name(f"{path.name}.{os.getpid()}")
             part.write_bytes(original(network, spec, for_processors).SerializeToString())

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
-from shared_work import shared_folder
 
-from VFMTransferLib.study.config import RunKey
-from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import Sweep, open_sweep
-from VFMTransferLib.study.tables import RunResult
 
 PROFOUND = {
     "depths": [1, 1, 1, 1],
@@ -79,22 +73,3 @@ def prepared_sweep(*args: Any, **options: Any) -> Sweep:
     """As `open_sweep` leaves it, closed again: to look at, and to do single runs of."""
     with open_sweep(*args, **options) as sweep:
         return sweep
-
-
-def run_with_shared_phantoms(run: RunKey, sweep: Sweep) -> RunResult:
-    """`run_one`, without making phantoms again that another test has made."""
-    shared, own = shared_folder(), sweep.workspace.phantoms
-    own.mkdir(parents=True, exist_ok=True)
-    _copy_missing(shared, own)
-    try:
-        return run_one(run, sweep.config, sweep.workspace)
-    finally:
-        _copy_missing(own, shared)
-
-
-def _copy_missing(source: Path, target: Path) -> None:
-    for path in source.glob("phantom-*.npz"):
-        if not (target / path.name).exists():
-            part = target / f"part-{os.getpid()}"
-            shutil.copyfile(path, part)
-            part.replace(target / path.name)

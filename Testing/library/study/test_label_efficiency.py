@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sweeps import PROFOUND, a_document, prepared_sweep, run_with_shared_phantoms, write_config
+from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.core.errors import ConfigError, DatasetError
 from VFMTransferLib.io.images import write_volume
@@ -16,7 +16,7 @@ from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study.config import CONFIG, PHANTOMS, REAL, RunKey, planned_runs, read_config
 from VFMTransferLib.study.label_efficiency import EFFICIENCY, EfficiencyRow, label_efficiency, replaced_cases
-from VFMTransferLib.study.run import run_sha256
+from VFMTransferLib.study.run import run_one, run_sha256
 from VFMTransferLib.study.summary import mean_over_cases, summarize
 from VFMTransferLib.study.tables import MetricRow, RunRow, StudyTables, read_rows, read_tables, write_tables
 from VFMTransferLib.study.workspace import run_cases, split_of_run
@@ -67,7 +67,7 @@ def done(tmp_path_factory, real_folder) -> Path:
     sweep = prepared_sweep(folder / "study", write_config(folder, few_labels(labelled_cases=[2])), real=real_folder)
     for run in sweep.pending():
         if run.labelled_cases or run.seed == 0:
-            run_with_shared_phantoms(run, sweep)
+            run_one(run, sweep.config, sweep.workspace)
     assert not any(run.labelled_cases for run in sweep.pending())
     sweep.collect()
     return folder / "study"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_sweeps import PROFOUND, a_document, prepared_sweep, run_with_shared_phantoms, write_config
+from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
@@ -37,7 +37,7 @@ SCRATCH = RunKey("profound", "anatomy-segmentation", "scratch", 0)
 
 def finish(sweep: Sweep) -> None:
     for run in sweep.pending():
-        run_with_shared_phantoms(run, sweep)
+        run_one(run, sweep.config, sweep.workspace)
     sweep.collect()
 
 

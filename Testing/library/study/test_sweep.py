@@ -15,10 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_sweeps import a_document, prepared_sweep, run_with_shared_phantoms, write_config
+from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import TERMINATED, main
 from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
+from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import Sweep, SweepObserver, Unobserved, open_sweep, run_on, run_sweep
 from VFMTransferLib.study.tables import read_tables
 from VFMTransferLib.study.workspace import Workspace
@@ -44,7 +45,7 @@ def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     sweep = prepared_sweep(folder / "study", write_config(folder, a_small_study()), only=TWO_SEEDS)
     for run in sweep.runs:
-        run_with_shared_phantoms(run, sweep)
+        run_one(run, sweep.config, sweep.workspace)
     sweep.collect()
     return folder / "study"
 
