@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from VFMTransferLib.metrics.detection import average_precision
-from VFMTransferLib.study.config import RunKey, planned_runs, read_config
+from VFMTransferLib.study.config import CONFIG, RunKey, StudyConfig, planned_runs, read_config
 from VFMTransferLib.study.run import run_cases, trained_run, training_config
 from VFMTransferLib.study.workspace import Workspace
 from VFMTransferLib.tasks import TASKS
@@ -39,22 +39,23 @@ def main() -> None:
 
 
 def _report(folder: Path) -> None:
-    config, workspace = read_config(folder / "config.yaml"), Workspace(folder)
+    config, workspace = read_config(folder / CONFIG), Workspace(folder)
     arms: dict[tuple[str, int], dict[str, dict[int, list[CaseScore]]]] = defaultdict(lambda: defaultdict(dict))
     for run in planned_runs(config):
         if run.task == TASK and run.labelled_cases and (workspace.results / f"{run.name}.json").is_file():
-            arms[run.encoder, run.labelled_cases][run.arm][run.seed] = _scores(run, folder)
+            arms[run.encoder, run.labelled_cases][run.arm][run.seed] = _scores(run, config, workspace)
     for (encoder, size), by_arm in sorted(arms.items()):
-        for arm in sorted(by_arm.keys() - {"scratch"}):
-            seeds = sorted(by_arm[arm].keys() & by_arm["scratch"].keys())
-            if seeds:
-                pairs = [(by_arm["scratch"][seed], by_arm[arm][seed]) for seed in seeds]
-                print(f"{folder.name}, {encoder}, {arm}, {size} labeled cases, seeds {seeds}: {_gain(pairs)}")
+        scratch = by_arm.pop("scratch", {})
+        for arm, own in sorted(by_arm.items()):
+            seeds = sorted(own.keys() & scratch.keys())
+            gain = _gain([(scratch[seed], own[seed]) for seed in seeds]) if seeds else "no seed is done with both arms"
+            print(f"{folder.name}, {encoder}, {arm}, {size} labeled cases, seeds {seeds}: {gain}")
+    if not arms:
+        print(f"{folder.name}: no training of {TASK} with few labels is done; see docs/study.md.")
 
 
-def _scores(run: RunKey, folder: Path) -> list[CaseScore]:
+def _scores(run: RunKey, config: StudyConfig, workspace: Workspace) -> list[CaseScore]:
     """Candidates and lesions of each test phantom."""
-    config, workspace = read_config(folder / "config.yaml"), Workspace(folder)
     spec, cases = training_config(run, config).model, run_cases(run, config, workspace)
     network = averaged_network(trained_run(run, config, workspace), spec)
     test = ValidationCases(spec, cases.select(cases.split.test))
