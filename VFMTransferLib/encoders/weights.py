@@ -37,6 +37,12 @@ def encoder_weights(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, T
     return {name: tensor for name, tensor in owned if name is not None}
 
 
+def encoder_parameters(network: nn.Module, spec: ModelSpec) -> set[str]:
+    """Names of the network's parameters that belong to its encoders."""
+    family = family_of(spec)
+    return {name for name, _ in network.named_parameters() if family.own_name(name, spec) is not None}
+
+
 def load_encoder(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
     """Copy encoders' weights into a network, in place; its head stays as it is.
 

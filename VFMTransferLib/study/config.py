@@ -69,7 +69,8 @@ class EncoderConfig:
 class Fit:
     """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it.
 
-    With `patience` a training ends when its validation score has not improved for that part of the steps.
+    With `patience` a training ends when its validation score has not improved for that part of the steps. With
+    `encoder_learning_rate` the encoder, of either arm, has another rate than the head.
     """
 
     steps: Annotated[int, Limits(minimum=1)]
@@ -77,6 +78,7 @@ class Fit:
     batch: Annotated[int, Limits(minimum=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     patience: Annotated[float, Limits(above=0, maximum=1)] | None = None
+    encoder_learning_rate: Annotated[float, Limits(above=0)] | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,12 @@ def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
         plain,
         model=model if baseline is None else baseline.beside(model),
         schedule=replace(
-            plain.schedule, learning_rate=rate, precision=fit.precision, checkpoint_every=every, patience=fit.patience
+            plain.schedule,
+            learning_rate=rate,
+            precision=fit.precision,
+            checkpoint_every=every,
+            patience=fit.patience,
+            encoder_learning_rate=fit.encoder_learning_rate,
         ),
         batch=plain.batch if fit.batch is None else fit.batch,
         measure_every=every,

@@ -26,7 +26,7 @@ from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
-from ..encoders.weights import load_encoder
+from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
 from ..metrics.calibration import Calibration
 from ..tasks import TASKS, Scores, score_results, task_of
@@ -196,7 +196,9 @@ def finetune(
     context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.select(config.split.validation) if context.is_first else [])
     objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
-    run = Run.start(initial_network(config, init), config.schedule, objective.loss, context)
+    network = initial_network(config, init)
+    encoder = encoder_parameters(network, config.model)
+    run = Run.start(network, config.schedule, objective.loss, context, encoder)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
         first = step * config.batch

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,6 +108,8 @@ class Schedule:
     # Part of the steps after which a validation score that has not improved ends the training: then `steps` is the most
     # that it may take, and the rate stays at its highest until it falls over `COOL_DOWN` of them. None: all steps.
     patience: float | None = field(default=None, metadata=OMITTED)
+    # The highest rate of the encoder, where it differs: a lower one leaves it more of what its pretraining has learned.
+    encoder_learning_rate: float | None = field(default=None, metadata=OMITTED)
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
@@ -160,13 +162,31 @@ class Schedule:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def build_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and kernels only."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if sum(n > 1 for n in p.shape) > 1]
-    others = [p for p in parameters if sum(n > 1 for n in p.shape) <= 1]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas)
+def build_optimizer(
+    network: nn.Module, schedule: Schedule, encoder: Collection[str] = frozenset()
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and kernels only.
+
+    `encoder` are the names of the parameters that have the encoder's rate.
+    """
+
+    def groups(parameters: Iterable[nn.Parameter], **more: float) -> list[dict[str, Any]]:
+        known = list(parameters)
+        decayed = [p for p in known if sum(n > 1 for n in p.shape) > 1]
+        others = [p for p in known if sum(n > 1 for n in p.shape) <= 1]
+        return [
+            {"params": decayed, "weight_decay": schedule.weight_decay, **more},
+            {"params": others, "weight_decay": 0.0, **more},
+        ]
+
+    learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if schedule.encoder_learning_rate is None:
+        every = groups(learned.values())
+    else:
+        share = schedule.encoder_learning_rate / schedule.learning_rate
+        every = groups(p for name, p in learned.items() if name not in encoder)
+        every += groups((p for name, p in learned.items() if name in encoder), share=share)
+    return torch.optim.AdamW(every, lr=schedule.learning_rate, betas=schedule.betas)
 
 
 class Learner(nn.Module):
@@ -205,12 +225,18 @@ class Run:
 
     @classmethod
     def start(
-        cls, network: nn.Module, schedule: Schedule, loss: Loss, context: DistributedContext | None = None
+        cls,
+        network: nn.Module,
+        schedule: Schedule,
+        loss: Loss,
+        context: DistributedContext | None = None,
+        encoder: Collection[str] = frozenset(),
     ) -> Run:
+        """A run of no step; `encoder` as of `build_optimizer`."""
         context = context or DistributedContext()
         learner = context.set_up(Learner(network, loss))
         average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        return cls(network, build_optimizer(network, schedule), schedule, learner, context, average)
+        return cls(network, build_optimizer(network, schedule, encoder), schedule, learner, context, average)
 
     def train(
         self,
@@ -285,8 +311,9 @@ class Run:
                     loss = self.learner(*(value.to(device) if hasattr(value, "to") else value for value in part))
                 self.context.backward(loss / len(parts))
             losses.append(loss.detach())
+        rate = self.schedule.rate(self.step, self.plateau)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step, self.plateau)
+            group["lr"] = rate * group.get("share", 1.0)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip, error_if_nonfinite=True)
         self.optimizer.step()
         self.step += 1

@@ -51,6 +51,11 @@ def changed(path: str, value) -> dict:
             "classification.profound.steps' must be 1 or more, got 0",
         ),
         ("tasks/classification/profound", {"steps": 1, "learning_rate": 0.0}, "learning_rate' must be more than 0"),
+        (
+            "tasks/classification/profound",
+            {"steps": 1, "encoder_learning_rate": 0},
+            "encoder_learning_rate' must be more than 0",
+        ),
         ("tasks/classification/profound", {"steps": 1, "batch": 0}, "profound.batch' must be 1 or more"),
         ("tasks/classification/profound", {"steps": 1, "precision": "float16"}, "must be one of float32, bfloat16"),
         ("tasks/classification/specialised", ["dynunet"], "tasks.classification.specialised must be resnet"),

@@ -13,7 +13,7 @@ from training_cases import tiny_config, tiny_dataset, tiny_labeled_case, tiny_sp
 from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders import build_network
-from VFMTransferLib.encoders.weights import encoder_weights
+from VFMTransferLib.encoders.weights import encoder_parameters, encoder_weights
 from VFMTransferLib.tasks import Scores
 from VFMTransferLib.tasks.training import Objective, collate
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
@@ -195,6 +195,19 @@ def test_the_arms_differ_in_the_encoders_initial_weights_alone(family, task):
     for name, tensor in arms[Arm.SCRATCH].items():
         if id(arms[Arm.PRETRAINED][name]) not in of_encoder:
             assert torch.equal(tensor, arms[Arm.PRETRAINED][name]), name  # batch norm's state too
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_of_the_encoder_and_nothing_else_has_the_encoders_rate(tmp_path, family):
+    config = tiny_study_config(family, "distortion-correction", steps=2)
+    config = replace(config, schedule=replace(config.schedule, encoder_learning_rate=1e-12))
+    start = initial_network(config, None)
+    run = finetune(config, a_dataset("distortion-correction"), tmp_path)
+    encoder = encoder_parameters(start, config.model)
+    assert 0 < len(encoder) < len(list(start.parameters()))
+    for name, parameter in start.named_parameters():
+        far = (run.network.get_parameter(name) - parameter).abs().max()
+        assert (far < 1e-6) if name in encoder else (far > 0), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -111,9 +111,10 @@ def test_a_training_that_improves_to_the_end_takes_its_budget_and_is_marked(tmp_
     assert "ended" not in run_record(a_run(a_network(), Schedule(3)))
 
 
-def test_what_has_no_patience_keeps_its_checksum():
-    assert "patience" not in to_json(Schedule(3))
-    assert to_json(Schedule(3, patience=0.5))["patience"] == 0.5
+@pytest.mark.parametrize(("key", "value"), [("patience", 0.5), ("encoder_learning_rate", 1e-4)])
+def test_what_is_left_at_its_default_keeps_its_checksum(key, value):
+    assert key not in to_json(Schedule(3))
+    assert to_json(Schedule(3, **{key: value}))[key] == value
 
 
 def test_only_matrices_decay():
@@ -123,6 +124,21 @@ def test_only_matrices_decay():
     assert decayed["weight_decay"] == 0.05
     assert len(others["params"]) == 3
     assert others["weight_decay"] == 0
+
+
+def test_the_encoder_goes_at_its_own_rate():
+    schedule = Schedule(10, learning_rate=1e-2, encoder_learning_rate=1e-4)
+    before = a_network()
+    run = Run.start(
+        a_network(), schedule, lambda network, x: network(x).square()[:, 0].mean(), encoder={"0.weight", "0.bias"}
+    )
+    for step in range(3):
+        run.learn([(torch.ones(1, 3),)], seed=step)
+        rates = [(len(group["params"]), group["lr"]) for group in run.optimizer.param_groups]
+        rate = schedule.rate(step)
+        assert rates == [(0, rate), (2, rate), (1, pytest.approx(rate / 100)), (1, pytest.approx(rate / 100))]
+    moved = {name: (p - before.get_parameter(name)).abs().max() for name, p in run.network.named_parameters()}
+    assert 0 < moved["0.weight"] < 1e-3 < moved["1.bias"]  # Adam's first steps are as long as the rate
 
 
 def test_the_average_by_hand():
