@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := build
+# Python compiles what is imported; most of PyTorch never is.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile
 
 # Tests run as two processes on machines of two cores and more; each network then keeps to one thread.
 WORKERS ?= 2
@@ -123,10 +125,10 @@ $(BIN)/python:
 
 $(VENV)/.installed-base: pyproject.toml | $(BIN)/python
 	@echo 'Installing into $(VENV); this downloads about 200 MB once.'
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP_INSTALL) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo 'Installing the development tools and PyTorch into $(VENV); this downloads up to 1 GB once.'
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PIP_INSTALL) --editable '.[dev]'
 	touch $(VENV)/.installed-base $@

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ def trained(registered, tmp_path_factory) -> Trained:
     dataset = phantom_dataset(TASK, 4, 1, spacing_mm=SPACING_MM)
     bundles = {}
     for arm, init in (("pretrained", Initialization.from_bundle(start)), ("scratch", None)):
-        config = finetune_config(FAMILY, TASK, dataset.split, steps=STEPS)
+        config = replace(finetune_config(FAMILY, TASK, dataset.split, steps=STEPS), measure_every=STEPS // 2)
         done = finetune(config, dataset, folder / f"work-{arm}", init=init)
         bundles[arm] = write_arm(
             config, done, dataset, folder / f"bias-{arm}", data="phantoms", init=init, license="Apache-2.0"

@@ -235,7 +235,8 @@ def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, fa
 def test_each_network_learns(tmp_path, family, task):
     # Little of the detail that super-resolution is asked for can be foretold, and it takes longer to be found.
     steps, bound = {"super-resolution": (150, 0.95), "distortion-correction": (24, 0.995)}.get(task, (24, 0.9))
-    config, dataset = unvaried(tiny_study_config(family, task, steps=steps)), a_dataset(task)
+    schedule = Schedule(steps, checkpoint_every=steps, learning_rate=6e-3)
+    config, dataset = unvaried(tiny_study_config(family, task, steps=steps, schedule=schedule)), a_dataset(task)
     drawn_of = [samples_of(case, config.model) for case in dataset.cases.values()]
     batch = collate([samples.sample(Generator().manual_seed(7), NO_AUGMENTATION) for samples in drawn_of])
     run = finetune(config, dataset, tmp_path)

@@ -163,7 +163,7 @@ def test_a_lacking_case_is_named(cases, tmp_path):
 
 
 def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):
-    recipe = a_recipe(caveats=("It invents detail.",))
+    recipe = a_recipe(caveats=("It invents detail.",), measure_every=2)
     path = written(recipe, tmp_path / "r.json")
     scratch = ["finetune", str(cases), "--recipe", str(path), "--arm", "scratch", "-o", str(tmp_path)]
     assert main(scratch) == 0
