@@ -50,7 +50,7 @@ OLDEST := $(OUT)/oldest
 test-oldest: $(VENV)/.installed-dev
 	$(PYTHON) -m venv --clear $(OLDEST)
 	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable .
+	$(OLDEST)/bin/python -m pip install --quiet --no-compile --constraint $(OLDEST)/constraints.txt --editable .
 	$(ONE_THREAD) $(BIN)/python Testing/oldest.py $(OLDEST)/bin/python
 
 # Wheel, source archive, what they need (CycloneDX) and checksums, in dist/; SIGN=<key> signs the checksums by gpg.

@@ -1,7 +1,7 @@
 """Compare what two Pythons predict: python Testing/oldest.py OTHER_PYTHON; `make test-oldest` brings the oldest one.
 
-Each shipped bundle predicts one phantom with this Python and with the other one, whose packages are the oldest that
-`pyproject.toml` allows. Labels must agree but for single voxels, images and probabilities but for rounding.
+One arm of each shipped pair, whose graphs are equal, predicts a phantom with this Python and with the other one, whose
+packages are the oldest that `pyproject.toml` allows. Labels must agree but for single voxels, images and probabilities but for rounding.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def difference(a: Path, b: Path) -> float:
 
 def main() -> int:
     other, failed = sys.argv[1], False
-    bundles = sorted(path.parents[1].name for path in (ROOT / "Resources" / "Bundles").glob("*/configs/metadata.json"))
+    shipped = ROOT / "Resources" / "Bundles"
+    bundles = sorted(path.parents[1].name for path in shipped.glob("*-pretrained/configs/metadata.json"))
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         make = [sys.executable, "-m", "VFMTransferLib", "phantom", "--no-full-resolution", "-o", str(folder / "cases")]

@@ -130,12 +130,12 @@ def fuzz(
     """Try a target with so many inputs, or for so long; findings are written to `keep`."""
     target, chance, outcome = TARGETS[name], random.Random(f"{name} {seed}"), Outcome()
     seeds = target.seeds()
-    begin = time.monotonic()
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, _hang)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as work:
         for content in seeds:  # which loads what the reader imports when it is first called
             attempt(target, content, Path(work))
+        begin = time.monotonic()
         while (inputs is None or outcome.inputs < inputs) and (seconds is None or time.monotonic() - begin < seconds):
             content = mutated(seeds, target.words, chance)
             outcome.inputs += 1
