@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_T
 # Where there is no screen, a virtual one.
 SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-screen 0 1600x1200x24'))
 
-.PHONY: demo test test-slicer test-oldest fuzz kill lint bench release clean
+.PHONY: demo test test-long test-slicer test-oldest fuzz kill lint bench release clean
 .DELETE_ON_ERROR:
 
 # The base install predicts with ONNX Runtime; no torch is downloaded for a first look.
@@ -22,6 +22,10 @@ demo: $(VENV)/.installed-base
 
 test: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+# The trainings that take long, which `make test` leaves out.
+test-long: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m long
 
 # Inside a real Slicer: make test-slicer SLICER=<its start script>. Once with a main window, and what needs none without.
 SLICER ?= Slicer

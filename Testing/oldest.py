@@ -1,7 +1,8 @@
 """Compare what two Pythons predict: python Testing/oldest.py OTHER_PYTHON; `make test-oldest` brings the oldest one.
 
 One arm of each shipped pair, whose graphs are equal, predicts a phantom with this Python and with the other one, whose
-packages are the oldest that `pyproject.toml` allows. Labels must agree but for single voxels, images and probabilities but for rounding.
+packages are the oldest that `pyproject.toml` allows. Labels must agree but for single voxels, images and probabilities
+but for rounding.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def make_anatomy_pair(folder: Path) -> tuple[Bundle, Bundle]:
 
 
 def tiny_anatomy() -> ModelSpec:
-    """Anatomy of two zones at 4 mm by ProViCNet, whose graph is the smallest; a window is as large as the test images."""
+    """Anatomy of two zones at 4 mm by ProViCNet, whose graph is the smallest; the small test images fill a window."""
     spec = SMALL_SPECS["provicnet-anatomy"]
     return replace(
         spec,

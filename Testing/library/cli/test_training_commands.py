@@ -78,6 +78,7 @@ def test_contrast_reads_dicom_beside_masks(tmp_path, shared_data):
     assert pretrained(tmp_path / "cases", "contrastive", tmp_path / "start").training["cases"] == ["one"]
 
 
+@pytest.mark.long
 def test_two_devices_make_one_bundle_as_one_device_does(tmp_path):
     shared = ("finetune", "distortion-correction", "--encoder", "profound", "--init", "scratch", "--steps", "2")
     shared += ("--phantoms", "2", "--validation", "1", "--batch", "2", "-o")

@@ -287,6 +287,7 @@ def test_real_cases_must_be_where_they_are_said_to_be(tmp_path):
         prepared_sweep(tmp_path / "study", config, real=tmp_path)
 
 
+@pytest.mark.long
 def test_several_pretrainings_of_an_encoder_are_arms_of_their_own_beside_one_from_scratch(tmp_path):
     phantoms, task = {"first_seed": 100_000, "count": 1}, "distortion-correction"
     starts = {name: {"objective": name, "steps": 2, "phantoms": phantoms} for name in ("mae", "synthetic")}

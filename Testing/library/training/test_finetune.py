@@ -231,6 +231,7 @@ def test_the_arms_are_shown_the_same_at_the_same_rates(monkeypatch, tmp_path, fa
         assert torch.equal(a.target, b.target)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "task"), CELLS)
 def test_each_network_learns(tmp_path, family, task):
     # Little of the detail that super-resolution is asked for can be foretold, and it takes longer to be found.

@@ -162,6 +162,7 @@ def test_a_lacking_case_is_named(cases, tmp_path):
         recipe_data(a_recipe(split=Split(("a", "z"))), cases, tmp_path)
 
 
+@pytest.mark.long
 def test_both_arms_are_written_by_command_with_what_they_reach(tmp_path, cases, capsys):
     recipe = a_recipe(caveats=("It invents detail.",), measure_every=2)
     path = written(recipe, tmp_path / "r.json")
@@ -248,6 +249,7 @@ def a_data_folder(tmp_path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.long
 def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
     path = written(a_whole_recipe(), tmp_path / "r.json")
     found = []
@@ -265,6 +267,7 @@ def test_by_prepared_cases_a_recipe_learns_the_same(a_data_folder, tmp_path):
     assert len(list((tmp_path / "prepared").iterdir())) > 3
 
 
+@pytest.mark.long
 def test_another_seed_trains_another_network_by_the_same_recipe(a_data_folder, tmp_path):
     path = written(a_whole_recipe(), tmp_path / "r.json")
     arms = []
