@@ -26,7 +26,7 @@ SIZE = (16, 32, 48)
 
 @pytest.fixture(scope="module")
 def a_bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundles") / "b", "profound-upernet-lesion", onnx=True)
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "b", "profound-unetr-lesion", onnx=True)
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +135,13 @@ def test_auto_device_with_a_precision_that_none_has_is_refused(a_bundle, monkeyp
         open_session(a_bundle, "onnx", precision="bf16")
 
 
-def test_torch_computes_in_bf16_on_the_cpu_when_asked(a_bundle, x, monkeypatch):
+def test_torch_computes_in_bf16_on_the_cpu_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "MIN_AGREEMENT", 0.9)  # with made-up weights
-    session = open_session(a_bundle, "torch", "cpu", "bf16")
-    exact = open_session(a_bundle, "torch", "cpu").run(x)
-    difference = np.abs(session.run(x) - exact).max()
+    bundle = make_bundle(tmp_path / "b", "provicnet-t2w")
+    session = open_session(bundle, "torch", "cpu", "bf16")
+    arrays = [array.numpy() for array in inputs(bundle.spec, SIZE, batch=1)]
+    exact = open_session(bundle, "torch", "cpu").run(*arrays)
+    difference = np.abs(session.run(*arrays) - exact).max()
     assert session.precision == "bf16"
     assert 0 < difference < 0.1
 

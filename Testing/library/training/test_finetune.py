@@ -164,6 +164,7 @@ def test_missing_cases_are_named(tmp_path):
         finetune(tiny_config(), dataset, tmp_path)
 
 
+@pytest.mark.long
 def test_training_learns_a_bright_ellipsoid(tmp_path):
     config = tiny_config(steps=60, split=Split(("case-0", "case-1")), drop_path=0.0, measure_every=60)
     run = finetune(config, tiny_dataset(), tmp_path)

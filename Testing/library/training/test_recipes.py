@@ -308,6 +308,7 @@ def test_pretraining_and_both_arms_by_command(a_data_folder, tmp_path, capsys):
         assert predict(tiny_case(5)[0], bundle).labels is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pretext", ["mae", "synthetic"])
 def test_a_recipes_own_encoder_starts_its_pretrained_arm(a_data_folder, tmp_path, pretext):
     recipe = replace(a_whole_recipe(), pretraining=RecipePretraining(pretext, SCHEDULE, Augmentation()))
