@@ -26,7 +26,7 @@ from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
-from ..encoders.weights import load_encoder
+from ..encoders.weights import encoder_parameters, load_encoder
 from ..phantom import VERSION
 from ..tasks import TASKS, Scores, score_results
 from ..tasks.training import Objective
@@ -161,7 +161,9 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
     if document.get("finished", document.get("step") == settings.schedule.steps):
-        training = Run.start(build_network(settings.model), settings.schedule, Objective(settings.model).loss)
+        network, loss = build_network(settings.model), Objective(settings.model).loss
+        encoder = encoder_parameters(network, settings.model)
+        training = Run.start(network, settings.schedule, loss, encoder=encoder)
         training.resume(path, document["identity"])
         return training
     init = None

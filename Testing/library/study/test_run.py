@@ -140,7 +140,7 @@ def test_another_folder_is_not_taken(tmp_path):
 
 def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     document = a_document()
-    document["tasks"]["classification"]["profound"]["learning_rate"] = 0.001
+    document["tasks"]["classification"]["profound"] |= {"learning_rate": 0.001, "encoder_learning_rate": 0.0001}
     sweep = prepared_sweep(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
     assert {(run.encoder, run.task) for run in sweep.pending()} == {
         ("profound", "classification"),
@@ -152,6 +152,8 @@ def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     before = torch.load(sweep.workspace.training(run.name) / CHECKPOINT, weights_only=True)["average"]
     after = trained_run(run, sweep.config, sweep.workspace).average  # not the finished run that lies there
     assert any(not torch.equal(after[name], before[name]) for name in before)
+    again = trained_run(run, sweep.config, sweep.workspace).average  # the finished run
+    assert all(torch.equal(again[name], after[name]) for name in after)
 
 
 def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
