@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -97,7 +98,9 @@ def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
-def test_phantoms_are_written_one_folder_each(tmp_path, capsys):
+def test_phantoms_are_written_one_folder_each(tmp_path, capsys, monkeypatch):
+    coarse = partial(make_phantom, t2w_spacing_mm=(1.5, 1.5, 3.0))
+    monkeypatch.setattr("VFMTransferLib.phantom.phantom.make_phantom", coarse)
     said = answer(capsys, "phantom", "-n", "1", "--seed", "5", "-o", tmp_path / "phantoms")
     (folder,) = said["phantoms"]
     assert {"t2w.nii.gz", "hbv.nii.gz", "adc.nii.gz", "zones.nii.gz", "t2w-full-resolution.nii.gz"} <= {
