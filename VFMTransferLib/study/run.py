@@ -26,7 +26,7 @@ from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
-from ..encoders.weights import encoder_parameters, load_encoder
+from ..encoders.weights import load_encoder
 from ..phantom import VERSION
 from ..tasks import TASKS, Scores, score_results
 from ..tasks.training import Objective
@@ -37,6 +37,7 @@ from ..training.finetune import (
     averaged_network,
     finetune,
     finetune_config,
+    start_run,
 )
 from ..training.loop import CHECKPOINT, Run, checkpoint_folder, read_checkpoint
 from ..training.pretrain import pretrain, pretrain_config, write_pretrained
@@ -161,9 +162,7 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
     if document.get("finished", document.get("step") == settings.schedule.steps):
-        network, loss = build_network(settings.model), Objective(settings.model).loss
-        encoder = encoder_parameters(network, settings.model)
-        training = Run.start(network, settings.schedule, loss, encoder=encoder)
+        training = start_run(settings, build_network(settings.model), Objective(settings.model))
         training.resume(path, document["identity"])
         return training
     init = None

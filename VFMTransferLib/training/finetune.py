@@ -196,9 +196,7 @@ def finetune(
     context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.select(config.split.validation) if context.is_first else [])
     objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
-    network = initial_network(config, init)
-    encoder = encoder_parameters(network, config.model)
-    run = Run.start(network, config.schedule, objective.loss, context, encoder)
+    run = start_run(config, initial_network(config, init), objective, context)
 
     def batches(step: int) -> list[tuple[Any, ...]]:
         first = step * config.batch
@@ -239,6 +237,14 @@ def _shown_between(
         return samples_of(case.read() if isinstance(case, LazyCase) else case, spec)
     cases = {case.case.id: case} if isinstance(case, LabeledCase) else LazyCases({}).with_cases([case])
     return prepared_samples(next(iter(cases)), cases, spec, prepared)
+
+
+def start_run(
+    config: FinetuneConfig, network: nn.Module, objective: Objective, context: DistributedContext | None = None
+) -> Run:
+    """A fine-tuning of no step, whose encoder has the rate that the schedule states for it."""
+    encoder = encoder_parameters(network, config.model)
+    return Run.start(network, config.schedule, objective.loss, context, encoder)
 
 
 def initial_network(config: FinetuneConfig, init: Initialization | None) -> nn.Module:

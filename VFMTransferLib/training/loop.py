@@ -118,6 +118,8 @@ class Schedule:
             raise ValueError("Steps, and steps between checkpoints, must be at least 1.")
         if self.patience is not None and not 0 < self.patience <= 1:
             raise ValueError(f"Patience must be a part of the steps, above 0 and at most 1, got {self.patience:g}.")
+        if self.encoder_learning_rate is not None and not self.encoder_learning_rate > 0:
+            raise ValueError(f"The encoder's learning rate must be above 0, got {self.encoder_learning_rate:g}.")
 
     @property
     def cooling(self) -> int:
@@ -169,24 +171,21 @@ def build_optimizer(
 
     `encoder` are the names of the parameters that have the encoder's rate.
     """
-
-    def groups(parameters: Iterable[nn.Parameter], **more: float) -> list[dict[str, Any]]:
-        known = list(parameters)
-        decayed = [p for p in known if sum(n > 1 for n in p.shape) > 1]
-        others = [p for p in known if sum(n > 1 for n in p.shape) <= 1]
-        return [
-            {"params": decayed, "weight_decay": schedule.weight_decay, **more},
-            {"params": others, "weight_decay": 0.0, **more},
-        ]
-
-    learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    if schedule.encoder_learning_rate is None:
-        every = groups(learned.values())
-    else:
+    own = frozenset() if schedule.encoder_learning_rate is None else encoder
+    learned = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    groups = _groups((p for name, p in learned if name not in own), schedule)
+    if schedule.encoder_learning_rate is not None:
         share = schedule.encoder_learning_rate / schedule.learning_rate
-        every = groups(p for name, p in learned.items() if name not in encoder)
-        every += groups((p for name, p in learned.items() if name in encoder), share=share)
-    return torch.optim.AdamW(every, lr=schedule.learning_rate, betas=schedule.betas)
+        groups += [{**group, "share": share} for group in _groups((p for name, p in learned if name in own), schedule)]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas)
+
+
+def _groups(parameters: Iterable[nn.Parameter], schedule: Schedule) -> list[dict[str, Any]]:
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (decayed if sum(n > 1 for n in parameter.shape) > 1 else others).append(parameter)
+    return [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 class Learner(nn.Module):

@@ -98,7 +98,6 @@ def timeless(folder: Path):
     return replace(tables, runs=tuple(replace(run, device_seconds=0.0) for run in tables.runs))
 
 
-@pytest.mark.long
 def test_killed_workers_and_drivers_change_nothing_but_times(undisturbed, begun):
     driver = start(begun)
     wait_for(lambda: is_training(begun), driver)
