@@ -102,6 +102,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"network": spec_to_json(tiny_spec())}, "network must be of profound for super-resolution"),
         ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
+        ({"schedule": {**to_json(Schedule(2)), "encoder_learning_rate": 0.0}}, "rate must be above 0, got 0"),
         ({"phantom_share": 1.0}, "below 1, got 1"),
         ({"acquisitions": 0}, "acquisitions must be at least 1, got 0"),
         ({"task": "adc-translation", "acquisitions": 2}, "acquisitions must be 1 for adc-translation"),
@@ -330,6 +331,12 @@ def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder,
     assert {one.case.id for one in measured} == {"case-0", "case-2"}
     assert all(Label.PERIPHERAL_ZONE in one.masks for one in measured)
     assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.select(("case-0", "case-1", "case-2")))
+
+
+def test_a_pretraining_states_no_rate_of_the_encoder(tmp_path):
+    pretraining = RecipePretraining("mae", replace(SCHEDULE, encoder_learning_rate=1e-4), Augmentation())
+    with pytest.raises(ValueError, match="must state no encoder_learning_rate"):
+        replace(a_whole_recipe(), pretraining=pretraining)
 
 
 def test_a_recipe_without_a_pretraining_cannot_pretrain(a_data_folder, tmp_path):
