@@ -40,7 +40,7 @@ def trace(tmp_path_factory) -> Iterator:
     def trace_once(network, spec, for_processors):
         tensors = [(name, tensor.shape) for name, tensor in network.state_dict().items()]
         grid = spec.preprocess
-        parts = (spec.encoder, spec.head, grid.sequences, grid.spacing_mm, grid.patch, tensors, for_processors)
+        parts = (spec.encoder, spec.head, grid.sequences, grid.spacing_mm, tensors, for_processors)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()
         path = folder / f"trace-{key}.onnx"
         if not path.is_file():

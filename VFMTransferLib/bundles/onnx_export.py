@@ -47,12 +47,14 @@ def export_onnx(bundle: Bundle) -> Bundle:
     index = read_index(bundle.weights_path)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     graphs: dict[str, bytes] = {}
-    for file, for_processors in ((ONNX, False), (ONNX_CPU, True)):
+    # Networks of slices have no 3D convolution, which is all that the graph for processors computes otherwise.
+    variants = [(ONNX, False)] if bundle.spec.is_slice_based else [(ONNX, False), (ONNX_CPU, True)]
+    for file, for_processors in variants:
         model = _traced(network, bundle.spec, for_processors)
         _compact(model.graph)
         _share_weights(model, index, constants)
         content = model.SerializeToString()
-        if content not in graphs.values():  # of networks of slices both are one
+        if content not in graphs.values():  # a network without such convolutions has one
             graphs[file] = content
     for file, content in graphs.items():
         with atomic_file(bundle.folder / file) as part:

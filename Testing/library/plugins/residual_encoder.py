@@ -114,7 +114,7 @@ class ResidualFamily(EncoderFamily):
             encoder=ResidualSpec(),
             head=HeadSpec(HEADS[task.head], len(task.labels) or 1, 1),
             preprocess=PreprocessSpec(
-                (*task.sequences, *padding), (1.0, 1.0, 3.0), (16, 64, 64), whole_volume=is_image
+                (*task.sequences, *padding), (2.0, 2.0, 3.0), (16, 64, 64), whole_volume=is_image
             ),
             labels=task.labels,
             activation=task.activation,
@@ -134,7 +134,7 @@ class ResidualFamily(EncoderFamily):
             task=None,
             encoder=ResidualSpec(),
             head=HeadSpec("none", ResidualSpec.width, ResidualSpec.width),
-            preprocess=PreprocessSpec(sequences, (1.0, 1.0, 3.0), (16, 64, 64)),
+            preprocess=PreprocessSpec(sequences, (2.0, 2.0, 3.0), (16, 64, 64)),
             labels=(),
             activation="none",
         )
