@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..base import EncoderFamily, HeadSpec, ModelSpec, Size, TaskInput
@@ -63,9 +64,7 @@ class DynUNetFamily(EncoderFamily):
     def beside(self, spec: ModelSpec) -> ModelSpec:
         if spec.family != self.baseline_of or spec.task is None:
             raise ValueError(f"A task-specific baseline must stand beside a task of ProFound, got {spec.name}.")
-        from .network import matched_width
-
-        return matched_width(spec, lambda width: _beside(spec, width))
+        return _matched(spec)
 
     def problems(self, encoder: DynUNetSpec) -> Iterable[tuple[str, str]]:
         if encoder.width <= 0:
@@ -82,6 +81,13 @@ class DynUNetFamily(EncoderFamily):
     def build_for_training(self, spec: ModelSpec, drop_path: float = 0.0, initial_output: float = 0.0) -> nn.Module:
         """As it is: it has no convolution whose gradients are slow."""
         return self.build(spec, drop_path, initial_output)
+
+
+@cache
+def _matched(spec: ModelSpec) -> ModelSpec:
+    from .network import matched_width
+
+    return matched_width(spec, lambda width: _beside(spec, width))
 
 
 def _beside(spec: ModelSpec, width: int) -> ModelSpec:
