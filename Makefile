@@ -51,11 +51,14 @@ kill: $(VENV)/.installed-dev
 
 # The oldest versions that pyproject.toml allows, in an environment of their own, predict what the newest do.
 OLDEST := $(OUT)/oldest
-test-oldest: $(VENV)/.installed-dev
-	$(PYTHON) -m venv --clear $(OLDEST)
-	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install --quiet --no-compile --constraint $(OLDEST)/constraints.txt --editable .
+test-oldest: $(VENV)/.installed-dev $(OLDEST)/.installed
 	$(ONE_THREAD) $(BIN)/python Testing/oldest.py $(OLDEST)/bin/python
+
+$(OLDEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement $(OLDEST)/requirements.txt
+	touch $@
 
 # Wheel, source archive, what they need (CycloneDX) and checksums, in dist/; SIGN=<key> signs the checksums by gpg.
 release:
