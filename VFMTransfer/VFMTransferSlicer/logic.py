@@ -524,7 +524,7 @@ class TransferLogic:
         try:
             for place in sorted(range(len(results)), key=lambda place: titles[place]):
                 loaded[place] = yield from self._loadArm(job, results[place], titles[place])
-        except Exception:
+        except BaseException:  # also when the module is closed between two steps
             for node in [node for arm in loaded.values() for node in arm.nodes]:
                 removeNode(node)
             raise

@@ -280,6 +280,22 @@ def test_a_blinded_run_whose_volume_left_the_scene_ends(logic, t2w, scene):
     assert segmentations(scene) == []
 
 
+def test_a_blinded_run_that_is_closed_while_its_arms_are_loaded_leaves_nothing(logic, t2w, scene, monkeypatch):
+    seen, later = [], logic._steps._later
+
+    def close_at_the_second(turn):
+        seen.append(len(segmentations(scene)))
+        if seen[-1] == 2:
+            logic.close()
+        later(turn)
+
+    logic.blind = lambda run: ["Left", "Right"]
+    monkeypatch.setattr(logic._steps, "_later", close_at_the_second)
+    assert logic.run(task=ANATOMY, t2w=t2w) == []
+    assert seen[-1] == 2
+    assert segmentations(scene) == []
+
+
 def test_a_blinded_run_that_is_canceled_leaves_nothing(logic, t2w, scene):
     logic.blind = lambda run: ["Left", "Right"]
     logic.progress.connect(lambda progress: logic.cancel() if progress.arm == 1 else None)
