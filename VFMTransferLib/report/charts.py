@@ -188,8 +188,10 @@ def efficiency(arms: Mapping[str, Mapping[int, Measured]], heading: str, label: 
     for place, (arm, found) in enumerate(arms.items()):
         xs = [math.log2(size) for size in sorted(found)]
         parts.append(line(area, xs, [found[size][0] for size in sorted(found)], f"curve {arm}"))
-        for size, (_, low, high) in found.items():
+        for size, (value, low, high) in found.items():
             x = area.x.at(math.log2(size)) + 4 * place - 2  # beside each other
+            if math.isfinite(value):  # a curve of one size has no line
+                parts.append(f'<circle class="mark {arm}" cx="{x:.1f}" cy="{area.y.at(value):.1f}" r="3"/>')
             if math.isfinite(low) and math.isfinite(high):
                 parts.append(
                     f'<path class="curve thin {arm}" d="M{x:.1f} {area.y.at(low):.1f}V{area.y.at(high):.1f}"/>'
