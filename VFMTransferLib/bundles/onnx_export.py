@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core.errors import BundleError
 from ..core.files import atomic_file
 from ..encoders.base import BOX, NEIGHBORS, ModelSpec, family_of
-from ..encoders.layers import convolve_by_slices
+from ..encoders.layers import convolve_by_slices, is_convolved_by_slices
 from .bundle import Bundle, StoredTensor, read_index, record_checksum
 from .metadata import ONNX, ONNX_CPU, WEIGHTS
 from .weights import load_network
@@ -39,7 +39,7 @@ _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 def export_onnx(bundle: Bundle) -> Bundle:
     """Add the ONNX graphs to a bundle, after checking that they give what PyTorch gives.
 
-    The one for processors is the same function by kernels that are faster there.
+    The one for processors, where it differs, is the same function by kernels that are faster there.
 
     BundleError where one differs from the network, or does not take every weight from the file.
     """
@@ -47,15 +47,11 @@ def export_onnx(bundle: Bundle) -> Bundle:
     index = read_index(bundle.weights_path)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     graphs: dict[str, bytes] = {}
-    # Networks of slices have no 3D convolution, which is all that the graph for processors computes otherwise.
-    variants = [(ONNX, False)] if bundle.spec.is_slice_based else [(ONNX, False), (ONNX_CPU, True)]
-    for file, for_processors in variants:
-        model = _traced(network, bundle.spec, for_processors)
+    for file in (ONNX, ONNX_CPU) if is_convolved_by_slices(network) else (ONNX,):
+        model = _traced(network, bundle.spec, for_processors=file == ONNX_CPU)
         _compact(model.graph)
         _share_weights(model, index, constants)
-        content = model.SerializeToString()
-        if content not in graphs.values():  # a network without such convolutions has one
-            graphs[file] = content
+        graphs[file] = model.SerializeToString()
     for file, content in graphs.items():
         with atomic_file(bundle.folder / file) as part:
             part.write_bytes(content)

@@ -6,7 +6,7 @@ Sources: ConvNeXt V2 (arXiv 2301.00808), UPerNet (arXiv 1807.10221), stochastic 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -603,9 +603,18 @@ def convolve_by_slices(network: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if isinstance(child, JoinedConv3d):
                 child.for_processors = True
-            elif type(child) is nn.Conv3d and _keeps_size(child) and _is_faster_by_slices(child):
+            elif _is_replaced(child):
                 setattr(module, name, SliceConv3d.from_convolution(child))
     return network
+
+
+def is_convolved_by_slices(network: nn.Module) -> bool:
+    """Whether `convolve_by_slices` changes anything of a network."""
+    return any(isinstance(module, JoinedConv3d) or _is_replaced(module) for module in network.modules())
+
+
+def _is_replaced(module: nn.Module) -> TypeGuard[nn.Conv3d]:
+    return type(module) is nn.Conv3d and _keeps_size(module) and _is_faster_by_slices(module)
 
 
 def _is_faster_by_slices(convolution: nn.Conv3d) -> bool:
