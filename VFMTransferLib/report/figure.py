@@ -13,7 +13,18 @@ from scipy import ndimage
 from ..core.terms import RESEARCH_USE
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title
 from ..tasks.image_to_image import ImageTask, unit_of
-from .scene import ARM_A, ARM_B, OTHER_LABEL, REFERENCE, Color, Scene, label_color, shown_sequences, window_of
+from .scene import (
+    ARM_A,
+    ARM_B,
+    OTHER_LABEL,
+    REFERENCE,
+    Color,
+    Scene,
+    image_origin,
+    label_color,
+    shown_sequences,
+    window_of,
+)
 
 PANEL_PX = 420
 DRAWN_PX = 2 * PANEL_PX
@@ -116,15 +127,16 @@ def _image_panels(frame: _Frame) -> list[Panel]:
     rgb = np.where(difference[..., None] > 0, ARM_A, ARM_B) * share
     picture = Image.fromarray(rgb.astype(np.uint8)).resize((DRAWN_PX, DRAWN_PX), Image.Resampling.NEAREST)
     unit = unit_of(output).replace("²", "^2")  # in the letters that Pillow's own font has
-    assert isinstance(scene.comparison.task, ImageTask)
+    task = scene.comparison.task
+    assert isinstance(task, ImageTask)
     beside = {
-        f"naive:{output}": (scene.comparison.task.naive_title, INK),
+        f"naive:{output}": (task.naive_title, INK),
         f"reference:{output}": ("Reference", REFERENCE),
     }
     return [
         ("T2w", INK, frame.gray("t2w")),
-        (f"A  {arm_title(scene.comparison.a)}, synthetic", ARM_A, frame.gray(a)),
-        (f"B  {arm_title(scene.comparison.b)}, synthetic", ARM_B, frame.gray(b, a)),
+        (f"A  {arm_title(scene.comparison.a)}, {image_origin(task, scene.comparison.a)}", ARM_A, frame.gray(a)),
+        (f"B  {arm_title(scene.comparison.b)}, {image_origin(task, scene.comparison.b)}", ARM_B, frame.gray(b, a)),
         (f"A - B, ±{limit:.3g} {unit}", INK, picture),
         *((*about, frame.gray(name, a)) for name, about in beside.items() if name in scene.images),
     ]

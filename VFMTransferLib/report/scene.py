@@ -23,6 +23,8 @@ from ..evaluation.comparison import Comparison
 from ..evaluation.measures import SEQUENCE_TITLES, arm_title, label_title, subject_title, unit_title
 from ..tasks.image_to_image import ImageTask, sequence_of, unit_of
 
+SYNTHETIC = "synthetic"
+
 # Colors that mean something in views, tables and figures: arms apart from labels, safe for the color-blind.
 Color = tuple[int, int, int]
 
@@ -261,6 +263,11 @@ def scene_document(scene: Scene) -> dict[str, Any]:
     }
 
 
+def image_origin(task: ImageTask, result: Result) -> str:
+    """What an arm's images are: synthetic, unless the network's were withheld and these are the naive result's."""
+    return task.naive_title.lower() if task.is_withheld(result) else SYNTHETIC
+
+
 def panels(scene: Scene) -> list[dict[str, Any]]:
     """Panels in reading order: T2w, A, B and their comparison first, then the other sequences."""
     first, *others = shown_sequences(scene.comparison)
@@ -276,7 +283,13 @@ def panels(scene: Scene) -> list[dict[str, Any]]:
     rows += [(str(sequence), "sequence", str(sequence), SEQUENCE_TITLES[sequence], "") for sequence in others]
     if scene.kind == "image" and scene.comparison.reference:
         rows.append(("reference", "reference", "reference", "Reference", ""))
-    return [dict(zip(("id", "role", "image", "title", "subtitle"), row, strict=True)) for row in rows]
+    badges: dict[str, str] = {}
+    if isinstance(scene.comparison.task, ImageTask):
+        task, a, b = scene.comparison.task, scene.comparison.a, scene.comparison.b
+        badges = {"a": image_origin(task, a), "b": image_origin(task, b)}
+        badges["compare"] = SYNTHETIC if SYNTHETIC in badges.values() else badges["a"]
+    found = [dict(zip(("id", "role", "image", "title", "subtitle"), row, strict=True)) for row in rows]
+    return [{**panel, "badge": badges.get(panel["role"], "").upper()} for panel in found]
 
 
 def shown_sequences(comparison: Comparison) -> list[Sequence]:

@@ -172,7 +172,10 @@ def test_a_withheld_correction_is_stated_above_the_images(tmp_path):
             image_pair("distortion-correction", "hbv-corrected", grid, 90.0), (0, 2), strict=True
         )
     )
-    page = write_report(compare(a_case(), a, b), tmp_path).read_text(encoding="utf-8")
+    comparison = compare(a_case(), a, b)
+    badges = {panel["id"]: panel["badge"] for panel in panels(build_scene(comparison)) if panel["badge"]}
+    assert badges == {"a": "UNCORRECTED", "b": "SYNTHETIC", "compare": "SYNTHETIC"}
+    page = write_report(comparison, tmp_path).read_text(encoding="utf-8")
     above = page[page.index("<main>") : page.index('id="viewer"')]
     assert "A: The correction was withheld: these images are uncorrected." in above
     assert "B: The correction" not in above

@@ -83,10 +83,6 @@ class App {
     return this.layers.get(this.imageOf(panel.image)).group;
   }
 
-  isSynthetic(panel) {
-    return this.scene.kind === "image" && ["a", "b", "compare"].includes(panel.role);
-  }
-
   cached(key, make) {
     if (!this.cache.has(key)) {
       if (this.cache.size >= MAX_CACHED) this.cache.delete(this.cache.keys().next().value);

@@ -204,7 +204,7 @@ class View {
     this.write("A", width / 2, MARGIN + 6, "center", FAINT);
     this.write("P", width / 2, height - MARGIN - 6, "center", FAINT);
     this.write(app.sliceText(), width - MARGIN, height - MARGIN - 6, "right", FAINT);
-    if (app.isSynthetic(this.panel)) this.write("SYNTHETIC", width - MARGIN, MARGIN + 6, "right", "#ffd33d", "600");
+    if (this.panel.badge) this.write(this.panel.badge, width - MARGIN, MARGIN + 6, "right", "#ffd33d", "600");
     if (this.panel.role === "compare") this.drawCompareNote();
     if (this.showsProbability) drawHeatBar(this);
     drawScaleBar(this);
