@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,9 +97,9 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     plan = None if config is None else plan_of(config)
     whole = tables.of_size()
     if efficiency and not whole.runs:
-        page = _few_labels_html(tables.runs, efficiency)
+        page = _few_labels_html(tables, efficiency)
     else:
-        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan)
+        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan, _chosen_rates(tables))
     write_file(folder / PAGE, page)
     if efficiency:
         write_label_efficiency(efficiency, folder)
@@ -112,6 +113,7 @@ def _study_html(
     examples: Sequence[Example],
     study: Path,
     planned: Plan | None,
+    rates: Sequence[ChosenRates],
 ) -> str:
     trained, plan = tables.runs, planned or whole_study(tables.runs)
     missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
@@ -154,6 +156,7 @@ def _study_html(
         layers=_layers(tables),
         learned=_learned(tables),
         by_labels=_efficiency(efficiency),
+        rates=rates,
         labels_note="; the largest number of phantoms is that of all other parts of this page",
         costs=[_cost(row, runs) for row in rows],
         trainings=sum(run.arm != NAIVE for run in trained),
@@ -176,8 +179,9 @@ def _study_html(
     )
 
 
-def _few_labels_html(runs: Sequence[RunRow], rows: Sequence[EfficiencyRow]) -> str:
+def _few_labels_html(tables: StudyTables, rows: Sequence[EfficiencyRow]) -> str:
     """The page of a study of which only trainings with few labeled cases were run."""
+    runs = tables.runs
     encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
     cases, sizes = sorted({row.n_cases for row in rows}), sorted({row.labelled_cases for row in rows})
     tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
@@ -196,6 +200,7 @@ def _few_labels_html(runs: Sequence[RunRow], rows: Sequence[EfficiencyRow]) -> s
         trainings=len(runs),
         improving=sum(run.is_improving for run in runs),
         by_labels=_efficiency(rows),
+        rates=_chosen_rates(tables),
         labels_note="",
         definitions=DEFINITIONS,
         phantoms=PHANTOMS,
@@ -410,6 +415,35 @@ def _efficiency(rows: Sequence[EfficiencyRow]) -> dict[tuple[str, str], dict[str
         picture = charts.efficiency(arms, metric_name(own[0].metric, task).heading, label)
         found[encoder, source][task] = (picture, own)
     return dict(found)
+
+
+@dataclass(frozen=True)
+class ChosenRates:
+    """In how many of its trainings an arm of a network has a pair of learning rates, of several that were tried."""
+
+    task: str
+    encoder: str
+    arm: str
+    labelled_cases: int
+    trained_on: str
+    learning_rate: float
+    encoder_learning_rate: float
+    chosen: int
+    seeds: int
+
+
+def _chosen_rates(tables: StudyTables) -> list[ChosenRates]:
+    """Of runs that had several rates to choose from; the rates that were chosen most often first."""
+    seeds: dict[tuple[str, str, str, int, str], list[tuple[float, float]]] = defaultdict(list)
+    for run in tables.by_pretraining().runs:
+        if run.learning_rate > 0:
+            found = seeds[run.task, run.encoder, run.arm, run.labelled_cases, run.trained_on]
+            found.append((run.learning_rate, run.encoder_learning_rate))
+    return [
+        ChosenRates(*key, *rates, count, len(found))
+        for key, found in seeds.items()
+        for rates, count in Counter(found).most_common()
+    ]
 
 
 def _cost(row: SummaryRow, runs: Sequence[RunRow]) -> tuple[SummaryRow, dict[str, float], str]:

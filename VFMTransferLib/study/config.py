@@ -39,6 +39,7 @@ class Pretraining:
     steps: int
     phantoms: Phantoms
     seed: int = 0
+    precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=OMITTED)
 
     @property
     def pretext(self) -> str:
@@ -66,11 +67,21 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """The highest learning rate of a training, and that of the encoder where it differs."""
+
+    learning_rate: Annotated[float, Limits(above=0)] | None = None
+    encoder_learning_rate: Annotated[float, Limits(above=0)] | None = None
+
+
+@dataclass(frozen=True)
 class Fit:
     """How one encoder is trained on one task; what is not stated is as `training.finetune.finetune_config` has it.
 
     With `patience` a training ends when its validation score has not improved for that part of the steps. With
-    `encoder_learning_rate` the encoder, of either arm, has another rate than the head.
+    `encoder_learning_rate` the encoder, of either arm, has another rate than the head. With `rates` each arm is trained
+    at each of them, and the training whose validation score is best at its end is the run's: one rate for both arms may
+    suit one of them.
     """
 
     steps: Annotated[int, Limits(minimum=1)]
@@ -79,6 +90,12 @@ class Fit:
     precision: Literal["float32", "bfloat16"] = "float32"
     patience: Annotated[float, Limits(above=0, maximum=1)] | None = None
     encoder_learning_rate: Annotated[float, Limits(above=0)] | None = field(default=None, metadata=OMITTED)
+    rates: tuple[Rates, ...] = field(default=(), metadata=OMITTED)
+
+    @property
+    def tried(self) -> tuple[Rates, ...]:
+        """All rates at which it is trained."""
+        return self.rates or (Rates(self.learning_rate, self.encoder_learning_rate),)
 
 
 @dataclass(frozen=True)
@@ -473,9 +490,13 @@ def _size_problems(config: StudyConfig, task: str) -> Iterator[str]:
 
 def _task_problems(config: StudyConfig, task: str, settings: TaskConfig) -> Iterator[str]:
     where = f"tasks.{task}"
-    for family in settings.fit:
+    for family, fit in settings.fit.items():
         if family not in config.encoders:
             yield f"{where}.{family} needs encoders.{family}, which is missing."
+        if fit.rates and len(set(fit.rates)) < max(len(fit.rates), 2):
+            yield f"{where}.{family}.rates must hold two or more different ones."
+        if fit.rates and (fit.learning_rate is not None or fit.encoder_learning_rate is not None):
+            yield f"{where}.{family} must state its learning rates in rates alone, but states another beside them."
     baselines = [family.row_name(find_task(task)) for family in FAMILIES.values() if family.baseline_of]
     for row in settings.specialised:
         baseline = baseline_family(row, task)

@@ -95,7 +95,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
     metrics = _metric_rows(run, scores, "real" if run.trained_on == REAL else "phantom")
     if on_real:
         metrics += _metric_rows(run, score_results(task, on_real), "real")
-    row, curve = _row_and_curve(run, run_sha256(run, config), scores, training)
+    row, curve = _row_and_curve(run, config, scores, training)
     return RunResult(
         run,
         row.config_sha256,
@@ -109,11 +109,15 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
 
 
 def _row_and_curve(
-    run: RunKey, sha256: str, scores: Scores, training: Run | None
+    run: RunKey, config: StudyConfig, scores: Scores, training: Run | None
 ) -> tuple[RunRow, tuple[CurveRow, ...]]:
     task, steps, seconds = TASKS[run.task], 0, 0.0
     curve: list[tuple[int, float]] = []
+    rate = encoder_rate = 0.0
     if training is not None:
+        if len(training_configs(run, config)) > 1:
+            rate = training.schedule.learning_rate
+            encoder_rate = training.schedule.encoder_learning_rate or rate
         steps, seconds = training.step, round(training.seconds, 3)
         curve = [(int(point["step"]), float(point[SCORE])) for point in training.history if SCORE in point]
     sign = -1 if task.higher_is_better else 1
@@ -127,9 +131,11 @@ def _row_and_curve(
         steps_to_best=min(((sign * value, step) for step, value in curve), default=(0.0, steps))[1],
         device_seconds=seconds,
         n_test_cases=sum(task.metric in case.values for case in scores.cases) or len(scores.cases),
-        config_sha256=sha256,
+        config_sha256=run_sha256(run, config),
         ended="" if training is None else training.ended,
         **run.size,
+        learning_rate=rate,
+        encoder_learning_rate=encoder_rate,
     )
     return row, tuple(CurveRow(*run.columns, step, value, **run.size) for step, value in curve)
 
@@ -152,13 +158,42 @@ def _metric_rows(run: RunKey, scores: Scores, data: str) -> tuple[MetricRow, ...
 def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progress: OnProgress | None = None) -> Run:
     """The training of a run: from its checkpoint, if there is one, to its end.
 
-    One that is finished is read as it is, since its settings and the library's version are stamped. A checkpoint of
-    other settings is removed; one that is damaged is a CheckpointError and kept, since it may be the work of days. If
-    another version of the library trained in this workspace, it is an OutputError.
+    Of several rates all are trained, and the training whose validation score is best at its end is returned, the first
+    of equally good ones. One that is finished is read as it is, since its settings and the library's version are
+    stamped. A checkpoint of other settings is removed; one that is damaged is a CheckpointError and kept, since it may
+    be the work of days. If another version of the library trained in this workspace, it is an OutputError.
     """
     workspace.require_library()
-    settings, folder = training_config(run, config), workspace.training(run.name)
+    settings, folder = training_configs(run, config), workspace.training(run.name)
     _require_stamp(folder, run_sha256(run, config))
+    if len(settings) == 1:
+        return _trained(settings[0], run, config, workspace, folder, on_progress)
+    trainings = []
+    for number, one in enumerate(settings):
+        report = None if on_progress is None else _part_of(on_progress, number, len(settings))
+        trainings.append(_trained(one, run, config, workspace, folder / f"rate-{number + 1}", report))
+    return max(trainings, key=lambda training: _validated(training, TASKS[run.task].higher_is_better))
+
+
+def _part_of(on_progress: OnProgress, number: int, count: int) -> OnProgress:
+    """The progress of one of several trainings as a part of all."""
+    return lambda line, share: on_progress(f"rate {number + 1} of {count}, {line}", (number + share) / count)
+
+
+def _validated(training: Run, higher_is_better: bool) -> float:
+    """The validation score at the end of a training, larger is better; the least there is where it has none."""
+    value = float(training.history[-1].get(SCORE, math.nan)) if training.history else math.nan
+    return -math.inf if math.isnan(value) else value if higher_is_better else -value
+
+
+def _trained(
+    settings: FinetuneConfig,
+    run: RunKey,
+    config: StudyConfig,
+    workspace: Workspace,
+    folder: Path,
+    on_progress: OnProgress | None,
+) -> Run:
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
     if document.get("finished", document.get("step") == settings.schedule.steps):
@@ -178,7 +213,7 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
-    how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed)
+    how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed, precision=settings.precision)
     phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
     training = pretrain(how, phantoms, work, prepared=workspace.prepared, on_progress=report)
     bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)
@@ -193,30 +228,40 @@ def _require_stamp(folder: Path, sha256: str) -> None:
         write_file(stamp, sha256)
 
 
-def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
-    """How a run's network is trained; the same for both arms of an encoder, task, seed and number of cases."""
+def training_configs(run: RunKey, config: StudyConfig) -> tuple[FinetuneConfig, ...]:
+    """How a run's network is trained, at each of its rates; the same for both arms of an encoder, task, seed and number
+    of cases.
+    """
     task, family = run.task, run.family
     fit = config.tasks[task].fit.get(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
     plain = finetune_config(family, task, split_of_run(run, config), steps=fit.steps, seed=run.seed)
     model, baseline = resized(plain.model, config.encoders[family].size), run.baseline
-    rate = plain.schedule.learning_rate if fit.learning_rate is None else fit.learning_rate
     every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
-    return replace(
+    schedule = replace(plain.schedule, precision=fit.precision, checkpoint_every=every, patience=fit.patience)
+    plain = replace(
         plain,
         model=model if baseline is None else baseline.beside(model),
-        schedule=replace(
-            plain.schedule,
-            learning_rate=rate,
-            precision=fit.precision,
-            checkpoint_every=every,
-            patience=fit.patience,
-            encoder_learning_rate=fit.encoder_learning_rate,
-        ),
         batch=plain.batch if fit.batch is None else fit.batch,
         measure_every=every,
     )
+    return tuple(
+        replace(
+            plain,
+            schedule=replace(
+                schedule,
+                learning_rate=schedule.learning_rate if rates.learning_rate is None else rates.learning_rate,
+                encoder_learning_rate=rates.encoder_learning_rate,
+            ),
+        )
+        for rates in fit.tried
+    )
+
+
+def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:
+    """How a run's network is trained, at the first of its rates."""
+    return training_configs(run, config)[0]
 
 
 def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
@@ -246,7 +291,8 @@ def run_sha256(run: RunKey, config: StudyConfig) -> str:
         document |= {"run": run, "phantoms": phantoms, "around_gland_mm": config.around_gland_mm}
         document["own_phantoms"] = config.tasks[run.task].phantoms
         if run.is_trained:
-            document["training"] = training_config(run, config)
+            first, *others = training_configs(run, config)
+            document["training"] = [first, *others] if others else first
         if run.needs is not None:
             document["pretraining"] = run_sha256(run.needs, config)
     text = json.dumps(to_json(document), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -54,6 +54,8 @@ class RunRow(_RowOfRun):
         ended: Of a training with patience `plateau`, or `budget` where it still improved; empty of others, and tables
             without such trainings lack the column.
         labelled_cases, trained_on: As of `RunKey`; tables without label efficiency lack these columns.
+        learning_rate, encoder_learning_rate: Of several rates those that the validation score has chosen; 0 of runs
+            with one rate, and tables without others lack these columns.
     """
 
     metric: str
@@ -67,6 +69,8 @@ class RunRow(_RowOfRun):
     ended: str = ""
     labelled_cases: int = 0
     trained_on: str = ""
+    learning_rate: float = 0.0
+    encoder_learning_rate: float = 0.0
 
     @property
     def is_improving(self) -> bool:

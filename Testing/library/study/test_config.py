@@ -56,6 +56,21 @@ def changed(path: str, value) -> dict:
             {"steps": 1, "encoder_learning_rate": 0},
             "encoder_learning_rate' must be more than 0",
         ),
+        (
+            "tasks/classification/profound",
+            {"steps": 1, "rates": [{"learning_rate": 1e-3}]},
+            "classification.profound.rates must hold two or more different ones",
+        ),
+        (
+            "tasks/classification/profound",
+            {"steps": 1, "rates": [{"learning_rate": 1e-3}, {"learning_rate": 1e-3}]},
+            "classification.profound.rates must hold two or more different ones",
+        ),
+        (
+            "tasks/classification/profound",
+            {"steps": 1, "learning_rate": 1e-3, "rates": [{"learning_rate": 1e-3}, {"learning_rate": 1e-4}]},
+            "classification.profound must state its learning rates in rates alone",
+        ),
         ("tasks/classification/profound", {"steps": 1, "batch": 0}, "profound.batch' must be 1 or more"),
         ("tasks/classification/profound", {"steps": 1, "precision": "float16"}, "must be one of float32, bfloat16"),
         ("tasks/classification/specialised", ["dynunet"], "tasks.classification.specialised must be resnet"),

@@ -157,6 +157,37 @@ def test_the_page_of_runs_with_few_labels_alone_has_no_empty_parts(done, tmp_pat
     assert " · ".join(("Label efficiency", "ProFound", "Anatomy segmentation", "3 test cases")) in text
 
 
+@pytest.mark.parametrize("are_whole", [True, False], ids=["whole study", "few labels alone"])
+def test_the_page_states_how_often_each_rate_was_chosen(done, tmp_path, are_whole):
+    tables = read_tables(done)
+
+    def with_rates(run):
+        if run.arm == "trivial" or run.labelled_cases not in (0, 2):
+            return run
+        encoder_rate = 0.002 if run.arm == "scratch" or run.seed == 0 else 0.0001
+        return replace(run, learning_rate=0.002, encoder_learning_rate=encoder_rate)
+
+    runs = tuple(with_rates(run) for run in tables.runs if are_whole or run.labelled_cases)
+    write_tables(replace(tables, runs=runs, distances=()), tmp_path)
+    shutil.copy(done / CONFIG, tmp_path)
+    text = write_study_report(tmp_path)[1].read_text()
+    assert '<a href="#rates">' in text
+    section = text[text.index('<section id="rates"') :].split("</section>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[2:]]
+    found = {tuple(row[1:]) for row in cells}
+    expected = {
+        (f"ProFound, {arm}", cases, "0.002", rate, count)
+        for cases in ("2 phantoms", "2 real cases")
+        for arm, rate, count in (
+            ("pretrained", "0.0001", "2 of 3"),
+            ("pretrained", "0.002", "1 of 3"),
+            ("from scratch", "0.002", "3 of 3"),
+        )
+    }
+    assert {row for row in found if row[1] != "all"} == expected
+    assert any(row[1] == "all" for row in found) == are_whole
+
+
 def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
     plain = read_config(write_config(tmp_path, few_labels(labelled_cases=None, real=None)))
     sized = read_config(write_config(tmp_path, few_labels()))

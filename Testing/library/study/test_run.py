@@ -20,7 +20,7 @@ from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study.advice import try_estimators
-from VFMTransferLib.study.config import RunKey
+from VFMTransferLib.study.config import RunKey, pretraining
 from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
@@ -156,6 +156,35 @@ def test_only_runs_whose_settings_changed_are_done_again(a_copy, tmp_path):
     assert all(torch.equal(again[name], after[name]) for name in after)
 
 
+@pytest.mark.parametrize("task", ["anatomy-segmentation", "adc-translation"])  # larger is better, and smaller
+def test_of_several_rates_each_run_takes_the_one_that_validates_best(tmp_path, task):
+    rates = [{"learning_rate": 1e-3}, {"learning_rate": 1e-9}, {"learning_rate": 1e-3, "encoder_learning_rate": 1e-9}]
+    document = a_document(real=None, tasks={task: {"profound": {"steps": 4, "rates": rates}}})
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    run = RunKey("profound", task, "scratch", 0)
+    result = run_one(run, sweep.config, sweep.workspace)
+    scores = []
+    for number in (1, 2, 3):
+        checkpoint = sweep.workspace.training(run.name) / f"rate-{number}" / CHECKPOINT
+        scores.append(torch.load(checkpoint, weights_only=True)["history"][-1]["score"])
+    assert len(set(scores)) == 3
+    best = scores.index(max(scores) if task == "anatomy-segmentation" else min(scores))
+    chosen = rates[best]["learning_rate"], rates[best].get("encoder_learning_rate", rates[best]["learning_rate"])
+    assert (result.row.learning_rate, result.row.encoder_learning_rate) == chosen
+    assert result.curves[-1].value == scores[best]
+    # Whatever their order, and from what is there.
+    assert trained_run(run, sweep.config, sweep.workspace).history[-1]["score"] == scores[best]
+    document["tasks"][task]["profound"]["rates"] = rates[::-1]
+    again = prepared_sweep(tmp_path / "study", write_config(tmp_path, document), resume=True)
+    assert run in again.pending()
+    assert trained_run(run, again.config, again.workspace).history[-1]["score"] == scores[best]
+
+
+def test_runs_of_one_rate_have_no_column_of_rates(done):
+    header = (done / "runs.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert "learning_rate" not in header
+
+
 def test_a_task_may_have_phantoms_of_its_own(a_copy, tmp_path):
     document = a_document()
     groups = {"train": (20, 3), "validation": (1000, 1), "test": (2000, 4)}
@@ -185,7 +214,7 @@ def test_a_checksum_has_every_value_even_a_default_and_the_librarys_version(tmp_
     found = []
     for default in (0, 1):  # a setting whose default changed, and which nobody stated
         kind = make_dataclass("Settings", [("a_new_setting", int, default)])
-        monkeypatch.setattr(study_run, "training_config", lambda *_, kind=kind: kind())
+        monkeypatch.setattr(study_run, "training_configs", lambda *_, kind=kind: (kind(),))
         found.append(study_run.run_sha256(SCRATCH, config))
     assert found[0] != found[1]
 
@@ -205,14 +234,31 @@ def test_runs_of_another_version_are_refused_and_kept(a_copy, version, words):
     assert read_result(Workspace(a_copy), SCRATCH) is not None
 
 
-def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path):
+@pytest.mark.parametrize("change", [{"steps": 3}, {"precision": "bfloat16"}])
+def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path, change):
     document = a_document()
-    document["encoders"]["profound"]["pretraining"]["steps"] = 3
+    document["encoders"]["profound"]["pretraining"] |= change
     sweep = prepared_sweep(a_copy, write_config(tmp_path, document), resume=True, only=FIRST)
     assert {(run.encoder, run.arm) for run in sweep.pending()} == {
         ("profound", "pretraining"),
         ("profound", "pretrained"),
     }
+
+
+def test_a_pretraining_has_the_precision_that_is_stated(tmp_path, monkeypatch):
+    class SeenError(Exception):
+        pass
+
+    def seen(config, *_, **__):
+        raise SeenError(config.schedule.precision)
+
+    document = a_document()
+    document["encoders"]["profound"]["pretraining"]["precision"] = "bfloat16"
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    monkeypatch.setattr(study_run, "pretrain", seen)
+    for encoder, precision in (("profound", "bfloat16"), ("provicnet", "float32")):
+        with pytest.raises(SeenError, match=precision):
+            run_one(pretraining(encoder), sweep.config, sweep.workspace)
 
 
 def test_arms_differ_in_the_encoders_first_weights_alone(done):
