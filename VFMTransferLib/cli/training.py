@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,14 @@ def add_finetune(commands: Commands) -> None:
         help="early stopping: end when the validation score has not improved for this fraction of --steps, which is "
         "then the maximum (default: never)",
     )
+    parser.add_argument("--learning-rate", type=rate, metavar="R", help="highest learning rate (default: the study's)")
+    parser.add_argument(
+        "--encoder-learning-rate",
+        type=rate,
+        metavar="R",
+        help="that of the encoder; a lower one leaves a pretrained encoder more of what it has learned (default: the "
+        "same)",
+    )
     recipe = parser.add_argument_group("by a recipe")
     recipe.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed")
     recipe.add_argument("--arm", choices=[str(arm) for arm in Arm], help="arm to train")
@@ -115,6 +124,8 @@ def run_finetune(args: argparse.Namespace) -> None:
             batch=args.batch,
             precision=args.precision,
             patience=args.patience,
+            learning_rate=args.learning_rate,
+            encoder_learning_rate=args.encoder_learning_rate,
         )
         work = checkpoint_folder(args.output)
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
@@ -129,7 +140,8 @@ def run_finetune(args: argparse.Namespace) -> None:
 def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
-    require_recipe_alone(args, "data", "phantoms", "gland", "validation", "license", "patience")
+    stated = ("data", "phantoms", "gland", "validation", "license", "patience")
+    require_recipe_alone(args, *stated, "learning_rate", "encoder_learning_rate")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):
@@ -297,7 +309,8 @@ def require_recipe_alone(args: argparse.Namespace, *stated: str) -> None:
     """Exit with a usage error where an option repeats what a recipe states: steps, computing, or one of `stated`."""
     for name in ("steps", "batch", "precision", "devices", "accumulate", "accelerator", *stated):
         if getattr(args, name) is not None:
-            args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no --{name}")
+            option = f"--{name.replace('_', '-')}"
+            args.parser.error(f"a --recipe states all but the seed itself, and is trained by one process: no {option}")
 
 
 def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> DistributedContext:
@@ -316,6 +329,14 @@ def part(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
+
+
+def rate(text: str) -> float:
+    """A learning rate, above 0 and finite, as an option's type."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
 
 

@@ -236,27 +236,26 @@ def training_configs(run: RunKey, config: StudyConfig) -> tuple[FinetuneConfig, 
     fit = config.tasks[task].fit.get(family)
     if fit is None:
         raise ValueError(f"The study must train {family} on {task}, but does not.")
-    plain = finetune_config(family, task, split_of_run(run, config), steps=fit.steps, seed=run.seed)
-    model, baseline = resized(plain.model, config.encoders[family].size), run.baseline
-    every = max(fit.steps // config.measurements, 1)  # so much may be lost where a worker dies
-    schedule = replace(plain.schedule, precision=fit.precision, checkpoint_every=every, patience=fit.patience)
-    plain = replace(
-        plain,
-        model=model if baseline is None else baseline.beside(model),
-        batch=plain.batch if fit.batch is None else fit.batch,
-        measure_every=every,
-    )
-    return tuple(
-        replace(
-            plain,
-            schedule=replace(
-                schedule,
-                learning_rate=schedule.learning_rate if rates.learning_rate is None else rates.learning_rate,
-                encoder_learning_rate=rates.encoder_learning_rate,
-            ),
+    split, every = split_of_run(run, config), max(fit.steps // config.measurements, 1)
+    found = []
+    for rates in fit.tried:
+        one = finetune_config(
+            family,
+            task,
+            split,
+            steps=fit.steps,
+            seed=run.seed,
+            batch=fit.batch,
+            precision=fit.precision,
+            patience=fit.patience,
+            learning_rate=rates.learning_rate,
+            encoder_learning_rate=rates.encoder_learning_rate,
         )
-        for rates in fit.tried
-    )
+        model, baseline = resized(one.model, config.encoders[family].size), run.baseline
+        schedule = replace(one.schedule, checkpoint_every=every)  # so much may be lost where a worker dies
+        model = model if baseline is None else baseline.beside(model)
+        found.append(replace(one, model=model, schedule=schedule, measure_every=every))
+    return tuple(found)
 
 
 def training_config(run: RunKey, config: StudyConfig) -> FinetuneConfig:

@@ -105,12 +105,15 @@ def finetune_config(
     batch: int | None = None,
     precision: str = "float32",
     patience: float | None = None,
+    learning_rate: float | None = None,
+    encoder_learning_rate: float | None = None,
 ) -> FinetuneConfig:
     """How the study fine-tunes a family on a task, the same for both arms.
 
     An `encoder` is a network whose encoder's size is taken instead of the demonstration's. With `patience` the steps
-    are the most, see `Schedule`; validation then decides when a training ends, and nothing else. BundleError where the
-    `encoder` is of another family.
+    are the most, see `Schedule`; validation then decides when a training ends, and nothing else. With
+    `encoder_learning_rate` the encoder has another rate than the head. BundleError where the `encoder` is of another
+    family.
     """
     encoders = find_family(family)
     spec = encoders.network_for(TASKS[task])
@@ -126,7 +129,12 @@ def finetune_config(
         model=spec,
         split=split,
         schedule=Schedule(
-            steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50), patience=patience
+            steps,
+            learning_rate=_RATE if learning_rate is None else learning_rate,
+            precision=precision,
+            checkpoint_every=min(steps, 50),
+            patience=patience,
+            encoder_learning_rate=encoder_learning_rate,
         ),
         augmentation=_IMAGE_AUGMENTATION if is_image else Augmentation(),
         seed=seed,

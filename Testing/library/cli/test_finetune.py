@@ -59,7 +59,8 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert main(["pretrain", "--pretext", pretext, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
     verify(read_bundle(start))
     options = ["--encoder", family, "--phantoms", "3", "--validation", "1", "--steps", "2"]
-    assert main(["finetune", task, "--init", str(start), *options, "-o", str(out)]) == 0
+    rates = ["--learning-rate", "0.001", "--encoder-learning-rate", "0.0001"]
+    assert main(["finetune", task, "--init", str(start), *options, *rates, "-o", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == ["tuned", str(out)]
     bundle = read_bundle(out)
     verify(bundle)
@@ -68,6 +69,8 @@ def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, fam
     assert bundle.training["start"]["bundle"] == "start"
     assert bundle.training["data"] == "3 phantoms"
     assert bundle.training["config"]["split"]["validation"] == ["phantom-0002"]
+    schedule = bundle.training["config"]["schedule"]
+    assert (schedule["learning_rate"], schedule["encoder_learning_rate"]) == (0.001, 0.0001)
     assert bundle.metrics["validation"]["cohort"]
     study = a_study(task)
     result = predict(study.case, bundle, gland=study.gland)
@@ -176,6 +179,12 @@ def test_wrong_usage_is_said(capsys):
         (["pretrain", "images", "--pretext", "mae", "--phantoms", "3", "-o", "x"], "--phantoms has no effect beside"),
         (["finetune", "classification", "--data", "d", "--validation", "6", "-o", "x"], "--validation has no effect"),
         (["finetune", "classification", "--gland", "gland", "-o", "x"], "--gland has no effect beside --data phantoms"),
+        (["finetune", "classification", "--learning-rate", "0", "-o", "x"], "--learning-rate: must be above 0, got 0"),
+        (["finetune", "classification", "--encoder-learning-rate", "inf", "-o", "x"], "must be above 0, got inf"),
+        (
+            ["finetune", "d", "--recipe", "r.json", "--arm", "scratch", "--encoder-learning-rate", "1e-4", "-o", "x"],
+            "no --encoder-learning-rate",
+        ),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)
