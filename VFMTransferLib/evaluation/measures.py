@@ -108,7 +108,7 @@ class Measure:
             return "n/a"
         if math.isinf(self.value):
             return "∞"
-        return f"{self.value:.{KINDS[self.kind].decimals}f}"
+        return f"{self.value:z.{KINDS[self.kind].decimals}f}"  # no -0.0
 
 
 def measure(kind: str, subject: str, between: Between, value: float, note: str = "", unit: str = "") -> Measure:
