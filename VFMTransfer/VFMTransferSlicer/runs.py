@@ -58,6 +58,11 @@ class ArmInScene:
         return _STARTS.get(self.numbers["model"].get("arm"), self.bundle)
 
     @property
+    def isWithheld(self) -> bool:
+        """Whether its correction was withheld, so that its images are the case's own; earlier results lack the key."""
+        return bool(self.numbers.get("withheld", False))
+
+    @property
     def nodes(self) -> list[slicer.vtkMRMLNode]:
         """All its nodes that are still in a scene."""
         every = (self.segmentation, *self.images.values(), *self.probabilities.values(), self.transform)

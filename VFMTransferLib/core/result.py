@@ -124,3 +124,8 @@ class Result:
     estimate: DiceEstimate | None = None
     grid: Geometry | None = None
     case_sha256: str = ""
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether a correction was withheld: its displacement is 0 everywhere, and the images are the case's own."""
+        return self.displacement_mm is not None and not self.displacement_mm.any()

@@ -195,6 +195,7 @@ class ResultDocument:
         grid: Of the image that it was predicted from (of the task's reference sequence), in millimeters, LPS.
         case_sha256: Of the names, sizes, times and first bytes of the case's files, by which a batch knows them again;
             empty outside of batches.
+        withheld: Whether a correction was withheld, so that the images are the case's own and nothing is synthetic.
         files: Image files in this folder.
     """
 
@@ -219,6 +220,7 @@ class ResultDocument:
     estimate: DiceEstimate | None = None
     grid: Geometry | None = None  # earlier results lack it, and case_sha256
     case_sha256: str = ""
+    withheld: bool = False  # earlier results lack it
     files: tuple[FileName, ...]
 
 
@@ -360,6 +362,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         estimate=result.estimate,
         grid=result.grid,
         case_sha256=result.case_sha256,
+        withheld=result.is_withheld,
         files=tuple(files_of(result)),
     )
     return to_json(document)

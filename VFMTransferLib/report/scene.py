@@ -265,7 +265,7 @@ def scene_document(scene: Scene) -> dict[str, Any]:
 
 def image_origin(task: ImageTask, result: Result) -> str:
     """What an arm's images are: synthetic, unless the network's were withheld and these are the naive result's."""
-    return task.naive_title.lower() if task.is_withheld(result) else SYNTHETIC
+    return task.naive_title.lower() if result.is_withheld else SYNTHETIC
 
 
 def panels(scene: Scene) -> list[dict[str, Any]]:

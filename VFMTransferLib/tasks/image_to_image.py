@@ -46,10 +46,6 @@ class ImageTask(Task):
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
         return self.from_scan(files.case, seed=files.seed, gland=files.gland)
 
-    def is_withheld(self, result: Result) -> bool:
-        """Whether `checked` withheld what the network gave, so that these images are those of `naive_image`."""
-        return False
-
     def plain_image(self, image: Volume, grid: Geometry) -> Volume:
         """An image of the case on the grid of an output, interpolated without a network."""
         return image.resample_to(grid, "bspline")

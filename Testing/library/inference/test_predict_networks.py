@@ -25,7 +25,7 @@ from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.predict import ONE_PASS_NOTE, predict
 from VFMTransferLib.inference.runtimes import open_session
 from VFMTransferLib.inference.windows import infer
-from VFMTransferLib.io.results import save_result
+from VFMTransferLib.io.results import result_to_json, save_result
 from VFMTransferLib.tasks import task_of
 
 # One of each kind of input and output; a window that is smaller than the case in plane, and larger in depth.
@@ -74,6 +74,7 @@ def test_a_correction_that_does_harm_is_withheld_from_the_user(bundle, a_case):
     # Made-up weights find nothing.
     assert any(note.startswith("The correction was withheld") for note in result.provenance.notes)
     np.testing.assert_array_equal(result.images["hbv-corrected"].array, a_case[Sequence.HBV].array)
+    assert result_to_json(result)["withheld"]
 
 
 @pytest.fixture(scope="module", params=["upernet", "unetr"])

@@ -26,7 +26,7 @@ from VFMTransferSlicer.views.cells import (
 )
 from VFMTransferSlicer.views.exam import Exam, findExam
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
-from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT
+from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT, UNCORRECTED_TEXT
 
 SHAPE = an_oblique_t2w().array.shape
 PLACE = (3, 7, 6)  # index (k, j, i) of the middle of what is marked
@@ -186,6 +186,21 @@ def test_synthetic_images_say_so_wherever_they_are_dropped(views, side_by_side, 
     views.composite(T2W).SetForegroundVolumeID(adc_run.arms[0].images["adc-synthetic"].GetID())
     views.composite(T2W).SetForegroundOpacity(0.5)
     assert SYNTHETIC_TEXT in words(views.renderer(T2W))
+
+
+@pytest.mark.parametrize("withheld", [(0,), (0, 1)])
+def test_images_of_a_withheld_correction_are_uncorrected_and_not_synthetic(views, side_by_side, adc_run, withheld):
+    for index in withheld:
+        adc_run.arms[index].images["adc-synthetic"].SetAttribute("VFMTransfer.Withheld", "True")
+    side_by_side.show(adc_run)
+    for index, tag in enumerate((A, B)):
+        expected, other = SYNTHETIC_TEXT, UNCORRECTED_TEXT
+        if index in withheld:
+            expected, other = other, expected
+        assert expected in words(views.renderer(tag))
+        assert other not in words(views.renderer(tag))
+    # What was worked out from both is synthetic where one of them is.
+    assert (SYNTHETIC_TEXT in words(views.renderer(DIFFERENCE))) == (len(withheld) == 1)
 
 
 def test_corners_name_the_network_and_the_use(views, side_by_side, run):

@@ -17,6 +17,7 @@ from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.distortion_correction.task import warp
 from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, placeBeside
+from VFMTransferSlicer.views.pairs import isSynthetic, isWithheld
 
 SHA256 = "ab" * 32
 PZ, TZ = str(Label.PERIPHERAL_ZONE), str(Label.TRANSITION_ZONE)
@@ -196,6 +197,19 @@ def test_the_grid_transform_takes_the_distorted_volume_to_the_corrected_one(scen
     moved, inner = hardened.resample_to(adc.geometry, "linear").array, np.s_[1:-1, 4:-4, 4:-4]
     distorted = np.abs(adc.array - corrected.array)[inner].max()
     assert np.abs(moved - corrected.array)[inner].max() < 0.05 * distorted
+
+
+def test_images_of_a_withheld_correction_are_named_uncorrected(scene, tmp_path):
+    node = add_volume(scene, an_adc(), "ADC")
+    inputs = {Sequence.T2W: add_volume(scene, an_oblique_t2w(), "T2"), Sequence.HBV: node, Sequence.ADC: node}
+    still = np.zeros((*an_adc().geometry.shape, 3), np.float32)
+    result = a_result("distortion-correction", images={"adc-corrected": an_adc()}, displacement_mm=still)
+    arm = load(result, tmp_path, inputs, Sequence.HBV)
+    (image,) = arm.images.values()
+    assert arm.isWithheld
+    assert image.GetName() == "ADC corrected (pretrained, uncorrected)"
+    assert isWithheld(image)
+    assert not isSynthetic(image)
 
 
 def test_a_point_of_the_corrected_image_is_led_to_where_it_lay_in_the_distorted_one(scene, tmp_path):

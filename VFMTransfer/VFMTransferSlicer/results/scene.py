@@ -204,7 +204,8 @@ class _Loading:
         of, title = _IMAGE_TITLES.get(name, (None, name))
         source = self._inputs.get(of, self._about)
         alike = self._inputs.get(Sequence(name.split("-")[0])) if of is not None else None
-        title = f"{source.GetName()} {title} ({self._armTitle}, synthetic)"
+        origin = "uncorrected" if self.arm.isWithheld else "synthetic"
+        title = f"{source.GetName()} {title} ({self._armTitle}, {origin})"
         self.arm.images[name] = node = blankVolume(image.frames[0], image.ijkToRas, title)
         yield from fillVolume(node, image.frames[0])
         yield from self._place(node, (windowOf(alike) if alike is not None else None) or window)
@@ -239,6 +240,8 @@ def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volum
     """Write into a node where it came from; attributes and references are saved with the scene."""
     facts = {key.title(): value for key, value in numbers["model"].items()}
     facts |= {"Task": numbers["task"], "ResearchUse": numbers["research_use"]}
+    if numbers.get("withheld", False):  # earlier results lack it
+        facts["Withheld"] = True
     facts["Versions"] = ", ".join(f"{name} {version}" for name, version in numbers["versions"].items())
     facts["Seconds"] = f"{sum(numbers['seconds'].values()):.2f}"
     facts["Options"] = ", ".join(f"{name} {value}" for name, value in numbers["options"].items() if value is not None)

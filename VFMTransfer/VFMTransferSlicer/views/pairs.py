@@ -162,7 +162,7 @@ ROLE = "VFMTransfer.Role"
 DIFFERENCE, DISPLACEMENT = "difference", "displacement"
 # Axis of RAS → where it is positive, as it is shown: by left, front or head.
 _TOWARD = (("left", -1.0), ("front", 1.0), ("head", 1.0))
-SYNTHETIC = "VFMTransfer.Synthetic"
+SYNTHETIC, _WITHHELD, _TASK = "VFMTransfer.Synthetic", "VFMTransfer.Withheld", "VFMTransfer.Task"
 _ABOUT = "VFMTransfer.about"
 _COLORS = "VFMTransfer.Colors"
 
@@ -181,6 +181,25 @@ FIRST_ONLY, SECOND_ONLY, OTHER = 1, 2, 3
 # The colors of A, B and "another label" on the report's page (`VFMTransferLib.report.scene`), whose import would hold
 # up the window; a test keeps them equal.
 LABEL_COLORS = {FIRST_ONLY: (76, 184, 255), SECOND_ONLY: (255, 168, 38), OTHER: (214, 112, 255)}
+
+
+def isWithheld(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
+    """Whether it is an output of a network whose correction was withheld, and so the case's own image."""
+    return volume is not None and volume.GetAttribute(_WITHHELD) is not None
+
+
+def isSynthetic(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
+    """Whether a network made this image: one of its outputs, or what was worked out from them."""
+    if volume is None or isWithheld(volume):
+        return False
+    task = volume.GetAttribute(_TASK)
+    isImage = task in TASKS and TASKS[task].output == "image"
+    return isImage or volume.GetAttribute(SYNTHETIC) is not None
+
+
+def markSynthetic(node: slicer.vtkMRMLVolumeNode, sources: Iterable[slicer.vtkMRMLVolumeNode]) -> None:
+    """Mark what was worked out from images as synthetic where one of them is."""
+    node.SetAttribute(SYNTHETIC, "1" if any(map(isSynthetic, sources)) else None)
 
 
 @dataclass(frozen=True)
@@ -218,7 +237,10 @@ def makeDifference(run: RunInScene, order: Order = (0, 1), names: tuple[str, str
         subject, first, second = pair
         array = np.subtract(slicer.util.arrayFromVolume(first), slicer.util.arrayFromVolume(second), dtype=np.float32)
         unit = unitOf(run, subject) if kind == "image" else ""
-        return _showScalars(run, f"{title}{' (synthetic)' if kind == 'image' else ''}", subject, array, unit, first)
+        title = f"{title} (synthetic)" if any(map(isSynthetic, (first, second))) else title
+        difference = _showScalars(run, title, subject, array, unit, first)
+        markSynthetic(difference.node, (first, second))
+        return difference
     labels = labelPair(run, order) if kind == "segmentation" else None
     return None if labels is None else _showLabels(run, title, labels, names)
 
@@ -241,7 +263,9 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
     array = (vectors[:, axis] * _TOWARD[axis][1]).reshape(_sizeOf(run.about)[::-1]).astype(np.float32)
     title = f"{run.about.GetName()} displacement {names[0]}"
     subject = f"Signal shift toward {_TOWARD[axis][0]}"
-    return _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
+    difference = _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
+    markSynthetic(difference.node, () if arm.isWithheld else arm.images.values())
+    return difference
 
 
 def _sizeOf(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, ...]:
@@ -291,7 +315,6 @@ def _showScalars(
     display.SetAndObserveColorNodeID(_colors(node, _fillDiverging).GetID())
     putOnGridOf(node, grid)
     slicer.util.updateVolumeFromArray(node, array)
-    node.SetAttribute(SYNTHETIC, "1" if TASKS[run.task].output == "image" else None)
     return Difference(node, subject, unit, limit if array.any() else 0.0)
 
 

@@ -19,12 +19,12 @@ from ..runs import RunInScene
 from ..workers.steps import Steps
 from .cells import ADC, HBV, REFERENCE, T2W, A, B, Cell, Rows
 from .display import Changes, LinkedWindows, keepOut, prostateBounds
-from .pairs import SYNTHETIC, Color, Difference, Order, armTitle, showLegend
+from .pairs import Color, Difference, Order, armTitle, isSynthetic, isWithheld, showLegend
 from .viewing import Viewing
 
 SYNTHETIC_TEXT = "Synthetic (not acquired)"
+UNCORRECTED_TEXT = "Uncorrected (correction withheld)"
 RESEARCH_TEXT = "Research use only"
-_TASK = "VFMTransfer.Task"
 _SEQUENCES = {Sequence.T2W: "T2w", Sequence.HBV: "High-b DWI", Sequence.ADC: "ADC"}
 _MARGIN = 0.015  # of the view's sides
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 18, 14, 11
@@ -54,15 +54,6 @@ class Corners:
     legend: tuple[tuple[str, Color], ...] = ()
 
 
-def isSynthetic(volume: slicer.vtkMRMLVolumeNode | None) -> bool:
-    """Whether a network made this image: one of its outputs, or what was worked out from them."""
-    if volume is None:
-        return False
-    task = volume.GetAttribute(_TASK)
-    isImage = task in TASKS and TASKS[task].output == "image"
-    return isImage or volume.GetAttribute(SYNTHETIC) is not None
-
-
 def cornersOf(
     cell: Cell,
     run: RunInScene,
@@ -80,7 +71,8 @@ def cornersOf(
         shown: The volumes that it shows now; the user may have dropped others into it.
         isBlinded: Whether the networks must not be named.
     """
-    warning = SYNTHETIC_TEXT if any(map(isSynthetic, shown)) else ""
+    warnings = ((isSynthetic, SYNTHETIC_TEXT), (isWithheld, UNCORRECTED_TEXT))
+    warning = next((text for isSo, text in warnings if any(map(isSo, shown))), "")
     lines = [cell.sentence] if cell.sentence else []
     if cell.arm is not None and not isBlinded:
         lines.append(armTitle(run.arms[cell.arm]))

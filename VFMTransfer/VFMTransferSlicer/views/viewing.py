@@ -18,7 +18,7 @@ from ..signals import Signal
 from ..workers.steps import Steps
 from .cells import A, B, Cell
 from .display import Changes, DrawnSegments, LinkedWindows, Style
-from .pairs import SYNTHETIC, LabelPair, Order, isSameGrid, labelPair, putOnGridOf, sharedSegments
+from .pairs import LabelPair, Order, isSameGrid, labelPair, markSynthetic, putOnGridOf, sharedSegments
 
 FIELD_MM = 12.0  # a side of the checkerboard's fields
 WINDOW_MM = 30.0  # a side of the window around the mouse
@@ -100,7 +100,7 @@ def imageMixture(
     display.CopyContent(first.GetDisplayNode())
     display.SetAutoWindowLevel(False)
     node.SetAndObserveDisplayNodeID(display.GetID())
-    node.SetAttribute(SYNTHETIC, "1")
+    markSynthetic(node, (first, second))
     putOnGridOf(node, first)
     return Mixture(node, *(slicer.util.arrayFromVolume(volume) for volume in (first, second)))
 

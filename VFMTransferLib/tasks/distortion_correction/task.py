@@ -168,11 +168,8 @@ class DistortionCorrection(ImageTask):
         provenance = result.provenance.with_notes(note)
         return replace(result, images=images, displacement_mm=np.zeros_like(field_mm), provenance=provenance)
 
-    def is_withheld(self, result: Result) -> bool:
-        return result.displacement_mm is not None and not result.displacement_mm.any()
-
     def caution(self, result: Result) -> str:
-        if not self.is_withheld(result):
+        if not result.is_withheld:
             return ""
         return "The correction was withheld: these images are uncorrected. Why is in the notes on the network."
 
