@@ -164,20 +164,19 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     be the work of days. If another version of the library trained in this workspace, it is an OutputError.
     """
     workspace.require_library()
-    settings, folder = training_configs(run, config), workspace.training(run.name)
-    _require_stamp(folder, run_sha256(run, config))
+    settings = training_configs(run, config)
     if len(settings) == 1:
-        return _trained(settings[0], run, config, workspace, folder, on_progress)
+        return _trained(settings[0], run, config, workspace, run.name, on_progress)
     trainings = []
-    for number, one in enumerate(settings):
+    for number, one in enumerate(settings, start=1):
         report = None if on_progress is None else _part_of(on_progress, number, len(settings))
-        trainings.append(_trained(one, run, config, workspace, folder / f"rate-{number + 1}", report))
+        trainings.append(_trained(one, run, config, workspace, f"{run.name}.rate-{number}", report))
     return max(trainings, key=lambda training: _validated(training, TASKS[run.task].higher_is_better))
 
 
 def _part_of(on_progress: OnProgress, number: int, count: int) -> OnProgress:
     """The progress of one of several trainings as a part of all."""
-    return lambda line, share: on_progress(f"rate {number + 1} of {count}, {line}", (number + share) / count)
+    return lambda line, share: on_progress(f"rate {number} of {count}, {line}", (number - 1 + share) / count)
 
 
 def _validated(training: Run, higher_is_better: bool) -> float:
@@ -191,9 +190,12 @@ def _trained(
     run: RunKey,
     config: StudyConfig,
     workspace: Workspace,
-    folder: Path,
+    name: str,
     on_progress: OnProgress | None,
 ) -> Run:
+    """A run's training by some settings, in the workspace under a name."""
+    folder = workspace.training(name)
+    _require_stamp(folder, run_sha256(run, config))
     path = folder / CHECKPOINT
     document = read_checkpoint(path) if path.exists() else {}
     if document.get("finished", document.get("step") == settings.schedule.steps):

@@ -165,7 +165,7 @@ def test_of_several_rates_each_run_takes_the_one_that_validates_best(tmp_path, t
     result = run_one(run, sweep.config, sweep.workspace)
     scores = []
     for number in (1, 2, 3):
-        checkpoint = sweep.workspace.training(run.name) / f"rate-{number}" / CHECKPOINT
+        checkpoint = sweep.workspace.training(f"{run.name}.rate-{number}") / CHECKPOINT
         scores.append(torch.load(checkpoint, weights_only=True)["history"][-1]["score"])
     assert len(set(scores)) == 3
     best = scores.index(max(scores) if task == "anatomy-segmentation" else min(scores))
