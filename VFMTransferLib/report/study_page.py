@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
-from ..study.config import CONFIG, PHANTOMS, read_config
+from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
 from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
 from ..study.overview import (
@@ -435,9 +435,10 @@ class ChosenRates:
 def _chosen_rates(tables: StudyTables) -> list[ChosenRates]:
     """Of runs that had several rates to choose from; the rates that were chosen most often first."""
     seeds: dict[tuple[str, str, str, int, str], list[tuple[float, float]]] = defaultdict(list)
-    for run in tables.by_pretraining().runs:
+    for run in tables.runs:
         if run.learning_rate > 0:
-            found = seeds[run.task, run.encoder, run.arm, run.labelled_cases, run.trained_on]
+            label, arm = label_of(run.encoder, run.arm), split_arm(run.arm)[0]
+            found = seeds[run.task, label, arm, run.labelled_cases, run.trained_on]
             found.append((run.learning_rate, run.encoder_learning_rate))
     return [
         ChosenRates(*key, *rates, count, len(found))
