@@ -140,8 +140,8 @@ def run_finetune(args: argparse.Namespace) -> None:
 def _finetune_by_recipe(args: argparse.Namespace) -> None:
     if args.arm is None:
         args.parser.error("--recipe needs --arm")
-    stated = ("data", "phantoms", "gland", "validation", "license", "patience")
-    require_recipe_alone(args, *stated, "learning_rate", "encoder_learning_rate")
+    cases = ("data", "phantoms", "gland", "validation", "license")
+    require_recipe_alone(args, *cases, "patience", "learning_rate", "encoder_learning_rate")
     arm = Arm(args.arm)
     named = args.init not in (None, SCRATCH), args.encoder is not None
     if sum(named) != (arm is Arm.PRETRAINED):

@@ -115,7 +115,7 @@ def _row_and_curve(
     curve: list[tuple[int, float]] = []
     rate = encoder_rate = 0.0
     if training is not None:
-        if len(training_configs(run, config)) > 1:
+        if config.tasks[run.task].fit[run.family].rates:
             rate = training.schedule.learning_rate
             encoder_rate = training.schedule.encoder_learning_rate or rate
         steps, seconds = training.step, round(training.seconds, 3)

@@ -264,7 +264,7 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
     title = f"{run.about.GetName()} displacement {names[0]}"
     subject = f"Signal shift toward {_TOWARD[axis][0]}"
     difference = _showScalars(run, title, subject, array, "mm", run.about, DISPLACEMENT)
-    markSynthetic(difference.node, () if arm.isWithheld else arm.images.values())
+    markSynthetic(difference.node, arm.images.values())
     return difference
 
 
