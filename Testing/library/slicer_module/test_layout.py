@@ -379,6 +379,7 @@ def correction(scene, t2w) -> RunInScene:
     arms = []
     for arm in ("pretrained", "scratch"):
         image = a_volume(scene, f"b1400 corrected ({arm}, synthetic)")
+        image.SetAttribute("VFMTransfer.Task", "distortion-correction")
         vectors = np.zeros((3, *volume.array.shape), np.float32)
         vectors[0] = 2.0  # LPS
         affine = slicer.util.arrayFromVTKMatrix(matrix_of_grid(hbv))
@@ -404,6 +405,15 @@ def test_a_correction_stands_beside_its_input_with_the_shift_and_the_outline_of_
     np.testing.assert_allclose(slicer.util.arrayFromVolume(shift), 2.0)
     assert "Signal shift toward left, -2 to +2 mm" in words(views.renderer(DISPLACEMENT))
     assert {HBV, A, B, T2W} <= seen_in(views, correction.gland)
+
+
+def test_the_shift_is_synthetic_unless_the_correction_was_withheld(views, side_by_side, correction):
+    side_by_side.show(correction)
+    assert SYNTHETIC_TEXT in words(views.renderer(DISPLACEMENT))
+    for arm in correction.arms:
+        arm.images["hbv-corrected"].SetAttribute("VFMTransfer.Withheld", "True")
+    side_by_side.show(correction)
+    assert SYNTHETIC_TEXT not in words(views.renderer(DISPLACEMENT))
 
 
 def test_high_b_is_windowed_at_the_prostate(scene, views, side_by_side, correction):
