@@ -111,6 +111,10 @@ def _failed(text: str, code: int) -> int:
 class _Stop:
     """The wish to end the process, by Ctrl-C, SIGTERM or a closed terminal; it unwinds, so that temporary folders go.
 
+    The exception that a signal raises may be swallowed: by an interpreter's callback, by a library's bare `except`, by
+    compiled code that clears errors. So it is raised again until something handles it. Whether it was swallowed can be
+    decided in the main thread alone, and therefore in the signal's handler, which a thread makes run again and again.
+
     Attributes:
         received: Number of the signal; 0 before one came.
     """
@@ -118,6 +122,9 @@ class _Stop:
     def __init__(self) -> None:
         self.received = 0
         self._received_s = 0.0
+        self._handled_before: BaseException | None = None
+        self._asks_again = False
+        self._ended = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -131,24 +138,38 @@ class _Stop:
             signal.signal(number, self._receive)
         hook = sys.unraisablehook
 
-        def again(unraisable: sys.UnraisableHookArgs) -> None:
-            """A callback of the interpreter swallowed the exception, so that it must be raised once more."""
+        def without_own(unraisable: sys.UnraisableHookArgs) -> None:
             if not isinstance(unraisable.exc_value, KeyboardInterrupt | _TerminatedError):
                 hook(unraisable)
-                return
-            self._received_s = -UNWINDING_S
-            threading.Timer(_AGAIN_S, _thread.interrupt_main, (self.received,)).start()
 
-        sys.unraisablehook = again
+        sys.unraisablehook = without_own
+        asking = threading.Thread(target=self._ask_again, name="signals", daemon=True)
+        asking.start()
         try:
             yield
         finally:
+            self._ended.set()
+            asking.join()
             sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
+    def _ask_again(self) -> None:
+        while not self._ended.wait(_AGAIN_S):
+            if self.received:
+                self._asks_again = True
+                _thread.interrupt_main(self.received)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and time.monotonic() - self._received_s < UNWINDING_S:
-            return  # a second signal must not stop the cleaning up after the first
-        self.received, self._received_s = number, time.monotonic()
+        asked, self._asks_again = self._asks_again, False
+        handled = sys.exc_info()[1]
+        if self.received and (self._ended.is_set() or not self._must_raise_again(asked, handled)):
+            return
+        self.received, self._received_s, self._handled_before = number, time.monotonic(), handled
         raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
+
+    def _must_raise_again(self, asked: bool, handled: BaseException | None) -> bool:
+        if asked:  # where the process unwinds, an exception is handled that was not before
+            return handled is None or handled is self._handled_before
+        # a second signal of the user's must not stop the cleaning up after the first
+        return time.monotonic() - self._received_s >= UNWINDING_S

@@ -235,8 +235,63 @@ def test_a_signal_while_modules_load_has_its_own_exit_code(a_study, tmp_path, na
     assert process.stdout.readline() == "ready\n"
     time.sleep(delay_s)
     process.send_signal(getattr(signal, name))
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == code, errors
+    out, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code, (out, errors)
     assert "Traceback" not in errors
     assert errors.count("\n") <= 1
     assert list(tmp_path.iterdir()) == []
+
+
+_SWALLOWED_BY = {
+    "a bare except": "    try:\n        wait()\n    except:\n        pass\n",
+    "a handler of another error": (
+        "    try:\n        1 / 0\n    except ZeroDivisionError:\n"
+        "        try:\n            wait()\n        except:\n            pass\n        wait()\n"
+    ),
+    "compiled code": "    ctypes.CFUNCTYPE(None)(wait)()\n",
+    "an error of its own": (
+        "    try:\n        try:\n            wait()\n        except:\n            raise ImportError\n"
+        "    except ImportError:\n        pass\n"
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize("swallowing", _SWALLOWED_BY.values(), ids=_SWALLOWED_BY)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_that_a_library_swallows_still_ends_the_command(name, code, swallowing):
+    """As libraries do while they load; what is cleaned up after the signal is cleaned up to its end."""
+    program = (
+        "import ctypes, sys, time\n"
+        "from VFMTransferLib import cli\n"
+        "def wait():\n"
+        "    print('ready', flush=True)\n"
+        "    for _ in range(200):\n"
+        "        time.sleep(0.05)\n"
+        "def run(args):\n"
+        "    try:\n"
+        "        swallow()\n"
+        "        wait()\n"
+        "        print('not stopped')\n"
+        "    finally:\n"
+        "        for _ in range(20):\n"
+        "            time.sleep(0.02)\n"
+        "        print('cleaned up', flush=True)\n"
+        f"def swallow():\n{swallowing}"
+        "cli.COMMANDS = (lambda commands: commands.add_parser('wait').set_defaults(run=run, debug=False),)\n"
+        "sys.exit(cli.main(['wait']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_without_inherited_handlers,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    out, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code, (out, errors)
+    assert out.splitlines()[-1] == "cleaned up"
+    assert "not stopped" not in out
+    assert "Traceback" not in errors and errors.count("\n") <= 1
