@@ -7,7 +7,7 @@ Qt draws them as browsers do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 import numpy as np
@@ -33,6 +33,9 @@ _THIRDS = {"Apex": (0.0, 1 / 3), "Mid": (1 / 3, 2 / 3), "Base": (2 / 3, 1.01)}
 _DRAWN_FIRST = ("PZa", "PZpl", "PZpm", "TZa", "TZp", "CZ", "AS")  # what follows lies on top
 _STEPS = 24
 _MIN_RADIUS = 5.0
+_NAME_SIZE = 11.0  # of a lesion's name; a digit of it is about two thirds as wide
+_NAME_ASPECT = 0.7
+_ROUNDING = 1e-6
 _INK, _SOFT, _PAGE = "#17202a", "#55606d", "#ffffff"
 _COLORS = {"a": "#0a78c2", "b": "#b26a00"}
 _MARKED = {"": "#f3f5f7", "a": "#bcdbf0", "b": "#eed7b9", "ab": "#c3c0af"}
@@ -53,7 +56,11 @@ class DrawnSector:
 
 @dataclass(frozen=True)
 class DrawnLesion:
-    """A lesion as a circle with the lesion's largest diameter against the gland's width."""
+    """A lesion as a circle with the lesion's largest diameter against the gland's width.
+
+    A's name ends at the circle's middle and B's begins there, so that both can be read where they agree; `name_y` is
+    how high it stands.
+    """
 
     key: str
     arm: str
@@ -62,6 +69,13 @@ class DrawnLesion:
     x: float
     y: float
     radius: float
+    name_y: float = 0.0
+
+    @property
+    def name_x(self) -> tuple[float, float]:
+        """Where the name begins and ends."""
+        width = _NAME_ASPECT * _NAME_SIZE * len(self.text)
+        return (self.x - 1 - width, self.x - 1) if self.arm == "a" else (self.x + 1, self.x + 1 + width)
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ class SectorDrawing:
         for number, level in enumerate(LEVELS):
             parts += _frame(_left(number), level, [s for s in self.sectors if s.name.startswith(level)])
         parts += [_circle(drawn) for drawn in self.lesions]
+        parts += [_name(drawn) for drawn in self.lesions]  # over all circles
         return "\n".join([*parts, "</svg>"])
 
 
@@ -129,7 +144,7 @@ def draw_sectors(lesions: Sequence[tuple[str, Lesion]], gland_mm: Mapping[str, f
         for region, corners in _shapes(_left(number), level, side)
     ]
     sectors.sort(key=lambda sector: _DRAWN_FIRST.index(sector.name.split()[-1]))
-    circles = [_drawn(who, lesion, gland_mm.get(who)) for who, lesion in placed]
+    circles = _with_names_apart([_drawn(who, lesion, gland_mm.get(who)) for who, lesion in placed])
     schemes = dict.fromkeys(lesion.sector_scheme for _, lesion in placed if lesion.sector_scheme)
     return SectorDrawing(tuple(sectors), tuple(circles), tuple(schemes))
 
@@ -159,6 +174,20 @@ def _drawn(who: str, lesion: Lesion, gland_mm: float | None) -> DrawnLesion:
         _TOP + back * _HEIGHT,
         max(radius, _MIN_RADIUS),
     )
+
+
+def _with_names_apart(lesions: Sequence[DrawnLesion]) -> list[DrawnLesion]:
+    """Each name in the middle of its circle, or as little above or below as lets all be read."""
+    found: list[DrawnLesion] = []
+    for lesion in lesions:
+        (start, end) = lesion.name_x
+        taken = [other.name_y for other in found if start < other.name_x[1] and other.name_x[0] < end]
+        lines = sorted(
+            {lesion.y, *(y + sign * _NAME_SIZE for y in taken for sign in (-1, 1))}, key=lambda y: abs(y - lesion.y)
+        )
+        free = (y for y in lines if all(abs(y - other) > _NAME_SIZE - _ROUNDING for other in taken))
+        found.append(replace(lesion, name_y=next(free)))
+    return found
 
 
 def _shapes(left: float, level: str, side: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -235,14 +264,19 @@ def _frame(left: float, level: str, sectors: Sequence[DrawnSector]) -> Iterator[
 
 
 def _circle(drawn: DrawnLesion) -> str:
-    """A lesion; A's name ends at its middle and B's begins there, so that both can be read where they agree."""
     color = _COLORS[drawn.arm]
-    x, anchor = (drawn.x - 1, "end") if drawn.arm == "a" else (drawn.x + 1, "start")
     dashes = ' stroke-dasharray="4 2"' if drawn.arm == "b" else ""
     title = escape(drawn.title)
     return (
         f'<g class="lesion of-{drawn.arm}" data-lesion="{drawn.key}" tabindex="0" role="button" aria-label="{title}">'
         f'<title>{title}</title><circle cx="{drawn.x:.1f}" cy="{drawn.y:.1f}" r="{drawn.radius:.1f}" fill="{color}" '
-        f'fill-opacity="0.3" stroke="{color}" stroke-width="2"{dashes}/><text x="{x:.1f}" y="{drawn.y + 4:.1f}" '
-        f'text-anchor="{anchor}" font-size="11" font-weight="bold" fill="{_INK}">{drawn.text}</text></g>'
+        f'fill-opacity="0.3" stroke="{color}" stroke-width="2"{dashes}/></g>'
+    )
+
+
+def _name(drawn: DrawnLesion) -> str:
+    x, anchor = (drawn.name_x[1], "end") if drawn.arm == "a" else (drawn.name_x[0], "start")
+    return (
+        f'<text class="name" x="{x:.1f}" y="{drawn.name_y + 4:.1f}" text-anchor="{anchor}" '
+        f'font-size="{_NAME_SIZE:.0f}" font-weight="bold" fill="{_INK}">{drawn.text}</text>'
     )

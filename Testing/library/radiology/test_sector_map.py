@@ -40,6 +40,21 @@ def test_a_click_into_a_circle_finds_its_lesion_and_the_nearer_of_two():
     assert drawing.lesion_at(a.x - a.radius - 5, a.y) is None
 
 
+def test_names_of_lesions_at_one_place_do_not_cover_each_other():
+    near = [(-0.6, 0.75), (-0.55, 0.76), (-0.62, 0.8), (-0.5, 0.7)]
+    lesions = [
+        (who, replace(LESION, index=i, place=(*place, 0.5))) for i, place in enumerate(near, start=1) for who in "ab"
+    ]
+    drawing = draw_sectors(lesions, {"a": 50.0, "b": 50.0})
+    places = [(*drawn.name_x, drawn.name_y) for drawn in drawing.lesions]
+    for i, (start, end, y) in enumerate(places):
+        for other_start, other_end, other_y in places[:i]:
+            assert end <= other_start or other_end <= start or abs(y - other_y) >= 11 - 1e-9
+    ys = {text.text: float(text.get("y")) for text in ElementTree.fromstring(drawing.svg()).iter(f"{SVG}text")}
+    assert ys["A1"] == pytest.approx(drawing.lesions[0].y + 4, abs=0.06)  # the first stays in its circle's middle
+    assert len({ys[name] for name in ("A1", "A2", "A3", "A4")}) == 4
+
+
 def test_the_svg_has_each_sector_with_its_code_and_marks_those_of_lesions():
     drawing = draw_sectors([("a", LESION), ("b", LESION)], {})
     root = ElementTree.fromstring(drawing.svg(scale=2.0))
