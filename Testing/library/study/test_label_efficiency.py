@@ -215,8 +215,10 @@ def test_the_shipped_table_follows_from_its_runs_and_cases():
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_shipped_configuration_plans_both_arms_with_few_labels(path):
     runs = [run for run in planned_runs(read_config(path)) if run.labelled_cases]
-    assert {run.seed for run in runs} == {0, 1, 2}
-    assert {run.arm.split("-")[0] for run in runs} == {"scratch", "pretrained"}
+    seeds = {run.seed for run in runs}
+    assert len(seeds) >= 3
+    arms = {(run.seed, run.arm.split("-")[0]) for run in runs}
+    assert arms == {(seed, arm) for seed in seeds for arm in ("scratch", "pretrained")}
 
 
 def test_without_the_folder_nothing_is_trained_on_real_cases(tmp_path):
