@@ -35,6 +35,7 @@ _STEPS = 24
 _MIN_RADIUS = 5.0
 _NAME_SIZE = 11.0  # of a lesion's name; a digit of it is about two thirds as wide
 _NAME_ASPECT = 0.7
+_NAME_GAP = 2.0
 _ROUNDING = 1e-6
 _INK, _SOFT, _PAGE = "#17202a", "#55606d", "#ffffff"
 _COLORS = {"a": "#0a78c2", "b": "#b26a00"}
@@ -58,8 +59,8 @@ class DrawnSector:
 class DrawnLesion:
     """A lesion as a circle with the lesion's largest diameter against the gland's width.
 
-    A's name ends at the circle's middle and B's begins there, so that both can be read where they agree; `name_y` is
-    how high it stands.
+    A's name ends at the circle's middle and B's begins there, so that both can be read where they agree; of a circle
+    that has no room for it, to its left and right. `name_y` is how high it stands.
     """
 
     key: str
@@ -75,7 +76,8 @@ class DrawnLesion:
     def name_x(self) -> tuple[float, float]:
         """Where the name begins and ends."""
         width = _NAME_ASPECT * _NAME_SIZE * len(self.text)
-        return (self.x - 1 - width, self.x - 1) if self.arm == "a" else (self.x + 1, self.x + 1 + width)
+        apart = 1.0 if self.radius > width else self.radius + _NAME_GAP
+        return (self.x - apart - width, self.x - apart) if self.arm == "a" else (self.x + apart, self.x + apart + width)
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,12 @@ def _drawn(who: str, lesion: Lesion, gland_mm: float | None) -> DrawnLesion:
 
 
 def _with_names_apart(lesions: Sequence[DrawnLesion]) -> list[DrawnLesion]:
-    """Each name in the middle of its circle, or as little above or below as lets all be read."""
+    """Each name as high as its circle's middle, or as little above or below as lets all be read."""
     found: list[DrawnLesion] = []
     for lesion in lesions:
-        (start, end) = lesion.name_x
-        taken = [other.name_y for other in found if start < other.name_x[1] and other.name_x[0] < end]
+        start, end = lesion.name_x
+        beside = ((*other.name_x, other.name_y) for other in found)
+        taken = [y for first, last, y in beside if start < last + _NAME_GAP and first < end + _NAME_GAP]
         lines = sorted(
             {lesion.y, *(y + sign * _NAME_SIZE for y in taken for sign in (-1, 1))}, key=lambda y: abs(y - lesion.y)
         )

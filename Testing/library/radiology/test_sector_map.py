@@ -51,8 +51,16 @@ def test_names_of_lesions_at_one_place_do_not_cover_each_other():
         for other_start, other_end, other_y in places[:i]:
             assert end <= other_start or other_end <= start or abs(y - other_y) >= 11 - 1e-9
     ys = {text.text: float(text.get("y")) for text in ElementTree.fromstring(drawing.svg()).iter(f"{SVG}text")}
-    assert ys["A1"] == pytest.approx(drawing.lesions[0].y + 4, abs=0.06)  # the first stays in its circle's middle
+    assert ys["A1"] == pytest.approx(drawing.lesions[0].y + 4, abs=0.06)  # the first stays as high as its circle
     assert len({ys[name] for name in ("A1", "A2", "A3", "A4")}) == 4
+
+
+def test_names_stand_in_a_large_circle_and_beside_a_small_one():
+    large, small = draw_sectors(
+        [("a", LESION), ("a", replace(LESION, index=2, place=(0.6, 0.5, 0.5), diameter_mm=3.0))], {"a": 50.0}
+    ).lesions
+    assert large.x - large.radius < large.name_x[0] < large.name_x[1] < large.x
+    assert small.name_x[1] < small.x - small.radius
 
 
 def test_the_svg_has_each_sector_with_its_code_and_marks_those_of_lesions():
