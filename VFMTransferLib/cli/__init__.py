@@ -158,7 +158,7 @@ class _Stop:
         while not self._ended.wait(_AGAIN_S):
             if self.received:
                 self._asks_again = True
-                _thread.interrupt_main(self.received)
+                _thread.interrupt_main(signal.Signals(self.received))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         asked, self._asks_again = self._asks_again, False
