@@ -48,7 +48,7 @@ COMMANDS = (
 DONE, FAILED, STOPPED, TERMINATED = 0, 1, 130, 143
 _SIGNALLED = 128  # a shell's exit code for a signal is this and its number: 130, 143, 129
 UNWINDING_S = 3.0
-_AGAIN_S = 0.05
+_RETRY_S = 0.05
 
 
 class _TerminatedError(BaseException):
@@ -123,7 +123,7 @@ class _Stop:
         self.received = 0
         self._received_s = 0.0
         self._handled_before: BaseException | None = None
-        self._asks_again = False
+        self._is_retry = False
         self._ended = threading.Event()
 
     @contextmanager
@@ -138,38 +138,38 @@ class _Stop:
             signal.signal(number, self._receive)
         hook = sys.unraisablehook
 
-        def without_own(unraisable: sys.UnraisableHookArgs) -> None:
+        def other_than_own(unraisable: sys.UnraisableHookArgs) -> None:
             if not isinstance(unraisable.exc_value, KeyboardInterrupt | _TerminatedError):
                 hook(unraisable)
 
-        sys.unraisablehook = without_own
-        asking = threading.Thread(target=self._ask_again, name="signals", daemon=True)
-        asking.start()
+        sys.unraisablehook = other_than_own
+        retries = threading.Thread(target=self._retry_until_ended, name="signals", daemon=True)
+        retries.start()
         try:
             yield
         finally:
             self._ended.set()
-            asking.join()
+            retries.join()
             sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
-    def _ask_again(self) -> None:
-        while not self._ended.wait(_AGAIN_S):
+    def _retry_until_ended(self) -> None:
+        while not self._ended.wait(_RETRY_S):
             if self.received:
-                self._asks_again = True
+                self._is_retry = True
                 _thread.interrupt_main(signal.Signals(self.received))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        asked, self._asks_again = self._asks_again, False
+        is_retry, self._is_retry = self._is_retry, False
         handled = sys.exc_info()[1]
-        if self.received and (self._ended.is_set() or not self._must_raise_again(asked, handled)):
+        if self.received and (self._ended.is_set() or not self._must_raise_again(is_retry, handled)):
             return
         self.received, self._received_s, self._handled_before = number, time.monotonic(), handled
         raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
 
-    def _must_raise_again(self, asked: bool, handled: BaseException | None) -> bool:
-        if asked:  # where the process unwinds, an exception is handled that was not before
+    def _must_raise_again(self, is_retry: bool, handled: BaseException | None) -> bool:
+        if is_retry:  # where the process unwinds, an exception is handled that was not before
             return handled is None or handled is self._handled_before
         # a second signal of the user's must not stop the cleaning up after the first
         return time.monotonic() - self._received_s >= UNWINDING_S
