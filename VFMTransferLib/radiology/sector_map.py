@@ -33,9 +33,9 @@ _THIRDS = {"Apex": (0.0, 1 / 3), "Mid": (1 / 3, 2 / 3), "Base": (2 / 3, 1.01)}
 _DRAWN_FIRST = ("PZa", "PZpl", "PZpm", "TZa", "TZp", "CZ", "AS")  # what follows lies on top
 _STEPS = 24
 _MIN_RADIUS = 5.0
-_NAME_SIZE = 11.0  # of a lesion's name; a digit of it is about two thirds as wide
-_NAME_ASPECT = 0.7
-_NAME_GAP = 2.0
+# Of a lesion's name: its height, the width of a character and the distance from others; and how much of its width a
+# circle's radius must have so that it stands inside.
+_NAME_SIZE, _NAME_ASPECT, _NAME_GAP, _ROOM = 11.0, 0.7, 2.0, 0.8
 _ROUNDING = 1e-6
 _INK, _SOFT, _PAGE = "#17202a", "#55606d", "#ffffff"
 _COLORS = {"a": "#0a78c2", "b": "#b26a00"}
@@ -76,7 +76,7 @@ class DrawnLesion:
     def name_x(self) -> tuple[float, float]:
         """Where the name begins and ends."""
         width = _NAME_ASPECT * _NAME_SIZE * len(self.text)
-        apart = 1.0 if self.radius > width else self.radius + _NAME_GAP
+        apart = 1.0 if self.radius > _ROOM * width else self.radius + _NAME_GAP
         return (self.x - apart - width, self.x - apart) if self.arm == "a" else (self.x + apart, self.x + apart + width)
 
 
