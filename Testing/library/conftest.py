@@ -17,7 +17,7 @@ LONG = ("test_sweep.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long, then those of many tests; xdist gives them out in this order by `--no-loadscope-reorder`."""
+    """Files that take long, then those of many tests; xdist keeps this order with `--no-loadscope-reorder`."""
     count = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.name not in LONG, -count[item.path]))
 

@@ -183,6 +183,7 @@ def add_pretrain(commands: Commands) -> None:
     add_option(parser, "phantoms", "number of phantoms", type=int, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, case order and views")
+    parser.add_argument("--learning-rate", type=rate, metavar="R", help="highest learning rate (default: the study's)")
     add_output(parser, "folder of the bundle (by a recipe: of encoder and checkpoints); a stopped run goes on there")
 
 
@@ -191,7 +192,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     if (args.recipe is None) == (name is None) or (args.recipe is not None and args.data is None):
         args.parser.error("name a --pretext task, or DATA with its --recipe")
     if args.recipe is not None:
-        require_recipe_alone(args, "phantoms", "encoder")
+        require_recipe_alone(args, "phantoms", "encoder", "learning_rate")
         from ..training.recipes import pretrain_by_recipe, read_recipe
 
         recipe = read_recipe(args.recipe)
@@ -220,7 +221,8 @@ def run_pretrain(args: argparse.Namespace) -> None:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
-        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, batch=args.batch, precision=args.precision)
+        chosen = {"batch": args.batch, "precision": args.precision, "learning_rate": args.learning_rate}
+        config = pretrain_config(pretext, steps=args.steps, seed=args.seed, **chosen)
         cases: Sequence[Any]
         if args.data in (None, PHANTOMS) and args.prepared is not None:
             cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)

@@ -40,6 +40,7 @@ class Pretraining:
     phantoms: Phantoms
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=OMITTED)
+    learning_rate: Annotated[float, Limits(above=0)] | None = field(default=None, metadata=OMITTED)  # the highest
 
     @property
     def pretext(self) -> str:

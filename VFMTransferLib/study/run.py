@@ -215,7 +215,13 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     work = checkpoint_folder(folder)
     _require_stamp(work, sha256)
     pretext = pretext_task(settings.pretext, pretraining_spec(run.encoder, config))
-    how = pretrain_config(pretext, steps=settings.steps, seed=settings.seed, precision=settings.precision)
+    how = pretrain_config(
+        pretext,
+        steps=settings.steps,
+        seed=settings.seed,
+        precision=settings.precision,
+        learning_rate=settings.learning_rate,
+    )
     phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
     training = pretrain(how, phantoms, work, prepared=workspace.prepared, on_progress=report)
     bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)

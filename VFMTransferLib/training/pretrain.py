@@ -63,12 +63,19 @@ class PretrainConfig:
 
 
 def pretrain_config(
-    pretext: PretextTask, *, steps: int, seed: int = 0, batch: int | None = None, precision: str = "float32"
+    pretext: PretextTask,
+    *,
+    steps: int,
+    seed: int = 0,
+    batch: int | None = None,
+    precision: str = "float32",
+    learning_rate: float | None = None,
 ) -> PretrainConfig:
     """How the study pretrains; a step has the pretext task's own number of views unless `batch` is given."""
+    rate = _RATE if learning_rate is None else learning_rate
     return PretrainConfig(
         pretext,
-        Schedule(steps, learning_rate=_RATE, precision=precision, checkpoint_every=min(steps, 50)),
+        Schedule(steps, learning_rate=rate, precision=precision, checkpoint_every=min(steps, 50)),
         Augmentation(),
         seed,
         batch=batch or pretext.batch,

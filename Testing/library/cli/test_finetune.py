@@ -56,8 +56,10 @@ def test_all_tasks_of_a_family_share_one_encoder_and_are_small(family):
 )
 def test_pretraining_fine_tuning_and_prediction_by_command(tmp_path, capsys, family, task, pretext):
     start, out = tmp_path / "start", tmp_path / "tuned"
-    assert main(["pretrain", "--pretext", pretext, "--phantoms", "2", "--steps", "2", "-o", str(start)]) == 0
+    options = ["--phantoms", "2", "--steps", "2", "--learning-rate", "0.0003"]
+    assert main(["pretrain", "--pretext", pretext, *options, "-o", str(start)]) == 0
     verify(read_bundle(start))
+    assert read_bundle(start).training["config"]["schedule"]["learning_rate"] == 0.0003
     options = ["--encoder", family, "--phantoms", "3", "--validation", "1", "--steps", "2"]
     rates = ["--learning-rate", "0.001", "--encoder-learning-rate", "0.0001"]
     assert main(["finetune", task, "--init", str(start), *options, *rates, "-o", str(out)]) == 0
@@ -185,6 +187,8 @@ def test_wrong_usage_is_said(capsys):
             ["finetune", "d", "--recipe", "r.json", "--arm", "scratch", "--encoder-learning-rate", "1e-4", "-o", "x"],
             "no --encoder-learning-rate",
         ),
+        (["pretrain", "--pretext", "mae", "--learning-rate", "-1", "-o", "x"], "must be above 0, got -1"),
+        (["pretrain", "d", "--recipe", "r.json", "--learning-rate", "1e-4", "-o", "x"], "no --learning-rate"),
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -234,7 +234,7 @@ def test_runs_of_another_version_are_refused_and_kept(a_copy, version, words):
     assert read_result(Workspace(a_copy), SCRATCH) is not None
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("change", [{"steps": 3}, {"precision": "bfloat16"}, {"learning_rate": 2e-4}])
 def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path, change):
     document = a_document()
     document["encoders"]["profound"]["pretraining"] |= change
@@ -245,19 +245,19 @@ def test_another_pretraining_changes_the_pretrained_arms_alone(a_copy, tmp_path,
     }
 
 
-def test_a_pretraining_has_the_precision_that_is_stated(tmp_path, monkeypatch):
+def test_a_pretraining_has_the_precision_and_rate_that_are_stated(tmp_path, monkeypatch):
     class SeenError(Exception):
         pass
 
     def seen(config, *_, **__):
-        raise SeenError(config.schedule.precision)
+        raise SeenError(f"{config.schedule.precision} {config.schedule.learning_rate}")
 
     document = a_document()
-    document["encoders"]["profound"]["pretraining"]["precision"] = "bfloat16"
+    document["encoders"]["profound"]["pretraining"] |= {"precision": "bfloat16", "learning_rate": 2e-4}
     sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
     monkeypatch.setattr(study_run, "pretrain", seen)
-    for encoder, precision in (("profound", "bfloat16"), ("provicnet", "float32")):
-        with pytest.raises(SeenError, match=precision):
+    for encoder, schedule in (("profound", "bfloat16 0.0002"), ("provicnet", "float32 0.001")):
+        with pytest.raises(SeenError, match=f"^{schedule}$"):
             run_one(pretraining(encoder), sweep.config, sweep.workspace)
 
 
