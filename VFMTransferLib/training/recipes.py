@@ -146,10 +146,11 @@ class Recipe:
 
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
-        start = bundle.training["start"]
+        start, steps = bundle.training["start"], bundle.training.get("steps", self.steps)
+        length = f"{steps} steps" if steps == self.steps else f"{steps} of at most {self.steps} steps"
         source = "with random weights" if isinstance(start, str) else f"from `{start.get('bundle', ENCODER)}`"
         training = (
-            f"Initialized {source}. Training data: {bundle.training['data']}. {self.steps} steps, seed {self.seed}, "
+            f"Initialized {source}. Training data: {bundle.training['data']}. {length}, seed {self.seed}, "
             f"{bundle.training.get('seconds', 0.0) / 60:.0f} minutes of one processor core. Held-out real cases: "
             f"{', '.join(self.split.test) or 'none'}. Both arms differ in the encoder's initial weights only. Made by "
             "`make bundles`; the configuration is in `configs/metadata.json`."

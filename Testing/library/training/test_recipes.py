@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import make_bundle
 from study_examples import SPACING_MM, a_study, write_case
 from tiny_commands import use_small_networks
 from training_cases import tiny_case, tiny_spec
@@ -156,6 +157,12 @@ def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
     data = recipe_data(recipe, cases, tmp_path)
     assert data.dataset.split.train == ("phantom-0000",)
     assert data.shown == ()
+
+
+@pytest.mark.parametrize(("steps", "words"), [(2, "2 steps, seed 3"), (1, "1 of at most 2 steps, seed 3")])
+def test_a_card_states_the_steps_that_a_training_took(tmp_path, steps, words):
+    training = {"start": "scratch", "data": "2 phantoms", "steps": steps}
+    assert words in a_recipe().card(make_bundle(tmp_path / "b", training=training))
 
 
 def test_a_lacking_case_is_named(cases, tmp_path):
