@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.decoding import Limits
 from ..core.volume import Triple
-from .gland import Gland
+from .gland import LESION_MM, LESION_RANGE_MM, LESIONS_IN_TRANSITION, Gland
 from .pelvis import Habitus
 from .scanner import EchoPlanar, Scanner, SpinEcho
 
@@ -25,9 +25,15 @@ VIEW_RANGE_MM = (100.0, 320.0)
 _VIEW_MARGIN_MM = 24.0  # of the field of view beyond the gland, at least
 _COIL_RADIUS_MM, _COIL_PUSH_MM = (17.0, 23.0), (4.0, 9.0)
 _COIL_SQUEEZE = (1.10, 0.80, 1.08)  # of the gland's half axes (x, y, z) by the balloon
+_MANY = 0.9  # of the lesions lie in the transition zone, where a range has them there
 _NOISE_AT_1_5_T = 2.0  # signal to noise goes with the field
 
 Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
+GlandMl = Annotated[float, Limits(minimum=GLAND_RANGE_ML[0], maximum=GLAND_RANGE_ML[1])]
+SliceMm = Annotated[float, Limits(minimum=1.0, maximum=8.0)]
+IsotropicMm = Annotated[float, Limits(minimum=0.5, maximum=3.0)]
+ViewMm = Annotated[float, Limits(minimum=VIEW_RANGE_MM[0], maximum=VIEW_RANGE_MM[1])]
+LesionMm = Annotated[float, Limits(minimum=LESION_RANGE_MM[0], maximum=LESION_RANGE_MM[1])]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Conditions:
         motion_mm: Deviation of the patient's place between the shots of T2w.
         surroundings: What lies outside of the gland as on a scan at b 1400: dark blood, nerves, lymph nodes, bowel
             loops, uneven muscle and coil, fat that saturation missed, and nothing shown where signal is weak.
+        lesion_mm: Median of the lesions' longest axis.
+        lesions_in_transition: Probability of a lesion to lie in the transition zone.
     """
 
     tesla: float = 3.0
@@ -87,14 +95,16 @@ class Conditions:
     endorectal_coil: bool = False
     hip_implants: Annotated[int, Limits(minimum=0, maximum=2)] = 0
     hemorrhage: Share = 0.0
-    gland_ml: Annotated[float, Limits(minimum=GLAND_RANGE_ML[0], maximum=GLAND_RANGE_ML[1])] | None = None
-    slice_mm: Annotated[float, Limits(minimum=1.0, maximum=8.0)] | None = None
-    isotropic_mm: Annotated[float, Limits(minimum=0.5, maximum=3.0)] | None = None
-    field_of_view_mm: Annotated[float, Limits(minimum=VIEW_RANGE_MM[0], maximum=VIEW_RANGE_MM[1])] | None = None
+    gland_ml: GlandMl | None = None
+    slice_mm: SliceMm | None = None
+    isotropic_mm: IsotropicMm | None = None
+    field_of_view_mm: ViewMm | None = None
     interleave: Annotated[float, Limits(minimum=0.0, maximum=0.5)] = 0.0
     ghosts: Annotated[float, Limits(minimum=0.0, maximum=0.3)] = 0.0
     motion_mm: Annotated[float, Limits(minimum=0.0, maximum=6.0)] = 0.0
     surroundings: bool = False
+    lesion_mm: LesionMm = LESION_MM
+    lesions_in_transition: Share = LESIONS_IN_TRANSITION
 
     def __post_init__(self) -> None:
         if self.tesla not in FIELDS_TESLA:
@@ -159,24 +169,26 @@ class PhantomRange:
     hip_implants: Share = 0.08
     hemorrhage: Share = 0.2
     unusual_gland: Share = 0.25
-    gland_ml: tuple[float, float] = (12.0, 220.0)
+    gland_ml: tuple[GlandMl, GlandMl] = (12.0, 220.0)
     thick_slices: Share = 0.25
-    slice_mm: tuple[float, float] = (3.5, 6.0)
+    slice_mm: tuple[SliceMm, SliceMm] = (3.5, 6.0)
     isotropic: Share = 0.08
-    isotropic_mm: tuple[float, float] = (0.9, 1.3)
+    isotropic_mm: tuple[IsotropicMm, IsotropicMm] = (0.9, 1.3)
     other_view: Share = 0.4
-    field_of_view_mm: tuple[float, float] = (120.0, 260.0)
+    field_of_view_mm: tuple[ViewMm, ViewMm] = (120.0, 260.0)
     interleave: Share = 0.3
     ghosts: Share = 0.25
     motion: Share = 0.3
     surroundings: Share = 0.8
+    large_lesions: Share = 0.25
+    lesion_mm: tuple[LesionMm, LesionMm] = (15.0, 30.0)
+    transition_lesions: Share = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm"):
+        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must run from a smaller to a larger number, got {low:g}, {high:g}")
-            Conditions(**{name: low}), Conditions(**{name: high})
         for tesla in self.tesla:
             Conditions(tesla=tesla)
         if not self.tesla:
@@ -212,4 +224,6 @@ class PhantomRange:
             ghosts=one_of(self.ghosts, lambda: rng.uniform(0.02, 0.12)) or 0.0,
             motion_mm=one_of(self.motion, lambda: rng.uniform(0.3, 2.0)) or 0.0,
             surroundings=bool(rng.random() < self.surroundings),
+            lesion_mm=one_of(self.large_lesions, lambda: rng.uniform(*self.lesion_mm)) or LESION_MM,
+            lesions_in_transition=_MANY if rng.random() < self.transition_lesions else LESIONS_IN_TRANSITION,
         )

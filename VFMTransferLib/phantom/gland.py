@@ -207,6 +207,9 @@ def paint_hemorrhage(canvas: Canvas, gland: PaintedGland, share: float, rng: np.
 
 
 _LARGE_MM = 15.0
+LESION_MM, LESION_RANGE_MM = 12.0, (6.0, 40.0)  # median of the lesions' longest axis, and what it may be
+LESIONS_IN_TRANSITION = 0.3  # as a probability
+_LONGEST_MM = 28.0  # by default, and twice a larger median
 
 
 @dataclass(frozen=True)
@@ -227,21 +230,33 @@ class Lesion:
 
 
 def paint_lesions(
-    canvas: Canvas, gland: PaintedGland, count: int | None, rng: np.random.Generator
+    canvas: Canvas,
+    gland: PaintedGland,
+    count: int | None,
+    rng: np.random.Generator,
+    median_mm: float = LESION_MM,
+    in_transition: float = LESIONS_IN_TRANSITION,
 ) -> tuple[tuple[Lesion, ...], np.ndarray]:
     """Paint `count` lesions, by default a random number, as far as there is room: these, and their grades over the
-    gland's box (D, H, W), uint8.
+    gland's box (D, H, W), uint8. `median_mm` is of their longest axis, `in_transition` the probability of that zone.
     """
     count = int(rng.choice([0, 1, 2, 3], p=[0.4, 0.38, 0.16, 0.06])) if count is None else count
     grades = np.zeros(gland.gland_mm.shape, np.uint8)
-    drawn = [_paint_lesion(canvas, gland, grades, rng) for _ in range(count)]
+    drawn = [_paint_lesion(canvas, gland, grades, rng, median_mm, in_transition) for _ in range(count)]
     return tuple(lesion for lesion in drawn if lesion is not None), grades
 
 
-def _paint_lesion(canvas: Canvas, gland: PaintedGland, grades: np.ndarray, rng: np.random.Generator) -> Lesion | None:
-    peripheral = rng.random() < 0.7
+def _paint_lesion(
+    canvas: Canvas,
+    gland: PaintedGland,
+    grades: np.ndarray,
+    rng: np.random.Generator,
+    median_mm: float,
+    in_transition: float,
+) -> Lesion | None:
+    peripheral = rng.random() < 1 - in_transition
     zone = gland.peripheral if peripheral else gland.transition
-    diameter = float(np.clip(rng.lognormal(np.log(12), 0.35), 6, 28))
+    diameter = float(np.clip(rng.lognormal(np.log(median_mm), 0.35), 6, max(_LONGEST_MM, 2 * median_mm)))
     grade = int(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.32, 0.2, 0.12, 0.11]))
     turn = rng.uniform(-40, 40, 3)
     slender = rng.uniform(0.55, 1.0, 2)

@@ -181,7 +181,7 @@ def make_phantom(
     paint_skin(canvas, habitus, rng["paint"])
     painted = paint_gland(canvas, gland, rng["paint"])
     paint_hemorrhage(canvas, painted, own.hemorrhage, rng["artifacts"])
-    found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"])
+    found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"], own.lesion_mm, own.lesions_in_transition)
     canvas.roughen(rng["paint"])
     artifacts = None
     if conditions is not None:

@@ -202,19 +202,47 @@ def test_of_the_surroundings_more_is_as_bright_as_cancer_at_a_high_b(the_default
     assert outside["as scanned"] > 1.5 * outside["default"]
 
 
+def test_lesions_may_be_large_and_lie_in_either_zone_alone(the_default):
+    with_lesions = {**T2W_ONLY, "lesions": 2}
+    usual, large, front, back = (
+        conditioned(with_lesions, **more)
+        for more in ({}, {"lesion_mm": 24.0}, {"lesions_in_transition": 1.0}, {"lesions_in_transition": 0.0})
+    )
+    assert [one.diameter_mm for one in large.lesions] == pytest.approx([2 * one.diameter_mm for one in usual.lesions])
+    assert sum(one.volume_ml for one in large.lesions) > 2 * sum(one.volume_ml for one in usual.lesions)
+    for made, zone in ((front, 2), (back, 1)):
+        there = made.lesion.array > 0
+        assert (made.zones.array[there] == zone).mean() > 0.9
+    for made in (large, front, back):
+        np.testing.assert_array_equal(made.gland.array, the_default.gland.array)
+
+
 def test_a_range_draws_each_condition_about_as_often_as_it_states():
     drawn = [PhantomRange().draw(np.random.default_rng(seed)) for seed in range(400)]
     assert {c.tesla for c in drawn} == {1.5, 3.0}
     assert {c.vendor for c in drawn} == {"siemens", "philips", "ge"}
     for name, share in (("endorectal_coil", 0.12), ("hemorrhage", 0.2), ("ghosts", 0.25), ("surroundings", 0.8)):
         assert np.mean([bool(getattr(c, name)) for c in drawn]) == pytest.approx(share, abs=0.07), name
+    for name, share in (("lesion_mm", 0.25), ("lesions_in_transition", 0.3)):
+        usual = getattr(Conditions(), name)
+        assert np.mean([getattr(c, name) != usual for c in drawn]) == pytest.approx(share, abs=0.07), name
+        assert min(getattr(c, name) for c in drawn) == usual, name
     for field in fields(Conditions):  # none is forgotten
         assert len({getattr(c, field.name) for c in drawn}) > 1, field.name
 
 
-def test_a_share_of_one_condition_leaves_the_others_alone():
-    plain, without = (PhantomRange(**more).draw(np.random.default_rng(7)) for more in ({}, {"ghosts": 0.0}))
-    assert replace(plain, ghosts=0.0) == without
+@pytest.mark.parametrize(
+    ("share", "condition"),
+    [("ghosts", "ghosts"), ("large_lesions", "lesion_mm"), ("transition_lesions", "lesions_in_transition")],
+)
+def test_a_share_of_one_condition_leaves_the_others_alone(share, condition):
+    changed = 0
+    for seed in range(20):
+        plain, without = (PhantomRange(**more).draw(np.random.default_rng(seed)) for more in ({}, {share: 0.0}))
+        usual = getattr(Conditions(), condition)
+        assert replace(plain, **{condition: usual}) == without
+        changed += plain != without
+    assert changed
 
 
 def test_one_seed_of_a_range_gives_one_phantom():
@@ -239,7 +267,13 @@ def test_a_recipe_names_a_range_and_its_phantoms_are_kept_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"tesla": [7.0]}, "1.5, 3"), ({"gland_ml": [90, 20]}, "smaller to a larger"), ({"hips": 1}, "hips")],
+    [
+        ({"tesla": [7.0]}, "1.5, 3"),
+        ({"gland_ml": [90, 20]}, "smaller to a larger"),
+        ({"hips": 1}, "hips"),
+        ({"gland_ml": [2, 90]}, "gland_ml.* must be 8 or more"),
+        ({"lesion_mm": [10, 60]}, "lesion_mm.* must be 40 or less"),
+    ],
 )
 def test_a_range_that_cannot_be_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
