@@ -15,8 +15,9 @@ from VFMTransferLib.phantom import Conditions, Phantom, make_phantom
 IMAGES = Path(__file__).parent / "images" / "phantom-range"
 SEED, EDGE_PX, QUALITY = 15, 200, 70
 GAP_PX = 4
-ZOOMED, ZOOM_MM = ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla"), 110.0
-OTHER_SEEDS = {"hemorrhage": 3}
+OF_LESIONS = ("large-lesions", "transition-lesions")  # shown at the lesion
+ZOOMED, ZOOM_MM = ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla", *OF_LESIONS), 110.0
+OTHER_SEEDS = {"hemorrhage": 3, "large-lesions": 27, "transition-lesions": 27}
 # Name of the picture → conditions, sequences that are shown.
 PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "tesla": ({"tesla": 1.5}, ("t2w", "hbv")),
@@ -36,6 +37,8 @@ PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "ghosts": ({"ghosts": 0.1}, ("t2w", "hbv")),
     "motion": ({"motion_mm": 1.5}, ("t2w",)),
     "surroundings": ({"surroundings": True}, ("hbv", "adc")),
+    "large-lesions": ({"lesion_mm": 24.0}, ("t2w", "adc")),
+    "transition-lesions": ({"lesions_in_transition": 1.0}, ("t2w", "adc")),
 }
 
 
@@ -47,7 +50,8 @@ def main() -> None:
         seed, width_mm = OTHER_SEEDS.get(name, SEED), ZOOM_MM if name in ZOOMED else None
         default = usual if seed == SEED else make_phantom(seed, lesions=1)
         own = make_phantom(seed, lesions=1, conditions=Conditions(**conditions))  # type: ignore[arg-type]
-        rows = [row([section(phantom, sequence, width_mm) for phantom in (default, own)]) for sequence in shown]
+        at_lesion = name in OF_LESIONS
+        rows = [row([section(one, sequence, width_mm, at_lesion) for one in (default, own)]) for sequence in shown]
         stack = np.concatenate([part for r in rows for part in (r, np.full((GAP_PX, r.shape[1]), 255, np.uint8))][:-1])
         Image.fromarray(stack).save(IMAGES / f"{name}.jpg", quality=QUALITY, optimize=True)
 
@@ -58,13 +62,16 @@ def row(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([pictures[0], gap, pictures[1]], axis=1)
 
 
-def section(phantom: Phantom, sequence: str, width_mm: float | None) -> np.ndarray:
-    """The middle of the gland, (H, W), uint8: an axial slice, whole or a square around it, or a coronal one of T2w."""
+def section(phantom: Phantom, sequence: str, width_mm: float | None, at_lesion: bool) -> np.ndarray:
+    """The middle of gland or lesion, (H, W), uint8: an axial slice, whole or a square around the gland, or a coronal one
+    of T2w.
+    """
     coronal = sequence == "coronal"
     volume = phantom.case["t2w" if coronal else sequence].to_nearest_lps()
     gland = phantom.gland.resample_to(volume.geometry, "nearest").array > 0
     axis = 1 if coronal else 0
-    at = int(np.median(np.flatnonzero(gland.any(axis=tuple(a for a in range(3) if a != axis)))))
+    shown = phantom.lesion.resample_to(volume.geometry, "nearest").array > 0 if at_lesion else gland
+    at = int(np.median(np.flatnonzero(shown.any(axis=tuple(a for a in range(3) if a != axis)))))
     picture = np.take(volume.array, at, axis=axis).astype(np.float32)
     bright = (
         float(np.percentile(picture, 99.5))

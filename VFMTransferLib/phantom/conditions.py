@@ -181,7 +181,7 @@ class PhantomRange:
     motion: Share = 0.3
     surroundings: Share = 0.8
     large_lesions: Share = 0.25
-    lesion_mm: tuple[LesionMm, LesionMm] = (15.0, 30.0)
+    lesion_mm: tuple[LesionMm, LesionMm] = (15.0, 26.0)
     transition_lesions: Share = 0.3
 
     def __post_init__(self) -> None:
