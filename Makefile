@@ -21,11 +21,11 @@ demo: $(VENV)/.installed-base
 	@$(BIN)/vfm-transfer demo -o $(OUT)/demo
 
 test: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 # The trainings that take long, which `make test` leaves out.
 test-long: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m long
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m long
 
 # Inside a real Slicer: make test-slicer SLICER=<its start script>. Once with a main window, and what needs none without.
 SLICER ?= Slicer

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-
-
-# Files of few tests that take long. They come first, so that two processes end at about the same time.
-LONG = ("test_sweep.py",)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long, then those of many tests; xdist keeps this order with `--no-loadscope-reorder`."""
-    count = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.name not in LONG, -count[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
