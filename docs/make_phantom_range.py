@@ -63,10 +63,7 @@ def row(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def section(phantom: Phantom, sequence: str, width_mm: float | None, at_lesion: bool) -> np.ndarray:
-    """The middle of gland or lesion, (H, W), uint8: an axial slice, whole or a square around the gland, or a coronal one.
-
-    A coronal one is of T2w.
-    """
+    """The middle of gland or lesion, (H, W), uint8: an axial slice, whole or a square around the gland; or coronal."""
     coronal = sequence == "coronal"
     volume = phantom.case["t2w" if coronal else sequence].to_nearest_lps()
     gland = phantom.gland.resample_to(volume.geometry, "nearest").array > 0
