@@ -25,7 +25,7 @@ VIEW_RANGE_MM = (100.0, 320.0)
 _VIEW_MARGIN_MM = 24.0  # of the field of view beyond the gland, at least
 _COIL_RADIUS_MM, _COIL_PUSH_MM = (17.0, 23.0), (4.0, 9.0)
 _COIL_SQUEEZE = (1.10, 0.80, 1.08)  # of the gland's half axes (x, y, z) by the balloon
-_MANY = 0.9  # of the lesions lie in the transition zone, where a range has them there
+_OFTEN = 0.9  # probability of a lesion to lie in the transition zone, in phantoms with more of them there
 _NOISE_AT_1_5_T = 2.0  # signal to noise goes with the field
 
 Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
@@ -225,5 +225,5 @@ class PhantomRange:
             motion_mm=one_of(self.motion, lambda: rng.uniform(0.3, 2.0)) or 0.0,
             surroundings=bool(rng.random() < self.surroundings),
             lesion_mm=one_of(self.large_lesions, lambda: rng.uniform(*self.lesion_mm)) or LESION_MM,
-            lesions_in_transition=_MANY if rng.random() < self.transition_lesions else LESIONS_IN_TRANSITION,
+            lesions_in_transition=_OFTEN if rng.random() < self.transition_lesions else LESIONS_IN_TRANSITION,
         )

@@ -209,7 +209,8 @@ def paint_hemorrhage(canvas: Canvas, gland: PaintedGland, share: float, rng: np.
 _LARGE_MM = 15.0
 LESION_MM, LESION_RANGE_MM = 12.0, (6.0, 40.0)  # median of the lesions' longest axis, and what it may be
 LESIONS_IN_TRANSITION = 0.3  # as a probability
-_LONGEST_MM, _LONGEST = 28.0, 1.5  # in mm, and of the median where that is more
+_SHORTEST_MM, _LONGEST_MM = 6.0, 28.0
+_LONGEST_BY_MEDIAN = 1.5  # where that is more than `_LONGEST_MM`
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,8 @@ def _paint_lesion(
 ) -> Lesion | None:
     peripheral = rng.random() < 1 - in_transition
     zone = gland.peripheral if peripheral else gland.transition
-    diameter = float(np.clip(rng.lognormal(np.log(median_mm), 0.35), 6, max(_LONGEST_MM, _LONGEST * median_mm)))
+    longest_mm = max(_LONGEST_MM, _LONGEST_BY_MEDIAN * median_mm)
+    diameter = float(np.clip(rng.lognormal(np.log(median_mm), 0.35), _SHORTEST_MM, longest_mm))
     grade = int(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.32, 0.2, 0.12, 0.11]))
     turn = rng.uniform(-40, 40, 3)
     slender = rng.uniform(0.55, 1.0, 2)
