@@ -112,8 +112,11 @@ class Artifacts:
         """T2w around metal: nothing is excited close by, and signal moves along the readout (columns) and piles up."""
         if not self.conditions.hip_implants:
             return signal
-        hertz = self.metal_hz(*self._body(signal.shape))
+        x, y, z = self._body(signal.shape)
+        hertz = self.metal_hz(x, y, z)
         excited = signal * np.exp(-((hertz / np.float32(_EXCITED_HZ)) ** 2))
+        near = (np.abs(x) < _SHIM_MM) & (np.abs(y) < _SHIM_MM) & (np.abs(z) < _SHIM_MM)
+        hertz = hertz - np.median(hertz[near])  # a scanner's frequency is that of the prostate
         shift = np.clip(hertz / np.float32(_READOUT_HZ), -_MAX_SHIFT_VOXELS, _MAX_SHIFT_VOXELS)
         return distort(excited, shift, 2)
 
@@ -136,6 +139,11 @@ class Artifacts:
             along, across = walk[:, shot] / np.array([[spacing_mm[1]], [spacing_mm[2]]])
             spectrum = np.fft.fft(spectrum, axis=2)
             column = np.fft.fftfreq(received.shape[2])
+            # The image lies where its lines do on average, each weighted by how much a shift changes it; there its
+            # labels and its diffusion are.
+            power = (np.abs(spectrum) ** 2).sum(axis=0, dtype=np.float64)
+            along -= np.average(along, weights=power.sum(axis=1) * line**2)
+            across -= np.average(across, weights=power @ column**2)
             phases = line[:, None] * along[:, None] + column[None, :] * across[:, None]
             spectrum = np.fft.ifft(spectrum * np.exp(-2j * np.pi * phases).astype(np.complex64), axis=2)
         return np.fft.ifft(spectrum, axis=1).astype(np.complex64)

@@ -39,7 +39,7 @@ from .scanner import (
 from .tissues import DARK_BLOOD
 
 # Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7
