@@ -10,12 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from .config import PHANTOMS, REAL
-from .summary import gain_of_runs, mean_over_cases, values_of_arm
+from .summary import BOTH, gain_of_runs, mean_over_cases, paired_runs, values_of_arm
 from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
-_ARMS = ("pretrained", "scratch")
-
 
 @dataclass(frozen=True)
 class EfficiencyRow:
@@ -24,7 +22,8 @@ class EfficiencyRow:
     Attributes:
         encoder: Its `RunKey.label`, which also names the pretraining where there are several.
         trained_on: `phantoms`, tested on the study's, or `real`, each tested where it was left out.
-        pretrained, scratch: The metric over test cases and seeds, with its 95 % interval over both.
+        pretrained, scratch: The metric over test cases and the seeds that both arms have, with its 95 % interval over
+            cases and seeds.
         rpg_percent: Relative performance gain with its interval.
         replaced_cases: How many labeled cases the pretraining replaces, see `replaced_cases`.
         n_cases, n_seeds: What the intervals rest on.
@@ -66,8 +65,9 @@ def label_efficiency(
             runs[run.encoder, run.task].append(run)
         for (encoder, task), own in runs.items():
             number, source = (size, trained_on) if size else ((all_cases or {}).get(task, 0), PHANTOMS)
-            if number and set(_ARMS) <= {run.arm for run in own}:
-                found[encoder, task, source][number] = (own, part)
+            paired = paired_runs(own)
+            if number and paired:
+                found[encoder, task, source][number] = (paired, part)
     rows = []
     for (encoder, task, source), by_size in found.items():
         if all(run.labelled_cases == 0 for own, _ in by_size.values() for run in own):
@@ -86,7 +86,7 @@ def label_efficiency(
 
 def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, tuple[float, float, float]]:
     found = {}
-    for arm in _ARMS:
+    for arm in BOTH:
         values, positives = values_of_arm(runs, tables, arm)
         own = [run.value for run in runs if run.arm == arm]
         missing = (sum(own) / len(own), math.nan, math.nan)

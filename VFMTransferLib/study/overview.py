@@ -9,16 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
-from ..core.terms import Arm
 from ..encoders import FAMILIES, pretrained_families
 from ..evaluation.measures import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
 from .config import StudyConfig, label_of, planned_runs, split_arm
-from .summary import HOUR_S, LAYER
+from .summary import BOTH, HOUR_S, LAYER
 from .tables import ARMS, MetricRow, RunRow, StudyTables
 
-BOTH = (str(Arm.PRETRAINED), str(Arm.SCRATCH))
 TASK_SPECIFIC, NAIVE = "specialised", "trivial"  # arms, as format 1 of the tables has them
 REAL = "real"
 Column = tuple[str, str]  # encoder, arm

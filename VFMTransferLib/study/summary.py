@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ from scipy import stats
 
 from ..metrics.classification import auroc
 from .config import REAL
-from .tables import CurveRow, RunRow, StudyTables, write_rows
+from .tables import PRETRAINED, SCRATCH, CurveRow, RunRow, StudyTables, write_rows
 
 SUMMARY = "summary.csv"
 LAYER = "encoder"
 PHANTOM = "phantom"
 AREA, SAID, TRUE = "auroc", "p_cspca", "is_cspca"  # a statistic of all cases, and what of each it is made of
+BOTH = (PRETRAINED, SCRATCH)
 MIN_POINTS = 4
 HOUR_S = 3600.0
 RESAMPLES = 9999
@@ -211,7 +212,7 @@ class SummaryRow:
 
     Attributes:
         encoder: Its `RunKey.label`, which also names the pretraining where there are several.
-        rpg_percent: Relative performance gain of the seeds' mean.
+        rpg_percent: Relative performance gain over cases and the seeds that both arms have.
         rpg_low, rpg_high: Its 95 % interval over cases and seeds.
         d2p: Distance to pretraining, mean over seeds; also at half and twice the bandwidth.
         convergence_efficiency: Mean over seeds; `inf` where a pretrained arm never got to the scratch arm's best,
@@ -250,7 +251,7 @@ def summarize(tables: StudyTables, seed: int = 0) -> tuple[SummaryRow, ...]:
         runs[run.encoder, run.task].append(run)
     rows = []
     for (encoder, task), own in runs.items():
-        if not {"pretrained", "scratch"} <= {run.arm for run in own}:
+        if not set(BOTH) <= {run.arm for run in own}:
             continue
         gain = gain_of_runs(own, tables, seed)
         moved = [row for row in tables.distances if (row.encoder, row.task, row.layer) == (encoder, task, LAYER)]
@@ -311,21 +312,29 @@ def rank_correlations(samples: np.ndarray) -> np.ndarray:
         return (gain * distance).sum(axis=1) / np.sqrt((gain**2).sum(axis=1) * (distance**2).sum(axis=1))
 
 
-def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> Gain:
-    """From the runs' own values; the interval from their cases, of which the metric is the mean or the AUROC.
+def paired_runs(runs: Sequence[RunRow]) -> list[RunRow]:
+    """Those of the seeds that both arms have: a study that was stopped may have more seeds of one arm."""
+    seeds = set.intersection(*({run.seed for run in runs if run.arm == arm} for arm in BOTH))
+    return [run for run in runs if run.seed in seeds]
 
-    `runs` are those of one encoder, task and size, with both arms.
+
+def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> Gain:
+    """Over the cases of all seeds that both arms have; where a case has no value, of the runs' own, without interval.
+
+    `runs` are those of one encoder, task and size. Both ways agree unless real cases are left out by folds of unequal
+    size.
     """
-    means = {arm: _mean(run.value for run in runs if run.arm == arm) for arm in ("pretrained", "scratch")}
-    higher = runs[0].higher_is_better
-    try:
-        percent = relative_performance_gain(means["pretrained"], means["scratch"], higher)
-    except ValueError:
+    paired, higher = paired_runs(runs), runs[0].higher_is_better
+    if not paired:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
-    (a, positives), (b, _) = (values_of_arm(runs, tables, arm) for arm in ("pretrained", "scratch"))
-    if a is None or b is None or a.shape != b.shape:
-        return Gain(percent, math.nan, math.nan, 0, 0)
-    return replace(gain_over_cases(a, b, higher, seed, positives), percent=percent)
+    (a, positives), (b, _) = (values_of_arm(paired, tables, arm) for arm in BOTH)
+    try:
+        if a is not None and b is not None and a.shape == b.shape:
+            return gain_over_cases(a, b, higher, seed, positives)
+        means = (_mean(run.value for run in paired if run.arm == arm) for arm in BOTH)
+        return Gain(relative_performance_gain(*means, higher), math.nan, math.nan, 0, 0)
+    except ValueError:  # nothing is measured, or scratch is 0
+        return Gain(math.nan, math.nan, math.nan, 0, 0)
 
 
 def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -346,12 +355,14 @@ def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, met
     is_left_out = first.trained_on == REAL
     data = REAL if is_left_out else PHANTOM
     own = (first.encoder, first.task, arm, metric, data, first.labelled_cases, first.trained_on)
-    seeds = [0] if is_left_out else sorted({run.seed for run in runs if run.arm == arm})
+    trained = sorted({run.seed for run in runs if run.arm == arm})
+    seeds = [0] if is_left_out else trained
     found = {
         (0 if is_left_out else row.seed, row.case): row.value
         for row in tables.metrics
         if (row.encoder, row.task, row.arm, row.metric, row.data, row.labelled_cases, row.trained_on) == own
         and row.case
+        and row.seed in trained
     }
     cases = sorted({case for _, case in found})
     if not cases or any((seed, case) not in found for seed in seeds for case in cases):

@@ -273,6 +273,25 @@ def rows_of(size, arm, values, source=PHANTOMS):
     return runs, metrics
 
 
+def test_a_gain_follows_from_the_means_beside_it_where_folds_are_uneven():
+    cases = {0: {"a": 0.2, "b": 0.4, "c": 0.6}, 1: {"d": 0.5}}
+    gains = {"a": 0.0, "b": 0.1, "c": 0.0, "d": 0.3}
+    runs, metrics = [], []
+    for seed, values in cases.items():
+        for arm in ("scratch", "pretrained"):
+            reached = {case: value + gains[case] * (arm == "pretrained") for case, value in values.items()}
+            mean = sum(reached.values()) / len(reached)
+            runs.append(RunRow("e", TASK, arm, seed, "dice", True, mean, 1, 1, 1.0, len(reached), "0", "", 1, REAL))
+            metrics += [MetricRow("e", TASK, arm, seed, "real", c, "dice", v, 1, REAL) for c, v in reached.items()]
+    (row,) = label_efficiency(StudyTables(tuple(runs), tuple(metrics)))
+    assert (row.scratch, row.pretrained) == pytest.approx((1.7 / 4, 2.1 / 4))
+    assert row.rpg_percent == pytest.approx(100 * 0.4 / 1.7)
+    lost = StudyTables(tuple(run for run in runs if (run.arm, run.seed) != ("pretrained", 1)), tuple(metrics))
+    (row,) = label_efficiency(lost)
+    assert (row.scratch, row.n_cases) == (pytest.approx(0.4), 3)
+    assert row.rpg_percent == pytest.approx(100 * 0.1 / 1.2)
+
+
 def test_a_gain_at_one_size_shows_at_that_size_alone(tmp_path):
     rng = np.random.default_rng(0)
     base = rng.uniform(0.4, 0.5, (3, 8))

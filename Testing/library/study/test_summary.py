@@ -103,6 +103,19 @@ def test_the_gain_comes_from_the_runs_and_its_interval_needs_every_case():
     assert math.isnan(row.rpg_low)
 
 
+def test_seeds_of_one_arm_alone_change_no_gain():
+    study = a_study()
+    for seed, arm in ((3, "scratch"), (4, "pretrained")):
+        runs = (*study.runs, a_run(arm, seed, 500.0))
+        metrics = tuple(MetricRow("profound", "adc-translation", arm, seed, "phantom", case, "mae", 500.0) for case in CASES)
+        study = replace(study, runs=runs, metrics=study.metrics + metrics)
+    (row,) = summarize(study)
+    assert (row.rpg_percent, row.rpg_low, row.rpg_high) == pytest.approx((20, 20, 20))
+    apart = tuple(run for run in study.runs if (run.arm, run.seed) in {("scratch", 3), ("pretrained", 4)})
+    (row,) = summarize(replace(study, runs=apart))
+    assert math.isnan(row.rpg_percent)
+
+
 def test_an_arm_that_never_gets_there_saves_nothing_that_can_be_told():
     study = a_study()
     worse = tuple(replace(row, value=row.value + 400) if row.arm == "pretrained" else row for row in study.curves)
