@@ -107,6 +107,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.encoder not in families or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
+    from ..phantom import VERSION as PHANTOM_VERSION
     from ..training.finetune import Initialization, finetune, finetune_config, write_arm
     from ..training.loop import checkpoint_folder
 
@@ -128,8 +129,9 @@ def run_finetune(args: argparse.Namespace) -> None:
             encoder_learning_rate=args.encoder_learning_rate,
         )
         work = checkpoint_folder(args.output)
+        decided = {"masks": args.gland} if is_folder else {"phantoms": PHANTOM_VERSION}
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
-        trained = finetune(config, dataset, work, init=init, **shared)
+        trained = finetune(config, dataset, work, init=init, data=decided, **shared)
         if not how.is_first:
             return
         license = args.license if is_folder or args.license != "unknown" else "Apache-2.0"

@@ -177,6 +177,7 @@ def finetune(
     phantoms: Iterable[LabeledCase | LazyCase[LabeledCase]] = (),
     prepared: Path | None = None,
     ahead: int = 0,
+    data: Mapping[str, Any] | None = None,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
@@ -186,11 +187,13 @@ def finetune(
     `score`. They choose nothing but, with patience, when it ends; the first process measures. `phantoms` are shown in
     `config.phantom_share` of the samples. With `prepared`, a folder that may be shared by many runs, the cases that
     train are prepared on disk, each once and when it is first shown; `ahead` threads draw the samples of the next
-    steps. What is learned is the same either way.
+    steps. What is learned is the same either way. `data` states in JSON what decides the cases beside their names, as
+    the masks; a checkpoint that states other data is refused.
 
     Raises:
         DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
-        CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration.
+        CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration or
+            of other data.
     """
     lacking = sorted(set(config.split.train) - set(dataset.cases))
     if lacking:
@@ -232,6 +235,7 @@ def finetune(
         measure=measure,
         measure_every=config.measure_every,
         score=lambda entry: sign * entry.get(SCORE, math.nan),
+        data=data,
         ahead=ahead,
         on_progress=on_progress,
     )

@@ -214,6 +214,7 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)  # what was measured on the way, oldest first
     seconds: float = 0.0  # that the steps took on the device (`context.clock`), without measuring and saving
     plateau: int | None = None  # the step at which the validation score had stopped improving, see `Schedule.plateau`
+    data: Mapping[str, Any] | None = None  # of `train`
 
     @property
     def ended(self) -> str:
@@ -247,19 +248,22 @@ class Run:
         measure: Callable[[list[float]], Mapping[str, float]],
         measure_every: int,
         score: Callable[[Mapping[str, float]], float] | None = None,
+        data: Mapping[str, Any] | None = None,
         ahead: int = 0,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Train to the end of the schedule, from a checkpoint where there is one.
 
-        `identity` is from `run_identity`; CheckpointError where the checkpoint is damaged, or of another. `measure`
+        `identity` is from `run_identity`, and `data` states in JSON what its cases' names do not; CheckpointError where
+        the checkpoint is damaged, or of another run or other data. `measure`
         makes what enters the history every `measure_every` steps, and after the last, from the losses of the steps
         since the last time. `score` gives of such an entry what must improve, larger is better, where the schedule has
         patience. `ahead` threads draw the samples of that many steps while the network learns; as each sample has a
         random stream of its own, what is learned is the same.
         """
         if path.exists():
-            self.resume(path, identity)
+            self.resume(path, identity, data)
+        self.data = data
         with _drawn_ahead(batches, self.step, self.schedule.steps, ahead) as drawn:
             self._train(path, identity, drawn, seed, measure, measure_every, score, on_progress)
         self.average = {name: tensor.cpu() for name, tensor in self.average.items()}
@@ -333,6 +337,7 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "identity": identity,
+            "data": self.data,
             "step": self.step,
             "history": self.history,
             "seconds": self.seconds,
@@ -347,13 +352,20 @@ class Run:
             with part.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def resume(self, path: Path, identity: str) -> None:
+    def resume(self, path: Path, identity: str, data: Mapping[str, Any] | None = None) -> None:
         """Go on from a checkpoint; CheckpointError as of `train`."""
         document = read_checkpoint(path)
         if document["identity"] != identity:
             raise CheckpointError(
                 f"Checkpoint {path.parent.name}/{path.name} must be of a run with this configuration, but is of "
                 "another. Choose another output folder, or remove it to start this training again."
+            )
+        known = document.get("data")  # those of version 1.0 do not state it
+        if known is not None and data is not None and known != data:
+            differ = ", ".join(key for key in sorted(known | data) if known.get(key) != data.get(key))
+            raise CheckpointError(
+                f"Checkpoint {path.parent.name}/{path.name} must be of a training with these data, but is of one with "
+                f"other {differ}. Choose another output folder, or remove it to start this training again."
             )
         try:
             self.network.load_state_dict(document["network"])

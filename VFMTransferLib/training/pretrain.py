@@ -90,6 +90,7 @@ def pretrain(
     phantoms: Iterable[Shown | LazyCase[Any]] = (),
     prepared: Path | None = None,
     ahead: int = 0,
+    data: Mapping[str, Any] | None = None,
     context: DistributedContext | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
@@ -130,6 +131,7 @@ def pretrain(
         config.seed,
         measure=lambda losses: {"loss": sum(losses) / len(losses)},
         measure_every=config.schedule.checkpoint_every,
+        data=data,
         ahead=ahead,
         on_progress=on_progress,
     )

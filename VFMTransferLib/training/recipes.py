@@ -18,7 +18,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
 from ..core.case import Case
-from ..core.decoding import from_json, parse_json
+from ..core.decoding import from_json, parse_json, to_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
 from ..core.terms import Arm, OnProgress
@@ -27,7 +27,7 @@ from ..encoders.base import ModelSpec
 from ..encoders.pretext import pretext_task
 from ..encoders.weights import encoder_weights
 from ..io import read_case
-from ..phantom import Phantom, Phantoms, PhantomSplit, PhantomStore
+from ..phantom import VERSION, Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
@@ -144,6 +144,16 @@ class Recipe:
             measure_every=self.measure_every or max(self.steps // _MEASUREMENTS, 1),
         )
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """What decides the training data beside the cases' names, for `finetune` and `pretrain`."""
+        phantoms = to_json(replace(self.phantoms, test=Phantoms(0, 0)))
+        return {
+            "masks": to_json(self.masks),
+            "phantoms": {**phantoms, "version": VERSION},
+            "acquisitions": self.acquisitions,
+        }
+
     def card(self, bundle: Bundle) -> str:
         """The model card of a bundle, Markdown: its facts, then training, measurements and limits."""
         start, steps = bundle.training["start"], bundle.training.get("steps", self.steps)
@@ -236,7 +246,7 @@ def pretrain_by_recipe(
     config = PretrainConfig(
         pretext, how.schedule, how.augmentation, recipe.seed, pretext.batch, phantom_share=how.phantom_share
     )
-    shared: dict[str, Any] = {"prepared": prepared, "ahead": ahead, "on_progress": on_progress}
+    shared: dict[str, Any] = {"prepared": prepared, "ahead": ahead, "data": recipe.data, "on_progress": on_progress}
     if pretext.needs_maps:
         run = pretrain(config, phantoms, work / "pretrain", **shared)
     else:
@@ -373,6 +383,7 @@ def train_arm(
         phantoms=data.shown,
         prepared=prepared,
         ahead=ahead,
+        data=recipe.data,
         on_progress=on_progress,
     )
     line = f"{recipe.phantoms.train.count} phantoms"

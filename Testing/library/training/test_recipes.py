@@ -20,12 +20,12 @@ from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.decoding import to_json
-from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.errors import CheckpointError, DatasetError
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_volume, write_volume
-from VFMTransferLib.phantom import Phantoms, PhantomSplit
+from VFMTransferLib.phantom import PhantomRange, Phantoms, PhantomSplit
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
@@ -137,6 +137,23 @@ def test_real_cases_train_with_phantoms_between_them(cases, tmp_path):
     assert data.dataset.split == Split(("a",), ("phantom-0001",), ("b", "phantom-0002"))
     assert [study.case.id for study in data.shown] == ["phantom-0000"]
     assert not data.dataset.cases["a"].is_phantom
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"masks": MaskNames(("another",))}, "masks"),
+        ({"phantoms": PhantomSplit(SPACING_MM, *GROUPS, conditions=PhantomRange())}, "phantoms"),
+    ],
+)
+def test_a_work_folder_of_other_data_is_refused(cases, tmp_path, changes, named):
+    first, work = a_recipe("lesion-segmentation", split=Split((), (), ())), tmp_path / "work"
+    data = recipe_data(first, cases, work)
+    train_arm(first, data, Arm.SCRATCH, work, None)
+    with pytest.raises(CheckpointError, match=f"but is of one with other {named}. Choose another output folder"):
+        train_arm(replace(first, **changes), data, Arm.SCRATCH, work, None)
+    more = replace(first, phantoms=replace(first.phantoms, test=Phantoms(2, 2)))
+    train_arm(more, data, Arm.SCRATCH, work, None)
 
 
 def test_a_scan_that_trains_is_acquired_as_often_as_the_recipe_states(cases, tmp_path):
