@@ -94,12 +94,12 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     folder = study if folder is None else folder
     trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
     efficiency = label_efficiency(tables, trained)
-    plan = None if config is None else plan_of(config)
-    whole = tables.of_size()
+    plan, whole = None if config is None else plan_of(config), tables.of_size()
+    missing = missing_runs(tables, plan or whole_study(whole.runs))
     if efficiency and not whole.runs:
         page = _few_labels_html(tables, efficiency)
     else:
-        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan, _chosen_rates(tables))
+        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan, missing, _chosen_rates(tables))
     write_file(folder / PAGE, page)
     if efficiency:
         write_label_efficiency(efficiency, folder)
@@ -113,10 +113,11 @@ def _study_html(
     examples: Sequence[Example],
     study: Path,
     planned: Plan | None,
+    missing: MissingRuns,
     rates: Sequence[ChosenRates],
 ) -> str:
     trained, plan = tables.runs, planned or whole_study(tables.runs)
-    missing, correlation = missing_runs(tables, plan), gain_against_distance(rows)
+    correlation = gain_against_distance(rows)
     facts, subheading = _facts(rows, tables, correlation, plan, missing), _subheading(tables)
     tables = tables.by_pretraining()
     runs = tables.runs
@@ -314,13 +315,19 @@ def _untrained(missing: MissingRuns) -> dict[Any, list[str]]:
 
 def _lacking(missing: MissingRuns) -> dict[str, list[str]]:
     """What → where there is none of it."""
-    tasks = {
-        "task-specific baseline": missing.task_specific,
-        "naive baseline": missing.naive,
-        "number of a real case": missing.real,
-    }
+    tasks = {"naive baseline": missing.naive, "number of a real case": missing.real}
     pairs = {"distance": missing.distances, "learning curve": missing.curves}
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for row, task, seed in missing.task_specific:
+        of = f"{encoder_title(row)} on {task_title(task)}" if row else task_title(task)
+        seeds[of] += [str(seed)] if row else []
+    sizes: dict[str, list[str]] = defaultdict(list)
+    for encoder, task, arm, seed, size, _ in missing.few_labels:
+        of = f"{encoder_title(encoder)} on {task_title(task)} with {size}"
+        sizes[of].append(f"{arm_title(arm).lower()}, seed {seed}")
     return {
+        "task-specific baseline": [f"{of} (seed {', '.join(own)})" if own else of for of, own in seeds.items()],
+        "training with few labeled cases": [f"{of} ({'; '.join(own)})" for of, own in sizes.items()],
         **{what: [task_title(task) for task in names] for what, names in tasks.items()},
         **{what: [f"{encoder_title(e)} on {task_title(t)}" for e, t in names] for what, names in pairs.items()},
     }

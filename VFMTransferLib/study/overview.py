@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from ..encoders import FAMILIES, pretrained_families
 from ..evaluation.measures import ARM_TITLES, subject_title, unit_title
 from ..tasks import TASKS
 from ..tasks.image_to_image import ARBITRARY_UNIT, ImageTask, unit_of
-from .config import StudyConfig, label_of, planned_runs, split_arm
+from .config import RunKey, StudyConfig, label_of, planned_runs, split_arm
 from .summary import BOTH, HOUR_S, LAYER
 from .tables import ARMS, MetricRow, RunRow, StudyTables
 
@@ -142,54 +142,74 @@ def column_place(column: Column) -> tuple[int, int, str]:
 
 
 Training = tuple[str, str, str, int]  # encoder, task, arm, seed
+_ANY = ""  # of task-specific baselines, where it is not known which were planned
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study should have: trainings of both arms, and tasks with such a row, or a number of a real case."""
+    """What a study should have.
+
+    Attributes:
+        trainings: Of both arms, by all cases.
+        task_specific: Baseline, task and seed of each.
+        naive, real: Tasks with a naive baseline, and with a number of a real case.
+        few_labels: Trainings of both arms by few labeled cases, each with their number and `trained_on`.
+    """
 
     trainings: tuple[Training, ...]
-    task_specific: tuple[str, ...]
+    task_specific: tuple[tuple[str, str, int], ...]
     naive: tuple[str, ...]
     real: tuple[str, ...]
+    few_labels: tuple[tuple[*Training, int, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class MissingRuns(Plan):
     """What of a plan is missing; of distances and curves the encoder and task."""
 
-    distances: tuple[tuple[str, str], ...]
-    curves: tuple[tuple[str, str], ...]
+    distances: tuple[tuple[str, str], ...] = ()
+    curves: tuple[tuple[str, str], ...] = ()
 
     @property
     def any(self) -> bool:
-        return any((self.trainings, self.task_specific, self.naive, self.real, self.distances, self.curves))
+        return any(getattr(self, part.name) for part in fields(self))
 
 
 def plan_of(config: StudyConfig) -> Plan:
     """What a configuration plans."""
-    runs = [run for run in planned_runs(config) if not run.labelled_cases]
-    tasks = {arm: dict.fromkeys(run.task for run in runs if run.arm == arm) for arm in (TASK_SPECIFIC, NAIVE)}
+    runs = planned_runs(config)
+    both = [run for run in runs if split_arm(run.arm)[0] in BOTH]
     return Plan(
-        tuple((run.encoder, run.task, run.arm, run.seed) for run in runs if split_arm(run.arm)[0] in BOTH),
-        tuple(tasks[TASK_SPECIFIC]),
-        tuple(tasks[NAIVE]),
+        tuple((run.encoder, run.task, run.arm, run.seed) for run in both if not run.labelled_cases),
+        tuple((run.encoder, run.task, run.seed) for run in runs if run.arm == TASK_SPECIFIC),
+        tuple(dict.fromkeys(run.task for run in runs if run.arm == NAIVE)),
         tuple(str(task) for task in config.tasks if config.real_of(task)),
+        tuple(_few_labels(run) for run in both if run.labelled_cases),
     )
+
+
+def _few_labels(run: RunKey | RunRow) -> tuple[str, str, str, int, int, str]:
+    return (run.encoder, run.task, run.arm, run.seed, run.labelled_cases, run.trained_on)
 
 
 def whole_study(runs: Iterable[RunRow]) -> Plan:
     """Both encoders on all tasks with every seed that is found anywhere, and everything beside them."""
     seeds = sorted({run.seed for run in runs if run.arm in BOTH})
     tasks = tuple(TASKS)
-    return Plan(tuple(product(pretrained_families(), tasks, BOTH, seeds)), tasks, tasks, tasks)
+    baselines = tuple((_ANY, task, 0) for task in tasks)
+    return Plan(tuple(product(pretrained_families(), tasks, BOTH, seeds)), baselines, tasks, tasks)
 
 
 def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
-    """What of a plan is not in a study's tables."""
-    runs = [run for run in tables.runs if math.isfinite(run.value)]
+    """What of a plan is not in a study's tables, which are those of all sizes."""
+    finite = [run for run in tables.runs if math.isfinite(run.value)]
+    few_labels = {_few_labels(run) for run in finite}
+    tables = tables.of_size()
+    runs = [run for run in finite if not run.labelled_cases]
     done = {(run.encoder, run.task, run.arm, run.seed) for run in runs}
-    has = {arm: {run.task for run in runs if run.arm == arm} for arm in (TASK_SPECIFIC, NAIVE)}
+    compared = [run for run in runs if run.arm == TASK_SPECIFIC]
+    baselines = {(run.encoder, run.task, run.seed) for run in compared} | {(_ANY, run.task, 0) for run in compared}
+    naive = {run.task for run in runs if run.arm == NAIVE}
     real = {row.task for row in tables.metrics if row.data == REAL}
     moved = {(row.encoder, row.task) for row in tables.distances if row.layer == LAYER}
     learned = {(label_of(row.encoder, row.arm), row.task) for row in tables.curves}
@@ -198,9 +218,10 @@ def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
     pairs = dict.fromkeys((label_of(encoder, arm), task) for encoder, task, arm, _ in pretrained)
     return MissingRuns(
         _without(plan.trainings, done),
-        _without(plan.task_specific, has[TASK_SPECIFIC]),
-        _without(plan.naive, has[NAIVE]),
+        _without(plan.task_specific, baselines),
+        _without(plan.naive, naive),
         _without(plan.real, real),
+        _without(plan.few_labels, few_labels),
         _without(pairs, moved),
         _without(pairs, learned),
     )

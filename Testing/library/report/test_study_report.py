@@ -153,11 +153,16 @@ def test_a_study_of_one_encoder_without_other_tables_says_what_it_lacks(tmp_path
 
 def test_a_study_is_held_against_its_own_configuration(tmp_path):
     config = (Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml").read_text(encoding="utf-8")
-    (tmp_path / "config.yaml").write_text(config.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2, 3]"), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        config.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2, 3]\nlabelled_cases: [2]"), encoding="utf-8"
+    )
     page = written(GRID, tmp_path)
     assert "72 of 96" in words(page)
     assert "Of what its configuration plans something is missing" in words(part(page, "gaps"))
     assert "ProFound (pretrained, seed 3; from scratch, seed 3) on Anatomy segmentation, " in words(part(page, "gaps"))
+    assert "DynUNet on Anatomy segmentation (seed 3), ResNet on Classification (seed 3)" in words(part(page, "gaps"))
+    few = "ProFound on Anatomy segmentation with 2 (from scratch, seed 0; pretrained, seed 0; from scratch, seed 1; "
+    assert f"No training with few labeled cases: {few}" in words(part(page, "gaps"))
 
 
 def test_gains_that_were_not_measured_are_named_in_the_matrix(tmp_path):

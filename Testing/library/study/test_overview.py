@@ -164,7 +164,7 @@ def test_what_is_missing_is_named():
     )
     found = missing_runs(lacking, whole_study(GRID.runs))
     assert found.trainings == (("profound", "classification", "scratch", 2),)
-    assert (found.task_specific, found.naive, found.real) == (("adc-translation",), (), ("super-resolution",))
+    assert (found.task_specific, found.naive, found.real) == ((("", "adc-translation", 0),), (), ("super-resolution",))
     assert found.curves == (("provicnet", "super-resolution"),)
     assert len(found.distances) == 12
     broken = replace(lacking, runs=(replace(lacking.runs[0], value=math.nan), *lacking.runs[1:]))
@@ -174,13 +174,30 @@ def test_what_is_missing_is_named():
 def test_the_shipped_configuration_plans_the_whole_study():
     plan = plan_of(read_config(Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml"))
     assert set(plan.trainings) == set(whole_study(GRID.runs).trainings)
-    assert set(plan.task_specific) == set(plan.naive) == set(plan.real) == {str(task) for task in TASKS}
+    assert set(plan.naive) == set(plan.real) == {task for _, task, _ in plan.task_specific} == {*map(str, TASKS)}
+    assert {seed for row, _, seed in plan.task_specific if row != "registration"} == {0, 1, 2}
+    assert plan.few_labels == ()
 
 
 def test_a_study_is_held_against_its_own_plan():
     trainings = tuple(("profound", "classification", arm, seed) for arm in ("pretrained", "scratch") for seed in (0, 9))
     found = missing_runs(GRID, Plan(trainings, (), ("classification",), ()))
-    assert found == MissingRuns(tuple(t for t in trainings if t[3] == 9), (), (), (), (), ())
+    assert found == MissingRuns(tuple(t for t in trainings if t[3] == 9), (), (), ())
+    first = next(run for run in GRID.runs if run.arm == "specialised")
+    baselines = ((first.encoder, first.task, first.seed), (first.encoder, first.task, 9), ("another", first.task, 0))
+    few = tuple((*training, 2, "phantoms") for training in trainings[:2])
+    done = replace(
+        GRID.runs[0],
+        encoder="profound",
+        task="classification",
+        arm="pretrained",
+        seed=0,
+        labelled_cases=2,
+        trained_on="phantoms",
+    )
+    tables = replace(GRID, runs=(*GRID.runs, done))
+    found = missing_runs(tables, Plan((), baselines, (), (), few))
+    assert (found.task_specific, found.few_labels) == (baselines[1:], few[1:])
 
 
 @pytest.mark.parametrize(
