@@ -482,10 +482,10 @@ def _size_problems(config: StudyConfig, task: str) -> Iterator[str]:
             f"got {list(sizes)}; all of them train its other runs."
         )
     names = () if config.real is None else config.real.leave_out.get(task, ())
-    if names and (len(set(names)) < len(names) or not config.sizes_of(task, REAL)):
+    if names and (len(set(names)) < max(len(names), len(config.seeds)) or not config.sizes_of(task, REAL)):
         yield (
-            f"real.leave_out.{task} must name different cases, as many as the smallest of labelled_cases needs beside "
-            f"those that a seed leaves out, got {len(names)}."
+            f"real.leave_out.{task} must name different cases, at least one for each seed, and as many as the smallest "
+            f"of labelled_cases needs beside those that a seed leaves out, got {len(names)}."
         )
 
 

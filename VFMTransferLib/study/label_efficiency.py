@@ -15,6 +15,7 @@ from .tables import RunRow, StudyTables, write_rows
 
 EFFICIENCY = "label_efficiency.csv"
 
+
 @dataclass(frozen=True)
 class EfficiencyRow:
     """Both arms of one encoder and task at one number of labeled cases; what cannot be computed is `nan`.

@@ -297,6 +297,8 @@ def run_sha256(run: RunKey, config: StudyConfig) -> str:
     else:
         document |= {"run": run, "phantoms": phantoms, "around_gland_mm": config.around_gland_mm}
         document["own_phantoms"] = config.tasks[run.task].phantoms
+        if run.trained_on == REAL and config.real is not None:
+            document["masks"] = [config.real.gland, config.real.zones, config.real.lesion]
         if run.is_trained:
             first, *others = training_configs(run, config)
             document["training"] = [first, *others] if others else first

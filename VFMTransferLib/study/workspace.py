@@ -23,7 +23,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,8 @@ def training_cases(config: StudyConfig, task: str, workspace: Workspace) -> list
 def shared_test_cases(config: StudyConfig, task: str, workspace: Workspace) -> list[LabeledCase]:
     """The study's own test phantoms as a task's cases: the same for every task, so that distances can be compared."""
     groups = config.phantoms.groups
+    if config.groups_of(task).full_resolution:  # which the task's own phantoms alone may have
+        groups = replace(groups, full_resolution=True)
     return _cases(_store(config, groups, workspace), groups.test.seeds, task, config.around_gland_mm)
 
 

@@ -193,7 +193,9 @@ def test_ghosts_and_motion_put_signal_where_there_is_none(the_t2w):
         assert np.corrcoef(corrupted.ravel(), made.case["t2w"].array.ravel())[0, 1] > 0.8
 
 
-@pytest.mark.parametrize(("seed", "conditions"), [(8, {"motion_mm": 2.0}), (9, {"motion_mm": 2.0}), (7, {"hip_implants": 2})])
+@pytest.mark.parametrize(
+    ("seed", "conditions"), [(8, {"motion_mm": 2.0}), (9, {"motion_mm": 2.0}), (7, {"hip_implants": 2})]
+)
 def test_t2w_lies_where_its_labels_do(seed, conditions):
     """Moved by up to 2 mm either way it is nowhere much more like what neither motion nor metal has touched."""
     options = {"t2w_spacing_mm": (1.0, 1.0, 3.0), "sequences": ["t2w"], "noise": 0.0, "lesions": 0}

@@ -195,6 +195,14 @@ def test_a_size_changes_no_checksum_of_the_other_runs(tmp_path):
         assert run_sha256(run, plain) == run_sha256(run, sized)
 
 
+def test_other_masks_change_the_checksum_of_the_runs_that_they_train(tmp_path):
+    config = read_config(write_config(tmp_path, few_labels()))
+    for stems in ({"gland": ("another",)}, {"zones": "another"}, {"lesion": "another"}):
+        changed = replace(config, real=replace(config.real, **stems))
+        for run in planned_runs(config):
+            assert (run_sha256(run, config) == run_sha256(run, changed)) == (run.trained_on != REAL)
+
+
 def test_the_shipped_table_follows_from_its_runs_and_cases():
     config, tables = read_config(SHIPPED / CONFIG), read_tables(SHIPPED)
     names = config.real.leave_out[TASK]
@@ -241,6 +249,7 @@ def test_without_the_folder_nothing_is_trained_on_real_cases(tmp_path):
         ({"labelled_cases": [2, 2]}, "got .2, 2."),
         ({"labelled_cases": [0]}, "got .0."),
         ({"labelled_cases": [3]}, "real.leave_out.anatomy-segmentation must name different cases"),
+        ({"seeds": [0, 1, 2, 3]}, "at least one for each seed, .* got 3."),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(tmp_path, changes, error):

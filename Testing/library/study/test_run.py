@@ -20,13 +20,13 @@ from VFMTransferLib.encoders.weights import encoder_weights
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
 from VFMTransferLib.study.advice import try_estimators
-from VFMTransferLib.study.config import RunKey, pretraining
+from VFMTransferLib.study.config import RunKey, pretraining, read_config
 from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
 from VFMTransferLib.study.tables import read_result, read_rows, read_tables
-from VFMTransferLib.study.workspace import Workspace
+from VFMTransferLib.study.workspace import Workspace, shared_test_cases
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
 
@@ -52,6 +52,21 @@ def done(tmp_path_factory) -> Path:
 @pytest.fixture
 def a_copy(done, tmp_path) -> Path:
     return shutil.copytree(done, tmp_path / "study")
+
+
+def test_distances_of_super_resolution_have_twins_where_its_own_phantoms_alone_have_them(tmp_path):
+    groups = {"train": (0, 2), "validation": (1000, 1), "test": (2000, 3)}
+    own = {name: {"first_seed": first, "count": count} for name, (first, count) in groups.items()}
+    document = a_document(
+        phantoms={"spacing_mm": [3.0, 3.0, 4.0], **own, "full_resolution": False},
+        tasks={
+            "super-resolution": {"profound": {"steps": 2}, "phantoms": {**own, "full_resolution": True}},
+            "anatomy-segmentation": {"profound": {"steps": 2}},
+        },
+    )
+    config = read_config(write_config(tmp_path, {**document, "real": None}))
+    for task in config.tasks:
+        assert len(shared_test_cases(config, task, Workspace(tmp_path / "study"))) == 3
 
 
 def without_time(result):

@@ -107,8 +107,9 @@ def test_seeds_of_one_arm_alone_change_no_gain():
     study = a_study()
     for seed, arm in ((3, "scratch"), (4, "pretrained")):
         runs = (*study.runs, a_run(arm, seed, 500.0))
-        metrics = tuple(MetricRow("profound", "adc-translation", arm, seed, "phantom", case, "mae", 500.0) for case in CASES)
-        study = replace(study, runs=runs, metrics=study.metrics + metrics)
+        own = ("profound", "adc-translation", arm, seed, "phantom")
+        metrics = (*study.metrics, *(MetricRow(*own, case, "mae", 500.0) for case in CASES))
+        study = replace(study, runs=runs, metrics=metrics)
     (row,) = summarize(study)
     assert (row.rpg_percent, row.rpg_low, row.rpg_high) == pytest.approx((20, 20, 20))
     apart = tuple(run for run in study.runs if (run.arm, run.seed) in {("scratch", 3), ("pretrained", 4)})
