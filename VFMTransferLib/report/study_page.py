@@ -24,7 +24,6 @@ from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
 from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
 from ..study.overview import (
-    BOTH,
     NAIVE,
     REAL,
     TASK_SPECIFIC,
@@ -53,6 +52,7 @@ from ..study.overview import (
     whole_study,
 )
 from ..study.summary import (
+    BOTH,
     DEFINITIONS,
     HOUR_S,
     LAYER,

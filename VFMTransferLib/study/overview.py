@@ -142,6 +142,7 @@ def column_place(column: Column) -> tuple[int, int, str]:
 
 
 Training = tuple[str, str, str, int]  # encoder, task, arm, seed
+FewLabels = tuple[str, str, str, int, int, str]  # the same, number of labeled cases, `trained_on`
 _ANY = ""  # of task-specific baselines, where it is not known which were planned
 
 
@@ -153,14 +154,14 @@ class Plan:
         trainings: Of both arms, by all cases.
         task_specific: Baseline, task and seed of each.
         naive, real: Tasks with a naive baseline, and with a number of a real case.
-        few_labels: Trainings of both arms by few labeled cases, each with their number and `trained_on`.
+        few_labels: Trainings of both arms by few labeled cases.
     """
 
     trainings: tuple[Training, ...]
     task_specific: tuple[tuple[str, str, int], ...]
     naive: tuple[str, ...]
     real: tuple[str, ...]
-    few_labels: tuple[tuple[*Training, int, str], ...] = ()
+    few_labels: tuple[FewLabels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def plan_of(config: StudyConfig) -> Plan:
     )
 
 
-def _few_labels(run: RunKey | RunRow) -> tuple[str, str, str, int, int, str]:
+def _few_labels(run: RunKey | RunRow) -> FewLabels:
     return (run.encoder, run.task, run.arm, run.seed, run.labelled_cases, run.trained_on)
 
 

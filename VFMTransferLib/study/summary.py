@@ -331,8 +331,8 @@ def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> 
     try:
         if a is not None and b is not None and a.shape == b.shape:
             return gain_over_cases(a, b, higher, seed, positives)
-        means = (_mean(run.value for run in paired if run.arm == arm) for arm in BOTH)
-        return Gain(relative_performance_gain(*means, higher), math.nan, math.nan, 0, 0)
+        pretrained, scratch = (_mean(run.value for run in paired if run.arm == arm) for arm in BOTH)
+        return Gain(relative_performance_gain(pretrained, scratch, higher), math.nan, math.nan, 0, 0)
     except ValueError:  # nothing is measured, or scratch is 0
         return Gain(math.nan, math.nan, math.nan, 0, 0)
 

@@ -42,7 +42,7 @@ class Augmentation:
     near_coil: float = field(default=0.0, metadata=OMITTED)  # probability of an endorectal coil's gain
     contrast: float = 0.15  # probability of a random tone curve
     thick: float = 0.2  # probability of thicker slices
-    thickest_mm: float = 6.0
+    thickest_mm: float = 6.0  # where the network's slices are 1 mm; else as many times their thickness
     coarse: float = 0.25  # probability of a lower resolution in the plane
     coarsest: float = 2.5  # its largest factor
     noise: float = 0.4  # probability of Gaussian noise

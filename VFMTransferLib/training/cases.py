@@ -186,7 +186,7 @@ def folder_dataset(
     """
     folders = _distinct_folders(folder, 2)
     column = find_task(task).label_column
-    classes = _classes(folder, find_task(task)) if column else {}
+    classes = read_classes(folder, find_task(task)) if column else {}
     sources: dict[str, tuple[str, Callable[[], LabeledCase]]] = {}
     for place, (_, path) in enumerate(folders):
         if column and path.name not in classes:
@@ -267,8 +267,8 @@ def read_labeled(
     return reader.read_labeled(CaseFiles(path, case, gland, names, category, seed))
 
 
-def _classes(folder: Path, task: Task) -> dict[str, str]:
-    """Case → class, from the folder's table."""
+def read_classes(folder: Path, task: Task) -> dict[str, str]:
+    """Case → class, from the folder's table; DatasetError where it is missing or states none."""
     path, column = folder / LABELS, task.label_column
     if not path.is_file():
         raise DatasetError(f"Folder '{folder.name}' must hold {LABELS} with the columns case,{column}. Add it.")

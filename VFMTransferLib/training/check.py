@@ -23,7 +23,8 @@ from ..core.volume import Volume
 from ..io import read_case, read_mask
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
-from .cases import case_folders
+from ..tasks.base import DEFAULT_NAMES, Task
+from .cases import LABELS, case_folders, read_classes
 
 Severity = Literal["error", "warning", "note"]
 # Usual ranges of prostate MRI; outside of them a number is more often wrong than rare. The limits are ours.
@@ -95,6 +96,7 @@ def check_data(
         cases.append(_remembered(case, masks, path.name, split))
         findings += _findings_of_case(case, masks, path.name, task)
     findings += [*_voxel_sizes(cases), *_duplicates(cases), *_shared_patients(cases)]
+    findings += _missing_truth(folder, find_task(task), cases)
     splits = Counter(case.split for case in cases if case.split)
     if splits:
         shown = ", ".join(f"{name} {count}" for name, count in splits.items())
@@ -129,9 +131,10 @@ def _picture(array: np.ndarray) -> np.ndarray:
 
 def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: str) -> Iterator[Finding]:
     task = find_task(task_id)
-    missing = [sequence for sequence in task.sequences if sequence not in case]
+    sequences = task.truth_sequences or task.sequences
+    missing = [sequence for sequence in sequences if sequence not in case]
     if missing:
-        needs = ", ".join(task.sequences)
+        needs = ", ".join(sequences)
         yield Finding("error", name, f"{task.title} needs {needs}, but {', '.join(missing)} is missing.")
     for sequence, volume in case.volumes.items():
         grid = volume.to_nearest_lps().geometry
@@ -163,6 +166,24 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
         yield Finding("warning", name, "There is no mask, so this case can be neither trained nor measured on.")
     for note in case.notes:
         yield Finding("note", name, note)
+
+
+def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:
+    """What training refuses for want of a truth other than the mask of the prostate."""
+    lesion = DEFAULT_NAMES.lesion
+    if task.finds_lesions:
+        lacking = [case.name for case in cases if lesion not in case.labels]
+        sentence = f"{task.title} is learned from a mask {lesion}, empty without a lesion, which is missing."
+        yield from [Finding("warning", ", ".join(lacking), sentence)] if lacking else []
+    if task.label_column:
+        try:
+            classes = read_classes(folder, task)
+        except DatasetError as error:
+            yield Finding("warning", "", str(error))
+            return
+        lacking = [case.name for case in cases if case.name not in classes]
+        sentence = f"{task.title} is learned from {LABELS}, which has no row for this case."
+        yield from [Finding("warning", ", ".join(lacking), sentence)] if lacking else []
 
 
 def _voxel_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:

@@ -54,6 +54,21 @@ def test_a_case_that_lacks_a_sequence_of_the_task_is_named(tmp_path):
     assert sentences(report, "error") == ["part: Lesion segmentation needs t2w, hbv, adc, but hbv is missing."]
 
 
+def test_what_is_learned_from_and_missing_is_named(tmp_path):
+    write_case(tmp_path / "one", hbv=an_hbv(), adc=an_adc())
+    write_case(tmp_path / "two", 1, hbv=an_hbv(7), adc=an_adc(7), lesion=big_gland())
+    expected = "one: Lesion segmentation is learned from a mask lesion, empty without a lesion, which is missing."
+    assert expected in sentences(check_data(tmp_path, LESIONS), "warning")
+    expected = f": Folder '{tmp_path.name}' must hold labels.csv with the columns case,pirads. Add it."
+    assert expected in sentences(check_data(tmp_path, "classification"), "warning")
+    (tmp_path / "labels.csv").write_text("case,pirads\ntwo,4\n", encoding="utf-8")
+    expected = "one: Classification is learned from labels.csv, which has no row for this case."
+    assert expected in sentences(check_data(tmp_path, "classification"), "warning")
+    write_case(tmp_path / "three", 2)
+    expected = "three: T2w→ADC translation needs t2w, adc, but adc is missing."
+    assert sentences(check_data(tmp_path, "adc-translation"), "error") == [expected]
+
+
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
     write_case(tmp_path / "good")
     (tmp_path / "bad").mkdir()
