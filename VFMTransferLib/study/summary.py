@@ -16,8 +16,8 @@ import numpy as np
 from scipy import stats
 
 from ..metrics.classification import auroc
-from .config import REAL
-from .tables import PRETRAINED, SCRATCH, CurveRow, RunRow, StudyTables, write_rows
+from .config import PRETRAINED, REAL
+from .tables import SCRATCH, CurveRow, RunRow, StudyTables, write_rows
 
 SUMMARY = "summary.csv"
 LAYER = "encoder"
