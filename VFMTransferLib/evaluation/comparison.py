@@ -121,7 +121,8 @@ def compare(
             the whole, and one with several has the results' own values.
 
     Raises:
-        ValueError: The results are of two cases or tasks, or the reference is of the wrong kind.
+        ValueError: The results are of two cases or tasks, the reference is of the wrong kind, or `reference_labels`
+            names an unknown structure.
         BundleError: The results share no structure or have different classes.
         GeometryError: The results lie on different grids, or the reference lies elsewhere.
         ImageError: The reference's values mean nothing known.

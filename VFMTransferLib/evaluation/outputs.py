@@ -205,10 +205,11 @@ def reference_segments(
     """Structure → mask of a reference's label map (D, H, W) on the grid of the results, and what had to be decided.
 
     `label_values` is the caller's table name → value; None to go by the values found, ImageError where these are
-    neither a plain mask nor in the results' own table.
+    neither a plain mask nor in the results' own table. ValueError where the caller's table names no known structure.
     """
+    found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})
+    is_callers = label_values is not None
     if label_values is None:
-        found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})
         plain = find_task(task).plain_mask_label
         if plain is not None and plain in segments.names:
             note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
@@ -224,10 +225,24 @@ def reference_segments(
                 f"but has {found}. "
                 "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
             )
+    known = dict.fromkeys((*segments.structures, *segments.values, *map(str, Label)))
+    unknown = [name for name in label_values if name not in known]
+    if unknown:
+        raise ValueError(f"reference_labels must name {', '.join(known)}, but names {', '.join(unknown)}.")
     masks = {name: reference == value for name, value in label_values.items() if name in segments.names}
+    notes = [
+        f"The reference's {name} is not compared, since the results do not mark it."
+        for name in label_values
+        if name not in masks and not segments.whole and name != Label.BACKGROUND
+    ]
     if segments.whole:
-        masks[str(Label.PROSTATE)] = np.isin(reference, list(label_values.values()))
-    return masks, ()
+        zones = {Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE}
+        names_all = Label.PROSTATE in label_values or zones <= set(label_values)
+        if is_callers and not (names_all and set(found) <= set(label_values.values())):
+            notes.append("The reference's prostate is not known, since reference_labels names only a part of it.")
+        else:
+            masks[str(Label.PROSTATE)] = np.isin(reference, sorted(set(label_values.values()) - {BACKGROUND}))
+    return masks, tuple(notes)
 
 
 def segmentation_measures(

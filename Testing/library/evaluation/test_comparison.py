@@ -88,6 +88,22 @@ def test_a_reference_with_values_of_its_own_needs_a_table():
     assert comparison.value("dice", "prostate", "a-reference") == 1.0
 
 
+def test_a_table_of_a_part_of_the_prostate_says_nothing_of_the_whole():
+    reference = Volume(zones(), T2W_GRID)
+    for table in ({"transition-zone": 2}, {"peripheral-zone": 1}):
+        comparison = compare(a_case(), *anatomy_pair(), reference, reference_labels=table)
+        assert comparison.value("dice", next(iter(table)), "a-reference") == 1.0
+        with pytest.raises(KeyError):
+            comparison.value("dice", "prostate", "a-reference")
+        assert (
+            "The reference's prostate is not known, since reference_labels names only a part of it." in comparison.notes
+        )
+    whole = compare(a_case(), *anatomy_pair(), gland_reference(), reference_labels={"prostate": 1})
+    assert whole.value("dice", "prostate", "a-reference") == 1.0
+    with pytest.raises(ValueError, match=r"must name prostate, peripheral-zone, .* but names PZ"):
+        compare(a_case(), *anatomy_pair(), reference, reference_labels={"PZ": 1, "transition-zone": 2})
+
+
 def test_a_reference_on_another_grid_is_resampled_by_position_and_said_so():
     finer = T2W_GRID.with_spacing((0.25, 0.3, 3.0))
     comparison = compare(a_case(), *anatomy_pair(), gland_reference(finer))
