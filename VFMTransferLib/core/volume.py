@@ -24,6 +24,9 @@ Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
 
 
+_THICK = 1.5  # an axis whose step is so many times the others' is that of the slices, however they are stored
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A grid in space, in SimpleITK's terms.
@@ -74,6 +77,14 @@ class Geometry:
         """Largest angle between an index axis and its nearest anatomical axis."""
         nearest = np.abs(np.reshape(self.direction, (3, 3))).max(axis=0)
         return float(np.degrees(np.arccos(np.clip(nearest.min(), -1.0, 1.0))))
+
+    @property
+    def slice_axis(self) -> int:
+        """The index axis across which slices lie: that of a clearly larger step, else the one nearest to Superior."""
+        widest = int(np.argmax(self.spacing_mm))
+        if self.spacing_mm[widest] >= _THICK * sorted(self.spacing_mm)[1]:
+            return widest
+        return next(axis for axis, letter in enumerate(self.orientation) if letter in "IS")
 
     @property
     def orientation(self) -> str:

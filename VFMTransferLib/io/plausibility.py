@@ -49,7 +49,6 @@ MAX_OUT_OF_ORDER = 0.5  # of the slices, that resemble another one more than a n
 VIEW_MM = (60.0, 250.0)
 PIXEL_MM, STEP_MM, MIN_SLICES = 1.25, 6.0, 6
 MAX_TILT_DEG, MAX_TURN_DEG = 35.0, 30.0
-THICK = 1.5  # an axis whose step is so many times the others' is that of the slices, however they are stored
 _PLANES = {"axial": "IS", "sagittal": "LR", "coronal": "AP"}  # and between which sides slices follow each other
 _STEP_MM = 3.0
 _DISPLACED_MM = (9.0, 15.0, 21.0)
@@ -205,11 +204,9 @@ def out_of_order(volume: Volume) -> float:
 
 
 def _plane(grid: Geometry) -> str:
-    """The plane of a grid's slices, across its axis of the largest step; axial where no axis stands out."""
-    axis = int(np.argmax(grid.spacing_mm))
-    if grid.spacing_mm[axis] < THICK * sorted(grid.spacing_mm)[1]:
-        return "axial"
-    return next(plane for plane, letters in _PLANES.items() if grid.orientation[axis] in letters)
+    """The plane of a grid's slices."""
+    letter = grid.orientation[grid.slice_axis]
+    return next(plane for plane, letters in _PLANES.items() if letter in letters)
 
 
 def _beyond(grid: Geometry) -> list[str]:

@@ -16,7 +16,7 @@ from scipy import ndimage
 from ..core.case import Case
 from ..core.measurements import PHASE_AXES, Acquisition, QualityCriterion
 from ..core.terms import Sequence
-from ..core.volume import Geometry, Volume
+from ..core.volume import Geometry, Triple, Volume
 
 PIRADS = "PI-RADS v2.1"
 ACR = "ACR phantom test of MRI, percent signal ghosting"
@@ -55,7 +55,7 @@ def measure_t2w(case: Case, gland: Volume | None = None) -> Iterator[QualityCrit
     yield _view("t2w", grid, T2W_VIEW_MM)
     yield _in_plane_t2w(grid, about)
     yield _slices("t2w", grid, about, T2W_SLICE_MM)
-    tilt = float(np.degrees(np.arccos(min(abs(np.reshape(grid.direction, (3, 3))[2, 2]), 1.0))))
+    tilt = float(np.degrees(np.arccos(min(abs(_normal(grid)[2]), 1.0))))
     yield _criterion(
         "t2w-axial-alignment", "T2w, tilt from axial", tilt, "°", f"at most {MAX_TILT_DEG:.0f}°", tilt <= MAX_TILT_DEG,
         OURS, "PI-RADS asks for slices that are axial to the patient or to the prostate's long axis.", decimals=0,
@@ -88,14 +88,15 @@ def measure_diffusion(case: Case, gland: Volume | None = None) -> Iterator[Quali
     yield _view("dwi", grid, DWI_VIEW_MM)
     sizes = (about.phase_mm, about.frequency_mm)
     acquired = all(size is not None for size in sizes)
-    largest = max(size for size in (sizes if acquired else grid.spacing_mm[:2]) if size is not None)
+    largest = max(size for size in (sizes if acquired else _in_plane(grid, grid.spacing_mm)) if size is not None)
+    is_fine = largest <= DWI_IN_PLANE_MM + _ROUNDING_MM
     yield _criterion(
         "dwi-in-plane",
         "Diffusion, voxel in plane",
         largest,
         "mm",
         f"at most {DWI_IN_PLANE_MM} mm along phase and frequency",
-        largest <= DWI_IN_PLANE_MM + _ROUNDING_MM,
+        is_fine if acquired or not is_fine else None,
         PIRADS,
         "As it was acquired." if acquired else "Of the file; the acquired size is not stated and can be larger.",
         decimals=2,
@@ -104,8 +105,7 @@ def measure_diffusion(case: Case, gland: Volume | None = None) -> Iterator[Quali
     yield from _b_values(about)
     if Sequence.T2W in case:
         t2w = case[Sequence.T2W].to_nearest_lps()
-        normals = [np.reshape(g.direction, (3, 3))[:, 2] for g in (t2w.geometry, grid)]
-        angle = float(np.degrees(np.arccos(np.clip(normals[0] @ normals[1], -1, 1))))
+        angle = float(np.degrees(np.arccos(min(abs(_normal(t2w.geometry) @ _normal(grid)), 1.0))))
         yield _criterion(
             "dwi-same-slices", "Diffusion, tilt against T2w", angle, "°", f"at most {MAX_ANGLE_DEG:.0f}°",
             angle <= MAX_ANGLE_DEG, OURS, "PI-RADS requires the same slice locations as T2w.", decimals=1,
@@ -133,13 +133,23 @@ def _criterion(
     return QualityCriterion(name, title, value, text, unit, threshold, is_met, source, sentence)
 
 
+def _normal(grid: Geometry) -> np.ndarray:
+    """The direction (3,) across a grid's slices."""
+    return np.reshape(grid.direction, (3, 3))[:, grid.slice_axis]
+
+
+def _in_plane(grid: Geometry, along: Triple) -> list[float]:
+    """Of numbers along a grid's axes those within its slices."""
+    return [value for axis, value in enumerate(along) if axis != grid.slice_axis]
+
+
 def _title(kind: str) -> str:
     return {"t2w": "T2w", "dwi": "Diffusion", "adc": "ADC"}[kind]
 
 
 def _view(kind: str, grid: Geometry, limits: tuple[float, float]) -> QualityCriterion:
     low, high = limits
-    size = max(grid.extent_mm[:2])
+    size = max(_in_plane(grid, grid.extent_mm))
     words = "It is within the range." if low <= size <= high else "A larger view is coarser, a smaller one can alias."
     return _criterion(
         f"{kind}-field-of-view", f"{_title(kind)}, field of view", size, "mm", f"{low:.0f} to {high:.0f} mm",
@@ -152,7 +162,7 @@ def _in_plane_t2w(grid: Geometry, about: Acquisition) -> QualityCriterion:
     threshold = f"at most {T2W_PHASE_MM} mm along phase and {T2W_FREQUENCY_MM} mm along frequency"
     name, title = "t2w-in-plane", "T2w, voxel in plane"
     if phase is None or frequency is None:
-        pixel = max(grid.spacing_mm[:2])
+        pixel = max(_in_plane(grid, grid.spacing_mm))
         is_met = False if pixel > T2W_PHASE_MM + _ROUNDING_MM else None
         text = "Of the file; the acquired size is not stated and can be larger."
         return _criterion(name, title, pixel, "mm", threshold, is_met, PIRADS, text, decimals=2)
@@ -162,7 +172,7 @@ def _in_plane_t2w(grid: Geometry, about: Acquisition) -> QualityCriterion:
 
 
 def _slices(kind: str, grid: Geometry, about: Acquisition, limit_mm: float) -> QualityCriterion:
-    step, thickness = grid.spacing_mm[2], about.thickness_mm
+    step, thickness = grid.spacing_mm[grid.slice_axis], about.thickness_mm
     gap = None if thickness is None else step - thickness
     is_thin = (step if thickness is None else thickness) <= limit_mm + _ROUNDING_MM
     is_met = False if not is_thin else None if gap is None else gap <= _ROUNDING_MM

@@ -79,7 +79,7 @@ def test_what_falls_short_is_not_met_and_only_that(name, t2w, hbv):
 
 def test_what_no_header_states_is_not_known():
     criteria = found(a_case())
-    for name in ("t2w-in-plane", "t2w-other-planes", "dwi-low-b", "dwi-middle-b", "dwi-high-b"):
+    for name in ("t2w-in-plane", "t2w-other-planes", "dwi-in-plane", "dwi-low-b", "dwi-middle-b", "dwi-high-b"):
         assert criteria[name].is_met is None, name
     assert "not stated" in criteria["t2w-in-plane"].sentence
 
@@ -99,6 +99,16 @@ def test_tilt_is_that_of_the_slices():
     scan = a_scan((20.0, 0, 0))
     volume = Volume(np.random.default_rng(0).uniform(50, 150, scan.shape).astype(np.float32), scan)
     assert found(Case("p", {Sequence.T2W: volume}))["t2w-axial-alignment"].value == pytest.approx(20, abs=0.1)
+
+
+def test_a_coronal_scan_is_tilted_by_90_degrees_and_measured_across_its_slices():
+    grid = Geometry((160, 40, 150), (0.5, 4.0, 0.5), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    volume = Volume(np.random.default_rng(0).uniform(50, 150, grid.shape).astype(np.float32), grid)
+    criteria = found(Case("p", {Sequence.T2W: volume}))
+    assert (criteria["t2w-axial-alignment"].value, criteria["t2w-axial-alignment"].is_met) == (90, False)
+    assert (criteria["t2w-slices"].value, criteria["t2w-slices"].is_met) == (4.0, False)
+    assert criteria["t2w-in-plane"].value == 0.5
+    assert criteria["t2w-field-of-view"].value == 80
 
 
 @pytest.mark.parametrize("sigma", [2.0, 8.0])
