@@ -24,6 +24,7 @@ from ..core.files import atomic_file, atomic_folder, open_regular, read_small
 from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
+from ..metrics.operating_point import OperatingPoint
 from ..tasks import TASKS
 from .card import model_card
 from .graphs import require_plain_graph
@@ -75,6 +76,7 @@ class Block:
     training: dict[str, Any]
     metrics: dict[str, Any]
     calibration: Calibration | None = None
+    operating_point: OperatingPoint | None = None
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Block:
             )
         if self.labels != from_json(tuple[LabelRow, ...], label_table(self.model), "labels"):
             raise ValueError("'vfm_transfer.labels' must be the labels of vfm_transfer.model, got others.")
+        self._check_operating_point()
         if self.calibration is None:
             return
         key, spec, calibration = "vfm_transfer.calibration", self.model, self.calibration
@@ -93,6 +96,17 @@ class Block:
             raise ValueError(f"'{key}.temperature' must be more than 0, got {calibration.temperature:g}.")
         if len(calibration.bias) != len(spec.labels):
             raise ValueError(f"'{key}.bias' must be {len(spec.labels)} numbers, got {len(calibration.bias)}.")
+
+    def _check_operating_point(self) -> None:
+        key, task, point = "vfm_transfer.operating_point", self.model.task, self.operating_point
+        if point is None:
+            return
+        if task is None or not TASKS[task].finds_lesions:
+            raise ValueError(f"'{key}' must be absent, since the network finds no lesions.")
+        if not 0 <= point.min_confidence < 1:
+            raise ValueError(
+                f"'{key}.min_confidence' must be in 0 <= min_confidence < 1, got {point.min_confidence:g}."
+            )
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,7 @@ class Bundle:
     demonstration: bool = False  # made by this project to show the product, not by the network's authors
     description: str = "A network for prostate MRI."
     calibration: Calibration | None = None  # of a classifier, where it was fitted
+    operating_point: OperatingPoint | None = None  # of a network that finds lesions, where it was chosen
     caveats: tuple[str, ...] = ()  # sentences that each of its results bears
 
     @property
@@ -151,7 +166,17 @@ def read_bundle(folder: Path | str) -> Bundle:
         description = from_json(str, document.get("description"), "description")
     except (BundleError, ValueError) as error:
         raise BundleError(f"{METADATA}: {error} Get the bundle again, or correct that file.") from error
-    same = ("name", "arm", "training", "metrics", "license", "demonstration", "calibration", "caveats")
+    same = (
+        "name",
+        "arm",
+        "training",
+        "metrics",
+        "license",
+        "demonstration",
+        "calibration",
+        "operating_point",
+        "caveats",
+    )
     return Bundle(
         folder=folder,
         title=title,

@@ -69,6 +69,7 @@ def model_card(
         "Normalization": grid.normalization,
         "Output channels": ", ".join(spec.labels) or str(spec.head.out_channels),
         **({} if bundle.calibration is None else {"Calibration": bundle.calibration.note}),
+        **({} if bundle.operating_point is None else {"Operating point": bundle.operating_point.note}),
         "Version": bundle.version,
         "License of the weights": bundle.license,
     }

@@ -109,7 +109,8 @@ def metadata_of(bundle: Bundle) -> dict[str, Any]:
 
 def vfm_transfer_block(bundle: Bundle) -> dict[str, Any]:
     """What MONAI has no word for: the network whole, where its weights came from, their checksums."""
-    optional: dict[str, Any] = {} if bundle.calibration is None else {"calibration": to_json(bundle.calibration)}
+    fitted = {"calibration": bundle.calibration, "operating_point": bundle.operating_point}
+    optional: dict[str, Any] = {key: to_json(found) for key, found in fitted.items() if found is not None}
     if bundle.caveats:
         optional["caveats"] = list(bundle.caveats)
     return {

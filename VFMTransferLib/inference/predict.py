@@ -473,6 +473,7 @@ class CasePredictor:
                 zones={} if anatomy is None else anatomy.zones,
                 roi=self.options.roi,
                 calibration=bundle.calibration,
+                operating_point=bundle.operating_point,
             )
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..encoders.base import ModelSpec
     from ..metrics.calibration import Calibration
     from ..metrics.detection import Candidate
+    from ..metrics.operating_point import OperatingPoint
     from ..phantom import Phantom
     from .training import TaskTraining
 
@@ -112,6 +113,8 @@ class DecodeOptions:
             probabilities keep it. This is our own step, not the networks' authors'.
         zones: Zone name → mask, for naming where lesions lie.
         roi: Mask outside of which nothing is marked; it leaves classes and images as they are.
+        calibration: Of a classifier's probabilities.
+        operating_point: Of a network that finds lesions; a threshold of the caller's own takes its place.
     """
 
     threshold: float | None = None
@@ -121,6 +124,7 @@ class DecodeOptions:
     zones: Mapping[str, Volume] | None = None
     roi: Volume | None = None
     calibration: Calibration | None = None
+    operating_point: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -341,6 +345,10 @@ class Task(ABC):
 
     def fit_calibration(self, cases: Sequence[CaseScore]) -> Calibration | None:
         """The calibration that validation cases of an uncalibrated network ask for; None without cases or classes."""
+        return None
+
+    def fit_operating_point(self, results: Iterable[tuple[Result, LabeledCase]]) -> OperatingPoint | None:
+        """What validation results without an operating point ask for; None of tasks that find no lesions."""
         return None
 
     @abstractmethod

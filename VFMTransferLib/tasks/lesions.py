@@ -74,6 +74,19 @@ def in_prostate(marked: np.ndarray, gland: np.ndarray) -> tuple[np.ndarray, int]
     return kept, count - int(is_kept.sum())
 
 
+def confidences(marked: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each voxel's region (D, H, W), 0 for none, and the largest probability in each region."""
+    regions, count = ndimage.label(marked, structure=CONNECTIVITY)
+    return regions, np.asarray(ndimage.maximum(probability, regions, np.arange(1, count + 1)), np.float64)
+
+
+def confident(marked: np.ndarray, probability: np.ndarray, min_confidence: float) -> tuple[np.ndarray, int]:
+    """The regions of a mask (D, H, W) with a probability of at least so much, and how many others there were."""
+    regions, highest = confidences(marked, probability)
+    is_kept = np.concatenate([[False], highest >= min_confidence])
+    return is_kept[regions], int((~is_kept[1:]).sum())
+
+
 def find_lesions(
     labels: Volume,
     probabilities: Mapping[str, Volume],

@@ -28,7 +28,6 @@ from ..encoders import build_network, find_family
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
-from ..metrics.calibration import Calibration
 from ..tasks import TASKS, Scores, score_results, task_of
 from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate
@@ -58,6 +57,9 @@ def on_arrays(network: nn.Module) -> Callable[..., np.ndarray]:
     return run
 
 
+_AS_IT_IS = DecodeOptions()
+
+
 class ValidationCases:
     """Cases with their truth, prepared once, on which networks in evaluation mode are validated as a user predicts."""
 
@@ -65,16 +67,15 @@ class ValidationCases:
         self.spec = spec
         self.cases: list[tuple[LabeledCase, Prepared]] = [(case, prepare_labeled(case, spec)) for case in cases]
 
-    def scores(self, network: nn.Module, calibration: Calibration | None = None) -> Scores:
-        return score_results(str(self.spec.task), self.results(network, calibration))
+    def scores(self, network: nn.Module, fitted: DecodeOptions = _AS_IT_IS) -> Scores:
+        return score_results(str(self.spec.task), self.results(network, fitted))
 
-    def results(
-        self, network: nn.Module, calibration: Calibration | None = None
-    ) -> Iterator[tuple[Result, LabeledCase]]:
+    def results(self, network: nn.Module, fitted: DecodeOptions = _AS_IT_IS) -> Iterator[tuple[Result, LabeledCase]]:
+        """Each result with its case; `fitted` holds what was fitted to the network's output."""
         run = on_arrays(network)
         for case, prepared in self.cases:
             logits = infer(run, prepared, self.spec)
-            options = DecodeOptions(phase_axis=case.phase_axis, gland=case.gland, calibration=calibration)
+            options = replace(fitted, phase_axis=case.phase_axis, gland=case.gland)
             output = NetworkOutput(logits, prepared, case.case, self.spec, _SOURCE, options)
             yield task_of(self.spec).decode(output), case
 
@@ -311,7 +312,10 @@ def write_arm(
     arm = Arm.SCRATCH if init is None else Arm.PRETRAINED
     spec, network = config.model, averaged_network(run, config.model)
     validation = ValidationCases(spec, dataset.select(config.split.validation))
-    calibration = task_of(spec).fit_calibration(validation.scores(network).cases)
+    fitted = DecodeOptions(
+        calibration=task_of(spec).fit_calibration(validation.scores(network).cases),
+        operating_point=task_of(spec).fit_operating_point(validation.results(network)),
+    )
     training = dataset.select(config.split.train)
     parts: dict[str, list[LabeledCase]] = {}
     for part, names in (("validation", config.split.validation), ("test", config.split.test)):
@@ -338,11 +342,12 @@ def write_arm(
             **run_record(run),
             "start": "scratch" if init is None else dict(init.record),
         },
-        metrics={part: _measured(network, spec, cases, training, calibration) for part, cases in parts.items()},
+        metrics={part: _measured(network, spec, cases, training, fitted) for part, cases in parts.items()},
         license=license,
         demonstration=True,
         description=f"{task_of(spec).title}. The study's arms differ in the encoder's initial weights only.",
-        calibration=calibration,
+        calibration=fitted.calibration,
+        operating_point=fitted.operating_point,
         caveats=caveats,
     )
     text = None if card is None else card(bundle)
@@ -354,12 +359,12 @@ def _measured(
     spec: ModelSpec,
     cases: list[LabeledCase],
     training: list[LabeledCase],
-    calibration: Calibration | None,
+    fitted: DecodeOptions,
 ) -> dict[str, Any]:
     """Scores of a network, of its probabilities also before calibration, and of the task's naive baseline."""
     validation = ValidationCases(spec, cases)
-    found, task = _score_record(validation.scores(network, calibration)), task_of(spec)
-    if calibration is not None:
+    found, task = _score_record(validation.scores(network, fitted)), task_of(spec)
+    if fitted.calibration is not None:
         plain = validation.scores(network).cohort
         found["uncalibrated"] = finite({name: plain[name] for name in task.calibrated_measures if name in plain})
     try:

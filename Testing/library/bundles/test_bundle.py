@@ -16,6 +16,7 @@ from VFMTransferLib.bundles.bundle import Bundle, read_bundle, read_index, verif
 from VFMTransferLib.bundles.metadata import METADATA, ONNX, WEIGHTS, spec_from_json, spec_to_json
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutputError
 from VFMTransferLib.core.terms import Arm
+from VFMTransferLib.metrics.operating_point import OperatingPoint
 
 ANATOMY = "profound-upernet-anatomy"
 
@@ -45,6 +46,24 @@ def change_metadata(a_bundle):
 
 def test_what_is_written_is_read(a_bundle):
     assert read_bundle(a_bundle.folder) == a_bundle
+
+
+def test_an_operating_point_is_kept_and_is_of_networks_that_find_lesions(tmp_path):
+    lesions = next(name for name, spec in SMALL_SPECS.items() if spec.task == "lesion-segmentation")
+    point = OperatingPoint(0.82, 24)
+    bundle = read_bundle(make_bundle(tmp_path / "a", lesions, operating_point=point).folder)
+    assert bundle.operating_point == point
+    assert point.note in bundle.card_path.read_text(encoding="utf-8")
+    path = bundle.folder / METADATA
+    document = json.loads(path.read_text(encoding="utf-8"))
+    schema = json.loads(files("VFMTransferLib").joinpath("bundles/bundle.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    document["vfm_transfer"]["operating_point"]["min_confidence"] = 1.0
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(BundleError, match="min_confidence' must be in 0 <= min_confidence < 1, got 1"):
+        read_bundle(bundle.folder)
+    with pytest.raises(BundleError, match="operating_point' must be absent, since the network finds no lesions"):
+        make_bundle(tmp_path / "b", operating_point=point)
 
 
 def test_the_layout_is_monais(a_bundle):

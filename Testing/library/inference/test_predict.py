@@ -26,12 +26,17 @@ from VFMTransferLib.inference.predict import (
     require_fit,
 )
 from VFMTransferLib.io.results import read_result, save_result
+from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.radiology.quality import measure_quality
 from VFMTransferLib.tasks.segmentation import IDLE_THRESHOLD_NOTE
 
 ROOT = Path(__file__).resolve().parents[3]
 LESIONS = with_preprocess("profound-upernet-lesion", patch=(16, 32, 40), whole_volume=True)
 CROP = with_preprocess("profound-upernet-lesion", patch=(32, 48, 48))
+
+
+def open_as_is(_bundle) -> FakeSession:
+    return FakeSession(as_is)
 
 
 def as_is(x: np.ndarray) -> np.ndarray:
@@ -110,6 +115,14 @@ def test_result_records_where_it_came_from(a_case):
     assert list(source.seconds) == ["read", "preprocess", "infer", "postprocess"]
     assert {"vfm-transfer", "python", "numpy", "SimpleITK", "fake"} <= set(source.versions)
     assert {"A fake network.", "ADC was converted."} <= set(source.notes)
+
+
+def test_the_operating_point_of_a_bundle_decides_what_is_marked(a_case):
+    plain, strict = a_bundle(LESIONS), replace(a_bundle(LESIONS), operating_point=OperatingPoint(0.99, 24))
+    surest = max(lesion.confidence for lesion in predict(a_case, plain, open_network=open_as_is).lesions)
+    assert surest < 0.99
+    assert predict(a_case, strict, open_network=open_as_is).lesions == ()
+    assert predict(a_case, strict, threshold=0.5, open_network=open_as_is).lesions
 
 
 def test_progress_grows_to_one_through_all_stages(a_case):

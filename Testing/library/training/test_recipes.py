@@ -25,7 +25,9 @@ from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
 from VFMTransferLib.io import read_volume, write_volume
+from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.phantom import PhantomRange, Phantoms, PhantomSplit
+from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.training.augmentation import Augmentation
 from VFMTransferLib.training.cases import Split
@@ -154,6 +156,30 @@ def test_a_work_folder_of_other_data_is_refused(cases, tmp_path, changes, named)
         train_arm(replace(first, **changes), data, Arm.SCRATCH, work, None)
     more = replace(first, phantoms=replace(first.phantoms, test=Phantoms(2, 2)))
     train_arm(more, data, Arm.SCRATCH, work, None)
+
+
+def test_a_bundle_of_lesions_has_the_operating_point_of_its_validation_cases(cases, tmp_path, monkeypatch):
+    """Two steps teach nothing: what is fitted is put in, and what is measured is seen to be measured with it."""
+    recipe = a_recipe("lesion-segmentation", split=Split((), (), ()))
+    data = recipe_data(recipe, cases, tmp_path)
+    task, fitted_on, used = type(TASKS["lesion-segmentation"]), [], []
+    mark = task.mark
+
+    def fit(_task, results):
+        fitted_on.extend(labeled.case.id for _, labeled in results)
+        return OperatingPoint(0.99, len(fitted_on))
+
+    def marking(self, probabilities, output):
+        used.append((output.case.id, output.options.operating_point))
+        return mark(self, probabilities, output)
+
+    monkeypatch.setattr(task, "fit_operating_point", fit)
+    monkeypatch.setattr(task, "mark", marking)
+    bundle = train_arm(recipe, data, Arm.SCRATCH, tmp_path, None)
+    assert tuple(fitted_on) == data.dataset.split.validation
+    assert read_bundle(bundle.folder).operating_point == OperatingPoint(0.99, 1)
+    tested = [point for case, point in used if case in data.dataset.split.test]
+    assert tested == [OperatingPoint(0.99, 1)] * len(data.dataset.split.test)
 
 
 def test_a_scan_that_trains_is_acquired_as_often_as_the_recipe_states(cases, tmp_path):

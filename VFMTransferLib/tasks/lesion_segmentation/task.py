@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,18 @@ from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
 from ...metrics.agreement import dice
 from ...metrics.detection import average_precision, match_candidates
+from ...metrics.operating_point import MAX_FALSE_MARKS, OperatingPoint, operating_point
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput
-from ..lesions import CANCER_LABELS, cancer_masks, find_lesions, in_prostate, pair_regions, read_cancer_masks
+from ..lesions import (
+    CANCER_LABELS,
+    cancer_masks,
+    confidences,
+    confident,
+    find_lesions,
+    in_prostate,
+    pair_regions,
+    read_cancer_masks,
+)
 from ..segmentation import Probabilities, SegmentationTask, labels_of
 
 if TYPE_CHECKING:
@@ -22,6 +32,11 @@ if TYPE_CHECKING:
     from .training import LesionTraining
 
 OUTSIDE_NOTE = "Marks outside of the prostate were left out: {count}. The probabilities still show them."
+UNSURE_NOTE = (
+    "Places above the threshold that are not marked, since their confidence lies below {least:.2f}: {count}. That "
+    "number was chosen on validation cases for at most {most:g} false marks an exam. The probabilities still show these"
+    " places, and a threshold of your own marks them."
+)
 NOTHING_NOTE = "No lesion was marked, which does not rule one out."
 
 
@@ -65,12 +80,19 @@ class LesionSegmentation(SegmentationTask):
         cancer = [name for name in output.spec.labels if name in CANCER_LABELS]
         names = [Label.CSPCA] if options.only_cspca else cancer
         shown = {str(name): probabilities[name] for name in names}
-        marked = np.sum([p.array for p in shown.values()], axis=0) > output.threshold
+        probability = np.sum([p.array for p in shown.values()], axis=0)
+        marked = probability > output.threshold
         if options.gland is not None and options.gland.array.any():
             grid = next(iter(shown.values())).geometry
             marked, left_out = in_prostate(marked, options.gland.resample_to(grid, "nearest").array > 0)
             if left_out:
                 output = output.with_notes(OUTSIDE_NOTE.format(count=left_out))
+        point = options.operating_point if options.threshold is None else None
+        if point is not None:
+            marked, unsure = confident(marked, probability, point.min_confidence)
+            if unsure:
+                least = point.min_confidence
+                output = output.with_notes(UNSURE_NOTE.format(least=least, count=unsure, most=MAX_FALSE_MARKS))
         if not marked.any():
             output = output.with_notes(NOTHING_NOTE)
         result = self.label_result(shown, marked, output)
@@ -94,6 +116,21 @@ class LesionSegmentation(SegmentationTask):
     def cohort_measures(self, cases: Sequence[CaseScore]) -> dict[str, float]:
         candidates = [candidate for case in cases for candidate in case.candidates]
         return {"average_precision": average_precision(candidates, sum(case.lesions for case in cases))}
+
+    def fit_operating_point(self, results: Iterable[tuple[Result, LabeledCase]]) -> OperatingPoint | None:
+        """The lowest confidence at which there are half as many false marks as validation cases, or fewer."""
+        found = [self._false_marks(result, labeled) for result, labeled in results]
+        return operating_point([confidence for case in found for confidence in case], len(found))
+
+    def _false_marks(self, result: Result, labeled: LabeledCase) -> list[float]:
+        """Confidence of each mark that `score` counts as added: that of the whole place, whatever its grades."""
+        labels = labels_of(result)
+        there = labeled.masks[Label.CSPCA].resample_to(labels.geometry, "nearest").array > 0
+        probability = np.sum([p.array for p in result.probabilities.values()], axis=0)
+        places, highest = confidences(labels.array > 0, probability)
+        paired = pair_regions(labels.array == result.label_values[Label.CSPCA], there)
+        false = (number for number in range(1, paired.first_count + 1) if number not in paired.pairs)
+        return [float(highest[places[paired.first == number][0] - 1]) for number in false]
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """No lesion."""
