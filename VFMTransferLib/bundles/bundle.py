@@ -103,10 +103,8 @@ class Block:
             return
         if task is None or not TASKS[task].finds_lesions:
             raise ValueError(f"'{key}' must be absent, since the network finds no lesions.")
-        if not 0 <= point.min_confidence < 1:
-            raise ValueError(
-                f"'{key}.min_confidence' must be in 0 <= min_confidence < 1, got {point.min_confidence:g}."
-            )
+        if not 0 <= point.min_confidence <= 1:
+            raise ValueError(f"'{key}.min_confidence' must be from 0 to 1, got {point.min_confidence:g}.")
 
 
 @dataclass(frozen=True)

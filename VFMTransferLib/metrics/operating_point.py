@@ -15,7 +15,7 @@ class OperatingPoint:
     """A region of voxels above the threshold is a mark where its largest probability is at least `min_confidence`.
 
     Attributes:
-        min_confidence: In hundredths.
+        min_confidence: In hundredths; 1 marks nothing but what is certain.
         cases: On how many validation cases it was chosen.
     """
 
@@ -41,4 +41,4 @@ def operating_point(false_marks: Sequence[float], cases: int) -> OperatingPoint 
     if len(false_marks) <= allowed:
         return None
     surest = sorted(false_marks, reverse=True)[allowed]  # of those that are too many
-    return OperatingPoint(min(math.floor(surest * _STEPS) + 1, _STEPS - 1) / _STEPS, cases)
+    return OperatingPoint(min(math.floor(surest * _STEPS) + 1, _STEPS) / _STEPS, cases)

@@ -58,9 +58,9 @@ def test_an_operating_point_is_kept_and_is_of_networks_that_find_lesions(tmp_pat
     document = json.loads(path.read_text(encoding="utf-8"))
     schema = json.loads(files("VFMTransferLib").joinpath("bundles/bundle.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(document, schema)
-    document["vfm_transfer"]["operating_point"]["min_confidence"] = 1.0
+    document["vfm_transfer"]["operating_point"]["min_confidence"] = 1.5
     path.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(BundleError, match="min_confidence' must be in 0 <= min_confidence < 1, got 1"):
+    with pytest.raises(BundleError, match=r"min_confidence' must be from 0 to 1, got 1\.5"):
         read_bundle(bundle.folder)
     with pytest.raises(BundleError, match="operating_point' must be absent, since the network finds no lesions"):
         make_bundle(tmp_path / "b", operating_point=point)

@@ -93,14 +93,11 @@ def test_the_operating_point_leaves_half_a_false_mark_an_exam(a_case):
     quiet = decode(three_places(prepared, (3.0, -3.0, 0.5)), prepared, a_case, spec, SOURCE)
     assert task.fit_operating_point([(result, labeled), (quiet, labeled)]) == OperatingPoint(0.63, 2)
     assert task.fit_operating_point([(quiet, labeled), (quiet, labeled), (quiet, labeled)]) == OperatingPoint(0.63, 3)
-    assert (
-        task.fit_operating_point(
-            [(quiet, labeled)] * 2
-            + [(decode(three_places(prepared, (3.0, -3.0, -3.0)), prepared, a_case, spec, SOURCE), labeled)] * 2
-        )
-        is None
-    )
+    silent = decode(three_places(prepared, (3.0, -3.0, -3.0)), prepared, a_case, spec, SOURCE)
+    assert task.fit_operating_point([(quiet, labeled), (silent, labeled)] * 2) is None
     assert task.fit_operating_point([]) is None
+    sure = decode(three_places(prepared, (3.0, 9.0, 0.5)), prepared, a_case, spec, SOURCE)
+    assert task.fit_operating_point([(sure, labeled)]) == OperatingPoint(1.0, 1)
 
 
 def test_where_nothing_is_marked_the_notes_state_that_this_rules_nothing_out(a_case):
