@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ from ..bundles.bundle import Bundle
 from ..core.decoding import parse_json
 from ..core.errors import OutOfMemoryError, OutputError, VFMTransferError
 from ..core.files import (
+    OF_FILE_BROWSERS,
     atomic_file,
     locked,
     open_regular,
@@ -139,9 +140,15 @@ class BatchCase:
         """Whether all results are there, and of a pair a comparison that is no older than they are."""
         if self.missing or not self.is_pair:
             return not self.missing
-        comparison = self.folder / COMPARISON
         written = [(self.folder / bundle.name / RESULT).stat().st_mtime for bundle in self.bundles]
-        return _read_json(comparison) is not None and comparison.stat().st_mtime >= max(written)
+        return self._comparison is not None and (self.folder / COMPARISON).stat().st_mtime >= max(written)
+
+    @property
+    def _comparison(self) -> dict[str, Any] | None:
+        """The comparison of exactly these two networks, where there is one: the folder holds that of the last pair."""
+        document = _read_json(self.folder / COMPARISON) if self.is_pair else None
+        wanted = [(bundle.name, bundle.weights_sha256) for bundle in self.bundles]
+        return document if document is not None and _compared(document) == wanted else None
 
     @property
     def is_pair(self) -> bool:
@@ -156,7 +163,7 @@ class BatchCase:
             values: dict[str, Value] = {}
             if status == "done":
                 values = _numbers(_read_json(self.folder / bundle.name / RESULT) or {})
-                for one in (_read_json(self.folder / COMPARISON) or {}).get("measures", []):
+                for one in (self._comparison or {}).get("measures", []):
                     if one["between"] == BETWEEN_ARMS:
                         values[f"{BETWEEN_ARMS} {one['measure']} {one['subject']}"] = one["value"]
             arm, short = str(bundle.arm or ""), bundle.weights_sha256[:_SHOWN_DIGITS]
@@ -173,10 +180,11 @@ class BatchCase:
         with failures.collected_for(*(missing or self.bundles)):
             on_arm(0, "images", 0.0)
             case = read_case_for(needed_sequences(self.bundles), self.source)
-            comparison = self.folder / COMPARISON  # of results that are made again
-            with writing(self.folder):
-                comparison.unlink(missing_ok=True)
-                comparison.with_suffix(".csv").unlink(missing_ok=True)
+            if self._compares_any(missing):
+                comparison = self.folder / COMPARISON
+                with writing(self.folder):
+                    comparison.unlink(missing_ok=True)
+                    comparison.with_suffix(".csv").unlink(missing_ok=True)
             fitting = []
             for bundle in self.bundles:
                 with failures.collected_for(bundle):
@@ -202,10 +210,22 @@ class BatchCase:
                     save_comparison(compare(placed, kept[0], kept[1]), self.folder)
         return failures.messages
 
+    def _compares_any(self, bundles: Collection[Bundle]) -> bool:
+        """Whether the comparison that is there is of one of these, or cannot be read."""
+        document = _read_json(self.folder / COMPARISON)
+        names = {bundle.name for bundle in bundles}
+        return document is None or any(name in names for name, _ in _compared(document))
+
     def open(self, bundle: Bundle, networks: LoadedNetworks) -> Session:
         """A bundle's network, loaded where and how the options ask for it."""
         options = self.options
         return networks.open(bundle, runtime=options.runtime, device=options.device, precision=options.precision)
+
+
+def _compared(document: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Name and checksum of both networks of a comparison."""
+    sides = [one if isinstance(one := document.get(side), dict) else {} for side in ("a", "b")]
+    return [(one.get("bundle"), one.get("sha256")) for one in sides]
 
 
 class _Failures:
@@ -245,6 +265,8 @@ def _sha256_of_files(folder: Path) -> str:
     digest = hashlib.sha256()
     sampled = set()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        if file.name.lower() in OF_FILE_BROWSERS:
+            continue
         about = file.stat()
         name = os.fsencode(file.relative_to(folder).as_posix())
         digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))

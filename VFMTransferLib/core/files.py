@@ -25,6 +25,7 @@ Value = TypeVar("Value")
 
 CACHE_VARIABLE = "VFM_TRANSFER_CACHE"
 MAX_TEXT_BYTES = 64 << 20  # of a file of settings or numbers
+OF_FILE_BROWSERS = ("thumbs.db", "desktop.ini", ".ds_store", ".directory")  # in lower case; they lie anywhere
 _DISK_FULL_WORDS = ("inline_container", "No space left", "File too large", "os error 28", "os error 27")
 _UNUSABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP,

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from ..core.decoding import Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
-from ..core.files import atomic_folder, plain_text, read_small
+from ..core.files import OF_FILE_BROWSERS, atomic_folder, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
@@ -35,7 +35,6 @@ _KEYS = {
     "phantom.json": {"case", "seed", "labels", "units"},
 }
 _BESIDE_COMPARISON = ("comparison.csv", "comparison.png", "report.html")
-_OF_FILE_BROWSERS = ("thumbs.db", "desktop.ini", ".ds_store", ".directory")
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> Non
     whole_at = max((mark.stat().st_mtime for mark in found), default=0.0)
     # A corrected segmentation is newer than the output; a note or another output may be of any time.
     for file in sorted(target.rglob("*")):
-        if file.name.lower() in _OF_FILE_BROWSERS or (file.is_dir() and not file.is_symlink()):
+        if file.name.lower() in OF_FILE_BROWSERS or (file.is_dir() and not file.is_symlink()):
             continue
         if file not in own or file.lstat().st_mtime > whole_at:
             raise OutputError(
