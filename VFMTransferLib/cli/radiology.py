@@ -174,14 +174,17 @@ def run_dicom(args: argparse.Namespace) -> None:
     import highdicom  # noqa: F401  (known before the work)
 
     from ..core.files import atomic_folder
-    from ..io import read_case
+    from ..io.cases import read_case_for
     from ..io.results import read_result
+    from ..tasks import find_task
 
     require_output_outside(args.output, [args.exam])
     results = {_name_of(folder): read_result(folder) for folder in args.results}
     if len(results) < len(args.results):
         args.parser.error("results must be in folders of different names, which the folders of their files get")
-    case = read_case(args.exam) if args.exported is None else _case_of_files(args.exported)
+    tasks = [find_task(result.task) for result in results.values()]
+    needed = {sequence for task in tasks for sequence in (*task.sequences, *task.reference)}
+    case = read_case_for(needed, args.exam) if args.exported is None else _case_of_files(args.exported)
     for result in results.values():
         require_dicom_out(case, result.task)
     with atomic_folder(args.output) as work:

@@ -28,8 +28,9 @@ from ..evaluation.comparison import (
 from ..evaluation.measures import KINDS, quantity_title
 from ..evaluation.outputs import Reference, place
 from ..inference.findings import Findings, findings_folder
-from ..inference.predict import CasePredictor, PredictOptions, require_fit
-from ..io import output_folder, read_case, read_mask, read_volume
+from ..inference.predict import CasePredictor, PredictOptions, needed_sequences, require_fit
+from ..io import output_folder, read_mask, read_volume
+from ..io.cases import read_case_for
 from ..io.results import OWN_MARKS, save_result
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
@@ -222,7 +223,8 @@ def demonstrate(folder: Path, case_folder: Path | None = None, on_progress: OnPr
     pair = default_pair(DEFAULT_TASK)
     with output_folder(folder) as work:
         if case_folder is not None:
-            _, page = run_side_by_side(read_case(case_folder), pair, work, on_progress=on_progress)
+            case = read_case_for(needed_sequences(pair), case_folder)
+            _, page = run_side_by_side(case, pair, work, on_progress=on_progress)
         else:
             phantom = make_phantom(PHANTOM_SEED)
             truth, labels = truth_for(phantom, pair[0].spec)

@@ -138,21 +138,36 @@ def read_case(
 def read_case_for(needed: Collection[Sequence], path: str | Path | None = None, **given: Any) -> Case:
     """As `read_case`, with its other arguments; images of `path` that are not needed and cannot be read are left out.
 
-    A note states it. Images that do not belong together are refused all the same, since any of them may be wrong.
+    A note states which; the others stay. Images that do not belong together are refused all the same, since any of them
+    may be wrong.
     """
     try:
         return read_case(path, **given)
     except (GeometryError, MixedExamsError):
         raise
     except (ImageError, AmbiguousInputError):
-        left_out = [role for role in Sequence if role not in needed]
-        if path is None or not left_out:
+        spare = [role for role in Sequence if role not in needed and given.get(role) is None]
+        if path is None or not spare:
             raise
-        case = read_case(path, sequences=needed, **given)
+        case, left_out = _read_without(spare, path, **given)
     # Without the reason, which names files.
     note = f"Left out, since it could not be read whole and is not needed: {', '.join(left_out)}."
     log.info(note)
     return replace(case, notes=(*case.notes, note))
+
+
+def _read_without(spare: list[Sequence], path: str | Path, **given: Any) -> tuple[Case, list[Sequence]]:
+    """As `read_case` without one of some sequences, or without all of them, and those that it was without."""
+    attempts = [[role] for role in spare] + ([spare] if len(spare) > 1 else [])
+    for left_out in attempts:
+        try:
+            return read_case(path, sequences=[role for role in Sequence if role not in left_out], **given), left_out
+        except (GeometryError, MixedExamsError):
+            raise
+        except (ImageError, AmbiguousInputError):
+            if left_out is attempts[-1]:
+                raise
+    raise AssertionError("there is an attempt")
 
 
 def _is_dicom(path: Path) -> bool:
@@ -415,7 +430,8 @@ def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
 def _names_role(stem: str, role: str) -> bool:
     """Whether a word names the role and none speaks against it; `prostate_t2w_mask` is a mask, not a scan."""
     words = set(re.split(r"[^a-z0-9]+", stem)) - {""}
-    if any(float(match.group(1)) >= HIGH_B for word in words if (match := _B_VALUE.fullmatch(word))):
+    high = any(float(match.group(1)) >= HIGH_B for word in words if (match := _B_VALUE.fullmatch(word)))
+    if high and not words & _ROLE_WORDS[Sequence.ADC]:  # an ADC map may name the b values that it was fitted to
         words.add("hbv")
     if not words & _ROLE_WORDS[role] or words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
         return False

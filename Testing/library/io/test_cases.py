@@ -117,12 +117,34 @@ def test_what_is_not_needed_and_cannot_be_read_is_left_out_with_a_note(a_folder)
     assert (whole.sequences, whole.notes) == (tuple(Sequence), read_case(a_folder).notes)
     (a_folder / "adc.nii.gz").write_bytes(b"no image")
     case = read_case_for([Sequence.T2W], a_folder)
-    assert case.sequences == (Sequence.T2W,)
-    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: hbv, adc."
+    assert case.sequences == (Sequence.T2W, Sequence.HBV)
+    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: adc."
+    named = read_case_for([Sequence.T2W], a_folder, hbv=a_folder / "hbv.nii.gz")
+    assert (named.sequences, named.notes[-1]) == (case.sequences, case.notes[-1])
     with pytest.raises(ImageError, match="adc"):
         read_case_for([Sequence.ADC], a_folder)
     with pytest.raises(ImageError, match="adc"):
         read_case_for([Sequence.T2W], a_folder, adc=a_folder / "adc.nii.gz")
+
+
+def test_of_two_images_that_are_not_needed_only_those_that_cannot_be_read_are_left_out(a_folder):
+    (a_folder / "hbv.nii.gz").rename(a_folder / "a_hbv.nii.gz")
+    write_volume(an_hbv(5), a_folder / "b_hbv.nii.gz")
+    case = read_case_for([Sequence.T2W], a_folder)
+    assert case.sequences == (Sequence.T2W, Sequence.ADC)
+    assert case.notes[-1].endswith("is not needed: hbv.")
+    (a_folder / "adc.nii.gz").write_bytes(b"no image")
+    case = read_case_for([Sequence.T2W], a_folder)
+    assert case.sequences == (Sequence.T2W,)
+    assert case.notes[-1].endswith("is not needed: hbv, adc.")
+
+
+def test_b_values_in_the_name_of_an_adc_map_do_not_make_it_a_high_b_image(a_folder):
+    (a_folder / "adc.nii.gz").rename(a_folder / "p2_adc_b50_b1400.nii.gz")
+    (a_folder / "hbv.nii.gz").rename(a_folder / "p2_dwi_b1400.nii.gz")
+    assert read_case(a_folder).sequences == tuple(Sequence)
+    (a_folder / "p2_dwi_b1400.nii.gz").unlink()
+    assert read_case(a_folder).sequences == (Sequence.T2W, Sequence.ADC)
 
 
 def test_an_image_that_lies_elsewhere_is_refused_though_it_is_not_needed(a_folder):
