@@ -472,6 +472,21 @@ def test_a_cancel_in_a_long_window_keeps_the_finished_arm_and_the_next_run_loads
         assert [result.networks_loaded for result in of(ArmResult, again)] == [1]
 
 
+def test_a_line_beyond_the_limit_is_one_that_is_no_message_and_all_others_are_whole():
+    program = (
+        "import json, sys\n"
+        "from VFMTransferLib.worker import __main__ as worker\n"
+        "worker._MAX_LINE_BYTES = 200_000\n"
+        "lines = [[line[:1].decode(), len(line)] for line in worker.Channel().lines()]\n"
+        "print(json.dumps(lines), file=sys.stderr)"
+    )
+    sent = b"\n".join([b"a" * 150_000, b"b" * 500_000, b"", b"c", b"d" * 200_000, b"e" * 200_001, b"f"]) + b"\n"
+    done = subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True, check=True)
+    too_long = ["(", len("(more than 64 MiB)")]
+    expected = [["a", 150_000], too_long, ["", 0], ["c", 1], ["d", 200_000], too_long, ["f", 1]]
+    assert json.loads(done.stderr.splitlines()[-1]) == expected
+
+
 def test_a_canceled_job_leaves_no_deadline_for_the_next_of_its_name(client, slow_models, tiny_models, tmp_path):
     process = client.start().process_id
     for reply in client.run(a_job(tmp_path, slow_models, "slow-a", t2w=a_large_t2w())):
