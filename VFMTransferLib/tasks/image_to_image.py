@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .training import TaskTraining
 
 ARBITRARY_UNIT = "a.u."
+_ROUNDING = 1e-3  # of a share of measured voxels
 
 
 class ImageTask(Task):
@@ -74,7 +75,8 @@ class ImageTask(Task):
     def decode(self, output: NetworkOutput) -> Result:
         """The image that the network starts from plus what it adds, in that image's own intensities."""
         start, name, prepared = self.start_image(output.case), self.outputs[0], output.prepared
-        added = to_reference(output.logits[0] * prepared.scales[0].std, prepared, name, target=start.geometry)
+        scale = prepared.scales[output.spec.preprocess.sequences.index(self.reference)]
+        added = to_reference(output.logits[0] * scale.std, prepared, name, target=start.geometry)
         images = {name: Volume(np.maximum(start.array + added.array, 0), start.geometry, name)}
         provenance = output.provenance.with_notes(self.decoded_note)
         return Result(output.case.id, self.id, provenance, images=images)
@@ -99,8 +101,9 @@ class ImageTask(Task):
         return CaseScore(labeled.case.id, finite(found))
 
     def region_on(self, truth: Volume, grid: Geometry) -> np.ndarray:
-        """`measured_region` on another grid, False outside of the truth's field of view."""
-        return _on_grid(self.measured_region(truth), truth, grid)
+        """`measured_region` on another grid: voxels whose interpolated truth is of measured ones alone."""
+        share = truth.with_array(self.measured_region(truth).astype(np.float32)).resample_to(grid).array
+        return np.asarray(share > 1 - _ROUNDING)
 
     def naive_baseline(self, training: Sequence[LabeledCase]) -> Method:
         """The image that a network would start from, as it is."""

@@ -134,17 +134,22 @@ def test_anatomy_is_scored_by_prostate_and_zones():
     result = Result(study.case.id, study.task, SOURCE, values, study.gland.with_array(labels))
     found = score_case(result, study).values
     assert (found["dice"], found["dice peripheral-zone"], found["hd95_mm"]) == (1, 1, 0)
+    nameless = replace(result, label_values={"structure-1": 1, "structure-2": 2})
+    with pytest.raises(
+        ValueError, match="must mark the prostate or its zones alone, but marks structure-1, structure-2"
+    ):
+        score_case(nameless, study)
     swapped = replace(result, label_values={str(Label.PERIPHERAL_ZONE): 2, str(Label.TRANSITION_ZONE): 1})
     assert score_case(swapped, study).values["dice peripheral-zone"] == 0
 
 
-def test_an_adc_is_measured_where_the_truth_shows_tissue():
+def test_an_adc_is_measured_where_the_truth_is_of_tissue_alone():
     study = a_study("adc-translation")
     grid = study.case[Sequence.T2W].geometry
     flat = Volume(np.full(grid.shape, 1000, np.float32), grid, ADC_SYNTHETIC)
     found = score_case(Result(study.case.id, study.task, SOURCE, images={ADC_SYNTHETIC: flat}), study).values
     truth = study.images[ADC_SYNTHETIC]
-    shown = truth.with_array((truth.array > 0).astype(np.uint8)).resample_to(grid, "nearest").array > 0
+    shown = truth.with_array((truth.array > 0).astype(np.float32)).resample_to(grid).array > 0.999
     assert found["mae"] == pytest.approx(mae(flat.array, truth.resample_to(grid).array, shown))
 
 

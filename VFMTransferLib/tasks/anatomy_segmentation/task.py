@@ -104,7 +104,16 @@ class AnatomySegmentation(SegmentationTask):
         return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)
 
     def score(self, result: Result, labeled: LabeledCase) -> CaseScore:
-        """Dice, distance and volume of the prostate, and Dice of its zones where both have them."""
+        """Dice, distance and volume of the prostate, and Dice of its zones where both have them.
+
+        ValueError where the result marks other structures: as those of published networks, which have no names.
+        """
+        others = sorted(set(result.label_values) - GLAND_LABELS - {Label.BACKGROUND})
+        if others:
+            raise ValueError(
+                f"A result to be scored must mark the prostate or its zones alone, but marks {', '.join(others)}. "
+                "Compare it by structure."
+            )
         labels = labels_of(result)
         prostate = labeled.masks[Label.PROSTATE].resample_to(labels.geometry, "nearest").array > 0
         marked = labels.array > 0

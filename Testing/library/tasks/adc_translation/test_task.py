@@ -9,7 +9,9 @@ import pytest
 from prediction_cases import SOURCE, decode
 from task_cases import a_scan, prepared_for
 
+from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.terms import Label, Sequence
+from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
 from VFMTransferLib.tasks import TASKS
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
@@ -45,6 +47,23 @@ def test_the_naive_baseline_is_the_mean_adc_of_the_cases_own_zones(phantom):
         assert np.unique(image[phantom.zones.array == number]) == pytest.approx(adc.array[there].mean())
     whole = task.naive_baseline([])(replace(study, masks={})).images[ADC_SYNTHETIC].array
     assert len(np.unique(whole)) == 2  # without zones: the gland, and what lies outside
+
+
+def test_only_voxels_whose_truth_is_all_measured_count():
+    """A truth of one number with nothing measured around it, on a grid three times as coarse as the result's."""
+    task = TASKS["adc-translation"]
+    coarse, fine = Geometry((30, 30, 4), (2.0, 2.0, 3.0)), Geometry((90, 90, 4), (0.65, 0.65, 3.0))
+    _, j, i = np.indices(coarse.shape)
+    adc = np.where((i - 14.5) ** 2 + (j - 14.5) ** 2 < 100, 1500, 0).astype(np.float32)
+    case = Case("p", {Sequence.T2W: Volume(np.ones(fine.shape, np.float32), fine)})
+    labeled = task.labeled(case, images={ADC_SYNTHETIC: Volume(adc, coarse)})
+    perfect = Volume(np.full(fine.shape, 1500, np.float32), fine)
+    result = task.baseline_result(labeled, images={ADC_SYNTHETIC: perfect})
+    assert task.score(result, labeled).values["mae"] == pytest.approx(0, abs=0.1)
+    region = task.region_on(Volume(adc, coarse), fine)
+    there = Volume(adc, coarse).resample_to(fine).array
+    assert region.sum() > 0.8 * (there > 750).sum()
+    assert there[region].min() == pytest.approx(1500, rel=2e-3)
 
 
 def test_zones_on_disk_are_read_for_the_baseline(tmp_path):
