@@ -1,6 +1,7 @@
 """The first run, from a phantom or a study to the report."""
 
 import json
+import shutil
 
 import pytest
 
@@ -24,6 +25,12 @@ def test_the_demo_ends_with_the_path_of_its_report_and_can_be_run_again(shipped_
         for side in "ab":
             assert (tmp_path / "demo" / side / "segmentation.seg.nrrd").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_an_image_that_no_network_of_the_demo_needs_stops_it_not(shipped_pair, a_study, tmp_path):
+    case = shutil.copytree(a_study, tmp_path / "case")
+    (case / "adc.nii.gz").write_bytes(b"no image")
+    assert main(["demo", "--case", str(case), "-o", str(tmp_path / "demo")]) == 0
 
 
 def test_a_phantom_is_compared_with_its_truth(shipped_pair, tmp_path):

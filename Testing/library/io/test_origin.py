@@ -10,7 +10,7 @@ import pytest
 from dicom_series import AXIAL, CORONAL, DicomSeries
 
 from VFMTransferLib.cli import main
-from VFMTransferLib.core.errors import MixedExamsError
+from VFMTransferLib.core.errors import AmbiguousInputError, MixedExamsError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
@@ -204,6 +204,20 @@ def test_earlier_results_are_written_as_dicom(tmp_path, capsys):
         for file in (tmp_path / "by-exam" / "0-a" / "segmentation.dcm", tmp_path / "by-files" / "segmentation.dcm")
     ]
     assert counts == [int(result.labels.array.sum())] * 2
+
+
+def test_dicom_reads_of_an_exam_what_the_results_need(tmp_path):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    save_result(a_result(read_case(exam)["t2w"]), tmp_path / "result")
+    kind = ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")
+    for number in (8, 9):
+        series = DicomSeries(VOXELS + number, f"ADC {number}", number, kind, "EP", orientation=AXIAL, tags=FRAME)
+        series.write(exam / f"adc{number}")
+    with pytest.raises(AmbiguousInputError):
+        read_case(exam)
+    assert main(["dicom", str(tmp_path / "result"), "--exam", str(exam), "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "segmentation.dcm").is_file()
 
 
 def test_dicom_of_images_that_were_moved_is_refused_and_nothing_is_written(tmp_path, capsys):
