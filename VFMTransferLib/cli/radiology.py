@@ -183,7 +183,7 @@ def run_dicom(args: argparse.Namespace) -> None:
     if len(results) < len(args.results):
         args.parser.error("results must be in folders of different names, which the folders of their files get")
     tasks = [find_task(result.task) for result in results.values()]
-    needed = {sequence for task in tasks for sequence in (*task.sequences, *task.reference)}
+    needed = {sequence for task in tasks for sequence in (*task.sequences, task.reference)}
     case = read_case_for(needed, args.exam) if args.exported is None else _case_of_files(args.exported)
     for result in results.values():
         require_dicom_out(case, result.task)
