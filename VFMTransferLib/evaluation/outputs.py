@@ -208,7 +208,7 @@ def reference_segments(
     neither a plain mask nor in the results' own table. ValueError where the caller's table names no known structure.
     """
     found = sorted({int(v) for v in np.unique(reference)} - {BACKGROUND})
-    is_callers = label_values is not None
+    whole = {str(Label.PROSTATE): reference != BACKGROUND} if segments.whole else {}
     if label_values is None:
         plain = find_task(task).plain_mask_label
         if plain is not None and plain in segments.names:
@@ -217,32 +217,34 @@ def reference_segments(
         if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
             name = str(Label.PROSTATE) if segments.whole else segments.names[0]
             return {name: reference != 0}, (f"The reference has one value and counts as a mask of the {name}.",)
-        label_values = segments.values
-        if not set(found) <= set(label_values.values()):
-            table = ", ".join(f"{value} {name}" for name, value in label_values.items())
+        if not set(found) <= set(segments.values.values()):
+            table = ", ".join(f"{value} {name}" for name, value in segments.values.items())
             raise ImageError(
                 f"The reference must be a mask with one value, or have the values of the results' labels ({table}), "
                 f"but has {found}. "
                 "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
             )
+        return _by_value(reference, segments, segments.values) | whole, ()
     known = dict.fromkeys((*segments.structures, *segments.values, *map(str, Label)))
     unknown = [name for name in label_values if name not in known]
     if unknown:
         raise ValueError(f"reference_labels must name {', '.join(known)}, but names {', '.join(unknown)}.")
-    masks = {name: reference == value for name, value in label_values.items() if name in segments.names}
+    masks = _by_value(reference, segments, label_values)
     notes = [
         f"The reference's {name} is not compared, since the results do not mark it."
         for name in label_values
         if name not in masks and not segments.whole and name != Label.BACKGROUND
     ]
-    if segments.whole:
-        zones = {Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE}
-        names_all = Label.PROSTATE in label_values or zones <= set(label_values)
-        if is_callers and not (names_all and set(found) <= set(label_values.values())):
-            notes.append("The reference's prostate is not known, since reference_labels names only a part of it.")
-        else:
-            masks[str(Label.PROSTATE)] = np.isin(reference, sorted(set(label_values.values()) - {BACKGROUND}))
-    return masks, tuple(notes)
+    zones = {Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE}
+    names_all = Label.PROSTATE in label_values or zones <= set(label_values)
+    if whole and not (names_all and set(found) <= set(label_values.values())):
+        notes.append("The reference's prostate is not known, since reference_labels names only a part of it.")
+        whole = {}
+    return masks | whole, tuple(notes)
+
+
+def _by_value(reference: np.ndarray, segments: Segments, table: Mapping[str, int]) -> dict[str, np.ndarray]:
+    return {name: reference == value for name, value in table.items() if name in segments.names}
 
 
 def segmentation_measures(

@@ -158,16 +158,14 @@ def read_case_for(needed: Collection[Sequence], path: str | Path | None = None, 
 
 def _read_without(spare: list[Sequence], path: str | Path, **given: Any) -> tuple[Case, list[Sequence]]:
     """As `read_case` without one of some sequences, or without all of them, and those that it was without."""
-    attempts = [[role] for role in spare] + ([spare] if len(spare) > 1 else [])
-    for left_out in attempts:
+    for role in spare if len(spare) > 1 else []:
         try:
-            return read_case(path, sequences=[role for role in Sequence if role not in left_out], **given), left_out
+            return read_case(path, sequences=[one for one in Sequence if one != role], **given), [role]
         except (GeometryError, MixedExamsError):
             raise
         except (ImageError, AmbiguousInputError):
-            if left_out is attempts[-1]:
-                raise
-    raise AssertionError("there is an attempt")
+            continue
+    return read_case(path, sequences=[one for one in Sequence if one not in spare], **given), spare
 
 
 def _is_dicom(path: Path) -> bool:

@@ -170,20 +170,22 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
 
 def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:
     """What training refuses for want of a truth other than the mask of the prostate."""
-    lesion = DEFAULT_NAMES.lesion
+    lacking: dict[str, list[str]] = {}
     if task.finds_lesions:
-        lacking = [case.name for case in cases if lesion not in case.labels]
+        lesion = DEFAULT_NAMES.lesion
         sentence = f"{task.title} is learned from a mask {lesion}, empty without a lesion, which is missing."
-        yield from [Finding("warning", ", ".join(lacking), sentence)] if lacking else []
+        lacking[sentence] = [case.name for case in cases if lesion not in case.labels]
     if task.label_column:
         try:
             classes = read_classes(folder, task)
         except DatasetError as error:
-            yield Finding("warning", "", str(error))
-            return
-        lacking = [case.name for case in cases if case.name not in classes]
-        sentence = f"{task.title} is learned from {LABELS}, which has no row for this case."
-        yield from [Finding("warning", ", ".join(lacking), sentence)] if lacking else []
+            lacking[str(error)] = [""]  # of the whole data set
+        else:
+            sentence = f"{task.title} is learned from {LABELS}, which has no row for this case."
+            lacking[sentence] = [case.name for case in cases if case.name not in classes]
+    for sentence, names in lacking.items():
+        if names:
+            yield Finding("warning", ", ".join(names), sentence)
 
 
 def _voxel_sizes(cases: list[CheckedCase]) -> Iterator[Finding]:
