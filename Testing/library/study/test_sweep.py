@@ -108,20 +108,11 @@ def test_killed_workers_and_drivers_change_nothing_but_times(undisturbed, begun)
     wait_for(lambda: results(begun) > at_kill and is_training(begun), driver)
     wait_for(lambda: len(workers_of(driver)) == 2, driver)  # the dead one has a successor
     workers = workers_of(driver)
-    driver.send_signal(signal.SIGTERM)
-    assert driver.wait(PATIENCE_S) == TERMINATED
-    assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
-    assert not (begun / "work" / "running.json").exists()
-    assert set(timeless(begun).runs) <= set(timeless(undisturbed).runs)
-
-    driver = start(begun)
-    wait_for(lambda: is_training(begun) and bool(workers_of(driver)), driver)
-    workers = workers_of(driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait(PATIENCE_S)
     assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
 
-    with open_sweep(begun, resume=True, only=TWO_SEEDS) as sweep:
+    with open_sweep(begun, resume=True, only=TWO_SEEDS) as sweep:  # one who is killed locks nobody out
         assert run_sweep(sweep, count=1) == {}
     assert timeless(begun) == timeless(undisturbed)
 
@@ -193,7 +184,7 @@ def test_a_run_whose_workers_keep_dying_is_given_up(tmp_path):
     assert "Its worker died 4 times" in str(failure)
 
 
-def test_a_second_command_leaves_a_study_that_runs_as_it_is(begun, tmp_path, capsys):
+def test_a_study_that_runs_is_left_to_its_command_until_that_ends(undisturbed, begun, tmp_path, capsys):
     driver = start(begun)
     wait_for(lambda: is_training(begun), driver)
     part = begun / "work" / "cells" / ".part-of-the-running-study"
@@ -204,9 +195,14 @@ def test_a_second_command_leaves_a_study_that_runs_as_it_is(begun, tmp_path, cap
     assert f"The study is already run by process {driver.pid}" in capsys.readouterr().err
     assert part.exists()
     assert (begun / "config.yaml").read_bytes() == before
-    driver.send_signal(signal.SIGKILL)
-    driver.wait(PATIENCE_S)
-    with open_sweep(begun, resume=True) as sweep:  # one who is killed locks nobody out
+
+    workers = workers_of(driver)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(PATIENCE_S) == TERMINATED
+    assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == []
+    assert not (begun / "work" / "running.json").exists()
+    assert set(timeless(begun).runs) <= set(timeless(undisturbed).runs)
+    with open_sweep(begun, resume=True) as sweep:
         assert not part.exists()
         assert sweep.pending()
 
