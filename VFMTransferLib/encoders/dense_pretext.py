@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Triple, Volume
 from . import build_network
-from .base import T2W_HBV_ADC, ModelSpec, family_of
+from .base import ModelSpec, family_of
 from .weights import encoder_weights, load_encoder
 
 CONTRASTIVE_WEIGHT = 0.05
@@ -29,8 +29,8 @@ class _DenseTask:
 
     id: str
     labels: tuple[str, ...]
+    sequences: tuple[Sequence, ...]
     network_title: str = "pretraining"
-    sequences: tuple[Sequence, ...] = T2W_HBV_ADC
     reference: Sequence = Sequence.T2W
     output: str = "segmentation"
     head: str = "dense"
@@ -48,10 +48,15 @@ class _DenseTask:
 
 
 def dense_network(spec: ModelSpec, name: str, outputs: tuple[str, ...]) -> ModelSpec:
-    """The network that learns dense outputs with the encoders of `spec`: the family's own decoder, of small width."""
-    task, family = _DenseTask(name, outputs), family_of(spec)
+    """The network that learns dense outputs with the encoders of `spec`: the family's own decoder, of small width.
+
+    It takes the sequences of `spec`, of slices in the order of the family's own network of them.
+    """
+    task, family = _DenseTask(name, outputs, spec.preprocess.images), family_of(spec)
     small = family.demonstration(family.new_network(task), task)
-    return replace(small, encoder=spec.encoder, preprocess=spec.preprocess)
+    own = small if spec.is_slice_based else spec
+    grid = replace(spec.preprocess, sequences=own.preprocess.sequences)
+    return replace(small, encoder=spec.encoder, preprocess=grid)
 
 
 def with_encoders_of(spec: ModelSpec, weights: Mapping[str, Tensor], learned: ModelSpec) -> dict[str, Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.terms import Label
@@ -18,6 +20,10 @@ TISSUE_MAPS = ("pd", "t1_ms", "t2_ms", "adc", "capsule_mm", "peripheral", "trans
 """What a pretext task with `needs_maps` is shown: the phantom's `TissueMaps`, and the share of each zone."""
 TISSUES = (Label.BACKGROUND, Label.PROSTATE, Label.INDOLENT_CANCER, Label.CSPCA)
 """The classes of a pretext task with `needs_tissues`, by their number."""
+HIDDEN = (0.05, 0.95)
+"""Part of the cubes or patches that a masked autoencoder may hide, at least and at most."""
+MOST_DROPPED = 0.9
+"""The most that stochastic depth may be."""
 SYNTHETIC_TASKS = {
     "synthetic": "tissue maps, zones and distance to the capsule: from phantoms in random appearances",
     "synthetic-contrastive": "equal features of two appearances of one anatomy: from phantoms",
@@ -52,6 +58,10 @@ class PretextTask(ABC):
         batch: Views a step, unless others are asked for.
         needs_tissues: Whether cases must come with masks of the prostate and of its lesions.
         needs_maps: Whether it is shown tissue maps instead of images, which only phantoms have.
+        limits: Setting → the least and the most that it may be.
+
+    Raises:
+        ValueError: A setting is outside of its limits.
     """
 
     spec: ModelSpec
@@ -59,6 +69,14 @@ class PretextTask(ABC):
     batch: ClassVar[int]
     needs_tissues: ClassVar[bool] = False
     needs_maps: ClassVar[bool] = False
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in self.limits.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                upper = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+                raise ValueError(f"{name} of the pretext task {self.name} must be {upper}, got {value:g}.")
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -96,7 +114,7 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
         **settings: Values of the task's own fields; the others are as in the study.
 
     Raises:
-        ValueError: There is no such task, or it has no such setting.
+        ValueError: There is no such task, or it has no such setting, or one that is outside of its limits.
     """
     families = FAMILIES.values() if spec is None else [family_of(spec)]
     able = [family for family in families if name in family.pretext_tasks]

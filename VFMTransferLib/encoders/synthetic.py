@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from torch import Generator, Tensor, nn
 from ..core.terms import Sequence
 from .base import NEIGHBORS, ModelSpec, family_of
 from .dense_pretext import dense_network, with_encoders_of
+from .inputs import neighbor_slices
 from .layers import resize
 from .pretext import PretextTask, View
 
@@ -38,6 +40,7 @@ _TARGET_STRIDE = 2  # of volumes: finer than the networks' own maps
 _FREE_CONTRAST, _NEAR_COIL, _COARSE, _THICK, _BY_GLAND = 0.3, 0.2, 0.5, 0.3, 0.5  # probabilities
 _FAT_T1_MS, _WATER_T1_MS = 850.0, 1250.0
 _MIN_GLAND_VOXELS = 100
+_LEAST_NOISE = 0.005  # deviation, in units of the mean signal of tissue
 _OWN = "network."  # of the encoder within `ProjectedEncoder`
 
 
@@ -46,13 +49,16 @@ class SyntheticTissues(PretextTask):
     """Tissue maps, zones and distance to the capsule from one random appearance.
 
     Attributes:
-        diffusion_missing: Probability that both diffusion sequences are missing, as for tasks of T2w alone.
+        diffusion_missing: Probability that both diffusion sequences are missing, as for tasks of T2w alone; none where
+            the network takes no T2w.
         missing: Probability, of each sequence, that it is missing for itself; one always stays.
         noise: Largest deviation of noise, in units of the mean signal of tissue.
     """
 
     name = "synthetic"
     needs_maps = True
+
+    limits = MappingProxyType({"diffusion_missing": (0, 1), "missing": (0, 1), "noise": (_LEAST_NOISE, 1)})
 
     diffusion_missing: float = 0.35
     missing: float = 0.1
@@ -77,7 +83,9 @@ class SyntheticTissues(PretextTask):
         targets = targets_of(view.image)
         if view.position is None:
             return self.appearance(view.image, generator), F.avg_pool3d(targets[None], _TARGET_STRIDE)[0]
-        return self.appearance(view.image, generator), targets[:, NEIGHBORS // 2], view.position
+        own, count = (int(number) for number in view.position)
+        shown = neighbor_slices(own, count).index(own)
+        return self.appearance(view.image, generator), targets[:, shown], view.position
 
     def loss(self, network: nn.Module, generator: Generator, *batch: Tensor) -> Tensor:
         """Absolute error of the maps in tissue and of the distance; cross-entropy and Dice of the zones."""
@@ -93,7 +101,7 @@ class SyntheticTissues(PretextTask):
 
     def appearance(self, maps: Tensor, generator: Generator) -> Tensor:
         """A random scan of tissue: normalized channels (S, D, H, W), of a missing sequence zeros."""
-        return random_appearance(maps, self.spec, generator, self.diffusion_missing, self.missing, self.noise)
+        return random_appearance(maps, self.learned, generator, self.diffusion_missing, self.missing, self.noise)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,15 @@ class SyntheticContrast(SyntheticTissues):
     """
 
     name = "synthetic-contrastive"
+    limits = MappingProxyType(
+        {
+            **SyntheticTissues.limits,
+            "places": (2, math.inf),
+            "temperature": (1e-3, math.inf),
+            "likeness": (0, math.inf),
+            "width": (1, math.inf),
+        }
+    )
 
     places: int = 96
     temperature: float = 0.1
@@ -206,7 +223,7 @@ def targets_of(maps: Tensor) -> Tensor:
         (t2.clamp_min(1).log() - _LOG_T2[0]) / _LOG_T2[1],
         (pd - _PD[0]) / _PD[1],
         (adc - _ADC[0]) / _ADC[1],
-        capsule / _CAPSULE_MM,
+        (capsule / _CAPSULE_MM).clamp(-1, 1),
     ]
     background = (1 - peripheral - transition).clamp(0, 1)
     return torch.stack([*scaled, background, peripheral, transition, (pd > _TISSUE_PD).float()])
@@ -237,11 +254,9 @@ def random_appearance(
     """
     pd, t1, t2, adc, capsule, *_ = maps.unbind(0)
     drawn = _uniform(generator, 0, 1, 1 + len(Sequence))
-    without_diffusion = bool(drawn[0] < diffusion_missing)
-    kept = [s for s, d in zip(Sequence, drawn[1:], strict=True) if d >= missing]
-    if without_diffusion:
-        kept = [Sequence.T2W]
-    kept = kept or [Sequence.T2W]
+    own = spec.preprocess.images
+    able = (Sequence.T2W,) if Sequence.T2W in own and drawn[0] < diffusion_missing else own
+    kept = [s for s, d in zip(Sequence, drawn[1:], strict=True) if d >= missing and s in able] or able[:1]
     high_b, base = _diffusion(pd, t1, t2, adc, generator)
     scans = {Sequence.T2W: _t2_weighted(pd, t1, t2, adc, generator), Sequence.HBV: high_b, Sequence.ADC: adc}
     shared = [_gain(pd.shape, generator) for _ in range(2)]  # of T2w, and of diffusion
@@ -278,7 +293,8 @@ class _Draw:
 
     def __init__(self, generator: Generator, noise: float) -> None:
         numbers = _uniform(generator, 0, 1, 7)
-        self.level = float(torch.exp(math.log(0.005) + numbers[0] * (math.log(noise) - math.log(0.005))))
+        least = math.log(_LEAST_NOISE)
+        self.level = float(torch.exp(least + numbers[0] * (math.log(noise) - least)))
         self.coarse = 1 + 1.5 * float(numbers[1]) if numbers[2] < _COARSE else 1.0
         self.thick = 1 + 2 * float(numbers[3]) if numbers[4] < _THICK else 1.0
         self.scale, self.shift = 0.4 * (numbers[5] - 0.5), 0.4 * (numbers[6] - 0.5)

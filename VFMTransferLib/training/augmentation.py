@@ -111,6 +111,16 @@ def random_knots(
     return positions + strength_mm * F.avg_pool3d(fine, 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
+def view_scale(knots_mm: Tensor, patch: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> float:
+    """Millimeters of the case for each one of a view, from what `random_knots` returns; geometric mean of the axes."""
+    ratios = []
+    for axis, (size, spacing) in enumerate(zip(patch, spacing_mm[::-1], strict=True), start=1):
+        if size > 1:
+            across = knots_mm.select(axis, -1) - knots_mm.select(axis, 0)
+            ratios.append(float(across.mean(dim=(1, 2)).norm()) / ((size - 1) * spacing))
+    return math.prod(ratios) ** (1 / max(len(ratios), 1))
+
+
 def between_knots(knots: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """Values (K, D, H, W) at every voxel of a view from those at its knots (K, d, h, w)."""
     return F.interpolate(knots[None], size=patch, mode="trilinear", align_corners=True)[0]

@@ -39,6 +39,7 @@ from .augmentation import (
     random_knots,
     uniform,
     vary_intensity,
+    view_scale,
 )
 
 # Targets are compared at half the input's resolution, in each axis: finer than the networks' own maps.
@@ -47,6 +48,7 @@ TARGET_STRIDE = 2
 SLICES_A_CASE = 6
 _WINDOWS_AT_GLAND, _SLICES_OF_GLAND = 0.5, 0.8  # shares of the samples; the others lie anywhere
 _SMALLEST_PART = 16
+_CAPSULE = TISSUE_MAPS.index("capsule_mm")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class CropSamples:
         image = torch.zeros(len(spec.sequences), *spec.patch)
         used = [channel for channel, sequence in enumerate(spec.sequences) if sequence is not None]
         for channel, sampled in zip(used, _interpolate(self.image[:, *part][used], grid, "border"), strict=True):
+            if not bool(sampled.any()):  # a sequence that the case lacks stays zeros
+                continue
             normalized = _normalized_within(sampled, self.image[channel], window)
             image[channel] = vary_intensity(normalized, inside, generator, how)
         if self.labels is None:
@@ -160,7 +164,10 @@ class TissueSamples:
     marked: tuple[int, ...]  # slices of the gland
 
     def view(self, generator: Generator, how: Augmentation) -> tuple[Tensor, Tensor | None]:
-        """A window (7, D, H, W), or a slice with its neighbors (7, 3, P, P) and its position (2,), moved at random."""
+        """A window (7, D, H, W), or a slice with its neighbors (7, 3, P, P) and its position (2,), moved at random.
+
+        Distances are in millimeters of the view, which may show the phantom larger or smaller than it is.
+        """
         spec, (z, y, x) = self.spec, self.middle
         patch, spacing_mm, position = spec.preprocess.patch, spec.preprocess.spacing_mm, None
         if spec.is_slice_based:
@@ -172,12 +179,17 @@ class TissueSamples:
             among = self.marked if draw < _SLICES_OF_GLAND else range(depth)
             z = among[int(place * len(among))]
             step = self.geometry.spacing_mm[2] / spacing_mm[2]  # positions are counted on the network's grid
-            position = torch.tensor([float(round(z * step)), float(max(round(depth * step), round(z * step) + 1))])
+            own = round(z * step)
+            count = max(round(depth * step), own + 1)
+            position = torch.tensor([float(own), float(count)])
+            z += (neighbor_slices(own, count)[1] - own) / step  # at the ends the window moves inwards
             how = replace(how, rotation_deg=(0.0, 0.0, how.rotation_deg[2]), shift_mm=(*how.shift_mm[:2], 0.0))
         middle, spacing = (torch.tensor(xyz)[:, None, None, None] for xyz in ((x, y, z), self.geometry.spacing_mm))
-        knots = random_knots(patch, spacing_mm, generator, how) / spacing + middle
-        part, grid = _part_and_grid(knots, patch, self.geometry.shape)
-        return _interpolate(self.maps[:, *part], grid, "border"), position
+        knots_mm = random_knots(patch, spacing_mm, generator, how)
+        part, grid = _part_and_grid(knots_mm / spacing + middle, patch, self.geometry.shape)
+        maps = _interpolate(self.maps[:, *part], grid, "border")
+        maps[_CAPSULE] /= view_scale(knots_mm, patch, spacing_mm)
+        return maps, position
 
 
 def tissue_samples(phantom: Phantom, spec: ModelSpec) -> TissueSamples:
@@ -400,6 +412,7 @@ def samples_of(labeled: LabeledCase, spec: ModelSpec) -> CaseSamples:
     training = task.training()
     category = class_number(labeled, spec) if task.output == "classification" else None
     if not spec.is_slice_based and task.output != "image":
+        labeled.case.require(spec.preprocess.images)
         masks = () if category is not None else training.crop_masks(labeled)
         center = None if task.finds_gland else labeled.gland
         return crop_samples(labeled.case, spec, masks, center=center, category=category)

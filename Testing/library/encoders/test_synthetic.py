@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import Generator
 
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import find_family
+from VFMTransferLib.encoders.inputs import neighbor_slices
 from VFMTransferLib.encoders.pretext import TISSUE_MAPS, View, pretext_task
-from VFMTransferLib.encoders.synthetic import dense_loss, random_appearance, targets_of
+from VFMTransferLib.encoders.synthetic import OUTPUTS, dense_loss, random_appearance, targets_of
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.training.augmentation import NO_AUGMENTATION
 from VFMTransferLib.training.samples import tissue_samples
@@ -107,3 +109,83 @@ def test_equal_features_of_two_appearances_are_rewarded(maps):
         same = pretext.loss(network, Generator().manual_seed(0), first, first, targets)
         other = pretext.loss(network, Generator().manual_seed(0), first, second, targets)
     assert float(same) < float(other)
+
+
+def shown_channels(maps, *sequences, share=0.5, count=200):
+    """Which channels show anything, (count, S), of networks that take these sequences alone."""
+    spec = replace(SPEC, preprocess=replace(SPEC.preprocess, sequences=sequences))
+    small = maps[:, ::4, ::8, ::8]
+    views = (random_appearance(small, spec, Generator().manual_seed(i), share, share, 0.12) for i in range(count))
+    return torch.stack([view.flatten(1).abs().amax(dim=1) > 0 for view in views])
+
+
+@pytest.mark.parametrize("own", [(Sequence.T2W,), (Sequence.ADC,), (Sequence.HBV, Sequence.ADC)])
+def test_a_network_of_fewer_sequences_is_never_shown_nothing(maps, own):
+    shown = shown_channels(maps, *own, *(3 - len(own)) * [None])
+    assert shown.any(dim=1).all()
+    assert not shown[:, len(own) :].any()
+    if len(own) > 1:
+        assert 0.2 < float((~shown[:, :2]).any(dim=1).float().mean()) < 0.8
+
+
+@pytest.mark.parametrize("order", [("t2w", "hbv", "adc"), ("hbv", "t2w", "adc"), ("adc",)])
+def test_each_encoder_of_slices_learns_from_its_own_sequence(phantom, order):
+    provicnet = find_family("provicnet")
+    small = provicnet.resized(provicnet.pretraining_network(), {"depth": 1, "dim": 16, "heads": 2})
+    sequences = tuple(map(Sequence, order))
+    spec = provicnet.pretext_task("mae", replace(small, preprocess=replace(small.preprocess, sequences=sequences))).spec
+    pretext = replace(pretext_task("synthetic", spec), diffusion_missing=0.0, missing=0.0)
+    view, position = tissue_samples(phantom, pretext.learned).view(Generator().manual_seed(1), NO_AUGMENTATION)
+    images, *rest = pretext.sample(View(view, position), Generator().manual_seed(0))
+    network = pretext.build()
+    blank = 0 * images
+    learned = pretext.learned.preprocess.sequences
+    assert set(learned) == set(sequences)
+    for channel, sequence in enumerate(learned):
+        alone = blank.clone()
+        alone[channel] = images[channel]
+        gradients = []
+        for shown in (alone, blank):
+            network.zero_grad()
+            pretext.loss(network, Generator().manual_seed(0), *(part[None] for part in (shown, *rest))).backward()
+            kept = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+            gradients.append(pretext.pretrained({n: kept.get(n, 0 * p) for n, p in network.state_dict().items()}))
+        changed = {
+            provicnet.own_name(name, spec).split(".")[0]
+            for name, gradient in gradients[0].items()
+            if name.endswith("patch_embed.proj.weight") and not torch.equal(gradient, gradients[1][name])
+        }
+        assert changed == {sequence}
+
+
+def test_slices_cannot_be_learned_from_two_sequences():
+    spec = find_family("provicnet").pretraining_network()
+    two = replace(spec, preprocess=replace(spec.preprocess, sequences=(Sequence.T2W, Sequence.ADC)))
+    with pytest.raises(ValueError, match="must take one sequence or t2w, adc, hbv, got t2w, adc"):
+        pretext_task("synthetic", two).build()
+
+
+def test_slices_at_the_ends_are_shown_and_asked_for_as_at_prediction(phantom):
+    pretext = pretext_task("synthetic", find_family("provicnet").pretraining_network())
+    samples, pd = tissue_samples(phantom, pretext.spec), TISSUE_MAPS.index("pd")
+    depth = samples.geometry.shape[0]
+    numbers = torch.arange(depth).half()[None, :, None, None].expand_as(samples.maps)  # each slice shows its own number
+    for z in (0, 1, depth - 1):
+        shown, position = replace(samples, maps=numbers, marked=(z,)).view(Generator().manual_seed(0), NO_AUGMENTATION)
+        assert position.tolist() == [z, depth]
+        assert shown[pd].mean(dim=(1, 2)).tolist() == pytest.approx(neighbor_slices(z, depth), abs=1e-3)
+        _, targets, _ = pretext.sample(View(shown, position), Generator().manual_seed(0))
+        assert torch.allclose(targets[OUTPUTS.index("pd")], targets_of(torch.full((7, 1), float(z)))[1], atol=1e-2)
+
+
+def test_the_distance_to_the_capsule_is_of_the_view(phantom):
+    """A prostate that is shown at another size is one of another size: its distances are measured in the view."""
+    samples = tissue_samples(phantom, SPEC)
+    scaled = replace(NO_AUGMENTATION, log_scale=0.3, log_axis_scale=0.1, flip=0.5, rotation_deg=(0.0, 0.0, 20.0))
+    for seed in range(12):
+        maps, _ = samples.view(Generator().manual_seed(seed), scaled)
+        distance = maps[TISSUE_MAPS.index("capsule_mm")]
+        spacing_mm = SPEC.preprocess.spacing_mm[::-1]
+        slopes = torch.stack(torch.gradient(distance, spacing=list(spacing_mm)))
+        near = distance.abs() < 3
+        assert float(slopes.norm(dim=0)[near].median()) == pytest.approx(1.0, abs=0.08)

@@ -188,6 +188,48 @@ def test_pretext_tasks_and_settings_that_are_not_known_are_refused():
         pretext_task("mae", pairs=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "family", "setting", "limits"),
+    [
+        ("mae", "profound", {"hidden": 0.0}, "from 0.05 to 0.95, got 0"),
+        ("mae", "provicnet", {"hidden": 1.5}, "from 0.05 to 0.95, got 1.5"),
+        ("contrastive", "profound", {"pairs": 0}, "at least 1, got 0"),
+        ("contrastive", "provicnet", {"drop_path": -0.1}, "from 0 to 0.9, got -0.1"),
+        ("synthetic", "profound", {"noise": 0.0}, "from 0.005 to 1, got 0"),
+        ("synthetic-contrastive", "provicnet", {"missing": 2.0}, "from 0 to 1, got 2"),
+        ("synthetic-contrastive", "profound", {"temperature": 0.0}, "at least 0.001, got 0"),
+    ],
+)
+def test_settings_outside_of_their_limits_are_refused(name, family, setting, limits):
+    (key,) = setting
+    with pytest.raises(ValueError, match=f"^{key} of the pretext task {name} must be {limits}"):
+        pretext_task(name, FAMILIES[family].pretraining_network(), **setting)
+
+
+def test_the_least_noise_is_allowed(phantoms):
+    pretext = pretext_task("synthetic", of_family("profound", "synthetic").pretext.spec, noise=0.005)
+    maps = torch.ones(7, *pretext.spec.preprocess.patch)
+    assert torch.isfinite(pretext.appearance(maps, torch.Generator().manual_seed(0))).all()
+
+
+def test_a_masked_autoencoder_hides_whole_cubes_of_a_crop_or_none():
+    family = FAMILIES["profound"]
+    spec = family.resized(family.pretraining_network(), {**SIZES["profound"], "patch": [24, 32, 48]})
+    with pytest.raises(ValueError, match="must be a multiple of 16 voxels along each axis, got 24 x 32 x 48"):
+        pretext_task("mae", spec)
+    assert pretext_task("synthetic", spec).learned.preprocess.patch == (24, 32, 48)
+
+
+@pytest.mark.parametrize("name", FAMILIES["provicnet"].pretext_tasks)
+@pytest.mark.parametrize("size", [{"patch_px": 8, "image_px": 64}, {"image_px": 48}])
+def test_slices_of_any_size_are_learned_from(tmp_path, phantoms, name, size):
+    """Logits may be coarser or finer than the classes, of which a window of 64 x 64 pixels has one each."""
+    family = FAMILIES["provicnet"]
+    spec = family.resized(family.pretraining_network(), {**SIZES["provicnet"], **size})
+    config = replace(of_family("provicnet", name, steps=1), pretext=pretext_task(name, spec))
+    assert np.isfinite(pretrain(config, phantoms[:1], tmp_path).history[-1]["loss"])
+
+
 @pytest.mark.parametrize(("family", "name"), [(f, n) for f in pretrained_families() for n in FAMILIES[f].pretext_tasks])
 def test_prepared_on_disk_every_pretext_task_learns_the_same(tmp_path, phantoms, family, name):
     config = of_family(family, name, steps=2)

@@ -13,8 +13,9 @@ from study_examples import FAMILIES, a_study, tiny_study_spec
 from torch import Generator, nn
 from training_cases import ANTERIOR, OBLIQUE, tiny_case, tiny_crops, tiny_spec
 
-from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.errors import DatasetError, MissingSequenceError
 from VFMTransferLib.core.placement import cut
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.encoders.inputs import neighbor_slices, scale_slices
 from VFMTransferLib.inference.windows import infer
@@ -77,6 +78,16 @@ def test_channels_without_a_sequence_stay_zero():
     image, _ = tiny_crops(0).view(torch.Generator().manual_seed(1), Augmentation())
     assert image[0].any()
     assert not image[1:].any()
+
+
+def test_a_sequence_that_a_case_lacks_stays_zero_however_views_vary():
+    """Noise and level belong to what was scanned; a missing image that varied would be a target of noise."""
+    grid = replace(tiny_spec().preprocess, sequences=(Sequence.T2W, Sequence.HBV, None))
+    case, how = tiny_crops(0, replace(tiny_spec(), preprocess=grid)), Augmentation(noise=1.0, level=0.3)
+    for seed in range(4):
+        image, _ = case.view(torch.Generator().manual_seed(seed), how)
+        assert image[0].any()
+        assert not image[1].any()
 
 
 def test_a_case_without_labels_gives_no_target():
@@ -179,6 +190,16 @@ def test_varied_samples_repeat_with_their_seed_and_differ_with_another():
 def test_a_case_of_another_task_is_refused():
     with pytest.raises(DatasetError, match="must be for adc-translation, but is for super-resolution"):
         samples_of(a_study("super-resolution"), tiny_study_spec("profound", "adc-translation"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", ["lesion-segmentation", "classification"])
+def test_a_labeled_case_without_a_sequence_that_the_network_takes_is_refused(family, task):
+    labeled = a_study(task)
+    lacking = replace(labeled, case=replace(labeled.case, volumes=dict(labeled.case.volumes)))
+    del lacking.case.volumes[Sequence.ADC]
+    with pytest.raises(MissingSequenceError, match="but lacks adc"):
+        samples_of(lacking, tiny_study_spec(family, task))
 
 
 def test_targets_of_lesions_are_half_as_fine_as_the_input():

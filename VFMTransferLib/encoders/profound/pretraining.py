@@ -11,9 +11,11 @@ of the second stage's places.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from torch import Generator, Tensor, nn
 from ..base import ModelSpec
 from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, dense_network, draw_patches, with_encoders_of
 from ..layers import ConvNeXtBlock, accelerate, channels_last, resize, tissue_loss
-from ..pretext import TISSUES, PretextTask, View
+from ..pretext import HIDDEN, MOST_DROPPED, TISSUES, PretextTask, View
 from ..synthetic import SYNTHETIC
 from .network import SECOND, ConvNeXtV2, ProFoundUPerNet, build
 from .spec import ConvNeXtSpec
@@ -46,9 +48,18 @@ class MaskedAutoencoding(PretextTask):
 
     name = "mae"
     batch = 1
+    limits = MappingProxyType({"hidden": HIDDEN, "decoder_width": (1, math.inf)})
 
     hidden: float = 0.6
     decoder_width: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(n % CUBE for n in self.spec.preprocess.patch):
+            size = " x ".join(map(str, self.spec.preprocess.patch))
+            raise ValueError(
+                f"The crop of a masked autoencoder must be a multiple of {CUBE} voxels along each axis, got {size}."
+            )
 
     def build(self) -> nn.Module:
         """The encoder with the decoder that is dropped afterwards."""
@@ -81,6 +92,7 @@ class TissueContrast(PretextTask):
     name = "contrastive"
     batch = 1
     needs_tissues = True
+    limits = MappingProxyType({"pairs": (1, math.inf), "drop_path": (0, MOST_DROPPED)})
 
     pairs: int = 32
     drop_path: float = 0.1

@@ -13,9 +13,11 @@ deviation (arXiv 2111.06377). Each sequence's encoder learns alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,8 +26,8 @@ from torch import Generator, Tensor, nn
 
 from ..base import ModelSpec
 from ..dense_pretext import CONTRASTIVE_WEIGHT, contrastive_loss, draw_patches
-from ..layers import tissue_loss
-from ..pretext import PretextTask, View
+from ..layers import resize, tissue_loss
+from ..pretext import HIDDEN, MOST_DROPPED, PretextTask, View
 from ..synthetic import SYNTHETIC
 from .network import ProViCNetEncoders, ProViCNetFusion, SliceEncoder, own_slice
 from .spec import FUSION_STREAMS
@@ -45,6 +47,7 @@ class TissueContrast(PretextTask):
     name = "contrastive"
     batch = 8
     needs_tissues = True
+    limits = MappingProxyType({"pairs": (1, math.inf), "drop_path": (0, MOST_DROPPED)})
 
     pairs: int = 32
     drop_path: float = 0.1
@@ -69,15 +72,21 @@ class TissueContrast(PretextTask):
         for stream, window in zip(streams, windows.unbind(1), strict=True):
             found = stream.patch_tokens(window, positions)
             tokens.append(found)
-            own = tissue_loss(stream.segment(found), classes)
+            own = _loss_at(stream.segment(found), classes)
             losses.append(own + CONTRASTIVE_WEIGHT * contrastive_loss(found.flatten(0, 1)[drawn], labels[drawn]))
         fusion = network.get_submodule("fusion")
-        losses.append(tissue_loss(fusion(*tokens), classes))
+        losses.append(_loss_at(fusion(*tokens), classes))
         return torch.stack(losses).mean()
 
     def pretrained(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All of them."""
         return dict(weights)
+
+
+def _loss_at(logits: Tensor, classes: Tensor) -> Tensor:
+    """The loss at the size of the classes (B, H, W), of logits that may be coarser or finer."""
+    size = classes.shape[1:]
+    return tissue_loss(logits if logits.shape[2:] == size else resize(logits, size), classes)
 
 
 def patch_classes(classes: Tensor, side: int, count: int) -> Tensor:
@@ -101,6 +110,7 @@ class MaskedSlices(PretextTask):
 
     name = "mae"
     batch = 8
+    limits = MappingProxyType({"hidden": HIDDEN, "drop_path": (0, MOST_DROPPED)})
 
     hidden: float = 0.6
     drop_path: float = 0.1

@@ -109,9 +109,15 @@ class ProViCNetFamily(EncoderFamily):
         return _PUBLISHED
 
     def new_network(self, task: TaskInput) -> ModelSpec:
+        """ValueError for logits of each pixel from two sequences: there is a head for one, and one for all three."""
         is_image = task.head in IMAGE_HEADS
         head = _HEADS[task.head]
-        if task.head == "dense" and set(task.sequences) == set(FUSION_STREAMS):
+        if task.head == "dense" and len(task.sequences) > 1:
+            if set(task.sequences) != set(FUSION_STREAMS):
+                raise ValueError(
+                    f"ProViCNet's network of {task.id} must take one sequence or {', '.join(FUSION_STREAMS)}, got "
+                    f"{', '.join(task.sequences)}."
+                )
             head = _FUSION.head
         return _network(
             f"restoration-{task.id}" if is_image else task.id,
