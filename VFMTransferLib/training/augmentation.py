@@ -7,6 +7,7 @@ interpolated no more often than a case to predict. Every random number comes fro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..core.decoding import OMITTED
+from ..core.terms import Sequence
 from ..encoders.synthetic import near_coil_gain
 
 # Knots of the coarse grid on which positions are computed; between them they are linear.
@@ -48,6 +50,9 @@ class Augmentation:
     noise: float = 0.4  # probability of Gaussian noise
     noise_std: float = 0.25  # its largest deviation, in units of the image's
     level: float = 0.2  # largest change of mean and of logarithmic scale of all intensities
+    # Largest shift of diffusion against T2w along either axis in plane, as when the prostate moves between the scans;
+    # the truth stays where T2w is. Of networks whose truth is no image.
+    misregistration_mm: float = field(default=0.0, metadata=OMITTED)
 
 
 NO_AUGMENTATION = Augmentation(
@@ -109,6 +114,15 @@ def random_knots(
         return positions
     fine = F.interpolate(coarse, size=knots, mode="trilinear", align_corners=True)
     return positions + strength_mm * F.avg_pool3d(fine, 3, stride=1, padding=1, count_include_pad=False)[0]
+
+
+def random_misregistration(sequences: Iterable[Sequence | None], generator: Generator, how: Augmentation) -> Tensor:
+    """Shift (x, y, z) of each sequence against T2w in millimeters, (S, 3): one in plane for diffusion, 0 for T2w."""
+    moves = torch.tensor([[float(s is not None and s is not Sequence.T2W)] for s in sequences])
+    if how.misregistration_mm == 0:
+        return 0 * moves.expand(-1, 3)
+    in_plane = uniform(generator, -how.misregistration_mm, how.misregistration_mm, 2)
+    return moves * torch.cat([in_plane, torch.zeros(1)])
 
 
 def view_scale(knots_mm: Tensor, patch: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> float:

@@ -37,6 +37,7 @@ from .augmentation import (
     happens,
     random_field_of_view,
     random_knots,
+    random_misregistration,
     uniform,
     vary_intensity,
     view_scale,
@@ -96,8 +97,15 @@ class CropSamples:
             first, last = (2 * (float(edge) * size - taken.start) / length - 1 for edge in window[axis])
             inside &= (grid[axis] >= first) & (grid[axis] <= last)
         image = torch.zeros(len(spec.sequences), *spec.patch)
-        used = [channel for channel, sequence in enumerate(spec.sequences) if sequence is not None]
-        for channel, sampled in zip(used, _interpolate(self.image[:, *part][used], grid, "border"), strict=True):
+        apart_mm = random_misregistration(spec.sequences, generator, how)
+        for channel, sequence in enumerate(spec.sequences):
+            if sequence is None:
+                continue
+            where = (part, grid)
+            if apart_mm[channel].any():
+                where = _part_and_grid(knots - apart_mm[channel, :, None, None, None] / spacing, spec.patch, shape)
+            own_part, own_grid = where
+            sampled = _interpolate(self.image[channel : channel + 1, *own_part], own_grid, "border")[0]
             if not bool(sampled.any()):  # a sequence that the case lacks stays zeros
                 continue
             normalized = _normalized_within(sampled, self.image[channel], window)
@@ -327,8 +335,12 @@ class SliceSamples(GridSamples):
         _, height, width = self.spec.preprocess.patch
         y, x = self._random_corner(generator, how)
         neighbors = list(neighbor_slices(z, depth))
-        windows = _cut(self.images[:, neighbors], (0, y, x), (NEIGHBORS, height, width))
+        size = (NEIGHBORS, height, width)
+        windows = _cut(self.images[:, neighbors], (0, y, x), size)
         if self.fresh is None:
+            for channel, (dx, dy, _) in enumerate(self._misregistration(generator, how)):
+                if (dx, dy) != (0, 0):
+                    windows[channel] = _cut(self.images[channel : channel + 1, neighbors], (0, y - dy, x - dx), size)[0]
             maps = _cut(self.maps[:, z : z + 1], (0, y, x), (1, height, width))[:, 0]
         else:  # a slice may be its own neighbor
             places = sorted(set(neighbors))
@@ -345,6 +357,12 @@ class SliceSamples(GridSamples):
         pixels = [family_of(self.spec).image_px(self.spec)] * 2
         scaled = F.interpolate(windows, size=pixels, mode="bilinear", align_corners=False)
         return scaled, torch.tensor([float(z), float(depth)]), maps
+
+    def _misregistration(self, generator: Generator, how: Augmentation) -> list[list[int]]:
+        """Of each sequence the shift (x, y, z) against T2w in voxels."""
+        grid = self.spec.preprocess
+        apart_mm = random_misregistration(grid.sequences, generator, how)
+        return (apart_mm / torch.tensor(grid.spacing_mm)).round().int().tolist()
 
     def _random_corner(self, generator: Generator, how: Augmentation) -> tuple[int, int]:
         """First row and column of the window: the one of prediction, or one of several, shifted."""

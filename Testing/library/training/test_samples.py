@@ -239,3 +239,30 @@ def test_a_mask_of_the_gland_helps_but_to_find_the_gland_itself(family):
         assert prepare_labeled(study, spec).centered_on == seen
         if not spec.is_slice_based:
             assert (samples_of(study, spec).middle is None) == (seen == "image")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_diffusion_may_lie_beside_t2w_while_the_truth_stays(family, axis):
+    """As when the prostate moves between the scans; both diffusion images move together, and never along the slices."""
+    spec = tiny_study_spec(family, "lesion-segmentation")
+    samples = samples_of(a_study("lesion-segmentation"), spec)
+    name, voxels = ("image", samples.image) if family == "profound" else ("images", samples.images)
+    numbers = torch.arange(voxels.shape[axis]).half()  # each voxel shows where it lies along one axis
+    samples = replace(samples, **{name: (numbers if axis == -1 else numbers[:, None]).expand_as(voxels).contiguous()})
+    apart, found = replace(NO_AUGMENTATION, misregistration_mm=9.0), set()
+    for seed in range(6):
+        plain, moved = (samples.sample(Generator().manual_seed(seed), how) for how in (NO_AUGMENTATION, apart))
+        assert torch.equal(plain.target, moved.target)
+        images = [part[0] for part in plain.inputs[:3]] if family == "provicnet" else plain.inputs[0][0]
+        shifted = [part[0] for part in moved.inputs[:3]] if family == "provicnet" else moved.inputs[0][0]
+        differences = {
+            sequence: float((after - before).median())
+            for sequence, before, after in zip(spec.preprocess.sequences, images, shifted, strict=True)
+        }
+        assert differences[Sequence.T2W] == 0
+        assert differences[Sequence.ADC] == pytest.approx(differences[Sequence.HBV], abs=1e-2)
+        found.add(round(differences[Sequence.ADC], 1))
+        assert abs(differences[Sequence.ADC]) <= 9.0 / 3.0 + 0.1  # voxels of 3 mm
+    assert len(found) > 2
+    assert min(found) < 0 < max(found)
