@@ -285,6 +285,56 @@ def test_another_python_is_looked_at_once_its_path_is_whole(open_with, ui, child
     assert len(children.started) == 2
 
 
+def change_python(ui, path: str = "/opt/python") -> None:
+    ui.pythonPathLineEdit.slots["currentPathChanged(QString)"](path)
+
+
+def can_change_packages(ui) -> bool:
+    buttons = (ui.setupInstallButton, ui.runInstallButton, ui.setupRepairButton, ui.setupTorchButton)
+    return any(button.enabled for button in buttons)
+
+
+def test_packages_stay_while_it_is_looked_at_what_they_are(open_with, ui, children):
+    open_with(NOTHING)
+    assert can_change_packages(ui)
+    ui.setupCheckButton.click()
+    assert not can_change_packages(ui)
+    children.end_all()
+    assert can_change_packages(ui)
+
+
+def test_the_packages_of_another_python_stay_until_it_was_looked_at(open_with, ui, children, later):
+    open_with(NOTHING)
+    change_python(ui)
+    assert not can_change_packages(ui)
+    later.pop()()
+    assert not can_change_packages(ui)
+    children.end_all()
+    assert can_change_packages(ui)
+
+
+def test_what_was_found_in_the_former_python_does_not_stand_for_another_one(open_with, ui, children, logic):
+    open_with(NOTHING)
+    ui.setupCheckButton.click()
+    change_python(ui)
+    children.report = READY
+    children.end_all()
+    assert logic.machine == NOTHING
+    assert not can_change_packages(ui)
+
+
+def test_a_look_that_began_before_an_install_does_not_tell_how_it_ended(open_with, ui, children):
+    section = open_with(NOTHING)
+    section._ask = lambda question: section.inspect() or True
+    ui.setupInstallButton.click()
+    children.end_one()
+    assert section.isBusy
+    assert ui.setupStatusLabel.text == "Installing…"
+    children.report = BOTH
+    children.end_all()
+    assert ui.setupStatusLabel.text.startswith("onnxruntime, onnxruntime-gpu overlap")
+
+
 def test_a_python_that_cannot_look_at_itself_is_said(closed, children, ui, later):
     children.failing = ("doctor",)
     closed.setParameters(SomeParameters())
@@ -379,6 +429,22 @@ def test_the_extension_installs_in_a_second_slicer_and_what_lacks_follows(
     children.end_all()
     assert children.pip_steps == ["list", "install"]
     assert children.started[-2][-2:] == ["safetensors", "onnx"]
+
+
+def test_a_look_that_began_before_pytorch_and_fails_does_not_stop_what_follows(
+    extension, open_with, ui, children, monkeypatch
+):
+    commands = []
+    monkeypatch.setattr(TorchInstaller, "start", lambda self, each: commands.extend(each))
+    monkeypatch.setattr(install.slicer.app, "launcherExecutableFilePath", "/Slicer", raising=False)
+    section = open_with(READY)
+    section._ask = lambda question: section.inspect() or True
+    ui.setupTorchButton.click()
+    assert len(commands) == 1
+    children.failing = ("doctor",)
+    children.end_one()
+    section._torch._onEnd(0)
+    assert children.started[-1] == ["pip", "list", "--format=freeze", "--disable-pip-version-check"]
 
 
 def test_a_broken_pytorch_is_removed_before_the_extension_comes(extension, in_qt, monkeypatch):  # noqa: F811

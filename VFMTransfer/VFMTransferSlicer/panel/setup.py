@@ -68,6 +68,7 @@ class SetupSection:
         self._plan: Plan | None = None
         self.changed = Signal()
         self._isFirst, self._isClosed = True, False
+        self._isStale = False  # the report is on a Python that is no longer the chosen one
         self._paths = 0
         self._status = ""
         self._outcome = ""
@@ -103,7 +104,8 @@ class SetupSection:
     def update(self) -> None:
         """Say what was found, and what can be done about it."""
         ui, report, isRunning = self._ui, self.report, self._logic.isRunning
-        isFree = report is not None and not self.isBusy and not isRunning
+        isCurrent = report is not None and not self._isStale and not self._inspection.isRunning
+        isFree = isCurrent and not self.isBusy and not isRunning
         package = self._package()
         why = buildUnavailableReason(report, package) if report is not None and package else ""
         status = "" if self.isBusy else self._status  # which is about to change
@@ -151,11 +153,15 @@ class SetupSection:
 
     def onPython(self, path: str | bool) -> None:
         """The user chose another Python; each letter of its path is a change."""
+        self._inspection.cancel()
+        self._isStale = True
         self._paths += 1
         mark = self._paths
         self._later(_SETTLED_MS, lambda: self.inspect() if mark == self._paths else None)
+        self.update()
 
     def onReport(self, report: Report) -> None:
+        self._isStale = False
         self._status = "\n".join(statusLines(report))
         self._fillPackages(report)
         if not isReady(report) or needsRepair(report):
@@ -204,6 +210,7 @@ class SetupSection:
             self._outcome = why
         elif self._ask(torchConsent()):
             self._outcome = _("Installing PyTorch…")
+            self._inspection.cancel()  # what it finds is about to change
             self._torch.start(torchCommands(self.report))
             self.changed.emit()
         self.update()
@@ -218,6 +225,7 @@ class SetupSection:
         elif self._ask(consent(plan, self.report["site_packages"]["folder"])):
             self._plan = plan
             self._outcome = _("Installing…")
+            self._inspection.cancel()  # its report would be taken for the outcome
             theWorker().close()  # the next run starts another
             self._ui.setupLogTextEdit.plainText = ""
             self._installer.start(plan)
