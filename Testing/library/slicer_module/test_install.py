@@ -378,13 +378,19 @@ def python(tmp_path_factory, shelf) -> str:
 
 
 @pytest.fixture
-def install(loop, make_child, python, shelf, monkeypatch):
+def worker_python(python, monkeypatch) -> None:
+    """It is the worker's."""
+    monkeypatch.setattr(installer_file, "workerPython", lambda: python)
+
+
+@pytest.fixture
+def install(loop, make_child, worker_python, shelf, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", shelf.as_uri())
 
     def install(plan) -> tuple[str, list[str]]:
         lines, ends = [], []
-        installer = Installer(lines.append, lambda share: None, ends.append, partial(make_child, python=python))
+        installer = Installer(lines.append, lambda share: None, ends.append, make_child)
         installer.start(plan)
         loop.turn_until(lambda: ends)
         assert not installer.isRunning
@@ -436,10 +442,12 @@ def test_a_package_that_lost_its_record_is_repaired(install, python):
     assert imported(python) == "onnxruntime"
 
 
-def test_what_is_not_to_be_had_is_said_and_one_install_waits_for_the_other(loop, make_child, python, monkeypatch):
+def test_what_is_not_to_be_had_is_said_and_one_install_waits_for_the_other(
+    loop, make_child, worker_python, monkeypatch
+):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     ends = []
-    installer = Installer(lambda line: None, lambda share: None, ends.append, partial(make_child, python=python))
+    installer = Installer(lambda line: None, lambda share: None, ends.append, make_child)
     installer.start(planInstall(a_report([]), "onnxruntime-gpu"))
     with pytest.raises(ValueError, match="must be done before"):
         installer.start(planInstall(a_report([]), "onnxruntime"))

@@ -10,6 +10,7 @@ from panel_stand_ins import AComboBox, ATextEdit, AWidget, SomeParameters, clipb
 from qt_stand_ins import AnEventLoop
 
 from VFMTransferSlicer.setup import install
+from VFMTransferSlicer.setup import installer as installer_file
 from VFMTransferSlicer.setup.install import (
     TorchInstaller,
     installAndExit,
@@ -18,6 +19,7 @@ from VFMTransferSlicer.setup.install import (
 )
 from VFMTransferSlicer.setup.installer import Inspection, Installer
 from VFMTransferSlicer.signals import Signal
+from VFMTransferSlicer.workers.process import workerPython
 
 READY, NOTHING = a_report(["onnxruntime"]), a_report([])
 BOTH = a_report(["onnxruntime", "onnxruntime-gpu"])
@@ -33,13 +35,15 @@ class Children:
 
     def __init__(self) -> None:
         self.started: list[list[str]] = []
+        self.pythons: list[str] = []
         self.waiting: list = []
         self.report = READY
         self.failing: tuple[str, ...] = ()
 
-    def __call__(self, arguments, onLine, onDone, *, module="VFMTransferLib"):  # noqa: N803  (as LibraryProcess)
+    def __call__(self, arguments, onLine, onDone, *, module="VFMTransferLib", python=""):  # noqa: N803  (as LibraryProcess)
         def start() -> None:
             self.started.append([module, *arguments])
+            self.pythons.append(python or workerPython())
             self.waiting.append(lambda: self._end(arguments, onLine, onDone))
 
         return SimpleNamespace(start=start, cancel=lambda: None)
@@ -333,6 +337,45 @@ def test_a_look_that_began_before_an_install_does_not_tell_how_it_ended(open_wit
     children.report = BOTH
     children.end_all()
     assert ui.setupStatusLabel.text.startswith("onnxruntime, onnxruntime-gpu overlap")
+
+
+def test_an_install_ends_in_the_python_in_which_it_began(open_with, ui, children, settings):  # noqa: F811
+    settings["VFMTransfer/Python"] = "/opt/python"
+    open_with(a_report(["onnxruntime-openvino"]))
+    ui.setupPackageComboBox.choose("onnxruntime")
+    ui.setupInstallButton.click()
+    children.end_one()
+    settings["VFMTransfer/Python"] = "/opt/another"
+    children.end_all()
+    assert children.pip_steps == ["list", "install", "uninstall", "install"]
+    assert children.pythons[1:] == ["/opt/python"] * 4 + ["/opt/another"]
+
+
+def test_a_way_to_run_pip_is_kept_through_an_install(open_with, ui, children, monkeypatch):
+    steps = []
+
+    def slicers_pip(step, onLine, onEnd) -> None:  # noqa: N803  (as RunPip)
+        steps.append(step[0])
+        monkeypatch.setattr(installer_file, "slicersPip", lambda: None)  # as where another Python is chosen
+        onEnd(0)
+
+    open_with(a_report(["onnxruntime-openvino"]))
+    monkeypatch.setattr(installer_file, "slicersPip", lambda: slicers_pip)
+    ui.setupPackageComboBox.choose("onnxruntime")
+    ui.setupInstallButton.click()
+    children.end_all()
+    assert steps == ["install", "uninstall", "install"]
+    assert children.pip_steps == ["list"]
+
+
+def test_another_python_can_be_chosen_before_an_install_and_once_it_was_tried(open_with, ui, children):
+    open_with(NOTHING)
+    assert ui.pythonPathLineEdit.enabled
+    ui.setupInstallButton.click()
+    while children.waiting:
+        assert not ui.pythonPathLineEdit.enabled
+        children.end_one()
+    assert ui.pythonPathLineEdit.enabled
 
 
 def test_a_python_that_cannot_look_at_itself_is_said(closed, children, ui, later):

@@ -120,6 +120,8 @@ class SetupSection:
         ui.setupRepairButton.enabled = isFree and bool(needsRepair(report))
         ui.setupTorchButton.enabled = isFree
         ui.setupCopyReportButton.enabled = report is not None
+        # Until what was installed has been tried.
+        ui.pythonPathLineEdit.enabled = not self.isBusy and self._plan is None
 
     def close(self) -> None:
         """Stop inspecting. An install continues, for half of one is worse, without a report."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from ..workers.process import NOT_STARTED, LibraryProcess, chosenPython
+from ..workers.process import NOT_STARTED, LibraryProcess, chosenPython, workerPython
 from .install import Plan, constraints, downloaded, pipVersion, whyPipFailed
 from .machine_report import Report
 
@@ -84,7 +84,7 @@ class Inspection:
 
 
 class Installer:
-    """Does a plan with pip, step by step.
+    """Does a plan with pip, step by step, in the Python that is the worker's when it begins.
 
     Args:
         onLine: Takes each line for the log.
@@ -104,7 +104,9 @@ class Installer:
     ) -> None:
         self._sayLine, self._onProgress, self._onDone = onLine, onProgress, onDone
         self._makeChild, self._runPip = makeChild, runPip
+        self._runStep: RunPip = self._childPip
         self._plan: Plan | None = None
+        self._python = ""
         self._steps: list[list[str]] = []
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._folder: TemporaryDirectory | None = None
@@ -122,8 +124,10 @@ class Installer:
         if self._plan is not None:
             raise ValueError("An install must be done before the next one begins.")
         self._plan = plan
+        self._python = workerPython()
+        self._runStep = self._runPip or slicersPip() or self._childPip
         self._lines.clear()
-        self._makeChild(_LIST, lambda line: None, self._onListed, module="pip").start()
+        self._makeChild(_LIST, lambda line: None, self._onListed, module="pip", python=self._python).start()
 
     def detach(self) -> None:
         """Emit nothing any more; what was begun continues, for half an install is worse than one too many."""
@@ -145,9 +149,8 @@ class Installer:
             return
         step = self._steps.pop(0)
         self._onLine(f"pip {' '.join(step)}")
-        run = self._runPip or slicersPip() or self._childPip
         try:
-            run(step, self._onLine, lambda exitCode: self._onStep(step, exitCode))
+            self._runStep(step, self._onLine, lambda exitCode: self._onStep(step, exitCode))
         except (OSError, RuntimeError) as error:  # of `slicer.packaging`: somebody else is installing
             self._finish(f"The install could not begin: {error}")
 
@@ -167,7 +170,7 @@ class Installer:
         self._sayLine(line)
 
     def _childPip(self, step: list[str], onLine: Callable[[str], None], onEnd: Callable[[int], None]) -> None:
-        self._makeChild(step, onLine, lambda exitCode, output, lastLines: onEnd(exitCode), module="pip").start()
+        self._makeChild(step, onLine, lambda exitCode, *_: onEnd(exitCode), module="pip", python=self._python).start()
 
     def _finish(self, sentence: str) -> None:
         self._plan = None
