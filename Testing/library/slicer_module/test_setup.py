@@ -1,5 +1,6 @@
 """Setup on the panel, with stand-ins for Qt and for child processes: what is said, asked, done, and in which order."""
 
+import errno
 import json
 import sys
 from types import SimpleNamespace
@@ -366,6 +367,37 @@ def test_a_way_to_run_pip_is_kept_through_an_install(open_with, ui, children, mo
     children.end_all()
     assert steps == ["install", "uninstall", "install"]
     assert children.pip_steps == ["list"]
+
+
+@pytest.mark.parametrize("name", ["TemporaryDirectory", "Path.write_text"])
+def test_an_install_that_cannot_write_its_files_ends_with_the_reason(open_with, ui, children, monkeypatch, name):
+    def fail(*arguments, **options) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    section = open_with(NOTHING)
+    monkeypatch.setattr(f"VFMTransferSlicer.setup.installer.{name}", fail)
+    ui.setupInstallButton.click()
+    children.end_all()
+    assert ui.setupStatusLabel.text.startswith("The install could not begin: [Errno 28] No space left on device")
+    assert children.pip_steps == ["list"]
+    assert not section.isBusy
+    assert section.unavailableReason() == "Setup: install ONNX Runtime."
+    assert ui.setupInstallButton.enabled
+
+
+def test_an_install_ends_where_its_folder_cannot_be_removed(open_with, ui, children, monkeypatch, tmp_path):
+    def fail(*arguments, **options) -> None:
+        raise OSError(errno.EBUSY, "It is in use")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    section = open_with(NOTHING)
+    ui.setupInstallButton.click()
+    children.report = READY
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", fail)
+        children.end_all()
+    assert ui.setupStatusLabel.text.startswith("Installed, and it works.")
+    assert not section.isBusy
 
 
 def test_another_python_can_be_chosen_before_an_install_and_once_it_was_tried(open_with, ui, children):

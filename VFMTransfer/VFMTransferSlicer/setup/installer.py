@@ -137,9 +137,13 @@ class Installer:
         if exitCode != 0:
             self._finish(whyPipFailed(exitCode, lastLines))
             return
-        self._folder = TemporaryDirectory(prefix="VFMTransfer-")
-        path = Path(self._folder.name) / "constraints.txt"
-        path.write_text(constraints(listing, self._plan), encoding="utf-8")
+        try:
+            self._folder = TemporaryDirectory(prefix="VFMTransfer-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name) / "constraints.txt"
+            path.write_text(constraints(listing, self._plan), encoding="utf-8")
+        except OSError as error:
+            self._finish(f"The install could not begin: {error}")
+            return
         self._steps = self._plan.steps(path, pipVersion(listing))
         self._next()
 
