@@ -37,3 +37,33 @@ def test_folders_of_the_user_and_of_the_job_are_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", "/var/tmp")
     said = "/home/jdoe/study/t2w.nii.gz /var/tmp/VFMTransfer-ab12cd_9/t2w.npy"
     assert withoutNames(said) == "~/study/t2w.nii.gz <temporary>/<job>/t2w.npy"
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    """The folders of a user there."""
+    monkeypatch.setattr(Path, "home", lambda: Path(r"C:\Users\Meier"))
+    monkeypatch.setattr("tempfile.tempdir", r"C:\Users\Meier\AppData\Local\Temp")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (r"C:\Users\Meier\study\t2w.nii.gz", r"~\study\t2w.nii.gz"),
+        ("C:/Users/Meier/study/t2w.nii.gz", "~/study/t2w.nii.gz"),
+        (r"c:\users\MEIER\study\t2w.nii.gz", r"~\study\t2w.nii.gz"),
+        (repr(r"C:\Users\Meier\study\t2w.nii.gz"), r"'~\\study\\t2w.nii.gz'"),
+        (
+            str(OSError(2, "No such file", r"C:\Users\Meier\AppData\Local\Temp\VFMTransfer-ab12cd_9\t2w.npy")),
+            r"[Errno 2] No such file: '<temporary>\\<job>\\t2w.npy'",
+        ),
+        ("C:/Users/Meier/AppData/Local/Temp/VFMTransfer-ab12cd_9", "<temporary>/<job>"),
+    ],
+)
+def test_folders_are_left_out_in_each_spelling_that_windows_takes(on_windows, said, shown):
+    assert withoutNames(said) == shown
+
+
+def test_case_tells_folders_apart_where_it_is_no_windows(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/jdoe"))
+    assert withoutNames("/home/jdoe/a /home/JDoe/a") == "~/a /home/JDoe/a"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from tempfile import gettempdir
 from typing import Any
 
@@ -60,11 +60,17 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
     }
     for path in sorted(folders, key=len, reverse=True):
         if len(path) > 1:  # the home folder of a server may be the root
-            text = text.replace(path, folders[path])
+            text = _spellingsOf(path).sub(folders[path], text)
     text = _JOB_FOLDER.sub("<job>", text)
     for name in sorted(names or {}, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", names[name], text)
     return text
+
+
+def _spellingsOf(folder: str) -> re.Pattern[str]:
+    """Finds a folder however it is written: Windows takes either slash and ignores case, and a repr doubles slashes."""
+    parts = [re.escape(part) for part in re.split(r"[\\/]+", folder)]
+    return re.compile(r"[\\/]+".join(parts), re.IGNORECASE if PureWindowsPath(folder).drive else 0)
 
 
 Report = dict[str, Any]
