@@ -53,6 +53,9 @@ class AStore(dict):
     def setValue(self, key: str, value: str) -> None:  # noqa: N802  (Qt's name)
         self[key] = value
 
+    def remove(self, key: str) -> None:
+        self.pop(key, None)
+
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
@@ -171,6 +174,18 @@ def test_the_last_run_on_a_device_is_remembered():
     assert times.last(bundle) == (9.5, "cpu")
     assert times.last(bundle, "openvino") is None
     assert times.last(shipped(SCRATCH)) is None
+
+
+def test_the_times_of_a_network_can_be_forgotten():
+    store, bundle = AStore(), shipped(PRETRAINED)
+    times = RunTimes(store)
+    times.forget(bundle)
+    times.remember(numbers(bundle, "cpu", 8.0))
+    times.remember(numbers(shipped(SCRATCH), "cpu", 7.0))
+    times.forget(bundle)
+    assert times.last(bundle) is None
+    assert times.last(shipped(SCRATCH)) == (7.5, "cpu")
+    assert len(store) == 1
 
 
 def test_settings_that_somebody_broke_do_no_harm():
@@ -406,6 +421,18 @@ def test_a_bundle_is_imported_chosen_checked_and_deleted(section, ui, loop, own,
     assert not (own / "gland").exists()
     assert section.parameters.bundleB == SCRATCH
     assert "Deleted 'My gland'." in ui.networksNoteLabel.text
+
+
+def test_the_time_of_a_deleted_network_is_forgotten_unless_another_has_its_weights(section, ui, logic, own):
+    twin = make_bundle(own / "gland", "profound-upernet-anatomy")
+    shutil.copytree(own / "gland", own / "copy")
+    metadata = own / "copy" / METADATA
+    metadata.write_text(metadata.read_text(encoding="utf-8").replace('"gland"', '"copy"'), encoding="utf-8")
+    logic.armLoaded.emit(SimpleNamespace(numbers=numbers(twin, "cpu", 8.0)))
+    for name, time in (("copy", (8.5, "cpu")), ("gland", None)):
+        refresh(section, bundleA=name)
+        ui.bundleAMenuButton.choose("Delete…")
+        assert section._times.last(twin) == time
 
 
 def test_damage_is_found_by_the_check(section, ui, loop, own):

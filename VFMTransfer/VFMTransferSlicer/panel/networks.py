@@ -371,8 +371,10 @@ class NetworksSection:
         self.changed.emit()
 
     def forget(self, bundle: Bundle) -> None:
-        """A network is gone: where it was chosen, the usual one is."""
+        """A network is gone, and its times with it: where it was chosen, the usual one is."""
         self._catalog = read_catalog()
+        if all(other.weights_sha256 != bundle.weights_sha256 for other in self._catalog.bundles):
+            self._times.forget(bundle)
         if self._parameters is not None:
             gone = {bundle.name, str(bundle.folder)}
             usual = defaultChoice(self._catalog, self._parameters.task)

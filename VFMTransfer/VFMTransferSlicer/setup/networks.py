@@ -152,6 +152,8 @@ class Store(Protocol):
 
     def setValue(self, key: str, value: str) -> None: ...
 
+    def remove(self, key: str) -> None: ...
+
 
 class FileChecks:
     """Remembers of each network whether its files are what its metadata state, until one of them changes."""
@@ -204,6 +206,10 @@ class RunTimes:
             return next(((seconds, name) for name, seconds in reversed(known.items())), None)
         found = next((name for name in (device, f"{device}:0") if name in known), None)
         return None if found is None else (known[found], found)
+
+    def forget(self, bundle: Bundle) -> None:
+        """Keep nothing of a network that is gone."""
+        self._store.remove(_keyOf(bundle.weights_sha256))
 
     def _known(self, sha256: str) -> dict[str, float]:
         try:
