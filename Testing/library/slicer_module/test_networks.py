@@ -256,6 +256,7 @@ def test_where_an_imported_network_is_is_said(own, a_lesion_pair):
     bundle = read_bundle(own / "lesion-scratch")
     assert "chose it" in importedText(bundle, LESION)
     assert "It is for Lesion segmentation" in importedText(bundle, CLASSIFICATION)
+    assert importedText(bundle, None) == f"Imported '{bundle.title}'."
 
 
 # ---- the section
@@ -449,6 +450,17 @@ def test_a_network_of_another_task_is_imported_and_said(section, ui, loop, tmp_p
     section._importing.importPaths([source])
     wait_for(loop, ui, "It is for Classification: choose that task")
     assert section.parameters.bundleA == PRETRAINED
+
+
+def test_an_import_that_ends_in_another_module_is_told_all_the_same(section, ui, loop, tmp_path):
+    source = make_bundle(tmp_path / "gland", "profound-upernet-anatomy", title="My gland").folder
+    section._importing.importPaths([source])
+    section.setParameters(None)
+    loop.turn_until(lambda: len(ui.setupLogTextEdit.lines) == 2)
+    assert ui.setupLogTextEdit.lines[-1] == "Imported 'My gland'."
+    section.setParameters(section.parameters)
+    section.update()
+    assert "Imported 'My gland'." in ui.networksNoteLabel.text
 
 
 def test_a_network_that_is_there_is_replaced_after_asking(section, ui, loop, own, asked, tmp_path):

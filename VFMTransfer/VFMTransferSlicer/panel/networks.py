@@ -392,7 +392,7 @@ class NetworksSection:
         """
         self._catalog = read_catalog()
         found = next(bundle for bundle in self._catalog.bundles if str(bundle.folder) == folder)
-        sentence = importedText(found, self._parameters.task) if self._parameters is not None else ""
+        sentence = importedText(found, None if self._parameters is None else self._parameters.task)
         for key, bundle in self._offered().items():
             if bundle == found:
                 setattr(self._parameters, "bundleB" if found.arm == Arm.SCRATCH else "bundleA", key)

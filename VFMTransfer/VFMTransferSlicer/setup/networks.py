@@ -275,12 +275,14 @@ def needsTorch(paths: list[Path]) -> bool:
     return not (len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])))
 
 
-def importedText(bundle: Bundle, task: str) -> str:
-    """The message on a network that was just imported."""
-    if bundle.spec.task == task:
-        return f"Imported '{bundle.title}', and chose it."
+def importedText(bundle: Bundle, task: str | None) -> str:
+    """The message on a network that was just imported; None for the task where another module is open."""
     if bundle.spec.task is None:
         return f"Imported '{bundle.title}'. It has no task of its own: it is a start for fine-tuning."
+    if task is None:
+        return f"Imported '{bundle.title}'."
+    if bundle.spec.task == task:
+        return f"Imported '{bundle.title}', and chose it."
     return f"Imported '{bundle.title}'. It is for {TASKS[bundle.spec.task].title}: choose that task to use it."
 
 
