@@ -79,7 +79,8 @@ def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
     """
     former, title = arm.title or arm.ownTitle, title or arm.ownTitle
     for node in arm.nodes:
-        node.SetName(node.GetName().replace(f"({former}", f"({title}", 1))
+        before, bracket, after = node.GetName().rpartition(f"({former}")  # the volume's own name may have one too
+        node.SetName(f"{before}({title}{after}" if bracket else after)
     arm.title = title
     if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
         arm.segmentation.GetDisplayNode().SetVisibility(isSeen)

@@ -218,6 +218,21 @@ def test_while_reading_goes_on_nodes_are_called_by_their_side_and_hidden_in_the_
     assert logic.kept == [run]
 
 
+def test_of_a_name_with_two_brackets_the_networks_own_is_hidden(section, ui, logic, views):
+    run = a_run(section.scene, "T2 SR (first, synthetic)")
+    for arm in run.arms:
+        name = f"{run.about.GetName()} ADC ({arm.bundle}, synthetic)"
+        arm.images["adc-synthetic"] = section.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    former = [arm.images["adc-synthetic"].GetName() for arm in run.arms]
+    logic.lastRun = run
+    click(ui, "Start", True)
+    names = {arm.images["adc-synthetic"].GetName() for arm in run.arms}
+    assert names == {f"T2 SR (first, synthetic) ADC ({side}, synthetic)" for side in ("Left", "Right")}
+    click(ui, "Left")
+    click(ui, "Reveal")
+    assert [arm.images["adc-synthetic"].GetName() for arm in run.arms] == former
+
+
 def test_the_order_is_drawn_before_a_runs_results_are_in_the_scene_and_stays(section, ui, logic, views):
     click(ui, "Start", True)
     run = a_run(section.scene)
