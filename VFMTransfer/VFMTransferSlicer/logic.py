@@ -592,7 +592,6 @@ class TransferLogic:
                 for arm in job.scene.arms:
                     if arm.title:
                         renameArm(arm)
-                        arm.title = ""
             if isinstance(job, CaseJob) and not any(arm.title for arm in job.scene.arms):
                 self.keep(job.scene)  # a blinded one is kept when it is revealed
             if self._unread is not None:

@@ -74,13 +74,13 @@ def renameArm(arm: ArmInScene, title: str = "", isSeen: bool = True) -> None:
 
     Args:
         arm: In the scene, or what is left of it.
-        title: Instead of the one that it has; by default its own.
+        title: Instead of the one that it has; empty for its own.
         isSeen: Whether its segmentation is visible.
     """
-    former, title = arm.title or arm.ownTitle, title or arm.ownTitle
+    former, new = arm.title or arm.ownTitle, title or arm.ownTitle
     for node in arm.nodes:
         before, bracket, after = node.GetName().rpartition(f"({former}")  # the volume's own name may have one too
-        node.SetName(f"{before}({title}{after}" if bracket else after)
+        node.SetName(f"{before}({new}{after}" if bracket else after)
     arm.title = title
     if arm.segmentation in arm.nodes and arm.segmentation.GetDisplayNode() is not None:
         arm.segmentation.GetDisplayNode().SetVisibility(isSeen)

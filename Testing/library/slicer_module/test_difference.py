@@ -16,6 +16,7 @@ from VFMTransferSlicer.views.pairs import (
     labelDifference,
     labelPair,
     makeDifference,
+    removeDifferences,
     robustLimit,
     showLegend,
 )
@@ -193,3 +194,12 @@ def test_volumes_on_two_grids_are_refused(adc_run):
 def test_one_arm_differs_from_nothing(adc_run):
     adc_run.arms.pop()
     assert makeDifference(adc_run) is None
+
+
+def test_of_a_difference_that_is_removed_nothing_stays(scene, adc_run):
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)  # makes it where there is none
+    before = [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
+    showLegend(makeDifference(adc_run, names=("Left", "Right")))
+    removeDifferences(adc_run)
+    assert [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())] == before
+    removeDifferences(adc_run)

@@ -26,6 +26,7 @@ from VFMTransferSlicer.views.cells import (
 )
 from VFMTransferSlicer.views.exam import Exam, findExam
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
+from VFMTransferSlicer.views.pairs import removeDifferences
 from VFMTransferSlicer.views.shown import RESEARCH_TEXT, SYNTHETIC_TEXT, UNCORRECTED_TEXT
 
 SHAPE = an_oblique_t2w().array.shape
@@ -564,6 +565,18 @@ def test_a_scene_closed_meanwhile_leaves_the_former_layout(scene, views, side_by
     side_by_side.show(run)
     scene.Clear(False)
     assert (views.node.GetViewArrangement(), ours(views), side_by_side.isShown) == (FORMER, [], False)
+
+
+def test_a_difference_that_is_removed_while_it_is_shown_does_no_harm(scene, views, side_by_side, adc_run):
+    side_by_side.show(adc_run, order=(1, 0), isBlinded=True)
+    removeDifferences(adc_run)
+    side_by_side.viewing.setFade(0.5)
+    assert views.composite(DIFFERENCE).GetForegroundVolumeID() is None
+    side_by_side.restore()
+    assert views.node.GetViewArrangement() == FORMER
+    side_by_side.show(adc_run)
+    difference = scene.GetNodeByID(views.composite(DIFFERENCE).GetForegroundVolumeID())
+    assert difference.GetName().startswith("T2 difference A")
 
 
 def test_what_the_user_removed_meanwhile_does_no_harm(scene, views, side_by_side, run):

@@ -105,6 +105,25 @@ def a_run(scene, name: str = "T2", brighter: int = 0) -> RunInScene:
     return RunInScene("anatomy-segmentation", {}, add_volume(scene, volume, name), arms)
 
 
+def a_segmented_run(scene, name: str = "T2", brighter: int = 0) -> RunInScene:
+    run = a_run(scene, name, brighter)
+    for arm in run.arms:
+        label = f"{name} segmentation ({arm.bundle})"
+        arm.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", label)
+        arm.segmentation.CreateDefaultDisplayNodes()
+    return run
+
+
+def are_named(run: RunInScene) -> bool:
+    """Whether both networks have their own names, or neither has."""
+    (named,) = {
+        node.GetName().endswith(f"({arm.bundle})") and bool(node.GetDisplayNode().GetVisibility())
+        for arm in run.arms
+        for node in arm.nodes
+    }
+    return named
+
+
 def choose(path) -> None:
     """What the user will choose in the next file dialog."""
     dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
@@ -247,15 +266,82 @@ def test_the_order_is_drawn_before_a_runs_results_are_in_the_scene_and_stays(sec
     assert logic.blind is None
 
 
-def test_stopping_takes_the_views_away_and_starting_again_shows_the_same_order(section, ui, logic, views):
+def test_stopping_takes_the_views_away_and_makes_the_reading_of_the_case_final(section, ui, logic, views):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)
     click(ui, "Left")
     click(ui, "Start", False)
+    assert views.calls[1:] == ["restore"]
+    assert ui.readingStatusLabel.text.startswith("Stopped. The reading of this case is final. Left was ")
+    assert "equal: 0; not revealed yet: 0\nExact" in ui.readingTallyLabel.text
     click(ui, "Start", True)
-    assert views.calls[1] == "restore"
-    assert views.calls[2] == views.calls[0]
+    assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
+    assert not ui.readingRightButton.enabled
+    assert [(reading.side, reading.isRevealed) for reading in readings(section)] == [(Side.LEFT, True)]
+    assert section.said == [True, False, True, False]
+
+
+def test_a_case_that_was_named_before_its_answer_is_not_read_blinded_again(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Start", False)
+    assert "cannot be read blinded any more" in ui.readingStatusLabel.text
+    click(ui, "Start", True)
+    assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
+    assert not ui.readingLeftButton.enabled
+    assert views.calls[1:] == ["restore"]
+    again = a_run(section.scene)
+    assert logic.blind(again) is None
+    run_through(logic, again)
+    assert section.said[-1] is False
+    run_through(logic, a_run(section.scene, "another", 1))
+    assert ui.readingLeftButton.enabled
+
+
+def test_stopping_names_the_case_on_the_screen_and_leaves_the_others_as_they_are(section, ui, logic, views):
+    runs = [a_segmented_run(section.scene, f"case {brighter}", brighter) for brighter in range(3)]
+    click(ui, "Start", True)
+    for run in runs:
+        run_through(logic, run)
+        click(ui, "Left")
+    click(ui, "Start", False)
+    assert [reading.isRevealed for reading in readings(section)] == [False, False, True]
+    assert [are_named(run) for run in runs] == [False, False, True]
+    assert logic.kept == [runs[2]]
+    click(ui, "Start", True)
+    run_through(logic, a_run(section.scene, "case 0", 0))
     assert ui.readingLeftButton.checked
+    assert views.calls[-1] == views.calls[0]
+    click(ui, "Right")
+    click(ui, "Reveal")
+    assert [reading.side for reading in readings(section)] == [Side.RIGHT, Side.LEFT, Side.LEFT]
+    assert all(are_named(run) for run in runs)
+
+
+def test_a_run_without_a_second_answer_names_no_other_case(section, ui, logic):
+    click(ui, "Start", True)
+    first = a_segmented_run(section.scene)
+    run_through(logic, first)
+    click(ui, "Left")
+    second = a_run(section.scene, "another", 1)
+    del second.arms[1]
+    run_through(logic, second)
+    assert section.said[-1] is False
+    assert not are_named(first)
+
+
+def test_once_the_networks_are_named_no_difference_tells_their_order(section, ui, logic):
+    for end in (lambda: click(ui, "Start", False), lambda: click(ui, "Reveal")):
+        run = a_segmented_run(section.scene, "T2", len(logic.kept))
+        logic.lastRun = run
+        click(ui, "Start", True)
+        node = section.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2 difference Left - Right")
+        node.SetAttribute("VFMTransfer.Role", "difference")
+        node.SetNodeReferenceID("VFMTransfer.about", run.about.GetID())
+        click(ui, "Left")
+        assert node.GetScene() is section.scene
+        end()
+        assert node.GetScene() is None
 
 
 def test_a_revealed_study_is_not_read_again(section, ui, logic, views):
@@ -310,9 +396,11 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     click(ui, "Left")
     choose(tmp_path / "readings.csv")
     click(ui, "Export")
-    click(ui, "Start", False)
+    section.scene.RemoveNode(logic.lastRun.about)  # as when the scene is closed
+    logic.lastRun = None
     section.parameters = SimpleNamespace(readingTable=None)
     section.setParameters(section.parameters)
+    logic.lastRun = a_run(section.scene)
     click(ui, "Resume")
     assert ui.readingStatusLabel.text == "1 readings loaded from readings.csv."
     click(ui, "Start", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from slicer.i18n import tr as _
 
 from VFMTransferLib.core.errors import VFMTransferError
 
-from ..reading.blinded import CONFIDENCES, BlindedReading, Reading, Side
+from ..reading.blinded import CONFIDENCES, BlindedReading, Reading, Side, Subject
 from ..reading.readings import (
     FEWEST_FOR_SIGNIFICANCE,
     ReadingTable,
@@ -27,6 +28,7 @@ from ..reading.readings import (
 )
 from ..runs import renameArm
 from ..signals import Signal
+from ..views.pairs import removeDifferences
 
 
 def notWhileBlinded() -> str:
@@ -49,6 +51,15 @@ def revealedText(reading: Reading) -> str:
     return _("Left was {left}, right was {right}. You preferred {preferred}.").format(
         left=left, right=right, preferred=preferred
     )
+
+
+def stoppedText(hasCase: bool, answer: Reading | None) -> str:
+    """What became of the reading of the case on the screen, if there was one."""
+    if answer is not None:
+        return f"{_('Stopped. The reading of this case is final.')} {revealedText(answer)}"
+    if hasCase:
+        return _("Stopped. The networks are named now, so that this case cannot be read blinded any more.")
+    return _("Stopped.")
 
 
 def tallyText(tally: Tally, names: list[str]) -> str:
@@ -130,10 +141,15 @@ class ReadingFiles:
 if TYPE_CHECKING:
     from ..logic import TransferLogic
     from ..parameters import VFMTransferParameterNode
-    from ..runs import ArmInScene, RunInScene
+    from ..runs import RunInScene
     from .views import ViewSection
 
 _USUAL_CONFIDENCE = 3
+
+
+def _hasNodes(run: RunInScene) -> bool:
+    """Whether something of the networks' answers is in a scene."""
+    return any(arm.nodes for arm in run.arms)
 
 
 class ReadingSection:
@@ -158,7 +174,8 @@ class ReadingSection:
         self._run: RunInScene | None = None
         self._session: BlindedReading | None = None
         self._answer: Reading | None = None
-        self._masked: list[ArmInScene] = []  # called by their side, and hidden in the user's own views
+        self._masked: list[RunInScene] = []  # called by their side, and hidden in the user's own views
+        self._named: list[Subject] = []  # the reader may have no answer to them, and yet knows which is which
         self._drawn: BlindedReading | None = None  # before its run is in the scene
         self._files = ReadingFiles(ui, self._table, self._showMessage, self.update)
         self._sides = {
@@ -220,8 +237,7 @@ class ReadingSection:
         """Draw the order of a run whose networks are not in the scene yet, and return what to call them there."""
         try:
             subject = subjectOf(run)
-            table = self._table()
-            self._drawn = BlindedReading(subject, table.find(subject) if table is not None else None)
+            self._drawn = self._sessionOf(subject, self._find(subject))
         except VFMTransferError:  # it is reported when the run is to be shown
             return None
         return sideTitles(self._drawn.order)
@@ -240,8 +256,9 @@ class ReadingSection:
             self._hide(True)
             self._begin()
         else:
+            hasCase, answer = self._session is not None, self._answer
             self._end()
-            self._showMessage(_("Stopped. Unrevealed readings can still be changed after you restart."))
+            self._showMessage(stoppedText(hasCase, answer))
         self.update()
 
     def answer(self, side: Side) -> None:
@@ -273,6 +290,9 @@ class ReadingSection:
             return
         isShown = self._session is not None
         self._session = self._answer = None
+        for run in self._masked:
+            self._name(run)
+        self._masked.clear()
         self._hide(False)
         if isShown:
             self._views.unblind()
@@ -289,10 +309,9 @@ class ReadingSection:
             return
         try:
             subject = subjectOf(run)
-            table = self._table()
-            self._answer = table.find(subject) if table is not None else None
+            self._answer = self._find(subject)
             drawn, self._drawn = self._drawn, None
-            self._session, self._run = drawn or BlindedReading(subject, self._answer), run
+            self._session, self._run = drawn or self._sessionOf(subject, self._answer), run
         except VFMTransferError as error:
             self._answer = None
             self._hide(False)
@@ -301,26 +320,54 @@ class ReadingSection:
         self._hide(True)
         for arm, title in zip(run.arms, sideTitles(self._session.order), strict=True):
             renameArm(arm, title, isSeen=False)
-            self._masked.append(arm)
+        self._masked.append(run)
         self._views.show(order=self._session.order, isBlinded=True)
         self._showMessage(_("Which is better, left or right? The reading time is recorded."))
 
+    def _sessionOf(self, subject: Subject, former: Reading | None) -> BlindedReading:
+        """Draw the order of a case, or take it from the earlier reading.
+
+        Raises:
+            ReadingError: The reader was shown which network is which.
+        """
+        return BlindedReading(subject, former, isNamed=any(subject.isSameAs(named) for named in self._named))
+
+    def _find(self, subject: Subject) -> Reading | None:
+        table = self._table()
+        return table.find(subject) if table is not None else None
+
     def _end(self) -> None:
-        """Stop reading. The views close, for they would reveal the order of a reading that may change yet."""
-        if self._session is not None:
-            self._views.restore()
+        """Stop reading. The views close, and the case in them is named from now on; the others stay hidden."""
+        run, session = self._run, self._session
         self._isOn = False
-        self._session = self._answer = None
+        self._session = self._answer = self._drawn = None
+        if session is not None:
+            self._views.restore()
+            if run.isInScene or _hasNodes(run):  # else its scene was closed, and nothing is shown
+                self._close(session.subject)
+                self._name(run)
+        self._masked = [other for other in self._masked if other is not run and _hasNodes(other)]
         self._hide(False)
 
+    def _close(self, subject: Subject) -> None:
+        """Take no other answer to a case: its networks are named."""
+        self._named.append(subject)
+        table = self._table()
+        if table is not None:
+            with suppress(VFMTransferError):  # the tally shows what is wrong with the table
+                table.reveal(subject)
+
+    def _name(self, run: RunInScene) -> None:
+        """Call the networks of a run by their own names again; the last run can be reviewed then."""
+        for arm in run.arms:
+            renameArm(arm)
+        removeDifferences(run)
+        if run is self._run:
+            self._logic.keep(run)
+
     def _hide(self, isBlinded: bool) -> None:
+        """Hide on the panel which network is which, or not."""
         self._logic.blind = self.draw if self._isOn else None
-        if not isBlinded:
-            for arm in self._masked:
-                renameArm(arm)
-            if self._masked and self._run is not None:
-                self._logic.keep(self._run)
-            self._masked.clear()
         if isBlinded != self._isBlinded:
             self._isBlinded = isBlinded
             self.blinded.emit(isBlinded)

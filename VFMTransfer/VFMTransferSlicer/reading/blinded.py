@@ -125,9 +125,10 @@ class BlindedReading:
         chance: Gives the order.
         clock: Seconds that never jump.
         now: The time of day, with its zone.
+        isNamed: Whether the reader was shown which network is which, without an answer.
 
     Raises:
-        ReadingError: The earlier reading was revealed.
+        ReadingError: The reader knows which network is which: it was shown, or the earlier reading was revealed.
     """
 
     def __init__(
@@ -137,8 +138,9 @@ class BlindedReading:
         chance: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _nowWithZone,
+        isNamed: bool = False,
     ) -> None:
-        if former is not None and former.isRevealed:
+        if isNamed or (former is not None and former.isRevealed):
             raise ReadingError(
                 f"A case must be read before its networks are revealed, but those of '{subject.case}' were. "
                 "Read another case."

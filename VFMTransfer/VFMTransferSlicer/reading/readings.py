@@ -104,9 +104,13 @@ class ReadingTable:
             )
         self._write(_withReading(self.readings(), reading))
 
-    def reveal(self) -> None:
-        """Make all readings final, with the network that was preferred."""
-        self._write(reading.revealed() for reading in self.readings())
+    def reveal(self, subject: Subject | None = None) -> None:
+        """Make the reading of a subject final, or all of them, with the network that was preferred."""
+        readings = self.readings()
+        isMeant = [subject is None or reading.subject.isSameAs(subject) for reading in readings]
+        self._write(
+            reading.revealed() if isFinal else reading for reading, isFinal in zip(readings, isMeant, strict=True)
+        )
 
     def add(self, readings: Iterable[Reading]) -> int:
         """Take readings from elsewhere. Of a subject that is known, the final one stays.

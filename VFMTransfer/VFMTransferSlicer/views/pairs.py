@@ -18,6 +18,7 @@ from VFMTransferLib.core.terms import Label
 from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import gridBelow
+from ..results.nodes import removeNode
 from ..results.scene import placeBeside
 from ..runs import ArmInScene, RunInScene, startFirst
 
@@ -268,6 +269,14 @@ def makeDisplacement(run: RunInScene, order: Order = (0, 1), names: tuple[str, s
     return difference
 
 
+def removeDifferences(run: RunInScene) -> None:
+    """Take differences and displacements out of the scene: beside named networks, left and right tell the order."""
+    for role in (DIFFERENCE, DISPLACEMENT) if run.isInScene else ():
+        node = _find(run, role)
+        if node is not None:
+            _remove(node)
+
+
 def _sizeOf(volume: slicer.vtkMRMLVolumeNode) -> tuple[int, ...]:
     return tuple(volume.GetImageData().GetDimensions())
 
@@ -336,22 +345,36 @@ def _showLabels(run: RunInScene, title: str, labels: LabelPair, names: tuple[str
 
 def _node(run: RunInScene, kind: type, title: str, role: str = DIFFERENCE) -> slicer.vtkMRMLScalarVolumeNode:
     """The case's node of this role; a new one where there is none yet, or one of another kind."""
+    former = _find(run, role)
+    if type(former) is kind:
+        former.SetName(title)
+        return former
+    if former is not None:
+        _remove(former)
     scene = run.about.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(ROLE) == role and node.GetNodeReference(_ABOUT) is run.about:
-            if type(node) is kind:
-                node.SetName(title)
-                return node
-            scene.RemoveNode(node.GetNodeReference(_COLORS))
-            scene.RemoveNode(node)
-            break
     node = scene.AddNewNodeByClass(kind.__name__, scene.GenerateUniqueName(title))
     node.SetAttribute(ROLE, role)
     node.SetNodeReferenceID(_ABOUT, run.about.GetID())
     node.CreateDefaultDisplayNodes()
     placeBeside(node, run.about)
     return node
+
+
+def _find(run: RunInScene, role: str) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The node of this role that the scene has of the case."""
+    scene = run.about.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        if node.GetAttribute(ROLE) == role and node.GetNodeReference(_ABOUT) is run.about:
+            return node
+    return None
+
+
+def _remove(node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    colors = node.GetNodeReference(_COLORS)
+    if colors is not None:
+        node.GetScene().RemoveNode(colors)
+    removeNode(node)
 
 
 def _colors(
