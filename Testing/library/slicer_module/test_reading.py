@@ -266,6 +266,118 @@ def test_the_order_is_drawn_before_a_runs_results_are_in_the_scene_and_stays(sec
     assert logic.blind is None
 
 
+def cancel_a_run(logic, run: RunInScene) -> None:
+    """It leaves nothing, so that the run before is the last one again."""
+    former, logic.lastRun, logic.isRunning = logic.lastRun, run, True
+    logic.started.emit(run)
+    logic.lastRun, logic.isRunning = former, False
+    logic.finished.emit("canceled")
+
+
+def finish_away(section, logic, run: RunInScene) -> None:
+    """It begins here and ends while another module is open; its nodes are called as the order was drawn."""
+    logic.lastRun, logic.isRunning = run, True
+    logic.started.emit(run)
+    section.setParameters(None)
+    for arm, title in zip(run.arms, logic.blind(run) or ("", ""), strict=True):
+        arm.title = title
+    logic.isRunning = False
+    logic.finished.emit("done")
+
+
+def test_a_case_keeps_its_order_when_another_run_is_canceled(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    for brighter in range(1, 9):
+        cancel_a_run(logic, a_run(section.scene, "another", brighter))
+    assert set(views.calls) == {views.calls[0]}
+    click(ui, "Left")
+    cancel_a_run(logic, a_run(section.scene, "another", 1))
+    assert ui.readingLeftButton.checked
+    assert ui.readingRightButton.enabled
+    assert section.said == [True]
+
+
+def test_during_a_run_the_case_before_takes_no_answer(section, ui, logic):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    logic.lastRun, logic.isRunning = a_run(section.scene, "another", 1), True
+    logic.started.emit(logic.lastRun)
+    assert not ui.readingRightButton.enabled
+    assert not ui.readingLeftButton.checked
+    section.answer(Side.RIGHT)
+    section.onConfidence(0)
+    assert [reading.side for reading in readings(section)] == [Side.LEFT]
+
+
+def test_a_case_that_is_named_once_a_run_is_canceled_takes_no_other_answer(section, ui, logic, views):
+    run = logic.lastRun = a_segmented_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    logic.lastRun, logic.isRunning = a_run(section.scene, "another", 1), True
+    logic.started.emit(logic.lastRun)
+    click(ui, "Start", False)
+    assert views.calls[-1] == "restore"
+    logic.lastRun, logic.isRunning = run, False
+    logic.finished.emit("canceled")
+    assert [reading.isRevealed for reading in readings(section)] == [are_named(run)] == [True]
+
+
+def test_what_ends_while_another_module_is_open_is_read_when_the_user_is_back(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    for _ in range(8):
+        finish_away(section, logic, a_segmented_run(section.scene))
+        shown = len(views.calls)
+        section.update()
+        assert len(views.calls) == shown
+        section.setParameters(section.parameters)
+        assert views.calls[shown:] == views.calls[:1]  # the order of the earlier reading
+        assert ui.readingLeftButton.checked
+        titles = [arm.title for arm in logic.lastRun.arms]
+        assert [titles[arm] for arm in views.calls[0][1]] == ["Left", "Right"]
+    assert section.said == [True]
+
+
+def test_a_revealed_case_that_ends_while_another_module_is_open_is_named(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    click(ui, "Reveal")
+    again = a_segmented_run(section.scene)
+    former = [node.GetName() for arm in again.arms for node in arm.nodes]
+    finish_away(section, logic, again)
+    shown = len(views.calls)
+    section.setParameters(section.parameters)
+    assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
+    assert not ui.readingLeftButton.enabled
+    assert len(views.calls) == shown
+    assert section.said[-1] is False
+    assert [arm.title for arm in again.arms] == ["", ""]
+    assert [node.GetName() for arm in again.arms for node in arm.nodes] == former
+
+
+def test_a_run_that_a_scene_brings_along_is_blinded(section, ui, logic, views):
+    click(ui, "Start", True)
+    run = logic.lastRun = a_segmented_run(section.scene)
+    section.update()
+    section.update()
+    assert [call[0] for call in views.calls] == ["blinded"]
+    assert not are_named(run)
+    assert ui.readingLeftButton.enabled
+
+
+def test_a_revealed_case_stays_named_when_another_run_is_canceled(section, ui, logic):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    click(ui, "Reveal")
+    cancel_a_run(logic, a_run(section.scene, "another", 1))
+    assert section.said == [True, False, True, False]
+
+
 def test_stopping_takes_the_views_away_and_makes_the_reading_of_the_case_final(section, ui, logic, views):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)

@@ -200,18 +200,21 @@ class ReadingSection:
         self.update()
 
     def update(self) -> None:
-        """Show what can be done now; a reading whose case left the scene ends."""
-        if self._session is not None and self._logic.lastRun is not self._run:
+        """Show what can be done now; a reading whose case left the scene ends, and one that came in begins."""
+        run = self._logic.lastRun
+        if run is None and self._session is not None:
             self._end()
+        elif self._isOn and run is not None and run is not self._run and not self._logic.isRunning:
+            self._begin()
         readings = self._readings()
         missing = self._missing()
         self._updateStart(missing)
-        canAnswer = self._session is not None and self._parameters is not None
+        canAnswer, answer = self._canAnswer, self._answer if self._canAnswer else None
         for side, button in self._sides.items():
-            button.enabled = canAnswer
-            button.checked = self._answer is not None and self._answer.side is side
-        self.ui.readingConfidenceComboBox.enabled = canAnswer
-        isUnanswered = self._session is not None and self._answer is None
+            button.enabled = canAnswer and self._parameters is not None
+            button.checked = answer is not None and answer.side is side
+        self.ui.readingConfidenceComboBox.enabled = canAnswer and self._parameters is not None
+        isUnanswered = canAnswer and answer is None
         isHidden = any(not reading.isRevealed for reading in readings)
         # What a run brings is shown blinded, so that nothing may be named meanwhile.
         self.ui.readingRevealButton.enabled = isHidden and not isUnanswered and not self._logic.isRunning
@@ -225,9 +228,10 @@ class ReadingSection:
         self._files.update(canSave=bool(readings), canTake=self._parameters is not None)
 
     def onRunStarted(self, run: RunInScene) -> None:
-        """The run that was read is past; what comes is hidden from its first moment."""
-        self._session = self._answer = None
+        """What comes is hidden from its first moment; the case before is read on where nothing comes."""
         self._drawn = None
+        if self._session is None:
+            self._run = None
         if self._isOn:
             self._hide(True)
             self._showMessage(_("The networks of this run will be shown without their names."))
@@ -236,8 +240,7 @@ class ReadingSection:
     def draw(self, run: RunInScene) -> list[str] | None:
         """Draw the order of a run whose networks are not in the scene yet, and return what to call them there."""
         try:
-            subject = subjectOf(run)
-            self._drawn = self._sessionOf(subject, self._find(subject))
+            self._drawn = self._sessionOf(run)
         except VFMTransferError:  # it is reported when the run is to be shown
             return None
         return sideTitles(self._drawn.order)
@@ -263,7 +266,7 @@ class ReadingSection:
 
     def answer(self, side: Side) -> None:
         """Note which side is better; a second word takes the place of the first."""
-        if self._session is None:
+        if not self._canAnswer:
             return
         combo = self.ui.readingConfidenceComboBox
         try:
@@ -282,13 +285,13 @@ class ReadingSection:
 
     def onReveal(self, checked: bool = False) -> None:
         """Show which was which; all readings are final from now on."""
-        table, answer = self._table(), self._answer
+        table, isShown = self._table(), self._canAnswer
+        answer = self._answer if isShown else None
         try:
             table.reveal()
         except VFMTransferError as error:
             self._showMessage(str(error))
             return
-        isShown = self._session is not None
         self._session = self._answer = None
         for run in self._masked:
             self._name(run)
@@ -301,35 +304,56 @@ class ReadingSection:
 
     # ---- within
 
+    @property
+    def _canAnswer(self) -> bool:
+        """Whether there is a case to read; not while another one is on its way."""
+        return self._session is not None and self._logic.lastRun is self._run
+
     def _begin(self) -> None:
-        """Show the last run blinded, if there is one to read."""
+        """Show the last run blinded, if there is one to read; while another module is open, it waits for the user."""
         run = self._logic.lastRun
         if run is None or self._logic.isRunning:
             self._showMessage(_("The networks of the next run will be shown without their names."))
             return
-        try:
-            subject = subjectOf(run)
-            self._answer = self._find(subject)
-            drawn, self._drawn = self._drawn, None
-            self._session, self._run = drawn or self._sessionOf(subject, self._answer), run
-        except VFMTransferError as error:
-            self._answer = None
-            self._hide(False)
-            self._showMessage(str(error))
+        if self._parameters is None:  # which has the earlier readings
             return
+        if not self._canAnswer:
+            try:
+                self._open(run)
+            except VFMTransferError as error:
+                self._hide(False)
+                if any(arm.title for arm in run.arms):
+                    self._name(run)
+                self._showMessage(str(error))
+                return
         self._hide(True)
-        for arm, title in zip(run.arms, sideTitles(self._session.order), strict=True):
-            renameArm(arm, title, isSeen=False)
-        self._masked.append(run)
         self._views.show(order=self._session.order, isBlinded=True)
         self._showMessage(_("Which is better, left or right? The reading time is recorded."))
 
-    def _sessionOf(self, subject: Subject, former: Reading | None) -> BlindedReading:
-        """Draw the order of a case, or take it from the earlier reading.
+    def _open(self, run: RunInScene) -> None:
+        """Read this run from now on, its networks called by their side.
 
         Raises:
-            ReadingError: The reader was shown which network is which.
+            ReadingError: It cannot be read blinded.
         """
+        self._run, self._session, self._answer = run, None, None
+        session = self._sessionOf(run)
+        self._session, self._answer = session, self._find(session.subject)
+        for arm, title in zip(run.arms, sideTitles(session.order), strict=True):
+            renameArm(arm, title, isSeen=False)
+        self._masked.append(run)
+
+    def _sessionOf(self, run: RunInScene) -> BlindedReading:
+        """With the order of the earlier reading, else the one that was drawn for the run, else a new one.
+
+        Raises:
+            ReadingError: It cannot be read, or the reader was shown which network is which.
+        """
+        subject = subjectOf(run)
+        former = self._find(subject)
+        drawn, self._drawn = self._drawn, None
+        if former is None and drawn is not None and drawn.subject == subject:
+            return drawn
         return BlindedReading(subject, former, isNamed=any(subject.isSameAs(named) for named in self._named))
 
     def _find(self, subject: Subject) -> Reading | None:
