@@ -346,7 +346,9 @@ class ViewSection:
     def onSideBySide(self, isOn: bool) -> None:
         if self._isTelling:
             return
-        if isOn:
+        if isOn and self._isReading:
+            self.show(self._order, isBlinded=True)
+        elif isOn:
             self.show()
         else:
             self.restore()
@@ -461,7 +463,9 @@ class ViewSection:
 
     def _notifyViews(self, run: RunInScene | None) -> None:
         ui, chosen = self._ui, self._parameters
-        ui.sideBySideButton.enabled = run is not None and not self._isReading
+        # During a reading they are not closed here, but come back where the user chose another layout.
+        isHeld = self._isReading and (self._open != _NOTHING or self._logic.isRunning)
+        ui.sideBySideButton.enabled = run is not None and not isHeld
         ui.sideBySideButton.checked = self._open == _RUN
         ui.examButton.checked = self._open == _EXAM
         hasCase = chosen is not None and chosen.t2w is not None
@@ -474,10 +478,12 @@ class ViewSection:
             ui.examButton.toolTip = _(
                 "T2w in three planes, ADC and high-b DWI, linked, at the prostate; again to go back to your layout."
             )
-        if self._isReading:
+        if isHeld:
             ui.sideBySideButton.toolTip = notWhileBlinded()
         elif run is None:
             ui.sideBySideButton.toolTip = _("Run two networks first.")
+        elif self._isReading:
+            ui.sideBySideButton.toolTip = _("Show the case that is read again, left and right as before.")
         else:
             ui.sideBySideButton.toolTip = _("Show T2w, A and B in linked views; again to go back to your layout.")
         if chosen is not None:
