@@ -47,7 +47,9 @@ def a_reading(case: str = "T2, größer", side: Side = Side.LEFT, seed: int = 1,
 
 def a_session(former: Reading | None = None, seconds=(100.0, 112.34), seed: int = 1, **more) -> BlindedReading:
     clock = iter(seconds)
-    return BlindedReading(a_subject(**more), former, random.Random(seed), lambda: next(clock), lambda: MORNING)
+    session = BlindedReading(a_subject(**more), former, random.Random(seed), lambda: next(clock), lambda: MORNING)
+    session.begin()
+    return session
 
 
 def seed_of(order: tuple[int, int]) -> int:
@@ -93,6 +95,19 @@ def test_an_answer_holds_the_seconds_and_the_time_with_its_zone():
     reading = a_session().answer(Side.RIGHT, 5)
     assert (reading.seconds, reading.time) == (12.3, "2026-03-01T09:30:00+01:00")
     assert (reading.side, reading.confidence, reading.isRevealed) == (Side.RIGHT, 5, False)
+
+
+def test_the_time_counts_from_the_first_moment_when_the_views_are_shown():
+    now = [0.0]
+    session = BlindedReading(a_subject(), clock=lambda: now[0])
+    for now[0] in (40.0, 50.0):
+        session.begin()
+    now[0] = 52.5
+    assert session.answer(Side.LEFT, 3).seconds == 12.5
+
+
+def test_an_answer_before_the_views_are_shown_took_no_time():
+    assert BlindedReading(a_subject(), clock=iter((3.0, 3.0)).__next__).answer(Side.LEFT, 3).seconds == 0.0
 
 
 def test_a_study_that_is_resumed_keeps_its_order_and_its_time_goes_on():

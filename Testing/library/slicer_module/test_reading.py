@@ -1,6 +1,7 @@
 """The section for blinded reading, with stand-ins for Qt's widgets, on real MRML."""
 
 import sys
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -40,7 +41,7 @@ class SomeViews:
     """Remembers what was shown."""
 
     def __init__(self) -> None:
-        self.calls = []
+        self.shown, self.calls = Signal(), []
 
     def show(self, order, isBlinded):  # noqa: N803
         self.calls.append(("blinded" if isBlinded else "open", order))
@@ -296,6 +297,18 @@ def test_a_case_keeps_its_order_when_another_run_is_canceled(section, ui, logic,
     assert ui.readingLeftButton.checked
     assert ui.readingRightButton.enabled
     assert section.said == [True]
+
+
+def test_the_time_counts_from_the_moment_when_the_views_are_shown(section, ui, logic, views):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    time.sleep(0.1)
+    click(ui, "Left")
+    assert [reading.seconds for reading in readings(section)] == [0.0]
+    views.shown.emit()
+    time.sleep(0.1)
+    click(ui, "Left")
+    assert readings(section)[0].seconds >= 0.1
 
 
 def test_during_a_run_the_case_before_takes_no_answer(section, ui, logic):

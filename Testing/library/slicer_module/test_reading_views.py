@@ -110,3 +110,10 @@ def test_after_a_reading_they_are_shown_by_name(section, ui, logic, layout):
     section.setBlinded(False)
     ui.sideBySideButton.slots["toggled(bool)"](True)
     assert layout.calls[1:] == [((0, 1), False)]
+
+
+def test_it_is_reported_when_the_views_are_shown(section, layout):
+    seen = []
+    section.shown.connect(lambda: seen.append(layout.isShown))
+    section.show()
+    assert seen == [True]

@@ -191,6 +191,7 @@ class ReadingSection:
         ui.readingRevealButton.connect("clicked(bool)", self.onReveal)
         logic.started.connect(self.onRunStarted)
         logic.finished.connect(self.onRunFinished)
+        views.shown.connect(self.onShown)
 
     # ---- what the panel and the logic report
 
@@ -249,6 +250,11 @@ class ReadingSection:
         if self._isOn:
             self._begin()
         self.update()
+
+    def onShown(self) -> None:
+        """The reader can see the case."""
+        if self._canAnswer:
+            self._session.begin()
 
     # ---- what the reader does
 

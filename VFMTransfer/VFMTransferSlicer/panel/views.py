@@ -17,6 +17,7 @@ from VFMTransferLib.core.terms import Sequence
 from ..logic import TransferLogic
 from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
+from ..signals import Signal
 from ..views.cells import expectedTags
 from ..views.display import Style
 from ..views.exam import findExam
@@ -196,11 +197,15 @@ class ViewSection:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run to show.
         make: Makes the views when they are first wanted, for they need a main window.
+
+    Attributes:
+        shown: Emitted when all views are there that were to be opened.
     """
 
     def __init__(
         self, ui: SimpleNamespace, logic: TransferLogic, make: Callable[[], SideBySide | None] = makeSideBySide
     ) -> None:
+        self.shown = Signal()
         self._ui = ui
         self._logic = logic
         self._make = make
@@ -316,6 +321,7 @@ class ViewSection:
             yield
             yield from self._views.frameInSteps()
         self._report(self._run())
+        self.shown.emit()
 
     def unblind(self) -> None:
         """Name the networks in the views that are shown, each where it is."""

@@ -150,13 +150,19 @@ class BlindedReading:
         self._isSwapped = self.subject.networks[0].sha256 != subject.networks[0].sha256
         self._seal = former.seal if former else newSeal(chance or random.SystemRandom())
         self._clock, self._now = clock, now
-        self._begun = clock() - (former.seconds if former else 0.0)
+        self._former_s = former.seconds if former else 0.0
+        self._begun: float | None = None
 
     @property
     def order(self) -> tuple[int, int]:
         """Which network of the run on the screen is left, and which is right."""
         left, right = orderOf(self._seal)
         return (right, left) if self._isSwapped else (left, right)
+
+    def begin(self) -> None:
+        """Count the time from now on, when the views are shown for the first time."""
+        if self._begun is None:
+            self._begun = self._clock() - self._former_s
 
     def answer(self, side: Side, confidence: int) -> Reading:
         """The reader's present answer; it replaces the one before.
@@ -167,6 +173,7 @@ class BlindedReading:
         if confidence not in CONFIDENCES:
             lowest, highest = CONFIDENCES[0], CONFIDENCES[-1]
             raise ReadingError(f"Confidence must be {lowest} to {highest}, but is {confidence}. Choose one.")
+        self.begin()
         seconds = round(self._clock() - self._begun, 1)
         return Reading(
             self.subject, self._seal, Side(side), confidence, seconds, self._now().isoformat(timespec="seconds")
