@@ -53,8 +53,11 @@ class ReadingTest(PanelTest):
         self.ui.readingLeftButton.click()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "Lesungen für März.csv"
-            dialog = SimpleNamespace(getSaveFileName=lambda *_: str(path), getOpenFileName=lambda *_: str(path))
-            with patch.object(reading, "qt", SimpleNamespace(QFileDialog=dialog)):
+            dialog = SimpleNamespace(getOpenFileName=lambda *_: str(path))
+            with (
+                patch.object(reading, "qt", SimpleNamespace(QFileDialog=dialog)),
+                patch.object(reading, "askForFile", lambda *_: path),
+            ):
                 self.ui.readingExportButton.click()
                 slicer.mrmlScene.Clear()
                 self.ui.readingResumeButton.click()

@@ -100,6 +100,6 @@ class ResultsTest(PanelTest):
         return titles.index("Volume, ml")
 
     def _save(self, button, path: Path) -> None:
-        with patch.object(results, "_askForFile", lambda *_: path):
+        with patch.object(results, "askForFile", lambda *_: path):
             button.click()
         slicer.app.processEvents()

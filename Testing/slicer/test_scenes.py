@@ -48,7 +48,7 @@ class SceneTest(PanelTest):
         with tempfile.TemporaryDirectory() as folder:
             page, numbers = Path(folder) / "report.html", Path(folder) / "numbers.csv"
             for button, path in ((self.ui.exportReportButton, page), (self.ui.exportCsvButton, numbers)):
-                with patch.object(results, "_askForFile", lambda *_, path=path: path):
+                with patch.object(results, "askForFile", lambda *_, path=path: path):
                     button.click()
             self.assertIn("For research use only", page.read_text(encoding="utf-8"))
             self.assertIn("dice", numbers.read_text(encoding="utf-8-sig"))

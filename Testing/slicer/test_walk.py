@@ -95,7 +95,7 @@ class WalkTest(PanelTest):
         self.assertEqual(first, again)
 
     def save(self, button, name: str) -> Path:
-        with patch.object(results, "_askForFile", lambda *_: self.folder / name):
+        with patch.object(results, "askForFile", lambda *_: self.folder / name):
             button.click()
         waitFor((self.folder / name).is_file, name)
         return self.folder / name

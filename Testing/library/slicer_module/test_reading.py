@@ -532,6 +532,16 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     assert ui.readingLeftButton.checked
 
 
+def test_a_file_of_readings_is_named_so_that_it_is_found_again(section, ui, logic, tmp_path):
+    logic.lastRun = a_run(section.scene)
+    click(ui, "Start", True)
+    click(ui, "Left")
+    choose(tmp_path / "my readings")
+    click(ui, "Export")
+    assert [path.name for path in tmp_path.iterdir()] == ["my readings.csv"]
+    assert ui.readingStatusLabel.text == "Saved my readings.csv."
+
+
 def test_a_file_that_is_none_of_ours_is_said_on_the_panel(section, ui, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n", encoding="utf-8")
     choose(tmp_path / "other.csv")

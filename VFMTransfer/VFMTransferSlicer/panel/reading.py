@@ -29,6 +29,7 @@ from ..reading.readings import (
 from ..runs import renameArm
 from ..signals import Signal
 from ..views.pairs import removeDifferences
+from .dialogs import askForFile
 
 
 def notWhileBlinded() -> str:
@@ -110,17 +111,15 @@ class ReadingFiles:
 
     def onExport(self, checked: bool = False) -> None:
         """Save all readings as CSV; those that are not revealed stay sealed in it."""
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Save readings"), "readings.csv", _("Table") + " (*.csv)"
-        )
-        if not path:
+        path = askForFile(_("Save readings"), "readings.csv", _("Table") + " (*.csv)", ".csv")
+        if path is None:
             return
         try:
-            writeCsv(self._table(True).readings(), Path(path))
+            writeCsv(self._table(True).readings(), path)
         except (VFMTransferError, OSError) as error:
             self._showMessage(str(error))
         else:
-            self._showMessage(_("Saved {name}.").format(name=Path(path).name))
+            self._showMessage(_("Saved {name}.").format(name=path.name))
 
     def onResume(self, checked: bool = False) -> None:
         """Take the readings of a CSV file into the scene."""

@@ -46,6 +46,7 @@ from ..results.numbers import (
     transferNote,
 )
 from ..runs import RunInScene
+from .dialogs import askForFile
 from .reading import notWhileBlinded
 
 _SMALL = 0.85  # of the font's size
@@ -220,21 +221,19 @@ class Exports:
     def onReport(self, checked: bool = False) -> None:
         run = self._logic.lastRun
         filters = _("Web page") + " (*.html);;" + _("Folder with page, picture and tables") + " (*)"
-        path = _askForFile(_("Save report"), proposedName(run, datetime.now(), PAGE_SUFFIXES[0]), filters)
+        path = askForFile(_("Save report"), proposedName(run, datetime.now(), PAGE_SUFFIXES[0]), filters)
         if path is not None:
             self.save(path.name, lambda: saveReport(run, path))
 
     def onNumbers(self, checked: bool = False) -> None:
         run = self._logic.lastRun
-        path = _askForFile(
-            _("Save numbers"), proposedName(run, datetime.now(), ".csv"), _("Table") + " (*.csv)", ".csv"
-        )
+        path = askForFile(_("Save numbers"), proposedName(run, datetime.now(), ".csv"), _("Table") + " (*.csv)", ".csv")
         if path is not None:
             self.save(path.name, lambda: saveNumbers(run, path))
 
     def onScene(self, checked: bool = False) -> None:
         run = self._logic.lastRun
-        path = _askForFile(
+        path = askForFile(
             _("Save scene"),
             proposedName(run, datetime.now(), SCENE_SUFFIX),
             _("Scene") + f" (*{SCENE_SUFFIX})",
@@ -279,28 +278,6 @@ def _saveSegmentations(run: RunInScene, folder: Path) -> None:
     from DICOMSegmentationPlugin import DICOMSegmentationExporter  # of Slicer 5.12, or of an extension
 
     saveSegmentations(run, folder, DICOMSegmentationExporter, datetime.now())
-
-
-def _askForFile(title: str, name: str, filters: str, suffix: str = "") -> Path | None:
-    """Ask where to save; None if the user thought better of it.
-
-    Args:
-        title: Of the dialog.
-        name: Proposed.
-        filters: As Qt writes them.
-        suffix: Added where it is missing; the dialog has asked before an existing file is replaced, but not
-            this one.
-    """
-    chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, filters)
-    if not chosen:
-        return None
-    path = Path(chosen)
-    if suffix and path.suffix.lower() != suffix:
-        path = path.with_name(path.name + suffix)
-        question = _("'{name}' is there already. Replace it?").format(name=path.name)
-        if path.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
-            return None
-    return path
 
 
 _NO_NUMBER = "–"
