@@ -163,6 +163,21 @@ def test_each_segmentation_is_in_its_own_view_only(scene, views, side_by_side, r
     assert all(node.GetDisplayNode().IsDisplayableInView(red) for node in (first, second, other))
 
 
+@pytest.mark.parametrize("shown", ["run", "exam"])
+def test_a_segmentation_that_arrives_meanwhile_is_in_the_users_views_only(scene, views, side_by_side, run, exam, shown):
+    if shown == "run":
+        side_by_side.show(run)
+    else:
+        side_by_side.showExam(exam)
+    later = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
+    red = views.slice_node("Red").GetID()
+    assert later.GetDisplayNode().IsDisplayableInView(red)
+    assert seen_in(views, later) == set()
+    side_by_side.restore()
+    last = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
+    assert [node.GetDisplayNode().GetViewNodeIDs() for node in (later, last)] == [(), ()]
+
+
 def test_images_are_in_the_views_of_their_networks(views, side_by_side, adc_run):
     side_by_side.show(adc_run)
     shown = [views.composite(tag).GetBackgroundVolumeID() for tag in (T2W, A, B)]

@@ -5,7 +5,7 @@ Images to be compared share one window and level. A segmentation is drawn in one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import product
@@ -26,11 +26,12 @@ _outliving: list[tuple[slicer.vtkMRMLNode, slicer.vtkMRMLNode]] = []
 
 
 class Changes:
-    """Remembers settings before they are changed, and nodes that are only there for the views."""
+    """Remembers settings before they are changed, and nodes and observers that are only there for the views."""
 
     def __init__(self) -> None:
         self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
         self._added: list[slicer.vtkMRMLNode] = []
+        self._observers: list[tuple[vtk.vtkObject, int]] = []
 
     def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
         """Call `node.Set<name>(value)`; what `node.Get<name>()` returned before the first time comes back.
@@ -62,8 +63,15 @@ class Changes:
                 _keepAlive(node)
             node.GetScene().RemoveNode(node)
 
+    def observe(self, subject: vtk.vtkObject, event: int, slot: Callable[..., None]) -> None:
+        """Call a function with each event; `giveBack` ends it."""
+        self._observers.append((subject, subject.AddObserver(event, slot)))
+
     def giveBack(self) -> None:
         """Undo everything, the last change first. Nodes that the user removed meanwhile are skipped."""
+        for subject, tag in self._observers:
+            subject.RemoveObserver(tag)
+        self._observers.clear()
         nodes = {node: None for node, _ in self._former if node.GetScene() is not None}
         with asOne(*nodes):
             for (node, name), former in reversed(self._former.items()):
@@ -260,15 +268,19 @@ class DrawnSegments:
 
 
 def keepOut(views: Iterable[slicer.vtkMRMLSliceNode], changes: Changes) -> None:
-    """Segmentations that are shown in all views are shown in all but these."""
+    """Segmentations that are shown in all views are shown in all but these; so are those that come into the scene."""
     ours = {view.GetID() for view in views}
     scene = next(iter(views)).GetScene()
     others = [node.GetID() for node in nodesOf(scene, "vtkMRMLAbstractViewNode") if node.GetID() not in ours]
-    for segmentation in nodesOf(scene, "vtkMRMLSegmentationNode"):
-        for index in range(segmentation.GetNumberOfDisplayNodes()):
-            display = segmentation.GetNthDisplayNode(index)
-            if display is not None and not display.GetViewNodeIDs():
-                changes.set(display, "ViewNodeIDs", others or [_NOWHERE])
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def keep(scene: slicer.vtkMRMLScene, event: str, node: slicer.vtkMRMLNode) -> None:
+        if node.IsA("vtkMRMLSegmentationDisplayNode") and not node.GetViewNodeIDs():
+            changes.set(node, "ViewNodeIDs", others or [_NOWHERE])
+
+    for display in nodesOf(scene, "vtkMRMLSegmentationDisplayNode"):
+        keep(scene, "", display)
+    changes.observe(scene, scene.NodeAddedEvent, keep)
 
 
 def nodesOf(scene: slicer.vtkMRMLScene, kind: str) -> list[slicer.vtkMRMLNode]:

@@ -215,7 +215,6 @@ class Shown:
         self._cells = {cell.tag: cell for row in rows for cell in row}
         self._windows: list[LinkedWindows] = []
         self._corners: dict[str, CornerActors] = {}
-        self._tags: list[tuple[slicer.vtkMRMLNode, int]] = []
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step; closed on the way, `close` takes out what is there."""
@@ -234,8 +233,7 @@ class Shown:
         self._showCrosshair()
         self.viewing.changed.connect(self._writeCorners)
         for tag, logic in self.logics.items():
-            composite = logic.GetSliceCompositeNode()
-            self._tags.append((composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._writeCorners)))
+            self.changes.observe(logic.GetSliceCompositeNode(), vtk.vtkCommand.ModifiedEvent, self._writeCorners)
             self._corners[tag] = CornerActors(self._rendererOf(tag))
             self._corners[tag].show(self._wordsOf(tag))
             logic.GetSliceNode().Modified()  # redraws the view
@@ -243,8 +241,6 @@ class Shown:
 
     def close(self) -> None:
         """Give back everything but the layout."""
-        for node, tag in self._tags:
-            node.RemoveObserver(tag)
         for actors in self._corners.values():
             actors.remove()
         if self.viewing is not None:
