@@ -479,6 +479,16 @@ def test_an_exam_is_hung_in_five_views_at_the_prostate(scene, views, side_by_sid
     assert seen_in(views, gland).isdisjoint(ours(views))
 
 
+def test_an_exam_says_which_images_are_synthetic_also_when_one_is_dropped_in(views, side_by_side, t2w, adc_run):
+    synthetic, other = (arm.images["adc-synthetic"] for arm in adc_run.arms)
+    other.SetAttribute("VFMTransfer.Withheld", "True")
+    side_by_side.showExam(findExam({Sequence.T2W: t2w, Sequence.ADC: synthetic}))
+    assert words(views.renderer(ADC)) == f"ADC\n{SYNTHETIC_TEXT}"
+    assert words(views.renderer(T2W)) == "T2w axial"
+    views.composite(T2W).SetBackgroundVolumeID(other.GetID())
+    assert UNCORRECTED_TEXT in words(views.renderer(T2W))
+
+
 def test_after_an_exam_all_is_the_users_again(scene, views, side_by_side, exam):
     before = state(scene)
     side_by_side.showExam(exam)

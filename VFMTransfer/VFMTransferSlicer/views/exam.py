@@ -19,7 +19,7 @@ from ..inputs.series import planeOf
 from ..workers.steps import Steps
 from .cells import ADC, CORONAL, HBV, SAGITTAL, T2W, Cell, Rows, Volumes
 from .display import Changes, LinkedWindows, keepOut, markedBounds, nodesOf
-from .shown import CornerActors, Corners, fillView
+from .shown import Corners, ViewCorners, fillView, warningOf
 
 _PROSTATE = (Label.PROSTATE, Label.PERIPHERAL_ZONE, Label.TRANSITION_ZONE)
 _HALF_MM = np.array([55.0, 55.0, 40.0])  # of what is shown around the middle of T2w, where no prostate is known
@@ -135,19 +135,18 @@ class ShownExam:
         rendererOf: Callable[[str], vtk.vtkRenderer],
     ) -> None:
         self.exam, self.logics = exam, logics
-        self._rows, self._rendererOf = rows, rendererOf
+        self._cells = {cell.tag: cell for row in rows for cell in row}
         self._changes = Changes()
         self._windows: list[LinkedWindows] = []
-        self._corners: list[CornerActors] = []
+        self._corners = ViewCorners(self._wordsOf, rendererOf, self._changes)
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step."""
         keepOut([logic.GetSliceNode() for logic in self.logics.values()], self._changes)
         yield
-        for cell in (cell for row in self._rows for cell in row):
-            fillView(cell, self.logics[cell.tag])
-            self._corners.append(CornerActors(self._rendererOf(cell.tag)))
-            self._corners[-1].show(Corners(cell.label, cell.sentence))
+        for tag, cell in self._cells.items():
+            fillView(cell, self.logics[tag])
+            self._corners.add(tag, self.logics[tag])
             yield
         around = self.exam.bounds if self.exam.gland is not None else None
         for sequence, volume in self.exam.volumes.items():
@@ -160,8 +159,10 @@ class ShownExam:
 
     def close(self) -> None:
         """Give back everything but the layout."""
-        for actors in self._corners:
-            actors.remove()
+        self._corners.remove()
         for windows in self._windows:
             windows.close()
         self._changes.giveBack()
+
+    def _wordsOf(self, tag: str, shown: tuple[slicer.vtkMRMLVolumeNode, ...]) -> Corners:
+        return Corners(self._cells[tag].label, self._cells[tag].sentence, warningOf(shown))

@@ -71,8 +71,6 @@ def cornersOf(
         shown: The volumes that it shows now; the user may have dropped others into it.
         isBlinded: Whether the networks must not be named.
     """
-    warnings = ((isSynthetic, SYNTHETIC_TEXT), (isWithheld, UNCORRECTED_TEXT))
-    warning = next((text for isSo, text in warnings if any(map(isSo, shown))), "")
     lines = [cell.sentence] if cell.sentence else []
     if cell.arm is not None and not isBlinded:
         lines.append(armTitle(run.arms[cell.arm]))
@@ -82,7 +80,13 @@ def cornersOf(
         lines += probabilityLines(run, isBlinded)
     legend = next((_legendOf(scale) for scale in seen if scale.limit is None), ())
     wrapped = (part for line in lines for part in textwrap.wrap(line, _LINE_CHARACTERS))
-    return Corners(cell.label, "\n".join(wrapped), warning, RESEARCH_TEXT, legend)
+    return Corners(cell.label, "\n".join(wrapped), warningOf(shown), RESEARCH_TEXT, legend)
+
+
+def warningOf(shown: tuple[slicer.vtkMRMLVolumeNode, ...]) -> str:
+    """What a reader must know of the volumes that a view shows; empty where all of them were acquired."""
+    warnings = ((isSynthetic, SYNTHETIC_TEXT), (isWithheld, UNCORRECTED_TEXT))
+    return next((text for isSo, text in warnings if any(map(isSo, shown))), "")
 
 
 def probabilityLines(run: RunInScene, isBlinded: bool = False) -> list[str]:
@@ -181,6 +185,50 @@ class CornerActors:
         self._actors.append(actor)
 
 
+class ViewCorners:
+    """The corners of all views, written again whenever a view shows another volume.
+
+    Args:
+        wordsOf: Singleton tag of a view, and the volumes that it shows now → what to write into it.
+        rendererOf: Singleton tag → renderer.
+        changes: Ends the watch in the end.
+    """
+
+    def __init__(
+        self,
+        wordsOf: Callable[[str, tuple[slicer.vtkMRMLVolumeNode, ...]], Corners],
+        rendererOf: Callable[[str], vtk.vtkRenderer],
+        changes: Changes,
+    ) -> None:
+        self._wordsOf, self._rendererOf, self._changes = wordsOf, rendererOf, changes
+        self._views: dict[str, tuple[slicer.vtkMRMLSliceLogic, CornerActors]] = {}
+
+    def add(self, tag: str, logic: slicer.vtkMRMLSliceLogic) -> None:
+        """Write into one more view."""
+        self._views[tag] = logic, CornerActors(self._rendererOf(tag))
+        self._changes.observe(logic.GetSliceCompositeNode(), vtk.vtkCommand.ModifiedEvent, self._onModified)
+        self._write(tag)
+
+    def update(self) -> None:
+        """Write what has changed."""
+        for tag in self._views:
+            self._write(tag)
+
+    def remove(self) -> None:
+        """Write nothing any more."""
+        for _, actors in self._views.values():
+            actors.remove()
+        self._views.clear()
+
+    def _onModified(self, composite: slicer.vtkMRMLSliceCompositeNode, event: str) -> None:
+        self.update()
+
+    def _write(self, tag: str) -> None:
+        logic, actors = self._views[tag]
+        if actors.show(self._wordsOf(tag, _seenIn(logic))):
+            logic.GetSliceNode().Modified()  # redraws the view
+
+
 _OVERLAY_OPACITY = 0.8  # of the difference, so that the anatomy can be seen dimly below it
 _LABEL_OPACITY = 0.7
 _ALL_FLAGS = 0xFFFFFFFF
@@ -211,10 +259,10 @@ class Shown:
         self.run, self.logics = run, logics
         self.changes = Changes()
         self.viewing: Viewing | None = None
-        self._order, self._scales, self._isBlinded, self._rendererOf = order, scales, isBlinded, rendererOf
+        self._order, self._scales, self._isBlinded = order, scales, isBlinded
         self._cells = {cell.tag: cell for row in rows for cell in row}
         self._windows: list[LinkedWindows] = []
-        self._corners: dict[str, CornerActors] = {}
+        self._corners = ViewCorners(self._wordsOf, rendererOf, self.changes)
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step; closed on the way, `close` takes out what is there."""
@@ -231,18 +279,14 @@ class Shown:
         self.viewing = Viewing(self.run, self._order, self._cells, self.logics, windows, self.changes, before)
         yield from self.viewing.draw()
         self._showCrosshair()
-        self.viewing.changed.connect(self._writeCorners)
+        self.viewing.changed.connect(self._corners.update)
         for tag, logic in self.logics.items():
-            self.changes.observe(logic.GetSliceCompositeNode(), vtk.vtkCommand.ModifiedEvent, self._writeCorners)
-            self._corners[tag] = CornerActors(self._rendererOf(tag))
-            self._corners[tag].show(self._wordsOf(tag))
-            logic.GetSliceNode().Modified()  # redraws the view
+            self._corners.add(tag, logic)
             yield
 
     def close(self) -> None:
         """Give back everything but the layout."""
-        for actors in self._corners.values():
-            actors.remove()
+        self._corners.remove()
         if self.viewing is not None:
             self.viewing.close()
         for windows in self._windows:
@@ -276,14 +320,9 @@ class Shown:
         if crosshair is not None and crosshair.GetCrosshairMode() == crosshair.NoCrosshair:
             self.changes.set(crosshair, "CrosshairMode", crosshair.ShowSmallBasic)
 
-    def _writeCorners(self, caller: vtk.vtkObject | None = None, event: str = "") -> None:
-        for tag, actors in self._corners.items():
-            if actors.show(self._wordsOf(tag)):
-                self.logics[tag].GetSliceNode().Modified()  # redraws the view
-
-    def _wordsOf(self, tag: str) -> Corners:
+    def _wordsOf(self, tag: str, shown: tuple[slicer.vtkMRMLVolumeNode, ...]) -> Corners:
         cell = self.viewing.middle() if tag == A else self._cells[tag]
-        return cornersOf(cell, self.run, self._scales, _seenIn(self.logics[tag]), isBlinded=self._isBlinded)
+        return cornersOf(cell, self.run, self._scales, shown, isBlinded=self._isBlinded)
 
 
 def fillView(cell: Cell, logic: slicer.vtkMRMLSliceLogic) -> None:
