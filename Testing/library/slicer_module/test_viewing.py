@@ -1,7 +1,11 @@
 """Ways to look from A to B in the middle view, on Slicer's real slice views, off screen."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from panel_stand_ins import AComboBox, AWidget, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_volume, an_oblique_t2w, slicer
 
@@ -281,3 +285,73 @@ def test_segmentations_without_a_common_segment_fade_but_do_not_mix(side_by_side
     side_by_side.show(run)
     assert side_by_side.viewing.canCompare
     assert not side_by_side.viewing.canMix
+
+
+# ---- their widgets
+
+
+class ATimer:
+    """Never due."""
+
+    def setInterval(self, milliseconds: int) -> None:  # noqa: N802  (Qt's names, here and below)
+        pass
+
+    def connect(self, signal: str, slot) -> None:
+        pass
+
+    def isActive(self) -> bool:  # noqa: N802
+        return False
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def ui() -> SimpleNamespace:
+    names = ("fadeSlider", "fadeLabel", "flickerButton", "checkerboardButton", "revealButton", "viewHintLabel")
+    return SimpleNamespace(**{name: AWidget() for name in names}, pairComboBox=AComboBox())
+
+
+@pytest.fixture
+def tools(in_qt, ui, side_by_side):  # noqa: F811
+    sys.modules["qt"].QTimer = ATimer
+    from VFMTransferSlicer.panel.views import ViewTools
+
+    return ViewTools(ui, lambda: side_by_side.viewing)
+
+
+def texts(ui) -> list[str]:
+    tips = [getattr(ui, name).toolTip for name in ("fadeSlider", "flickerButton", "checkerboardButton", "revealButton")]
+    return [ui.fadeLabel.text, ui.pairComboBox.items[0][0], *tips, ui.viewHintLabel.text.split(" in the middle")[0]]
+
+
+@pytest.mark.parametrize(
+    ("order", "is_blinded", "first", "second"),
+    [((0, 1), False, "A", "B"), ((1, 0), False, "B", "A"), ((1, 0), True, "left", "right")],
+)
+def test_the_tools_name_what_the_middle_view_and_the_one_beside_it_show(
+    tools, ui, side_by_side, run, order, is_blinded, first, second
+):
+    side_by_side.show(run, order=order, isBlinded=is_blinded)
+    tools.setBlinded(is_blinded)
+    assert texts(ui) == [
+        f"Fade {first} to {second}:",
+        f"{first} and {second}",
+        f"In the middle view, from {first} (0) to {second} (1).",
+        f"Change between {first} and {second} in one place.",
+        f"{first} and {second} in alternate fields.",
+        f"In a square around the mouse, {second} shows through.",
+        f"X changes between {first} and {second}",
+    ]
+
+
+def test_the_tools_name_input_and_output_where_the_middle_view_is_made_of_them(
+    scene, tools, ui, side_by_side, adc_run, t2w
+):
+    measured = add_volume(scene, an_oblique_t2w(), "ADC")
+    measured.SetAndObserveTransformNodeID(t2w.GetTransformNodeID())
+    side_by_side.show(adc_run, others={Sequence.ADC: measured}, order=(1, 0))
+    tools.update()
+    ui.pairComboBox.choose("ADC, measured and A")
+    assert texts(ui)[:3] == ["Fade:", "B and A", "In the middle view, from ADC, measured (0) to A (1)."]
+    assert texts(ui)[-1] == "X changes between ADC, measured and A"

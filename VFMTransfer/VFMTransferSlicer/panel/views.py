@@ -55,7 +55,7 @@ class ViewTools:
         ui.revealButton.connect("toggled(bool)", lambda isOn: self.onTool(Tool.REVEAL, isOn))
 
     def setBlinded(self, isBlinded: bool) -> None:
-        """Speak of left and right instead of A and B."""
+        """Speak of left and right, whatever the views are called."""
         self._isBlinded = isBlinded
         self.update()
 
@@ -133,14 +133,26 @@ class ViewTools:
         ui.flickerButton.checked = self._flicker.isActive()
         ui.checkerboardButton.checked = canCompare and viewing.tool is Tool.CHECKERBOARD
         ui.revealButton.checked = canCompare and viewing.tool is Tool.REVEAL
-        first, second = (_("left"), _("right")) if self._isBlinded else ("A", "B")
+        if self._isBlinded:
+            first, second = _("left"), _("right")
+        else:  # after a blinded reading the left one may be B
+            first, second = viewing.namesOf("") if canCompare else ("A", "B")
         pairs = viewing.pairs if canCompare else ("",)
         self._fillPairs([_("{first} and {second}").format(first=first, second=second), *pairs[1:]], pairs)
         ui.pairComboBox.setCurrentIndex(pairs.index(viewing.pair) if canCompare else 0)
         ui.fadeLabel.text = _("Fade {first} to {second}:").format(first=first, second=second)
         if canCompare and viewing.pair:
             ui.fadeLabel.text = _("Fade:")
+            first, second = viewing.namesOf(viewing.pair)
+        self._nameTools({"first": first, "second": second})
         ui.viewHintLabel.text = _hint(first, second) if canCompare else ""
+
+    def _nameTools(self, names: dict[str, str]) -> None:
+        ui = self._ui
+        ui.fadeSlider.toolTip = _("In the middle view, from {first} (0) to {second} (1).").format(**names)
+        ui.flickerButton.toolTip = _("Change between {first} and {second} in one place.").format(**names)
+        ui.checkerboardButton.toolTip = _("{first} and {second} in alternate fields.").format(**names)
+        ui.revealButton.toolTip = _("In a square around the mouse, {second} shows through.").format(**names)
 
     def _fillPairs(self, titles: list[str], pairs: Sequence_[str]) -> None:
         """Offer what there is; a list that is open stays open."""

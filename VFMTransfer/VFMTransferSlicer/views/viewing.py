@@ -210,6 +210,11 @@ class Viewing:
         """What it is made of now."""
         return self._pair
 
+    def namesOf(self, pair: str) -> tuple[str, str]:
+        """What the two that the middle view can be made of are called, as their views are."""
+        first, second = (self._cells.get(tag) for tag in self._pairs[pair])
+        return first.label, second.label if second is not None else ""
+
     def setPair(self, pair: str) -> None:
         """Make the middle view of these, one of `pairs`."""
         self._pair = pair if pair in self._pairs else ""
@@ -263,7 +268,7 @@ class Viewing:
     def middle(self) -> Cell:
         """What the middle view shows now, for its corners."""
         first, second = self._both
-        names = (first.label, second.label if second is not None else "")
+        names = self.namesOf(self._pair)
         if self._tool is Tool.CHECKERBOARD:
             return replace(first, label=f"{names[0]} / {names[1]}", arm=None, sentence="Checkerboard")
         if self._tool is Tool.REVEAL:
