@@ -454,6 +454,16 @@ def test_a_window_that_the_user_chose_for_high_b_stays(views, side_by_side, corr
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 777)
 
 
+def test_the_window_of_a_dicom_header_stays_but_for_high_b(views, side_by_side, correction):
+    hbv, t2w = (correction.inputs[sequence].GetDisplayNode() for sequence in (Sequence.HBV, Sequence.T2W))
+    for display in (hbv, t2w):
+        display.AddWindowLevelPreset(4000.0, 2000.0)
+        display.SetWindowLevelFromPreset(0)
+    side_by_side.show(correction)
+    assert (t2w.GetWindow(), t2w.GetLevel()) == (4000, 2000)
+    assert hbv.GetWindow() < 1000
+
+
 # ---- the exam
 
 

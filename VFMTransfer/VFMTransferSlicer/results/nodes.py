@@ -56,8 +56,15 @@ def _windowWords(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> str:
 
 
 def isWindowChosen(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> bool:
-    """Whether the user set a volume's window: Slicer follows the voxels no more, and it is not the one set here."""
+    """Whether the user or the file set a volume's window: Slicer does not follow the voxels, and it is not ours."""
     return not display.GetAutoWindowLevel() and display.GetAttribute(_OUR_WINDOW) != _windowWords(display)
+
+
+def isWindowOfHeader(display: slicer.vtkMRMLScalarVolumeDisplayNode) -> bool:
+    """Whether a volume's window is one of its DICOM header, which Slicer sets when it loads it and keeps as presets."""
+    presets = range(display.GetNumberOfWindowLevelPresets())
+    windows = [(display.GetWindowPreset(index), display.GetLevelPreset(index)) for index in presets]
+    return (display.GetWindow(), display.GetLevel()) in windows
 
 
 def removeNode(node: slicer.vtkMRMLDisplayableNode) -> None:

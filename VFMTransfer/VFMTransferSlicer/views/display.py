@@ -17,7 +17,7 @@ import vtk
 
 from VFMTransferLib.tasks import TASKS
 
-from ..results.nodes import isWindowChosen, windowFor
+from ..results.nodes import isWindowChosen, isWindowOfHeader, windowFor
 from ..runs import RunInScene
 from .pairs import leaves
 
@@ -111,7 +111,8 @@ class LinkedWindows:
     Args:
         volumes: The first one's window counts at the beginning.
         changes: Remembers what each of them had.
-        around: Lowest and highest RAS of where a window that nobody chose is measured; by default everywhere.
+        around: Lowest and highest RAS of where a window that nobody chose is measured, even where a DICOM header has
+            one; by default everywhere, and a header's window stays.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class LinkedWindows:
             volume.CreateDefaultDisplayNodes()
         display = volume.GetScalarVolumeDisplayNode()
         window, level = display.GetWindow(), display.GetLevel()
-        if not isWindowChosen(display):  # on diffusion images a few bright vessels would make it dark
+        isOfHeader = self._around is not None and isWindowOfHeader(display)
+        if isOfHeader or not isWindowChosen(display):  # a few bright vessels would make diffusion images dark
             low, high = windowFor(_voxelsIn(volume, self._around))
             window, level = high - low, (high + low) / 2
         with asOne(display):
