@@ -294,6 +294,28 @@ def test_shown_again_they_stay_where_the_user_was(scene, views, side_by_side, ru
     np.testing.assert_allclose(plane(views.slice_node(A))[0], before)
 
 
+def test_shown_again_they_keep_the_window_that_the_user_chose_in_them(scene, views, side_by_side, adc_run):
+    adc, display = a_volume(scene, "ADC"), adc_run.about.GetDisplayNode()
+    adc.GetDisplayNode().SetAutoWindowLevel(False)
+    adc.GetDisplayNode().SetWindowLevel(2000, 1000)
+    before = state(scene)
+    images = [arm.images["adc-synthetic"].GetDisplayNode() for arm in adc_run.arms]
+    side_by_side.show(adc_run, secondRow=False)
+    display.SetWindowLevel(77, 33)
+    side_by_side.show(adc_run, others={Sequence.ADC: adc})
+    assert (display.GetWindow(), display.GetLevel()) == (77, 33)
+    assert [image.GetWindow() for image in images] == [2000, 2000]  # nobody chose another one
+    images[0].SetWindowLevel(800, 700)
+    for _ in range(2):
+        side_by_side.show(adc_run, secondRow=False)
+    side_by_side.show(adc_run, others={Sequence.ADC: adc}, order=(1, 0))
+    shown = [(image.GetWindow(), image.GetLevel()) for image in (display, *images, adc.GetDisplayNode())]
+    assert shown == [(77, 33), (800, 700), (800, 700), (800, 700)]
+    side_by_side.restore()
+    after = state(scene)
+    assert {id_: after[id_] for id_ in before} == before
+
+
 # ---- how they hang together
 
 

@@ -105,6 +105,9 @@ def _keepAlive(display: slicer.vtkMRMLDisplayNode) -> None:
         _outliving.append((shown, display))
 
 
+WindowLevel = tuple[float, float]
+
+
 class LinkedWindows:
     """Keeps window and level of some volumes the same, whichever of them the user changes.
 
@@ -113,6 +116,10 @@ class LinkedWindows:
         changes: Remembers what each of them had.
         around: Lowest and highest RAS of where a window that nobody chose is measured, even where a DICOM header has
             one; by default everywhere, and a header's window stays.
+        chosen: Window and level that the user chose for them before, which count instead.
+
+    Attributes:
+        volumes: Those that were linked at the beginning.
     """
 
     def __init__(
@@ -120,13 +127,28 @@ class LinkedWindows:
         volumes: Iterable[slicer.vtkMRMLScalarVolumeNode],
         changes: Changes,
         around: np.ndarray | None = None,
+        chosen: WindowLevel | None = None,
     ) -> None:
         self._changes = changes
         self._around = around
         self._observed: list[tuple[slicer.vtkMRMLScalarVolumeDisplayNode, int]] = []
         self._isCopying = False
-        for volume in volumes:
+        self.volumes = tuple(volumes)
+        for volume in self.volumes:
             self.add(volume)
+        if chosen is not None:
+            self._observed[0][0].SetWindowLevel(*chosen)
+        self._initial = self._current if chosen is None else None
+
+    @property
+    def chosen(self) -> WindowLevel | None:
+        """Window and level if the user chose them, here or before."""
+        return self._current if self._current != self._initial else None
+
+    @property
+    def _current(self) -> WindowLevel | None:
+        """Of all; None where none is linked."""
+        return next(((display.GetWindow(), display.GetLevel()) for display, _ in self._observed), None)
 
     def add(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Link one more, which takes the others' window."""

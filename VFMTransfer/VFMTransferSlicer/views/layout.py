@@ -271,7 +271,9 @@ class SideBySide:
         order: Order = (0, 1),
         isBlinded: bool = False,
     ) -> Steps:
-        """Switch to the views of a run, a view with each step. The same run shown again stays at its slice.
+        """Switch to the views of a run, a view with each step.
+
+        The same run shown again stays at its slice, with the windows that the user chose.
 
         Args:
             run: With one arm at least.
@@ -292,9 +294,10 @@ class SideBySide:
         scales = [scale for scale in (difference, displacement) if scale is not None and _isSeen(scale.node, rows)]
 
         def make(logics: Mapping[str, slicer.vtkMRMLSliceLogic]) -> Shown:
-            return Shown(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf)
+            return Shown(run, order, rows, tuple(scales), logics, isBlinded, self._rendererOf, chosenWindows)
 
         isSame = self.run is run
+        chosenWindows = self._shown.chosenWindows if isSame else {}
         self._focus = self._middle() if isSame else focusOf(run)
         bounds = _marked(run) if TASKS[run.task].output != "image" else prostateBounds(run)
         yield from self._open(rows, make, run.about, bounds, isPlaced=isSame and tags == set(self.tags))
