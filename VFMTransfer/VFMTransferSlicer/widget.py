@@ -36,7 +36,7 @@ def makeSections(ui: SimpleNamespace, logic: TransferLogic) -> list[Section]:
     run = RunSection(ui, logic, (setup.unavailableReason, networks.unavailableReason))
     for section in (setup, networks):
         section.changed.connect(run.update)
-    results, reading = ResultsSection(ui, logic, views.jumpTo), ReadingSection(ui, logic, views)
+    results, reading = ResultsSection(ui, logic, views.jumpTo, views.suspended), ReadingSection(ui, logic, views)
     quality, diffusion = QualitySection(ui, logic), DiffusionSection(ui, logic)
     sectors, dicom = SectorMapSection(ui, logic, views.jumpTo), DicomSection(ui, logic)
     for section in (results, views, sectors, dicom, run):  # they tell the networks apart

@@ -559,8 +559,13 @@ def test_views_that_are_given_up_on_the_way_leave_nothing(scene, views, side_by_
 def state(scene) -> dict:
     """All nodes, and what of them the views change."""
     nodes = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-    found = {node.GetID(): node.GetSaveWithScene() for node in nodes}
-    for node in nodes:
+    return {node.GetID(): node.GetSaveWithScene() for node in nodes} | settings(scene)
+
+
+def settings(scene) -> dict:
+    """What the views change of nodes that are saved."""
+    found = {}
+    for node in (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())):
         if node.IsA("vtkMRMLDisplayNode"):
             found[node.GetID()] = (node.GetViewNodeIDs(), node.GetVisibility())
         if node.IsA("vtkMRMLScalarVolumeDisplayNode"):
@@ -616,6 +621,39 @@ def test_a_scene_saved_meanwhile_holds_nothing_of_the_views(scene, side_by_side,
     assert tags == []
     assert "vtkMRMLLayoutNode" not in text
     assert "Red" in text
+
+
+@pytest.mark.parametrize("shown", ["run", "exam"])
+def test_settings_are_the_users_while_the_module_saves_a_scene(scene, views, side_by_side, run, exam, shown):
+    scene.AddNewNodeByClass("vtkMRMLCrosshairNode", "default")
+    before = settings(scene)
+    if shown == "run":
+        side_by_side.show(run)
+    else:
+        side_by_side.showExam(exam)
+    run.about.GetDisplayNode().SetWindowLevel(5, 6)
+    during = settings(scene)
+    with side_by_side.suspended():
+        saved = settings(scene)
+    assert {id_: saved[id_] for id_ in before} == before
+    assert settings(scene) == during
+    later = a_segmentation_run(scene, run.about, labels(2), labels(3)).arms[0].segmentation
+    assert seen_in(views, later) == set()
+    side_by_side.restore()
+    assert later.GetDisplayNode().GetViewNodeIDs() == ()
+    with side_by_side.suspended():
+        after = settings(scene)
+    assert {id_: after[id_] for id_ in before} == before
+
+
+def test_windows_are_linked_again_after_a_scene_was_saved(side_by_side, adc_run):
+    side_by_side.show(adc_run)
+    images = [arm.images["adc-synthetic"].GetDisplayNode() for arm in adc_run.arms]
+    with side_by_side.suspended():
+        images[0].SetWindowLevel(500, 400)
+        assert images[1].GetWindow() != 500
+    images[0].SetWindowLevel(800, 700)
+    assert (images[1].GetWindow(), images[1].GetLevel()) == (800, 700)
 
 
 def test_a_scene_closed_meanwhile_leaves_the_former_layout(scene, views, side_by_side, run):

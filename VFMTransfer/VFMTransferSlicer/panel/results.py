@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -180,10 +181,13 @@ class Exports:
     Args:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run.
+        suspendViews: While it lasts, the views change nothing of the user's nodes.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic) -> None:
-        self._ui, self._logic = ui, logic
+    def __init__(
+        self, ui: SimpleNamespace, logic: TransferLogic, suspendViews: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._ui, self._logic, self._suspendViews = ui, logic, suspendViews
         self._saved: RunInScene | None = None
         self._hasSegExporter = hasSegExporter()
         self._tips = {
@@ -240,7 +244,11 @@ class Exports:
             SCENE_SUFFIX,
         )
         if path is not None:
-            self.save(path.name, lambda: saveScene(path, slicer.util.saveScene))
+            self.save(path.name, lambda: saveScene(path, self._saveScene))
+
+    def _saveScene(self, path: str) -> bool:
+        with self._suspendViews():
+            return slicer.util.saveScene(path)
 
     def onSegmentations(self, checked: bool = False) -> None:
         run = self._logic.lastRun
@@ -301,11 +309,18 @@ class ResultsSection:
         ui: The widgets of `VFMTransfer.ui`, by name.
         logic: Has the run.
         jumpTo: Goes to a place (RAS millimeters) in the views.
+        suspendViews: While it lasts, the views change nothing of the user's nodes.
     """
 
-    def __init__(self, ui: SimpleNamespace, logic: TransferLogic, jumpTo: Callable[[Ras], None]) -> None:
+    def __init__(
+        self,
+        ui: SimpleNamespace,
+        logic: TransferLogic,
+        jumpTo: Callable[[Ras], None],
+        suspendViews: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._ui, self._logic, self._jumpTo = ui, logic, jumpTo
-        self._exports = Exports(ui, logic)
+        self._exports = Exports(ui, logic, suspendViews)
         self._isBlinded = False
         self._parameters: VFMTransferParameterNode | None = None
         self._seen: tuple | None = None

@@ -5,7 +5,7 @@ Images to be compared share one window and level. A segmentation is drawn in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import product
@@ -31,7 +31,8 @@ class Changes:
     def __init__(self) -> None:
         self._former: dict[tuple[slicer.vtkMRMLNode, str], Any] = {}
         self._added: list[slicer.vtkMRMLNode] = []
-        self._observers: list[tuple[vtk.vtkObject, int]] = []
+        self._slots: list[tuple[vtk.vtkObject, int, Callable[..., None]]] = []
+        self._tags: list[tuple[vtk.vtkObject, int]] = []  # of the observers that call them
 
     def set(self, node: slicer.vtkMRMLNode, name: str, value: Any) -> None:
         """Call `node.Set<name>(value)`; what `node.Get<name>()` returned before the first time comes back.
@@ -65,21 +66,42 @@ class Changes:
 
     def observe(self, subject: vtk.vtkObject, event: int, slot: Callable[..., None]) -> None:
         """Call a function with each event; `giveBack` ends it."""
-        self._observers.append((subject, subject.AddObserver(event, slot)))
+        self._slots.append((subject, event, slot))
+        self._tags.append((subject, subject.AddObserver(event, slot)))
 
     def giveBack(self) -> None:
         """Undo everything, the last change first. Nodes that the user removed meanwhile are skipped."""
-        for subject, tag in self._observers:
-            subject.RemoveObserver(tag)
-        self._observers.clear()
-        nodes = {node: None for node, _ in self._former if node.GetScene() is not None}
-        with asOne(*nodes):
-            for (node, name), former in reversed(self._former.items()):
-                if node in nodes:
-                    getattr(node, f"Set{name}")(former)
+        self._stopObserving()
+        self._slots.clear()
+        self._apply(dict(reversed(self._former.items())))
         self._former.clear()
         for node in reversed(self._added[:]):
             self.remove(node)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Give all settings back meanwhile, so that a scene is saved as the user had it."""
+        now = {(node, name): getattr(node, f"Get{name}")() for node, name in self._former}
+        self._stopObserving()
+        self._apply(dict(reversed(self._former.items())))
+        try:
+            yield
+        finally:
+            self._apply({key: value for key, value in now.items() if key in self._former})
+            self._stopObserving()
+            self._tags = [(subject, subject.AddObserver(event, slot)) for subject, event, slot in self._slots]
+
+    def _apply(self, settings: Mapping[tuple[slicer.vtkMRMLNode, str], Any]) -> None:
+        nodes = {node: None for node, _ in settings if node.GetScene() is not None}
+        with asOne(*nodes):
+            for (node, name), value in settings.items():
+                if node in nodes:
+                    getattr(node, f"Set{name}")(value)
+
+    def _stopObserving(self) -> None:
+        for subject, tag in self._tags:
+            subject.RemoveObserver(tag)
+        self._tags.clear()
 
 
 @contextmanager
@@ -113,7 +135,7 @@ class LinkedWindows:
 
     Args:
         volumes: The first one's window counts at the beginning.
-        changes: Remembers what each of them had.
+        changes: Remembers what each of them had, and ends the link.
         around: Lowest and highest RAS of where a window that nobody chose is measured, even where a DICOM header has
             one; by default everywhere, and a header's window stays.
         chosen: Window and level that the user chose for them before, which count instead.
@@ -131,13 +153,13 @@ class LinkedWindows:
     ) -> None:
         self._changes = changes
         self._around = around
-        self._observed: list[tuple[slicer.vtkMRMLScalarVolumeDisplayNode, int]] = []
+        self._displays: list[slicer.vtkMRMLScalarVolumeDisplayNode] = []
         self._isCopying = False
         self.volumes = tuple(volumes)
         for volume in self.volumes:
             self.add(volume)
         if chosen is not None:
-            self._observed[0][0].SetWindowLevel(*chosen)
+            self._displays[0].SetWindowLevel(*chosen)
         self._initial = self._current if chosen is None else None
 
     @property
@@ -148,7 +170,7 @@ class LinkedWindows:
     @property
     def _current(self) -> WindowLevel | None:
         """Of all; None where none is linked."""
-        return next(((display.GetWindow(), display.GetLevel()) for display, _ in self._observed), None)
+        return next(((display.GetWindow(), display.GetLevel()) for display in self._displays), None)
 
     def add(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Link one more, which takes the others' window."""
@@ -163,14 +185,9 @@ class LinkedWindows:
         with asOne(display):
             for name, value in (("AutoWindowLevel", False), ("Window", window), ("Level", level)):
                 self._changes.set(display, name, value)
-        self._observed.append((display, display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
-        self._copy(self._observed[0][0])
-
-    def close(self) -> None:
-        """Stop linking; the windows stay as they are."""
-        for display, tag in self._observed:
-            display.RemoveObserver(tag)
-        self._observed = []
+        self._displays.append(display)
+        self._changes.observe(display, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        self._copy(self._displays[0])
 
     def _onModified(self, display: slicer.vtkMRMLScalarVolumeDisplayNode, event: str) -> None:
         if not self._isCopying:
@@ -179,7 +196,7 @@ class LinkedWindows:
     def _copy(self, source: slicer.vtkMRMLScalarVolumeDisplayNode) -> None:
         self._isCopying = True
         try:
-            for display, _ in self._observed:
+            for display in self._displays:
                 if (display.GetWindow(), display.GetLevel()) != (source.GetWindow(), source.GetLevel()):
                     display.SetWindowLevel(source.GetWindow(), source.GetLevel())
         finally:

@@ -136,13 +136,12 @@ class ShownExam:
     ) -> None:
         self.exam, self.logics = exam, logics
         self._cells = {cell.tag: cell for row in rows for cell in row}
-        self._changes = Changes()
-        self._windows: list[LinkedWindows] = []
-        self._corners = ViewCorners(self._wordsOf, rendererOf, self._changes)
+        self.changes = Changes()
+        self._corners = ViewCorners(self._wordsOf, rendererOf, self.changes)
 
     def fill(self) -> Steps:
         """Put all into the views, a view with each step."""
-        keepOut([logic.GetSliceNode() for logic in self.logics.values()], self._changes)
+        keepOut([logic.GetSliceNode() for logic in self.logics.values()], self.changes)
         yield
         for tag, cell in self._cells.items():
             fillView(cell, self.logics[tag])
@@ -151,18 +150,16 @@ class ShownExam:
         around = self.exam.bounds if self.exam.gland is not None else None
         for sequence, volume in self.exam.volumes.items():
             isHigh = sequence is Sequence.HBV
-            self._windows.append(LinkedWindows([volume], self._changes, around if isHigh else None))
+            LinkedWindows([volume], self.changes, around if isHigh else None)
             yield
         crosshair = self.exam.about.GetScene().GetFirstNodeByClass("vtkMRMLCrosshairNode")
         if crosshair is not None and crosshair.GetCrosshairMode() == crosshair.NoCrosshair:
-            self._changes.set(crosshair, "CrosshairMode", crosshair.ShowSmallBasic)
+            self.changes.set(crosshair, "CrosshairMode", crosshair.ShowSmallBasic)
 
     def close(self) -> None:
         """Give back everything but the layout."""
         self._corners.remove()
-        for windows in self._windows:
-            windows.close()
-        self._changes.giveBack()
+        self.changes.giveBack()
 
     def _wordsOf(self, tag: str, shown: tuple[slicer.vtkMRMLVolumeNode, ...]) -> Corners:
         return Corners(self._cells[tag].label, self._cells[tag].sentence, warningOf(shown))

@@ -9,6 +9,7 @@ saves a scene, so what is there only for the views is kept from being saved at a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from xml.etree import ElementTree
 
 import numpy as np
@@ -349,6 +350,10 @@ class SideBySide:
         if self._shown is not None and self._focus is not None:
             yield from self._frame()
             self._point(self._focus)
+
+    def suspended(self) -> AbstractContextManager[None]:
+        """All settings of the user's nodes are the user's meanwhile; the views stay."""
+        return self._shown.changes.suspended() if self._shown is not None else nullcontext()
 
     def jumpTo(self, ras: Point) -> None:
         """Go to a point: in these views, or while they are not shown in the user's."""

@@ -298,8 +298,6 @@ class Shown:
         self._corners.remove()
         if self.viewing is not None:
             self.viewing.close()
-        for windows in self._windows:
-            windows.close()
         self.changes.giveBack()
 
     def _before(self) -> Cell | None:
