@@ -24,6 +24,7 @@ from VFMTransferSlicer.views.cells import (
     A,
     B,
 )
+from VFMTransferSlicer.views.display import nodesOf, showKeptOut
 from VFMTransferSlicer.views.exam import Exam, findExam
 from VFMTransferSlicer.views.layout import ONE_ROW_ID, TWO_ROWS_ID, VIEW_GROUP
 from VFMTransferSlicer.views.pairs import removeDifferences
@@ -621,6 +622,28 @@ def test_a_scene_saved_meanwhile_holds_nothing_of_the_views(scene, side_by_side,
     assert tags == []
     assert "vtkMRMLLayoutNode" not in text
     assert "Red" in text
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_segmentations_of_a_scene_that_slicer_saved_meanwhile_are_in_all_views_again(
+    views, side_by_side, run, is_shown
+):
+    scene = views.scene
+    side_by_side.show(run)
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    side_by_side.restore()
+    scene.Clear(False)
+    if is_shown:
+        volume = a_volume(scene, "T2")
+        side_by_side.showExam(findExam({Sequence.T2W: volume}))
+    scene.SetLoadFromXMLString(1)
+    scene.Import()
+    side_by_side.restore()
+    if not is_shown:
+        showKeptOut(scene)
+    displays = nodesOf(scene, "vtkMRMLSegmentationDisplayNode")
+    assert [node.GetViewNodeIDs() for node in displays] == [(), ()]
 
 
 @pytest.mark.parametrize("shown", ["run", "exam"])

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from panel_stand_ins import AComboBox, AWidget, clipboard, in_qt, settings  # noqa: F401  (fixtures)
+from panel_stand_ins import (  # noqa: F401  (fixtures)
+    AComboBox,
+    AWidget,
+    SomeLogic,
+    SomeParameters,
+    clipboard,
+    in_qt,
+    settings,
+)
 from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_volume, an_oblique_t2w, slicer
 
@@ -309,7 +317,9 @@ class ATimer:
 @pytest.fixture
 def ui() -> SimpleNamespace:
     names = ("fadeSlider", "fadeLabel", "flickerButton", "checkerboardButton", "revealButton", "viewHintLabel")
-    return SimpleNamespace(**{name: AWidget() for name in names}, pairComboBox=AComboBox())
+    names += ("sideBySideButton", "examButton", "opacitySlider")
+    combos = {name: AComboBox() for name in ("pairComboBox", "styleComboBox")}
+    return SimpleNamespace(**{name: AWidget() for name in names}, **combos)
 
 
 @pytest.fixture
@@ -355,3 +365,24 @@ def test_the_tools_name_input_and_output_where_the_middle_view_is_made_of_them(
     ui.pairComboBox.choose("ADC, measured and A")
     assert texts(ui)[:3] == ["Fade:", "B and A", "In the middle view, from ADC, measured (0) to A (1)."]
     assert texts(ui)[-1] == "X changes between ADC, measured and A"
+
+
+def test_the_panel_shows_segmentations_again_that_were_kept_out_when_their_scene_was_saved(
+    in_qt,  # noqa: F811
+    scene,
+    ui,
+    side_by_side,
+    run,
+):
+    sys.modules["qt"].QTimer = ATimer
+    from VFMTransferSlicer.panel.views import ViewSection
+
+    section, parameters = ViewSection(ui, SomeLogic(), lambda: side_by_side), SomeParameters()
+    parameters.segmentStyle = "outline"
+    side_by_side.show(run)
+    display = run.arms[0].segmentation.GetDisplayNode()
+    saved = display.GetViewNodeIDs()
+    side_by_side.restore()
+    display.SetViewNodeIDs(saved)  # as it is loaded
+    section.setParameters(parameters)
+    assert display.GetViewNodeIDs() == ()

@@ -20,7 +20,7 @@ from ..parameters import VFMTransferParameterNode
 from ..runs import RunInScene
 from ..signals import Signal
 from ..views.cells import expectedTags
-from ..views.display import Style
+from ..views.display import Style, showKeptOut
 from ..views.exam import findExam
 from ..views.layout import SideBySide
 from ..views.pairs import Order
@@ -246,6 +246,8 @@ class ViewSection:
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         """Other choices, or none; what is shown stays."""
         self._parameters = parameters
+        if self._open == _NOTHING:  # the scene may have been loaded, and saved while views were open
+            showKeptOut(slicer.mrmlScene)
         self.update()
 
     def update(self) -> None:

@@ -255,7 +255,7 @@ def _corners(segmentation: slicer.vtkMRMLSegmentationNode) -> list[tuple[float, 
 
 
 _LINE_PX = 2
-_NOWHERE = "none"  # an empty list of views would mean all of them
+_KEPT_OUT = "VFMTransfer.KeptOut"  # no view, but marks a list of views as ours, also in a scene that is loaded
 
 
 class Style(StrEnum):
@@ -316,12 +316,23 @@ def keepOut(views: Iterable[slicer.vtkMRMLSliceNode], changes: Changes) -> None:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def keep(scene: slicer.vtkMRMLScene, event: str, node: slicer.vtkMRMLNode) -> None:
-        if node.IsA("vtkMRMLSegmentationDisplayNode") and not node.GetViewNodeIDs():
-            changes.set(node, "ViewNodeIDs", others or [_NOWHERE])
+        if not node.IsA("vtkMRMLSegmentationDisplayNode"):
+            return
+        if _KEPT_OUT in node.GetViewNodeIDs():
+            node.SetViewNodeIDs([])
+        if not node.GetViewNodeIDs():
+            changes.set(node, "ViewNodeIDs", [*others, _KEPT_OUT])
 
     for display in nodesOf(scene, "vtkMRMLSegmentationDisplayNode"):
         keep(scene, "", display)
     changes.observe(scene, scene.NodeAddedEvent, keep)
+
+
+def showKeptOut(scene: slicer.vtkMRMLScene) -> None:
+    """Show segmentations in all views that were kept out of ours when their scene was saved; ours must be closed."""
+    for display in nodesOf(scene, "vtkMRMLSegmentationDisplayNode"):
+        if _KEPT_OUT in display.GetViewNodeIDs():
+            display.SetViewNodeIDs([])
 
 
 def nodesOf(scene: slicer.vtkMRMLScene, kind: str) -> list[slicer.vtkMRMLNode]:

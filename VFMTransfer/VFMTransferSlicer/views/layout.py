@@ -3,7 +3,8 @@
 The views are linked with each other by Slicer itself: slice, place and zoom by their view group, window and level by
 `LinkedWindows`. All that is changed of the user's nodes is restored, and the views leave the scene with the layout:
 a view that stays makes Slicer slower, and is saved with the scene (Slicer issue 7522). Slicer gives no notice before it
-saves a scene, so what is there only for the views is kept from being saved at all.
+saves a scene, so what is there only for the views is kept from being saved at all, and segmentations that were kept out
+of them are shown again when the scene is loaded.
 """
 
 from __future__ import annotations
