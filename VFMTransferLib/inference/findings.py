@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -34,7 +33,6 @@ LIMIT_BYTES = 512 * 2**20
 DISK_LIMIT_BYTES = 2 * 2**30
 _LARGEST_SHARE = 16  # a value on disk takes at most this part of the limit
 _REST, _ARRAY = "rest", "ndarray"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Findings:
@@ -83,11 +81,14 @@ class Findings:
     def _from_disk(self, folder: Path, key: object, make: Callable[[], Found], kind: Any) -> Found:
         path = folder / f"{hashlib.sha256(f'{_library_sha256()} {key!r}'.encode()).hexdigest()}.npz"
         try:
-            value = cast(Found, _read(path, kind))
-            os.utime(path)
-            return value
-        except _UNREADABLE:
-            value = make()  # not there, or damaged
+            kept = cast(Found, _read(path, kind))
+        except Exception:  # not there, or damaged, for which zip, zlib, NumPy and JSON have many errors
+            pass
+        else:
+            with suppress(OSError):  # where it cannot be marked as used it goes earlier
+                os.utime(path)
+            return kept
+        value = make()
         if _array_bytes(value) <= self._disk_limit_bytes // _LARGEST_SHARE:
             with suppress(OSError, OutputError):  # without a place on disk it is made again next time
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -81,6 +81,35 @@ def test_a_damaged_finding_is_made_again_and_replaced(tmp_path, damage):
     assert Findings(folder=tmp_path).recall("gland", lambda: pytest.fail("kept"), FoundAnatomy) == again
 
 
+@pytest.mark.parametrize("voxels", [np.uint8, np.float32], ids=["packed", "plain"])
+def test_wherever_a_bit_of_a_kept_finding_is_wrong_it_comes_back_as_it_was(tmp_path, voxels):
+    mask = a_finding().labels
+    made = replace(a_finding(), labels=mask.with_array(mask.array.astype(voxels)))
+    Findings(folder=tmp_path).recall("gland", lambda: made, FoundAnatomy)
+    [file] = tmp_path.glob("*.npz")
+    intact = file.read_bytes()
+    for seed in range(120):
+        random = np.random.default_rng(seed)
+        damaged = bytearray(intact)
+        # Half of them where the file is described, which is small beside the voxels.
+        at = random.integers(len(damaged)) if seed % 2 else -random.integers(1, 400)
+        damaged[at] ^= 1 << random.integers(8)
+        file.write_bytes(damaged)
+        found = Findings(folder=tmp_path).recall("gland", lambda: made, FoundAnatomy)
+        assert replace(found, labels=None, zones={}) == replace(made, labels=None, zones={}), seed
+        np.testing.assert_array_equal(found.labels.array, made.labels.array)
+
+
+def test_a_finding_that_cannot_be_marked_as_used_is_not_made_again(tmp_path, monkeypatch):
+    Findings(folder=tmp_path).recall("gland", a_finding, FoundAnatomy)
+
+    def refused(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "utime", refused)
+    Findings(folder=tmp_path).recall("gland", lambda: pytest.fail("it was kept"), FoundAnatomy)
+
+
 def test_the_folder_stays_within_its_limit_and_what_was_used_last_stays(tmp_path):
     def recall(name, make):
         return Findings(folder=tmp_path, disk_limit_bytes=40_000).recall(name, make, np.ndarray)
