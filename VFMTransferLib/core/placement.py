@@ -285,4 +285,14 @@ def confined_note(roi: Volume) -> str:
 
 
 def _inside(roi: Volume, grid: Geometry) -> np.ndarray:
-    return roi.resample_to(grid, "nearest").array > 0
+    """The voxels of a grid (D, H, W) in the region; of one that is too thin to hold any, those nearest to its own."""
+    inside = roi.resample_to(grid, "nearest").array > 0
+    if not inside.any():
+        voxels = marked_voxels(roi.array > 0)[:, ::-1]  # (N, 3) in (x, y, z)
+        corner, *axes = grid.to_index(roi.geometry.to_world(np.eye(4, 3, -1)))
+        half = np.abs(np.subtract(axes, corner)).sum(axis=0) / 2  # of a voxel of the region, along the grid's axes
+        index = grid.to_index(roi.geometry.to_world(voxels))
+        nearest = np.clip(np.rint(index).astype(int), 0, np.subtract(grid.size, 1))
+        reached = (np.abs(index - nearest) <= half + 0.5).all(axis=1)  # not of a region that lies beside the grid
+        inside[tuple(nearest[reached].T[::-1])] = True
+    return inside

@@ -20,6 +20,7 @@ from VFMTransferLib.core.placement import (
     Bounds,
     ZScore,
     centered_start,
+    confine,
     covered_box,
     cut,
     gaussian_weight,
@@ -290,6 +291,34 @@ def test_a_reference_counts_inside_the_region_only(a_case, an_roi):
     inside = an_roi.resample_to(truth.geometry, "nearest").array > 0
     np.testing.assert_array_equal(confined.array, np.where(inside, truth.array, 0))
     assert case.notes == (*a_case.notes, REFERENCE_NOTE)
+
+
+def a_thin_region(z_mm: float) -> Volume:
+    """A sheet of 1 mm, across the slices of `THICK_SLICES`."""
+    return Volume(np.ones((1, 4, 5), np.uint8), Geometry((5, 4, 1), (1.0, 1.0, 1.0), (3.0, 2.0, z_mm)))
+
+
+THICK_SLICES = Geometry((12, 10, 6), (1.0, 1.0, 3.0))  # at 0, 3, ... 15 mm, from -1.5 to 16.5 mm
+
+
+# Between two slices, and at the ends, where the middle of the last sheets lies beyond the grid and a face within.
+@pytest.mark.parametrize(("z_mm", "slice_"), [(4.6, 2), (4.4, 1), (-1.2, 0), (16.3, 5), (-1.9, 0), (16.9, 5)])
+def test_a_region_too_thin_to_hold_a_slice_counts_as_the_nearest_one(z_mm, slice_):
+    roi = a_thin_region(z_mm)
+    expected = np.zeros(THICK_SLICES.shape)
+    expected[slice_, 2:6, 3:8] = 1
+    everything = Volume(np.ones(THICK_SLICES.shape, np.float32), THICK_SLICES)
+    np.testing.assert_array_equal(confine({"csPCa": everything}, roi)["csPCa"].array, expected)
+    _, reference = within_roi(Case("p001", {}), everything.with_array(np.ones(THICK_SLICES.shape, np.uint8)), roi)
+    np.testing.assert_array_equal(reference.array, expected)
+
+
+@pytest.mark.parametrize("z_mm", [-2.1, 17.1])
+def test_a_thin_region_beside_a_reference_leaves_nothing_of_it(z_mm):
+    truth = Volume(np.ones(THICK_SLICES.shape, np.uint8), THICK_SLICES)
+    assert not within_roi(Case("p001", {}), truth, a_thin_region(z_mm))[1].array.any()
+    with pytest.raises(ImageError, match="must lie inside the images, but lies outside"):
+        Bounds.from_mask(a_thin_region(z_mm), THICK_SLICES)
 
 
 def test_the_command_line_takes_a_region(a_study, tiny_models, tmp_path, capsys):
