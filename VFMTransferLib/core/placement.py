@@ -258,6 +258,10 @@ class Bounds:
         (z, y, x), (depth, height, width) = (map(int, first)), (map(int, end - first))
         return (z, y, x), (depth, height, width)
 
+    def meets(self, start: IntTriple, size: IntTriple) -> bool:
+        """Whether it shares voxels with a box, given by its first voxel and its size."""
+        return 0 not in self.within(start, size)[1]
+
     def exceeds(self, box: tuple[IntTriple, IntTriple]) -> bool:
         """Whether part of it lies outside a box, given by its first voxel and its size."""
         start, size = (np.asarray(part) for part in box)

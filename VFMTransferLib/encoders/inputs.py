@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import GeometryError, ImageError, MissingSequenceError
-from ..core.placement import Bounds, Prepared, ZScore, centered_start, shifted_starts, window_starts
+from ..core.placement import Bounds, Prepared, ZScore, centered_start, covered_box, shifted_starts, window_starts
 from ..core.terms import Sequence
 from ..core.volume import Geometry, IntTriple, Volume
 from .base import NEIGHBORS, NORMALIZATIONS, ModelSpec, PreprocessSpec, TaskInput, family_of
@@ -25,6 +25,7 @@ REGIONS = ("whole", "gland")
 REGION_MARGIN_MM = 5.0
 """Around the gland's box, since a lesion may bulge, and a mask be drawn narrowly. This project's own."""
 REGION_NOTE = "Only the prostate and what lies around it was looked at; nothing is known of what lies elsewhere."
+CUT_GLAND_NOTE = "A part of the prostate lies outside of what the network sees; nothing is known of that part."
 ZSCORE_NONZERO, _, ZSCORE_GLAND = NORMALIZATIONS
 
 
@@ -55,7 +56,7 @@ def prepare(
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
-        ImageError: A mask is empty or lies outside the image.
+        ImageError: A mask is empty or lies outside the image, or no window meets the gland where `region` asks for it.
     """
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
@@ -92,11 +93,20 @@ def prepare(
         # The others show nothing of the prostate, and would count as much.
         starts = tuple(start for start in starts if inside[start[0]].any())
     limit = None
+    notes: tuple[str, ...] = ()
     if is_limited:
         around = bounds or Bounds.from_mask(mask, grid)  # type: ignore[arg-type]  # one of the two is there, see above
+        covered = covered_box(grid.shape, starts, patch)
+        if not around.meets(*covered):
+            raise ImageError(
+                f"What the network sees of case '{case.id}' must hold a part of the prostate, but the window in the "
+                "image's middle holds none. Center it on the prostate (--crop gland), or look at the whole "
+                "image (--region whole)."
+            )
         limit = around.widened([REGION_MARGIN_MM / step for step in reversed(grid.spacing_mm)], grid.shape)
-        z, last = limit.first[0], limit.last[0]
-        starts = tuple(s for s in starts if s[0] <= last and s[0] + patch[0] > z)
+        starts = tuple(start for start in starts if limit.meets(start, patch))
+        is_cut = bounds is None and around.exceeds(covered)
+        notes = (REGION_NOTE, CUT_GLAND_NOTE) if is_cut else (REGION_NOTE,)
     return Prepared(
         array=array,
         geometry=grid,
@@ -106,7 +116,7 @@ def prepare(
         scales=scales,
         centered_on=centered_on,
         limit=limit,
-        notes=() if limit is None else (REGION_NOTE,),
+        notes=notes,
     )
 
 

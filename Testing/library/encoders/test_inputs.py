@@ -15,6 +15,8 @@ from VFMTransferLib.core.errors import GeometryError, ImageError, MissingSequenc
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.encoders.inputs import (
+    CUT_GLAND_NOTE,
+    REGION_NOTE,
     gland_center,
     neighbor_slices,
     normalize,
@@ -266,3 +268,43 @@ def test_scaling_leaves_the_input_unchanged():
     array = np.ones((1, 3, 8, 8), np.float32)
     scale_slices(array, 14)[...] = 5
     assert (array == 1).all()
+
+
+SEEN_ONLY_IN_THE_MIDDLE = (
+    with_preprocess("profound-upernet-lesion", patch=(16, 16, 16)),
+    with_preprocess("provicnet-t2w", patch=(1, 16, 16), normalization="zscore-nonzero"),
+)
+
+
+@pytest.mark.parametrize("spec", SEEN_ONLY_IN_THE_MIDDLE, ids=lambda spec: spec.name)
+def test_a_gland_that_the_middle_of_the_image_misses_is_refused_where_only_it_is_asked_for(a_case, spec):
+    gland = a_gland(a_case, case_point(a_case, (5, 5, 4)))
+    with pytest.raises(ImageError, match=r"must hold a part of the prostate.*--crop gland.*--region whole"):
+        prepare(a_case, spec, crop="center", gland=gland, region="gland")
+    assert CUT_GLAND_NOTE not in prepare(a_case, spec, crop="center", gland=gland).notes
+
+
+@pytest.mark.parametrize("spec", SEEN_ONLY_IN_THE_MIDDLE, ids=lambda spec: spec.name)
+def test_a_gland_that_is_seen_in_part_is_told_where_only_it_is_asked_for(a_case, spec):
+    gland = a_gland(a_case, case_point(a_case, (13, 17, 4)))
+    seen = prepare(a_case, spec, crop="center", gland=gland, region="gland")
+    assert seen.notes == (REGION_NOTE, CUT_GLAND_NOTE)
+    assert min(seen.box[1]) > 0
+    larger = with_preprocess(spec, patch=(1 if spec.is_slice_based else 32, 64, 64))
+    assert prepare(a_case, larger, gland=gland, region="gland").notes == (REGION_NOTE,)
+
+
+def test_windows_beside_the_only_region_that_is_asked_for_are_left_out(a_case):
+    spec = with_preprocess("profound-upernet-lesion", patch=(8, 16, 16), whole_volume=True)
+    gland = ball(a_case[Sequence.T2W].geometry, case_point(a_case, (10, 10, 4)), 4.0)
+    whole, around = (prepare(a_case, spec, gland=gland, region=region) for region in ("whole", "gland"))
+    first, size = np.array(around.box)
+    for start in whole.starts:
+        meets = all(np.add(start, spec.preprocess.patch) > first) and all(np.array(start) < first + size)
+        assert (start in around.starts) == meets
+    assert 0 < len(around.starts) < len(whole.starts)
+
+
+def case_point(case: Case, index: tuple[int, int, int]) -> tuple[float, ...]:
+    """The world's point of a voxel (x, y, z) of T2w."""
+    return tuple(case[Sequence.T2W].geometry.to_world(np.array(index, float)))
