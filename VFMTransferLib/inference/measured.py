@@ -1,6 +1,7 @@
 """What was measured on this machine, and kept: which device runs a network fastest, whether less precision keeps it.
 
-Kept in `measured.json` of the user's cache folder, by processor, version of the runtime and checksum of the weights.
+Kept in `measured.json` of the user's cache folder, by processor, version of the runtime and checksum of the weights,
+precision by GPUs and checksums of the graphs too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ..bundles.bundle import Bundle
 from ..core.errors import OutOfMemoryError, OutputError, RuntimeUnavailableError
 from ..core.files import atomic_file, cache_folder
-from ..core.machine import cpu_name
+from ..core.machine import cpu_name, nvidia_gpus
 from ..encoders.inputs import prepare
 from ..phantom import make_phantom
 from ..tasks import task_of
@@ -76,7 +77,8 @@ def require_precision(
     Raises:
         RuntimeUnavailableError: It is below `MIN_AGREEMENT`.
     """
-    key = [bundle.weights_sha256, runtime, version, device, precision, cpu_name()]
+    files = [bundle.sha256[file] for file in sorted(bundle.sha256)]
+    key = [*files, runtime, version, device, precision, cpu_name(), *nvidia_gpus()]
     found = _recall("agreement", key)
     if found is None:
         inputs = check_input(bundle)

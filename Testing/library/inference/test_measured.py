@@ -10,6 +10,7 @@ from bundles import make_bundle
 from prediction_cases import a_bundle
 from specs import MODELS
 
+from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import RuntimeUnavailableError
 from VFMTransferLib.core.files import CACHE_VARIABLE
 from VFMTransferLib.inference import measured, onnx_runtime
@@ -69,6 +70,14 @@ def test_precision_that_keeps_the_labels_is_measured_once(a_window):
     assert "agrees with fp32 to 0.999" in first
     assert measured.require_precision(LESIONS, *HOW, run, pytest.fail) == first
     assert len(runs) == 1
+
+
+def test_precision_is_measured_again_with_another_graph_or_gpu(a_window, monkeypatch):
+    assert "1.0000" in measured.require_precision(LESIONS, *HOW, lambda x: x, lambda x: x)
+    exported = replace(LESIONS, sha256={**LESIONS.sha256, ONNX: "1" * 64})
+    assert "0.999" in measured.require_precision(exported, *HOW, off_by(0.001), lambda x: x)
+    monkeypatch.setattr(measured, "nvidia_gpus", lambda: ["NVIDIA H100 80GB HBM3, 570.133.20, 81559 MiB"])
+    assert "0.999" in measured.require_precision(LESIONS, *HOW, off_by(0.001), lambda x: x)
 
 
 def test_precision_that_changes_the_labels_is_refused_with_the_number(a_window):
