@@ -347,7 +347,8 @@ class CasePredictor:
 
     def _anatomy_key(self, bundle: Bundle) -> tuple[str, ...]:
         how = (self.options.runtime, self.options.device, self.options.precision)
-        return ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how)
+        stated = (bundle.name, *bundle.caveats)  # by the note
+        return ("anatomy", dict(self._images)[Sequence.T2W], bundle.weights_sha256, *how, *stated)
 
     def _keep_anatomy(self, bundle: Bundle, result: Result) -> None:
         """Keep the prostate that was marked for later tasks, where the network and its input are those of a search."""
@@ -369,7 +370,8 @@ class CasePredictor:
     def _as_anatomy(self, bundle: Bundle, anatomy: Result) -> FoundAnatomy:
         """What a search for the prostate found, by the network's result."""
         if anatomy.labels is None or not anatomy.labels.array.any():
-            return FoundAnatomy(f"Bundle '{bundle.name}' was asked for the gland and marked none.")
+            none = f"Bundle '{bundle.name}' was asked for the gland and marked none."
+            return FoundAnatomy(none, key=self._anatomy_key(bundle))
         found_ml = anatomy.labels.volume_ml
         note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
         if anatomy.estimate is not None and anatomy.estimate.is_low:

@@ -386,6 +386,23 @@ def test_what_another_network_of_the_same_weights_marks_is_not_what_a_search_fin
     assert not any("copy" in note for note in found.provenance.notes)
 
 
+@pytest.mark.parametrize("marks", [True, False])
+def test_the_note_on_the_gland_states_the_bundle_as_it_is_now(a_case, gland_network, monkeypatch, tmp_path, marks):
+    bundle, scratch = prediction.default_pair("anatomy-segmentation")
+    searcher = gland_network if marks else FakeSession(lambda array: np.full((1, 1, 27, 65, 72), -9.0))
+    open_network = lambda wanted: searcher if "gland" in wanted.name else FakeSession(as_is)  # noqa: E731
+
+    def notes() -> str:
+        predictor = CasePredictor(a_case, None, open_network, Findings(folder=tmp_path))
+        return " ".join(predictor.predict(a_bundle(CROP)).provenance.notes)
+
+    assert "undle 'gland'" in notes()
+    renamed = replace(bundle, name="gland-2", caveats=("Not for children.",))
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (renamed, scratch))
+    assert "undle 'gland-2'" in notes()
+    assert ("Not for children." in notes()) is marks
+
+
 BAND = with_preprocess("profound-upernet-lesion", patch=(16, 64, 64))
 
 
