@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -28,13 +29,30 @@ def open_torch(bundle: Bundle, device: str, precision: str, notes: tuple[str, ..
     takes_box = family_of(bundle.spec).decodes_boxes(bundle.spec)
 
     def forward(inputs: list[np.ndarray], box: np.ndarray | None) -> np.ndarray:
-        precise = nullcontext() if precision == "fp32" else torch.autocast(place.type, _DTYPES[precision])
+        precise = _without_tf32() if precision == "fp32" else torch.autocast(place.type, _DTYPES[precision])
         with torch.inference_mode(), precise:
             part = {} if box is None else {BOX: torch.from_numpy(box)}
             output = network(*(torch.from_numpy(array).to(place) for array in inputs), **part)
         return output.float().cpu().numpy()
 
     return Session(bundle, "torch", str(place), precision, {"torch": torch.__version__}, notes, forward, takes_box)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolutions and products in fp32 also on CUDA, where PyTorch takes TF32 of 10 bits for them.
+
+    The settings are those of the whole process, so that they are put back: a training there goes on as it began.
+    """
+    # By the older of torch's two ways: all versions have it, and newer ones refuse to compute after a mixture of both.
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    try:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def choose_device(device: str) -> torch.device:

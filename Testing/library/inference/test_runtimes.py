@@ -272,6 +272,42 @@ def test_torch_prefers_cuda_before_mps_before_cpu(monkeypatch):
     assert torch_runtime.choose_device("auto").type == "cpu"
 
 
+@pytest.fixture
+def tf32_allowed():
+    """Of convolutions, and of products too, as a training may set it."""
+
+    def allowed() -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = allowed()
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("medium")
+    yield allowed
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+def test_fp32_of_torch_is_not_tf32_and_others_settings_stay(tmp_path, monkeypatch, tf32_allowed):
+    seen = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            seen.append(tf32_allowed())
+            if x.shape[0] > 1:
+                raise ZeroDivisionError
+            return x
+
+    monkeypatch.setattr(torch_runtime, "load_network", lambda bundle: Network())
+    bundle = described_bundle(MODELS["profound-upernet-lesion"])
+    window = np.zeros((1, 3, 4, 4, 4), np.float32)
+    torch_runtime.open_torch(bundle, "cpu", "fp32", ()).forward([window], None)
+    assert seen == [(False, "highest")]
+    with pytest.raises(ZeroDivisionError):
+        torch_runtime.open_torch(bundle, "cpu", "auto", ()).forward([window.repeat(2, axis=0)], None)
+    assert seen.pop() == (False, "highest")
+    assert tf32_allowed() == (True, "medium")
+
+
 def test_slices_and_their_positions_run_in_both_runtimes(tmp_path):
     bundle = make_bundle(tmp_path / "b", "provicnet-fusion", onnx=True)
     arrays = [array.numpy() for array in inputs(bundle.spec, SIZE)]
