@@ -47,7 +47,7 @@ def spec_from_json(document: Any, where: str = "model") -> ModelSpec:
             sizes = dict(from_json(dict[str, Any], document["encoder"], key))
             kinds = {family.json_kind: family.spec_type for family in FAMILIES.values()}
             kind = sizes.pop("kind", None)
-            if kind not in kinds:
+            if not isinstance(kind, str) or kind not in kinds:
                 raise ValueError(f"'{key}.kind' must be one of {', '.join(kinds)}, got {kind!r:.60}.")
             document = {**document, "encoder": from_json(kinds[kind], sizes, key, every_key=True)}
         spec = from_json(ModelSpec, document, where, every_key=True)

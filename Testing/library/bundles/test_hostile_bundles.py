@@ -1,17 +1,23 @@
 """Bundles that were made to do harm: graphs that loop or read other files, weights that are no numbers, deep JSON."""
 
+import copy
 import json
 import os
+import re
 import shutil
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from networks import SMALL_SPECS
 
 from VFMTransferLib.bundles import fetching
 from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, read_index, require_finite_weights, verify
+from VFMTransferLib.bundles.catalog import broken_bundles
 from VFMTransferLib.bundles.graphs import require_plain_graph
 from VFMTransferLib.bundles.importing import import_files
+from VFMTransferLib.bundles.metadata import spec_from_json, spec_to_json
 from VFMTransferLib.core.errors import BundleError, CheckpointError
 
 onnx = pytest.importorskip("onnx")
@@ -146,6 +152,46 @@ def test_metadata_that_are_nested_too_deeply(bundle):
     (bundle / "configs" / "metadata.json").write_text('{"vfm_transfer": ' + "[" * 100_000)
     with pytest.raises(BundleError, match="must be JSON, but is not"):
         read_bundle(bundle)
+
+
+def places(value, *above):
+    """The way to each value in a JSON document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*above, key)
+        yield from places(item, *above, key)
+
+
+ODD_VALUES = ([], [[]], {}, None, "", "\ud800", True, 0, -1, 1.5, 1e308, 10**400)
+
+
+@pytest.mark.parametrize("name", ["profound-upernet-anatomy", "provicnet-fusion"])
+def test_any_other_value_in_the_description_of_a_network_raises_nothing_else(name):
+    whole = spec_to_json(SMALL_SPECS[name])
+    for *above, key in places(whole):
+        for value in ODD_VALUES:
+            document = part = copy.deepcopy(whole)
+            for step in above:
+                part = part[step]
+            part[key] = value
+            with suppress(BundleError):
+                spec_from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("kind", [], r"encoder.kind' must be one of .*, got \[\]"),
+        ("patch_px", 0, r"encoder.patch_px' must be positive, got 0"),
+    ],
+)
+def test_a_description_that_no_network_can_have_leaves_the_catalog_whole(bundle, monkeypatch, field, value, sentence):
+    path = bundle / "configs" / "metadata.json"
+    document = json.loads(path.read_text())
+    document["vfm_transfer"]["model"]["encoder"][field] = value
+    path.write_text(json.dumps(document))
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(bundle.parent))
+    assert re.search(sentence, broken_bundles()[bundle])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files.")

@@ -158,7 +158,9 @@ class ProViCNetFamily(EncoderFamily):
             yield "depth", "positive"
         if encoder.heads <= 0 or encoder.dim % encoder.heads:
             yield "dim", "a multiple of heads"
-        if encoder.image_px % encoder.patch_px:
+        if encoder.patch_px <= 0:
+            yield "patch_px", "positive"
+        elif encoder.image_px % encoder.patch_px:
             yield "image_px", "a multiple of patch_px"
 
     def batch_size(self, spec: ModelSpec) -> int:
