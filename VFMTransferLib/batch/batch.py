@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,16 +109,21 @@ def run_batch(
             raise stopped.reason from None
         loaded.make_room()
         rows[case.name] = case.rows(messages)
-        try:
-            write_summary(rows, Path(output))
-        except OutputError as error:
-            if not isinstance(error.__cause__, PermissionError) or i in (0, len(cases) - 1):
-                raise
-            log.warning("%s is in use by another program; it is written again after the next case.", SUMMARY)
+        write_summary_or_wait(rows, Path(output), i, len(cases))
         if on_case is not None:
             outcome: CaseOutcome = "skipped" if was_done else "failed" if messages else "done"
             on_case(CaseReport(case.name, i, len(cases), outcome, next(iter(messages.values()), "")))
     return [row for of_case in rows.values() for row in of_case]
+
+
+def write_summary_or_wait(rows: Mapping[str, Sequence[Row]], output: Path, case: int, cases: int) -> None:
+    """Write the table after a case, of how many; between the first and the last one another program may hold it."""
+    try:
+        write_summary(rows, output)
+    except OutputError as error:
+        if not isinstance(error.__cause__, PermissionError) or case in (0, cases - 1):
+            raise
+        log.warning("%s is in use by another program; it is written again after the next case.", SUMMARY)
 
 
 def _report_progress(
