@@ -210,20 +210,29 @@ def verify(bundle: Bundle) -> None:
                 f"Bundle '{bundle.name}' must hold in models/ only what its metadata list, but also holds "
                 f"'{path.name:.60}'. Get the bundle again, or delete that file."
             )
-    for name, expected in bundle.sha256.items():
-        path = bundle.folder / name
-        if not path.is_file():
-            raise BundleError(f"Bundle '{bundle.name}' must contain {name}, but it is missing. Get the bundle again.")
-        found = file_sha256(path)
-        if found != expected:
-            raise ChecksumError(
-                f"{name} of bundle '{bundle.name}' must have sha256 {expected[:12]}…, but has {found[:12]}…: it was "
-                "changed or damaged, and is not used. Get the bundle again from its source."
-            )
-    require_finite_weights(bundle)
+    verify_weights(bundle)
     for name in (ONNX, ONNX_CPU):
         if name in bundle.sha256:
+            _verify_checksum(bundle, name)
             require_plain_graph(bundle.folder / name, bundle.name)
+
+
+def verify_weights(bundle: Bundle) -> None:
+    """Check the file of weights alone, as before graphs are made of it; errors as of `verify`."""
+    _verify_checksum(bundle, WEIGHTS)
+    require_finite_weights(bundle)
+
+
+def _verify_checksum(bundle: Bundle, name: str) -> None:
+    path, expected = bundle.folder / name, bundle.sha256[name]
+    if not path.is_file():
+        raise BundleError(f"Bundle '{bundle.name}' must contain {name}, but it is missing. Get the bundle again.")
+    found = file_sha256(path)
+    if found != expected:
+        raise ChecksumError(
+            f"{name} of bundle '{bundle.name}' must have sha256 {expected[:12]}…, but has {found[:12]}…: it was "
+            "changed or damaged, and is not used. Get the bundle again from its source."
+        )
 
 
 @dataclass(frozen=True)
@@ -364,9 +373,9 @@ def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:
     return arrays
 
 
-def record_checksum(bundle: Bundle, file: str) -> Bundle:
-    """Write the checksum of a file that was put into `models/` into the metadata."""
-    bundle = replace(bundle, sha256={**bundle.sha256, file: file_sha256(bundle.folder / file)})
+def record_checksums(bundle: Bundle, files: Mapping[str, Path]) -> Bundle:
+    """Write the checksums of files that lie in `models/`, or are about to, into the metadata: name there → file."""
+    bundle = replace(bundle, sha256={**bundle.sha256, **{name: file_sha256(path) for name, path in files.items()}})
     change_block(bundle, "sha256", dict(bundle.sha256))
     return bundle
 

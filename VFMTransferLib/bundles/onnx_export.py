@@ -11,6 +11,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,9 @@ from ..core.errors import BundleError
 from ..core.files import atomic_file
 from ..encoders.base import BOX, NEIGHBORS, ModelSpec, family_of
 from ..encoders.layers import convolve_by_slices, is_convolved_by_slices
-from .bundle import Bundle, StoredTensor, read_index, record_checksum
+from .bundle import Bundle, StoredTensor, read_index, record_checksums
 from .metadata import ONNX, ONNX_CPU, WEIGHTS
-from .weights import load_network
+from .weights import load_network_to_export
 
 if TYPE_CHECKING:
     import onnx
@@ -37,13 +38,13 @@ _ONNX_TYPES = {"F16": "FLOAT16", "F32": "FLOAT"}
 
 
 def export_onnx(bundle: Bundle) -> Bundle:
-    """Add the ONNX graphs to a bundle, after checking that they give what PyTorch gives.
+    """Add the ONNX graphs to a bundle, or replace them, after checking that they give what PyTorch gives.
 
     The one for processors, where it differs, is the same function by kernels that are faster there.
 
     BundleError where one differs from the network, or does not take every weight from the file.
     """
-    network = load_network(bundle)
+    network = load_network_to_export(bundle)
     index = read_index(bundle.weights_path)
     constants = {name for name, _ in network.named_buffers() if name not in index}
     graphs: dict[str, bytes] = {}
@@ -52,16 +53,18 @@ def export_onnx(bundle: Bundle) -> Bundle:
         _compact(model.graph)
         _share_weights(model, index, constants)
         graphs[file] = model.SerializeToString()
-    for file, content in graphs.items():
-        with atomic_file(bundle.folder / file) as part:
-            part.write_bytes(content)
+    with ExitStack() as stack:
+        parts = {file: stack.enter_context(atomic_file(bundle.folder / file)) for file in graphs}
+        for file, part in parts.items():
+            part.write_bytes(graphs[file])
             difference = largest_difference(part, bundle.spec, network)
             if not difference <= TOLERANCE:
                 raise BundleError(
                     f"The ONNX graph of bundle '{bundle.name}' must agree with PyTorch to {TOLERANCE:g}, but differs "
                     f"by {difference:.3g}, and is not kept."
                 )
-        bundle = record_checksum(bundle, file)
+        # The graphs take their places when the block ends; where that fails, exporting again is the remedy.
+        bundle = record_checksums(bundle, parts)
     return bundle
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.errors import BundleError
 from ..encoders.weights import empty_network, encoder_weights, mismatch
-from .bundle import Bundle, read_index, verify
+from .bundle import Bundle, read_index, verify, verify_weights
 from .catalog import as_bundle
 
 
@@ -19,6 +19,16 @@ def load_network(bundle: Bundle | str | Path) -> nn.Module:
     """
     bundle = as_bundle(bundle)
     verify(bundle)
+    return _network(bundle)
+
+
+def load_network_to_export(bundle: Bundle) -> nn.Module:
+    """As `load_network`, whatever became of the graphs, which are about to be replaced."""
+    verify_weights(bundle)
+    return _network(bundle)
+
+
+def _network(bundle: Bundle) -> nn.Module:
     state = read_weights(bundle.weights_path)
     network = empty_network(bundle.spec)
     difference = mismatch(network.state_dict(), state)

@@ -11,11 +11,11 @@ from bundles import make_bundle
 from networks import SMALL_SPECS, inputs
 
 from VFMTransferLib.bundles import onnx_export as export
-from VFMTransferLib.bundles.bundle import Bundle, read_bundle, read_index, write_bundle
+from VFMTransferLib.bundles.bundle import Bundle, change_block, read_bundle, read_index, verify, write_bundle
 from VFMTransferLib.bundles.metadata import METADATA, ONNX, ONNX_CPU
 from VFMTransferLib.bundles.onnx_export import export_onnx
 from VFMTransferLib.bundles.weights import load_network
-from VFMTransferLib.core.errors import BundleError
+from VFMTransferLib.core.errors import BundleError, ChecksumError
 from VFMTransferLib.encoders import build_network
 from VFMTransferLib.inference.runtimes import open_session
 
@@ -109,6 +109,50 @@ def test_exporting_again_gives_the_same_graph(tmp_path, monkeypatch, trace):
     bundle = make_bundle(tmp_path / "b", onnx=True)
     monkeypatch.setattr(export, "_traced", trace)
     assert export_onnx(bundle) == bundle
+
+
+def unlisted(bundle: Bundle) -> None:
+    change_block(bundle, "sha256", {name: digest for name, digest in bundle.sha256.items() if name != ONNX})
+
+
+def changed(bundle: Bundle) -> None:
+    with bundle.onnx_path.open("ab") as file:
+        file.write(b"\0")
+
+
+def missing(bundle: Bundle) -> None:
+    bundle.onnx_path.unlink()
+
+
+@pytest.mark.parametrize("spoil", [unlisted, changed, missing])
+def test_exporting_again_repairs_a_graph(tmp_path, spoil):
+    bundle = make_bundle(tmp_path / "b", onnx=True)
+    spoil(bundle)
+    with pytest.raises(BundleError):
+        verify(read_bundle(bundle.folder))
+    assert export_onnx(read_bundle(bundle.folder)) == bundle
+    verify(read_bundle(bundle.folder))
+
+
+def test_changed_weights_are_not_exported(tmp_path):
+    bundle = make_bundle(tmp_path / "b")
+    content = bytearray(bundle.weights_path.read_bytes())
+    content[-1] ^= 1
+    bundle.weights_path.write_bytes(content)
+    with pytest.raises(ChecksumError):
+        export_onnx(bundle)
+
+
+def test_an_export_that_is_stopped_before_its_checksums_leaves_the_bundle_as_it_was(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    bundle = make_bundle(tmp_path / "b")
+    monkeypatch.setattr("VFMTransferLib.bundles.bundle.change_block", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(bundle)
+    verify(read_bundle(bundle.folder))
+    assert [path.name for path in (bundle.folder / "models").iterdir()] == ["model.safetensors"]
 
 
 def test_openvino_has_fast_kernels_for_the_graph_of_a_window_that_is_decoded_in_part(tmp_path):

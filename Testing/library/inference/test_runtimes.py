@@ -14,7 +14,7 @@ from networks import inputs
 from prediction_cases import a_bundle as described_bundle
 from specs import MODELS
 
-from VFMTransferLib.bundles.bundle import Bundle, record_checksum
+from VFMTransferLib.bundles.bundle import Bundle, record_checksums
 from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import BundleError, ChecksumError, OutOfMemoryError, RuntimeUnavailableError
 from VFMTransferLib.inference import measured, onnx_runtime, runtimes, torch_runtime
@@ -185,7 +185,7 @@ def test_a_graph_that_is_none_is_refused(tmp_path):
     bundle.onnx_path.write_bytes(b"no graph")
 
     with pytest.raises(BundleError, match="bytes are no graph"):
-        open_session(record_checksum(bundle, ONNX), "onnx", "cpu")
+        open_session(record_checksums(bundle, {ONNX: bundle.onnx_path}), "onnx", "cpu")
 
 
 def test_places_on_a_device_give_what_a_plain_run_gives(a_bundle, x):
