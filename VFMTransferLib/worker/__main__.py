@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--keep-gb",
-        type=float,
+        type=_positive,
         default=memory_bytes() / 2 / GB,
         metavar="GB",
         help="release loaded networks, those used longest ago first, when the process holds more "
@@ -135,7 +136,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--memory-gb",
-        type=float,
+        type=_positive,
         metavar="GB",
         help="limit the address space, where the system can; not with a GPU, whose driver reserves far more than it "
         "uses",
@@ -149,6 +150,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
         parser.error(f"--memory-gb must be at least {MIN_MEMORY_GB}, got {options.memory_gb}")
     return options
+
+
+def _positive(text: str) -> float:
+    """A finite number above 0, as an option's type."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text:.20}")
+    return value
 
 
 def _stand_back() -> None:

@@ -23,6 +23,7 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.io.results import RESULT
+from VFMTransferLib.worker.__main__ import _options as worker_options
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import (
     PROTOCOL,
@@ -640,6 +641,15 @@ def test_a_missing_package_is_named(tiny_models, tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux sees to the limit")
+@pytest.mark.parametrize("option", ["--keep-gb", "--memory-gb"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "much"])
+def test_a_bound_that_is_no_number_above_zero_is_wrong_usage(option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        worker_options([f"{option}={value}"])
+    assert ended.value.code == 2
+    assert f"argument {option}: " in capsys.readouterr().err
+
+
 def test_a_job_beyond_the_memory_bound_fails_and_the_worker_goes_on(tiny_models, tmp_path):
     geometry = Geometry((1000, 1000, 2000), (0.2, 0.2, 0.2))
     large = tmp_path / "large.npy"
