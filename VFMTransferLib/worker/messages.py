@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from ..core.decoding import from_json, parse_json
+from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import JobError
 from ..core.measurements import PhaseAxis
 from ..core.terms import Sequence
@@ -24,6 +24,7 @@ PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 RegionName = Literal["whole", "gland"]
 CropName = Literal["auto", "gland", "center"]
 PhaseAxisChoice = Literal["auto", PhaseAxis]
+Probability = Annotated[float, Limits(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class NetworkOptions:
     device: str = "auto"
     precision: PrecisionName = "auto"
     crop: CropName = "auto"
-    threshold: float | None = None
+    threshold: Probability | None = None
     only_cspca: bool = False
     phase_axis: PhaseAxisChoice = "auto"
     region: RegionName = "whole"

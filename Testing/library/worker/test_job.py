@@ -113,6 +113,8 @@ NOT_A_RUN = {
     "number for text": (changed(folder=3), r"'run.folder' must be text, got 3"),
     "text for number": (changed(threshold="0.5"), r"'run.threshold' must be a finite number, got '0.5'"),
     "boolean for number": (changed(threshold=True), r"'run.threshold' must be a finite number, got True"),
+    "no probability": (changed(threshold=5), r"'run.threshold' must be 1 or less, got 5"),
+    "negative probability": (changed(threshold=-0.1), r"'run.threshold' must be 0 or more, got -0.1"),
     "number for boolean": (changed(compare=1), r"'run.compare' must be true or false, got 1"),
     "text for list": (changed(bundles="first"), r"'run.bundles' must be a list, got 'first'"),
     "no network": (changed(bundles=[], compare=False), r"A run must name its bundles"),
