@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..bundles.bundle import Bundle
-from ..core.decoding import parse_json
+from ..core.decoding import from_json, parse_json
 from ..core.errors import OutOfMemoryError, OutputError, VFMTransferError
 from ..core.files import (
     OF_FILE_BROWSERS,
@@ -41,7 +41,7 @@ from ..inference.predict import CasePredictor, PredictOptions, memory_checked, n
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case_for
 from ..io.images import image_stem
-from ..io.results import RESULT, save_result
+from ..io.results import RESULT, ResultDocument, read_result_document, save_result
 from ..tasks import TASKS
 
 Status = Literal["done", "failed", "waiting"]
@@ -98,6 +98,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class MeasureRow:
+    """One number of a `comparison.json`; see `evaluation.comparison.measure_row`."""
+
+    subject: str
+    measure: str
+    between: str
+    value: float | None
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class BatchCase:
     """The case of the folder `source` and all bundles, whose results go into a folder each in `folder`.
 
@@ -120,15 +132,15 @@ class BatchCase:
 
     def _has_result(self, bundle: Bundle) -> bool:
         folder = self.folder / bundle.name
-        document = _read_json(folder / RESULT)
-        if document is None or not self.options.predicts_as(document.get("options") or {}):
+        document = _read_result(folder)
+        if document is None or not self.options.predicts_as(document.options):
             return False
-        model = document.get("model", {})
-        is_same = model.get("sha256") == bundle.weights_sha256 and all(
-            getattr(self.options, name) in ("auto", model.get(name)) for name in ("runtime", "device", "precision")
+        model = document.model
+        is_same = model.sha256 == bundle.weights_sha256 and all(
+            getattr(self.options, name) in ("auto", getattr(model, name)) for name in ("runtime", "device", "precision")
         )
-        is_whole = all((folder / name).is_file() for name in document.get("files", []))
-        return is_same and is_whole and document.get("case_sha256") == self.sha256
+        is_whole = all((folder / name).is_file() for name in document.files)
+        return is_same and is_whole and document.case_sha256 == self.sha256
 
     @cached_property
     def sha256(self) -> str:
@@ -141,14 +153,19 @@ class BatchCase:
         if self.missing or not self.is_pair:
             return not self.missing
         written = [(self.folder / bundle.name / RESULT).stat().st_mtime for bundle in self.bundles]
-        return self._comparison is not None and (self.folder / COMPARISON).stat().st_mtime >= max(written)
+        return self._measures is not None and (self.folder / COMPARISON).stat().st_mtime >= max(written)
 
     @property
-    def _comparison(self) -> dict[str, Any] | None:
-        """The comparison of exactly these two networks, where there is one: the folder holds that of the last pair."""
+    def _measures(self) -> tuple[MeasureRow, ...] | None:
+        """Those of exactly these two networks, where they were compared: the folder holds those of the last pair."""
         document = _read_json(self.folder / COMPARISON) if self.is_pair else None
         wanted = [(bundle.name, bundle.weights_sha256) for bundle in self.bundles]
-        return document if document is not None and _compared(document) == wanted else None
+        if document is None or _compared(document) != wanted:
+            return None
+        try:
+            return from_json(tuple[MeasureRow, ...], document.get("measures"), "measures")
+        except ValueError:
+            return None
 
     @property
     def is_pair(self) -> bool:
@@ -161,11 +178,12 @@ class BatchCase:
         for bundle in self.bundles:
             status: Status = "failed" if bundle.name in messages else "waiting" if bundle in missing else "done"
             values: dict[str, Value] = {}
-            if status == "done":
-                values = _numbers(_read_json(self.folder / bundle.name / RESULT) or {})
-                for one in (self._comparison or {}).get("measures", []):
-                    if one["between"] == BETWEEN_ARMS:
-                        values[f"{BETWEEN_ARMS} {one['measure']} {one['subject']}"] = one["value"]
+            document = _read_result(self.folder / bundle.name) if status == "done" else None
+            if document is not None:
+                values = _numbers(document)
+                for one in self._measures or ():
+                    if one.between == BETWEEN_ARMS:
+                        values[f"{BETWEEN_ARMS} {one.measure} {one.subject}"] = one.value
             arm, short = str(bundle.arm or ""), bundle.weights_sha256[:_SHOWN_DIGITS]
             message = messages.get(bundle.name, "")
             task, files = str(bundle.spec.task), self.sha256[:_SHOWN_DIGITS]
@@ -374,17 +392,25 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _numbers(result: dict[str, Any]) -> dict[str, Value]:
+def _read_result(folder: Path) -> ResultDocument | None:
+    """The `result.json` of a folder, or None where there is none; one that cannot be one is none."""
+    try:
+        return read_result_document(folder)
+    except OutputError:
+        return None
+
+
+def _numbers(result: ResultDocument) -> dict[str, Value]:
     """The numbers of a `result.json`."""
-    lesions = result.get("lesions", [])
-    values: dict[str, Value] = {"seconds": round(sum(result.get("seconds", {}).values()), 2)}
-    values |= {f"volume_ml {name}": volume for name, volume in result.get("volumes_ml", {}).items()}
-    values |= {"expected_dice": result["estimate"]["dice"]} if result.get("estimate") else {}
-    values |= {f"quality {found['name']}": found["value"] for found in result.get("quality", [])}
-    task = TASKS.get(result.get("task", ""))
+    lesions = result.lesions
+    values: dict[str, Value] = {"seconds": round(sum(result.seconds.values()), 2)}
+    values |= {f"volume_ml {name}": volume for name, volume in result.volumes_ml.items()}
+    values |= {"expected_dice": result.estimate.dice} if result.estimate is not None else {}
+    values |= {f"quality {found.name}": found.value for found in result.quality}
+    task = TASKS.get(result.task)
     if task is not None and task.finds_lesions:
         values["lesions"] = len(lesions)
-        values["largest_lesion_ml"] = max((lesion["volume_ml"] for lesion in lesions), default=0.0)
-        values["highest_confidence"] = max((lesion["confidence"] for lesion in lesions), default=None)
-    probabilities = {**result.get("class_probabilities", {}), **result.get("derived_probabilities", {})}
+        values["largest_lesion_ml"] = max((lesion.volume_ml for lesion in lesions), default=0.0)
+        values["highest_confidence"] = max((lesion.confidence for lesion in lesions), default=None)
+    probabilities = {**result.class_probabilities, **result.derived_probabilities}
     return values | {f"probability {name}": probability for name, probability in probabilities.items()}

@@ -263,19 +263,7 @@ def read_result(folder: Path) -> Result:
         OutputError: The folder holds no whole result.
         ImageError, GeometryError: An image in it is damaged.
     """
-    try:
-        content = parse_json(read_small(folder / RESULT, _MAX_RESULT_BYTES).decode("utf-8"))
-        document = from_json(ResultDocument, content, RESULT)
-    except OSError as error:
-        raise OutputError(
-            f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. Predict again."
-        ) from error
-    except ValueError as error:
-        reason = plain_text(" ".join(str(error).split()))
-        raise OutputError(
-            f"'{folder.name}' must be a folder of results, but its {RESULT} is damaged or was changed: "
-            f"{reason.removesuffix('.'):.200}. Predict again."
-        ) from error
+    document = read_result_document(folder)
     missing = [name for name in document.files if not (folder / name).is_file()]
     if missing:
         raise OutputError(f"'{folder.name}' must be a whole result, but lacks {missing[0]}. Predict again.")
@@ -314,6 +302,23 @@ def read_result(folder: Path) -> Result:
         grid=document.grid,
         case_sha256=document.case_sha256,
     )
+
+
+def read_result_document(folder: Path) -> ResultDocument:
+    """The content of a result's `result.json`; OutputError where there is none, or it cannot be one."""
+    try:
+        content = parse_json(read_small(folder / RESULT, _MAX_RESULT_BYTES).decode("utf-8"))
+        return from_json(ResultDocument, content, RESULT)
+    except OSError as error:
+        raise OutputError(
+            f"'{folder.name}' must be a folder of results, but has no {RESULT} that can be read. Predict again."
+        ) from error
+    except ValueError as error:
+        reason = plain_text(" ".join(str(error).split()))
+        raise OutputError(
+            f"'{folder.name}' must be a folder of results, but its {RESULT} is damaged or was changed: "
+            f"{reason.removesuffix('.'):.200}. Predict again."
+        ) from error
 
 
 def files_of(result: Result) -> list[str]:

@@ -230,6 +230,43 @@ def test_a_result_that_states_no_files_is_made_anew(good_cohort, tiny_models, tm
     assert outcomes(good_cohort, out, bundles) == [("p001", "done"), ("p003", "skipped")]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": [1]},
+        {"options": {"phase_axis": []}},
+        {"model": "tiny-scratch"},
+        {"files": [["labels.nii.gz"]]},
+        {"files": ["../summary.csv"]},
+        {"seconds": {"infer": "long"}},
+        {"lesions": 1},
+    ],
+    ids=str,
+)
+def test_an_earlier_result_that_cannot_be_one_fails_its_case_alone(good_cohort, tiny_models, tmp_path, wrong):
+    out, bundles = tmp_path / "out", [tiny_models / "tiny-scratch"]
+    run_batch(good_cohort, out, bundles)
+    path = out / "p001" / "tiny-scratch" / "result.json"
+    changed = json.dumps({**json.loads(path.read_text(encoding="utf-8")), **wrong})
+    path.write_text(changed, encoding="utf-8")
+    assert [case.is_done for case in plan_cases(good_cohort, out, bundles, None, PredictOptions())] == [False, True]
+    rows = run_batch(good_cohort, out, bundles)
+    assert [row.status for row in rows] == ["failed", "done"]
+    assert "must be a new folder or an earlier output, but is neither" in rows[0].message
+    assert path.read_text(encoding="utf-8") == changed
+
+
+@pytest.mark.parametrize("measures", [5, ["dice"], [{"measure": "dice", "subject": "gland", "value": 1.0}], None])
+def test_a_comparison_that_cannot_be_one_is_made_again(good_cohort, pair, tmp_path, measures):
+    out = tmp_path / "out"
+    run_batch(good_cohort, out, pair)
+    path = out / "p001" / "comparison.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**whole, "measures": measures}), encoding="utf-8")
+    assert outcomes(good_cohort, out, pair) == [("p001", "done"), ("p003", "skipped")]
+    assert json.loads(path.read_text(encoding="utf-8"))["measures"] == whole["measures"]
+
+
 def test_a_second_bundle_leaves_the_first_ones_results_and_is_compared(good_cohort, pair, tmp_path):
     run_batch(good_cohort, tmp_path / "out", pair[:1])
     before = written_s(tmp_path / "out")
