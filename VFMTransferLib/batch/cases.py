@@ -37,12 +37,12 @@ from ..core.files import (
 from ..core.result import Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import CasePredictor, PredictOptions, memory_checked, needed_sequences, require_fit
+from ..inference.predict import AUTO, CasePredictor, PredictOptions, memory_checked, needed_sequences, require_fit
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case_for
 from ..io.images import image_stem
 from ..io.results import RESULT, ResultDocument, read_result_document, save_result
-from ..tasks import TASKS
+from ..tasks import TASKS, task_of
 
 Status = Literal["done", "failed", "waiting"]
 Value = float | int | str | None
@@ -113,7 +113,7 @@ class MeasureRow:
 class BatchCase:
     """The case of the folder `source` and all bundles, whose results go into a folder each in `folder`.
 
-    Two bundles of one task are compared. With results of before any option `auto` agrees.
+    Two bundles of one task are compared. The runtime or device `auto` agrees with a result of any.
     """
 
     source: Path
@@ -133,14 +133,24 @@ class BatchCase:
     def _has_result(self, bundle: Bundle) -> bool:
         folder = self.folder / bundle.name
         document = _read_result(folder)
-        if document is None or not self.options.predicts_as(document.options):
+        if document is None or (document.case_sha256, document.model.sha256) != (self.sha256, bundle.weights_sha256):
             return False
-        model = document.model
-        is_same = model.sha256 == bundle.weights_sha256 and all(
-            getattr(self.options, name) in ("auto", getattr(model, name)) for name in ("runtime", "device", "precision")
-        )
         is_whole = all((folder / name).is_file() for name in document.files)
-        return is_same and is_whole and document.case_sha256 == self.sha256
+        return is_whole and self._is_predicted_as(document, bundle)
+
+    def _is_predicted_as(self, document: ResultDocument, bundle: Bundle) -> bool:
+        """Whether a result was made as the options, and what the bundle states beside its weights, ask for it."""
+        options, model = self.options, document.model
+        notes = document.notes if task_of(bundle.spec).uses_phase_axis else None
+        precision = "fp32" if options.precision == AUTO else options.precision  # whatever runtime and device
+        return (
+            options.predicts_as(document.options, notes)
+            and options.runtime in (AUTO, model.runtime)
+            and options.device in (AUTO, model.device)
+            and precision == model.precision
+            and document.caveats == bundle.caveats
+            and (bundle.calibration is None or bundle.calibration.note in document.notes)
+        )
 
     @cached_property
     def sha256(self) -> str:

@@ -119,10 +119,20 @@ class PredictOptions:
         names = ("crop", "threshold", "only_cspca", "phase_axis", *(["region"] if self.region != "whole" else []))
         return {name: getattr(self, name) for name in names}
 
-    def predicts_as(self, recorded: Mapping[str, object]) -> bool:
-        """Whether these options predict what those predicted that `result.json` records."""
-        found = AUTO if self.phase_axis == AUTO and "phase_axis" in recorded else recorded.get("phase_axis")
-        return {**recorded, "phase_axis": found} == self.recorded
+    def predicts_as(self, recorded: Mapping[str, object], notes: Iterable[str] | None = None) -> bool:
+        """Whether these options predict what those predicted that `result.json` records.
+
+        Args:
+            recorded: The options there.
+            notes: The notes there, of a result that depends on the phase axis. What `auto` found is `left-right` or
+                stands in them; another axis was chosen.
+        """
+        axis = recorded.get("phase_axis")
+        if self.phase_axis == AUTO and axis in PHASE_AXES:
+            stated = f"Diffusion was encoded along {axis}"  # as `_phase_axis` notes it
+            was_found = notes is None or axis == next(iter(PHASE_AXES)) or any(n.startswith(stated) for n in notes)
+            axis = AUTO if was_found else axis
+        return {**recorded, "phase_axis": axis} == self.recorded
 
 
 def predict(

@@ -11,26 +11,36 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from images import a_gland, a_t2w, an_adc, an_hbv
+from networks import SMALL_SPECS
 
 from VFMTransferLib.batch import cases as batch_case
 from VFMTransferLib.batch.batch import BatchProgress, plan_cases, require_all_done, run_batch
 from VFMTransferLib.batch.cases import without_names, write_summary
+from VFMTransferLib.bundles.bundle import Bundle
 from VFMTransferLib.bundles.catalog import default_pair, find_bundle
+from VFMTransferLib.bundles.metadata import WEIGHTS
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.side_by_side import run_side_by_side
+from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
+from VFMTransferLib.core.measurements import Acquisition
+from VFMTransferLib.core.result import Provenance, Result
+from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
 from VFMTransferLib.inference.findings import Findings, findings_folder
 from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
 from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
+from VFMTransferLib.io.results import save_result
+from VFMTransferLib.metrics.calibration import Calibration
 from VFMTransferLib.phantom import make_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -180,6 +190,56 @@ def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort
     metadata = other / "configs" / "metadata.json"
     metadata.write_text(metadata.read_text(encoding="utf-8").replace("tiny-pretrained", "tiny-scratch"), "utf-8")
     assert ("p001", "done") in outcomes(good_cohort, out, [other], threshold=0.4)
+
+
+@pytest.fixture
+def keeps(tmp_path):
+    """Whether the plain command keeps a result of a bundle, of other options, precision, notes, caveats."""
+
+    def keeps(bundle: Bundle, options: PredictOptions, **about) -> bool:
+        case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
+        how = {"precision": "fp32", "caveats": bundle.caveats, **about}
+        source = Provenance(
+            bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", options=options.recorded, **how
+        )
+        result = Result("p001", str(bundle.spec.task), source, case_sha256=case.sha256)
+        save_result(result, case.folder / bundle.name)
+        return not case.missing
+
+    (tmp_path / "p001").mkdir()
+    return keeps
+
+
+def a_network(name: str, **about) -> Bundle:
+    return Bundle(Path(name), name, name, "1.0.0", SMALL_SPECS[name], sha256={WEIGHTS: "0" * 64}, **about)
+
+
+CORRECTION, LESIONS = "provicnet-restoration-distortion-correction", "provicnet-fusion"
+ANTERIOR_POSTERIOR = PredictOptions(phase_axis="anterior-posterior")
+
+
+def test_a_result_of_a_chosen_phase_axis_is_none_of_the_default(keeps):
+    about = {Sequence.HBV: Acquisition(phase_axis="anterior-posterior")}
+    found = CasePredictor(Case("p001", {Sequence.HBV: an_hbv()}, acquisitions=about))
+    assert not keeps(a_network(CORRECTION), ANTERIOR_POSTERIOR)
+    assert keeps(a_network(CORRECTION), found.options, notes=(found._phase_note,))
+    assert keeps(a_network(CORRECTION), PredictOptions(phase_axis="left-right"))
+    assert keeps(a_network(LESIONS), ANTERIOR_POSTERIOR)  # on which it does not depend
+
+
+def test_a_result_of_another_precision_is_none_of_the_default(keeps):
+    assert keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"))
+    assert not keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"), precision="fp16")
+
+
+def test_a_result_without_the_networks_caveats_and_calibration_is_made_anew(keeps):
+    left_right = PredictOptions(phase_axis="left-right")
+    assert keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right)
+    assert not keeps(a_network(LESIONS, caveats=("Of one scanner.",)), left_right, caveats=())
+    calibration = Calibration(1.5, (0.1,), 20)
+    classifier = a_network("profound-classifier", calibration=calibration)
+    assert keeps(classifier, left_right, notes=(calibration.note,))
+    assert not keeps(classifier, left_right, notes=(replace(calibration, temperature=2.0).note,))
 
 
 def swap(a: Path, b: Path) -> None:

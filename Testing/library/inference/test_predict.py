@@ -649,6 +649,8 @@ def test_the_phase_axis_is_what_dicom_states_else_assumed_and_noted(stated, chos
 def test_options_that_leave_the_axis_open_predict_as_those_that_were_recorded():
     recorded = PredictOptions(phase_axis="anterior-posterior").recorded
     assert PredictOptions().predicts_as(recorded)
+    assert PredictOptions().predicts_as(recorded, ["Diffusion was encoded along anterior-posterior, as DICOM states."])
+    assert not PredictOptions().predicts_as(recorded, [])  # of a result that depends on it
     assert not PredictOptions(phase_axis="left-right").predicts_as(recorded)
     assert not PredictOptions(crop="center").predicts_as(recorded)
     assert not PredictOptions().predicts_as({})
