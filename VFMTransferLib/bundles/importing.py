@@ -5,10 +5,12 @@ Of a bundle, a folder or a zip, only what a bundle holds is copied, and nothing 
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +36,7 @@ MAX_MEMBERS = 1000
 MAX_RATIO = 100
 _SMALL_BYTES = 64 * 2**20
 _MAX_TEXT_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
 
 
 def import_files(
@@ -169,7 +172,8 @@ def _copy(source: Path, target: Path) -> Bundle:
             for name in (*_REQUIRED, *_OPTIONAL):
                 if name in members:
                     (target / name).parent.mkdir(parents=True, exist_ok=True)
-                    _extract(archive, members[name], target / name)
+                    with (target / name).open("wb") as file:
+                        file.writelines(_content(archive, members[name], _BLOCK_BYTES))
                 elif name in _REQUIRED:
                     inside = members[METADATA].filename.removesuffix(METADATA) + name
                     raise BundleError(f"The zip must contain {inside}, but does not. Get it again.")
@@ -180,18 +184,21 @@ def _copy(source: Path, target: Path) -> Bundle:
     return bundle
 
 
-def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
-    """Write a member's content; as much as the directory of the zip promises, and no more."""
-    with archive.open(member) as packed, path.open("wb") as file:
-        remaining = member.file_size
-        while block := packed.read(min(2**20, remaining + 1)):
-            remaining -= len(block)
-            if remaining < 0:
-                raise BundleError(
-                    f"{member.filename} in the zip must be {member.file_size} bytes as stated, but is larger. "
-                    "Do not use it."
-                )
-            file.write(block)
+def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, block_bytes: int) -> Iterator[bytes]:
+    """A member's content in blocks; as much as the directory of the zip promises, and no more."""
+    remaining = member.file_size
+    try:
+        with archive.open(member) as packed:
+            while block := packed.read(min(block_bytes, remaining + 1)):
+                remaining -= len(block)
+                if remaining < 0:
+                    raise BundleError(
+                        f"{member.filename} in the zip must be {member.file_size} bytes as stated, but is larger. "
+                        "Do not use it."
+                    )
+                yield block
+    except (OSError, zlib.error, lzma.LZMAError) as error:  # OSError is also that of damaged bzip2
+        raise zipfile.BadZipFile(f"{member.filename}: {error}") from error
 
 
 def name_of(path: Path) -> str:
@@ -214,8 +221,7 @@ def read_text(path: Path, name: str) -> str:
         member = _members(archive, path).get(name)
         if member is None:
             return ""
-        with archive.open(member) as packed:
-            return packed.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
+        return next(_content(archive, member, _MAX_TEXT_BYTES), b"").decode("utf-8", "replace")
 
 
 @contextmanager

@@ -274,6 +274,24 @@ def test_a_zip_cut_off_is_no_bundle(a_zip, target):
         import_files([path], target)
 
 
+@pytest.mark.parametrize("way", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("name", [METADATA, "docs/README.md"])
+def test_a_zip_that_was_damaged_inside_is_refused_with_the_reason(a_bundle, target, tmp_path, way, name):
+    path = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(path, "w", way) as archive:
+        for file in files_in(a_bundle.folder):
+            archive.write(a_bundle.folder / file, file)
+        place = archive.getinfo(name)
+    content = bytearray(path.read_bytes())
+    begin = place.header_offset + 30 + len(name)  # of the packed data, behind a header of 30 bytes and the name
+    kept = 9  # LZMA's own header
+    content[begin + kept : begin + place.compress_size] = b"\xff" * (place.compress_size - kept)
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"bundle.zip must be a whole zip .*, but is not \(.+\). Get it again"):
+        import_files([path], target)
+    assert not target.exists()
+
+
 def test_a_zip_of_two_bundles_is_refused(a_zip, target):
     def twice(members):
         return {f"{place}/{name}": content for place in "ab" for name, content in members.items()}
