@@ -149,10 +149,10 @@ def _read(path: Path, kind: Any) -> Any:
 
 @cache
 def _library_sha256() -> str:
-    """Checksum of this library's code, any of which may change what is found."""
+    """Checksum of this library's code and of the numbers beside it, any of which may change what is found."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
-    for file in sorted(root.rglob("*.py")):
+    for file in sorted([*root.rglob("*.py"), *root.rglob("*.json")]):
         digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()
 

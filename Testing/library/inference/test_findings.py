@@ -13,6 +13,7 @@ from specs import MODELS, prepare
 
 from VFMTransferLib.core.placement import Prepared
 from VFMTransferLib.core.volume import Volume
+from VFMTransferLib.inference import findings
 from VFMTransferLib.inference.findings import Findings, content_sha256
 from VFMTransferLib.inference.predict import FoundAnatomy
 
@@ -127,6 +128,16 @@ def test_the_folder_stays_within_its_limit_and_what_was_used_last_stays(tmp_path
     remade = []
     recall("b", lambda: remade.append("b") or np.zeros(1))
     assert remade == ["b"]
+
+
+def test_other_code_or_other_numbers_beside_it_find_anew(tmp_path, monkeypatch):
+    (tmp_path / "inference").mkdir()
+    monkeypatch.setattr(findings, "__file__", str(tmp_path / "inference" / "findings.py"))
+    seen = set()
+    for name, text in (("findings.py", ""), ("findings.py", "1"), ("estimate.json", "{}"), ("estimate.json", "[]")):
+        (tmp_path / "inference" / name).write_text(text)
+        seen.add(findings._library_sha256.__wrapped__())
+    assert len(seen) == 4
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
