@@ -24,7 +24,7 @@ PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 RegionName = Literal["whole", "gland"]
 CropName = Literal["auto", "gland", "center"]
 PhaseAxisChoice = Literal["auto", PhaseAxis]
-Probability = Annotated[float, Limits(minimum=0, maximum=1)]
+Probability = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 
 
 @dataclass(frozen=True)
