@@ -13,8 +13,7 @@ from VFMTransferLib.bundles.card import card_sections, model_card
 from VFMTransferLib.training.recipes import read_recipe
 
 ROOT = Path(__file__).parents[1]
-# Tasks whose measures are those of today.
-UNCHANGED = ("anatomy-segmentation", "classification", "lesion-segmentation", "super-resolution")
+UNCHANGED = ("anatomy-segmentation", "classification", "super-resolution")  # tasks whose measures are those of today
 DEFINITIONS = (
     "Measures and naive baseline are defined as they were when it was trained; see "
     "[docs/training.md](../../../../docs/training.md#definitions-of-the-measures-now-and-in-the-shipped-numbers)."

@@ -42,16 +42,13 @@ def test_the_prediction_path_imports_no_torch(module):
     assert loaded_by(f"import {module}").isdisjoint(HEAVY)
 
 
-def test_listing_bundles_loads_no_task_but_those_that_check_what_was_fitted():
+def test_listing_bundles_loads_no_task_but_one_that_checks_its_calibration():
     code = (
         "from VFMTransferLib.bundles.catalog import list_bundles; assert list_bundles(); import sys; "
         "print(*(name for name in sys.modules if name.endswith('.task')))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [
-        "VFMTransferLib.tasks.classification.task",
-        "VFMTransferLib.tasks.lesion_segmentation.task",
-    ]
+    assert run.stdout.split() == ["VFMTransferLib.tasks.classification.task"]
 
 
 def test_the_package_itself_imports_nothing_heavy():

@@ -65,22 +65,15 @@ def test_a_large_cancer_of_an_unseen_phantom_is_found():
         assert found["dice"] > 0.4, bundle.name
 
 
-@pytest.mark.parametrize(
-    ("name", "cancers", "least_dice", "most_false"),
-    [("ProstateX-0000", 1, 0.3, 0), ("ProstateX-0001", 0, 0.0, 1), ("ProstateX-0214", 1, 0.7, 2)],
-)
-def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, cancers, least_dice, most_false):
+@pytest.mark.parametrize(("name", "most_added"), [("ProstateX-0000", 0), ("ProstateX-0001", 0), ("ProstateX-0214", 1)])
+def test_what_readers_marked_in_unseen_studies_is_found(shared_data, name, most_added):
     """Three studies are no proof; that networks taught by phantoms alone come so far shall not be lost unnoticed."""
     masks = MaskNames(("gland_taps", "gland_nc"), lesion="lesion_nc")
     labeled = read_labeled(shared_data / "cases" / name, "lesion-segmentation", masks)
     for bundle in default_pair("lesion-segmentation"):
-        result = predict(labeled.case, bundle, gland=labeled.gland)
-        found = score_case(result, labeled).values
+        found = score_case(predict(labeled.case, bundle, gland=labeled.gland), labeled).values
         assert found["lesions_missed"] == 0, bundle.name
-        assert found.get("dice", 1.0) > least_dice, bundle.name
-        assert found["lesions_added"] <= most_false, bundle.name
-        marks_ml = sorted((lesion.volume_ml for lesion in result.lesions), reverse=True)
-        assert all(volume_ml < 0.2 for volume_ml in marks_ml[cancers:]), bundle.name
+        assert found["lesions_added"] <= most_added, bundle.name
 
 
 def test_a_classification_claims_no_more_than_was_learned(unseen_phantom):
