@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..core.decoding import Limits
-from ..core.volume import Triple
+from ..core.volume import Geometry, Triple
 from .gland import LESION_MM, LESION_RANGE_MM, LESIONS_IN_TRANSITION, Gland
 from .pelvis import Habitus
 from .scanner import EchoPlanar, Scanner, SpinEcho
@@ -34,6 +34,7 @@ SliceMm = Annotated[float, Limits(minimum=1.0, maximum=8.0)]
 IsotropicMm = Annotated[float, Limits(minimum=0.5, maximum=3.0)]
 ViewMm = Annotated[float, Limits(minimum=VIEW_RANGE_MM[0], maximum=VIEW_RANGE_MM[1])]
 LesionMm = Annotated[float, Limits(minimum=LESION_RANGE_MM[0], maximum=LESION_RANGE_MM[1])]
+ApartMm = Annotated[float, Limits(minimum=0.0, maximum=10.0)]
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Conditions:
             loops, uneven muscle and coil, fat that saturation missed, and nothing shown where signal is weak.
         lesion_mm: Median of the lesions' longest axis.
         lesions_in_transition: Probability of a lesion to lie in the transition zone.
+        misregistration_mm: How far diffusion lies beside T2w, in a direction that the seed draws, as where the prostate
+            moved in between. Labels stay T2w's.
     """
 
     tesla: float = 3.0
@@ -105,6 +108,7 @@ class Conditions:
     surroundings: bool = False
     lesion_mm: LesionMm = LESION_MM
     lesions_in_transition: Share = LESIONS_IN_TRANSITION
+    misregistration_mm: ApartMm = 0.0
 
     def __post_init__(self) -> None:
         if self.tesla not in FIELDS_TESLA:
@@ -149,6 +153,13 @@ class Conditions:
         kept = (float(rng.uniform(*rows)), float(rng.uniform(*columns)))
         return Scanner(echo, noise, float(rng.uniform(*how.shading)), kept), how
 
+    def moved(self, t2w: Geometry, rng: np.random.Generator) -> Geometry:
+        """Where the tissue that T2w's grid shows lies when diffusion is acquired."""
+        direction = rng.standard_normal(3)
+        shift = self.misregistration_mm * direction / np.linalg.norm(direction)
+        origin: Triple = tuple(np.add(t2w.origin_mm, shift).tolist())
+        return replace(t2w, origin_mm=origin)
+
     def echo_planar(self, protocol: EchoPlanar) -> EchoPlanar:
         """Diffusion's protocol at this field."""
         if self.tesla == protocol.tesla:
@@ -183,9 +194,11 @@ class PhantomRange:
     large_lesions: Share = 0.25
     lesion_mm: tuple[LesionMm, LesionMm] = (15.0, 26.0)
     transition_lesions: Share = 0.3
+    misregistration: Share = 0.3
+    misregistration_mm: tuple[ApartMm, ApartMm] = (0.5, 4.0)
 
     def __post_init__(self) -> None:
-        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm"):
+        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm", "misregistration_mm"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must run from a smaller to a larger number, got {low:g}, {high:g}")
@@ -226,4 +239,5 @@ class PhantomRange:
             surroundings=bool(rng.random() < self.surroundings),
             lesion_mm=one_of(self.large_lesions, lambda: rng.uniform(*self.lesion_mm)) or LESION_MM,
             lesions_in_transition=_OFTEN if rng.random() < self.transition_lesions else LESIONS_IN_TRANSITION,
+            misregistration_mm=one_of(self.misregistration, lambda: rng.uniform(*self.misregistration_mm)) or 0.0,
         )

@@ -237,13 +237,35 @@ def test_lesions_may_be_large_and_lie_in_either_zone_alone(the_default):
         np.testing.assert_array_equal(made.gland.array, the_default.gland.array)
 
 
+def test_diffusion_may_lie_beside_t2w_by_as_much_as_is_stated(the_default):
+    """Where the default's diffusion, moved as stated, is most alike: there, and not where T2w and labels stay."""
+    far_mm = 8.0
+    made = conditioned(COARSE, misregistration_mm=far_mm)
+    for name in ("t2w", "gland", "lesion"):
+        np.testing.assert_array_equal(made.images[name].array, the_default.images[name].array)
+    here, there = (p.diffusion.adc_true for p in (the_default, made))
+    assert here.geometry == there.geometry
+    still = ndimage.gaussian_filter(here.array, (0.5, 1, 1))
+    steps = range(-5, 6)  # voxels of 2 mm, of 3 mm between slices
+    unlike = {
+        (z, y, x): np.abs(
+            np.roll(still, (z, y, x), (0, 1, 2))[5:-5, 8:-8, 8:-8] - there.array[5:-5, 8:-8, 8:-8]
+        ).mean()
+        for z in range(-3, 4)
+        for y in steps
+        for x in steps
+    }
+    best = np.multiply(min(unlike, key=unlike.get), here.geometry.spacing_mm[::-1])
+    assert np.linalg.norm(best) == pytest.approx(far_mm, abs=1.5)
+
+
 def test_a_range_draws_each_condition_about_as_often_as_it_states():
     drawn = [PhantomRange().draw(np.random.default_rng(seed)) for seed in range(400)]
     assert {c.tesla for c in drawn} == {1.5, 3.0}
     assert {c.vendor for c in drawn} == {"siemens", "philips", "ge"}
     for name, share in (("endorectal_coil", 0.12), ("hemorrhage", 0.2), ("ghosts", 0.25), ("surroundings", 0.8)):
         assert np.mean([bool(getattr(c, name)) for c in drawn]) == pytest.approx(share, abs=0.07), name
-    for name, share in (("lesion_mm", 0.25), ("lesions_in_transition", 0.3)):
+    for name, share in (("lesion_mm", 0.25), ("lesions_in_transition", 0.3), ("misregistration_mm", 0.3)):
         usual = getattr(Conditions(), name)
         assert np.mean([getattr(c, name) != usual for c in drawn]) == pytest.approx(share, abs=0.07), name
         assert min(getattr(c, name) for c in drawn) == usual, name
@@ -253,7 +275,12 @@ def test_a_range_draws_each_condition_about_as_often_as_it_states():
 
 @pytest.mark.parametrize(
     ("share", "condition"),
-    [("ghosts", "ghosts"), ("large_lesions", "lesion_mm"), ("transition_lesions", "lesions_in_transition")],
+    [
+        ("ghosts", "ghosts"),
+        ("large_lesions", "lesion_mm"),
+        ("transition_lesions", "lesions_in_transition"),
+        ("misregistration", "misregistration_mm"),
+    ],
 )
 def test_a_share_of_one_condition_leaves_the_others_alone(share, condition):
     changed = 0
@@ -293,6 +320,7 @@ def test_a_recipe_names_a_range_and_its_phantoms_are_kept_apart(tmp_path):
         ({"hips": 1}, "hips"),
         ({"gland_ml": [2, 90]}, "gland_ml.* must be 8 or more"),
         ({"lesion_mm": [10, 60]}, "lesion_mm.* must be 40 or less"),
+        ({"misregistration_mm": [4, 1]}, "smaller to a larger"),
     ],
 )
 def test_a_range_that_cannot_be_is_refused(wrong, message):
