@@ -1,10 +1,11 @@
-"""Make the pictures of `phantom-range.md`: `python docs/make_phantom_range.py`. A few minutes on one core.
+"""Make the pictures of `phantom-range.md`: `python docs/make_phantom_range.py [NAME...]`. A few minutes on one core.
 
 Each shows one body by default, and under one condition, at the same slice; where diffusion matters, b 1400 below.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ IMAGES = Path(__file__).parent / "images" / "phantom-range"
 SEED, EDGE_PX, QUALITY = 15, 200, 70
 GAP_PX = 4
 OF_LESIONS = ("large-lesions", "transition-lesions")  # shown at the lesion
-ZOOMED, ZOOM_MM = ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla", *OF_LESIONS), 110.0
+ZOOMED, ZOOM_MM = ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla", "misregistration", *OF_LESIONS), 110.0
 OTHER_SEEDS = {"hemorrhage": 3, "large-lesions": 27, "transition-lesions": 27}
 # Name of the picture → conditions, sequences that are shown.
 PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
@@ -38,6 +39,7 @@ PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "motion": ({"motion_mm": 1.5}, ("t2w",)),
     "surroundings": ({"surroundings": True}, ("hbv", "adc")),
     "large-lesions": ({"lesion_mm": 24.0}, ("t2w", "adc")),
+    "misregistration": ({"misregistration_mm": 8.0}, ("t2w", "adc")),
     "transition-lesions": ({"lesions_in_transition": 1.0}, ("t2w", "adc")),
 }
 
@@ -46,7 +48,8 @@ def main() -> None:
     """Write one picture for each condition."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     usual = make_phantom(SEED, lesions=1)
-    for name, (conditions, shown) in PICTURES.items():
+    for name in sys.argv[1:] or PICTURES:
+        conditions, shown = PICTURES[name]
         seed, width_mm = OTHER_SEEDS.get(name, SEED), ZOOM_MM if name in ZOOMED else None
         default = usual if seed == SEED else make_phantom(seed, lesions=1)
         own = make_phantom(seed, lesions=1, conditions=Conditions(**conditions))  # type: ignore[arg-type]

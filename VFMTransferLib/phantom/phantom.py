@@ -44,7 +44,7 @@ ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7
 # A stage that is added must come last, so that those before it stay as they are.
-_STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion", "conditions", "artifacts", "misregistration")
+_STREAMS = ("body", "paint", "lesions", "scanner", "placement", "diffusion", "conditions", "artifacts", "movement")
 _LEFT_RIGHT = 0  # a network cannot detect the axis; see `training.cases`
 _SHOWN_DIGITS = 8
 _TRUE = "true_"  # before the names of tissue maps, so that no file of one is taken for a scan
@@ -198,7 +198,7 @@ def make_phantom(
         protocol = protocol if phase_axis is None else replace(protocol, phase_axis=phase_axis)
         protocol = own.echo_planar(protocol)
         place = place_diffusion(grid, rng["diffusion"])
-        moved = own.moved(grid, rng["misregistration"])  # the patient, and the lattice with it
+        moved = own.moved(grid, rng["movement"])  # the patient, and the lattice with it
         fine = moved.refined(factors[::-1])
         diffusion = image_diffusion(canvas.maps, fine, place, protocol, rng["diffusion"], artifacts)
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}

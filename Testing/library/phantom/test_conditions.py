@@ -248,9 +248,7 @@ def test_diffusion_may_lie_beside_t2w_by_as_much_as_is_stated(the_default):
     still = ndimage.gaussian_filter(here.array, (0.5, 1, 1))
     steps = range(-5, 6)  # voxels of 2 mm, of 3 mm between slices
     unlike = {
-        (z, y, x): np.abs(
-            np.roll(still, (z, y, x), (0, 1, 2))[5:-5, 8:-8, 8:-8] - there.array[5:-5, 8:-8, 8:-8]
-        ).mean()
+        (z, y, x): np.abs(np.roll(still, (z, y, x), (0, 1, 2))[5:-5, 8:-8, 8:-8] - there.array[5:-5, 8:-8, 8:-8]).mean()
         for z in range(-3, 4)
         for y in steps
         for x in steps
