@@ -149,6 +149,7 @@ class BatchCase:
             and options.device in (AUTO, model.device)
             and precision == model.precision
             and document.caveats == bundle.caveats
+            and options.min_confidence(bundle) == model.min_confidence
             and (bundle.calibration is None or bundle.calibration.note in document.notes)
         )
 

@@ -66,6 +66,8 @@ class Provenance:
         notes: What was decided on the way, in sentences.
         options: Crop, threshold (None is the network's own), only_cspca, phase_axis.
         caveats: What must be known of any result of these weights, in sentences.
+        min_confidence: Of lesions: a place above the threshold whose largest probability is below it is no mark. None
+            where each one is.
     """
 
     bundle: str
@@ -80,6 +82,7 @@ class Provenance:
     notes: tuple[str, ...] = ()
     options: dict[str, str | float | bool | None] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
+    min_confidence: float | None = None
 
     def with_notes(self, *notes: str) -> Provenance:
         return replace(self, notes=(*self.notes, *notes))

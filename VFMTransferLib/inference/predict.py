@@ -119,6 +119,11 @@ class PredictOptions:
         names = ("crop", "threshold", "only_cspca", "phase_axis", *(["region"] if self.region != "whole" else []))
         return {name: getattr(self, name) for name in names}
 
+    def min_confidence(self, bundle: Bundle) -> float | None:
+        """Below which a place is no mark: the network's operating point, unless the user states a threshold."""
+        point = bundle.operating_point
+        return None if point is None or self.threshold is not None else point.min_confidence
+
     def predicts_as(self, recorded: Mapping[str, object], notes: Iterable[str] | None = None) -> bool:
         """Whether these options predict what those predicted that `result.json` records.
 
@@ -488,6 +493,7 @@ class CasePredictor:
                 operating_point=bundle.operating_point,
             )
             source = _provenance(bundle, session).with_notes(*self.case.notes, *notes)
+            source = replace(source, min_confidence=self.options.min_confidence(bundle))
             if self._phase_note and task_of(bundle.spec).uses_phase_axis:
                 source = source.with_notes(self._phase_note)
             task = task_of(bundle.spec)

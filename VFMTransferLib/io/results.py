@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import SimpleITK as sitk
 
-from ..core.decoding import Limits, from_json, parse_json, to_json
+from ..core.decoding import OMITTED, Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
 from ..core.files import OF_FILE_BROWSERS, atomic_folder, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
@@ -142,6 +142,8 @@ class ModelRow:
     Attributes:
         arm: Empty where the weights are no arm of a transfer study.
         sha256: Of the weights.
+        min_confidence: Of lesions: a place above the threshold whose largest probability is below it is no mark. Absent
+            where each one is.
     """
 
     bundle: str
@@ -151,6 +153,7 @@ class ModelRow:
     runtime: str
     device: str
     precision: str
+    min_confidence: Probability | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,7 @@ def read_result(folder: Path) -> Result:
             notes=document.notes,
             options=document.options,
             caveats=document.caveats,
+            min_confidence=model.min_confidence,
         ),
         label_values={row.name: row.value for row in document.labels},
         labels=read_mask(folder / LABELS) if LABELS in document.files else None,
@@ -349,6 +353,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
             source.runtime,
             source.device,
             source.precision,
+            source.min_confidence,
         ),
         options=source.options,
         versions=source.versions,

@@ -408,9 +408,11 @@ def _card(who: str, provenance: Provenance, bundle: Bundle | None) -> dict[str, 
             "Metrics": _plain_entries(bundle.metrics),
         }
     stages = ", ".join(f"{stage} {value:.2f} s" for stage, value in provenance.seconds.items())
+    least = provenance.min_confidence
     rows |= {
         "Weights, SHA-256": [provenance.sha256],
         "Ran with": [f"{provenance.runtime} on {provenance.device}"],
+        "Operating point": [f"Places whose largest probability is below {least:.2f} are no marks"] if least else [],
         "Time": [f"{sum(provenance.seconds.values()):.2f} s ({stages})"] if provenance.seconds else [],
         "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
         "Notes": [*provenance.caveats, *provenance.notes],

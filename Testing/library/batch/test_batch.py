@@ -41,6 +41,7 @@ from VFMTransferLib.inference.runtimes import LoadedNetworks
 from VFMTransferLib.io import read_case, write_volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.metrics.calibration import Calibration
+from VFMTransferLib.metrics.operating_point import OperatingPoint
 from VFMTransferLib.phantom import make_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -230,6 +231,15 @@ def test_a_result_of_a_chosen_phase_axis_is_none_of_the_default(keeps):
 def test_a_result_of_another_precision_is_none_of_the_default(keeps):
     assert keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"))
     assert not keeps(a_network(LESIONS), PredictOptions(phase_axis="left-right"), precision="fp16")
+
+
+def test_a_result_of_another_operating_point_is_made_anew(keeps):
+    left_right = PredictOptions(phase_axis="left-right")
+    network = a_network(LESIONS, operating_point=OperatingPoint(0.7, 24))
+    assert keeps(network, left_right, min_confidence=0.7)
+    assert not keeps(network, left_right, min_confidence=0.6)
+    assert not keeps(network, left_right)
+    assert not keeps(a_network(LESIONS), left_right, min_confidence=0.7)
 
 
 def test_a_result_without_the_networks_caveats_and_calibration_is_made_anew(keeps):

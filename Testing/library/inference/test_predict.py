@@ -117,12 +117,17 @@ def test_result_records_where_it_came_from(a_case):
     assert {"A fake network.", "ADC was converted."} <= set(source.notes)
 
 
-def test_the_operating_point_of_a_bundle_decides_what_is_marked(a_case):
+def test_the_operating_point_of_a_bundle_decides_what_is_marked_and_is_recorded(a_case, tmp_path):
     plain, strict = a_bundle(LESIONS), replace(a_bundle(LESIONS), operating_point=OperatingPoint(0.99, 24))
     surest = max(lesion.confidence for lesion in predict(a_case, plain, open_network=open_as_is).lesions)
     assert surest < 0.99
-    assert predict(a_case, strict, open_network=open_as_is).lesions == ()
-    assert predict(a_case, strict, threshold=0.5, open_network=open_as_is).lesions
+    nothing, own = (predict(a_case, strict, threshold=t, open_network=open_as_is) for t in (None, 0.5))
+    assert (len(nothing.lesions), nothing.provenance.min_confidence) == (0, 0.99)
+    assert own.lesions
+    assert own.provenance.min_confidence is None
+    for result in (nothing, own):
+        folder = save_result(result, tmp_path / str(len(result.lesions)))
+        assert read_result(folder).provenance.min_confidence == result.provenance.min_confidence
 
 
 def test_progress_grows_to_one_through_all_stages(a_case):

@@ -199,6 +199,13 @@ def test_the_cards_say_how_the_bundles_were_trained_and_licensed(tmp_path: Path)
     assert "hidden-folder" not in text
 
 
+def test_the_card_of_an_arm_states_its_operating_point(tmp_path: Path):
+    a, b = anatomy_pair()
+    a = replace(a, provenance=replace(a.provenance, min_confidence=0.62))
+    text = page_of(compare(a_case(), a, b), tmp_path)
+    assert text.count("Places whose largest probability is below 0.62 are no marks") == 1
+
+
 def test_agreement_is_never_called_accuracy(a_page: str):
     assert "Agreement of A with B is no accuracy" in a_page
     assert "Against the reference" in a_page
