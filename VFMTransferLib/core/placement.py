@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+from scipy import ndimage
 
 from .case import Case
 from .errors import ImageError
@@ -289,10 +290,14 @@ def confined_note(roi: Volume) -> str:
 
 
 def _inside(roi: Volume, grid: Geometry) -> np.ndarray:
-    """The voxels of a grid (D, H, W) in the region; of one that is too thin to hold any, those nearest to its own."""
-    inside = roi.resample_to(grid, "nearest").array > 0
-    if not inside.any():
-        voxels = marked_voxels(roi.array > 0)[:, ::-1]  # (N, 3) in (x, y, z)
+    """The voxels of a grid (D, H, W) in the region; of a part too thin to hold any, those nearest to its own."""
+    parts, count = ndimage.label(roi.array > 0, structure=np.ones((3, 3, 3)))
+    placed = roi.with_array(parts.astype(np.int32)).resample_to(grid, "nearest").array
+    inside = placed > 0
+    is_lost = np.bincount(placed[inside], minlength=count + 1) == 0
+    is_lost[0] = False
+    if is_lost.any():
+        voxels = marked_voxels(is_lost[parts])[:, ::-1]  # (N, 3) in (x, y, z)
         corner, *axes = grid.to_index(roi.geometry.to_world(np.eye(4, 3, -1)))
         half = np.abs(np.subtract(axes, corner)).sum(axis=0) / 2  # of a voxel of the region, along the grid's axes
         index = grid.to_index(roi.geometry.to_world(voxels))

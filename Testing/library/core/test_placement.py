@@ -285,6 +285,18 @@ def test_a_thin_region_between_two_slices_reaches_both_or_one():
     assert (bounds.first[0], bounds.last[0]) == (1, 2)
 
 
+def test_a_part_too_thin_to_hold_a_voxel_counts_beside_a_larger_one():
+    grid, fine = Geometry((8, 8, 4), (4.0, 4.0, 5.0)), Geometry((32, 32, 20))
+    drawn = np.zeros(fine.shape, np.uint8)
+    drawn[3:8, 2:10, 2:10] = 1  # a block, and a line between the voxels' middles
+    drawn[13, 18, 4:20] = 1
+    probable = Volume(np.ones(grid.shape, np.float32), grid)
+    kept = confine({"csPCa": probable}, Volume(drawn, fine))["csPCa"].array > 0
+    block, line = kept[:2], kept[2:]
+    assert block.sum() == 4
+    assert line.sum() == line[1, 4, 1:6].sum() == 5
+
+
 def test_a_reference_counts_inside_the_region_only(a_case, an_roi):
     truth = ball(a_case[Sequence.T2W].geometry, (0, 0, 0), 12)
     case, confined = within_roi(a_case, truth, an_roi)
