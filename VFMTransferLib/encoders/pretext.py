@@ -55,6 +55,7 @@ class PretextTask(ABC):
     Attributes:
         spec: The network whose encoders are pretrained; a network of it is what pretraining writes.
         name: As `--pretext` names it.
+        version: Of what it learns; raised where samples or loss change, so that no checkpoint goes on with others.
         batch: Views a step, unless others are asked for.
         needs_tissues: Whether cases must come with masks of the prostate and of its lesions.
         needs_maps: Whether it is shown tissue maps instead of images, which only phantoms have.
@@ -66,6 +67,7 @@ class PretextTask(ABC):
 
     spec: ModelSpec
     name: ClassVar[str]
+    version: ClassVar[int] = 1
     batch: ClassVar[int]
     needs_tissues: ClassVar[bool] = False
     needs_maps: ClassVar[bool] = False

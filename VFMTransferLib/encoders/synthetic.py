@@ -56,6 +56,7 @@ class SyntheticTissues(PretextTask):
     """
 
     name = "synthetic"
+    version = 2
     needs_maps = True
 
     limits = MappingProxyType({"diffusion_missing": (0, 1), "missing": (0, 1), "noise": (_LEAST_NOISE, 1)})

@@ -126,7 +126,7 @@ def pretrain(
     names = [_id_of(case) for case in found]
     run.train(
         folder / CHECKPOINT,
-        run_identity(config, run.context, names, weights={}),
+        run_identity(config, run.context, names, pretext.version, weights={}),
         batches,
         config.seed,
         measure=lambda losses: {"loss": sum(losses) / len(losses)},

@@ -115,6 +115,14 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, name, settin
         pretrain(a_pretext_config(name, 1), CASES[name][:1], tmp_path)
 
 
+def test_a_checkpoint_of_a_pretext_task_that_has_changed_since_is_refused(tmp_path, monkeypatch):
+    config = a_pretext_config("mae", 1)
+    pretrain(config, CASES["mae"], tmp_path)
+    monkeypatch.setattr(type(config.pretext), "version", config.pretext.version + 1)
+    with pytest.raises(CheckpointError, match="is of another"):
+        pretrain(config, CASES["mae"], tmp_path)
+
+
 def test_the_encoders_weights_bear_the_encoders_own_names(tmp_path):
     config = a_pretext_config("mae", 1)
     run = pretrain(config, IMAGES, tmp_path)
