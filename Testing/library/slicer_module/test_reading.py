@@ -443,6 +443,28 @@ def test_stopping_names_the_case_on_the_screen_and_leaves_the_others_as_they_are
     assert all(are_named(run) for run in runs)
 
 
+def test_a_case_that_is_run_again_outside_of_a_reading_is_final(section, ui, logic):
+    click(ui, "Start", True)
+    for brighter in range(2):
+        run_through(logic, a_run(section.scene, f"case {brighter}", brighter))
+        click(ui, "Left")
+    click(ui, "Start", False)
+    assert [reading.isRevealed for reading in readings(section)] == [False, True]
+    run_through(logic, a_run(section.scene, "another", 7))
+    masked = a_run(section.scene, "case 0", 0)
+    for arm in masked.arms:
+        arm.title = "Left"
+    run_through(logic, masked)
+    assert [reading.isRevealed for reading in readings(section)] == [False, True]
+    again = a_run(section.scene, "case 0", 0)
+    run_through(logic, again)
+    assert [reading.isRevealed for reading in readings(section)] == [True, True]
+    assert ui.readingStatusLabel.text.startswith("The networks of this case are named now, so that its reading is")
+    click(ui, "Start", True)
+    assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
+    assert not ui.readingLeftButton.enabled
+
+
 def test_a_run_without_a_second_answer_names_no_other_case(section, ui, logic):
     click(ui, "Start", True)
     first = a_segmented_run(section.scene)

@@ -176,6 +176,7 @@ class ReadingSection:
         self._masked: list[RunInScene] = []  # called by their side, and hidden in the user's own views
         self._named: list[Subject] = []  # the reader may have no answer to them, and yet knows which is which
         self._drawn: BlindedReading | None = None  # before its run is in the scene
+        self._namedRun: RunInScene | None = None  # of a case that may have an answer; it ended outside of a reading
         self._files = ReadingFiles(ui, self._table, self._showMessage, self.update)
         self._sides = {
             Side.LEFT: ui.readingLeftButton,
@@ -200,12 +201,18 @@ class ReadingSection:
         self.update()
 
     def update(self) -> None:
-        """Show what can be done now; a reading whose case left the scene ends, and one that came in begins."""
+        """Show what can be done now; a reading whose case left the scene ends, and one that came in begins.
+
+        The answer to a case that was run outside of a reading is final, since its networks are named.
+        """
         run = self._logic.lastRun
         if run is None and self._session is not None:
             self._end()
         elif self._isOn and run is not None and run is not self._run and not self._logic.isRunning:
             self._begin()
+        if self._namedRun is not None and self._parameters is not None:  # which has the readings
+            self._namedRun, named = None, self._namedRun
+            self._closeNamed(named)
         readings = self._readings()
         missing = self._missing()
         self._updateStart(missing)
@@ -248,6 +255,8 @@ class ReadingSection:
     def onRunFinished(self, outcome: str) -> None:
         if self._isOn:
             self._begin()
+        else:
+            self._namedRun = self._logic.lastRun
         self.update()
 
     def onShown(self) -> None:
@@ -385,6 +394,18 @@ class ReadingSection:
         if table is not None:
             with suppress(VFMTransferError):  # the tally shows what is wrong with the table
                 table.reveal(subject)
+
+    def _closeNamed(self, run: RunInScene) -> None:
+        """Make an answer to a case final whose networks a run outside of a reading has named."""
+        if any(arm.title for arm in run.arms):  # a canceled run leaves the one before, which may be blinded
+            return
+        with suppress(VFMTransferError):  # of one network, or none to look at: no answer to it can be open
+            subject = subjectOf(run)
+            answer = self._find(subject)
+            if answer is not None and not answer.isRevealed:
+                self._table().reveal(subject)
+                named = _("The networks of this case are named now, so that its reading is final.")
+                self._showMessage(f"{named} {revealedText(answer)}")
 
     def _name(self, run: RunInScene) -> None:
         """Call the networks of a run by their own names again; the last run can be reviewed then."""
