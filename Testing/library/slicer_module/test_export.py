@@ -1,6 +1,7 @@
 """A run as files: whole or not at all, with nothing of the patient in their names, and a reason where it cannot be."""
 
 import csv
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -101,6 +102,14 @@ def test_the_numbers_of_every_task_and_of_one_network_can_be_saved(results, fold
     export.saveNumbers(a_run(*results), folder / "numbers.csv")
     assert (folder / "numbers.csv").stat().st_size > 500
     assert export.whyNoNumbers(None) == "Run networks first."
+
+
+def test_the_numbers_state_the_operating_point(folder):
+    results = [replace(one, provenance=replace(one.provenance, min_confidence=0.62)) for one in lesion_pair()]
+    export.saveNumbers(a_run(*results), folder / "numbers.csv")
+    with (folder / "numbers.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["value"] for row in rows if row["measure"] == "min confidence"] == ["0.62", "0.62"]
 
 
 def test_a_scene_is_saved_whole_in_place_of_the_old_one(folder):

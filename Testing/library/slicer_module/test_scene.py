@@ -1,7 +1,7 @@
 """Results to nodes, on Slicer's real MRML: right place, names, terms, origin, and nothing left where it fails."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -244,9 +244,12 @@ def test_the_grid_transform_survives_saving(scene, tmp_path):
 
 def test_nodes_say_where_they_came_from(scene, tmp_path):
     volume = add_volume(scene, an_oblique_t2w(), "T2")
-    node = load(zones_result(some_zones()), tmp_path, {Sequence.T2W: volume}).segmentation
+    result = zones_result(some_zones())
+    result = replace(result, provenance=replace(result.provenance, min_confidence=0.62))
+    node = load(result, tmp_path, {Sequence.T2W: volume}).segmentation
     facts = {
         "Bundle": "b",
+        "MinConfidence": "0.62",
         "Title": "B",
         "Arm": "pretrained",
         "Sha256": SHA256,

@@ -204,7 +204,7 @@ def _provenanceRows(run: RunInScene) -> Iterator[dict[str, str]]:
     for side, arm in zip(_SIDES, run.arms, strict=False):
         about = {"subject": _PROVENANCE, "between": str(side)}
         for name, value in arm.numbers["model"].items():
-            yield {**about, "measure": name, "value": value}
+            yield {**about, "measure": name.replace("_", " "), "value": str(value)}
         for package, version in arm.numbers["versions"].items():
             yield {**about, "measure": f"version of {package}", "value": version}
         for stage, seconds in arm.numbers["seconds"].items():

@@ -238,7 +238,7 @@ def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
 
 def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volumes) -> None:
     """Write into a node where it came from; attributes and references are saved with the scene."""
-    facts = {key.title(): value for key, value in numbers["model"].items()}
+    facts = {key.title().replace("_", ""): value for key, value in numbers["model"].items()}
     facts |= {"Task": numbers["task"], "ResearchUse": numbers["research_use"]}
     if numbers.get("withheld", False):  # earlier results lack it
         facts["Withheld"] = True
