@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from .errors import MissingSequenceError
 from .measurements import Acquisition
 from .terms import Sequence
-from .volume import Volume
+from .volume import Geometry, Volume
+
+_ROUNDING = 1e-3  # of a share that is interpolated
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,13 @@ class Case:
                 f"Case '{self.id}' must contain {', '.join(wanted)}, but lacks {', '.join(lacking)} "
                 f"(it has {', '.join(self.sequences) or 'no image'}). Select an image for each."
             )
+
+
+def measured_adc(adc: Volume, grid: Geometry) -> np.ndarray:
+    """ADC (D, H, W) on a grid; NaN where its interpolation includes a voxel of 0, where nothing was measured."""
+    measured = adc.array > 0
+    values = adc.resample_to(grid, fill=np.nan).array
+    if measured.all():
+        return values
+    share = adc.with_array(measured.astype(np.float32)).resample_to(grid).array
+    return np.where(share > 1 - _ROUNDING, values, np.float32(np.nan))

@@ -19,7 +19,7 @@ class Lesion:
         center_mm: Centroid, LPS.
         volume_ml: Volume.
         confidence: Highest probability inside.
-        mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has ADC.
+        mean_adc: Mean ADC inside, 1e-6 mm²/s, where the case has an ADC above 0.
         label: Name of the label.
         zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
         position: Where most of it lies in the gland, as `right, mid, posterior, peripheral zone`; empty where the gland

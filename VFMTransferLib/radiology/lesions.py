@@ -9,6 +9,7 @@ import numpy as np
 import scipy  # `spatial` is imported at its first use, for which a gland without lesions need not wait
 from scipy import ndimage
 
+from ..core.case import measured_adc
 from ..core.result import Lesion
 from ..core.terms import LABEL_TERMS
 from ..core.volume import Geometry, Volume, bounding_box
@@ -63,7 +64,7 @@ def measure_lesions(
         return ()
     numbers = _numbers_of(lesions, regions, count, labels.geometry)
     grid = labels.geometry
-    adc_values = None if adc is None else adc.resample_to(grid, fill=np.nan).array
+    adc_values = None if adc is None else measured_adc(adc, grid)
     hbv_values = None if hbv is None else hbv.resample_to(grid, fill=np.nan).array
     placed = None if gland is None else _placed(gland, zones, grid)
     surface = None if placed is None else Surface(placed.frame.mask, grid)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 from scipy import ndimage
 
+from ..core.case import measured_adc
 from ..core.errors import DatasetError
 from ..core.result import Lesion
 from ..core.terms import SIGNIFICANT_GRADE, Label
@@ -98,7 +99,7 @@ def find_lesions(
     Args:
         probabilities: Label name → probability on the labels' grid. A lesion bears the name whose probability is
             highest on average inside it, and its confidence is the largest sum of all inside it.
-        adc: ADC on any grid, 1e-6 mm²/s; read by position, where it has a value.
+        adc: ADC on any grid, 1e-6 mm²/s; read by position, where it was measured: above 0.
         zones: Zone name → mask on any grid.
     """
     if not labels.array.any():
@@ -117,7 +118,7 @@ def find_lesions(
     names = [str(list(probabilities)[i]) for i in _means(inside, owner).argmax(axis=0)]
     mean_adc: list[float | None] = [None] * count
     if adc is not None:
-        values = adc.resample_to(labels.geometry, fill=np.nan).array[marked]
+        values = measured_adc(adc, labels.geometry)[marked]
         known = np.isfinite(values)
         counts = np.bincount(owner[known], minlength=count)
         sums = np.bincount(owner[known], weights=values[known], minlength=count)

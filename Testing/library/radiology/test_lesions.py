@@ -90,6 +90,13 @@ def test_tenth_percentile_of_adc_leaves_out_what_the_map_does_not_cover():
     assert lesion.adc_p10 == pytest.approx(np.percentile(np.repeat([200, 210, 220, 230, 240], 4), 10))
 
 
+def test_tenth_percentile_of_adc_leaves_out_what_was_not_measured():
+    labels = a_mask((slice(2, 4), slice(10, 20), slice(10, 20)))
+    adc = np.full(labels.array.shape, 700.0, np.float32)
+    adc[2, 10:14] = 0.0  # a fifth
+    assert measured(labels, adc=labels.with_array(adc))[0].adc_p10 == pytest.approx(700)
+
+
 def test_high_b_signal_is_set_against_the_same_zone_on_the_other_side():
     signal = np.full(GRID.shape, 7.0, np.float32)  # what lies elsewhere does not count
     signal[GLAND] = 30.0

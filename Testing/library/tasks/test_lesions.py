@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from study_examples import a_phantom, a_study, tiny_study_spec
@@ -45,6 +47,16 @@ def test_mean_adc_counts_only_where_adc_was_measured(labels):
     first, second = find_lesions(labels, {"csPCa": Volume(a_map(value=1), GRID)}, Volume(adc, half))
     assert first.mean_adc == pytest.approx(900)
     assert second.mean_adc is None
+
+
+def test_an_adc_of_zero_was_not_measured(labels):
+    adc = np.full(GRID.shape, 700.0, np.float32)
+    adc[3, 4, 4] = 0.0
+    first, _ = find_lesions(labels, {"csPCa": Volume(a_map(value=1), GRID)}, Volume(adc, GRID))
+    assert first.mean_adc == pytest.approx(700)
+    beside = replace(GRID, origin_mm=tuple(np.add(GRID.origin_mm, (0.1, 0.0, 0.0))))  # all are interpolated
+    first, _ = find_lesions(labels, {"csPCa": Volume(a_map(value=1), GRID)}, Volume(adc, beside))
+    assert first.mean_adc == pytest.approx(700)
 
 
 def test_lesion_bears_the_likeliest_of_several_labels(labels):
