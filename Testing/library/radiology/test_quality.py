@@ -9,7 +9,7 @@ from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.phantom import make_phantom
+from VFMTransferLib.phantom import Conditions, make_phantom
 from VFMTransferLib.radiology.quality import (
     SHIFT_MM,
     _squares,
@@ -182,6 +182,26 @@ def test_diffusion_that_lies_elsewhere_is_severe_and_its_way_is_stated():
     assert criterion.value > SHIFT_MM[1]
     assert "to the left" in criterion.sentence
     assert "severe" in criterion.sentence
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_shift_is_stated_as_far_as_it_is_looked_for_and_no_further(seed):
+    about = Conditions(surroundings=True)
+    phantom = make_phantom(seed, t2w_spacing_mm=(1.0, 1.0, 3.0), field_strength=0.0, conditions=about)
+    t2w, adc = phantom.case["t2w"].to_nearest_lps(), phantom.case["adc"]
+    columns = np.reshape(adc.geometry.direction, (3, 3))
+
+    def moved(mm: float) -> Volume:
+        grid = adc.geometry
+        return Volume(adc.array, replace(grid, origin_mm=tuple(np.asarray(grid.origin_mm) + mm * columns[:, 0])))
+
+    assert diffusion_shift_mm(t2w, moved(12.0), phantom.gland)[0] == pytest.approx(12.0, abs=1.0)
+    phantom.case.volumes[Sequence.ADC] = moved(24.0)
+    criterion = found(phantom.case, phantom.gland)["dwi-shift"]
+    assert criterion.value is criterion.is_met is None
+    assert criterion.sentence.startswith("No shift within 15 mm makes both images of the prostate alike.")
+    noise = np.random.default_rng(0).normal(1000, 100, adc.array.shape).astype(np.float32)
+    assert diffusion_shift_mm(t2w, adc.with_array(noise), phantom.gland) is None
 
 
 def test_an_undistorted_phantom_has_no_shift():
