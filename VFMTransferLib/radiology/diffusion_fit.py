@@ -141,7 +141,10 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
     problems = np.zeros(first.array.shape, np.uint8)
     problems[residual > MAX_RESIDUAL] = FitProblem.NOT_MONO_EXPONENTIAL
     problems[(raw < 0) | (raw > MAX_ADC)] = FitProblem.AT_LIMIT
-    problems[signals[-1] < NOISE_FACTOR * noise_level(signals[-1])] = FitProblem.NOISE
+    noise = noise_level(signals[-1])
+    if noise == 0:
+        notes.append("The noise could not be measured, so that voxels whose signal is noise are not marked.")
+    problems[signals[-1] < NOISE_FACTOR * noise] = FitProblem.NOISE
     problems[~has_signal] = FitProblem.NO_SIGNAL
     grid = first.geometry
     return DiffusionFit(

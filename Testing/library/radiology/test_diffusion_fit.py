@@ -67,6 +67,27 @@ def test_each_problem_is_named_where_it_is():
     assert fit.shares(inside) == {problem.words: 0.25 for problem in FitProblem if problem}
 
 
+def test_noise_is_measured_where_the_background_was_removed():
+    rng = np.random.default_rng(0)
+    grid = Geometry((64, 64, 4), (2.0, 2.0, 4.0))
+    body = np.zeros(grid.shape, bool)
+    body[:, 16:48, 16:48] = True
+    series = {}
+    for b in (50.0, 400.0, 800.0):
+        pure = np.where(body, 900 * np.exp(-b * 1.5e-3), 0.0)
+        pure[:, 20:24, 20:24] = 1.0  # no signal but noise
+        noisy = np.hypot(pure + rng.normal(0, 20, grid.shape), rng.normal(0, 20, grid.shape))
+        series[b] = Volume(np.where(body, noisy, 0).astype(np.float32), grid)
+    fit = fit_diffusion(series)
+    marked = fit.problems.array == FitProblem.NOISE
+    assert marked[:, 20:24, 20:24].mean() > 0.9
+    assert marked[body].mean() < 0.1
+    smooth = {
+        b: volume.with_array(np.full_like(volume.array, 900 * np.exp(-b * 1.5e-3))) for b, volume in series.items()
+    }
+    assert fit_diffusion(smooth).notes[-1].startswith("The noise could not be measured")
+
+
 def test_residual_by_hand():
     by_b = {
         b: Volume(np.full(GRID.shape, s, np.float32), GRID) for b, s in ((0.0, 100.0), (500.0, 50.0), (1000.0, 40.0))
