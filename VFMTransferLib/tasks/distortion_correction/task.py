@@ -41,6 +41,7 @@ _PER_MM2 = 1e-6
 _HALF = 0.5
 # Of the rule by which a correction is withheld; chosen on trials on three exams and on phantoms (docs/training.md).
 MIN_MATCH_GAIN, MIN_SHIFT_MM = 0.006, 0.7
+_MAX_ADC = 5000.0  # 1e-6 mm²/s; free water at 37 °C has 3000, so that more is no tissue
 _MATCH_MM, _MATCH_SMOOTH_MM, _MATCH_BINS, _DARK = 12.0, 2.5, 24, 0.002
 _MIDDLE_MM = (35.0, 24.0)  # radius in plane and half the height around the middle of the T2w
 # Of the registration.
@@ -262,7 +263,7 @@ def match_with_t2w(t2w: Volume, hbv: Volume, adc: Volume, gland: Volume | None) 
     hbv = hbv.to_nearest_lps()
     grid = hbv.geometry
     near = region_of_match(t2w.geometry, grid, gland)
-    base = hbv.array * np.exp(np.float32(ASSUMED_B * _PER_MM2) * adc.resample_to(grid).array)
+    base = hbv.array * _rise_to_b0(adc, grid)
     widths = (0.0, *(_MATCH_SMOOTH_MM / step for step in grid.spacing_mm[1::-1]))
     fixed, moving = (
         ndimage.gaussian_filter(np.asarray(image, np.float32), widths)[near].astype(np.float64)
@@ -306,7 +307,13 @@ def smooth_field_hz(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
 def signals_of(hbv: Volume, adc: Volume) -> np.ndarray:
     """Signals (2, D, H, W) at the high b and at b 0, on the high-b image's grid."""
     high = np.maximum(hbv.array.astype(np.float32), 0)
-    return np.stack([high, high * np.exp(np.float32(ASSUMED_B * _PER_MM2) * adc.resample_to(hbv.geometry).array)])
+    return np.stack([high, high * _rise_to_b0(adc, hbv.geometry)])
+
+
+def _rise_to_b0(adc: Volume, grid: Geometry) -> np.ndarray:
+    """Signal at b 0 divided by that at the high b (D, H, W). One saturated voxel must not outweigh all others."""
+    tissue = adc.with_array(np.clip(adc.array, 0, _MAX_ADC))
+    return np.exp(np.float32(ASSUMED_B * _PER_MM2) * tissue.resample_to(grid).array)
 
 
 def distorted_images(

@@ -227,6 +227,16 @@ def test_the_match_is_best_in_place_and_ignores_brightness(a_study, a_gland):
     assert match_with_t2w(t2w, true.with_array(np.zeros_like(true.array)), adc, a_gland) == 0.0
 
 
+def test_one_saturated_voxel_of_the_adc_does_not_decide_the_match(a_study, a_gland):
+    t2w, true, adc = a_study.case[Sequence.T2W], a_study.images[HBV_CORRECTED], a_study.images[ADC_CORRECTED]
+    usual = match_with_t2w(t2w, true, adc, a_gland)
+    z, y, x = np.argwhere(a_gland.resample_to(adc.geometry, "nearest").array > 0)[0]
+    for stored in (32767.0, 65535.0):
+        spoiled = adc.array.copy()
+        spoiled[z, y, x] = stored
+        assert match_with_t2w(t2w, true, adc.with_array(spoiled), a_gland) > usual / 2
+
+
 def test_a_correction_is_scored_without_the_jacobian_and_by_the_glands_outline(a_study, a_gland):
     study = replace(a_study, gland=a_gland)
     raw, _ = corrected(study, MOVED_MM, a_gland)
