@@ -164,7 +164,10 @@ def _parts(sector: str) -> list[str]:
 
 def _drawn(who: str, lesion: Lesion, gland_mm: float | None) -> DrawnLesion:
     lateral, back, height = lesion.place or (0.0, 0.0, 0.0)
-    number = next((i for i, lv in enumerate(LEVELS) if _THIRDS[lv][0] <= height < _THIRDS[lv][1]), 0)
+    # In the level that its position states, where most of it lies; its mean height may be in the next one.
+    words = (lesion.position or "").split(", ")
+    by_height = next((i for i, lv in enumerate(LEVELS) if _THIRDS[lv][0] <= height < _THIRDS[lv][1]), 0)
+    number = next((i for i, level in enumerate(LEVELS) if level.lower() in words), by_height)
     radius = (lesion.diameter_mm or 0.0) * _WIDTH / gland_mm / 2 if gland_mm else 0.0
     name = f"{who.upper()}{lesion.index}"
     return DrawnLesion(

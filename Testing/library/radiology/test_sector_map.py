@@ -94,6 +94,13 @@ def test_without_zones_the_sectors_of_a_half_are_marked_and_the_scheme_says_so()
     assert drawing.schemes == (scheme,)
 
 
+def test_a_lesion_is_drawn_in_the_level_that_its_position_states():
+    """Most of it lies there; a long tail may lift its mean height into the next."""
+    long = replace(LESION, place=(-0.6, 0.75, 0.68))
+    (usual,), (drawn,) = (draw_sectors([("a", lesion)], {"a": 50.0}).lesions for lesion in (LESION, long))
+    assert drawn.x == usual.x
+
+
 def test_lesions_outside_of_the_gland_are_not_drawn():
     assert draw_sectors([("a", replace(LESION, place=None))], {}) is None
 
