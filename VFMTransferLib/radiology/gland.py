@@ -81,9 +81,11 @@ class GlandFrame:
         return (z - apex) / (base - apex)
 
     def lateral(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Distance from the midline in half widths of the slice's gland: negative on the right, positive on the left"""
+        """Distance from the midline as a share of that side's width: to -1 on the right, to 1 on the left."""
         first, last = self.columns
-        return (x - self.midline[z]) / ((last - first + 1) / 2)[z]
+        right, left = self.midline - (first - 0.5), (last + 0.5) - self.midline
+        off = x - self.midline[z]
+        return off / np.maximum(np.where(off < 0, right[z], left[z]), 0.5)
 
     def depth(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         """How far voxels lie from the front (0) to the back (1) of their slice's gland."""

@@ -68,6 +68,17 @@ def test_the_midline_follows_a_gland_that_leans_to_the_side():
     assert frame.depth(np.array([3]), np.array([10, 29])) == pytest.approx([0.025, 0.975])
 
 
+def test_each_side_is_as_wide_as_it_is():
+    """Where the midline lies off the middle of a slice, either side still has an inner and an outer half."""
+    array = np.zeros((9, 40, 60), np.uint8)
+    array[:, 10:30, 10:50] = 1
+    array[4, 10:30, 10:20] = 0  # of one slice most of the right side
+    frame = GlandFrame.from_mask(Volume(array, Geometry((60, 40, 9), (1.0, 1.0, 3.0))))
+    middle, at = frame.midline[4], np.array([4, 4])
+    assert frame.lateral(at, np.array([19.5, 49.5])) == pytest.approx([-1.0, 1.0])
+    assert frame.lateral(at, np.array([(19.5 + middle) / 2, (49.5 + middle) / 2])) == pytest.approx([-0.5, 0.5])
+
+
 def test_a_mask_of_any_axis_order_gives_the_same_numbers():
     mask = Ellipsoid(lean_deg=15).gland(a_scan((8, -5, 6)))
     turned = Volume.from_sitk(mask.to_sitk()[:, ::-1, :])
