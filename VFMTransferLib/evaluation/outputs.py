@@ -213,6 +213,8 @@ def reference_segments(
         plain = find_task(task).plain_mask_label
         if plain is not None and plain in segments.names:
             note = f"Every non-zero voxel of the reference (values {found or 'none'}) counts as {plain}."
+            if 1 in found:
+                note += " In masks that train, 1 is ISUP grade group 1, which is not clinically significant."
             return {str(plain): reference != 0}, (note,)
         if len(found) <= 1 and (segments.whole or len(segments.names) == 1):
             name = str(Label.PROSTATE) if segments.whole else segments.names[0]

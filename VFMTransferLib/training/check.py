@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import DatasetError, VFMTransferError
-from ..core.terms import Sequence
+from ..core.terms import SIGNIFICANT_GRADE, Sequence
 from ..core.volume import Volume
 from ..io import read_case, read_mask
 from ..io.images import image_stem, is_image_name
@@ -36,6 +36,10 @@ _MASK_WORDS = re.compile(r"gland|prostate|zone|lesion|mask|label|seg")
 _GLAND_WORDS = re.compile(r"gland|prostate")
 # Word in a mask's name → its largest value, and what its values are.
 _MAX_VALUES = {"lesion": (5, "ISUP grade groups"), "zone": (2, "1 for peripheral, 2 for transition")}
+BINARY_LESIONS = (
+    "No lesion mask has a value above 1. Values are ISUP grade groups, so that no cancer is clinically significant: "
+    f"write {SIGNIFICANT_GRADE} or more where it is."
+)
 _SMALL = 16  # voxels along each axis of the pictures by which images are compared
 _SAME = 0.995  # correlation of these above which two images count as nearly the same
 
@@ -175,6 +179,9 @@ def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterat
         lesion = DEFAULT_NAMES.lesion
         sentence = f"{task.title} is learned from a mask {lesion}, empty without a lesion, which is missing."
         lacking[sentence] = [case.name for case in cases if lesion not in case.labels]
+        values = {value for case in cases for value in case.labels.get(lesion, ())}
+        if 1 in values and max(values) < SIGNIFICANT_GRADE:
+            yield Finding("warning", "", BINARY_LESIONS)
     if task.label_column:
         try:
             classes = read_classes(folder, task)

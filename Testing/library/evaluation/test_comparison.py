@@ -137,7 +137,10 @@ def test_every_voxel_of_a_reference_lesion_counts_whatever_its_grade():
     comparison = compare(a_case(), a, b, reference)
     assert comparison.value("dice", "csPCa", "a-reference") == 1.0
     assert comparison.value("dice", "csPCa", "b-reference") == 0.0
-    assert any("values [3]" in note for note in comparison.notes)
+    (note,) = [note for note in comparison.notes if "values [3]" in note]
+    assert "grade group 1" not in note
+    (note,) = [n for n in compare(a_case(), a, b, a.labels.with_array(a.labels.array)).notes if "values [1]" in n]
+    assert note.endswith("In masks that train, 1 is ISUP grade group 1, which is not clinically significant.")
 
 
 def test_an_empty_mask_gives_no_distance_but_a_reason():

@@ -11,7 +11,7 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io import write_volume
-from VFMTransferLib.training.check import DataReport, check_data
+from VFMTransferLib.training.check import BINARY_LESIONS, DataReport, check_data
 
 ANATOMY, LESIONS = "anatomy-segmentation", "lesion-segmentation"
 
@@ -126,6 +126,15 @@ def test_a_mask_beside_the_images_is_an_error(tmp_path):
     write_case(tmp_path / "a", adc=an_adc(), hbv=an_hbv(), lesion=Volume(gland.array, far))
     report = check_data(tmp_path, LESIONS)
     assert sentences(report, "error") == ["a: Mask lesion must mark voxels of the T2w, but lies outside of it."]
+
+
+@pytest.mark.parametrize(("values", "is_told"), [((1, 1), True), ((1, 3), False), ((0, 2), False)])
+def test_lesion_masks_without_a_significant_grade_are_told(tmp_path, values, is_told):
+    for name, value in zip(("a", "b"), values, strict=True):
+        lesion = big_gland()
+        lesion = lesion.with_array(lesion.array * np.uint8(value))
+        write_case(tmp_path / name, ord(name), adc=an_adc(), hbv=an_hbv(), lesion=lesion)
+    assert (f": {BINARY_LESIONS}" in sentences(check_data(tmp_path, LESIONS), "warning")) == is_told
 
 
 def test_values_that_are_no_grades_are_an_error(tmp_path):
