@@ -32,7 +32,9 @@ class OperatingPoint:
 
 
 def operating_point(false_marks: Sequence[float], cases: int) -> OperatingPoint | None:
-    """The lowest confidence that at most `MAX_FALSE_MARKS` false marks an exam reach; None where none is needed.
+    """The lowest confidence that at most `MAX_FALSE_MARKS` false marks an exam reach.
+
+    None where none is needed, and where none is enough: too many false marks are certain.
 
     Args:
         false_marks: Confidence of each false mark on the cases together.
@@ -41,4 +43,6 @@ def operating_point(false_marks: Sequence[float], cases: int) -> OperatingPoint 
     if len(false_marks) <= allowed:
         return None
     surest = sorted(false_marks, reverse=True)[allowed]  # of those that are too many
+    if surest >= 1:
+        return None
     return OperatingPoint(min(math.floor(surest * _STEPS) + 1, _STEPS) / _STEPS, cases)

@@ -98,6 +98,8 @@ def test_the_operating_point_leaves_half_a_false_mark_an_exam(a_case):
     assert task.fit_operating_point([]) is None
     sure = decode(three_places(prepared, (3.0, 9.0, 0.5)), prepared, a_case, spec, SOURCE)
     assert task.fit_operating_point([(sure, labeled)]) == OperatingPoint(1.0, 1)
+    certain = decode(three_places(prepared, (3.0, 30.0, 0.5)), prepared, a_case, spec, SOURCE)
+    assert task.fit_operating_point([(certain, labeled)]) is None  # no confidence leaves it out
 
 
 def test_where_nothing_is_marked_the_notes_state_that_this_rules_nothing_out(a_case):
