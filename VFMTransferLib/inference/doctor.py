@@ -274,7 +274,7 @@ def require_bfloat16(device: str) -> str:
 
 def _ask(*question: str) -> subprocess.CompletedProcess:
     """Run this file in a child process."""
-    command = [sys.executable, "-m", f"{__package__}.doctor", *question]
+    command = [sys.executable, "-P", "-m", f"{__package__}.doctor", *question]
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
     return subprocess.run(

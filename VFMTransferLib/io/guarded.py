@@ -106,7 +106,7 @@ class _Reader:
             group = {"creationflags": subprocess.CREATE_NO_WINDOW}
         try:
             self._process = subprocess.Popen(
-                [python, "-c", program],
+                [python, "-P", "-c", program],  # without -P files of the current folder would stand in for modules
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -150,6 +150,8 @@ class _Reader:
         answer = json.loads(process.stdout.readline(_LINE_BYTES))  # ValueError where the child died
         if answer is None:
             return None
+        if not (isinstance(answer, list) and [type(n) for n in answer] == [int] * 3):
+            raise ValueError(f"the child must answer with a shape, got {answer}")
         array = np.empty(answer, np.float32) if tuple(answer) == shape else None
         if array is None:  # what follows is not read
             self.stop()
