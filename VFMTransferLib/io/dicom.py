@@ -6,6 +6,7 @@ are stacked by position, with every gap checked; nothing of a patient's identity
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from .dicom_series import (
     mixed_exams,
     read_headers,
     study_id,
+    unreadable,
 )
 from .diffusion import HIGH_B, high_b_image
 from .guarded import read_slices, require_room
@@ -43,6 +45,7 @@ SAME_POSITION_MM = 0.01
 GAP_TOLERANCE = 0.02  # of the gap; positions are written with rounding
 SHEAR_TOLERANCE_MM = 0.1
 _MIN_SPACING_MM = 1e-6
+_DIGITS = re.compile("[0-9]+")
 _PIXEL_DATA = b"\xe0\x7f\x10\0"
 
 
@@ -55,8 +58,30 @@ def is_dicom(path: Path) -> bool:
 
 
 def _dicom_files(paths: Iterable[Path]) -> list[Path]:
-    """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac)."""
-    return [path for path in sorted(paths) if not path.name.startswith(".") and path.is_file() and is_dicom(path)]
+    """The DICOM files among what a folder holds; hidden ones are the system's (`._IM1.dcm` on disks of a Mac).
+
+    Raises:
+        ImageError: A slice may be missing: beside DICOM files one named alike is empty, or a link to nothing.
+    """
+    there = [path for path in sorted(paths) if not path.name.startswith(".")]
+    found = [path for path in there if path.is_file() and is_dicom(path)]
+    named_alike = {_without_numbers(path) for path in found}
+    for path in there:
+        if path.suffix.lower() not in DICOM_SUFFIXES and _without_numbers(path) not in named_alike:
+            continue
+        if path.is_symlink() and not path.exists():
+            raise ImageError(
+                f"'{path.name}' must be a file, but is a link whose target is not there, so that a slice may be "
+                "missing. Fetch it, or remove the link."
+            )
+        if path.is_file() and path.stat().st_size == 0:
+            raise unreadable(path)
+    return found
+
+
+def _without_numbers(path: Path) -> tuple[Path, str]:
+    """What slices of one export have in common: folder and name, but for their numbers."""
+    return path.parent, _DIGITS.sub("0", path.name)
 
 
 @dataclass(frozen=True)
@@ -411,6 +436,11 @@ def _require_one_grid(headers: Sequence[Header], label: str) -> None:
         raise ImageError(f"{label} must have one gray value a pixel, but has colors. Select the original series.")
     if problem := next((h.pixel_problem for h in headers if h.pixel_problem), ""):
         raise ImageError(f"{label} must state what its pixels' values are, but has {problem}. Export it again.")
+    if any(h.is_inverted and h.pixels is None for h in headers):  # which the toolkit inverts, and we do not
+        raise ImageError(
+            f"{label} must not be compressed where gray values are stored inverted (MONOCHROME1), but is. Export it "
+            "without compression."
+        )
     for header in headers:
         if len(header.spacing_mm) != 2 or not all(_MIN_SPACING_MM <= s <= MAX_MM for s in header.spacing_mm):
             found = " x ".join(f"{s:g}" for s in header.spacing_mm) or "none"

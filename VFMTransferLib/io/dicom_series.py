@@ -203,7 +203,7 @@ def _read_header(path: Path) -> Header | str | None:
         is_mr = _MR_STORAGE in stated
         if dataset is None:
             if is_mr or stated == {""}:
-                raise _unreadable(path)
+                raise unreadable(path)
             return None
         try:
             has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
@@ -215,7 +215,7 @@ def _read_header(path: Path) -> Header | str | None:
                 f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
             )
         if not has_pixels and stated == {""}:
-            raise _unreadable(path)
+            raise unreadable(path)
         try:
             return _header(path, dataset, file.tell()) if has_pixels else None
         except Exception as error:  # a value that is none of its kind
@@ -227,7 +227,7 @@ def _read_header(path: Path) -> Header | str | None:
             ) from error
 
 
-def _unreadable(path: Path) -> ImageError:
+def unreadable(path: Path) -> ImageError:
     return ImageError(
         f"'{path.name}' must be a DICOM file that can be read, but is empty or damaged, so that a slice may be "
         "missing. Export it again, or remove it."

@@ -135,6 +135,20 @@ def test_a_child_that_takes_too_much_memory_or_time_is_killed(taken_mib, seconds
         assert child.wait(30) == -signal.SIGKILL
 
 
+def test_no_file_of_the_current_folder_stands_in_for_a_module(folder, tmp_path, monkeypatch):
+    compressed(folder)
+    expected = read_case(t2w=folder)["t2w"].array
+    (tmp_path / "disc").mkdir()
+    for module in ("SimpleITK", "numpy", "json"):
+        (tmp_path / "disc" / f"{module}.py").write_text(
+            "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nraise SystemExit\n", encoding="utf-8"
+        )
+    monkeypatch.chdir(tmp_path / "disc")
+    guarded._READER.stop()
+    np.testing.assert_array_equal(read_case(t2w=folder)["t2w"].array, expected)
+    assert not (tmp_path / "disc" / "ran").exists()
+
+
 @pytest.mark.parametrize("number", ["SIGSEGV", "SIGABRT", "SIGKILL"])
 def test_a_child_that_died_is_started_again(folder, number):
     compressed(folder)
@@ -306,6 +320,28 @@ def test_color_is_refused(folder):
 def test_inverted_gray_values_are_noted(folder):
     changed(folder, PhotometricInterpretation="MONOCHROME1")
     assert "stored with inverted gray values (MONOCHROME1)" in read_case(t2w=folder).notes[0]
+
+
+def test_inverted_gray_values_that_are_compressed_are_refused(folder):
+    """The toolkit would return them otherwise than we read them without compression."""
+    changed(folder, PhotometricInterpretation="MONOCHROME1")
+    compressed(folder)
+    with pytest.raises(ImageError, match="must not be compressed where gray values are stored inverted"):
+        read_case(t2w=folder)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+@pytest.mark.parametrize("way", ["link", "empty"])
+def test_a_slice_at_the_end_is_not_lost_unnoticed(folder, suffix, way):
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"IM_{number:04d}{suffix}")
+    (folder / "VERSION").touch()  # as discs have it
+    last = sorted(folder.glob("IM_*"))[-1]
+    assert read_case(t2w=folder)["t2w"].array.any()
+    last.unlink()
+    last.symlink_to(folder / "annex" / "gone") if way == "link" else last.touch()
+    with pytest.raises(ImageError, match="so that a slice may be missing"):
+        read_case(t2w=folder)
 
 
 def test_a_b_value_that_cannot_be_is_noted(tmp_path):
