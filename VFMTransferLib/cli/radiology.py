@@ -231,15 +231,16 @@ def require_dicom_out(case: Case, task: str) -> None:
     """Raise before the work where DICOM cannot be written of its results.
 
     Raises:
-        ImageError: The image on whose grid they lie was not read from DICOM.
+        ImageError, GeometryError: An image that they lie on or derive from was not read from DICOM, or states no frame
+            of reference.
         ModuleNotFoundError: highdicom is not installed.
     """
     import highdicom  # noqa: F401
 
-    from ..io.dicom_out import require_dicom
+    from ..io.dicom_out import require_dicom_of_outputs
     from ..tasks import TASKS
 
-    require_dicom(case, TASKS[task].reference)
+    require_dicom_of_outputs(case, TASKS[task].reference, getattr(TASKS[task], "outputs", ()))
 
 
 def save_dicom(result: Result, case: Case, folder: Path) -> None:

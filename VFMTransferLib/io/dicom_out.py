@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,28 @@ def require_dicom(case: Case, sequence: MRSequence) -> None:
             f"To write DICOM, {sequence} of case '{case.id}' must be read from DICOM, but was read from an image file. "
             "Give the DICOM exam."
         )
+
+
+def require_dicom_of_outputs(case: Case, reference: MRSequence, images: Iterable[str]) -> None:
+    """Raise unless DICOM of a result can be written: of each image that it derives from, before the network runs.
+
+    Args:
+        reference: The sequence on whose grid results lie.
+        images: Names of the output images, as `Result.images` has them.
+
+    Raises:
+        ImageError: One was not read from DICOM.
+        GeometryError: It states no frame of reference.
+    """
+    for source in dict.fromkeys((reference, *map(_source_of, images))):
+        require_dicom(case, source)
+        _header(case.files[source][0])
+
+
+def _source_of(name: str) -> MRSequence:
+    """What is predicted of another sequence is made from T2w, what is changed from the sequence itself."""
+    prefix, _, kind = name.partition("-")
+    return next((s for s in MRSequence if str(s) == prefix and kind != "synthetic"), MRSequence.T2W)
 
 
 def write_dicom(result: Result, case: Case, folder: Path, sector_codes: Mapping[str, Code] | None = None) -> list[Path]:
@@ -496,8 +518,7 @@ def _group(
 def _derived(name: str, image: Volume, result: Result, case: Case, folder: Path, number: int) -> list[Path]:
     """One output image: an ADC map as a parametric map with its unit, another one as a series of MR images."""
     prefix, _, kind = name.partition("-")
-    # What is predicted of another sequence is made from T2w, what is changed from the sequence itself.
-    source = next((s for s in MRSequence if str(s) == prefix and kind != "synthetic"), MRSequence.T2W)
+    source = _source_of(name)
     require_dicom(case, source)
     words = _DERIVED.get(kind, DerivedImage("SYNTHETIC", "Made by a neural network."))
     title = f"{words.title} {prefix.upper()} RESEARCH {result.provenance.arm}".strip()[:_MAX_LONG_STRING]

@@ -23,6 +23,7 @@ from VFMTransferLib.io.dicom_out import (
     SEGMENTATION,
     lesion_masks,
     require_dicom,
+    require_dicom_of_outputs,
     write_dicom,
 )
 from VFMTransferLib.phantom import make_phantom
@@ -303,6 +304,28 @@ def test_a_case_of_image_files_is_refused(exam, lesion_result, tmp_path):
     with pytest.raises(ImageError, match="must be read from DICOM"):
         write_dicom(lesion_result, phantom.case, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_image_that_outputs_derive_from_is_asked_for_before_the_network_runs(exam):
+    _, exam = exam
+    outputs = ("hbv-corrected", "adc-corrected")
+    require_dicom_of_outputs(exam, Sequence.HBV, outputs)
+    partly = replace(exam, files={s: files for s, files in exam.files.items() if s is not Sequence.ADC})
+    require_dicom_of_outputs(partly, Sequence.T2W, ("adc-synthetic",))  # which is made from T2w
+    with pytest.raises(ImageError, match=r"adc of case .* must be read from DICOM"):
+        require_dicom_of_outputs(partly, Sequence.HBV, outputs)
+
+
+def test_an_exam_without_a_frame_of_reference_is_refused_before_the_network_runs(exam, tmp_path):
+    import pydicom
+
+    _, exam = exam
+    path = tmp_path / "slice.dcm"
+    header = pydicom.dcmread(exam.files[Sequence.T2W][0])
+    del header.FrameOfReferenceUID
+    header.save_as(path)
+    with pytest.raises(GeometryError, match="must state its frame of reference"):
+        require_dicom_of_outputs(replace(exam, files={Sequence.T2W: (path,)}), Sequence.T2W, ())
 
 
 def test_a_result_of_another_exam_is_refused(exam, lesion_result, image_result, tmp_path):
