@@ -342,4 +342,4 @@ def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: I
 
 
 def print_json(answer: Any) -> None:
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    print(json.dumps(answer, indent=2))  # in ASCII, which every code page of a pipe has

@@ -81,6 +81,14 @@ def test_models_list_answers_programs_in_json(capsys, tmp_path, monkeypatch):
     assert set(json.loads(capsys.readouterr().out)) == {"bundles", "broken"}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
+def test_json_is_json_on_a_pipe_of_any_code_page(encoding):
+    program = "from VFMTransferLib.cli.shared import print_json; print_json({'unit': 'mm²'})"
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:backslashreplace"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
+    assert json.loads(run.stdout.decode(encoding)) == {"unit": "mm²"}
+
+
 def test_the_module_runs_as_the_command_does():
     run = subprocess.run(
         [sys.executable, "-m", "VFMTransferLib", "--version"], capture_output=True, text=True, check=True
