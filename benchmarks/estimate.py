@@ -54,7 +54,7 @@ Row = dict[str, Any]
 def phantom(seed: int) -> tuple[Case, Volume]:
     """Of every other seed a phantom under hard conditions."""
     # The range that the shipped fit was made of.
-    usual = PhantomRange(large_lesions=0, transition_lesions=0, misregistration=0)
+    usual = PhantomRange(large_lesions=0, transition_lesions=0, misregistration=0, strong_distortion=0)
     hard = replace(usual, endorectal_coil=0.4, hip_implants=0.25, unusual_gland=0.5, other_view=0.6)
     made = make_phantom(seed, t2w_spacing_mm=PHANTOM_SPACING_MM, phase_axis=0, conditions=usual if seed % 2 else hard)
     return made.case, made.gland

@@ -17,8 +17,11 @@ IMAGES = Path(__file__).parent / "images" / "phantom-range"
 SEED, EDGE_PX, QUALITY = 15, 200, 70
 GAP_PX = 4
 OF_LESIONS = ("large-lesions", "transition-lesions")  # shown at the lesion
-ZOOMED, ZOOM_MM = ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla", "misregistration", *OF_LESIONS), 110.0
-OTHER_SEEDS = {"hemorrhage": 3, "large-lesions": 27, "transition-lesions": 27}
+ZOOMED, ZOOM_MM = (
+    ("hemorrhage", "motion", "siemens", "philips", "ge", "tesla", "misregistration", "off-resonance", *OF_LESIONS),
+    110.0,
+)
+OTHER_SEEDS = {"hemorrhage": 3, "large-lesions": 27, "transition-lesions": 27, "off-resonance": 19}
 # Name of the picture → conditions, sequences that are shown.
 PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "tesla": ({"tesla": 1.5}, ("t2w", "hbv")),
@@ -39,6 +42,7 @@ PICTURES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "motion": ({"motion_mm": 1.5}, ("t2w",)),
     "surroundings": ({"surroundings": True}, ("hbv", "adc")),
     "large-lesions": ({"lesion_mm": 24.0}, ("t2w", "adc")),
+    "off-resonance": ({"off_resonance": 4.0}, ("t2w", "hbv")),
     "misregistration": ({"misregistration_mm": 8.0}, ("t2w", "adc")),
     "transition-lesions": ({"lesions_in_transition": 1.0}, ("t2w", "adc")),
 }

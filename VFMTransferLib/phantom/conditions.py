@@ -28,6 +28,8 @@ _COIL_SQUEEZE = (1.10, 0.80, 1.08)  # of the gland's half axes (x, y, z) by the 
 _OFTEN = 0.9  # probability of a lesion to lie in the transition zone, in phantoms with more of them there
 _NOISE_AT_1_5_T = 2.0  # signal to noise goes with the field
 
+_OF_DIFFUSION = ("misregistration_mm", "off_resonance")  # ranges of what changes diffusion alone
+
 Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 GlandMl = Annotated[float, Limits(minimum=GLAND_RANGE_ML[0], maximum=GLAND_RANGE_ML[1])]
 SliceMm = Annotated[float, Limits(minimum=1.0, maximum=8.0)]
@@ -35,6 +37,7 @@ IsotropicMm = Annotated[float, Limits(minimum=0.5, maximum=3.0)]
 ViewMm = Annotated[float, Limits(minimum=VIEW_RANGE_MM[0], maximum=VIEW_RANGE_MM[1])]
 LesionMm = Annotated[float, Limits(minimum=LESION_RANGE_MM[0], maximum=LESION_RANGE_MM[1])]
 ApartMm = Annotated[float, Limits(minimum=0.0, maximum=10.0)]
+OffResonance = Annotated[float, Limits(minimum=0.0, maximum=5.0)]
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Conditions:
         lesions_in_transition: Probability of a lesion to lie in the transition zone.
         misregistration_mm: How far diffusion lies beside T2w, in a direction that the seed draws, as where the prostate
             moved in between. Labels stay T2w's.
+        off_resonance: Factor of the field that distorts diffusion: of gas in the rectum, and what a shim leaves over.
     """
 
     tesla: float = 3.0
@@ -109,6 +113,7 @@ class Conditions:
     lesion_mm: LesionMm = LESION_MM
     lesions_in_transition: Share = LESIONS_IN_TRANSITION
     misregistration_mm: ApartMm = 0.0
+    off_resonance: OffResonance = 1.0
 
     def __post_init__(self) -> None:
         if self.tesla not in FIELDS_TESLA:
@@ -162,6 +167,7 @@ class Conditions:
 
     def echo_planar(self, protocol: EchoPlanar) -> EchoPlanar:
         """Diffusion's protocol at this field."""
+        protocol = replace(protocol, field_strength=protocol.field_strength * self.off_resonance)
         if self.tesla == protocol.tesla:
             return protocol
         return replace(protocol, tesla=self.tesla, noise=protocol.noise * _NOISE_AT_1_5_T)
@@ -196,9 +202,11 @@ class PhantomRange:
     transition_lesions: Share = 0.3
     misregistration: Share = 0.3
     misregistration_mm: tuple[ApartMm, ApartMm] = (0.5, 4.0)
+    strong_distortion: Share = 0.3
+    off_resonance: tuple[OffResonance, OffResonance] = (1.5, 4.0)
 
     def __post_init__(self) -> None:
-        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm", "misregistration_mm"):
+        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm", *_OF_DIFFUSION):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must run from a smaller to a larger number, got {low:g}, {high:g}")
@@ -240,4 +248,5 @@ class PhantomRange:
             lesion_mm=one_of(self.large_lesions, lambda: rng.uniform(*self.lesion_mm)) or LESION_MM,
             lesions_in_transition=_OFTEN if rng.random() < self.transition_lesions else LESIONS_IN_TRANSITION,
             misregistration_mm=one_of(self.misregistration, lambda: rng.uniform(*self.misregistration_mm)) or 0.0,
+            off_resonance=one_of(self.strong_distortion, lambda: rng.uniform(*self.off_resonance)) or 1.0,
         )

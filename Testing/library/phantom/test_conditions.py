@@ -257,13 +257,28 @@ def test_diffusion_may_lie_beside_t2w_by_as_much_as_is_stated(the_default):
     assert np.linalg.norm(best) == pytest.approx(far_mm, abs=1.5)
 
 
+def test_a_stronger_field_distorts_diffusion_by_more(the_default):
+    strong = conditioned(COARSE, off_resonance=2.5)
+    for name in ("t2w", "gland", "hbv_undistorted", "adc_true"):
+        np.testing.assert_array_equal(strong.images[name].array, the_default.images[name].array)
+    usual, found = (np.abs(p.diffusion.displacement_mm.array) for p in (the_default, strong))
+    weak = usual < np.percentile(usual, 50)  # far below the limit
+    assert found[weak].mean() == pytest.approx(2.5 * usual[weak].mean(), rel=0.05)
+    assert (found >= usual - 1e-5).all()
+
+
 def test_a_range_draws_each_condition_about_as_often_as_it_states():
     drawn = [PhantomRange().draw(np.random.default_rng(seed)) for seed in range(400)]
     assert {c.tesla for c in drawn} == {1.5, 3.0}
     assert {c.vendor for c in drawn} == {"siemens", "philips", "ge"}
     for name, share in (("endorectal_coil", 0.12), ("hemorrhage", 0.2), ("ghosts", 0.25), ("surroundings", 0.8)):
         assert np.mean([bool(getattr(c, name)) for c in drawn]) == pytest.approx(share, abs=0.07), name
-    for name, share in (("lesion_mm", 0.25), ("lesions_in_transition", 0.3), ("misregistration_mm", 0.3)):
+    for name, share in (
+        ("lesion_mm", 0.25),
+        ("lesions_in_transition", 0.3),
+        ("misregistration_mm", 0.3),
+        ("off_resonance", 0.3),
+    ):
         usual = getattr(Conditions(), name)
         assert np.mean([getattr(c, name) != usual for c in drawn]) == pytest.approx(share, abs=0.07), name
         assert min(getattr(c, name) for c in drawn) == usual, name
@@ -278,6 +293,7 @@ def test_a_range_draws_each_condition_about_as_often_as_it_states():
         ("large_lesions", "lesion_mm"),
         ("transition_lesions", "lesions_in_transition"),
         ("misregistration", "misregistration_mm"),
+        ("strong_distortion", "off_resonance"),
     ],
 )
 def test_a_share_of_one_condition_leaves_the_others_alone(share, condition):
