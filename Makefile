@@ -91,7 +91,7 @@ RECIPES := Resources/Training
 # Where a pair's pretrained arm starts.
 START_super-resolution := start-provicnet-synthetic
 START_distortion-correction := start-provicnet
-START_adc-translation := start-provicnet
+START_adc-translation := start-provicnet-contrastive
 START_lesion-segmentation := start-provicnet
 START_classification := start-profound
 PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
@@ -118,6 +118,9 @@ $(TRAINING)/start-profound: | $(VENV)/.installed-dev
 
 $(TRAINING)/start-provicnet: | $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 24 --steps 400 -o $@
+
+$(TRAINING)/start-provicnet-contrastive: | $(VENV)/.installed-dev
+	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 160 --steps 900 -o $@
 
 $(TRAINING)/start-provicnet-synthetic: | $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain --pretext synthetic --encoder provicnet --phantoms 60 --steps 1000 -o $@
