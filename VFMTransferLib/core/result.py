@@ -24,7 +24,7 @@ class Lesion:
         zone: Zone of the prostate that holds most of it, where a network distinguished the zones.
         position: Where most of it lies in the gland, as `right, mid, posterior, peripheral zone`; empty where the gland
             is not known.
-        place: Its middle in the gland: to the side in half widths of the slice (-1 right, 1 left), then from front (0)
+        place: Its middle in the gland: to the side as a share of its width (-1 right, 1 left), then from front (0)
             to back (1) and from apex (0) to base (1).
         sectors: Sectors that hold at least a tenth of it, the fullest first.
         sector_scheme: What the sectors are those of.

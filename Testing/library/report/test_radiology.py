@@ -75,7 +75,8 @@ def test_a_lesions_place_in_the_gland_comes_before_the_scanners_coordinates():
 
 
 def test_the_map_has_each_sector_once_and_each_lesion_where_it_lies():
-    shown = sector_map(a_comparison())
+    comparison = a_comparison()
+    shown = sector_map(comparison)
     assert sorted(sector.name for sector in shown.sectors) == sorted(sector.name for sector in SECTORS)
     assert shown.svg().count("data-sector=") == len(SECTORS)
     lesions = {lesion.key: lesion for lesion in shown.lesions}
@@ -83,8 +84,10 @@ def test_the_map_has_each_sector_once_and_each_lesion_where_it_lies():
     middles = {
         level: np.mean([s.corners[:, 0].mean() for s in shown.sectors if s.name.startswith(level)]) for level in LEVELS
     }
-    level = min(middles, key=lambda level: abs(middles[level] - lesions["a1"].x))
-    assert lesions["a1"].x < middles[level] < lesions["b1"].x  # the patient's right is on the left
+    for key, result, sign in (("a1", comparison.a, -1), ("b1", comparison.b, 1)):
+        level = min(middles, key=lambda level: abs(middles[level] - lesions[key].x))
+        assert level.lower() in result.lesions[0].position.split(", ")
+        assert sign * (lesions[key].x - middles[level]) > 0  # the patient's right is on the left
 
 
 def is_inside(corners: np.ndarray, x: float, y: float) -> bool:
@@ -102,7 +105,7 @@ def is_inside(corners: np.ndarray, x: float, y: float) -> bool:
 def test_the_drawing_has_the_borders_of_the_rules(place):
     """A place that the rules put into a sector lies in that sector's shape, unless the drawn zone covers it."""
     a, b = (measured(result) for result in lesion_pair())
-    a = replace(a, lesions=(replace(a.lesions[0], place=place),))
+    a = replace(a, lesions=(replace(a.lesions[0], place=place, position="left, mid, anterior"),))
     drawing = sector_map(compare(CASE, a, b))
     (shown,) = (lesion for lesion in drawing.lesions if lesion.key == "a1")
     hit = {s.name for s in drawing.sectors if is_inside(s.corners, shown.x, shown.y)}
