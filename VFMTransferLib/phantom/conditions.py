@@ -28,7 +28,15 @@ _COIL_SQUEEZE = (1.10, 0.80, 1.08)  # of the gland's half axes (x, y, z) by the 
 _OFTEN = 0.9  # probability of a lesion to lie in the transition zone, in phantoms with more of them there
 _NOISE_AT_1_5_T = 2.0  # signal to noise goes with the field
 
-_OF_DIFFUSION = ("misregistration_mm", "off_resonance")  # ranges of what changes diffusion alone
+_RANGES = (
+    "gland_ml",
+    "slice_mm",
+    "isotropic_mm",
+    "field_of_view_mm",
+    "lesion_mm",
+    "misregistration_mm",
+    "off_resonance",
+)
 
 Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 GlandMl = Annotated[float, Limits(minimum=GLAND_RANGE_ML[0], maximum=GLAND_RANGE_ML[1])]
@@ -206,7 +214,7 @@ class PhantomRange:
     off_resonance: tuple[OffResonance, OffResonance] = (1.5, 4.0)
 
     def __post_init__(self) -> None:
-        for name in ("gland_ml", "slice_mm", "isotropic_mm", "field_of_view_mm", "lesion_mm", *_OF_DIFFUSION):
+        for name in _RANGES:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must run from a smaller to a larger number, got {low:g}, {high:g}")

@@ -29,7 +29,6 @@ from .sectors import (
 _WIDTH, _HEIGHT, _GAP, _TOP, _BOTTOM = 184.0, 140.0, 46.0, 30.0, 26.0
 # The transition zone as an ellipse: middle and half axis in depth, half axis to the side; smaller at the apex.
 _TRANSITION = {"Base": (0.44, 0.38, 0.64), "Mid": (0.42, 0.36, 0.62), "Apex": (0.4, 0.27, 0.46)}
-_THIRDS = {"Apex": (0.0, 1 / 3), "Mid": (1 / 3, 2 / 3), "Base": (2 / 3, 1.01)}
 _DRAWN_FIRST = ("PZa", "PZpl", "PZpm", "TZa", "TZp", "CZ", "AS")  # what follows lies on top
 _STEPS = 24
 _MIN_RADIUS = 5.0
@@ -163,11 +162,10 @@ def _parts(sector: str) -> list[str]:
 
 
 def _drawn(who: str, lesion: Lesion, gland_mm: float | None) -> DrawnLesion:
-    lateral, back, height = lesion.place or (0.0, 0.0, 0.0)
+    lateral, back, _ = lesion.place or (0.0, 0.0, 0.0)
     # In the level that its position states, where most of it lies; its mean height may be in the next one.
-    words = (lesion.position or "").split(", ")
-    by_height = next((i for i, lv in enumerate(LEVELS) if _THIRDS[lv][0] <= height < _THIRDS[lv][1]), 0)
-    number = next((i for i, level in enumerate(LEVELS) if level.lower() in words), by_height)
+    words = lesion.position.split(", ")
+    number = next((i for i, level in enumerate(LEVELS) if level.lower() in words), 0)
     radius = (lesion.diameter_mm or 0.0) * _WIDTH / gland_mm / 2 if gland_mm else 0.0
     name = f"{who.upper()}{lesion.index}"
     return DrawnLesion(
