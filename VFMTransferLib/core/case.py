@@ -13,6 +13,8 @@ from .measurements import Acquisition
 from .terms import Sequence
 from .volume import Geometry, Volume
 
+MAX_ADC = 5000.0
+"""In 1e-6 mm²/s; free water at 37 °C has 3000, so that more is no tissue."""
 _ROUNDING = 1e-3  # of a share that is interpolated
 
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from ..core.case import MAX_ADC
 from ..core.errors import GeometryError, ImageError
 from ..core.volume import Volume
 from ..io.dicom_series import MAX_B
@@ -19,7 +20,6 @@ from .quality import noise_level
 
 PER_MM2 = 1e-6
 """ADC is in 1e-6 mm²/s."""
-MAX_ADC = 5000.0
 MIN_SPREAD_OF_B = 200.0
 MAX_RESIDUAL = 0.1
 """Of the fitted signal at the lowest b. Ours."""

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ...core.case import Case
+from ...core.case import MAX_ADC, Case
 from ...core.errors import DatasetError
 from ...core.measurements import PHASE_AXES
 from ...core.placement import Prepared, to_reference
@@ -41,7 +41,6 @@ _PER_MM2 = 1e-6
 _HALF = 0.5
 # Of the rule by which a correction is withheld; chosen on trials on three exams and on phantoms (docs/training.md).
 MIN_MATCH_GAIN, MIN_SHIFT_MM = 0.006, 0.7
-_MAX_ADC = 5000.0  # 1e-6 mm²/s; free water at 37 °C has 3000, so that more is no tissue
 _MATCH_MM, _MATCH_SMOOTH_MM, _MATCH_BINS, _DARK = 12.0, 2.5, 24, 0.002
 _MIDDLE_MM = (35.0, 24.0)  # radius in plane and half the height around the middle of the T2w
 # Of the registration.
@@ -312,7 +311,7 @@ def signals_of(hbv: Volume, adc: Volume) -> np.ndarray:
 
 def _rise_to_b0(adc: Volume, grid: Geometry) -> np.ndarray:
     """Signal at b 0 divided by that at the high b (D, H, W). One saturated voxel must not outweigh all others."""
-    tissue = adc.with_array(np.clip(adc.array, 0, _MAX_ADC))
+    tissue = adc.with_array(np.clip(adc.array, 0, MAX_ADC))
     return np.exp(np.float32(ASSUMED_B * _PER_MM2) * tissue.resample_to(grid).array)
 
 
