@@ -83,8 +83,8 @@ def rows_of(output: Path) -> list[dict[str, str]]:
 
 
 def written_s(output: Path) -> dict[str, float]:
-    """Result that is in its place → when it was written."""
-    whole = (f for f in sorted(output.rglob("result.json")) if not f.parent.name.endswith(".part"))
+    """Result that is in its place → when it was written; a folder that is being written is not opened."""
+    whole = (f for f in sorted(output.glob("*/*/result.json")) if not f.parent.name.endswith(".part"))
     return {str(f.relative_to(output)): f.stat().st_mtime_ns for f in whole}
 
 
