@@ -1,7 +1,9 @@
 """Diffusion that a new field distorts at every sample, and the error of the displacement and of the image.
 
 A case with one field is soon known by heart. A real scan has an unknown distortion already: the target is the part that
-was added. So that a network trained on phantoms is not surer than it can be, these get an unknown one, too.
+was added, and a network that learns from such scans learns to give less than it sees. Of a phantom everything is
+known: it gets a share of its own field, gas in the rectum included, and a shift as of a patient who moved, and all of
+it is the target.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from ...core.terms import Sequence as MRSequence
 from ...core.volume import IntTriple, Triple
 from ...encoders.base import ModelSpec
 from ...encoders.inputs import ZSCORE_NONZERO
-from ...phantom import distort
 from ...phantom.canvas import Lattice, smooth_field
 from ..base import LabeledCase
 from ..training import Batch, TaskTraining, channel_of, stacked, unnormalized
@@ -36,9 +37,9 @@ from .task import (
 
 IMAGE_WEIGHT = 1.0
 _SLOW_HZ, _FAST_HZ, _READOUT_S = (8.0, 22.0), (3.0, 10.0), (0.032, 0.052)  # what is drawn, as in the phantoms
-# How far a phantom, which is ideal, is made like a scan: largest logarithm of the coil's gain, its own field against
-# the drawn ones, deviation of a patient's movement, and the weakest signal that is shown against the strong ones.
-_GAIN, _GAIN_MM, _OWN, _MOVED_MM, _WEAKEST, _STRONG_PERCENTILE = 0.6, 120.0, 1.0, 0.5, 0.35, 90
+# How far a phantom, which is ideal, is made like a scan: largest logarithm of the coil's gain, deviation of a patient's
+# movement, and the weakest signal that is shown against the strong ones.
+_GAIN, _GAIN_MM, _MOVED_MM, _WEAKEST, _STRONG_PERCENTILE = 0.6, 120.0, 0.5, 0.35, 90
 _REACH = 1e-6  # of a voxel, by which arithmetic may leave the grid
 
 
@@ -106,6 +107,7 @@ class OnTheFlyDistortion:
 
     Attributes:
         signals: Undistorted signals (2, d, h, w) at the high b and at b 0, on their own grid.
+        own_mm: Displacement (d, h, w) by a phantom's own field; None of a scan, whose own is not known.
         places: For z, y, x of the network's grid: the continuous index on the signals' grid.
         phase_axis: Array axis of the phase encoding.
     """
@@ -119,6 +121,9 @@ class OnTheFlyDistortion:
             )
         self.labeled = labeled
         self.signals = signals_of(hbv, labeled.images[ADC_CORRECTED])
+        field, self.own_mm = labeled.along_phase_mm, None
+        if labeled.is_phantom and field is not None:
+            self.own_mm = field.resample_to(own).array
         self.spacing_mm = own.spacing_mm[::-1]
         first, step = own.to_index(network.origin_mm), np.divide(network.spacing_mm, own.spacing_mm)
         self.places = [first[k] + step[k] * np.arange(network.size[k]) for k in (2, 1, 0)]
@@ -132,9 +137,10 @@ class OnTheFlyDistortion:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         slab, matrices = self._around(start, images.shape[1:])
         high, base = (signal[slab] for signal in self.signals)
-        if self.labeled.is_phantom:
-            high, base = self._as_scanned(np.stack([high, base]), rng)
         along_mm = draw_displacement_mm(high.shape, self.spacing_mm, rng)
+        if self.own_mm is not None:
+            high, base = self._as_scanned(np.stack([high, base]), rng)
+            along_mm += np.float32(rng.uniform()) * self.own_mm[slab] + np.float32(rng.normal(0, _MOVED_MM))
         shift = along_mm / np.float32(self.spacing_mm[self.phase_axis])
         hbv, adc = distorted_images(high, base, shift, self.phase_axis)
         along_mm, hbv, adc, truth = (_placed(part, matrices) for part in (along_mm, hbv, adc, high))
@@ -146,17 +152,14 @@ class OnTheFlyDistortion:
         return torch.from_numpy(made), torch.from_numpy(maps)
 
     def _as_scanned(self, signals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Signals (2, d, h, w) as a scan has them: uneven, a little out of place, and none where they are weak."""
-        shape = signals[0].shape
-        gain = np.exp(rng.uniform(0, _GAIN) * smooth_field(Lattice(shape, self.spacing_mm), rng, _GAIN_MM))
-        own_mm = rng.uniform(0, _OWN) * draw_displacement_mm(shape, self.spacing_mm, rng) + rng.normal(0, _MOVED_MM)
-        shift = own_mm / self.spacing_mm[self.phase_axis]
-        moved = np.stack([distort(signal * gain, shift, self.phase_axis) for signal in signals])
-        base = moved[1]
+        """Signals (2, d, h, w) as a scan has them: uneven, and none where they are weak."""
+        gain = np.exp(rng.uniform(0, _GAIN) * smooth_field(Lattice(signals[0].shape, self.spacing_mm), rng, _GAIN_MM))
+        uneven = signals * gain
+        base = uneven[1]
         if not base.any():
-            return moved
+            return uneven
         weak = base < rng.uniform(0, _WEAKEST) * np.percentile(base[base > 0], _STRONG_PERCENTILE)
-        return np.where(weak, np.float32(0), moved)
+        return np.where(weak, np.float32(0), uneven)
 
     def _around(self, start: IntTriple, size: Sequence[int]) -> tuple[tuple[slice, ...], list[np.ndarray]]:
         """The part of the signals that a block sees, whole lines along the phase axis, and its voxels' weights."""

@@ -11,6 +11,7 @@ from study_examples import a_study, tiny_study_spec
 from torch import Generator
 
 from VFMTransferLib.core.errors import DatasetError
+from VFMTransferLib.core.measurements import PHASE_AXES
 from VFMTransferLib.core.placement import cut
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.phantom import distort
@@ -109,6 +110,32 @@ def test_only_a_phantom_is_made_like_a_scan_first(is_phantom):
     fresh = OnTheFlyDistortion(study, prepared, spec)
     one, other = (fresh.block(images, START, Generator().manual_seed(seed))[1] for seed in (1, 2))
     assert torch.equal(one[2:], other[2:]) is not is_phantom  # a scan's truth is the scan
+
+
+def test_all_that_moved_a_phantom_is_its_target(monkeypatch):
+    study, spec = a_study(TASK), tiny_study_spec("profound", TASK)
+    prepared = prepare_labeled(study, spec)
+    monkeypatch.setattr(module, "draw_displacement_mm", lambda shape, *_: np.zeros(shape, np.float32))
+    monkeypatch.setattr(module, "_MOVED_MM", 4.0)  # so that interpolation counts little
+    fresh = OnTheFlyDistortion(study, prepared, spec)
+    own = cut(TASKS[TASK].training().targets(study, prepared, spec), START, SIZE)[0]
+    found = [
+        fresh.block(torch.from_numpy(cut(prepared.array, START, SIZE)), START, Generator().manual_seed(seed))[1]
+        for seed in range(6)
+    ]
+    inside = np.s_[:, 3:, :]
+    axis, errors = PHASE_AXES[study.phase_axis], []
+    for maps in found:  # a share of its own field, and one shift of the whole
+        share, moved = np.polyfit(own[inside].ravel(), maps.numpy()[0][inside].ravel(), 1)
+        np.testing.assert_allclose(maps.numpy()[0][inside], share * own[inside] + moved, atol=2e-3)
+        assert 0 <= share <= 1
+        seen, truth = maps[1:3]
+        pulled = undistorted(seen, maps[0], -1 - axis, spec.preprocess.spacing_mm[axis])
+        middle = (slice(None), slice(5, -2), slice(5, -5))
+        errors.append([float((image - truth)[middle].abs().mean()) for image in (pulled, seen)])
+    assert len({float(maps[0].mean()) for maps in found}) == 6
+    after, before = np.sum(errors, axis=0)
+    assert after < 0.25 * before
 
 
 def test_what_is_not_diffusion_stays():
