@@ -90,7 +90,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.recipe is not None:
         _finetune_by_recipe(args)
         return
-    is_folder = args.data not in (None, PHANTOMS)
+    is_folder = is_of_a_folder(args)
     if is_folder:
         refuse_stated(args, "--data FOLDER, of which a fifth validates", "phantoms", "validation")
         if args.gland is not None:
@@ -107,7 +107,6 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.encoder not in families or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
-    from ..phantom import VERSION as PHANTOM_VERSION
     from ..training.finetune import Initialization, finetune, finetune_config, write_arm
     from ..training.loop import checkpoint_folder
 
@@ -129,7 +128,7 @@ def run_finetune(args: argparse.Namespace) -> None:
             encoder_learning_rate=args.encoder_learning_rate,
         )
         work = checkpoint_folder(args.output)
-        decided = {"masks": args.gland} if is_folder else {"phantoms": PHANTOM_VERSION}
+        decided = decided_by(args) | ({"masks": args.gland} if is_folder else {})
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
         trained = finetune(config, dataset, work, init=init, data=decided, **shared)
         if not how.is_first:
@@ -204,7 +203,8 @@ def run_pretrain(args: argparse.Namespace) -> None:
             shared = {"prepared": args.prepared, "ahead": args.ahead}
             print(pretrain_by_recipe(recipe, Path(args.data), args.output, on_progress, **shared))
         return
-    if args.data not in (None, PHANTOMS):
+    is_folder = is_of_a_folder(args)
+    if is_folder:
         refuse_stated(args, "a folder as DATA", "phantoms")
     add_defaults(args)
     if args.phantoms < 1:
@@ -219,23 +219,24 @@ def run_pretrain(args: argparse.Namespace) -> None:
         args.parser.error(f"--encoder must be one of {', '.join(pretrained_families())}, got '{args.encoder}'")
     family = None if args.encoder is None else find_family(args.encoder)
     pretext = pretext_task(name, None if family is None else family.pretraining_network())
-    if pretext.needs_maps and args.data not in (None, PHANTOMS):
+    if pretext.needs_maps and is_folder:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
         chosen = {"batch": args.batch, "precision": args.precision, "learning_rate": args.learning_rate}
         config = pretrain_config(pretext, steps=args.steps, seed=args.seed, **chosen)
         cases: Sequence[Any]
-        if args.data in (None, PHANTOMS) and args.prepared is not None:
-            cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
-        elif args.data in (None, PHANTOMS):
-            cases = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
-        else:
+        if is_folder:
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
+        elif args.prepared is not None:
+            cases = lazy_pretraining_phantoms(args.phantoms, tissue_maps=pretext.needs_maps)
+        else:
+            cases = pretraining_phantoms(args.phantoms, on_progress, tissue_maps=pretext.needs_maps)
         work = checkpoint_folder(args.output)
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": context, "on_progress": on_progress}
-        trained = pretrain(config, cases, work, **shared)
-        bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases)
+        trained = pretrain(config, cases, work, data=decided_by(args), **shared)
+        license = "unknown" if is_folder else "Apache-2.0"
+        bundle = write_pretrained(config, trained, args.output, data=data_title(args), cases=cases, license=license)
     if context.is_first:
         print(f"{bundle.name}\n{bundle.folder}")
 
@@ -277,15 +278,33 @@ def _dataset_of(
     """The cases by the options of `add_finetune`; `validation` phantoms validate."""
     from ..training.cases import folder_dataset, phantom_dataset
 
-    if args.data in (None, PHANTOMS):
+    if not is_of_a_folder(args):
         return phantom_dataset(task, args.phantoms, validation, seed=phantom_seed, on_progress=on_progress)
     lazy = getattr(args, "prepared", None) is not None
     return folder_dataset(Path(args.data), task, gland=args.gland, seed=args.seed, lazy=lazy)
 
 
+def is_of_a_folder(args: argparse.Namespace) -> bool:
+    """Whether cases on disk train, and not built-in phantoms; a usage error where the word could mean either."""
+    if args.data == PHANTOMS and Path(PHANTOMS).is_dir():
+        args.parser.error(
+            f"'{PHANTOMS}' names the built-in phantoms, but here is a folder of that name: give ./{PHANTOMS} for the "
+            "folder, or leave it out for the built-in ones"
+        )
+    return args.data not in (None, PHANTOMS)
+
+
+def decided_by(args: argparse.Namespace) -> dict[str, str]:
+    """What a checkpoint's cases are, beside their names: a training must not go on with other ones."""
+    from ..phantom import VERSION
+    from ..training.cases import folder_checksum
+
+    return {"cases": folder_checksum(Path(args.data))} if is_of_a_folder(args) else {"phantoms": VERSION}
+
+
 def data_title(args: argparse.Namespace) -> str:
     """What the cases are, without a path: of the phantoms how many, of a folder the name."""
-    return f"{args.phantoms} {PHANTOMS}" if args.data in (None, PHANTOMS) else Path(args.data).name
+    return Path(args.data).name if is_of_a_folder(args) else f"{args.phantoms} {PHANTOMS}"
 
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:

@@ -224,7 +224,9 @@ def _pretrain(run: RunKey, config: StudyConfig, workspace: Workspace, report: On
     )
     phantoms = phantoms_of_pretraining(config, run, workspace, report, tissue_maps=pretext.needs_maps)
     training = pretrain(how, phantoms, work, prepared=workspace.prepared, on_progress=report)
-    bundle = write_pretrained(how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms)
+    bundle = write_pretrained(
+        how, training, folder, data=f"{len(phantoms)} phantoms", cases=phantoms, license="Apache-2.0"
+    )
     return RunResult(run, sha256, seconds=bundle.training["seconds"])
 
 

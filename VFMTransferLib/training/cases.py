@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..bundles.bundle import file_sha256
 from ..core.case import Case
 from ..core.errors import DatasetError
 from ..core.terms import OnProgress
@@ -213,6 +214,17 @@ def file_facts(folder: Path) -> str:
     found = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     text = "\n".join(f"{name} {facts.st_size} {facts.st_mtime_ns}" for name, facts in found)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def folder_checksum(folder: Path) -> str:
+    """A checksum of all cases on disk and of their table of classes: of names and bytes, but not of hidden files."""
+    digest = hashlib.sha256()
+    tables = [folder / LABELS] if (folder / LABELS).is_file() else []
+    for path in tables + [file for _, case in case_folders(folder) for file in sorted(case.rglob("*"))]:
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name.as_posix()} {file_sha256(path)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def folder_lesions(folder: Path) -> list[LazyCase[LabeledCase]]:

@@ -139,11 +139,17 @@ def pretrain(
 
 
 def write_pretrained(
-    config: PretrainConfig, run: Run, folder: Path, *, data: str, cases: Iterable[Shown | LazyCase[Any]]
+    config: PretrainConfig,
+    run: Run,
+    folder: Path,
+    *,
+    data: str,
+    cases: Iterable[Shown | LazyCase[Any]],
+    license: str = "unknown",
 ) -> Bundle:
     """Write a finished pretraining as a bundle, in the first process; that its encoders can be loaded is tried first.
 
-    `folder.name` is the bundle's; `data` states for the record what the cases are.
+    `folder.name` is the bundle's; `data` states for the record what the cases are; `license` is the weights'.
     """
     pretext, spec = config.pretext, config.pretext.spec
     weights: dict[str, Tensor] = pretext.pretrained(run.average)
@@ -158,7 +164,7 @@ def write_pretrained(
         version=BUNDLE_VERSION,
         spec=spec,
         training={"pretext": pretext.name, "data": data, "cases": names, "config": document, **run_record(run)},
-        license="Apache-2.0" if data.endswith("phantoms") else "unknown",
+        license=license,
         demonstration=True,
         description="A starting point for fine-tuning.",
     )

@@ -62,6 +62,51 @@ def test_pretraining_reads_image_files(tmp_path, pretext):
     assert bundle.training["config"]["batch"] == 4
 
 
+def test_weights_of_ones_own_cases_are_under_no_license_of_ours(tmp_path):
+    for seed in range(2):
+        write_case(tmp_path / "pelvic phantoms" / f"p{seed}", seed)
+    assert pretrained(tmp_path / "pelvic phantoms", "mae", tmp_path / "start").license == "unknown"
+
+
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "anatomy-segmentation", "--init", "scratch"]])
+def test_a_training_does_not_go_on_with_masks_that_were_changed(tmp_path, capsys, command):
+    for seed in range(3):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland")
+    data = str(tmp_path / "cases")
+    options = [data, "--pretext", "mae"] if command == ["pretrain"] else ["--encoder", "profound", "--data", data]
+    run = [*command, *options, "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main(run) == 0
+    (tmp_path / "cases" / "p0" / ".DS_Store").write_bytes(b"of a file manager")
+    assert main(run) == 0
+    gland = tmp_path / "cases" / "p0" / "gland.nii.gz"
+    mask = read_mask(gland, "gland")
+    write_volume(mask.with_array(np.roll(mask.array, 1, axis=1)), gland)
+    capsys.readouterr()
+    assert main(run) == 1
+    assert "must be of a training with these data, but is of one with other cases" in capsys.readouterr().err
+
+
+def test_a_pretraining_does_not_go_on_with_phantoms_of_another_version(tmp_path, capsys, monkeypatch):
+    run = ["pretrain", "--pretext", "mae", "--phantoms", "1", "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main(run) == 0
+    monkeypatch.setattr("VFMTransferLib.phantom.VERSION", "0.0.1")
+    assert main(run) == 1
+    assert "is of one with other phantoms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["pretrain", "phantoms", "--pretext", "mae"], ["finetune", "classification", "--data", "phantoms"]]
+)
+def test_a_folder_that_bears_the_name_of_the_built_in_phantoms_is_no_silent_guess(
+    tmp_path, capsys, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phantoms").mkdir()
+    with pytest.raises(SystemExit):
+        main([*command, "-o", "out"])
+    assert "give ./phantoms for the folder, or leave it out" in capsys.readouterr().err
+
+
 def test_pretraining_reads_dicom(tmp_path, shared_data):
     assert pretrained(shared_data / "dicom", "mae", tmp_path / "start").training["cases"]
 
