@@ -26,7 +26,7 @@ from ..evaluation.comparison import (
     save_cohort,
 )
 from ..evaluation.measures import KINDS, quantity_title
-from ..evaluation.outputs import Reference, place
+from ..evaluation.outputs import Reference, checked_references, place
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import CasePredictor, PredictOptions, needed_sequences, require_fit
 from ..io import output_folder, read_mask, read_volume
@@ -35,6 +35,7 @@ from ..io.results import OWN_MARKS, save_result
 from ..phantom import Phantom, make_phantom
 from ..report import write_report
 from ..tasks import DEFAULT_TASK, task_of
+from ..tasks.image_to_image import ImageTask
 from .radiology import require_dicom_out, save_dicom
 from .shared import given_case, predict_options
 
@@ -134,7 +135,10 @@ def _read(
         if truth not in pair[0].spec.labels:
             raise ImageError(f"The reference must be one of {', '.join(pair[0].spec.labels)}, got '{truth}'.")
     elif isinstance(truth, Volume):
-        place(truth, case[task_of(pair[0].spec).reference].geometry, "nearest")
+        task = task_of(pair[0].spec)
+        place(truth, case[task.reference].geometry, "nearest")
+        if isinstance(task, ImageTask):
+            checked_references({task.outputs[0]: truth})
     return case, truth
 
 

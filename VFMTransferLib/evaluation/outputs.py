@@ -13,11 +13,12 @@ from ..core.errors import BundleError, GeometryError, ImageError
 from ..core.result import Result
 from ..core.terms import Label
 from ..core.volume import Geometry, Volume
+from ..io.plausibility import checked_sequence
 from ..metrics.agreement import data_range, dice, hausdorff95_mm, mean_difference, volume_difference_ml
 from ..radiology.gland import GlandFrame
 from ..radiology.lesions import position_title
 from ..tasks import TASKS, find_task
-from ..tasks.image_to_image import image_errors, unit_of
+from ..tasks.image_to_image import image_errors, sequence_of, unit_of
 from ..tasks.lesions import pair_regions
 from .measures import Between, Disagreement, Measure, measure
 
@@ -68,21 +69,35 @@ def _apart_mm(first: Geometry, second: Geometry) -> float:
 def reference_images(
     case: Case, result: Result, reference: Reference | None
 ) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    """Output → its reference as the caller or the case gives it, and what had to be decided."""
+    """Output → its reference as the caller or the case gives it, in the output's unit, and what had to be decided.
+
+    ImageError where one is a label map, a CT, or in no unit of an ADC where it should be one.
+    """
     first = next(iter(result.images))
     if isinstance(reference, Volume):
-        return {first: reference}, ()
+        references, notes = checked_references({first: reference})
+        taken = (f"The reference is taken as that of {first}.",) if len(result.images) > 1 else ()
+        return references, taken + notes
     if isinstance(reference, str):
         raise wrong_reference("an image, or images by output name", reference)
     if reference is not None:
         unknown = set(reference) - set(result.images)
         if unknown:
             raise ValueError(f"References must be named as the outputs ({', '.join(result.images)}), got {unknown}.")
-        return dict(reference), ()
+        return checked_references(reference)
     measured_by = TASKS[result.task].measured_by
     if measured_by is not None and measured_by in case:
         return {first: case[measured_by]}, (f"The case's own measured {measured_by.upper()} is the reference.",)
     return {}, ()
+
+
+def checked_references(references: Mapping[str, Volume]) -> tuple[dict[str, Volume], tuple[str, ...]]:
+    """References by output in the unit of what they are of, and what had to be decided; ImageError as above."""
+    checked, notes = {}, []
+    for output, volume in references.items():
+        checked[output], more = checked_sequence(volume, sequence_of(output), f"reference of {output}")
+        notes += [f"Reference of {output}: {note}" for note in more]
+    return checked, tuple(notes)
 
 
 def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

@@ -297,6 +297,37 @@ def test_displacement_fields_are_compared_by_length():
     assert comparison.value("displacement_difference_mm", "displacement", "a-b") == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_reference_is_brought_to_the_unit_of_what_it_is_of(by_name):
+    a, b = translation_pair()
+    native = a_case()[Sequence.ADC]
+    case = replace(a_case(), volumes={Sequence.T2W: a_case()["t2w"]})
+    expected, found = (
+        compare(case, a, b, {"adc-synthetic": given} if by_name else given)
+        for given in (native, native.with_array(native.array * np.float32(1e-6)))
+    )
+    for kind in ("mae", "psnr_db"):
+        value = expected.value(kind, "adc-synthetic", "a-reference")
+        assert found.value(kind, "adc-synthetic", "a-reference") == pytest.approx(value, rel=1e-3)
+    note = "Reference of adc-synthetic: adc was in mm²/s by its range; converted to 1e-6 mm²/s."
+    assert note in found.notes
+    assert note not in expected.notes
+
+
+def test_a_label_map_is_no_reference_of_an_image():
+    with pytest.raises(ImageError, match="'reference of adc-synthetic' must be a adc image"):
+        compare(a_case(), *translation_pair(), gland_reference())
+
+
+def test_a_single_reference_of_several_outputs_is_said_to_be_the_firsts():
+    a, b = image_pair("distortion-correction", "hbv-corrected", DIFFUSION_GRID, 90.0)
+    two = [replace(r, images={**r.images, "adc-corrected": mri(DIFFUSION_GRID, 3, 1200.0)}) for r in (a, b)]
+    comparison = compare(a_case(), *two, mri(DIFFUSION_GRID, 1, 90.0))
+    assert "The reference is taken as that of hbv-corrected." in comparison.notes
+    with pytest.raises(KeyError):
+        comparison.value("mae", "adc-corrected", "a-reference")
+
+
 def test_references_under_unknown_names_are_refused():
     with pytest.raises(ValueError, match="must be named as the outputs"):
         compare(a_case(), *translation_pair(), {"adc": mri(T2W_GRID, 1, 1.0)})
