@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from browsers import Listener, needs_chromium
 from comparison_cases import (
+    DIFFUSION_GRID,
     T2W_GRID,
     a_case,
     anatomy,
     anatomy_pair,
     classification_pair,
+    image_pair,
     lesion_pair,
+    mri,
     translation_pair,
     zones,
 )
@@ -427,6 +430,28 @@ def test_synthetic_images_say_so_and_their_difference_has_both_signs(translation
     reader.press("ArrowUp")
     assert (difference != reader.pixels("compare")).any()
     assert "10⁻⁶ mm²/s" in reader.text(".tables")
+
+
+def test_an_output_without_a_reference_shows_what_it_has(tmp_path: Path, reader_of):
+    a, b = image_pair("distortion-correction", "hbv-corrected", DIFFUSION_GRID, 90.0)
+    a, b = (
+        replace(r, images={**r.images, "adc-corrected": mri(DIFFUSION_GRID, 3 + i, 1200.0)})
+        for i, r in enumerate((a, b))
+    )
+    page = reader_of(write_report(compare(a_case(), a, b, mri(DIFFUSION_GRID, 9, 90.0)), tmp_path))
+    with_reference = page.page.locator(".panel:visible").count()
+    page.choose("pair-ar")
+    page.page.select_option("#output", "1")
+    page.settle()
+    assert page.page.locator(".panel:visible").count() == with_reference - 1
+    assert not page.page.locator("label[for=pair-ar]").is_visible()
+    page.press("End")
+    first, last = page.text("#slice-text").removeprefix("Slice ").split(" of ")
+    assert first == last
+    page.page.select_option("#output", "0")
+    page.settle()
+    assert page.page.locator("label[for=pair-ar]").is_visible()
+    assert page.page.locator(".panel:visible").count() == with_reference
 
 
 def test_a_classification_has_no_arms_to_compare_in_the_images(classification_page, reader_of):

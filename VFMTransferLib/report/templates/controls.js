@@ -11,7 +11,7 @@ function attachControls(app) {
   on("#fade", "input", (e) => app.set({ fade: e.target.value / 100, mode: "fade" }));
   on("#reference", "change", (e) => app.set({ reference: e.target.checked }));
   on("#crosshair", "change", (e) => app.set({ crosshair: e.target.checked }));
-  on("#output", "change", (e) => app.set({ output: Number(e.target.value), pair: "ab" }));
+  on("#output", "change", (e) => app.set({ output: Number(e.target.value), pair: "ab", maximized: null }));
   on("#reset", "click", () => app.resetView());
   on("#help-open", "click", () => find("#help").showModal());
   for (const [name, key] of [["style", "style"], ["mode", "mode"], ["pair", "pair"]])
@@ -23,7 +23,7 @@ function attachControls(app) {
     });
   attachWindowSliders(app);
   attachStrip(app);
-  hideWhatDoesNotApply(app);
+  find("#output").replaceChildren(...scene.outputs.map((output, i) => new Option(output.title, i)));
   addEventListener("keydown", (event) => onKey(event, app));
 }
 
@@ -31,6 +31,7 @@ function on(selector, type, listener) {
   find(selector).addEventListener(type, listener);
 }
 
+// Of the shown output: one may have a reference and another none.
 function hideWhatDoesNotApply(app) {
   const { scene } = app;
   const applies = {
@@ -45,7 +46,6 @@ function hideWhatDoesNotApply(app) {
     strip: Boolean(scene.strip),
   };
   for (const element of findAll("[data-if]")) element.hidden = !applies[element.dataset.if];
-  find("#output").replaceChildren(...scene.outputs.map((output, i) => new Option(output.title, i)));
 }
 
 // Sliders in steps of 1/500 of the range of the first window, so that one step is small for any unit.
@@ -110,6 +110,7 @@ function onKey(event, app) {
 // The page follows the state, whoever changed it.
 function showState(app) {
   const { state, scene } = app;
+  hideWhatDoesNotApply(app);
   find("#slice").value = state.slice;
   find("#slice-text").textContent = `Slice ${state.slice + 1} of ${scene.size[2]}`;
   find("#slice").setAttribute("aria-valuetext", app.sliceText());
@@ -148,8 +149,9 @@ function showPanels(app) {
   const { state, scene } = app;
   let resized = false;
   for (const element of findAll(".panel")) {
-    const isMaximized = state.maximized === element.dataset.panel;
-    const isHidden = state.maximized !== null && !isMaximized;
+    const panel = scene.panels.find(({ id }) => id === element.dataset.panel);
+    const isMaximized = state.maximized === panel.id;
+    const isHidden = (state.maximized !== null && !isMaximized) || !app.layers.has(app.imageOf(panel.image));
     resized ||= element.hidden !== isHidden || element.classList.contains("maximized") !== isMaximized;
     element.hidden = isHidden;
     element.classList.toggle("maximized", isMaximized);
