@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..core.decoding import Limits, from_json, parse_json
-from ..core.errors import BundleError, ChecksumError
+from ..core.errors import BundleError, ChecksumError, OutputError
 from ..core.files import atomic_file, atomic_folder, open_regular, read_small
 from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
@@ -334,6 +334,8 @@ def write_bundle(
     from safetensors.numpy import save_file
 
     check_name(bundle.name)
+    if overwrite:
+        require_replaceable(bundle.folder)
     spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
     arrays = _stored_arrays(weights, half)
     with atomic_folder(bundle.folder, overwrite) as work:
@@ -353,6 +355,19 @@ def write_bundle(
             (work / name).write_text(text, encoding="utf-8")
         read_bundle(work)  # what cannot be read again is not put in place
     return bundle
+
+
+def is_bundle_folder(path: Path) -> bool:
+    return (path / METADATA).is_file()
+
+
+def require_replaceable(folder: Path) -> None:
+    """OutputError where a bundle would take the place of something else, such as the folder that holds all bundles."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not is_bundle_folder(folder):
+        raise OutputError(
+            f"'{folder.name}' must be a bundle to be replaced, but holds something else. Choose another folder."
+        )
 
 
 def _stored_arrays(weights: Mapping[str, Any], half: bool) -> dict[str, Any]:

@@ -17,12 +17,24 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..core.decoding import parse_json
-from ..core.errors import BundleError, CheckpointError, OutputError, RuntimeUnavailableError
+from ..core.errors import BundleError, CheckpointError, RuntimeUnavailableError
 from ..core.files import atomic_folder
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
-from .bundle import Bundle, change_block, check_name, dump, file_sha256, read_bundle, read_index, verify, write_bundle
+from .bundle import (
+    Bundle,
+    change_block,
+    check_name,
+    dump,
+    file_sha256,
+    is_bundle_folder,
+    read_bundle,
+    read_index,
+    require_replaceable,
+    verify,
+    write_bundle,
+)
 from .catalog import require_free_name, user_folder
 from .metadata import METADATA, ONNX, ONNX_CPU, WEIGHTS, inference_config
 
@@ -132,18 +144,11 @@ def bundle_name(text: str) -> str:
 
 @contextmanager
 def _replacing(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """As `atomic_folder`, but never in place of something else than a bundle, as the folder that holds all bundles."""
-    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if overwrite and not is_free and not is_bundle_folder(folder):
-        raise OutputError(
-            f"'{folder.name}' must be a bundle to be replaced, but holds something else. Choose another folder."
-        )
+    """As `atomic_folder`, but never in place of something else than a bundle."""
+    if overwrite:
+        require_replaceable(folder)
     with atomic_folder(folder, overwrite) as work:
         yield work
-
-
-def is_bundle_folder(path: Path) -> bool:
-    return (path / METADATA).is_file()
 
 
 def is_bundle_zip(path: Path) -> bool:

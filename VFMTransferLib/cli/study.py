@@ -138,9 +138,13 @@ def add_advise(commands: Commands) -> None:
 
 
 def run_advise(args: argparse.Namespace) -> None:
+    from ..core.errors import DatasetError
     from ..study.advice import advice_document, advice_lines, advise, shipped_study
     from ..study.forecast import read_finished_study
+    from ..study.tables import RUNS
 
+    if args.study is not None and not (args.study / RUNS).is_file():
+        raise DatasetError(f"'{args.study}' must be the folder of a finished study, but has no {RUNS}. Check the path.")
     advice = advise(args.task, read_finished_study(args.study or shipped_study()))
     print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
 

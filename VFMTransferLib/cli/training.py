@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import DatasetError
 from ..core.terms import Arm, OnProgress
 from ..tasks import TASKS
-from .shared import Commands, add_command, add_output, progress_lines
+from .shared import Commands, add_command, add_output, progress_lines, require_output_outside
 
 if TYPE_CHECKING:
     from ..training.cases import LabeledDataset
@@ -111,6 +111,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     from ..training.loop import checkpoint_folder
 
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
+    require_free_output(args)
     with progress_lines() as on_progress:
         how = distributed_context(args, on_progress)
         dataset = _dataset_of(args, task, args.validation, 0, on_progress)
@@ -221,6 +222,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
     pretext = pretext_task(name, None if family is None else family.pretraining_network())
     if pretext.needs_maps and is_folder:
         args.parser.error(f"--pretext {name} is learned from {PHANTOMS}, whose tissue is known; DATA must be that word")
+    require_free_output(args)
     with progress_lines() as on_progress:
         context = distributed_context(args, on_progress)
         chosen = {"batch": args.batch, "precision": args.precision, "learning_rate": args.learning_rate}
@@ -294,6 +296,15 @@ def is_of_a_folder(args: argparse.Namespace) -> bool:
     return args.data not in (None, PHANTOMS)
 
 
+def require_free_output(args: argparse.Namespace) -> None:
+    """OutputError, before hours of training, where the bundle could not be put, or would lie among the cases."""
+    from ..bundles.bundle import require_replaceable
+
+    require_replaceable(args.output)
+    if is_of_a_folder(args):
+        require_output_outside(args.output, [Path(args.data)])
+
+
 def decided_by(args: argparse.Namespace) -> dict[str, str]:
     """What a checkpoint's cases are, beside their names: a training must not go on with other ones."""
     from ..phantom import VERSION
@@ -309,7 +320,7 @@ def data_title(args: argparse.Namespace) -> str:
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
-    parser.add_argument("--seed", type=int, metavar="S", help=f"random seed of {seeded} (default: the recipe's, or 0)")
+    parser.add_argument("--seed", type=seed, metavar="S", help=f"random seed of {seeded} (default: the recipe's, or 0)")
     add_option(parser, "steps", "optimizer steps", type=int, metavar="N")
     parser.add_argument(
         "--prepared",
@@ -360,6 +371,14 @@ def rate(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of 0 or more, as an option's type."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
     return value
 
 

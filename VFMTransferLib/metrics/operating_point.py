@@ -45,4 +45,5 @@ def operating_point(false_marks: Sequence[float], cases: int) -> OperatingPoint 
     surest = sorted(false_marks, reverse=True)[allowed]  # of those that are too many
     if surest >= 1:
         return None
-    return OperatingPoint(min(math.floor(surest * _STEPS) + 1, _STEPS) / _STEPS, cases)
+    step = next(step for step in range(math.floor(surest * _STEPS), _STEPS + 1) if step / _STEPS > surest)
+    return OperatingPoint(step / _STEPS, cases)

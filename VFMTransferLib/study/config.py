@@ -36,7 +36,7 @@ class Pretraining:
     """Where an encoder's pretrained arm starts from; the objective is one of the family's `pretext_tasks`."""
 
     objective: str
-    steps: int
+    steps: Annotated[int, Limits(minimum=1)]
     phantoms: Phantoms
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=OMITTED)
@@ -153,7 +153,7 @@ class StudyConfig:
     phantoms: PhantomSplit
     encoders: dict[str, EncoderConfig]
     tasks: dict[TaskName, TaskConfig]
-    around_gland_mm: float | None = None
+    around_gland_mm: Annotated[float, Limits(above=0.0)] | None = None
     real: RealCases | None = None
     labelled_cases: tuple[int, ...] = ()
 
@@ -426,8 +426,8 @@ def _problems(config: StudyConfig) -> Iterator[str]:
     """What cannot be, one sentence each."""
     if config.format != FORMAT:
         yield f"format must be {FORMAT}, got {config.format}."
-    if len(set(config.seeds)) < MIN_SEEDS:
-        yield f"seeds must be {MIN_SEEDS} or more different ones, got {list(config.seeds)}."
+    if len(set(config.seeds)) < max(len(config.seeds), MIN_SEEDS) or min(config.seeds) < 0:
+        yield f"seeds must be {MIN_SEEDS} or more different ones from 0 on, got {list(config.seeds)}."
     if not config.encoders or not config.tasks:
         yield "encoders and tasks must hold at least one each."
     for name, encoder in config.encoders.items():
@@ -467,10 +467,13 @@ def _group_problems(config: StudyConfig, where: str, split: PhantomGroups) -> It
             yield f"phantoms of {name} must be at most {MAX_PHANTOMS:,}, with seeds from at most there on."
     if split.test.count < MIN_TEST_CASES:
         yield f"{where}phantoms.test.count must be {MIN_TEST_CASES} or more, or no distance is defined."
+    if where:  # which other tasks' networks, and the distances to pretraining, are measured on
+        groups["phantoms.test"] = config.phantoms.groups.test
     for one, other in combinations(groups, 2):
         both_pretrain = one.startswith("encoders") and other.startswith("encoders")
         a, b = groups[one].seeds, groups[other].seeds
-        if not both_pretrain and max(a.start, b.start) < min(a.stop, b.stop):
+        both_test = {one, other} == {f"{where}test", "phantoms.test"}
+        if not (both_pretrain or both_test) and max(a.start, b.start) < min(a.stop, b.stop):
             yield f"phantoms of {one} and {other} must be of different seeds: a phantom is a patient."
 
 

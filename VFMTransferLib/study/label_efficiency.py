@@ -100,7 +100,7 @@ def replaced_cases(size: int, value: float, scratch: Mapping[int, float], higher
 
     The number from which the arm from scratch reaches what the pretrained one reaches with `size`, minus `size`: linear
     between sizes on a logarithmic scale, and the first time that it does. Below 0 where fewer do from scratch; `inf`
-    where it never gets there; `nan` where a value is missing.
+    where it never gets there; `nan` where a value is missing, or the smallest size does better already.
 
     Args:
         value: What the pretrained arm reaches.
@@ -110,8 +110,8 @@ def replaced_cases(size: int, value: float, scratch: Mapping[int, float], higher
         return math.nan
     sign = 1.0 if higher_is_better else -1.0
     points = [(math.log2(number), sign * (reached - value)) for number, reached in sorted(scratch.items())]
-    if points[0][1] >= 0:
-        return 2 ** points[0][0] - size
+    if points[0][1] >= 0:  # how few would do is not known, unless it is as many to the digit
+        return 2 ** points[0][0] - size if points[0][1] == 0 else math.nan
     for (first, below), (second, above) in pairwise(points):
         if above >= 0:
             return float(2 ** (first - below / (above - below) * (second - first)) - size)

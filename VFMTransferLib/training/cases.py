@@ -210,10 +210,13 @@ def folder_dataset(
 
 
 def file_facts(folder: Path) -> str:
-    """A checksum of the names, sizes and times of all files in a folder."""
+    """A checksum of where a folder lies and of the names, sizes and times of all its files.
+
+    Two patients' files may be of one size and, after an archive was unpacked, of one time.
+    """
     found = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     text = "\n".join(f"{name} {facts.st_size} {facts.st_mtime_ns}" for name, facts in found)
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(f"{folder.resolve()}\n{text}".encode(errors="surrogateescape")).hexdigest()
 
 
 def folder_checksum(folder: Path) -> str:
@@ -244,6 +247,12 @@ def case_folders(folder: Path) -> list[tuple[str, Path]]:
         return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
     splits = [path for path in below(folder) if path.name.lower() in SPLIT_FOLDERS]
+    beside = [path.name for path in below(folder) if path not in splits]
+    if splits and beside:
+        raise DatasetError(
+            f"Cases beside {', '.join(path.name for path in splits)} must lie within them, but {', '.join(beside[:5])} "
+            f"{'lie' if len(beside) > 1 else 'lies'} beside. Move {'them' if len(beside) > 1 else 'it'}."
+        )
     return [(split.name, path) for split in splits for path in below(split)] or [("", path) for path in below(folder)]
 
 
@@ -284,11 +293,29 @@ def read_classes(folder: Path, task: Task) -> dict[str, str]:
     path, column = folder / LABELS, task.label_column
     if not path.is_file():
         raise DatasetError(f"Folder '{folder.name}' must hold {LABELS} with the columns case,{column}. Add it.")
-    found = {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        for number, row in enumerate(csv.DictReader(stream), start=2):
-            try:
-                found[row.get("case") or ""] = task.class_from_table(row.get(column) or "")
-            except ValueError as error:
-                raise DatasetError(f"{LABELS}, line {number}: {error}, got '{row.get(column)}'.") from None
+    try:
+        text = path.read_text("utf-8-sig")  # as Excel writes it
+    except UnicodeDecodeError:
+        raise DatasetError(f"{LABELS} must be text (UTF-8), but is not. Save it as CSV UTF-8.") from None
+    rows = csv.reader(text.splitlines())
+    header = [name.strip() for name in next(rows, [])]
+    if lacking := [name for name in ("case", column) if name not in header]:
+        raise DatasetError(
+            f"{LABELS} must have the columns case,{column}, separated by commas, but lacks {', '.join(lacking)}: its "
+            f"first line is '{','.join(header)[:80]}'. Correct it."
+        )
+    found: dict[str, str] = {}
+    for number, cells in enumerate(rows, start=2):
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+        name, value = row.get("case", ""), row.get(column, "")
+        if not any(row.values()):
+            continue
+        try:
+            category = task.class_from_table(value)
+        except ValueError as error:
+            raise DatasetError(f"{LABELS}, line {number}: {error}, got '{value}'.") from None
+        if found.setdefault(name, category) != category:
+            raise DatasetError(
+                f"{LABELS}, line {number}: case '{name}' must have one {column}, but has another above. Remove one row."
+            )
     return found

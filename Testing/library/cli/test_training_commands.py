@@ -62,6 +62,26 @@ def test_pretraining_reads_image_files(tmp_path, pretext):
     assert bundle.training["config"]["batch"] == 4
 
 
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "anatomy-segmentation", "--init", "scratch"]])
+def test_a_training_takes_the_place_of_nothing_but_a_bundle(tmp_path, capsys, command):
+    for seed in range(2):
+        write_case(tmp_path / "cases" / f"p{seed}", seed, "gland")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
+    data = str(tmp_path / "cases")
+    options = [data, "--pretext", "mae"] if command == ["pretrain"] else ["--encoder", "profound", "--data", data]
+    assert main([*command, *options, "--steps", "1", "-o", data]) == 1
+    assert "'cases' must be a bundle to be replaced, but holds something else" in capsys.readouterr().err
+    assert main([*command, *options, "--steps", "1", "-o", str(tmp_path / "cases" / "out")]) == 1
+    assert "must lie outside of the case's folder 'cases'" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
+
+
+def test_a_seed_below_0_is_a_usage_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--pretext", "mae", "--seed", "-1", "-o", str(tmp_path / "out")])
+    assert "argument --seed: must be 0 or more, got -1" in capsys.readouterr().err
+
+
 def test_weights_of_ones_own_cases_are_under_no_license_of_ours(tmp_path):
     for seed in range(2):
         write_case(tmp_path / "pelvic phantoms" / f"p{seed}", seed)
@@ -164,7 +184,7 @@ def test_a_processor_without_bfloat16_is_said_in_one_sentence(tmp_path, capsys, 
     killed = subprocess.CompletedProcess([], -signal.SIGILL, "", "")
     monkeypatch.setattr(doctor, "_ask", lambda *words: killed)
     options = ["--precision", "bfloat16", "-o", str(tmp_path / "start")]
-    assert main(["pretrain", str(tmp_path), "--pretext", "mae", *options]) == 1
+    assert main(["pretrain", str(tmp_path / "cases"), "--pretext", "mae", *options]) == 1
     said = capsys.readouterr().err
     assert "child process failed: the process was ended (Illegal instruction). Choose --precision float32." in said
     assert not (tmp_path / "start").exists()

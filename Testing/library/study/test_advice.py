@@ -99,6 +99,11 @@ def test_the_command_answers_in_json(tmp_path, capsys):
     assert answer["measured"][0]["rpg_low"] is None
 
 
+def test_a_study_that_is_not_there_is_an_error(tmp_path, capsys):
+    assert main(["advise", "classification", "--study", str(tmp_path / "nothing")]) == 1
+    assert "must be the folder of a finished study, but has no runs.csv" in capsys.readouterr().err
+
+
 def test_a_summary_that_was_written_is_read(tmp_path):
     write_tables(StudyTables(()), tmp_path)
     row = replace(a_summary_row("profound", 3.0))

@@ -262,6 +262,7 @@ def test_replaced_cases_are_read_off_the_curve_from_scratch():
     assert replaced_cases(2, 0.6, scratch, True) == pytest.approx(2)
     assert replaced_cases(2, 0.7, scratch, True) == pytest.approx(6)  # half way from 4 to 16 is 8
     assert replaced_cases(4, 0.5, scratch, True) == pytest.approx(-2)
+    assert math.isnan(replaced_cases(4, 0.4, scratch, True))  # fewer than 2 would do, how few is not known
     assert replaced_cases(4, 0.81, scratch, True) == math.inf
     assert math.isnan(replaced_cases(4, math.nan, scratch, True))
     assert replaced_cases(2, 3.0, {2: 4.0, 8: 3.0}, False) == pytest.approx(6)

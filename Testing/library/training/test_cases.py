@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
-from VFMTransferLib.training.cases import Split, folder_dataset, phantom_dataset, read_labeled
+from VFMTransferLib.training.cases import Split, file_facts, folder_dataset, phantom_dataset, read_labeled
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,50 @@ def test_what_lacks_is_named(a_folder, tmp_path):
         folder_dataset(tmp_path, "classification")
     with pytest.raises(DatasetError, match="2 or more cases"):
         folder_dataset(tmp_path / "p0", "classification")
+
+
+@pytest.mark.parametrize("text", ["\ufeffcase,pirads\np0,4\np1,2\n", "case , pirads\n p0 , 4\np1,2\n,\np1,2\n"])
+def test_a_table_of_classes_may_come_from_a_spreadsheet(a_folder, tmp_path, text):
+    shutil.copytree(a_folder, tmp_path / "cases")
+    (tmp_path / "cases" / "labels.csv").write_text(text, encoding="utf-8")
+    found = folder_dataset(tmp_path / "cases", "classification").cases
+    expected = folder_dataset(a_folder, "classification").cases
+    assert {n: c.category for n, c in found.items()} == {n: c.category for n, c in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"case;pirads\np0;4\n", "must have the columns case,pirads, separated by commas, but lacks case, pirads: its"),
+        (b"id,pirads\np0,4\n", "but lacks case: its first line is 'id,pirads'"),
+        (b"", "but lacks case, pirads"),
+        (b"case,pirads\np0,4\np1,2\np0,2\n", "line 4: case 'p0' must have one pirads, but has another above"),
+        ("case,pirads\nMüller,4\n".encode("latin-1"), r"labels.csv must be text \(UTF-8\), but is not"),
+    ],
+)
+def test_a_table_of_classes_that_cannot_be_read_is_an_error(a_folder, tmp_path, table, message):
+    shutil.copytree(a_folder, tmp_path / "cases")
+    (tmp_path / "cases" / "labels.csv").write_bytes(table)
+    with pytest.raises(DatasetError, match=message):
+        folder_dataset(tmp_path / "cases", "classification")
+
+
+def test_cases_beside_folders_of_splits_are_not_lost_without_a_word(a_folder, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(a_folder / "p0", tmp_path / split / f"of-{split}")
+    assert len(folder_dataset(tmp_path, "anatomy-segmentation").cases) == 2
+    shutil.copytree(a_folder / "p1", tmp_path / "p1")
+    with pytest.raises(DatasetError, match="Cases beside train, val must lie within them, but p1 lies beside"):
+        folder_dataset(tmp_path, "anatomy-segmentation")
+
+
+def test_two_patients_of_equal_sizes_and_times_are_two(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t2w.nii").write_bytes(name.encode())
+        os.utime(tmp_path / name / "t2w.nii", (0, 0))
+    assert file_facts(tmp_path / "one") != file_facts(tmp_path / "two")
+    assert file_facts(tmp_path / "one") == file_facts(tmp_path / "one")
 
 
 def test_a_case_without_pi_rads_tells_by_its_lesions_whether_there_is_cancer(a_folder):
