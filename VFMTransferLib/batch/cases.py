@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -293,11 +294,17 @@ def _sha256_of_files(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     sampled = set()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        if file.name.lower() in OF_FILE_BROWSERS:
-            continue
-        about = file.stat()
+    for file in sorted(folder.rglob("*")):
         name = os.fsencode(file.relative_to(folder).as_posix())
+        try:
+            about = file.stat()
+        except FileNotFoundError:  # a link to nothing, or a file that is gone meanwhile
+            continue
+        except OSError as error:  # this case fails when it is read, and no other
+            digest.update(b"%s\0%d\0" % (name, error.errno or 0))
+            continue
+        if not stat.S_ISREG(about.st_mode) or file.name.lower() in OF_FILE_BROWSERS:
+            continue
         digest.update(b"%s\0%d %d\0" % (name, about.st_size, about.st_mtime_ns))
         if file.parent not in sampled:
             sampled.add(file.parent)

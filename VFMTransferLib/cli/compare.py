@@ -16,6 +16,7 @@ from .shared import (
     print_answer,
     progress_bar,
     require_images,
+    require_output_outside,
 )
 
 _OUTPUT = "folder for the report: new, empty, or an earlier output, which is replaced"
@@ -31,6 +32,7 @@ def add_demo(commands: Commands) -> None:
 def run_demo(args: argparse.Namespace) -> None:
     from .side_by_side import demonstrate
 
+    require_output_outside(args.output, [args.case])
     with progress_bar() as on_progress:
         page = demonstrate(args.output, args.case, on_progress)
     print(page)
@@ -67,7 +69,8 @@ def run_compare(args: argparse.Namespace) -> None:
     count = max(len(args.cases), 1)
     if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa):
         args.parser.error("--t2w, --hbv, --adc, --gland, --psa and --roi belong to one case; give one CASE with them")
-    if len({path.resolve().name for path in args.cases}) < len(args.cases):
+    # As the cases are named: a link's own name, and a folder's where the path has none, as `.` or `..`.
+    if len({path.resolve().name if path.name in ("", "..") else path.name for path in args.cases}) < len(args.cases):
         args.parser.error("the CASE folders must have different names, since the report calls them by these")
     if len(args.bundles) not in (0, 2):
         args.parser.error(f"give --bundle twice, or not at all; got {len(args.bundles)}")

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.files import plain_text
 from ..core.terms import Sequence
 from .shared import Commands, add_command, add_json, add_output, print_answer, print_json, progress_bar
 
@@ -82,9 +83,10 @@ def run_list(args: argparse.Namespace) -> None:
     for bundle in bundles:
         task, onnx = bundle.spec.task or "encoder", "" if bundle.onnx_path.is_file() else "  (no ONNX graph)"
         twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
-        print(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
+        about = f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}"
+        print(plain_text(about))
     for folder, why in broken.items():
-        print(f"{folder.name}: broken. {why}")
+        print(plain_text(f"{folder.name}: broken. {why}"))
     print(f"Your own bundles: {user_folder()}")
 
 
@@ -95,8 +97,13 @@ def run_show(args: argparse.Namespace) -> None:
     if args.json or not bundle.card_path.is_file():
         print_json(_facts(bundle))
     else:
-        print(bundle.card_path.read_text(encoding="utf-8"))
+        print(_plain_lines(bundle.card_path.read_text(encoding="utf-8")))
         print(f"Folder: {bundle.folder}")
+
+
+def _plain_lines(text: str) -> str:
+    """A text from elsewhere whose characters cannot move the terminal's cursor, hide or color it."""
+    return "\n".join(plain_text(line.replace("\t", "    ")) for line in text.splitlines())
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -126,7 +133,7 @@ def run_fetch(args: argparse.Namespace) -> None:
     from ..bundles.fetching import fetch_bundle
 
     def accept(text: str) -> bool:
-        print(text, file=sys.stderr)
+        print(_plain_lines(text), file=sys.stderr)
         if args.accept_license or not sys.stdin.isatty():
             return bool(args.accept_license)
         return input("Accept this license? [y/N] ").strip().lower() in ("y", "yes")

@@ -169,7 +169,8 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     ]
     estimates = [one for one in (comparison.a.estimate, comparison.b.estimate) if one is not None]
     if estimates:
-        texts = " / ".join(f"{one.dice:.2f}" for one in estimates)
+        both = (comparison.a.estimate, comparison.b.estimate)
+        texts = " / ".join("–" if one is None else f"{one.dice:.2f}" for one in both)
         intervals = ", ".join(f"{one.low:.2f} to {one.high:.2f}" for one in estimates)
         about = f"expected Dice ({estimates[0].interval_text}): {intervals}, estimated without a reference"
         found.append((texts, about))

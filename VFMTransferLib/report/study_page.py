@@ -18,6 +18,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..core.errors import DatasetError, OutputError
 from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
 from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
@@ -56,19 +57,21 @@ from ..study.summary import (
     DEFINITIONS,
     HOUR_S,
     LAYER,
+    SUMMARY,
     Correlation,
     SummaryRow,
     gain_against_distance,
     summarize,
     write_summary,
 )
-from ..study.tables import DistanceRow, RunRow, StudyTables, read_tables
+from ..study.tables import DistanceRow, RunRow, StudyTables, read_rows, read_tables
 from ..tasks import TASKS
 from . import charts
 from .charts import minus
 from .pages import render
 
 PAGE = "report.html"
+OF_OTHERS = ("result.json", "comparison.json", "cohort.json")  # beside a page that is of no study
 TITLE = "Which pretraining helps which prostate MRI task?"
 STEPS_PERCENT = (1.0, 3.0, 10.0, 30.0)
 """Gains from which on a color is stronger; the same for every study, so that colors can be compared."""
@@ -92,6 +95,7 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     has_plan = (study / CONFIG).is_file() and find_spec("yaml") is not None
     config = read_config(study / CONFIG) if has_plan else None
     folder = study if folder is None else folder
+    _require_no_others(folder)
     trained = {} if config is None else {task: config.groups_of(task).train.count for task in config.tasks}
     efficiency = label_efficiency(tables, trained)
     plan, whole = None if config is None else plan_of(config), tables.of_size()
@@ -104,6 +108,21 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     if efficiency:
         write_label_efficiency(efficiency, folder)
     return write_summary(rows, folder), folder / PAGE
+
+
+def _require_no_others(folder: Path) -> None:
+    """OutputError where a page or table of something else, as of a case or a cohort, would be replaced."""
+    others = [name for name in OF_OTHERS if (folder / name).exists()]
+    if not others and (folder / SUMMARY).is_file():
+        try:
+            read_rows(folder / SUMMARY, SummaryRow)
+        except DatasetError:
+            others = [SUMMARY]
+    if others:
+        raise OutputError(
+            f"'{folder.name}' must be free for a study's page and table, but holds {others[0]} of something else. "
+            "Choose another folder."
+        )
 
 
 def _study_html(

@@ -603,6 +603,20 @@ def test_a_batch_that_was_killed_goes_on(good_cohort, pair, tmp_path):
     assert list(out.rglob("*.part")) == []
 
 
+def test_a_case_whose_files_may_not_be_seen_stops_no_other(good_cohort, pair, tmp_path, monkeypatch):
+    real = Path.stat
+
+    def stat(self, **options):
+        if self.parent.name == "p003" and self.name == "t2w.nii.gz":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    found = dict(outcomes(good_cohort, tmp_path / "out", pair[:1]))
+    assert found.pop("p003") == "failed"
+    assert set(found.values()) == {"done"}
+
+
 def test_the_summary_waits_while_another_program_holds_it(good_cohort, pair, tmp_path, monkeypatch, caplog):
     calls = []
 

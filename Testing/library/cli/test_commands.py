@@ -89,6 +89,38 @@ def test_bundles_of_one_name_are_listed_with_their_folders(tiny_models, tmp_path
     assert [line.rpartition(" ")[2] for line in listed] == [f"{tmp_path / 'copy'})", f"{tmp_path / 'one'})"]
 
 
+def test_what_a_bundle_of_a_stranger_states_moves_no_cursor(tiny_models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
+    evil = shutil.copytree(tiny_models / "tiny-scratch", tmp_path / "evil")
+    metadata = json.loads((evil / "configs" / "metadata.json").read_text())
+    metadata["name"] = "fine\x1b[2K\x1b[1A\x07"
+    (evil / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (evil / "docs" / "README.md").write_text("Card \x1b[8mhidden\x1b[0m\n\n- Größe")
+    assert main(["models", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert main(["models", "show", str(evil)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in listed + shown
+    assert shown.startswith("Card %1b[8mhidden%1b[0m\n\n- Größe\n")
+
+
+def test_links_of_different_names_are_different_cases(tmp_path, capsys):
+    for name in ("001", "002"):
+        (tmp_path / name / "dicom").mkdir(parents=True)
+        (tmp_path / f"p{name}").symlink_to(tmp_path / name / "dicom")
+    assert main(["compare", str(tmp_path / "p001"), str(tmp_path / "p002"), "-o", str(tmp_path / "out")]) == 1
+    assert "must have different names" not in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["compare", *(str(tmp_path / name / "dicom") for name in ("001", "002")), "-o", str(tmp_path / "out")])
+    assert "must have different names" in capsys.readouterr().err
+
+
+def test_the_demo_writes_nothing_into_a_case(tmp_path, capsys):
+    (tmp_path / "case").mkdir()
+    assert main(["demo", "--case", str(tmp_path / "case"), "-o", str(tmp_path / "case" / "report")]) == 1
+    assert "must lie outside of the case's folder 'case'" in capsys.readouterr().err
+
+
 def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
     assert main(["models", "import", str(tiny_models / "tiny-scratch"), "--name", "mine"]) == 0

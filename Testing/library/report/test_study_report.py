@@ -14,6 +14,7 @@ from study_examples import a_study
 from whole_study import a_grid
 
 from VFMTransferLib.cli import main
+from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.report.charts import Axis, free_place
 from VFMTransferLib.report.study_page import conclusion, gain_class, write_study_report
 from VFMTransferLib.study.examples import write_examples
@@ -58,6 +59,22 @@ def summary(tmp_path_factory) -> list[dict[str, str]]:
     write_tables(GRID, folder)
     with write_study_report(folder)[0].open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("comparison.json", "{}"), ("cohort.json", "{}"), ("summary.csv", "case,network,dice\n")]
+)
+def test_a_page_takes_the_place_of_nothing_but_a_studys(tmp_path, name, text):
+    write_tables(GRID, tmp_path / "study")
+    out = tmp_path / "out"
+    out.mkdir()
+    for _ in range(2):
+        write_study_report(tmp_path / "study", out)
+    (out / name).write_text(text)
+    (out / "report.html").write_text("of a case")
+    with pytest.raises(OutputError, match=f"'out' must be free for a study's page and table, but holds {name}"):
+        write_study_report(tmp_path / "study", out)
+    assert ((out / name).read_text(), (out / "report.html").read_text()) == (text, "of a case")
 
 
 def test_every_number_of_the_summary_is_on_the_page_as_it_is(page, summary):

@@ -54,6 +54,16 @@ def test_a_structure_that_nobody_marks_stands_last():
     assert groups == ["Peripheral zone", "Transition zone", "Prostate"]
 
 
+def test_a_structure_of_a_few_voxels_is_marked():
+    run = a_run(*anatomy_pair())
+    for row in run.comparison["measures"]:
+        if row["subject"] == "prostate" and row["measure"].startswith("volume"):
+            row["value"] = 0.0 if row["between"] == "a" else 0.004
+    rows = texts(numbersOf(run))
+    assert rows["Prostate: Volume, ml"]["b"] == "0.00"
+    assert "Prostate: Dice" in rows
+
+
 def test_agreement_is_said_to_be_no_accuracy():
     assert AGREEMENT in numbersOf(a_run(*anatomy_pair())).notes[0]
     assert "accuracy" not in " ".join(numbersOf(a_run(anatomy_pair()[0])).notes)

@@ -418,22 +418,23 @@ def measuresOf(run: RunInScene) -> list[dict[str, Any]]:
 
 def _rows(measures: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
     rows: dict[tuple[str, str], Row] = {}
+    marked: set[str] = set()  # by anyone, be it a voxel; other structures stand last with their volume of 0 alone
     for found in measures:
         kind = _DIFFERENCE_OF.get(found["measure"], found["measure"])
         row = rows.setdefault((found["subject"], kind), _emptyRow(found["subject"], kind, found["unit"]))
         row.cells[Between(found["between"])] = _cell(found)
-    empty = _emptyGroups(rows.values())
-    kept = [row for row in rows.values() if row.group not in empty or row.title.startswith(KINDS["volume_ml"].title)]
+        if found["measure"] == "volume_ml" and found["value"] and row.group:
+            marked.add(row.group)
+    empty = {row.group for row in rows.values() if row.group and _isVolume(row)} - marked
+    kept = [row for row in rows.values() if row.group not in empty or _isVolume(row)]
     first: dict[str, int] = {}  # where a structure stands; what is known of the prostate comes from two sources
     for place, row in enumerate(kept):
         first.setdefault(row.group, place)
     return tuple(sorted(kept, key=lambda row: (row.group in empty, first[row.group])))
 
 
-def _emptyGroups(rows: Iterable[Row]) -> set[str]:
-    """Structures that nobody marks, which stand last with their volume of 0 alone."""
-    volumes = [row for row in rows if row.group and row.title.startswith(KINDS["volume_ml"].title)]
-    return {row.group for row in volumes if all(float(cell.text) == 0 for cell in row.cells.values())}
+def _isVolume(row: Row) -> bool:
+    return row.title.startswith(KINDS["volume_ml"].title)
 
 
 def _emptyRow(subject: str, kind: str, unit: str) -> Row:
