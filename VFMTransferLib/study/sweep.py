@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,8 +92,16 @@ class Sweep:
 
     def collect(self) -> None:
         """Write the tables of all runs that are done with their present settings, wanted now or before."""
-        results = (self._result(run) for run in planned_runs(self.config))
-        write_tables(collect_tables(filter(None, results)), self.workspace.folder)
+        results = filter(None, (self._result(run) for run in planned_runs(self.config)))
+        write_tables(collect_tables(map(self._without_dropped, results)), self.workspace.folder)
+
+    def _without_dropped(self, result: RunResult) -> RunResult:
+        """Without what was measured on real cases that the configuration no longer names, and statistics over them."""
+        wanted = set(self.config.real_of(result.key.task))
+        if set(result.real_cases) <= wanted:
+            return result
+        kept = tuple(row for row in result.metrics if row.data != "real" or row.case in wanted)
+        return replace(result, metrics=kept, real_cases=tuple(name for name in result.real_cases if name in wanted))
 
     def _is_done(self, run: RunKey) -> bool:
         result = self._result(run)

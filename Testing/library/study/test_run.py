@@ -25,7 +25,7 @@ from VFMTransferLib.study.forecast import EstimateRow
 from VFMTransferLib.study.run import run_one, trained_run, training_config
 from VFMTransferLib.study.summary import summarize
 from VFMTransferLib.study.sweep import Sweep
-from VFMTransferLib.study.tables import read_result, read_rows, read_tables
+from VFMTransferLib.study.tables import read_result, read_rows, read_tables, write_result
 from VFMTransferLib.study.workspace import Workspace, shared_test_cases
 from VFMTransferLib.training.finetune import Initialization, initial_network
 from VFMTransferLib.training.loop import CHECKPOINT
@@ -143,6 +143,19 @@ def test_a_study_that_is_there_is_resumed_only_when_asked(a_copy):
         prepared_sweep(a_copy)
     assert prepared_sweep(a_copy, resume=True, only=FIRST).pending() == []
     assert {run.seed for run in prepared_sweep(a_copy, resume=True).pending()} == {1, 2}
+
+
+def test_a_real_case_that_is_named_no_more_leaves_the_tables(a_copy):
+    sweep = prepared_sweep(a_copy, resume=True, only=FIRST)
+    result = read_result(sweep.workspace, SCRATCH)
+    of_patients = [replace(result.metrics[0], data="real", case=name, value=0.5) for name in ("one", "withdrawn", "")]
+    write_result(
+        replace(result, real_cases=("one", "withdrawn"), metrics=(*result.metrics, *of_patients)), sweep.workspace
+    )
+    sweep.collect()
+    rows = read_tables(a_copy).metrics
+    assert [row.case for row in rows if row.data == "real"] == ["one"]
+    assert len([row for row in rows if row.data == "phantom" and row.arm == "scratch"]) > 3
 
 
 def test_another_folder_is_not_taken(tmp_path):
