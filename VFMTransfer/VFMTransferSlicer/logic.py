@@ -117,6 +117,7 @@ class CaseJob:
         name: Of the job.
         request: Sent to the worker, once all inputs are written.
         isSent: Whether the request was sent to the worker.
+        isCanceled: Whether it is to stop, by the user or since the scene is closed.
         blind: As `TransferLogic.blind` was when it began.
         held: Results that wait for the end of a blinded run.
         error: The first thing that failed.
@@ -134,6 +135,7 @@ class CaseJob:
     name: str = field(default_factory=lambda: uuid4().hex)
     request: Run | None = None
     isSent: bool = False
+    isCanceled: bool = False
     blind: Blind | None = None
     held: list[Reply] = field(default_factory=list)
     error: Exception | None = None
@@ -447,6 +449,8 @@ class TransferLogic:
         job = self._job
         if job is None:
             return
+        if isinstance(job, CaseJob):
+            job.isCanceled = True
         if job.isSent:
             self._worker.cancel(job.name)
         else:
@@ -570,8 +574,8 @@ class TransferLogic:
         yield
 
     def _fail(self, job: Job, error: Exception, details: str = "") -> None:
-        """Report the first failure; what follows is its consequence."""
-        if job.error is not None:
+        """Report the first failure; what follows is its consequence, as of the end of its scene."""
+        if job.error is not None or _endedWithItsScene(job):
             return
         job.error = error
         sentence = str(error)
@@ -597,6 +601,7 @@ class TransferLogic:
             if self._unread is not None:
                 scene, self._unread = self._unread, None
                 self.restore(scene)
+            outcome = "canceled" if _endedWithItsScene(job) else outcome  # the worker may have been quicker
             self.finished.emit("failed" if job.error is not None else outcome)
 
     def _settle(self, job: Job) -> None:
@@ -612,6 +617,11 @@ class TransferLogic:
         job, self._last = self._last, None
         if job is not None:
             job.delete()
+
+
+def _endedWithItsScene(job: Job) -> bool:
+    """Whether a run was canceled and its volumes are gone, as when the scene is closed: its results have no place."""
+    return isinstance(job, CaseJob) and job.isCanceled and not job.scene.isInScene
 
 
 def _glandOf(job: CaseJob) -> slicer.vtkMRMLSegmentationNode | None:

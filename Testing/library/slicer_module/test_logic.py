@@ -81,6 +81,24 @@ def test_a_scene_closed_in_the_middle_is_told_and_gets_no_nodes(logic, scene, t2
     assert segmentations(scene) == []
 
 
+@pytest.mark.parametrize("stage", ["infer", "write"])
+def test_a_run_that_ends_with_its_scene_is_canceled_however_quick_the_worker_was(logic, scene, t2w, stage):
+    """As Slicer closes one: the run is canceled first. The worker may have answered by then."""
+    outcomes, failures = [], []
+
+    def close(progress: Progress) -> None:
+        if progress.stage == stage and logic.isRunning and scene.GetNumberOfNodes():
+            logic.cancel()
+            scene.Clear(False)
+
+    logic.progress.connect(close)
+    logic.finished.connect(outcomes.append)
+    logic.failed.connect(lambda sentence, details: failures.append(sentence))
+    assert logic.run(task=ANATOMY, t2w=t2w, bundles=[SHIPPED[0]]) == []
+    assert (outcomes, failures) == (["canceled"], [])
+    assert segmentations(scene) == []
+
+
 def test_a_scene_loaded_during_a_run_shows_its_own_results_at_the_end(logic, scene, t2w):
     """As Slicer loads one: the scene is closed, which cancels the run, and the saved nodes are read."""
     restored = []
