@@ -215,7 +215,7 @@ def _few_labels_html(tables: StudyTables, rows: Sequence[EfficiencyRow]) -> str:
         facts=(
             (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
             (f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}", "labeled cases train a network"),
-            (f"{total_device_hours(runs):.2f} h", "of device time for all trainings, without pretraining"),
+            (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
         trainings=len(runs),
         improving=sum(run.is_improving for run in runs),
@@ -316,7 +316,7 @@ def _facts(
         (f"{planned - len(missing.trainings)} of {planned}", "trainings of both arms are in the tables"),
         (f"{gained} up, {lost} down", f"of {len(rows)} gains have an interval that leaves out 0"),
         (f"ρ {rho}", f"rank correlation of gain and distance{interval}"),
-        (f"{total_device_hours(tables.runs):.2f} h", "of device time for all trainings, without pretraining"),
+        (f"{total_device_hours(tables.runs):.2f} h", _device_time_of(tables.runs)),
     )
 
 
@@ -456,6 +456,12 @@ class ChosenRates:
     encoder_learning_rate: float
     chosen: int
     seeds: int
+
+
+def _device_time_of(runs: Sequence[RunRow]) -> str:
+    """What the sum of the runs' own times is of; a run that chose among rates has the time of the chosen one alone."""
+    which = "the trainings by the chosen rates" if any(run.learning_rate > 0 for run in runs) else "all trainings"
+    return f"of device time for {which}, without pretraining"
 
 
 def _chosen_rates(tables: StudyTables) -> list[ChosenRates]:

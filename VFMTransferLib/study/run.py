@@ -21,6 +21,7 @@ from ..bundles.bundle import read_bundle
 from ..bundles.weights import bundle_encoder_weights
 from ..core import __version__
 from ..core.decoding import to_json
+from ..core.errors import DatasetError
 from ..core.files import write_file
 from ..core.terms import OnProgress
 from ..encoders import build_network, find_family
@@ -171,7 +172,13 @@ def trained_run(run: RunKey, config: StudyConfig, workspace: Workspace, on_progr
     for number, one in enumerate(settings, start=1):
         report = None if on_progress is None else _part_of(on_progress, number, len(settings))
         trainings.append(_trained(one, run, config, workspace, f"{run.name}.rate-{number}", report))
-    return max(trainings, key=lambda training: _validated(training, TASKS[run.task].higher_is_better))
+    scores = [_validated(training, TASKS[run.task].higher_is_better) for training in trainings]
+    if max(scores) == -math.inf:
+        raise DatasetError(
+            f"The rates of {run.task} are chosen by the validation score, but none is defined: the validation phantoms "
+            "must show what is scored, as a cancer, or both classes. Use more of them."
+        )
+    return trainings[scores.index(max(scores))]
 
 
 def _part_of(on_progress: OnProgress, number: int, count: int) -> OnProgress:

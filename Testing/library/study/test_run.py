@@ -207,6 +207,15 @@ def test_of_several_rates_each_run_takes_the_one_that_validates_best(tmp_path, t
     assert trained_run(run, again.config, again.workspace).history[-1]["score"] == scores[best]
 
 
+def test_no_rate_is_chosen_where_no_validation_score_is_defined(tmp_path, monkeypatch):
+    rates = [{"learning_rate": 1e-3}, {"learning_rate": 1e-4}]
+    document = a_document(real=None, tasks={"anatomy-segmentation": {"profound": {"steps": 1, "rates": rates}}})
+    sweep = prepared_sweep(tmp_path / "study", write_config(tmp_path, document))
+    monkeypatch.setattr(study_run, "_validated", lambda *_: -np.inf)
+    with pytest.raises(DatasetError, match="chosen by the validation score, but none is defined"):
+        trained_run(SCRATCH, sweep.config, sweep.workspace)
+
+
 def test_runs_of_one_rate_have_no_column_of_rates(done):
     header = (done / "runs.csv").read_text(encoding="utf-8").splitlines()[0]
     assert "learning_rate" not in header
