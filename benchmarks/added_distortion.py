@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +53,9 @@ def main() -> None:
             print(f"{name}, field {number}: {_row(errors)}", flush=True)
             for method, error in errors.items():
                 by_method[method].append(error)
-        print(f"{name}, mean: {_row({method: float(np.mean(all_)) for method, all_ in by_method.items()})}", flush=True)
+        print(
+            f"{name}, mean: {_row({method: float(np.mean(found)) for method, found in by_method.items()})}", flush=True
+        )
 
 
 def of_bundle(folder: Path) -> Method:
@@ -68,7 +70,7 @@ def of_bundle(folder: Path) -> Method:
     return method
 
 
-def errors_mm(cases: Iterator[LabeledCase], methods: dict[str, Method]) -> Iterator[dict[str, float]]:
+def errors_mm(cases: Iterable[LabeledCase], methods: dict[str, Method]) -> Iterator[dict[str, float]]:
     """Mean absolute error in the gland of each method, and of doing nothing, for one scan under several fields."""
     own: dict[str, np.ndarray] = {}
     for labeled in cases:

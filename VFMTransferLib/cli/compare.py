@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..core.files import given_name
 from ..tasks import DEFAULT_TASK
 from .shared import (
     Commands,
@@ -69,8 +70,7 @@ def run_compare(args: argparse.Namespace) -> None:
     count = max(len(args.cases), 1)
     if count > 1 and (args.t2w or args.hbv or args.adc or args.gland or args.roi or args.psa):
         args.parser.error("--t2w, --hbv, --adc, --gland, --psa and --roi belong to one case; give one CASE with them")
-    # As the cases are named: a link's own name, and a folder's where the path has none, as `.` or `..`.
-    if len({path.resolve().name if path.name in ("", "..") else path.name for path in args.cases}) < len(args.cases):
+    if len(set(map(given_name, args.cases))) < len(args.cases):
         args.parser.error("the CASE folders must have different names, since the report calls them by these")
     if len(args.bundles) not in (0, 2):
         args.parser.error(f"give --bundle twice, or not at all; got {len(args.bundles)}")

@@ -10,9 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.files import plain_text
 from ..core.terms import Sequence
-from .shared import Commands, add_command, add_json, add_output, print_answer, print_json, progress_bar
+from .shared import Commands, add_command, add_json, add_output, plain_lines, print_answer, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
@@ -74,20 +73,17 @@ def run_list(args: argparse.Namespace) -> None:
     from ..bundles.catalog import broken_bundles, list_bundles, user_folder
 
     bundles, broken = list_bundles(), broken_bundles()
-    if args.json:
-        rows = [_facts(bundle) for bundle in bundles]
-        print_json({"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}})
-        return
+    rows = [_facts(bundle) for bundle in bundles]
     width = max([len(bundle.name) for bundle in bundles], default=0)
     named = Counter(bundle.name for bundle in bundles)
+    lines = []
     for bundle in bundles:
         task, onnx = bundle.spec.task or "encoder", "" if bundle.onnx_path.is_file() else "  (no ONNX graph)"
         twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
-        about = f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}"
-        print(plain_text(about))
-    for folder, why in broken.items():
-        print(plain_text(f"{folder.name}: broken. {why}"))
-    print(f"Your own bundles: {user_folder()}")
+        lines.append(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
+    lines += [f"{folder.name}: broken. {why}" for folder, why in broken.items()]
+    lines.append(f"Your own bundles: {user_folder()}")
+    print_answer(args, {"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}}, lines)
 
 
 def run_show(args: argparse.Namespace) -> None:
@@ -97,13 +93,8 @@ def run_show(args: argparse.Namespace) -> None:
     if args.json or not bundle.card_path.is_file():
         print_json(_facts(bundle))
     else:
-        print(_plain_lines(bundle.card_path.read_text(encoding="utf-8")))
+        print(plain_lines(bundle.card_path.read_text(encoding="utf-8")))
         print(f"Folder: {bundle.folder}")
-
-
-def _plain_lines(text: str) -> str:
-    """A text from elsewhere whose characters cannot move the terminal's cursor, hide or color it."""
-    return "\n".join(plain_text(line.replace("\t", "    ")) for line in text.splitlines())
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -133,7 +124,7 @@ def run_fetch(args: argparse.Namespace) -> None:
     from ..bundles.fetching import fetch_bundle
 
     def accept(text: str) -> bool:
-        print(_plain_lines(text), file=sys.stderr)
+        print(plain_lines(text), file=sys.stderr)
         if args.accept_license or not sys.stdin.isatty():
             return bool(args.accept_license)
         return input("Accept this license? [y/N] ").strip().lower() in ("y", "yes")

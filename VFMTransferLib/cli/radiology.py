@@ -173,13 +173,13 @@ def run_dicom(args: argparse.Namespace) -> None:
         args.parser.error("name the exam's folder with --exam")
     import highdicom  # noqa: F401  (known before the work)
 
-    from ..core.files import atomic_folder
+    from ..core.files import atomic_folder, given_name
     from ..io.cases import read_case_for
     from ..io.results import read_result
     from ..tasks import find_task
 
     require_output_outside(args.output, [args.exam])
-    results = {_name_of(folder): read_result(folder) for folder in args.results}
+    results = {given_name(folder): read_result(folder) for folder in args.results}
     if len(results) < len(args.results):
         args.parser.error("results must be in folders of different names, which the folders of their files get")
     tasks = [find_task(result.task) for result in results.values()]
@@ -195,11 +195,6 @@ def run_dicom(args: argparse.Namespace) -> None:
         files = sorted(str(file.relative_to(work)) for file in work.rglob("*.dcm"))
     document = {"output": str(args.output), "note": RESEARCH_USE, "files": files}
     print_answer(args, document, [f"{len(files)} files", RESEARCH_USE, str(args.output)])
-
-
-def _name_of(folder: Path) -> str:
-    """The name of a folder, which `.` and `..` do not state; links keep the name that they were given."""
-    return (folder.resolve() if folder.name in ("", "..") else folder).name
 
 
 def _case_of_files(file: Path) -> Case:

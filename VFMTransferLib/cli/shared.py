@@ -338,7 +338,12 @@ def print_answer(args: argparse.Namespace, document: Mapping[str, Any], lines: I
     if args.json:
         print_json(document)
     else:
-        print("\n".join(plain_text(line) for text in lines for line in text.splitlines() or [""]))
+        print("\n".join(map(plain_lines, lines)))
+
+
+def plain_lines(text: str) -> str:
+    """A text from elsewhere whose characters cannot move the terminal's cursor, hide or color it."""
+    return "\n".join(plain_text(line.replace("\t", "    ")) for line in text.splitlines())
 
 
 def print_json(answer: Any) -> None:

@@ -201,6 +201,11 @@ def read_small(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     return content
 
 
+def given_name(path: Path) -> str:
+    """The name of a file or folder, which `.` and `..` do not state; links keep the name that they were given."""
+    return (path.resolve() if path.name in ("", "..") else path).name
+
+
 def plain_text(name: str) -> str:
     """A text from elsewhere, as a file's name, that can be shown and written: other characters become %1b or %ff."""
     return "".join(c if c.isprintable() else f"%{ord(c) & 0xFF:02x}" for c in name)

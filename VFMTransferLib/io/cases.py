@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from ..core.case import Case
 from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
-from ..core.files import plain_text
+from ..core.files import given_name, plain_text
 from ..core.measurements import Acquisition
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Volume
@@ -181,8 +181,7 @@ def _find(
         What was read, and the exams of DICOM images. The case's id is the folder's or file's own name, a neutral one
         where a DICOM study was read.
     """
-    named = path.resolve() if path.name in ("", "..") else path  # links keep the name that they were given
-    case_id = plain_text(image_stem(named.name)) or "case"
+    case_id = plain_text(image_stem(given_name(path))) or "case"
     if path.is_file() and is_image_name(path.name):
         sources.setdefault(Sequence.T2W, path)
         return Case(case_id, {}), {}

@@ -167,9 +167,9 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
         (_shown(comparison, "dice", structure, Between.A_B), f"Dice A vs B, {title}"),
         (_shown(comparison, "hausdorff95_mm", structure, Between.A_B), f"HD95 A vs B, {title}"),
     ]
-    estimates = [one for one in (comparison.a.estimate, comparison.b.estimate) if one is not None]
+    both = (comparison.a.estimate, comparison.b.estimate)
+    estimates = [one for one in both if one is not None]
     if estimates:
-        both = (comparison.a.estimate, comparison.b.estimate)
         texts = " / ".join("–" if one is None else f"{one.dice:.2f}" for one in both)
         intervals = ", ".join(f"{one.low:.2f} to {one.high:.2f}" for one in estimates)
         about = f"expected Dice ({estimates[0].interval_text}): {intervals}, estimated without a reference"

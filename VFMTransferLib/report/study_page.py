@@ -21,6 +21,7 @@ from markupsafe import Markup
 from ..core.errors import DatasetError, OutputError
 from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
+from ..io.results import OWN_MARKS
 from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
 from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
 from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
@@ -71,7 +72,7 @@ from .charts import minus
 from .pages import render
 
 PAGE = "report.html"
-OF_OTHERS = ("result.json", "comparison.json", "cohort.json")  # beside a page that is of no study
+OF_OTHERS = (*OWN_MARKS, "cohort.json")  # beside a page that is of no study
 TITLE = "Which pretraining helps which prostate MRI task?"
 STEPS_PERCENT = (1.0, 3.0, 10.0, 30.0)
 """Gains from which on a color is stronger; the same for every study, so that colors can be compared."""

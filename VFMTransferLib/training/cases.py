@@ -182,8 +182,8 @@ def folder_dataset(
         gland: File stem of the masks of the prostate.
         validation_share: Part of the cases that validate where the folder has no splits; drawn by `seed`.
         seed: Of the draw, and of the fields that distort scans.
-        lazy: Read a case where it is asked for, known by its files' names, sizes and times; what is wrong with it shows
-            then.
+        lazy: Read a case where it is asked for, known by its place and its files' names, sizes and times; what is
+            wrong with it shows then.
     """
     folders = _distinct_folders(folder, 2)
     column = find_task(task).label_column
