@@ -91,3 +91,15 @@ def test_a_network_that_gives_the_target_gives_the_truth(family, task):
 
 def test_rare_classes_count_as_much_as_common_ones():
     assert class_weights([0, 0, 0, 2], 4) == (4 / 6, 0.0, 4 / 2, 0.0)
+
+
+def test_rare_classes_count_as_much_in_small_batches():
+    """Batches of one class too weigh it: their mean is the loss of all cases together, each class with the same part."""
+    training, weights = TASKS["classification"].training(), class_weights([0, 0, 0, 2], 4)
+    logits, target = torch.zeros(4, 4), torch.tensor([0, 0, 0, 2])
+
+    def cost(cases: slice) -> float:
+        return float(training.loss(logits[cases], Batch((), target[cases], (0, 0)), None, weights))
+
+    assert cost(slice(3, 4)) == pytest.approx(3 * cost(slice(0, 1)))
+    assert np.mean([cost(slice(0, 2)), cost(slice(2, 4))]) == pytest.approx(cost(slice(0, 4)))

@@ -24,4 +24,6 @@ class ClassificationTraining(TaskTraining[Classification]):
 
     def loss(self, output: Tensor, batch: Batch, spec: ModelSpec, class_weights: Sequence[float]) -> Tensor:
         logits = output.float().unflatten(0, (len(batch.target), -1)).mean(dim=1)  # over a case's slices
-        return F.cross_entropy(logits, batch.target, torch.tensor(class_weights, device=logits.device))
+        weights = torch.tensor(class_weights, device=logits.device)
+        # Over the number of cases: PyTorch's mean is over their weights, so that a batch of one class would have none.
+        return F.cross_entropy(logits, batch.target, weights, reduction="sum") / len(batch.target)
