@@ -135,6 +135,11 @@ class RealCases:
     lesion: str = "lesion"
     leave_out: dict[TaskName, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def masks(self) -> str:
+        """Which masks are the truth, in words: what is measured on others is another measurement."""
+        return f"gland: {', '.join(self.gland)}; zones: {self.zones}; lesion: {self.lesion}"
+
 
 @dataclass(frozen=True)
 class StudyConfig:

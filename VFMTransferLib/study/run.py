@@ -101,6 +101,7 @@ def _train_and_measure(run: RunKey, config: StudyConfig, workspace: Workspace, r
         run,
         row.config_sha256,
         tuple(case.case.id for _, case in on_real),
+        config.real.masks if on_real and config.real is not None else "",
         row.device_seconds,
         row,
         metrics,

@@ -96,12 +96,19 @@ class Sweep:
         write_tables(collect_tables(map(self._without_dropped, results)), self.workspace.folder)
 
     def _without_dropped(self, result: RunResult) -> RunResult:
-        """Without what was measured on real cases that the configuration no longer names, and statistics over them."""
-        wanted = set(self.config.real_of(result.key.task))
+        """Without what was measured on real cases, or by masks, that the configuration no longer names, and statistics
+        over them.
+        """
+        wanted = self._measured_as_named(result) & set(self.config.real_of(result.key.task))
         if set(result.real_cases) <= wanted:
             return result
         kept = tuple(row for row in result.metrics if row.data != "real" or row.case in wanted)
         return replace(result, metrics=kept, real_cases=tuple(name for name in result.real_cases if name in wanted))
+
+    def _measured_as_named(self, result: RunResult) -> set[str]:
+        """The real cases whose measures are by the masks that the configuration names."""
+        real = self.config.real
+        return set(result.real_cases) if real is not None and result.real_masks == real.masks else set()
 
     def _is_done(self, run: RunKey) -> bool:
         result = self._result(run)
@@ -111,7 +118,7 @@ class Sweep:
             return self.workspace.pretrained(run.label).is_dir()
         is_tested = self.workspace.real is not None and not run.labelled_cases
         wanted = self.config.real_of(run.task) if is_tested else ()
-        return set(wanted) <= set(result.real_cases)
+        return set(wanted) <= self._measured_as_named(result)
 
     def _result(self, run: RunKey) -> RunResult | None:
         result = read_result(self.workspace, run)

@@ -263,7 +263,8 @@ def _value(text: str | None, kind: type) -> object:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that is done: the real cases it was measured on, training time on the device, and its rows of the tables.
+    """A run that is done: the real cases it was measured on, by which masks, training time on the device, and its rows
+    of the tables.
 
     A pretraining has no rows.
     """
@@ -271,6 +272,7 @@ class RunResult:
     key: RunKey
     config_sha256: str
     real_cases: tuple[str, ...] = ()
+    real_masks: str = ""
     seconds: float = 0.0
     row: RunRow | None = None
     metrics: tuple[MetricRow, ...] = ()
@@ -298,6 +300,7 @@ def read_result(workspace: Workspace, run: RunKey) -> RunResult | None:
             RunKey(**document["cell"]),
             document["config_sha256"],
             tuple(document["real_cases"]),
+            document.get("real_masks", ""),  # former results do not state it
             document["seconds"],
             None if document["run"] is None else _row(RunRow, document["run"]),
             tuple(_row(MetricRow, values) for values in document["metrics"]),

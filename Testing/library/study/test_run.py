@@ -149,13 +149,37 @@ def test_a_real_case_that_is_named_no_more_leaves_the_tables(a_copy):
     sweep = prepared_sweep(a_copy, resume=True, only=FIRST)
     result = read_result(sweep.workspace, SCRATCH)
     of_patients = [replace(result.metrics[0], data="real", case=name, value=0.5) for name in ("one", "withdrawn", "")]
-    write_result(
-        replace(result, real_cases=("one", "withdrawn"), metrics=(*result.metrics, *of_patients)), sweep.workspace
+    measured = replace(
+        result,
+        real_cases=("one", "withdrawn"),
+        real_masks=sweep.config.real.masks,
+        metrics=(*result.metrics, *of_patients),
     )
+    write_result(measured, sweep.workspace)
     sweep.collect()
     rows = read_tables(a_copy).metrics
     assert [row.case for row in rows if row.data == "real"] == ["one"]
     assert len([row for row in rows if row.data == "phantom" and row.arm == "scratch"]) > 3
+
+
+def test_a_real_case_is_measured_again_where_another_mask_is_its_truth(a_copy, tmp_path):
+    (tmp_path / "real" / "one").mkdir(parents=True)
+    sweep = prepared_sweep(a_copy, real=tmp_path / "real", resume=True, only=FIRST)
+    assert SCRATCH in sweep.pending()
+    result = read_result(sweep.workspace, SCRATCH)
+    of_patients = [replace(result.metrics[0], data="real", case=name, value=0.5) for name in ("one", "")]
+    measured = replace(
+        result, real_cases=("one",), real_masks=sweep.config.real.masks, metrics=(*result.metrics, *of_patients)
+    )
+    write_result(measured, sweep.workspace)
+    assert SCRATCH not in sweep.pending()
+    of_another_reader = a_document(real={**a_document()["real"], "gland": ["gland_second_reader"]})
+    resumed = prepared_sweep(
+        a_copy, write_config(tmp_path, of_another_reader), real=tmp_path / "real", resume=True, only=FIRST
+    )
+    assert SCRATCH in resumed.pending()
+    resumed.collect()
+    assert not [row for row in read_tables(a_copy).metrics if row.data == "real"]
 
 
 def test_another_folder_is_not_taken(tmp_path):
