@@ -31,6 +31,7 @@ from .forecast import (
     FinishedStudy,
     ForecastRow,
     better_than_chance,
+    can_tell,
     judge,
     points_of,
     write_forecast,
@@ -80,6 +81,13 @@ def verdict(rows: Sequence[ForecastRow]) -> str:
             "arms."
         )
     tried = f"{len(rows)} estimators on {max(row.n_cells for row in rows)} pairs of encoder and task"
+    if not can_tell(rows):
+        most = max(rows, key=lambda row: row.n_orders)
+        return (
+            f"Not known: too few tasks to tell ({tried}). With {most.n_tasks} tasks even the best order of them comes by "
+            f"chance one time in {most.n_orders}, too often for {len(rows)} that were tried. Nothing can be said before "
+            "fine-tuning; measure both arms."
+        )
     better = better_than_chance(rows)
     if not better:
         return (

@@ -127,6 +127,11 @@ def better_than_chance(rows: Sequence[ForecastRow]) -> tuple[ForecastRow, ...]:
     return tuple(row for row in rows if row.p_value <= LEVEL / len(rows) and row.tau_weighted > 0)
 
 
+def can_tell(rows: Sequence[ForecastRow]) -> bool:
+    """Whether the tasks are enough for any of the estimators to be better than chance: the best order of all may be."""
+    return any(1 / row.n_orders <= LEVEL / len(rows) for row in rows)
+
+
 def _orders(tasks: Sequence[str], seed: int) -> list[Sequence[str]]:
     """All orders of the tasks, their own first; of very many some, drawn."""
     if math.factorial(len(tasks)) <= MAX_ORDERS:

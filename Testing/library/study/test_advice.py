@@ -64,6 +64,14 @@ def test_an_estimator_that_beats_chance_is_named():
     assert "contains 0" not in "\n".join(advice_lines(found))
 
 
+@pytest.mark.parametrize(("estimators", "is_enough"), [(1, True), (2, False)])
+def test_of_few_tasks_it_is_stated_that_nothing_could_be_found(estimators, is_enough):
+    best_of_four = ForecastRow("logme", 4, 4, 1.0, 1.0, 1 / 24, 24)
+    found = advise("classification", FinishedStudy((), estimators * (best_of_four,))).verdict
+    assert found.startswith("Better than chance" if is_enough else "Not known: too few tasks to tell")
+    assert is_enough or "With 4 tasks even the best order of them comes by chance one time in 24" in found
+
+
 def test_without_a_study_nothing_is_known():
     found = advise("classification", FinishedStudy())
     assert found.verdict.startswith("Not known: no estimator was tried")
