@@ -84,9 +84,9 @@ def verdict(rows: Sequence[ForecastRow]) -> str:
     if not can_tell(rows):
         most = max(rows, key=lambda row: row.n_orders)
         return (
-            f"Not known: too few tasks to tell ({tried}). With {most.n_tasks} tasks even the best order of them comes by "
-            f"chance one time in {most.n_orders}, too often for {len(rows)} that were tried. Nothing can be said before "
-            "fine-tuning; measure both arms."
+            f"Not known: too few tasks to tell ({tried}). With {most.n_tasks} tasks even the best order of them comes "
+            f"by chance one time in {most.n_orders}, too often for {len(rows)} that were tried. Nothing can be said "
+            "before fine-tuning; measure both arms."
         )
     better = better_than_chance(rows)
     if not better:

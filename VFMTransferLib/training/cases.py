@@ -10,11 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -109,8 +109,29 @@ class LabeledDataset:
     split: Split
     cases: Mapping[str, LabeledCase]
 
-    def select(self, names: Iterable[str]) -> list[LabeledCase]:
-        return [self.cases[name] for name in names]
+    def select(self, names: Iterable[str]) -> Sequence[LabeledCase]:
+        """The cases of these names, in their order; of `LazyCases` each is read anew whenever it is asked for."""
+        return _Selected(self.cases, tuple(names))
+
+
+@dataclass(frozen=True)
+class _Selected(Sequence[LabeledCase]):
+    """Some of the cases, of which none is held."""
+
+    cases: Mapping[str, LabeledCase]
+    names: tuple[str, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> LabeledCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LabeledCase]: ...
+    def __getitem__(self, index: int | slice) -> LabeledCase | Sequence[LabeledCase]:
+        if isinstance(index, slice):
+            return _Selected(self.cases, self.names[index])
+        return self.cases[self.names[index]]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def phantom_dataset(

@@ -7,7 +7,7 @@ shows both the same samples of the same cases at the same learning rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ..encoders.base import ModelSpec, family_of
 from ..encoders.weights import encoder_parameters, load_encoder
 from ..inference.windows import infer
 from ..tasks import TASKS, Scores, score_results, task_of
-from ..tasks.base import DecodeOptions, LabeledCase, NetworkOutput, finite
+from ..tasks.base import DecodeOptions, LabeledCase, Method, NetworkOutput, finite
 from ..tasks.training import Objective, Sample, collate
 from .augmentation import Augmentation
 from .cases import LabeledDataset, LazyCase, LazyCases, Split
@@ -316,16 +316,16 @@ def write_arm(
         calibration=task_of(spec).fit_calibration(validation.scores(network).cases),
         operating_point=task_of(spec).fit_operating_point(validation.results(network)),
     )
-    training = dataset.select(config.split.train)
-    parts: dict[str, list[LabeledCase]] = {}
+    parts: dict[str, Sequence[LabeledCase]] = {}
     for part, names in (("validation", config.split.validation), ("test", config.split.test)):
-        cases = dataset.select(names)
-        phantoms, real = ([case for case in cases if case.is_phantom is kind] for kind in (True, False))
+        is_phantom = {name: dataset.cases[name].is_phantom for name in names}
+        phantoms, real = ([name for name in names if is_phantom[name] is kind] for kind in (True, False))
         if phantoms and real:
-            parts |= {f"{part}, phantoms": phantoms, f"{part}, real cases": real}
-        elif cases:
-            parts[part] = cases
+            parts |= {f"{part}, phantoms": dataset.select(phantoms), f"{part}, real cases": dataset.select(real)}
+        elif names:
+            parts[part] = dataset.select(names)
     parts |= more_cases or {}
+    baseline = _baseline(spec, dataset.select(config.split.train))
     document = to_json(config)
     del document["model"]  # the bundle states it itself
     bundle = Bundle(
@@ -342,7 +342,7 @@ def write_arm(
             **run_record(run),
             "start": "scratch" if init is None else dict(init.record),
         },
-        metrics={part: _measured(network, spec, cases, training, fitted) for part, cases in parts.items()},
+        metrics={part: _measured(network, spec, cases, baseline, fitted) for part, cases in parts.items()},
         license=license,
         demonstration=True,
         description=f"{task_of(spec).title}. The study's arms differ in the encoder's initial weights only.",
@@ -354,11 +354,19 @@ def write_arm(
     return export_onnx(write_bundle(bundle, run.average, half=True, overwrite=True, card=text))
 
 
+def _baseline(spec: ModelSpec, training: Sequence[LabeledCase]) -> Method | DatasetError:
+    """The task's naive baseline, or why these cases give none."""
+    try:
+        return task_of(spec).naive_baseline(training)
+    except DatasetError as error:
+        return error
+
+
 def _measured(
     network: nn.Module,
     spec: ModelSpec,
-    cases: list[LabeledCase],
-    training: list[LabeledCase],
+    cases: Sequence[LabeledCase],
+    baseline: Method | DatasetError,
     fitted: DecodeOptions,
 ) -> dict[str, Any]:
     """Scores of a network, of its probabilities also before calibration, and of the task's naive baseline."""
@@ -368,7 +376,8 @@ def _measured(
         plain = validation.scores(network).cohort
         found["uncalibrated"] = finite({name: plain[name] for name in task.calibrated_measures if name in plain})
     try:
-        baseline = task.naive_baseline(training)
+        if isinstance(baseline, DatasetError):
+            raise baseline
         naive = _score_record(score_results(task.id, ((baseline(case), case) for case in cases)))
     except DatasetError as error:
         return {**found, "trivial": {"what": f"none: {error}"}}

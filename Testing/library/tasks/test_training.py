@@ -94,7 +94,7 @@ def test_rare_classes_count_as_much_as_common_ones():
 
 
 def test_rare_classes_count_as_much_in_small_batches():
-    """Batches of one class too weigh it: their mean is the loss of all cases together, each class with the same part."""
+    """A batch of one class weighs it too: the mean over batches is the loss of all cases together."""
     training, weights = TASKS["classification"].training(), class_weights([0, 0, 0, 2], 4)
     logits, target = torch.zeros(4, 4), torch.tensor([0, 0, 0, 2])
 

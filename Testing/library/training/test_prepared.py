@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,8 @@ from training_cases import tiny_config, tiny_dataset, tiny_labeled_case
 from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.training import prepared as module
 from VFMTransferLib.training.augmentation import Augmentation
-from VFMTransferLib.training.cases import LabeledDataset, LazyCases, folder_dataset
-from VFMTransferLib.training.finetune import finetune
+from VFMTransferLib.training.cases import LabeledDataset, LazyCases, Split, folder_dataset
+from VFMTransferLib.training.finetune import finetune, write_arm
 from VFMTransferLib.training.loop import CHECKPOINT, read_checkpoint
 from VFMTransferLib.training.prepared import case_identity, prepared_samples
 from VFMTransferLib.training.samples import CropSamples, samples_of
@@ -64,6 +65,26 @@ def test_cases_are_read_when_they_are_first_shown(tmp_path):
     assert sorted(read) == [0, 1]  # and never the one that tests
     plain = finetune(tiny_config(steps=1), tiny_dataset(), tmp_path / "plain")
     assert all(torch.equal(tensor, run.average[name]) for name, tensor in plain.average.items())
+
+
+def test_a_bundle_is_written_without_holding_the_cases_that_trained_it(tmp_path):
+    alive, most = [0], [0]
+
+    def reading(seed):
+        case = tiny_labeled_case(seed)
+        alive[0] += 1
+        most[0] = max(most[0], alive[0])
+        weakref.finalize(case, lambda: alive.__setitem__(0, alive[0] - 1))
+        return case
+
+    names = [f"case-{seed}" for seed in range(9)]
+    config = replace(tiny_config(steps=1), split=Split(tuple(names[:8]), (), tuple(names[8:])))
+    cases = LazyCases({name: (name, lambda seed=seed: reading(seed)) for seed, name in enumerate(names)})
+    dataset = LabeledDataset(config.split, cases)
+    run = finetune(config, dataset, tmp_path / "training", prepared=tmp_path / "prepared")
+    bundle = write_arm(config, run, dataset, tmp_path / "bundle", data="phantoms", init=None, license="Apache-2.0")
+    assert bundle.metrics["test"]["trivial"]["what"] == "mean-shape"
+    assert most[0] < 4
 
 
 def test_whatever_decides_a_case_changes_where_it_lies(tmp_path):
