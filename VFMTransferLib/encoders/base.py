@@ -378,7 +378,8 @@ class EncoderFamily(ABC):
 
         The maps that they are compared with have `size`; the output may have its own.
         """
-        return [network(*inputs)]
+        found = network(*inputs)
+        return found if isinstance(found, list) else [found]
 
     # What pretraining needs, and the features that the transfer study compares; a baseline has none of it.
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..core.errors import DatasetError
@@ -17,7 +18,7 @@ from ..core.terms import Sequence as MRSequence
 from ..core.volume import IntTriple, Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import ZSCORE_NONZERO
-from ..encoders.layers import resize
+from ..encoders.layers import CLASS_WEIGHTS, resize, soft_dice_loss
 from ..metrics.agreement import SSIM_K1, SSIM_K2, SSIM_RADIUS_PX, SSIM_SIGMA_PX
 from . import task_of
 from .base import LabeledCase, Task
@@ -27,7 +28,9 @@ UNKNOWN = -1.0
 """Value of a target's map where the truth is unknown."""
 AUXILIARY_WEIGHT = 0.4
 SSIM_WEIGHT = 0.2
+_LESION_WEIGHT = CLASS_WEIGHTS[-1] / CLASS_WEIGHTS[0]
 TYPICAL_DETAIL = 0.1  # standard deviations of the image
+_BARELY = 1e-5  # voxels
 _WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
 
 
@@ -37,36 +40,41 @@ class Sample:
 
     Attributes:
         inputs: What the network's `forward` takes, each (N, ...); N is 1, but for a classifier of slices of one case.
-        target: Maps (N, K, ...) as the task's `targets` describes them, or the class's number (1,) of a classification.
+        target: Maps (N, K, ...) as the task's `targets` describes them.
         phase_axis: Index axis (0 x, 1 y) along which diffusion is distorted.
+        category: The class's number (1,) of a classification.
     """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     phase_axis: int = 0
+    category: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples together; `phase_axes` has one entry a sample."""
+    """Samples together; `phase_axes`, and `category` of a classification, have one entry a sample."""
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     phase_axes: tuple[int, ...]
+    category: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.phase_axes)
+        category = None if self.category is None else self.category.to(device)
+        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.phase_axes, category)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as one batch; where only some have all maps, the others' are filled up with `UNKNOWN`."""
     inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in samples), strict=True))
     targets = [sample.target for sample in samples]
-    if targets[0].ndim > 1:
-        count = max(target.shape[1] for target in targets)
-        unknown = [t.new_full((t.shape[0], count - t.shape[1], *t.shape[2:]), UNKNOWN) for t in targets]
-        targets = [torch.cat(pair, dim=1) for pair in zip(targets, unknown, strict=True)]
-    return Batch(inputs, torch.cat(targets), tuple(sample.phase_axis for sample in samples))
+    count = max(target.shape[1] for target in targets)
+    unknown = [t.new_full((t.shape[0], count - t.shape[1], *t.shape[2:]), UNKNOWN) for t in targets]
+    target = torch.cat([torch.cat(pair, dim=1) for pair in zip(targets, unknown, strict=True)])
+    categories = [sample.category for sample in samples if sample.category is not None]
+    category = torch.cat(categories) if categories else None
+    return Batch(inputs, target, tuple(sample.phase_axis for sample in samples), category)
 
 
 class OnTheFly(Protocol):
@@ -221,6 +229,19 @@ def unnormalized(prepared: Prepared, spec: ModelSpec, sequence: MRSequence) -> n
     if spec.preprocess.normalization == ZSCORE_NONZERO:  # which leaves zeros where they are
         return np.where(normalized != 0, image, np.float32(0))
     return image
+
+
+def lesion_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy and Dice of one lesion channel, over a whole batch; logits and probability (B, 1, ...).
+
+    A voxel of a lesion counts as many times as one of the background as in ProViCNet's published weights. The Dice term
+    is hardly smoothed, so that without a lesion it is constant (1 whatever is predicted) and the
+    cross-entropy alone teaches to mark none: smoothed by a voxel it made every network of ours mark nothing.
+    """
+    logits = logits.float()
+    weight = 1 + (_LESION_WEIGHT - 1) * target
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
+    return entropy + soft_dice_loss(logits.sigmoid(), target, smooth=_BARELY)
 
 
 def image_loss(found: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -40,7 +40,7 @@ from .augmentation import Augmentation
 from .cases import LazyCases
 from .samples import CaseSamples, CropSamples, SliceSamples, TissueSamples, WindowSamples, samples_of
 
-_FORMAT = "prepared samples 1"
+_FORMAT = "prepared samples 2"
 _META = "samples.json"
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (CropSamples, WindowSamples, SliceSamples, TissueSamples)}
 Samples = TypeVar("Samples", CropSamples | WindowSamples | SliceSamples, CropSamples | SliceSamples | TissueSamples)

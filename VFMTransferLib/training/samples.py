@@ -71,7 +71,7 @@ class CropSamples:
     def sample(self, generator: Generator, how: Augmentation) -> Sample:
         image, target = self.view(generator, how)
         if self.category is not None:
-            return Sample((image[None],), torch.tensor([self.category]))
+            return Sample((image[None],), torch.zeros(1, 0), category=torch.tensor([self.category]))
         if target is None:
             raise DatasetError(f"Case '{self.id}' must have labels to learn from, but has none.")
         return Sample((image[None],), target[None])
@@ -316,8 +316,10 @@ class SliceSamples(GridSamples):
             return Sample((*windows[:, None], position[None]), maps[None], self.phase_axis)
         drawn = torch.randint(len(self.marked), (SLICES_A_CASE,), generator=generator).tolist()
         views = [self.view(generator, how, self.marked[i]) for i in drawn]
-        windows, positions = (torch.stack([view[k] for view in views]) for k in (0, 1))  # (N, S, 3, P, P), (N, 2)
-        return Sample((*windows.unbind(1), positions), torch.tensor([self.category]))
+        windows, positions, maps = (
+            torch.stack(part) for part in zip(*views, strict=True)
+        )  # (N, S, 3, P, P), (N, 2), …
+        return Sample((*windows.unbind(1), positions), maps, category=torch.tensor([self.category]))
 
     def view(
         self, generator: Generator, how: Augmentation = NO_AUGMENTATION, z: int | None = None

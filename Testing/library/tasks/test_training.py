@@ -99,7 +99,7 @@ def test_rare_classes_count_as_much_in_small_batches():
     logits, target = torch.zeros(4, 4), torch.tensor([0, 0, 0, 2])
 
     def cost(cases: slice) -> float:
-        return float(training.loss(logits[cases], Batch((), target[cases], (0, 0)), None, weights))
+        return float(training.loss(logits[cases], Batch((), torch.zeros(1, 0), (0,), target[cases]), None, weights))
 
     assert cost(slice(3, 4)) == pytest.approx(3 * cost(slice(0, 1)))
     assert np.mean([cost(slice(0, 2)), cost(slice(2, 4))]) == pytest.approx(cost(slice(0, 4)))

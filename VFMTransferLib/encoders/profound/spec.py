@@ -213,8 +213,7 @@ class ProFoundFamily(EncoderFamily):
     ) -> list[Tensor]:
         if spec.head.kind != "upernet":
             return super().training_outputs(network, spec, inputs, size)
-        found = network(*inputs, size)  # saves most of its time at the target's size
-        return found if isinstance(found, list) else [found]
+        return network(*inputs, size)  # saves most of its time at the target's size
 
     def own_name(self, name: str, spec: ModelSpec) -> str | None:
         prefix = "" if spec.head.kind == "none" else "encoder."

@@ -32,6 +32,7 @@ _LAYER_SCALE = 0.1
 _INIT_STD = 0.02
 _POSITION_TOKENS = 2
 _TOKENS_TO_OUTPUT = 8
+_RARELY = -3.0  # logit of 5 %: few places hold a cancer
 
 
 class Attention(nn.Module):
@@ -326,23 +327,32 @@ class ProViCNetEncoders(_SliceEncoders):
 
 
 class ProViCNetClassifier(_SliceEncoders):
-    """A perceptron over what the tokens of each sequence have in common and what stands out.
+    """A perceptron over each place of a slice, where the sequences meet, and one over what the places have in common,
+    what the suspicious ones show, and how suspicious the worst one is.
 
     It classifies one slice; the logits of a case are the mean over the slices that hold the gland (`inputs.prepare`,
-    `inference.windows.infer`).
+    `inference.windows.infer`). One class a case is little to learn from, so that the places' suspicion is an auxiliary
+    output: where lesions are known, they teach it.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
-        self.head = ClassifierHead(2 * len(self.encoders) * spec.encoder.dim, spec.head.width, spec.head.out_channels)
+        tokens, width = len(self.encoders) * spec.encoder.dim, spec.head.width
+        self.places = nn.Sequential(nn.Linear(tokens, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU())
+        self.suspicion = nn.Linear(width, 1)
+        nn.init.constant_(self.suspicion.bias, _RARELY)
+        self.head = ClassifierHead(2 * width + 1, width, spec.head.out_channels)
 
-    def forward(self, *windows_and_positions: Tensor) -> Tensor:
-        """Classify a slice: logits (B, out)."""
+    def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
+        """Classify a slice: logits (B, out); in training mode a list of these and the suspicion of each place, logits
+        (B, 1, side, side).
+        """
         *windows, positions = windows_and_positions
-        pooled = []
-        for tokens in self.patch_tokens(windows, positions):
-            pooled += [tokens.mean(dim=1), tokens.amax(dim=1)]  # a lesion covers few of the patches
-        return self.head(torch.cat(pooled, dim=1))
+        places = self.places(torch.cat(list(self.patch_tokens(windows, positions)), dim=2))
+        suspicion = self.suspicion(places)
+        suspicious = (places * suspicion.softmax(dim=1)).sum(dim=1)
+        logits = self.head(torch.cat([places.mean(dim=1), suspicious, suspicion.amax(dim=1)], dim=1))
+        return [logits, token_grid(suspicion, self.side)] if self.training else logits
 
 
 class ProViCNetImageToImage(_SliceEncoders):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,8 @@ from ...metrics.classification import (
     log_loss,
     quadratic_weighted_kappa,
 )
-from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated
-from ..lesions import read_cancer_masks
+from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, Task, activated, read_label_map
+from ..lesions import cancer_masks, read_cancer_masks
 
 if TYPE_CHECKING:
     from ...phantom import Phantom
@@ -71,11 +72,17 @@ class Classification(Task):
     calibrated_measures = ("brier", "log_loss", "ece")
 
     def from_phantom(self, phantom: Phantom) -> LabeledCase:
-        return self.labeled(phantom.case, gland=phantom.gland, category=f"{_PREFIX}{phantom.pirads}")
+        return self.labeled(
+            phantom.case, gland=phantom.gland, masks=cancer_masks(phantom.lesion), category=f"{_PREFIX}{phantom.pirads}"
+        )
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
-        truth = {"masks": read_cancer_masks(files)} if files.category is None else {"category": files.category}
-        return self.labeled(files.case, gland=files.gland, is_phantom=False, **truth)
+        grades = read_label_map(files.folder, files.names.lesion) if files.category is not None else None
+        masks = read_cancer_masks(files) if files.category is None else {} if grades is None else cancer_masks(grades)
+        found = self.labeled(files.case, gland=files.gland, is_phantom=False, masks=masks, category=files.category)
+        # A mask without grades, or a biopsy against the reader, does not state where what he saw lies.
+        agrees = found.category is None or found.is_significant == (found.category in SIGNIFICANT)
+        return found if agrees else replace(found, masks={})
 
     def class_from_table(self, value: str) -> str:
         name = f"{_PREFIX}{value.strip()}"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from VFMTransferLib.tasks.lesion_segmentation.training import lesion_loss
+from VFMTransferLib.tasks.training import lesion_loss
 
 
 def test_a_case_without_a_lesion_is_learned_from_cross_entropy_alone():
