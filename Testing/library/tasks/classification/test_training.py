@@ -1,0 +1,89 @@
+"""What lesions teach a classifier: the suspicion of places, where they are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from study_examples import a_phantom, a_study, tiny_study_spec, write_case
+from torch import Generator
+
+from VFMTransferLib.core.terms import Label
+from VFMTransferLib.encoders import build_network
+from VFMTransferLib.io import write_volume
+from VFMTransferLib.metrics.classification import auroc
+from VFMTransferLib.tasks import TASKS
+from VFMTransferLib.tasks.training import AUXILIARY_WEIGHT, Batch, Objective, collate, lesion_loss
+from VFMTransferLib.training.augmentation import NO_AUGMENTATION
+from VFMTransferLib.training.cases import folder_dataset
+from VFMTransferLib.training.samples import SLICES_A_CASE, prepare_labeled, samples_of
+
+TRAINING = TASKS["classification"].training()
+
+
+def a_batch(study, spec, samples: int = 2) -> Batch:
+    drawn = samples_of(study, spec)
+    return collate([drawn.sample(Generator().manual_seed(k), NO_AUGMENTATION) for k in range(samples)])
+
+
+def a_case_with_cancer():
+    phantoms = (TASKS["classification"].from_phantom(a_phantom(seed)) for seed in range(20))
+    return next(study for study in phantoms if study.is_significant)
+
+
+def test_slices_come_with_what_is_known_of_their_lesions():
+    study, spec = a_case_with_cancer(), tiny_study_spec("provicnet", "classification")
+    batch = a_batch(study, spec)
+    assert batch.target.shape == (2 * SLICES_A_CASE, 1, *spec.preprocess.patch[1:])
+    assert batch.category.tolist() == 2 * [spec.labels.index(study.category)]
+    cancer = study.masks[Label.CSPCA].resample_to(prepare_labeled(study, spec).geometry, "nearest").array
+    np.testing.assert_array_equal(samples_of(study, spec).maps[0].numpy(), cancer)
+
+
+def test_lesions_teach_the_places_that_show_them():
+    """Gradient descent on one phantom: places that show its cancer become more suspicious than others."""
+    spec = tiny_study_spec("provicnet", "classification")
+    torch.manual_seed(0)
+    network, objective = build_network(spec).train(), Objective(spec, (1.0,) * 4)
+    batch = a_batch(a_case_with_cancer(), spec, samples=5)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        objective.loss(network, batch).backward()
+        optimizer.step()
+    with torch.no_grad():
+        _, suspicion = network(*batch.inputs)
+    there = torch.nn.functional.adaptive_max_pool2d(batch.target, suspicion.shape[2:])
+    assert 0 < there.sum() < there.numel() / 4
+    assert auroc(suspicion.flatten().tolist(), (there > 0).flatten().tolist()) > 0.8
+
+
+def test_where_lesions_are_not_known_the_class_alone_teaches():
+    output, target = torch.randn(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
+    target[0, 0, 3, 3] = 1
+    known = lesion_loss(output[:2], target[:2]) / AUXILIARY_WEIGHT
+    target[2:] = -1
+    assert float(TRAINING.loss(output, Batch((), target, (0,)), None, ())) == pytest.approx(float(known))
+    for nothing in (torch.full_like(target, -1), torch.zeros(4, 0, 8, 8)):
+        assert float(TRAINING.loss(output, Batch((), nothing, (0,)), None, ())) == 0
+
+
+@pytest.mark.parametrize(
+    ("pirads", "grade", "is_known"), [(5, 3, True), (5, 1, False), (2, 3, False), (2, 1, True), (3, 0, True)]
+)
+def test_a_mask_teaches_where_it_agrees_with_the_class(tmp_path, pirads, grade, is_known):
+    """A mask without grades, 1 where there is cancer, does not state where a PI-RADS 5 lies."""
+    for seed in range(2):
+        write_case(tmp_path / f"p{seed}", seed, "gland")
+        gland = a_phantom(seed).gland
+        write_volume(gland.with_array(gland.array * np.uint8(grade)), tmp_path / f"p{seed}" / "lesion.nii.gz")
+    (tmp_path / "labels.csv").write_text(f"case,pirads\np0,{pirads}\np1,{pirads}\n")
+    study = folder_dataset(tmp_path, "classification").cases["p0"]
+    assert study.category == f"PI-RADS {pirads}"
+    assert (Label.CSPCA in study.masks) == is_known
+
+
+def test_a_network_of_volumes_learns_from_the_class_alone():
+    batch = a_batch(a_study("classification"), tiny_study_spec("profound", "classification"))
+    assert batch.target.shape == (2, 0)
+    assert batch.category.shape == (2,)
