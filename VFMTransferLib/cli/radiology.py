@@ -14,6 +14,7 @@ from .shared import (
     add_command,
     add_images,
     add_json,
+    add_mixed_exams,
     add_output,
     given_case,
     print_answer,
@@ -163,6 +164,7 @@ def add_dicom(commands: Commands) -> None:
     parser = add_command(commands, "dicom", summary, run_dicom)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="folder of one network's result")
     parser.add_argument("--exam", type=Path, metavar="FOLDER", help="the DICOM exam that the results are of")
+    add_mixed_exams(parser)
     _add_exported(parser)
     add_output(parser, "new folder; with several results one in it for each")
     add_json(parser)
@@ -184,7 +186,10 @@ def run_dicom(args: argparse.Namespace) -> None:
         args.parser.error("results must be in folders of different names, which the folders of their files get")
     tasks = [find_task(result.task) for result in results.values()]
     needed = {sequence for task in tasks for sequence in (*task.sequences, task.reference)}
-    case = read_case_for(needed, args.exam) if args.exported is None else _case_of_files(args.exported)
+    if args.exported is None:
+        case = read_case_for(needed, args.exam, allow_mixed_exams=args.allow_mixed_exams)
+    else:
+        case = _case_of_files(args.exported)
     for result in results.values():
         require_dicom_out(case, result.task)
     with atomic_folder(args.output) as work:

@@ -182,12 +182,16 @@ def add_images(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument("--hbv", type=Path, metavar="F", help="high-b-value diffusion image, or a series of b values")
     group.add_argument("--adc", type=Path, metavar="F", help="apparent diffusion coefficient")
     group.add_argument("--gland", type=Path, metavar="F", help="mask of the prostate, an image file")
-    group.add_argument(
+    add_mixed_exams(group)
+    return group
+
+
+def add_mixed_exams(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         "--allow-mixed-exams",
         action="store_true",
         help="take DICOM images of different patients, studies or frames of reference together",
     )
-    return group
 
 
 def add_prediction(parser: argparse.ArgumentParser) -> None:

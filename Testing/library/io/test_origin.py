@@ -220,6 +220,19 @@ def test_dicom_reads_of_an_exam_what_the_results_need(tmp_path):
     assert (tmp_path / "out" / "segmentation.dcm").is_file()
 
 
+def test_results_of_exams_that_were_mixed_as_asked_are_written_as_asked(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    exam = write_exam(tmp_path / "exam")
+    kind, elsewhere = ("DERIVED", "PRIMARY", "DIFFUSION", "ADC"), {**FRAME, "FrameOfReferenceUID": "1.2.9"}
+    DicomSeries(VOXELS + 800, "ADC", 9, kind, "EP", orientation=AXIAL, tags=elsewhere).write(exam / "adc")
+    save_result(a_result(read_case(exam, allow_mixed_exams=True)["t2w"]), tmp_path / "result")
+    command = ["dicom", str(tmp_path / "result"), "--exam", str(exam), "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "add --allow-mixed-exams" in capsys.readouterr().err
+    assert main([*command, "--allow-mixed-exams"]) == 0
+    assert (tmp_path / "out" / "segmentation.dcm").is_file()
+
+
 def test_dicom_of_images_that_were_moved_is_refused_and_nothing_is_written(tmp_path, capsys):
     pytest.importorskip("highdicom")
     exam = write_exam(tmp_path / "exam")
