@@ -289,6 +289,13 @@ def pretraining_spec(encoder: str, config: StudyConfig) -> ModelSpec:
     return resized(spec, config.encoders[encoder].size)
 
 
+def precision_of(run: RunKey, config: StudyConfig) -> str:
+    """What a run trains in; empty of a baseline without training."""
+    if run.is_pretraining:
+        return config.encoders[run.encoder].named[run.pretraining].precision
+    return config.tasks[run.task].fit[run.family].precision if run.is_trained else ""
+
+
 def run_sha256(run: RunKey, config: StudyConfig) -> str:
     """Checksum of everything that decides what a run yields, but of no paths.
 

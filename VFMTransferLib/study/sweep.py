@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import __version__
 from ..core.cluster import MAX_DEATHS, require_library, workers
-from ..core.errors import BatchError, ClusterError, ConfigError, DatasetError, OutputError
+from ..core.errors import (
+    BatchError,
+    ClusterError,
+    ConfigError,
+    DatasetError,
+    OutputError,
+    RuntimeUnavailableError,
+)
 from ..core.files import remove_leftovers, write_file, writing
+from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
-from .run import run_one, run_sha256
+from .run import precision_of, run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
 from .workspace import Workspace, split_of
 
@@ -194,7 +202,8 @@ def run_sweep(
 ) -> dict[RunKey, BaseException]:
     """Run all that are left on a cluster or so many processes of this machine; the runs that failed, and why.
 
-    ClusterError if the cluster does not answer, or does not see the study's folder.
+    ClusterError if the cluster does not answer, or does not see the study's folder; RuntimeUnavailableError if a run is
+    to be trained in bfloat16 and a machine cannot.
     """
     pending = sweep.pending()
     sweep.collect()
@@ -208,7 +217,27 @@ def run_sweep(
                     f"The worker at {address} must see the study's folder under the same path, but does not. "
                     "Choose a folder on a disk that all machines share."
                 )
+        _require_bfloat16(client, pending, sweep.config)
         return run_on(client, sweep, pending, observer or Unobserved())
+
+
+def _require_bfloat16(client: Client, runs: Iterable[RunKey], config: StudyConfig) -> None:
+    """Where a run trains in bfloat16, let a child process on each machine try it: on some processors it ends a program,
+    and workers would die one by one.
+    """
+    needing = next((run for run in runs if precision_of(run, config) == "bfloat16"), None)
+    if needing is None:
+        return
+    one_a_machine = {
+        facts["host"]: address for address, facts in client.scheduler_info(n_workers=-1)["workers"].items()
+    }
+    for address, reason in client.run(why_no_bfloat16, "cpu", workers=list(one_a_machine.values())).items():
+        if reason:
+            raise RuntimeUnavailableError(
+                f"'{needing.title}' is to be trained in bfloat16, which must work on the machine of {address}, but a "
+                f"training step in a child process failed: {reason}. State precision: float32 in the configuration, "
+                "for all that state bfloat16."
+            )
 
 
 def run_on(client: Client, sweep: Sweep, pending: list[RunKey], observer: SweepObserver) -> dict[RunKey, BaseException]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from dataclasses import make_dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from small_sweeps import PROFOUND, a_document, prepared_sweep, write_config
 
 from VFMTransferLib.bundles.bundle import read_bundle
 from VFMTransferLib.bundles.weights import bundle_encoder_weights
-from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetError, OutputError
+from VFMTransferLib.core.errors import CheckpointError, ConfigError, DatasetError, OutputError, RuntimeUnavailableError
 from VFMTransferLib.core.terms import Arm
 from VFMTransferLib.encoders.weights import encoder_weights
+from VFMTransferLib.inference import doctor
 from VFMTransferLib.report.study_page import write_study_report
 from VFMTransferLib.study import run as study_run
+from VFMTransferLib.study import sweep as sweep_module
 from VFMTransferLib.study.advice import try_estimators
 from VFMTransferLib.study.config import RunKey, pretraining, read_config
 from VFMTransferLib.study.forecast import EstimateRow
@@ -453,3 +457,32 @@ def test_with_patience_a_run_states_why_it_ended_and_is_read_again_as_it_is(tmp_
     assert (row.ended, row.steps) == expected
     assert (training.ended, training.step) == expected
     assert row.is_improving == (row.ended == "budget")
+
+
+class ManyWorkers:
+    """A cluster of two machines with two workers each, which do here what they are given."""
+
+    machines: ClassVar = {"tcp://a:1": "a", "tcp://a:2": "a", "tcp://b:1": "b", "tcp://b:2": "b"}
+
+    def scheduler_info(self, n_workers):
+        assert n_workers == -1
+        return {"workers": {address: {"host": host} for address, host in self.machines.items()}}
+
+    def run(self, function, *args, workers):
+        assert sorted(self.machines[address] for address in workers) == ["a", "b"]
+        return {address: function(*args) for address in workers}
+
+
+def test_bfloat16_is_tried_on_each_machine_before_a_run_needs_it(tmp_path, monkeypatch):
+    document = a_document()
+    document["tasks"]["classification"]["profound"] |= {"precision": "bfloat16"}
+    config = read_config(write_config(tmp_path, document))
+    with_it, without = (RunKey("profound", task, "scratch", 0) for task in ("classification", "anatomy-segmentation"))
+    done = [subprocess.CompletedProcess([], 0), subprocess.CompletedProcess([], -4)]
+    asked = []
+    monkeypatch.setattr(doctor, "_ask", lambda *words: asked.append(words) or done[len(asked) - 1])
+    sweep_module._require_bfloat16(ManyWorkers(), [without], config)
+    assert not asked
+    with pytest.raises(RuntimeUnavailableError, match=r"machine of tcp://b.*Illegal instruction.*State precision"):
+        sweep_module._require_bfloat16(ManyWorkers(), [without, with_it], config)
+    assert asked == 2 * [("bfloat16", "cpu")]
