@@ -77,12 +77,13 @@ class Classification(Task):
         )
 
     def read_labeled(self, files: CaseFiles) -> LabeledCase:
-        grades = read_label_map(files.folder, files.names.lesion) if files.category is not None else None
-        masks = read_cancer_masks(files) if files.category is None else {} if grades is None else cancer_masks(grades)
-        found = self.labeled(files.case, gland=files.gland, is_phantom=False, masks=masks, category=files.category)
+        labeled = self.labeled(files.case, gland=files.gland, is_phantom=False, category=files.category)
+        if files.category is None:
+            return replace(labeled, masks=read_cancer_masks(files))
+        grades = read_label_map(files.folder, files.names.lesion)
+        found = labeled if grades is None else replace(labeled, masks=cancer_masks(grades))
         # A mask without grades, or a biopsy against the reader, does not state where what he saw lies.
-        agrees = found.category is None or found.is_significant == (found.category in SIGNIFICANT)
-        return found if agrees else replace(found, masks={})
+        return found if found.is_significant == (files.category in SIGNIFICANT) else labeled
 
     def class_from_table(self, value: str) -> str:
         name = f"{_PREFIX}{value.strip()}"
