@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..base import NEIGHBORS, ModelSpec
 from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
-from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
+from ..layers import NORM_EPS, DropPath, resize
 from .spec import ViTSpec, encoder_prefixes
 
 _MLP_RATIO = 4
@@ -327,31 +327,32 @@ class ProViCNetEncoders(_SliceEncoders):
 
 
 class ProViCNetClassifier(_SliceEncoders):
-    """A perceptron over each place of a slice, where the sequences meet, and one over what the places have in common,
-    what the suspicious ones show, and how suspicious the worst one is.
+    """How suspicious each place of a slice is, by a perceptron over what the sequences show there; the class follows
+    from the worst place and from how many are suspicious.
 
     It classifies one slice; the logits of a case are the mean over the slices that hold the gland (`inputs.prepare`,
-    `inference.windows.infer`). One class a case is little to learn from, so that the places' suspicion is an auxiliary
-    output: where lesions are known, they teach it.
+    `inference.windows.infer`). One class a case is little to learn from, so that the suspicion is an auxiliary output:
+    where lesions are known, they teach it. And the class has few weights of its own: a perceptron over the features of
+    the places learned the training cases instead.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         tokens, width = len(self.encoders) * spec.encoder.dim, spec.head.width
-        self.places = nn.Sequential(nn.Linear(tokens, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU())
-        self.suspicion = nn.Linear(width, 1)
-        nn.init.constant_(self.suspicion.bias, _RARELY)
-        self.head = ClassifierHead(2 * width + 1, width, spec.head.out_channels)
+        self.suspicion = nn.Sequential(
+            nn.Linear(tokens, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1)
+        )
+        nn.init.constant_(self.suspicion[-1].bias, _RARELY)
+        self.head = nn.Linear(2, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
         """Classify a slice: logits (B, out); in training mode a list of these and the suspicion of each place, logits
         (B, 1, side, side).
         """
         *windows, positions = windows_and_positions
-        places = self.places(torch.cat(list(self.patch_tokens(windows, positions)), dim=2))
-        suspicion = self.suspicion(places)
-        suspicious = (places * suspicion.softmax(dim=1)).sum(dim=1)
-        logits = self.head(torch.cat([places.mean(dim=1), suspicious, suspicion.amax(dim=1)], dim=1))
+        suspicion = self.suspicion(torch.cat(list(self.patch_tokens(windows, positions)), dim=2))
+        extent = suspicion.sigmoid().sum(dim=1).log()
+        logits = self.head(torch.cat([suspicion.amax(dim=1), extent], dim=1))
         return [logits, token_grid(suspicion, self.side)] if self.training else logits
 
 
