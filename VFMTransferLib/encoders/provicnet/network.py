@@ -339,10 +339,9 @@ class ProViCNetClassifier(_SliceEncoders):
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
         super().__init__(spec, drop_path)
         tokens, width = len(self.encoders) * spec.encoder.dim, spec.head.width
-        self.suspicion = nn.Sequential(
-            nn.Linear(tokens, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1)
-        )
-        nn.init.constant_(self.suspicion[-1].bias, _RARELY)
+        first, second, last = nn.Linear(tokens, 2 * width), nn.Linear(2 * width, width), nn.Linear(width, 1)
+        nn.init.constant_(last.bias, _RARELY)
+        self.suspicion = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
         self.head = nn.Linear(2, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:

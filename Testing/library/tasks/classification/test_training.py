@@ -47,7 +47,7 @@ def test_lesions_teach_the_places_that_show_them():
     network, objective = build_network(spec).train(), Objective(spec, (1.0,) * 4)
     batch = a_batch(a_case_with_cancer(), spec, samples=5)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         objective.loss(network, batch).backward()
         optimizer.step()
