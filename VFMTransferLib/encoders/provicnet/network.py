@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..base import NEIGHBORS, ModelSpec
 from ..image_heads import CostVolumeHead, SliceImageToImageHead, SliceUpsamplingHead
-from ..layers import NORM_EPS, DropPath, resize
+from ..layers import NORM_EPS, ClassifierHead, DropPath, resize
 from .spec import ViTSpec, encoder_prefixes
 
 _MLP_RATIO = 4
@@ -332,8 +332,8 @@ class ProViCNetClassifier(_SliceEncoders):
 
     It classifies one slice; the logits of a case are the mean over the slices that hold the gland (`inputs.prepare`,
     `inference.windows.infer`). One class a case is little to learn from, so that the suspicion is an auxiliary output:
-    where lesions are known, they teach it. And the class has few weights of its own: a perceptron over the features of
-    the places learned the training cases instead.
+    where lesions are known, they teach it. The class is given nothing else of the places: from their features a
+    perceptron learned the training cases instead.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
@@ -342,7 +342,7 @@ class ProViCNetClassifier(_SliceEncoders):
         first, second, last = nn.Linear(tokens, 2 * width), nn.Linear(2 * width, width), nn.Linear(width, 1)
         nn.init.constant_(last.bias, _RARELY)
         self.suspicion = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
-        self.head = nn.Linear(2, spec.head.out_channels)
+        self.head = ClassifierHead(2, spec.head.width, spec.head.out_channels)
 
     def forward(self, *windows_and_positions: Tensor) -> Tensor | list[Tensor]:
         """Classify a slice: logits (B, out); in training mode a list of these and the suspicion of each place, logits
