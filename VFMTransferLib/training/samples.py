@@ -316,9 +316,8 @@ class SliceSamples(GridSamples):
             return Sample((*windows[:, None], position[None]), maps[None], self.phase_axis)
         drawn = torch.randint(len(self.marked), (SLICES_A_CASE,), generator=generator).tolist()
         views = [self.view(generator, how, self.marked[i]) for i in drawn]
-        windows, positions, maps = (
-            torch.stack(part) for part in zip(*views, strict=True)
-        )  # (N, S, 3, P, P), (N, 2), …
+        # (N, S, 3, P, P), (N, 2), (N, K, H, W)
+        windows, positions, maps = (torch.stack(part) for part in zip(*views, strict=True))
         return Sample((*windows.unbind(1), positions), maps, category=torch.tensor([self.category]))
 
     def view(

@@ -33,6 +33,7 @@ _INIT_STD = 0.02
 _POSITION_TOKENS = 2
 _TOKENS_TO_OUTPUT = 8
 _RARELY = -3.0  # logit of 5 %: few places hold a cancer
+_NO_PLACE = 1e-3  # suspicious places that count as none, since there may be none in half precision
 
 
 class Attention(nn.Module):
@@ -350,7 +351,7 @@ class ProViCNetClassifier(_SliceEncoders):
         """
         *windows, positions = windows_and_positions
         suspicion = self.suspicion(torch.cat(list(self.patch_tokens(windows, positions)), dim=2))
-        extent = suspicion.sigmoid().sum(dim=1).log()
+        extent = suspicion.sigmoid().sum(dim=1).clamp(min=_NO_PLACE).log()
         logits = self.head(torch.cat([suspicion.amax(dim=1), extent], dim=1))
         return [logits, token_grid(suspicion, self.side)] if self.training else logits
 

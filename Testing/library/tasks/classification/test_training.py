@@ -58,6 +58,14 @@ def test_lesions_teach_the_places_that_show_them():
     assert auroc(suspicion.flatten().tolist(), (there > 0).flatten().tolist()) > 0.8
 
 
+def test_a_slice_without_any_suspicion_has_a_class():
+    spec = tiny_study_spec("provicnet", "classification")
+    network, batch = build_network(spec).eval(), a_batch(a_case_with_cancer(), spec)
+    torch.nn.init.constant_(network.suspicion[-1].bias, -200.0)
+    with torch.no_grad():
+        assert network(*batch.inputs).isfinite().all()
+
+
 def test_where_lesions_are_not_known_the_class_alone_teaches():
     output, target = torch.randn(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
     target[0, 0, 3, 3] = 1
