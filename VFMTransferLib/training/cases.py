@@ -110,7 +110,7 @@ class LabeledDataset:
     cases: Mapping[str, LabeledCase]
 
     def select(self, names: Iterable[str]) -> Sequence[LabeledCase]:
-        """The cases of these names, in their order; of `LazyCases` each is read anew whenever it is asked for."""
+        """The cases of these names, in their order; of `LazyCases` each is read again whenever it is asked for."""
         return _Selected(self.cases, tuple(names))
 
 

@@ -318,12 +318,12 @@ def write_arm(
     )
     parts: dict[str, Sequence[LabeledCase]] = {}
     for part, names in (("validation", config.split.validation), ("test", config.split.test)):
-        is_phantom = {name: dataset.cases[name].is_phantom for name in names}
-        phantoms, real = ([name for name in names if is_phantom[name] is kind] for kind in (True, False))
+        cases = list(dataset.select(names))  # held, since each is measured several times
+        phantoms, real = ([case for case in cases if case.is_phantom is kind] for kind in (True, False))
         if phantoms and real:
-            parts |= {f"{part}, phantoms": dataset.select(phantoms), f"{part}, real cases": dataset.select(real)}
-        elif names:
-            parts[part] = dataset.select(names)
+            parts |= {f"{part}, phantoms": phantoms, f"{part}, real cases": real}
+        elif cases:
+            parts[part] = cases
     parts |= more_cases or {}
     baseline = _baseline(spec, dataset.select(config.split.train))
     document = to_json(config)
