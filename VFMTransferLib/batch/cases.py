@@ -330,7 +330,7 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
     """Write the rows of all cases into a batch's output; a column that some rows lack is empty there.
 
     Rows of the same cases and of other networks stay, also those that another process writes meanwhile, unless the
-    case's files are others by now.
+    case's files are others by now; of other cases, which another run made, the rows whose results are there.
     """
     with _locked_soon(output / _LOCK):
         kept: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -344,6 +344,8 @@ def write_summary(rows: Mapping[str, Sequence[Row]], output: Path) -> None:
             own = {row.bundle for row in of_case}
             others = kept.get((name, of_case[0].case_sha256), [])
             cells += [found for found in others if text_of_cell(found["bundle"]) not in own]
+        elsewhere = [found for (name, _), of_case in sorted(kept.items()) if name not in rows for found in of_case]
+        cells += [found for found in elsewhere if found["status"] == "done"]
         columns = dict.fromkeys(name for row in cells for name in row)
         with atomic_file(output / SUMMARY) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(columns))

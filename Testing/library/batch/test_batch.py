@@ -403,6 +403,20 @@ def test_a_row_of_other_files_or_without_its_result_is_not_kept(good_cohort, pai
     assert {row["bundle"] for row in rows_of(out)} == {"tiny-scratch"}
 
 
+def test_rows_of_cases_that_were_moved_away_stay_with_their_results(good_cohort, pair, tmp_path):
+    out = tmp_path / "out"
+    make_case(good_cohort / "p004", 4)
+    run_batch(good_cohort, out, pair[:1])
+    first = {row["case"]: row for row in rows_of(out)}
+    (tmp_path / "elsewhere").mkdir()
+    (good_cohort / "p001").rename(tmp_path / "elsewhere" / "p001")
+    (good_cohort / "p004").rename(tmp_path / "elsewhere" / "p004")
+    shutil.rmtree(out / "p004")
+    assert [row.case for row in run_batch(good_cohort, out, pair[:1])] == ["p003"]
+    assert [row["case"] for row in rows_of(out)] == ["p003", "p001"]
+    assert rows_of(out)[1] == first["p001"]
+
+
 def test_two_processes_on_one_output_keep_the_rows_of_each_other(good_cohort, pair, tmp_path):
     out = tmp_path / "out"
     first, second = (
