@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..core.case import MAX_ADC
 from ..core.errors import ImageError
 from ..core.files import read_small
 from ..core.terms import Sequence
@@ -22,7 +23,6 @@ from .images import image_stem, to_volume
 HIGH_B = 1400.0  # s/mm²; from here on a measured image is taken as it is
 LOWEST_FITTED_B = 1.0  # a b of 0 also shows perfusion, which a mono-exponential does not describe
 MIN_SPREAD_OF_B = 200.0
-MAX_ADC_MM2_S = 5e-3
 MAX_RISE = 1.1  # of the mean signal from one b value to the next; scaling of each image may let it rise a little
 _MAX_BVAL_BYTES = 1 << 20
 
@@ -83,8 +83,8 @@ def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
         by_b: b value in s/mm² → signal, at least two, arrays of one shape.
 
     Returns:
-        float32 of the same shape. The ADC is kept in 0..5e-3 mm²/s, so that noise cannot make the
-        signal grow with b; where any measured signal is not positive, 0.
+        float32 of the same shape. The ADC is kept in 0..`MAX_ADC`, so that noise cannot make the signal grow with b;
+        where any measured signal is not positive, 0.
     """
     values = np.array(sorted(by_b), dtype=np.float64)
     signals = np.stack([by_b[v] for v in values]).astype(np.float32)
@@ -92,7 +92,7 @@ def mono_exponential(by_b: Mapping[float, np.ndarray], b: float) -> np.ndarray:
     logs = np.log(np.where(has_signal, signals, 1))
     mean_b, mean_log = values.mean(), logs.mean(axis=0)
     weights = (values - mean_b) / ((values - mean_b) ** 2).sum()
-    adc = np.clip(-np.tensordot(weights, logs, axes=1), 0, MAX_ADC_MM2_S)
+    adc = np.clip(-np.tensordot(weights, logs, axes=1), 0, MAX_ADC * 1e-6)
     return np.where(has_signal, np.exp(mean_log - (b - mean_b) * adc), 0).astype(np.float32)
 
 

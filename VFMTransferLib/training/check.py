@@ -173,8 +173,15 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
 
 
 def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:
-    """What training refuses for want of a truth other than the mask of the prostate."""
+    """What training refuses for want of a truth, but for cases without any mask, which are known already."""
     lacking: dict[str, list[str]] = {}
+    if task.finds_gland:
+        sentence = f"{task.title} is learned from a mask of the prostate, which is missing."
+        lacking[sentence] = [
+            case.name
+            for case in cases
+            if case.labels and not any(_GLAND_WORDS.search(stem.lower()) for stem in case.labels)
+        ]
     if task.finds_lesions:
         lesion = DEFAULT_NAMES.lesion
         sentence = f"{task.title} is learned from a mask {lesion}, empty without a lesion, which is missing."

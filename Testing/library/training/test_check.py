@@ -69,6 +69,17 @@ def test_what_is_learned_from_and_missing_is_named(tmp_path):
     assert sentences(check_data(tmp_path, "adc-translation"), "error") == [expected]
 
 
+def test_a_mask_of_something_else_is_none_of_the_prostate(tmp_path):
+    write_case(tmp_path / "one")
+    write_case(tmp_path / "two", 1, gland=None, lesion=big_gland())
+    write_case(tmp_path / "three", 2, gland=None)
+    expected = [
+        "three: There is no mask, so this case can be neither trained nor measured on.",
+        "two: Anatomy segmentation is learned from a mask of the prostate, which is missing.",
+    ]
+    assert [found for found in sentences(check_data(tmp_path, ANATOMY), "warning") if "mask" in found] == expected
+
+
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
     write_case(tmp_path / "good")
     (tmp_path / "bad").mkdir()
