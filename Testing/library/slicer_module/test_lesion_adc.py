@@ -78,6 +78,21 @@ def test_a_lesion_that_lies_loose_in_the_scene_counts_only_where_it_was_drawn_on
     assert meanAdcInLesions(run) == []
 
 
+def test_an_image_that_is_moved_with_its_lesion_keeps_its_mean(scene):
+    run, node = a_run_with_lesion(scene)
+    transform = add_transform(scene)
+    for moved in (node, *(image for arm in run.arms for image in arm.images.values())):
+        moved.SetAndObserveTransformNodeID(transform.GetID())
+    assert meanAdcInLesions(run) == [("csPCa of Reader", [700.0, 900.0])]
+
+
+def test_an_image_that_a_transform_bends_has_no_mean(scene):
+    run, _ = a_run_with_lesion(scene)
+    bend = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Bend")
+    run.arms[0].images["adc-synthetic"].SetAndObserveTransformNodeID(bend.GetID())
+    assert meanAdcInLesions(run) == [("csPCa of Reader", [None, 900.0])]
+
+
 def test_a_lesion_outside_the_image_has_no_mean(scene):
     run, node = a_run_with_lesion(scene)
     far = [[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]

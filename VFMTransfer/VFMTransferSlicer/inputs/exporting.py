@@ -182,7 +182,7 @@ def gridInWorld(node: slicer.vtkMRMLScalarVolumeNode) -> Grid:
     Raises:
         GeometryError: A parent transform bends it, so that it has no grid in the world.
     """
-    lps = _RAS_TO_LPS @ _ijkToWorld(node)
+    lps = _RAS_TO_LPS @ ijkToWorld(node)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     direction = lps[:3, :3] / spacing
     return Grid(
@@ -193,8 +193,12 @@ def gridInWorld(node: slicer.vtkMRMLScalarVolumeNode) -> Grid:
     )
 
 
-def _ijkToWorld(node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """4x4, voxel index to RAS millimeters of the world."""
+def ijkToWorld(node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """4x4, voxel index to RAS millimeters of the world.
+
+    Raises:
+        GeometryError: A parent transform bends the volume.
+    """
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     parent = node.GetParentTransformNode()

@@ -15,6 +15,7 @@ from slicer.util import arrayFromVolume, arrayFromVTKMatrix
 from vtk.util.numpy_support import vtk_to_numpy
 
 import VFMTransferLib
+from VFMTransferLib.core.errors import GeometryError
 from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.encoders import FAMILIES
@@ -31,7 +32,7 @@ from VFMTransferLib.evaluation.measures import (
 )
 from VFMTransferLib.tasks import TASKS
 
-from ..inputs.exporting import drawnOn, labelOf
+from ..inputs.exporting import drawnOn, ijkToWorld, labelOf
 from ..runs import ArmInScene, RunInScene
 
 ADC_OUTPUTS = ("adc-synthetic", "adc-corrected")
@@ -50,7 +51,7 @@ def meanAdcInLesions(run: RunInScene) -> list[tuple[str, list[float | None]]]:
 
     Returns:
         Name of the lesion's segmentation and segment → the mean of each arm, 1e-6 mm²/s; None where its image does not
-        reach.
+        reach, or a transform bends it.
     """
     images = [next((arm.images[name] for name in ADC_OUTPUTS if name in arm.images), None) for arm in run.arms]
     if not images or any(image is None or image.GetScene() is None for image in images) or not run.isInScene:
@@ -98,10 +99,12 @@ def _voxelsOf(node: slicer.vtkMRMLSegmentationNode, name: str) -> np.ndarray:
 
 
 def _meanAt(image: slicer.vtkMRMLScalarVolumeNode, points: np.ndarray) -> float | None:
-    """Mean of the voxels that the points (N, 3, RAS) lie in."""
-    toRas = vtk.vtkMatrix4x4()
-    image.GetIJKToRASMatrix(toRas)
-    index = np.rint(_moved(points, np.linalg.inv(arrayFromVTKMatrix(toRas)))).astype(int)
+    """Mean of the voxels that the points (N, 3, RAS) of the world lie in; None where it is not known."""
+    try:
+        toIjk = np.linalg.inv(ijkToWorld(image))
+    except GeometryError:
+        return None
+    index = np.rint(_moved(points, toIjk)).astype(int)
     array = arrayFromVolume(image)  # (D, H, W)
     inside = ((index >= 0) & (index < array.shape[::-1])).all(axis=1)
     x, y, z = index[inside].T
