@@ -6,6 +6,7 @@ Needs MRML, but no Qt.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ COLUMNS = (
     *("case", "study", "task", "bundle_a", "sha256_a", "bundle_b", "sha256_b"),
     *("seal", "side", "confidence", "seconds", "time", "left", "preferred"),
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENCODING = "utf-8-sig"  # spreadsheets take a file without the mark for one of their own code page
 
 
@@ -135,9 +137,14 @@ class ReadingTable:
             column = vtk.vtkStringArray()
             column.SetName(name)
             for row in rows:
-                column.InsertNextValue(row[name])
+                column.InsertNextValue(_plain(row[name]))
             table.AddColumn(column)
         self.node.SetAndObserveTable(table)
+
+
+def _plain(text: str) -> str:
+    """The text as VTK reads it again from a saved table, where it escapes neither quotes nor tabs."""
+    return _CONTROL.sub(" ", text).replace('"', "'")
 
 
 def newTable(scene: slicer.vtkMRMLScene) -> ReadingTable:
