@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from images import T2W_GRID, an_adc
 from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, in_the_world, slicer, voxels_of, vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from VFMTransferLib.core.errors import ImageError, JobError
 from VFMTransferLib.core.result import Provenance, Result
@@ -16,7 +17,8 @@ from VFMTransferLib.io.results import save_result
 from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.distortion_correction.task import warp
 from VFMTransferSlicer.inputs.exporting import gridInWorld
-from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, placeBeside
+from VFMTransferSlicer.results.nifti import writeNifti
+from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, loadGland, placeBeside
 from VFMTransferSlicer.views.pairs import isSynthetic, isWithheld
 
 SHA256 = "ab" * 32
@@ -275,6 +277,24 @@ def test_a_node_goes_into_the_study_of_its_neighbor(scene):
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     placeBeside(segmentation, volume)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation)) == study
+
+
+def test_the_gland_of_a_second_run_takes_the_place_of_the_first_ones(scene, tmp_path):
+    cases = [add_volume(scene, an_oblique_t2w(), name) for name in ("T2", "T2 of another patient")]
+    mask = np.zeros(T2W_GRID.shape, np.uint8)
+    glands = []
+    for about, z in ((cases[0], 2), (cases[1], 2), (cases[0], 4)):
+        mask[z, 3:6, 3:8] = 1
+        path = tmp_path / "gland.nii.gz"
+        writeNifti(path, mask, np.diag([0.5, 0.5, 3.0, 1.0]))
+        glands.append(loadGland(path, about))
+        glands[-1].SetAndObserveTransformNodeID(add_transform(scene).GetID())
+    assert glands[2] is glands[0]
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene) == glands[:2]
+    again = loadGland(path, cases[0])
+    assert again.GetParentTransformNode() is None
+    found = again.GetBinaryLabelmapInternalRepresentation(str(Label.PROSTATE)).GetPointData().GetScalars()
+    np.testing.assert_array_equal(vtk_to_numpy(found), mask.ravel())
 
 
 def test_a_broken_file_is_told_and_leaves_no_node(scene, tmp_path):

@@ -32,6 +32,7 @@ from .nodes import (
 )
 
 ATTRIBUTE = "VFMTransfer."
+ROLE, ABOUT = ATTRIBUTE + "Role", ATTRIBUTE + "about"  # what a node is for, and the volume that it refers to
 RESULT = "result.json"
 SEGMENTATION = "segmentation.seg.nrrd"
 PROBABILITIES = "probabilities"
@@ -49,6 +50,7 @@ _IMAGE_TITLES = {
 }
 _PROBABILITY_WINDOW = (0.0, 1.0)
 _INVALID_ITEM = 0
+_GLAND = "gland"
 GLAND_FILE = "gland.nii.gz"  # of `VFMTransferLib.worker.jobs`
 _GLAND_COLOR = (1.0, 0.85, 0.2)  # seen on gray, and no color of A or B
 CONTEXT = "Segmentation category and type - VFM Transfer"
@@ -119,6 +121,8 @@ def loadArmInSteps(
 def loadGland(path: Path, about: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
     """The prostate that the worker found, as a segmentation beside a volume, hidden in the user's own views.
 
+    It takes the place of an earlier one about the same volume.
+
     Raises:
         ImageError: The file cannot be read.
     """
@@ -128,14 +132,29 @@ def loadGland(path: Path, about: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMR
     image.SetDimensions(*reversed(voxels.shape))
     image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
     image.SetImageToWorldMatrix(vtkMatrixFromArray(read.ijkToRas))
-    node = slicer.vtkMRMLSegmentationNode()
-    node.SetName(f"{about.GetName()} prostate (for orientation)")
-    node.SetAttribute(ATTRIBUTE + "Role", "gland")
+    former = findNode(about, "vtkMRMLSegmentationNode", _GLAND)
+    node = former or slicer.vtkMRMLSegmentationNode()
+    node.GetSegmentation().RemoveAllSegments()
     node.AddSegmentFromBinaryLabelmapRepresentation(image, str(Label.PROSTATE), _GLAND_COLOR, str(Label.PROSTATE))
-    addNode(node, about.GetScene())
-    node.GetDisplayNode().SetVisibility(False)
-    placeBeside(node, about)
+    node.SetAndObserveTransformNodeID(None)  # the file lies in the world
+    if former is None:
+        node.SetName(f"{about.GetName()} prostate (for orientation)")
+        node.SetAttribute(ROLE, _GLAND)
+        addNode(node, about.GetScene())
+        node.SetNodeReferenceID(ABOUT, about.GetID())
+        node.GetDisplayNode().SetVisibility(False)
+        placeBeside(node, about)
     return node
+
+
+def findNode(about: slicer.vtkMRMLScalarVolumeNode, kind: str, role: str) -> slicer.vtkMRMLNode | None:
+    """The node of a class and a role that the scene has of a volume."""
+    scene = about.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass(kind)):
+        node = scene.GetNthNodeByClass(index, kind)
+        if node.GetAttribute(ROLE) == role and node.GetNodeReference(ABOUT) is about:
+            return node
+    return None
 
 
 class _Loading:

@@ -19,7 +19,7 @@ from VFMTransferLib.tasks import TASKS
 
 from ..inputs.exporting import gridBelow
 from ..results.nodes import removeNode
-from ..results.scene import placeBeside
+from ..results.scene import ABOUT, ROLE, findNode, placeBeside
 from ..runs import ArmInScene, RunInScene, startFirst
 
 Order = tuple[int, int]
@@ -159,12 +159,10 @@ def _labels(
     return vtk_to_numpy(merged.GetPointData().GetScalars()).reshape(shape).astype(np.uint8)
 
 
-ROLE = "VFMTransfer.Role"
 DIFFERENCE, DISPLACEMENT = "difference", "displacement"
 # Axis of RAS → where it is positive, as it is shown: by left, front or head.
 _TOWARD = (("left", -1.0), ("front", 1.0), ("head", 1.0))
 SYNTHETIC, _WITHHELD, _TASK = "VFMTransfer.Synthetic", "VFMTransfer.Withheld", "VFMTransfer.Task"
-_ABOUT = "VFMTransfer.about"
 _COLORS = "VFMTransfer.Colors"
 
 # From blue to red by ColorBrewer 2.0, "RdBu" (Brewer, Harrower; colorbrewer2.org; Apache-2.0), whose two sides are told
@@ -354,7 +352,7 @@ def _node(run: RunInScene, kind: type, title: str, role: str = DIFFERENCE) -> sl
     scene = run.about.GetScene()
     node = scene.AddNewNodeByClass(kind.__name__, scene.GenerateUniqueName(title))
     node.SetAttribute(ROLE, role)
-    node.SetNodeReferenceID(_ABOUT, run.about.GetID())
+    node.SetNodeReferenceID(ABOUT, run.about.GetID())
     node.CreateDefaultDisplayNodes()
     placeBeside(node, run.about)
     return node
@@ -362,12 +360,7 @@ def _node(run: RunInScene, kind: type, title: str, role: str = DIFFERENCE) -> sl
 
 def _find(run: RunInScene, role: str) -> slicer.vtkMRMLScalarVolumeNode | None:
     """The node of this role that the scene has of the case."""
-    scene = run.about.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(ROLE) == role and node.GetNodeReference(_ABOUT) is run.about:
-            return node
-    return None
+    return findNode(run.about, "vtkMRMLScalarVolumeNode", role)
 
 
 def _remove(node: slicer.vtkMRMLScalarVolumeNode) -> None:
