@@ -1,14 +1,18 @@
 """A run as files: whole or not at all, with nothing of the patient in their names, and a reason where it cannot be."""
 
 import csv
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from comparison_cases import anatomy_pair, classification_pair, lesion_pair
+from panel_stand_ins import AWidget, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from slicer_results import a_run
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w
+from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.terms import RESEARCH_USE
@@ -161,6 +165,35 @@ def test_each_network_gets_a_dicom_segmentation_that_says_research_use(run, fold
     name, _, metadata, skips_empty = AnExporter.calls[0]
     assert (name, skips_empty) == ("Of anatomy-pretrained", True)
     assert metadata["SeriesDescription"] == "Research use only: anatomy-pretrained"
+
+
+@pytest.fixture
+def exports(in_qt, run, folder, monkeypatch):  # noqa: F811
+    """The buttons that save, where the user always chooses the folder."""
+    from VFMTransferSlicer.panel import results
+
+    sys.modules["qt"].QFileDialog = SimpleNamespace(getExistingDirectory=lambda parent, title: str(folder))
+    monkeypatch.setattr(results, "hasSegExporter", lambda: True)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None, raising=False)
+    monkeypatch.setattr(slicer.util, "WaitCursor", nullcontext, raising=False)
+    plugin = ModuleType("DICOMSegmentationPlugin")
+    plugin.DICOMSegmentationExporter = AnExporter
+    monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+    buttons = {f"export{kind}Button": AWidget() for kind in ("Report", "Csv", "Scene", "Seg")}
+    for button in buttons.values():
+        button.toolTip = ""
+    ui = SimpleNamespace(**buttons, exportStatusLabel=AWidget())
+    exports = results.Exports(ui, SimpleNamespace(lastRun=run, isRunning=False), nullcontext)
+    exports.ui = ui
+    return exports
+
+
+def test_the_sentence_names_the_segmentations_that_were_written(exports, run, folder):
+    exports.onSegmentations()
+    assert exports.ui.exportStatusLabel.text == "Saved the segmentations of A and B."
+    run.about.GetScene().RemoveNode(run.arms[0].segmentation)
+    exports.onSegmentations()
+    assert exports.ui.exportStatusLabel.text == "Saved the segmentation of B."
 
 
 def test_a_dicom_segmentation_that_fails_leaves_no_other_behind(run, folder):

@@ -282,6 +282,7 @@ class AMenuButton(AWidget):
 class AMenu:
     def __init__(self, parent) -> None:
         self.actions = {}
+        self.toolTipsVisible = False
 
     def addAction(self, title: str) -> AWidget:  # noqa: N802
         self.actions[title] = AWidget()
@@ -488,7 +489,10 @@ def test_a_checkpoint_without_torch_says_the_way(section, ui, logic, tmp_path):
 
 
 def test_shipped_networks_cannot_be_deleted_and_none_during_a_run(section, ui, logic, own):
-    assert not ui.bundleAMenuButton.menu.actions["Delete…"].enabled
+    menu = ui.bundleAMenuButton.menu
+    assert not menu.actions["Delete…"].enabled
+    assert menu.actions["Delete…"].toolTip
+    assert menu.toolTipsVisible
     make_bundle(own / "gland", "profound-upernet-anatomy")
     refresh(section, bundleA="gland")
     assert ui.bundleAMenuButton.menu.actions["Delete…"].enabled

@@ -21,10 +21,11 @@ from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.io.results import save_result
 from VFMTransferLib.worker.messages import DicomFiles, Exported, ImageFile
 from VFMTransferSlicer.inputs.dicom import UIDS, dicomFilesOf, phaseAxisOf, theDatabase
-from VFMTransferSlicer.inputs.diffusion import exportSeries, readBValues, seriesIn
+from VFMTransferSlicer.inputs.diffusion import exportSeries, loadFit, readBValues, seriesIn
 from VFMTransferSlicer.inputs.exporting import EXPORTED, writeExported
 from VFMTransferSlicer.logic import CaseJob, newTemporaryFolder
 from VFMTransferSlicer.results.dicom import armFolder, armFolders, dicomCommand, whyNoDicom, writeExam
+from VFMTransferSlicer.results.nifti import writeNifti
 from VFMTransferSlicer.results.record import readRecord, writeRecord
 from VFMTransferSlicer.results.scene import loadArm
 from VFMTransferSlicer.runs import RunInScene
@@ -188,6 +189,20 @@ def test_b_values_that_are_none_are_refused_in_a_sentence(text, words):
     assert readBValues("50, 800", 2) == (50.0, 800.0)
     with pytest.raises(ImageError, match=words):
         readBValues(text, 2)
+
+
+def test_fitted_volumes_are_named_after_their_series_and_numbered_only_where_the_name_is_taken(tmp_path):
+    series, document = a_multi_volume(), {"files": ["adc.nii.gz", "b1500-computed.nii.gz"]}
+    for file in document["files"]:
+        writeNifti(tmp_path / file, np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.eye(4))
+    names = []
+    for _ in range(2):
+        loaded = {}
+        for _ in loadFit(document, tmp_path, series, loaded):
+            pass
+        names.append([node.GetName() for node in loaded.values()])
+    assert names[0] == ["DWI ADC (fitted)", "DWI b1500 (computed)"]
+    assert names[1] == ["DWI ADC (fitted)_1", "DWI b1500 (computed)_1"]
 
 
 def a_run(t2w) -> RunInScene:

@@ -151,13 +151,12 @@ def loadFit(
         series: What was fitted; in a scene.
         loaded: Gets the nodes: `adc`, `residual`, `fit-problems`, and as `b1500-computed`.
     """
-    scene = series.GetScene()
     for file in document["files"]:
         kind = file.removesuffix(".nii.gz")
         image = readNifti(folder / file)
         title = _TITLES.get(kind, kind.replace("-computed", " (computed)"))
-        unique = scene.GetUniqueNameByString(f"{series.GetName()} {title}")
-        node = volumeNode(image.frames[0], image.ijkToRas, unique, windowFor(image.frames[0]), scene)
+        name = f"{series.GetName()} {title}"
+        node = volumeNode(image.frames[0], image.ijkToRas, name, windowFor(image.frames[0]), series.GetScene())
         # What begins so is no input of a network; a fitted ADC and a computed high-b image are.
         node.SetAttribute(f"{ATTRIBUTE}Fit" if kind in _NO_INPUT else FIT, kind)
         node.SetNodeReferenceID(FIT_OF, series.GetID())

@@ -85,6 +85,7 @@ class NetworkMenu:
         self._makeChild, self._ask = makeChild, ask
         self._bundle: Bundle | None = None
         self._menu = qt.QMenu(button)
+        self._menu.toolTipsVisible = True  # why a network cannot be deleted; menus show none by default
         self._add(_("Show card"), self.onCard)
         self._add(_("Check files"), self.onCheck)
         self._add(_("Show folder"), self.onFolder)

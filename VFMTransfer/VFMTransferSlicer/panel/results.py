@@ -30,6 +30,7 @@ from ..results.export import (
     saveReport,
     saveScene,
     saveSegmentations,
+    segmentedArms,
     whyNoNumbers,
     whyNoReport,
     whyNoSegmentations,
@@ -254,7 +255,9 @@ class Exports:
         run = self._logic.lastRun
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Save DICOM SEG in"))
         if folder:
-            self.save(_("the segmentations of A and B"), lambda: _saveSegmentations(run, Path(folder)))
+            letters = list(segmentedArms(run))
+            what = _("the segmentations of A and B") if len(letters) > 1 else _("the segmentation of {letter}")
+            self.save(what.format(letter=letters[0]), lambda: _saveSegmentations(run, Path(folder)))
 
     def save(self, what: str, write: Callable[[], object]) -> None:
         """Write, and show the outcome.

@@ -71,7 +71,7 @@ def whyNoSegmentations(run: RunInScene | None, hasExporter: bool) -> str:
     """
     if run is None or not run.arms:
         return _RUN_FIRST
-    if not any(_segmentation(arm) for arm in run.arms):
+    if not segmentedArms(run):
         return "This run left no segmentation in the scene."
     if not run.isInScene or not run.about.GetAttribute(DICOM_UIDS):
         return "DICOM SEG refers to the slices it was drawn on, so the images must have been loaded from DICOM."
@@ -166,15 +166,17 @@ def saveSegmentations(
         now: Part of the names.
 
     Returns:
-        The files, of A and B.
+        The files, of A and B as far as they have one.
 
     Raises:
         OutputError: A segmentation cannot be written; none of the files is left then.
     """
     stem = proposedName(run, now)
-    chosen = [(side, arm) for side, arm in zip("ab", run.arms, strict=False) if _segmentation(arm)]
     with _besides(folder, stem) as work:
-        names = [_writeSeg(arm, work, f"{stem}-{side}.dcm", newExporter) for side, arm in chosen]
+        names = [
+            _writeSeg(arm, work, f"{stem}-{letter.lower()}.dcm", newExporter)
+            for letter, arm in segmentedArms(run).items()
+        ]
         for name in names:
             (work / name).replace(folder / name)
     return [folder / name for name in names]
@@ -193,9 +195,9 @@ def _writeSeg(arm: ArmInScene, folder: Path, name: str, newExporter: Callable[..
     return name
 
 
-def _segmentation(arm: ArmInScene) -> slicer.vtkMRMLSegmentationNode | None:
-    node = arm.segmentation
-    return node if node is not None and node.GetScene() is not None else None
+def segmentedArms(run: RunInScene) -> dict[str, ArmInScene]:
+    """`A` and `B` → the arm, of those whose segmentation is in the scene."""
+    return {letter: arm for letter, arm in zip("AB", run.arms, strict=False) if arm.segmentation in arm.nodes}
 
 
 def _provenanceRows(run: RunInScene) -> Iterator[dict[str, str]]:
