@@ -146,6 +146,13 @@ class CaseJob:
         """Its folder: images, results, report."""
         return Path(self._folder.name)
 
+    @property
+    def nodes(self) -> dict[str, slicer.vtkMRMLNode]:
+        """What it reads of the scene, by what each is for."""
+        chosen = {GLAND: self.gland, REFERENCE: self.scene.reference, ROI: self.roi}
+        chosen |= {str(sequence): node for sequence, node in self.scene.inputs.items()}
+        return {role: node for role, node in chosen.items() if node is not None}
+
     def prepare(self) -> Steps:
         """Write what the worker needs into the folder, an image with each step; then there is a request.
 
@@ -298,6 +305,11 @@ class TransferLogic:
     @property
     def isRunning(self) -> bool:
         return self._job is not None
+
+    @property
+    def nodes(self) -> dict[str, slicer.vtkMRMLNode]:
+        """What the run that is on its way reads of the scene, by what each is for; empty without one."""
+        return self._job.nodes if isinstance(self._job, CaseJob) else {}
 
     @property
     def lastRun(self) -> RunInScene | None:

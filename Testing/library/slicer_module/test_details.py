@@ -2,34 +2,57 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from slicer_scenes import a_scene, add_volume, an_oblique_t2w
+from slicer_runs import add_segmentation
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w
 
-from VFMTransferLib.core.terms import Sequence
-from VFMTransferSlicer.runs import RunInScene
-from VFMTransferSlicer.setup.machine_report import detailsOf, withoutNames
+from VFMTransferSlicer.setup.machine_report import detailsOf, namesIn, withoutNames
 
 
 @pytest.fixture
-def run() -> RunInScene:
-    t2w = add_volume(a_scene(), an_oblique_t2w(), "Doe, John (1950)")
-    return RunInScene("anatomy-segmentation", {Sequence.T2W: t2w}, t2w)
+def t2w():
+    return add_volume(a_scene(), an_oblique_t2w(), "Doe, John (1950)")
 
 
 def test_facts_come_first_then_the_log_then_the_error():
-    text = detailsOf({"Slicer": "5.12", "Device": "cpu"}, None, ["one", "two"], "Traceback")
+    text = detailsOf({"Slicer": "5.12", "Device": "cpu"}, ["one", "two"], "Traceback")
     assert text.splitlines() == ["Slicer: 5.12", "Device: cpu", "", "Log:", "one", "two", "", "Details:", "Traceback"]
 
 
-def test_a_volumes_name_is_told_by_its_role(run):
-    text = detailsOf({}, run, ["Volume 'Doe, John (1950)' must hold voxels, but is empty."], "")
-    assert "Volume '<t2w>' must hold voxels" in text
-    assert "Doe" not in text
+def test_a_volumes_name_is_told_by_its_role(t2w):
+    line = "Volume 'Doe, John (1950)' must hold voxels, but is empty."
+    assert withoutNames(line, namesIn({"t2w": t2w})) == "Volume '<t2w>' must hold voxels, but is empty."
 
 
-def test_a_name_within_a_word_is_none(run):
-    run.inputs[Sequence.T2W].SetName("A")
-    assert "Anatomy, volume <t2w>" in detailsOf({}, run, ["Anatomy, volume A"], "")
+def test_a_name_within_a_word_is_none(t2w):
+    t2w.SetName("A")
+    assert withoutNames("Anatomy, volume A", namesIn({"t2w": t2w})) == "Anatomy, volume <t2w>"
+
+
+def test_segments_and_all_transforms_above_a_node_have_names_too(t2w):
+    scene = t2w.GetScene()
+    nothing = np.zeros(an_oblique_t2w().geometry.shape, np.uint8)
+    gland = add_segmentation(scene, t2w, nothing, ("Doe's prostate",), "Doe's gland")
+    lower, upper = add_transform(scene), add_transform(scene)
+    lower.SetName("Doe, moved")
+    upper.SetName("Doe, turned")
+    gland.SetAndObserveTransformNodeID(lower.GetID())
+    lower.SetAndObserveTransformNodeID(upper.GetID())
+    assert namesIn({"t2w": t2w, "gland": gland}) == {
+        "Doe's prostate": "<segment>",
+        "Doe, moved": "<transform>",
+        "Doe, turned": "<transform>",
+        "Doe, John (1950)": "<t2w>",
+        "Doe's gland": "<gland>",
+    }
+
+
+def test_a_node_without_a_name_takes_none_away(t2w):
+    t2w.SetName("")
+    assert withoutNames("one two", namesIn({"t2w": t2w})) == "one two"
+    t2w.SetName(" ")
+    assert withoutNames("one - two", namesIn({"t2w": t2w})) == "one - two"
 
 
 def test_folders_of_the_user_and_of_the_job_are_left_out(monkeypatch, tmp_path):

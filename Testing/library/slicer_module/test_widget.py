@@ -3,9 +3,11 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 from panel_stand_ins import SomeParameters, clipboard, in_qt, settings, widgets  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop, a_qt_worker
+from slicer_runs import add_segmentation
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, vtk
 
 from VFMTransferLib.worker.messages import Load, Ping
@@ -151,6 +153,62 @@ def test_details_name_versions_and_the_error_but_no_patient_and_no_folder(panel,
     assert "The worker was killed: most likely out of memory" in clipboard.text
     assert f"Networks: {PRETRAINED}, {SCRATCH}" in clipboard.text
     assert "Doe" not in clipboard.text
+
+
+def fail(panel, ui, loop, logic, **choices) -> str:
+    """Begin a run that cannot be prepared; what the user sees of it."""
+    for name, value in choices.items():
+        setattr(panel.parameters, name, value)
+    run_until_done(ui, loop, logic)
+    assert "Doe" in ui.statusLabel.text
+    return ui.statusLabel.text
+
+
+def copied(ui, clipboard) -> str:  # noqa: F811
+    ui.copyDetailsButton.enabled = True
+    ui.copyDetailsButton.click()
+    return clipboard.text
+
+
+def empty_volume(name: str):
+    return a_scene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+
+
+def test_details_name_no_patient_of_an_earlier_run_or_a_closed_scene(panel, ui, loop, logic, clipboard):  # noqa: F811
+    first = empty_volume("Doe, John: T2")
+    fail(panel, ui, loop, logic, t2w=first)
+    first.GetScene().Clear(False)
+    assert logic.lastRun is None
+    assert "Volume '<t2w>' must hold voxels" in copied(ui, clipboard)
+    fail(panel, ui, loop, logic, t2w=empty_volume("Doe, Jane: T2"))
+    text = copied(ui, clipboard)
+    assert text.count("Volume '<t2w>' must hold voxels") == 3  # of both runs, and the details of the second
+    assert "Doe" not in text
+    assert any("Doe" in line for line in ui.logTextEdit.lines)
+
+
+def test_details_name_no_patient_of_a_run_that_leaves_the_former_one(panel, ui, loop, logic, t2w, clipboard):  # noqa: F811
+    panel.parameters.bundleB = ""
+    run_until_done(ui, loop, logic)
+    former = logic.lastRun
+    fail(panel, ui, loop, logic, t2w=empty_volume("Doe, Jane: T2"))
+    assert logic.lastRun is former
+    assert "Doe" not in copied(ui, clipboard)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_details_name_no_gland_segment_transform_or_region(panel, ui, loop, logic, t2w, clipboard, moved):  # noqa: F811
+    scene = t2w.GetScene()
+    nothing = np.zeros(an_oblique_t2w().geometry.shape, np.uint8)
+    gland = add_segmentation(scene, t2w, nothing, ("Doe's bladder", "Doe's rectum"), "Doe, prostate")
+    fail(panel, ui, loop, logic, gland=gland)
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Doe, region")
+    fail(panel, ui, loop, logic, gland=None, roi=region)
+    if moved:
+        bend = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Doe, bent")
+        t2w.SetAndObserveTransformNodeID(bend.GetID())
+        assert "'Doe, bent' is nonlinear" in fail(panel, ui, loop, logic)
+    assert "Doe" not in copied(ui, clipboard)
 
 
 def test_a_closed_scene_leaves_no_run_to_look_at(panel, ui, loop, logic):

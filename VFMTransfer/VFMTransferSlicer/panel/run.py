@@ -20,7 +20,7 @@ from VFMTransferLib.worker.messages import Log, Progress
 from ..logic import TransferLogic, missingInputs
 from ..parameters import VFMTransferParameterNode
 from ..runs import ArmClock, ArmInScene, RunInScene
-from ..setup.machine_report import detailsOf, devices, gpuUnavailableReason
+from ..setup.machine_report import detailsOf, devices, gpuUnavailableReason, namesIn, withoutNames
 from ..workers.process import PYTHON_SETTING, chosenPython
 
 _MINUTE_S = 60
@@ -201,7 +201,8 @@ class RunSection:
         self._isCanceling = False
         self._hasRun = False
         self._stage = ""
-        self._log: list[str] = []
+        self._log: list[str] = []  # without names, unlike what the user sees
+        self._names: dict[str, str] = {}  # of all runs so far → what to write instead
         self._withheld: list[str] | None = None  # lines, while the networks are read blinded
         self._error = ""
         ui.runButton.connect("clicked(bool)", self.onRun)
@@ -286,7 +287,7 @@ class RunSection:
             facts |= {"Runtime": chosen.runtime, "Device": chosen.device}
         for arm in self._logic.lastRun.arms if self._logic.lastRun is not None else ():
             facts[arm.bundle] = ", ".join(f"{name} {version}" for name, version in arm.numbers["versions"].items())
-        text = detailsOf(facts, self._logic.lastRun, self._log[-_LINES_OF_LOG:], self._error)
+        text = detailsOf(facts, self._log[-_LINES_OF_LOG:], self._error)
         slicer.app.clipboard().setText(text)
         self._showMessage(_("Details are on the clipboard."))
 
@@ -327,7 +328,7 @@ class RunSection:
             self._arms[index].finish(seconds)
 
     def onFailed(self, sentence: str, details: str) -> None:
-        self._error = details
+        self._error = self._withoutNames(details)
         self._showMessage(sentence)
         self._ui.logCollapsibleButton.collapsed = False
 
@@ -376,11 +377,16 @@ class RunSection:
 
     def _note(self, line: str) -> None:
         line = f"{datetime.now():%H:%M:%S}  {line}"
-        self._log.append(line)
+        self._log.append(self._withoutNames(line))
         if self._withheld is None:
             self._write(line)
         else:
             self._withheld.append(line)
+
+    def _withoutNames(self, text: str) -> str:
+        """What is copied, cleared while its run is on its way: later the run and its nodes may be gone."""
+        self._names |= namesIn(self._logic.nodes)
+        return withoutNames(text, self._names)
 
     def _write(self, line: str) -> None:
         text = self._ui.logTextEdit

@@ -12,36 +12,41 @@ from pathlib import Path, PureWindowsPath
 from tempfile import gettempdir
 from typing import Any
 
+import slicer
+
 from VFMTransferLib import __file__ as _LIBRARY
 
 from ..logic import temporaryFolder
-from ..runs import RunInScene
 
 _JOB_FOLDER = re.compile(r"VFMTransfer-[A-Za-z0-9_]{8,}")
 
 
-def detailsOf(facts: Mapping[str, str], run: RunInScene | None, log: Sequence[str], error: str) -> str:
+def detailsOf(facts: Mapping[str, str], log: Sequence[str], error: str) -> str:
     """A text to send.
 
     Args:
         facts: What comes first: versions, networks, runtime.
-        run: The run it is about, if there was one; names of its volumes are omitted.
-        log: Its lines so far.
-        error: Details of what failed; empty if nothing did.
+        log: Its lines so far, without names.
+        error: Details of what failed, without names; empty if nothing did.
     """
     lines = [f"{name}: {value}" for name, value in facts.items()]
     lines += ["", "Log:", *log]
     if error:
         lines += ["", "Details:", error]
-    return withoutNames("\n".join(lines), namesIn(run))
+    return withoutNames("\n".join(lines))
 
 
-def namesIn(run: RunInScene | None) -> dict[str, str]:
-    """What may name a patient in a run → what to write instead."""
-    if run is None:
-        return {}
-    nodes = {str(sequence): node for sequence, node in run.inputs.items()} | {"reference": run.reference}
-    return {node.GetName(): f"<{role}>" for role, node in nodes.items() if node is not None and node.GetName()}
+def namesIn(nodes: Mapping[str, slicer.vtkMRMLTransformableNode]) -> dict[str, str]:
+    """What may name a patient in nodes, in their segments and in the transforms above them → what to write instead."""
+    names: dict[str | None, str] = {}
+    for node in nodes.values():
+        if node.IsA("vtkMRMLSegmentationNode"):
+            segmentation = node.GetSegmentation()
+            names |= {segmentation.GetSegment(one).GetName(): "<segment>" for one in segmentation.GetSegmentIDs()}
+        while (node := node.GetParentTransformNode()) is not None:
+            names[node.GetName()] = "<transform>"
+    names |= {node.GetName(): f"<{role}>" for role, node in nodes.items()}
+    return {name: role for name, role in names.items() if name and name.strip()}
 
 
 def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
