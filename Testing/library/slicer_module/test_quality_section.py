@@ -1,11 +1,13 @@
 """Image quality on the panel with stand-ins for Qt's widgets, on real MRML, checked by the real command."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from panel_stand_ins import AWidget, SomeLogic, SomeParameters, clipboard, in_qt, settings  # noqa: F401  (fixtures)
 from qt_stand_ins import AnEventLoop
-from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w
+from slicer_scenes import a_scene, add_transform, add_volume, an_oblique_t2w, slicer
 
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 
@@ -82,6 +84,18 @@ def test_criteria_come_back_with_the_module_and_after_a_short_choice_of_another_
     loop.turn_until(lambda: is_checked(ui), within_s=20)
 
 
+def test_criteria_stay_while_another_module_is_open_and_go_with_the_scene(panel, scene, ui, loop):
+    parameters = panel.parameters
+    parameters.t2w = add(scene, "one")
+    loop.turn_until(lambda: is_checked(ui))
+    panel.setParameterNode(None)
+    panel.setParameterNode(parameters)
+    assert is_checked(ui)
+    scene.InvokeEvent(scene.StartCloseEvent)
+    parameters.t2w = None
+    assert not is_checked(ui)
+
+
 def test_a_volume_that_was_moved_is_checked_again(panel, scene, ui, loop):
     node = panel.parameters.t2w = add(scene, "one")
     loop.turn_until(lambda: is_checked(ui))
@@ -119,3 +133,35 @@ def test_a_run_brings_criteria_of_its_first_network_for_its_own_case_alone(panel
     assert run.about is node
     logic.armLoaded.emit(arms[0])
     assert not is_checked(ui)
+
+
+@pytest.fixture
+def fitting(in_qt, scene, loop):  # noqa: F811
+    """The section that fits an ADC, with a series of three frames whose b values are not stated."""
+    from VFMTransferSlicer.panel.radiology import DiffusionSection
+    from VFMTransferSlicer.widget import Panel
+
+    series = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "DWI")
+    slicer.util.updateVolumeFromArray(series, np.ones((2, 3, 4, 3), np.float32))
+    ui = SimpleNamespace(**{name: AWidget() for name in ("computedBSpinBox", "fitButton", "fitNoteLabel")})
+    ui.bValuesLineEdit = AWidget()
+    ui.seriesSelector = SimpleNamespace(connect=lambda signal, slot: None, currentNode=lambda: series)
+    section = DiffusionSection(ui, SomeLogic(), loop.callLater, loop.make_process)
+    section.ui, section.panel = ui, Panel(ui, SomeLogic(), [section])
+    section.panel.setParameterNode(SomeParameters())
+    yield section
+    section.close()
+
+
+def test_a_fit_and_typed_b_values_stay_while_another_module_is_open(fitting, scene, monkeypatch):
+    monkeypatch.setattr(slicer.util, "tryWithErrorDisplay", lambda message: nullcontext(), raising=False)
+    ui, panel, parameters = fitting.ui, fitting.panel, fitting.panel.parameters
+    ui.bValuesLineEdit.text = "50 400 800"
+    fitting.onFit()
+    panel.setParameterNode(None)
+    assert not ui.fitButton.enabled
+    panel.setParameterNode(parameters)
+    assert fitting._fit.isBusy
+    assert (ui.bValuesLineEdit.text, ui.fitNoteLabel.text) == ("50 400 800", "Fitting the series.")
+    scene.InvokeEvent(scene.StartCloseEvent)
+    assert not fitting._fit.isBusy

@@ -13,6 +13,7 @@ import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from VFMTransferLib.core.decoding import from_json
 from VFMTransferLib.core.errors import VFMTransferError
@@ -61,7 +62,7 @@ def _contentOf(mask: slicer.vtkMRMLNode) -> vtk.vtkObject:
     return mask.GetSegmentation() if mask.IsA("vtkMRMLSegmentationNode") else mask.GetImageData() or mask
 
 
-class QualitySection:
+class QualitySection(VTKObservationMixin):
     """Checks the images of a case before anything runs: each criterion with value, threshold and source, and no score.
 
     After a run the criteria are those of its result, which also knows where the prostate is.
@@ -76,10 +77,12 @@ class QualitySection:
     def __init__(
         self, ui: SimpleNamespace, logic: TransferLogic, later: Later = _qtLater, makeProcess: MakeProcess = newProcess
     ) -> None:
+        VTKObservationMixin.__init__(self)
         self._ui, self._logic, self._later = ui, logic, later
         self._parameters: VFMTransferParameterNode | None = None
         self._checks = _command(later, makeProcess)
         self._checks.failed.connect(self._onFailed)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self._wanted: tuple = ()  # the images that are chosen
         self._checked: tuple = ()  # those whose criteria are shown
         ui.qualityButton.connect("clicked(bool)", self.onCheck)
@@ -89,19 +92,23 @@ class QualitySection:
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         self._parameters = parameters
-        if parameters is None:
-            self._checks.cancel()
-            self._wanted = ()
+        if parameters is not None and self._checked != self._wanted and not self._checks.isBusy:
+            self._wanted = ()  # their choice settled while the user was elsewhere
+
+    def onSceneStartClose(self, caller=None, event=None) -> None:
+        self._checks.cancel()
+        self._wanted = self._checked = ()
 
     def close(self) -> None:
         """Leave no child process behind."""
+        self.removeObservers()
         self._checks.cancel()
 
     def update(self) -> None:
         """Check the images when their choice has settled."""
         chosen = self._volumes()
         self._ui.qualityButton.enabled = bool(chosen) and not self._logic.isRunning
-        if self._logic.isRunning:  # whose results bring criteria
+        if self._parameters is None or self._logic.isRunning:  # whose results bring criteria
             return
         wanted = self._state()
         if wanted == self._wanted:
@@ -202,7 +209,7 @@ def qualityText(criteria: list[dict[str, Any]]) -> str:
     )
 
 
-class DiffusionSection:
+class DiffusionSection(VTKObservationMixin):
     """Fits the ADC of a diffusion series in the scene, with its residual, and computes another b value.
 
     Args:
@@ -214,11 +221,13 @@ class DiffusionSection:
     def __init__(
         self, ui: SimpleNamespace, logic: TransferLogic, later: Later = _qtLater, makeProcess: MakeProcess = newProcess
     ) -> None:
+        VTKObservationMixin.__init__(self)
         self._ui, self._logic = ui, logic
         self._parameters: VFMTransferParameterNode | None = None
         self._fit = _command(later, makeProcess)
         self._fit.failed.connect(self._onFailed)
         self._fit.finished.connect(self.update)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self._series: slicer.vtkMRMLNode | None = None
         ui.computedBSpinBox.value = _COMPUTED_B
         ui.fitButton.connect("clicked(bool)", self.onFit)
@@ -227,20 +236,22 @@ class DiffusionSection:
 
     def setParameters(self, parameters: VFMTransferParameterNode | None) -> None:
         self._parameters = parameters
-        if parameters is None:
-            self._fit.cancel()
+
+    def onSceneStartClose(self, caller=None, event=None) -> None:
+        self._fit.cancel()
 
     def close(self) -> None:
         """Leave no child process behind."""
+        self.removeObservers()
         self._fit.cancel()
 
     def update(self) -> None:
         """Offer the b values that a series states."""
-        series = None if self._parameters is None else self._ui.seriesSelector.currentNode()
+        series = self._ui.seriesSelector.currentNode()
         if series is not self._series:
             self._series = series
             self._describe(series)
-        isFree = series is not None and not self._logic.isRunning and not self._fit.isBusy
+        isFree = None not in (series, self._parameters) and not self._logic.isRunning and not self._fit.isBusy
         self._ui.fitButton.enabled = isFree
 
     def onFit(self, checked: bool = False) -> None:
@@ -272,8 +283,6 @@ class DiffusionSection:
 
     def _choose(self, chosen: VFMTransferParameterNode, loaded: Mapping[str, Any]) -> None:
         """Take the ADC and the computed image as inputs where none was chosen."""
-        if chosen is not self._parameters:
-            return
         computed = next((node for kind, node in loaded.items() if kind.endswith("-computed")), None)
         for name, node in (("adc", loaded.get("adc")), ("hbv", computed)):
             if getattr(chosen, name) is None and node is not None:
