@@ -87,6 +87,8 @@ class VFMTransferWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
         self.addObserver(scene, scene.EndRestoreEvent, self.onSceneChanged)
+        if self.parent.isEntered:  # after Reload, which enters no module that is open
+            self.enter()
 
     def cleanup(self):
         self.removeObservers()

@@ -211,6 +211,13 @@ def test_the_end_of_the_scene_ends_the_phantom(panel, scene, ui, loop):
     assert ui.sampleButton.enabled
 
 
+def test_a_phantom_in_the_making_ends_with_the_panel(panel, section, ui):
+    ui.sampleButton.click()
+    assert section._maker.isBusy
+    panel.close()
+    assert not section._maker.isBusy
+
+
 def test_a_psa_that_cannot_be_one_has_its_sentence_and_goes_with_the_case(panel, section, ui, scene):
     parameters = panel.parameters
     add_volume(scene, an_oblique_t2w(), "t2w")

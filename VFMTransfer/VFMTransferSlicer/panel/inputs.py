@@ -98,6 +98,11 @@ class InputsSection(VTKObservationMixin):
                     self._showMessage("")  # what it was about left with its scene
             self._fillEmpty()
 
+    def close(self) -> None:
+        """Leave no phantom in the making behind."""
+        self.removeObservers()
+        self._maker.cancel()
+
     def update(self) -> None:
         """Say how the chosen volumes lie, and what can be clicked."""
         isFree = self._parameters is not None and not self._logic.isRunning and not self._maker.isBusy
