@@ -18,6 +18,7 @@ from slicer_runs import TRANSITION, a_segmentation_run, an_image_run
 from slicer_scenes import add_volume, an_oblique_t2w, slicer
 
 from VFMTransferLib.core.terms import Sequence
+from VFMTransferSlicer.results.nodes import removeNode
 from VFMTransferSlicer.views.cells import T2W, A, B
 from VFMTransferSlicer.views.viewing import FIELD_MM, WINDOW_MM, Tool
 
@@ -175,6 +176,42 @@ def test_the_checkerboard_has_a_and_b_in_turn(views, image_viewing, adc_run):
     np.testing.assert_array_equal(voxels(background(views, A)), expected_board(first, second))
     for arm, before in zip(adc_run.arms, (first, second), strict=True):
         np.testing.assert_array_equal(voxels(arm.images["adc-synthetic"]), before)
+
+
+@pytest.mark.parametrize("tool", [Tool.NONE, Tool.CHECKERBOARD, Tool.REVEAL])
+@pytest.mark.parametrize("place", [0, 1])
+def test_without_an_image_that_was_removed_nothing_is_compared_or_mixed(image_viewing, adc_run, tool, place):
+    image_viewing.setTool(tool)
+    removeNode(adc_run.arms[place].images["adc-synthetic"])
+    assert not image_viewing.canCompare
+    assert not image_viewing.canMix
+    image_viewing.setTool(Tool.CHECKERBOARD)
+    assert image_viewing.tool is Tool.NONE
+    image_viewing.setStyle("outline", 0.5)
+    image_viewing.setFade(0.5)
+
+
+def test_an_input_that_was_removed_is_not_mixed(scene, side_by_side, adc_run):
+    measured = add_volume(scene, an_oblique_t2w(), "ADC")
+    measured.CreateDefaultDisplayNodes()
+    side_by_side.show(adc_run, others={Sequence.ADC: measured})
+    viewing = side_by_side.viewing
+    viewing.setPair("ADC, measured and B")
+    assert viewing.canMix
+    removeNode(measured)
+    assert not viewing.canMix
+    viewing.setTool(Tool.CHECKERBOARD)
+    viewing.setFade(0.5)
+    viewing.setPair("")
+    assert viewing.canMix
+
+
+def test_a_mixture_that_cannot_be_made_leaves_the_views_as_they_are(image_viewing, adc_run, monkeypatch):
+    monkeypatch.setattr(image_viewing, "_mix", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        image_viewing.setTool(Tool.CHECKERBOARD)
+    assert image_viewing.tool is Tool.NONE
+    image_viewing.setStyle("outline", 0.5)
 
 
 def test_the_checkerboard_of_segments_is_a_label_map_in_their_colors(views, viewing, run):

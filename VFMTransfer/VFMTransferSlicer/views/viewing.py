@@ -125,6 +125,11 @@ def labelMixture(labels: LabelPair, grid: slicer.vtkMRMLScalarVolumeNode, change
 _HALF = 0.5
 
 
+def _isThere(cell: Cell | None) -> bool:
+    """Whether a view has a volume, which the user has not removed from the scene."""
+    return cell is not None and cell.volume is not None and cell.volume.GetScene() is not None
+
+
 class Tool(StrEnum):
     """What the middle view is made of."""
 
@@ -198,7 +203,7 @@ class Viewing:
         """Whether one image or label map can be made of both."""
         if not self._hasImages:
             return self.canCompare and bool(sharedSegments(self._run, self._order))
-        return isSameGrid(*(cell.volume for cell in self._both))
+        return all(_isThere(cell) for cell in self._both) and isSameGrid(*(cell.volume for cell in self._both))
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -254,10 +259,11 @@ class Viewing:
 
     def setTool(self, tool: Tool | str) -> None:
         """Make the middle view of A and B in this way, if `canMix`."""
-        self._tool = Tool(tool) if self.canMix else Tool.NONE
-        self._followCursor(self._tool is Tool.REVEAL)
-        if self._tool is not Tool.NONE:
+        tool = Tool(tool) if self.canMix else Tool.NONE
+        if tool is not Tool.NONE:
             self._mixture = self._mixture or self._mix()
+        self._tool = tool
+        self._followCursor(tool is Tool.REVEAL)
         if self._tool is Tool.CHECKERBOARD:
             self._mixture.showCheckerboard()
         elif self._tool is Tool.REVEAL:
@@ -286,7 +292,7 @@ class Viewing:
     @property
     def _hasImages(self) -> bool:
         cells = [self._cells.get(tag) for tag in (A, B)]
-        return all(cell is not None and cell.segmentation is None and cell.volume is not None for cell in cells)
+        return all(_isThere(cell) and cell.segmentation is None for cell in cells)
 
     def _draw(self) -> None:
         share = self._fade if self._tool is Tool.NONE else 0.0
