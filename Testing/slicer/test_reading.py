@@ -90,6 +90,7 @@ class ReadingTest(PanelTest):
             text = self.ui.__dict__[name].text
             self.assertFalse("Left was" in text or "preferred" in text, text)
         self.assertIn("left to right", self.ui.fadeLabel.text)
+        self.assertNotIn("network A", self.ui.qualityNoteLabel.text)
         self.assertFalse([name for name in self._names() if "(pretrained" in name or "(from scratch" in name])
         self.assertFalse([node.GetName() for node in self._answers() if node.GetDisplayNode().GetVisibility()])
         for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):

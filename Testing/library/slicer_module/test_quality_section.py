@@ -36,15 +36,21 @@ def logic():
 
 
 @pytest.fixture
-def panel(in_qt, scene, ui, logic, loop):  # noqa: F811
+def section(in_qt, ui, logic, loop):  # noqa: F811
     from VFMTransferSlicer.panel.radiology import QualitySection
-    from VFMTransferSlicer.widget import Panel
 
     section = QualitySection(ui, logic, lambda ms, slot: loop.callLater(min(ms, 50), slot), loop.make_process)
+    yield section
+    section.close()
+
+
+@pytest.fixture
+def panel(section, scene, ui, logic):
+    from VFMTransferSlicer.widget import Panel
+
     panel = Panel(ui, logic, [section])
     panel.setParameterNode(SomeParameters())
-    yield panel
-    section.close()
+    return panel
 
 
 def add(scene, name):
@@ -165,3 +171,32 @@ def test_a_fit_and_typed_b_values_stay_while_another_module_is_open(fitting, sce
     assert (ui.bValuesLineEdit.text, ui.fitNoteLabel.text) == ("50 400 800", "Fitting the series.")
     scene.InvokeEvent(scene.StartCloseEvent)
     assert not fitting._fit.isBusy
+
+
+def a_run_of(node) -> RunInScene:
+    arms = [ArmInScene(name, {"quality": [{**FOUND, "text": f"of network {name}"}]}) for name in ("a", "b")]
+    return RunInScene("anatomy-segmentation", {}, node, arms)
+
+
+def test_criteria_of_a_network_are_not_shown_while_it_is_read_blinded(panel, section, scene, ui, logic, loop):
+    node = panel.parameters.t2w = add(scene, "one")
+    loop.turn_until(lambda: is_checked(ui))
+    shown = ui.qualityLabel.text
+    run = logic.lastRun = a_run_of(node)
+    section.setBlinded(True)
+    logic.armLoaded.emit(run.arms[0])
+    assert ui.qualityLabel.text == shown
+    section.setBlinded(False)
+    logic.armLoaded.emit(run.arms[0])
+    assert "of network a" in ui.qualityLabel.text
+
+
+def test_criteria_of_a_network_go_when_a_blinded_reading_begins(panel, section, scene, ui, logic, loop):
+    node = panel.parameters.t2w = add(scene, "one")
+    run = logic.lastRun = a_run_of(node)
+    logic.armLoaded.emit(run.arms[0])
+    assert "of network a" in ui.qualityLabel.text
+    section.setBlinded(True)
+    assert "network" not in ui.qualityLabel.text + ui.qualityNoteLabel.text
+    loop.turn_until(lambda: is_checked(ui))
+    assert "of network a" not in ui.qualityLabel.text
