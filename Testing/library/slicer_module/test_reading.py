@@ -512,15 +512,38 @@ def test_a_run_that_failed_leaves_nothing_hidden(section, ui, logic):
     assert section.said == [True, False]
 
 
-def test_a_closed_scene_ends_the_reading(section, ui, logic, views):
+def test_after_a_closed_scene_the_next_case_is_read_blinded_too(section, ui, logic, views):
     logic.lastRun = a_run(section.scene)
     click(ui, "Start", True)
     section.setParameters(None)
     logic.lastRun = None  # as when its study left the scene
     section.setParameters(section.parameters)
-    assert section.said == [True, False]
+    assert section.said == [True]
     assert not ui.readingLeftButton.enabled
-    assert not ui.readingStartButton.checked
+    assert ui.readingStartButton.checked
+    assert ui.readingStatusLabel.text == "The networks of the next run will be shown without their names."
+    assert views.calls[-1] == "restore"
+    run_through(logic, a_segmented_run(section.scene, "another", 1))
+    assert not are_named(logic.lastRun)
+    assert ui.readingLeftButton.enabled
+    assert section.said == [True]
+
+
+def test_a_case_that_is_deleted_keeps_its_answer_and_the_next_one_is_read_blinded_too(section, ui, logic, views):
+    click(ui, "Start", True)
+    first = a_segmented_run(section.scene)
+    run_through(logic, first)
+    click(ui, "Left")
+    section.scene.RemoveNode(first.about)
+    logic.lastRun = None
+    section.update()
+    assert [reading.isRevealed for reading in readings(section)] == [are_named(first)] == [False]
+    run_through(logic, a_segmented_run(section.scene, "another", 1))
+    assert not are_named(logic.lastRun)
+    click(ui, "Left")
+    click(ui, "Reveal")
+    assert are_named(first)
+    assert are_named(logic.lastRun)
 
 
 def test_a_reading_stays_while_another_module_is_open(section, ui, logic, views):
@@ -547,6 +570,7 @@ def test_readings_go_on_from_a_file(section, ui, logic, tmp_path):
     logic.lastRun = None
     section.parameters = SimpleNamespace(readingTable=None)
     section.setParameters(section.parameters)
+    click(ui, "Start", False)
     logic.lastRun = a_run(section.scene)
     click(ui, "Resume")
     assert ui.readingStatusLabel.text == "1 readings loaded from readings.csv."

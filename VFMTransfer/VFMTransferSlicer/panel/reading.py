@@ -201,13 +201,13 @@ class ReadingSection:
         self.update()
 
     def update(self) -> None:
-        """Show what can be done now; a reading whose case left the scene ends, and one that came in begins.
+        """Show what can be done now; a case that left the scene is read no longer, and one that came in is.
 
         The answer to a case that was run outside of a reading is final, since its networks are named.
         """
         run = self._logic.lastRun
         if run is None and self._session is not None:
-            self._end()
+            self._leave()
         elif self._isOn and run is not None and run is not self._run and not self._logic.isRunning:
             self._begin()
         if self._namedRun is not None and self._parameters is not None:  # which has the readings
@@ -373,6 +373,12 @@ class ReadingSection:
     def _find(self, subject: Subject) -> Reading | None:
         table = self._table()
         return table.find(subject) if table is not None else None
+
+    def _leave(self) -> None:
+        """The case on the screen left the scene, and its answer stays as it is; the next one is read blinded too."""
+        self._run = self._session = self._answer = None
+        self._views.restore()
+        self._begin()
 
     def _end(self) -> None:
         """Stop reading. The views close, and the case in them is named from now on; the others stay hidden."""
