@@ -7,8 +7,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
-from VFMTransferSlicer.reading.blinded import Side
+from VFMTransferSlicer.reading.blinded import Side, orderOf
 from VFMTransferSlicer.reading.readings import ReadingTable
+from VFMTransferSlicer.results.scene import placeBeside
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.signals import Signal
 
@@ -236,6 +237,29 @@ def test_while_reading_goes_on_nodes_are_called_by_their_side_and_hidden_in_the_
     assert [node.GetName() for arm in run.arms for node in arm.nodes] == former
     assert all(arm.segmentation.GetDisplayNode().GetVisibility() for arm in run.arms)
     assert logic.kept == [run]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_nodes_that_were_there_before_stand_in_the_order_of_their_sides(section, ui, logic, monkeypatch, left):
+    seal = next(seal for seal in map(str, range(99)) if orderOf(seal)[0] == left)
+    monkeypatch.setattr("VFMTransferSlicer.reading.blinded.newSeal", lambda chance: seal)
+    run = logic.lastRun = a_segmented_run(section.scene)
+    nodes = [node for arm in run.arms for node in arm.nodes]
+    displays, names = [node.GetDisplayNode() for node in nodes], [node.GetID() for node in nodes]
+    referring = section.scene.AddNewNodeByClass("vtkMRMLTextNode")
+    for node in (run.about, *nodes):
+        placeBeside(node, run.about)
+        referring.AddNodeReferenceID("of", node.GetID())
+    click(ui, "Start", True)
+    assert run.arms[left].title == "Left"
+    ordered = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", section.scene)]
+    assert ordered == ["T2 segmentation (Left)", "T2 segmentation (Right)"]
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(section.scene)
+    places = [hierarchy.GetItemPositionUnderParent(hierarchy.GetItemByDataNode(node)) for node in nodes]
+    assert (places[0] < places[1]) == (left == 0)
+    assert [node.GetDisplayNode() for node in nodes] == displays
+    assert [node.GetID() for node in nodes] == names
+    assert [referring.GetNthNodeReference("of", index) for index in range(3)] == [run.about, *nodes]
 
 
 def test_of_a_name_with_two_brackets_the_networks_own_is_hidden(section, ui, logic, views):

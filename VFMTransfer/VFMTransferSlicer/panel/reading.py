@@ -26,6 +26,7 @@ from ..reading.readings import (
     tallyOf,
     writeCsv,
 )
+from ..results.scene import placeLast
 from ..runs import renameArm
 from ..signals import Signal
 from ..views.pairs import removeDifferences
@@ -149,6 +150,17 @@ _USUAL_CONFIDENCE = 3
 def _hasNodes(run: RunInScene) -> bool:
     """Whether something of the networks' answers is in a scene."""
     return any(arm.nodes for arm in run.arms)
+
+
+def _sortNodes(run: RunInScene) -> None:
+    """Bring the nodes of two arms into the order of their titles: as they came, the first ones would be A's."""
+    first, second = (arm.nodes for arm in sorted(run.arms, key=lambda arm: arm.title))
+    if first and second:
+        scene = first[0].GetScene()
+        every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+        if max(map(every.index, first)) > min(map(every.index, second)):
+            for node in second:
+                placeLast(node)
 
 
 class ReadingSection:
@@ -355,6 +367,7 @@ class ReadingSection:
         self._session, self._answer = session, self._find(session.subject)
         for arm, title in zip(run.arms, sideTitles(session.order), strict=True):
             renameArm(arm, title, isSeen=False)
+        _sortNodes(run)
         self._masked.append(run)
 
     def _sessionOf(self, run: RunInScene) -> BlindedReading:

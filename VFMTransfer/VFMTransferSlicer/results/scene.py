@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -245,14 +245,50 @@ class _Loading:
 
 def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
     """Put a node into the DICOM study, or folder, of its neighbor in the subject hierarchy."""
+    _placeIn(_parentOf(neighbor), node)
+
+
+def placeLast(node: slicer.vtkMRMLNode) -> None:
+    """Put a node behind all others, as if it came now: in lists of nodes, and in its folder of the subject hierarchy.
+
+    What refers to it, as views and records do, still does.
+    """
+    scene, parent = node.GetScene(), _parentOf(node)
+    references = list(_referencesTo(node))
+    scene.RemoveNode(node)
+    scene.AddNode(node)
+    for other, role, names in references:
+        for index, name in enumerate(names):
+            other.SetNthNodeReferenceID(role, index, name)
+    item = _placeIn(parent, node)
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene).MoveItem(item, _INVALID_ITEM)
+
+
+def _referencesTo(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
+    """Node, role, IDs of all that it refers to in this role."""
+    scene, own = node.GetScene(), node.GetID()
+    for other in [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]:
+        for role in [other.GetNthNodeReferenceRole(index) for index in range(other.GetNumberOfNodeReferenceRoles())]:
+            count = other.GetNumberOfNodeReferences(role)
+            names = [other.GetNthNodeReferenceID(role, index) for index in range(count)]
+            if own in names:
+                yield other, role, names
+
+
+def _parentOf(node: slicer.vtkMRMLNode) -> int:
+    """The item that a node's own lies in."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    beside = hierarchy.GetItemByDataNode(neighbor)
-    parent = hierarchy.GetSceneItemID() if beside == _INVALID_ITEM else hierarchy.GetItemParent(beside)
+    item = hierarchy.GetItemByDataNode(node)
+    return hierarchy.GetSceneItemID() if item == _INVALID_ITEM else hierarchy.GetItemParent(item)
+
+
+def _placeIn(parent: int, node: slicer.vtkMRMLNode) -> int:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     item = hierarchy.GetItemByDataNode(node)
     if item == _INVALID_ITEM:  # the application makes an item for each new node; without it nobody does
-        hierarchy.CreateItem(parent, node)
-    else:
-        hierarchy.SetItemParent(item, parent)
+        return hierarchy.CreateItem(parent, node)
+    hierarchy.SetItemParent(item, parent)
+    return item
 
 
 def describe(node: slicer.vtkMRMLNode, numbers: Mapping[str, Any], inputs: Volumes) -> None:
