@@ -608,8 +608,8 @@ class TransferLogic:
                 for arm in job.scene.arms:
                     if arm.title:
                         renameArm(arm)
-            if isinstance(job, CaseJob) and not any(arm.title for arm in job.scene.arms):
-                self.keep(job.scene)  # a blinded one is kept when it is revealed
+            if isinstance(job, CaseJob):
+                self.keep(job.scene)
             if self._unread is not None:
                 scene, self._unread = self._unread, None
                 self.restore(scene)

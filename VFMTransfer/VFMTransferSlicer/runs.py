@@ -119,6 +119,11 @@ class RunInScene:
         """Whether the case is still in a scene."""
         return self.about.GetScene() is not None
 
+    @property
+    def isMasked(self) -> bool:
+        """Whether its networks are called otherwise than by their own names, as during a blinded reading."""
+        return any(arm.title for arm in self.arms)
+
 
 @dataclass
 class ArmClock:

@@ -24,7 +24,7 @@ from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.worker.client import WorkerClient
 from VFMTransferLib.worker.messages import Progress
 from VFMTransferSlicer.logic import TransferLogic, missingInputs
-from VFMTransferSlicer.results.record import writeRecord
+from VFMTransferSlicer.results.record import readRecord, writeRecord
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SHIPPED = ("profound-prostate-demo-pretrained", "profound-prostate-demo-scratch")
@@ -265,6 +265,7 @@ def test_a_blinded_run_leaves_nothing_in_the_scene_before_its_order_is_drawn(log
     assert there == sorted(there)  # the order of the nodes names no network
     assert not any(arm.segmentation.GetDisplayNode().GetVisibility() for arm in arms)
     assert logic.lastRun.comparison is not None
+    assert [arm.title for arm in readRecord(scene).arms] == ["Right", "Left"]  # if the scene is saved now
     assert not [name for name in names() if "pretrained" in name or "scratch" in name]
 
 

@@ -7,8 +7,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from slicer_scenes import a_scene, add_volume, an_oblique_t2w, slicer
 
+from VFMTransferLib.core.terms import Sequence
+from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.reading.blinded import Side, orderOf
 from VFMTransferSlicer.reading.readings import ReadingTable
+from VFMTransferSlicer.results.record import maskedRuns, readRecord
 from VFMTransferSlicer.results.scene import placeBeside
 from VFMTransferSlicer.runs import ArmInScene, RunInScene
 from VFMTransferSlicer.signals import Signal
@@ -64,9 +67,15 @@ def ui() -> SimpleNamespace:
 
 @pytest.fixture
 def logic() -> SimpleNamespace:
-    kept = []
+    kept = []  # those that are named
+
+    def keep(run: RunInScene) -> None:
+        TransferLogic.keep(None, run)
+        if not run.isMasked:
+            kept.append(run)
+
     signals = {name: Signal() for name in ("started", "armLoaded", "finished")}
-    return SimpleNamespace(**signals, isRunning=False, lastRun=None, kept=kept, keep=kept.append)
+    return SimpleNamespace(**signals, isRunning=False, lastRun=None, kept=kept, keep=keep)
 
 
 @pytest.fixture
@@ -475,11 +484,6 @@ def test_a_case_that_is_run_again_outside_of_a_reading_is_final(section, ui, log
     click(ui, "Start", False)
     assert [reading.isRevealed for reading in readings(section)] == [False, True]
     run_through(logic, a_run(section.scene, "another", 7))
-    masked = a_run(section.scene, "case 0", 0)
-    for arm in masked.arms:
-        arm.title = "Left"
-    run_through(logic, masked)
-    assert [reading.isRevealed for reading in readings(section)] == [False, True]
     again = a_run(section.scene, "case 0", 0)
     run_through(logic, again)
     assert [reading.isRevealed for reading in readings(section)] == [True, True]
@@ -487,6 +491,50 @@ def test_a_case_that_is_run_again_outside_of_a_reading_is_final(section, ui, log
     click(ui, "Start", True)
     assert "must be read before its networks are revealed" in ui.readingStatusLabel.text
     assert not ui.readingLeftButton.enabled
+
+
+def test_a_masked_run_that_comes_outside_of_a_reading_is_read_on(section, ui, logic, views):
+    click(ui, "Start", True)
+    for brighter in range(2):
+        run_through(logic, a_run(section.scene, f"case {brighter}", brighter))
+        click(ui, "Left")
+    click(ui, "Start", False)
+    masked = a_run(section.scene, "case 0", 0)
+    for arm in masked.arms:
+        arm.title = "Left"
+    run_through(logic, masked)
+    assert [reading.isRevealed for reading in readings(section)] == [False, True]
+    assert section.said == [True, False, True]
+    assert ui.readingStartButton.checked
+    assert ui.readingLeftButton.checked
+
+
+def test_a_scene_that_was_saved_during_a_reading_goes_on_with_it_and_reveals_all_its_cases(section, ui, logic, views):
+    runs = [a_segmented_run(section.scene, f"case {brighter}", brighter) for brighter in range(2)]
+    for run in runs:
+        run.inputs[Sequence.T2W] = run.about
+        logic.lastRun = run
+        click(ui, "Start", True) if run is runs[0] else section.update()
+        click(ui, "Left")
+    sides = [arm.title for arm in runs[1].arms]
+
+    from VFMTransferSlicer.panel.reading import ReadingSection
+
+    signals = {name: Signal() for name in ("started", "armLoaded", "finished")}
+    restored = readRecord(section.scene)  # as an application that was just started does
+    another = SimpleNamespace(**signals, isRunning=False, lastRun=restored, keep=logic.keep)
+    resumed, said = ReadingSection(ui, another, views), []
+    resumed.blinded.connect(said.append)
+    resumed.setParameters(section.parameters)
+    assert [arm.title for arm in restored.arms] == sides
+    assert said == [True]
+    assert ui.readingLeftButton.checked
+    assert not any(are_named(run) for run in runs)
+    resumed.onReveal()
+    assert all(are_named(run) for run in runs)
+    assert maskedRuns(section.scene) == []
+    assert [arm.title for arm in readRecord(section.scene).arms] == ["", ""]
+    assert not ui.readingRevealButton.enabled
 
 
 def test_a_run_without_a_second_answer_names_no_other_case(section, ui, logic):

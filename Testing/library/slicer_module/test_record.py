@@ -10,7 +10,7 @@ from slicer_scenes import a_scene, add_volume, an_oblique_t2w
 from VFMTransferSlicer.logic import TransferLogic
 from VFMTransferSlicer.results.export import saveReport, whyNoReport
 from VFMTransferSlicer.results.numbers import numbersOf
-from VFMTransferSlicer.results.record import FORMAT, readRecord, writeRecord
+from VFMTransferSlicer.results.record import FORMAT, maskedRuns, readRecord, writeRecord
 
 SHAPE = an_oblique_t2w().array.shape
 PAGE = "<html><body>Für Forschung</body></html>"
@@ -56,6 +56,19 @@ def test_a_run_is_read_back_whole(scene, run):
     ]
     assert found.comparison == run.comparison
     assert numbersOf(found) == numbersOf(run)
+
+
+def test_a_run_that_is_read_blinded_comes_back_as_one(scene, run):
+    for arm, title in zip(run.arms, ("Right", "Left"), strict=True):
+        arm.title = title
+    writeRecord(run, PAGE)
+    assert [arm.title for arm in reloaded(scene).arms] == ["Right", "Left"]
+    assert [found.about for found in maskedRuns(scene)] == [run.about]
+    for arm in run.arms:
+        arm.title = ""
+    writeRecord(run)
+    assert maskedRuns(scene) == []
+    assert reloaded(scene).page.GetText() == PAGE
 
 
 def test_images_come_back_by_their_names(scene, t2w):

@@ -26,6 +26,7 @@ from ..reading.readings import (
     tallyOf,
     writeCsv,
 )
+from ..results.record import maskedRuns
 from ..results.scene import placeLast
 from ..runs import renameArm
 from ..signals import Signal
@@ -220,7 +221,8 @@ class ReadingSection:
         run = self._logic.lastRun
         if run is None and self._session is not None:
             self._leave()
-        elif self._isOn and run is not None and run is not self._run and not self._logic.isRunning:
+        elif run is not None and run is not self._run and not self._logic.isRunning and (self._isOn or run.isMasked):
+            self._isOn = True  # a scene that was saved during a reading goes on with it
             self._begin()
         if self._namedRun is not None and self._parameters is not None:  # which has the readings
             self._namedRun, named = None, self._namedRun
@@ -234,7 +236,7 @@ class ReadingSection:
             button.checked = answer is not None and answer.side is side
         self.ui.readingConfidenceComboBox.enabled = canAnswer and self._parameters is not None
         isUnanswered = canAnswer and answer is None
-        isHidden = any(not reading.isRevealed for reading in readings)
+        isHidden = any(not reading.isRevealed for reading in readings) or bool(maskedRuns(slicer.mrmlScene))
         # What a run brings is shown blinded, so that nothing may be named meanwhile.
         self.ui.readingRevealButton.enabled = isHidden and not isUnanswered and not self._logic.isRunning
         self.ui.readingRevealButton.toolTip = (
@@ -314,14 +316,17 @@ class ReadingSection:
         table, isShown = self._table(), self._canAnswer
         answer = self._answer if isShown else None
         try:
-            table.reveal()
+            if table is not None:
+                table.reveal()
         except VFMTransferError as error:
             self._showMessage(str(error))
             return
         self._session = self._answer = None
         for run in self._masked:
-            self._name(run)
+            self._reveal(run)
         self._masked.clear()
+        for run in maskedRuns(slicer.mrmlScene):  # those that a scene brought along
+            self._reveal(run)
         self._hide(False)
         if isShown:
             self._views.unblind()
@@ -348,7 +353,7 @@ class ReadingSection:
                 self._open(run)
             except VFMTransferError as error:
                 self._hide(False)
-                if any(arm.title for arm in run.arms):
+                if run.isMasked:
                     self._name(run)
                 self._showMessage(str(error))
                 return
@@ -368,6 +373,7 @@ class ReadingSection:
         for arm, title in zip(run.arms, sideTitles(session.order), strict=True):
             renameArm(arm, title, isSeen=False)
         _sortNodes(run)
+        self._logic.keep(run)
         self._masked.append(run)
 
     def _sessionOf(self, run: RunInScene) -> BlindedReading:
@@ -416,7 +422,7 @@ class ReadingSection:
 
     def _closeNamed(self, run: RunInScene) -> None:
         """Make an answer to a case final whose networks a run outside of a reading has named."""
-        if any(arm.title for arm in run.arms):  # a canceled run leaves the one before, which may be blinded
+        if run.isMasked:  # a canceled run leaves the one before, which may be blinded
             return
         with suppress(VFMTransferError):  # of one network, or none to look at: no answer to it can be open
             subject = subjectOf(run)
@@ -426,13 +432,18 @@ class ReadingSection:
                 named = _("The networks of this case are named now, so that its reading is final.")
                 self._showMessage(f"{named} {revealedText(answer)}")
 
+    def _reveal(self, run: RunInScene) -> None:
+        """Name the networks of a run, which cannot be read blinded any more, also where there is no answer to it."""
+        with suppress(VFMTransferError):  # its case left the scene
+            self._named.append(subjectOf(run))
+        self._name(run)
+
     def _name(self, run: RunInScene) -> None:
-        """Call the networks of a run by their own names again; the last run can be reviewed then."""
+        """Call the networks of a run by their own names again, in its scene and in what is saved with it."""
         for arm in run.arms:
             renameArm(arm)
         removeDifferences(run)
-        if run is self._run:
-            self._logic.keep(run)
+        self._logic.keep(run)
 
     def _hide(self, isBlinded: bool) -> None:
         """Hide on the panel which network is which, or not."""

@@ -22,7 +22,7 @@ from .scene import ATTRIBUTE
 
 FORMAT = "vfm-transfer/scene/1"
 NAME, PAGE_NAME = "VFM Transfer results", "VFM Transfer report"
-_RECORD, _PAGE = ATTRIBUTE + "Record", ATTRIBUTE + "Page"
+_RECORD, _PAGE, _MASKED = ATTRIBUTE + "Record", ATTRIBUTE + "Page", ATTRIBUTE + "Masked"
 
 
 def writeRecord(run: RunInScene, page: str = "") -> None:
@@ -41,10 +41,11 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
     document = {
         "format": FORMAT,
         "task": str(run.task),
-        "arms": [{"bundle": arm.bundle, "numbers": arm.numbers} for arm in run.arms],
+        "arms": [{"bundle": arm.bundle, "numbers": arm.numbers, "title": arm.title} for arm in run.arms],
         "comparison": run.comparison,
     }
     node.SetText(json.dumps(document))
+    node.SetAttribute(_MASKED, "1" if run.isMasked else None)
     for role, other in _nodesOf(run):
         node.SetNodeReferenceID(role, other.GetID())
     if page:
@@ -56,15 +57,24 @@ def writeRecord(run: RunInScene, page: str = "") -> None:
 
 def readRecord(scene: slicer.vtkMRMLScene) -> RunInScene | None:
     """The run that was written into a scene last, and whose nodes are still there; None where there is none."""
-    for node in reversed(_records(scene)):
+    return next(_runs(_records(scene)), None)
+
+
+def maskedRuns(scene: slicer.vtkMRMLScene) -> list[RunInScene]:
+    """Those that were written into a scene during a blinded reading, and were not revealed since."""
+    return list(_runs([node for node in _records(scene) if node.GetAttribute(_MASKED) is not None]))
+
+
+def _runs(records: list[slicer.vtkMRMLTextNode]) -> Iterator[RunInScene]:
+    """What was written, as far as its nodes are still there, the last one first."""
+    for node in reversed(records):
         try:
             run = _read(node)
         except (ValueError, KeyError, TypeError) as error:  # of a newer version, or changed by hand
             logging.warning("Results in the scene cannot be read (%s).", type(error).__name__)
             continue
         if run is not None:
-            return run
-    return None
+            yield run
 
 
 def _records(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLTextNode]:
@@ -107,7 +117,7 @@ def _read(node: slicer.vtkMRMLTextNode) -> RunInScene | None:
 
 
 def _readArm(node: slicer.vtkMRMLTextNode, place: int, written: dict[str, Any]) -> ArmInScene:
-    arm = ArmInScene(written["bundle"], written["numbers"])
+    arm = ArmInScene(written["bundle"], written["numbers"], title=written.get("title", ""))  # earlier ones lack it
     for role in (node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())):
         if role.startswith(f"arm{place}."):
             _, kind, name = role.split(".", 2)
