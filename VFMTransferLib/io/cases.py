@@ -52,9 +52,15 @@ _OTHER_PLANES = frozenset({"sag", "sagittal", "cor", "coronal"})
 # Words by which results and truths, made from a scan, are distinguished from it.
 _NO_SCAN = frozenset(
     {"super", "resolved", "corrected", "synthetic", "distorted", "undistorted", "displacement", "probabilities", "true"}
+    | {"lesion", "lesions", "zone", "zones", "cspca"}
+)
+_NO_T2W = frozenset({"map", "maps", "mapping"})  # of T2 in milliseconds
+# How words begin, or are, that name a part of the prostate, what is in it, or what lies beside it.
+_NO_GLAND = re.compile(
+    "lesion|tumou?r|cancer|carcinoma|cspca|nodule|suspicious|target|zon(e|al)|peripheral|transition|central|anterior|"
+    "fibromuscular|stroma|urethra|seminal|vesicle|bladder|rectum|((pz|tz|cz|cg|afs|afms|pca|bph|sv|gtv)[0-9]*$)"
 )
 _MASK = frozenset({"mask", "masks", "label", "labels", "seg", "segmentation", "roi", "gland"})
-_NO_GLAND = frozenset({"lesion", "lesions", "zone", "zones", "cspca"})
 _SEQUENCES = frozenset().union(*(_ROLE_WORDS[role] for role in (*Sequence, DWI)))
 MIN_OVERLAP = 0.1
 _SAMPLES = 12
@@ -425,14 +431,19 @@ def candidates_for(role: str, files: Iterable[Path]) -> list[Path]:
 
 
 def _names_role(stem: str, role: str) -> bool:
-    """Whether a word names the role and none speaks against it; `prostate_t2w_mask` is a mask, not a scan."""
+    """Whether a word names the role and none speaks against it; `prostate_t2w_mask` is a mask, not a scan.
+
+    A mask of a zone or a tumor is not that of the prostate, and a map of T2 is no T2-weighted image.
+    """
     words = set(re.split(r"[^a-z0-9]+", stem)) - {""}
     high = any(float(match.group(1)) >= HIGH_B for word in words if (match := _B_VALUE.fullmatch(word)))
     if high and not words & _ROLE_WORDS[Sequence.ADC]:  # an ADC map may name the b values that it was fitted to
         words.add("hbv")
-    if not words & _ROLE_WORDS[role] or words & (_OTHER_PLANES | _NO_SCAN | _NO_GLAND):
+    if not words & _ROLE_WORDS[role] or words & (_OTHER_PLANES | _NO_SCAN):
         return False
-    return bool(words & _MASK) or not words & _SEQUENCES if role == GLAND else not words & _MASK
+    if role == GLAND:
+        return not any(map(_NO_GLAND.match, words)) and (bool(words & _MASK) or not words & _SEQUENCES)
+    return not words & (_MASK | _NO_T2W if role == Sequence.T2W else _MASK)
 
 
 def share_inside(inner: Geometry, outer: Geometry) -> float:

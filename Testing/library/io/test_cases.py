@@ -76,6 +76,25 @@ def test_a_mask_is_told_from_the_scan_it_was_drawn_on(a_folder, name):
     np.testing.assert_array_equal(case[Sequence.T2W].array, a_t2w().array)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("prostate_pz", "prostate_tz_mask", "prostate_central_gland", "prostate_transition", "prostate_tumor_mask"),
+        *("prostate_lesion2", "prostate_PeripheralZone", "p001_prostate_cancer_roi", "prostate_urethra"),
+    ],
+)
+def test_a_mask_of_a_zone_or_a_tumor_is_not_taken_for_that_of_the_prostate(a_folder, name):
+    write_volume(a_gland(), a_folder / f"{name}.nii.gz")
+    case = read_case(a_folder)
+    assert case.gland is None
+    assert case.sequences == tuple(Sequence)
+
+
+def test_a_map_of_t2_is_not_taken_for_a_t2_weighted_image(a_folder):
+    (a_folder / "t2w.nii.gz").rename(a_folder / "T2_map.nii.gz")
+    assert read_case(a_folder).sequences == (Sequence.HBV, Sequence.ADC)
+
+
 def test_other_planes_masks_and_earlier_results_are_not_taken_for_scans(a_folder):
     for name in ("t2w_sag", "t2w_cor", "t2w-super-resolved", "adc-synthetic"):
         write_volume(a_t2w(5), a_folder / f"{name}.nii.gz")
