@@ -88,10 +88,12 @@ class DerivedImage:
     Attributes:
         title: Begins with what it is; the series' description.
         derivation: What was done, in a sentence.
+        kind: The last word of Image Type, and the label of a map.
     """
 
     title: str
     derivation: str
+    kind: str = "SYNTHETIC"
 
 
 _DERIVED = {
@@ -101,6 +103,10 @@ _DERIVED = {
     ),
     "synthetic": DerivedImage("SYNTHETIC", "Predicted from T2-weighted images by a neural network; not measured."),
 }
+# Nothing is synthetic where a correction was withheld: the images are the exam's own.
+_UNCORRECTED = DerivedImage(
+    "UNCORRECTED (correction withheld)", "Copied from the exam: the correction was withheld.", "UNCORRECTED"
+)
 
 
 def require_dicom(case: Case, sequence: MRSequence) -> None:
@@ -520,7 +526,8 @@ def _derived(name: str, image: Volume, result: Result, case: Case, folder: Path,
     prefix, _, kind = name.partition("-")
     source = _source_of(name)
     require_dicom(case, source)
-    words = _DERIVED.get(kind, DerivedImage("SYNTHETIC", "Made by a neural network."))
+    made = _DERIVED.get(kind, DerivedImage("SYNTHETIC", "Made by a neural network."))
+    words = _UNCORRECTED if result.is_withheld else made
     title = f"{words.title} {prefix.upper()} RESEARCH {result.provenance.arm}".strip()[:_MAX_LONG_STRING]
     headers = [_header(file) for file in case.files[source]]
     if prefix == str(MRSequence.ADC):
@@ -565,7 +572,7 @@ def _parametric_map(image: Volume, headers: list[Dataset], title: str, words: De
             hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, grid.to_world((0, 0, z)).tolist())
             for z in range(grid.size[2])
         ],
-        content_label="SYNTHETIC",
+        content_label=words.kind,
         content_description=words.derivation[:_MAX_LONG_STRING],
         series_description=title,
         derived_pixel_contrast=hd.pm.DerivedPixelContrastValues.QUANTITY,
@@ -600,7 +607,7 @@ def _mr_images(
         made.SOPClassUID, made.SOPInstanceUID = MRImageStorage, generate_uid()
         made.Modality, made.SeriesInstanceUID, made.SeriesNumber = "MR", series_uid, number
         made.InstanceNumber, made.SeriesDescription = z + 1, title
-        made.ImageType = ["DERIVED", "SECONDARY", "OTHER", "SYNTHETIC"]
+        made.ImageType = ["DERIVED", "SECONDARY", "OTHER", words.kind]
         made.DerivationDescription, made.ImageComments = words.derivation, RESEARCH_USE
         made.Manufacturer, made.ManufacturerModelName, made.SoftwareVersions = MANUFACTURER, MODEL, __version__
         made.SourceImageSequence = [_reference(source)]

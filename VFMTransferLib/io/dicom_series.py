@@ -54,7 +54,10 @@ _NOT_T2_WORDS = frozenset(
 )
 _DIFFUSION_WORDS = frozenset({"dwi", "diff", "diffusion", "trace", "tracew", "hbv", "bval"})
 _EXPONENTIAL_WORDS = frozenset({"eadc", "exp", "exponential"})
-_RECONSTRUCTED = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"})
+_RECONSTRUCTED = frozenset(
+    {"LOCALIZER", "PROJECTION IMAGE", "MPR", "SUBTRACT", "SUBTRACTION", "MIP", "COMPOSITE"}
+    | {"UNCORRECTED"}  # as `dicom_out` marks copies of the exam's own images
+)
 _SYNTHETIC = "SYNTHETIC"  # as `dicom_out` and synthetic MRI mark what an algorithm made
 
 

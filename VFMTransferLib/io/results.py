@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import SimpleITK as sitk
 
 from ..core.decoding import OMITTED, Limits, from_json, parse_json, to_json
@@ -260,7 +261,7 @@ def save_result(result: Result, folder: Path | str) -> Path:
 
 
 def read_result(folder: Path) -> Result:
-    """What `save_result` wrote, but for probabilities and displacement.
+    """What `save_result` wrote, but for probabilities, and for a displacement that is not 0 everywhere.
 
     Raises:
         OutputError: The folder holds no whole result.
@@ -271,6 +272,12 @@ def read_result(folder: Path) -> Result:
     if missing:
         raise OutputError(f"'{folder.name}' must be a whole result, but lacks {missing[0]}. Predict again.")
     model = document.model
+    images = {
+        name.removesuffix(IMAGE_SUFFIX): read_volume(folder / name)
+        for name in document.files
+        if name not in (LABELS, SEGMENTATION, PROBABILITIES, DISPLACEMENT)
+    }
+    shape = next((image.geometry.shape for image in images.values()), ())
     return Result(
         document.case,
         document.task,
@@ -291,11 +298,8 @@ def read_result(folder: Path) -> Result:
         ),
         label_values={row.name: row.value for row in document.labels},
         labels=read_mask(folder / LABELS) if LABELS in document.files else None,
-        images={
-            name.removesuffix(IMAGE_SUFFIX): read_volume(folder / name)
-            for name in document.files
-            if name not in (LABELS, SEGMENTATION, PROBABILITIES, DISPLACEMENT)
-        },
+        images=images,
+        displacement_mm=np.zeros((*shape, 3), np.float32) if document.withheld and shape else None,
         class_probabilities=document.class_probabilities,
         derived_probabilities=document.derived_probabilities,
         volumes_ml=document.volumes_ml,

@@ -26,6 +26,7 @@ from VFMTransferLib.io.dicom_out import (
     require_dicom_of_outputs,
     write_dicom,
 )
+from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.phantom import make_phantom
 from VFMTransferLib.radiology.gland import measure_gland
 from VFMTransferLib.radiology.lesions import measure_lesions
@@ -269,6 +270,37 @@ def test_a_derived_series_is_read_back_where_it_lies(written, image_result, name
     assert "SYNTHETIC" in header.SeriesDescription
     assert header.DerivationDescription
     assert header.SourceImageSequence
+
+
+@pytest.mark.parametrize("is_read_back", [False, True])
+def test_images_of_a_withheld_correction_are_uncorrected_and_not_synthetic(exam, tmp_path, is_read_back):
+    """As `predict --dicom` writes them, and as `dicom` does from the folder of a result."""
+    import pydicom
+
+    _, case = exam
+    hbv, adc = case["hbv"], case["adc"]
+    result = Result(
+        case.id,
+        "distortion-correction",
+        SOURCE,
+        images={"hbv-corrected": hbv, "adc-corrected": adc},
+        displacement_mm=np.zeros((*hbv.geometry.shape, 3), np.float32),
+        grid=hbv.geometry,
+    )
+    if is_read_back:
+        result = read_result(save_result(result, tmp_path / "result"))
+        assert result.is_withheld
+    (tmp_path / "dicom").mkdir()
+    files = write_dicom(result, case, tmp_path / "dicom")
+    assert {file.name for file in files} >= {"0001.dcm", "adc-corrected.dcm"}
+    for file in files:
+        made = pydicom.dcmread(file)
+        assert made.SeriesDescription.startswith("UNCORRECTED (correction withheld)")
+        stated = " ".join(str(element.value) for element in made.iterall() if element.VR != "SQ").upper()
+        assert "SYNTHETIC" not in stated
+        assert "NETWORK" not in stated
+    if shutil.which("dciodvfy"):
+        assert {file.name: errors for file in files if (errors := errors_of(file))} == {}
 
 
 def test_identity_is_taken_over_and_other_identifiers_are_new(written, exam):
