@@ -19,6 +19,10 @@ class GeometryError(ImageError):
     """Images that must lie in one space do not, or a grid cannot be used."""
 
 
+class PlacementError(GeometryError):
+    """The images of a case, each usable alone, do not lie in one space."""
+
+
 class MixedExamsError(ImageError):
     """Images belong to different patients, studies or frames of reference."""
 

@@ -15,7 +15,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.case import Case
-from ..core.errors import AmbiguousInputError, GeometryError, ImageError, MissingSequenceError, MixedExamsError
+from ..core.errors import (
+    AmbiguousInputError,
+    ImageError,
+    MissingSequenceError,
+    MixedExamsError,
+    PlacementError,
+)
 from ..core.files import given_name, plain_text
 from ..core.measurements import Acquisition
 from ..core.terms import Sequence
@@ -144,12 +150,12 @@ def read_case(
 def read_case_for(needed: Collection[Sequence], path: str | Path | None = None, **given: Any) -> Case:
     """As `read_case`, with its other arguments; images of `path` that are not needed and cannot be read are left out.
 
-    A note states which; the others stay. Images that do not belong together are refused all the same, since any of them
-    may be wrong.
+    A note states which; the others stay. Images that do not belong together, or lie apart, are refused all the same,
+    since any of them may be wrong.
     """
     try:
         return read_case(path, **given)
-    except (GeometryError, MixedExamsError):
+    except (PlacementError, MixedExamsError):
         raise
     except (ImageError, AmbiguousInputError):
         spare = [role for role in Sequence if role not in needed and given.get(role) is None]
@@ -167,7 +173,7 @@ def _read_without(spare: list[Sequence], path: str | Path, **given: Any) -> tupl
     for role in spare if len(spare) > 1 else []:
         try:
             return read_case(path, sequences=[one for one in Sequence if one != role], **given), [role]
-        except (GeometryError, MixedExamsError):
+        except (PlacementError, MixedExamsError):
             raise
         except (ImageError, AmbiguousInputError):
             continue
@@ -305,7 +311,7 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
     Raises:
         MissingSequenceError: There is no image.
         ImageError: Two are the same.
-        GeometryError: They lie elsewhere; the message names the pair.
+        PlacementError: They lie elsewhere; the message names the pair.
     """
     if not volumes:
         raise MissingSequenceError(
@@ -324,14 +330,14 @@ def require_sensible(case_id: str, volumes: Mapping[Sequence, Volume], gland: Vo
         smallest = min(smallest, shared)
         if shared < MIN_OVERLAP:
             apart_mm = np.linalg.norm(volume.geometry.center_mm - reference.geometry.center_mm)
-            raise GeometryError(
+            raise PlacementError(
                 f"{name} must show the same region as {reference_name}, but their fields of view share "
                 f"{100 * shared:.0f} % (centers {apart_mm:.0f} mm apart). Select images of one case."
             )
     if gland is not None:
         z, y, x = (np.median(indices) for indices in np.nonzero(gland.array))
         if not _is_inside(reference.geometry, gland.geometry.to_world((x, y, z))):
-            raise GeometryError(
+            raise PlacementError(
                 f"The gland mask must lie within {reference_name}, but lies outside. Select this case's mask."
             )
     return smallest

@@ -425,6 +425,8 @@ def _pixels(ordered: Sequence[Header], shape: tuple[int, int, int], label: str) 
 
 def _require_one_grid(headers: Sequence[Header], label: str) -> None:
     first = headers[0]
+    if damage := next((h.damage for h in headers if h.damage), ""):
+        raise ImageError(damage)
     if max(h.frames for h in headers) > 1:
         raise ImageError(
             f"{label} must have one slice a file, but is multi-frame (enhanced). Export it as single-frame files, or "

@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -109,6 +109,7 @@ class Header:
         pixel_problem: What makes the pixels' values unknown, in words; empty where they are known.
         is_gray: One value a pixel.
         is_inverted: The lowest value is white (MONOCHROME1).
+        damage: Why its series is not whole, in a sentence; empty where no slice is known to be damaged.
     """
 
     path: Path
@@ -132,6 +133,7 @@ class Header:
     pixel_problem: str
     is_gray: bool
     is_inverted: bool
+    damage: str = ""
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -144,11 +146,28 @@ class Header:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
+@dataclass(frozen=True)
+class _LostSlice:
+    """A slice of MR without a usable header.
+
+    Attributes:
+        series_uid: Of its series.
+        damage: What is wrong with it, in a sentence.
+        is_image: Whether it is one in space for sure; what states no place may be a screenshot.
+    """
+
+    series_uid: str
+    damage: str
+    is_image: bool
+
+
 def read_headers(paths: Iterable[Path]) -> list[Header]:
     """Headers of the files that are images in space; reports, presentation states and the like stay out.
 
+    What lacks a slice of MR, or has one that is truncated or damaged, bears that as `damage`: only who stacks it cares.
+
     Raises:
-        ImageError: A slice of an MR series is truncated or damaged, or does not state its place where others do.
+        ImageError: A file is damaged, and which series it belongs to is not known, or nothing else is left of that.
     """
     import pydicom  # not above: files of other kinds are read without it
 
@@ -156,21 +175,22 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        headers, without_place = [], {}
+        headers, lost = [], []
         for path in paths:
             header = _read_header(path)
-            if isinstance(header, str):
-                without_place[header] = path
+            if isinstance(header, _LostSlice):
+                lost.append(header)
             elif header is not None:
                 if header.pixels is None:
                     start_reader()  # ready when all headers are read
                 headers.append(header)
-    for series_uid in {header.series_uid for header in headers} & without_place.keys():
-        raise ImageError(
-            f"'{without_place[series_uid].name}' must state where its slice lies (ImagePositionPatient and "
-            "ImageOrientationPatient), as the other slices of its series do, but does not. Export the series again."
-        )
-    return headers
+    damages = {header.series_uid: header.damage for header in headers if header.damage}
+    known = {header.series_uid for header in headers}
+    for slice_ in lost:
+        if slice_.is_image and slice_.series_uid not in known:
+            raise ImageError(slice_.damage)
+        damages.setdefault(slice_.series_uid, slice_.damage)
+    return [replace(h, damage=damages[h.series_uid]) if h.series_uid in damages else h for h in headers]
 
 
 def count_without_place(paths: Iterable[Path]) -> int:
@@ -186,8 +206,8 @@ def count_without_place(paths: Iterable[Path]) -> int:
     return count
 
 
-def _read_header(path: Path) -> Header | str | None:
-    """The header; of a slice that states no place, the UID of its series; None of what is no image."""
+def _read_header(path: Path) -> Header | _LostSlice | None:
+    """The header; what is known of a slice that has no usable one; None of what is no image."""
     import pydicom
 
     with open_regular(path) as file:
@@ -212,22 +232,33 @@ def _read_header(path: Path) -> Header | str | None:
             has_pixels = _has_pixels(dataset, path.stat().st_size - file.tell())
         except Exception:  # and where a value is no such thing
             has_pixels = False
-        # Without a slice of MR its series would be shorter unnoticed.
-        if is_mr and not has_pixels:
-            raise ImageError(
-                f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
-            )
         if not has_pixels and stated == {""}:
             raise unreadable(path)
+        if not has_pixels and not is_mr:
+            return None
+        # Without a slice of MR its series would be shorter unnoticed.
+        damage = (
+            f"'{path.name}' must be a whole DICOM slice, but is truncated or damaged. Export it again."
+            if not has_pixels
+            else ""
+        )
         try:
-            return _header(path, dataset, file.tell()) if has_pixels else None
-        except Exception as error:  # a value that is none of its kind
+            header = _header(path, dataset, file.tell())
+        except Exception:  # a value that is none of its kind
             if not is_mr:
                 return None
-            raise ImageError(
+            damage = damage or (
                 f"'{path.name}' must be a DICOM slice whose header can be read, but a value in it cannot. "
                 "Export it again."
-            ) from error
+            )
+            return _LostSlice(_text(dataset, "SeriesInstanceUID"), damage, is_image=True)
+        if header is not None:
+            return replace(header, damage=damage)
+        without_place = (
+            f"'{path.name}' must state where its slice lies (ImagePositionPatient and ImageOrientationPatient), as the "
+            "other slices of its series do, but does not. Export the series again."
+        )
+        return _LostSlice(_text(dataset, "SeriesInstanceUID"), damage or without_place, is_image=bool(damage))
 
 
 def unreadable(path: Path) -> ImageError:
@@ -273,7 +304,12 @@ def _has_pixels(dataset: Dataset, remaining_bytes: int) -> bool:
     return bits > 0 and remaining_bytes >= bits / 8 + _PIXEL_HEADER_BYTES
 
 
-def _header(path: Path, dataset: Dataset, offset: int) -> Header | str:
+def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
+    """The header; None where no place is stated.
+
+    Raises:
+        ValueError: A value cannot be what it must be; others may be raised too.
+    """
     frames = int(_number(dataset, "NumberOfFrames") or 1)
     orientation = _numbers(dataset, "ImageOrientationPatient")
     position = _numbers(dataset, "ImagePositionPatient")
@@ -281,7 +317,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | str:
         stated = (dataset.get_item(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
         if all(element is not None and element.value for element in stated):
             raise ValueError("The place of the slice is stated, but not by numbers.")
-        return _text(dataset, "SeriesInstanceUID")
+        return None
     spacing_mm = _numbers(dataset, "PixelSpacing")
     description = _text(dataset, "SeriesDescription")
     photometric = _text(dataset, "PhotometricInterpretation").upper()

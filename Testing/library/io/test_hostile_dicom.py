@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from VFMTransferLib.core.errors import GeometryError, ImageError, MixedExamsError, VFMTransferError
 from VFMTransferLib.core.terms import Sequence
-from VFMTransferLib.io import guarded, read_case
+from VFMTransferLib.io import guarded, read_case, read_case_for
 from VFMTransferLib.io.dicom_series import read_headers
 
 ADC = {
@@ -254,7 +254,7 @@ def test_a_slice_whose_place_is_damaged_does_not_make_its_series_shorter(folder,
     assert content.count(place) == 1
     last.write_bytes(content.replace(place, b"x" * len(place)))
     with pytest.raises(ImageError, match=r"must be a DICOM slice whose header can be read.*Export it again"):
-        read_headers(sorted(folder.iterdir()))
+        read_case(folder)
 
 
 def test_a_slice_that_states_no_place_does_not_make_its_series_shorter(folder):
@@ -263,7 +263,54 @@ def test_a_slice_that_states_no_place_does_not_make_its_series_shorter(folder):
     del ds.ImagePositionPatient, ds.ImageOrientationPatient
     ds.save_as(last)
     with pytest.raises(ImageError, match=r"must state where its slice lies .* as the other slices of its series do"):
-        read_headers(sorted(folder.iterdir()))
+        read_case(folder)
+
+
+def _truncate(path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _lose_its_place(path) -> None:
+    ds = pydicom.dcmread(path)
+    del ds.ImagePositionPatient
+    ds.save_as(path)
+
+
+def _damage_its_place(path) -> None:
+    place = "\\".join(map(str, pydicom.dcmread(path).ImagePositionPatient)).encode()
+    path.write_bytes(path.read_bytes().replace(place, b"x" * len(place)))
+
+
+DAMAGES = [_truncate, _lose_its_place, _damage_its_place, os.remove]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_slice_of_a_series_that_is_no_sequence_does_no_harm(tmp_path, damage):
+    t2w_series().write(tmp_path / "t2")
+    perfusion = DicomSeries(a_t2w(5).array, "t1_dce", 9, scanning_sequence="GR", echo_time_ms=2.0)
+    damage(perfusion.write(tmp_path / "dce")[2])
+    assert read_case(tmp_path).sequences == (Sequence.T2W,)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_series_with_a_damaged_slice_is_left_out_where_it_is_not_needed(tmp_path, damage):
+    t2w_series().write(tmp_path / "t2")
+    damage(adc_series().write(tmp_path / "adc")[2])
+    with pytest.raises(ImageError, match="Export"):
+        read_case(tmp_path)
+    with pytest.raises(ImageError, match="Export"):
+        read_case_for([Sequence.ADC], tmp_path)
+    case = read_case_for([Sequence.T2W], tmp_path)
+    assert case.sequences == (Sequence.T2W,)
+    assert case.notes[-1] == "Left out, since it could not be read whole and is not needed: adc."
+
+
+def test_a_series_of_which_every_slice_is_truncated_is_not_passed_over(folder):
+    for path in folder.iterdir():
+        _truncate(path)
+    adc_series().write(folder.parent / "adc")
+    with pytest.raises(ImageError, match="must be a whole DICOM slice, but is truncated"):
+        read_case(folder.parent)
 
 
 def test_images_of_which_none_states_a_place_are_no_slices(folder):
