@@ -35,6 +35,7 @@ _PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "")
 _BITS_ALLOCATED = (8, 16, 32)
 _SCALED_OTHERWISE = ("ModalityLUTSequence", "RealWorldValueMappingSequence")
+_SAME_UNIT = 1e-3  # of a decimal logarithm
 _PIXEL_HEADER_BYTES = 8  # before the pixels, at least: their tag and length
 # Where each make keeps the b value: group, private creator, element.
 _SIEMENS_B = (0x0019, "SIEMENS MR HEADER", 0x0C)
@@ -109,6 +110,7 @@ class Header:
         pixel_problem: What makes the pixels' values unknown, in words; empty where they are known.
         is_gray: One value a pixel.
         is_inverted: The lowest value is white (MONOCHROME1).
+        is_mapped_otherwise: Its Real World Value Mapping states other values than its rescale.
         damage: Why its series is not whole, in a sentence; empty where no slice is known to be damaged.
     """
 
@@ -133,6 +135,7 @@ class Header:
     pixel_problem: str
     is_gray: bool
     is_inverted: bool
+    is_mapped_otherwise: bool
     damage: str = ""
 
     @cached_property
@@ -344,6 +347,7 @@ def _header(path: Path, dataset: Dataset, offset: int) -> Header | None:
         pixel_problem=_pixel_problem(dataset),
         is_gray=photometric in _GRAY and (_number(dataset, "SamplesPerPixel") or 1) == 1,
         is_inverted=photometric == "MONOCHROME1",
+        is_mapped_otherwise=not _is_mapped_as_rescaled(dataset),
     )
 
 
@@ -360,8 +364,31 @@ def _pixel_problem(dataset: Dataset) -> str:
             continue
         if number is None or not np.isfinite(number) or (number == 0 and keyword == "RescaleSlope"):
             return f"a {keyword} that is no usable number"
-    bits = _number(dataset, "BitsAllocated")
-    return "" if bits in _BITS_ALLOCATED else f"{bits:g} bits a pixel"
+    bits, stored, high = (_number(dataset, name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if bits not in _BITS_ALLOCATED:
+        return f"{bits:g} bits a pixel"
+    # What follows is read by nobody here, nor by the toolkit, which would return the stored numbers.
+    if stored is not None and high is not None and high != stored - 1:
+        return f"{stored:g} bits of which the highest is number {high:g} (HighBit)"
+    if "ModalityLUTSequence" in dataset:
+        return "a table for them (Modality LUT Sequence), which is not supported"
+    if _number(dataset, "RescaleSlope") is None and not _is_mapped_as_rescaled(dataset):
+        return "them in a Real World Value Mapping alone, which is not supported, and no RescaleSlope"
+    return ""
+
+
+def _is_mapped_as_rescaled(dataset: Dataset) -> bool:
+    """Whether real-world values, where stated, are the rescaled ones, but for a power of ten, which a unit makes."""
+    mappings = _value(dataset, "RealWorldValueMappingSequence") or ()
+    slope, intercept = _number(dataset, "RescaleSlope") or 1.0, _number(dataset, "RescaleIntercept") or 0.0
+    for mapping in mappings:
+        other, offset = _number(mapping, "RealWorldValueSlope"), _number(mapping, "RealWorldValueIntercept") or 0.0
+        if other is None or other * slope <= 0:
+            continue
+        power = float(np.log10(other / slope))
+        if abs(power - round(power)) < _SAME_UNIT and np.isclose(offset * slope, intercept * other):
+            return True
+    return not mappings
 
 
 def _plain_pixels(dataset: Dataset, offset: int) -> PlainPixels | None:
@@ -482,6 +509,11 @@ class Series:
         odd = ""
         if any(h.is_inverted for h in self.headers):
             odd += " It is stored with inverted gray values (MONOCHROME1), which are read as they are; check them."
+        if self.is_adc and any(h.is_mapped_otherwise for h in self.headers):
+            odd += (
+                " Its Real World Value Mapping states other values than its RescaleSlope, by which it is read; check "
+                "the ADC."
+            )
         if self.highest_b > MAX_B:
             odd += f" Its b value of {self.highest_b:g} s/mm² is beyond what scanners measure; check it."
         if self.is_synthetic:

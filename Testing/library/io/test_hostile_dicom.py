@@ -240,6 +240,50 @@ def test_pixels_whose_values_are_not_known_are_refused(folder, keyword, vr, valu
         read_case(folder)
 
 
+def _mapping(slope: float, intercept: float = 0.0) -> pydicom.Sequence:
+    item = pydicom.Dataset()
+    item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, intercept
+    return pydicom.Sequence([item])
+
+
+def _table() -> pydicom.Sequence:
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [2, 0, 16], "US"
+    item.LUTData = b"\0\0\1\0"
+    return pydicom.Sequence([item])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"BitsStored": 12, "HighBit": 15}, r"12 bits of which the highest is number 15 \(HighBit\)"),
+        ({"ModalityLUTSequence": _table(), "RescaleSlope": None, "RescaleIntercept": None}, "a table for them"),
+        (
+            {"RealWorldValueMappingSequence": _mapping(0.7), "RescaleSlope": None, "RescaleIntercept": None},
+            "them in a Real World Value Mapping alone",
+        ),
+    ],
+)
+def test_pixels_that_are_scaled_in_a_way_that_is_not_read_are_refused(folder, values, words):
+    changed(folder, **values)
+    with pytest.raises(ImageError, match=rf"must state what its pixels' values are, but has {words}.* Export it again"):
+        read_case(t2w=folder)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "is_noted"), [(1.0, 0.0, False), (1e-6, 0.0, False), (3.0, 0.0, True), (1.0, 5.0, True)]
+)
+def test_real_world_values_of_an_adc_map_that_differ_are_noted_but_for_their_unit(tmp_path, slope, intercept, is_noted):
+    adc_series().write(tmp_path / "adc")
+    changed(tmp_path / "adc", RealWorldValueMappingSequence=_mapping(slope, intercept))
+    case = read_case(adc=tmp_path / "adc")
+    np.testing.assert_array_equal(case["adc"].array, an_adc().array)
+    assert ("Real World Value Mapping states other values" in case.notes[0]) == is_noted
+    changed(tmp_path / "adc", RescaleSlope=None, RescaleIntercept=None)
+    if not is_noted:
+        np.testing.assert_array_equal(read_case(adc=tmp_path / "adc")["adc"].array, an_adc().array)
+
+
 def test_frames_of_one_file_are_refused_by_that_name(folder):
     changed(folder, NumberOfFrames=len(a_t2w().array), PixelData=a_t2w().array.astype(np.uint16).tobytes())
     with pytest.raises(ImageError, match=r"one slice a file, but is multi-frame \(enhanced\)"):
