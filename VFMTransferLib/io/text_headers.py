@@ -311,11 +311,14 @@ def _meta_grid(file: str, fields: dict[str, str], size: tuple[int, ...]) -> Grid
 
 
 def _text_lines(stream: BinaryIO) -> Iterable[bytes]:
-    """Lines without their ends, up to the limit of a header."""
+    """Lines without their ends, up to the limit of a header; one that lacks its end, as the last may, is truncated.
+
+    Not the name of the file of voxels, after which nothing follows.
+    """
     left = limits().header_bytes
     while line := stream.readline(left + 1):
         left -= len(line)
-        if left < 0 or not line.endswith(b"\n"):
+        if left < 0 or not (line.endswith(b"\n") or line.startswith(b"ElementDataFile")):
             return
         yield line.rstrip(b"\r\n")
 

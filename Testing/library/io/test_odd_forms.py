@@ -183,3 +183,9 @@ def test_metaimage_with_its_voxels_in_another_file(put, skip):
     require_as_itk(put("t2w.mhd", meta_bytes(volume, HeaderSize=str(skip), ElementDataFile="t2w.raw")))
     put("t2w.zraw", encoded(volume.array, "zlib"))
     require_as_itk(put("z.mhd", meta_bytes(volume, compressed=True, ElementDataFile="t2w.zraw")))
+
+
+def test_metaimage_whose_last_line_does_not_end(put):
+    volume = an_odd_volume()
+    put("t2w.raw", encoded(volume.array, "raw"))
+    require_as_itk(put("t2w.mhd", meta_bytes(volume, ElementDataFile="t2w.raw").rstrip(b"\n")))
