@@ -241,7 +241,7 @@ def _header(file: Path) -> Dataset:
     import pydicom
 
     with open_regular(file) as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)  # as it was read: without a preamble too
     if "FrameOfReferenceUID" not in header:
         raise GeometryError(
             "The exam must state its frame of reference to write DICOM that lies in it, but does not. Export it again."

@@ -360,6 +360,16 @@ def test_an_exam_without_a_frame_of_reference_is_refused_before_the_network_runs
         require_dicom_of_outputs(replace(exam, files={Sequence.T2W: (path,)}), Sequence.T2W, ())
 
 
+def test_an_exam_whose_files_have_no_preamble_can_be_written(exam, anatomy_result, tmp_path):
+    _, case = exam
+    (tmp_path / "out").mkdir()
+    for file in case.files[Sequence.T2W]:
+        (tmp_path / file.name).write_bytes(file.read_bytes()[132:])
+    bare = read_case(tmp_path)
+    require_dicom_of_outputs(bare, Sequence.T2W, ())
+    assert {f.name for f in write_dicom(anatomy_result, bare, tmp_path / "out")} == {SEGMENTATION, MEASUREMENTS}
+
+
 def test_a_result_of_another_exam_is_refused(exam, lesion_result, image_result, tmp_path):
     _, case = exam
     there = case["t2w"].geometry
