@@ -547,8 +547,13 @@ class Series:
         first = self.first
         if first.words & _EXPONENTIAL_WORDS or "EADC" in first.image_type:
             return False
-        by_name = any(w.endswith("adc") for w in first.words) or {"apparent", "diffusion"} <= first.words
-        return "ADC" in first.image_type or by_name
+        if "ADC" in first.image_type:
+            return True
+        # A map is derived, of one b value at most; a protocol's name may promise one to the images it is made from.
+        is_original = "ORIGINAL" in first.image_type and self.highest_b > 0
+        if "TRACEW" in first.image_type or is_original or len(self.b_values) > 1:
+            return False
+        return any(w.endswith("adc") for w in first.words) or {"apparent", "diffusion"} <= first.words
 
     @property
     def is_calculated(self) -> bool:

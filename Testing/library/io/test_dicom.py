@@ -168,6 +168,18 @@ def test_a_series_is_known_by_its_tags_or_else_by_its_name(tmp_path, role, serie
     assert read_case(tmp_path).sequences == (role,)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"description": "resolve_trace_adc"}, {"description": "DWI_ADC_b1400", "image_type": ("ORIGINAL", "PRIMARY")}],
+)
+def test_a_measured_series_whose_name_has_adc_is_no_adc_map(tmp_path, changes):
+    trace_series(1400, **changes).write(tmp_path / "dwi")
+    adc_series().write(tmp_path / "adc")
+    case = read_case(tmp_path)
+    assert case.sequences == (Sequence.HBV, Sequence.ADC)
+    np.testing.assert_array_equal(case[Sequence.HBV].array, np.round(trace_at(1400)))
+
+
 def test_an_exponential_adc_is_none(tmp_path):
     adc_series().write(tmp_path / "adc")
     replace(adc_series(description="eADC", image_type=("DERIVED", "PRIMARY")), number=8).write(tmp_path / "eadc")
