@@ -183,10 +183,11 @@ def _phantoms(seed: int, count: int, on_progress: OnProgress | None, **options: 
 
 
 def folder_cases(folder: Path) -> list[LazyCase[Case]]:
-    """The images of all cases on disk, DICOM or image files, for pretraining without labels."""
+    """The images of the cases on disk that train, DICOM or image files, for pretraining without labels."""
     return [
         LazyCase(path.name, f"images {file_facts(path)}", partial(_images_of, path))
-        for _, path in _distinct_folders(folder)
+        for split, path in _distinct_folders(folder)
+        if _trains(split)
     ]
 
 
@@ -221,8 +222,6 @@ def folder_dataset(
     if any(split for split, _ in folders):
         for split, path in folders:
             parts[SPLIT_FOLDERS[split.lower()]].append(path.name)
-        if not parts["train"]:
-            raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
         return LabeledDataset(Split(**{part: tuple(names) for part, names in parts.items()}), cases)
     drawn = list(cases)
     random.Random(seed).shuffle(drawn)
@@ -252,10 +251,11 @@ def folder_checksum(folder: Path) -> str:
 
 
 def folder_lesions(folder: Path) -> list[LazyCase[LabeledCase]]:
-    """All cases on disk with gland and lesions, whatever their split, for pretraining by contrast."""
+    """The cases on disk that train, with gland and lesions, for pretraining by contrast."""
     return [
         LazyCase(path.name, f"lesions {file_facts(path)}", partial(read_labeled, path, lesion_task().id))
-        for _, path in _distinct_folders(folder)
+        for split, path in _distinct_folders(folder)
+        if _trains(split)
     ]
 
 
@@ -278,13 +278,20 @@ def case_folders(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _distinct_folders(folder: Path, min_count: int = 1) -> list[tuple[str, Path]]:
-    """As `case_folders`, each case once."""
+    """As `case_folders`, each case once, and some of them to train."""
     found = case_folders(folder)
     if len(found) < min_count or len({path.name for _, path in found}) < len(found):
         raise DatasetError(
             f"Folder '{folder.name}' must hold {min_count} or more cases, each once, but holds {len(found)}."
         )
+    if not any(_trains(split) for split, _ in found):
+        raise DatasetError("A folder with splits must have cases in 'train', but has none there.")
     return found
+
+
+def _trains(split: str) -> bool:
+    """Whether cases in a split's folder train, as all do where there are no splits."""
+    return not split or SPLIT_FOLDERS[split.lower()] == "train"
 
 
 def read_labeled(

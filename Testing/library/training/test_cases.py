@@ -16,7 +16,15 @@ from VFMTransferLib.io import read_mask, write_volume
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import MaskNames
 from VFMTransferLib.tasks.super_resolution.task import SUPER_RESOLVED
-from VFMTransferLib.training.cases import Split, file_facts, folder_dataset, phantom_dataset, read_labeled
+from VFMTransferLib.training.cases import (
+    Split,
+    file_facts,
+    folder_cases,
+    folder_dataset,
+    folder_lesions,
+    phantom_dataset,
+    read_labeled,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,18 @@ def test_a_folder_may_state_its_splits(tmp_path, names):
         write_case(tmp_path / split / f"p{seed}", seed, "gland")
     split = folder_dataset(tmp_path, "anatomy-segmentation").split
     assert (split.train, split.validation, split.test) == (("p0",), (), ("p1",))
+
+
+@pytest.mark.parametrize("read", [folder_cases, folder_lesions])
+def test_pretraining_shows_no_case_that_validates_or_tests(tmp_path, read):
+    for place in ("Train/p0", "val/p1", "test/p2"):
+        (tmp_path / "split" / place).mkdir(parents=True)
+        (tmp_path / "flat" / Path(place).name).mkdir(parents=True)
+    assert [case.id for case in read(tmp_path / "split")] == ["p0"]
+    assert [case.id for case in read(tmp_path / "flat")] == ["p0", "p1", "p2"]
+    (tmp_path / "split" / "Train" / "p0").rmdir()
+    with pytest.raises(DatasetError, match="must have cases in 'train'"):
+        read(tmp_path / "split")
 
 
 def test_what_lacks_is_named(a_folder, tmp_path):
