@@ -239,11 +239,17 @@ def file_facts(folder: Path) -> str:
     return hashlib.sha256(f"{folder.resolve()}\n{text}".encode(errors="surrogateescape")).hexdigest()
 
 
-def folder_checksum(folder: Path) -> str:
-    """A checksum of all cases on disk and of their table of classes: of names and bytes, but not of hidden files."""
+def folder_checksum(folder: Path, names: Iterable[str] | None = None) -> str:
+    """A checksum of cases on disk: of names and bytes, but not of hidden files.
+
+    Of those of some names, or of all of them and of their table of classes.
+    """
     digest = hashlib.sha256()
-    tables = [folder / LABELS] if (folder / LABELS).is_file() else []
-    for path in tables + [file for _, case in case_folders(folder) for file in sorted(case.rglob("*"))]:
+    if names is None:
+        tables, cases = [folder / LABELS], [case for _, case in case_folders(folder)]
+    else:
+        tables, cases = [], [folder / name for name in names]
+    for path in tables + [file for case in cases for file in sorted(case.rglob("*"))]:
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
             digest.update(f"{name.as_posix()} {file_sha256(path)}\n".encode(errors="surrogateescape"))

@@ -31,7 +31,7 @@ from ..phantom import VERSION, Phantom, Phantoms, PhantomSplit, PhantomStore
 from ..tasks import TASKS, TaskName
 from ..tasks.base import LabeledCase, MaskNames, read_label_map
 from .augmentation import Augmentation
-from .cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, read_labeled
+from .cases import LabeledDataset, LazyCase, LazyCases, Split, file_facts, folder_checksum, read_labeled
 from .finetune import (
     FinetuneConfig,
     Initialization,
@@ -146,7 +146,7 @@ class Recipe:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What decides the training data beside the cases' names, for `finetune` and `pretrain`."""
+        """What decides the training data beside the real cases, for `finetune` and `pretrain`."""
         phantoms = to_json(replace(self.phantoms, test=Phantoms(0, 0)))
         return {
             "masks": to_json(self.masks),
@@ -261,6 +261,7 @@ def pretrain_by_recipe(
             for name in recipe.split.train
         ]
         shown = [LazyCase(one.id, f"images {one.identity}", partial(_case_in, one)) for one in phantoms]
+        shared["data"] = {**recipe.data, "cases": folder_checksum(data, recipe.split.train)}
         run = pretrain(config, cases, work / "pretrain", phantoms=shown, **shared)
     found = encoder_weights(pretext.pretrained(run.average), pretext.spec)
     weights = {name: tensor.contiguous().numpy() for name, tensor in found.items()}
@@ -273,6 +274,7 @@ def pretrain_by_recipe(
 class RecipeData:
     dataset: LabeledDataset
     shown: tuple[LabeledCase | LazyCase[LabeledCase], ...]  # phantoms between real training cases, if such train
+    checksum: str  # of the real cases that train and validate
     references: Mapping[str, list[LabeledCase]] = field(default_factory=dict)  # those with further masks
 
 
@@ -322,7 +324,8 @@ def recipe_data(
                 part = f"{mask}, {'training' if name in recipe.split.train else 'unseen'} cases"
                 labeled = read_labeled(data / name, recipe.task, MaskNames((mask,), zones))
                 references.setdefault(part, []).append(labeled)
-    return RecipeData(LabeledDataset(split, cases), shown if recipe.split.train else (), references)
+    checksum = folder_checksum(data, (*recipe.split.train, *recipe.split.validation))
+    return RecipeData(LabeledDataset(split, cases), shown if recipe.split.train else (), checksum, references)
 
 
 def _phantoms(
@@ -383,7 +386,7 @@ def train_arm(
         phantoms=data.shown,
         prepared=prepared,
         ahead=ahead,
-        data=recipe.data,
+        data={**recipe.data, "cases": data.checksum},
         on_progress=on_progress,
     )
     line = f"{recipe.phantoms.train.count} phantoms"

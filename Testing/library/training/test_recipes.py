@@ -159,6 +159,27 @@ def test_a_work_folder_of_other_data_is_refused(cases, tmp_path, monkeypatch):
     )  # these train nothing
 
 
+def test_by_recipe_a_training_does_not_go_on_with_masks_that_were_changed(a_data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "write_arm", lambda *_, **__: None)
+    recipe = a_whole_recipe()
+
+    def go_on():
+        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
+        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
+
+    go_on()
+    (a_data_folder / "case-1" / ".DS_Store").write_bytes(b"of a file manager")
+    (a_data_folder / "case-2" / "note.txt").write_bytes(b"of a case that tests")
+    go_on()
+    gland = a_data_folder / "case-1" / "gland.nii.gz"
+    mask = read_volume(gland)
+    write_volume(mask.with_array(np.roll(mask.array, 1, axis=1)), gland)
+    with pytest.raises(CheckpointError, match="but is of one with other cases"):
+        pretrain_by_recipe(recipe, a_data_folder, tmp_path)
+    with pytest.raises(CheckpointError, match="but is of one with other cases"):
+        train_arm(recipe, recipe_data(recipe, a_data_folder, tmp_path), Arm.SCRATCH, tmp_path, None)
+
+
 def test_a_bundle_of_lesions_has_the_operating_point_of_its_validation_cases(cases, tmp_path, monkeypatch):
     """Two steps teach nothing: what is fitted is put in, and what is measured is seen to be measured with it."""
     recipe = a_recipe("lesion-segmentation", split=Split((), (), ()))
