@@ -153,6 +153,8 @@ def _finetune_by_recipe(args: argparse.Namespace) -> None:
     from ..training.recipes import read_recipe, recipe_data, train_arm
 
     recipe, init = read_recipe(args.recipe), None
+    if args.prepared is not None:
+        require_output_outside(args.prepared, [Path(args.what)])
     if args.encoder is not None:
         init = Initialization.from_file(Path(args.encoder))
     elif arm is Arm.PRETRAINED:
@@ -198,6 +200,8 @@ def run_pretrain(args: argparse.Namespace) -> None:
         from ..training.recipes import pretrain_by_recipe, read_recipe
 
         recipe = read_recipe(args.recipe)
+        if args.prepared is not None:
+            require_output_outside(args.prepared, [Path(args.data)])
         if args.seed is not None:
             recipe = replace(recipe, seed=args.seed)
         with progress_lines() as on_progress:
@@ -297,12 +301,17 @@ def is_of_a_folder(args: argparse.Namespace) -> bool:
 
 
 def require_free_output(args: argparse.Namespace) -> None:
-    """OutputError, before hours of training, where the bundle could not be put, or would lie among the cases."""
-    from ..bundles.bundle import require_replaceable
+    """BundleError or OutputError, before hours of training, where the bundle could not be put or named so.
 
+    OutputError also where it, or the prepared cases, would lie among the cases, as if they were one.
+    """
+    from ..bundles.bundle import check_name, require_replaceable
+
+    check_name(args.output.name)
     require_replaceable(args.output)
     if is_of_a_folder(args):
-        require_output_outside(args.output, [Path(args.data)])
+        for place in filter(None, (args.output, args.prepared)):
+            require_output_outside(place, [Path(args.data)])
 
 
 def decided_by(args: argparse.Namespace) -> dict[str, str]:

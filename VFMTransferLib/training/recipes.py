@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from ..bundles.bundle import Bundle
+from ..bundles.bundle import Bundle, check_name, require_replaceable
 from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
 from ..core.case import Case
@@ -104,6 +104,8 @@ class Recipe:
     population: str = ""  # whom its training cases stand for, for the model card
 
     def __post_init__(self) -> None:
+        for arm in Arm:
+            check_name(self.bundle_name(arm))
         if self.encoder not in pretrained_families():
             raise ValueError(f"encoder must be one of {', '.join(pretrained_families())}, got '{self.encoder}'")
         if self.acquisitions < 1:
@@ -122,6 +124,9 @@ class Recipe:
             raise ValueError("pretraining.schedule must state no encoder_learning_rate, which is of fine-tuning")
         if self.network and (self.network.task, self.network.family) != (self.task, self.encoder):
             raise ValueError(f"network must be of {self.encoder} for {self.task}")
+
+    def bundle_name(self, arm: Arm) -> str:
+        return f"{self.name}-{arm}"
 
     def finetune_config(self, split: Split, init: Initialization | None) -> FinetuneConfig:
         """The configuration of fine-tuning, the same for both arms where the initialization has the network's size."""
@@ -372,11 +377,13 @@ def train_arm(
 ) -> Bundle:
     """Train one arm, or go on where it was stopped, and write its bundle; errors as of `finetune`.
 
-    `work` is the folder of bundles and checkpoints. `prepared` and `ahead` are as of `finetune`.
+    `work` is the folder of bundles and checkpoints; OutputError, before the training, where the bundle could not be put
+    there. `prepared` and `ahead` are as of `finetune`.
     """
     if (arm is Arm.PRETRAINED) != (init is not None):
         raise ValueError("The pretrained arm must start from pretrained encoders, and the scratch arm from none.")
-    folder = work / f"{recipe.name}-{arm}"
+    folder = work / recipe.bundle_name(arm)
+    require_replaceable(folder)
     config = recipe.finetune_config(data.dataset.split, init)
     run = finetune(
         config,

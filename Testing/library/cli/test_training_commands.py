@@ -73,7 +73,21 @@ def test_a_training_takes_the_place_of_nothing_but_a_bundle(tmp_path, capsys, co
     assert "'cases' must be a bundle to be replaced, but holds something else" in capsys.readouterr().err
     assert main([*command, *options, "--steps", "1", "-o", str(tmp_path / "cases" / "out")]) == 1
     assert "must lie outside of the case's folder 'cases'" in capsys.readouterr().err
+    prepared = ["--prepared", str(tmp_path / "cases" / "prepared")]
+    assert main([*command, *options, "--steps", "1", "-o", str(tmp_path / "out"), *prepared]) == 1
+    assert "must lie outside of the case's folder 'cases'" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
+
+
+@pytest.mark.parametrize("name", ["MyRun", "my run"])
+@pytest.mark.parametrize(
+    "command",
+    [["pretrain", "--pretext", "mae"], ["finetune", "classification", "--encoder", "profound", "--init", "scratch"]],
+)
+def test_a_name_that_no_bundle_may_have_is_refused_before_the_training(tmp_path, capsys, monkeypatch, command, name):
+    monkeypatch.setattr("VFMTransferLib.training.cases.make_phantom", None)  # a call would be another error
+    assert main([*command, "-o", str(tmp_path / name)]) == 1
+    assert "The 'name of a bundle' must be a short name of lower-case letters" in capsys.readouterr().err
 
 
 def test_a_seed_below_0_is_a_usage_error(tmp_path, capsys):

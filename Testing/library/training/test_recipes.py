@@ -20,7 +20,7 @@ from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.decoding import to_json
-from VFMTransferLib.core.errors import CheckpointError, DatasetError
+from VFMTransferLib.core.errors import CheckpointError, DatasetError, OutputError
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
@@ -100,6 +100,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
     ("changes", "message"),
     [
         ({"encoder": "resnet"}, "encoder must be one of profound, provicnet, got 'resnet'"),
+        ({"name": "My pair"}, "'name of a bundle' must be a short name of lower-case letters.*got 'My pair-"),
         ({"steps": "many"}, "'recipe.steps' must be a whole number"),
         ({"speed": 1}, "also holds 'speed'"),
         ({"format": 1}, "format must be 2, got 1"),
@@ -228,6 +229,21 @@ def test_where_no_real_case_may_train_phantoms_do(cases, tmp_path):
 def test_a_card_states_the_steps_that_a_training_took(tmp_path, steps, words):
     training = {"start": "scratch", "data": "2 phantoms", "steps": steps}
     assert words in a_recipe().card(make_bundle(tmp_path / "b", training=training))
+
+
+def test_an_arm_takes_the_place_of_nothing_but_a_bundle(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "finetune", None)  # a call would be another error
+    (tmp_path / "tiny-scratch").mkdir()
+    (tmp_path / "tiny-scratch" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="'tiny-scratch' must be a bundle to be replaced"):
+        train_arm(a_recipe(), recipe_data(a_recipe(), cases, tmp_path), Arm.SCRATCH, tmp_path, None)
+
+
+def test_prepared_cases_lie_outside_of_the_cases(cases, tmp_path, capsys):
+    words = [str(cases), "--recipe", str(written(a_recipe(), tmp_path / "r.json")), "-o", str(tmp_path / "out")]
+    for command in (["finetune", "--arm", "scratch"], ["pretrain"]):
+        assert main([*command, *words, "--prepared", str(cases / "prepared")]) == 1
+        assert f"must lie outside of the case's folder '{cases.name}'" in capsys.readouterr().err
 
 
 def test_a_lacking_case_is_named(cases, tmp_path):
