@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import DatasetError
 from ..core.terms import Arm, OnProgress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
 
 SCRATCH, PHANTOMS = "scratch", "phantoms"
+Number = TypeVar("Number", int, float)
 # What is not stated has these; None in `args` is what nobody stated, so that what cannot be heeded is refused.
 _DEFAULTS = {
     "steps": 400, "seed": 0, "phantoms": 24, "validation": 6, "gland": "gland", "license": "unknown", "devices": 1,
@@ -60,8 +62,8 @@ def add_finetune(commands: Commands) -> None:
     parser.add_argument("--encoder", metavar="E", help="a family, such as profound or provicnet; with --recipe a file")
     parser.add_argument("--init", metavar="B", help=f"the one switch between the arms: a bundle, or {SCRATCH}")
     parser.add_argument("--data", metavar="D", help=f"folder with a folder for each case, or {PHANTOMS} (default)")
-    add_option(parser, "phantoms", "number of phantoms", type=int, metavar="N")
-    add_option(parser, "validation", "phantoms that validate", type=int, metavar="N")
+    add_option(parser, "phantoms", "number of phantoms", type=count, metavar="N")
+    add_option(parser, "validation", "phantoms that validate", type=count, metavar="N")
     add_option(parser, "gland", "file name of the masks of the prostate in --data", metavar="STEM")
     add_option(parser, "license", "license of the weights", metavar="L")
     add_training(parser, seeded="head, case order and samples")
@@ -107,27 +109,30 @@ def run_finetune(args: argparse.Namespace) -> None:
     if args.encoder not in families or args.init is None or args.arm is not None:
         args.parser.error(f"--encoder must be {' or '.join(families)}, and --init a bundle or {SCRATCH}; no --arm")
     from ..bundles.catalog import find_bundle
-    from ..training.finetune import Initialization, finetune, finetune_config, write_arm
+    from ..training.cases import Split
+    from ..training.finetune import Initialization, finetune, finetune_config, require_batch, write_arm
     from ..training.loop import checkpoint_folder
 
     init = None if args.init == SCRATCH else Initialization.from_bundle(find_bundle(args.init))
     require_free_output(args)
+    config = finetune_config(
+        args.encoder,
+        task,
+        Split(()),  # known as soon as the cases are read, which takes long
+        steps=args.steps,
+        seed=args.seed,
+        encoder=None if init is None else init.spec,
+        batch=args.batch,
+        precision=args.precision,
+        patience=args.patience,
+        learning_rate=args.learning_rate,
+        encoder_learning_rate=args.encoder_learning_rate,
+    )
     with progress_lines() as on_progress:
         how = distributed_context(args, on_progress)
+        require_batch(config, how)
         dataset = _dataset_of(args, task, args.validation, 0, on_progress)
-        config = finetune_config(
-            args.encoder,
-            task,
-            dataset.split,
-            steps=args.steps,
-            seed=args.seed,
-            encoder=None if init is None else init.spec,
-            batch=args.batch,
-            precision=args.precision,
-            patience=args.patience,
-            learning_rate=args.learning_rate,
-            encoder_learning_rate=args.encoder_learning_rate,
-        )
+        config = replace(config, split=dataset.split)
         work = checkpoint_folder(args.output)
         decided = decided_by(args) | ({"masks": args.gland} if is_folder else {})
         shared = {"prepared": args.prepared, "ahead": args.ahead, "context": how, "on_progress": on_progress}
@@ -184,7 +189,7 @@ def add_pretrain(commands: Commands) -> None:
         "--encoder", metavar="E", help="a family, such as profound or provicnet (default: the one that is known by P)"
     )
     parser.add_argument("--objective", choices=_PretextTasks(*_OLD_NAMES), metavar="P", help=argparse.SUPPRESS)
-    add_option(parser, "phantoms", "number of phantoms", type=int, metavar="N")
+    add_option(parser, "phantoms", "number of phantoms", type=count, metavar="N")
     parser.add_argument("--recipe", type=Path, metavar="JSON", help="network, split, schedules, seed, in one file")
     add_training(parser, seeded="weights, case order and views")
     parser.add_argument("--learning-rate", type=rate, metavar="R", help="highest learning rate (default: the study's)")
@@ -212,8 +217,6 @@ def run_pretrain(args: argparse.Namespace) -> None:
     if is_folder:
         refuse_stated(args, "a folder as DATA", "phantoms")
     add_defaults(args)
-    if args.phantoms < 1:
-        args.parser.error(f"--phantoms must be 1 or more, got {args.phantoms}")
     from ..encoders import find_family, pretrained_families
     from ..encoders.pretext import pretext_task
     from ..training.cases import folder_cases, folder_lesions, lazy_pretraining_phantoms, pretraining_phantoms
@@ -231,6 +234,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
         context = distributed_context(args, on_progress)
         chosen = {"batch": args.batch, "precision": args.precision, "learning_rate": args.learning_rate}
         config = pretrain_config(pretext, steps=args.steps, seed=args.seed, **chosen)
+        context.own_samples(config.batch)  # DatasetError, before cases are read
         cases: Sequence[Any]
         if is_folder:
             cases = (folder_lesions if pretext.needs_tissues else folder_cases)(Path(args.data))
@@ -329,8 +333,9 @@ def data_title(args: argparse.Namespace) -> str:
 
 def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     """How long a training lasts, what is drawn, and how its steps are computed."""
-    parser.add_argument("--seed", type=seed, metavar="S", help=f"random seed of {seeded} (default: the recipe's, or 0)")
-    add_option(parser, "steps", "optimizer steps", type=int, metavar="N")
+    text = f"random seed of {seeded} (default: the recipe's, or 0)"
+    parser.add_argument("--seed", type=whole, metavar="S", help=text)
+    add_option(parser, "steps", "optimizer steps", type=count, metavar="N")
     parser.add_argument(
         "--prepared",
         type=Path,
@@ -339,7 +344,11 @@ def add_training(parser: argparse.ArgumentParser, seeded: str) -> None:
     )
     group = parser.add_argument_group("computing", "Several devices need the extra 'fabric'.")
     group.add_argument(
-        "--ahead", type=int, default=0, metavar="N", help="threads that draw the samples of the next steps (default: 0)"
+        "--ahead",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="threads that draw the samples of the next steps (default: 0)",
     )
     group.add_argument("--batch", type=count, metavar="N", help="samples a step, of all devices (default: the study's)")
     add_option(group, "accumulate", "gradient-accumulation steps", type=count, metavar="K")
@@ -369,31 +378,27 @@ def distributed_context(args: argparse.Namespace, on_progress: OnProgress) -> Di
 
 def part(text: str) -> float:
     """A part, above 0 and at most 1, as an option's type."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
-    return value
+    return _number(float, text, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 
 
 def rate(text: str) -> float:
     """A learning rate, above 0 and finite, as an option's type."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
+    return _number(float, text, lambda value: 0 < value < math.inf, "a finite number above 0")
 
 
-def seed(text: str) -> int:
+def whole(text: str) -> int:
     """A whole number of 0 or more, as an option's type."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
-    return value
+    return _number(int, text, lambda value: value >= 0, "a whole number of 0 or more")
 
 
 def count(text: str) -> int:
     """A whole number of 1 or more, as an option's type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
-    return value
+    return _number(int, text, lambda value: value >= 1, "a whole number of 1 or more")
+
+
+def _number(kind: Callable[[str], Number], text: str, fits: Callable[[Number], bool], words: str) -> Number:
+    with suppress(ValueError):  # of what is no number
+        value = kind(text)
+        if fits(value):
+            return value
+    raise argparse.ArgumentTypeError(f"must be {words}, got {text}")

@@ -192,20 +192,27 @@ def finetune(
     the masks; a checkpoint that states other data is refused.
 
     Raises:
-        DatasetError: A case is missing or lacks what its task needs, or the batch cannot be distributed so.
+        DatasetError: A case is missing or lacks what its task needs, no case validates where the schedule has patience,
+            or as of `require_batch`.
         CheckpointError: The initialization has another encoder, or the folder a checkpoint of another configuration or
             of other data.
     """
     lacking = sorted(set(config.split.train) - set(dataset.cases))
     if lacking:
         raise DatasetError(f"The dataset must hold all cases of the split, but lacks {', '.join(lacking)}. Add them.")
+    if config.schedule.patience is not None and not config.split.validation:
+        raise DatasetError(
+            "A training with patience must have cases that validate, whose score ends it, but has none. Add some, or "
+            "leave patience out."
+        )
+    context = context or DistributedContext()
+    require_batch(config, context)
     training: list[CaseSamples | PreparedSamples]
     if prepared is None:
         training = [samples_of(case, config.model) for case in dataset.select(config.split.train)]
     else:
         training = [prepared_samples(name, dataset.cases, config.model, prepared) for name in config.split.train]
     between = [_shown_between(case, config.model, prepared) for case in phantoms]
-    context = context or DistributedContext()
     validation = ValidationCases(config.model, dataset.select(config.split.validation) if context.is_first else [])
     objective = Objective.balanced(config.model, (one.category for one in (*training, *between)))
     run = start_run(config, initial_network(config, init), objective, context)
@@ -241,6 +248,17 @@ def finetune(
         on_progress=on_progress,
     )
     return run
+
+
+def require_batch(config: FinetuneConfig, context: DistributedContext) -> None:
+    """DatasetError where a step's samples cannot be distributed so, or a part is too small for batch normalization."""
+    each = len(context.own_samples(config.batch)[0])
+    # Of a network of slices each sample has several of them.
+    if each < 2 and config.model.head.kind == "classifier" and not config.model.is_slice_based:
+        raise DatasetError(
+            f"{config.model.title} must see 2 or more samples at a time, whose mean its batch normalization needs, but "
+            f"sees {each} (a batch of {config.batch} in {context.parts}). Choose a larger --batch."
+        )
 
 
 def _shown_between(

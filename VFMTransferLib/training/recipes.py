@@ -120,8 +120,9 @@ class Recipe:
             raise ValueError(f"phantoms.full_resolution must be true for {self.task}, got false")
         if self.schedule and (self.schedule.steps, self.schedule.precision) != (self.steps, self.precision):
             raise ValueError("steps and precision must be the same in schedule and recipe")
-        if self.pretraining and self.pretraining.schedule.encoder_learning_rate is not None:
-            raise ValueError("pretraining.schedule must state no encoder_learning_rate, which is of fine-tuning")
+        for key in ("encoder_learning_rate", "patience"):
+            if self.pretraining and getattr(self.pretraining.schedule, key) is not None:
+                raise ValueError(f"pretraining.schedule must state no {key}, which is of fine-tuning")
         if self.network and (self.network.task, self.network.family) != (self.task, self.encoder):
             raise ValueError(f"network must be of {self.encoder} for {self.task}")
 

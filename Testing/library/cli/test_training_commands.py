@@ -79,6 +79,23 @@ def test_a_training_takes_the_place_of_nothing_but_a_bundle(tmp_path, capsys, co
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["finetune", "--encoder", "provicnet", "--batch", "8", "--accumulate", "3"], "must be a multiple of 3"),
+        (["finetune", "--encoder", "profound", "--batch", "1"], "must see 2 or more samples at a time"),
+        (["finetune", "--encoder", "profound", "--accumulate", "4"], "sees 1 (a batch of 4 in 4)"),
+        (["pretrain", "--batch", "8", "--accumulate", "3"], "must be a multiple of 3"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_refused_before_phantoms_are_made(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.setattr("VFMTransferLib.training.cases.make_phantom", None)  # a call would be another error
+    command, *options = words
+    what = ["--pretext", "mae"] if command == "pretrain" else ["classification", "--init", "scratch"]
+    assert main([command, *what, *options, "-o", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["MyRun", "my run"])
 @pytest.mark.parametrize(
     "command",
@@ -93,7 +110,7 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_the_training(tmp_path,
 def test_a_seed_below_0_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["pretrain", "--pretext", "mae", "--seed", "-1", "-o", str(tmp_path / "out")])
-    assert "argument --seed: must be 0 or more, got -1" in capsys.readouterr().err
+    assert "argument --seed: must be a whole number of 0 or more, got -1" in capsys.readouterr().err
 
 
 def test_weights_of_ones_own_cases_are_under_no_license_of_ours(tmp_path):

@@ -115,6 +115,19 @@ def test_a_stopped_run_ends_as_an_unbroken_one(monkeypatch, tmp_path, error):
         assert torch.equal(tensor, resumed.average[name]), name
 
 
+def test_patience_needs_cases_that_validate(tmp_path):
+    config = tiny_config()
+    config = replace(config, schedule=replace(config.schedule, patience=0.5))
+    with pytest.raises(DatasetError, match="with patience must have cases that validate"):
+        finetune(config, tiny_dataset(), tmp_path)
+
+
+def test_a_part_of_a_classifiers_batch_holds_two_samples_or_more(tmp_path):
+    config = tiny_study_config("profound", "classification", batch=1)
+    with pytest.raises(DatasetError, match=r"must see 2 or more samples at a time.*sees 1 \(a batch of 1 in 1\)"):
+        finetune(config, a_dataset("classification"), tmp_path)
+
+
 def test_with_patience_validation_ends_a_run(tmp_path, monkeypatch):
     config = tiny_config(steps=20, measure_every=1, split=Split(("case-0", "case-1"), ("case-2",)))
     config = replace(config, schedule=replace(config.schedule, patience=0.1))

@@ -421,9 +421,10 @@ def test_references_may_have_zones_that_no_training_case_is_given(a_data_folder,
     assert all(Label.PERIPHERAL_ZONE not in one.masks for one in data.dataset.select(("case-0", "case-1", "case-2")))
 
 
-def test_a_pretraining_states_no_rate_of_the_encoder(tmp_path):
-    pretraining = RecipePretraining("mae", replace(SCHEDULE, encoder_learning_rate=1e-4), Augmentation())
-    with pytest.raises(ValueError, match="must state no encoder_learning_rate"):
+@pytest.mark.parametrize("stated", [{"encoder_learning_rate": 1e-4}, {"patience": 0.5}])
+def test_a_pretraining_states_neither_a_rate_of_the_encoder_nor_patience(stated):
+    pretraining = RecipePretraining("mae", replace(SCHEDULE, **stated), Augmentation())
+    with pytest.raises(ValueError, match=f"must state no {next(iter(stated))}"):
         replace(a_whole_recipe(), pretraining=pretraining)
 
 
