@@ -1,6 +1,7 @@
 """Is a data set fit for training and testing? Sequences, spacing, units, labels, duplicates, leakage between splits.
 
-Every image is read as prediction and training read it, so what is refused here would be refused there.
+Images of the task are read as prediction and training read them, so what is refused here would be refused there; what
+is wrong with other images of a case is a warning.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +22,8 @@ from ..core.case import Case
 from ..core.errors import DatasetError, VFMTransferError
 from ..core.terms import SIGNIFICANT_GRADE, Sequence
 from ..core.volume import Volume
+from ..encoders import find_family, pretrained_families
+from ..encoders.inputs import needs_gland
 from ..io import read_case, read_mask
 from ..io.images import image_stem, is_image_name
 from ..tasks import find_task
@@ -90,13 +94,15 @@ def check_data(
     for i, (split, path) in enumerate(found):
         on_progress(path.name, i / len(found))
         try:
-            case = read_case(path)
+            case, problem = _read(path, find_task(task))
             # Files that are no mask by name are left to `read_case`.
             files = [file for file in sorted(path.iterdir()) if is_image_name(file.name)]
             masks = {image_stem(f.name): read_mask(f) for f in files if _MASK_WORDS.search(f.name.lower())}
         except VFMTransferError as error:
             findings.append(Finding("error", path.name, str(error)))
             continue
+        if problem:
+            findings.append(Finding("warning", path.name, f"{problem} {find_task(task).title} does not need it."))
         cases.append(_remembered(case, masks, path.name, split))
         findings += _findings_of_case(case, masks, path.name, task)
     findings += [*_voxel_sizes(cases), *_duplicates(cases), *_shared_patients(cases)]
@@ -107,6 +113,14 @@ def check_data(
         findings.append(Finding("note", "", f"Splits: {shown}."))
     on_progress("done", 1.0)
     return DataReport(tuple(cases), tuple(findings))
+
+
+def _read(path: Path, task: Task) -> tuple[Case, str]:
+    """A case with all sequences; where these cannot be read, with those of the task alone, and why."""
+    try:
+        return read_case(path), ""
+    except VFMTransferError as error:
+        return read_case(path, sequences=task.truth_sequences or task.sequences), str(error)
 
 
 def _remembered(case: Case, masks: dict[str, Volume], name: str, split: str) -> CheckedCase:
@@ -175,13 +189,15 @@ def _findings_of_case(case: Case, masks: dict[str, Volume], name: str, task_id: 
 def _missing_truth(folder: Path, task: Task, cases: list[CheckedCase]) -> Iterator[Finding]:
     """What training refuses for want of a truth, but for cases without any mask, which are known already."""
     lacking: dict[str, list[str]] = {}
+    without = [case for case in cases if not any(_GLAND_WORDS.search(stem.lower()) for stem in case.labels)]
     if task.finds_gland:
         sentence = f"{task.title} is learned from a mask of the prostate, which is missing."
-        lacking[sentence] = [
-            case.name
-            for case in cases
-            if case.labels and not any(_GLAND_WORDS.search(stem.lower()) for stem in case.labels)
-        ]
+        lacking[sentence] = [case.name for case in without if case.labels]
+    for family in map(find_family, pretrained_families()):
+        with suppress(ValueError):  # of an encoder that has no network for the task
+            if needs_gland(family.network_for(task), "auto"):
+                sentence = f"{family.title} cannot be trained without a mask of the prostate, which is missing."
+                lacking[sentence] = [case.name for case in without]
     if task.finds_lesions:
         lesion = DEFAULT_NAMES.lesion
         sentence = f"{task.title} is learned from a mask {lesion}, empty without a lesion, which is missing."

@@ -170,9 +170,30 @@ def test_masks_and_grids_that_look_wrong_are_pointed_out(tmp_path):
 def test_units_are_held_to_what_prediction_asks_for(tmp_path):
     write_case(tmp_path / "a", adc=an_adc().with_array((an_adc().array * 2 + 1500).astype(np.int16)), hbv=an_hbv())
     write_case(tmp_path / "b", t2w=a_t2w().with_array(np.full(T2W_GRID.shape, 7, np.int16)))
-    found = sentences(check_data(tmp_path, ANATOMY), "error")
+    found = sentences(check_data(tmp_path, LESIONS), "error")
     assert [line[:2] for line in found] == ["a:", "b:"]
     assert "must be an ADC map" in found[0]
+
+
+def test_what_is_wrong_with_images_that_the_task_does_not_need_is_a_warning(tmp_path):
+    write_case(tmp_path / "a", hbv=an_hbv())
+    (tmp_path / "a" / "adc.nii.gz").write_bytes(b"no image")
+    write_case(tmp_path / "b", 1, p_adc=an_adc(7), q_adc=an_adc(8))
+    report = check_data(tmp_path, ANATOMY)
+    assert report.is_fit
+    assert [case.sequences for case in report.cases] == [("t2w",), ("t2w",)]
+    found = [line for line in sentences(report, "warning") if line.endswith("Anatomy segmentation does not need it.")]
+    assert [line[:2] for line in found] == ["a:", "b:"]
+    assert len(sentences(check_data(tmp_path, "adc-translation"), "error")) == 2
+
+
+def test_a_case_that_an_encoder_cannot_be_trained_on_is_named(tmp_path):
+    write_case(tmp_path / "a", hbv=an_hbv(), adc=an_adc(), lesion=big_gland())
+    write_case(tmp_path / "b", 1, hbv=an_hbv(7), adc=an_adc(7), lesion=big_gland(), gland=None)
+    expected = "b: ProViCNet cannot be trained without a mask of the prostate, which is missing."
+    found = [line for line in sentences(check_data(tmp_path, LESIONS), "warning") if "cannot be trained" in line]
+    assert found == [expected]
+    assert not any("ProViCNet" in line for line in sentences(check_data(tmp_path, ANATOMY), "warning"))
 
 
 def test_several_voxel_sizes_and_splits_are_told(tmp_path):
