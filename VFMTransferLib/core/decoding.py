@@ -49,6 +49,10 @@ class Limits:
         return ""
 
 
+Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
+"""A part of a whole, or a probability."""
+
+
 @dataclass(frozen=True)
 class OneOf:
     """Of a text: one of those known when it is read, as a registry's ids: `Annotated[str, OneOf(lambda: TASKS)]`."""

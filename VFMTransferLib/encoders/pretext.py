@@ -116,7 +116,7 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
         **settings: Values of the task's own fields; the others are as in the study.
 
     Raises:
-        ValueError: There is no such task, or it has no such setting, or one that is outside of its limits.
+        ValueError: There is no such task, or it has no such setting, or one is outside of its limits or not whole.
     """
     families = FAMILIES.values() if spec is None else [family_of(spec)]
     able = [family for family in families if name in family.pretext_tasks]
@@ -131,4 +131,7 @@ def pretext_task(name: str, spec: ModelSpec | None = None, **settings: float) ->
     unknown = sorted(settings.keys() - defaults.keys())
     if unknown:
         raise ValueError(f"Pretext task {name} has the settings {', '.join(defaults)}, but not {', '.join(unknown)}.")
+    for key, value in settings.items():
+        if type(defaults[key]) is int and not float(value).is_integer():
+            raise ValueError(f"{key} of the pretext task {name} must be a whole number, got {value:g}.")
     return replace(task, **{key: type(defaults[key])(value) for key, value in settings.items()})

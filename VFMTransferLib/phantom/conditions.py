@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ..core.decoding import Limits
+from ..core.decoding import Limits, Share
 from ..core.volume import Geometry, Triple
 from .gland import LESION_MM, LESION_RANGE_MM, LESIONS_IN_TRANSITION, Gland
 from .pelvis import Habitus
@@ -38,7 +38,6 @@ _RANGES = (
     "off_resonance",
 )
 
-Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 GlandMl = Annotated[float, Limits(minimum=GLAND_RANGE_ML[0], maximum=GLAND_RANGE_ML[1])]
 SliceMm = Annotated[float, Limits(minimum=1.0, maximum=8.0)]
 IsotropicMm = Annotated[float, Limits(minimum=0.5, maximum=3.0)]

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from ..core.decoding import OMITTED, to_json
+from ..core.decoding import OMITTED, Limits, Share, to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file
 from ..core.terms import OnProgress
@@ -97,12 +97,12 @@ class Schedule:
     """How long and how fast a network learns."""
 
     steps: int
-    learning_rate: float = 2e-3  # the highest
-    warm_up: float = 0.04  # part of the steps in which it rises linearly; then it falls as a half cosine to 0
-    weight_decay: float = 0.05  # of matrices and kernels; not of biases, norms and GRN
+    learning_rate: Annotated[float, Limits(above=0.0)] = 2e-3  # the highest
+    warm_up: Share = 0.04  # part of the steps in which it rises linearly; then it falls as a half cosine to 0
+    weight_decay: Annotated[float, Limits(minimum=0.0)] = 0.05  # of matrices and kernels; not of biases, norms and GRN
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
-    clip: float = 1.0  # largest norm of the gradient
-    averaging: float = 0.998  # decay of the exponential moving average of the weights, which is what a run yields
+    clip: Annotated[float, Limits(above=0.0)] = 1.0  # largest norm of the gradient
+    averaging: Share = 0.998  # decay of the exponential moving average of the weights, which is what a run yields
     precision: str = "float32"  # or `bfloat16` for the matrix products and convolutions
     checkpoint_every: int = 200
     # Part of the steps after which a validation score that has not improved ends the training: then `steps` is the most

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors.numpy import save_file
 
@@ -18,13 +18,13 @@ from ..bundles.bundle import Bundle, check_name, require_replaceable
 from ..bundles.card import model_card
 from ..bundles.metadata import spec_from_json
 from ..core.case import Case
-from ..core.decoding import from_json, parse_json, to_json
+from ..core.decoding import Limits, Share, from_json, parse_json, to_json
 from ..core.errors import BundleError, DatasetError
 from ..core.files import atomic_file, read_small
 from ..core.terms import Arm, OnProgress
 from ..encoders import pretrained_families
 from ..encoders.base import ModelSpec
-from ..encoders.pretext import pretext_task
+from ..encoders.pretext import MOST_DROPPED, pretext_task
 from ..encoders.weights import encoder_weights
 from ..io import read_case
 from ..phantom import VERSION, Phantom, Phantoms, PhantomSplit, PhantomStore
@@ -56,7 +56,7 @@ class RecipePretraining:
     pretext: str  # one of images alone, or of phantoms alone
     schedule: Schedule
     augmentation: Augmentation
-    phantom_share: float = 0.0
+    phantom_share: Share = 0.0
     settings: dict[str, float] = field(default_factory=dict)  # of the pretext task, that differ from its defaults
 
 
@@ -83,7 +83,7 @@ class Recipe:
     task: TaskName
     encoder: str  # name of the family
     seed: int  # of all randomness, and of the fields that distort scans
-    steps: int
+    steps: Annotated[int, Limits(minimum=1)]
     precision: str
     split: Split  # real cases, folders of the data; those that test are measured and choose nothing
     masks: MaskNames
@@ -96,8 +96,9 @@ class Recipe:
     network: ModelSpec | None = None
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
-    drop_path: float | None = None
-    measure_every: int | None = None  # steps between measurements on validation cases; a third of all by default
+    drop_path: Annotated[float, Limits(minimum=0.0, maximum=MOST_DROPPED)] | None = None
+    # Steps between measurements on validation cases; a third of all by default.
+    measure_every: Annotated[int, Limits(minimum=1)] | None = None
     pretraining: RecipePretraining | None = None
     references: References | None = None
     caveats: tuple[str, ...] = ()  # sentences that each result of the networks bears

@@ -202,6 +202,8 @@ def test_pretext_tasks_and_settings_that_are_not_known_are_refused():
         ("mae", "profound", {"hidden": 0.0}, "from 0.05 to 0.95, got 0"),
         ("mae", "provicnet", {"hidden": 1.5}, "from 0.05 to 0.95, got 1.5"),
         ("contrastive", "profound", {"pairs": 0}, "at least 1, got 0"),
+        ("contrastive", "profound", {"pairs": 1.9}, "a whole number, got 1.9"),
+        ("mae", "profound", {"decoder_width": 64.9}, "a whole number, got 64.9"),
         ("contrastive", "provicnet", {"drop_path": -0.1}, "from 0 to 0.9, got -0.1"),
         ("synthetic", "profound", {"noise": 0.0}, "from 0.005 to 1, got 0"),
         ("synthetic-contrastive", "provicnet", {"missing": 2.0}, "from 0 to 1, got 2"),

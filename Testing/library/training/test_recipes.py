@@ -108,6 +108,24 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path):
         ({"schedule": to_json(Schedule(3))}, "steps and precision must be the same"),
         ({"split": {"train": ["a"], "validation": [], "test": ["a"]}}, "must stand once in a split"),
         ({"schedule": {**to_json(Schedule(2)), "encoder_learning_rate": 0.0}}, "rate must be above 0, got 0"),
+        *(
+            ({"schedule": {**to_json(Schedule(2)), key: value}}, f"'recipe.schedule.{key}' must be")
+            for key, value in (
+                *(("learning_rate", 0.0), ("learning_rate", -1e-3), ("warm_up", 2.0), ("weight_decay", -1.0)),
+                *(("averaging", 1.5), ("clip", 0.0)),
+            )
+        ),
+        *(
+            ({"augmentation": {key: value}}, f"'recipe.augmentation.{key}")
+            for key, value in (
+                *(("flip", 7.0), ("narrowest", 2.0), ("narrowest", 0.0), ("elastic_mm", -1.0), ("coarsest", 0.5)),
+                ("shift_mm", [1.0, -1.0, 1.0]),
+            )
+        ),
+        ({"measure_every": 0}, "'recipe.measure_every' must be 1 or more, got 0"),
+        ({"measure_every": -5}, "'recipe.measure_every' must be 1 or more, got -5"),
+        ({"steps": 0}, "'recipe.steps' must be 1 or more, got 0"),
+        ({"drop_path": 1.0}, "'recipe.drop_path' must be 0.9 or less"),
         ({"phantom_share": 1.0}, "below 1, got 1"),
         ({"acquisitions": 0}, "acquisitions must be at least 1, got 0"),
         ({"task": "adc-translation", "acquisitions": 2}, "acquisitions must be 1 for adc-translation"),
