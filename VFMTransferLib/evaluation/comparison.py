@@ -71,6 +71,7 @@ class Comparison:
     reference: dict[str, Volume] = field(default_factory=dict)  # structure → mask, or output → image, on that grid
     segments: Segments | None = None  # both label maps in one vocabulary, for a segmentation
     true_class: str | None = None
+    naive: dict[str, Volume] = field(default_factory=dict)  # output → naive image on its grid, where there is one
     notes: tuple[str, ...] = ()  # caveats of the networks, and what was decided on the way
 
     @property
@@ -186,9 +187,15 @@ def _frame(case: Case, segments: Segments, geometry: Geometry) -> GlandFrame | N
 def _compare_images(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:
     references, notes = reference_images(case, a, reference)
     measures: list[Measure] = []
+    task = TASKS[a.task]
+    assert isinstance(task, ImageTask)
     placed: dict[str, Volume] = {}
-    for output in a.images:
-        found, volume, decided = _compare_output(case, a, b, output, references.get(output))
+    naive: dict[str, Volume] = {}
+    for output, image in a.images.items():
+        own = None if output not in references else references[output].to_nearest_lps()
+        if (plain := task.naive_image(case, output, image.geometry, own)) is not None:
+            naive[output] = plain
+        found, volume, decided = _compare_output(case, a, b, output, own, plain)
         measures += found
         placed |= {} if volume is None else {output: volume}
         notes += tuple(note for note in decided if note not in notes)
@@ -198,11 +205,13 @@ def _compare_images(case: Case, a: Result, b: Result, reference: Reference | Non
     first_a, first_b = (next(iter(result.images.values())) for result in (a, b))
     gland = regions_of(case, first_a.geometry)[0].get(GLAND)
     focus = slice_of_greatest_difference(first_a.array, first_b.array, gland)
-    return Comparison(case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, notes=notes)
+    return Comparison(
+        case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, naive=naive, notes=notes
+    )
 
 
 def _compare_output(
-    case: Case, a: Result, b: Result, output: str, reference: Volume | None
+    case: Case, a: Result, b: Result, output: str, reference: Volume | None, naive: Volume | None
 ) -> tuple[tuple[Measure, ...], Volume | None, tuple[str, ...]]:
     """Measures of one output, its reference on the output's grid, and what was decided."""
     image = a.images[output]
@@ -211,16 +220,15 @@ def _compare_output(
     measures = image_measures(output, Between.A_B, image, b.images[output], regions)
     if reference is None:
         return measures, None, notes
-    reference = reference.to_nearest_lps()
     placed, task = place(reference, image.geometry, "linear"), TASKS[a.task]
     assert isinstance(task, ImageTask)
     measured = placed.covered & task.region_on(reference, image.geometry)
     inside = {name: mask & measured for name, mask in regions.items()}
     span = data_range(placed.volume.array, placed.covered)
     shown = {Between.A_REFERENCE: image, Between.B_REFERENCE: b.images[output]}
-    if (sequence := sequence_of(output)) in task.sequences and sequence in case:
-        shown[Between.INPUT_REFERENCE] = task.plain_image(case[sequence].to_nearest_lps(), image.geometry)
-    elif (naive := task.naive_image(case, output, image.geometry, reference)) is not None:
+    if naive is not None and sequence_of(output) in task.sequences:
+        shown[Between.INPUT_REFERENCE] = naive
+    elif naive is not None:
         shown[Between.NAIVE_REFERENCE] = naive
         title = task.naive_title[0].lower() + task.naive_title[1:]
         notes += (f"Naive is {title}, made of the reference itself.",)

@@ -322,14 +322,10 @@ def _image_volumes(comparison: Comparison) -> Iterator[tuple[str, Volume]]:
         for output in comparison.a.images:
             yield f"a:{output}", comparison.a.images[output]
             yield f"b:{output}", comparison.b.images[output]
-            reference = comparison.reference.get(output)
-            if reference is not None:
-                yield f"reference:{output}", reference
-            assert isinstance(comparison.task, ImageTask)
-            grid = comparison.a.images[output].geometry
-            naive = comparison.task.naive_image(comparison.case, output, grid, reference)
-            if naive is not None:
-                yield f"naive:{output}", naive
+            if output in comparison.reference:
+                yield f"reference:{output}", comparison.reference[output]
+            if output in comparison.naive:
+                yield f"naive:{output}", comparison.naive[output]
 
 
 def _label_layers(comparison: Comparison, display: Display, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:

@@ -57,7 +57,7 @@ class ImageTask(Task):
         Args:
             output: One of `outputs`.
             grid: Of the output.
-            reference: Of the output, on its grid, where it is known.
+            reference: Of the output, on its own grid, where it is known.
         """
         sequence = sequence_of(output)
         if sequence not in self.sequences or sequence not in case:

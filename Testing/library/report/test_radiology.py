@@ -185,11 +185,10 @@ def test_a_withheld_correction_is_stated_above_the_images(tmp_path):
 
 
 def test_without_a_prostate_the_naive_adc_is_the_mean_over_all_tissue():
-    comparison = compare(a_case(), *translation_pair())  # the measured ADC is the reference
-    scene = build_scene(comparison)
+    scene = build_scene(compare(a_case(), *translation_pair()))  # the measured ADC is the reference
     (value,) = np.unique(scene.images["naive:adc-synthetic"])
-    reference = comparison.reference["adc-synthetic"].array
-    assert value == pytest.approx(reference[reference > 0].mean(), rel=1e-4)
+    measured_adc = a_case()["adc"].array
+    assert value == pytest.approx(measured_adc[measured_adc > 0].mean(), rel=1e-4)
 
 
 def test_the_naive_adc_is_by_region_as_the_baseline_gives_it():
@@ -200,16 +199,26 @@ def test_the_naive_adc_is_by_region_as_the_baseline_gives_it():
     case = replace(CASE, zones=zones)
     comparison = compare(case, *translation_pair())
     naive = build_scene(comparison).images["naive:adc-synthetic"]
-    reference, gland = comparison.reference["adc-synthetic"].array, case.gland.array > 0
-    tissue = reference > 0
-    for mask in [~gland, *(zone.array > 0 for zone in zones.values())]:
-        (value,) = np.unique(naive[mask])
-        assert value == pytest.approx(reference[tissue & mask].mean(), rel=1e-4)
+    adc, tissue = case["adc"].array, case["adc"].array > 0
+    inside = [mask.resample_to(case["adc"].geometry, "nearest").array > 0 for mask in (case.gland, *zones.values())]
+    shown = [mask.array > 0 for mask in (case.gland, *zones.values())]
+    for region, where in ((~inside[0], ~shown[0]), *zip(inside[1:], shown[1:], strict=True)):
+        (value,) = np.unique(naive[where])
+        assert value == pytest.approx(adc[tissue & region].mean(), rel=1e-4)
     task = comparison.task
     masks = {Label(name): zone for name, zone in zones.items()}
-    labeled = replace(task.labeled(case, gland=case.gland), masks=masks, images=comparison.reference)
+    labeled = replace(task.labeled(case, gland=case.gland), masks=masks, images={"adc-synthetic": case["adc"]})
     baseline = task.naive_baseline([])(labeled).images["adc-synthetic"].array
     np.testing.assert_array_equal(naive, baseline)
+
+
+def test_the_naive_image_that_is_shown_is_the_one_that_was_measured():
+    comparison = compare(CASE, *translation_pair())
+    shown = build_scene(comparison).images["naive:adc-synthetic"]
+    measured_error = comparison.value("mae", "adc-synthetic", "naive-reference")
+    reference = comparison.reference["adc-synthetic"]
+    region = comparison.task.region_on(CASE["adc"], reference.geometry)
+    assert np.abs(shown - reference.array)[region].mean() == pytest.approx(measured_error)
 
 
 def test_there_is_no_naive_adc_without_a_measured_one():
