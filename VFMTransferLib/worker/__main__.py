@@ -121,10 +121,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="VFMTransferLib.worker", description="Run networks for another program.")
     parser.add_argument(
         "--idle-s",
-        type=float,
+        type=_seconds,
         default=IDLE_S,
         metavar="S",
-        help="end after S seconds without a job or a request to load",
+        help="end after S seconds without a job or a request to load; inf for never",
     )
     parser.add_argument(
         "--keep-gb",
@@ -150,6 +150,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.memory_gb is not None and options.memory_gb < MIN_MEMORY_GB:
         parser.error(f"--memory-gb must be at least {MIN_MEMORY_GB}, got {options.memory_gb}")
     return options
+
+
+def _seconds(text: str) -> float:
+    """A time to wait, which may be without end, as an option's type."""
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more seconds, or inf for never, got {text:.20}")
+    return value
 
 
 def _positive(text: str) -> float:

@@ -69,6 +69,7 @@ class WorkerClient:
         self._child: Child | None = None
         self._ready: Ready | None = None
         self._job: Run | Batch | None = None
+        self._submissions = 0  # so far, by which jobs are told apart whose messages are equal or the same
         self._on_reply: OnReply | None = None
         self._is_canceled = False
         self._load: Load | None = None  # what the present child was last asked to load
@@ -128,6 +129,7 @@ class WorkerClient:
         self.start()
         replies: deque[Reply] = deque()
         self.submit(job, replies.append)
+        own = self._submissions
         try:
             while True:
                 self.wait(lambda: bool(replies))
@@ -136,7 +138,7 @@ class WorkerClient:
                 if isinstance(reply, Finished):
                     return
         finally:
-            if self._job is job:  # the caller left; what still comes is for `receive`
+            if self._is_at_work(own):  # the caller left; what still comes is for `receive`
                 self._job = self._on_reply = None
                 self._unclaimed.extend(replies)
 
@@ -145,6 +147,7 @@ class WorkerClient:
         if self._job is not None:
             raise JobError("A run must be finished before the next one begins. Wait for it, or cancel it.")
         self._job, self._on_reply, self._is_canceled = job, on_reply, False
+        self._submissions += 1
         self._unclaimed.clear()
         self._prepare_child()
         if self._ready is not None:
@@ -177,13 +180,17 @@ class WorkerClient:
                 self._finish("canceled")
                 return
             self.send(Cancel(job))
+            canceled = self._submissions
 
             def end() -> None:  # it did not stop in time
-                if self._job is current:
+                if self._is_at_work(canceled):
                     self._abandon()
                     self._finish("canceled")
 
             self._transport.call_later(within_s, end)
+
+    def _is_at_work(self, submission: int) -> bool:
+        return self._job is not None and self._submissions == submission
 
     def send(self, message: Request) -> None:
         """Write one message; a worker that is gone is reported by `receive`."""

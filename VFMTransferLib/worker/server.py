@@ -13,7 +13,7 @@ import queue
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Event, Lock
+from threading import TIMEOUT_MAX, Event, Lock
 from typing import TYPE_CHECKING
 
 from ..core import __version__
@@ -94,14 +94,14 @@ class Server:
             self._queue.put(None)
 
     def run_jobs(self, idle_s: float) -> None:
-        """Run jobs until the end is asked for, or none came for so long."""
+        """Run jobs until the end is asked for, or none came for so long, which may be infinite."""
         # What every job needs is loaded while the user still chooses; what fails here fails again in the job.
         for module in ("VFMTransferLib.worker.jobs", "onnxruntime"):
             with suppress(Exception):
                 importlib.import_module(module)
         while True:
             try:
-                run = self._queue.get(timeout=idle_s)
+                run = self._queue.get(timeout=None if idle_s > TIMEOUT_MAX else idle_s)
             except queue.Empty:
                 self._reason = "idle"
                 break

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from VFMTransferLib.worker.messages import (
     Batch,
     Bye,
     Cancel,
+    Capabilities,
     CaseDone,
     Compared,
     Error,
@@ -488,6 +490,76 @@ def test_a_line_beyond_the_limit_is_one_that_is_no_message_and_all_others_are_wh
     assert json.loads(done.stderr.splitlines()[-1]) == expected
 
 
+class AnsweringTransport:
+    """A worker that begins each run and, unless it is canceled, never ends one; its timers run when they are told."""
+
+    needs_wait = True
+    process_id = 1
+
+    def __init__(self) -> None:
+        self.waiting: list = []
+        self.timers: list = []
+        self.is_killed = False
+
+    def start(self, command, on_output, on_error, on_end):
+        self.on_output = on_output
+        return self
+
+    def write(self, line: bytes) -> None:
+        request = read_request(line)
+        if isinstance(request, Hello):
+            self.waiting.append(Ready("0", "3", 1, Capabilities((), (), ())))
+        elif isinstance(request, Run):
+            self.waiting.append(Progress(request.job, 0, "tiny", "infer", 0.1))
+        elif isinstance(request, Cancel):
+            self.waiting.append(Finished(request.job, "canceled"))
+
+    def wait(self, seconds: float) -> None:
+        while self.waiting:
+            self.on_output(to_line(self.waiting.pop(0)).encode())
+
+    def call_later(self, seconds: float, step) -> None:
+        self.timers.append(step)
+
+    def kill(self, process_id: int) -> None:
+        self.is_killed = True
+
+    def close_input(self) -> None:
+        pass
+
+    def wait_for_end(self, seconds: float) -> bool:
+        return True
+
+
+def test_a_cancel_that_was_answered_does_not_end_the_same_job_when_it_is_run_again():
+    transport = AnsweringTransport()
+    client = WorkerClient(transport=transport)
+    job = Run("job", "anatomy-segmentation", "/nowhere", {Sequence.T2W: ImageFile("t2w.nrrd")}, ("tiny",))
+    for reply in client.run(job):
+        if isinstance(reply, Progress):
+            client.cancel("job")
+    assert reply == Finished("job", "canceled")
+    replies = []
+    client.submit(job, replies.append)
+    for end in transport.timers:
+        end()
+    assert client.is_busy
+    assert not transport.is_killed
+    assert Finished("job", "canceled") not in replies
+
+
+def test_leaving_a_run_that_is_over_does_not_take_the_same_job_from_who_runs_it_again():
+    client = WorkerClient(transport=AnsweringTransport())
+    job = Run("job", "anatomy-segmentation", "/nowhere", {Sequence.T2W: ImageFile("t2w.nrrd")}, ("tiny",))
+    first = client.run(job)
+    next(first)
+    client.cancel("job")
+    client.wait(lambda: not client.is_busy, WAIT_S)
+    client.submit(job, lambda reply: None)
+    first.close()
+    assert client.is_busy
+
+
 def test_a_canceled_job_leaves_no_deadline_for_the_next_of_its_name(client, slow_models, tiny_models, tmp_path):
     process = client.start().process_id
     for reply in client.run(a_job(tmp_path, slow_models, "slow-a", t2w=a_large_t2w())):
@@ -648,6 +720,20 @@ def test_a_bound_that_is_no_number_above_zero_is_wrong_usage(option, value, caps
         worker_options([f"{option}={value}"])
     assert ended.value.code == 2
     assert f"argument {option}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "-inf", "soon"])
+def test_an_idle_time_below_0_is_wrong_usage(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        worker_options([f"--idle-s={value}"])
+    assert ended.value.code == 2
+    assert "argument --idle-s: " in capsys.readouterr().err
+
+
+def test_a_worker_whose_idle_time_is_infinite_waits_until_it_is_told_to_end():
+    server = Server(lambda message: None, 0)
+    Timer(0.5, server.receive, [[]]).start()
+    server.run_jobs(worker_options(["--idle-s", "inf"]).idle_s)  # `queue.get` takes no infinite time
 
 
 def test_a_job_beyond_the_memory_bound_fails_and_the_worker_goes_on(tiny_models, tmp_path):
