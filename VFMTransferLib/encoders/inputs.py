@@ -56,7 +56,8 @@ def prepare(
 
     Raises:
         MissingSequenceError: A sequence is lacking, or a mask that normalization or `crop` needs.
-        ImageError: A mask is empty or lies outside the image, or no window meets the gland where `region` asks for it.
+        ImageError: A mask is empty or lies outside the image, an image holds values that are no finite numbers, or no
+            window meets the gland where `region` asks for it.
     """
     if crop not in CROPS:
         raise ValueError(f"Crop must be one of {', '.join(CROPS)}, got '{crop}'.")
@@ -72,6 +73,7 @@ def prepare(
     grid = network_grid(case, spec, task)
     bounds = None if roi is None else Bounds.from_mask(roi, grid)
     array = stack_sequences(place_on_grid(case, spec, task), spec.preprocess)
+    _require_finite(array, case, spec.preprocess)
     how = spec.preprocess.normalization
     if how not in NORMALIZATIONS:
         raise ValueError(f"Normalization must be one of {', '.join(NORMALIZATIONS)}, got '{how}'.")
@@ -201,6 +203,17 @@ def stack_sequences(case: Case, spec: PreprocessSpec) -> np.ndarray:
         if sequence is not None:
             array[channel] = case[sequence].array
     return array
+
+
+def _require_finite(array: np.ndarray, case: Case, spec: PreprocessSpec) -> None:
+    """ImageError where a channel holds NaN or infinity, which normalization would spread over all of it."""
+    for channel, sequence in zip(array, spec.sequences, strict=True):
+        if not np.isfinite(channel).all():
+            kind = "NaN" if np.isnan(channel).any() else "infinity"
+            raise ImageError(
+                f"Case '{case.id}' must hold finite numbers, but {sequence} has {kind} within the field of view. "
+                "Replace these voxels, or give another image."
+            )
 
 
 def normalize(array: np.ndarray, how: str, gland: np.ndarray | None = None) -> tuple[ZScore, ...]:

@@ -38,7 +38,7 @@ def infer(
         Logits (C, D, H, W) on `prepared.region`; of a classifier (C,), the mean over windows.
 
     Raises:
-        BundleError: The network's output has not the size that its specification states.
+        BundleError: The network's output has not the size that its specification states, or is no finite number.
     """
     is_classifier = spec.head.is_vector
     expected = (spec.head.out_channels, *(() if is_classifier else prepared.patch))
@@ -53,6 +53,11 @@ def infer(
             raise BundleError(
                 f"The network must give {expected} for each window, got {output.shape[1:]}. "
                 "Its specification does not describe its weights; import it again."
+            )
+        if not np.isfinite(output).all():
+            raise BundleError(
+                "The network must give finite numbers, but gave NaN or infinity, as it can where half precision does "
+                "not suffice. Run it again in precision fp32; where it was, its weights are broken: import it again."
             )
         output = output.reshape(expected).astype(np.float32, copy=False)  # of slices (1, C, H, W) → (C, 1, H, W)
         if is_classifier:

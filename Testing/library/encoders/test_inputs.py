@@ -93,6 +93,15 @@ def test_missing_sequence_is_named(a_case, a_spec):
         prepare(Case("p001", {Sequence.T2W: a_case[Sequence.T2W]}), a_spec)
 
 
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_a_voxel_that_is_no_number_is_refused_and_its_sequence_named(a_case, a_spec, value, word):
+    array = a_case[Sequence.HBV].array.copy()
+    array[5, 10, 12] = value
+    broken = replace(a_case, volumes={**a_case.volumes, Sequence.HBV: a_case[Sequence.HBV].with_array(array)})
+    with pytest.raises(ImageError, match=f"'p001' must hold finite numbers, but hbv has {word}"):
+        prepare(broken, a_spec)
+
+
 def test_zscore_over_nonzero_voxels_by_hand():
     # 2 and 4: mean 3, population deviation 1; the zero stays.
     assert normalized([0, 2, 4], "zscore-nonzero") == [0, -1, 1]

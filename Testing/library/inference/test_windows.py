@@ -86,3 +86,11 @@ def test_output_of_another_size_is_refused(a_case):
     with pytest.raises(BundleError, match="does not describe its weights"):
         infer(FakeSession(lambda x: x).run, prepare(a_case, spec), spec)
     assert MODELS["profound-upernet-lesion"].head.out_channels == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_output_that_is_no_number_is_refused(a_case, value):
+    spec = with_preprocess("profound-classifier", patch=(16, 32, 48))
+    session = FakeSession(lambda x: np.array([[1.0, value, 3.0, 4.0]]))
+    with pytest.raises(BundleError, match=r"must give finite numbers.*fp32"):
+        infer(session.run, prepare(a_case, spec), spec)
