@@ -58,7 +58,7 @@ class DiffusionFit:
         adc: 1e-6 mm²/s, 0 to `MAX_ADC`; 0 where there is no signal.
         base: Signal at b 0, as fitted.
         residual: Root mean square of measured minus fitted signals, relative to the fitted signal at the lowest b; with
-            two b values 0 everywhere, since a line through two points leaves nothing over.
+            two b values 0 but where the ADC was cut to its range, since a line through two points leaves nothing over.
         problems: `FitProblem` of each voxel, uint8.
         b_values: That were fitted, s/mm².
         notes: What must be known to read it, in sentences.
@@ -123,7 +123,7 @@ def fit_diffusion(by_b: Mapping[float, Volume]) -> DiffusionFit:
     if values[0] > 0 and 0 in by_b:
         notes.append("b 0 was left out, since it also shows perfusion.")
     if len(values) == 2:
-        notes.append("Two b values leave no residual: where the fit is poor cannot be seen from them.")
+        notes.append("Two b values leave no residual but where ADC was cut to its range; no other poor fit is seen.")
     first = by_b[values[0]]
     for b in values[1:]:
         first.require_same_grid(by_b[b])

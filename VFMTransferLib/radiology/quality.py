@@ -150,10 +150,11 @@ def _title(kind: str) -> str:
 def _view(kind: str, grid: Geometry, limits: tuple[float, float]) -> QualityCriterion:
     low, high = limits
     size = max(_in_plane(grid, grid.extent_mm))
-    words = "It is within the range." if low <= size <= high else "A larger view is coarser, a smaller one can alias."
+    is_met = low - 1 <= size <= high + 1  # sizes are stated rounded
+    words = "It is within the range." if is_met else "A larger view is coarser, a smaller one can alias."
     return _criterion(
         f"{kind}-field-of-view", f"{_title(kind)}, field of view", size, "mm", f"{low:.0f} to {high:.0f} mm",
-        low - 1 <= size <= high + 1, PIRADS, words, decimals=0,
+        is_met, PIRADS, words, decimals=0,
     )  # fmt: skip
 
 

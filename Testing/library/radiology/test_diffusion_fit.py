@@ -101,6 +101,13 @@ def test_residual_by_hand():
     assert fit_diffusion(by_b).residual.array[0, 0, 0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_two_b_values_leave_a_residual_only_where_adc_is_cut():
+    falling, rising = np.full(GRID.shape, 40.0, np.float32), np.full(GRID.shape, 150.0, np.float32)
+    first = Volume(np.full(GRID.shape, 100.0, np.float32), GRID)
+    assert fit_diffusion({50.0: first, 1000.0: Volume(falling, GRID)}).residual.array.max() < 1e-5
+    assert fit_diffusion({50.0: first, 1000.0: Volume(rising, GRID)}).residual.array.min() > 0.1
+
+
 def test_b_0_is_left_out_where_two_others_remain_and_two_leave_no_residual():
     fit = fit_diffusion(a_series((0.0, 50.0, 800.0)))
     assert fit.b_values == (50.0, 800.0)

@@ -17,6 +17,7 @@ from VFMTransferLib.radiology.quality import (
     diffusion_shift_mm,
     ghost_ratio,
     measure_quality,
+    measure_t2w,
     noise_level,
 )
 
@@ -213,3 +214,12 @@ def test_a_gland_on_any_grid_will_do():
     case = a_case(t2w=T2W)
     gland = Ellipsoid().gland(replace(a_scan(), origin_mm=(60.0, 60.0, 0.0)))
     assert found(case, gland)["t2w-covers-gland"].value is not None
+
+
+@pytest.mark.parametrize(("pixels", "words"), [(201, "It is within the range."), (210, "A larger view is coarser")])
+def test_the_sentence_on_the_field_of_view_is_that_of_its_verdict(pixels, words):
+    grid = Geometry((pixels, pixels, 8), (1.0, 1.0, 3.0))
+    case = Case("p", {Sequence.T2W: Volume(np.ones(grid.shape, np.float32), grid)})
+    view = next(criterion for criterion in measure_t2w(case) if criterion.name == "t2w-field-of-view")
+    assert view.is_met == (pixels == 201)
+    assert view.sentence.startswith(words)
