@@ -30,10 +30,12 @@ from ..tasks.segmentation import labels_of
 from .measures import ALL_CLASSES, KINDS, Between, Disagreement, Measure, measure
 from .outputs import (
     GLAND,
+    GLAND_MASK,
     Reference,
     Segments,
     disagreements,
     expected_dice,
+    grid_words,
     image_measures,
     place,
     reference_images,
@@ -51,6 +53,7 @@ COHORT_FORMAT = "vfm-transfer/cohort/1"
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
+_MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
 # Resampling few cases seldom shows how much they vary; the bound is this project's own.
 FEW_CASES = 10
 FEW_NOTE = f"with fewer than {FEW_CASES} cases the bootstrap's intervals are too narrow"
@@ -122,8 +125,8 @@ def compare(
             the whole, and one with several has the results' own values.
 
     Raises:
-        ValueError: The results are of two cases or tasks, the reference is of the wrong kind, or `reference_labels`
-            names an unknown structure.
+        ValueError: The results are of two cases or tasks, or of another case than `case`, the reference is of the wrong
+            kind, or `reference_labels` names an unknown structure.
         BundleError: The results share no structure or have different classes.
         GeometryError: The results lie on different grids, or the reference lies elsewhere.
         ImageError: The reference's values mean nothing known.
@@ -133,6 +136,7 @@ def compare(
             f"Both results must be of one case and task, got '{a.case_id}', {a.task} and '{b.case_id}', {b.task}."
         )
     a, b = _to_nearest_lps(a), _to_nearest_lps(b)
+    _require_case(case, a, b)
     if TASKS[a.task].output == "segmentation":
         found = _compare_segmentations(case, a, b, reference, reference_labels)
     elif TASKS[a.task].output == "image":
@@ -140,6 +144,22 @@ def compare(
     else:
         found = _compare_classifications(case, a, b, reference)
     return replace(found, notes=(*found.caveats, *found.notes))
+
+
+def _require_case(case: Case, a: Result, b: Result) -> None:
+    """Raise unless the results are of this case; their grid tells exams apart whose identifiers are alike."""
+    if case.id != a.case_id:
+        raise ValueError(f"Both results must be of case '{case.id}', got results of '{a.case_id}'.")
+    reference = TASKS[a.task].reference
+    if reference not in case:
+        return
+    seen = case[reference].to_nearest_lps().geometry
+    for result in (a, b):
+        if result.grid is not None and not result.grid.equals(seen):
+            raise ValueError(
+                f"Both results must be of the {reference} of case '{case.id}' ({seen}), but that of "
+                f"'{result.provenance.bundle}' is of another ({grid_words(result.grid, seen)})."
+            )
 
 
 def _compare_segmentations(
@@ -176,7 +196,7 @@ def _compare_segmentations(
 def _frame(case: Case, segments: Segments, geometry: Geometry) -> GlandFrame | None:
     """The prostate on the grid of the results: the case's own mask, else what A and B mark of it together."""
     if case.gland is not None:
-        mask = place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array > 0
+        mask = place(case.gland.to_nearest_lps(), geometry, "nearest", GLAND_MASK).volume.array > 0
     elif segments.whole:
         mask = (segments.a != 0) | (segments.b != 0)
     else:
@@ -205,9 +225,7 @@ def _compare_images(case: Case, a: Result, b: Result, reference: Reference | Non
     first_a, first_b = (next(iter(result.images.values())) for result in (a, b))
     gland = regions_of(case, first_a.geometry)[0].get(GLAND)
     focus = slice_of_greatest_difference(first_a.array, first_b.array, gland)
-    return Comparison(
-        case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, naive=naive, notes=notes
-    )
+    return Comparison(case, a, b, first_a.geometry, focus, tuple(measures), reference=placed, naive=naive, notes=notes)
 
 
 def _compare_output(
@@ -243,7 +261,9 @@ def _compare_classifications(case: Case, a: Result, b: Result, reference: Refere
     if reference is not None and not isinstance(reference, str):
         raise wrong_reference("the name of a class", reference)
     geometry = case[TASKS[a.task].reference].to_nearest_lps().geometry
-    gland = None if case.gland is None else place(case.gland.to_nearest_lps(), geometry, "nearest").volume.array
+    gland = None
+    if case.gland is not None:
+        gland = place(case.gland.to_nearest_lps(), geometry, "nearest", GLAND_MASK).volume.array
     focus = geometry.shape[0] // 2 if gland is None else int(gland.sum(axis=(1, 2)).argmax())
     of_a, of_b = a.class_probabilities, b.class_probabilities
     if set(of_a) != set(of_b):
@@ -274,11 +294,15 @@ def _probability_measures(a: dict[str, float], b: dict[str, float]) -> list[Meas
 def _to_nearest_lps(result: Result) -> Result:
     displacement = result.displacement_mm
     if displacement is not None:
-        grid = next(iter(result.images.values())).geometry
-        parts = [Volume(np.asarray(displacement)[..., i], grid).to_nearest_lps().array for i in range(3)]
+        field_grid = next(iter(result.images.values())).geometry
+        parts = [Volume(np.asarray(displacement)[..., i], field_grid).to_nearest_lps().array for i in range(3)]
         displacement = np.stack(parts, axis=-1)  # (D, H, W, 3)
+    grid = result.grid
+    if grid is not None:
+        grid = Volume(np.zeros(grid.shape, np.uint8), grid).to_nearest_lps().geometry
     return replace(
         result,
+        grid=grid,
         labels=None if result.labels is None else result.labels.to_nearest_lps(),
         probabilities={name: volume.to_nearest_lps() for name, volume in result.probabilities.items()},
         images={name: volume.to_nearest_lps() for name, volume in result.images.items()},
@@ -373,7 +397,13 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
     from scipy import stats  # takes longer to import than a single case may wait
 
     drawn = stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(_MAX_DRAWN // len(values), 1),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=seed,
     )
     note = FEW_NOTE if len(values) < FEW_CASES else ""
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), note

@@ -24,6 +24,7 @@ from .measures import Between, Disagreement, Measure, measure
 
 Reference = Volume | Mapping[str, Volume] | str
 WHOLE, GLAND = "", "gland"
+GLAND_MASK = "The gland mask"
 CONSTANT = "the image is constant"
 BACKGROUND = 0
 MAX_DISAGREEMENTS = 25
@@ -40,24 +41,34 @@ class Placed:
     notes: tuple[str, ...] = ()
 
 
-def place(reference: Volume, geometry: Geometry, interpolation: str) -> Placed:
-    """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images."""
+def place(reference: Volume, geometry: Geometry, interpolation: str, what: str = "The reference") -> Placed:
+    """Resample a reference by position where its grid is another: `nearest` for labels, `linear` for images.
+
+    Errors and the first note call it `what`. GeometryError where it does not overlap the grid.
+    """
     if reference.geometry.equals(geometry):
         return Placed(reference, np.ones(geometry.shape, bool))
     ones = reference.with_array(np.ones(reference.array.shape, np.uint8))
     covered = ones.resample_to(geometry, "nearest").array != 0
     if not covered.any():
         raise GeometryError(
-            f"The reference must overlap the results ({geometry}), but lies elsewhere ({reference.geometry}). "
+            f"{what} must overlap the results ({geometry}), but lies elsewhere "
+            f"({grid_words(reference.geometry, geometry)}). "
             "Check that it belongs to this case."
         )
     ways = f"from {reference.geometry} to {geometry}"
     if str(reference.geometry) == str(geometry):  # moved or turned by less than the words show
         ways = f"to the results' grid, from one of the same size {_apart_mm(reference.geometry, geometry):.2g} mm away"
-    notes = [f"The reference was resampled by position ({interpolation}) {ways}."]
+    notes = [f"{what} was resampled by position ({interpolation}) {ways}."]
     if not covered.all():
         notes.append(f"{1 - covered.mean():.0%} of the grid lies outside the reference and is left out against it.")
     return Placed(reference.resample_to(geometry, interpolation), covered, tuple(notes))
+
+
+def grid_words(grid: Geometry, other: Geometry) -> str:
+    """A grid in words, against another: how far apart they lie where both have the same words."""
+    is_alike = str(grid) == str(other)
+    return f"of the same size, {_apart_mm(grid, other):.3g} mm away" if is_alike else str(grid)
 
 
 def _apart_mm(first: Geometry, second: Geometry) -> float:
@@ -105,10 +116,9 @@ def regions_of(case: Case, geometry: Geometry) -> tuple[dict[str, np.ndarray], t
     regions = {WHOLE: np.ones(geometry.shape, bool)}
     if case.gland is None:
         return regions, ()
-    placed = place(case.gland.to_nearest_lps(), geometry, "nearest")
+    placed = place(case.gland.to_nearest_lps(), geometry, "nearest", GLAND_MASK)
     regions[GLAND] = placed.volume.array != 0
-    notes = tuple(note.replace("The reference", "The gland mask") for note in placed.notes[:1])
-    return regions, notes
+    return regions, placed.notes[:1]
 
 
 def wrong_reference(wanted: str, got: Reference) -> ValueError:

@@ -27,6 +27,7 @@ from comparison_cases import (
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
+from VFMTransferLib.evaluation import comparison as comparison_of_two
 from VFMTransferLib.evaluation.comparison import compare, compare_cohort, save_cohort, save_comparison
 from VFMTransferLib.evaluation.measures import Between
 from VFMTransferLib.metrics import agreement as metrics
@@ -127,8 +128,15 @@ def test_voxels_outside_the_reference_are_left_out_against_it():
 
 def test_a_reference_somewhere_else_is_refused():
     far = replace(T2W_GRID, origin_mm=(500.0, 0.0, 0.0))
-    with pytest.raises(GeometryError, match="must overlap the results"):
+    with pytest.raises(GeometryError, match=r"The reference must overlap the results.*512 mm away"):
         compare(a_case(), *anatomy_pair(), Volume(zones(), far))
+
+
+@pytest.mark.parametrize("pair", [anatomy_pair, translation_pair, classification_pair])
+def test_a_gland_mask_somewhere_else_is_not_called_a_reference(pair):
+    far = Volume(zones(), replace(T2W_GRID, origin_mm=(500.0, 0.0, 0.0)))
+    with pytest.raises(GeometryError, match="The gland mask must overlap the results"):
+        compare(replace(a_case(), gland=far), *pair())
 
 
 def test_every_voxel_of_a_reference_lesion_counts_whatever_its_grade():
@@ -206,6 +214,19 @@ def test_results_of_two_cases_are_refused():
     a, b = anatomy_pair()
     with pytest.raises(ValueError, match="one case and task"):
         compare(a_case(), a, replace(b, case_id="case-2"))
+
+
+def test_results_of_another_case_than_the_images_are_refused():
+    with pytest.raises(ValueError, match="must be of case 'case-2', got results of 'case-1'"):
+        compare(replace(a_case(), id="case-2"), *anatomy_pair())
+
+
+def test_results_of_another_exam_of_one_name_are_refused():
+    x, y, z = T2W_GRID.origin_mm
+    a, b = (replace(result, grid=T2W_GRID) for result in anatomy_pair())
+    assert compare(a_case(), a, b).case.id == "case-1"
+    with pytest.raises(ValueError, match=r"'anatomy-scratch' is of another.*1 mm away"):
+        compare(a_case(), a, replace(b, grid=replace(T2W_GRID, origin_mm=(x + 1.0, y, z))))
 
 
 def test_results_on_two_grids_are_refused():
@@ -391,6 +412,13 @@ def test_an_interval_of_few_cases_says_that_it_is_too_narrow():
 def test_a_cohort_is_the_same_for_the_same_seed():
     first, second = (compare_cohort(cohort_of(3), seed=5) for _ in range(2))
     assert [(r.low, r.high) for r in first.rows] == [(r.low, r.high) for r in second.rows]
+
+
+def test_an_interval_is_the_same_however_many_resamples_are_held_at_once(monkeypatch):
+    values = np.random.default_rng(1).normal(size=13)
+    whole = comparison_of_two._interval(values, 5)
+    monkeypatch.setattr(comparison_of_two, "_MAX_DRAWN", 7 * 13)
+    assert comparison_of_two._interval(values, 5) == whole
 
 
 def test_one_case_has_no_interval_but_a_reason():
