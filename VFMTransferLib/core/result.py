@@ -31,7 +31,8 @@ class Lesion:
         diameter_mm: Largest diameter in an axial slice.
         adc_p10: 10th percentile of the ADC inside, 1e-6 mm²/s.
         high_b_ratio: Mean high-b signal inside divided by that of the same zone on the other side, in the same slices.
-        capsule_distance_mm: Shortest way to the prostate's surface; 0 where it reaches it.
+        capsule_distance_mm: Shortest way to the prostate's surface; 0 where it reaches it, None where the image ends
+            inside the prostate nearer than that.
         capsule_contact_mm: Longest stretch of the prostate's outline in an axial slice along which it lies within 1 mm.
     """
 

@@ -55,7 +55,8 @@ def measure_lesions(
     around = labels.array > 0
     if gland is not None:
         around |= gland.resample_to(labels.geometry, "nearest").array > 0
-    labels = labels.cropped_to(bounding_box(around, _RIM))  # a tenth of the voxels, or less
+    # A tenth of the voxels, or less; the rim is narrower only where the image ends.
+    labels = labels.cropped_to(bounding_box(around, _RIM))
     marked = labels.array > 0
     regions, count = ndimage.label(marked, structure=CONNECTIVITY)
     if count != len(lesions):
@@ -76,6 +77,12 @@ def measure_lesions(
             lesion = _in_gland(lesion, mask, marked, placed, surface, zones or {}, hbv_values)
         found.append(lesion)
     return tuple(found)
+
+
+def is_cut_off(gland: Volume, grid: Geometry) -> bool:
+    """Whether the prostate reaches the first or the last slice of a grid, so that a part may lie beyond."""
+    mask = gland.resample_to(grid, "nearest").to_nearest_lps().array > 0
+    return bool(mask[[0, -1]].any())
 
 
 def _numbers_of(lesions: Sequence[Lesion], regions: np.ndarray, count: int, grid: Geometry) -> list[int]:
@@ -216,26 +223,34 @@ def _extent(points: np.ndarray) -> float:
 class Surface:
     """The surface of the prostate, as points in the middle of the faces between its voxels and others.
 
+    Where the image ends inside the prostate there is no surface: what lies beyond is not known.
+
     Args:
-        mask: The prostate (D, H, W).
+        mask: The prostate (D, H, W), which reaches the border of the array only where the image ends.
         geometry: Its grid.
     """
 
     def __init__(self, mask: np.ndarray, geometry: Geometry) -> None:
         self.geometry = geometry
         self._mask = mask
-        self._points = _face_middles(mask) * geometry.spacing_mm  # (N, 3), x y z in mm along the index axes
-        self._tree = scipy.spatial.cKDTree(self._points)
-        self._outlines: dict[int, np.ndarray] = {
-            int(z): _edge_middles(mask[z]) * geometry.spacing_mm[:2] for z in np.flatnonzero(mask.any(axis=(1, 2)))
-        }
+        faces = _face_middles(mask)
+        ends = _at_border(faces, geometry.size)
+        # Of points (N, 3), x y z in mm along the index axes.
+        self._tree = scipy.spatial.cKDTree(faces[~ends] * geometry.spacing_mm)
+        self._ends = scipy.spatial.cKDTree(faces[ends] * geometry.spacing_mm)
+        self._outlines: dict[int, np.ndarray] = {}
+        for z in np.flatnonzero(mask.any(axis=(1, 2))):
+            edges = _edge_middles(mask[z])
+            self._outlines[int(z)] = edges[~_at_border(edges, geometry.size[:2])] * geometry.spacing_mm[:2]
 
-    def to_lesion_mm(self, lesion: np.ndarray) -> tuple[float, float]:
+    def to_lesion_mm(self, lesion: np.ndarray) -> tuple[float | None, float]:
         """Shortest distance from a lesion (D, H, W), and the longest chord of the outline that it lies along.
 
-        A lesion that reaches beyond the surface is 0 mm away.
+        A lesion that reaches beyond the surface is 0 mm away. The distance is None where the image ends nearer than the
+        surface, which may lie anywhere beyond.
         """
-        distances, _ = self._tree.query(_face_middles(lesion) * self.geometry.spacing_mm)
+        points_mm = _face_middles(lesion) * self.geometry.spacing_mm
+        distance_mm, end_mm = (float(tree.query(points_mm)[0].min()) for tree in (self._tree, self._ends))
         longest = 0.0
         for z in np.flatnonzero(lesion.any(axis=(1, 2))):
             outline = self._outlines.get(int(z))
@@ -244,7 +259,14 @@ class Surface:
             points = np.concatenate([_edge_middles(lesion[z]), np.argwhere(lesion[z])[:, ::-1]])  # its edge, and inside
             near, _ = scipy.spatial.cKDTree(points * self.geometry.spacing_mm[:2]).query(outline)
             longest = max(longest, _extent(outline[near <= CONTACT_MM]))
-        return 0.0 if (lesion & ~self._mask).any() else float(distances.min()), longest
+        if (lesion & ~self._mask).any():
+            return 0.0, longest
+        return (None if end_mm < distance_mm else distance_mm), longest
+
+
+def _at_border(middles: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Which middles of faces or edges (N, 2 or 3), in voxels, lie between the outermost voxels and nothing."""
+    return ((middles < 0) | (middles > np.subtract(size, 1))).any(axis=1)
 
 
 def _face_middles(mask: np.ndarray) -> np.ndarray:

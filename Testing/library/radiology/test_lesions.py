@@ -7,7 +7,7 @@ from ellipsoids import Ellipsoid, a_scan
 from VFMTransferLib.core.terms import Label
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.phantom import make_phantom
-from VFMTransferLib.radiology.lesions import largest_diameter_mm, measure_lesions
+from VFMTransferLib.radiology.lesions import is_cut_off, largest_diameter_mm, measure_lesions
 from VFMTransferLib.radiology.sectors import PLAIN_SCHEME
 from VFMTransferLib.tasks.anatomy_segmentation.task import TASK as ANATOMY
 from VFMTransferLib.tasks.lesions import find_lesions
@@ -80,6 +80,29 @@ def test_distance_to_the_capsule_and_contact_with_it():
     assert large.capsule_distance_mm == 0
     # 16 voxels touch; the outline within 1 mm goes on for at most two middles of edges on either side.
     assert large.capsule_contact_mm == pytest.approx(15 * 0.5 + 2 * 2 * 0.5, abs=0.51)
+
+
+def test_where_the_image_ends_there_is_no_capsule():
+    gland = a_mask((slice(1, 12), slice(10, 50), slice(5, 55)))  # into the last slice
+    at_the_end = a_mask((slice(10, 12), slice(26, 34), slice(26, 34)))
+    (lesion,) = measured(at_the_end, gland=gland)
+    assert lesion.capsule_distance_mm is None  # 8 mm to the front, and nobody knows how far upward
+    assert lesion.capsule_contact_mm == 0
+    before_it = a_mask((slice(8, 10), slice(43, 47), slice(20, 30)))  # 3 voxels before the back, 6 mm below the end
+    assert measured(before_it, gland=gland)[0].capsule_distance_mm == pytest.approx(1.5)
+    beyond = a_mask((slice(10, 12), slice(44, 54), slice(20, 30)))
+    assert measured(beyond, gland=gland)[0].capsule_distance_mm == 0
+
+
+def test_a_side_of_the_image_is_no_outline_to_lie_along():
+    gland = a_mask((slice(1, 11), slice(10, 50), slice(0, 55)))
+    (lesion,) = measured(a_mask((slice(5, 7), slice(20, 40), slice(0, 8))), gland=gland)
+    assert (lesion.capsule_distance_mm, lesion.capsule_contact_mm) == (None, 0)
+
+
+def test_a_prostate_in_the_first_or_last_slice_may_be_cut_off():
+    assert not is_cut_off(a_mask(GLAND), GRID)
+    assert is_cut_off(a_mask((slice(1, 12), slice(10, 50), slice(5, 55))), GRID)
 
 
 def test_tenth_percentile_of_adc_leaves_out_what_the_map_does_not_cover():
