@@ -34,7 +34,7 @@ from ..core.volume import Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
 from ..radiology.gland import measure_gland
-from ..radiology.lesions import measure_lesions
+from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
 from ..tasks import find_task, gland_task, task_of
 from ..tasks.base import DecodeOptions, NetworkOutput, Task
@@ -54,6 +54,10 @@ SECOND_PASS_NOTE = (
 )
 NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
 NO_DENSITY_NOTE = "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
+CUT_LEVELS_NOTE = (
+    "The prostate reaches the first or the last slice, so that a part of it may be missing: levels and sectors of "
+    "lesions are those of the part that is shown."
+)
 ONE_PASS_NOTE = "The network saw the whole volume in one pass, as its authors run it."
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:CPU")
 GIB = 2**30
@@ -340,9 +344,10 @@ class CasePredictor:
         gland = self._drawn_gland if anatomy is None else anatomy.labels
         notes = [] if anatomy is None else [anatomy.note]
         crop, roi, region = self.options.crop, self.options.roi, self.options.region
-        prepared = prepare(
-            self.case, spec, task_of(spec), crop=crop, gland=gland, roi=roi, region=region, one_pass=one_pass
-        )
+        case, task = self.case, task_of(spec)
+        if task.finds_gland and crop == AUTO and not needs_gland(spec, crop, roi):
+            case, gland = replace(case, gland=None), None  # a mask must not help what is to find the gland
+        prepared = prepare(case, spec, task, crop=crop, gland=gland, roi=roi, region=region, one_pass=one_pass)
         notes += [_centered(prepared), *prepared.notes]
         if roi is not None and task_of(spec).output == "image" and spec.preprocess.whole_volume:
             notes.append(RESTORED_NOTE)
@@ -399,7 +404,7 @@ class CasePredictor:
         volumes = self.case.volumes
         gland, source = self._drawn_gland, _DRAWN
         zones: Mapping[str, Volume] = {}
-        if task.finds_gland and result.labels is not None and Label.PROSTATE in result.volumes_ml:
+        if task.finds_gland and result.labels is not None and result.volumes_ml.get(Label.PROSTATE):
             gland, zones, source = result.labels, _zones(result), "this network's own"
         elif anatomy is not None:
             gland, zones, source = anatomy.labels, anatomy.zones, f"by bundle '{anatomy.bundle}'"
@@ -422,6 +427,8 @@ class CasePredictor:
                 zones=zones,
             )
             result = replace(result, lesions=lesions)
+            if gland is not None and is_cut_off(gland, result.labels.geometry):
+                result = replace(result, provenance=result.provenance.with_notes(CUT_LEVELS_NOTE))
         where = gland if gland is not None and gland.array.any() else None
         return replace(result, quality=self._quality(where))
 

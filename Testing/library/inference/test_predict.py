@@ -309,6 +309,28 @@ def test_prostate_cut_off_by_the_middle_crop_is_looked_at_again(a_case):
     assert not any("centered on: image" in note for note in result.provenance.notes)
 
 
+@pytest.mark.parametrize("given", ["by the case", "by the user"])
+def test_a_mask_does_not_help_a_network_that_finds_the_gland(a_case, given):
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    gland = ball(a_case[Sequence.T2W].geometry, (8.0, -6.0, 0.5), 8.0)
+    case = replace(a_case, gland=gland) if given == "by the case" else a_case
+    options = {} if given == "by the case" else {"gland": gland}
+
+    def seen(case, **options):
+        fake = FakeSession(marks_low_columns)
+        result = predict(case, a_bundle(spec), open_network=lambda bundle: fake, **options)
+        return [arrays[0] for arrays in fake.seen], result.labels.array
+
+    (inputs, labels), (plain_inputs, plain_labels) = seen(case, **options), seen(a_case)
+    assert len(inputs) == len(plain_inputs) == 2
+    for one, plain in zip(inputs, plain_inputs, strict=True):
+        np.testing.assert_array_equal(one, plain)
+    np.testing.assert_array_equal(labels, plain_labels)
+    explicit, _ = seen(case, **options, crop="gland")
+    assert len(explicit) == 1
+
+
 def test_center_crop_is_never_moved(a_case):
     spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
     spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
@@ -519,6 +541,18 @@ def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
     assert gland.segmented_ml == pytest.approx(4 / 3 * np.pi * 14**3 / 1000, rel=0.05)
     assert gland.psa_density_segmented == pytest.approx(5.5 / gland.segmented_ml)
     assert "psa" not in str(result.provenance.options)
+
+
+def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case):
+    options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
+    spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
+    spec = replace(spec, labels=(Label.PROSTATE,), head=replace(spec.head, out_channels=1), activation="sigmoid")
+    none = FakeSession(lambda x: np.full((1, 1, *x.shape[2:]), -9.0))
+    result = predict(a_case, a_bundle(spec), open_network=lambda bundle: none, options=options)
+    assert not result.labels.array.any()
+    assert result.gland.source == "as given"
+    assert result.gland.psa_density_segmented is not None
+    assert prediction.NO_DENSITY_NOTE not in result.provenance.notes
 
 
 def test_a_psa_without_a_known_gland_is_noted(a_case, no_bundle_installed):
