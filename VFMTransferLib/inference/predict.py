@@ -79,7 +79,8 @@ class PredictOptions:
             gland is get it from the shipped gland network, and the result's notes state so.
         roi: Mask of a region of interest: networks that see one crop see the one around it, and nothing is marked
             outside of it. Class probabilities and images are not cut.
-        crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`.
+        crop: `auto`, `gland` or `center`; see `encoders.inputs.prepare`. With `auto` a network that finds the gland is
+            given no mask of it, by which it would be helped.
         threshold: Probability above which a voxel counts, instead of the network's own.
         only_cspca: Of a network that marks cancer grades, mark clinically significant cancer alone.
         phase_axis: Along which axis diffusion images are distorted: `left-right`, `anterior-posterior`, or `auto`: as
