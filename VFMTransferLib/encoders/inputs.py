@@ -209,10 +209,9 @@ def _require_finite(array: np.ndarray, case: Case, spec: PreprocessSpec) -> None
     """ImageError where a channel holds NaN or infinity, which normalization would spread over all of it."""
     for channel, sequence in zip(array, spec.sequences, strict=True):
         if not np.isfinite(channel).all():
-            kind = "NaN" if np.isnan(channel).any() else "infinity"
             raise ImageError(
-                f"Case '{case.id}' must hold finite numbers, but {sequence} has {kind} within the field of view. "
-                "Replace these voxels, or give another image."
+                f"Case '{case.id}' must hold finite numbers, but {sequence} has NaN or infinity within the field of "
+                "view. Replace these voxels, or give another image."
             )
 
 

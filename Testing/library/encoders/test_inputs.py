@@ -93,12 +93,12 @@ def test_missing_sequence_is_named(a_case, a_spec):
         prepare(Case("p001", {Sequence.T2W: a_case[Sequence.T2W]}), a_spec)
 
 
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_a_voxel_that_is_no_number_is_refused_and_its_sequence_named(a_case, a_spec, value, word):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_voxel_that_is_no_number_is_refused_and_its_sequence_named(a_case, a_spec, value):
     array = a_case[Sequence.HBV].array.copy()
     array[5, 10, 12] = value
     broken = replace(a_case, volumes={**a_case.volumes, Sequence.HBV: a_case[Sequence.HBV].with_array(array)})
-    with pytest.raises(ImageError, match=f"'p001' must hold finite numbers, but hbv has {word}"):
+    with pytest.raises(ImageError, match="'p001' must hold finite numbers, but hbv has NaN or infinity"):
         prepare(broken, a_spec)
 
 
