@@ -266,7 +266,7 @@ class Surface:
 
 def _at_border(middles: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Which middles of faces or edges (N, 2 or 3), in voxels, lie between the outermost voxels and nothing."""
-    return ((middles < 0) | (middles > np.subtract(size, 1))).any(axis=1)
+    return np.asarray(((middles < 0) | (middles > np.subtract(size, 1))).any(axis=1))
 
 
 def _face_middles(mask: np.ndarray) -> np.ndarray:
