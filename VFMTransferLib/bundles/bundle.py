@@ -334,11 +334,9 @@ def write_bundle(
     from safetensors.numpy import save_file
 
     check_name(bundle.name)
-    if overwrite:
-        require_replaceable(bundle.folder)
     spec_from_json(spec_to_json(bundle.spec), "vfm_transfer.model")
     arrays = _stored_arrays(weights, half)
-    with atomic_folder(bundle.folder, overwrite) as work:
+    with atomic_folder(bundle.folder, overwrite, require_replaceable) as work:
         for part in ("configs", "models", "docs"):
             (work / part).mkdir()
         save_file(arrays, work / WEIGHTS, {"format": "pt"})

@@ -93,7 +93,7 @@ def import_files(
                 "but is a bundle, which is taken as it is. Leave these options out."
             )
         final = _own_folder(name or name_of(paths[0])) if target is None else target
-        with _replacing(final, overwrite) as work:
+        with atomic_folder(final, overwrite, require_replaceable) as work:
             bundle = _copy(paths[0], work)
             if name is not None and name != bundle.name:
                 change_block(bundle, "name", check_name(name))
@@ -122,7 +122,7 @@ def import_files(
         description=" ".join(filter(None, (f"{spec.title}.", _IMPORTED, family.weights_note))),
     )
     final = _own_folder(name) if target is None else target
-    with _replacing(final, overwrite) as work:
+    with atomic_folder(final, overwrite, require_replaceable) as work:
         bundle = write_bundle(replace(bundle, folder=work), state, overwrite=True)
         if export and spec.task is not None:
             from .onnx_export import export_onnx
@@ -140,15 +140,6 @@ def _own_folder(name: str) -> Path:
 def bundle_name(text: str) -> str:
     """A bundle's name made of any text: lower-case, other characters than letters and digits as `-`."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:80] or "bundle"
-
-
-@contextmanager
-def _replacing(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """As `atomic_folder`, but never in place of something else than a bundle."""
-    if overwrite:
-        require_replaceable(folder)
-    with atomic_folder(folder, overwrite) as work:
-        yield work
 
 
 def is_bundle_zip(path: Path) -> bool:

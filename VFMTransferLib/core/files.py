@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -50,14 +51,28 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
+    What others put at `folder` during the block is kept where it would be refused before it: what was written is then
+    moved to the next free name beside it, which the error states.
+
+    Args:
+        overwrite: Replace what is at `folder`; by default only an empty folder.
+        check: With `overwrite`, raises OutputError where what lies at the path that it is given must stay.
+
     Raises:
-        OutputError: `folder` is not empty and not to be overwritten, cannot be written, or the disk is full.
+        OutputError: `folder` is not to be replaced, holds the current folder, or cannot be written; the disk is full.
     """
-    if not overwrite and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
-        raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
+    require = check if overwrite else _require_free
+    if _holds_current_folder(folder):  # whose shell would be left in a folder that is gone
+        raise OutputError(
+            f"'{given_name(folder)}' must be a folder that can be replaced, but is the current folder, or holds it. "
+            "Name a folder inside it."
+        )
+    if require is not None:
+        with writing(folder):
+            require(folder)
     require_folder_above(folder)
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
@@ -78,7 +93,11 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
                 for file in work.rglob("*"):
                     if file.is_file():
                         file.chmod(mode)
-                _replace_folder(work, folder)
+                try:
+                    _replace_folder(work, folder, require)
+                except OutputError as error:  # the block may have been hours of work
+                    kept = _move_to_free_name(work, folder)
+                    raise OutputError(f"{error} What was written is kept in '{kept.name}'.") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException:
@@ -86,6 +105,19 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def _require_free(folder: Path) -> None:
+    """Raise OutputError if something else than an empty folder is at `folder`."""
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OutputError(f"'{folder.name}' must not exist yet, but does. Choose another folder, or remove it first.")
+
+
+def _holds_current_folder(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder.resolve())
+    except FileNotFoundError:  # the current folder was removed
+        return False
 
 
 def require_folder_above(path: Path) -> None:
@@ -318,24 +350,36 @@ def _machine() -> str:
     return f"{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}"
 
 
-def _replace_folder(work: Path, folder: Path) -> None:
-    """Move `work` to `folder`, from where an old folder is set aside first and deleted last."""
-    if not folder.exists():
-        work.rename(folder)
-        return
+def _replace_folder(work: Path, folder: Path, require: Callable[[Path], None] | None) -> None:
+    """Move `work` to `folder`, from where an old folder is set aside first, checked there, and deleted last.
+
+    Nobody can add to what is set aside, so that nothing comes between the check and the end.
+    """
     aside = folder.with_name(f".{folder.name}.{_owner()}.old")
     earlier = aside / folder.name
     try:
-        aside.mkdir()
-        folder.rename(earlier)
+        if folder.exists():
+            aside.mkdir()
+            folder.rename(earlier)
+            if require is not None:
+                require(earlier)
         work.rename(folder)
-    except BaseException:
-        if earlier.exists() and not folder.exists():
-            earlier.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # another process was faster
+            _require_free(folder)
         raise
     finally:
-        if folder.exists():  # else the earlier one stays aside, from where the next writing takes it back
-            shutil.rmtree(aside, ignore_errors=True)
+        if work.exists() and os.path.lexists(earlier):
+            _move_to_free_name(earlier, folder)  # where this fails, the next writing takes it back
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move_to_free_name(path: Path, folder: Path) -> Path:
+    """Move a folder to `folder`, or where something is there to the next name that is free, and return its place."""
+    places = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(1)))
+    place = next(place for place in places if not os.path.lexists(place))
+    path.rename(place)
+    return place
 
 
 def _share_as(folder: Path, work: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,7 +43,8 @@ _BESIDE_COMPARISON = ("comparison.csv", "comparison.png", "report.html")
 def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Iterator[Path]:
     """Give a hidden sibling to write into, and move it to `path` when the block ends well.
 
-    On any failure, Ctrl-C included, the sibling is removed and what was at `path` stays.
+    On any failure, Ctrl-C included, the sibling is removed and what was at `path` stays. Where something came to `path`
+    meanwhile that would be lost, the sibling is kept beside it; see `atomic_folder`.
 
     Args:
         path: Missing parents are made. A link to a folder stays, and the results lie where it leads.
@@ -54,8 +56,7 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     """
     target = Path(path).absolute()
     target = target.resolve() if target.is_symlink() and target.is_dir() else target
-    require_replaceable(target, marks)
-    with atomic_folder(target, overwrite=True) as work:
+    with atomic_folder(target, overwrite=True, check=partial(require_replaceable, marks=marks)) as work:
         yield work
         for mark in _marks_in(work, marks):
             os.utime(mark)  # the last of all, so that its time is when the output was whole

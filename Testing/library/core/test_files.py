@@ -108,6 +108,57 @@ def test_a_folder_that_cannot_be_replaced_stays_and_nothing_beside_it(tmp_path, 
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["earlier", "out"]
 
 
+@pytest.mark.parametrize("name", ["out", "out/notes"])
+def test_what_came_to_the_place_during_the_block_stays_and_what_was_written_lies_beside_it(tmp_path, name):
+    def write() -> None:
+        with atomic_folder(tmp_path / "out") as work:
+            (work / "result").write_text("hours of work")
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("others")
+
+    (tmp_path / "out-1").mkdir()
+    with pytest.raises(OutputError, match=r"'out' must not exist yet, but does\..* is kept in 'out-2'\."):
+        write()
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {name: "others", "out-2/result": "hours of work"}
+
+
+def test_what_comes_while_the_folders_are_exchanged_stays_too(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "earlier").write_text("x")
+    real = Path.rename
+
+    def rename(self, target):
+        real(self, target)
+        if target.name == "out" and target.parent != tmp_path:  # set aside
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "other").write_text("x")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with (
+        pytest.raises(OutputError, match="'out' must not exist yet, but does"),
+        atomic_folder(tmp_path / "out", overwrite=True) as work,
+    ):
+        (work / "new").write_text("x")
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"out/other", "out-1/earlier", "out-2/new"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "here"])
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch, name):
+    (tmp_path / "out" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out" / "here")
+    given = Path(name) if name != "here" else tmp_path / "out" / "here"
+    with (
+        pytest.raises(OutputError, match=r"is the current folder, or holds it\. Name a folder inside it\."),
+        atomic_folder(given, overwrite=True),
+    ):
+        pytest.fail("The block ran.")
+    with atomic_folder(Path("inside")) as work:
+        (work / "new").write_text("x")
+    assert Path("inside/new").is_file()
+
+
 def test_a_name_that_is_too_long_is_to_be_shortened(tmp_path):
     with pytest.raises(OutputError, match="must have a shorter name"), atomic_folder(tmp_path / ("x" * 250)):
         pytest.fail("The block ran.")

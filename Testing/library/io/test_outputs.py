@@ -102,6 +102,19 @@ def test_what_was_changed_in_an_earlier_output_is_never_lost(an_earlier_output):
     assert path.read_bytes() == b"an hour of work"
 
 
+def test_what_is_added_while_an_output_is_replaced_is_never_lost(an_earlier_output):
+    def replace() -> None:
+        with output_folder(an_earlier_output) as work:
+            (work / "result.json").write_text("{}", encoding="utf-8")
+            (an_earlier_output / "corrected.nii.gz").write_bytes(b"an hour of work")
+
+    with pytest.raises(OutputError, match=r"'corrected\.nii\.gz' in it was .* is kept in 'out-1'\."):
+        replace()
+    assert (an_earlier_output / "corrected.nii.gz").read_bytes() == b"an hour of work"
+    assert names_in(an_earlier_output.parent) == ["out", "out-1"]
+    assert names_in(an_earlier_output.parent / "out-1") == ["result.json"]
+
+
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db"])
 def test_what_a_file_browser_leaves_keeps_no_output(an_earlier_output, name):
     (an_earlier_output / name).write_bytes(b"icons")
