@@ -9,7 +9,6 @@ LICENSE                 of the weights
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError, OutputError
-from ..core.files import atomic_file, atomic_folder, open_regular, read_small
+from ..core.files import atomic_file, atomic_folder, file_sha256, open_regular, read_small
 from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
@@ -391,12 +390,6 @@ def record_checksums(bundle: Bundle, files: Mapping[str, Path]) -> Bundle:
     bundle = replace(bundle, sha256={**bundle.sha256, **{name: file_sha256(path) for name, path in files.items()}})
     change_block(bundle, "sha256", dict(bundle.sha256))
     return bundle
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def dump(document: dict[str, Any]) -> str:

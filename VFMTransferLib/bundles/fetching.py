@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from ..core import __version__
 from ..core.errors import DownloadError
-from ..core.files import writing
+from ..core.files import file_sha256, writing
 from ..core.terms import RESEARCH_USE, OnProgress, Sequence
-from .bundle import Bundle, file_sha256
+from .bundle import Bundle
 from .catalog import user_folder
 from .importing import import_files, is_bundle_zip, read_text
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from ..core.decoding import parse_json
 from ..core.errors import BundleError, CheckpointError, RuntimeUnavailableError
-from ..core.files import atomic_folder
+from ..core.files import atomic_folder, file_sha256
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
@@ -27,7 +27,6 @@ from .bundle import (
     change_block,
     check_name,
     dump,
-    file_sha256,
     is_bundle_folder,
     read_bundle,
     read_index,

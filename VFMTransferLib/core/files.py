@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.util
 import os
 import platform
@@ -231,6 +232,12 @@ def read_small(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"'{path.name}' must be at most {max_bytes >> 20} MB, but is larger.")
     return content
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def given_name(path: Path) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import SimpleITK as sitk
 
 from ..core.decoding import OMITTED, Limits, from_json, parse_json, to_json
 from ..core.errors import OutputError
-from ..core.files import OF_FILE_BROWSERS, atomic_folder, plain_text, read_small
+from ..core.files import OF_FILE_BROWSERS, atomic_folder, file_sha256, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
 from ..core.result import Lesion, Provenance, Result
 from ..core.terms import LABEL_TERMS, RESEARCH_USE, Code, Label
@@ -58,26 +57,40 @@ def output_folder(path: str | Path, marks: tuple[str, ...] = OWN_MARKS) -> Itera
     target = target.resolve() if target.is_symlink() and target.is_dir() else target
     with atomic_folder(target, overwrite=True, check=partial(require_replaceable, marks=marks)) as work:
         yield work
-        for mark in _marks_in(work, marks):
-            os.utime(mark)  # the last of all, so that its time is when the output was whole
+        _record_files(work, marks)
+
+
+def _record_files(folder: Path, marks: tuple[str, ...]) -> None:
+    """State the checksums of all files in the documents by which an output is known, which are written last."""
+    found = _marks_in(folder, marks)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in found]
+    sha256 = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    for mark in found:
+        document = {**json.loads(mark.read_text("utf-8")), "sha256": sha256}
+        mark.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> None:
     """Raise OutputError if something is at `target` that is not an earlier output, or more than that."""
     if not target.exists() and not target.is_symlink():
         return
-    found = [mark for mark in _marks_in(target, marks) if _own_document(mark) is not None]
+    found = {mark: document for mark in _marks_in(target, marks) if (document := _own_document(mark)) is not None}
     if not found and not (target.is_dir() and not any(target.iterdir())):
         raise OutputError(
             f"Output '{target.name}' must be a new folder or an earlier output, but is neither. Choose another name."
         )
-    own = set(_own_files(target, marks))
+    records = [document["sha256"] for document in found.values() if isinstance(document.get("sha256"), dict)]
+    sha256 = {target / name: digest for record in records for name, digest in record.items()}
+    own = set(sha256 if records else _own_files(target, marks))
     whole_at = max((mark.stat().st_mtime for mark in found), default=0.0)
-    # A corrected segmentation is newer than the output; a note or another output may be of any time.
     for file in sorted(target.rglob("*")):
-        if file.name.lower() in OF_FILE_BROWSERS or (file.is_dir() and not file.is_symlink()):
+        if file in found or file.name.lower() in OF_FILE_BROWSERS or (file.is_dir() and not file.is_symlink()):
             continue
-        if file not in own or file.lstat().st_mtime > whole_at:
+        if records:
+            is_changed = file in own and not (file.is_file() and file_sha256(file) == sha256[file])
+        else:  # earlier versions stated no checksums; a corrected segmentation is newer than the output, if not copied
+            is_changed = file.lstat().st_mtime > whole_at
+        if file not in own or is_changed:
             raise OutputError(
                 f"Output '{target.name}' must be as it was written to be replaced, but '{file.name}' in it was changed "
                 "or added since, and would be lost. Move that file, or choose another name."
@@ -85,7 +98,7 @@ def require_replaceable(target: Path, marks: tuple[str, ...] = OWN_MARKS) -> Non
 
 
 def _own_files(folder: Path, marks: tuple[str, ...]) -> Iterator[Path]:
-    """The files of an earlier output, as its documents list them."""
+    """The files of an output without checksums, as its documents list them."""
     for mark in _marks_in(folder, marks):
         document = _own_document(mark)
         if document is None:
@@ -135,6 +148,7 @@ FileName = Annotated[
     str, Limits(pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}", words="the name of a file in the result's folder")
 ]
 NotNegative = Annotated[float, Limits(minimum=0)]
+Sha256 = Annotated[str, Limits(pattern="[0-9a-f]{64}")]
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,7 @@ class ModelRow:
     bundle: str
     title: str
     arm: Literal["pretrained", "scratch", ""]
-    sha256: Annotated[str, Limits(pattern="[0-9a-f]{64}")]
+    sha256: Sha256
     runtime: str
     device: str
     precision: str
@@ -201,6 +215,8 @@ class ResultDocument:
             empty outside of batches.
         withheld: Whether a correction was withheld, so that the images are the case's own and nothing is synthetic.
         files: Image files in this folder.
+        sha256: Of each file in this folder but this one, by relative path with slashes; what differs was changed since,
+            and is not replaced.
     """
 
     format: Literal[1]
@@ -226,6 +242,7 @@ class ResultDocument:
     case_sha256: str = ""
     withheld: bool = False  # earlier results lack it
     files: tuple[FileName, ...]
+    sha256: dict[str, Sha256] | None = field(default=None, metadata=OMITTED)  # earlier results lack it
 
 
 def save_result(result: Result, folder: Path | str) -> Path:

@@ -18,9 +18,9 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from ..bundles.bundle import file_sha256
 from ..core.case import Case
 from ..core.errors import DatasetError
+from ..core.files import file_sha256
 from ..core.terms import OnProgress
 from ..core.volume import Triple
 from ..io import read_case

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from ..bundles.bundle import Bundle, file_sha256, write_bundle
+from ..bundles.bundle import Bundle, write_bundle
 from ..bundles.onnx_export import export_onnx
 from ..bundles.weights import bundle_encoder_weights, read_weights
 from ..core.decoding import to_json
 from ..core.errors import BundleError, DatasetError
+from ..core.files import file_sha256
 from ..core.placement import Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Arm, OnProgress

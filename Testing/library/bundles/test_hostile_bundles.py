@@ -13,12 +13,13 @@ import pytest
 from networks import SMALL_SPECS
 
 from VFMTransferLib.bundles import fetching
-from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, read_index, require_finite_weights, verify
+from VFMTransferLib.bundles.bundle import read_bundle, read_index, require_finite_weights, verify
 from VFMTransferLib.bundles.catalog import broken_bundles
 from VFMTransferLib.bundles.graphs import require_plain_graph
 from VFMTransferLib.bundles.importing import import_files
 from VFMTransferLib.bundles.metadata import spec_from_json, spec_to_json
 from VFMTransferLib.core.errors import BundleError, CheckpointError
+from VFMTransferLib.core.files import file_sha256
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402

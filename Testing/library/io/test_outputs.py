@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import os
 import time
 
@@ -9,7 +11,7 @@ from VFMTransferLib.core.errors import OutputError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.evaluation.comparison import compare, save_comparison
 from VFMTransferLib.io import output_folder
-from VFMTransferLib.io.results import save_result
+from VFMTransferLib.io.results import read_result_document, save_result
 
 SOURCE = Provenance("fake", "A fake network", "scratch", "0" * 64, "onnx", "cpu", "fp32")
 
@@ -100,6 +102,54 @@ def test_what_was_changed_in_an_earlier_output_is_never_lost(an_earlier_output):
     with pytest.raises(OutputError, match=r"'labels\.nii\.gz' in it was changed"), output_folder(an_earlier_output):
         pytest.fail("The block must not run.")
     assert path.read_bytes() == b"an hour of work"
+
+
+@pytest.mark.parametrize("name", ["labels.nii.gz", "dicom/IM1.dcm"])
+def test_what_is_older_than_an_output_but_not_of_it_is_never_lost(an_earlier_output, name):
+    """As `cp -p`, rsync and unpacked archives leave their times."""
+    path = an_earlier_output / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"an hour of work")
+    os.utime(path, (0, 0))
+    with pytest.raises(OutputError, match=f"'{path.name}' in it was changed"), output_folder(an_earlier_output):
+        pytest.fail("The block must not run.")
+    assert path.read_bytes() == b"an hour of work"
+
+
+def test_what_was_written_after_a_result_into_its_output_is_of_it(tmp_path):
+    for _ in range(2):  # the second time in place of the first
+        with output_folder(tmp_path / "out") as work:
+            save_earlier("result.json", work)
+            (work / "dicom").mkdir()
+            (work / "dicom" / "1.dcm").write_bytes(b"dicom")
+        for path in (tmp_path / "out").rglob("*"):
+            os.utime(path)  # an archive that was unpacked has other times
+    document = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
+    assert document["sha256"] == {"dicom/1.dcm": hashlib.sha256(b"dicom").hexdigest()}
+    assert read_result_document(tmp_path / "out").sha256 == document["sha256"]
+
+
+def test_a_link_in_place_of_a_file_is_no_file_of_the_output(an_earlier_output):
+    (an_earlier_output / "labels.nii.gz").unlink()
+    (an_earlier_output / "labels.nii.gz").symlink_to("nowhere")
+    with pytest.raises(OutputError, match=r"'labels\.nii\.gz' in it was changed"), output_folder(an_earlier_output):
+        pytest.fail("The block must not run.")
+
+
+@pytest.mark.parametrize("mark", ["result.json", "comparison.json"])
+def test_outputs_of_versions_without_checksums_are_replaced_by_their_times(tmp_path, mark):
+    out = tmp_path / "out"
+    save_earlier(mark, out)
+    for path in [*sorted(out.rglob("*.json")), out / mark]:
+        document = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps({key: value for key, value in document.items() if key != "sha256"}), "utf-8")
+    (out / "notes.txt").write_text("x")
+    with pytest.raises(OutputError, match=r"'notes\.txt' in it was"), output_folder(out):
+        pytest.fail("The block must not run.")
+    (out / "notes.txt").unlink()
+    with output_folder(out) as work:
+        (work / "new.nii.gz").write_bytes(b"new")
+    assert names_in(out) == ["new.nii.gz"]
 
 
 def test_what_is_added_while_an_output_is_replaced_is_never_lost(an_earlier_output):

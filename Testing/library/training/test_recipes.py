@@ -14,13 +14,14 @@ from study_examples import SPACING_MM, a_study, write_case
 from tiny_commands import use_small_networks
 from training_cases import tiny_case, tiny_spec
 
-from VFMTransferLib.bundles.bundle import file_sha256, read_bundle, verify
+from VFMTransferLib.bundles.bundle import read_bundle, verify
 from VFMTransferLib.bundles.catalog import shipped_folder
 from VFMTransferLib.bundles.metadata import spec_to_json
 from VFMTransferLib.bundles.weights import read_weights
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.decoding import to_json
 from VFMTransferLib.core.errors import CheckpointError, DatasetError, OutputError
+from VFMTransferLib.core.files import file_sha256
 from VFMTransferLib.core.terms import Arm, Label, Sequence
 from VFMTransferLib.encoders.weights import empty_network, encoder_weights
 from VFMTransferLib.inference.predict import predict
