@@ -34,7 +34,7 @@ _UNUSABLE = (
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LEFT_AFTER_S = 24 * 3600.0
-_OWNER = r"(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}|[0-9a-f]*|[^-.]*)"
+_OWNER = r"(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}"
 _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
 _FOLDER_PART = re.compile(rf"\.(?P<target>.+)\.{_OWNER}\.(?:part|old)", re.DOTALL)
 
@@ -302,17 +302,15 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes left half-written in a folder; what a living one writes there stays.
 
     A folder that was set aside, and whose successor did not come, goes back to its place. Names state the machine and
-    the process that write; of another machine, what was not touched for a day counts as left.
+    the process that write; of another machine, what was not touched for a day counts as left. A name that states none,
+    as `.notes.txt.old`, is a user's.
 
     Args:
-        name: Of the file or folder that was written; all by default, also those whose names state no process, as
-            earlier versions left them.
+        name: Of the file or folder that was written; all by default.
     """
     for left in list(folder.iterdir()) if folder.is_dir() else []:
         found = _FILE_PART.fullmatch(left.name) or _FOLDER_PART.fullmatch(left.name)
         if found is None or name not in (None, _written(found["target"])) or _is_at_work(found, left):
-            continue
-        if found["process"] is None and name is not None:
             continue
         with suppress(OSError):
             target = folder / found["target"]
@@ -330,8 +328,6 @@ def _written(target: str) -> str:
 
 def _is_at_work(found: re.Match[str], left: Path) -> bool:
     """Whether the process that a name states may still write."""
-    if found["process"] is None:
-        return False
     with suppress(OSError):
         is_here, process = found["machine"] == _machine(), int(found["process"])
         if is_here and sys.platform != "win32":

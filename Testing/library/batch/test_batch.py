@@ -608,7 +608,9 @@ def test_a_batch_that_was_killed_goes_on(good_cohort, pair, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     (out / "p005").mkdir(exist_ok=True)
-    (out / "p005" / ".tiny-scratch.abc.part").mkdir(exist_ok=True)  # as a kill in the middle of writing leaves it
+    left = out / "p005" / ".tiny-scratch.00000000-1-0123abcd.part"  # as a kill in the middle of writing leaves it
+    left.mkdir()
+    os.utime(left, (0, 0))
     before = written_s(out)
     assert outcomes(good_cohort, out, pair)[0] == ("p001", "skipped")
     assert before.items() <= written_s(out).items()

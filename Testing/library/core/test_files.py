@@ -276,6 +276,17 @@ def test_leftovers_of_another_machine_go_after_a_day(tmp_path):
     assert not part.exists()
 
 
+def test_hidden_files_of_a_user_stay_however_like_leftovers_they_are_named(tmp_path):
+    names = [".config.yaml.old", ".env.local.old", ".notes.txt.part", ".part-1-notes.txt", ".part-notes"]
+    for name in names:
+        (tmp_path / name).write_text("a user's own")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".runs.baseline.old").mkdir()
+    os.utime(tmp_path / ".runs.baseline.old", (0, 0))
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, ".runs.baseline.old"])
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\t=1", "plain", "'quoted'", ""])
 def test_text_that_a_spreadsheet_would_run_is_a_text_in_a_cell_and_comes_back(text):
     cell = spreadsheet_cell(text)

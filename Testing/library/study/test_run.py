@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import make_dataclass, replace
@@ -384,8 +385,9 @@ def test_finished_weights_are_kept_whatever_version_trained_them(a_copy):
 
 
 def test_what_a_killed_process_left_half_written_is_removed(a_copy):
-    (a_copy / "work" / "cells" / ".part-abc-checkpoint.pt").write_bytes(b"half")
-    (a_copy / "work" / ".pretrained.x.part").mkdir()
+    for name in ("cells/.part-00000000-1-0123abcd-checkpoint.pt", ".pretrained.00000000-1-0123abcd.part"):
+        (a_copy / "work" / name).write_bytes(b"half")
+        os.utime(a_copy / "work" / name, (0, 0))  # of another machine; what is of today stays
     prepared_sweep(a_copy, resume=True)
     assert not list(a_copy.rglob(".*part*"))
 
