@@ -25,8 +25,10 @@ _TIMEOUT_S = 10
 _WINDOWS_QUERY = 0x0410  # PROCESS_QUERY_INFORMATION and PROCESS_VM_READ
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
-# Drive or home or root, then folders, as far as no space, quote or colon ends them.
-_FOLDERS = re.compile(r"(?:(?<![\w.])[A-Za-z]:|~|(?<![\w.:/]))[\\/](?:[^\\/\s'\":]+[\\/])+")
+# Drive or home or root, then folders, as far as no quote or colon ends them; spaces may be within their names.
+_FOLDERS = re.compile(
+    r"(?:(?<![\w.])[A-Za-z]:|~|(?<![\w.:/]))[\\/](?:[^\\/\s'\":](?:[^\\/\n'\":]*[^\\/\s'\":])?[\\/])+"
+)
 
 
 def describe_machine() -> dict[str, Any]:

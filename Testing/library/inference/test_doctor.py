@@ -165,7 +165,10 @@ def test_where_nothing_is_installed_doctor_still_speaks(tmp_path):
     ("text", "said"),
     [
         ("ImportError: {home}/lib/a.so: file too short", "ImportError: a.so: file too short"),
-        ("ImportError: {home}/Slicer 5/a.so: file too short", "ImportError: ~/Slicer 5/a.so: file too short"),
+        ("ImportError: {home}/Slicer 5/a.so: file too short", "ImportError: a.so: file too short"),
+        ("OSError: /mnt/pacs/Schmidt Anna/t2.nii is missing", "OSError: t2.nii is missing"),
+        ("cannot open D:\\Schmidt, Anna M\\T2 1\\c.dll", "cannot open c.dll"),
+        ("/opt/a.so needs /opt/Anna Schmidt/b.so, or 1 / 2", "a.so needs b.so, or 1 / 2"),
         ("OSError: '/opt/doe/b.so' is missing", "OSError: 'b.so' is missing"),
         ("DLL load failed: C:\\Users\\Doe\\c.dll", "DLL load failed: c.dll"),
         ("see https://onnxruntime.ai/docs/x and 1/2", "see https://onnxruntime.ai/docs/x and 1/2"),
