@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from ..core.decoding import Limits, from_json, parse_json
 from ..core.errors import BundleError, ChecksumError, OutputError
-from ..core.files import atomic_file, atomic_folder, file_sha256, open_regular, read_small
+from ..core.files import OF_FILE_BROWSERS, atomic_file, atomic_folder, file_sha256, open_regular, read_small
 from ..core.terms import RESEARCH_USE, Arm, Code
 from ..encoders.base import ModelSpec
 from ..metrics.calibration import Calibration
@@ -204,7 +204,8 @@ def verify(bundle: Bundle) -> None:
         )
     models = bundle.weights_path.parent
     for path in sorted(models.iterdir()) if models.is_dir() else []:
-        if f"models/{path.name}" not in bundle.sha256 and not path.name.startswith("."):
+        is_ignored = path.name.startswith(".") or path.name.lower() in OF_FILE_BROWSERS
+        if f"models/{path.name}" not in bundle.sha256 and not is_ignored:
             raise BundleError(
                 f"Bundle '{bundle.name}' must hold in models/ only what its metadata list, but also holds "
                 f"'{path.name:.60}'. Get the bundle again, or delete that file."

@@ -140,11 +140,18 @@ def is_own(bundle: Bundle) -> bool:
 def remove_bundle(name: str) -> Path:
     """Delete a bundle of the user's, and return the folder that is gone.
 
-    BundleError where the user's folder has no such bundle (others are left alone), OutputError where it must stay.
+    BundleError where the user's folder has no such bundle (others are left alone), AmbiguousInputError where it has
+    two, OutputError where it must stay.
     """
     root = user_folder()
     matches = [folder for folder in _subfolders(root) if name in (folder.name, _name_of(folder))]
-    if len(matches) != 1:
+    if len(matches) > 1:
+        places = ", ".join(f"'{folder.name}'" for folder in matches)
+        raise AmbiguousInputError(
+            f"Name '{name}' must be of one bundle for it to be removed, but is of those in the folders {places}. "
+            "Give a name that one of them alone has, its folder's or its own."
+        )
+    if not matches:
         names = ", ".join(sorted(_name_of(folder) for folder in _subfolders(root))) or "none"
         raise BundleError(f"Bundle '{name}' must be one of the user's to be removed: {names}. Shipped ones stay.")
     folder = matches[0]

@@ -122,6 +122,16 @@ def test_only_the_users_own_bundles_are_removed(folders):
     assert (shipped / "gland").is_dir()
 
 
+def test_a_name_of_one_bundle_and_anothers_folder_removes_neither(folders):
+    make_bundle(folders[1] / "b", name="a")
+    make_bundle(folders[1] / "x", name="b")
+    with pytest.raises(AmbiguousInputError, match=r"is of those in the folders 'b', 'x'\. Give a name that one"):
+        remove_bundle("b")
+    remove_bundle("x")
+    remove_bundle("b")
+    assert not list(folders[1].iterdir())
+
+
 @pytest.mark.parametrize("name", ["..", "../shipped", ".", ""])
 def test_removing_never_leaves_the_users_folder(folders, name):
     make_bundle(folders[0] / "gland")

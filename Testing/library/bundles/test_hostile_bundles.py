@@ -125,6 +125,12 @@ def test_a_file_that_the_metadata_do_not_list_is_refused(bundle):
         verify(read_bundle(bundle))
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store"])
+def test_what_a_file_browser_leaves_beside_the_weights_is_no_part_of_the_bundle(bundle, name):
+    (bundle / "models" / name).write_bytes(b"icons")
+    verify(read_bundle(bundle))
+
+
 @pytest.mark.parametrize(
     "header",
     [
