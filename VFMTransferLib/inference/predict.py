@@ -427,9 +427,9 @@ class CasePredictor:
                 gland=gland,
                 zones=zones,
             )
-            result = replace(result, lesions=lesions)
-            if gland is not None and is_cut_off(gland, result.labels.geometry):
-                result = replace(result, provenance=result.provenance.with_notes(CUT_LEVELS_NOTE))
+            is_cut = gland is not None and is_cut_off(gland, result.labels.geometry)
+            provenance = result.provenance.with_notes(CUT_LEVELS_NOTE) if is_cut else result.provenance
+            result = replace(result, lesions=lesions, provenance=provenance)
         where = gland if gland is not None and gland.array.any() else None
         return replace(result, quality=self._quality(where))
 
