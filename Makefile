@@ -93,7 +93,7 @@ START_super-resolution := start-provicnet-synthetic
 START_distortion-correction := start-provicnet
 START_adc-translation := start-provicnet-contrastive
 START_lesion-segmentation := start-provicnet
-START_classification := start-profound
+START_classification := start-provicnet-contrastive
 PAIRS := super-resolution distortion-correction adc-translation lesion-segmentation classification
 PAIRS_AT = $(TRAINING)$(if $(SEED),/seed-$(SEED))
 FINETUNE = $(BIN)/vfm-transfer finetune "$(DATA)" -o $(PAIRS_AT) $(if $(SEED),--seed $(SEED)) --recipe
@@ -112,9 +112,6 @@ bundle-anatomy-segmentation: data-given $(VENV)/.installed-dev
 $(PAIRS:%=bundle-%): bundle-%: data-given $(VENV)/.installed-dev | $(TRAINING)/$$(START_$$*)
 	$(FINETUNE) $(RECIPES)/$*.json --arm scratch
 	$(FINETUNE) $(RECIPES)/$*.json --arm pretrained --init $(TRAINING)/$(START_$*)
-
-$(TRAINING)/start-profound: | $(VENV)/.installed-dev
-	$(BIN)/vfm-transfer pretrain --pretext mae --phantoms 24 --steps 1000 -o $@
 
 $(TRAINING)/start-provicnet: | $(VENV)/.installed-dev
 	$(BIN)/vfm-transfer pretrain --pretext contrastive --phantoms 24 --steps 400 -o $@
