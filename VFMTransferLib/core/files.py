@@ -116,7 +116,7 @@ def _require_free(folder: Path) -> None:
 
 def _holds_current_folder(folder: Path) -> bool:
     try:
-        return Path.cwd().is_relative_to(folder.resolve())
+        return Path.cwd().is_relative_to(os.path.realpath(folder))  # which takes a link to itself too
     except FileNotFoundError:  # the current folder was removed
         return False
 
