@@ -170,8 +170,8 @@ def copied(ui, clipboard) -> str:  # noqa: F811
     return clipboard.text
 
 
-def empty_volume(name: str):
-    return a_scene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+def empty_volume(name: str, scene=None):
+    return (scene or a_scene()).AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
 
 
 def test_details_name_no_patient_of_an_earlier_run_or_a_closed_scene(panel, ui, loop, logic, clipboard):  # noqa: F811
@@ -191,7 +191,7 @@ def test_details_name_no_patient_of_a_run_that_leaves_the_former_one(panel, ui, 
     panel.parameters.bundleB = ""
     run_until_done(ui, loop, logic)
     former = logic.lastRun
-    fail(panel, ui, loop, logic, t2w=empty_volume("Doe, Jane: T2"))
+    fail(panel, ui, loop, logic, t2w=empty_volume("Doe, Jane: T2", t2w.GetScene()))
     assert logic.lastRun is former
     assert "Doe" not in copied(ui, clipboard)
 

@@ -19,6 +19,7 @@ from small_sweeps import a_document, prepared_sweep, write_config
 
 from VFMTransferLib.cli import TERMINATED, main
 from VFMTransferLib.core.errors import ClusterError, DatasetError, OutputError
+from VFMTransferLib.core.files import _machine
 from VFMTransferLib.study.run import run_one
 from VFMTransferLib.study.sweep import Sweep, SweepObserver, Unobserved, open_sweep, run_on, run_sweep
 from VFMTransferLib.study.tables import read_tables
@@ -187,7 +188,7 @@ def test_a_run_whose_workers_keep_dying_is_given_up(tmp_path):
 def test_a_study_that_runs_is_left_to_its_command_until_that_ends(undisturbed, begun, tmp_path, capsys):
     driver = start(begun)
     wait_for(lambda: is_training(begun), driver)
-    part = begun / "work" / "cells" / ".part-of-the-running-study"
+    part = begun / "work" / "cells" / f".part-{_machine()}-{driver.pid}-01234567-result.json"  # as the driver's own
     part.write_bytes(b"half")
     before = (begun / "config.yaml").read_bytes()
     other = write_config(tmp_path, a_small_study() | {"measurements": 3})

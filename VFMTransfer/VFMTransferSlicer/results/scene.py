@@ -251,11 +251,15 @@ def placeBeside(node: slicer.vtkMRMLNode, neighbor: slicer.vtkMRMLNode) -> None:
 def placeLast(node: slicer.vtkMRMLNode) -> None:
     """Put a node behind all others, as if it came now: in lists of nodes, and in its folder of the subject hierarchy.
 
-    What refers to it, as views and records do, still does.
+    What refers to it, as views and records do, still does, and so does it to what shows and stores it.
     """
     scene, parent = node.GetScene(), _parentOf(node)
-    references = list(_referencesTo(node))
+    references = [*_references(node), *_referencesTo(node)]
+    shown = [other for _, _, names in _references(node) for other in map(scene.GetNodeByID, names) if other is not None]
     scene.RemoveNode(node)
+    for other in shown:
+        if other.GetScene() is None:  # the application removes what shows a node with it
+            scene.AddNode(other)
     scene.AddNode(node)
     for other, role, names in references:
         for index, name in enumerate(names):
@@ -264,15 +268,18 @@ def placeLast(node: slicer.vtkMRMLNode) -> None:
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene).MoveItem(item, _INVALID_ITEM)
 
 
+def _references(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
+    """The node, role, IDs of all that it refers to in this role."""
+    for role in [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]:
+        count = node.GetNumberOfNodeReferences(role)
+        yield node, role, [node.GetNthNodeReferenceID(role, index) for index in range(count)]
+
+
 def _referencesTo(node: slicer.vtkMRMLNode) -> Iterator[tuple[slicer.vtkMRMLNode, str, list[str]]]:
-    """Node, role, IDs of all that it refers to in this role."""
+    """Node, role, IDs of all that it refers to in this role, the given node among them."""
     scene, own = node.GetScene(), node.GetID()
     for other in [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]:
-        for role in [other.GetNthNodeReferenceRole(index) for index in range(other.GetNumberOfNodeReferenceRoles())]:
-            count = other.GetNumberOfNodeReferences(role)
-            names = [other.GetNthNodeReferenceID(role, index) for index in range(count)]
-            if own in names:
-                yield other, role, names
+        yield from (reference for reference in _references(other) if own in reference[2])
 
 
 def _parentOf(node: slicer.vtkMRMLNode) -> int:
