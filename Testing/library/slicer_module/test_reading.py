@@ -601,6 +601,17 @@ def test_after_a_closed_scene_the_next_case_is_read_blinded_too(section, ui, log
     assert section.said == [True]
 
 
+def test_a_case_that_was_answered_and_revealed_is_read_again_in_another_scene(section, ui, logic):
+    click(ui, "Start", True)
+    run_through(logic, a_segmented_run(section.scene))
+    click(ui, "Left")
+    click(ui, "Reveal")
+    section.parameters.readingTable = None
+    run_through(logic, a_segmented_run(section.scene))
+    assert not are_named(logic.lastRun)
+    assert ui.readingLeftButton.enabled
+
+
 def test_a_case_that_is_deleted_keeps_its_answer_and_the_next_one_is_read_blinded_too(section, ui, logic, views):
     click(ui, "Start", True)
     first = a_segmented_run(section.scene)

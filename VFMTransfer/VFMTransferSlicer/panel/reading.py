@@ -433,9 +433,11 @@ class ReadingSection:
                 self._showMessage(f"{named} {revealedText(answer)}")
 
     def _reveal(self, run: RunInScene) -> None:
-        """Name the networks of a run, which cannot be read blinded any more, also where there is no answer to it."""
+        """Name the networks of a run, which cannot be read blinded any more unless its answer is final now."""
         with suppress(VFMTransferError):  # its case left the scene
-            self._named.append(subjectOf(run))
+            subject = subjectOf(run)
+            if self._find(subject) is None:
+                self._named.append(subject)
         self._name(run)
 
     def _name(self, run: RunInScene) -> None:
