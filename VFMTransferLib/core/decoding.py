@@ -51,6 +51,7 @@ class Limits:
 
 Share = Annotated[float, Limits(minimum=0.0, maximum=1.0)]
 """A part of a whole, or a probability."""
+NotNegative = Annotated[float, Limits(minimum=0)]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.decoding import OMITTED, Limits, from_json, parse_json, to_json
+from ..core.decoding import OMITTED, Limits, NotNegative, from_json, parse_json, to_json
 from ..core.errors import OutputError
 from ..core.files import OF_FILE_BROWSERS, atomic_folder, file_sha256, plain_text, read_small
 from ..core.measurements import DiceEstimate, GlandMeasurements, QualityCriterion
@@ -147,7 +147,6 @@ Probability = Annotated[float, Limits(minimum=0, maximum=1.000001)]
 FileName = Annotated[
     str, Limits(pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}", words="the name of a file in the result's folder")
 ]
-NotNegative = Annotated[float, Limits(minimum=0)]
 Sha256 = Annotated[str, Limits(pattern="[0-9a-f]{64}")]
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..core.decoding import OMITTED, Limits, Share
+from ..core.decoding import OMITTED, Limits, NotNegative, Share
 from ..core.terms import Sequence
 from ..encoders.synthetic import near_coil_gain
 
@@ -24,7 +24,6 @@ _KNOTS = (16, 28, 28)
 _ELASTIC_KNOTS = (6, 8, 8)
 _CONTRAST_KNOTS = 7
 
-Amount = Annotated[float, Limits(minimum=0.0)]
 Factor = Annotated[float, Limits(minimum=1.0)]
 
 
@@ -32,19 +31,19 @@ Factor = Annotated[float, Limits(minimum=1.0)]
 class Augmentation:
     """How far a random view may go from the case; the defaults are those of the shipped networks."""
 
-    rotation_deg: tuple[Amount, Amount, Amount] = (10.0, 10.0, 25.0)  # largest about (x, y, z)
-    log_scale: Amount = 0.25  # largest logarithm of the common scale
-    log_axis_scale: Amount = 0.12  # and of each axis' own
-    shift_mm: tuple[Amount, Amount, Amount] = (12.0, 12.0, 10.0)  # largest along (x, y, z)
+    rotation_deg: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 10.0, 25.0)  # largest about (x, y, z)
+    log_scale: NotNegative = 0.25  # largest logarithm of the common scale
+    log_axis_scale: NotNegative = 0.12  # and of each axis' own
+    shift_mm: tuple[NotNegative, NotNegative, NotNegative] = (12.0, 12.0, 10.0)  # largest along (x, y, z)
     flip: Share = 0.5  # probability of mirroring left and right
     elastic: Share = 0.7  # probability of a smooth random warp
-    elastic_mm: Amount = 5.0  # its largest displacement
+    elastic_mm: NotNegative = 5.0  # its largest displacement
     narrow: Share = 0.3  # probability of a narrower field of view
     narrowest: Annotated[float, Limits(above=0.0, maximum=1.0)] = 0.6  # its smallest part of each axis
     gamma: Share = 0.5  # probability of another exponent
-    log_gamma: Amount = 0.4  # its largest logarithm
+    log_gamma: NotNegative = 0.4  # its largest logarithm
     bias: Share = 0.5  # probability of a smooth brightness field
-    log_bias: Amount = 0.4  # its largest logarithm
+    log_bias: NotNegative = 0.4  # its largest logarithm
     near_coil: Share = field(default=0.0, metadata=OMITTED)  # probability of an endorectal coil's gain
     contrast: Share = 0.15  # probability of a random tone curve
     thick: Share = 0.2  # probability of thicker slices
@@ -52,11 +51,11 @@ class Augmentation:
     coarse: Share = 0.25  # probability of a lower resolution in the plane
     coarsest: Factor = 2.5  # its largest factor
     noise: Share = 0.4  # probability of Gaussian noise
-    noise_std: Amount = 0.25  # its largest deviation, in units of the image's
-    level: Amount = 0.2  # largest change of mean and of logarithmic scale of all intensities
+    noise_std: NotNegative = 0.25  # its largest deviation, in units of the image's
+    level: NotNegative = 0.2  # largest change of mean and of logarithmic scale of all intensities
     # Largest shift of diffusion against T2w along either axis in plane, as when the prostate moves between the scans;
     # the truth stays where T2w is. Of networks whose truth is no image.
-    misregistration_mm: Amount = field(default=0.0, metadata=OMITTED)
+    misregistration_mm: NotNegative = field(default=0.0, metadata=OMITTED)
 
 
 NO_AUGMENTATION = Augmentation(

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from ..core.decoding import OMITTED, Limits, Share, to_json
+from ..core.decoding import OMITTED, Limits, NotNegative, Share, to_json
 from ..core.errors import CheckpointError
 from ..core.files import atomic_file
 from ..core.terms import OnProgress
@@ -99,7 +99,7 @@ class Schedule:
     steps: int
     learning_rate: Annotated[float, Limits(above=0.0)] = 2e-3  # the highest
     warm_up: Share = 0.04  # part of the steps in which it rises linearly; then it falls as a half cosine to 0
-    weight_decay: Annotated[float, Limits(minimum=0.0)] = 0.05  # of matrices and kernels; not of biases, norms and GRN
+    weight_decay: NotNegative = 0.05  # of matrices and kernels; not of biases, norms and GRN
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
     clip: Annotated[float, Limits(above=0.0)] = 1.0  # largest norm of the gradient
     averaging: Share = 0.998  # decay of the exponential moving average of the weights, which is what a run yields

@@ -18,7 +18,7 @@ from VFMTransferLib.io.segmentations import terminology
 from VFMTransferLib.tasks.distortion_correction.task import warp
 from VFMTransferSlicer.inputs.exporting import gridInWorld
 from VFMTransferSlicer.results.nifti import writeNifti
-from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, loadGland, placeBeside
+from VFMTransferSlicer.results.scene import loadArm, loadArmInSteps, loadGland, placeBeside, placeLast
 from VFMTransferSlicer.views.pairs import isSynthetic, isWithheld
 
 SHA256 = "ab" * 32
@@ -318,6 +318,23 @@ def test_a_scene_that_closes_on_the_way_is_told(scene, tmp_path):
     with pytest.raises(JobError, match="no longer in the scene"):
         for _ in steps:
             pass
+
+
+def test_what_shows_a_node_stays_with_it_where_the_application_removes_it_meanwhile(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "first")
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "second")
+
+    def as_the_application(caller: object, event: str) -> None:
+        if display.GetScene() is not None:
+            scene.RemoveNode(display)
+
+    scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
+    placeLast(node)
+    assert [one.GetName() for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")] == ["second", "first"]
+    assert node.GetDisplayNode() is display
+    assert display.GetScene() is scene
 
 
 def test_no_step_holds_the_window_still_for_long(scene, tmp_path):
