@@ -330,8 +330,9 @@ def test_what_shows_a_node_stays_with_it_where_the_application_removes_it_meanwh
         if display.GetScene() is not None:
             scene.RemoveNode(display)
 
-    scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
+    tag = scene.AddObserver(scene.NodeRemovedEvent, as_the_application)
     placeLast(node)
+    scene.RemoveObserver(tag)  # a scene and a function that hold each other are freed in an order that ends Python
     assert [one.GetName() for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")] == ["second", "first"]
     assert node.GetDisplayNode() is display
     assert display.GetScene() is scene
