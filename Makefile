@@ -20,12 +20,15 @@ SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s '-sc
 demo: $(VENV)/.installed-base
 	@$(BIN)/vfm-transfer demo -o $(OUT)/demo
 
+# A process of pytest that crashed is not replaced: with its files on another one, pytest-xdist 3.8 would never end.
+PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
+
 test: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 # The trainings that take long, which `make test` leaves out.
 test-long: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m long
+	$(PYTEST) -m long
 
 # Inside a real Slicer: make test-slicer SLICER=<its start script>. Once with a main window, and what needs none without.
 SLICER ?= Slicer
