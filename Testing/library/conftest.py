@@ -19,6 +19,17 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_home(monkeypatch):
+    """No home folder is known, as for a container's user whose number has no name."""
+    for variable in ("HOME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("VFM_TRANSFER_MODELS", "VFM_TRANSFER_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    if os.name == "posix":
+        monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def trace(tmp_path_factory) -> Iterator:
     """The exporter's tracing. Equal networks are traced once, whichever process of the tests does it.

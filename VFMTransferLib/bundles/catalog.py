@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from ..core.errors import AmbiguousInputError, BundleError
-from ..core.files import writing
+from ..core.errors import AmbiguousInputError, BundleError, OutputError
+from ..core.files import expand_home, platform_folder, writing
 from ..core.terms import Arm
 from .bundle import Bundle, read_bundle
 from .metadata import METADATA
@@ -26,18 +26,32 @@ def shipped_folder() -> Path | None:
     return next((folder for folder in _SHIPPED if folder.is_dir()), None)
 
 
-def user_folder() -> Path:
-    """The folder of the user's bundles: `VFM_TRANSFER_MODELS`, else the platform's data folder. It may not exist."""
+def user_folder() -> Path | None:
+    """The folder of the user's bundles: `VFM_TRANSFER_MODELS`, else the platform's data folder. It may not exist.
+
+    None where no home is known: there are only the shipped bundles then.
+    """
     stated = os.environ.get(FOLDER_VARIABLE)
     if stated:
-        return Path(stated).expanduser()
+        return expand_home(stated)
     if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        data = platform_folder("AppData/Local", "LOCALAPPDATA")
     elif sys.platform == "darwin":
-        data = Path.home() / "Library" / "Application Support"
+        data = platform_folder("Library/Application Support")
     else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "vfm-transfer" / "bundles"
+        data = platform_folder(".local/share", "XDG_DATA_HOME")
+    return None if data is None else data / "vfm-transfer" / "bundles"
+
+
+def require_user_folder() -> Path:
+    """The folder of the user's bundles, where one is written to; OutputError where no home is known."""
+    folder = user_folder()
+    if folder is None:
+        raise OutputError(
+            "Your bundles must have a folder, but no home folder is known. "
+            f"Set {FOLDER_VARIABLE} to a folder for them, or name the bundle's own."
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
     BundleError where there is none or it is broken, with the names that there are; AmbiguousInputError where it has
     two.
     """
-    path = Path(name_or_path).expanduser()
+    path = expand_home(name_or_path)
     if (path / METADATA).is_file() or (isinstance(name_or_path, Path) and path.is_dir()):
         return read_bundle(path)
     if path.name != str(name_or_path):

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from ..core import __version__
 from ..core.errors import DownloadError
-from ..core.files import file_sha256, writing
+from ..core.files import expand_home, file_sha256, writing
 from ..core.terms import RESEARCH_USE, OnProgress, Sequence
 from .bundle import Bundle
-from .catalog import user_folder
+from .catalog import require_user_folder
 from .importing import import_files, is_bundle_zip, read_text
 
 ATTEMPTS = 3
@@ -206,7 +206,7 @@ def fetch_bundle(
     """
     report = on_progress or (lambda stage, fraction: None)
     source = Source(url, sha256.strip().lower(), allow_loopback)
-    parent = user_folder() if folder is None else Path(folder).expanduser().absolute().parent
+    parent = require_user_folder() if folder is None else expand_home(folder).absolute().parent
     # Named by the checksum, so that a later call finds what came, and never continues another file.
     work = parent / f".fetch-{source.sha256[:16]}"
     file = work / file_name(url)

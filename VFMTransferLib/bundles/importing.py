@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from ..core.decoding import parse_json
 from ..core.errors import BundleError, CheckpointError, RuntimeUnavailableError
-from ..core.files import atomic_folder, file_sha256
+from ..core.files import atomic_folder, expand_home, file_sha256
 from ..core.machine import missing_reason
 from ..core.terms import Arm, Sequence
 from ..encoders.base import family_of
@@ -34,7 +34,7 @@ from .bundle import (
     verify,
     write_bundle,
 )
-from .catalog import require_free_name, user_folder
+from .catalog import require_free_name, require_user_folder
 from .metadata import METADATA, ONNX, ONNX_CPU, WEIGHTS, inference_config
 
 _IMPORTED = "Imported from the authors' released weights."
@@ -78,13 +78,13 @@ def import_files(
         BundleError, OutputError: A bundle is damaged; the folder is taken or cannot be written.
         RuntimeUnavailableError: PyTorch, which reads the authors' files, is not installed.
     """
-    paths = [Path(file).expanduser() for file in files]
+    paths = [expand_home(file) for file in files]
     for path in paths:
         if not path.exists():
             raise CheckpointError(f"File '{path.name}' must exist, but does not. Check its path.")
         if not path.is_file() and not path.is_dir():  # a pipe, which may never be written to
             raise CheckpointError(f"'{path.name}' must be a file or a bundle's folder, but is neither. Check its path.")
-    target = None if folder is None else Path(folder).expanduser()
+    target = None if folder is None else expand_home(folder)
     if len(paths) == 1 and (is_bundle_folder(paths[0]) or is_bundle_zip(paths[0])):
         if sequence is not None or keep_fusion_streams or not export:
             raise CheckpointError(
@@ -133,7 +133,7 @@ def import_files(
 def _own_folder(name: str) -> Path:
     """Where a bundle of this name goes among the user's; BundleError where a shipped one has it."""
     require_free_name(name)
-    return user_folder() / name
+    return require_user_folder() / name
 
 
 def bundle_name(text: str) -> str:

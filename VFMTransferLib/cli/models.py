@@ -82,7 +82,7 @@ def run_list(args: argparse.Namespace) -> None:
         twin = f"  (one name for several: use the folder {bundle.folder})" if named[bundle.name] > 1 else ""
         lines.append(f"{bundle.name:<{width}}  {task:<21}  {bundle.arm or '-':<10}  {bundle.title}{onnx}{twin}")
     lines += [f"{folder.name}: broken. {why}" for folder, why in broken.items()]
-    lines.append(f"Your own bundles: {user_folder()}")
+    lines.append(f"Your own bundles: {user_folder() or 'none, since no home folder is known'}")
     print_answer(args, {"bundles": rows, "broken": {str(folder): why for folder, why in broken.items()}}, lines)
 
 

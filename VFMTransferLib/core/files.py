@@ -39,16 +39,45 @@ _FILE_PART = re.compile(rf"\.part-{_OWNER}-(?P<target>.+)", re.DOTALL)
 _FOLDER_PART = re.compile(rf"\.(?P<target>.+)\.{_OWNER}\.(?:part|old)", re.DOTALL)
 
 
-def cache_folder() -> Path:
-    """The user's folder for what can be made again: `VFM_TRANSFER_CACHE`, else the platform's. It may not exist."""
+def home_folder() -> Path | None:
+    """The user's home; None where none is known, as for a container's user without a name and without `HOME`."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def expand_home(path: Path | str) -> Path:
+    """The path with a home folder for the `~` that it begins with; as it is where none is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def platform_folder(in_home: str, variable: str = "") -> Path | None:
+    """The folder that the platform's environment variable names, else the one in the home; None without either."""
+    stated, home = os.environ.get(variable), home_folder()
+    if stated:
+        return Path(stated)
+    return None if home is None else home / in_home
+
+
+def cache_folder() -> Path | None:
+    """The user's folder for what can be made again: `VFM_TRANSFER_CACHE`, else the platform's. It may not exist.
+
+    None where no home is known: everything is made again then.
+    """
     stated = os.environ.get(CACHE_VARIABLE)
     if stated:
-        return Path(stated).expanduser()
+        return expand_home(stated)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vfm-transfer" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vfm-transfer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfm-transfer"
+        caches, name = platform_folder("AppData/Local", "LOCALAPPDATA"), "vfm-transfer/Cache"
+    elif sys.platform == "darwin":
+        caches, name = platform_folder("Library/Caches"), "vfm-transfer"
+    else:
+        caches, name = platform_folder(".cache", "XDG_CACHE_HOME"), "vfm-transfer"
+    return None if caches is None else caches / name
 
 
 @contextmanager

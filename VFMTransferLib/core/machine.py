@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .files import home_folder
+
 _GB = 1e9
 _TIMEOUT_S = 10
 _WINDOWS_QUERY = 0x0410  # PROCESS_QUERY_INFORMATION and PROCESS_VM_READ
@@ -162,15 +164,16 @@ def is_writable(folder: Path) -> bool:
 
 def without_folders(text: str) -> str:
     """A message with each path in it cut down to the file's name: folders may bear the user's name, and are long."""
-    return _FOLDERS.sub("", text.replace(str(Path.home()), "~"))
+    home = home_folder()
+    return _FOLDERS.sub("", text if home is None else text.replace(str(home), "~"))
 
 
 def without_home(path: Path) -> str:
     """The path with the home folder, which bears the user's name, as `~`."""
-    try:
-        return str(Path("~") / path.absolute().relative_to(Path.home()))
-    except ValueError:
+    home = home_folder()
+    if home is None or not path.absolute().is_relative_to(home):
         return str(path)
+    return str(Path("~") / path.absolute().relative_to(home))
 
 
 def _output(command: list[str]) -> str:

@@ -69,9 +69,9 @@ def inspect() -> dict[str, Any]:
     Returns:
         What there is, fit for JSON: `vfm_transfer`, `python`, `machine`, `site_packages` (where pip puts packages),
         `packages` (name → version or None), `half_installed` (modules without a whole package), `runtimes` (for
-        `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, free disk,
-        names), `default` (runtime and device where none is named), `problems` (sentences on what to do) and `advice`
-        (on what would be faster).
+        `onnx` and `torch`: version, devices with the reason why not, or an error), `models` (folder, empty where no
+        home is known, free disk, names), `default` (runtime and device where none is named), `problems` (sentences on
+        what to do) and `advice` (on what would be faster).
         No path holds the user's name.
     """
     packages = {name: version_of(name) for name in _PACKAGES}
@@ -129,7 +129,7 @@ def describe(report: dict[str, Any]) -> str:
         ]
     lines += [
         "",
-        f"Networks ({models['folder']}, {models['free_disk_gb']} GB free)",
+        f"Networks ({models['folder']}, {models['free_disk_gb']} GB free)" if models["folder"] else "Networks",
         f"  shipped: {', '.join(models['shipped']) or 'none'}",
         f"  yours:   {', '.join(models['own']) or 'none'}",
         "",
@@ -195,8 +195,8 @@ def _inspect_models() -> dict[str, Any]:
     shipped, folder = shipped_folder(), user_folder()
     bundles = list_bundles()
     return {
-        "folder": without_home(folder),
-        "free_disk_gb": free_disk_gb(folder),
+        "folder": "" if folder is None else without_home(folder),
+        "free_disk_gb": 0.0 if folder is None else free_disk_gb(folder),
         "shipped": [bundle.name for bundle in bundles if bundle.folder.parent == shipped],
         "own": [bundle.name for bundle in bundles if bundle.folder.parent != shipped],
         "broken": {path.name: reason for path, reason in broken_bundles().items()},

@@ -111,9 +111,10 @@ class Findings:
             held -= size
 
 
-def findings_folder() -> Path:
-    """Where cohorts keep their findings."""
-    return cache_folder() / "findings"
+def findings_folder() -> Path | None:
+    """Where cohorts keep their findings; None without a cache folder."""
+    folder = cache_folder()
+    return None if folder is None else folder / "findings"
 
 
 def _write(value: Any, path: Path) -> None:

@@ -128,8 +128,11 @@ def _seconds(run: Run, inputs: tuple[np.ndarray, ...]) -> float:
 
 def _read() -> dict[str, Any]:
     """What is kept; nothing where the file is missing or damaged, since it can be measured again."""
+    folder = cache_folder()
+    if folder is None:
+        return {}
     try:
-        document = json.loads((cache_folder() / _FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -141,12 +144,14 @@ def _recall(kind: str, key: Sequence[str]) -> Any:
 
 
 def _keep(kind: str, key: Sequence[str], value: Any) -> None:
-    document = _read()
+    folder, document = cache_folder(), _read()
+    if folder is None:
+        return
     kept = document.get(kind)
     document[kind] = {**(kept if isinstance(kept, dict) else {}), "|".join(key): value}
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with atomic_file(cache_folder() / _FILE) as part:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(folder / _FILE) as part:
             part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except (OSError, OutputError):
         return  # without a folder to write to, it is measured again next time

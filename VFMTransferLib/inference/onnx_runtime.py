@@ -278,12 +278,15 @@ def _provider_options(bundle: Bundle, device: str, precision: str) -> dict[str, 
     if kind == "cuda":
         return {"device_id": which or "0", "use_tf32": "0"}
     if kind == "tensorrt":
-        folder = cache_folder() / "tensorrt"
+        types = {"trt_fp16_enable": str(precision == "fp16"), "trt_bf16_enable": str(precision == "bf16")}
+        cache = cache_folder()
+        if cache is None:  # compiled again each time
+            return {"device_id": which or "0", **types}
+        folder = cache / "tensorrt"
         folder.mkdir(parents=True, exist_ok=True)
         return {
             "device_id": which or "0",
-            "trt_fp16_enable": str(precision == "fp16"),
-            "trt_bf16_enable": str(precision == "bf16"),
+            **types,
             "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": os.fspath(folder),
             "trt_engine_cache_prefix": f"{bundle.weights_sha256[:16]}-{precision}",

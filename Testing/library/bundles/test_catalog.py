@@ -8,6 +8,7 @@ from VFMTransferLib.bundles.catalog import (
     broken_bundles,
     default_pair,
     find_bundle,
+    is_own,
     list_bundles,
     remove_bundle,
     shipped_folder,
@@ -160,6 +161,21 @@ def test_the_users_folder_is_the_platforms_unless_stated(monkeypatch, tmp_path):
     monkeypatch.setattr(catalog.sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert user_folder() == tmp_path / "vfm-transfer" / "bundles"
+
+
+def test_without_a_home_there_are_the_shipped_bundles_alone(folders, no_home):
+    make_bundle(folders[0] / "gland")
+    assert user_folder() is None
+    assert [bundle.name for bundle in list_bundles()] == ["gland"]
+    assert find_bundle("gland").name == "gland"
+    assert not is_own(find_bundle("gland"))
+    with pytest.raises(BundleError, match="must be one of the user's to be removed: none"):
+        remove_bundle("gland")
+
+
+def test_a_home_that_is_not_known_is_no_bundle(no_home):
+    with pytest.raises(BundleError, match="no bundle is there"):
+        find_bundle("~nobody/gland")
 
 
 def test_nothing_shipped_is_no_error(monkeypatch, tmp_path):

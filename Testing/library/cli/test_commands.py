@@ -121,6 +121,15 @@ def test_the_demo_writes_nothing_into_a_case(tmp_path, capsys):
     assert "must lie outside of the case's folder 'case'" in capsys.readouterr().err
 
 
+def test_without_a_home_networks_are_listed_and_an_import_names_the_remedy(tiny_models, no_home, tmp_path, capsys):
+    assert main(["models", "list"]) == 0
+    assert "Your own bundles: none, since no home folder is known" in capsys.readouterr().out
+    source = str(tiny_models / "tiny-scratch")
+    assert main(["models", "import", source]) == 1
+    assert "Set VFM_TRANSFER_MODELS to a folder for them" in capsys.readouterr().err
+    assert main(["models", "import", source, "-o", str(tmp_path / "mine")]) == 0
+
+
 def test_a_bundle_is_imported_and_removed(tiny_models, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VFM_TRANSFER_MODELS", str(tmp_path))
     assert main(["models", "import", str(tiny_models / "tiny-scratch"), "--name", "mine"]) == 0

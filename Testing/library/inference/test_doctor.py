@@ -65,6 +65,14 @@ def test_bundles_are_named_and_the_users_name_is_not(a_catalog, runtimes):
     assert "somebody" not in json.dumps(report) + describe(report)
 
 
+def test_without_a_home_the_report_has_no_folder_of_the_users(a_catalog, runtimes, no_home):
+    report = inspect()
+    assert report["models"]["shipped"] == ["gland"]
+    assert (report["models"]["folder"], report["models"]["own"]) == ("", [])
+    assert "Networks\n  shipped: gland" in describe(report)
+    assert without_folders("cannot open /opt/doe/a.so") == "cannot open a.so"
+
+
 def test_a_broken_bundle_is_a_problem(a_catalog, runtimes):
     problems = inspect()["problems"]
     assert any(problem.startswith("Bundle 'bad' cannot be used") for problem in problems)

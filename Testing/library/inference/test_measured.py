@@ -14,6 +14,7 @@ from VFMTransferLib.bundles.metadata import ONNX
 from VFMTransferLib.core.errors import RuntimeUnavailableError
 from VFMTransferLib.core.files import CACHE_VARIABLE
 from VFMTransferLib.inference import measured, onnx_runtime
+from VFMTransferLib.inference.findings import findings_folder
 from VFMTransferLib.inference.runtimes import open_session
 
 HOW = ("onnx", "onnxruntime 1", "openvino", "bf16")
@@ -70,6 +71,12 @@ def test_precision_that_keeps_the_labels_is_measured_once(a_window):
     assert "agrees with fp32 to 0.999" in first
     assert measured.require_precision(LESIONS, *HOW, run, pytest.fail) == first
     assert len(runs) == 1
+
+
+def test_without_a_home_nothing_is_kept_and_it_is_measured_again(a_window, no_home):
+    for shift, agreement in ((0.0, "1.0000"), (0.001, "0.999")):
+        assert agreement in measured.require_precision(LESIONS, *HOW, off_by(shift), lambda x: x)
+    assert findings_folder() is None
 
 
 def test_precision_is_measured_again_with_another_graph_or_gpu(a_window, monkeypatch):

@@ -211,6 +211,11 @@ def test_tensorrt_keeps_its_engine_by_weights_and_precision(tmp_path, monkeypatc
     assert options["trt_engine_cache_prefix"] == f"{'0' * 16}-fp16"
 
 
+def test_tensorrt_keeps_no_engine_without_a_home(no_home):
+    options = onnx_runtime._provider_options(described_bundle(MODELS["profound-upernet-lesion"]), "tensorrt", "fp16")
+    assert options == {"device_id": "0", "trt_fp16_enable": "True", "trt_bf16_enable": "False"}
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_inputs_are_converted_and_left_alone(a_bundle, x, runtime):
     double = np.asfortranarray(x.astype(np.float64))

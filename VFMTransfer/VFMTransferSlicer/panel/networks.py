@@ -236,8 +236,8 @@ class Importing:
         """Options for a network whose name is taken; None where the user keeps the one that is there."""
         if needsTorch(paths):
             return []
-        name = name_of(paths[0])
-        if not (user_folder() / name).exists():
+        name, folder = name_of(paths[0]), user_folder()
+        if folder is None or not (folder / name).exists():
             return []
         isWanted = self._ask(_("There is a network '{name}' already. Replace it?").format(name=name))
         return ["--overwrite"] if isWanted else None

@@ -15,6 +15,7 @@ from typing import Any
 import slicer
 
 from VFMTransferLib import __file__ as _LIBRARY
+from VFMTransferLib.core.files import home_folder
 
 from ..logic import temporaryFolder
 
@@ -61,7 +62,7 @@ def withoutNames(text: str, names: Mapping[str, str] | None = None) -> str:
         gettempdir(): "<temporary>",
         temporaryFolder(): "<temporary>",
         sys.prefix: "<python>",
-        str(Path.home()): "~",
+        str(home_folder() or ""): "~",
     }
     for path in sorted(folders, key=len, reverse=True):
         if len(path) > 1:  # the home folder of a server may be the root
@@ -254,7 +255,7 @@ def reportText(report: Report, describe: Callable[[Report], str], versions: dict
         describe: `doctor.describe`.
         versions: Further programs → their versions.
     """
-    models = {**report["models"], "folder": "the user's folder"}
+    models = {**report["models"], "folder": report["models"]["folder"] and "the user's folder"}
     programs = ", ".join(f"{name} {version}" for name, version in versions.items())
     place = report["site_packages"]
     rights = "writable" if place["writable"] else "not writable"
