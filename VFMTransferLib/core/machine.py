@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,11 @@ def resident_bytes(process_id: int | None = None) -> int:
 
 
 def free_disk_gb(folder: Path) -> float:
-    """Free space on the disk of a folder that may not exist yet."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return round(shutil.disk_usage(existing).free / _GB, 1)
+    """Free space on the disk of a folder that may not exist yet; 0 where its disk is not there or may not be read."""
+    for path in (folder, *folder.parents):
+        with suppress(OSError):
+            return round(shutil.disk_usage(path).free / _GB, 1)
+    return 0.0
 
 
 def nvidia_gpus() -> list[str]:

@@ -125,6 +125,16 @@ def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path):
     assert free_disk_gb(tmp_path / "not" / "there") == pytest.approx(free_disk_gb(tmp_path), abs=1)
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_disk_that_is_gone_has_nothing_free(tmp_path, monkeypatch, error):
+    def refuse(path, *_, **__):
+        raise error(path)
+
+    monkeypatch.setattr(machine.shutil, "disk_usage", refuse)
+    monkeypatch.setattr(machine.os, "stat", refuse)  # which Path.exists asks
+    assert free_disk_gb(tmp_path / "models") == 0
+
+
 def test_a_half_installed_runtime_is_a_problem_and_is_not_tried(a_catalog, runtimes, monkeypatch):
     monkeypatch.setattr(doctor, "is_half_installed", lambda module, packages: module == "onnxruntime")
     report = inspect()
