@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..core import __version__
 from ..core.errors import DownloadError
@@ -31,6 +31,7 @@ _WAIT_S = 1.0
 _BLOCK_BYTES = 2**20
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WEB_PAGE = (b"<!doctype html", b"<html")
+_IN_URLS = "%/?:@!$&'()*+,;=[]"  # what has a meaning in a path or a query (RFC 3986), and is sent as it is
 _HTTP_PARTIAL, _HTTP_RANGE = 206, 416
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 _ADVICE = {
@@ -71,11 +72,30 @@ class Source:
 
 
 def check_url(url: str, allow_loopback: bool = False) -> None:
-    """Raise DownloadError unless a URL is https, or http to this machine where that is allowed."""
-    parts = urlsplit(url)
+    """Raise DownloadError unless a URL is one of https, or of http to this machine where that is allowed."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")  # each raises ValueError where it cannot be
+        wrong = "it names a user" if "@" in parts.netloc else "its server has a space" if " " in parts.netloc else ""
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        raise DownloadError(
+            f"The address must be https://server/file, or https://server:port/file, but is not ({wrong}). Correct it."
+        )
     local = allow_loopback and parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not (parts.scheme == "https" and parts.hostname) and not local:
         raise DownloadError(f"The address must begin with https://, got '{parts.scheme}://{parts.hostname or ''}'.")
+
+
+def _as_sent(url: str) -> str:
+    """The URL in ASCII: the server's name as IDNA, other characters in path and query as %c3%a4; escapes stay."""
+    parts = urlsplit(url)
+    server = parts.netloc
+    if not server.isascii():  # so that it is a name, and no IPv6 address in brackets
+        server = (parts.hostname or "").encode("idna").decode("ascii") + (f":{parts.port}" if parts.port else "")
+    path, query = (quote(part, safe=_IN_URLS) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, server, path, query, ""))
 
 
 def download(source: Source, path: Path, on_progress: OnProgress) -> None:
@@ -143,11 +163,13 @@ def _fetch(source: Source, part: Path, on_progress: OnProgress) -> None:
         headers["Range"] = f"bytes={have}-"
     opener = urllib.request.build_opener(_HttpsOnly(source.allow_loopback))
     try:
-        response = opener.open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
+        response = opener.open(urllib.request.Request(_as_sent(source.url), headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == _HTTP_RANGE and have:
             return  # nothing is missing; the checksum decides whether it is right
         raise
+    except (http.client.InvalidURL, ValueError) as error:  # of a redirect, which no further try makes better
+        raise DownloadError(f"{source.host} refers to an address that is none ({error}). Check the address.") from error
     with response:
         if response.status != _HTTP_PARTIAL:
             have = 0  # the server sends the whole file again

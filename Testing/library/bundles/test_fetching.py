@@ -13,7 +13,7 @@ from bundles import make_bundle
 
 from VFMTransferLib.bundles import fetching as download
 from VFMTransferLib.bundles.bundle import read_bundle
-from VFMTransferLib.bundles.fetching import fetch_bundle, file_name, license_text
+from VFMTransferLib.bundles.fetching import _as_sent, fetch_bundle, file_name, license_text
 from VFMTransferLib.core.errors import DownloadError, OutputError
 
 
@@ -23,11 +23,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.requests.append(self.headers.get("Range"))
+        server.paths.append(self.path)
         if server.mode == "missing":
             return self.send_error(404)
-        if server.mode == "redirect":
+        if server.mode.startswith("redirect"):
             self.send_response(302)
-            self.send_header("Location", "http://example.org/model.zip")
+            self.send_header("Location", server.mode.partition(" ")[2] or "http://example.org/model.zip")
             return self.end_headers()
         content = b"<!DOCTYPE html><title>Log in</title>" if server.mode == "portal" else server.content
         self.send_file(content)
@@ -53,7 +54,7 @@ def server(monkeypatch):
     monkeypatch.setattr(download, "_WAIT_S", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.mode, server.content, server.requests = "plain", b"", []
+    server.mode, server.content, server.requests, server.paths = "plain", b"", [], []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -175,6 +176,39 @@ def test_only_https_is_fetched(fetch, url):
 def test_this_machine_is_reached_by_http_only_where_that_is_allowed(fetch):
     with pytest.raises(DownloadError, match="must begin with https://"):
         fetch(allow_loopback=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://[::1/x.zip", "Invalid IPv6 URL"),
+        ("https://example.org:abc/x.zip", "'abc'"),
+        ("https://example.org:99999/x.zip", "out of range"),
+        ("https://exam ple.org/x.zip", "its server has a space"),
+        ("https://anna:secret@example.org/x.zip", "it names a user"),
+        (f"https://{'ü' * 70}.org/x.zip", "label"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_fetched(fetch, left, url, reason):
+    with pytest.raises(DownloadError, match=rf"must be https://server/file, .* but is not \(.*{reason}") as refused:
+        fetch(url=url)
+    assert "secret" not in str(refused.value)
+
+
+def test_umlauts_and_spaces_in_an_address_are_sent_as_escapes(fetch, server):
+    fetch(url=f"http://127.0.0.1:{server.server_port}/größe 1/a%20b.zip?für=x y&sig=a%2Fb")
+    assert server.paths == ["/gr%C3%B6%C3%9Fe%201/a%20b.zip?f%C3%BCr=x%20y&sig=a%2Fb"]
+
+
+def test_a_servers_name_with_umlauts_is_sent_as_idna():
+    assert _as_sent("https://bücher.example:8443/ä") == "https://xn--bcher-kva.example:8443/%C3%A4"
+
+
+def test_a_redirect_to_an_address_that_is_none_is_tried_once(fetch, server):
+    server.mode = "redirect https://[::1/x.zip"
+    with pytest.raises(DownloadError, match="refers to an address that is none"):
+        fetch()
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("digest", ["", "12", "g" * 64])
