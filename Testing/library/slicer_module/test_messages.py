@@ -82,3 +82,17 @@ def test_each_control_has_its_line():
     texts = [widget.findtext("property[@name='text']/string") for widget in named]
     titles = {text.removesuffix(":") for text in texts if text and text not in ARMS and text != RESEARCH_USE}
     assert [title for title in sorted(titles) if f"**{title}**" not in page and f"| {title} |" not in page] == []
+
+
+def test_the_commands_without_internet_name_all_that_install_brings():
+    from doctor_reports import a_report
+
+    from VFMTransferSlicer.setup.machine_report import toInstall
+
+    report = a_report()
+    report["packages"] |= {"jinja2": None, "psutil": None}  # as in Slicer's own Python
+    page = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`(pip download [^`]+|PythonSlicer -m pip install [^`]+)`", page)
+    assert len(commands) == 2
+    for command in commands:
+        assert {"onnxruntime", *toInstall(report)} <= set(command.split())
