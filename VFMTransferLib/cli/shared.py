@@ -69,7 +69,7 @@ def _missing_package(name: str) -> str:
         "highdicom": "dicom",
     }.get(package)
     target = f"vfm-transfer[{extra}]" if extra else "vfm-transfer"
-    return f"This command needs the package {package}, which is not installed. Install it with: pip install '{target}'"
+    return f'This command needs the package {package}, which is not installed. Install it with: pip install "{target}"'
 
 
 def _file_system(error: OSError) -> str:

@@ -153,7 +153,7 @@ def missing_reason(*modules: str, extra: str) -> str:
     lacking = [name for name in modules if importlib.util.find_spec(name) is None]
     if not lacking:
         return ""
-    return f"not installed: {', '.join(lacking)}; install it under Setup (pip install 'vfm-transfer[{extra}]')."
+    return f'not installed: {", ".join(lacking)}; install it under Setup (pip install "vfm-transfer[{extra}]").'
 
 
 def is_writable(folder: Path) -> bool:

@@ -181,7 +181,7 @@ def _inspect_runtime(runtime: str, packages: dict[str, str | None], halves: list
     if module in halves:
         return {"error": f"half installed: {module} and its record do not belong together. Install it again."}
     if not any(version for name, version in packages.items() if name.partition("-")[0] == module):
-        wanted = "onnxruntime" if runtime == "onnx" else "'vfm-transfer[torch]'"
+        wanted = "onnxruntime" if runtime == "onnx" else '"vfm-transfer[torch]"'
         return {"error": f"not installed; run: python -m pip install {wanted}"}
     return probe(runtime)
 

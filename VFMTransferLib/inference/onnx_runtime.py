@@ -51,7 +51,7 @@ def _swap(package: str) -> str:
     return f"Run: python -m pip uninstall -y {every} && python -m pip install {package}"
 
 
-_GPU = "'onnxruntime-gpu[cuda,cudnn]'"
+_GPU = '"onnxruntime-gpu[cuda,cudnn]"'  # quoted as every shell takes it, also cmd.exe
 PROVIDERS: dict[str, Provider] = {
     "cuda": Provider("CUDAExecutionProvider", _swap(_GPU), ("fp32",), True),
     "tensorrt": Provider("TensorrtExecutionProvider", _swap(f"{_GPU} tensorrt"), ("fp32", "fp16", "bf16"), True),
