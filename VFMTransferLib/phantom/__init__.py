@@ -1,4 +1,4 @@
-"""Synthetic prostate MRI with exact truth: the default input, and a source of training cases and of tests.
+"""Synthetic prostate MRI with known truth: the default input, and a source of training cases and of tests.
 
 Imports `core` to `io`.
 """

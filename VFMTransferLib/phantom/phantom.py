@@ -70,7 +70,7 @@ class TissueMaps:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic case and its exact truth.
+    """A synthetic case and its truth.
 
     Attributes:
         case: T2w, and where asked for hbv and adc, each on its own oblique grid.
@@ -114,7 +114,7 @@ class Phantom:
 
     @property
     def truths(self) -> dict[str, Volume]:
-        """All that is exactly known, by name: labels, undistorted images, true ADC, field, twin, tissue maps."""
+        """All that is known, by name: labels, undistorted images, true ADC, field, twin, tissue maps."""
         known = {"gland": self.gland, "zones": self.zones, "lesion": self.lesion}
         if self.diffusion is not None:
             names = [f.name for f in fields(self.diffusion) if f.name not in SEQUENCES]
@@ -206,7 +206,10 @@ def make_phantom(
     zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
 
     def on_grid(labels: np.ndarray, name: str) -> Volume:
-        """Labels of the gland's box on the T2w's grid: in each voxel the label of most of its points."""
+        """Labels of the gland's box on the T2w's grid: where half of a voxel's points or more have one, the commonest.
+
+        Two points across a slice often tie, so that what is small is larger here than it was painted.
+        """
         full = np.zeros(lattice.shape, np.uint8)
         full[painted.box] = labels
         out = np.zeros(grid.shape, np.uint8)
