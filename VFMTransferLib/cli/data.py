@@ -83,7 +83,8 @@ def add_phantom(commands: Commands) -> None:
         "--full-resolution",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also write the T2w with twice the matrix; most of the time goes there",
+        help="also write the T2w with twice the matrix; most of the time goes there, and a seed is another patient "
+        "without it",
     )
     parser.add_argument(
         "--range",

@@ -143,7 +143,8 @@ def make_phantom(
     """Draw a body and image it.
 
     Args:
-        seed: The same seed and options give the same voxels; options that are None are drawn at random.
+        seed: The same seed and options give the same voxels; options that are None are drawn at random. With another
+            `t2w_spacing_mm`, `field_of_view_mm` or `full_resolution` a seed is another patient.
         sequences: T2w always is acquired. Diffusion comes whole: hbv and adc together.
         t2w_spacing_mm: Voxel of the T2w (x, y, z); (1, 1, 3) with T2w alone takes a third of the time.
         field_of_view_mm: Edge of the T2w's square field of view.
@@ -155,7 +156,8 @@ def make_phantom(
         tissue_maps: Whether to add what the images are made of.
         conditions: How body, coil and scanner deviate from the default, or a range of which the seed draws them.
     """
-    # A source of chance for each stage, so that an option of one leaves the others as they are.
+    # A source of chance for each stage, so that an option of one leaves the others as they are. Options that change the
+    # lattice do not: what is painted, and where lesions lie, is drawn by its points.
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
     rng = {stage: np.random.default_rng(own) for stage, own in zip(_STREAMS, seeds, strict=True)}
     if isinstance(conditions, PhantomRange):
