@@ -74,7 +74,7 @@ class GlandMeasurements:
         anteroposterior_mm: Largest diameter from front to back in the mid-sagittal plane.
         longitudinal_mm: From apex to base in the mid-sagittal plane.
         ellipsoid_ml: Product of the three diameters, times pi / 6.
-        segmented_ml: Volume of the mask.
+        segmented_ml: Volume of the whole mask.
         source: Whose mask it is.
         psa_ng_ml: Prostate-specific antigen as it was entered.
         psa_density_ellipsoid: PSA divided by the ellipsoid's volume, ng/ml².

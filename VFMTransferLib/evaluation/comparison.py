@@ -201,7 +201,7 @@ def _frame(case: Case, segments: Segments, geometry: Geometry) -> GlandFrame | N
         mask = (segments.a != 0) | (segments.b != 0)
     else:
         return None
-    return GlandFrame(mask, geometry) if mask.any() else None
+    return GlandFrame.from_mask(Volume(mask.astype(np.uint8), geometry)) if mask.any() else None
 
 
 def _compare_images(case: Case, a: Result, b: Result, reference: Reference | None) -> Comparison:

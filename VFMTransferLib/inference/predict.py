@@ -33,7 +33,7 @@ from ..core.terms import Arm, Label, OnProgress, Sequence
 from ..core.volume import Volume
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
-from ..radiology.gland import measure_gland
+from ..radiology.gland import GlandFrame, measure_gland
 from ..radiology.lesions import is_cut_off, measure_lesions
 from ..radiology.quality import measure_diffusion, measure_t2w
 from ..tasks import find_task, gland_task, task_of
@@ -411,7 +411,8 @@ class CasePredictor:
             gland, zones, source = anatomy.labels, anatomy.zones, f"by bundle '{anatomy.bundle}'"
         if gland is not None and gland.array.any():
             try:
-                result = replace(result, gland=self._measure(gland, source))
+                measured, notes = self._measure(gland, source)
+                result = replace(result, gland=measured, provenance=result.provenance.with_notes(*notes))
             except ImageError as error:
                 result = replace(
                     result, provenance=result.provenance.with_notes(f"The gland was not measured. {error}")
@@ -443,11 +444,12 @@ class CasePredictor:
             *self._findings.recall(of_diffusion, lambda: tuple(measure_diffusion(self.case, gland))),
         )
 
-    def _measure(self, gland: Volume, source: str) -> GlandMeasurements:
-        """The gland's size, measured along the axes of the T2w where there is one."""
+    def _measure(self, gland: Volume, source: str) -> tuple[GlandMeasurements, tuple[str, ...]]:
+        """The gland's size, measured along the axes of the T2w where there is one, and notes on it."""
         grid = self.case.volumes.get(Sequence.T2W, gland).geometry
         on_grid = gland.resample_to(grid, "nearest")
-        return measure_gland(on_grid if on_grid.array.any() else gland, source, self.options.psa_ng_ml)
+        measured = on_grid if on_grid.array.any() else gland
+        return measure_gland(measured, source, self.options.psa_ng_ml), GlandFrame.from_mask(measured).notes
 
     def _run_passes(
         self,

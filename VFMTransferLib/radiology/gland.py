@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy import ndimage
 
 from ..core.errors import ImageError
 from ..core.measurements import GlandMeasurements, checked_psa
-from ..core.volume import ML_PER_MM3, Geometry, Volume
+from ..core.volume import ML_PER_MM3, Geometry, Volume, bounding_box
+from ..metrics.detection import CONNECTIVITY
 
 GLAND_RANGE_ML = (5.0, 500.0)
 """What a prostate can measure, far wider than is seen; a mask outside of it marks something else."""
+MAX_LEFT_OUT = 0.1
+"""Share of a mask that is left out where it lies apart from the largest part. Of more, none of the parts is the gland:
+of a mask that was drawn on every other slice, each slice is one."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,18 @@ class GlandFrame:
     Attributes:
         mask: The prostate (D, H, W), bool, not empty.
         geometry: Its grid; index axes run nearest to Left, Posterior, Superior.
+        parts_note: On a mask of several parts, what of it is the prostate; empty where it has one.
     """
 
     mask: np.ndarray
     geometry: Geometry
+    parts_note: str = ""
 
     @classmethod
     def from_mask(cls, mask: Volume) -> GlandFrame:
-        """The frame of a mask on any grid.
+        """The frame of a mask on any grid: of its largest connected part, if what lies apart from it is small.
+
+        A stray voxel would otherwise count as base, apex, front or back.
 
         Raises:
             ImageError: The mask is empty.
@@ -45,7 +54,24 @@ class GlandFrame:
         marked = mask.array > 0
         if not marked.any():
             raise ImageError("The mask must mark the prostate, but is empty. Select another mask.")
-        return cls(marked, mask.geometry)
+        organ, _ = one_organ(marked, mask.geometry.voxel_volume_ml)
+        apart, whole = np.count_nonzero(marked & ~organ), np.count_nonzero(marked)
+        if apart > MAX_LEFT_OUT * whole:
+            note = (
+                f"The prostate's mask is in parts, of which the largest holds {1 - apart / whole:.0%}: diameters, "
+                "ellipsoid and sectors are of all of them; check the mask."
+            )
+            return cls(marked, mask.geometry, note)
+        note = (
+            "Diameters, ellipsoid and sectors are of the largest connected part of the prostate's mask; "
+            f"{apart * mask.geometry.voxel_volume_ml:.2g} ml apart from it were left out."
+        )
+        return cls(organ, mask.geometry, note if apart else "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known of what is measured in this frame, in sentences."""
+        return (self.parts_note,) if self.parts_note else ()
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -118,6 +144,20 @@ class GlandFrame:
         return _longest(self.midsagittal.max(axis=1)[None]) * self.geometry.spacing_mm[2]
 
 
+def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The largest connected part of a mask (26 neighbors) without holes, and a note on what was left out."""
+    if not mask.any():
+        return mask, ("No voxel was marked as prostate.",)
+    box = bounding_box(mask)
+    parts, count = ndimage.label(mask[box], structure=CONNECTIVITY)
+    sizes = np.bincount(parts.ravel())[1:]
+    organ = np.zeros_like(mask)
+    organ[box] = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
+    left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
+    note = f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out."
+    return organ, (note,) if count > 1 else ()
+
+
 def _longest(lines: np.ndarray) -> int:
     """Largest number of voxels from the first to the last that is marked in one of the lines (N, M)."""
     marked = lines[lines.any(axis=1)]
@@ -130,7 +170,8 @@ def measure_gland(mask: Volume, source: str, psa_ng_ml: float | None = None) -> 
     """Diameters and volumes of a prostate, and its PSA density where there is a PSA.
 
     Args:
-        mask: The prostate on any grid; the T2w's, so that axes and slices are those that a reader measures on.
+        mask: The prostate on any grid; the T2w's, so that axes and slices are those that a reader measures on. What of
+            it is measured is in `GlandFrame.notes`.
         source: Whose mask it is, as a sentence has it.
         psa_ng_ml: Above 0.
 
@@ -139,7 +180,7 @@ def measure_gland(mask: Volume, source: str, psa_ng_ml: float | None = None) -> 
         PsaError: The PSA cannot be one.
     """
     frame = GlandFrame.from_mask(mask)
-    segmented_ml = int(frame.mask.sum()) * frame.geometry.voxel_volume_ml
+    segmented_ml = mask.volume_ml
     low, high = GLAND_RANGE_ML
     if not low <= segmented_ml <= high:
         raise ImageError(

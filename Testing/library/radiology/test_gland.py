@@ -127,3 +127,33 @@ def test_a_mask_of_something_else_than_a_prostate_is_refused():
         measure_gland(a_box(slice(2, 4), slice(10, 20), slice(5, 11)), "as given")
     with pytest.raises(ImageError, match="is empty"):
         measure_gland(a_box(slice(0, 0)), "as given")
+
+
+@pytest.mark.parametrize("stray", [(10, 115, 70), (20, 60, 70), (0, 60, 70), (10, 60, 135)])
+def test_a_stray_voxel_changes_no_diameter_and_is_noted(stray):
+    clean = Ellipsoid().gland(a_scan())
+    array = clean.array.copy()
+    array[stray] = 1
+    mask = clean.with_array(array)
+    found, expected = measure_gland(mask, "as given"), measure_gland(clean, "as given")
+    assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm, found.ellipsoid_ml) == (
+        expected.transverse_mm,
+        expected.anteroposterior_mm,
+        expected.longitudinal_mm,
+        expected.ellipsoid_ml,
+    )
+    assert found.segmented_ml == pytest.approx(mask.volume_ml)
+    (note,) = GlandFrame.from_mask(mask).notes
+    assert "0.00075 ml apart from it were left out" in note
+    assert not GlandFrame.from_mask(clean).notes
+
+
+def test_of_a_mask_in_large_parts_all_are_measured_and_that_is_noted():
+    """As of one that was drawn on every other slice."""
+    whole = a_box(slice(2, 11), slice(10, 50), slice(5, 35))
+    array = whole.array.copy()
+    array[3:10:2] = 0
+    found = measure_gland(whole.with_array(array), "as given")
+    assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm) == (30.0, 20.0, 27.0)
+    (note,) = GlandFrame.from_mask(whole.with_array(array)).notes
+    assert "the largest holds 20%" in note

@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from ...core.errors import DatasetError
 from ...core.placement import Prepared, is_cut
 from ...core.result import Result
 from ...core.terms import Label
 from ...core.terms import Sequence as MRSequence
-from ...core.volume import Geometry, Volume, bounding_box
+from ...core.volume import Geometry, Volume
 from ...metrics.agreement import dice, hausdorff95_mm
-from ...metrics.detection import CONNECTIVITY
+from ...radiology.gland import one_organ
 from ..base import CaseFiles, CaseScore, LabeledCase, Method, NetworkOutput, finite, read_label_map
 from ..segmentation import (
     Probabilities,
@@ -156,20 +155,6 @@ class AnatomySegmentation(SegmentationTask):
         from .training import AnatomyTraining
 
         return AnatomyTraining(self)
-
-
-def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The largest connected part of a mask (26 neighbors) without holes, and a note on what was left out."""
-    if not mask.any():
-        return mask, ("No voxel was marked as prostate.",)
-    box = bounding_box(mask)
-    parts, count = ndimage.label(mask[box], structure=CONNECTIVITY)
-    sizes = np.bincount(parts.ravel())[1:]
-    organ = np.zeros_like(mask)
-    organ[box] = ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
-    left_out_ml = (sizes.sum() - sizes.max()) * voxel_volume_ml
-    note = f"The largest connected part is the prostate; {count - 1} smaller ({left_out_ml:.2f} ml) were left out."
-    return organ, (note,) if count > 1 else ()
 
 
 def _masks(gland: Volume, zones: Volume | None) -> dict[Label, Volume]:
