@@ -71,7 +71,8 @@ class GlandMeasurements:
 
     Attributes:
         transverse_mm: Largest diameter from left to right in an axial slice.
-        anteroposterior_mm: Largest diameter from front to back in the mid-sagittal plane.
+        anteroposterior_mm: Largest diameter from front to back in the mid-sagittal plane; null where the mask holds
+            nothing there, as the next two.
         longitudinal_mm: From apex to base in the mid-sagittal plane.
         ellipsoid_ml: Product of the three diameters, times pi / 6.
         segmented_ml: Volume of the whole mask.
@@ -82,9 +83,9 @@ class GlandMeasurements:
     """
 
     transverse_mm: float
-    anteroposterior_mm: float
-    longitudinal_mm: float
-    ellipsoid_ml: float
+    anteroposterior_mm: float | None
+    longitudinal_mm: float | None
+    ellipsoid_ml: float | None
     segmented_ml: float
     source: str
     psa_ng_ml: float | None = None
@@ -94,17 +95,19 @@ class GlandMeasurements:
     @property
     def lines(self) -> list[tuple[str, str]]:
         """Value and what it is, as a person reads them; nothing of a PSA that nobody gave."""
-        diameters = " x ".join(f"{d:.0f}" for d in (self.transverse_mm, self.anteroposterior_mm, self.longitudinal_mm))
+        millimeters = (self.transverse_mm, self.anteroposterior_mm, self.longitudinal_mm)
+        diameters = " x ".join("n/a" if mm is None else f"{mm:.0f}" for mm in millimeters)
         found = [
             (f"{diameters} mm", "diameters: transverse x AP x longitudinal"),
             (f"{self.segmented_ml:.1f} ml", f"volume of the prostate's mask ({self.source})"),
-            (f"{self.ellipsoid_ml:.1f} ml", "volume as an ellipsoid, diameters by PI-RADS v2.1"),
         ]
-        if self.psa_density_segmented is not None and self.psa_density_ellipsoid is not None:
-            found += [
-                (f"{self.psa_density_segmented:.2f} ng/ml²", f"PSA density, {self.psa_ng_ml:g} ng/ml by the mask"),
-                (f"{self.psa_density_ellipsoid:.2f} ng/ml²", "PSA density by the ellipsoid"),
-            ]
+        if self.ellipsoid_ml is not None:
+            found.append((f"{self.ellipsoid_ml:.1f} ml", "volume as an ellipsoid, diameters by PI-RADS v2.1"))
+        if self.psa_density_segmented is not None:
+            density = f"{self.psa_density_segmented:.2f} ng/ml²"
+            found.append((density, f"PSA density, {self.psa_ng_ml:g} ng/ml by the mask"))
+        if self.psa_density_ellipsoid is not None:
+            found.append((f"{self.psa_density_ellipsoid:.2f} ng/ml²", "PSA density by the ellipsoid"))
         return found
 
 

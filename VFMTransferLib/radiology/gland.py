@@ -23,6 +23,11 @@ MAX_LEFT_OUT = 0.1
 """Share of a mask that is left out where it lies apart from the largest part. Of more, none of the parts is the gland:
 of a mask that was drawn on every other slice, each slice is one."""
 
+NO_MIDSAGITTAL_NOTE = (
+    "AP and longitudinal diameter, and the ellipsoid, were not measured: the prostate's mask holds nothing in the "
+    "mid-sagittal plane, as one of two lobes. Check the mask."
+)
+
 
 @dataclass(frozen=True)
 class GlandFrame:
@@ -71,7 +76,7 @@ class GlandFrame:
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be known of what is measured in this frame, in sentences."""
-        return (self.parts_note,) if self.parts_note else ()
+        return tuple(filter(None, (self.parts_note, "" if self.midsagittal.any() else NO_MIDSAGITTAL_NOTE)))
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -130,18 +135,18 @@ class GlandFrame:
         return self.mask[np.arange(len(self.mask)), :, columns]
 
     @property
-    def anteroposterior_mm(self) -> float:
-        """Largest extent from front to back of the mid-sagittal plane, along the axial slices."""
-        return _longest(self.midsagittal) * self.geometry.spacing_mm[1]
+    def anteroposterior_mm(self) -> float | None:
+        """Largest extent from front to back of the mid-sagittal plane, along the axial slices; None of an empty one."""
+        return _longest(self.midsagittal) * self.geometry.spacing_mm[1] or None
 
     @property
-    def longitudinal_mm(self) -> float:
-        """From the lowest to the highest slice that the mid-sagittal plane holds gland in.
+    def longitudinal_mm(self) -> float | None:
+        """From the lowest to the highest slice that the mid-sagittal plane holds gland in; None where it holds none.
 
         With the chord of `anteroposterior_mm` it gives the area of an ellipse, however much that leans: the product
         of a chord through the middle and the width across it does not depend on their direction.
         """
-        return _longest(self.midsagittal.max(axis=1)[None]) * self.geometry.spacing_mm[2]
+        return _longest(self.midsagittal.max(axis=1)[None]) * self.geometry.spacing_mm[2] or None
 
 
 def one_organ(mask: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -188,9 +193,10 @@ def measure_gland(mask: Volume, source: str, psa_ng_ml: float | None = None) -> 
             "Select another mask."
         )
     diameters = (frame.transverse_mm, frame.anteroposterior_mm, frame.longitudinal_mm)
-    ellipsoid_ml = float(np.prod(diameters)) * np.pi / 6 * ML_PER_MM3
+    known = [mm for mm in diameters if mm is not None]
+    ellipsoid_ml = float(np.prod(known)) * np.pi / 6 * ML_PER_MM3 if len(known) == len(diameters) else None
     psa = None if psa_ng_ml is None else checked_psa(psa_ng_ml)
     densities = [
-        None if psa is None or volume_ml <= 0 else psa / volume_ml for volume_ml in (ellipsoid_ml, segmented_ml)
+        None if psa is None or volume_ml is None else psa / volume_ml for volume_ml in (ellipsoid_ml, segmented_ml)
     ]
     return GlandMeasurements(*diameters, ellipsoid_ml, segmented_ml, source, psa, *densities)

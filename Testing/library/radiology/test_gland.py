@@ -157,3 +157,16 @@ def test_of_a_mask_in_large_parts_all_are_measured_and_that_is_noted():
     assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm) == (30.0, 20.0, 27.0)
     (note,) = GlandFrame.from_mask(whole.with_array(array)).notes
     assert "the largest holds 20%" in note
+
+
+def test_of_two_lobes_what_lies_between_them_is_not_measured_and_that_is_noted():
+    lobes = (
+        a_box(slice(2, 10), slice(10, 50), slice(5, 15)).array + a_box(slice(2, 10), slice(10, 50), slice(25, 35)).array
+    )
+    mask = a_box(slice(0, 0)).with_array(lobes)
+    found = measure_gland(mask, "as given", psa_ng_ml=4.8)
+    assert (found.transverse_mm, found.anteroposterior_mm, found.longitudinal_mm) == (30.0, None, None)
+    assert (found.ellipsoid_ml, found.psa_density_ellipsoid) == (None, None)
+    assert found.psa_density_segmented == pytest.approx(4.8 / mask.volume_ml)
+    assert any("were not measured" in note for note in GlandFrame.from_mask(mask).notes)
+    assert [value for value, _ in found.lines] == ["30 x n/a x n/a mm", "9.6 ml", "0.50 ng/ml²"]

@@ -61,6 +61,16 @@ def test_the_gland_is_shown_with_its_psa_density_where_there_is_a_psa():
     assert not any("PSA" in what for what, _, _ in gland_table(a_comparison()))
 
 
+def test_a_diameter_that_was_not_measured_is_shown_as_such_and_the_density_by_the_mask_stays():
+    comparison = a_comparison(psa=4.0)
+    unknown = dict.fromkeys(("anteroposterior_mm", "longitudinal_mm", "ellipsoid_ml", "psa_density_ellipsoid"))
+    a = replace(comparison.a, gland=replace(comparison.a.gland, **unknown))
+    rows = {what: (first, second) for what, first, second in gland_table(replace(comparison, a=a))}
+    assert rows["diameters: transverse x AP x longitudinal"] == ("14 x n/a x n/a mm", "14 x 14 x 15 mm")
+    assert rows["PSA density, 4 ng/ml by the mask"] == ("1.60 ng/ml²", "1.60 ng/ml²")
+    assert rows["PSA density by the ellipsoid"] == ("–", "2.50 ng/ml²")
+
+
 def test_without_a_known_prostate_nothing_is_shown_of_it(tmp_path):
     page = write_report(compare(a_case(), *anatomy_pair()), tmp_path).read_text(encoding="utf-8")
     assert "<h2>Prostate</h2>" not in page

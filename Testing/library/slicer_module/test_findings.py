@@ -128,3 +128,11 @@ def test_the_size_of_the_prostate_stands_among_the_numbers():
     assert {cell.text for cell in rows["Transverse, mm"].values()} == {"48"}
     assert list(rows["PSA density, ng/ml²"]) == [Between.A]
     assert rows["PSA density, ng/ml²"][Between.A].text == "0.20"
+
+
+def test_a_diameter_that_was_not_measured_has_no_row():
+    a, b = anatomy_pair()
+    gland = GlandMeasurements(48.0, None, None, None, 33.0, "as given", 6.5, None, 0.197)
+    rows = [row.title for row in numbersOf(a_run(replace(a, gland=gland), b)).rows if row.group == "Prostate"]
+    assert {"Transverse, mm", "PSA density, ng/ml²"} <= set(rows)
+    assert not {"Anteroposterior, mm", "Longitudinal, mm", "Ellipsoid volume, ml"} & set(rows)
