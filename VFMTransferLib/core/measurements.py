@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal, get_args
 
 from .errors import PsaError
@@ -147,8 +148,11 @@ class DiceEstimate:
         """What must be read before the segmentation is used; empty where nothing must."""
         if not self.is_low:
             return ""
+        # As many decimals as it takes to show that one is below the other.
+        decimals = next(n for n in count(2) if f"{self.dice:.{n}f}" != f"{self.level:.{n}f}")
+        dice = f"{self.dice:.{decimals}f} ({self.low:.2f} to {self.high:.2f})"
         return (
-            f"This outline of the prostate may be wrong: its expected Dice is {self.text}, below {self.level:.2f}. "
+            f"This outline of the prostate may be wrong: its expected Dice is {dice}, below {self.level:.{decimals}f}. "
             "Check every slice of it before anything is measured by it."
         )
 

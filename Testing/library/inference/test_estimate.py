@@ -187,6 +187,13 @@ def test_the_same_network_twice_is_no_agreement(a_model):
     assert with_agreement(a, replace(a, estimate=None))[0] is a
 
 
+@pytest.mark.parametrize(
+    ("dice_below", "words"), [(0.8287, "0.829 (0.60 to 0.91), below 0.830"), (0.82, "0.82 (0.60 to 0.91), below 0.83")]
+)
+def test_a_warning_states_a_dice_below_its_level_however_near(dice_below, words):
+    assert f"expected Dice is {words}." in DiceEstimate(dice_below, 0.6, 0.91, 0.9, 0.83).warning
+
+
 def test_a_low_estimate_stands_above_all_else_in_comparison_report_and_on_the_command_line(
     monkeypatch, tmp_path, a_model
 ):
