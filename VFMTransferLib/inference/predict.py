@@ -30,7 +30,7 @@ from ..core.measurements import PHASE_AXES, GlandMeasurements, QualityCriterion,
 from ..core.placement import RESTORED_NOTE, RIM_NOTE, Bounds, Prepared
 from ..core.result import Provenance, Result
 from ..core.terms import Arm, Label, OnProgress, Sequence
-from ..core.volume import Volume
+from ..core.volume import Geometry, Volume, marked_voxels
 from ..encoders.base import ModelSpec, family_of
 from ..encoders.inputs import CROPS, REGIONS, marks_inside_gland, needs_gland, one_pass_bytes, prepare
 from ..radiology.gland import GlandFrame, measure_gland
@@ -54,6 +54,7 @@ SECOND_PASS_NOTE = (
 )
 NOTHING_MARKED_NOTE = "The threshold, and the choice of cancer grades, were not used: this network marks nothing."
 NO_DENSITY_NOTE = "PSA density was not computed, since no mask of the prostate is known. Provide a mask of the gland."
+MIN_COVERED = 0.98  # of a mask by the T2w; with less it is measured on its own grid
 CUT_LEVELS_NOTE = (
     "The prostate reaches the first or the last slice, so that a part of it may be missing: levels and sectors of "
     "lesions are those of the part that is shown."
@@ -445,11 +446,15 @@ class CasePredictor:
         )
 
     def _measure(self, gland: Volume, source: str) -> tuple[GlandMeasurements, tuple[str, ...]]:
-        """The gland's size, measured along the axes of the T2w where there is one, and notes on it."""
+        """The gland's size, measured along the axes of a T2w that covers it, else along its own, and notes on it."""
         grid = self.case.volumes.get(Sequence.T2W, gland).geometry
         on_grid = gland.resample_to(grid, "nearest")
-        measured = on_grid if on_grid.array.any() else gland
-        return measure_gland(measured, source, self.options.psa_ng_ml), GlandFrame.from_mask(measured).notes
+        covered = _covered_share(gland, grid)
+        notes: tuple[str, ...] = ()
+        if covered < MIN_COVERED:
+            notes = (f"t2w covers only {covered:.0%} of the prostate's mask, which was measured on its own grid.",)
+        measured = on_grid if on_grid.array.any() and not notes else gland
+        return measure_gland(measured, source, self.options.psa_ng_ml), (*notes, *GlandFrame.from_mask(measured).notes)
 
     def _run_passes(
         self,
@@ -512,6 +517,14 @@ class CasePredictor:
             output = NetworkOutput(logits, prepared, self.case, bundle.spec, source, options)
             result = task.checked(task.decode(output), self.case, options.gland)
             return with_estimate(replace(result, grid=prepared.reference), signs)
+
+
+def _covered_share(mask: Volume, grid: Geometry) -> float:
+    """Share of a mask's voxels whose middles lie within a grid; 1 of none."""
+    voxels = marked_voxels(mask.array > 0)
+    index = grid.to_index(mask.geometry.to_world(voxels[:, ::-1]))
+    inside = ((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1)
+    return float(inside.mean()) if len(inside) else 1.0
 
 
 # Ways of the patient's axes, against and along them.

@@ -543,6 +543,24 @@ def test_the_gland_that_was_given_is_measured_with_the_psa(a_case):
     assert "psa" not in str(result.provenance.options)
 
 
+def test_a_gland_that_reaches_beyond_the_t2w_is_measured_whole_and_that_is_noted(a_case):
+    gland = a_gland_of(a_case)
+    t2w, middle = a_case[Sequence.T2W], int(np.argmax(gland.array.sum(axis=(1, 2))))
+    depth, height, width = t2w.array.shape
+    half = t2w.cropped_to((slice(middle, depth), slice(0, height), slice(0, width)))
+    cut = replace(a_case, volumes={**a_case.volumes, Sequence.T2W: half})
+    options = PredictOptions(gland=gland)
+    result, whole = (
+        predict(case, a_bundle(LESIONS), open_network=lambda bundle: FakeSession(as_is), options=options)
+        for case in (cut, a_case)
+    )
+    assert result.gland == whole.gland
+    assert result.gland.segmented_ml == pytest.approx(gland.volume_ml)
+    share = gland.array[middle:].sum() / gland.array.sum()
+    assert any(note.startswith(f"t2w covers only {share:.0%} of") for note in result.provenance.notes)
+    assert not any(note.startswith("t2w covers only") for note in whole.provenance.notes)
+
+
 def test_a_gland_that_was_given_is_measured_where_the_network_marks_none(a_case):
     options = PredictOptions(gland=a_gland_of(a_case), psa_ng_ml=5.5)
     spec = with_preprocess("profound-upernet-anatomy", patch=(32, 48, 48), whole_volume=False)
