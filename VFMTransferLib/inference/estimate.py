@@ -149,8 +149,12 @@ def gland_probability(logits: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def with_estimate(result: Result, signs: Mapping[str, float]) -> Result:
-    """A result with the estimate that its signs give; as it is where nothing was marked."""
-    return replace(result, estimate=dice_model().estimate(signs)) if signs else result
+    """A result with the estimate that its signs give; as it is where nothing was marked.
+
+    What was marked beside the image alone has signs, but is no outline.
+    """
+    is_marked = result.labels is not None and result.labels.array.any()
+    return replace(result, estimate=dice_model().estimate(signs)) if signs and is_marked else result
 
 
 def with_agreement(a: Result, b: Result) -> tuple[Result, Result]:

@@ -18,7 +18,16 @@ from VFMTransferLib.encoders.inputs import prepare
 from VFMTransferLib.evaluation.comparison import compare, comparison_document
 from VFMTransferLib.inference import estimate
 from VFMTransferLib.inference import predict as prediction
-from VFMTransferLib.inference.estimate import ARMS, DiceModel, Line, Passes, dice_model, has_estimate, with_agreement
+from VFMTransferLib.inference.estimate import (
+    ARMS,
+    DiceModel,
+    Line,
+    Passes,
+    dice_model,
+    has_estimate,
+    with_agreement,
+    with_estimate,
+)
 from VFMTransferLib.inference.predict import PredictOptions, predict
 from VFMTransferLib.io.results import read_result, save_result
 from VFMTransferLib.metrics.agreement import dice
@@ -107,6 +116,13 @@ def test_nothing_marked_has_no_estimate(a_model):
     result = predict(case, bundle, open_network=lambda b: empty)
     assert result.estimate is None
     assert "No voxel was marked as prostate." in result.provenance.notes
+
+
+def test_an_outline_that_is_empty_has_no_estimate_whatever_its_signs(a_model):
+    a, _ = anatomy_pair()
+    empty = replace(a, labels=a.labels.with_array(np.zeros_like(a.labels.array)))
+    assert with_estimate(a, SIGNS).estimate is not None
+    assert with_estimate(empty, SIGNS).estimate is None
 
 
 def a_session() -> FakeSession:
