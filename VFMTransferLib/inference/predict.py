@@ -524,7 +524,7 @@ def _covered_share(mask: Volume, grid: Geometry) -> float:
     voxels = marked_voxels(mask.array > 0)
     index = grid.to_index(mask.geometry.to_world(voxels[:, ::-1]))
     inside = ((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1)
-    return float(inside.mean()) if len(inside) else 1.0
+    return float(inside.mean()) if len(voxels) else 1.0
 
 
 # Ways of the patient's axes, against and along them.
