@@ -18,7 +18,7 @@ from typing import Literal
 from ..bundles.bundle import Bundle
 from ..bundles.catalog import as_bundle
 from ..core.errors import BatchError, BundleError, DatasetError, OutputError
-from ..core.files import plain_text, writing
+from ..core.files import name_on_disk, plain_text, writing
 from ..core.machine import memory_bytes
 from ..inference.findings import Findings, findings_folder
 from ..inference.predict import PredictOptions, memory_checked, require_task
@@ -159,6 +159,15 @@ def plan_cases(
         raise DatasetError(
             f"Folder '{cases_folder.name}' must hold a folder for each case, but holds none. Choose the folder above."
         )
+    folder_of: dict[str, Path] = {}
+    for folder in folders:
+        first = folder_of.setdefault(name_on_disk(folder.name), folder)
+        if first is not folder:
+            raise DatasetError(
+                "Each case must be of a name of its own, also where a disk ignores upper and lower case, but "
+                f"'{plain_text(first.name)}' and '{plain_text(folder.name)}' would share one folder of the output. "
+                "Rename one of them."
+            )
     # os.path: a link to itself, which Path refuses to resolve, is a case that fails too.
     if any(output.resolve().is_relative_to(os.path.realpath(folder)) for folder in (*folders, cases_folder)):
         raise DatasetError("The output must lie outside the folder of cases, but lies inside. Choose another folder.")

@@ -12,6 +12,7 @@ from ..bundles.bundle import Bundle
 from ..bundles.catalog import default_pair, find_bundle
 from ..core.case import Case
 from ..core.errors import BundleError, DatasetError, ImageError, VFMTransferError
+from ..core.files import name_on_disk
 from ..core.placement import within_roi
 from ..core.terms import Label, OnProgress
 from ..core.volume import Volume
@@ -88,12 +89,13 @@ def _compared(
         for path, reference in zip(paths, references, strict=True):  # what is wrong is known before hours of work
             with _named(path, len(paths)):
                 case, _ = _read(args, pair, path, reference)
-            if case.id in path_of:
+            first = path_of.setdefault(name_on_disk(case.id), path)
+            if first is not path:
                 raise DatasetError(
-                    f"Each case must be of a name of its own, but '{path_of[case.id]}' and '{path}' are both "
-                    f"'{case.id}'. Give one exam once, and files of one name in folders of two names."
+                    f"Each case must be of a name of its own, but '{first}' and '{path}' are both '{case.id}', at least "
+                    "on a disk that ignores upper and lower case. Give one exam once, and files of one name in folders "
+                    "of two names."
                 )
-            path_of[case.id] = path
     for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
         with _named(path, len(paths)):
             case, truth = _read(args, pair, path, reference)

@@ -14,6 +14,7 @@ import stat
 import sys
 import tempfile
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -277,6 +278,11 @@ def given_name(path: Path) -> str:
 def plain_text(name: str) -> str:
     """A text from elsewhere, as a file's name, that can be shown and written: other characters become %1b or %ff."""
     return "".join(c if c.isprintable() else f"%{ord(c) & 0xFF:02x}" for c in name)
+
+
+def name_on_disk(name: str) -> str:
+    """What two names have in common that are one folder's on a disk that ignores case, as those of Windows and macOS."""
+    return unicodedata.normalize("NFC", plain_text(name)).casefold()
 
 
 def spreadsheet_cell(value: Value) -> Value | str:

@@ -30,6 +30,7 @@ from VFMTransferLib.cli import main
 from VFMTransferLib.cli.side_by_side import run_side_by_side
 from VFMTransferLib.core.case import Case
 from VFMTransferLib.core.errors import BatchError, BundleError, DatasetError, OutOfMemoryError, OutputError
+from VFMTransferLib.core.files import plain_text
 from VFMTransferLib.core.measurements import Acquisition
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
@@ -679,6 +680,22 @@ def test_what_cannot_be_a_batch_is_refused_at_once(good_cohort, pair, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="'mine' must be a new folder or that of an earlier batch"):
         run_batch(good_cohort, tmp_path / "mine", pair)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("P1", "p1"), ("P2\u200b", "P2%0b"), ("Mu\u0308ller", "m\u00fcller")],
+    ids=["case", "unprintable", "composed"],
+)
+def test_cases_that_would_share_a_folder_on_some_disk_are_refused(first, second, pair, tmp_path):
+    for name in (first, second):
+        (tmp_path / "cases" / name).mkdir(parents=True)
+    if len(list((tmp_path / "cases").iterdir())) == 1:
+        pytest.skip("This disk holds one of the two names only.")
+    with pytest.raises(DatasetError, match="Each case must be of a name of its own") as refused:
+        run_batch(tmp_path / "cases", tmp_path / "out", pair)
+    assert all(f"'{plain_text(name)}'" in str(refused.value) for name in (first, second))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_that_cannot_be_loaded_stops_the_batch_at_once(good_cohort, tiny_models, tmp_path):

@@ -202,6 +202,12 @@ def test_two_cases_of_one_name_are_refused_before_any_work(a_study, tmp_path, co
     assert str(two) in sentence
 
 
+def test_two_cases_whose_names_differ_in_case_alone_are_refused_before_any_work(a_study, tmp_path, compare_refused):
+    one, two = (shutil.copytree(a_study, tmp_path / of / name) for of, name in (("first", "P1"), ("second", "p1")))
+    sentence = compare_refused(one, two)
+    assert sentence.startswith(f"Each case must be of a name of its own, but '{one}' and '{two}' are both ")
+
+
 def test_a_reference_elsewhere_is_refused_before_any_work(a_study, tmp_path, compare_refused):
     gland = read_volume(a_study / "t2w.nii.gz", "reference")
     far = replace(gland.geometry, origin_mm=tuple(x + 500.0 for x in gland.geometry.origin_mm))
