@@ -38,7 +38,15 @@ from ..core.files import (
 from ..core.result import Result
 from ..core.terms import Sequence as ImageSequence
 from ..evaluation.comparison import compare, save_comparison
-from ..inference.predict import AUTO, CasePredictor, PredictOptions, memory_checked, needed_sequences, require_fit
+from ..inference.predict import (
+    AUTO,
+    CasePredictor,
+    PredictOptions,
+    gland_network,
+    memory_checked,
+    needed_sequences,
+    require_fit,
+)
 from ..inference.runtimes import LoadedNetworks, Session
 from ..io import read_case_for
 from ..io.images import image_stem
@@ -53,6 +61,7 @@ OnArm = Callable[[int, str, float], None]
 SUMMARY = "summary.csv"
 COMPARISON = "comparison.json"
 BETWEEN_ARMS = "a-b"
+WARNING = "warning"
 _SHOWN_DIGITS = 12  # of the checksum, enough to distinguish weights
 _DECIMALS = 6
 _SHORT = 200  # characters of an unexpected error's text
@@ -79,7 +88,8 @@ class Row:
         status: Whether its results are there; `waiting` before its turn.
         message: Why it failed.
         case_sha256: The first digits of the checksum of the case's files.
-        values: Column → number. Those that begin with `a-b` are how far both arms agree, not whether either is correct.
+        values: Column → number, or what must be read before the result is used (`warning`). Those that begin with `a-b`
+            are how far both arms agree, not whether either is correct.
     """
 
     case: str
@@ -152,7 +162,14 @@ class BatchCase:
             and document.caveats == bundle.caveats
             and options.min_confidence(bundle) == model.min_confidence
             and (bundle.calibration is None or bundle.calibration.note in document.notes)
+            and (model.gland_sha256 is None or model.gland_sha256 == self._gland_network_sha256)
         )
+
+    @cached_property
+    def _gland_network_sha256(self) -> str | None:
+        """Of the network that would search the prostate now, read once, since the catalog is all bundles' metadata."""
+        bundle = gland_network()
+        return None if bundle is None else bundle.weights_sha256
 
     @cached_property
     def sha256(self) -> str:
@@ -425,7 +442,8 @@ def _numbers(result: ResultDocument) -> dict[str, Value]:
     lesions = result.lesions
     values: dict[str, Value] = {"seconds": round(sum(result.seconds.values()), 2)}
     values |= {f"volume_ml {name}": volume for name, volume in result.volumes_ml.items()}
-    values |= {"expected_dice": result.estimate.dice} if result.estimate is not None else {}
+    if result.estimate is not None:
+        values |= {"expected_dice": result.estimate.dice, WARNING: result.estimate.warning}
     values |= {f"quality {found.name}": found.value for found in result.quality}
     task = TASKS.get(result.task)
     if task is not None and task.finds_lesions:

@@ -69,6 +69,7 @@ class Provenance:
         caveats: What must be known of any result of these weights, in sentences.
         min_confidence: Of lesions: a place above the threshold whose largest probability is below it is no mark. None
             where each one is.
+        gland_sha256: Of the weights of the network that searched the prostate for this one; None where none did.
     """
 
     bundle: str
@@ -84,6 +85,7 @@ class Provenance:
     options: dict[str, str | float | bool | None] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     min_confidence: float | None = None
+    gland_sha256: str | None = None
 
     def with_notes(self, *notes: str) -> Provenance:
         return replace(self, notes=(*self.notes, *notes))

@@ -202,6 +202,7 @@ class FoundAnatomy:
         zones: Zone name → mask; none where the network does not distinguish zones.
         bundle: The network's name.
         key: What it was made from.
+        sha256: Of the network's weights; None where no network was asked.
     """
 
     note: str
@@ -209,6 +210,7 @@ class FoundAnatomy:
     zones: dict[str, Volume] = field(default_factory=dict)
     bundle: str = ""
     key: tuple[str, ...] = ()
+    sha256: str | None = None
 
 
 class CasePredictor:
@@ -280,7 +282,12 @@ class CasePredictor:
             with clock.stage("postprocess"):
                 self._keep_anatomy(bundle, result)
                 result = self._measured(result, task_of(bundle.spec), anatomy)
-        source = replace(result.provenance, seconds=clock.seconds, options=self.options.recorded)
+        source = replace(
+            result.provenance,
+            seconds=clock.seconds,
+            options=self.options.recorded,
+            gland_sha256=None if anatomy is None else anatomy.sha256,
+        )
         return replace(result, provenance=source)
 
     def locate_gland(self) -> FoundAnatomy:
@@ -361,7 +368,7 @@ class CasePredictor:
         """The prostate as the shipped pretrained network marks it."""
         if Sequence.T2W not in self.case:
             return FoundAnatomy("The gland could not be looked for, since the case has no t2w.")
-        bundle = _gland_network()
+        bundle = gland_network()
         if bundle is None:
             return FoundAnatomy("The gland could not be looked for, since no gland segmentation bundle is installed.")
         key = self._anatomy_key(bundle)
@@ -377,7 +384,7 @@ class CasePredictor:
         kept = replace(self.options, runtime="auto", device="auto", precision="auto")  # named by the key
         kept = replace(kept, phase_axis=AUTO, psa_ng_ml=None, region="whole")  # change nothing of this task
         is_plain = self._drawn_gland is None and kept == PredictOptions() and bundle.arm is Arm.PRETRAINED
-        if is_plain and task_of(bundle.spec).finds_gland and bundle == _gland_network():
+        if is_plain and task_of(bundle.spec).finds_gland and bundle == gland_network():
             # In memory only: on disk it would be written for cohorts that never search.
             self._findings.recall(self._anatomy_key(bundle), lambda: self._as_anatomy(bundle, result))
 
@@ -393,13 +400,14 @@ class CasePredictor:
         """What a search for the prostate found, by the network's result."""
         if anatomy.labels is None or not anatomy.labels.array.any():
             none = f"Bundle '{bundle.name}' was asked for the gland and marked none."
-            return FoundAnatomy(none, key=self._anatomy_key(bundle))
+            return FoundAnatomy(none, key=self._anatomy_key(bundle), sha256=bundle.weights_sha256)
         found_ml = anatomy.labels.volume_ml
         note = f"The gland was marked by bundle '{bundle.name}' ({found_ml:.1f} ml), since no mask was given."
         if anatomy.estimate is not None and anatomy.estimate.is_low:
             note += f" {anatomy.estimate.warning}"
         note = " ".join((note, *bundle.caveats))
-        return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, self._anatomy_key(bundle))
+        key, sha256 = self._anatomy_key(bundle), bundle.weights_sha256
+        return FoundAnatomy(note, anatomy.labels, _zones(anatomy), bundle.name, key, sha256)
 
     def _measured(self, result: Result, task: Task, anatomy: FoundAnatomy | None) -> Result:
         """The result with the size of the gland, where it is known, what is measured of each lesion, and quality."""
@@ -637,7 +645,7 @@ def _centered(prepared: Prepared) -> str:
     return f"The input window was centered on: {prepared.centered_on}."
 
 
-def _gland_network() -> Bundle | None:
+def gland_network() -> Bundle | None:
     """The network that searches the prostate for others: the shipped pretrained one, if there is one."""
     try:
         return default_pair(gland_task().id)[0]

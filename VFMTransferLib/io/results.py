@@ -159,6 +159,7 @@ class ModelRow:
         sha256: Of the weights.
         min_confidence: Of lesions: a place above the threshold whose largest probability is below it is no mark. Absent
             where each one is.
+        gland_sha256: Of the weights of the network that searched the prostate for this one; absent where none did.
     """
 
     bundle: str
@@ -169,6 +170,7 @@ class ModelRow:
     device: str
     precision: str
     min_confidence: Probability | None = field(default=None, metadata=OMITTED)
+    gland_sha256: Sha256 | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,7 @@ def read_result(folder: Path) -> Result:
             options=document.options,
             caveats=document.caveats,
             min_confidence=model.min_confidence,
+            gland_sha256=model.gland_sha256,
         ),
         label_values={row.name: row.value for row in document.labels},
         labels=read_mask(folder / LABELS) if LABELS in document.files else None,
@@ -375,6 +378,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
             source.device,
             source.precision,
             source.min_confidence,
+            source.gland_sha256,
         ),
         options=source.options,
         versions=source.versions,

@@ -36,6 +36,7 @@ from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.evaluation.comparison import comparison_document
 from VFMTransferLib.evaluation.outputs import GLAND
+from VFMTransferLib.inference import predict as prediction
 from VFMTransferLib.inference.findings import Findings, findings_folder
 from VFMTransferLib.inference.predict import CasePredictor, PredictOptions
 from VFMTransferLib.inference.runtimes import LoadedNetworks
@@ -241,6 +242,15 @@ def test_a_result_of_another_operating_point_is_made_anew(keeps):
     assert not keeps(network, left_right, min_confidence=0.6)
     assert not keeps(network, left_right)
     assert not keeps(a_network(LESIONS), left_right, min_confidence=0.7)
+
+
+def test_a_result_whose_prostate_another_network_searched_is_made_anew(keeps, monkeypatch):
+    left_right = PredictOptions(phase_axis="left-right")
+    searching = replace(a_network(LESIONS), sha256={WEIGHTS: "1" * 64})
+    monkeypatch.setattr(prediction, "default_pair", lambda task: (searching, searching))
+    assert keeps(a_network(LESIONS), left_right)  # for which none searched
+    assert keeps(a_network(LESIONS), left_right, gland_sha256="1" * 64)
+    assert not keeps(a_network(LESIONS), left_right, gland_sha256="2" * 64)
 
 
 def test_a_result_without_the_networks_caveats_and_calibration_is_made_anew(keeps):

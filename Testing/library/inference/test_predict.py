@@ -196,6 +196,18 @@ def test_crop_lies_where_the_gland_network_found_the_gland(a_case, gland_network
     assert any("'gland'" in note for note in result.provenance.notes)
 
 
+def test_a_result_states_the_weights_of_the_network_that_searched_the_gland(a_case, gland_network, tmp_path):
+    open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
+    searched = predict(a_case, a_bundle(CROP), open_network=open_network)
+    drawn = replace(a_case, gland=a_case[Sequence.T2W].with_array(np.ones(a_case[Sequence.T2W].array.shape, np.uint8)))
+    for result, sha256 in (
+        (searched, prediction.gland_network().weights_sha256),
+        (predict(drawn, a_bundle(CROP), open_network=open_network), None),
+    ):
+        assert result.provenance.gland_sha256 == sha256
+        assert read_result(save_result(result, tmp_path / "out")).provenance.gland_sha256 == sha256
+
+
 def test_each_window_of_the_gland_network_is_told_so_that_a_run_can_be_stopped_there(a_case, gland_network):
     told = []
     open_network = lambda bundle: gland_network if bundle.name == "gland" else FakeSession(as_is)  # noqa: E731
