@@ -103,7 +103,7 @@ def _run_one(args: argparse.Namespace) -> None:
 
 def _run_cohort(args: argparse.Namespace) -> None:
     from ..batch.batch import require_all_done, run_batch
-    from ..batch.cases import SUMMARY
+    from ..batch.cases import SUMMARY, WARNING
 
     options = predict_options(args)
     with progress_bar() as on_progress:
@@ -132,6 +132,8 @@ def _run_cohort(args: argparse.Namespace) -> None:
             )
     document = {"output": str(args.output), "rows": [row.cells() for row in rows]}
     lines = [" ".join(filter(None, (f"{row.case} {row.bundle}: {row.status}.", row.message))) for row in rows]
+    warned = [(row, sentence) for row in rows if (sentence := row.values.get(WARNING))]
+    lines += [f"WARNING, {row.case} {row.bundle}: {sentence}" for row, sentence in warned]
     print_answer(args, document, [*lines, str(args.output / SUMMARY)])
     require_all_done(rows)
 

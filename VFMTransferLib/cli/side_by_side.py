@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,20 @@ def compare_cases(args: argparse.Namespace, on_progress: OnProgress) -> tuple[di
             compared = _compared(args, pair, lambda case_id: folder / case_id, on_progress)
             cohort = compare_cohort(comparison for comparison, _ in compared)
             save_cohort(cohort, folder)
+            warnings = [line for case, cautions in cohort.cautions.items() for line in warning_lines(cautions, case)]
             notes = dict.fromkeys(f"Note: {row.note}." for row in cohort.rows if row.note)
-            return cohort_document(cohort), [*map(row_text, cohort.rows), *notes, str(args.output)]
+            lines = [*warnings, *map(row_text, cohort.rows), *notes, *cohort.caveats, str(args.output)]
+            return cohort_document(cohort), lines
         comparison, page = next(_compared(args, pair, lambda case_id: folder, on_progress))
-        lines = [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
-        return comparison_document(comparison), [*lines, str(args.output / page.name)]
+        lines = warning_lines(comparison.cautions)
+        lines += [f"{m.title}, {m.subject}, {m.between}: {quantity_title(m.text, m.unit)}" for m in comparison.measures]
+        document = comparison_document(comparison)
+        return document, [*lines, *document["notes"], str(args.output / page.name)]
+
+
+def warning_lines(cautions: Mapping[str, str], case_id: str = "") -> list[str]:
+    """What must be read before a comparison, of `Comparison.cautions`; of several cases each with its name."""
+    return [f"{', '.join(filter(None, ('WARNING', case_id, who)))}: {sentence}" for who, sentence in cautions.items()]
 
 
 def _chosen_pair(names: list[str], task: str | None) -> Pair:
@@ -92,9 +102,9 @@ def _compared(
             first = path_of.setdefault(name_on_disk(case.id), path)
             if first is not path:
                 raise DatasetError(
-                    f"Each case must be of a name of its own, but '{first}' and '{path}' are both '{case.id}', at least "
-                    "on a disk that ignores upper and lower case. Give one exam once, and files of one name in folders "
-                    "of two names."
+                    f"Each case must be of a name of its own, but '{first}' and '{path}' are both '{case.id}', at "
+                    "least where a disk ignores upper and lower case. Give one exam once, and files of one name in "
+                    "folders of two names."
                 )
     for index, (path, reference) in enumerate(zip(paths, references, strict=True)):
         with _named(path, len(paths)):
@@ -168,7 +178,8 @@ def row_text(row: CohortRow) -> str:
     arms = f"A {row.mean_a:.3f}, B {row.mean_b:.3f}, A minus B " if row.mean_b == row.mean_b else ""
     against = ", A with B" if row.between == "a-b" else " against the reference" if "reference" in row.between else ""
     title, mean = KINDS[row.measure].title, quantity_title(f"{arms}{row.mean:.3f}{interval}", row.unit)
-    return f"{title}, {row.subject}{against}: {mean} (cases: {row.cases})"
+    left_out = f", left out: {row.left_out}" if row.left_out else ""
+    return f"{title}, {row.subject}{against}: {mean} (cases: {row.cases}{left_out})"
 
 
 def run_side_by_side(
@@ -209,7 +220,8 @@ def run_side_by_side(
     b = predictor.predict(pair[1], lambda stage, fraction: report(stage, (1 + fraction) / 2))
     shown = predictor.case_with_gland(str(pair[0].spec.task))
     comparison = compare(shown, a, b, reference, reference_labels=reference_labels)
-    for side, result in zip(SIDES, (a, b), strict=True):
+    for side, result, compared in zip(SIDES, (a, b), (comparison.a, comparison.b), strict=True):
+        result = replace(result, estimate=compared.estimate)  # so that one run states one expected Dice
         save_result(result, folder / side)
         if with_dicom:
             save_dicom(result, case, folder / side)

@@ -281,7 +281,7 @@ def plain_text(name: str) -> str:
 
 
 def name_on_disk(name: str) -> str:
-    """What two names have in common that are one folder's on a disk that ignores case, as those of Windows and macOS."""
+    """A name as a disk that ignores case compares it: two names that give the same may be one folder's."""
     return unicodedata.normalize("NFC", plain_text(name)).casefold()
 
 

@@ -76,6 +76,7 @@ class Comparison:
     true_class: str | None = None
     naive: dict[str, Volume] = field(default_factory=dict)  # output → naive image on its grid, where there is one
     notes: tuple[str, ...] = ()  # caveats of the networks, and what was decided on the way
+    disagreement_count: int = 0  # of all regions, of which `disagreements` are the largest
 
     @property
     def task(self) -> Task:
@@ -179,6 +180,7 @@ def _compare_segmentations(
         covered, notes = placed.covered, notes + placed.notes + decided
     findings = a.label_values if TASKS[a.task].finds_lesions else ()
     lesions = tuple(str(name) for name in findings if name not in (Label.BACKGROUND, Label.PROSTATE))
+    listed, count = disagreements(segments, geometry, _frame(case, segments, geometry))
     return Comparison(
         case,
         a,
@@ -186,10 +188,11 @@ def _compare_segmentations(
         geometry,
         slice_of_most_disagreement(segments),
         (*expected_dice(a, b), *segmentation_measures(segments, geometry, masks, covered, lesions)),
-        disagreements(segments, geometry, _frame(case, segments, geometry)),
+        listed,
         {name: Volume(mask, geometry, name) for name, mask in masks.items()},
         segments,
         notes=notes,
+        disagreement_count=count,
     )
 
 
@@ -318,14 +321,14 @@ class CohortRow:
     subject: str
     between: str  # `a-b` for agreement; `a-reference minus b-reference` and `a minus b` for pairs
     cases: int
-    left_out: int  # number of cases whose value is undefined
+    left_out: int  # number of cases without a value, or whose value is undefined
     mean_a: float  # for `a-b` of the agreement itself
     mean_b: float  # `nan` for `a-b`
     mean: float  # of A minus B paired by case; for `a-b` of the agreement itself
     low: float  # bootstrap interval of `mean`
     high: float
     unit: str = ""
-    higher_is_better: bool | None = None  # against a reference
+    higher_is_better: bool | None = None  # None where there is no direction, and without a reference
     note: str = ""  # why there is no interval, or what to keep in mind of it
 
 
@@ -337,15 +340,21 @@ class Cohort:
     rows: tuple[CohortRow, ...]
     seed: int
     confidence: float = CONFIDENCE
+    cautions: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # case → `Comparison.cautions`, where there are any
+    caveats: tuple[str, ...] = ()  # of the networks, each sentence once
 
 
 def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
     """Average comparisons of one task, one a case, read one by one; A minus B is paired by case.
 
-    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples). Undefined values are
-    left out and counted. ValueError where a case comes twice, or the tasks differ.
+    The interval is the percentile bootstrap over cases (`scipy.stats.bootstrap`, 9999 resamples). Cases without a
+    value, or with an undefined one, are left out and counted. ValueError where a case comes twice, or the tasks differ.
     """
     case_ids: list[str] = []
+    cautions: dict[str, dict[str, str]] = {}
+    caveats: dict[str, None] = {}
     tasks = set()
     values: dict[tuple[str, str, Between], dict[str, Measure]] = defaultdict(dict)
     for comparison in comparisons:
@@ -353,8 +362,10 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
             raise ValueError(f"Each case must come once, but '{comparison.case.id}' comes twice.")
         case_ids.append(comparison.case.id)
         tasks.add(comparison.a.task)
-        for found in comparison.measures:
-            values[found.kind, found.subject, found.between][comparison.case.id] = found
+        cautions |= {comparison.case.id: found} if (found := comparison.cautions) else {}
+        caveats |= dict.fromkeys(comparison.caveats)
+        for one in comparison.measures:
+            values[one.kind, one.subject, one.between][comparison.case.id] = one
     if len(tasks) > 1:
         raise ValueError(f"All comparisons must be of one task, got {', '.join(sorted(tasks))}.")
     rows = []
@@ -377,18 +388,18 @@ def compare_cohort(comparisons: Iterable[Comparison], seed: int = 0) -> Cohort:
             subject=subject,
             between=shown,
             cases=int(kept.sum()),
-            left_out=int((~kept).sum()),
+            left_out=len(case_ids) - int(kept.sum()),
             mean_a=_mean(a[kept]),
             mean_b=_mean(b[kept]),
             mean=_mean(difference[kept]),
             low=low,
             high=high,
             unit=next(iter(of_a.values())).unit,
-            higher_is_better=None if between is Between.A else KINDS[kind].higher_is_better,
+            higher_is_better=KINDS[kind].higher_is_better if between is Between.A_REFERENCE else None,
             note=note,
         )
         rows.append(row)
-    return Cohort(tuple(case_ids), tuple(rows), seed)
+    return Cohort(tuple(case_ids), tuple(rows), seed, cautions=cautions, caveats=tuple(caveats))
 
 
 def _interval(values: np.ndarray, seed: int) -> tuple[float, float, str]:
@@ -433,6 +444,8 @@ def cohort_document(cohort: Cohort) -> dict[str, Any]:
         "cases": list(cohort.case_ids),
         "confidence": cohort.confidence,
         "seed": cohort.seed,
+        "cautions": cohort.cautions,
+        "caveats": list(cohort.caveats),
         "rows": [{key: _finite(value) for key, value in asdict(row).items()} for row in cohort.rows],
     }
 
@@ -451,6 +464,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "focus_slice": comparison.focus_slice,
         "measures": [measure_row(m) for m in comparison.measures],
         "disagreements": [asdict(d) for d in comparison.disagreements],
+        "disagreement_count": comparison.disagreement_count,
         "cautions": comparison.cautions,
         "lesions": {
             name: [asdict(lesion) for lesion in result.lesions]

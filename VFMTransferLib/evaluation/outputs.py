@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
@@ -28,6 +29,7 @@ GLAND_MASK = "The gland mask"
 CONSTANT = "the image is constant"
 BACKGROUND = 0
 MAX_DISAGREEMENTS = 25
+_FAR_BETTER = 0.2  # of a mean Dice, where two structures of a reference are exchanged; ours
 _KINDS = ("mean_difference", "mae", "psnr_db", "ssim")
 _NAMES = {Between.A: "A", Between.B: "B", Between.REFERENCE: "the reference"}
 
@@ -251,7 +253,9 @@ def reference_segments(
                 f"but has {found}. "
                 "Give a mask of one structure, or name its values (`reference_labels` of `compare` in Python)."
             )
-        return _by_value(reference, segments, segments.values) | whole, ()
+        masks = _by_value(reference, segments, segments.values)
+        taken = ", ".join(f"{value} {name}" for name, value in segments.values.items())
+        return masks | whole, (f"The reference's values are taken as {taken}.", *_exchanged(masks, segments))
     known = dict.fromkeys((*segments.structures, *segments.values, *map(str, Label)))
     unknown = [name for name in label_values if name not in known]
     if unknown:
@@ -268,6 +272,25 @@ def reference_segments(
         notes.append("The reference's prostate is not known, since reference_labels names only a part of it.")
         whole = {}
     return masks | whole, tuple(notes)
+
+
+def _exchanged(masks: Mapping[str, np.ndarray], segments: Segments) -> Iterator[str]:
+    """A sentence for each two structures of a reference that agree far better with A and B the other way round."""
+    for first, second in combinations(masks, 2):
+        taken = _agreement(segments, {first: masks[first], second: masks[second]})
+        swapped = _agreement(segments, {first: masks[second], second: masks[first]})
+        if swapped - taken > _FAR_BETTER:
+            yield (
+                f"WARNING: the reference's {first} and {second} are probably exchanged: as its values are taken "
+                f"their mean Dice with A and B is {taken:.2f}, exchanged it would be {swapped:.2f}. Exchange the two "
+                "values in the reference, or name them (`reference_labels` of `compare` in Python)."
+            )
+
+
+def _agreement(segments: Segments, masks: Mapping[str, np.ndarray]) -> float:
+    """Mean Dice of both networks with a reference's structures; 0 where both masks are empty."""
+    found = [dice(segments.mask(side, name), mask) for side in (segments.a, segments.b) for name, mask in masks.items()]
+    return float(np.nan_to_num(found).mean())
 
 
 def _by_value(reference: np.ndarray, segments: Segments, table: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -325,16 +348,19 @@ def expected_dice(a: Result, b: Result) -> tuple[Measure, ...]:
     )
 
 
-def disagreements(segments: Segments, geometry: Geometry, frame: GlandFrame | None = None) -> tuple[Disagreement, ...]:
-    """Connected regions where A and B differ, largest first, at most `MAX_DISAGREEMENTS`.
+def disagreements(
+    segments: Segments, geometry: Geometry, frame: GlandFrame | None = None
+) -> tuple[tuple[Disagreement, ...], int]:
+    """Connected regions where A and B differ, largest first, at most `MAX_DISAGREEMENTS`; and how many there are.
 
     A region is joined through faces and holds one kind of difference, so that what A marks and B leaves out is never
     one region with the reverse. The frame is of the prostate on the same grid.
     """
-    regions_found = []
+    regions_found, count = [], 0
     differing = segments.a != segments.b
     for a_value, b_value in np.unique(np.stack([segments.a[differing], segments.b[differing]]), axis=1).T.tolist():
-        regions, _ = ndimage.label((segments.a == a_value) & (segments.b == b_value))
+        regions, more = ndimage.label((segments.a == a_value) & (segments.b == b_value))
+        count += more
         sizes = np.bincount(regions.ravel())
         sizes[BACKGROUND] = 0
         largest = np.argsort(-sizes, kind="stable")[:MAX_DISAGREEMENTS]
@@ -356,7 +382,7 @@ def disagreements(segments: Segments, geometry: Geometry, frame: GlandFrame | No
         center = ((px, py, pz), (x, y, z))
         position = "" if frame is None else position_title(voxels, frame)
         found.append(Disagreement(index, names[a_value], names[b_value], volume_ml, *center, slice_index, position))
-    return tuple(found)
+    return tuple(found), count
 
 
 def slice_of_most_disagreement(segments: Segments) -> int:

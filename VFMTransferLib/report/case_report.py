@@ -128,6 +128,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
             for name, probability in comparison.a.class_probabilities.items()
         ],
         disagreements=_disagreements(scene),
+        disagreement_count=comparison.disagreement_count,
         no_lesion=_marks_no_lesion(comparison),
         smallest_ml=MIN_DIFFERENCE_ML,
         gland=gland_table(comparison),

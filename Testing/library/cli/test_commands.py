@@ -1,5 +1,6 @@
 """Commands that work, run in this process: what they print and what they leave."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -11,11 +12,13 @@ import pytest
 from VFMTransferLib.cli import main
 from VFMTransferLib.cli.predict import summary
 from VFMTransferLib.cli.side_by_side import row_text
+from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.result import Lesion, Provenance, Result
 from VFMTransferLib.core.volume import Volume
 from VFMTransferLib.evaluation.comparison import CohortRow
 from VFMTransferLib.io import read_volume, write_volume
 from VFMTransferLib.phantom import make_phantom, write_phantom
+from VFMTransferLib.tasks import find_task
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +164,67 @@ def test_a_row_of_a_cohort_says_each_arm_and_their_difference():
     assert row_text(pair) == (
         "Dice, prostate against the reference: A 0.900, B 0.875, A minus B 0.025 [0.010, 0.040] (cases: 9)"
     )
+
+
+def test_a_row_of_a_cohort_says_how_many_cases_are_left_out():
+    pair = CohortRow("dice", "prostate", "a-reference minus b-reference", 7, 2, 0.9, 0.875, 0.025, 0.01, 0.04)
+    assert row_text(pair).endswith(" (cases: 7, left out: 2)")
+
+
+@pytest.fixture
+def doubtful(monkeypatch) -> DiceEstimate:
+    """An estimate that each outline of the prostate gets, which carries a warning."""
+    low = DiceEstimate(0.5, 0.3, 0.7, 0.9, 0.83)
+
+    def checked(self, result: Result, *_) -> Result:
+        return replace(result, estimate=low)
+
+    monkeypatch.setattr(type(find_task("anatomy-segmentation")), "checked", checked)
+    monkeypatch.setattr("VFMTransferLib.evaluation.comparison.with_agreement", lambda a, b: (a, b))
+    return low
+
+
+TINY_PAIR = ("--bundle", "tiny-pretrained", "--bundle", "tiny-scratch")
+
+
+def test_compare_warns_of_a_low_estimate_before_its_numbers_and_shows_its_notes(a_study, tmp_path, capsys, doubtful):
+    assert main(["compare", str(a_study), *TINY_PAIR, "-o", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"WARNING, {who}: {doubtful.warning}" for who in "AB"]
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert set(document["notes"]) <= set(lines)
+
+
+def test_compare_of_several_cases_warns_by_case(a_study, tmp_path, capsys, doubtful, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
+    other = shutil.copytree(a_study, tmp_path / "other")
+    assert main(["compare", str(a_study), str(other), *TINY_PAIR, "-o", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [f"WARNING, {case}, {who}: {doubtful.warning}" for case in ("study", "other") for who in "AB"]
+
+
+def test_predict_of_a_cohort_warns_by_case_and_network(a_study, tmp_path, capsys, doubtful, monkeypatch):
+    monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(a_study, tmp_path / "cases" / "p001")
+    words = ["--cohort", tmp_path / "cases", "--bundle", "tiny-scratch", "-o", tmp_path / "out"]
+    assert main(["predict", *map(str, words)]) == 0
+    assert f"WARNING, p001 tiny-scratch: {doubtful.warning}" in capsys.readouterr().out.splitlines()
+    with (tmp_path / "out" / "summary.csv").open(encoding="utf-8", newline="") as stream:
+        assert [row["warning"] for row in csv.DictReader(stream)] == [doubtful.warning]
+
+
+def test_both_results_of_a_comparison_state_the_expected_dice_that_it_states(a_study, tmp_path, doubtful, monkeypatch):
+    better = replace(doubtful, dice=0.7)
+    monkeypatch.setattr(
+        "VFMTransferLib.evaluation.comparison.with_agreement",
+        lambda a, b: (replace(a, estimate=better), replace(b, estimate=better)),
+    )
+    assert main(["compare", str(a_study), *TINY_PAIR, "-o", str(tmp_path / "out")]) == 0
+    stated = [
+        json.loads((tmp_path / "out" / side / "result.json").read_text(encoding="utf-8"))["estimate"]["dice"]
+        for side in "ab"
+    ]
+    assert stated == [0.7, 0.7]
 
 
 def test_a_row_of_agreement_has_no_arms():

@@ -23,14 +23,24 @@ from comparison_cases import (
     translation_pair,
     zones,
 )
+from scipy import ndimage
 
 from VFMTransferLib.core.errors import BundleError, GeometryError, ImageError
+from VFMTransferLib.core.measurements import DiceEstimate
 from VFMTransferLib.core.terms import Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
 from VFMTransferLib.evaluation import comparison as comparison_of_two
-from VFMTransferLib.evaluation.comparison import compare, compare_cohort, save_cohort, save_comparison
+from VFMTransferLib.evaluation.comparison import (
+    cohort_document,
+    compare,
+    compare_cohort,
+    comparison_document,
+    save_cohort,
+    save_comparison,
+)
 from VFMTransferLib.evaluation.measures import Between
 from VFMTransferLib.metrics import agreement as metrics
+from VFMTransferLib.report import write_report
 
 
 def gland_reference(grid: Geometry = T2W_GRID) -> Volume:
@@ -77,6 +87,19 @@ def test_a_reference_with_the_results_own_values_is_compared_by_zone():
     comparison = compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID))
     assert comparison.value("dice", "transition-zone", "a-reference") == 1.0
     assert comparison.value("dice", "transition-zone", "b-reference") < 1.0
+
+
+def test_notes_state_as_what_the_values_of_a_reference_are_taken():
+    notes = compare(a_case(), *anatomy_pair(), Volume(zones(), T2W_GRID)).notes
+    assert "The reference's values are taken as 1 peripheral-zone, 2 transition-zone." in notes
+    assert not any(note.startswith("WARNING") for note in notes)
+
+
+def test_a_reference_of_zones_in_the_other_order_gets_a_warning():
+    exchanged = np.array([0, 2, 1], np.uint8)[zones()]
+    notes = compare(a_case(), *anatomy_pair(), Volume(exchanged, T2W_GRID)).notes
+    (warning,) = [note for note in notes if note.startswith("WARNING")]
+    assert "peripheral-zone and transition-zone are probably exchanged" in warning
 
 
 def test_a_reference_with_values_of_its_own_needs_a_table():
@@ -252,12 +275,16 @@ def test_lesions_are_matched_one_by_one():
     assert counts == {"a-b": [0, 1, 1], "a-reference": [1, 0, 0], "b-reference": [0, 1, 1]}
 
 
-def test_a_noisy_difference_lists_its_largest_regions_only():
+def test_a_noisy_difference_lists_its_largest_regions_and_counts_all(tmp_path: Path):
     noise = (np.random.default_rng(0).random(T2W_GRID.shape) < 0.2).astype(np.uint8)
     b = anatomy("scratch", zones() * (1 - noise))
-    found = compare(a_case(), anatomy("pretrained", zones()), b).disagreements
+    comparison = compare(a_case(), anatomy("pretrained", zones()), b)
+    found = comparison.disagreements
     assert len(found) == 25
     assert found[0].volume_ml >= found[-1].volume_ml > 0
+    expected = sum(ndimage.label((zones() == zone) & (noise > 0))[1] for zone in (1, 2))
+    assert comparison.disagreement_count == comparison_document(comparison)["disagreement_count"] == expected > 25
+    assert f"The 25 largest of {expected} connected regions" in write_report(comparison, tmp_path).read_text("utf-8")
 
 
 def test_two_sources_of_a_real_gland_agree_as_their_index_says(shared_data: Path):
@@ -401,6 +428,31 @@ def test_a_cohort_pairs_a_with_b_by_case():
     assert row.mean == pytest.approx(np.mean(differences))
     assert min(differences) <= row.low < row.mean < row.high <= max(differences)
     assert (row.cases, row.left_out, row.higher_is_better) == (4, 0, True)
+
+
+def test_a_case_without_a_value_is_counted_as_left_out():
+    first, second, third = cohort_of(3)
+    kept = tuple(found for found in second.measures if (found.kind, found.between) != ("volume_ml", "b"))
+    rows = compare_cohort([first, replace(second, measures=kept), replace(third, measures=())]).rows
+    row = next(r for r in rows if (r.measure, r.between) == ("volume_ml", "a minus b"))
+    assert (row.cases, row.left_out) == (1, 2)
+
+
+def test_agreement_has_no_better_and_no_worse():
+    rows = compare_cohort(cohort_of(2)).rows
+    directed = {row.between for row in rows if row.higher_is_better is not None}
+    assert directed == {"a-reference minus b-reference"}
+
+
+def test_a_cohort_states_the_cautions_of_its_cases_and_the_caveats_of_the_networks_once():
+    low = DiceEstimate(0.5, 0.3, 0.7, 0.9, 0.83)
+    first, second = cohort_of(2)
+    provenance = replace(second.a.provenance, caveats=("The zones are a guess.",))
+    first = replace(first, a=replace(first.a, provenance=provenance))
+    second = replace(second, a=replace(second.a, provenance=provenance, estimate=low))
+    document = cohort_document(compare_cohort([first, second]))
+    assert document["cautions"] == {"case-1": {"A": low.warning}}
+    assert document["caveats"] == ["The zones are a guess."]
 
 
 def test_an_interval_of_few_cases_says_that_it_is_too_narrow():
