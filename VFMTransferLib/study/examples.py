@@ -24,7 +24,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from PIL import Image
@@ -208,22 +208,41 @@ class Example:
         """Stem of the arm's own files."""
         return f"{self.encoder}-{self.arm}"
 
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        shown = (*self.inputs, self.truth, self.picture, self.difference)
+        return tuple(picture for picture in shown if picture is not None)
+
     def folder(self, study: Path) -> Path:
         """Where its files lie, below the study's folder."""
         return study / EXAMPLES / self.task / self.data
 
 
 def read_examples(study: Path) -> tuple[Example, ...]:
-    """All examples of a study, by task, data, encoder and arm; DatasetError if a file is damaged or missing."""
+    """All examples of a study, by task, data, encoder and arm.
+
+    Raises:
+        DatasetError: A file is damaged or missing, or is not what its place says. A study's folder may come from
+            elsewhere, and a page shows its pictures: they must lie beside their example.
+    """
     found = []
     for path in sorted((study / EXAMPLES).glob("*/*/*.json")):
         try:
             example: Example = from_json(Example, json.loads(path.read_text(encoding="utf-8")), path.stem)
         except (ValueError, UnicodeDecodeError) as error:
             raise DatasetError(f"Example '{path.name}' cannot be understood: {error}") from error
-        for picture in (*example.inputs, example.truth, example.picture, example.difference):
-            if picture is not None and not (path.parent / Path(picture.file).name).is_file():
+        if example.folder(study) / f"{example.name}.json" != path:
+            raise DatasetError(
+                f"Example '{path.name}' must be of the task, data, encoder and arm that its path names, but is of "
+                f"{example.task}, {example.data}, {example.name}."
+            )
+        for picture in example.pictures:
+            if PureWindowsPath(picture.file).name != picture.file:  # of which '/' and '\\' part a path
+                raise DatasetError(f"Example '{path.name}' must name pictures beside it, but names '{picture.file}'.")
+            if not (path.parent / picture.file).is_file():
                 raise DatasetError(f"Example '{path.name}' needs the picture '{picture.file}', which is missing.")
+            if not (path.parent / picture.file).resolve().is_relative_to((study / EXAMPLES).resolve()):
+                raise DatasetError(f"Example '{path.name}' must name pictures beside it, but '{picture.file}' is a link.")
         found.append(example)
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,3 +224,38 @@ def test_an_example_that_cannot_be_shown_is_named(tmp_path):
 
 def test_a_study_without_examples_has_none(tmp_path):
     assert read_examples(tmp_path) == ()
+
+
+@pytest.mark.parametrize("file", ["../phantom/truth.png", "{folder}/secret.png", "..\\secret.png", "a:truth.png"])
+def test_an_example_from_elsewhere_names_no_file_that_does_not_lie_beside_it(tmp_path, file):
+    (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
+    for folder in (tmp_path, example.folder(tmp_path)):
+        (folder / "secret.png").write_bytes(b"secret")
+    path = example.folder(tmp_path) / "e-scratch.json"
+    document = json.loads(path.read_text())
+    document["picture"]["file"] = file.format(folder=tmp_path)
+    path.write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=r"Example 'e-scratch\.json' must name pictures beside it, but names"):
+        read_examples(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_picture_is_no_link_out_of_the_study(tmp_path):
+    study = tmp_path / "study"
+    (example,) = write_examples(study, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (example.folder(study) / "truth.png").unlink()
+    (example.folder(study) / "truth.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DatasetError, match=r"'truth\.png' is a link"):
+        read_examples(study)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("task", "../.."), ("data", ".."), ("data", "real"), ("encoder", "../e"), ("arm", "pretrained")]
+)
+def test_an_example_is_of_what_its_path_names(tmp_path, key, value):
+    (example,) = write_examples(tmp_path, "e", "scratch", [(lesion_result(box(z=slice(4, 6))), lesion_study())])
+    path = example.folder(tmp_path) / "e-scratch.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(DatasetError, match="must be of the task, data, encoder and arm that its path names"):
+        read_examples(tmp_path)
