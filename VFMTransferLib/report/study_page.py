@@ -23,7 +23,17 @@ from ..core.files import write_file
 from ..evaluation.measures import label_title, unit_title
 from ..io.results import OWN_MARKS
 from ..study.config import CONFIG, PHANTOMS, label_of, read_config, split_arm
-from ..study.examples import TOO_HIGH, TOO_LOW, TRUE_OUTLINE, Color, Example, Picture, read_examples
+from ..study.examples import (
+    TOO_HIGH,
+    TOO_LOW,
+    TRUE_OUTLINE,
+    Color,
+    Example,
+    Picture,
+    planned_examples,
+    read_examples,
+    remove_unshown,
+)
 from ..study.label_efficiency import EfficiencyRow, label_efficiency, write_label_efficiency
 from ..study.overview import (
     NAIVE,
@@ -83,7 +93,8 @@ _EXAMPLE_ORDER = {arm: i for i, arm in enumerate((*BOTH, TASK_SPECIFIC, NAIVE))}
 def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, Path]:
     """Write `summary.csv` and `report.html`, whose paths it returns, into a folder, by default that of the study.
 
-    Where runs were trained on few labeled cases `label_efficiency.csv` stands beside them.
+    Examples of arms and cases that the configuration does not name, or of real cases that it does not show, are left
+    out; in the study's own folder those of such real cases are removed. Where runs were trained on few labeled cases `label_efficiency.csv` stands beside them.
 
     Raises:
         ConfigError: The study's configuration cannot be understood.
@@ -101,10 +112,15 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     efficiency = label_efficiency(tables, trained)
     plan, whole = None if config is None else plan_of(config), tables.of_size()
     missing = missing_runs(tables, plan or whole_study(whole.runs))
+    examples = read_examples(study)
+    if config is not None:
+        examples = planned_examples(examples, config)
+        if folder.resolve() == study.resolve():
+            remove_unshown(study, config)
     if efficiency and not whole.runs:
         page = _few_labels_html(tables, efficiency)
     else:
-        page = _study_html(whole, rows, efficiency, read_examples(study), study, plan, missing, _chosen_rates(tables))
+        page = _study_html(whole, rows, efficiency, examples, study, plan, missing, _chosen_rates(tables))
     write_file(folder / PAGE, page)
     if efficiency:
         write_label_efficiency(efficiency, folder)

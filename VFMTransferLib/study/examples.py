@@ -32,7 +32,7 @@ from scipy import ndimage
 
 from ..core.decoding import from_json
 from ..core.errors import DatasetError
-from ..core.files import write_file
+from ..core.files import write_file, writing
 from ..core.result import Result
 from ..core.terms import LABEL_TERMS, Label
 from ..core.terms import Sequence as MRSequence
@@ -42,6 +42,8 @@ from ..tasks import TASKS, score_case
 from ..tasks.base import LabeledCase
 from ..tasks.image_to_image import ImageTask, unit_of
 from ..tasks.segmentation import labels_of
+from .config import REAL, StudyConfig, planned_runs, split_arm
+from .workspace import split_of
 
 EXAMPLES = "examples"
 FIELD_MM = 80.0
@@ -247,6 +249,43 @@ def read_examples(study: Path) -> tuple[Example, ...]:
     return tuple(found)
 
 
+def planned_examples(examples: Iterable[Example], config: StudyConfig) -> tuple[Example, ...]:
+    """Those of arms and cases that a configuration names; of real cases those that may be shown."""
+
+    def arm_of(task: str, encoder: str, arm: str) -> tuple[str, str, str]:
+        return task, "" if arm == "trivial" else encoder, arm  # a task's naive baseline may have had another name
+
+    runs = (run for run in planned_runs(config) if run.task and not run.labelled_cases)
+    arms = {arm_of(run.task, run.label, split_arm(run.arm)[0]) for run in runs}
+    cases = {
+        task: {*split_of(config.groups_of(task)).test, *set(config.real_of(task)).intersection(config.shown)}
+        for task in config.tasks
+    }
+    return tuple(
+        one for one in examples if arm_of(one.task, one.encoder, one.arm) in arms and one.case in cases[one.task]
+    )
+
+
+def remove_unshown(study: Path, config: StudyConfig) -> None:
+    """Remove examples of real cases that a configuration no longer shows.
+
+    Raises:
+        DatasetError: As of `read_examples`.
+        OutputError: A file cannot be removed.
+    """
+    examples = [example for example in read_examples(study) if example.data == REAL]
+    shown = planned_examples(examples, config)
+    kept, found = ({path for one in group for path in _files(one, study)} for group in (shown, examples))
+    with writing(study):
+        for path in sorted(found - kept, key=lambda path: path.suffix != ".json"):  # none is left without its pictures
+            path.unlink(missing_ok=True)
+
+
+def _files(example: Example, study: Path) -> tuple[Path, ...]:
+    folder = example.folder(study)
+    return (folder / f"{example.name}.json", *(folder / picture.file for picture in example.pictures))
+
+
 def write_examples(
     folder: Path, encoder: str, arm: str, pairs: Iterable[Pair], *, patients_marks: bool = False
 ) -> tuple[Example, ...]:
@@ -284,7 +323,7 @@ def _write(folder: Path, encoder: str, arm: str, result: Result, labeled: Labele
         encoder,
         str(labeled.task),
         arm,
-        "phantom" if labeled.is_phantom else "real",
+        "phantom" if labeled.is_phantom else REAL,
         labeled.case.id,
         view.slice_number,
         view.slices,

@@ -30,6 +30,7 @@ from ..core.errors import (
 from ..core.files import remove_leftovers, write_file, writing
 from ..inference.doctor import why_no_bfloat16
 from .config import CONFIG, REAL, RunKey, StudyConfig, planned_runs, read_config, selected_runs
+from .examples import remove_unshown
 from .run import precision_of, run_one, run_sha256
 from .tables import RUNS, RunResult, collect_tables, read_result, write_tables
 from .workspace import Workspace, split_of
@@ -156,7 +157,7 @@ def open_sweep(
 
     Raises:
         ConfigError: The configuration is missing or wrong, or no run is wanted.
-        DatasetError: A real case is missing.
+        DatasetError: A real case is missing, or an example cannot be understood.
         OutputError: Another process has it open; another version of the library trained in it; or the folder holds a
             study already, or something else, or cannot be written.
     """
@@ -194,6 +195,7 @@ def open_sweep(
         sweep = Sweep(config, workspace, runs, token)
         write_file(folder / CONFIG, path.read_text(encoding="utf-8"))
         write_file(folder / SPLIT, json.dumps(_split_document(sweep), indent=2) + "\n")
+        remove_unshown(folder, config)
         yield sweep
 
 

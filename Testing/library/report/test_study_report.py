@@ -182,6 +182,26 @@ def test_a_study_is_held_against_its_own_configuration(tmp_path):
     assert f"No training with few labeled cases: {few}" in words(part(page, "gaps"))
 
 
+def test_examples_that_the_configuration_no_longer_shows_leave_the_page_and_its_folder(tmp_path):
+    study = tmp_path / "study"
+    config = (Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml").read_text(encoding="utf-8")
+    write_tables(GRID, study)
+    a_case = a_study("super-resolution", seed=2000)
+    real = replace(a_case, case=replace(a_case.case, id="ProstateX-0000"), is_phantom=False)
+    pairs = [(TASKS["super-resolution"].naive_baseline([one])(one), one) for one in (a_case, real)]
+    write_examples(study, TASKS["super-resolution"].baseline, "trivial", pairs)
+    (picture,) = study.glob("examples/*/real/truth.png")
+    for shown, pictures in (("ProstateX-0000, ProstateX-0001", 8), ("ProstateX-0001", 4)):
+        text = config.replace("shown: [ProstateX-0000, ProstateX-0001]", f"shown: [{shown}]")
+        (study / "config.yaml").write_text(text, encoding="utf-8")
+        page = write_study_report(study, tmp_path / "elsewhere")[1].read_text(encoding="utf-8")
+        assert part(page, "examples").count("<img ") == pictures
+        assert picture.is_file()  # a report elsewhere changes nothing in the study
+        page = write_study_report(study)[1].read_text(encoding="utf-8")
+        assert part(page, "examples").count("<img ") == pictures
+        assert picture.is_file() == (pictures == 8)
+
+
 def test_gains_that_were_not_measured_are_named_in_the_matrix(tmp_path):
     gone = ("provicnet", "lesion-segmentation", "pretrained")
     runs = tuple(run for run in GRID.runs if (run.encoder, run.task, run.arm) != gone)

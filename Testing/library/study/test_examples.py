@@ -18,11 +18,20 @@ from VFMTransferLib.core.errors import DatasetError
 from VFMTransferLib.core.result import Provenance, Result
 from VFMTransferLib.core.terms import LABEL_TERMS, Label, Sequence
 from VFMTransferLib.core.volume import Geometry, Volume
-from VFMTransferLib.study.examples import TOO_HIGH, TOO_LOW, read_examples, write_examples
+from VFMTransferLib.study.config import CONFIG, read_config
+from VFMTransferLib.study.examples import (
+    TOO_HIGH,
+    TOO_LOW,
+    planned_examples,
+    read_examples,
+    remove_unshown,
+    write_examples,
+)
 from VFMTransferLib.tasks import TASKS, score_case
 from VFMTransferLib.tasks.adc_translation.task import ADC_SYNTHETIC
 from VFMTransferLib.tasks.base import LabeledCase
 
+SHIPPED = Path(__file__).parents[3] / "Resources" / "Study"
 SOURCE = Provenance("b", "B", "", "", "none", "cpu")
 # 48 x 40 mm in voxels that are longer than wide; z points to superior.
 GRID = Geometry((48, 20, 7), (1.0, 2.0, 3.0), (-24.0, -20.0, 5.0))
@@ -259,3 +268,51 @@ def test_an_example_is_of_what_its_path_names(tmp_path, key, value):
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(DatasetError, match="must be of the task, data, encoder and arm that its path names"):
         read_examples(tmp_path)
+
+
+def names_in(study: Path) -> set[str]:
+    return {str(path.relative_to(study / "examples")) for path in study.rglob("*") if path.is_file()}
+
+
+def test_pictures_of_real_cases_that_are_shown_no_longer_are_removed(tmp_path):
+    """Those of other cases stay, and of the same folder what they need."""
+    config = read_config(SHIPPED / CONFIG)
+    task = "lesion-segmentation"
+    shown, *_, hidden = (name for name in config.real_of(task) if name in config.shown)
+    for name, arm in ((hidden, "scratch"), (shown, "pretrained"), ("phantom-2000", "scratch")):
+        pair = (lesion_result(box(z=slice(4, 6)), name), lesion_study(name))
+        write_examples(tmp_path, "profound", arm, [pair])
+    everything = names_in(tmp_path)
+    remove_unshown(tmp_path, config)
+    assert names_in(tmp_path) == everything
+
+    less = replace(config, real=replace(config.real, shown=(shown,)))
+    remove_unshown(tmp_path, less)
+    gone = {f"{task}/real/profound-scratch{end}" for end in (".json", ".png")}
+    assert names_in(tmp_path) == everything - gone
+    remove_unshown(tmp_path, replace(config, real=None))
+    assert names_in(tmp_path) == {name for name in everything if "/phantom/" in name}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "arm", "case", "is_planned"),
+    [
+        ("profound", "scratch", "phantom-2000", True),
+        ("profound", "scratch", "phantom-0000", False),
+        ("another", "scratch", "phantom-2000", False),
+        ("profound", "specialised", "phantom-2000", False),
+        ("profound", "scratch", "ProstateX-0000", True),
+        ("profound", "scratch", "ProstateX-0214", False),
+    ],
+)
+def test_examples_are_of_arms_and_cases_that_the_configuration_names(tmp_path, encoder, arm, case, is_planned):
+    written = write_examples(
+        tmp_path, encoder, arm, [(lesion_result(box(z=slice(4, 6)), case), lesion_study(case))]
+    )
+    assert planned_examples(written, read_config(SHIPPED / CONFIG)) == (written if is_planned else ())
+
+
+def test_the_shipped_examples_are_all_planned():
+    shipped = read_examples(SHIPPED)
+    assert shipped
+    assert planned_examples(shipped, read_config(SHIPPED / CONFIG)) == shipped

@@ -130,6 +130,18 @@ def test_distances_are_of_pretrained_arms_layer_by_layer(done):
     assert layers == ["stage-1", "stage-2", "stage-3", "stage-4", "encoder"]
 
 
+def test_a_resumed_study_keeps_no_picture_of_a_real_case_that_is_shown_no_longer(a_copy, tmp_path):
+    phantoms = a_copy / "examples" / "anatomy-segmentation" / "phantom"
+    real = shutil.copytree(phantoms, phantoms.parent / "real")
+    for path in real.glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": "real", "case": "one"}))
+    for shown in (["one"], []):
+        document = a_document(real={"cases": {"one": ["anatomy-segmentation"]}, "shown": shown})
+        prepared_sweep(a_copy, write_config(tmp_path, document), resume=True)
+        assert any(real.iterdir()) == bool(shown)
+        assert any(phantoms.iterdir())
+
+
 def test_the_split_and_what_is_left_out_are_written_down(done):
     split = json.loads((done / "split.json").read_text())
     assert split["train"] == ["phantom-0000", "phantom-0001"]
