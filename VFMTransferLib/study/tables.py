@@ -208,19 +208,25 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
     """
     types = get_type_hints(kind)
     known = fields(kind)  # type: ignore[arg-type]
-    with path.open(newline="", encoding="utf-8") as stream:
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
         reader = csv.DictReader(stream)
-        there = list(reader.fieldnames or ())
-        names = [field.name for field in known if field.default is MISSING or field.name in there]
-        if there != names:
-            found = ",".join(reader.fieldnames or ()) or "none"
-            raise DatasetError(f"{path.name} must have the columns {','.join(names)}, but has {found}.")
-        rows = []
-        for number, row in enumerate(reader, start=2):
-            try:
+        try:
+            there = list(reader.fieldnames or ())
+            names = [field.name for field in known if field.default is MISSING or field.name in there]
+            if there != names:
+                found = ",".join(there) or "none"
+                raise DatasetError(f"{path.name} must have the columns {','.join(names)}, but has {found}.")
+            for row in reader:
+                if None in row:
+                    raise ValueError("it has more cells than columns, as where a number has a decimal comma")
                 rows.append(kind(**{name: _value(row[name], types[name]) for name in names}))
-            except (TypeError, ValueError) as error:
-                raise DatasetError(f"{path.name}, line {number}, cannot be understood: {error}.") from error
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path.name} must be text in UTF-8, but is not. Save it as CSV UTF-8.") from error
+        except csv.Error as error:  # the line that cannot be parsed is not counted
+            raise DatasetError(f"{path.name}, line {reader.line_num + 1}, cannot be understood: {error}.") from error
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"{path.name}, line {reader.line_num}, cannot be understood: {error}.") from error
     return tuple(rows)
 
 
@@ -253,9 +259,9 @@ def _value(text: str | None, kind: type) -> object:
     if text is None:
         raise ValueError("a column is missing")
     if kind is bool:
-        if text not in ("true", "false"):
+        if text.lower() not in ("true", "false"):
             raise ValueError(f"true or false was expected, got '{text}'")
-        return text == "true"
+        return text.lower() == "true"
     if kind is str:
         return text_of_cell(text)
     return math.nan if kind is float and not text else kind(text)

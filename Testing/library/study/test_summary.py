@@ -189,6 +189,8 @@ def test_the_rank_correlation_is_spearmans():
         ("scratch", "scratched", "arm must be one of"),
         (",false,", ",no,", "true or false was expected, got 'no'"),
         (",7200.0,", ",long,", "line 2, cannot be understood"),
+        (",7200.0,", ",7200,0,", "runs.csv, line 2, cannot be understood: it has more cells than columns"),
+        (",mae,", f",{'m' * 200_000},", "runs.csv, line 2, cannot be understood: field larger than field limit"),
     ],
 )
 def test_a_table_that_cannot_be_understood_is_named_with_its_line(tmp_path, old, new, message):
@@ -196,6 +198,16 @@ def test_a_table_that_cannot_be_understood_is_named_with_its_line(tmp_path, old,
     text = (tmp_path / RUNS).read_text()
     (tmp_path / RUNS).write_text(text.replace(old, new))
     with pytest.raises(DatasetError, match=message):
+        read_tables(tmp_path)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read_or_named(tmp_path):
+    write_tables(a_study(), tmp_path)
+    content = (tmp_path / RUNS).read_bytes()
+    (tmp_path / RUNS).write_bytes(b"\xef\xbb\xbf" + content.replace(b",false,", b",FALSE,").replace(b"\n", b"\r\n"))
+    assert read_tables(tmp_path) == a_study()
+    (tmp_path / RUNS).write_bytes(content.replace(b"profound", "profünd".encode("latin-1")))
+    with pytest.raises(DatasetError, match=r"runs\.csv must be text in UTF-8"):
         read_tables(tmp_path)
 
 
