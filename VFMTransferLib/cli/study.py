@@ -145,7 +145,7 @@ def run_advise(args: argparse.Namespace) -> None:
 
     if args.study is not None and not (args.study / RUNS).is_file():
         raise DatasetError(f"'{args.study}' must be the folder of a finished study, but has no {RUNS}. Check the path.")
-    advice = advise(args.task, read_finished_study(args.study or shipped_study()))
+    advice = advise(args.task, read_finished_study(args.study or shipped_study(), args.task))
     print_answer(args, advice_document(advice), [*advice_lines(advice), RESEARCH_USE])
 
 

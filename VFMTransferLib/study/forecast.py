@@ -4,22 +4,23 @@ An estimate has units of its own, which differ from encoder to encoder, so that 
 encoder only: by weighted Kendall's tau, in which the largest gains count most, mean over encoders. A task's pairs share
 its cases and its difficulty; so under the null hypothesis whole tasks are exchanged, in all encoders alike, and the
 p-value is the share of all orders of the tasks whose tau is as large as the one observed. With six tasks that are 720,
-and the smallest p-value is 1/720. All of this is ours.
+and the smallest p-value is 1/720. Where pairs are missing, tasks are exchanged with those alone that the same encoders
+have, so that every order has the same pairs. All of this is ours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, replace
+from itertools import chain, permutations, product
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from .summary import SUMMARY, SummaryRow, rank_correlations, ranked_within_encoders, summarize
-from .tables import RUNS, read_rows, read_rows_if_any, read_tables, write_rows
+from .summary import SummaryRow, rank_correlations, ranked_within_encoders, summarize
+from .tables import RUNS, read_rows_if_any, read_tables, write_rows
 
 ESTIMATES, FORECAST = "estimates.csv", "forecast.csv"
 MIN_TASKS = 3
@@ -60,7 +61,7 @@ class ForecastRow:
         n_cells, n_tasks: Pairs of encoder and task with both numbers, and their tasks.
         rho_within: Spearman's rank correlation, both ranked within their encoder.
         tau_weighted: Weighted Kendall's tau (Vigna, WWW 2015; hyperbolic), mean over encoders.
-        p_value: Share of the orders of the tasks whose tau is at least as large.
+        p_value: Share of the orders of the tasks, among those of the same encoders, whose tau is at least as large.
         n_orders: How many orders there are; of more than `MAX_ORDERS` how many were drawn.
     """
 
@@ -81,13 +82,17 @@ class FinishedStudy:
     forecasts: tuple[ForecastRow, ...] = ()
 
 
-def read_finished_study(folder: Path) -> FinishedStudy:
-    """Read a finished study, an empty one where there is none; DatasetError if a file is damaged."""
+def read_finished_study(folder: Path, task: str | None = None) -> FinishedStudy:
+    """A finished study from its tables, of a task or all, an empty one where there is none.
+
+    Raises:
+        DatasetError: A file is damaged.
+    """
     if not (folder / RUNS).is_file():
         return FinishedStudy()
-    written = folder / SUMMARY
-    summary = read_rows(written, SummaryRow) if written.is_file() else summarize(read_tables(folder))
-    return FinishedStudy(summary, read_rows_if_any(folder / FORECAST, ForecastRow))
+    tables = read_tables(folder)
+    own = replace(tables, runs=tuple(run for run in tables.runs if task in (None, run.task)))
+    return FinishedStudy(summarize(own), read_rows_if_any(folder / FORECAST, ForecastRow))
 
 
 def points_of(estimates: Iterable[EstimateRow], summary: Iterable[SummaryRow]) -> dict[str, tuple[Point, ...]]:
@@ -116,7 +121,9 @@ def judge(points: Mapping[str, Sequence[Point]], seed: int = 0) -> tuple[Forecas
             continue
         ranked = ranked_within_encoders((pair.encoder, pair.estimate, pair.gain) for pair in pairs)
         rho = float(rank_correlations(ranked[None])[0])
-        found = np.array([_tau(pairs, dict(zip(tasks, order, strict=True))) for order in _orders(tasks, seed)])
+        encoders = {task: frozenset(pair.encoder for pair in pairs if pair.task == task) for task in tasks}
+        orders = _orders([[t for t in tasks if encoders[t] == own] for own in dict.fromkeys(encoders.values())], seed)
+        found = np.array([_tau(pairs, order) for order in orders])
         p_value = float(np.mean(found >= found[0] - _TIE))  # the first is the observed one
         rows.append(ForecastRow(name, len(pairs), len(tasks), rho, float(found[0]), p_value, len(found)))
     return tuple(rows)
@@ -132,20 +139,23 @@ def can_tell(rows: Sequence[ForecastRow]) -> bool:
     return any(1 / row.n_orders <= LEVEL / len(rows) for row in rows)
 
 
-def _orders(tasks: Sequence[str], seed: int) -> list[Sequence[str]]:
-    """All orders of the tasks, their own first; of very many some, drawn."""
-    if math.factorial(len(tasks)) <= MAX_ORDERS:
-        return list(permutations(tasks))
-    rng = np.random.default_rng(seed)
-    return [tasks, *([tasks[i] for i in rng.permutation(len(tasks))] for _ in range(MAX_ORDERS - 1))]
+def _orders(groups: Sequence[Sequence[str]], seed: int) -> list[dict[str, str]]:
+    """All exchanges of tasks within their groups, none of them first; of very many some, drawn."""
+    if math.prod(math.factorial(len(group)) for group in groups) <= MAX_ORDERS:
+        found = [tuple(chain(*order)) for order in product(*map(permutations, groups))]
+    else:
+        rng = np.random.default_rng(seed)
+        drawn = ([group[i] for group in groups for i in rng.permutation(len(group))] for _ in range(MAX_ORDERS - 1))
+        found = [tuple(chain(*groups)), *map(tuple, drawn)]
+    return [dict(zip(found[0], order, strict=True)) for order in found]
 
 
 def _tau(pairs: Sequence[Point], exchanged: Mapping[str, str]) -> float:
-    """Weighted tau of the estimates and the gains of exchanged tasks, mean over encoders that have some of both."""
+    """Weighted tau of the estimates and the gains of exchanged tasks, mean over encoders."""
     gains = {(pair.encoder, pair.task): pair.gain for pair in pairs}
     found = []
     for encoder in dict.fromkeys(pair.encoder for pair in pairs):
-        own = [pair for pair in pairs if pair.encoder == encoder and (encoder, exchanged[pair.task]) in gains]
+        own = [pair for pair in pairs if pair.encoder == encoder]
         estimates = [pair.estimate for pair in own]
         if len(set(estimates)) < 2:
             found.append(0.0)  # what is the same for all tells nothing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 from small_sweeps import a_document, prepared_sweep, write_config
@@ -112,11 +111,10 @@ def test_a_study_that_is_not_there_is_an_error(tmp_path, capsys):
     assert "must be the folder of a finished study, but has no runs.csv" in capsys.readouterr().err
 
 
-def test_a_summary_that_was_written_is_read(tmp_path):
+def test_the_tables_count_not_a_summary_of_former_ones(tmp_path):
     write_tables(StudyTables(()), tmp_path)
-    row = replace(a_summary_row("profound", 3.0))
-    write_summary([row], tmp_path)
-    assert read_finished_study(tmp_path) == FinishedStudy((row,), ())
+    write_summary([a_summary_row("profound", 3.0)], tmp_path)
+    assert read_finished_study(tmp_path) == FinishedStudy()
     assert read_finished_study(tmp_path / "nothing") == FinishedStudy()
 
 

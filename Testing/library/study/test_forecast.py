@@ -107,9 +107,18 @@ def test_of_many_tasks_orders_are_drawn(monkeypatch):
 
 
 def test_a_pair_that_is_missing_leaves_the_others():
+    """The task that one encoder lacks stays in its place, so that every order has the same pairs."""
     (row,) = judge({"e": twelve(lambda gain, rng: gain)[:-1]})
-    assert (row.n_cells, row.n_tasks, row.n_orders) == (11, 6, 720)
+    assert (row.n_cells, row.n_tasks, row.n_orders) == (11, 6, 120)
     assert row.tau_weighted == pytest.approx(1)
+    assert row.p_value == pytest.approx(1 / 120)
+
+
+def test_tasks_are_exchanged_with_those_of_the_same_encoders_alone():
+    """Four orders: what is known of two tasks in each encoder is no rarer than one in four."""
+    pairs = [Point("p", "a", 1, 1), Point("p", "b", 2, 2), Point("q", "c", 1, 1), Point("q", "d", 2, 2)]
+    (row,) = judge({"e": pairs})
+    assert (row.n_orders, row.p_value) == (4, 1 / 4)
 
 
 def test_points_without_a_number_are_left_out_and_too_few_tasks_have_no_row():
