@@ -87,9 +87,9 @@ class _Ranking:
             ((candidate.confidence, candidate.is_hit, i) for i, s in enumerate(scores) for candidate in s.candidates),
             reverse=True,
         )
-        confidence, is_hit, self.case = (np.array(column) for column in zip(*found, strict=True))
-        self.hit, self.lesions = is_hit.astype(float), np.array([score.lesions for score in scores])
-        self.last = np.append(confidence[1:] != confidence[:-1], True)  # of those with equal confidence
+        confidence, self.hit, case = np.array(found, float).reshape(-1, 3).T
+        self.case, self.lesions = case.astype(int), np.array([score.lesions for score in scores])
+        self.last = np.diff(confidence, append=-np.inf) != 0  # of those with equal confidence
 
     def precision(self, drawn: list[np.ndarray]) -> np.ndarray:
         """Average precision of each list of cases, in which a case may stand several times."""

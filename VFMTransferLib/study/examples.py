@@ -244,7 +244,9 @@ def read_examples(study: Path) -> tuple[Example, ...]:
             if not (path.parent / picture.file).is_file():
                 raise DatasetError(f"Example '{path.name}' needs the picture '{picture.file}', which is missing.")
             if not (path.parent / picture.file).resolve().is_relative_to((study / EXAMPLES).resolve()):
-                raise DatasetError(f"Example '{path.name}' must name pictures beside it, but '{picture.file}' is a link.")
+                raise DatasetError(
+                    f"Example '{path.name}' must name pictures beside it, but '{picture.file}' is a link."
+                )
         found.append(example)
     return tuple(found)
 

@@ -306,9 +306,7 @@ def test_pictures_of_real_cases_that_are_shown_no_longer_are_removed(tmp_path):
     ],
 )
 def test_examples_are_of_arms_and_cases_that_the_configuration_names(tmp_path, encoder, arm, case, is_planned):
-    written = write_examples(
-        tmp_path, encoder, arm, [(lesion_result(box(z=slice(4, 6)), case), lesion_study(case))]
-    )
+    written = write_examples(tmp_path, encoder, arm, [(lesion_result(box(z=slice(4, 6)), case), lesion_study(case))])
     assert planned_examples(written, read_config(SHIPPED / CONFIG)) == (written if is_planned else ())
 
 
