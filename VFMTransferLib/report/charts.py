@@ -215,7 +215,7 @@ class Point:
 def scatter(points: Sequence[Point], who: str) -> str:
     """Gain against distance of one encoder's tasks, each with its interval and its name beside it."""
     width, height = _SCATTER
-    ends = [end for point in points for end in (point.low, point.high, point.gain)]
+    ends = [end for point in points for end in (point.low, point.high, point.gain) if math.isfinite(end)]
     area = frame([point.distance for point in points], ends, width, height, zero=True)
     parts = [
         area.axes("D2P (unbiased MMD²)", "Relative performance gain, %", (5, 5)),
@@ -223,7 +223,7 @@ def scatter(points: Sequence[Point], who: str) -> str:
     ]
     for point in points:
         x, y = area.x.at(point.distance), area.y.at(point.gain)
-        if math.isfinite(point.low):
+        if math.isfinite(point.low) and math.isfinite(point.high):
             parts.append(f'<path class="bar" d="M{x:.1f} {area.y.at(point.low):.1f}V{area.y.at(point.high):.1f}"/>')
         title = escape(f"{point.title}: gain {point.gain:.1f} %, D2P {point.distance:.3g}")
         parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{title}</title></circle>')

@@ -111,7 +111,8 @@ def advice_lines(advice: Advice) -> list[str]:
     for row in advice.measured:
         interval = "no interval" if math.isnan(row.rpg_low) else f"{row.rpg_low:+.1f} to {row.rpg_high:+.1f}"
         unsure = ", contains 0" if row.rpg_low <= 0 <= row.rpg_high else ""
-        lines.append(f"  {row.encoder:28}{row.metric:18}{row.rpg_percent:+6.1f} %  ({interval}{unsure})")
+        gain = f"{'n/a':>6}  " if math.isnan(row.rpg_percent) else f"{row.rpg_percent:+6.1f} %"
+        lines.append(f"  {row.encoder:28}{row.metric:18}{gain}  ({interval}{unsure})")
     return lines if advice.measured else [*lines, "  nothing"]
 
 

@@ -26,7 +26,8 @@ class EfficiencyRow:
         pretrained, scratch: The metric over test cases and the seeds that both arms have, with its 95 % interval over
             cases and seeds.
         rpg_percent: Relative performance gain with its interval.
-        replaced_cases: How many labeled cases the pretraining replaces, see `replaced_cases`.
+        replaced_cases: How many labeled cases the pretraining replaces, see `replaced_cases`; by the seeds that all
+            sizes have.
         n_cases, n_seeds: What the intervals rest on.
     """
 
@@ -74,11 +75,20 @@ def label_efficiency(
         if all(run.labelled_cases == 0 for own, _ in by_size.values() for run in own):
             continue
         means = {size: _means(own, part, seed) for size, (own, part) in sorted(by_size.items())}
-        scratch = {size: arms["scratch"][0] for size, arms in means.items()}
+        # Of patients each seed tests others, so that sizes are compared by the seeds that all of them have.
+        seeds = set.intersection(*({run.seed for run in own} for own, _ in by_size.values()))
+        compared = {}
+        for size, (own, part) in by_size.items():
+            shared = [run for run in own if run.seed in seeds]
+            if shared:
+                compared[size] = means[size] if shared == own else _means(shared, part, seed)
+        scratch = {size: arms["scratch"][0] for size, arms in compared.items()}
         for size, arms in means.items():
             own, part = by_size[size]
             gain = gain_of_runs(own, part, seed)
-            replaced = replaced_cases(size, arms["pretrained"][0], scratch, own[0].higher_is_better)
+            replaced = math.nan
+            if compared:
+                replaced = replaced_cases(size, compared[size]["pretrained"][0], scratch, own[0].higher_is_better)
             values = (*arms["pretrained"], *arms["scratch"], gain.percent, gain.low, gain.high, replaced)
             rows.append(EfficiencyRow(encoder, task, source, size, own[0].metric, *values, gain.n_cases, gain.n_seeds))
     order = {source: place for place, source in enumerate((PHANTOMS, REAL))}
@@ -88,10 +98,10 @@ def label_efficiency(
 def _means(runs: Sequence[RunRow], tables: StudyTables, seed: int) -> dict[str, tuple[float, float, float]]:
     found = {}
     for arm in BOTH:
-        values, positives = values_of_arm(runs, tables, arm)
+        reached = values_of_arm(runs, tables, arm)
         own = [run.value for run in runs if run.arm == arm]
         missing = (sum(own) / len(own), math.nan, math.nan)
-        found[arm] = missing if values is None else mean_over_cases(values, seed, positives)
+        found[arm] = missing if reached is None else mean_over_cases(reached.values, seed, reached.positives)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,10 +143,19 @@ def _resampled(arms: Sequence[np.ndarray], positive: np.ndarray | None, seed: in
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    edge = 100 * (1 - CONFIDENCE) / 2
-    with np.errstate(invalid="ignore"):  # some draws from scratch may be 0, and their gains not finite
-        low, high = np.nanpercentile(drawn, (edge, 100 - edge))
-    return float(low), float(high)
+    """Percentiles of the draws that are numbers; `nan` of none.
+
+    An end next to draws without a bound, as gains over a scratch arm at 0, is not interpolated but the draw beyond it.
+    """
+    known, edge = drawn[~np.isnan(drawn)], 100 * (1 - CONFIDENCE) / 2
+    if not known.size:
+        return math.nan, math.nan
+    found = []
+    for percent, beyond in ((edge, "lower"), (100 - edge, "higher")):
+        with np.errstate(invalid="ignore"):
+            end = float(np.percentile(known, percent))
+        found.append(end if math.isfinite(end) else float(np.percentile(known, percent, method=beyond)))
+    return found[0], found[1]
 
 
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
@@ -174,14 +183,21 @@ def convergence_efficiency(
     curve has learned nothing, and of one that only fell it is not known in which step it got there. That is ours.
 
     Args:
-        pretrained, scratch: Learning curve: steps, validation metric.
+        pretrained, scratch: Learning curve: steps, validation metric. Points whose metric is not finite are left out;
+            without others the efficiency is `nan`.
     """
-    steps, values = (np.asarray(part, np.float64) for part in scratch)
+    (own_steps, own), (steps, values) = map(_finite_points, (pretrained, scratch))
     curve = values * (1.0 if higher_is_better else -1.0)
-    if not (curve[1:] > curve[0]).any():
+    if not own.size or not (curve[1:] > curve[:1]).any():
         return math.nan
     best = int(curve.argmax())
-    return steps_to_reach(*pretrained, target=float(values[best]), higher_is_better=higher_is_better) / steps[best]
+    return steps_to_reach(own_steps, own, target=float(values[best]), higher_is_better=higher_is_better) / steps[best]
+
+
+def _finite_points(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = (np.asarray(part, np.float64) for part in curve)
+    kept = np.isfinite(values)
+    return steps[kept], values[kept]
 
 
 def savings(
@@ -290,8 +306,9 @@ def gain_against_distance(rows: Iterable[SummaryRow], seed: int = 0) -> Correlat
     if len(ranked) < MIN_POINTS:
         return Correlation(math.nan, math.nan, math.nan, len(ranked))
     drawn = np.random.default_rng(seed).integers(len(ranked), size=(RESAMPLES, len(ranked)))
-    low, high = np.nanpercentile(rank_correlations(ranked[drawn]), (2.5, 97.5))
-    return Correlation(float(rank_correlations(ranked[None])[0]), float(low), float(high), len(ranked))
+    return Correlation(
+        float(rank_correlations(ranked[None])[0]), *_interval(rank_correlations(ranked[drawn])), len(ranked)
+    )
 
 
 def ranked_within_encoders(pairs: Iterable[tuple[str, float, float]]) -> np.ndarray:
@@ -327,30 +344,43 @@ def gain_of_runs(runs: Sequence[RunRow], tables: StudyTables, seed: int = 0) -> 
     paired, higher = paired_runs(runs), runs[0].higher_is_better
     if not paired:
         return Gain(math.nan, math.nan, math.nan, 0, 0)
-    (a, positives), (b, _) = (values_of_arm(paired, tables, arm) for arm in BOTH)
+    a, b = (values_of_arm(paired, tables, arm) for arm in BOTH)
     try:
-        if a is not None and b is not None and a.shape == b.shape:
-            return gain_over_cases(a, b, higher, seed, positives)
+        if a is not None and b is not None and a.cases == b.cases:
+            return gain_over_cases(a.values, b.values, higher, seed, a.positives)
         pretrained, scratch = (_mean(run.value for run in paired if run.arm == arm) for arm in BOTH)
         return Gain(relative_performance_gain(pretrained, scratch, higher), math.nan, math.nan, 0, 0)
     except ValueError:  # nothing is measured, or scratch is 0
         return Gain(math.nan, math.nan, math.nan, 0, 0)
 
 
-def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Values (seeds, cases) of which the runs' metric is the mean, None where a case lacks one.
+@dataclass(frozen=True)
+class ArmValues:
+    """Values (seeds, cases) of which the metric of an arm's runs is the mean, and the names of the cases.
 
-    Where it is their AUROC also which cases are positive. Of real cases that were left out each is tested by one seed,
-    so that all count as those of one.
+    Where it is their AUROC also which cases are positive.
     """
-    if runs[0].metric != AREA:
-        return _by_seed_and_case(runs, tables, arm, runs[0].metric), None
+
+    values: np.ndarray
+    cases: list[str]
+    positives: np.ndarray | None = None
+
+
+def values_of_arm(runs: Sequence[RunRow], tables: StudyTables, arm: str) -> ArmValues | None:
+    """What an arm's metric is made of, None where a case lacks it.
+
+    Of real cases that were left out each is tested by one seed, so that all count as those of one.
+    """
+    is_area = runs[0].metric == AREA
+    found = _by_seed_and_case(runs, tables, arm, SAID if is_area else runs[0].metric)
+    if not is_area or found is None:
+        return found
     truth = _by_seed_and_case(runs, tables, arm, TRUE)
-    return (None, None) if truth is None else (_by_seed_and_case(runs, tables, arm, SAID), truth[0] > 0)
+    return None if truth is None or truth.cases != found.cases else replace(found, positives=truth.values[0] > 0)
 
 
-def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, metric: str) -> np.ndarray | None:
-    """Values (seeds, cases) of a metric on the cases that test; None where a case lacks one."""
+def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, metric: str) -> ArmValues | None:
+    """A metric on the cases that test; None where a case lacks it."""
     first = runs[0]
     is_left_out = first.trained_on == REAL
     data = REAL if is_left_out else PHANTOM
@@ -367,7 +397,7 @@ def _by_seed_and_case(runs: Sequence[RunRow], tables: StudyTables, arm: str, met
     cases = sorted({case for _, case in found})
     if not cases or any((seed, case) not in found for seed in seeds for case in cases):
         return None
-    return np.array([[found[seed, case] for case in cases] for seed in seeds])
+    return ArmValues(np.array([[found[seed, case] for case in cases] for seed in seeds]), cases)
 
 
 def _convergence(runs: list[RunRow], curves: Iterable[CurveRow]) -> tuple[float, float]:

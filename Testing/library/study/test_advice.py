@@ -52,6 +52,12 @@ def test_where_no_estimator_beats_chance_only_that_is_said():
     assert "+2.0 %  (-1.0 to +1.0, contains 0)" in text
 
 
+def test_a_gain_that_is_not_known_has_words():
+    row = a_summary_row("profound", NAN, low=NAN, high=NAN)
+    (line,) = (line for line in advice_lines(advise("classification", FinishedStudy((row,)))) if "profound" in line)
+    assert line.split() == ["profound", "auroc", "n/a", "(no", "interval)"]
+
+
 def test_an_estimator_that_beats_chance_is_named():
     found = advise(
         "classification", FinishedStudy((a_summary_row("profound", 2.0, low=1.0, high=3.0),), (KNOWS, GUESSES))

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -320,3 +321,41 @@ def test_where_lower_is_better_a_lower_value_is_a_gain_with_all_of_its_interval(
     scratch = np.array([[2.0, 4.0, 3.0], [2.0, 4.0, 3.0]])
     gain = gain_over_cases(scratch / 2, scratch, higher_is_better=False)
     assert (gain.percent, gain.low, gain.high) == pytest.approx((50.0, 50.0, 50.0))
+
+
+def test_an_interval_keeps_its_end_where_draws_have_none():
+    """In some draws of cases the scratch arm is at 0 and the pretrained one is not."""
+    scratch = np.array([[0.3, 0, 0, 0, 0, 0]])
+    found = gain_over_cases(np.full((1, 6), 0.1), scratch, True)
+    assert found.percent == pytest.approx(100)
+    assert math.isfinite(found.low)
+    assert found.high == math.inf
+
+
+def test_arms_without_the_same_cases_have_no_interval():
+    """One arm lacks a case, and the other another."""
+    study = a_study()
+    gone = {"pretrained": "a", "scratch": "b"}
+    lacking = replace(study, metrics=tuple(row for row in study.metrics if row.case != gone[row.arm]))
+    (row,) = summarize(lacking)
+    assert row.rpg_percent == pytest.approx(20)
+    assert math.isnan(row.rpg_low)
+
+
+def test_points_of_a_curve_without_a_value_are_left_out():
+    steps = np.array([50.0, 100.0, 150.0, 200.0])
+    scratch, gap = (steps, np.array([0.4, 0.5, 0.6, 0.7])), (steps, np.array([0.4, math.nan, 0.6, 0.7]))
+    pretrained = (steps, np.array([math.nan, 0.6, 0.7, 0.8]))
+    assert convergence_efficiency(pretrained, scratch, True) == convergence_efficiency(pretrained, gap, True) == 0.75
+    nothing = (steps, np.full(4, math.nan))
+    assert math.isnan(convergence_efficiency(nothing, scratch, True))
+    assert math.isnan(convergence_efficiency(scratch, nothing, True))
+
+
+def test_of_one_task_an_encoder_the_correlation_is_not_known():
+    studies = [a_study("task", encoder, gain) for encoder, gain in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = gain_against_distance(summarize(joined(*studies)))
+    assert found.n_pairs == 4
+    assert all(math.isnan(value) for value in (found.rho, found.low, found.high))
