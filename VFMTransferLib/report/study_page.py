@@ -94,7 +94,8 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
     """Write `summary.csv` and `report.html`, whose paths it returns, into a folder, by default that of the study.
 
     Examples of arms and cases that the configuration does not name, or of real cases that it does not show, are left
-    out; in the study's own folder those of such real cases are removed. Where runs were trained on few labeled cases `label_efficiency.csv` stands beside them.
+    out; in the study's own folder those of such real cases are removed. Where runs were trained on few labeled cases
+    `label_efficiency.csv` stands beside both files.
 
     Raises:
         ConfigError: The study's configuration cannot be understood.
@@ -118,7 +119,7 @@ def write_study_report(study: Path, folder: Path | None = None) -> tuple[Path, P
         if folder.resolve() == study.resolve():
             remove_unshown(study, config)
     if efficiency and not whole.runs:
-        page = _few_labels_html(tables, efficiency)
+        page = _few_labels_html(tables, efficiency, plan, missing)
     else:
         page = _study_html(whole, rows, efficiency, examples, study, plan, missing, _chosen_rates(tables))
     write_file(folder / PAGE, page)
@@ -216,8 +217,11 @@ def _study_html(
     )
 
 
-def _few_labels_html(tables: StudyTables, rows: Sequence[EfficiencyRow]) -> str:
-    """The page of a study of which only trainings with few labeled cases were run."""
+def _few_labels_html(
+    tables: StudyTables, rows: Sequence[EfficiencyRow], planned: Plan | None, missing: MissingRuns
+) -> str:
+    """The page of a study of which only trainings with few labeled cases were run, and what of these is missing."""
+    missing = MissingRuns((), (), (), (), missing.few_labels)
     runs = tables.runs
     encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
     cases, sizes = sorted({row.n_cases for row in rows}), sorted({row.labelled_cases for row in rows})
@@ -234,6 +238,10 @@ def _few_labels_html(tables: StudyTables, rows: Sequence[EfficiencyRow]) -> str:
             (f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}", "labeled cases train a network"),
             (f"{total_device_hours(runs):.2f} h", _device_time_of(runs)),
         ),
+        is_planned=planned is not None,
+        missing=missing,
+        untrained=_untrained(missing),
+        lacking=_lacking(missing),
         trainings=len(runs),
         improving=sum(run.is_improving for run in runs),
         by_labels=_efficiency(rows),

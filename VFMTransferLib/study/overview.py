@@ -202,11 +202,10 @@ def whole_study(runs: Iterable[RunRow]) -> Plan:
 
 
 def missing_runs(tables: StudyTables, plan: Plan) -> MissingRuns:
-    """What of a plan is not in a study's tables, which are those of all sizes."""
-    finite = [run for run in tables.runs if math.isfinite(run.value)]
-    few_labels = {_few_labels(run) for run in finite}
+    """What of a plan is not in a study's tables, which are those of all sizes; a run without a value is there."""
+    few_labels = {_few_labels(run) for run in tables.runs}
     tables = tables.of_size()
-    runs = [run for run in finite if not run.labelled_cases]
+    runs = tables.runs
     done = {(run.encoder, run.task, run.arm, run.seed) for run in runs}
     compared = [run for run in runs if run.arm == TASK_SPECIFIC]
     baselines = {(run.encoder, run.task, run.seed) for run in compared} | {(_ANY, run.task, 0) for run in compared}

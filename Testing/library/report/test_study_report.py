@@ -15,7 +15,7 @@ from whole_study import a_grid
 
 from VFMTransferLib.cli import main
 from VFMTransferLib.core.errors import OutputError
-from VFMTransferLib.report.charts import Axis, free_place
+from VFMTransferLib.report.charts import Axis, Point, free_place, scatter
 from VFMTransferLib.report.study_page import conclusion, gain_class, write_study_report
 from VFMTransferLib.study.examples import write_examples
 from VFMTransferLib.study.summary import Correlation
@@ -182,6 +182,13 @@ def test_a_study_is_held_against_its_own_configuration(tmp_path):
     assert f"No training with few labeled cases: {few}" in words(part(page, "gaps"))
 
 
+def test_an_end_that_is_endless_is_not_drawn():
+    point = Point("Lesions", "Lesions", 0.1, 20.0, -5.0, math.inf)
+    chart = scatter([point, replace(point, distance=0.2, high=30.0)], "ProFound")
+    assert chart.count('class="bar"') == 1
+    assert not re.search(r"nan|inf", chart)
+
+
 def test_examples_that_the_configuration_no_longer_shows_leave_the_page_and_its_folder(tmp_path):
     study = tmp_path / "study"
     config = (Path(__file__).parents[3] / "Resources" / "Study" / "config.yaml").read_text(encoding="utf-8")
@@ -216,6 +223,7 @@ def test_infinite_and_undefined_numbers_have_words(tmp_path, page):
     assert "no value" in words(part(text, "arms"))
     assert "n/a" in words(part(text, "matrix"))
     assert not re.search(r"\b(nan|inf)\b", words(text))
+    assert "Not trained" not in text
 
 
 def test_a_study_without_any_pair_still_has_a_page(tmp_path):

@@ -155,6 +155,15 @@ def test_the_page_of_runs_with_few_labels_alone_has_no_empty_parts(done, tmp_pat
     assert re.findall(r'<a href="#(\w+)"', text) == ["about", "labels", "definitions"]
     assert f"only the trainings with few labeled cases were run: {len(sized.runs)} of them" in text
     assert " · ".join(("Label efficiency", "ProFound", "Anatomy segmentation", "3 test cases")) in text
+    assert "This study is incomplete" not in text
+
+    kept = tuple(run for run in sized.runs if (run.arm, run.seed) != ("pretrained", 2))
+    write_tables(replace(sized, runs=kept), tmp_path)
+    text = write_study_report(tmp_path)[1].read_text()
+    assert "Of what its configuration plans something is missing" in text
+    lacking = "No training with few labeled cases: ProFound on Anatomy segmentation with 2 (pretrained, seed 2; "
+    assert lacking in text
+    assert "Not trained" not in text
 
 
 @pytest.mark.parametrize("are_whole", [True, False], ids=["whole study", "few labels alone"])
@@ -300,6 +309,24 @@ def test_a_gain_follows_from_the_means_beside_it_where_folds_are_uneven():
     (row,) = label_efficiency(lost)
     assert (row.scratch, row.n_cases) == (pytest.approx(0.4), 3)
     assert row.rpg_percent == pytest.approx(100 * 0.1 / 1.2)
+
+
+@pytest.mark.parametrize(("large", "replaced"), [((0, 1), 2), ((0,), 2), ((2,), math.nan)])
+def test_sizes_are_compared_by_the_seeds_that_all_have(large, replaced):
+    """Each seed tests other patients, and those of seed 1 are easier; a size may lack seeds."""
+    level = {0: 0.4, 1: 0.8, 2: 0.6}
+    runs, metrics = [], []
+    for size, seeds in ((2, (0, 1)), (4, large)):
+        for arm in ("scratch", "pretrained"):
+            for seed in seeds:
+                value = level[seed] + 0.1 * (size == 4 or arm == "pretrained")
+                runs.append(RunRow("e", TASK, arm, seed, "dice", True, value, 1, 1, 1.0, 3, "0", "", size, REAL))
+                metrics += [
+                    MetricRow("e", TASK, arm, seed, "real", f"{seed}{case}", "dice", value, size, REAL)
+                    for case in "abc"
+                ]
+    small, _ = label_efficiency(StudyTables(tuple(runs), tuple(metrics)))
+    assert small.replaced_cases == pytest.approx(replaced, nan_ok=True)
 
 
 def test_a_gain_at_one_size_shows_at_that_size_alone(tmp_path):
