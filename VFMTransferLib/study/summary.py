@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -151,7 +152,8 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
     if not known.size:
         return math.nan, math.nan
     found = []
-    for percent, beyond in ((edge, "lower"), (100 - edge, "higher")):
+    ends: tuple[tuple[float, Literal["lower", "higher"]], ...] = ((edge, "lower"), (100 - edge, "higher"))
+    for percent, beyond in ends:
         with np.errstate(invalid="ignore"):
             end = float(np.percentile(known, percent))
         found.append(end if math.isfinite(end) else float(np.percentile(known, percent, method=beyond)))
