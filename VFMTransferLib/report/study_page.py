@@ -365,16 +365,28 @@ def _lacking(missing: MissingRuns) -> dict[str, list[str]]:
     for row, task, seed in missing.task_specific:
         of = f"{encoder_title(row)} on {task_title(task)}" if row else task_title(task)
         seeds[of] += [str(seed)] if row else []
-    sizes: dict[str, list[str]] = defaultdict(list)
-    for encoder, task, arm, seed, size, _ in missing.few_labels:
-        of = f"{encoder_title(encoder)} on {task_title(task)} with {size}"
-        sizes[of].append(f"{arm_title(arm).lower()}, seed {seed}")
     return {
         "task-specific baseline": [f"{of} (seed {', '.join(own)})" if own else of for of, own in seeds.items()],
-        "training with few labeled cases": [f"{of} ({'; '.join(own)})" for of, own in sizes.items()],
+        "training with few labeled cases": _lacking_sizes(missing),
         **{what: [task_title(task) for task in names] for what, names in tasks.items()},
         **{what: [f"{encoder_title(e)} on {task_title(t)}" for e, t in names] for what, names in pairs.items()},
     }
+
+
+def _lacking_sizes(missing: MissingRuns) -> list[str]:
+    """Of each encoder and task from how many labeled cases, in which arms and seeds, trainings are missing."""
+    seeds: dict[Any, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for encoder, task, arm, seed, size, trained_on in missing.few_labels:
+        cases = "real cases" if trained_on == REAL else "phantoms"
+        seeds[f"{encoder_title(encoder)} on {task_title(task)}", cases, size][arm_title(arm).lower()].append(seed)
+    sizes: dict[Any, list[str]] = defaultdict(list)
+    for (of, cases, size), arms in seeds.items():
+        alike: dict[str, list[str]] = defaultdict(list)
+        for arm, own in arms.items():
+            alike[", ".join(map(str, own))].append(arm)
+        missed = "; ".join(f"{', '.join(names)}: seed {own}" for own, names in alike.items())
+        sizes[of, cases, missed].append(str(size))
+    return [f"{of} from {', '.join(own)} labeled {cases} ({missed})" for (of, cases, missed), own in sizes.items()]
 
 
 def _reached(task: str, runs: Sequence[RunRow]) -> tuple[MetricName, list[dict[str, Any]]]:

@@ -178,7 +178,7 @@ def test_a_study_is_held_against_its_own_configuration(tmp_path):
     assert "Of what its configuration plans something is missing" in words(part(page, "gaps"))
     assert "ProFound (pretrained, seed 3; from scratch, seed 3) on Anatomy segmentation, " in words(part(page, "gaps"))
     assert "DynUNet on Anatomy segmentation (seed 3), ResNet on Classification (seed 3)" in words(part(page, "gaps"))
-    few = "ProFound on Anatomy segmentation with 2 (from scratch, seed 0; pretrained, seed 0; from scratch, seed 1; "
+    few = "ProFound on Anatomy segmentation from 2 labeled phantoms (from scratch, pretrained: seed 0, 1, 2, 3)"
     assert f"No training with few labeled cases: {few}" in words(part(page, "gaps"))
 
 
