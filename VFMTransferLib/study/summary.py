@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -151,13 +150,11 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
     known, edge = drawn[~np.isnan(drawn)], 100 * (1 - CONFIDENCE) / 2
     if not known.size:
         return math.nan, math.nan
-    found = []
-    ends: tuple[tuple[float, Literal["lower", "higher"]], ...] = ((edge, "lower"), (100 - edge, "higher"))
-    for percent, beyond in ends:
-        with np.errstate(invalid="ignore"):
-            end = float(np.percentile(known, percent))
-        found.append(end if math.isfinite(end) else float(np.percentile(known, percent, method=beyond)))
-    return found[0], found[1]
+    with np.errstate(invalid="ignore"):
+        low, high = (float(end) for end in np.percentile(known, (edge, 100 - edge)))
+    low = low if math.isfinite(low) else float(np.percentile(known, edge, method="lower"))
+    high = high if math.isfinite(high) else float(np.percentile(known, 100 - edge, method="higher"))
+    return low, high
 
 
 def steps_to_reach(steps: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:

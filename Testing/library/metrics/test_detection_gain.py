@@ -49,7 +49,7 @@ def test_an_interval_leaves_out_zero_where_an_arm_is_better(benchmark, found, is
 
 
 def test_an_arm_that_marks_nothing_has_a_precision_of_0(benchmark):
-    nothing = [CaseScore(f"c{i}", {}, candidates=(), lesions=i % 2) for i in range(6)]
-    hits = [CaseScore(f"c{i}", {}, candidates=(Candidate(0.3, True),) * (i % 2), lesions=i % 2) for i in range(6)]
-    assert benchmark._Ranking(nothing).precision([np.arange(6)]).tolist() == [0]
+    nothing = [CaseScore(f"c{i}", {}, candidates=(), lesions=i % 2) for i in range(40)]
+    hits = [CaseScore(f"c{i}", {}, candidates=(Candidate(0.3, True),) * (i % 2), lesions=i % 2) for i in range(40)]
+    assert benchmark._Ranking(nothing).precision([np.arange(40)]).tolist() == [0]
     assert benchmark._gain([(nothing, hits)]).startswith("scratch 0.000, pretrained 1.000, gain of the mean +1.000")
