@@ -220,9 +220,13 @@ def _study_html(
 def _few_labels_html(
     tables: StudyTables, rows: Sequence[EfficiencyRow], planned: Plan | None, missing: MissingRuns
 ) -> str:
-    """The page of a study of which only trainings with few labeled cases were run, and what of these is missing."""
-    missing = MissingRuns((), (), (), (), missing.few_labels)
+    """The page of a study of which only trainings with few labeled cases were run, and what of these is missing.
+
+    Where none was trained on phantoms, or none on real cases, those were left out on purpose.
+    """
     runs = tables.runs
+    sources = {run.trained_on for run in runs}
+    missing = MissingRuns((), (), (), (), tuple(one for one in missing.few_labels if one[-1] in sources))
     encoders, tasks = sorted({row.encoder for row in rows}), sorted({task_title(row.task) for row in rows})
     cases, sizes = sorted({row.n_cases for row in rows}), sorted({row.labelled_cases for row in rows})
     tested = f"{cases[0]} to {cases[-1]}" if len(cases) > 1 else f"{cases[0]}"
