@@ -161,8 +161,9 @@ def test_the_page_of_runs_with_few_labels_alone_has_no_empty_parts(done, tmp_pat
     write_tables(replace(sized, runs=kept), tmp_path)
     text = write_study_report(tmp_path)[1].read_text()
     assert "Of what its configuration plans something is missing" in text
-    lacking = "No training with few labeled cases: ProFound on Anatomy segmentation with 2 (pretrained, seed 2; "
+    lacking = "No training with few labeled cases: ProFound on Anatomy segmentation from 2 labeled "
     assert lacking in text
+    assert "(pretrained: seed 2)" in text
     assert "Not trained" not in text
 
 
