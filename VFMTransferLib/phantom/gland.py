@@ -103,8 +103,8 @@ def draw_gland(rng: np.random.Generator, volume_ml: float | None = None) -> Glan
 
 @dataclass(frozen=True)
 class PaintedGland:
-    """The gland's box of a canvas, and over it signed distances to the capsule and to the transition zone, which here
-    includes central zone and anterior stroma.
+    """The gland's box of a canvas, and over it signed distances to the capsule and to the tissue of the transition
+    zone, which here includes central zone and anterior stroma and may reach beyond the capsule.
     """
 
     box: Box
@@ -112,12 +112,14 @@ class PaintedGland:
     transition_mm: np.ndarray
 
     @property
-    def peripheral(self) -> np.ndarray:
-        return (self.gland_mm < 0) & (self.transition_mm >= 0)
+    def peripheral_mm(self) -> np.ndarray:
+        """Signed distance to the peripheral zone."""
+        return np.maximum(self.gland_mm, -self.transition_mm)
 
     @property
-    def transition(self) -> np.ndarray:
-        return (self.gland_mm < 0) & (self.transition_mm < 0)
+    def peripheral(self) -> np.ndarray:
+        """The points of the peripheral zone."""
+        return self.peripheral_mm < 0
 
 
 def paint_gland(canvas: Canvas, gland: Gland, rng: np.random.Generator) -> PaintedGland:
@@ -237,32 +239,35 @@ def paint_lesions(
     rng: np.random.Generator,
     median_mm: float = LESION_MM,
     in_transition: float = LESIONS_IN_TRANSITION,
-) -> tuple[tuple[Lesion, ...], np.ndarray]:
-    """Paint `count` lesions, by default a random number, as far as there is room: these, and their grades over the
-    gland's box (D, H, W), uint8. `median_mm` is of their longest axis, `in_transition` the probability of that zone.
+) -> list[tuple[Lesion, np.ndarray]]:
+    """Paint `count` lesions, by default a random number, as far as there is room. Each comes with the signed distance
+    to it over the gland's box (D, H, W); of two that meet the former has the common part. `median_mm` is of their
+    longest axis, `in_transition` the probability of that zone.
     """
     count = int(rng.choice([0, 1, 2, 3], p=[0.4, 0.38, 0.16, 0.06])) if count is None else count
-    grades = np.zeros(gland.gland_mm.shape, np.uint8)
-    drawn = [_paint_lesion(canvas, gland, grades, rng, median_mm, in_transition) for _ in range(count)]
-    return tuple(lesion for lesion in drawn if lesion is not None), grades
+    free = np.ones(gland.gland_mm.shape, bool)
+    drawn = [_paint_lesion(canvas, gland, free, rng, median_mm, in_transition) for _ in range(count)]
+    return [lesion for lesion in drawn if lesion is not None]
 
 
 def _paint_lesion(
     canvas: Canvas,
     gland: PaintedGland,
-    grades: np.ndarray,
+    free: np.ndarray,
     rng: np.random.Generator,
     median_mm: float,
     in_transition: float,
-) -> Lesion | None:
+) -> tuple[Lesion, np.ndarray] | None:
+    """A lesion where `free` is true, which is false in it afterwards; None if there is no room."""
     peripheral = rng.random() < 1 - in_transition
-    zone = gland.peripheral if peripheral else gland.transition
+    zone_mm = gland.peripheral_mm if peripheral else np.maximum(gland.gland_mm, gland.transition_mm)
+    zone = zone_mm < 0
     longest_mm = max(_LONGEST_MM, _LONGEST_BY_MEDIAN * median_mm)
     diameter = float(np.clip(rng.lognormal(np.log(median_mm), 0.35), _SHORTEST_MM, longest_mm))
     grade = int(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.32, 0.2, 0.12, 0.11]))
     turn = rng.uniform(-40, 40, 3)
     slender = rng.uniform(0.55, 1.0, 2)
-    candidates = np.flatnonzero(zone & (grades == 0) & (gland.gland_mm < -2))
+    candidates = np.flatnonzero(zone & free & (gland.gland_mm < -2))
     if candidates.size == 0:
         return None
     at = np.unravel_index(int(candidates[rng.integers(candidates.size)]), zone.shape)
@@ -270,10 +275,11 @@ def _paint_lesion(
     half = diameter / 2 * np.array([1.0, *slender])
     blob = Blob((float(x[at]), float(y[at]), float(z[at])), tuple(half), tuple(turn))
     distance = blob.distance_of(x, y, z) + canvas.field(rng, 6.0, gland.box) * np.float32(0.10 * diameter / 2)
-    inside = (distance < 0) & zone & (grades == 0)
-    grades[inside] = grade
+    inside = (distance < 0) & zone & free
+    free[inside] = False
     blur_mm = np.float32(rng.uniform(1.0, 2.5))
     coverage = np.clip(0.5 - distance / blur_mm, 0, 1) * zone * np.float32(rng.uniform(0.75, 1.0))
     canvas.paint(tissues.cancer(grade), coverage, gland.box)
     volume = float(inside.sum() * np.prod(canvas.lattice.spacing_mm) * ML_PER_MM3)
-    return Lesion(Label.PERIPHERAL_ZONE if peripheral else Label.TRANSITION_ZONE, grade, diameter, volume)
+    label = Label.PERIPHERAL_ZONE if peripheral else Label.TRANSITION_ZONE
+    return Lesion(label, grade, diameter, volume), np.maximum(distance, zone_mm)

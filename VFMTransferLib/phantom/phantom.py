@@ -39,7 +39,7 @@ from .scanner import (
 from .tissues import DARK_BLOOD
 
 # Of what a seed gives. It is raised with any change of the voxels, so that phantoms that were kept are made again.
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 ZONE_PERIPHERAL, ZONE_TRANSITION = 1, 2
 SEQUENCES = tuple(Sequence)
 _WARP_MM = 1.7
@@ -183,7 +183,7 @@ def make_phantom(
     paint_skin(canvas, habitus, rng["paint"])
     painted = paint_gland(canvas, gland, rng["paint"])
     paint_hemorrhage(canvas, painted, own.hemorrhage, rng["artifacts"])
-    found, grades = paint_lesions(canvas, painted, lesions, rng["lesions"], own.lesion_mm, own.lesions_in_transition)
+    drawn = paint_lesions(canvas, painted, lesions, rng["lesions"], own.lesion_mm, own.lesions_in_transition)
     canvas.roughen(rng["paint"])
     artifacts = None
     if conditions is not None:
@@ -205,37 +205,33 @@ def make_phantom(
         diffusion = image_diffusion(canvas.maps, fine, place, protocol, rng["diffusion"], artifacts)
         volumes |= {Sequence.HBV: diffusion.hbv, Sequence.ADC: diffusion.adc}
         record["diffusion"] = asdict(protocol)
-    zones = painted.peripheral * np.uint8(ZONE_PERIPHERAL) + painted.transition * np.uint8(ZONE_TRANSITION)
 
-    def on_grid(labels: np.ndarray, name: str) -> Volume:
-        """Labels of the gland's box on the T2w's grid: where half of a voxel's points or more have one, the commonest.
+    def mean_mm(distance_mm: np.ndarray) -> np.ndarray:
+        """The mean signed distance over each voxel of the T2w's grid; below 0 where most of the voxel lies inside."""
+        far = np.full(lattice.shape, CAPSULE_LIMIT_MM, np.float32)
+        far[painted.box] = np.clip(distance_mm, -CAPSULE_LIMIT_MM, CAPSULE_LIMIT_MM)
+        return box_average(far, factors)
 
-        Two points across a slice often tie, so that what is small is larger here than it was painted.
-        """
-        full = np.zeros(lattice.shape, np.uint8)
-        full[painted.box] = labels
-        out = np.zeros(grid.shape, np.uint8)
-        values = np.unique(labels[labels > 0]).astype(np.uint8)
-        if values.size:
-            shares = np.stack([box_average((full == v).astype(np.float32), factors) for v in values])
-            mostly = shares.sum(axis=0) >= 0.5
-            out[mostly] = values[shares.argmax(axis=0)][mostly]
-        return Volume(out, grid, name)
+    capsule_mm = mean_mm(painted.gland_mm)
+    gland_mask = (capsule_mm < 0).astype(np.uint8)
+    in_transition = mean_mm(painted.transition_mm) < 0
+    zones = gland_mask * np.where(in_transition, ZONE_TRANSITION, ZONE_PERIPHERAL).astype(np.uint8)
+    grades = np.zeros(grid.shape, np.uint8)
+    for lesion, distance_mm in drawn:
+        grades[(mean_mm(distance_mm) < 0) & (grades == 0)] = lesion.isup_grade
 
     tissues = None
     if tissue_maps:
-        far = np.full(lattice.shape, CAPSULE_LIMIT_MM, np.float32)
-        far[painted.box] = np.clip(painted.gland_mm, -CAPSULE_LIMIT_MM, CAPSULE_LIMIT_MM)
         names = [f.name for f in fields(TissueMaps)]
-        coarse = (box_average(fine, factors) for fine in (*canvas.maps[:4], far))
+        coarse = (*(box_average(fine, factors) for fine in canvas.maps[:4]), capsule_mm)
         tissues = TissueMaps(**{name: Volume(a, grid, name) for name, a in zip(names, coarse, strict=True)})
 
     phantom = Phantom(
         case=Case(f"phantom-{seed:04d}", volumes),
-        gland=on_grid(painted.gland_mm < 0, "gland"),
-        zones=on_grid(zones, "zones"),
-        lesion=on_grid(grades, "lesion"),
-        lesions=found,
+        gland=Volume(gland_mask, grid, "gland"),
+        zones=Volume(zones, grid, "zones"),
+        lesion=Volume(grades, grid, "lesion"),
+        lesions=tuple(lesion for lesion, _ in drawn),
         seed=seed,
         acquisition=record,
         diffusion=diffusion,

@@ -17,15 +17,15 @@ from VFMTransferLib.phantom.pelvis import draw_habitus
 SEED = 5
 COARSE = {"t2w_spacing_mm": (2.5, 2.5, 3.0), "lesions": 0}
 T2W_ONLY = {**COARSE, "sequences": ["t2w"]}
-# Of each image of `make_phantom(5, lesions=2, t2w_spacing_mm=(2.5, 2.5, 3.0))`, as before there was a range: mean and
-# deviation, and the voxels on the middle row of the middle slice, at columns 20, 30, 40, 50 and 60.
+# Of each image of `make_phantom(5, lesions=2, t2w_spacing_mm=(2.5, 2.5, 3.0))`, as before there was a range (masks as
+# of version 0.3.0): mean and deviation, and the voxels on the middle row of the middle slice, at columns 20, 30, 40, 50 and 60.
 DEFAULT_IMAGES = {
     "t2w": (145.8383, 125.99977, (28, 105, 136, 66, 142)),
     "hbv": (16.805785, 19.199588, (41, 74, 60, 63, 31)),
     "adc": (672.41494, 684.05584, (1067, 1072, 1312, 1339, 1181)),
-    "gland": (0.02215612, 0.14719112, (0, 1, 1, 0, 0)),
-    "zones": (0.036201107, 0.25095928, (0, 2, 2, 0, 0)),
-    "lesion": (0.00076664776, 0.039149812, (0, 0, 0, 0, 0)),
+    "gland": (0.020891151, 0.14301997, (0, 1, 1, 0, 0)),
+    "zones": (0.035043469, 0.24923896, (0, 2, 2, 0, 0)),
+    "lesion": (0.00055198638, 0.033221500, (0, 0, 0, 0, 0)),
     "hbv_undistorted": (16.773546, 19.0747, (42, 65, 59, 61, 29)),
     "adc_undistorted": (667.82742, 686.07001, (1096, 1019, 1375, 1371, 1151)),
     "adc_true": (664.25825, 674.82467, (1055, 1142, 1307.1, 1342.5, 1288.3)),

@@ -58,8 +58,7 @@ def test_tissue_maps_change_nothing_else_and_agree_with_the_masks(a_phantom, tmp
     maps, inside = found.tissues, found.gland.array > 0
     assert a_phantom.tissues is None
     assert maps.pd.geometry.equals(found.case["t2w"].geometry)
-    far = np.abs(maps.capsule_mm.array) > 2
-    np.testing.assert_array_equal(maps.capsule_mm.array[far] < 0, inside[far])
+    np.testing.assert_array_equal(maps.capsule_mm.array < 0, inside)
     assert np.abs(maps.capsule_mm.array).max() == 10
     peripheral, transition = (np.median(maps.t2_ms.array[found.zones.array == zone]) for zone in (1, 2))
     assert 60 < transition < peripheral < 260
@@ -117,8 +116,23 @@ def test_lesions_lie_in_the_zone_they_claim_with_their_grade():
         (lesion,) = phantom.lesions
         marked = phantom.lesion.array
         assert set(np.unique(marked)) <= {0, lesion.isup_grade}
-        assert (phantom.zones.array[marked > 0] == ZONE_VALUES[lesion.zone]).mean() > 0.9
-        assert phantom.lesion.volume_ml == pytest.approx(lesion.volume_ml, rel=0.35, abs=0.1)
+        assert (phantom.zones.array[marked > 0] == ZONE_VALUES[lesion.zone]).all()
+        assert phantom.lesion.volume_ml == pytest.approx(lesion.volume_ml, rel=0.2, abs=0.03)
+
+
+def test_masks_are_as_large_as_what_was_painted():
+    """Also in thick slices, where one of a voxel's two points is often inside and the other is not."""
+    phantoms = [
+        make_phantom(seed, lesions=2, sequences=["t2w"], t2w_spacing_mm=(1.0, 1.0, 3.0), tissue_maps=True)
+        for seed in (1, 3, 5, 8)
+    ]
+    painted = sum(lesion.volume_ml for phantom in phantoms for lesion in phantom.lesions)
+    assert sum(phantom.lesion.volume_ml for phantom in phantoms) == pytest.approx(painted, rel=0.1)
+    for phantom in phantoms:
+        capsule = phantom.tissues.capsule_mm.array
+        between = [capsule[:-1] * (1 - t) + capsule[1:] * t for t in (np.arange(8) + 0.5) / 8]
+        finer = np.mean([(part < 0).sum() for part in between])
+        assert (phantom.gland.array > 0).sum() == pytest.approx(finer, rel=0.01)
 
 
 def test_a_case_without_lesions_is_said_to_be_one():
