@@ -73,7 +73,7 @@ def _lines(report: DataReport) -> list[str]:
 
 
 def add_phantom(commands: Commands) -> None:
-    summary = "Write synthetic multiparametric cases whose truth is known (masks count a voxel from half of it on)"
+    summary = "Write synthetic multiparametric cases whose truth is known"
     parser = add_command(commands, "phantom", summary, run_phantom)
     parser.add_argument("-n", "--number", type=int, default=1, metavar="N", help="how many (default: 1)")
     parser.add_argument(
