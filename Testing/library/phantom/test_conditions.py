@@ -17,8 +17,9 @@ from VFMTransferLib.phantom.pelvis import draw_habitus
 SEED = 5
 COARSE = {"t2w_spacing_mm": (2.5, 2.5, 3.0), "lesions": 0}
 T2W_ONLY = {**COARSE, "sequences": ["t2w"]}
-# Of each image of `make_phantom(5, lesions=2, t2w_spacing_mm=(2.5, 2.5, 3.0))`, as before there was a range (masks as of
-# version 0.3.0): mean and deviation, and the voxels on the middle row of the middle slice, at columns 20, 30, 40, 50, 60.
+# Of each image of `make_phantom(5, lesions=2, t2w_spacing_mm=(2.5, 2.5, 3.0))`, as before there was a range, masks
+# as of version 0.3.0: mean and deviation, and the voxels on the middle row of the middle slice, at columns 20, 30, 40,
+# 50 and 60.
 DEFAULT_IMAGES = {
     "t2w": (145.8383, 125.99977, (28, 105, 136, 66, 142)),
     "hbv": (16.805785, 19.199588, (41, 74, 60, 63, 31)),
