@@ -85,8 +85,8 @@ def cache_folder() -> Path | None:
 def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an error.
 
-    What others put at `folder` during the block is kept where it would be refused before it: what was written is then
-    moved to the next free name beside it, which the error states.
+    What others put at `folder` during the block is kept where it would be refused before it. What was written is then
+    moved to the next free name beside it, which the error states, as where a program holds the folder.
 
     Args:
         overwrite: Replace what is at `folder`; by default only an empty folder.
@@ -125,7 +125,8 @@ def atomic_folder(folder: Path, overwrite: bool = False, check: Callable[[Path],
                     if file.is_file():
                         file.chmod(mode)
                 try:
-                    _replace_folder(work, folder, require)
+                    with writing(folder):  # a program may hold the folder open
+                        _replace_folder(work, folder, require)
                 except OutputError as error:  # the block may have been hours of work
                     kept = _move_to_free_name(work, folder)
                     raise OutputError(f"{error} What was written is kept in '{kept.name}'.") from error

@@ -89,11 +89,9 @@ def test_a_disk_that_is_mounted_at_the_folder_is_known_before_the_work(tmp_path,
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-@pytest.mark.parametrize("failure", [OSError(errno.EBUSY, "busy"), KeyboardInterrupt()])
-def test_a_folder_that_cannot_be_replaced_stays_and_nothing_beside_it(tmp_path, monkeypatch, failing, failure):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "earlier").write_text("x")
+def write_with_failing_rename(folder, monkeypatch, failing, failure):
+    (folder / "out").mkdir()
+    (folder / "out" / "earlier").write_text("x")
     real, calls = Path.rename, []
 
     def rename(self, target):
@@ -103,9 +101,23 @@ def test_a_folder_that_cannot_be_replaced_stays_and_nothing_beside_it(tmp_path, 
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises((OutputError, KeyboardInterrupt)), atomic_folder(tmp_path / "out", overwrite=True):
-        pass
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["earlier", "out"]
+    with atomic_folder(folder / "out", overwrite=True) as work:
+        (work / "result").write_text("hours of work")
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_interrupted_exchange_of_folders_leaves_the_earlier_one_alone(tmp_path, monkeypatch, failing):
+    with pytest.raises(KeyboardInterrupt):
+        write_with_failing_rename(tmp_path, monkeypatch, failing, KeyboardInterrupt())
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["out", "out/earlier"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_beside_a_folder_that_cannot_be_replaced_lies_what_was_written(tmp_path, monkeypatch, failing):
+    with pytest.raises(OutputError, match=r"a program uses it.*What was written is kept in 'out-1'\."):
+        write_with_failing_rename(tmp_path, monkeypatch, failing, OSError(errno.EBUSY, "busy"))
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"out/earlier", "out-1/result"}
 
 
 @pytest.mark.parametrize("name", ["out", "out/notes"])
