@@ -53,6 +53,7 @@ COHORT_FORMAT = "vfm-transfer/cohort/1"
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 MIN_CASES = 2
+NO_LESION_NOTE = "Neither network marked a lesion, which does not rule one out."
 _MAX_DRAWN = 2**21  # values that are held at once; how many changes no interval
 # Resampling few cases seldom shows how much they vary; the bound is this project's own.
 FEW_CASES = 10
@@ -91,6 +92,12 @@ class Comparison:
         """`A` or `B` → a sentence that must be read before the result is looked at."""
         found = {"A": self.task.caution(self.a), "B": self.task.caution(self.b)}
         return {who: sentence for who, sentence in found.items() if sentence}
+
+    @property
+    def marks_no_lesion(self) -> bool:
+        """Whether neither network of a task that finds lesions marks any."""
+        segments = self.segments
+        return self.task.finds_lesions and segments is not None and not (segments.a.any() or segments.b.any())
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -144,7 +151,8 @@ def compare(
         found = _compare_images(case, a, b, reference)
     else:
         found = _compare_classifications(case, a, b, reference)
-    return replace(found, notes=(*found.caveats, *found.notes))
+    nothing = (NO_LESION_NOTE,) if found.marks_no_lesion else ()
+    return replace(found, notes=(*found.caveats, *nothing, *found.notes))
 
 
 def _require_case(case: Case, a: Result, b: Result) -> None:

@@ -129,7 +129,7 @@ def _page_html(scene: Scene, figure: bytes, bundles: tuple[Bundle, Bundle] | Non
         ],
         disagreements=_disagreements(scene),
         disagreement_count=comparison.disagreement_count,
-        no_lesion=_marks_no_lesion(comparison),
+        no_lesion=comparison.marks_no_lesion,
         smallest_ml=MIN_DIFFERENCE_ML,
         gland=gland_table(comparison),
         quality=quality_rows(comparison),
@@ -162,7 +162,7 @@ def _segmentation_facts(comparison: Comparison) -> list[tuple[str, str]]:
     structure = _leading([measure.subject for measure in comparison.measures])
     title = _subject(structure)
     volumes = [_find(comparison, "volume_ml", structure, who) for who in (Between.A, Between.B)]
-    unmarked = ". No lesion marked; this does not rule out cancer." if _marks_no_lesion(comparison) else ""
+    unmarked = ". No lesion marked; this does not rule out cancer." if comparison.marks_no_lesion else ""
     found = [
         (" / ".join(v.text for v in volumes if v) + " ml", f"{title} volume, A / B{unmarked}"),
         (_shown(comparison, "dice", structure, Between.A_B), f"Dice A vs B, {title}"),
@@ -361,12 +361,6 @@ def _footnotes(comparison: Comparison) -> list[tuple[str, str]]:
         *(("PSNR, SSIM", f": {note}") for note in ranges),
         *((title, f" of {subject} has no value: {note}") for title, subject, note in missing),
     ]
-
-
-def _marks_no_lesion(comparison: Comparison) -> bool:
-    """Whether neither network of a task that finds lesions marks any."""
-    segments = comparison.segments
-    return comparison.task.finds_lesions and segments is not None and not (segments.a.any() or segments.b.any())
 
 
 def _disagreements(scene: Scene) -> list[dict[str, Any]] | None:

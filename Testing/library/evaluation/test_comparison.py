@@ -275,6 +275,18 @@ def test_lesions_are_matched_one_by_one():
     assert counts == {"a-b": [0, 1, 1], "a-reference": [1, 0, 0], "b-reference": [0, 1, 1]}
 
 
+def test_a_comparison_in_which_nothing_is_marked_does_not_rule_a_lesion_out():
+    a, b = lesion_pair()
+    a_none, b_none = (
+        replace(one, labels=one.labels.with_array(np.zeros_like(one.labels.array)), lesions=()) for one in (a, b)
+    )
+    sentence = "Neither network marked a lesion, which does not rule one out."
+    assert sentence in comparison_document(compare(a_case(), a_none, b_none))["notes"]
+    assert sentence not in compare(a_case(), a, b_none).notes
+    empty = anatomy("scratch", np.zeros_like(zones()))
+    assert sentence not in compare(a_case(), empty, empty).notes
+
+
 def test_a_noisy_difference_lists_its_largest_regions_and_counts_all(tmp_path: Path):
     noise = (np.random.default_rng(0).random(T2W_GRID.shape) < 0.2).astype(np.uint8)
     b = anatomy("scratch", zones() * (1 - noise))
