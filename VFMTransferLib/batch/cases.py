@@ -443,9 +443,11 @@ def _numbers(result: ResultDocument) -> dict[str, Value]:
     values: dict[str, Value] = {"seconds": round(sum(result.seconds.values()), 2)}
     values |= {f"volume_ml {name}": volume for name, volume in result.volumes_ml.items()}
     if result.estimate is not None:
-        values |= {"expected_dice": result.estimate.dice, WARNING: result.estimate.warning}
-    values |= {f"quality {found.name}": found.value for found in result.quality}
+        values["expected_dice"] = result.estimate.dice
     task = TASKS.get(result.task)
+    if task is not None and (result.estimate is not None or result.withheld):
+        values[WARNING] = task.caution(result.estimate, result.withheld)
+    values |= {f"quality {found.name}": found.value for found in result.quality}
     if task is not None and task.finds_lesions:
         values["lesions"] = len(lesions)
         values["largest_lesion_ml"] = max((lesion.volume_ml for lesion in lesions), default=0.0)

@@ -140,12 +140,16 @@ def _run_cohort(args: argparse.Namespace) -> None:
 
 def summary(result: Result) -> list[str]:
     """A result in lines for people."""
+    from ..tasks import TASKS
+
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in result.volumes_ml.items()]
     lines += [] if result.gland is None else [f"{text}: {value}" for value, text in result.gland.lines]
     if result.estimate is not None:
         about = f"{result.estimate.interval_text}, estimated without a reference"
         lines.append(f"expected Dice of the prostate: {result.estimate.text}, {about}")
-        lines += [f"WARNING: {result.estimate.warning}"] if result.estimate.is_low else []
+    task = TASKS.get(result.task)
+    caution = "" if task is None else task.caution(result.estimate, result.is_withheld)
+    lines += [f"WARNING: {caution}"] if caution else []
     for lesion in result.lesions[:SHOWN_LESIONS]:
         place = f"{lesion.position} ({', '.join(lesion.sectors)}), " if lesion.position else ""
         size = f"{lesion.volume_ml:.2f} ml, confidence {lesion.confidence:.2f}"

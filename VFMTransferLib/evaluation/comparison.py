@@ -90,7 +90,8 @@ class Comparison:
     @property
     def cautions(self) -> dict[str, str]:
         """`A` or `B` → a sentence that must be read before the result is looked at."""
-        found = {"A": self.task.caution(self.a), "B": self.task.caution(self.b)}
+        results = {"A": self.a, "B": self.b}
+        found = {who: self.task.caution(one.estimate, one.is_withheld) for who, one in results.items()}
         return {who: sentence for who, sentence in found.items() if sentence}
 
     @property

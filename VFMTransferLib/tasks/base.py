@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.case import Case
 from ..core.errors import DatasetError
-from ..core.measurements import PHASE_AXES
+from ..core.measurements import PHASE_AXES, DiceEstimate
 from ..core.result import Provenance, Result
 from ..core.terms import Label
 from ..core.terms import Sequence as MRSequence
@@ -316,8 +316,8 @@ class Task(ABC):
     def decode(self, output: NetworkOutput) -> Result:
         """The result of a network's output, on the grid that the case was scanned on."""
 
-    def caution(self, result: Result) -> str:
-        """A sentence that must be read before a result is looked at; empty for none."""
+    def caution(self, estimate: DiceEstimate | None, is_withheld: bool) -> str:
+        """A sentence that must be read before a result of this expected Dice is looked at; empty for none."""
         return ""
 
     def checked(self, result: Result, case: Case, gland: Volume | None) -> Result:

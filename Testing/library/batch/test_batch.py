@@ -195,6 +195,24 @@ def test_other_options_weights_images_or_missing_files_are_done_anew(good_cohort
     assert ("p001", "done") in outcomes(good_cohort, out, [other], threshold=0.4)
 
 
+@pytest.mark.parametrize("is_withheld", [True, False])
+def test_a_withheld_correction_is_a_warning_of_its_row(tmp_path, is_withheld):
+    bundle = default_pair("distortion-correction")[0]
+    (tmp_path / "p001").mkdir()
+    case = batch_case.BatchCase(tmp_path / "p001", tmp_path / "out" / "p001", (bundle,), PredictOptions())
+    how = {"precision": "fp32", "caveats": bundle.caveats, "options": case.options.recorded}
+    source = Provenance(bundle.name, bundle.title, "", bundle.weights_sha256, "onnx", "cpu", **how)
+    field_mm = np.full((*an_hbv().geometry.shape, 3), 0.0 if is_withheld else 1.0, np.float32)
+    images = {"hbv-corrected": an_hbv(), "adc-corrected": an_adc()}
+    result = Result(
+        "p001", str(bundle.spec.task), source, images=images, displacement_mm=field_mm, case_sha256=case.sha256
+    )
+    save_result(result, case.folder / bundle.name)
+    (row,) = case.rows()
+    assert row.values.get("warning", "").startswith("The correction was withheld" if is_withheld else "")
+    assert bool(row.values.get("warning")) == is_withheld
+
+
 @pytest.fixture
 def keeps(tmp_path):
     """Whether the plain command keeps a result of a bundle, of other options, precision, notes, caveats."""

@@ -203,6 +203,14 @@ def test_compare_of_several_cases_warns_by_case(a_study, tmp_path, capsys, doubt
     assert lines[:4] == [f"WARNING, {case}, {who}: {doubtful.warning}" for case in ("study", "other") for who in "AB"]
 
 
+@pytest.mark.parametrize("is_withheld", [True, False])
+def test_a_withheld_correction_is_a_warning(is_withheld):
+    field_mm = np.full((2, 2, 2, 3), 0.0 if is_withheld else 1.0)
+    source = Provenance("b", "B", "", "", "onnx", "cpu")
+    lines = summary(Result("p001", "distortion-correction", source, displacement_mm=field_mm))
+    assert any(line.startswith("WARNING: The correction was withheld") for line in lines) == is_withheld
+
+
 def test_predict_of_a_cohort_warns_by_case_and_network(a_study, tmp_path, capsys, doubtful, monkeypatch):
     monkeypatch.setenv("VFM_TRANSFER_CACHE", str(tmp_path / "cache"))
     shutil.copytree(a_study, tmp_path / "cases" / "p001")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import DatasetError
+from ...core.measurements import DiceEstimate
 from ...core.placement import Prepared, is_cut
 from ...core.result import Result
 from ...core.terms import Label
@@ -96,8 +97,8 @@ class AnatomySegmentation(SegmentationTask):
             return result
         return replace(result, provenance=result.provenance.with_notes(CUT_NOTE))
 
-    def caution(self, result: Result) -> str:
-        return "" if result.estimate is None else result.estimate.warning
+    def caution(self, estimate: DiceEstimate | None, is_withheld: bool) -> str:
+        return "" if estimate is None else estimate.warning
 
     def is_cut_off(self, result: Result, prepared: Prepared) -> bool:
         return result.labels is not None and Label.PROSTATE in result.volumes_ml and is_cut(result.labels, prepared)

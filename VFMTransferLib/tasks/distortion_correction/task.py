@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ...core.case import MAX_ADC, Case
 from ...core.errors import DatasetError
-from ...core.measurements import PHASE_AXES
+from ...core.measurements import PHASE_AXES, DiceEstimate
 from ...core.placement import Prepared, to_reference
 from ...core.result import Provenance, Result
 from ...core.terms import Sequence as MRSequence
@@ -168,8 +168,8 @@ class DistortionCorrection(ImageTask):
         provenance = result.provenance.with_notes(note)
         return replace(result, images=images, displacement_mm=np.zeros_like(field_mm), provenance=provenance)
 
-    def caution(self, result: Result) -> str:
-        if not result.is_withheld:
+    def caution(self, estimate: DiceEstimate | None, is_withheld: bool) -> str:
+        if not is_withheld:
             return ""
         return "The correction was withheld: these images are uncorrected. Why is in the notes on the network."
 
