@@ -17,6 +17,7 @@ from ..core.case import Case
 from ..core.measurements import PHASE_AXES, Acquisition, QualityCriterion
 from ..core.terms import Sequence
 from ..core.volume import Geometry, Triple, Volume
+from .gland import GlandFrame
 
 PIRADS = "PI-RADS v2.1"
 ACR = "ACR phantom test of MRI, percent signal ghosting"
@@ -210,12 +211,13 @@ def _b_values(about: Acquisition) -> Iterator[QualityCriterion]:
 
 def _coverage(t2w: Volume, gland: Volume) -> Iterator[QualityCriterion]:
     """Slices above and below the gland, in millimeters."""
-    mask = gland.resample_to(t2w.geometry, "nearest").array > 0
-    held = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not held.size:
+    mask = gland.resample_to(t2w.geometry, "nearest")
+    if not mask.array.any():
         return
-    step = t2w.geometry.spacing_mm[2]
-    below, above = float(held[0] * step), float((len(mask) - 1 - held[-1]) * step)
+    frame = GlandFrame.from_mask(mask)  # without stray voxels
+    held = np.flatnonzero(frame.mask.any(axis=(1, 2)))
+    step = frame.geometry.spacing_mm[2]
+    below, above = float(held[0] * step), float((len(frame.mask) - 1 - held[-1]) * step)
     yield _criterion(
         "t2w-covers-gland", "T2w, slices beyond the gland", min(below, above), "mm",
         "more than 0 mm above the base and below the apex", min(below, above) > 0, PIRADS,

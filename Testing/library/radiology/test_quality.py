@@ -91,6 +91,8 @@ def test_coverage_counts_slices_above_and_below_the_gland():
     mask[2:17, 100:200, 90:210] = 1
     criteria = found(case, case["t2w"].with_array(mask))
     assert (criteria["t2w-covers-gland"].value, criteria["t2w-covers-vesicles"].value) == (6.0, 12.0)
+    mask[0, 20, 20] = 1  # stray
+    assert found(case, case["t2w"].with_array(mask))["t2w-covers-gland"].value == 6.0
     mask[0:2, 150, 150] = 1
     criteria = found(case, case["t2w"].with_array(mask))
     assert criteria["t2w-covers-gland"].is_met is False
